@@ -1,0 +1,1 @@
+"""The driver: trace, compile phase by phase, run, compare; one room per step."""

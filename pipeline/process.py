@@ -1,0 +1,190 @@
+"""The one way to run a child: argument list, limits, output to files, group kill."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import psutil
+
+from pipeline.errors import EnvironmentFault
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+_TICK_SECONDS = 0.05
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child may use. `None` means no limit.
+
+    seconds: wall time. memory_bytes: resident memory of the child and its descendants.
+    output_bytes: size of each of its stdout and stderr files.
+    """
+
+    seconds: float | None = None
+    memory_bytes: int | None = None
+    output_bytes: int | None = 256 * 2**20
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a child ended.
+
+    exit_code is None when a signal ended it; signal is that signal's name (`SIGSEGV`), also for a
+    child that was killed at a limit. peak_bytes is the largest resident memory seen.
+    """
+
+    argv: tuple[str, ...]
+    ended_by: Literal["exit", "signal", "time-limit", "memory-limit", "output-limit"]
+    exit_code: int | None
+    signal: str | None
+    seconds: float
+    peak_bytes: int
+
+    @property
+    def ok(self) -> bool:
+        return self.ended_by == "exit" and self.exit_code == 0
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    stdout: Path,
+    stderr: Path,
+    limits: Limits | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_tick: Callable[[], None] | None = None,
+) -> Outcome:
+    """Runs `argv` to its end and returns how it ended; a failing child is not an error here.
+
+    The child leads a session of its own, which is killed as a whole when a limit is reached, when
+    the wait is interrupted, or when this process dies. `on_tick` is called about every 50 ms while
+    the child runs; what it raises ends the child and passes through.
+
+    Raises EnvironmentFault when the program is missing or cannot be executed.
+    """
+    limits = limits or Limits()
+    command = tuple(os.fspath(a) for a in argv)
+    with stdout.open("wb") as out, stderr.open("wb") as err:
+        begun = time.monotonic()
+        try:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=cwd,
+                env=env,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # one libc call, loaded beforehand
+            )
+        except (FileNotFoundError, PermissionError, NotADirectoryError, OSError) as fault:
+            raise _cannot_start(command[0], fault) from fault
+        try:
+            ended_by, peak = _wait(child, begun, limits, (stdout, stderr), on_tick)
+        finally:
+            _kill_group(child)
+        seconds = time.monotonic() - begun
+    code = child.returncode
+    return Outcome(
+        argv=command,
+        ended_by=ended_by or ("signal" if code < 0 else "exit"),
+        exit_code=code if code >= 0 else None,
+        signal=signal.Signals(-code).name if code < 0 else None,
+        seconds=seconds,
+        peak_bytes=peak,
+    )
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _cannot_start(program: str, fault: OSError) -> EnvironmentFault:
+    if isinstance(fault, PermissionError):
+        return EnvironmentFault(
+            f"cannot run {program}: it is not executable",
+            advice=f"Make it executable (chmod +x {program}) or reinstall its package.",
+        )
+    if isinstance(fault, FileNotFoundError):
+        return EnvironmentFault(
+            f"cannot run {program}: there is no such file",
+            advice="Reinstall the package it comes from; `iree-pilot doctor` shows what is found.",
+        )
+    return EnvironmentFault(
+        f"cannot run {program}: {fault.strerror or fault}",
+        advice="Reinstall the package it comes from; `iree-pilot doctor` shows what is found.",
+    )
+
+
+Ended = Literal["time-limit", "memory-limit", "output-limit"]
+
+
+def _wait(
+    child: subprocess.Popen[bytes],
+    begun: float,
+    limits: Limits,
+    logs: tuple[Path, Path],
+    on_tick: Callable[[], None] | None,
+) -> tuple[Ended | None, int]:
+    """Waits for the child's end or a limit; returns (the limit reached or None, peak bytes)."""
+    pidfd = os.pidfd_open(child.pid)
+    peak = 0
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        while not poll.poll(_TICK_SECONDS * 1000):
+            if on_tick is not None:
+                on_tick()
+            peak = max(peak, _resident_bytes(child.pid))
+            reached = _limit_reached(time.monotonic() - begun, peak, limits, logs)
+            if reached:
+                return reached, peak
+        # waitid leaves the child to be reaped by Popen; ru_maxrss needs wait4.
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        return None, max(peak, usage.ru_maxrss * 1024)
+    finally:
+        os.close(pidfd)
+
+
+def _limit_reached(
+    seconds: float, peak: int, limits: Limits, logs: tuple[Path, Path]
+) -> Ended | None:
+    if limits.seconds is not None and seconds > limits.seconds:
+        return "time-limit"
+    if limits.memory_bytes is not None and peak > limits.memory_bytes:
+        return "memory-limit"
+    if limits.output_bytes is not None and any(
+        p.stat().st_size > limits.output_bytes for p in logs
+    ):
+        return "output-limit"
+    return None
+
+
+def _resident_bytes(pid: int) -> int:
+    """Resident memory of a process and its descendants, in bytes; 0 once it is gone."""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        parent = psutil.Process(pid)
+        total = parent.memory_info().rss
+        for descendant in parent.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                total += descendant.memory_info().rss
+    return total
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    """Ends whatever is left of the child's session and reaps the child."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()

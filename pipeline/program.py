@@ -1,0 +1,227 @@
+"""A program: MLIR on disk, the signatures of its functions, its parameters, where it came from.
+
+A program lives in one directory, and everything in its record is relative to it:
+
+    program.json      the `Program` record
+    program.mlir      what is compiled
+    parameters.irpa   the weights (or another archive, or only their names)
+    data/             example inputs and reference outputs, raw little-endian bytes, one file each
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pipeline.errors import UsageError
+
+#: Element types by IREE's names: (bytes per element, numpy or ml_dtypes name, class).
+ElementClass = Literal["float", "int", "bool", "complex"]
+
+
+class ElementType(msgspec.Struct, frozen=True):
+    """One element type: IREE's name for it, its size in bytes, numpy's/ml_dtypes' and torch's."""
+
+    name: str
+    size: int
+    numpy: str
+    torch: str
+    family: ElementClass
+
+
+ELEMENT_TYPES = {
+    e.name: e
+    for e in (
+        ElementType("f64", 8, "float64", "float64", "float"),
+        ElementType("f32", 4, "float32", "float32", "float"),
+        ElementType("f16", 2, "float16", "float16", "float"),
+        ElementType("bf16", 2, "bfloat16", "bfloat16", "float"),
+        ElementType("f8E4M3FN", 1, "float8_e4m3fn", "float8_e4m3fn", "float"),
+        ElementType("f8E4M3FNUZ", 1, "float8_e4m3fnuz", "float8_e4m3fnuz", "float"),
+        ElementType("f8E5M2", 1, "float8_e5m2", "float8_e5m2", "float"),
+        ElementType("f8E5M2FNUZ", 1, "float8_e5m2fnuz", "float8_e5m2fnuz", "float"),
+        ElementType("i64", 8, "int64", "int64", "int"),
+        ElementType("i32", 4, "int32", "int32", "int"),
+        ElementType("i16", 2, "int16", "int16", "int"),
+        ElementType("i8", 1, "int8", "int8", "int"),
+        ElementType("ui64", 8, "uint64", "uint64", "int"),
+        ElementType("ui32", 4, "uint32", "uint32", "int"),
+        ElementType("ui16", 2, "uint16", "uint16", "int"),
+        ElementType("ui8", 1, "uint8", "uint8", "int"),
+        ElementType("i1", 1, "bool", "bool", "bool"),
+        ElementType("complex<f32>", 8, "complex64", "complex64", "complex"),
+        ElementType("complex<f64>", 16, "complex128", "complex128", "complex"),
+    )
+}
+TORCH_ELEMENT_TYPES = {e.torch: e.name for e in ELEMENT_TYPES.values()}
+
+
+class Dim(msgspec.Struct, frozen=True, kw_only=True):
+    """A dynamic dimension: its symbol and its bounds, both inclusive (max None: unbounded)."""
+
+    symbol: str
+    min: int = 0
+    max: int | None = None
+
+    def __str__(self) -> str:
+        upper = "" if self.max is None else self.max
+        return f"{self.symbol}[{self.min}..{upper}]"
+
+
+class TensorType(msgspec.Struct, frozen=True, kw_only=True):
+    """One argument or result: name, IREE element type, shape (int: static, Dim: dynamic)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | Dim, ...]
+
+    def __str__(self) -> str:
+        return "x".join([*(str(d) for d in self.shape), self.dtype])
+
+
+class Tensor(msgspec.Struct, frozen=True, kw_only=True):
+    """A tensor's value on disk: raw little-endian bytes of `shape` elements, row-major."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+
+    def __str__(self) -> str:
+        return "x".join([*(str(d) for d in self.shape), self.dtype])
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * ELEMENT_TYPES[self.dtype].size
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """What PyTorch (or another evaluator) computes for the example inputs.
+
+    outputs: in the program's own dtypes. precise: the same program with every floating-point
+    computation in `precise_dtype` (casts to 8-bit floats still round), empty where that could not
+    be evaluated; `note` then says why.
+    """
+
+    outputs: tuple[Tensor, ...]
+    precise: tuple[Tensor, ...] = ()
+    precise_dtype: str | None = None
+    evaluator: str = "torch eager"
+    note: str = ""
+
+
+class Function(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry function: its types, and example inputs with their reference if there are any."""
+
+    name: str
+    inputs: tuple[TensorType, ...]
+    outputs: tuple[TensorType, ...]
+    example: tuple[Tensor, ...] | None = None
+    reference: Reference | None = None
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """One named parameter that the program loads."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'x'.join([*(str(d) for d in self.shape), self.dtype])}"
+
+
+class Parameters(msgspec.Struct, frozen=True, kw_only=True):
+    """The weights: their scope in the MLIR, names and types, and the archive that holds them.
+
+    archive: relative to the program's directory, or absolute when the user named it; None when
+    only the names are known (full-size models traced without weights).
+    """
+
+    scope: str
+    tensors: tuple[Parameter, ...]
+    archive: str | None
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """A source after tracing or import; see the module's docstring for its directory.
+
+    digest: SHA-256 of program.mlir in hex: what a compile depends on. origin: who made it
+    (`torch 2.13.0`, `iree-turbine 3.9.0`, ...). notes: what the user should know of it.
+    """
+
+    source: str
+    digest: str
+    functions: tuple[Function, ...]
+    parameters: Parameters | None
+    origin: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    def function(self, name: str | None = None) -> Function:
+        """The entry function of that name, or the only/first one."""
+        if name is None:
+            return self.functions[0]
+        for f in self.functions:
+            if f.name == name:
+                return f
+        raise UsageError(
+            f"{self.source} has no function {name!r}",
+            advice=f"Its functions: {', '.join(f.name for f in self.functions)}.",
+        )
+
+
+def check_inputs(function: Function, inputs: tuple[Tensor, ...], source: str) -> None:
+    """Raises UsageError unless `inputs` fit the function: count, dtypes, shapes, bounds.
+
+    A symbol that appears twice must have one value.
+    """
+    signature = f"{function.name}({', '.join(f'{t.name}: {t}' for t in function.inputs)})"
+    if len(inputs) != len(function.inputs):
+        raise UsageError(
+            f"{source}: {function.name} takes {len(function.inputs)} inputs, got {len(inputs)}",
+            advice=f"Its signature is {signature}.",
+        )
+    bound: dict[str, int] = {}
+    for position, (want, got) in enumerate(zip(function.inputs, inputs, strict=True)):
+        why = _misfit(want, got, bound)
+        if why:
+            raise UsageError(
+                f"{source}: input {position} ({want.name}) of {function.name} does not fit: {why}",
+                advice=f"It takes {want}, got {got}. Its signature is {signature}.",
+            )
+
+
+def _misfit(want: TensorType, got: Tensor, bound: dict[str, int]) -> str:
+    if want.dtype != got.dtype:
+        return f"dtype {got.dtype} where {want.dtype} is expected"
+    if len(want.shape) != len(got.shape):
+        return f"{len(got.shape)} dimensions where {len(want.shape)} are expected"
+    for axis, (dim, size) in enumerate(zip(want.shape, got.shape, strict=True)):
+        if isinstance(dim, int):
+            if dim != size:
+                return f"dimension {axis} is {size} where {dim} is expected"
+            continue
+        if size < dim.min or (dim.max is not None and size > dim.max):
+            return f"dimension {axis} is {size}, outside the bounds of {dim}"
+        if bound.setdefault(dim.symbol, size) != size:
+            return (
+                f"dimension {axis} is {size}, but {dim.symbol} is already {bound[dim.symbol]} "
+                "in an earlier dimension"
+            )
+    return ""
+
+
+RECORD = "program.json"
+MLIR = "program.mlir"
+
+
+def save(program: Program, directory: Path) -> None:
+    """Writes the record of a program whose other files are already in `directory`."""
+    (directory / RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(program), indent=1))
+
+
+def load(directory: Path) -> Program:
+    """Reads the record of a program directory."""
+    return msgspec.json.decode((directory / RECORD).read_bytes(), type=Program)

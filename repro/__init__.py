@@ -1,0 +1,1 @@
+"""Isolation of failures into minimal reproducers, built on the driver's core."""
