@@ -1,0 +1,91 @@
+"""A causal language model as two functions, prefill and decode, with the KV cache as tensors.
+
+The cache is a pair: keys and values, each [layers, batch, key-value heads, tokens, head size].
+Prefill makes it; decode takes it and returns it one token longer. Nothing of the model is written
+anew: transformers' own cache object is filled from the tensors and emptied into them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from models.traceable import Entry
+
+INPUTS = {"prefill": ("tokens",), "decode": ("token", "keys", "values")}
+OUTPUTS = ("logits", "keys", "values")
+
+
+class Prefill(nn.Module):
+    """tokens [batch, length] i64 -> logits [batch, length, vocabulary], keys, values."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Runs the model on a prompt, from an empty cache."""
+        return _step(self.model, tokens, DynamicCache())
+
+
+class Decode(nn.Module):
+    """token [batch, 1] i64, keys, values -> logits [batch, 1, vocabulary], keys, values."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, token: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Runs the model on the token that follows those in the cache."""
+        cache = DynamicCache()
+        for layer in range(keys.shape[0]):
+            cache.update(keys[layer], values[layer], layer)
+        return _step(self.model, token, cache)
+
+
+def _step(
+    model: nn.Module, tokens: torch.Tensor, cache: Any
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    logits = model(input_ids=tokens, past_key_values=cache, use_cache=True).logits
+    keys = torch.stack([layer.keys for layer in cache.layers])
+    values = torch.stack([layer.values for layer in cache.layers])
+    return logits, keys, values
+
+
+def entries(
+    model: nn.Module, tokens: torch.Tensor, *, dynamic: bool, context: int
+) -> tuple[Entry, Entry]:
+    """Prefill of all `tokens` [batch, length + 1] but the last, and decode of the last.
+
+    Decode's example cache is what prefill returns, so the two examples are one run. dynamic: the
+    length may be anything from 2 to what `context` positions allow.
+    """
+    prompt, token = tokens[:, :-1].contiguous(), tokens[:, -1:].contiguous()
+    prefill, decode = Prefill(model).eval(), Decode(model).eval()
+    with torch.no_grad():
+        _, keys, values = prefill(prompt)
+    shapes: dict[str, tuple[dict[int, Any] | None, ...]] = {}
+    if dynamic:
+        length = torch.export.Dim("length", min=2, max=context)
+        cached = torch.export.Dim("cached", min=2, max=context - 1)
+        shapes = {"prefill": ({1: length},), "decode": (None, {3: cached}, {3: cached})}
+
+    def entry(name: str, module: nn.Module, *args: torch.Tensor) -> Entry:
+        return Entry(
+            name=name,
+            module=module,
+            args=args,
+            input_names=INPUTS[name],
+            output_names=OUTPUTS,
+            dynamic_shapes=shapes.get(name),
+            # Non-strict export of decode adds a guard on the order of the stacked cache's strides
+            # that a dynamic length violates; strict export does not.
+            strict=dynamic and name == "decode",
+        )
+
+    return entry("prefill", prefill, prompt), entry("decode", decode, token, keys, values)

@@ -1,0 +1,165 @@
+"""Llama: prefill and decode with a KV cache, in plain dtypes or with FP8 linears."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from models.spec import Field, ModelSpec, Preset, Value
+
+if TYPE_CHECKING:
+    from models.traceable import Traceable
+
+_FIELDS = (
+    Field(name="layers", default=2, help="decoder layers"),
+    Field(name="width", default=64, help="hidden size", min=2),
+    Field(name="hidden", default=128, help="size inside the feed-forward block"),
+    Field(name="heads", default=4, help="attention heads"),
+    Field(name="kv_heads", default=2, help="key-value heads, shared by groups of heads"),
+    Field(name="vocabulary", default=256, help="tokens that exist", min=2),
+    Field(name="context", default=128, help="positions at most", min=3),
+    Field(name="batch", default=1, help="sequences at once"),
+    Field(name="length", default=8, help="tokens in the prompt, and in decode's cache"),
+    Field(name="dynamic", default=False, help="length is dynamic: 2 to context"),
+    Field(
+        name="attention",
+        default="eager",
+        choices=("eager", "sdpa"),
+        help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
+    ),
+    Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights and cache"),
+)
+
+_FP8_FIELDS = (
+    Field(
+        name="fp8",
+        default="e4m3fnuz",
+        choices=("e4m3fn", "e4m3fnuz"),
+        help="FP8 format: e4m3fn as in checkpoints, e4m3fnuz as in gfx942's matrix units",
+    ),
+    Field(
+        name="compute",
+        default="f32",
+        choices=("f32", "f16", "bf16"),
+        help="f32: multiply FP8 codes, scale the sum; f16, bf16: scale first, multiply there",
+    ),
+    Field(
+        name="head",
+        default="plain",
+        choices=("plain", "fp8"),
+        help="output head; published FP8 checkpoints leave it in the model's dtype",
+    ),
+)
+
+_SMALL: dict[str, Value] = {
+    "layers": 4,
+    "width": 512,
+    "hidden": 1536,
+    "heads": 8,
+    "kv_heads": 4,
+    "vocabulary": 4096,
+    "context": 1024,
+    "length": 64,
+}
+_8B: dict[str, Value] = {
+    "layers": 32,
+    "width": 4096,
+    "hidden": 14336,
+    "heads": 32,
+    "kv_heads": 8,
+    "vocabulary": 128256,
+    "context": 8192,
+    "length": 128,
+    "dtype": "f16",
+}
+
+
+def _presets() -> tuple[Preset, ...]:
+    return (
+        Preset(name="tiny", values={}, help="2 layers, width 64: seconds", parameters=106_816),
+        Preset(name="small", values=_SMALL, help="4 layers, width 512", parameters=16_781_824),
+        Preset(
+            name="8b",
+            values=_8B,
+            help="Llama 3 8B at full size, without weights",
+            parameters=8_030_261_248,
+            weights=False,
+        ),
+    )
+
+
+SPECS = (
+    ModelSpec(
+        name="llama",
+        help="Llama decoder: prefill and decode with a KV cache",
+        build=f"{__name__}:build",
+        check=f"{__name__}:check",
+        parts=("prefill", "decode"),
+        fields=_FIELDS,
+        presets=_presets(),
+    ),
+    ModelSpec(
+        name="llama-fp8",
+        help="Llama decoder with FP8 linears (static per-tensor scales)",
+        build=f"{__name__}:build",
+        check=f"{__name__}:check",
+        parts=("prefill", "decode"),
+        fields=(*_FIELDS, *_FP8_FIELDS),
+        presets=_presets(),
+    ),
+)
+
+
+def check(fields: dict[str, Any]) -> str:
+    """What is wrong with these values taken together, or ""."""
+    if fields["width"] % (2 * fields["heads"]):
+        return f"width={fields['width']} is no even multiple of heads={fields['heads']}"
+    if fields["heads"] % fields["kv_heads"]:
+        return f"heads={fields['heads']} is no multiple of kv_heads={fields['kv_heads']}"
+    if fields["length"] >= fields["context"]:
+        return (
+            f"length={fields['length']} and one more token do not fit context={fields['context']}"
+        )
+    if fields["dynamic"] and fields["length"] < 2:
+        return "dynamic=true needs an example of length 2 or more"
+    return ""
+
+
+def build(fields: dict[str, Any], seed: int, weights: bool) -> Traceable:
+    """Llama with seeded random weights (or none), FP8 where `fields` has the FP8 ones."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    from models.causal import Prefill, entries
+    from models.fp8 import FORMATS, calibrate, replace_linears
+    from models.traceable import DTYPES, Traceable, seeded, unsettle
+
+    config = LlamaConfig(
+        num_hidden_layers=fields["layers"],
+        hidden_size=fields["width"],
+        intermediate_size=fields["hidden"],
+        num_attention_heads=fields["heads"],
+        num_key_value_heads=fields["kv_heads"],
+        vocab_size=fields["vocabulary"],
+        max_position_embeddings=fields["context"],
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+        attn_implementation=fields["attention"],
+    )
+    mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
+    with mode or seeded(seed):
+        model = LlamaForCausalLM._from_config(config, dtype=DTYPES[fields["dtype"]])
+        model.eval().requires_grad_(False)
+        tokens = torch.randint(fields["vocabulary"], (fields["batch"], fields["length"] + 1))
+    # Rotary frequencies are constants of the program, no parameters: they need values always.
+    model.model.rotary_emb = LlamaRotaryEmbedding(config)
+    with mode or seeded(seed):
+        if weights:
+            unsettle(model)
+        if "fp8" in fields:
+            peaks = calibrate(model, lambda: Prefill(model)(tokens))
+            keep = ("lm_head",) if fields["head"] == "plain" else ()
+            replace_linears(model, peaks, FORMATS[fields["fp8"]], DTYPES[fields["compute"]], keep)
+        functions = entries(model, tokens, dynamic=fields["dynamic"], context=fields["context"])
+    return Traceable(root=model, functions=functions, mode=mode)

@@ -1,0 +1,197 @@
+"""What the zoo offers and how a user's words choose from it; loads neither torch nor transformers.
+
+A family is one file in `models/families`: a tuple `SPECS` of `ModelSpec`, and the functions that
+the specs refer to. Those import torch inside, so that listing the zoo stays instant.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pipeline.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from models.traceable import Traceable
+
+Value = bool | int | str
+
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+class Field(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that `--set name=value` may set. The type of `default` is the field's type.
+
+    choices: the values that a text field may have. min: the least value of a number.
+    """
+
+    name: str
+    default: Value
+    help: str
+    choices: tuple[str, ...] = ()
+    min: int = 1
+
+    @property
+    def accepts(self) -> str:
+        """What a user may write, in words."""
+        if self.choices:
+            return "|".join(self.choices)
+        return "true|false" if isinstance(self.default, bool) else f"a number from {self.min} up"
+
+    def parse(self, text: str) -> Value:
+        """The value that `text` stands for. Raises UsageError when it is none of this field's."""
+        advice = f"{self.name} takes {self.accepts}."
+        if isinstance(self.default, bool):
+            if text.lower() in _BOOLEANS:
+                return _BOOLEANS[text.lower()]
+        elif isinstance(self.default, int):
+            try:
+                number = int(text)
+            except ValueError:
+                number = self.min - 1
+            if number >= self.min:
+                return number
+        elif text in self.choices:
+            return text
+        else:
+            advice = f"{advice} {nearest(text, list(self.choices))}"
+        raise UsageError(f"{self.name}={text}: no value of field {self.name}", advice=advice)
+
+
+class Preset(msgspec.Struct, frozen=True, kw_only=True):
+    """Named field values. weights False: full size, traced with named but empty parameters.
+
+    parameters: how many numbers the model's weights hold at these values.
+    """
+
+    name: str
+    values: dict[str, Value]
+    help: str
+    parameters: int
+    weights: bool = True
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of the zoo.
+
+    build: `module:function`, called as `function(fields, seed, weights)` in the child that traces,
+    returns a `models.traceable.Traceable`. check: the like, called as `function(fields)` before
+    anything heavy is loaded, returns what is wrong with the values taken together ("" if nothing).
+    parts: names of the functions that `/part` may choose. The first preset is the default.
+    """
+
+    name: str
+    help: str
+    build: str
+    fields: tuple[Field, ...]
+    presets: tuple[Preset, ...]
+    parts: tuple[str, ...] = ()
+    check: str | None = None
+
+    def preset(self, name: str | None = None) -> Preset:
+        """The preset of that name, or the default one. Raises UsageError."""
+        if name is None:
+            return self.presets[0]
+        for preset in self.presets:
+            if preset.name == name:
+                return preset
+        known = [p.name for p in self.presets]
+        raise UsageError(f"{self.name} has no preset {name!r}", advice=nearest(name, known))
+
+    def field(self, name: str) -> Field:
+        """The field of that name. Raises UsageError."""
+        for field in self.fields:
+            if field.name == name:
+                return field
+        known = [f.name for f in self.fields]
+        raise UsageError(f"{self.name} has no field {name!r}", advice=nearest(name, known))
+
+    def values(self, preset: Preset) -> dict[str, Value]:
+        """Every field's value in a preset."""
+        return {f.name: f.default for f in self.fields} | preset.values
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """A model with every field decided: what to trace. part: the only function wanted, if one."""
+
+    spec: ModelSpec
+    preset: Preset
+    fields: dict[str, Value]
+    part: str | None = None
+
+    @property
+    def source(self) -> str:
+        """The text and settings that lead here again, as a user would write them."""
+        usual = self.spec.values(self.preset)
+        text = f"{self.spec.name}:{self.preset.name}" + (f"/{self.part}" if self.part else "")
+        changed = (f"{k}={_written(v)}" for k, v in self.fields.items() if v != usual[k])
+        return " ".join([text, *changed])
+
+    def build(self, seed: int = 0) -> Traceable:
+        """Makes the model and its example inputs; loads torch and transformers."""
+        made: Traceable = _referred(self.spec.build)(self.fields, seed, self.preset.weights)
+        return made.only(self.part) if self.part else made
+
+
+@functools.cache
+def registry() -> dict[str, ModelSpec]:
+    """All models of the zoo by name."""
+    from models import families
+
+    found: dict[str, ModelSpec] = {}
+    for module in pkgutil.iter_modules(families.__path__):
+        for spec in importlib.import_module(f"{families.__name__}.{module.name}").SPECS:
+            found[spec.name] = spec
+    return found
+
+
+def resolve(text: str, settings: Mapping[str, str], dtype: str | None = None) -> Choice:
+    """What `name[:preset][/part]`, the `--set` pairs and `--dtype` choose, checked.
+
+    Raises UsageError for an unknown model, preset, part, field or value, for values that do not
+    go together, and for a dtype that the model does not offer.
+    """
+    named, _, part = text.partition("/")
+    name, _, preset_name = named.partition(":")
+    zoo = registry()
+    if name not in zoo:
+        raise UsageError(f"the zoo has no model {name!r}", advice=nearest(name, list(zoo)))
+    spec = zoo[name]
+    preset = spec.preset(preset_name or None)
+    if part and part not in spec.parts:
+        advice = nearest(part, list(spec.parts)) or f"{name} is one function: leave out /{part}."
+        raise UsageError(f"{name} has no part {part!r}", advice=advice)
+    given = {key: spec.field(key).parse(value) for key, value in settings.items()}
+    if dtype is not None:
+        given |= _dtype(spec, dtype, given)
+    fields = spec.values(preset) | given
+    problem = _referred(spec.check)(fields) if spec.check else ""
+    if problem:
+        raise UsageError(
+            f"{text}: these settings do not go together: {problem}",
+            advice="Change one of them with --set.",
+        )
+    return Choice(spec=spec, preset=preset, fields=fields, part=part or None)
+
+
+def _dtype(spec: ModelSpec, dtype: str, given: Mapping[str, Value]) -> dict[str, Value]:
+    if all(f.name != "dtype" for f in spec.fields):
+        raise UsageError(f"{spec.name} has one dtype only, {dtype} cannot be chosen")
+    value = spec.field("dtype").parse(dtype)
+    if given.get("dtype", value) != value:
+        raise UsageError(f"--dtype {dtype} and --set dtype={given['dtype']} contradict each other")
+    return {"dtype": value}
+
+
+def _written(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _referred(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,113 @@
+"""What a family hands to the tracing frontend: entry functions, example inputs, shared weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One entry function: `module(*args)` returns a flat tuple of tensors.
+
+    dynamic_shapes: as `torch.export` takes it for positional arguments, one item per argument,
+    or None where all shapes are static. strict: whether torch.export must trace in strict mode.
+    """
+
+    name: str
+    module: nn.Module
+    args: tuple[torch.Tensor, ...]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    dynamic_shapes: tuple[dict[int, Any] | None, ...] | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traceable:
+    """A model ready to be traced.
+
+    root: holds every weight that the entries use; its `state_dict` gives the weights' names, which
+    are those of the family's published checkpoints. Externalise the parameters of `root`, not of
+    the entries' modules: all entries then share them, whatever attribute they hold the model under.
+    mode: the fake-tensor mode that weights and inputs live in, for models traced without weights.
+    """
+
+    root: nn.Module
+    functions: tuple[Entry, ...]
+    mode: FakeTensorMode | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def weights(self) -> bool:
+        """Whether the weights have values; without, nothing can be run or compared."""
+        return self.mode is None
+
+    def tracing(self) -> contextlib.AbstractContextManager[Any]:
+        """The context in which the entries are to be exported."""
+        return self.mode or contextlib.nullcontext()
+
+    def only(self, part: str) -> Traceable:
+        """The same model with one of its functions."""
+        return replace(self, functions=tuple(f for f in self.functions if f.name == part))
+
+
+class Call(nn.Module):
+    """A transformers model as a function of tensors: keyword arguments in, chosen outputs out."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        fixed: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.inputs = inputs
+        self.outputs = outputs
+        self.fixed = dict(fixed or {})
+
+    def forward(self, *args: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The outputs named at construction, for the inputs named at construction, in order."""
+        named = dict(zip(self.inputs, args, strict=True))
+        result = self.model(**named, **self.fixed, return_dict=True)
+        return tuple(result[name] for name in self.outputs)
+
+
+@torch.no_grad()
+def unsettle(model: nn.Module) -> None:
+    """Gives weights that are initialised to one constant (gains, biases, statistics) other values.
+
+    A gain of one or a bias of zero hides a compiler that drops it; a projection of zeros makes
+    any comparison pass. Zeros become normal with deviation 0.02, other constants are multiplied by
+    factors between 0.5 and 1.5.
+    """
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if (
+            not tensor.is_floating_point()
+            or tensor.numel() < 2
+            or bool((tensor != tensor.flatten()[0]).any())
+        ):
+            continue
+        noise = torch.empty(tensor.shape)
+        if bool((tensor == 0).all()):
+            tensor.copy_(noise.normal_(0, 0.02))
+        else:
+            tensor.mul_(noise.uniform_(0.5, 1.5))
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within, torch's random numbers are those of `seed`; outside, they go on as if nothing was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
