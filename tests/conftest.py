@@ -1,0 +1,23 @@
+"""Fixtures that all tests share: no test reads or writes the user's own cache and data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own empty cache directory."""
+    directory = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("IREE_PILOT_CACHE", str(directory))
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own empty data directory."""
+    directory = tmp_path_factory.mktemp("data")
+    monkeypatch.setenv("IREE_PILOT_DATA", str(directory))
+    return directory
