@@ -219,6 +219,22 @@ class TestDamage:
         shutil.copytree(place, store.root / "compile" / other[:2] / other)
         assert store.open("compile", other) is None
 
+    def test_an_entry_that_somebody_mends_meanwhile_stays(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        place = store.obtain("compile", KEY, fill)
+        examine = sealed.examine
+        seen = iter([sealed.Examination("it was damaged a moment ago")])
+        monkeypatch.setattr(
+            sealed,
+            "examine",
+            lambda directory, label, full=False: (
+                next(seen, None) or examine(directory, label, full=full)
+            ),
+        )
+        assert store.open("compile", KEY) is None
+        assert store.open("compile", KEY) == place
+
     def test_trouble_with_reading_is_not_damage(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
