@@ -1,0 +1,571 @@
+"""Judge what a device computed against PyTorch's result, by the program's own rounding noise.
+
+No fixed tolerance fits every program, so each output is judged against the same program evaluated
+in double precision, and PyTorch's own distance from it says how much rounding the program brings
+with it. An output passes when, over its finite elements,
+
+    rel_l2(got, precise)  <= 4 * rel_l2(torch, precise) + floor
+    excess(got, precise)  <= 4 * excess(torch, precise) + floor * spread       for each element
+
+The second keeps one wrong element among a million from drowning in the first. An element's excess
+is its error beyond the rounding of the output's own type, relative to the element's size plus the
+output's root mean square: cancellation near zero does not count, a lost value does. The spread is
+how far the largest of n normally distributed errors lies out.
+
+The floor covers noise that PyTorch's error does not show: 32 roundings of f32 arithmetic (another
+order of summation, another exp); 4 roundings of the narrowest type that the program computes with,
+divided by sqrt(n), because few elements may come out right by luck; and, where the program rounds
+computed values to 8-bit floats, the noise of one such rounding: a last-bit difference can flip it,
+and a flip feeds the next ones. Without a precise reference half of the narrowest type's digits
+must agree with PyTorch's.
+
+NaN and Inf must be where PyTorch or the precise reference has them. Integers and booleans are
+exact, but where PyTorch's integer differs from the precise one, either will do. A comparison that
+any result would pass is refused: when there is input, and each output that is not empty is a
+floating-point tensor of more than one element, all equal (or none finite).
+
+numpy and ml_dtypes are imported when something is compared, torch never.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from pipeline.diagnostics import Failure, mismatch
+from pipeline.program import ELEMENT_TYPES, Function, Program, Reference, Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+FACTOR = 4.0
+_F32_ROUNDINGS = 32 * 2.0**-24
+_LUCKY_ROUNDINGS = 4.0
+_NO_PRECISE_LIMIT = 0.1
+_CHUNK = 1 << 20
+#: Half the distance from 1 to the next number, by element type: the relative error of a rounding.
+_UNIT = {
+    "f64": 2.0**-53,
+    "f32": 2.0**-24,
+    "f16": 2.0**-11,
+    "bf16": 2.0**-8,
+    "f8E4M3FN": 2.0**-4,
+    "f8E4M3FNUZ": 2.0**-4,
+    "f8E5M2": 2.0**-3,
+    "f8E5M2FNUZ": 2.0**-3,
+    "complex<f32>": 2.0**-24,
+    "complex<f64>": 2.0**-53,
+}
+_FLOAT_NAME = re.compile(rb"(?<![A-Za-z0-9_])(bf16|f16|f32|f64|f8E[0-9]M[0-9](?:FNUZ|FN)?)\b")
+_WIDE = re.compile(rb"(?<![A-Za-z0-9_])(?:bf16|f16|f32|f64)\b")
+#: What a line may hold before it is no longer an operation but an inlined constant.
+_LONGEST_LINE = 1 << 16
+
+Verdict = Literal["ok", "mismatch", "refused"]
+
+
+class Noise(msgspec.Struct, frozen=True, kw_only=True):
+    """The rounding that a program's text shows.
+
+    narrowest: the narrowest floating-point type in it. quantizes: the narrowest 8-bit float that
+    it rounds computed values to (not its arguments), None where there is none.
+    """
+
+    narrowest: str = "f32"
+    quantizes: str | None = None
+
+
+class Worst(msgspec.Struct, frozen=True, kw_only=True):
+    """The element that is farthest off: its index, what the device gave, what was expected."""
+
+    index: tuple[int, ...]
+    got: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"[{', '.join(map(str, self.index))}]: {self.got} where {self.expected} is expected"
+
+
+class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """One output against its reference.
+
+    dtype, shape: the reference's. compared: whether the device's were the same. max_abs: largest absolute error. max_rel: largest error relative
+    to the element's size plus the output's root mean square. rel_l2: norm of the error over the
+    norm of the reference (absolute where that is all zero), and tolerance its limit;
+    element_tolerance: the limit of each element's excess. reference_error: PyTorch's own rel_l2
+    against the precise reference, None where there is none. nan, inf: how many the device
+    returned, and the reference has. mismatched: elements that are wrong by themselves. basis: what
+    the tolerance rests on. All errors are over elements that are finite in both.
+    """
+
+    index: int
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    verdict: Verdict
+    why: str = ""
+    compared: bool = True
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    rel_l2: float = 0.0
+    tolerance: float = 0.0
+    element_tolerance: float = 0.0
+    reference_error: float | None = None
+    nan: int = 0
+    inf: int = 0
+    reference_nan: int = 0
+    reference_inf: int = 0
+    mismatched: int = 0
+    worst: Worst | None = None
+    basis: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict == "ok"
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """All outputs of a function; the figures are those of the worst one, number `output`."""
+
+    verdict: Verdict
+    why: str
+    output: int | None
+    max_abs: float
+    max_rel: float
+    rel_l2: float
+    tolerance: float
+    nan: int
+    inf: int
+    outputs: tuple[OutputComparison, ...]
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict == "ok"
+
+
+def compare(
+    outputs: tuple[Tensor, ...],
+    program: Program,
+    function: Function,
+    *,
+    directory: Path,
+    outputs_directory: Path,
+) -> Comparison:
+    """Compares `outputs` (files in `outputs_directory`) with the function's reference.
+
+    `directory` is the program's. Raises ValueError when the function has no reference.
+    """
+    reference = function.reference
+    if reference is None:
+        raise ValueError(f"{function.name} has no reference to compare with")
+    if len(outputs) != len(reference.outputs):
+        return _summary(
+            (), f"the device returned {len(outputs)} outputs, PyTorch {len(reference.outputs)}"
+        )
+    noise = scan(directory / program.mlir)
+    judged, blind = [], []
+    for index, got in enumerate(outputs):
+        pair = _Pair(outputs_directory, got, directory, reference, index)
+        name = function.outputs[index].name
+        judged.append(_judge(pair, name, noise))
+        blind.append(pair.blind())
+    inputs = function.example or ()
+    nonempty = [b for b, got in zip(blind, reference.outputs, strict=True) if got.bytes]
+    fed = not inputs or any(t.bytes for t in inputs)
+    if fed and nonempty and all(nonempty) and all(o.ok for o in judged):
+        why = "every output of the reference is constant, so that any comparison would pass"
+        judged = [msgspec.structs.replace(o, verdict="refused", why=why) for o in judged]
+    return _summary(tuple(judged), "")
+
+
+def to_failure(comparison: Comparison) -> Failure:
+    """A comparison that is not ok as a failure of kind `mismatch`.
+
+    Its signature says in which way the worst output differs; how far changes with shapes.
+    """
+    worst = None if comparison.output is None else comparison.outputs[comparison.output]
+    return mismatch(comparison.why, what=_manner(worst) if worst else "outputs")
+
+
+def _manner(output: OutputComparison) -> str:
+    if output.verdict == "refused":
+        return "constant-reference"
+    if not output.compared:
+        return "type"
+    if output.dtype == "i1":
+        return "booleans"
+    if ELEMENT_TYPES[output.dtype].family == "int":
+        return "integers"
+    if output.nan > output.reference_nan:
+        return "nan"
+    return "inf" if output.inf > output.reference_inf else "values"
+
+
+def scan(mlir: Path) -> Noise:
+    """Reads from a program's text what it rounds to; bytecode shows nothing and counts as f32."""
+    narrowest, quantizes = "f32", None
+    with mlir.open("rb") as file:
+        for line in file:
+            if len(line) > _LONGEST_LINE:
+                continue
+            for match in _FLOAT_NAME.finditer(line):
+                name = match[1].decode()
+                narrowest = max(narrowest, name, key=_unit)
+            if b"f8E" in line and (name := _quantizes(line)):
+                quantizes = max(quantizes or name, name, key=_unit)
+    return Noise(narrowest=narrowest, quantizes=quantizes)
+
+
+def _unit(name: str) -> float:
+    return _UNIT.get(name, 0.0)
+
+
+def _quantizes(line: bytes) -> str | None:
+    """The 8-bit float that an operation on one line rounds a computed wider float to, if any."""
+    operation, colon, types = line.partition(b" : ")
+    before, arrow, after = types.rpartition(b"->") if b"->" in types else types.rpartition(b" to ")
+    result = _FLOAT_NAME.search(after)
+    if not colon or not arrow or result is None or not result[1].startswith(b"f8E"):
+        return None
+    of_argument = re.search(rb"= [\w.\"]+[ (]%arg\d", operation)
+    return None if of_argument or not _WIDE.search(before) else result[1].decode()
+
+
+class _Pair:
+    """One output and its references on disk, read in chunks as float64 (complex as two)."""
+
+    def __init__(
+        self, got_in: Path, got: Tensor, directory: Path, reference: Reference, index: int
+    ) -> None:
+        self.index = index
+        self.got_type = got
+        self.type = reference.outputs[index]
+        self.family = ELEMENT_TYPES[self.type.dtype].family
+        self.got_file = got_in / got.file
+        self.own_file = directory / self.type.file
+        self.evaluator = reference.evaluator
+        precise = reference.precise[index] if reference.precise else None
+        wider = precise is not None and (
+            self.family in ("int", "bool") or _unit(precise.dtype) < _unit(self.type.dtype)
+        )
+        self.precise = precise if wider else None
+        self.precise_file = directory / precise.file if precise and wider else None
+
+    @property
+    def fits(self) -> bool:
+        return (self.got_type.dtype, self.got_type.shape) == (self.type.dtype, self.type.shape)
+
+    def blind(self) -> bool:
+        """Whether the reference is the same number everywhere, or nowhere a number."""
+        import numpy as np
+
+        if self.family in ("int", "bool") or math.prod(self.type.shape) == 1:
+            return False
+        low, high = math.inf, -math.inf
+        for start in range(0, _length(self.own_file, self.type), _CHUNK):
+            values = _read(self.own_file, self.type, start)
+            values = values[np.isfinite(values)]
+            if values.size:
+                low, high = min(low, float(values.min())), max(high, float(values.max()))
+        return low >= high
+
+    def chunks(self) -> Iterator[tuple[int, Any, Any, Any]]:
+        """(start, got, torch's own, precise or None), as float64 or the integers they are."""
+        for start in range(0, _length(self.own_file, self.type), _CHUNK):
+            precise = (
+                _read(self.precise_file, self.precise, start)
+                if self.precise is not None and self.precise_file is not None
+                else None
+            )
+            got = _read(self.got_file, self.got_type, start)
+            yield start, got, _read(self.own_file, self.type, start), precise
+
+    def place(self, position: int) -> tuple[int, ...]:
+        """The index in the tensor of an element of the chunks."""
+        rest = position // 2 if self.family == "complex" else position
+        index = []
+        for size in reversed(self.type.shape):
+            rest, i = divmod(rest, size)
+            index.append(i)
+        return tuple(reversed(index))
+
+
+def _length(file: Path, tensor: Tensor) -> int:
+    size = ELEMENT_TYPES[tensor.dtype].size
+    return file.stat().st_size // (size // 2 if tensor.dtype.startswith("complex") else size)
+
+
+def _read(file: Path, tensor: Tensor, start: int) -> Any:
+    import ml_dtypes
+    import numpy as np
+
+    element = ELEMENT_TYPES[tensor.dtype]
+    if element.family == "complex":
+        dtype = np.dtype(np.float32 if element.size == 8 else np.float64)
+    elif element.family == "bool":
+        dtype = np.dtype(np.uint8)
+    else:
+        dtype = np.dtype(getattr(ml_dtypes, element.numpy, None) or element.numpy)
+    values = np.fromfile(file, dtype, count=_CHUNK, offset=start * dtype.itemsize)
+    if element.family == "bool":
+        return values != 0
+    return values if element.family == "int" else values.astype(np.float64)
+
+
+def _judge(pair: _Pair, name: str, noise: Noise) -> OutputComparison:
+    common: dict[str, Any] = {
+        "index": pair.index,
+        "name": name,
+        "dtype": pair.type.dtype,
+        "shape": pair.type.shape,
+    }
+    if not pair.fits:
+        return OutputComparison(
+            **common,
+            verdict="mismatch",
+            why=f"it is {pair.got_type} where {pair.type} is expected",
+            compared=False,
+            mismatched=math.prod(pair.type.shape),
+        )
+    judge = _exact if pair.family in ("int", "bool") else _rounded
+    return judge(pair, common, noise)
+
+
+def _exact(pair: _Pair, common: dict[str, Any], _noise: Noise) -> OutputComparison:
+    import numpy as np
+
+    wrong, worst, max_abs, squares, norm = 0, None, 0.0, 0.0, 0.0
+    for start, got, own, precise in pair.chunks():
+        differs = got != own
+        if precise is not None:
+            differs &= got != precise
+        where = np.flatnonzero(differs)
+        wide = own.astype(np.float64)
+        norm += float(np.square(wide).sum())
+        if not where.size:
+            continue
+        wrong += where.size
+        error = np.abs(got[where].astype(np.float64) - wide[where])
+        squares += float(np.square(error).sum())
+        if float(error.max()) > max_abs or worst is None:
+            at = int(where[error.argmax()])
+            max_abs = float(error.max())
+            worst = Worst(index=pair.place(start + at), got=str(got[at]), expected=str(own[at]))
+    count = math.prod(pair.type.shape)
+    root = math.sqrt(norm / count) if norm else 1.0
+    why = f"{wrong} of {count} elements differ, worst {worst}" if wrong else ""
+    return OutputComparison(
+        **common,
+        verdict="mismatch" if wrong else "ok",
+        why=why,
+        max_abs=max_abs,
+        max_rel=max_abs / root,
+        rel_l2=math.sqrt(squares / norm) if norm else math.sqrt(squares),
+        mismatched=wrong,
+        worst=worst,
+        basis="integers and booleans are exact",
+    )
+
+
+class _Sums:
+    """What one pass over an output adds up, over elements finite in result and reference."""
+
+    def __init__(self) -> None:
+        self.elements = self.finite = 0
+        self.reference = self.error = self.own_error = 0.0
+        self.nan = self.inf = self.own_nan = self.own_inf = self.misplaced = 0
+        self.first: tuple[int, float, float] | None = None
+
+    def add(self, start: int, got: Floats, own: Floats, expected: Floats, alike: Any) -> None:
+        import numpy as np
+
+        self.elements += got.size
+        self.nan += int(np.isnan(got).sum())
+        self.inf += int(np.isinf(got).sum())
+        self.own_nan += int(np.isnan(own).sum())
+        self.own_inf += int(np.isinf(own).sum())
+        misplaced = np.flatnonzero(~alike)
+        self.misplaced += misplaced.size
+        if misplaced.size and self.first is None:
+            at = int(misplaced[0])
+            self.first = (start + at, float(got[at]), float(expected[at]))
+        finite = np.isfinite(got) & np.isfinite(expected)
+        self.finite += int(finite.sum())
+        wanted = expected[finite]
+        self.reference += float(np.square(wanted).sum())
+        self.error += float(np.square(got[finite] - wanted).sum())
+        both = np.isfinite(own) & np.isfinite(expected)
+        self.own_error += float(np.square(own[both] - expected[both]).sum())
+
+    @property
+    def root_mean_square(self) -> float:
+        """Of the reference; 1 where it is all zero, so that errors are absolute."""
+        return math.sqrt(self.reference / self.finite) if self.reference else 1.0
+
+    def relative(self, squares: float) -> float:
+        norm = self.root_mean_square * math.sqrt(self.finite)
+        return math.sqrt(squares) / norm if norm else 0.0
+
+
+def _expected(got: Floats, own: Floats, precise: Floats | None) -> tuple[Floats, NDArray[np.bool_]]:
+    """What is expected, and where the result is alike in being finite, NaN or Inf."""
+    import numpy as np
+
+    expected = own if precise is None else np.where(np.isfinite(precise), precise, own)
+    alike = np.isfinite(got) & np.isfinite(expected)
+    for reference in (own, precise):
+        if reference is not None:
+            alike |= (np.isnan(got) & np.isnan(reference)) | (np.isinf(got) & (got == reference))
+    return expected, alike
+
+
+def _rounded(pair: _Pair, common: dict[str, Any], noise: Noise) -> OutputComparison:
+    import numpy as np
+
+    sums = _Sums()
+    for start, got, own, precise in pair.chunks():
+        expected, alike = _expected(got, own, precise)
+        sums.add(start, got, own, expected, alike)
+    root = sums.root_mean_square
+    rel_l2 = sums.relative(sums.error)
+    has_precise = pair.precise is not None
+    reference_error = sums.relative(sums.own_error) if has_precise else None
+
+    max_abs = max_rel = worst_excess = own_excess = 0.0
+    worst = sums.first
+    for start, got, own, precise in pair.chunks():
+        expected, _ = _expected(got, own, precise)
+        size = np.abs(expected) + root
+        step = _step(expected, pair.type.dtype)
+        with np.errstate(invalid="ignore"):
+            error = np.nan_to_num(np.abs(got - expected), nan=0.0, posinf=0.0)
+            own_error = np.nan_to_num(np.abs(own - expected), nan=0.0, posinf=0.0)
+            excess = np.nan_to_num(np.maximum(error - step, 0.0) / size, nan=0.0)
+            relative = np.nan_to_num(error / size, nan=0.0)
+            own_relative = np.nan_to_num(np.maximum(own_error - step / 2, 0.0) / size, nan=0.0)
+        max_abs = max(max_abs, float(error.max()))
+        max_rel = max(max_rel, float(relative.max()))
+        own_excess = max(own_excess, float(own_relative.max()))
+        if not sums.misplaced and float(relative.max()) >= max_rel:
+            at = int(relative.argmax())
+            worst = (start + at, float(got[at]), float(expected[at]))
+        worst_excess = max(worst_excess, float(excess.max()))
+
+    tolerance, per_element, basis = _tolerances(
+        pair.type.dtype, sums.elements, noise, reference_error, own_excess
+    )
+    mismatched = sums.misplaced
+    if worst_excess > per_element:
+        mismatched += _count(pair, root, per_element)
+    verdict: Verdict = "mismatch" if mismatched or rel_l2 > tolerance else "ok"
+    shown = (
+        Worst(index=pair.place(worst[0]), got=f"{worst[1]:.9g}", expected=f"{worst[2]:.9g}")
+        if worst
+        else None
+    )
+    why = ""
+    if sums.misplaced:
+        why = f"{sums.misplaced} of {sums.elements} elements are NaN, Inf or finite where the "
+        why += f"reference is not, first {shown}"
+    elif mismatched:
+        why = f"{mismatched} of {sums.elements} elements are wrong, worst {shown}"
+    elif verdict != "ok":
+        why = f"relative L2 error {rel_l2:.3g} over the limit {tolerance:.3g}, worst {shown}"
+    return OutputComparison(
+        **common,
+        verdict=verdict,
+        why=why,
+        max_abs=max_abs,
+        max_rel=max_rel,
+        rel_l2=rel_l2,
+        tolerance=tolerance,
+        element_tolerance=per_element,
+        reference_error=reference_error,
+        nan=sums.nan,
+        inf=sums.inf,
+        reference_nan=sums.own_nan,
+        reference_inf=sums.own_inf,
+        mismatched=mismatched,
+        worst=shown,
+        basis=basis,
+    )
+
+
+def _count(pair: _Pair, root: float, limit: float) -> int:
+    """How many elements' excess is over the limit."""
+    import numpy as np
+
+    count = 0
+    for _start, got, own, precise in pair.chunks():
+        expected, _ = _expected(got, own, precise)
+        with np.errstate(invalid="ignore"):
+            error = np.nan_to_num(np.abs(got - expected), nan=0.0, posinf=0.0)
+            excess = (error - _step(expected, pair.type.dtype)) / (np.abs(expected) + root)
+        count += int((excess > limit).sum())
+    return count
+
+
+def _step(values: Floats, dtype: str) -> Floats:
+    """The distance between neighbouring numbers of `dtype` around each value."""
+    import ml_dtypes
+    import numpy as np
+
+    element = ELEMENT_TYPES[dtype]
+    name = {"complex64": "float32", "complex128": "float64"}.get(element.numpy, element.numpy)
+    info = ml_dtypes.finfo(getattr(ml_dtypes, name, None) or np.dtype(name))
+    lowest = int(np.frexp(float(info.smallest_subnormal))[1]) - 1
+    exponent = np.frexp(np.where(np.isfinite(values), values, 0.0))[1] - 1 - info.nmant
+    step: Floats = np.ldexp(1.0, np.where(values == 0, lowest, np.maximum(exponent, lowest)))
+    return step
+
+
+def _tolerances(
+    dtype: str, elements: int, noise: Noise, reference_error: float | None, own_excess: float
+) -> tuple[float, float, str]:
+    """(limit of rel_l2, limit of each element's excess, what they rest on); see the module."""
+    count = max(elements, 1)
+    spread = 1 + math.sqrt(2 * math.log(2 * count))
+    narrowest = max(noise.narrowest, dtype, key=_unit)
+    unit = _unit(narrowest)
+    if reference_error is None:
+        limit = min(math.sqrt(unit), _NO_PRECISE_LIMIT)
+        return limit, limit * spread, f"half the digits of {narrowest}: no precise reference"
+    floor = _F32_ROUNDINGS + _LUCKY_ROUNDINGS * unit / math.sqrt(count)
+    basis = f"PyTorch's own error {reference_error:.3g}"
+    if noise.quantizes:
+        floor += _unit(noise.quantizes) / 2
+        basis += f" and the noise of rounding to {noise.quantizes}"
+    return FACTOR * reference_error + floor, FACTOR * own_excess + floor * spread, basis
+
+
+def _summary(outputs: tuple[OutputComparison, ...], why: str) -> Comparison:
+    def badness(o: OutputComparison) -> tuple[bool, int, float]:
+        ratio = o.rel_l2 / o.tolerance if o.tolerance else o.rel_l2
+        return not o.ok, o.mismatched, ratio
+
+    worst = max(outputs, key=badness) if outputs else None
+    wrong = [o for o in outputs if not o.ok]
+    if worst is not None and wrong:
+        others = f" ({len(wrong)} of {len(outputs)} outputs are wrong)" if len(wrong) > 1 else ""
+        named = f"output {worst.index} ({worst.name}, {'x'.join(map(str, worst.shape))})"
+        why = worst.why if worst.verdict == "refused" else f"{named}: {worst.why}{others}"
+    return Comparison(
+        verdict=worst.verdict if worst is not None and wrong else "mismatch" if why else "ok",
+        why=why,
+        output=worst.index if worst is not None else None,
+        max_abs=worst.max_abs if worst is not None else 0.0,
+        max_rel=worst.max_rel if worst is not None else 0.0,
+        rel_l2=worst.rel_l2 if worst is not None else 0.0,
+        tolerance=worst.tolerance if worst is not None else 0.0,
+        nan=worst.nan if worst is not None else 0,
+        inf=worst.inf if worst is not None else 0,
+        outputs=outputs,
+    )

@@ -1,0 +1,324 @@
+"""Run a compiled module on a device with IREE's own tools, in child processes, and time it.
+
+`iree-run-module` computes the outputs and `iree-benchmark-module` the latency. They are the tools
+of the compiler's own release, and the commands can be pasted into a shell as they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import shutil
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from pipeline import diagnostics, process
+from pipeline.archive import check_parameters
+from pipeline.diagnostics import Failure
+from pipeline.errors import EnvironmentFault, UsageError
+from pipeline.program import ELEMENT_TYPES, Function, Program, Tensor, TensorType, check_inputs
+from pipeline.toolchain import Toolchain
+
+#: Seconds that measuring one function's latency may take. A tiny model needs about 0.1.
+LATENCY_BUDGET = 1.0
+_REPEATS = 7
+_FEWEST_REPEATS = 3
+#: Each repeat runs for at least this long, and so does the warm-up.
+_REPEAT_SECONDS = 0.01
+#: The runtime's words for element types that it does not spell as MLIR does.
+_RUNTIME_NAMES = {"complex<f32>": "cf32", "complex<f64>": "cf64"}
+#: numpy's names in a .npy header; the runtime has no unsigned types and writes signed ones.
+_NPY = {"|b1": "i1", "|i1": "i8", "|u1": "ui8"} | {
+    f"<{kind}{size}": f"{prefix}{size * 8}"
+    for kind, prefix, sizes in (
+        ("f", "f", (2, 4, 8)),
+        ("i", "i", (2, 4, 8)),
+        ("u", "ui", (2, 4, 8)),
+    )
+    for size in sizes
+}
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """Wall time of one call, in seconds, after warm-up: the median of `repeats` and their range.
+
+    Each repeat is the mean of `calls` calls in a row, made by `tool`.
+    """
+
+    median_seconds: float
+    min_seconds: float
+    max_seconds: float
+    repeats: int
+    calls: int
+    tool: str
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run did.
+
+    device: the URI it ran on. commands: what to type to do it again (run, then benchmark).
+    load_seconds: from the start to the call: device, module, parameters; run_seconds: the call
+    with its inputs and outputs, both of a cold process. peak_bytes: its resident memory.
+    outputs: one raw file each, relative to the run's directory, with the dtype and shape that the
+    device returned. latency: None where it was not measured; latency_note then says why.
+    failure: why it did not run, in which step.
+    """
+
+    device: str
+    commands: tuple[tuple[str, ...], ...]
+    load_seconds: float
+    run_seconds: float
+    peak_bytes: int
+    outputs: tuple[Tensor, ...] = ()
+    latency: Latency | None = None
+    latency_note: str = ""
+    failure: Failure | None = None
+    failed_step: Literal["load", "run"] | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.failure is None
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run: a function of `module`, compiled from the program in `directory`, on `device`.
+
+    device: a URI as `--device=` takes it (`local-task`, `vulkan`, `hip://0`).
+    """
+
+    program: Program
+    directory: Path
+    function: Function
+    module: Path
+    device: str
+
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments that both tools share: module, device, function, weights and inputs."""
+        example = self.function.example or ()
+        parameters = self.program.parameters
+        weights = (
+            [f"--parameters={parameters.scope}={self._absolute(parameters.archive)}"]
+            if parameters is not None and parameters.archive is not None
+            else []
+        )
+        return (
+            f"--module={self.module.absolute()}",
+            f"--device={self.device}",
+            f"--function={self.function.name}",
+            *weights,
+            *(f"--input={_spelled(t)}=@{self._absolute(t.file)}" for t in example),
+        )
+
+    def check(self) -> None:
+        """Raises UsageError unless there are inputs and weights and both fit the program."""
+        if self.function.example is None:
+            raise UsageError(
+                f"{self.program.source}: {self.function.name} has no example inputs to run with",
+                advice="Define inputs() beside the model, or compile it without running.",
+            )
+        check_inputs(self.function, self.function.example, self.program.source)
+        check_parameters(self.program, self.directory)
+
+    def _absolute(self, file: str) -> Path:
+        return (self.directory / file).absolute()
+
+
+def run(
+    job: Run,
+    toolchain: Toolchain,
+    workdir: Path,
+    *,
+    limits: process.Limits | None = None,
+    latency_budget: float = LATENCY_BUDGET,
+) -> RunResult:
+    """Runs a function once for its outputs, then again for its latency; files go to `workdir`.
+
+    A module that does not load or run is a result with a `failure`. latency_budget: seconds that
+    measuring may take at most; 0 measures nothing. Raises UsageError for inputs or weights that do
+    not fit the program, and EnvironmentFault when a tool of the release is missing.
+    """
+    job.check()
+    shutil.rmtree(workdir / "out", ignore_errors=True)
+    (workdir / "out").mkdir(parents=True)
+    written = [_output_file(workdir, i, t) for i, t in enumerate(job.function.outputs)]
+    command = (
+        str(toolchain.tool("iree-run-module")),
+        *job.arguments(),
+        *(f"--output=@{file.absolute()}" for file in written),
+    )
+    stdout, stderr = workdir / "run.stdout.txt", workdir / "run.stderr.txt"
+    begun = time.time()
+    outcome = process.run(command, stdout=stdout, stderr=stderr, limits=limits)
+    loaded, load_seconds = _loaded(stdout, begun, outcome.seconds)
+    result = RunResult(
+        device=job.device,
+        commands=(command,),
+        load_seconds=load_seconds,
+        run_seconds=outcome.seconds - load_seconds,
+        peak_bytes=outcome.peak_bytes,
+    )
+    if not outcome.ok:
+        text = stderr.read_text(errors="replace")
+        # Inputs are parsed once everything is loaded, before the call is announced.
+        step: Literal["load", "run"] = (
+            "run" if loaded or "parsing function inputs" in text else "load"
+        )
+        return msgspec.structs.replace(
+            result, failure=diagnostics.runtime_failure(outcome, text, step), failed_step=step
+        )
+    sizes = _symbols(job.function)
+    expected = job.function.reference.outputs if job.function.reference else ()
+    outputs = tuple(
+        _raw(file, want, _shape(want, sizes) or (expected[i].shape if expected else None), workdir)
+        for i, (file, want) in enumerate(zip(written, job.function.outputs, strict=True))
+    )
+    latency, note, timed = _latency(job, toolchain, workdir, result, latency_budget, limits)
+    return msgspec.structs.replace(
+        result,
+        outputs=outputs,
+        latency=latency,
+        latency_note=note,
+        commands=(command, timed) if timed else (command,),
+    )
+
+
+def _spelled(tensor: Tensor) -> str:
+    name = _RUNTIME_NAMES.get(tensor.dtype, tensor.dtype)
+    return "x".join([*(str(d) for d in tensor.shape), name])
+
+
+def _output_file(workdir: Path, index: int, want: TensorType) -> Path:
+    """.npy, which keeps the shape, for the types that the runtime can write so; .bin for others."""
+    suffix = ".npy" if want.dtype in _NPY.values() else ".bin"
+    return workdir / "out" / f"{index}{suffix}"
+
+
+def _loaded(stdout: Path, begun: float, seconds: float) -> tuple[bool, float]:
+    """Whether the tool announced the call, and how long after its start (all of it if it did not).
+
+    The announcement (`EXEC @main`) is the only thing that it writes to stdout.
+    """
+    if b"EXEC @" not in stdout.read_bytes():
+        return False, seconds
+    return True, min(max(stdout.stat().st_mtime - begun, 0.0), seconds)
+
+
+def _symbols(function: Function) -> dict[str, int]:
+    """The values that the example inputs give to the symbols of dynamic dimensions."""
+    return {
+        dim.symbol: size
+        for want, got in zip(function.inputs, function.example or (), strict=True)
+        for dim, size in zip(want.shape, got.shape, strict=True)
+        if not isinstance(dim, int)
+    }
+
+
+def _shape(want: TensorType, sizes: dict[str, int]) -> tuple[int, ...] | None:
+    """The shape in numbers; None when a symbol has no value (it is computed by the program)."""
+    shape = [d if isinstance(d, int) else sizes.get(d.symbol) for d in want.shape]
+    return None if None in shape else tuple(d for d in shape if d is not None)
+
+
+def _raw(file: Path, want: TensorType, shape: tuple[int, ...] | None, workdir: Path) -> Tensor:
+    """The output in `file` as raw bytes beside it.
+
+    A raw file that does not have the size of `shape` is taken as a row of elements, or of bytes if
+    even these do not come out: the comparison tells what was expected.
+    """
+    dtype = want.dtype
+    if file.suffix == ".npy":
+        file, dtype, shape = _strip(file, want.dtype)
+    size = file.stat().st_size
+    if shape is None or math.prod(shape) * ELEMENT_TYPES[dtype].size != size:
+        dtype = dtype if size % ELEMENT_TYPES[dtype].size == 0 else "ui8"
+        shape = (size // ELEMENT_TYPES[dtype].size,)
+    return Tensor(dtype=dtype, shape=shape, file=str(file.relative_to(workdir)))
+
+
+def _strip(npy: Path, want: str) -> tuple[Path, str, tuple[int, ...]]:
+    """Turns a .npy file into a raw one; returns it with the dtype and shape of the header."""
+    raw = npy.with_suffix(".bin")
+    with npy.open("rb") as source:
+        magic = source.read(8)
+        length = int.from_bytes(source.read(2 if magic[6:7] == b"\x01" else 4), "little")
+        header: dict[str, Any] = ast.literal_eval(source.read(length).decode("latin-1"))
+        with raw.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+    npy.unlink()
+    dtype = _NPY[header["descr"]]
+    signless = want.removeprefix("u") == dtype
+    return raw, want if signless else dtype, header["shape"]
+
+
+def _latency(
+    job: Run,
+    toolchain: Toolchain,
+    workdir: Path,
+    cold: RunResult,
+    budget: float,
+    limits: process.Limits | None,
+) -> tuple[Latency | None, str, tuple[str, ...]]:
+    """(Latency, why there is none, command) by iree-benchmark-module, within `budget` seconds.
+
+    The time of the cold call tells how many repeats the budget allows: one call more is made to
+    warm up, and one to find how many calls make a repeat.
+    """
+    if budget <= 0:
+        return None, "not asked for", ()
+    call = max(cold.run_seconds, _REPEAT_SECONDS)
+    repeats = min(_REPEATS, int(budget / call) - 2)
+    if repeats < _FEWEST_REPEATS:
+        return None, f"a cold call took {call:.3g} s: repeating it takes over {budget:.3g} s", ()
+    tool = "iree-benchmark-module"
+    try:
+        program = toolchain.tool(tool)
+    except EnvironmentFault as fault:
+        return None, fault.message, ()
+    command = (
+        str(program),
+        *job.arguments(),
+        "--benchmark_format=json",
+        f"--benchmark_repetitions={repeats}",
+        f"--benchmark_min_time={_REPEAT_SECONDS}s",
+        f"--benchmark_min_warmup_time={_REPEAT_SECONDS}",
+    )
+    report, stderr = workdir / "benchmark.json", workdir / "benchmark.stderr.txt"
+    # Loading is not part of the budget; on a busy machine all may take twice as long.
+    seconds = 2 * (cold.load_seconds + budget) + 1
+    bounds = msgspec.structs.replace(limits or process.Limits(), seconds=seconds)
+    outcome = process.run(command, stdout=report, stderr=stderr, limits=bounds)
+    if not outcome.ok:
+        text = stderr.read_text(errors="replace").strip()
+        reason = text.splitlines()[0] if text else outcome.ended_by
+        return None, f"{tool} failed: {reason}", command
+    return *_measured(report, tool), command
+
+
+def _measured(report: Path, tool: str) -> tuple[Latency | None, str]:
+    try:
+        rows: Sequence[dict[str, Any]] = json.loads(report.read_bytes())["benchmarks"]
+    except (ValueError, KeyError):
+        return None, f"{tool} wrote no report"
+    repeats = [row for row in rows if row.get("run_type") == "iteration"]
+    errors = [str(row["error_message"]) for row in repeats if row.get("error_occurred")]
+    if errors or not repeats:
+        return None, f"{tool} failed: {errors[0] if errors else 'it repeated nothing'}"
+    units = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+    times = [float(row["real_time"]) * units[row["time_unit"]] for row in repeats]
+    return (
+        Latency(
+            median_seconds=statistics.median(times),
+            min_seconds=min(times),
+            max_seconds=max(times),
+            repeats=len(times),
+            calls=int(repeats[0]["iterations"]),
+            tool=tool,
+        ),
+        "",
+    )
