@@ -1,0 +1,171 @@
+"""The shape of the project: packages, who may import whom, lint, types, what a start loads."""
+
+from __future__ import annotations
+
+import graphlib
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import grimp
+import pytest
+from setuptools import find_packages  # type: ignore[import-untyped]
+
+ROOT = Path(__file__).parent.parent
+
+#: The only users of a package from outside of it; packages that are not named are free to use.
+USERS = {
+    "pipeline.cli": [],
+    "pipeline.nightly": ["pipeline.cli"],
+    "repro": ["pipeline.cli", "pipeline.nightly"],
+    "models": ["pipeline"],
+}
+HEAVY = {"torch", "numpy", "transformers", "iree", "onnx", "safetensors", "ml_dtypes"}
+
+
+def is_in(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def breaches(imports: Mapping[str, set[str]]) -> list[str]:
+    """The imports (module to the modules it imports, anywhere in it) that USERS does not allow."""
+    return [
+        f"{module} imports {imported}"
+        for module, targets in sorted(imports.items())
+        for imported in sorted(targets)
+        for package, users in USERS.items()
+        if is_in(imported, package)
+        and not any(is_in(module, allowed) for allowed in [package, *users])
+    ]
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    graph = grimp.build_graph("pipeline", "models", "repro", cache_dir=None)
+    return {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+
+
+def run(*argv: str | Path) -> str:
+    """What a command prints; its failure is the test's."""
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+class TestLayers:
+    def test_each_package_is_used_only_from_above(self, imports: dict[str, set[str]]) -> None:
+        assert breaches(imports) == []
+
+    @pytest.mark.parametrize(
+        ("module", "imported"),
+        [
+            ("pipeline.case", "repro.oracle"),
+            ("pipeline.case", "pipeline.nightly.matrix"),
+            ("pipeline.store", "pipeline.cli"),
+            ("pipeline.nightly.schedule", "pipeline.cli.output"),
+            ("models.spec", "repro"),
+            ("repro.slice", "models.spec"),
+            ("repro.slice", "pipeline.cli.run"),
+        ],
+    )
+    def test_a_use_from_below_is_noticed(self, module: str, imported: str) -> None:
+        assert breaches({module: {imported}}) == [f"{module} imports {imported}"]
+
+    @pytest.mark.parametrize(
+        ("module", "imported"),
+        [
+            ("pipeline.cli.run", "pipeline.case"),
+            ("pipeline.cli.run", "pipeline.cli.output"),
+            ("pipeline.cli.nightly", "pipeline.nightly.matrix"),
+            ("pipeline.nightly.publish", "repro.bundle"),
+            ("pipeline.frontends.source", "models"),
+            ("models.spec", "pipeline.errors"),
+            ("repro.slice", "pipeline.compiler"),
+        ],
+    )
+    def test_a_use_from_above_is_allowed(self, module: str, imported: str) -> None:
+        assert breaches({module: {imported}}) == []
+
+    def test_there_are_no_import_cycles(self, imports: dict[str, set[str]]) -> None:
+        try:
+            order = [*graphlib.TopologicalSorter(imports).static_order()]
+        except graphlib.CycleError as found:
+            pytest.fail(" imports ".join(reversed(found.args[1])))
+        assert order.index("pipeline.errors") < order.index("pipeline.store")
+
+
+class TestPackaging:
+    @pytest.fixture
+    def project(self) -> dict[str, object]:
+        return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+    def test_the_packages_are_the_three_rooms(self, project: dict[str, object]) -> None:
+        declared = project["tool"]["setuptools"]["packages"]["find"]["include"]  # type: ignore[index]
+        packages = find_packages(str(ROOT), include=declared)
+        assert {package.split(".")[0] for package in packages} == {"pipeline", "models", "repro"}
+
+    def test_every_module_is_in_a_package(self) -> None:
+        for top in ("pipeline", "models", "repro"):
+            for module in (ROOT / top).rglob("*.py"):
+                assert (module.parent / "__init__.py").exists(), f"{module} would not be installed"
+
+    def test_every_dependency_is_locked(self, project: dict[str, object]) -> None:
+        from packaging.requirements import Requirement
+        from packaging.utils import canonicalize_name
+
+        locked: dict[str, list[str]] = {}
+        for line in (ROOT / "requirements.lock").read_text().splitlines():
+            if line and not line.lstrip().startswith("#"):
+                pin = Requirement(line)
+                (specifier,) = pin.specifier
+                assert specifier.operator == "=="
+                locked.setdefault(canonicalize_name(pin.name), []).append(specifier.version)
+        table = project["project"]
+        extras = table["optional-dependencies"]  # type: ignore[index]
+        for text in [*table["dependencies"], *(t for extra in extras.values() for t in extra)]:  # type: ignore[index]
+            wanted = Requirement(text)
+            versions = locked[canonicalize_name(wanted.name)]
+            assert all(version in wanted.specifier for version in versions), f"{text}: {versions}"
+
+
+class TestQuality:
+    def test_ruff_finds_nothing(self) -> None:
+        run(sys.executable, "-m", "ruff", "check", ".")
+
+    def test_the_code_is_formatted(self) -> None:
+        run(sys.executable, "-m", "ruff", "format", "--check", ".")
+
+    def test_mypy_finds_nothing(self) -> None:
+        run(sys.executable, "-m", "mypy")
+
+    def test_every_module_says_what_it_is_for(self) -> None:
+        import ast
+
+        for top in ("pipeline", "models", "repro", "tests"):
+            for module in (ROOT / top).rglob("*.py"):
+                text = module.read_text()
+                assert not text or ast.get_docstring(ast.parse(text)), f"{module} has no docstring"
+
+
+class TestStart:
+    """What a user waits for before the first line: no framework, no compiler."""
+
+    @pytest.mark.parametrize("arguments", [["--help"], ["targets"]])
+    def test_the_command_line_loads_nothing_heavy(self, arguments: list[str]) -> None:
+        code = (
+            "import sys, atexit\n"
+            "atexit.register(lambda: print('LOADED', *sys.modules, file=sys.stderr))\n"
+            f"sys.argv = ['iree-pilot', *{arguments!r}]\n"
+            "from pipeline.cli import main\n"
+            "sys.exit(main())\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+        loaded = done.stderr.rpartition("LOADED")[2].split()
+        assert "pipeline.cli" in loaded
+        assert not {module.split(".")[0] for module in loaded} & HEAVY
