@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from pipeline import stderr as compiler_stderr
 from pipeline.process import Outcome
+from pipeline.reports import Report, read_reports
 from pipeline.signatures import signature
 from pipeline.stacks import brief, failing_pass, key_frames, read_stack
-from pipeline.stderr import Diagnostic, Stderr, operation_in
+from pipeline.stderr import Stderr
 
 Kind = Literal[
     "trace-error",
@@ -47,19 +49,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"
     also: tuple[Failure, ...] = ()
 
 
+#: Several threads that crash at once print nothing: a crash without a stack is worth a second
+#: compile with this flag.
+SERIAL = "--mlir-disable-threading"
 _MESSAGE_CHARACTERS = 500
 
-#: What IREE reports of an executable whose pipeline failed: says that, not why.
-_CONSEQUENCE = re.compile(
-    r"failed to (?:run translation of source executable|serialize executables?\b)"
-)
-#: What the pass manager adds when it was asked for a crash reproducer: its note names the pass.
-_PIPELINE = re.compile(r"Failures? ha(?:s|ve) been detected while processing")
-_PIPELINE_PASS = re.compile(r"`([^`]+)` on '[^']+' operation")
-_TARGET_ATTRIBUTE = re.compile(r'#hal\.executable\.target<"([^"]+)".*', re.DOTALL)
-_MESSAGE_OP = re.compile(
-    r"(?:^|\b(?:[Oo]peration|[Oo]p) )['\"`](?P<op>[A-Za-z_][\w$]*(?:\.[\w$]+)+)['\"`]"
-)
 _OUT_OF_MEMORY = re.compile(
     r"LLVM ERROR: out of memory|std::bad_alloc|Allocation failed|^MemoryError\b"
     r"|can't allocate memory|Cannot allocate memory|out of memory",
@@ -86,9 +80,14 @@ _NOISE = re.compile(
     r"|.*(?:ignoring processor|ignoring feature)"
 )
 _PROGRAM_PREFIX = re.compile(r"^(?:[\w.-]*iree-[\w-]+: |error opening input file: )")
-_LOCATION = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::\d+)?$")
-_LIBRARY = re.compile(r"/(?:site|dist)-packages/|/lib/python3\.\d+/|^<|/torch/|/iree/")
-_USER_CODE = re.compile(r'from user code:\s+File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_LIBRARY = re.compile(
+    r"/(?:site|dist)-packages/|/lib/python3\.\d+/|^<|" + re.escape(str(Path(__file__).parent))
+)
+#: Names of parameters, functions and flags in a runtime status.
+_QUOTED_NAME = re.compile(r"(['`])[^'`\n]*\1")
+_QUOTED_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
+#: The symbols of torch.export's symbolic shapes.
+_SYMBOL = re.compile(r"\b[us]\d+\b")
 _TORCH_OP = re.compile(
     r"\b(?:torch\.ops\.)?(?P<op>(?:aten|prims|higher_order|quantized|torchvision)(?:\.|::)\w+(?:\.\w+)?)"
 )
@@ -104,9 +103,10 @@ def compile_failure(
     whose source line the compiler could not quote.
     """
     said = compiler_stderr.read(stderr)
-    reports = _reports(said.errors, phase, _Program(outcome, program_text))
+    reports = read_reports(said.errors, outcome.argv[1:], program_text)
+    reported = [_reported(r, phase) for r in reports]
     if stopped := _stopped(outcome, stderr, phase):
-        return _with_others(stopped, (r.failure for r in reports))
+        return _with_others(stopped, reported)
     stack = read_stack(stderr)
     if outcome.ended_by == "signal" or said.fatal or stack:
         return _crash(outcome, said, stack, phase, reports)
@@ -114,7 +114,7 @@ def compile_failure(
         text = f"{match['tool']}: not found" if match["tool"] else match[0]
         tool = (match["tool"] or "linker").rsplit("/", 1)[-1]
         return _failure("tool-missing", text, about=tool, phase=phase)
-    failures = [r.failure for r in reports] or _undiagnosed(outcome, stderr, said, phase)
+    failures = reported or _undiagnosed(outcome, stderr, said, phase)
     return _with_others(failures[0], failures[1:])
 
 
@@ -143,7 +143,12 @@ def runtime_failure(outcome: Outcome, stderr: str, step: Literal["load", "run"])
     message = f"{status.code}; {status.text}"
     if status.function:
         message += f" (in {status.function})"
-    return _failure(kind, message, about=status.code, phase=step)
+    return Failure(
+        kind=kind,
+        message=_shorten(message),
+        signature=signature(kind, about=status.code, text=_QUOTED_NAME.sub("NAME", message)),
+        phase=step,
+    )
 
 
 def trace_failure(
@@ -155,26 +160,22 @@ def trace_failure(
     as `traceback.extract_tb` gives them. The location is the innermost line that belongs to the
     model rather than to PyTorch, turbine or Python.
     """
-    own = [f for f in frames if not _LIBRARY.search(f[0])]
-    place = f"{own[-1][0]}:{own[-1][1]}" if own else None
-    if place is None and (quoted := _USER_CODE.search(message)):
-        place = f"{quoted['file']}:{quoted['line']}"
     text = message.strip() or exception
-    op = match["op"].replace("::", ".") if (match := _TORCH_OP.search(text)) else None
+    summary = _summary(text)
     exhausted = exception == "MemoryError" or _OUT_OF_MEMORY.search(text)
-    first = next((line for line in text.split("\n") if line.strip()), "")
-    raised_in = (frames[-1][2],) if frames else ()
+    kind: Kind = "out-of-memory" if exhausted else "trace-error"
+    op = _TORCH_OP.search(text)
+    raised_in = frames[-1][2] if frames else ""
     return Failure(
-        kind="out-of-memory" if exhausted else "trace-error",
-        message=_shorten(f"{exception}: {first}" if first != exception else exception),
+        kind=kind,
+        message=_shorten(f"{exception}: {summary}" if summary != exception else exception),
         signature=signature(
-            "out-of-memory" if exhausted else "trace-error",
-            about=exception,
-            text=f"{first} {' '.join(raised_in)}",
+            kind, about=exception, text=f"{_SYMBOL.sub('s', summary)} {raised_in}".strip()
         ),
-        op=op,
-        location=place,
-        stack=tuple(f"{function} ({file}:{line})" for file, line, function in reversed(frames)),
+        phase="trace",
+        op=op["op"].replace("::", ".") if op else None,
+        location=_model_line(text, frames),
+        stack=_python_stack(frames),
     )
 
 
@@ -184,19 +185,27 @@ def trace_death(outcome: Outcome, stderr: str) -> Failure:
     A signal is a `trace-error` with the signal's name and stack: the tracer crashed, not the
     compiler.
     """
+    raised = compiler_stderr.read_traceback(stderr) if outcome.ended_by == "exit" else None
+    if raised:
+        return trace_failure(raised.exception, raised.message, raised.frames)
     if stopped := _stopped(outcome, stderr, "trace"):
         return stopped
-    if raised := compiler_stderr.read_traceback(stderr):
-        return trace_failure(raised.exception, raised.message, raised.frames)
-    said = compiler_stderr.read(stderr)
-    if outcome.ended_by == "signal" or said.fatal:
-        crash = _crash(outcome, said, read_stack(stderr), None, ())
-        return msgspec.structs.replace(
-            crash,
-            kind="trace-error",
-            signature="trace-error" + crash.signature.removeprefix("crash"),
-        )
-    return _failure("trace-error", _last_line(stderr) or _silence(outcome))
+    if outcome.ended_by != "signal":
+        return _failure("trace-error", _last_line(stderr) or _silence(outcome), phase="trace")
+    name = outcome.signal or "a signal"
+    native = read_stack(stderr)
+    python = compiler_stderr.read_fault(stderr)
+    inner = [brief(f) for f in native[:1]] or [function for _, _, function in python[-1:]]
+    where = f" in {inner[0]}" if inner else ""
+    return Failure(
+        kind="trace-error",
+        message=f"the tracer crashed: {name}{where}",
+        signature=signature("trace-error", about=name, frames=key_frames(native) or inner),
+        phase="trace",
+        location=_model_line("", python),
+        signal=outcome.signal,
+        stack=(*native, *_python_stack(python)),
+    )
 
 
 def mismatch(
@@ -217,112 +226,16 @@ def mismatch(
     )
 
 
-class _Program:
-    """The program's lines by location, for source lines that the compiler did not quote."""
-
-    def __init__(self, outcome: Outcome, text: str | None) -> None:
-        self._files = {argument.rsplit("/", 1)[-1] for argument in outcome.argv[1:]}
-        self._lines = text.split("\n") if text else []
-
-    def at(self, location: str | None) -> str:
-        """The line at `file:line:column` if that file was compiled, else ""."""
-        match = _LOCATION.match(location or "")
-        if match is None or match["file"].rsplit("/", 1)[-1] not in self._files:
-            return ""
-        number = int(match["line"])
-        return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
-
-
-class _Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A failure that the compiler reported. closed: it then said that this unit of work failed."""
-
-    failure: Failure
-    closed: bool
-
-
-def _reports(
-    errors: Sequence[Diagnostic], phase: str | None, lines: _Program
-) -> tuple[_Report, ...]:
-    """Every distinct failure among the errors of one compile, in their order.
-
-    The errors of one executable come together and end with one that says that it failed. That one
-    only tells where, unless nothing came before it: then the reason is lost and it must serve.
-    """
-    reports: list[_Report] = []
-    group: list[Diagnostic] = []
-    for error in [*errors, None]:
-        consequence = error is not None and _CONSEQUENCE.match(error.text)
-        if error is not None:
-            group.append(error)
-        if consequence or error is None:
-            for failure in _group(group, phase, lines):
-                reports.append(_Report(failure=failure, closed=bool(consequence)))
-            group = []
-    return tuple(reports)
-
-
-def _group(group: Sequence[Diagnostic], phase: str | None, lines: _Program) -> Iterable[Failure]:
-    """The failures of one unit of work: its errors but those that only say that it failed."""
-    context = [e for e in group if _CONSEQUENCE.match(e.text) or _PIPELINE.match(e.text)]
-    reasons = [e for e in group if e not in context] or context[-1:]
-    pass_ = next((p for e in context for n in e.notes if (p := _pass_in(n.text))), None)
-    for error in reasons:
-        yield _diagnosed(error, context, pass_, phase, lines)
-
-
-def _diagnosed(
-    error: Diagnostic,
-    context: Sequence[Diagnostic],
-    pass_: str | None,
-    phase: str | None,
-    lines: _Program,
-) -> Failure:
-    places = [error, *error.notes, *context]
-    place = next((d for d in places if d.location), None)
-    location = place.location if place else None
-    source = place.source if place and place.source else lines.at(location)
-    there = operation_in(source)
-    text = _TARGET_ATTRIBUTE.sub(r"\1", error.text)
-    named = _named_op(error, there)
-    about = named or ""
-    if error in context:  # the reason is lost: what failed and where is all there is
-        about = pass_ or there or ""
-        if _PIPELINE.match(text):
-            text = f"{pass_ or 'a pass'} failed or crashed without a message"
+def _reported(report: Report, phase: str | None) -> Failure:
     return Failure(
         kind="diagnostic",
-        message=_shorten(text),
-        signature=signature("diagnostic", about=about, text=text),
+        message=_shorten(report.text),
+        signature=signature("diagnostic", about=report.about, text=report.text),
         phase=phase,
-        pass_=pass_,
-        op=there if error in context else named or _current_op(error) or there,
-        location=location,
+        pass_=report.pass_,
+        op=report.op,
+        location=report.location,
     )
-
-
-def _named_op(error: Diagnostic, there: str | None) -> str | None:
-    """The operation that the message names; `torch.operator` alone says too little."""
-    match = _MESSAGE_OP.search(error.text)
-    if match is None:
-        return None
-    if match["op"] == "torch.operator":
-        for candidate in (_current_op(error), there):
-            if candidate and candidate.startswith("torch.operator "):
-                return candidate
-    return match["op"]
-
-
-def _current_op(error: Diagnostic) -> str | None:
-    for note in error.notes:
-        if note.text.startswith("see current operation:"):
-            return operation_in(note.text.removeprefix("see current operation:").strip())
-    return None
-
-
-def _pass_in(note: str) -> str | None:
-    """The innermost pass of `Pipeline failed while executing [...]`."""
-    passes = _PIPELINE_PASS.findall(note) if "Pipeline failed" in note else []
-    return passes[-1].split("::")[-1] if passes else None
 
 
 def _crash(
@@ -330,16 +243,18 @@ def _crash(
     said: Stderr,
     stack: tuple[str, ...],
     phase: str | None,
-    reports: Sequence[_Report],
+    reports: Sequence[Report],
 ) -> Failure:
     """A crash, with the one error that led to it: one whose unit of work never ended."""
-    pending = [r.failure for r in reports if not r.closed]
-    cause = pending[0] if len(pending) == 1 else None
+    pending = [r for r in reports if not r.closed]
+    cause = pending[0] if len({r.text for r in pending}) == 1 else None
     explanation = next((line for line in said.other if _EXPLANATION.match(line)), "")
-    reason = said.fatal or (cause.message if cause else explanation)
+    reason = said.fatal or (cause.text if cause else explanation)
     name = outcome.signal or "crash"
-    where = f"{name} in {brief(stack[0])}" if stack else name
-    frames = key_frames(stack)
+    if stack:
+        where = f"{name} in {brief(stack[0])}"
+    else:
+        where = f"{name} without a stack; {SERIAL} may show it"
     if said.fatal:
         message = f"{said.fatal} ({explanation})" if explanation else said.fatal
     else:
@@ -348,7 +263,10 @@ def _crash(
         kind="crash",
         message=_shorten(message),
         signature=signature(
-            "crash", about="fatal" if said.fatal else name, text=reason, frames=frames
+            "crash",
+            about="fatal" if said.fatal else name,
+            text=reason,
+            frames=key_frames(stack),
         ),
         phase=phase,
         pass_=failing_pass(stack) or (cause.pass_ if cause else None),
@@ -357,7 +275,7 @@ def _crash(
         signal=outcome.signal,
         stack=stack,
     )
-    return _with_others(failure, (r.failure for r in reports if r.failure is not cause))
+    return _with_others(failure, (_reported(r, phase) for r in reports if r is not cause))
 
 
 def _stopped(outcome: Outcome, stderr: str, phase: str | None) -> Failure | None:
@@ -410,6 +328,25 @@ def _undiagnosed(outcome: Outcome, stderr: str, said: Stderr, phase: str | None)
     remarks = [line for line in said.other if not _NOISE.match(line)] or list(said.other)
     text = _PROGRAM_PREFIX.sub("", remarks[-1]) if remarks else _silence(outcome)
     return [_failure("diagnostic", text, phase=phase)]
+
+
+def _summary(message: str) -> str:
+    """What a Python exception says first, with PyTorch's explanation where there is one."""
+    lines = [line.strip() for line in message.split("\n") if line.strip()]
+    reasons = [line for line in lines[1:] if line.startswith("Explanation: ")]
+    return ". ".join([*lines[:1], *reasons[:1]])
+
+
+def _python_stack(frames: Sequence[tuple[str, int, str]]) -> tuple[str, ...]:
+    return tuple(f"{function} ({file}:{line})" for file, line, function in reversed(frames))
+
+
+def _model_line(message: str, frames: Sequence[tuple[str, int, str]]) -> str | None:
+    """`file:line` of the innermost model code; PyTorch quotes it where it interprets the model."""
+    places = [(m["file"], m["line"]) for m in _QUOTED_FRAME.finditer(message)]
+    places = places or [(file, str(line)) for file, line, _ in frames]
+    own = [":".join(p) for p in places if not _LIBRARY.search(p[0])]
+    return own[-1] if own else None
 
 
 def _failure(kind: Kind, text: str, *, about: str = "", phase: str | None = None) -> Failure:

@@ -159,7 +159,8 @@ def _fatal(text: str, before: list[str]) -> str:
 
 
 _STATUS = re.compile(
-    r"(?:^|[\s:])(?:[\w./+-]+\.(?:c|cc|cpp|h|m|mm)):\d+: (?P<code>[A-Z][A-Z_]+); ?(?P<rest>.*)",
+    r"(?:^|[\s:])(?:[\w./+-]+\.(?:c|cc|cpp|h|m|mm)|<vm>):\d+: (?P<code>[A-Z][A-Z_]+);"
+    r" ?(?P<rest>.*)",
     re.DOTALL,
 )
 #: What the runtime was doing when it met the status: appended on the way up.
@@ -197,6 +198,9 @@ def read_status(text: str) -> Status | None:
     )
 
 
+_FAULT = re.compile(
+    r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>.+)$', re.MULTILINE
+)
 _TRACEBACK = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)$')
 _RAISED = re.compile(r"^(?P<type>[A-Za-z_][\w.]*)(?:: (?P<message>.*))?$")
 
@@ -215,10 +219,22 @@ def read_traceback(text: str) -> Raised | None:
     if start < 0:
         return None
     frames: list[tuple[str, int, str]] = []
-    for line in text[start:].split("\n")[1:]:
+    lines = text[start:].split("\n")
+    for number, line in enumerate(lines[1:], start=1):
         if match := _TRACEBACK.match(line):
             frames.append((match["file"], int(match["line"]), match["function"]))
         elif line and not line.startswith(" ") and (match := _RAISED.match(line)):
             name = match["type"].rsplit(".", 1)[-1]
-            return Raised(exception=name, message=match["message"] or "", frames=tuple(frames))
+            message = "\n".join([match["message"] or "", *lines[number + 1 :]]).strip()
+            return Raised(exception=name, message=message, frames=tuple(frames))
     return None
+
+
+def read_fault(text: str) -> tuple[tuple[str, int, str], ...]:
+    """The Python frames (outermost first) that faulthandler printed at a fatal signal, or none."""
+    start = text.find("(most recent call first):")
+    if start < 0:
+        return ()
+    dump = text[start:].split("\n\n")[0]
+    frames = [(m["file"], int(m["line"]), m["function"]) for m in _FAULT.finditer(dump)]
+    return tuple(reversed(frames))
