@@ -108,16 +108,7 @@ def from_directory(directory: Path) -> Toolchain:
     Raises UsageError where `directory` has no `iree-compile`, EnvironmentFault where that does
     not run.
     """
-    for place in _COMPILER_PLACES:
-        compiler = directory / place / _COMPILER
-        if compiler.exists():
-            break
-    else:
-        looked = ", ".join(str(directory / place / _COMPILER) for place in _COMPILER_PLACES)
-        raise UsageError(
-            f"there is no {_COMPILER} in {directory}",
-            advice=f"Name a release, or a folder that has one of: {looked}.",
-        )
+    compiler = compiler_in(directory)
     folders = (directory / place for place in _RUNTIME_PLACES)
     runtime = next((f for f in folders if (f / _RUN).exists()), None)
     found = _describe(compiler.absolute(), runtime=runtime and runtime.absolute())
@@ -125,6 +116,19 @@ def from_directory(directory: Path) -> Toolchain:
     if release:
         return msgspec.structs.replace(found, version=release)
     return msgspec.structs.replace(found, revision=f"{found.revision}+{_fingerprint(compiler)}")
+
+
+def compiler_in(directory: Path) -> Path:
+    """The `iree-compile` in a release's directory or build tree; raises UsageError without one."""
+    for place in _COMPILER_PLACES:
+        compiler = directory / place / _COMPILER
+        if compiler.exists():
+            return compiler
+    looked = ", ".join(str(directory / place / _COMPILER) for place in _COMPILER_PLACES)
+    raise UsageError(
+        f"there is no {_COMPILER} in {directory}",
+        advice=f"Name a release, or a folder that has one of: {looked}.",
+    )
 
 
 def ask(
@@ -140,6 +144,20 @@ def ask(
             stdout=out.read_text(errors="replace"),
             stderr=err.read_text(errors="replace"),
         )
+
+
+def ask_version(compiler: Path) -> tuple[str, str]:
+    """(version, revision) as the binary says: `3.13.0rc20261016`, and a commit or `unknown`.
+
+    Raises EnvironmentFault where it does not run, or is not IREE's.
+    """
+    version = _VERSION.search(_said(compiler, "--version"))
+    if version is None:
+        raise EnvironmentFault(
+            f"{compiler} --version does not say an IREE compiler version",
+            advice="Is it IREE's iree-compile? Reinstall the release.",
+        )
+    return version[1], version[2] or "unknown"
 
 
 def remember(kind: str, key: tuple[object, ...], make: Callable[[], T], form: type[T]) -> T:
@@ -198,12 +216,7 @@ def _fingerprint(compiler: Path) -> str:
 
 
 def _interview(compiler: Path) -> _Description:
-    version = _VERSION.search(_said(compiler, "--version"))
-    if version is None:
-        raise EnvironmentFault(
-            f"{compiler} --version does not say an IREE compiler version",
-            advice="Is it IREE's iree-compile? Reinstall the release.",
-        )
+    version, revision = ask_version(compiler)
     text = _said(compiler, "--help-hidden")
     flags = tuple(sorted(set(_FLAG.findall(text))))
     listed = _PHASES.search(text)
@@ -213,7 +226,7 @@ def _interview(compiler: Path) -> _Description:
             f"{compiler} --help-hidden lists no compilation phases under --compile-to",
             advice="This release is not known to iree-pilot; releases 2.9.0 to 3.13.0 are.",
         )
-    return _Description(version[1], version[2] or "unknown", phases, flags)
+    return _Description(version, revision, phases, flags)
 
 
 def _said(compiler: Path, flag: str) -> str:
