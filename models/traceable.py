@@ -19,16 +19,18 @@ class Entry:
     """One entry function: `module(*args)` returns a flat tuple of tensors.
 
     dynamic_shapes: as `torch.export` takes it for positional arguments, one item per argument,
-    or None where all shapes are static. strict: whether torch.export must trace in strict mode.
+    or None where all shapes are static. strict: whether torch.export must trace in strict mode;
+    None: whichever of the two works.
     """
 
     name: str
     module: nn.Module
     args: tuple[torch.Tensor, ...]
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
-    dynamic_shapes: tuple[dict[int, Any] | None, ...] | None = None
-    strict: bool = False
+    input_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
+    dynamic_shapes: Any = None
+    strict: bool | None = False
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

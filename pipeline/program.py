@@ -102,12 +102,15 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
     outputs: in the program's own dtypes. precise: the same program with every floating-point
     computation in `precise_dtype` (casts to 8-bit floats still round), empty where that could not
-    be evaluated; `note` then says why.
+    be evaluated; `note` then says why. perturbed: the precise outputs of a program that casts to
+    8-bit floats when the values to cast are moved by less than any such cast resolves: how far two
+    right implementations may differ.
     """
 
     outputs: tuple[Tensor, ...]
     precise: tuple[Tensor, ...] = ()
     precise_dtype: str | None = None
+    perturbed: tuple[Tensor, ...] = ()
     evaluator: str = "torch eager"
     note: str = ""
 
@@ -148,7 +151,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """A source after tracing or import; see the module's docstring for its directory.
 
-    digest: SHA-256 of program.mlir in hex: what a compile depends on. origin: who made it
+    mlir: the file to compile (an MLIR source keeps its own name). digest: SHA-256 of it in hex:
+    what a compile depends on. origin: who made it
     (`torch 2.13.0`, `iree-turbine 3.9.0`, ...). notes: what the user should know of it.
     """
 
@@ -158,6 +162,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Parameters | None
     origin: dict[str, str]
     notes: tuple[str, ...] = ()
+    mlir: str = "program.mlir"
 
     def function(self, name: str | None = None) -> Function:
         """The entry function of that name, or the only/first one."""

@@ -1,0 +1,380 @@
+"""One case: a program on a target with a toolchain and flags; its steps in order, one record."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+from pipeline import compiler, numerics, process, runtime
+from pipeline.compiler import Compile, CompileResult, Dispatches
+from pipeline.diagnostics import Failure
+from pipeline.frontends.load import Loaded
+from pipeline.numerics import Comparison
+from pipeline.phases import Phase
+from pipeline.program import Function
+from pipeline.runtime import Latency
+from pipeline.store import Store
+from pipeline.targets import Plan
+from pipeline.toolchain import Toolchain
+
+COMPILE_KIND = "compile"
+_RESULT = "result.json"
+
+StepName = Literal["trace", "compile", "load", "run", "compare"]
+Status = Literal["ok", "failed", "not-run"]
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a case. cached: taken from the store; seconds is then what finding it took."""
+
+    name: StepName
+    status: Status
+    seconds: float = 0.0
+    cached: bool = False
+    why: str = ""
+
+
+class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What running one function gave. commands: to run and to time it again."""
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    peak_bytes: int
+    latency: Latency | None
+    latency_note: str
+    comparison: Comparison | None
+    evaluator: str
+    failure: Failure | None = None
+
+
+class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One case. status `not-run`: it compiled, and `why` says what it could not be run on.
+
+    phases, dispatches, output and output_bytes: of the compile; output is the module (or the IR
+    with --to). comparison: of the function that is farthest from its reference. command: the
+    compile, as it can be typed again; resume: the same from the last good phase, when that fails
+    too (phase_confirmed).
+    """
+
+    target: str
+    release: str
+    device: str | None
+    status: Status
+    why: str
+    steps: tuple[Step, ...]
+    phases: tuple[Phase, ...] = ()
+    comparison: Comparison | None = None
+    failure: Failure | None = None
+    command: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    device_name: str | None = None
+    functions: tuple[FunctionResult, ...] = ()
+    dispatches: Dispatches | None = None
+    output: str | None = None
+    output_bytes: int = 0
+    peak_bytes: int = 0
+    phase_confirmed: bool | None = None
+    resume: tuple[str, ...] | None = None
+
+
+class Watcher(Protocol):
+    """Hears of a case while it goes on."""
+
+    def planned(self, target: str, warnings: tuple[str, ...]) -> None: ...
+    def began(self, target: str, step: StepName) -> None: ...
+    def phase(self, target: str, phase: Phase) -> None: ...
+    def ended(self, target: str, step: Step) -> None: ...
+    def waiting(self, target: str) -> None: ...
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user chose for all cases of a command.
+
+    flags: for iree-compile, after the target's. to, resume: phases to stop after and to start
+    from. fresh: compile whatever the store holds. run: also load, run and compare.
+    """
+
+    flags: tuple[str, ...] = ()
+    to: str | None = None
+    resume: str | None = None
+    limits: process.Limits = process.Limits()
+    fresh: bool = False
+    run: bool = True
+    latency_budget: float = runtime.LATENCY_BUDGET
+
+
+def run(
+    loaded: Loaded,
+    plan: Plan,
+    toolchain: Toolchain,
+    store: Store,
+    settings: Settings,
+    watcher: Watcher,
+) -> CaseResult:
+    """Compiles the program for a target, and runs and compares it where that is possible.
+
+    What fails is in the result. Raises UsageError and EnvironmentFault as the steps do.
+    """
+    target = plan.target.spec
+    watcher.planned(target, plan.warnings)
+    trace = Step(name="trace", status="ok", seconds=loaded.seconds, cached=loaded.cached)
+    watcher.began(target, "compile")
+    begun = time.monotonic()
+    compiled, directory, cached = _compile(loaded, plan, toolchain, store, settings, watcher)
+    step = Step(
+        name="compile",
+        status="ok" if compiled.ok else "failed",
+        seconds=time.monotonic() - begun,
+        cached=cached,
+        why="" if compiled.ok else "does not compile",
+    )
+    watcher.ended(target, step)
+    result = CaseResult(
+        target=target,
+        release=toolchain.version,
+        device=plan.device.uri if plan.device else None,
+        device_name=plan.device.name if plan.device else None,
+        status="ok" if compiled.ok else "failed",
+        why="" if compiled.ok else "does not compile",
+        steps=(trace, step),
+        phases=compiled.phases,
+        failure=compiled.failure,
+        command=compiled.command,
+        warnings=plan.warnings,
+        dispatches=compiled.dispatches,
+        output=str(directory / compiled.output) if compiled.output else None,
+        output_bytes=compiled.output_bytes,
+        peak_bytes=compiled.peak_bytes,
+        phase_confirmed=compiled.phase_confirmed,
+        resume=_placed(compiled.resume_command, directory),
+    )
+    if not settings.run or not compiled.ok:
+        return result
+    why = _why_not_run(loaded, plan, settings)
+    if why:
+        return msgspec.structs.replace(
+            result,
+            status="not-run",
+            why=f"compiled, not run: {why}",
+            steps=(*result.steps, Step(name="run", status="not-run", why=why)),
+        )
+    return _run(result, loaded, plan, toolchain, settings, watcher)
+
+
+def _placed(command: tuple[str, ...] | None, directory: Path) -> tuple[str, ...] | None:
+    """A resuming command with its input where it was kept."""
+    if command is None or not directory.name:
+        return None
+    return (command[0], str(directory / command[1]), *command[2:])
+
+
+def _why_not_run(loaded: Loaded, plan: Plan, settings: Settings) -> str:
+    program = loaded.program
+    if settings.to not in (None, "end"):
+        return f"compiled up to {settings.to} only"
+    if not program.functions:
+        return "the program has no function that takes and returns tensors"
+    if program.parameters is not None and program.parameters.archive is None:
+        return "no weights (only their names are known; --weights gives an archive)"
+    if any(f.example is None for f in program.functions):
+        return "no example inputs"
+    return "" if plan.device else plan.why_not_run
+
+
+class _NotKept(Exception):
+    """Carries a result that is not worth keeping: it depends on more than its key."""
+
+    def __init__(self, result: CompileResult) -> None:
+        super().__init__()
+        self.result = result
+
+
+def _compile(
+    loaded: Loaded,
+    plan: Plan,
+    toolchain: Toolchain,
+    store: Store,
+    settings: Settings,
+    watcher: Watcher,
+) -> tuple[CompileResult, Path, bool]:
+    """(result, directory of its files, whether the store had it)."""
+    target = plan.target.spec
+    job = Compile(
+        mlir=loaded.mlir,
+        flags=(*plan.flags, *settings.flags),
+        to=settings.to,
+        resume=settings.resume,
+    )
+    compiler.check_phase(toolchain, job.to)
+    compiler.check_phase(toolchain, job.resume)
+    anew = settings.fresh or compiler.writes_elsewhere(settings.flags)
+    key = Store.key(
+        loaded.program.digest,
+        str(job.mlir),
+        job.flags,
+        job.to,
+        job.resume,
+        toolchain.version,
+        toolchain.revision,
+        str(toolchain.compiler),
+        *([time.time_ns()] if anew else []),
+    )
+    built = False
+
+    def make(directory: Path) -> None:
+        nonlocal built
+        built = True
+        result = compiler.compile(
+            job,
+            toolchain,
+            directory,
+            limits=settings.limits,
+            on_phase=lambda phase: watcher.phase(target, phase),
+        )
+        (directory / _RESULT).write_bytes(msgspec.json.encode(result))
+        if result.failure is not None and result.failure.kind in ("timeout", "out-of-memory"):
+            raise _NotKept(result)
+
+    try:
+        directory = store.obtain(COMPILE_KIND, key, make, on_wait=lambda: watcher.waiting(target))
+    except _NotKept as unkept:
+        return unkept.result, Path(), False
+    result = msgspec.json.decode((directory / _RESULT).read_bytes(), type=CompileResult)
+    if not built:
+        for phase in result.phases:
+            watcher.phase(target, phase)
+    return result, directory, not built
+
+
+def _run(
+    result: CaseResult,
+    loaded: Loaded,
+    plan: Plan,
+    toolchain: Toolchain,
+    settings: Settings,
+    watcher: Watcher,
+) -> CaseResult:
+    assert plan.device is not None and result.output is not None
+    functions: list[FunctionResult] = []
+    load_seconds = run_seconds = compare_seconds = 0.0
+    failed: StepName | None = None
+    for function in loaded.program.functions:
+        watcher.began(result.target, "run")
+        job = runtime.Run(
+            program=loaded.program,
+            directory=Path(loaded.directory),
+            function=function,
+            module=Path(result.output),
+            device=plan.device.uri,
+        )
+        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+            workdir = Path(scratch)
+            ran = runtime.run(
+                job,
+                toolchain,
+                workdir,
+                limits=settings.limits,
+                latency_budget=settings.latency_budget,
+            )
+            load_seconds += ran.load_seconds
+            run_seconds += ran.run_seconds
+            comparison, failure = None, ran.failure
+            failed = failed or ran.failed_step
+            if ran.ok and function.reference is not None:
+                begun = time.monotonic()
+                comparison = numerics.compare(
+                    ran.outputs,
+                    loaded.program,
+                    function,
+                    directory=Path(loaded.directory),
+                    outputs_directory=workdir,
+                )
+                failure = None if comparison.ok else numerics.to_failure(comparison)
+                compare_seconds += time.monotonic() - begun
+                failed = failed or (None if comparison.ok else "compare")
+        functions.append(_function(function, ran, comparison, failure))
+    steps = tuple(_steps(functions, failed, load_seconds, run_seconds, compare_seconds))
+    for step in steps:
+        watcher.ended(result.target, step)
+    first = next((f.failure for f in functions if f.failure), None)
+    compared = [f.comparison for f in functions if f.comparison]
+    return msgspec.structs.replace(
+        result,
+        status="failed" if first else "ok",
+        why=_why(failed) if failed else _note(compared, functions),
+        steps=(*result.steps, *steps),
+        functions=tuple(functions),
+        failure=first,
+        comparison=max(compared, key=lambda c: (not c.ok, c.rel_l2), default=None),
+    )
+
+
+def _function(
+    function: Function,
+    ran: runtime.RunResult,
+    comparison: Comparison | None,
+    failure: Failure | None,
+) -> FunctionResult:
+    return FunctionResult(
+        name=function.name,
+        # Outputs went to files that are gone; typed again, the tools print them.
+        commands=tuple(
+            tuple(a for a in command if not a.startswith("--output=")) for command in ran.commands
+        ),
+        peak_bytes=ran.peak_bytes,
+        latency=ran.latency,
+        latency_note=ran.latency_note,
+        comparison=comparison,
+        evaluator=function.reference.evaluator if function.reference else "",
+        failure=failure,
+    )
+
+
+def _steps(
+    functions: list[FunctionResult],
+    failed: StepName | None,
+    load_seconds: float,
+    run_seconds: float,
+    compare_seconds: float,
+) -> Iterator[Step]:
+    order: tuple[tuple[StepName, float], ...] = (
+        ("load", load_seconds),
+        ("run", run_seconds),
+        ("compare", compare_seconds),
+    )
+    compared = any(f.comparison for f in functions)
+    for name, seconds in order:
+        if name == failed:
+            yield Step(name=name, status="failed", seconds=seconds)
+            return
+        if name == "compare" and not compared:
+            yield Step(name=name, status="not-run", why="there is no reference to compare with")
+        else:
+            yield Step(name=name, status="ok", seconds=seconds)
+
+
+def _why(failed: StepName) -> str:
+    return {
+        "load": "does not load",
+        "run": "does not run",
+        "compare": "runs, but differs from the reference",
+    }.get(failed, failed)
+
+
+def _note(compared: list[Comparison], functions: list[FunctionResult]) -> str:
+    return "" if compared or not functions else "ran; there is no reference to compare with"
+
+
+class Silent:
+    """A watcher that does nothing with what it hears."""
+
+    def planned(self, target: str, warnings: tuple[str, ...]) -> None: ...
+    def began(self, target: str, step: StepName) -> None: ...
+    def phase(self, target: str, phase: Phase) -> None: ...
+    def ended(self, target: str, step: Step) -> None: ...
+    def waiting(self, target: str) -> None: ...

@@ -1,0 +1,67 @@
+"""The command line: the only place that prints or exits.
+
+One file a command. Each is imported when it is used or listed, and imports what is slow when it
+runs, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from pipeline.cli.boundary import guarded
+
+#: In the order of `--help`: command, the module that has it.
+_COMMANDS = {
+    "doctor": "doctor",
+    "models": "models",
+    "targets": "targets",
+    "releases": "releases",
+    "trace": "trace",
+    "compile": "compile",
+    "run": "run",
+    "cache": "cache",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"pipeline.cli.{_COMMANDS[cmd_name]}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from pipeline.errors import nearest
+
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(
+                f"no command {args[0]!r}. {nearest(args[0], list(_COMMANDS))}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="iree-pilot")
+def cli() -> None:
+    """Trace a PyTorch model, compile it with IREE phase by phase, run it, compare, explain.
+
+    SOURCE is a model of the zoo (`iree-pilot models`), FILE.py, package.module:factory, or a
+    .mlir, .mlirbc, .pt2 or .onnx file. TARGET is llvm-cpu[:CPU], vulkan[:ARCH] or hip[:GFX].
+
+    Exit codes: 0 all as expected, 1 the program failed, 2 wrong usage, 3 the tool or the
+    environment is at fault, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(guarded(cli, sys.argv[1:]))

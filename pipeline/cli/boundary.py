@@ -1,0 +1,120 @@
+"""The one error boundary: every way a command can end, as a message and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+
+import click
+import msgspec
+
+from pipeline.errors import EnvironmentFault, PilotError
+
+INTERRUPTED = 130
+
+_ELSEWHERE = "Name another place, or move the cache with IREE_PILOT_CACHE."
+_SPACE = "Free some space, or move the cache with IREE_PILOT_CACHE."
+_REFUSED = {
+    errno.ENOSPC: ("the disk is full", _SPACE),
+    errno.EDQUOT: ("the disk quota is used up", _SPACE),
+    errno.EROFS: ("the file system is read-only", _ELSEWHERE),
+    errno.EACCES: ("permission denied", _ELSEWHERE),
+}
+
+
+class Failed(Exception):
+    """The command has told all there is to tell and ends with this exit code."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+def guarded(command: click.Command, arguments: list[str]) -> int:
+    """Runs the command line and returns its exit code; never raises.
+
+    SIGTERM and SIGHUP end a command as Ctrl-C does, so that children are killed and temporary
+    files removed.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        command.main(arguments, prog_name="iree-pilot", standalone_mode=False)
+    except Failed as end:
+        return end.exit_code
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        _json_too(arguments, error.format_message(), "", error.exit_code)
+        error.show()
+        return error.exit_code
+    except PilotError as error:
+        return _told(arguments, error)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing can be told to them.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the process ends
+        return 0
+    except OSError as fault:
+        if fault.errno in _REFUSED:
+            what, advice = _REFUSED[fault.errno]
+            where = f" writing {fault.filename}" if fault.filename else ""
+            return _told(arguments, EnvironmentFault(f"{what}{where}", advice=advice))
+        return _unexpected(arguments, fault)
+    except Exception as fault:  # noqa: BLE001 - a bug of ours: say so, keep the traceback
+        return _unexpected(arguments, fault)
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _told(arguments: list[str], error: PilotError) -> int:
+    _json_too(arguments, error.message, error.advice, error.exit_code)
+    click.echo(f"error: {error.message}", err=True)
+    if error.advice:
+        click.echo(error.advice, err=True)
+    return error.exit_code
+
+
+def _json_too(arguments: list[str], message: str, advice: str, code: int) -> None:
+    """A reader of `--json` gets its one document also when there is nothing but an error."""
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--json" in own:
+        document = {"error": {"message": message, "advice": advice, "exit_code": code}}
+        click.echo(msgspec.json.encode(document))
+
+
+def _unexpected(arguments: list[str], fault: BaseException) -> int:
+    text = "".join(traceback.format_exception(fault))
+    log = _log(f"iree-pilot {' '.join(arguments)}\n\n{text}")
+    error = PilotError(
+        f"unexpected {type(fault).__name__}: {fault}",
+        advice=f"This is a bug of iree-pilot. The traceback is in {log}; please report it."
+        if log
+        else f"This is a bug of iree-pilot; please report it:\n{text}",
+    )
+    return _told(arguments, error)
+
+
+def _log(text: str) -> Path | None:
+    """Keeps the traceback of a bug; None where no file can be written."""
+    from pipeline.store import cache_directory
+
+    try:
+        directory = cache_directory() / "logs"
+        directory.mkdir(exist_ok=True)
+        log = directory / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+        log.write_text(text)
+    except (OSError, PilotError):
+        return None
+    return log

@@ -1,0 +1,74 @@
+"""`iree-pilot cache`: what the cache holds; make it smaller; check it."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from pipeline.cli.options import DURATION, SIZE, Common, common
+
+
+@click.group("cache")
+def command() -> None:
+    """Look at, shrink or verify the cache of programs and modules."""
+
+
+@command.command("info")
+@common
+def info(common: Common) -> None:
+    """What the cache holds, by kind."""
+    from pipeline.cli import output as out
+    from pipeline.store import Store
+
+    store = Store()
+    usage = store.info()
+    if common.json:
+        out.emit({"root": str(store.root), "usage": usage})
+        return
+    console = out.console()
+    console.print(str(store.root), soft_wrap=True)
+    table = out.table("kind", "entries", "size", right=("entries", "size"))
+    for kind in usage:
+        table.add_row(kind.kind, str(kind.entries), out.size(kind.bytes))
+    table.add_row("all", str(sum(k.entries for k in usage)), out.size(sum(k.bytes for k in usage)))
+    console.print(table)
+
+
+@command.command("gc")
+@click.option("--max-size", type=SIZE, metavar="SIZE", help="Remove the oldest down to this size.")
+@click.option("--older-than", type=DURATION, metavar="TIME", help="Remove what was not used since.")
+@common
+def gc(max_size: float | None, older_than: float | None, common: Common) -> None:
+    """Remove entries that were not used for long, and what dead processes left behind."""
+    from pipeline.cli import output as out
+    from pipeline.store import Store
+
+    if max_size is None and older_than is None:
+        raise click.UsageError("say what to remove: --max-size SIZE or --older-than TIME (720h)")
+    removed = Store().gc(
+        max_bytes=None if max_size is None else int(max_size), older_than=older_than
+    )
+    if common.json:
+        out.emit(msgspec.to_builtins(removed))
+        return
+    kept = f"; {removed.in_use} in use were kept" if removed.in_use else ""
+    out.console().print(f"removed {removed.entries} entries, {out.size(removed.bytes)}{kept}")
+
+
+@command.command("verify")
+@common
+def verify(common: Common) -> None:
+    """Hash every file; damaged entries are removed and made anew when they are needed."""
+    from pipeline.cli import output as out
+    from pipeline.store import Store
+
+    store = Store()
+    count = sum(kind.entries for kind in store.info())
+    damaged = store.verify()
+    if common.json:
+        out.emit({"entries": count, "damaged": damaged})
+        return
+    console = out.console()
+    for entry in damaged:
+        console.print(f"removed {entry.kind}/{entry.key}: {entry.why}", soft_wrap=True)
+    console.print(f"{count} entries verified, {len(damaged)} damaged")

@@ -1,0 +1,236 @@
+"""What `run` and `compile` share: the cases of a source, told live, then side by side."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+from rich.markup import escape
+
+from pipeline import case
+from pipeline.case import CaseResult, FunctionResult, Settings, Step
+from pipeline.cli import output as out
+from pipeline.cli.boundary import Failed
+from pipeline.cli.live import Live
+from pipeline.cli.options import Common, SourceOptions
+from pipeline.cli.session import Session
+from pipeline.errors import UsageError
+from pipeline.frontends import source as sources
+from pipeline.frontends.load import Loaded, TraceFailed
+from pipeline.targets import Plan
+
+_STYLES = {"ok": "green", "failed": "red", "not-run": "yellow"}
+
+
+def cases(
+    text: str,
+    chosen: SourceOptions,
+    targets: str,
+    device: str | None,
+    common: Common,
+    flags: tuple[str, ...],
+    *,
+    run: bool = True,
+    to: str | None = None,
+    resume: str | None = None,
+    output: str | None = None,
+) -> None:
+    """Runs a source's cases one after the other, prints them, and fails if one of them did."""
+    silent = common.json or output == "-"
+    console = out.console(stderr=silent)
+    live = Live(console, quiet=silent or common.verbosity < 0, verbose=common.verbosity > 0)
+    session = Session(common)
+    plans = session.plans(targets, device, flags)
+    _check(text, chosen, plans, resume, output)
+    settings = Settings(
+        flags=flags,
+        to=to,
+        resume=resume,
+        limits=session.limits,
+        fresh=chosen.fresh,
+        run=run,
+    )
+    loaded: Loaded | None = None
+    results: list[CaseResult] = []
+    try:
+        loaded = session.program(text, chosen, live)
+        live.program(loaded)
+        for plan in plans:
+            results.append(case.run(loaded, plan, session.toolchain, session.store, settings, live))
+            live.close()
+            if not silent:
+                _tell(live, results[-1], common)
+    except TraceFailed as failed:
+        results = [_untraced(plan, session, failed) for plan in plans]
+        if not silent:
+            _tell(live, results[0], common)
+    finally:
+        live.close()
+    if common.json:
+        program = _program(loaded) if loaded else None
+        out.emit({"program": program, "cases": results})
+    elif not silent:
+        _summary(live, results)
+    ok = all(r.status != "failed" for r in results)
+    if output and ok:
+        _deliver(Path(results[0].output or ""), output)
+    if not ok:
+        raise Failed(1)
+
+
+def _check(
+    text: str,
+    chosen: SourceOptions,
+    plans: list[Plan],
+    resume: str | None,
+    output: str | None,
+) -> None:
+    kind = sources.parse(text, chosen.settings, chosen.dtype).kind
+    if resume and kind != "mlir":
+        raise UsageError(
+            f"--from {resume}: {text} is not MLIR of that phase",
+            advice=f"First: iree-pilot compile {text} --to {resume} -o FILE.mlir",
+        )
+    if output and len(plans) > 1:
+        raise UsageError(
+            f"-o {output} goes with one target, {len(plans)} are named",
+            advice="Compile the targets one by one.",
+        )
+    if output and output != "-" and not Path(output).absolute().parent.is_dir():
+        raise UsageError(
+            f"cannot write {output}: there is no directory {Path(output).parent}",
+            advice="Make it first, or name another file.",
+        )
+
+
+def _program(loaded: Loaded) -> dict[str, object]:
+    record = msgspec.to_builtins(loaded.program)
+    return {**record, "directory": loaded.directory, "cached": loaded.cached}
+
+
+def _untraced(plan: Plan, session: Session, failed: TraceFailed) -> CaseResult:
+    return CaseResult(
+        target=plan.target.spec,
+        release=session.toolchain.version,
+        device=plan.device.uri if plan.device else None,
+        status="failed",
+        why="does not trace",
+        steps=(Step(name="trace", status="failed", seconds=failed.seconds),),
+        failure=failed.failure,
+        warnings=plan.warnings,
+    )
+
+
+def _tell(live: Live, result: CaseResult, common: Common) -> None:
+    """The outcome of one case, below its phases."""
+    console, quiet = live.console, common.verbosity < 0
+    if not quiet and result.dispatches:
+        d = result.dispatches
+        console.print(
+            f"  {d.dispatches} dispatches of {d.executables} executables, "
+            f"{out.size(d.transient_bytes)} transient; compiler's peak memory "
+            f"{out.size(result.peak_bytes)}"
+        )
+    if not quiet:
+        for function in result.functions:
+            _tell_function(live, function)
+    failed = [f.failure for f in result.functions if f.failure] or (
+        [result.failure] if result.failure else []
+    )
+    for failure in failed:
+        console.print(f"\n  [bold red]{escape(result.target)} {result.why}[/bold red]")
+        out.print_pairs(
+            console, out.failure_lines(failure, verbose=common.verbosity > 0), indent="    "
+        )
+    if result.failure and result.failure.phase and result.phase_confirmed is not None:
+        how = "is confirmed" if result.phase_confirmed else "was NOT confirmed"
+        console.print(f"    the phase {how} by resuming from the one before it")
+    if result.command and (failed or not quiet):
+        console.print(f"    [dim]$ {escape(out.command(result.command))}[/dim]", soft_wrap=True)
+    if result.failure and result.phase_confirmed and result.resume:
+        console.print(f"    [dim]$ {escape(out.command(result.resume))}[/dim]", soft_wrap=True)
+    for function in result.functions:
+        if function.failure and function.commands:
+            again = escape(out.command(function.commands[0]))
+            console.print(f"    [dim]$ {again}[/dim]", soft_wrap=True)
+
+
+def _tell_function(live: Live, function: FunctionResult) -> None:
+    latency = function.latency
+    took = (
+        f"{out.seconds(latency.median_seconds)} "
+        f"({out.seconds(latency.min_seconds)} to {out.seconds(latency.max_seconds)}, "
+        f"{latency.repeats} repeats)"
+        if latency
+        else f"latency not measured: {function.latency_note}"
+    )
+    line = f"  {function.name}: {took}, peak memory {out.size(function.peak_bytes)}"
+    live.console.print(escape(line), soft_wrap=True)
+    if function.comparison:
+        for output in function.comparison.outputs:
+            mark = "[green]ok[/green]" if output.ok else "[red]differs[/red]"
+            live.console.print(
+                f"    {escape(output.name)}: {mark}  relative L2 {output.rel_l2:.2e} "
+                f"(tolerance {output.tolerance:.1e}), max abs {output.max_abs:.2e}, "
+                f"NaN {output.nan}, Inf {output.inf}",
+                soft_wrap=True,
+            )
+
+
+def _summary(live: Live, results: list[CaseResult]) -> None:
+    """The verdicts side by side."""
+    table = out.table(
+        "target",
+        "verdict",
+        "compile",
+        "device",
+        "latency",
+        "relative L2",
+        "tolerance",
+        "why",
+        right=("compile", "latency", "relative L2", "tolerance"),
+    )
+    for result in results:
+        compiled = next((s for s in result.steps if s.name == "compile"), None)
+        latencies = [f.latency.median_seconds for f in result.functions if f.latency]
+        compared = result.comparison
+        table.add_row(
+            escape(result.target),
+            f"[{_STYLES[result.status]}]{result.status}[/]",
+            _compile_seconds(result, compiled),
+            escape(result.device_name or result.device or "-"),
+            " + ".join(out.seconds(s) for s in latencies) or "-",
+            f"{compared.rel_l2:.2e}" if compared else "-",
+            f"{compared.tolerance:.1e}" if compared else "-",
+            escape(result.why),
+        )
+    live.console.print()
+    live.console.print(table)
+
+
+def _compile_seconds(result: CaseResult, step: Step | None) -> str:
+    if step is None:
+        return "-"
+    spent = sum(p.seconds for p in result.phases)
+    return f"{out.seconds(spent)}{' cached' if step.cached else ''}"
+
+
+def _deliver(source: Path, target: str) -> None:
+    """Copies the output to where the user wants it, whole or not at all."""
+    if target == "-":
+        with source.open("rb") as stream:
+            shutil.copyfileobj(stream, sys.stdout.buffer)
+        sys.stdout.flush()
+        return
+    path = Path(target).absolute()
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as t:
+        temporary = Path(t.name)
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,47 @@
+"""`iree-pilot compile`: compile for a target, up to a phase or from one."""
+
+from __future__ import annotations
+
+import click
+
+from pipeline.cli.options import Common, SourceOptions, common, source_options, target_option
+
+
+@click.command("compile")
+@source_options
+@target_option
+@click.option("--to", metavar="PHASE", help="Stop after this phase and write the IR.")
+@click.option("--from", "resume", metavar="PHASE", help="SOURCE is MLIR dumped after this phase.")
+@click.option("-o", "--output", metavar="FILE", help="Copy the module (or IR) there; - for stdout.")
+@common
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+def command(
+    source_options: SourceOptions,
+    targets: str,
+    device: str | None,
+    to: str | None,
+    resume: str | None,
+    output: str | None,
+    common: Common,
+    flags: tuple[str, ...],
+    source: str,
+) -> None:
+    """Compile SOURCE for TARGET; every phase is dumped, timed and counted.
+
+    FLAGS after -- go to iree-compile. Without -o the output stays in the cache, where the phases'
+    dumps are beside it.
+    """
+    from pipeline.cli.cases import cases
+
+    cases(
+        source,
+        source_options,
+        targets,
+        device,
+        common,
+        flags,
+        run=False,
+        to=to,
+        resume=resume,
+        output=output,
+    )

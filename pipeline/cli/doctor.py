@@ -1,0 +1,132 @@
+"""`iree-pilot doctor`: what can be traced, compiled and run here, and how to mend the rest."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+import click
+import msgspec
+
+from pipeline.cli.options import Common, common
+
+State = Literal["ok", "missing", "warning"]
+_TRACERS = {
+    "torch": "scripts/setup installs it (pip install torch==2.13.0)",
+    "iree-turbine": "scripts/setup installs it (pip install iree-turbine==3.9.0)",
+    "transformers": "needed for the zoo: pip install 'transformers>=5.23,<5.24'",
+}
+_EXTRAS = {"onnx": "needed for .onnx sources: pip install 'iree-pilot[onnx]'"}
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at: what it is good for, what was found, how to mend it."""
+
+    ability: Literal["trace", "compile", "run"]
+    name: str
+    state: State
+    found: str
+    mend: str = ""
+
+
+@click.command("doctor")
+@common
+def command(common: Common) -> None:
+    """Tell what can be traced, compiled and RUN on this machine, and how to mend the rest.
+
+    Exit code 3 when programs cannot be traced, compiled or run on the processor.
+    """
+    from pipeline.cli import output as out
+    from pipeline.cli.boundary import Failed
+
+    findings = [*_tracing(), *_compiling_and_running(common.release)]
+    able = all(f.state != "missing" for f in findings)
+    if common.json:
+        out.emit({"ok": able, "findings": findings})
+    else:
+        console = out.console()
+        marks = {"ok": "[green]ok[/green]", "warning": "[yellow]no[/yellow]"}
+        for ability in ("trace", "compile", "run"):
+            console.print(f"[bold]{ability}[/bold]")
+            for f in findings:
+                if f.ability == ability:
+                    mark = marks.get(f.state, "[red]MISSING[/red]")
+                    console.print(f"  {mark:<4} {f.name:<14} {f.found}", soft_wrap=True)
+                    if f.mend:
+                        console.print(f"       {'':<14} -> {f.mend}", soft_wrap=True)
+    if not able:
+        raise Failed(3)
+
+
+def _tracing() -> list[Finding]:
+    findings = []
+    for names, absent in ((_TRACERS, "missing"), (_EXTRAS, "warning")):
+        for name, mend in names.items():
+            try:
+                finding = Finding(ability="trace", name=name, state="ok", found=version(name))
+            except PackageNotFoundError:
+                state: State = "missing" if absent == "missing" else "warning"
+                finding = Finding(
+                    ability="trace", name=name, state=state, found="not installed", mend=mend
+                )
+            findings.append(finding)
+    return findings
+
+
+def _compiling_and_running(release: str | None) -> list[Finding]:
+    from pipeline.errors import PilotError
+    from pipeline.releases import find
+    from pipeline.targets import BACKENDS, parse, plan
+
+    try:
+        toolchain = find(release)
+    except PilotError as error:
+        return [
+            Finding(
+                ability="compile",
+                name="iree-compile",
+                state="missing",
+                found=error.message,
+                mend=error.advice,
+            )
+        ]
+    findings = [
+        Finding(
+            ability="compile",
+            name="iree-compile",
+            state="ok",
+            found=f"{toolchain.version} ({toolchain.revision[:12]}) {toolchain.compiler}",
+        )
+    ]
+    for backend in BACKENDS:
+        needed: State = "missing" if backend == "llvm-cpu" else "warning"
+        try:
+            made = plan(parse(backend), toolchain)
+        except PilotError as error:
+            findings.append(
+                Finding(
+                    ability="compile",
+                    name=backend,
+                    state=needed,
+                    found=error.message,
+                    mend=error.advice,
+                )
+            )
+            continue
+        findings.append(
+            Finding(ability="compile", name=backend, state="ok", found=f"for {made.target.spec}")
+        )
+        findings.append(
+            Finding(
+                ability="run",
+                name=backend,
+                state="ok" if made.device else needed,
+                found=f"{made.device.uri}  {made.device.name}" if made.device else made.why_not_run,
+                mend=made.advice,
+            )
+        )
+        findings += [
+            Finding(ability="run", name=backend, state="warning", found=warning)
+            for warning in made.warnings
+        ]
+    return findings

@@ -1,0 +1,111 @@
+"""What a person sees while a command works: each step and phase as it passes by."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.markup import escape
+
+from pipeline.case import Step, StepName
+from pipeline.cli.output import command, seconds, size
+from pipeline.frontends.load import Loaded
+from pipeline.phases import Phase
+from pipeline.program import Function
+
+_DIALECTS_SHOWN = 4
+
+
+class Live:
+    """Prints to `console`; `quiet` prints nothing but what is asked for directly.
+
+    On a terminal the line at the bottom says what is going on; in a pipe there is no such line.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool, verbose: bool) -> None:
+        self.console = console
+        self._quiet = quiet
+        self._verbose = verbose
+        self._doing = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Shows `what` at the bottom of the terminal until the block ends."""
+        if self._quiet or not self.console.is_terminal:
+            yield
+            return
+        with self.console.status(escape(what)):
+            yield
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        if not self._quiet:
+            self.console.print(escape(text), soft_wrap=True)
+
+    def program(self, loaded: Loaded) -> None:
+        """The program that all targets share."""
+        program = loaded.program
+        makers = ", ".join(f"{name} {version}" for name, version in program.origin.items())
+        made = f"in {seconds(loaded.seconds)} ({makers})"
+        if loaded.cached:
+            made = "before; taken from the cache"
+        self._print(f"[bold]{escape(program.source)}[/bold]  traced {made}")
+        for function in program.functions:
+            self._print(f"  {escape(_signature(function))}")
+        if program.parameters is not None:
+            held = program.parameters.archive
+            where = f"in {held}" if held else "named only: there are no weights"
+            self._print(f"  {len(program.parameters.tensors)} parameters, {where}")
+        for note in program.notes:
+            self._print(f"  note: {escape(note)}")
+
+    def planned(self, target: str, warnings: tuple[str, ...]) -> None:
+        self._print(f"\n[bold]{escape(target)}[/bold]")
+        for warning in warnings:
+            self._print(f"  [yellow]warning:[/yellow] {escape(warning)}")
+
+    def began(self, target: str, step: StepName) -> None:
+        self._doing.close()
+        self._doing.enter_context(self.working(f"{target}: {step}"))
+
+    def phase(self, target: str, phase: Phase) -> None:
+        if phase.ops:
+            shown = list(phase.ops.items())[: None if self._verbose else _DIALECTS_SHOWN]
+            dialects = " ".join(f"{name}:{count}" for name, count in shown)
+            more = " ..." if len(shown) < len(phase.ops) else ""
+            content = f"{phase.op_count:>7} ops  [dim]{dialects}{more}[/dim]"
+        else:
+            content = "        module"
+        self._print(
+            f"  {phase.name:<26}{seconds(phase.seconds):>8}  {size(phase.bytes):>8} {content}"
+        )
+
+    def ended(self, target: str, step: Step) -> None:
+        self._doing.close()
+        if step.status == "not-run":
+            self._print(f"  {step.name:<10} not run: {escape(step.why)}")
+            return
+        mark = "[green]ok[/green]" if step.status == "ok" else "[red]failed[/red]"
+        source = " (from the cache)" if step.cached else ""
+        self._print(f"  {step.name:<10} {mark} {seconds(step.seconds)}{source}")
+
+    def waiting(self, target: str) -> None:
+        self.note(f"{target}: another process is compiling the same; waiting")
+
+    def command(self, argv: tuple[str, ...]) -> None:
+        self._print(f"  [dim]$ {escape(command(argv))}[/dim]")
+
+    def close(self) -> None:
+        """Takes the line at the bottom away."""
+        self._doing.close()
+
+    def _print(self, text: str) -> None:
+        if not self._quiet:
+            self.console.print(text, soft_wrap=True)
+
+
+def _signature(function: Function) -> str:
+    inputs = ", ".join(f"{t.name}: {t}" for t in function.inputs)
+    outputs = ", ".join(f"{t.name}: {t}" for t in function.outputs)
+    return f"{function.name}({inputs}) -> ({outputs})"

@@ -1,0 +1,199 @@
+"""Options that commands share, and what they mean."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import click
+import msgspec
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_BYTES = {"": 1, "b": 1}
+for power, letter in enumerate("kmgt", start=1):
+    _BYTES |= {letter: 1000**power, f"{letter}b": 1000**power, f"{letter}ib": 1024**power}
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
+
+#: A step that takes longer than this is taken to hang.
+DEFAULT_SECONDS = 600.0
+
+
+class _Quantity(click.ParamType[float]):
+    def __init__(self, name: str, units: dict[str, float], example: str) -> None:
+        self.name = name
+        self._units = units
+        self._example = example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = _QUANTITY.fullmatch(value.strip())
+        if not match or match[2].lower() not in self._units or float(match[1]) == 0:
+            self.fail(f"{value!r} is no {self.name} (for example {self._example})", param, ctx)
+        return float(match[1]) * self._units[match[2].lower()]
+
+
+DURATION = _Quantity("duration", _SECONDS, "90s, 10min")
+SIZE = _Quantity("size", {k: float(v) for k, v in _BYTES.items()}, "512MB, 4GiB")
+
+
+class Common(msgspec.Struct, frozen=True, kw_only=True):
+    """What every command takes. verbosity: -1 quiet, 0, 1 verbose."""
+
+    json: bool
+    verbosity: int
+    time_limit: float
+    memory_limit: float | None
+    release: str | None
+
+
+class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What every command with a SOURCE takes."""
+
+    settings: dict[str, str]
+    dtype: str | None
+    seed: int
+    weights: str | None
+    inputs: tuple[str, ...]
+    inline: bool
+    fresh: bool
+
+
+def common(function: F) -> F:
+    """--json -v -q --time-limit --memory-limit --release, as one argument `common`."""
+
+    @functools.wraps(function)  # keeps the options that click has noted on it
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        verbose, quiet = kwargs.pop("verbose"), kwargs.pop("quiet")
+        if verbose and quiet:
+            raise click.UsageError("-v and -q contradict each other")
+        chosen = Common(
+            json=kwargs.pop("as_json"),
+            verbosity=int(verbose) - int(quiet),
+            time_limit=kwargs.pop("time_limit"),
+            memory_limit=kwargs.pop("memory_limit"),
+            release=kwargs.pop("release"),
+        )
+        return function(*args, common=chosen, **kwargs)
+
+    return _decorated(
+        cast(F, wrapped),
+        click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+        click.option("-v", "--verbose", is_flag=True, help="Tell more: stacks, every operation."),
+        click.option("-q", "--quiet", is_flag=True, help="Tell only the outcome."),
+        click.option(
+            "--time-limit",
+            type=DURATION,
+            default=DEFAULT_SECONDS,
+            metavar="TIME",
+            help="For each step (90s, 10min; default 10min).",
+        ),
+        click.option(
+            "--memory-limit",
+            type=SIZE,
+            metavar="SIZE",
+            help="For each step (4GiB; default 90% of what is available).",
+        ),
+        click.option(
+            "--release",
+            metavar="VERSION",
+            help="Another compiler release, installed on demand.",
+        ),
+    )
+
+
+def source_options(function: F) -> F:
+    """SOURCE and --set --dtype --seed --weights --input --inline-parameters --fresh."""
+
+    @functools.wraps(function)  # keeps the options that click has noted on it
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        chosen = SourceOptions(
+            settings=dict(kwargs.pop("settings")),
+            dtype=kwargs.pop("dtype"),
+            seed=kwargs.pop("seed"),
+            weights=kwargs.pop("weights"),
+            inputs=kwargs.pop("inputs"),
+            inline=kwargs.pop("inline"),
+            fresh=kwargs.pop("fresh"),
+        )
+        return function(*args, source_options=chosen, **kwargs)
+
+    return _decorated(
+        cast(F, wrapped),
+        click.argument("source"),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            callback=_pairs,
+            help="A field of a zoo model's preset.",
+        ),
+        click.option("--dtype", metavar="DTYPE", help="A zoo model's dtype: f32, f16, bf16."),
+        click.option("--seed", type=int, default=0, help="For random weights and inputs."),
+        click.option(
+            "--weights",
+            type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+            help="Weights by name: .safetensors; for MLIR also .irpa and .gguf.",
+        ),
+        click.option(
+            "--input",
+            "inputs",
+            multiple=True,
+            metavar="VALUE",
+            help="An input: FILE.npy or SHAPExDTYPE=@FILE; once for each, in order.",
+        ),
+        click.option(
+            "--inline-parameters",
+            "inline",
+            is_flag=True,
+            help="Write the weights into the MLIR as constants.",
+        ),
+        click.option("--fresh", is_flag=True, help="Take nothing from the cache."),
+    )
+
+
+def target_option(function: F) -> F:
+    """-t TARGET[,TARGET...] and --device."""
+    return _decorated(
+        function,
+        click.option(
+            "-t",
+            "--target",
+            "targets",
+            required=True,
+            metavar="TARGET[,TARGET...]",
+            help="llvm-cpu[:host|generic|CPU], vulkan[:ARCH], hip[:GFX].",
+        ),
+        click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets)."),
+    )
+
+
+def _decorated(function: F, *options: Callable[[F], F]) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _pairs(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    pairs = [value.partition("=") for value in values]
+    for (key, equals, _), value in zip(pairs, values, strict=True):
+        if not equals or not key:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE", ctx, param)
+    return [(key, value) for key, _, value in pairs]
+
+
+def limits(common: Common) -> Any:
+    """The limits of one step. Memory defaults to 90% of what is available now."""
+    import psutil
+
+    from pipeline.process import Limits
+
+    memory = common.memory_limit or 0.9 * psutil.virtual_memory().available
+    return Limits(seconds=common.time_limit, memory_bytes=int(memory))

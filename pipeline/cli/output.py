@@ -1,0 +1,110 @@
+"""Printing: people's lines on a terminal or a pipe, or one JSON document."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.diagnostics import Failure
+
+#: Lines in a pipe are not wrapped at 80 columns: scripts and logs read them.
+_PIPE_WIDTH = 160
+_LOCATION = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::\d+)?")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that has colour on a terminal and plain lines in a pipe."""
+    made = Console(stderr=stderr, highlight=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made = Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+    return made
+
+
+def emit(document: Any) -> None:
+    """The one JSON document of `--json`."""
+    click.echo(msgspec.json.encode(document))
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """A table without lines; the columns named in `right` are right-aligned."""
+    made = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def size(count: float) -> str:
+    """Bytes for people: `512 B`, `48.2 kB`, `1.30 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def seconds(value: float) -> str:
+    """A duration for people: `0.21 ms`, `45 ms`, `1.24 s`, `3 min 20 s`."""
+    if value < 0.001:
+        return f"{value * 1e6:.3g} µs"
+    if value < 1:
+        return f"{value * 1e3:.3g} ms"
+    if value < 120:
+        return f"{value:.3g} s"
+    return f"{int(value // 60)} min {value % 60:.0f} s"
+
+
+def command(argv: tuple[str, ...]) -> str:
+    """A command as it is typed into a shell."""
+    return shlex.join(argv)
+
+
+def failure_lines(failure: Failure, *, verbose: bool) -> list[tuple[str, str]]:
+    """(label, text) of each thing known about a failure, in the order people ask for them."""
+    lines: list[tuple[str, str]] = [("kind", failure.kind)]
+    named = {
+        "signal": failure.signal,
+        "phase": failure.phase,
+        "pass": failure.pass_,
+        "op": failure.op,
+        "location": failure.location,
+        "": _quoted(failure.location),
+        "message": failure.message,
+    }
+    lines += [(label, text) for label, text in named.items() if text]
+    shown = failure.stack if verbose else failure.stack[:4]
+    lines += [("stack" if i == 0 else "", frame) for i, frame in enumerate(shown)]
+    if len(shown) < len(failure.stack):
+        lines.append(("", f"... {len(failure.stack) - len(shown)} more frames (-v)"))
+    lines += [("also", f"{other.kind}: {other.message}") for other in failure.also]
+    lines.append(("signature", failure.signature))
+    return lines
+
+
+def _quoted(location: str | None) -> str | None:
+    """The line that a location names, if the file is there."""
+    match = _LOCATION.fullmatch(location or "")
+    if not match or not Path(match["file"]).is_file():
+        return None
+    with Path(match["file"]).open(errors="replace") as file:
+        return next(
+            (line.strip() for n, line in enumerate(file, 1) if n == int(match["line"])), None
+        )
+
+
+def print_pairs(to: Console, pairs: list[tuple[str, str]], *, indent: str = "  ") -> None:
+    """Aligned `label  text` lines; the text is not wrapped, so that it can be copied."""
+    width = max((len(label) for label, _ in pairs), default=0)
+    for label, text in pairs:
+        head, *rest = text.splitlines() or [""]
+        to.print(f"{indent}[dim]{label:<{width}}[/dim]  {escape(head)}", soft_wrap=True)
+        for line in rest:
+            to.print(f"{indent}{'':<{width}}  {escape(line)}", soft_wrap=True)

@@ -1,0 +1,91 @@
+"""`iree-pilot releases`: the compiler releases that can be used, and installing others."""
+
+from __future__ import annotations
+
+import click
+
+from pipeline.cli.options import Common, common
+
+
+@click.group("releases", invoke_without_command=True)
+@common
+@click.pass_context
+def command(ctx: click.Context, common: Common) -> None:
+    """List compiler releases, or install and remove them (the user's cache holds them)."""
+    if ctx.invoked_subcommand is None:
+        _list(common)
+
+
+def _list(common: Common) -> None:
+    from pipeline import releases, toolchain
+    from pipeline.cli import output as out
+    from pipeline.errors import EnvironmentFault
+
+    here = toolchain.installed()
+    cached = releases.local()
+    unknown = ""
+    try:
+        known = releases.available()
+    except EnvironmentFault as fault:
+        known, unknown = [], fault.message
+    if common.json:
+        out.emit(
+            {
+                "installed": here.version,
+                "cached": [{"version": r.version, "bytes": r.bytes} for r in cached],
+                "available": known,
+                "error": unknown or None,
+            }
+        )
+        return
+    console = out.console()
+    table = out.table("release", "state", "size", right=("size",))
+    sizes = {r.version: r.bytes for r in cached}
+    for version in dict.fromkeys([here.version, *known, *sizes]):
+        if version == here.version:
+            table.add_row(version, "in this environment", "")
+        elif version in sizes:
+            table.add_row(version, "in the cache", out.size(sizes[version]))
+        else:
+            table.add_row(version, "can be installed", "")
+    console.print(table)
+    if unknown:
+        console.print(f"what else there is cannot be told: {unknown}", soft_wrap=True)
+
+
+@command.command("install")
+@click.argument("versions", nargs=-1, required=True, metavar="VERSION...")
+@common
+def install(versions: tuple[str, ...], common: Common) -> None:
+    """Install releases into the cache: the compiler and the runtime that goes with it."""
+    from pipeline import releases
+    from pipeline.cli import output as out
+
+    console = out.console(stderr=common.json)
+
+    def tell(text: str) -> None:
+        if common.verbosity >= 0:
+            console.print(text, soft_wrap=True, markup=False)
+
+    found = [releases.install(version, tell) for version in versions]
+    if common.json:
+        out.emit({"installed": found})
+        return
+    for toolchain in found:
+        runtime = "with its runtime" if toolchain.runtime else "without a runtime"
+        console.print(f"{toolchain.version} ({toolchain.revision[:12]}) {runtime}")
+
+
+@command.command("remove")
+@click.argument("version")
+@common
+def remove(version: str, common: Common) -> None:
+    """Remove a release from the cache."""
+    from pipeline import releases
+    from pipeline.cli import output as out
+
+    releases.remove(version)
+    if common.json:
+        out.emit({"removed": version})
+    elif common.verbosity >= 0:
+        out.console().print(f"removed {version}")

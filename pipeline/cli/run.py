@@ -1,0 +1,29 @@
+"""`iree-pilot run`: trace, compile for each target, run where there is a device, compare."""
+
+from __future__ import annotations
+
+import click
+
+from pipeline.cli.options import Common, SourceOptions, common, source_options, target_option
+
+
+@click.command("run")
+@source_options
+@target_option
+@common
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+def command(
+    source_options: SourceOptions,
+    targets: str,
+    device: str | None,
+    common: Common,
+    flags: tuple[str, ...],
+    source: str,
+) -> None:
+    """Trace SOURCE, compile it for each TARGET, run it there and compare with PyTorch.
+
+    FLAGS after -- go to iree-compile.
+    """
+    from pipeline.cli.cases import cases
+
+    cases(source, source_options, targets, device, common, flags)

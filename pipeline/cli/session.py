@@ -1,0 +1,65 @@
+"""What the commands with a SOURCE do alike: find the toolchain, make the program, plan targets."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline import process
+from pipeline.cli.live import Live
+from pipeline.cli.options import Common, SourceOptions, limits
+from pipeline.errors import UsageError
+from pipeline.frontends import source as sources
+from pipeline.frontends.job import Job
+from pipeline.frontends.load import Loaded, load
+from pipeline.releases import find
+from pipeline.store import Store
+from pipeline.targets import Plan, parse_list, plan
+from pipeline.toolchain import Toolchain
+
+
+class Session:
+    """One command's toolchain, store and limits."""
+
+    def __init__(self, common: Common) -> None:
+        self.common = common
+        self.store = Store()
+        self.toolchain: Toolchain = find(common.release)
+        self.limits: process.Limits = limits(common)
+
+    def plans(self, targets: str, device: str | None, flags: tuple[str, ...]) -> list[Plan]:
+        """What each target means here; raises before anything is traced."""
+        parsed = parse_list(targets)
+        if device and len(parsed) > 1:
+            raise UsageError(
+                f"--device {device} goes with one target, {targets} names {len(parsed)}",
+                advice="Run the targets one by one.",
+            )
+        return [plan(t, self.toolchain, device, user_flags=flags) for t in parsed]
+
+    def program(self, text: str, chosen: SourceOptions, live: Live) -> Loaded:
+        """Traces or imports the source, or finds it in the store. Raises TraceFailed."""
+        from pipeline.frontends import examples
+
+        source = sources.parse(text, chosen.settings, chosen.dtype)
+        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+            inputs: Any = None
+            if chosen.inputs:
+                inputs = examples.from_files(chosen.inputs, Path(scratch))
+            job = Job(
+                source=source,
+                seed=chosen.seed,
+                inputs=inputs,
+                weights=chosen.weights,
+                inline=chosen.inline,
+            )
+            with live.working(f"tracing {text}" if source.kind != "mlir" else f"reading {text}"):
+                return load(
+                    job,
+                    self.store,
+                    self.toolchain,
+                    limits=self.limits,
+                    fresh=chosen.fresh,
+                    on_wait=lambda: live.note(f"another process is tracing {text}; waiting"),
+                )

@@ -1,0 +1,76 @@
+"""`iree-pilot trace`: the program of a source, in a directory of the user's."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import click
+import msgspec
+
+from pipeline.cli.options import Common, SourceOptions, common, source_options
+
+
+@click.command("trace")
+@source_options
+@click.option("-o", "--output", required=True, metavar="DIR", help="Where the program's files go.")
+@common
+def command(source_options: SourceOptions, output: str, common: Common, source: str) -> None:
+    """Trace SOURCE to MLIR: program.mlir, parameters, example inputs and PyTorch's outputs."""
+    from pipeline.cli import output as out
+    from pipeline.cli.boundary import Failed
+    from pipeline.cli.live import Live
+    from pipeline.cli.session import Session
+    from pipeline.frontends.load import TraceFailed
+
+    directory = Path(output).absolute()
+    _check(directory)
+    console = out.console(stderr=common.json)
+    live = Live(console, quiet=common.json or common.verbosity < 0, verbose=common.verbosity > 0)
+    try:
+        loaded = Session(common).program(source, source_options, live)
+    except TraceFailed as failed:
+        if common.json:
+            out.emit({"program": None, "failure": failed.failure})
+        else:
+            console.print(f"[bold red]{source} does not trace[/bold red]")
+            lines = out.failure_lines(failed.failure, verbose=common.verbosity > 0)
+            out.print_pairs(console, lines)
+        raise Failed(1) from failed
+    live.program(loaded)
+    _copy(Path(loaded.directory), directory)
+    if common.json:
+        record = msgspec.to_builtins(loaded.program)
+        out.emit({"program": {**record, "directory": str(directory), "cached": loaded.cached}})
+    else:
+        console.print(str(directory), soft_wrap=True)
+
+
+def _check(directory: Path) -> None:
+    from pipeline.errors import UsageError
+
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is a file", advice="Name a directory.")
+    if (
+        directory.is_dir()
+        and any(directory.iterdir())
+        and not (directory / "program.json").is_file()
+    ):
+        raise UsageError(
+            f"{directory} has files that are no program's",
+            advice="Name a new or empty directory, or one that `trace` wrote.",
+        )
+    if not directory.parent.is_dir():
+        raise UsageError(f"there is no directory {directory.parent}", advice="Make it first.")
+
+
+def _copy(program: Path, directory: Path) -> None:
+    """Replaces `directory` by the program's files, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
+        new, old = Path(scratch) / "new", Path(scratch) / "old"
+        shutil.copytree(program, new, ignore=shutil.ignore_patterns("manifest.json"))
+        new.chmod(0o755)
+        if directory.is_dir():
+            directory.replace(old)
+        new.replace(directory)

@@ -1,0 +1,268 @@
+"""Compile a program: one native `iree-compile` process, every phase dumped, timed and counted."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline import diagnostics, process
+from pipeline.diagnostics import Failure
+from pipeline.errors import UsageError, nearest
+from pipeline.phases import DumpReader, Phase
+from pipeline.toolchain import Toolchain
+
+MODULE = "module.vmfb"
+PHASES = "phases"
+STDERR = "stderr.txt"
+_STATISTICS = "statistics.json"
+_STATISTICS_FLAGS = (
+    "iree-scheduling-dump-statistics-format",
+    "iree-scheduling-dump-statistics-file",
+)
+
+
+class Dispatches(msgspec.Struct, frozen=True, kw_only=True):
+    """What the compiler's scheduling statistics say of the whole program; sizes in bytes."""
+
+    dispatches: int
+    executables: int
+    submissions: int
+    copies: int
+    fills: int
+    transient_bytes: int
+    constant_bytes: int
+
+
+class CompileResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What one compile did.
+
+    output: the module, or with `to` the IR, relative to the compile's directory; None on failure.
+    command: what to type to do it again, in any empty directory. phase_confirmed: whether
+    resuming from the last good phase showed the same failure (None: not a phase's failure, or
+    nothing to resume from); resume_command does that again, its input relative to the compile's
+    directory unless it is the program itself. seconds: wall time of the compiler; peak_bytes: its
+    resident memory.
+    """
+
+    command: tuple[str, ...]
+    seconds: float
+    peak_bytes: int
+    phases: tuple[Phase, ...]
+    output: str | None = None
+    output_bytes: int = 0
+    dispatches: Dispatches | None = None
+    failure: Failure | None = None
+    phase_confirmed: bool | None = None
+    resume_command: tuple[str, ...] | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.failure is None
+
+
+class Compile(msgspec.Struct, frozen=True, kw_only=True):
+    """What to compile: `mlir` with `flags` (the target's, then the user's).
+
+    to: stop after this phase and write IR. resume: the input is IR dumped after this phase.
+    """
+
+    mlir: Path
+    flags: tuple[str, ...]
+    to: str | None = None
+    resume: str | None = None
+
+    def command(
+        self, toolchain: Toolchain, output: str = MODULE, dumps: str | None = PHASES
+    ) -> tuple[str, ...]:
+        """The `iree-compile` command that writes `output` and dumps the phases to `dumps`."""
+        argv = [str(toolchain.compiler), str(self.mlir), *self.flags]
+        if self.resume:
+            argv.append(f"--compile-from={self.resume}")
+        if self.to:
+            argv.append(f"--compile-to={self.to}")
+        if dumps:
+            argv.append(f"--dump-compilation-phases-to={dumps}")
+        return (*argv, "-o", output)
+
+
+def check_phase(toolchain: Toolchain, phase: str | None) -> None:
+    """Raises UsageError for a phase that this toolchain does not have."""
+    if phase is not None and phase not in toolchain.phases:
+        raise UsageError(
+            f"iree-compile {toolchain.version} has no compilation phase {phase!r}",
+            advice=nearest(phase, list(toolchain.phases)),
+        )
+
+
+def compile(
+    job: Compile,
+    toolchain: Toolchain,
+    directory: Path,
+    *,
+    limits: process.Limits | None = None,
+    on_phase: Callable[[Phase], None] | None = None,
+) -> CompileResult:
+    """Runs one compile whose files go to `directory`: phases/, the module, stderr.txt.
+
+    `on_phase` hears of each phase while the compiler runs. A failing compile is a result with a
+    `failure`. Raises UsageError for an unknown phase and EnvironmentFault when there is no
+    compiler to run.
+    """
+    check_phase(toolchain, job.to)
+    check_phase(toolchain, job.resume)
+    output = directory / (MODULE if job.to in (None, "end") else f"{job.to}.mlir")
+    dumps = directory / PHASES
+    statistics = directory / _STATISTICS
+    argv = [*job.command(toolchain, str(output), str(dumps))]
+    if all(flag in toolchain.flags for flag in _STATISTICS_FLAGS):
+        argv += [f"--{_STATISTICS_FLAGS[0]}=json", f"--{_STATISTICS_FLAGS[1]}={statistics}"]
+
+    reader = DumpReader(dumps, time.time_ns())
+
+    def tick(*, final: bool = False) -> None:
+        for phase in reader.read(final=final):
+            if on_phase:
+                on_phase(phase)
+
+    outcome = process.run(
+        argv,
+        stdout=directory / "stdout.txt",
+        stderr=directory / STDERR,
+        limits=limits,
+        on_tick=tick,
+    )
+    ended_ns = time.time_ns()
+    tick(final=True)
+    command = job.command(toolchain, output.name)
+    if not outcome.ok:
+        return _failed(job, toolchain, directory, outcome, reader, command, limits)
+    size = output.stat().st_size
+    if job.to is None:
+        end = Phase(
+            name=toolchain.phases[-1],
+            seconds=max(0, ended_ns - reader.end_ns) / 1e9,
+            bytes=size,
+            ops={},
+        )
+        reader.phases.append(end)
+        if on_phase:
+            on_phase(end)
+    return CompileResult(
+        command=command,
+        seconds=outcome.seconds,
+        peak_bytes=outcome.peak_bytes,
+        phases=tuple(reader.phases),
+        output=output.name,
+        output_bytes=size,
+        dispatches=_dispatches(statistics),
+    )
+
+
+def _failed(
+    job: Compile,
+    toolchain: Toolchain,
+    directory: Path,
+    outcome: process.Outcome,
+    reader: DumpReader,
+    command: tuple[str, ...],
+    limits: process.Limits | None,
+) -> CompileResult:
+    order = toolchain.phases
+    last = reader.phases[-1].name if reader.phases else (job.resume or order[0])
+    phase = order[min(order.index(last) + 1, len(order) - 1)]
+    failure = _failure(outcome, directory / STDERR, phase, job.mlir)
+    confirmed: bool | None = None
+    resume_command: tuple[str, ...] | None = None
+    if outcome.ended_by in ("exit", "signal"):
+        good = reader.last_dump or job.mlir
+        again = Compile(mlir=good, flags=job.flags, resume=last, to=phase)
+        resumed = _resume(again, toolchain, directory, limits)
+        if reader.last_dump is None and job.resume is None and toolchain.opt is not None:
+            # Nothing was dumped: perhaps the program does not even parse.
+            parsed = _parse(job.mlir, toolchain, directory, limits)
+            if parsed is not None and parsed.signature == failure.signature:
+                failure = msgspec.structs.replace(failure, phase=order[0])
+        confirmed = resumed is not None and resumed.signature == failure.signature
+        if reader.last_dump is not None:
+            again = msgspec.structs.replace(again, mlir=Path(PHASES) / reader.last_dump.name)
+        resume_command = again.command(toolchain, output="-", dumps=None)
+    return CompileResult(
+        command=command,
+        seconds=outcome.seconds,
+        peak_bytes=outcome.peak_bytes,
+        phases=tuple(reader.phases),
+        failure=failure,
+        phase_confirmed=confirmed,
+        resume_command=resume_command,
+    )
+
+
+def _resume(
+    job: Compile, toolchain: Toolchain, directory: Path, limits: process.Limits | None
+) -> Failure | None:
+    """The failure of compiling on from a dump to the phase that failed; None if it passes."""
+    stderr = directory / "resume.stderr.txt"
+    scratch = directory / "resume.out"
+    outcome = process.run(
+        job.command(toolchain, str(scratch), dumps=None),
+        stdout=directory / "resume.stdout.txt",
+        stderr=stderr,
+        limits=limits,
+    )
+    scratch.unlink(missing_ok=True)
+    return None if outcome.ok else _failure(outcome, stderr, job.to, job.mlir)
+
+
+def _parse(
+    program: Path, toolchain: Toolchain, directory: Path, limits: process.Limits | None
+) -> Failure | None:
+    """The failure of only reading the program; None if it can be read."""
+    assert toolchain.opt is not None
+    stderr = directory / "parse.stderr.txt"
+    outcome = process.run(
+        [toolchain.opt, program, "-o", "/dev/null"],
+        stdout=directory / "parse.stdout.txt",
+        stderr=stderr,
+        limits=limits,
+    )
+    return None if outcome.ok else _failure(outcome, stderr, toolchain.phases[0], program)
+
+
+def _failure(outcome: process.Outcome, stderr: Path, phase: str | None, program: Path) -> Failure:
+    return diagnostics.compile_failure(
+        outcome,
+        stderr.read_text(errors="replace"),
+        phase,
+        program.read_text(errors="replace"),
+    )
+
+
+def _dispatches(statistics: Path) -> Dispatches | None:
+    """Reads the compiler's own scheduling statistics; None where this release wrote none."""
+    if not statistics.is_file() or not statistics.stat().st_size:
+        return None
+    total = json.loads(statistics.read_text())["stream-aggregate"]
+    execution = total["execution"]
+    return Dispatches(
+        dispatches=execution["dispatch-count"],
+        executables=total["executable"]["executable-count"],
+        submissions=execution["submission-count"],
+        copies=execution["copy-count"],
+        fills=execution["fill-count"],
+        transient_bytes=execution["transient-memory-size"],
+        constant_bytes=total["global"]["constant-size"],
+    )
+
+
+def writes_elsewhere(flags: Sequence[str]) -> bool:
+    """Whether user flags make the compiler write more than its output.
+
+    Such a compile is done again each time instead of being taken from the store: what it leaves
+    behind (dumps, traces, timings) is why the flag was given.
+    """
+    words = ("dump", "print-ir", "timing", "save-temp", "report", "trace", "statistics", "debug")
+    return any(word in flag.split("=")[0] for flag in flags for word in words)

@@ -1,0 +1,115 @@
+"""The tracing child: `python -m pipeline.frontends.child DIRECTORY` makes the program there.
+
+Exit code 0: program.json is there. 1: refusal.json says why not. Anything else: the child died.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipeline import program as programs
+from pipeline.errors import PilotError
+from pipeline.frontends.job import DEPENDENCIES, JOB, REFUSAL, Job, Refusal
+from pipeline.store import digest
+
+_DOING = "preparing"
+
+
+def main(directory: Path) -> int:
+    job = msgspec.json.decode((directory / JOB).read_bytes(), type=Job)
+    opened = _watch_files()
+    try:
+        made = _build(job, directory)
+    except PilotError as error:
+        refusal = Refusal(message=error.message, advice=error.advice, usage=True, doing=_DOING)
+    except BaseException as fault:  # noqa: BLE001 - the model may raise anything, SystemExit too
+        refusal = _refusal(fault)
+    else:
+        programs.save(made, directory)
+        (directory / DEPENDENCIES).write_bytes(
+            msgspec.json.encode(_dependencies(opened, directory))
+        )
+        return 0
+    (directory / REFUSAL).write_bytes(msgspec.json.encode(refusal))
+    return 1
+
+
+def _build(job: Job, directory: Path) -> programs.Program:
+    if job.source.kind == "onnx":
+        from pipeline.frontends import onnx
+
+        return onnx.build(job, directory, _doing)
+    # Warnings of the tracing libraries are theirs; a model's failure must not drown in them.
+    warnings.simplefilter("ignore")
+    from pipeline.frontends import torch_export
+
+    return torch_export.build(job, directory, _doing)
+
+
+def _doing(what: str) -> None:
+    global _DOING
+    _DOING = what
+
+
+def _refusal(fault: BaseException) -> Refusal:
+    frames = traceback.extract_tb(fault.__traceback__)
+    return Refusal(
+        message=str(fault) or type(fault).__name__,
+        exception=type(fault).__name__,
+        doing=_DOING,
+        frames=tuple((f.filename, f.lineno or 0, f.name) for f in frames),
+    )
+
+
+def _watch_files() -> set[str]:
+    """Collects the files that Python code opens for reading from now on."""
+    opened: set[str] = set()
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(args[0], str) and isinstance(args[1], str | None):
+            mode = args[1] or "r"
+            if "r" in mode and "+" not in mode:
+                opened.add(args[0])
+
+    sys.addaudithook(hook)
+    return opened
+
+
+def _dependencies(opened: set[str], directory: Path) -> dict[str, str]:
+    """The opened and imported files that belong to the user's source, with their digests.
+
+    Installed packages are covered by their versions, and this package by its own files.
+    """
+    modules = {m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)}
+    installed = tuple(
+        str(Path(p).resolve()) for p in {sys.prefix, sys.base_prefix, *_site_directories()}
+    )
+    own = Path(__file__).resolve().parents[2]
+    packages = tuple(str(own / name) + os.sep for name in ("pipeline", "models", "repro"))
+    system = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/")
+    files = {str(Path(f).resolve()) for f in (opened | modules) if f and not f.startswith("<")}
+    return {
+        f: digest(Path(f))
+        for f in sorted(files)
+        if not f.startswith((*installed, *packages, *system))
+        and not f.startswith(str(directory.resolve()))
+        and not f.endswith(".pyc")
+        and Path(f).is_file()
+    }
+
+
+def _site_directories() -> list[str]:
+    import site
+
+    return site.getsitepackages()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

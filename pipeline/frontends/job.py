@@ -1,0 +1,42 @@
+"""What the tracing child is asked to do, and what it answers when it cannot."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pipeline.frontends.source import Source
+from pipeline.program import Tensor
+
+JOB = "job.json"
+REFUSAL = "refusal.json"
+DEPENDENCIES = "dependencies.json"
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Make a program of `source` in the directory the job lies in.
+
+    inputs: replace the source's own example inputs (files are absolute). weights: an archive
+    whose tensors replace the source's own (safetensors). inline: keep the parameters in the MLIR
+    as constants instead of in an archive. seed: for random weights and inputs.
+    """
+
+    source: Source
+    seed: int = 0
+    inputs: tuple[Tensor, ...] | None = None
+    weights: str | None = None
+    inline: bool = False
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why there is no program.
+
+    usage: the source does not fit (a file without `model()`); else an exception of tracing:
+    exception is its type's name, frames its traceback as (file, line, function), innermost last.
+    """
+
+    message: str
+    advice: str = ""
+    usage: bool = False
+    exception: str = ""
+    doing: str = ""
+    frames: tuple[tuple[str, int, str], ...] = ()

@@ -1,0 +1,164 @@
+"""Finds the program of a source in the store, or has it made."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from pipeline import diagnostics, process
+from pipeline import program as programs
+from pipeline.diagnostics import Failure
+from pipeline.errors import UsageError
+from pipeline.frontends import mlir
+from pipeline.frontends.job import DEPENDENCIES, JOB, REFUSAL, Job, Refusal
+from pipeline.program import Program
+from pipeline.store import Store, digest
+from pipeline.toolchain import Toolchain
+
+KIND = "program"
+_MAKERS = ("torch", "iree-turbine", "transformers", "iree-base-compiler")
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """A program, where it lies, and what it took. cached: it was in the store already."""
+
+    program: Program
+    directory: str
+    seconds: float
+    cached: bool
+
+    @property
+    def mlir(self) -> Path:
+        return Path(self.directory) / self.program.mlir
+
+
+class TraceFailed(Exception):
+    """There is no program because of the source: `failure` says why."""
+
+    def __init__(self, failure: Failure, seconds: float) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.seconds = seconds
+
+
+def load(
+    job: Job,
+    store: Store,
+    toolchain: Toolchain,
+    *,
+    limits: process.Limits | None = None,
+    fresh: bool = False,
+    on_wait: Callable[[], None] | None = None,
+) -> Loaded:
+    """The program of `job.source`, from the store unless something that it was made of changed.
+
+    What counts: the source's text, every file that Python opened or imported while it was made,
+    the inputs and weights given, the seed, the releases of the tracing packages, and this
+    package's own tracing code. fresh: make it anew whatever the store holds.
+
+    Raises TraceFailed where tracing failed, UsageError where the source does not fit.
+    """
+    begun = time.monotonic()
+    key = _key(job, fresh)
+    seen = set()
+    while True:
+        entry = store.open(KIND, key)
+        if entry is None:
+            break
+        recorded = _recorded(entry)
+        current = {file: _digest(Path(file)) for file in recorded}
+        if current == recorded:
+            return _loaded(entry, begun, cached=True)
+        if key in seen:
+            break
+        seen.add(key)
+        # Something it was made of differs: look under a name that says what is there now.
+        key = Store.key(key, current)
+    entry = store.obtain(
+        KIND, key, lambda place: _make(job, place, toolchain, limits), on_wait=on_wait
+    )
+    return _loaded(entry, begun, cached=False)
+
+
+def _loaded(entry: Path, begun: float, *, cached: bool) -> Loaded:
+    return Loaded(
+        program=programs.load(entry),
+        directory=str(entry),
+        seconds=time.monotonic() - begun,
+        cached=cached,
+    )
+
+
+def _key(job: Job, fresh: bool) -> str:
+    makers = () if job.source.kind == "mlir" else tuple(version(name) for name in _MAKERS)
+    code = "" if job.source.kind == "mlir" else _own_code(job.source.kind == "zoo")
+    inputs = tuple(
+        (t.dtype, t.shape, _digest(Path(t.file)), "" if job.inputs else t.file)
+        for t in job.inputs or ()
+    )
+    path = Path(job.source.path) if job.source.path else None
+    named = (
+        msgspec.structs.replace(job, inputs=None, weights=None),
+        inputs,
+        _digest(Path(job.weights)) if job.weights else "",
+        _digest(path) if path else "",
+        str(Path.cwd()) if job.source.kind == "module" else "",
+    )
+    return Store.key(*named, makers, code, *([time.time_ns()] if fresh else []))
+
+
+def _own_code(zoo: bool) -> str:
+    """A digest of the code that makes programs: what it does may change between our releases."""
+    root = Path(__file__).resolve().parents[2]
+    files = [*(root / "pipeline" / "frontends").glob("*.py"), root / "pipeline" / "program.py"]
+    files += (root / "models").rglob("*.py") if zoo else ()
+    hashed = hashlib.sha256()
+    for file in sorted(files):
+        hashed.update(file.read_bytes())
+    return hashed.hexdigest()
+
+
+def _digest(file: Path) -> str:
+    return digest(file) if file.is_file() else ""
+
+
+def _recorded(entry: Path) -> dict[str, str]:
+    file = entry / DEPENDENCIES
+    if not file.is_file():
+        return {}
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+
+
+def _make(job: Job, place: Path, toolchain: Toolchain, limits: process.Limits | None) -> None:
+    if job.source.kind == "mlir":
+        programs.save(mlir.build(job, place, toolchain, limits), place)
+        return
+    begun = time.monotonic()
+    (place / JOB).write_bytes(msgspec.json.encode(job))
+    stderr = place / "stderr.txt"
+    outcome = process.run(
+        [sys.executable, "-m", "pipeline.frontends.child", place],
+        stdout=place / "stdout.txt",
+        stderr=stderr,
+        limits=limits,
+    )
+    refusal = place / REFUSAL
+    if refusal.is_file():
+        why = msgspec.json.decode(refusal.read_bytes(), type=Refusal)
+        if why.usage:
+            raise UsageError(why.message, advice=why.advice)
+        failure = diagnostics.trace_failure(why.exception, why.message, why.frames)
+        if why.doing:
+            failure = msgspec.structs.replace(
+                failure, message=f"while {why.doing}: {failure.message}"
+            )
+        raise TraceFailed(failure, time.monotonic() - begun)
+    if not outcome.ok:
+        failure = diagnostics.trace_death(outcome, stderr.read_text(errors="replace"))
+        raise TraceFailed(failure, time.monotonic() - begun)

@@ -1,0 +1,104 @@
+"""MLIR files as programs: the file as it is; its signature read by the toolchain's own parser."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from pipeline import process
+from pipeline.errors import UsageError
+from pipeline.frontends import examples, mlir_text
+from pipeline.frontends.job import Job
+from pipeline.program import Program, Tensor, check_inputs
+from pipeline.toolchain import Toolchain
+
+_ELIDE = "--mlir-elide-elementsattrs-if-larger=8", "--mlir-elide-resource-strings-if-larger=8"
+
+
+def build(
+    job: Job, directory: Path, toolchain: Toolchain, limits: process.Limits | None
+) -> Program:
+    """Copies the file to `directory` and describes it.
+
+    A program without inputs of the user's gets made-up ones, and there is no reference to compare
+    with. Raises UsageError for a file that the toolchain cannot parse.
+    """
+    original = Path(job.source.path or "")
+    copy = directory / original.name
+    shutil.copyfile(original, copy)
+    generic = directory / "generic.txt"
+    stderr = directory / "stderr.txt"
+    if toolchain.opt is not None:
+        outcome = process.run(
+            [toolchain.opt, copy, "--mlir-print-op-generic", *_ELIDE, "-o", generic],
+            stdout=directory / "stdout.txt",
+            stderr=stderr,
+            limits=limits,
+        )
+        if not outcome.ok:
+            raise _unreadable(original, toolchain, outcome, stderr.read_text(errors="replace"))
+    text = generic.read_text(errors="replace") if generic.is_file() else ""
+    functions, other = mlir_text.functions(text)
+    notes = [f"{name} takes or returns more than tensors: compiled, never run" for name in other]
+    if functions and job.inputs is not None:
+        check_inputs(functions[0], job.inputs, job.source.text)
+        functions = (msgspec.structs.replace(functions[0], example=_own(job.inputs, directory)),)
+    elif functions:
+        functions = tuple(
+            msgspec.structs.replace(f, example=examples.random(f, job.seed, directory))
+            for f in functions
+        )
+        notes.append(
+            f"inputs are made up (seed {job.seed}, dynamic dimensions {examples.DYNAMIC}); "
+            "give your own with --input"
+        )
+    try:
+        parameters = mlir_text.parameters(text)
+    except ValueError as fault:
+        raise UsageError(
+            f"{original}: {fault}", advice="Use one scope and static parameter types."
+        ) from fault
+    if parameters is not None and job.weights:
+        parameters = msgspec.structs.replace(parameters, archive=str(Path(job.weights).resolve()))
+    for scratch in (generic, stderr, directory / "stdout.txt"):
+        scratch.unlink(missing_ok=True)
+    return Program(
+        source=job.source.text,
+        mlir=copy.name,
+        digest=hashlib.sha256(copy.read_bytes()).hexdigest(),
+        functions=functions,
+        parameters=parameters,
+        origin={"file": original.name},
+        notes=tuple(notes),
+    )
+
+
+def _own(inputs: tuple[Tensor, ...], directory: Path) -> tuple[Tensor, ...]:
+    """The user's inputs, copied into the program's directory."""
+    (directory / "data").mkdir(exist_ok=True)
+    kept = []
+    for index, tensor in enumerate(inputs):
+        file = f"data/input{index}.bin"
+        shutil.copyfile(tensor.file, directory / file)
+        kept.append(msgspec.structs.replace(tensor, file=file))
+    return tuple(kept)
+
+
+def _unreadable(
+    path: Path, toolchain: Toolchain, outcome: process.Outcome, stderr: str
+) -> UsageError:
+    lines = [line for line in stderr.splitlines() if " error: " in line]
+    first = lines[0] if lines else (outcome.signal or f"exit code {outcome.exit_code}")
+    where = first.replace(str(path), path.name)
+    for prefix in (path.name, f"{path.parent}/"):
+        if prefix in where:
+            where = where[where.index(prefix) :]
+            break
+    return UsageError(
+        f"{path} cannot be read as MLIR by IREE {toolchain.version}: {where}",
+        advice="Is it a whole MLIR file (text or bytecode), written for this release? "
+        "--release picks another one.",
+    )

@@ -1,0 +1,165 @@
+"""ONNX models through IREE's importer; their reference is ONNX's own evaluator.
+
+Runs in the tracing child; imports onnx and iree.compiler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipeline import program as programs
+from pipeline.errors import EnvironmentFault, UsageError
+from pipeline.frontends import examples, mlir_text
+from pipeline.frontends.job import Job
+from pipeline.program import (
+    ELEMENT_TYPES,
+    Dim,
+    Function,
+    Program,
+    Reference,
+    Tensor,
+    TensorType,
+    check_inputs,
+)
+
+_ARCHIVE = "parameters.irpa"
+#: Protobuf messages, and so models with their weights inside, end at 2 GiB.
+_PROTOBUF_BYTES = 2**31
+#: The importer covers operators from this opset on; older models are converted to it.
+_OPSET = "17"
+_FUNCTION = re.compile(r"func\.func @([\w$.-]+)\(")
+
+
+def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
+    """Imports the file into `directory`; weights go to an archive.
+
+    Raises EnvironmentFault without the extra `onnx` and UsageError for a file that is no model.
+    """
+    if importlib.util.find_spec("onnx") is None:
+        raise EnvironmentFault(
+            f"{job.source.text}: reading ONNX models needs the package onnx",
+            advice="pip install 'iree-pilot[onnx]'",
+        )
+    import onnx
+
+    path = Path(job.source.path or "")
+    doing("reading the model")
+    try:
+        model = onnx.load(path, load_external_data=False)
+        onnx.checker.check_model(str(path))
+    except Exception as fault:  # protobuf's, the checker's and the file system's
+        raise UsageError(
+            f"{path} is not a valid ONNX model: {str(fault).strip().splitlines()[0]}",
+            advice="Was it written to the end, with its external data beside it?",
+        ) from fault
+    doing("importing to MLIR")
+    _import(path, _total_bytes(model, path) >= _PROTOBUF_BYTES, directory)
+    text = (directory / programs.MLIR).read_text()
+    parameters = mlir_text.parameters(text)
+    archive = directory / _ARCHIVE
+    if parameters is not None and archive.is_file():
+        parameters = msgspec.structs.replace(parameters, archive=job.weights or _ARCHIVE)
+    name = _FUNCTION.search(text)
+    function = _signature(model, name[1] if name else model.graph.name)
+    doing("evaluating with onnx.reference")
+    return Program(
+        source=job.source.text,
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+        functions=(_example(job, model, path, function, directory),),
+        parameters=parameters,
+        origin={"onnx": importlib.metadata.version("onnx")},
+    )
+
+
+def _import(path: Path, large: bool, directory: Path) -> None:
+    from iree.compiler.tools.import_onnx.__main__ import main, parse_arguments
+
+    arguments = [str(path), "-o", str(directory / programs.MLIR), "--externalize-params"]
+    arguments += ["--save-params-to", str(directory / _ARCHIVE)]
+    arguments += ["--large-model"] if large else ["--opset-version", _OPSET]
+    main(parse_arguments(arguments))
+
+
+def _total_bytes(model: Any, path: Path) -> int:
+    """Bytes of the model with all its external data."""
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    files = {
+        path.parent / ExternalDataInfo(tensor).location
+        for tensor in model.graph.initializer
+        if uses_external_data(tensor)
+    }
+    return sum(file.stat().st_size for file in (path, *files))
+
+
+def _signature(model: Any, name: str) -> Function:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return Function(
+        name=name,
+        inputs=tuple(_type(v) for v in model.graph.input if v.name not in weights),
+        outputs=tuple(_type(v) for v in model.graph.output),
+    )
+
+
+def _type(value: Any) -> TensorType:
+    import onnx
+
+    tensor = value.type.tensor_type
+    numpy_name = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    by_numpy = {e.numpy: e.name for e in ELEMENT_TYPES.values()}
+    if numpy_name not in by_numpy:
+        raise UsageError(
+            f"{value.name} has element type {numpy_name}, which IREE programs cannot take",
+            advice=f"Known: {', '.join(by_numpy)}.",
+        )
+    shape = tuple(
+        d.dim_value
+        if d.HasField("dim_value")
+        else Dim(symbol=d.dim_param or f"{value.name}_d{axis}")
+        for axis, d in enumerate(tensor.shape.dim)
+    )
+    return TensorType(name=value.name, dtype=by_numpy[numpy_name], shape=shape)
+
+
+def _example(job: Job, model: Any, path: Path, function: Function, directory: Path) -> Function:
+    import numpy
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    inputs = job.inputs or examples.random(function, job.seed, directory)
+    check_inputs(function, inputs, job.source.text)
+    example, feeds = [], {}
+    (directory / "data").mkdir(exist_ok=True)
+    for index, (want, given) in enumerate(zip(function.inputs, inputs, strict=True)):
+        raw = (directory / given.file).read_bytes()
+        values = numpy.frombuffer(raw, examples.numpy_dtype(given.dtype)).reshape(given.shape)
+        feeds[want.name] = values
+        example.append(_save(values, given.dtype, f"data/input{index}.bin", directory))
+    reference = None
+    note = ""
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+        results = ReferenceEvaluator(model).run(None, feeds)
+        outputs = tuple(
+            _save(numpy.asarray(value), want.dtype, f"data/output{index}.bin", directory)
+            for index, (want, value) in enumerate(zip(function.outputs, results, strict=True))
+        )
+        reference = Reference(outputs=outputs, evaluator=f"onnx {onnx.__version__} reference")
+    except Exception as fault:  # noqa: BLE001 - the evaluator does not know every operator
+        note = f"{type(fault).__name__}: {fault}"
+    if note:
+        (directory / "data" / "reference.txt").write_text(note)
+    return msgspec.structs.replace(function, example=tuple(example), reference=reference)
+
+
+def _save(values: Any, dtype: str, file: str, directory: Path) -> Tensor:
+    (directory / file).write_bytes(values.astype(examples.numpy_dtype(dtype)).tobytes())
+    return Tensor(dtype=dtype, shape=tuple(values.shape), file=file)

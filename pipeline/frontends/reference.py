@@ -1,0 +1,137 @@
+"""Reference outputs of a traced program: PyTorch's own, and the same in double precision.
+
+Runs in the tracing child; imports torch.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
+from torch.fx import Interpreter
+from torch.utils import _pytree as pytree
+
+_WIDENED = (torch.float32, torch.float16, torch.bfloat16)
+#: Element types that a program rounds to on purpose.
+NARROW = (
+    torch.float8_e4m3fn,
+    torch.float8_e4m3fnuz,
+    torch.float8_e5m2,
+    torch.float8_e5m2fnuz,
+)
+
+
+_PERTURBATION = 2.0**-15
+
+
+class NotEvaluable(Exception):
+    """The program cannot be evaluated in double precision; the message says why."""
+
+
+def eager(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The module's tensor outputs, flattened, run as PyTorch runs it, without gradients.
+
+    A module in training mode changes its buffers when run, so a copy of it is run.
+    """
+    if any(m.training for m in module.modules()):
+        module = copy.deepcopy(module)
+    with torch.no_grad():
+        return tensors(module(*args, **kwargs))
+
+
+def rounds_to_8_bits(program: ExportedProgram) -> bool:
+    """Whether the program itself casts to an 8-bit float."""
+    return any(_narrow_cast(node.args, node.kwargs) for node in program.graph.nodes)
+
+
+def precise(
+    program: ExportedProgram,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    perturbed: bool = False,
+) -> list[torch.Tensor]:
+    """The exported program's user outputs with all floating-point computation in float64.
+
+    Casts to 8-bit floats are part of what a program means, so they still round; casts to f16,
+    bf16 and f32 are not carried out. Raises NotEvaluable with the reason when an operation has no
+    double-precision form or reads a tensor's bits.
+
+    perturbed: what is rounded to 8 bits is first moved by a relative 2**-15 at random. An
+    8-bit float has few values, so a difference far below the program's own precision can tip an
+    element to the next one (6% to 12% away); two right implementations differ by as much.
+    """
+    flat = [a for a in pytree.tree_leaves((args, kwargs)) if a is not None]
+    inputs = iter(flat)
+    signature = program.graph_signature
+    state = {**program.state_dict, **program.constants}
+    values: list[Any] = []
+    for node in program.graph.nodes:
+        if node.op != "placeholder":
+            continue
+        source = (
+            signature.inputs_to_parameters.get(node.name)
+            or signature.inputs_to_buffers.get(node.name)
+            or signature.inputs_to_lifted_tensor_constants.get(node.name)
+        )
+        values.append(_widen(state[source]) if source else _widen(next(inputs)))
+    interpreter = _Precise(program.graph_module, _PERTURBATION if perturbed else 0)
+    try:
+        with torch.no_grad():
+            results = interpreter.run(*values)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError) as fault:
+        raise NotEvaluable(f"{type(fault).__name__}: {str(fault).splitlines()[0]}") from fault
+    return [
+        result
+        for spec, result in zip(signature.output_specs, results, strict=True)
+        if spec.kind is OutputKind.USER_OUTPUT and isinstance(result, torch.Tensor)
+    ]
+
+
+def tensors(value: Any) -> list[torch.Tensor]:
+    """The tensors among the leaves of a nested value, in order."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def _widen(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.dtype in (*_WIDENED, *NARROW):
+        return value.detach().to(torch.float64)
+    return value
+
+
+def _wide_dtype(value: Any) -> Any:
+    return torch.float64 if isinstance(value, torch.dtype) and value in _WIDENED else value
+
+
+def _narrow_cast(args: Any, kwargs: Any) -> bool:
+    return any(leaf in NARROW for leaf in pytree.tree_leaves((args, kwargs)) if _is_dtype(leaf))
+
+
+def _is_dtype(value: Any) -> bool:
+    return isinstance(value, torch.dtype)
+
+
+class _Precise(Interpreter):
+    """Runs a graph with every floating-point tensor held in float64."""
+
+    def __init__(self, graph: torch.fx.GraphModule, perturbation: float) -> None:
+        super().__init__(graph)
+        self._perturbation = perturbation
+        self._generator = torch.Generator().manual_seed(0)
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target is torch.ops.aten._assert_tensor_metadata.default:
+            return None  # export's note of the dtypes it saw, which are widened here
+        if target in (torch.ops.aten.view.dtype, torch.ops.aten._scaled_mm.default):
+            raise NotEvaluable(f"{target} depends on the tensor's own dtype")
+        if self._perturbation and args and _narrow_cast(args[1:], kwargs):
+            args = (self._perturb(args[0]), *args[1:])
+        args, kwargs = pytree.tree_map(_wide_dtype, (args, kwargs))
+        return pytree.tree_map(_widen, super().call_function(target, args, kwargs))
+
+    def _perturb(self, value: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn(value.shape, generator=self._generator, dtype=torch.float64)
+        return value * (1 + self._perturbation * noise)

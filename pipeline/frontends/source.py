@@ -1,0 +1,138 @@
+"""What a SOURCE on the command line stands for, found out without importing it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pipeline.errors import UsageError, nearest
+
+Kind = Literal["zoo", "file", "module", "pt2", "onnx", "mlir"]
+
+_BY_SUFFIX: dict[str, Kind] = {
+    ".py": "file",
+    ".pt2": "pt2",
+    ".onnx": "onnx",
+    ".mlir": "mlir",
+    ".mlirbc": "mlir",
+}
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|[A-Za-z_]\w*")
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A source, resolved as far as that goes without running anything.
+
+    text: as the user wrote it. path: the file, absolute. factory: name of the callable that makes
+    the model (`model` by default). module: dotted module name. model, preset, part, fields: of a
+    zoo model.
+    """
+
+    text: str
+    kind: Kind
+    path: str | None = None
+    module: str | None = None
+    factory: str = "model"
+    model: str | None = None
+    preset: str | None = None
+    part: str | None = None
+    fields: dict[str, str | int | bool] = {}
+
+    @property
+    def name(self) -> str:
+        """A short name for people and file names."""
+        return Path(self.path).stem if self.path else self.text
+
+
+def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
+    """Resolves a SOURCE; `settings` and `dtype` are fields of a zoo model's preset.
+
+    Raises UsageError for a file that is missing or empty, an unknown model, preset or field, a
+    module that cannot be found, and for settings on a source that has no fields.
+    """
+    path_text, _, factory = text.partition(":")
+    kind = _BY_SUFFIX.get(Path(path_text).suffix.lower())
+    if kind is None and (Path(text).exists() or "/" in path_text.rstrip("/")):
+        kind = None if _is_zoo(path_text) else _refuse_path(Path(text))
+    if kind is None and not _is_zoo(path_text) and _DOTTED.fullmatch(path_text) and factory:
+        kind = "module"
+    if kind is None:
+        return _zoo(text, settings, dtype)
+    if settings or dtype:
+        named = [*settings, *(["dtype"] if dtype else [])]
+        raise UsageError(
+            f"{text} has no fields to set, but {', '.join(named)} was given",
+            advice="--set and --dtype apply to zoo models (`iree-pilot models`).",
+        )
+    if factory and kind not in ("file", "module"):
+        raise UsageError(
+            f"{text}: a {kind} file has no factory to name after the colon",
+            advice=f"Name the file alone: {path_text}",
+        )
+    if kind == "module":
+        _check_module(path_text)
+        return Source(text=text, kind=kind, module=path_text, factory=factory)
+    path = _existing_file(Path(path_text))
+    return Source(text=text, kind=kind, path=str(path), factory=factory or "model")
+
+
+def _is_zoo(name: str) -> bool:
+    from models.spec import registry
+
+    return name.split("/")[0] in registry()
+
+
+def _zoo(text: str, settings: dict[str, str], dtype: str | None) -> Source:
+    from models.spec import resolve
+
+    choice = resolve(text, settings, dtype)
+    return Source(
+        text=text,
+        kind="zoo",
+        model=choice.spec.name,
+        preset=choice.preset.name,
+        part=choice.part,
+        fields=choice.fields,
+    )
+
+
+def _refuse_path(path: Path) -> Kind:
+    if path.is_dir():
+        raise UsageError(
+            f"{path} is a directory, which is not a source",
+            advice="Name a file (.py, .mlir, .mlirbc, .pt2, .onnx) or a model of the zoo; a zoo "
+            "model takes a checkpoint's tensors with --weights FILE.safetensors.",
+        )
+    what = f"cannot tell what {path} is by its suffix" if path.exists() else f"no file {path}"
+    raise UsageError(
+        what, advice=f"Sources are {', '.join(_BY_SUFFIX)} files, or `iree-pilot models`."
+    )
+
+
+def _existing_file(path: Path) -> Path:
+    if not path.exists():
+        here = [p.name for p in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
+        raise UsageError(
+            f"no file {path}",
+            advice=nearest(path.name, here) if here else "Check the path.",
+        )
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file", advice="Name the file itself.")
+    if path.stat().st_size == 0:
+        raise UsageError(f"{path} is empty", advice="Was it written to the end?")
+    return path.resolve()
+
+
+def _check_module(name: str) -> None:
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise UsageError(
+            f"no Python module {name} can be found",
+            advice="Run where it is importable, or put its directory on PYTHONPATH.",
+        )

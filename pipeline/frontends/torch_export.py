@@ -1,0 +1,312 @@
+"""PyTorch to MLIR through torch.export and iree-turbine.
+
+Runs in the tracing child; imports torch and turbine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from iree.turbine import aot
+from iree.turbine.aot.compiled_module import ExportTargetDef
+from iree.turbine.aot.decompositions import current_aot_decompositions
+from iree.turbine.aot.fx_programs import FxPrograms
+from iree.turbine.aot.tensor_traits import ExternalTensorTrait
+from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind, TensorArgument
+from torch.utils import _pytree as pytree
+
+from models.traceable import Entry
+from pipeline import program as programs
+from pipeline.errors import UsageError
+from pipeline.frontends import reference, torch_sources
+from pipeline.frontends.job import Job
+from pipeline.program import (
+    TORCH_ELEMENT_TYPES,
+    Dim,
+    Function,
+    Parameter,
+    Parameters,
+    Program,
+    Reference,
+    Tensor,
+    TensorType,
+)
+
+SCOPE = "model"
+_ARCHIVE = "parameters.irpa"
+#: Lifted constants above this size go to the archive like parameters; small ones stay where the
+#: compiler can fold them.
+_INLINE_BYTES = 1024
+#: Element types that turbine cannot write, or the compiler cannot read, as inline constants.
+_NOT_INLINE = (torch.bfloat16, *reference.NARROW)
+
+
+def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
+    """Traces the job's source into `directory` and returns its record.
+
+    `doing` is told each step, for the message of what fails. Raises UsageError for a source that
+    does not fit; whatever the model or the tracer raises passes through.
+    """
+    torch.manual_seed(job.seed)
+    doing("making the model")
+    traceable, read = torch_sources.traceable(job.source, job.seed)
+    if job.weights and traceable.weights:
+        torch_sources.load_weights(traceable.root, Path(job.weights), job.source.text)
+    exported = dict(read)
+    with traceable.tracing():
+        for entry in traceable.functions:
+            if entry.name not in exported:
+                doing(f"tracing {entry.name}")
+                exported[entry.name] = _export(entry)
+        signatures = {e.name: _signature(exported[e.name], e) for e in traceable.functions}
+        parameters = None
+        if not job.inline:
+            doing("writing the parameters")
+            archive = directory if traceable.weights else None
+            parameters = _externalize(traceable.root, exported, archive)
+            if parameters is not None and job.weights and not traceable.weights:
+                parameters = msgspec.structs.replace(parameters, archive=job.weights)
+        doing("importing to MLIR")
+        text = _import(exported)
+    (directory / programs.MLIR).write_text(text)
+    functions = []
+    (directory / "data").mkdir()
+    for entry in traceable.functions:
+        inputs, outputs = signatures[entry.name]
+        function = Function(name=entry.name, inputs=inputs, outputs=outputs)
+        if traceable.weights:
+            doing(f"evaluating {entry.name} with PyTorch")
+            function = _example(job, entry, exported[entry.name], function, directory)
+        functions.append(function)
+    return Program(
+        source=job.source.text,
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+        functions=tuple(functions),
+        parameters=parameters,
+        origin={n: importlib.metadata.version(n) for n in ("torch", "iree-turbine")},
+        notes=tuple(traceable.notes),
+    )
+
+
+def _export(entry: Entry) -> ExportedProgram:
+    if entry.strict is not None:
+        return _torch_export(entry, strict=entry.strict)
+    # What Dynamo refuses usually traces in the interpreter, and the other way round.
+    try:
+        return _torch_export(entry, strict=False)
+    except Exception as fault:
+        with contextlib.suppress(Exception):
+            return _torch_export(entry, strict=True)
+        raise fault from None
+
+
+def _torch_export(entry: Entry, *, strict: bool) -> ExportedProgram:
+    program: ExportedProgram = torch.export.export(
+        entry.module,
+        entry.args,
+        dict(entry.kwargs),
+        dynamic_shapes=entry.dynamic_shapes,
+        strict=strict,
+    )
+    # turbine does not decompose an ExportedProgram that it is given.
+    decomposed: ExportedProgram = program.run_decompositions(current_aot_decompositions())
+    return decomposed
+
+
+def _import(exported: dict[str, ExportedProgram]) -> str:
+    bundle = FxPrograms()
+    for name, program in exported.items():
+        bundle.programs[name] = ExportTargetDef(program)
+    output = aot.export(bundle)
+    return str(output.mlir_module.get_asm(enable_debug_info=False))
+
+
+def _externalize(
+    root: torch.nn.Module | None,
+    exported: dict[str, ExportedProgram],
+    directory: Path | None,
+) -> Parameters | None:
+    """Names the parameters in the scope `model`, and writes them to an archive.
+
+    Names are those of `root`, so that entries that share a tensor share the parameter. What an
+    exported program holds beyond that (lifted constants, buffers that are not saved) becomes a
+    parameter too, unless it is small enough for the compiler to fold. directory None: only names.
+    """
+    named: dict[str, torch.Tensor] = {}
+    names: dict[int, str] = {}
+    if root is not None:
+        for name, tensor in root.state_dict(keep_vars=True).items():
+            if id(tensor) not in names:
+                named[name], names[id(tensor)] = tensor, name
+    used: dict[str, torch.Tensor] = {}
+    for entry, program in exported.items():
+        held = {**program.state_dict, **program.constants}
+        for name, tensor in held.items():
+            if not isinstance(tensor, torch.Tensor):
+                continue
+            size = tensor.numel() * tensor.element_size()
+            constant = name in program.constants
+            if constant and tensor.dtype not in _NOT_INLINE and size <= _INLINE_BYTES:
+                continue
+            own = name if len(exported) == 1 and name not in named else f"{entry}.{name}"
+            unique = names.setdefault(id(tensor), own)
+            used[unique] = tensor
+            _mark(tensor, unique)
+    if not used:
+        return None
+    if directory is not None:
+        builder = aot.ParameterArchiveBuilder()
+        for name, tensor in used.items():
+            builder.add_tensor(name, tensor.detach().contiguous())
+        builder.save(directory / _ARCHIVE)
+    return Parameters(
+        scope=SCOPE,
+        tensors=tuple(
+            Parameter(name=n, dtype=_dtype(t.dtype, n), shape=tuple(t.shape))
+            for n, t in used.items()
+        ),
+        archive=_ARCHIVE if directory is not None else None,
+    )
+
+
+def _mark(tensor: torch.Tensor, name: str) -> None:
+    ExternalTensorTrait(external_scope=SCOPE, external_name=name).set(tensor)
+
+
+def _signature(
+    program: ExportedProgram, entry: Entry
+) -> tuple[tuple[TensorType, ...], tuple[TensorType, ...]]:
+    nodes = {n.name: n for n in program.graph.nodes}
+    bounds = {str(s): r for s, r in program.range_constraints.items()}
+
+    def tensor_type(node: str, name: str) -> TensorType:
+        value = nodes[node].meta["val"]
+        return TensorType(
+            name=name,
+            dtype=_dtype(value.dtype, name),
+            shape=tuple(_dim(d, bounds) for d in value.shape),
+        )
+
+    inputs = [
+        spec.arg.name
+        for spec in program.graph_signature.input_specs
+        if spec.kind.name == "USER_INPUT" and isinstance(spec.arg, TensorArgument)
+    ]
+    names = entry.input_names if len(entry.input_names) == len(inputs) else inputs
+    outputs = [
+        spec.arg.name
+        for spec in program.graph_signature.output_specs
+        if spec.kind is OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument)
+    ]
+    results = entry.output_names
+    if len(results) != len(outputs):
+        results = tuple(f"result{i}" for i in range(len(outputs)))
+    return (
+        tuple(tensor_type(node, name) for node, name in zip(inputs, names, strict=True)),
+        tuple(tensor_type(node, name) for node, name in zip(outputs, results, strict=True)),
+    )
+
+
+def _dim(size: Any, bounds: dict[str, Any]) -> int | Dim:
+    if isinstance(size, int):
+        return size
+    symbol = str(size)
+    known = bounds.get(symbol)
+    if known is None:
+        return Dim(symbol=symbol)
+    upper = int(known.upper) if known.upper.is_finite else None
+    # torch writes "no bound" as a number too large for any tensor.
+    return Dim(
+        symbol=symbol,
+        min=max(0, int(known.lower)),
+        max=None if upper is None or upper >= sys.maxsize // 4 else upper,
+    )
+
+
+def _dtype(dtype: torch.dtype, name: str) -> str:
+    known = TORCH_ELEMENT_TYPES.get(str(dtype).removeprefix("torch."))
+    if known is None:
+        raise UsageError(
+            f"tensor {name} has dtype {dtype}, which IREE programs cannot take or return",
+            advice=f"Known: {', '.join(TORCH_ELEMENT_TYPES)}.",
+        )
+    return known
+
+
+def _example(
+    job: Job,
+    entry: Entry,
+    program: ExportedProgram,
+    function: Function,
+    directory: Path,
+) -> Function:
+    """The function with its example inputs and reference outputs written to `data/`."""
+    args, kwargs = entry.args, dict(entry.kwargs)
+    if job.inputs is not None:
+        programs.check_inputs(function, job.inputs, job.source.text)
+        replacements = iter([_read(t) for t in job.inputs])
+        args, kwargs = pytree.tree_map_only(
+            torch.Tensor, lambda _: next(replacements), (args, kwargs)
+        )
+    stem = directory / "data" / function.name
+    # PyTorch may write into its inputs, so they are saved before it runs.
+    example = _save(reference.tensors((args, kwargs)), Path(f"{stem}.in"), directory)
+    copies = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+    note = ""
+    wide: tuple[Tensor, ...] = ()
+    perturbed: tuple[Tensor, ...] = ()
+    try:
+        wide = _save(reference.precise(program, *copies), Path(f"{stem}.precise"), directory)
+        if reference.rounds_to_8_bits(program):
+            values = reference.precise(program, *copies, perturbed=True)
+            perturbed = _save(values, Path(f"{stem}.perturbed"), directory)
+    except reference.NotEvaluable as fault:
+        note = f"no double-precision reference: {fault}"
+    outputs = _save(reference.eager(entry.module, args, kwargs), Path(f"{stem}.out"), directory)
+    return Function(
+        name=function.name,
+        inputs=function.inputs,
+        outputs=function.outputs,
+        example=example,
+        reference=Reference(
+            outputs=outputs,
+            precise=wide,
+            precise_dtype="f64" if wide else None,
+            perturbed=perturbed,
+            evaluator=f"torch {torch.__version__} eager",
+            note=note,
+        ),
+    )
+
+
+def _save(values: list[torch.Tensor], stem: Path, directory: Path) -> tuple[Tensor, ...]:
+    saved = []
+    for index, value in enumerate(values):
+        path = stem.with_name(f"{stem.name}{index}.bin")
+        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        path.write_bytes(raw.numpy().tobytes())
+        saved.append(
+            Tensor(
+                dtype=_dtype(value.dtype, path.stem),
+                shape=tuple(value.shape),
+                file=str(path.relative_to(directory)),
+            )
+        )
+    return tuple(saved)
+
+
+def _read(tensor: Tensor) -> torch.Tensor:
+    dtype = getattr(torch, programs.ELEMENT_TYPES[tensor.dtype].torch)
+    raw = bytearray(Path(tensor.file).read_bytes())
+    if not raw:
+        return torch.empty(tensor.shape, dtype=dtype)
+    return torch.frombuffer(raw, dtype=dtype).reshape(tensor.shape)

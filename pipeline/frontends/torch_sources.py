@@ -1,0 +1,147 @@
+"""What PyTorch sources give to trace: zoo models, Python files and modules, .pt2; their weights.
+
+Runs in the tracing child; imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from iree.turbine.aot.decompositions import current_aot_decompositions
+from torch.export import ExportedProgram
+
+from models.spec import Choice, registry
+from models.traceable import Entry, Traceable
+from pipeline.errors import UsageError
+from pipeline.frontends.source import Source
+from pipeline.program import TORCH_ELEMENT_TYPES
+
+
+def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedProgram]]:
+    """The model, and those of its entries that are exported already."""
+    if source.kind == "zoo":
+        spec = registry()[source.model or ""]
+        preset = spec.preset(source.preset)
+        choice = Choice(spec=spec, preset=preset, fields=source.fields, part=source.part)
+        return choice.build(seed), {}
+    if source.kind == "pt2":
+        return _from_pt2(Path(source.path or ""))
+    module = _python_module(source.path, source.module)
+    return _from_factory(module, source.factory, source.text), {}
+
+
+def _from_pt2(path: Path) -> tuple[Traceable, dict[str, ExportedProgram]]:
+    try:
+        program = torch.export.load(path)
+    except Exception as fault:  # whatever torch's reader says of a damaged file
+        raise UsageError(
+            f"{path} cannot be read as an exported program: {str(fault).splitlines()[0]}",
+            advice="Write it with torch.export.save of the torch release in use.",
+        ) from fault
+    if program.example_inputs is None:
+        raise UsageError(
+            f"{path} carries no example inputs",
+            advice="Export it with example inputs (torch.export.export keeps them).",
+        )
+    args, kwargs = program.example_inputs
+    module = program.module()
+    entry = Entry(name="main", module=module, args=tuple(args), kwargs=dict(kwargs))
+    decomposed = program.run_decompositions(current_aot_decompositions())
+    return Traceable(root=module, functions=(entry,)), {"main": decomposed}
+
+
+def load_weights(root: torch.nn.Module, path: Path, source: str) -> None:
+    """Replaces the model's weights by those of a safetensors file, all or none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        given = load_file(path)
+    except (SafetensorError, OSError) as fault:
+        raise UsageError(
+            f"--weights {path} cannot be read as safetensors: {fault}",
+            advice="A traced model takes its weights from a .safetensors file.",
+        ) from fault
+    own = root.state_dict(keep_vars=True)
+    wrong = [
+        f"{name}: expected {_described(tensor)}, found "
+        + (_described(given[name]) if name in given else "nothing")
+        for name, tensor in own.items()
+        if name not in given or _described(given[name]) != _described(tensor)
+    ]
+    wrong += [f"{name}: not a tensor of the model" for name in given if name not in own]
+    if wrong:
+        shown = "\n  ".join([*wrong[:20], *([f"and {len(wrong) - 20} more"] * (len(wrong) > 20))])
+        raise UsageError(
+            f"--weights {path} does not fit {source}; {len(wrong)} of {len(own)} tensors:\n  "
+            f"{shown}",
+            advice="Pick the preset, or the --set fields, that the file was saved from.",
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(given[name])
+
+
+def _described(tensor: torch.Tensor) -> str:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return "x".join([*(str(d) for d in tensor.shape), TORCH_ELEMENT_TYPES.get(dtype, dtype)])
+
+
+def _python_module(path: str | None, name: str | None) -> ModuleType:
+    """Imports a file under a name of its own (strict export imports it by that name again)."""
+    if name is not None:
+        sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(name)
+    file = Path(path or "")
+    unique = f"source_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{file.stem}"
+    spec = importlib.util.spec_from_file_location(unique.replace("-", "_"), file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(file.parent))
+    spec.loader.exec_module(module)
+    return module
+
+
+def _from_factory(module: ModuleType, factory: str, text: str) -> Traceable:
+    for name, what in ((factory, "the model"), ("inputs", "its example inputs")):
+        if not callable(getattr(module, name, None)):
+            raise UsageError(
+                f"{text}: there is no function {name}() that makes {what}",
+                advice="A source defines model() -> torch.nn.Module and inputs() -> tuple of "
+                "tensors; FILE.py:NAME picks another factory than model().",
+            )
+    model = getattr(module, factory)()
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(
+            f"{text}: {factory}() returned {type(model).__name__}, not a torch.nn.Module",
+            advice="Return the module; put a function into one with a forward() of its own.",
+        )
+    values: Any = module.inputs()
+    kwargs: dict[str, Any] = {}
+    if isinstance(values, dict):
+        kwargs, values = values, ()
+    elif isinstance(values, torch.Tensor):
+        values = (values,)
+    elif not isinstance(values, tuple | list):
+        raise UsageError(
+            f"{text}: inputs() returned {type(values).__name__}",
+            advice="Return a tuple of tensors, or a dict of them by argument name.",
+        )
+    shapes = getattr(module, "dynamic_shapes", None)
+    entry = Entry(
+        name="main",
+        module=model,
+        args=tuple(values),
+        kwargs=kwargs,
+        dynamic_shapes=shapes() if callable(shapes) else shapes,
+        strict=None,
+    )
+    return Traceable(root=model, functions=(entry,))
