@@ -55,7 +55,10 @@ class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     """One case. status `not-run`: it compiled, and `why` says what it could not be run on.
 
-    phases, dispatches, output and output_bytes: of the compile; output is the module (or the IR
+    target: as the user named it; arch: what it was compiled for.
+
+    phases, dispatches, output, output_bytes, compile_seconds and peak_bytes: of the compile (when
+    it was done, not when it was taken from the store); output is the module (or the IR
     with --to). comparison: of the function that is farthest from its reference. command: the
     compile, as it can be typed again; resume: the same from the last good phase, when that fails
     too (phase_confirmed).
@@ -64,6 +67,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     release: str
     device: str | None
+    arch: str | None
     status: Status
     why: str
     steps: tuple[Step, ...]
@@ -77,6 +81,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     dispatches: Dispatches | None = None
     output: str | None = None
     output_bytes: int = 0
+    compile_seconds: float = 0.0
     peak_bytes: int = 0
     phase_confirmed: bool | None = None
     resume: tuple[str, ...] | None = None
@@ -85,7 +90,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
 class Watcher(Protocol):
     """Hears of a case while it goes on."""
 
-    def planned(self, target: str, warnings: tuple[str, ...]) -> None: ...
+    def planned(self, target: str, arch: str | None, warnings: tuple[str, ...]) -> None: ...
     def began(self, target: str, step: StepName) -> None: ...
     def phase(self, target: str, phase: Phase) -> None: ...
     def ended(self, target: str, step: Step) -> None: ...
@@ -109,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(
+    target: str,
     loaded: Loaded,
     plan: Plan,
     toolchain: Toolchain,
@@ -118,14 +124,16 @@ def run(
 ) -> CaseResult:
     """Compiles the program for a target, and runs and compares it where that is possible.
 
-    What fails is in the result. Raises UsageError and EnvironmentFault as the steps do.
+    target: the user's word for what `plan` plans. What fails is in the result. Raises UsageError
+    and EnvironmentFault as the steps do.
     """
-    target = plan.target.spec
-    watcher.planned(target, plan.warnings)
+    watcher.planned(target, plan.target.arch, plan.warnings)
     trace = Step(name="trace", status="ok", seconds=loaded.seconds, cached=loaded.cached)
     watcher.began(target, "compile")
     begun = time.monotonic()
-    compiled, directory, cached = _compile(loaded, plan, toolchain, store, settings, watcher)
+    compiled, directory, cached = _compile(
+        target, loaded, plan, toolchain, store, settings, watcher
+    )
     step = Step(
         name="compile",
         status="ok" if compiled.ok else "failed",
@@ -138,6 +146,7 @@ def run(
         target=target,
         release=toolchain.version,
         device=plan.device.uri if plan.device else None,
+        arch=plan.target.arch,
         device_name=plan.device.name if plan.device else None,
         status="ok" if compiled.ok else "failed",
         why="" if compiled.ok else "does not compile",
@@ -149,6 +158,7 @@ def run(
         dispatches=compiled.dispatches,
         output=str(directory / compiled.output) if compiled.output else None,
         output_bytes=compiled.output_bytes,
+        compile_seconds=compiled.seconds,
         peak_bytes=compiled.peak_bytes,
         phase_confirmed=compiled.phase_confirmed,
         resume=_placed(compiled.resume_command, directory),
@@ -195,6 +205,7 @@ class _NotKept(Exception):
 
 
 def _compile(
+    target: str,
     loaded: Loaded,
     plan: Plan,
     toolchain: Toolchain,
@@ -203,7 +214,6 @@ def _compile(
     watcher: Watcher,
 ) -> tuple[CompileResult, Path, bool]:
     """(result, directory of its files, whether the store had it)."""
-    target = plan.target.spec
     job = Compile(
         mlir=loaded.mlir,
         flags=(*plan.flags, *settings.flags),
@@ -373,7 +383,7 @@ def _note(compared: list[Comparison], functions: list[FunctionResult]) -> str:
 class Silent:
     """A watcher that does nothing with what it hears."""
 
-    def planned(self, target: str, warnings: tuple[str, ...]) -> None: ...
+    def planned(self, target: str, arch: str | None, warnings: tuple[str, ...]) -> None: ...
     def began(self, target: str, step: StepName) -> None: ...
     def phase(self, target: str, phase: Phase) -> None: ...
     def ended(self, target: str, step: Step) -> None: ...

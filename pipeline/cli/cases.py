@@ -58,13 +58,15 @@ def cases(
     try:
         loaded = session.program(text, chosen, live)
         live.program(loaded)
-        for plan in plans:
-            results.append(case.run(loaded, plan, session.toolchain, session.store, settings, live))
+        for target, plan in plans:
+            results.append(
+                case.run(target, loaded, plan, session.toolchain, session.store, settings, live)
+            )
             live.close()
             if not silent:
                 _tell(live, results[-1], common)
     except TraceFailed as failed:
-        results = [_untraced(plan, session, failed) for plan in plans]
+        results = [_untraced(target, plan, session, failed) for target, plan in plans]
         if not silent:
             _tell(live, results[0], common)
     finally:
@@ -84,7 +86,7 @@ def cases(
 def _check(
     text: str,
     chosen: SourceOptions,
-    plans: list[Plan],
+    plans: list[tuple[str, Plan]],
     resume: str | None,
     output: str | None,
 ) -> None:
@@ -111,11 +113,12 @@ def _program(loaded: Loaded) -> dict[str, object]:
     return {**record, "directory": loaded.directory, "cached": loaded.cached}
 
 
-def _untraced(plan: Plan, session: Session, failed: TraceFailed) -> CaseResult:
+def _untraced(target: str, plan: Plan, session: Session, failed: TraceFailed) -> CaseResult:
     return CaseResult(
-        target=plan.target.spec,
+        target=target,
         release=session.toolchain.version,
         device=plan.device.uri if plan.device else None,
+        arch=plan.target.arch,
         status="failed",
         why="does not trace",
         steps=(Step(name="trace", status="failed", seconds=failed.seconds),),
@@ -153,12 +156,14 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
     if result.failure and result.phase_confirmed and result.resume:
         console.print(f"    [dim]$ {escape(out.command(result.resume))}[/dim]", soft_wrap=True)
     for function in result.functions:
-        if function.failure and function.commands:
+        if function.commands and (function.failure or not quiet):
             again = escape(out.command(function.commands[0]))
             console.print(f"    [dim]$ {again}[/dim]", soft_wrap=True)
 
 
 def _tell_function(live: Live, function: FunctionResult) -> None:
+    if function.failure and not function.comparison:
+        return
     latency = function.latency
     took = (
         f"{out.seconds(latency.median_seconds)} "
@@ -214,8 +219,7 @@ def _summary(live: Live, results: list[CaseResult]) -> None:
 def _compile_seconds(result: CaseResult, step: Step | None) -> str:
     if step is None:
         return "-"
-    spent = sum(p.seconds for p in result.phases)
-    return f"{out.seconds(spent)}{' cached' if step.cached else ''}"
+    return f"{out.seconds(result.compile_seconds)}{' cached' if step.cached else ''}"
 
 
 def _deliver(source: Path, target: str) -> None:

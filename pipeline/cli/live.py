@@ -56,12 +56,14 @@ class Live:
         if program.parameters is not None:
             held = program.parameters.archive
             where = f"in {held}" if held else "named only: there are no weights"
-            self._print(f"  {len(program.parameters.tensors)} parameters, {where}")
+            count = len(program.parameters.tensors)
+            self._print(f"  {count} parameter{'' if count == 1 else 's'}, {where}")
         for note in program.notes:
             self._print(f"  note: {escape(note)}")
 
-    def planned(self, target: str, warnings: tuple[str, ...]) -> None:
-        self._print(f"\n[bold]{escape(target)}[/bold]")
+    def planned(self, target: str, arch: str | None, warnings: tuple[str, ...]) -> None:
+        resolved = f"  for {arch}" if arch and not target.endswith(f":{arch}") else ""
+        self._print(f"\n[bold]{escape(target)}[/bold]{escape(resolved)}")
         for warning in warnings:
             self._print(f"  [yellow]warning:[/yellow] {escape(warning)}")
 

@@ -28,7 +28,9 @@ class Session:
         self.toolchain: Toolchain = find(common.release)
         self.limits: process.Limits = limits(common)
 
-    def plans(self, targets: str, device: str | None, flags: tuple[str, ...]) -> list[Plan]:
+    def plans(
+        self, targets: str, device: str | None, flags: tuple[str, ...]
+    ) -> list[tuple[str, Plan]]:
         """What each target means here; raises before anything is traced."""
         parsed = parse_list(targets)
         if device and len(parsed) > 1:
@@ -36,7 +38,7 @@ class Session:
                 f"--device {device} goes with one target, {targets} names {len(parsed)}",
                 advice="Run the targets one by one.",
             )
-        return [plan(t, self.toolchain, device, user_flags=flags) for t in parsed]
+        return [(t.spec, plan(t, self.toolchain, device, user_flags=flags)) for t in parsed]
 
     def program(self, text: str, chosen: SourceOptions, live: Live) -> Loaded:
         """Traces or imports the source, or finds it in the store. Raises TraceFailed."""
