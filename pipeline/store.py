@@ -345,7 +345,8 @@ class Store:
             # Libraries that write files themselves put the system's text into their own errors.
             if number in _FULL or (number is None and os.strerror(errno.ENOSPC) in str(fault)):
                 advice = (
-                    "Free some space (`iree-pilot cache gc` removes what was not used for long), "
+                    "Free some space (`iree-pilot cache gc --max-size SIZE` removes what was not "
+                    "used for long), "
                     "or set IREE_PILOT_CACHE to a directory on a larger disk."
                 )
             elif number is None or only_full:
