@@ -137,6 +137,11 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
             f"{out.size(d.transient_bytes)} transient; compiler's peak memory "
             f"{out.size(result.peak_bytes)}"
         )
+    if not quiet and result.output:
+        what = f"{Path(result.output).name}, {out.size(result.output_bytes)}"
+        console.print(
+            f"  {what}, with the phases' dumps beside it: {escape(result.output)}", soft_wrap=True
+        )
     if not quiet:
         for function in result.functions:
             _tell_function(live, function)
