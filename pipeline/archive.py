@@ -128,7 +128,7 @@ def read(path: Path) -> dict[str, Entry]:
             f"cannot read parameters from {path}: {fault.strerror}",
             advice="Check the path and its permissions.",
         ) from fault
-    except (_Malformed, ValueError, KeyError, TypeError, AttributeError) as fault:
+    except (_Malformed, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as fault:
         raise UsageError(
             f"cannot read parameters from {path}: {fault}",
             advice="The file may be cut short or of another format; fetch or write it again.",
@@ -176,20 +176,18 @@ def _gguf(file: BinaryIO, size: int) -> dict[str, Entry]:
         (length,) = _unpack(file, "Q", size)
         return _take(file, length, size).decode()
 
-    def skip(kind: int) -> None:
+    def value(kind: int) -> Any:
         if kind == 8:
-            text()
-        elif kind == 9:
+            return text()
+        if kind == 9:
             of, count = _unpack(file, "IQ", size)
             for _ in range(count):
-                skip(of)
-        else:
-            _unpack(file, _GGUF_VALUES[kind], size)
+                value(of)
+            return None
+        return _unpack(file, _GGUF_VALUES[kind], size)[0]
 
-    for _ in range(values):
-        text()
-        skip(_unpack(file, "I", size)[0])
-    entries = {}
+    metadata = {text(): value(*_unpack(file, "I", size)) for _ in range(values)}
+    entries, ends = {}, {}
     for _ in range(tensors):
         name = text()
         (rank,) = _unpack(file, "I", size)
@@ -198,8 +196,12 @@ def _gguf(file: BinaryIO, size: int) -> dict[str, Entry]:
         kind, offset = _unpack(file, "IQ", size)
         dtype = _GGUF.get(kind, f"ggml-type-{kind}")
         count = math.prod(shape) * ELEMENT_TYPES[dtype].size if kind in _GGUF else None
-        _within(name, offset + (count or 0), size)
+        ends[name] = offset + (count or 0)
         entries[name] = Entry(dtype=dtype, shape=shape, bytes=count)
+    begin = file.tell()
+    begin += -begin % int(metadata.get("general.alignment", 32))
+    for name, end in ends.items():
+        _within(name, begin + end, size)
     return entries
 
 

@@ -2,22 +2,14 @@
 
 No fixed tolerance fits every program, so each output is judged against the same program evaluated
 in double precision, and PyTorch's own distance from it says how much rounding the program brings
-with it. An output passes when, over its finite elements,
+with it (`pipeline.noise` has the floor). An output passes when, over its finite elements,
 
     rel_l2(got, precise)  <= 4 * rel_l2(torch, precise) + floor
-    excess(got, precise)  <= 4 * excess(torch, precise) + floor * spread       for each element
+    excess(got, precise)  <= 4 * largest excess(torch, precise) + floor * spread,  each element
 
 The second keeps one wrong element among a million from drowning in the first. An element's excess
 is its error beyond the rounding of the output's own type, relative to the element's size plus the
-output's root mean square: cancellation near zero does not count, a lost value does. The spread is
-how far the largest of n normally distributed errors lies out.
-
-The floor covers noise that PyTorch's error does not show: 32 roundings of f32 arithmetic (another
-order of summation, another exp); 4 roundings of the narrowest type that the program computes with,
-divided by sqrt(n), because few elements may come out right by luck; and, where the program rounds
-computed values to 8-bit floats, the noise of one such rounding: a last-bit difference can flip it,
-and a flip feeds the next ones. Without a precise reference half of the narrowest type's digits
-must agree with PyTorch's.
+output's root mean square: cancellation near zero does not count, a lost value does.
 
 NaN and Inf must be where PyTorch or the precise reference has them. Integers and booleans are
 exact, but where PyTorch's integer differs from the precise one, either will do. A comparison that
@@ -30,14 +22,15 @@ numpy and ml_dtypes are imported when something is compared, torch never.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from pipeline import noise, tensors
 from pipeline.diagnostics import Failure, mismatch
+from pipeline.noise import Noise
 from pipeline.program import ELEMENT_TYPES, Function, Program, Reference, Tensor
 
 if TYPE_CHECKING:
@@ -46,41 +39,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-FACTOR = 4.0
-_F32_ROUNDINGS = 32 * 2.0**-24
-_LUCKY_ROUNDINGS = 4.0
-_NO_PRECISE_LIMIT = 0.1
-_CHUNK = 1 << 20
-#: Half the distance from 1 to the next number, by element type: the relative error of a rounding.
-_UNIT = {
-    "f64": 2.0**-53,
-    "f32": 2.0**-24,
-    "f16": 2.0**-11,
-    "bf16": 2.0**-8,
-    "f8E4M3FN": 2.0**-4,
-    "f8E4M3FNUZ": 2.0**-4,
-    "f8E5M2": 2.0**-3,
-    "f8E5M2FNUZ": 2.0**-3,
-    "complex<f32>": 2.0**-24,
-    "complex<f64>": 2.0**-53,
-}
-_FLOAT_NAME = re.compile(rb"(?<![A-Za-z0-9_])(bf16|f16|f32|f64|f8E[0-9]M[0-9](?:FNUZ|FN)?)\b")
-_WIDE = re.compile(rb"(?<![A-Za-z0-9_])(?:bf16|f16|f32|f64)\b")
-#: What a line may hold before it is no longer an operation but an inlined constant.
-_LONGEST_LINE = 1 << 16
-
 Verdict = Literal["ok", "mismatch", "refused"]
-
-
-class Noise(msgspec.Struct, frozen=True, kw_only=True):
-    """The rounding that a program's text shows.
-
-    narrowest: the narrowest floating-point type in it. quantizes: the narrowest 8-bit float that
-    it rounds computed values to (not its arguments), None where there is none.
-    """
-
-    narrowest: str = "f32"
-    quantizes: str | None = None
 
 
 class Worst(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,13 +56,14 @@ class Worst(msgspec.Struct, frozen=True, kw_only=True):
 class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
     """One output against its reference.
 
-    dtype, shape: the reference's. compared: whether the device's were the same. max_abs: largest absolute error. max_rel: largest error relative
-    to the element's size plus the output's root mean square. rel_l2: norm of the error over the
-    norm of the reference (absolute where that is all zero), and tolerance its limit;
-    element_tolerance: the limit of each element's excess. reference_error: PyTorch's own rel_l2
-    against the precise reference, None where there is none. nan, inf: how many the device
-    returned, and the reference has. mismatched: elements that are wrong by themselves. basis: what
-    the tolerance rests on. All errors are over elements that are finite in both.
+    dtype, shape: the reference's. compared: whether the device's were the same. max_abs: largest
+    absolute error. max_rel: largest error relative to the element's size plus the output's root
+    mean square. rel_l2: norm of the error over the norm of the reference (absolute where that is
+    all zero), and tolerance its limit; element_tolerance: the limit of each element's excess.
+    reference_error: PyTorch's own rel_l2 against the precise reference, None where there is none.
+    nan, inf: how many the device returned, and the reference has. mismatched: elements that are
+    wrong by themselves. basis: what the tolerance rests on. Errors are over elements that are
+    finite in both.
     """
 
     index: int
@@ -170,12 +130,12 @@ def compare(
         return _summary(
             (), f"the device returned {len(outputs)} outputs, PyTorch {len(reference.outputs)}"
         )
-    noise = scan(directory / program.mlir)
+    program_noise = noise.scan(directory / program.mlir)
     judged, blind = [], []
     for index, got in enumerate(outputs):
         pair = _Pair(outputs_directory, got, directory, reference, index)
         name = function.outputs[index].name
-        judged.append(_judge(pair, name, noise))
+        judged.append(_judge(pair, name, program_noise))
         blind.append(pair.blind())
     inputs = function.example or ()
     nonempty = [b for b, got in zip(blind, reference.outputs, strict=True) if got.bytes]
@@ -209,38 +169,8 @@ def _manner(output: OutputComparison) -> str:
     return "inf" if output.inf > output.reference_inf else "values"
 
 
-def scan(mlir: Path) -> Noise:
-    """Reads from a program's text what it rounds to; bytecode shows nothing and counts as f32."""
-    narrowest, quantizes = "f32", None
-    with mlir.open("rb") as file:
-        for line in file:
-            if len(line) > _LONGEST_LINE:
-                continue
-            for match in _FLOAT_NAME.finditer(line):
-                name = match[1].decode()
-                narrowest = max(narrowest, name, key=_unit)
-            if b"f8E" in line and (name := _quantizes(line)):
-                quantizes = max(quantizes or name, name, key=_unit)
-    return Noise(narrowest=narrowest, quantizes=quantizes)
-
-
-def _unit(name: str) -> float:
-    return _UNIT.get(name, 0.0)
-
-
-def _quantizes(line: bytes) -> str | None:
-    """The 8-bit float that an operation on one line rounds a computed wider float to, if any."""
-    operation, colon, types = line.partition(b" : ")
-    before, arrow, after = types.rpartition(b"->") if b"->" in types else types.rpartition(b" to ")
-    result = _FLOAT_NAME.search(after)
-    if not colon or not arrow or result is None or not result[1].startswith(b"f8E"):
-        return None
-    of_argument = re.search(rb"= [\w.\"]+[ (]%arg\d", operation)
-    return None if of_argument or not _WIDE.search(before) else result[1].decode()
-
-
 class _Pair:
-    """One output and its references on disk, read in chunks as float64 (complex as two)."""
+    """One output and its references on disk, read in pieces (see `pipeline.tensors`)."""
 
     def __init__(
         self, got_in: Path, got: Tensor, directory: Path, reference: Reference, index: int
@@ -251,10 +181,10 @@ class _Pair:
         self.family = ELEMENT_TYPES[self.type.dtype].family
         self.got_file = got_in / got.file
         self.own_file = directory / self.type.file
-        self.evaluator = reference.evaluator
         precise = reference.precise[index] if reference.precise else None
         wider = precise is not None and (
-            self.family in ("int", "bool") or _unit(precise.dtype) < _unit(self.type.dtype)
+            self.family in ("int", "bool")
+            or noise.unit(precise.dtype) < noise.unit(self.type.dtype)
         )
         self.precise = precise if wider else None
         self.precise_file = directory / precise.file if precise and wider else None
@@ -270,57 +200,26 @@ class _Pair:
         if self.family in ("int", "bool") or math.prod(self.type.shape) == 1:
             return False
         low, high = math.inf, -math.inf
-        for start in range(0, _length(self.own_file, self.type), _CHUNK):
-            values = _read(self.own_file, self.type, start)
+        for start in range(0, tensors.length(self.type), tensors.PIECE):
+            values = tensors.read(self.own_file, self.type, start)
             values = values[np.isfinite(values)]
             if values.size:
                 low, high = min(low, float(values.min())), max(high, float(values.max()))
         return low >= high
 
-    def chunks(self) -> Iterator[tuple[int, Any, Any, Any]]:
+    def pieces(self) -> Iterator[tuple[int, Any, Any, Any]]:
         """(start, got, torch's own, precise or None), as float64 or the integers they are."""
-        for start in range(0, _length(self.own_file, self.type), _CHUNK):
+        for start in range(0, tensors.length(self.type), tensors.PIECE):
             precise = (
-                _read(self.precise_file, self.precise, start)
+                tensors.read(self.precise_file, self.precise, start)
                 if self.precise is not None and self.precise_file is not None
                 else None
             )
-            got = _read(self.got_file, self.got_type, start)
-            yield start, got, _read(self.own_file, self.type, start), precise
-
-    def place(self, position: int) -> tuple[int, ...]:
-        """The index in the tensor of an element of the chunks."""
-        rest = position // 2 if self.family == "complex" else position
-        index = []
-        for size in reversed(self.type.shape):
-            rest, i = divmod(rest, size)
-            index.append(i)
-        return tuple(reversed(index))
+            got = tensors.read(self.got_file, self.got_type, start)
+            yield start, got, tensors.read(self.own_file, self.type, start), precise
 
 
-def _length(file: Path, tensor: Tensor) -> int:
-    size = ELEMENT_TYPES[tensor.dtype].size
-    return file.stat().st_size // (size // 2 if tensor.dtype.startswith("complex") else size)
-
-
-def _read(file: Path, tensor: Tensor, start: int) -> Any:
-    import ml_dtypes
-    import numpy as np
-
-    element = ELEMENT_TYPES[tensor.dtype]
-    if element.family == "complex":
-        dtype = np.dtype(np.float32 if element.size == 8 else np.float64)
-    elif element.family == "bool":
-        dtype = np.dtype(np.uint8)
-    else:
-        dtype = np.dtype(getattr(ml_dtypes, element.numpy, None) or element.numpy)
-    values = np.fromfile(file, dtype, count=_CHUNK, offset=start * dtype.itemsize)
-    if element.family == "bool":
-        return values != 0
-    return values if element.family == "int" else values.astype(np.float64)
-
-
-def _judge(pair: _Pair, name: str, noise: Noise) -> OutputComparison:
+def _judge(pair: _Pair, name: str, program: Noise) -> OutputComparison:
     common: dict[str, Any] = {
         "index": pair.index,
         "name": name,
@@ -336,14 +235,14 @@ def _judge(pair: _Pair, name: str, noise: Noise) -> OutputComparison:
             mismatched=math.prod(pair.type.shape),
         )
     judge = _exact if pair.family in ("int", "bool") else _rounded
-    return judge(pair, common, noise)
+    return judge(pair, common, program)
 
 
-def _exact(pair: _Pair, common: dict[str, Any], _noise: Noise) -> OutputComparison:
+def _exact(pair: _Pair, common: dict[str, Any], _program: Noise) -> OutputComparison:
     import numpy as np
 
     wrong, worst, max_abs, squares, norm = 0, None, 0.0, 0.0, 0.0
-    for start, got, own, precise in pair.chunks():
+    for start, got, own, precise in pair.pieces():
         differs = got != own
         if precise is not None:
             differs &= got != precise
@@ -358,7 +257,9 @@ def _exact(pair: _Pair, common: dict[str, Any], _noise: Noise) -> OutputComparis
         if float(error.max()) > max_abs or worst is None:
             at = int(where[error.argmax()])
             max_abs = float(error.max())
-            worst = Worst(index=pair.place(start + at), got=str(got[at]), expected=str(own[at]))
+            worst = Worst(
+                index=tensors.place(pair.type, start + at), got=str(got[at]), expected=str(own[at])
+            )
     count = math.prod(pair.type.shape)
     root = math.sqrt(norm / count) if norm else 1.0
     why = f"{wrong} of {count} elements differ, worst {worst}" if wrong else ""
@@ -427,11 +328,11 @@ def _expected(got: Floats, own: Floats, precise: Floats | None) -> tuple[Floats,
     return expected, alike
 
 
-def _rounded(pair: _Pair, common: dict[str, Any], noise: Noise) -> OutputComparison:
+def _rounded(pair: _Pair, common: dict[str, Any], program: Noise) -> OutputComparison:
     import numpy as np
 
     sums = _Sums()
-    for start, got, own, precise in pair.chunks():
+    for start, got, own, precise in pair.pieces():
         expected, alike = _expected(got, own, precise)
         sums.add(start, got, own, expected, alike)
     root = sums.root_mean_square
@@ -441,33 +342,33 @@ def _rounded(pair: _Pair, common: dict[str, Any], noise: Noise) -> OutputCompari
 
     max_abs = max_rel = worst_excess = own_excess = 0.0
     worst = sums.first
-    for start, got, own, precise in pair.chunks():
+    for start, got, own, precise in pair.pieces():
         expected, _ = _expected(got, own, precise)
         size = np.abs(expected) + root
-        step = _step(expected, pair.type.dtype)
-        with np.errstate(invalid="ignore"):
-            error = np.nan_to_num(np.abs(got - expected), nan=0.0, posinf=0.0)
-            own_error = np.nan_to_num(np.abs(own - expected), nan=0.0, posinf=0.0)
-            excess = np.nan_to_num(np.maximum(error - step, 0.0) / size, nan=0.0)
-            relative = np.nan_to_num(error / size, nan=0.0)
-            own_relative = np.nan_to_num(np.maximum(own_error - step / 2, 0.0) / size, nan=0.0)
-        max_abs = max(max_abs, float(error.max()))
-        max_rel = max(max_rel, float(relative.max()))
-        own_excess = max(own_excess, float(own_relative.max()))
+        step = tensors.step(expected, pair.type.dtype)
+        error = _error(got, expected)
+        excess = np.nan_to_num((error - step) / size)
+        own_relative = np.nan_to_num((_error(own, expected) - step / 2) / size)
+        relative = np.nan_to_num(error / size)
         if not sums.misplaced and float(relative.max()) >= max_rel:
             at = int(relative.argmax())
             worst = (start + at, float(got[at]), float(expected[at]))
+        max_abs = max(max_abs, float(error.max()))
+        max_rel = max(max_rel, float(relative.max()))
         worst_excess = max(worst_excess, float(excess.max()))
+        own_excess = max(own_excess, float(own_relative.max()))
 
-    tolerance, per_element, basis = _tolerances(
-        pair.type.dtype, sums.elements, noise, reference_error, own_excess
-    )
+    limits = noise.limits(pair.type.dtype, sums.elements, program, reference_error, own_excess)
     mismatched = sums.misplaced
-    if worst_excess > per_element:
-        mismatched += _count(pair, root, per_element)
-    verdict: Verdict = "mismatch" if mismatched or rel_l2 > tolerance else "ok"
+    if worst_excess > limits.excess:
+        mismatched += _count(pair, root, limits.excess)
+    verdict: Verdict = "mismatch" if mismatched or rel_l2 > limits.rel_l2 else "ok"
     shown = (
-        Worst(index=pair.place(worst[0]), got=f"{worst[1]:.9g}", expected=f"{worst[2]:.9g}")
+        Worst(
+            index=tensors.place(pair.type, worst[0]),
+            got=f"{worst[1]:.9g}",
+            expected=f"{worst[2]:.9g}",
+        )
         if worst
         else None
     )
@@ -478,7 +379,7 @@ def _rounded(pair: _Pair, common: dict[str, Any], noise: Noise) -> OutputCompari
     elif mismatched:
         why = f"{mismatched} of {sums.elements} elements are wrong, worst {shown}"
     elif verdict != "ok":
-        why = f"relative L2 error {rel_l2:.3g} over the limit {tolerance:.3g}, worst {shown}"
+        why = f"relative L2 error {rel_l2:.3g} over the limit {limits.rel_l2:.3g}, worst {shown}"
     return OutputComparison(
         **common,
         verdict=verdict,
@@ -486,8 +387,8 @@ def _rounded(pair: _Pair, common: dict[str, Any], noise: Noise) -> OutputCompari
         max_abs=max_abs,
         max_rel=max_rel,
         rel_l2=rel_l2,
-        tolerance=tolerance,
-        element_tolerance=per_element,
+        tolerance=limits.rel_l2,
+        element_tolerance=limits.excess,
         reference_error=reference_error,
         nan=sums.nan,
         inf=sums.inf,
@@ -495,7 +396,7 @@ def _rounded(pair: _Pair, common: dict[str, Any], noise: Noise) -> OutputCompari
         reference_inf=sums.own_inf,
         mismatched=mismatched,
         worst=shown,
-        basis=basis,
+        basis=limits.basis,
     )
 
 
@@ -504,46 +405,20 @@ def _count(pair: _Pair, root: float, limit: float) -> int:
     import numpy as np
 
     count = 0
-    for _start, got, own, precise in pair.chunks():
+    for _start, got, own, precise in pair.pieces():
         expected, _ = _expected(got, own, precise)
-        with np.errstate(invalid="ignore"):
-            error = np.nan_to_num(np.abs(got - expected), nan=0.0, posinf=0.0)
-            excess = (error - _step(expected, pair.type.dtype)) / (np.abs(expected) + root)
-        count += int((excess > limit).sum())
+        excess = _error(got, expected) - tensors.step(expected, pair.type.dtype)
+        count += int((excess > limit * (np.abs(expected) + root)).sum())
     return count
 
 
-def _step(values: Floats, dtype: str) -> Floats:
-    """The distance between neighbouring numbers of `dtype` around each value."""
-    import ml_dtypes
+def _error(values: Floats, expected: Floats) -> Floats:
+    """The absolute error, 0 where it is not a number or infinite."""
     import numpy as np
 
-    element = ELEMENT_TYPES[dtype]
-    name = {"complex64": "float32", "complex128": "float64"}.get(element.numpy, element.numpy)
-    info = ml_dtypes.finfo(getattr(ml_dtypes, name, None) or np.dtype(name))
-    lowest = int(np.frexp(float(info.smallest_subnormal))[1]) - 1
-    exponent = np.frexp(np.where(np.isfinite(values), values, 0.0))[1] - 1 - info.nmant
-    step: Floats = np.ldexp(1.0, np.where(values == 0, lowest, np.maximum(exponent, lowest)))
-    return step
-
-
-def _tolerances(
-    dtype: str, elements: int, noise: Noise, reference_error: float | None, own_excess: float
-) -> tuple[float, float, str]:
-    """(limit of rel_l2, limit of each element's excess, what they rest on); see the module."""
-    count = max(elements, 1)
-    spread = 1 + math.sqrt(2 * math.log(2 * count))
-    narrowest = max(noise.narrowest, dtype, key=_unit)
-    unit = _unit(narrowest)
-    if reference_error is None:
-        limit = min(math.sqrt(unit), _NO_PRECISE_LIMIT)
-        return limit, limit * spread, f"half the digits of {narrowest}: no precise reference"
-    floor = _F32_ROUNDINGS + _LUCKY_ROUNDINGS * unit / math.sqrt(count)
-    basis = f"PyTorch's own error {reference_error:.3g}"
-    if noise.quantizes:
-        floor += _unit(noise.quantizes) / 2
-        basis += f" and the noise of rounding to {noise.quantizes}"
-    return FACTOR * reference_error + floor, FACTOR * own_excess + floor * spread, basis
+    with np.errstate(invalid="ignore"):
+        error = np.abs(values - expected)
+    return np.where(np.isfinite(error), error, 0.0)
 
 
 def _summary(outputs: tuple[OutputComparison, ...], why: str) -> Comparison:

@@ -1,0 +1,138 @@
+"""How much rounding noise a program brings with it, and so how far its results may lie apart.
+
+The limits of an output follow PyTorch's own error against the precise reference, plus a floor for
+noise that this one sample does not show:
+
+- 64 roundings of f32 arithmetic: another order of summation, another exp;
+- divided by sqrt(n), as few elements may have come out right by luck, 4 roundings of the narrowest
+  type that the program computes in, or 512 of f32 arithmetic if that is more;
+- where computed values are rounded to an 8-bit float, one such rounding: a difference in the last
+  bit of a wider value can flip it, and a flip feeds the roundings after it.
+
+Without a precise reference half of the narrowest type's digits must agree with PyTorch's.
+
+The numbers were chosen on simulated programs (`tests/test_numerics.py` holds their kind): of
+40,000 comparisons of correct results in other orders of summation, precisions between operations
+and approximations of exp, tanh and rsqrt, fewer than one in a thousand fails.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import msgspec
+
+FACTOR = 4.0
+_F32_ROUNDINGS = 64
+_LUCKY_ROUNDINGS = 4
+_LUCKY_F32_ROUNDINGS = 512
+#: Half the distance from 1 to the next number, by element type: the relative error of a rounding.
+UNIT = {
+    "f64": 2.0**-53,
+    "f32": 2.0**-24,
+    "f16": 2.0**-11,
+    "bf16": 2.0**-8,
+    "f8E4M3FN": 2.0**-4,
+    "f8E4M3FNUZ": 2.0**-4,
+    "f8E5M2": 2.0**-3,
+    "f8E5M2FNUZ": 2.0**-3,
+    "complex<f32>": 2.0**-24,
+    "complex<f64>": 2.0**-53,
+}
+_FLOAT = re.compile(
+    rb"(?<![A-Za-z0-9_])(?:[0-9?]+x)*(bf16|f16|f32|f64|f8E[0-9]M[0-9](?:FNUZ|FN)?)\b"
+)
+_OF_ARGUMENT = re.compile(rb"= [\w.\"]+[ (]%arg\d")
+#: A longer line is an inlined constant.
+_LONGEST_LINE = 1 << 16
+
+
+class Noise(msgspec.Struct, frozen=True, kw_only=True):
+    """The rounding that a program's text shows.
+
+    computes: the narrowest type of at least 16 bits in it. quantizes: the narrowest 8-bit float
+    that it rounds computed values to, None where it only holds or converts given ones.
+    """
+
+    computes: str = "f32"
+    quantizes: str | None = None
+
+    @property
+    def narrowest(self) -> str:
+        return self.quantizes or self.computes
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """rel_l2: of the error's norm over the reference's. excess: of each element's error beyond
+    the rounding of the output's type, over its size plus the root mean square. basis: in words.
+    """
+
+    rel_l2: float
+    excess: float
+    basis: str
+
+
+def scan(mlir: Path) -> Noise:
+    """Reads from a program's text what it rounds to; bytecode shows nothing and counts as f32."""
+    computes, quantizes = "f32", None
+    with mlir.open("rb") as file:
+        for line in file:
+            if len(line) > _LONGEST_LINE:
+                continue
+            for match in _FLOAT.finditer(line):
+                if not match[1].startswith(b"f8"):
+                    computes = max(computes, match[1].decode(), key=unit)
+            if b"f8E" in line and (name := _quantizes(line)):
+                quantizes = max(quantizes or name, name, key=unit)
+    return Noise(computes=computes, quantizes=quantizes)
+
+
+def unit(dtype: str) -> float:
+    """The relative error of one rounding to an element type; 0 for those that do not round."""
+    return UNIT.get(dtype, 0.0)
+
+
+def _quantizes(line: bytes) -> str | None:
+    """The 8-bit float that an operation on one line rounds a computed wider float to, if any."""
+    operation, colon, types = line.partition(b" : ")
+    before, arrow, after = types.rpartition(b"->" if b"->" in types else b" to ")
+    result = _FLOAT.search(after)
+    if not colon or not arrow or result is None or not result[1].startswith(b"f8"):
+        return None
+    wide = any(not name.startswith(b"f8") for name in _FLOAT.findall(before))
+    return result[1].decode() if wide and not _OF_ARGUMENT.search(operation) else None
+
+
+def limits(
+    dtype: str, elements: int, noise: Noise, own_error: float | None, own_excess: float
+) -> Limits:
+    """What an output of `dtype` may differ by.
+
+    own_error, own_excess: PyTorch's rel_l2 and largest excess against the precise reference;
+    own_error None where there is none.
+    """
+    count = max(elements, 1)
+    # How far out the largest of so many normally distributed errors lies.
+    spread = 1 + math.sqrt(2 * math.log(2 * count))
+    narrowest = max(noise.narrowest, dtype, key=unit)
+    if own_error is None:
+        half = math.sqrt(unit(narrowest))
+        basis = f"half the digits of {narrowest}, as there is no precise reference"
+        return Limits(rel_l2=half, excess=half * spread, basis=basis)
+    floor = _F32_ROUNDINGS * unit("f32") + unit(noise.quantizes or "")
+    basis = f"the reference's own error {own_error:.3g}"
+    if noise.quantizes:
+        basis += f" and the noise of rounding to {noise.quantizes}"
+    return Limits(
+        rel_l2=FACTOR * own_error + floor + _luck(narrowest, count),
+        # The excess leaves out the output's own rounding.
+        excess=FACTOR * own_excess + spread * (floor + _luck(noise.narrowest, count)),
+        basis=basis,
+    )
+
+
+def _luck(narrowest: str, count: int) -> float:
+    roundings = max(_LUCKY_ROUNDINGS * unit(narrowest), _LUCKY_F32_ROUNDINGS * unit("f32"))
+    return roundings / math.sqrt(count)

@@ -1,0 +1,169 @@
+"""What `pipeline.archive` says of parameter archives: whole, lacking, of other shapes, damaged."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from pipeline import archive, toolchain
+from pipeline.errors import UsageError
+from pipeline.process import Limits
+from pipeline.process import run as run_process
+from pipeline.program import Parameter, Parameters, Program
+
+WEIGHTS = {"l.weight": ("f32", (4, 8)), "l.bias": ("f32", (4,)), "scale": ("bf16", ())}
+_BYTES = {"f32": 4, "bf16": 2, "f8E4M3FN": 1, "f8E4M3FNUZ": 1, "ui8": 1}
+_SAFETENSORS = {"f32": "F32", "bf16": "BF16", "f8E4M3FN": "F8_E4M3", "ui8": "U8"}
+_GGUF = {"f32": 0, "bf16": 30}
+
+
+def _size(dtype: str, shape: tuple[int, ...]) -> int:
+    size = _BYTES[dtype]
+    for d in shape:
+        size *= d
+    return size
+
+
+def write_safetensors(path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]]) -> Path:
+    header, end = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        begin, end = end, end + _size(dtype, shape)
+        header[name] = {
+            "dtype": _SAFETENSORS[dtype],
+            "shape": list(shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps({"__metadata__": {"made": "here"}, **header}).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
+    return path
+
+
+def write_gguf(path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]]) -> Path:
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    values = [
+        text("general.alignment") + struct.pack("<II", 4, 32),
+        text("names") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b"),
+    ]
+    out = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(values)) + b"".join(values)
+    offset = 0
+    for name, (dtype, shape) in tensors.items():
+        out += text(name) + struct.pack("<I", len(shape))
+        out += struct.pack(f"<{len(shape)}Q", *reversed(shape))
+        out += struct.pack("<IQ", _GGUF[dtype], offset)
+        offset += -(-_size(dtype, shape) // 32) * 32
+    out += bytes(-len(out) % 32)
+    path.write_bytes(out + bytes(offset))
+    return path
+
+
+def program(path: str | None, tensors: dict[str, tuple[str, tuple[int, ...]]]) -> Program:
+    return Program(
+        source="net.py",
+        digest="",
+        functions=(),
+        parameters=Parameters(
+            scope="model",
+            tensors=tuple(Parameter(name=n, dtype=d, shape=s) for n, (d, s) in tensors.items()),
+            archive=path,
+        ),
+        origin={},
+    )
+
+
+def test_an_archive_that_holds_what_the_program_loads_is_accepted(tmp_path: Path) -> None:
+    for path in (
+        write_safetensors(tmp_path / "w.safetensors", WEIGHTS),
+        write_gguf(tmp_path / "w.gguf", WEIGHTS),
+    ):
+        archive.check_parameters(program(path.name, WEIGHTS), tmp_path)
+        archive.check_parameters(program(str(path), {"l.bias": ("f32", (4,))}), Path("elsewhere"))
+
+
+@pytest.mark.parametrize("write", [write_safetensors, write_gguf])
+def test_a_tensor_that_is_lacking_or_of_another_shape_is_named_with_both_types(
+    tmp_path: Path, write: object
+) -> None:
+    assert callable(write)
+    suffix = ".gguf" if write is write_gguf else ".safetensors"
+    path = write(tmp_path / f"w{suffix}", {**WEIGHTS, "l.weight": ("f32", (8, 4))})
+    wanted = {"head": ("f32", (2,)), **WEIGHTS}
+    with pytest.raises(UsageError, match=r"l\.weight is 8x4xf32, but 4x8xf32 in the program"):
+        archive.check_parameters(program(path.name, WEIGHTS), tmp_path)
+    with pytest.raises(UsageError, match=r"lacks the tensor head, .* loads as 2xf32 \(and 1 more"):
+        archive.check_parameters(program(path.name, wanted), tmp_path)
+
+
+def test_an_eight_bit_float_may_be_stored_as_bytes(tmp_path: Path) -> None:
+    path = write_safetensors(tmp_path / "w.safetensors", {"q": ("ui8", (4,))})
+    archive.check_parameters(program(path.name, {"q": ("f8E4M3FNUZ", (4,))}), tmp_path)
+    with pytest.raises(UsageError, match="q is 4xui8, but 4xbf16"):
+        archive.check_parameters(program(path.name, {"q": ("bf16", (4,))}), tmp_path)
+
+
+def test_a_program_whose_weights_are_only_names_asks_for_an_archive(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        archive.check_parameters(program(None, WEIGHTS), tmp_path)
+    assert "--weights" in caught.value.advice
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".gguf", ".irpa"])
+@pytest.mark.parametrize(
+    "content", [b"", b"GGUF", b"\xff" * 64, bytes(64), b"IRPA" + bytes(20), b"hello" * 100]
+)
+def test_a_damaged_archive_is_one_clear_message(
+    tmp_path: Path, suffix: str, content: bytes
+) -> None:
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="cannot read parameters from"):
+        archive.check_parameters(program(path.name, WEIGHTS), tmp_path)
+
+
+@pytest.mark.parametrize("write", [write_safetensors, write_gguf])
+def test_an_archive_that_is_cut_short_anywhere_is_refused(tmp_path: Path, write: object) -> None:
+    assert callable(write)
+    suffix = ".gguf" if write is write_gguf else ".safetensors"
+    path = write(tmp_path / f"w{suffix}", {"a": ("f32", (2,)), "b": ("f32", (8,))})
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UsageError, match="cannot read parameters from"):
+            archive.read(path)
+
+
+def test_a_missing_file_and_an_unknown_ending_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        archive.read(tmp_path / "none.irpa")
+    with pytest.raises(UsageError, match=r"ends in none of \.safetensors, \.gguf, \.irpa"):
+        archive.read(tmp_path / "weights.bin")
+
+
+@pytest.mark.real
+def test_irees_own_archives_are_read_as_irees_tools_wrote_them(tmp_path: Path) -> None:
+    source = write_safetensors(tmp_path / "w.safetensors", WEIGHTS)
+    tools = toolchain.installed()
+
+    def tool(name: str, *arguments: str) -> None:
+        log = tmp_path / "log.txt"
+        argv = [tools.tool(name), *arguments]
+        assert run_process(argv, stdout=log, stderr=log, limits=Limits(seconds=60)).ok
+
+    tool("iree-convert-parameters", f"--parameters={source}", f"--output={tmp_path}/w.irpa")
+    tool("iree-create-parameters", "--splat=s=4x8xf32=2", f"--output={tmp_path}/s.irpa")
+    held = archive.read(tmp_path / "w.irpa")
+    assert {name: entry.bytes for name, entry in held.items()} == {
+        name: _size(*type_) for name, type_ in WEIGHTS.items()
+    }
+    assert archive.read(tmp_path / "s.irpa")["s"].bytes == 128
+    archive.check_parameters(program("w.irpa", WEIGHTS), tmp_path)
+    with pytest.raises(UsageError, match=r"l\.bias is 16 bytes, but 5xf32 in the program"):
+        archive.check_parameters(program("w.irpa", {"l.bias": ("f32", (5,))}), tmp_path)
+    whole = (tmp_path / "w.irpa").read_bytes()
+    (tmp_path / "w.irpa").write_bytes(whole[:400])
+    with pytest.raises(UsageError, match="the file has"):
+        archive.read(tmp_path / "w.irpa")
