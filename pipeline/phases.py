@@ -10,7 +10,8 @@ import msgspec
 
 #: An operation at the start of a line of printed IR, in the custom or the generic form.
 _OPERATION = re.compile(
-    rb'^[ \t]*(?:%[^=\n]*= )?"?(?:([a-z_][a-z0-9_]*)\.[a-zA-Z_]'
+    rb"^[ \t]*(?:%[^=\n]*= )?(?:([a-z_][a-z0-9_]*)\.[a-zA-Z_]"
+    rb'|"([a-z_][a-z0-9_]*)\.[\w.$]+"\('
     rb"|(module|return|unrealized_conversion_cast)\b)",
     re.MULTILINE,
 )
@@ -41,8 +42,8 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
 def count_operations(ir: bytes) -> dict[str, int]:
     """Operations by dialect in printed IR, most frequent first."""
     counts: Counter[str] = Counter()
-    for dialect, bare in _OPERATION.findall(ir):
-        counts[dialect.decode() if dialect else _BARE[bare]] += 1
+    for custom, generic, bare in _OPERATION.findall(ir):
+        counts[_BARE[bare] if bare else (custom or generic).decode()] += 1
     return dict(counts.most_common())
 
 

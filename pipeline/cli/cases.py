@@ -17,10 +17,12 @@ from pipeline.cli.boundary import Failed
 from pipeline.cli.live import Live
 from pipeline.cli.options import Common, SourceOptions
 from pipeline.cli.session import Session
+from pipeline.compiler import check_phase
 from pipeline.errors import UsageError
 from pipeline.frontends import source as sources
 from pipeline.frontends.load import Loaded, TraceFailed
 from pipeline.targets import Plan
+from pipeline.toolchain import Toolchain
 
 _STYLES = {"ok": "green", "failed": "red", "not-run": "yellow"}
 
@@ -44,7 +46,7 @@ def cases(
     live = Live(console, quiet=silent or common.verbosity < 0, verbose=common.verbosity > 0)
     session = Session(common)
     plans = session.plans(targets, device, flags)
-    _check(text, chosen, plans, resume, output)
+    _check(text, chosen, plans, session.toolchain, to, resume, output)
     settings = Settings(
         flags=flags,
         to=to,
@@ -87,9 +89,13 @@ def _check(
     text: str,
     chosen: SourceOptions,
     plans: list[tuple[str, Plan]],
+    toolchain: Toolchain,
+    to: str | None,
     resume: str | None,
     output: str | None,
 ) -> None:
+    for phase in (to, resume):
+        check_phase(toolchain, phase)
     kind = sources.parse(text, chosen.settings, chosen.dtype).kind
     if resume and kind != "mlir":
         raise UsageError(

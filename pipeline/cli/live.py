@@ -47,10 +47,11 @@ class Live:
         """The program that all targets share."""
         program = loaded.program
         makers = ", ".join(f"{name} {version}" for name, version in program.origin.items())
-        made = f"in {seconds(loaded.seconds)} ({makers})"
+        verb = "read" if "file" in program.origin else "traced"
+        made = f"{verb} in {seconds(loaded.seconds)} ({makers})"
         if loaded.cached:
-            made = "before; taken from the cache"
-        self._print(f"[bold]{escape(program.source)}[/bold]  traced {made}")
+            made = f"{verb} before; taken from the cache"
+        self._print(f"[bold]{escape(program.source)}[/bold]  {escape(made)}")
         for function in program.functions:
             self._print(f"  {escape(_signature(function))}")
         if program.parameters is not None:
