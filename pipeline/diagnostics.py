@@ -13,7 +13,7 @@ from pipeline import stderr as compiler_stderr
 from pipeline.process import Outcome
 from pipeline.reports import Report, read_reports
 from pipeline.signatures import signature
-from pipeline.stacks import brief, failing_pass, key_frames, read_stack
+from pipeline.stacks import brief, failing_pass, key_frames, read_stack, recursion
 from pipeline.stderr import Stderr
 
 Kind = Literal[
@@ -55,8 +55,8 @@ SERIAL = "--mlir-disable-threading"
 _MESSAGE_CHARACTERS = 500
 
 _OUT_OF_MEMORY = re.compile(
-    r"LLVM ERROR: out of memory|std::bad_alloc|Allocation failed|^MemoryError\b"
-    r"|can't allocate memory|Cannot allocate memory|out of memory",
+    r"LLVM ERROR: out of memory|std::bad_alloc|^MemoryError\b"
+    r"|can't allocate memory|Cannot allocate memory|(?:CUDA|HIP) out of memory",
     re.MULTILINE,
 )
 _UNKNOWN_FLAG = re.compile(
@@ -252,7 +252,7 @@ def _crash(
     reason = said.fatal or (cause.text if cause else explanation)
     name = outcome.signal or "crash"
     if stack:
-        where = f"{name} in {brief(stack[0])}"
+        where = f"{name} in {brief(stack[0])}{', a stack overflow' if recursion(stack) else ''}"
     else:
         where = f"{name} without a stack; {SERIAL} may show it"
     if said.fatal:

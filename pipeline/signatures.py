@@ -46,7 +46,7 @@ _REPLACEMENTS = tuple(
 def canonical(message: str) -> str:
     """`message` without what changes from run to run and from shape to shape.
 
-    Idempotent. Types keep their kind and element type (`vector<4xf16>` -> `vector<f16>`),
+    Types keep their kind and element type (`vector<4xf16>` -> `vector<f16>`),
     attributes and other types only their name.
     """
     text = _types(_OPERATION.sub("", message))

@@ -40,7 +40,7 @@ _PLUMBING = re.compile(
     r"|::(?:Model|FallbackModel|Concept)::"
 )
 _PASS = re.compile(r"(\w+)::runOnOperation\(")
-_RECURSION = 12
+_RECURSION = 8
 
 
 def read_stack(text: str) -> tuple[str, ...]:
@@ -73,10 +73,8 @@ def key_frames(stack: Iterable[str], count: int = 3) -> tuple[str, ...]:
     cycle, sorted, since it can be cut anywhere.
     """
     frames = tuple(stack)
-    repeated = Counter(_qualified(f) for f in frames)
-    cycle = sorted(n for n, times in repeated.items() if times >= _RECURSION and n)
-    if cycle and len(frames) > 100:
-        return tuple(_short(n) for n in cycle)
+    if cycle := recursion(frames):
+        return cycle
     chosen: list[str] = []
     for frame in frames:
         name = _qualified(frame)
@@ -88,6 +86,17 @@ def key_frames(stack: Iterable[str], count: int = 3) -> tuple[str, ...]:
         if len(chosen) == count or _PASS.search(frame):
             break
     return tuple(chosen) or frames[:count]
+
+
+def recursion(stack: Iterable[str]) -> tuple[str, ...]:
+    """The short names of the functions that call each other without end, sorted; () if none do.
+
+    Pass managers nest too, so the recursion must reach the innermost frames.
+    """
+    names = [_qualified(f) for f in stack]
+    repeated = Counter(names)
+    cycle = {n for n in names if n and repeated[n] >= _RECURSION}
+    return tuple(sorted(map(_short, cycle))) if cycle.intersection(names[:4]) else ()
 
 
 def brief(frame: str) -> str:

@@ -131,7 +131,7 @@ def operation_in(line: str) -> str | None:
 def _opened(match: re.Match[str]) -> _Open:
     groups = match.groupdict()
     text, location = groups["text"], None
-    if groups.get("file") and groups["file"] != "<unknown>":
+    if groups.get("file") and groups["file"] != "<unknown>" and groups["line"] != "0":
         place = [groups["file"], groups["line"], groups["column"]]
         location = ":".join(p for p in place if p is not None)
     inner = groups.get("loc")
