@@ -32,7 +32,7 @@ _FEWEST_REPEATS = 3
 #: Each repeat runs for at least this long, and so does the warm-up.
 _REPEAT_SECONDS = 0.01
 #: The runtime's words for element types that it does not spell as MLIR does.
-_RUNTIME_NAMES = {"complex<f32>": "cf32", "complex<f64>": "cf64"}
+_RUNTIME_NAMES = {"complex<f32>": "cf64", "complex<f64>": "cf128"}
 #: numpy's names in a .npy header; the runtime has no unsigned types and writes signed ones.
 _NPY = {"|b1": "i1", "|i1": "i8", "|u1": "ui8"} | {
     f"<{kind}{size}": f"{prefix}{size * 8}"
@@ -172,11 +172,10 @@ def run(
         return msgspec.structs.replace(
             result, failure=diagnostics.runtime_failure(outcome, text, step), failed_step=step
         )
-    sizes = _symbols(job.function)
-    expected = job.function.reference.outputs if job.function.reference else ()
+    shapes = _shapes(job.function)
     outputs = tuple(
-        _raw(file, want, _shape(want, sizes) or (expected[i].shape if expected else None), workdir)
-        for i, (file, want) in enumerate(zip(written, job.function.outputs, strict=True))
+        _raw(file, want, shape, workdir)
+        for file, want, shape in zip(written, job.function.outputs, shapes, strict=True)
     )
     latency, note, timed = _latency(job, toolchain, workdir, result, latency_budget, limits)
     return msgspec.structs.replace(
@@ -209,20 +208,25 @@ def _loaded(stdout: Path, begun: float, seconds: float) -> tuple[bool, float]:
     return True, min(max(stdout.stat().st_mtime - begun, 0.0), seconds)
 
 
-def _symbols(function: Function) -> dict[str, int]:
-    """The values that the example inputs give to the symbols of dynamic dimensions."""
-    return {
+def _shapes(function: Function) -> list[tuple[int, ...] | None]:
+    """The outputs' shapes: by their types and the sizes of the inputs, else as the reference has.
+
+    None where only the program knows.
+    """
+    sizes = {
         dim.symbol: size
         for want, got in zip(function.inputs, function.example or (), strict=True)
         for dim, size in zip(want.shape, got.shape, strict=True)
         if not isinstance(dim, int)
     }
-
-
-def _shape(want: TensorType, sizes: dict[str, int]) -> tuple[int, ...] | None:
-    """The shape in numbers; None when a symbol has no value (it is computed by the program)."""
-    shape = [d if isinstance(d, int) else sizes.get(d.symbol) for d in want.shape]
-    return None if None in shape else tuple(d for d in shape if d is not None)
+    shapes: list[tuple[int, ...] | None] = []
+    for index, want in enumerate(function.outputs):
+        known = [d if isinstance(d, int) else sizes.get(d.symbol) for d in want.shape]
+        if None not in known:
+            shapes.append(tuple(d for d in known if d is not None))
+        else:
+            shapes.append(function.reference.outputs[index].shape if function.reference else None)
+    return shapes
 
 
 def _raw(file: Path, want: TensorType, shape: tuple[int, ...] | None, workdir: Path) -> Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
 
 import pytest
+from fake.archives import size, write_gguf, write_safetensors
 
 from pipeline import archive, toolchain
 from pipeline.errors import UsageError
@@ -15,50 +14,6 @@ from pipeline.process import run as run_process
 from pipeline.program import Parameter, Parameters, Program
 
 WEIGHTS = {"l.weight": ("f32", (4, 8)), "l.bias": ("f32", (4,)), "scale": ("bf16", ())}
-_BYTES = {"f32": 4, "bf16": 2, "f8E4M3FN": 1, "f8E4M3FNUZ": 1, "ui8": 1}
-_SAFETENSORS = {"f32": "F32", "bf16": "BF16", "f8E4M3FN": "F8_E4M3", "ui8": "U8"}
-_GGUF = {"f32": 0, "bf16": 30}
-
-
-def _size(dtype: str, shape: tuple[int, ...]) -> int:
-    size = _BYTES[dtype]
-    for d in shape:
-        size *= d
-    return size
-
-
-def write_safetensors(path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]]) -> Path:
-    header, end = {}, 0
-    for name, (dtype, shape) in tensors.items():
-        begin, end = end, end + _size(dtype, shape)
-        header[name] = {
-            "dtype": _SAFETENSORS[dtype],
-            "shape": list(shape),
-            "data_offsets": [begin, end],
-        }
-    text = json.dumps({"__metadata__": {"made": "here"}, **header}).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
-    return path
-
-
-def write_gguf(path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]]) -> Path:
-    def text(value: str) -> bytes:
-        return struct.pack("<Q", len(value)) + value.encode()
-
-    values = [
-        text("general.alignment") + struct.pack("<II", 4, 32),
-        text("names") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b"),
-    ]
-    out = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(values)) + b"".join(values)
-    offset = 0
-    for name, (dtype, shape) in tensors.items():
-        out += text(name) + struct.pack("<I", len(shape))
-        out += struct.pack(f"<{len(shape)}Q", *reversed(shape))
-        out += struct.pack("<IQ", _GGUF[dtype], offset)
-        offset += -(-_size(dtype, shape) // 32) * 32
-    out += bytes(-len(out) % 32)
-    path.write_bytes(out + bytes(offset))
-    return path
 
 
 def program(path: str | None, tensors: dict[str, tuple[str, tuple[int, ...]]]) -> Program:
@@ -157,7 +112,7 @@ def test_irees_own_archives_are_read_as_irees_tools_wrote_them(tmp_path: Path) -
     tool("iree-create-parameters", "--splat=s=4x8xf32=2", f"--output={tmp_path}/s.irpa")
     held = archive.read(tmp_path / "w.irpa")
     assert {name: entry.bytes for name, entry in held.items()} == {
-        name: _size(*type_) for name, type_ in WEIGHTS.items()
+        name: size(*type_) for name, type_ in WEIGHTS.items()
     }
     assert archive.read(tmp_path / "s.irpa")["s"].bytes == 128
     archive.check_parameters(program("w.irpa", WEIGHTS), tmp_path)
