@@ -186,6 +186,8 @@ def _failed(
             parsed = _parse(job.mlir, toolchain, directory, limits)
             if parsed is not None and parsed.signature == failure.signature:
                 failure = msgspec.structs.replace(failure, phase=order[0])
+        if failure.kind == "crash" and not failure.stack:
+            failure, resumed = _told_apart(job, again, failure, toolchain, directory, limits)
         confirmed = resumed is not None and resumed.signature == failure.signature
         if reader.last_dump is not None:
             again = msgspec.structs.replace(again, mlir=Path(PHASES) / reader.last_dump.name)
@@ -199,6 +201,27 @@ def _failed(
         phase_confirmed=confirmed,
         resume_command=resume_command,
     )
+
+
+def _told_apart(
+    job: Compile,
+    again: Compile,
+    failure: Failure,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits | None,
+) -> tuple[Failure, Failure | None]:
+    """(the failure, that of resuming), both compiled on one thread.
+
+    Several threads that crash at once end the compiler before one of them has printed its stack.
+    """
+    serial = (*job.flags, diagnostics.SERIAL)
+    whole = msgspec.structs.replace(job, flags=serial, to=again.to)
+    told = _resume(whole, toolchain, directory, limits)
+    if told is None or told.kind != "crash":
+        return failure, None
+    resumed = msgspec.structs.replace(again, flags=serial)
+    return told, _resume(resumed, toolchain, directory, limits)
 
 
 def _resume(

@@ -5,6 +5,7 @@ Exit code 0: program.json is there. 1: refusal.json says why not. Anything else:
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import traceback
@@ -24,6 +25,7 @@ _DOING = "preparing"
 
 def main(directory: Path) -> int:
     job = msgspec.json.decode((directory / JOB).read_bytes(), type=Job)
+    faulthandler.enable()  # a crash in native code then names the line of the model
     opened = _watch_files()
     try:
         made = _build(job, directory)
