@@ -89,8 +89,8 @@ def pick(uri: str, found: Found) -> Device:
             return msgspec.structs.replace(device, uri=chosen)
     listed = ", ".join(d.uri for d in found.devices)
     raise UsageError(
-        f"there is no device {uri}",
-        advice=f"There are: {listed}." if listed else f"{found.why}. {found.advice}".strip(". "),
+        f"there is no device {uri}" + ("" if listed else f": {found.why}"),
+        advice=f"There are: {listed}." if listed else found.advice,
     )
 
 
@@ -136,7 +136,7 @@ def _advice(driver: str, stderr: str, signal: str | None) -> str:
             )
         return (
             "No Vulkan driver offers a device. Install the GPU's driver, or Mesa's software one "
-            "(Debian/Ubuntu: apt-get install mesa-vulkan-drivers), which runtimes up to 3.11 hide."
+            "(Debian/Ubuntu: apt-get install mesa-vulkan-drivers)."
         )
     if driver == "hip" and "amdhip64" in stderr:
         return "libamdhip64.so is not installed: an AMD GPU needs ROCm's HIP runtime."

@@ -158,7 +158,11 @@ def _plan_vulkan(arch: str | None, toolchain: Toolchain, uri: str | None) -> Pla
     if present:
         return made
     return msgspec.structs.replace(
-        made, device=None, why_not_run=found.why, advice=found.advice, warnings=()
+        made,
+        device=None,
+        why_not_run=f"no Vulkan device for runtime {toolchain.version}",
+        advice=f"A newer runtime finds {device.name}; those up to 3.11 hide Mesa's llvmpipe.",
+        warnings=(),
     )
 
 
@@ -189,7 +193,11 @@ def _misfit(choice: Choice, device: Device, arch: str | None, toolchain: Toolcha
     if arch and not better.misfits:
         advice = f" vulkan:{better.arch} fits."
     elif device.name.startswith("llvmpipe"):
-        advice = " With LP_NATIVE_VECTOR_WIDTH=256 in the environment vulkan:llvmpipe fits."
+        # Mesa's shader cache does not tell the widths apart.
+        advice = (
+            " With LP_NATIVE_VECTOR_WIDTH=256 and MESA_SHADER_CACHE_DISABLE=true in the "
+            "environment vulkan:llvmpipe fits."
+        )
     else:
         advice = ""
     return (

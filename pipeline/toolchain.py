@@ -134,16 +134,25 @@ def compiler_in(directory: Path) -> Path:
 def ask(
     argv: Sequence[str | Path], *, seconds: float = _ASK_SECONDS, env: dict[str, str] | None = None
 ) -> Answer:
-    """Runs a tool that prints little, and returns what it printed."""
-    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-        out, err = Path(scratch, "out"), Path(scratch, "err")
-        limits = process.Limits(seconds=seconds, output_bytes=64 * 2**20)
-        outcome = process.run(argv, stdout=out, stderr=err, limits=limits, env=env)
-        return Answer(
-            outcome=outcome,
-            stdout=out.read_text(errors="replace"),
-            stderr=err.read_text(errors="replace"),
-        )
+    """Runs a tool that prints little, and returns what it printed.
+
+    Raises EnvironmentFault where it cannot be started, or there is no room for what it prints.
+    """
+    limits = process.Limits(seconds=seconds, output_bytes=64 * 2**20)
+    try:
+        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+            out, err = Path(scratch, "out"), Path(scratch, "err")
+            outcome = process.run(argv, stdout=out, stderr=err, limits=limits, env=env)
+            return Answer(
+                outcome=outcome,
+                stdout=out.read_text(errors="replace"),
+                stderr=err.read_text(errors="replace"),
+            )
+    except OSError as fault:
+        raise EnvironmentFault(
+            f"cannot keep what {argv[0]} prints: {fault.strerror or fault}",
+            advice="Free some space for temporary files, or set TMPDIR to a directory elsewhere.",
+        ) from fault
 
 
 def ask_version(compiler: Path) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,15 @@ def test_a_cache_that_cannot_be_written_is_named(
     with pytest.raises(EnvironmentFault) as caught:
         toolchain.from_directory(tmp_path)
     assert "IREE_PILOT_CACHE" in caught.value.advice
+
+
+def test_no_room_for_temporary_files_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
+    with pytest.raises(EnvironmentFault, match=r"cannot keep what .*iree-compile prints") as caught:
+        stub_toolchain(tmp_path)
+    assert "TMPDIR" in caught.value.advice
 
 
 @pytest.mark.real

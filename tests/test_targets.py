@@ -1,0 +1,315 @@
+"""A target becomes flags that this compiler has and a device that can run the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from fake import dumps, stub_toolchain
+
+from pipeline import devices, targets, toolchain
+from pipeline.errors import EnvironmentFault, UsageError
+from pipeline.targets import Plan, Target
+from pipeline.toolchain import Toolchain
+
+
+def gpu(arch: str, *sizes: int) -> str:
+    return (
+        f'#hal.executable.target<"b", "f", {{i = #iree_gpu.target<arch = "{arch}", features = "", '
+        f"wgp = <compute = fp32, storage = b32, subgroup = shuffle, "
+        f"subgroup_size_choices = [{', '.join(map(str, sizes))}]>>}}>"
+    )
+
+
+def cpu(name: str, features: str) -> str:
+    return f'#hal.executable.target<"llvm-cpu", "e", {{cpu = "{name}", cpu_features = "{features}"'
+
+
+KNOWN = {
+    "llvmpipe": gpu("llvmpipe", 8),
+    "rdna3": gpu("rdna3", 32, 64),
+    "ampere": gpu("sm_80", 32),
+    "valhall4": gpu("valhall4", 16),
+    "vp_android_baseline_2022": gpu("vp_android_baseline_2022", 64),
+    "gfx942": gpu("gfx942", 64),
+    "mi300x": gpu("gfx942", 64),
+    "gfx1100": gpu("gfx1100", 32, 64),
+    "host": cpu("mine", "+avx2"),
+    "big": cpu("big", "+avx2,+avx512f"),
+}
+RADEON = dumps.vulkan("AMD Radeon RX 7900 XTX (RADV NAVI31)", uri="vulkan://GPU-1")
+MI300 = dumps.hip("AMD Instinct MI300X", "gfx942:sramecc+:xnack-", "hip://GPU-a")
+NAVI = dumps.hip("AMD Radeon RX 7900 XTX", "gfx1100", "hip://GPU-b")
+NO_HIP = {"stderr": dumps.NO_HIP, "status": 1}
+NO_VULKAN = {"stderr": dumps.NO_VULKAN_DRIVER, "status": 1}
+
+
+@pytest.fixture(autouse=True)
+def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps this machine's devices out of the tests with made-up ones."""
+    monkeypatch.setattr(targets, "_installed_devices", devices.Found)
+
+
+def tools(directory: Path, vulkan: Any = None, hip: Any = None, **settings: Any) -> Toolchain:
+    """A toolchain whose runtime finds these devices."""
+    listed = {
+        "vulkan": {"stdout": vulkan} if isinstance(vulkan, str) else NO_VULKAN,
+        "hip": {"stdout": hip} if isinstance(hip, str) else NO_HIP,
+    }
+    return stub_toolchain(directory, targets=KNOWN, devices=listed, **settings)
+
+
+def plan(text: str, chain: Toolchain, device: str | None = None, **more: Any) -> Plan:
+    return targets.plan(targets.parse(text), chain, device, **more)
+
+
+def test_a_target_is_a_backend_and_perhaps_an_architecture() -> None:
+    assert targets.parse("vulkan") == Target(spec="vulkan", backend="vulkan")
+    assert targets.parse("hip:gfx942") == Target(spec="hip:gfx942", backend="hip", arch="gfx942")
+
+
+def test_targets_between_commas_keep_their_order_and_come_once() -> None:
+    found = targets.parse_list("hip:gfx942, llvm-cpu,hip:gfx942,vulkan")
+    assert [t.spec for t in found] == ["hip:gfx942", "llvm-cpu", "vulkan"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "advice"),
+    [
+        ("vulcan", "unknown target 'vulcan'", "Did you mean vulkan?"),
+        ("cuda", "unknown target 'cuda'", "--iree-hal-target-device="),
+        ("vulkan:", "names no architecture", "Write vulkan, or vulkan:ARCH."),
+        (" , ", "no target is named", "Known: llvm-cpu, vulkan, hip."),
+    ],
+)
+def test_what_is_no_target_is_refused_with_advice(text: str, message: str, advice: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        targets.parse_list(text)
+    assert advice in caught.value.advice
+
+
+def test_the_processor_compiles_for_itself(tmp_path: Path) -> None:
+    made = plan("llvm-cpu", tools(tmp_path))
+    assert made.flags == (
+        "--iree-hal-target-device=local",
+        "--iree-hal-local-target-device-backends=llvm-cpu",
+        "--iree-llvmcpu-target-cpu=host",
+    )
+    assert made.target == Target(spec="llvm-cpu:host", backend="llvm-cpu", arch="host")
+    assert made.device is not None
+    assert made.device.uri == "local-task"
+    assert (made.why_not_run, made.warnings) == ("", ())
+
+
+def test_another_processor_that_has_more_is_warned_of(tmp_path: Path) -> None:
+    made = plan("llvm-cpu:big", tools(tmp_path))
+    assert made.flags[-1] == "--iree-llvmcpu-target-cpu=big"
+    (warning,) = made.warnings
+    assert warning.endswith("ends with an illegal instruction: avx512f")
+
+
+def test_the_sync_driver_may_be_asked_for(tmp_path: Path) -> None:
+    made = plan("llvm-cpu", tools(tmp_path), "local-sync")
+    assert made.device is not None
+    assert made.device.uri == "local-sync"
+
+
+def test_a_device_of_another_backend_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="device hip://0 cannot run what is compiled for this"):
+        plan("llvm-cpu", tools(tmp_path), "hip://0")
+
+
+def test_vulkan_without_an_architecture_takes_the_one_that_fits_the_device(tmp_path: Path) -> None:
+    made = plan("vulkan", tools(tmp_path, vulkan=dumps.llvmpipe()))
+    assert made.target == Target(spec="vulkan:llvmpipe", backend="vulkan", arch="llvmpipe")
+    assert made.flags == ("--iree-hal-target-device=vulkan", "--iree-vulkan-target=llvmpipe")
+    assert made.device is not None
+    assert made.warnings == ()
+
+
+def test_vulkan_takes_a_real_gpu_before_the_software_driver(tmp_path: Path) -> None:
+    made = plan("vulkan", tools(tmp_path, vulkan=dumps.llvmpipe() + RADEON))
+    assert made.target.arch == "rdna3"
+    assert made.device is not None
+    assert made.device.uri == "vulkan://GPU-1"
+
+
+def test_vulkan_with_an_architecture_takes_the_first_device_that_it_fits(tmp_path: Path) -> None:
+    made = plan("vulkan:llvmpipe", tools(tmp_path, vulkan=RADEON + dumps.llvmpipe()))
+    assert made.device is not None
+    assert made.device.name.startswith("llvmpipe")
+    assert made.warnings == ()
+
+
+def test_the_users_device_decides_the_architecture(tmp_path: Path) -> None:
+    chain = tools(tmp_path, vulkan=RADEON + dumps.llvmpipe())
+    assert plan("vulkan", chain, "vulkan://1").target.arch == "llvmpipe"
+    assert plan("vulkan", chain, "vulkan://GPU-1").target.arch == "rdna3"
+
+
+def test_a_named_architecture_that_does_not_fit_is_told_before_the_run(tmp_path: Path) -> None:
+    made = plan("vulkan:ampere", tools(tmp_path, vulkan=dumps.llvmpipe()))
+    assert made.target.arch == "ampere"
+    assert made.device is not None
+    (warning,) = made.warnings
+    assert warning == (
+        "vulkan:ampere does not fit llvmpipe (LLVM 15.0.6, 256 bits): it assumes subgroups of 32, "
+        "the device has 8. Programs can compile, run and give wrong numbers. vulkan:llvmpipe fits."
+    )
+
+
+def test_llvmpipe_on_a_narrow_processor_fits_no_target_and_the_cure_is_told(tmp_path: Path) -> None:
+    made = plan("vulkan", tools(tmp_path, vulkan=dumps.llvmpipe(4)))
+    assert made.target.arch == "vp_android_baseline_2022"
+    (warning,) = made.warnings
+    assert "it assumes subgroups of 64, the device has 4" in warning
+    assert "LP_NATIVE_VECTOR_WIDTH=256" in warning
+
+
+def test_a_device_without_a_target_of_its_own_gets_one_that_fits_and_it_is_said(
+    tmp_path: Path,
+) -> None:
+    arc = dumps.vulkan("Intel Arc A770", vendor="0x8086", subgroup=(32, 8, 32))
+    made = plan("vulkan", tools(tmp_path, vulkan=arc))
+    assert made.target.arch == "valhall4"
+    assert made.warnings == (
+        "Intel Arc A770 has no compile target of its own that fits; valhall4 does",
+    )
+
+
+def test_without_a_vulkan_device_it_compiles_for_the_default_and_says_so(tmp_path: Path) -> None:
+    made = plan("vulkan", tools(tmp_path))
+    assert made.flags[-1] == "--iree-vulkan-target=vp_android_baseline_2022"
+    assert (made.device, made.why_not_run) == (None, "no Vulkan device")
+    assert "mesa-vulkan-drivers" in made.advice
+    assert "no Vulkan device to ask" in made.warnings[0]
+    assert plan("vulkan:rdna3", tools(tmp_path)).warnings == ()
+
+
+def test_a_vulkan_device_below_the_runtimes_needs_is_compiled_for_and_not_run(
+    tmp_path: Path,
+) -> None:
+    old = dumps.vulkan("AMD Radeon RX 7900 XTX", tier="unsupported")
+    made = plan("vulkan", tools(tmp_path, vulkan=old))
+    assert made.target.arch == "rdna3"
+    assert made.device is None
+    assert "lacks what the runtime needs: Vulkan API 1.3" in made.why_not_run
+
+
+def test_what_an_old_runtime_does_not_tell_is_asked_of_the_installed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = devices.parse_dump(RADEON.replace("minSubgroupSize=32", "minSubgroupSize=64"), "vulkan")
+    monkeypatch.setattr(targets, "_installed_devices", lambda: devices.Found(devices=told))
+    silent = dumps.vulkan("AMD Radeon RX 7900 XTX", uri="vulkan://GPU-1", silent=True)
+    made = plan("vulkan:rdna3", tools(tmp_path, vulkan=silent))
+    assert made.device is not None
+    assert "it assumes subgroups of 32 or 64, the device has 64" in made.warnings[0]
+
+
+def test_a_device_that_an_old_runtime_hides_is_still_compiled_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = devices.parse_dump(dumps.llvmpipe(), "vulkan")
+    monkeypatch.setattr(targets, "_installed_devices", lambda: devices.Found(devices=hidden))
+    made = plan("vulkan", tools(tmp_path, vulkan=""))
+    assert made.target.arch == "llvmpipe"
+    assert (made.device, made.why_not_run) == (None, "no Vulkan device for runtime 9.9.0")
+    assert "llvmpipe" in made.advice
+
+
+def test_hip_takes_the_architecture_of_the_gpu(tmp_path: Path) -> None:
+    made = plan("hip", tools(tmp_path, hip=NAVI))
+    assert made.flags == ("--iree-hal-target-device=hip", "--iree-rocm-target=gfx1100")
+    assert made.device is not None
+    assert made.device.uri == "hip://GPU-b"
+    assert made.warnings == ()
+
+
+def test_hip_without_a_gpu_compiles_for_mi300_and_says_so(tmp_path: Path) -> None:
+    made = plan("hip", tools(tmp_path))
+    assert made.target.spec == "hip:gfx942"
+    assert (made.device, made.why_not_run) == (None, "no HIP device")
+    assert made.warnings == ("no HIP device to ask: compiling for gfx942",)
+    assert plan("hip:gfx1100", tools(tmp_path)).warnings == ()
+
+
+def test_hip_takes_the_gpu_of_the_named_architecture(tmp_path: Path) -> None:
+    chain = tools(tmp_path, hip=NAVI + MI300)
+    for name in ("hip:gfx942", "hip:mi300x"):
+        made = plan(name, chain)
+        assert made.device is not None
+        assert made.device.uri == "hip://GPU-a"
+
+
+def test_hip_code_for_another_gpu_is_compiled_and_not_run(tmp_path: Path) -> None:
+    made = plan("hip:gfx942", tools(tmp_path, hip=NAVI))
+    assert (made.device, made.why_not_run) == (None, "no gfx942 HIP device, only gfx1100")
+    assert made.advice == "Compile for what is there: hip:gfx1100."
+
+
+@pytest.mark.parametrize("listed", ["iree-rocm-target", "iree-hip-target"])
+def test_hip_flags_are_those_that_the_release_lists(tmp_path: Path, listed: str) -> None:
+    flags = ["compile-to", "iree-hal-target-device", listed]
+    made = plan("hip:gfx942", tools(tmp_path, flags=flags))
+    assert made.flags[-1] == f"--{listed}=gfx942"
+
+
+def test_a_compiler_without_the_backend_is_told(tmp_path: Path) -> None:
+    chain = tools(tmp_path, flags=["compile-to", "iree-hal-target-device"])
+    with pytest.raises(EnvironmentFault, match=r"9\.9\.0 cannot compile for hip: its help lists"):
+        plan("hip:gfx942", chain)
+
+
+@pytest.mark.parametrize("text", ["vulkan:rdna9", "hip:gfx1"])
+def test_an_architecture_that_the_compiler_does_not_know_is_refused(
+    tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(UsageError, match=f"iree-compile 9.9.0 does not know the target {text}: U"):
+        plan(text, tools(tmp_path))
+
+
+def test_the_users_flags_count_as_named_and_are_not_repeated(tmp_path: Path) -> None:
+    chain = tools(tmp_path, vulkan=dumps.llvmpipe())
+    made = plan("vulkan", chain, user_flags=["--iree-vulkan-target=ampere", "--other"])
+    assert made.flags == ("--iree-hal-target-device=vulkan",)
+    assert made.target.arch == "ampere"
+    assert "vulkan:ampere does not fit" in made.warnings[0]
+
+
+def test_other_backends_are_reached_by_the_users_own_flags(tmp_path: Path) -> None:
+    made = plan("llvm-cpu", tools(tmp_path), user_flags=["--iree-hal-target-device=cuda"])
+    assert (made.flags, made.device, made.why_not_run) == ((), None, "no CUDA device")
+    local = plan("llvm-cpu", tools(tmp_path), user_flags=["--iree-hal-target-backends=vmvx"])
+    assert local.device is not None
+    assert local.device.uri == "local-task"
+
+
+def test_a_plan_is_what_json_says(tmp_path: Path) -> None:
+    made = plan("vulkan", tools(tmp_path, vulkan=dumps.llvmpipe()))
+    assert msgspec.json.decode(msgspec.json.encode(made), type=Plan) == made
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("text", ["llvm-cpu", "llvm-cpu:generic", "vulkan:rdna3", "hip:gfx942"])
+def test_the_installed_compiler_takes_the_flags(text: str, tmp_path: Path) -> None:
+    here = toolchain.installed()
+    program = tmp_path / "add.mlir"
+    program.write_text(
+        "func.func @add(%a: tensor<4xf32>) -> tensor<4xf32> {\n"
+        "  %0 = arith.addf %a, %a : tensor<4xf32>\n  return %0 : tensor<4xf32>\n}\n"
+    )
+    made = plan(text, here)
+    done = toolchain.ask([here.compiler, program, *made.flags, "-o", tmp_path / "add.vmfb"])
+    assert done.ok, done.stderr
+    assert "warning" not in done.stderr
+    assert (made.device is None) == bool(made.why_not_run)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("text", ["llvm-cpu:nosuch", "vulkan:nosuch", "hip:nosuch"])
+def test_the_installed_compilers_refusal_is_understood(text: str) -> None:
+    with pytest.raises(UsageError, match=f"does not know the target {text}"):
+        plan(text, toolchain.installed())
