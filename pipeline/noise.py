@@ -76,17 +76,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 def scan(mlir: Path) -> Noise:
     """Reads from a program's text what it rounds to; bytecode shows nothing and counts as f32."""
-    computes, quantizes = "f32", None
+    wide: set[str] = set()
+    quantizes = None
     with mlir.open("rb") as file:
         for line in file:
             if len(line) > _LONGEST_LINE:
                 continue
-            for match in _FLOAT.finditer(line):
-                if not match[1].startswith(b"f8"):
-                    computes = max(computes, match[1].decode(), key=unit)
+            wide.update(n.decode() for n in _FLOAT.findall(line) if not n.startswith(b"f8"))
             if b"f8E" in line and (name := _quantizes(line)):
                 quantizes = max(quantizes or name, name, key=unit)
-    return Noise(computes=computes, quantizes=quantizes)
+    return Noise(computes=max(wide, key=unit, default="f32"), quantizes=quantizes)
 
 
 def unit(dtype: str) -> float:

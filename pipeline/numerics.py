@@ -328,88 +328,93 @@ def _expected(got: Floats, own: Floats, precise: Floats | None) -> tuple[Floats,
     return expected, alike
 
 
-def _rounded(pair: _Pair, common: dict[str, Any], program: Noise) -> OutputComparison:
+class _Extremes:
+    """What one more pass finds, once the reference's root mean square is known."""
+
+    def __init__(self, dtype: str, root: float) -> None:
+        self.dtype, self.root = dtype, root
+        self.max_abs = self.max_rel = self.excess = self.own_excess = 0.0
+        self.worst: tuple[int, float, float] | None = None
+
+    def add(self, start: int, got: Floats, own: Floats, expected: Floats) -> None:
+        import numpy as np
+
+        size = np.abs(expected) + self.root
+        step = tensors.step(expected, self.dtype)
+        error = _error(got, expected)
+        relative = np.nan_to_num(error / size)
+        at = int(relative.argmax())
+        if self.worst is None or float(relative[at]) > self.max_rel:
+            self.worst = (start + at, float(got[at]), float(expected[at]))
+        self.max_abs = max(self.max_abs, float(error.max()))
+        self.max_rel = max(self.max_rel, float(relative[at]))
+        self.excess = max(self.excess, _largest((error - step) / size))
+        self.own_excess = max(self.own_excess, _largest((_error(own, expected) - step / 2) / size))
+
+    def over(self, got: Floats, expected: Floats, limit: float) -> int:
+        """How many elements' excess is over the limit."""
+        import numpy as np
+
+        excess = _error(got, expected) - tensors.step(expected, self.dtype)
+        return int((excess > limit * (np.abs(expected) + self.root)).sum())
+
+
+def _largest(values: Floats) -> float:
     import numpy as np
 
+    return float(np.nan_to_num(values).max())
+
+
+def _rounded(pair: _Pair, common: dict[str, Any], program: Noise) -> OutputComparison:
     sums = _Sums()
     for start, got, own, precise in pair.pieces():
-        expected, alike = _expected(got, own, precise)
-        sums.add(start, got, own, expected, alike)
-    root = sums.root_mean_square
-    rel_l2 = sums.relative(sums.error)
-    has_precise = pair.precise is not None
-    reference_error = sums.relative(sums.own_error) if has_precise else None
-
-    max_abs = max_rel = worst_excess = own_excess = 0.0
-    worst = sums.first
+        sums.add(start, got, own, *_expected(got, own, precise))
+    extremes = _Extremes(pair.type.dtype, sums.root_mean_square)
     for start, got, own, precise in pair.pieces():
-        expected, _ = _expected(got, own, precise)
-        size = np.abs(expected) + root
-        step = tensors.step(expected, pair.type.dtype)
-        error = _error(got, expected)
-        excess = np.nan_to_num((error - step) / size)
-        own_relative = np.nan_to_num((_error(own, expected) - step / 2) / size)
-        relative = np.nan_to_num(error / size)
-        if not sums.misplaced and float(relative.max()) >= max_rel:
-            at = int(relative.argmax())
-            worst = (start + at, float(got[at]), float(expected[at]))
-        max_abs = max(max_abs, float(error.max()))
-        max_rel = max(max_rel, float(relative.max()))
-        worst_excess = max(worst_excess, float(excess.max()))
-        own_excess = max(own_excess, float(own_relative.max()))
+        extremes.add(start, got, own, _expected(got, own, precise)[0])
+    rel_l2 = sums.relative(sums.error)
+    own_error = None if pair.precise is None else sums.relative(sums.own_error)
+    limits = noise.limits(pair.type.dtype, sums.elements, program, own_error, extremes.own_excess)
+    wrong = 0
+    if extremes.excess > limits.excess:
+        for _start, got, own, precise in pair.pieces():
+            wrong += extremes.over(got, _expected(got, own, precise)[0], limits.excess)
 
-    limits = noise.limits(pair.type.dtype, sums.elements, program, reference_error, own_excess)
-    mismatched = sums.misplaced
-    if worst_excess > limits.excess:
-        mismatched += _count(pair, root, limits.excess)
-    verdict: Verdict = "mismatch" if mismatched or rel_l2 > limits.rel_l2 else "ok"
-    shown = (
-        Worst(
-            index=tensors.place(pair.type, worst[0]),
-            got=f"{worst[1]:.9g}",
-            expected=f"{worst[2]:.9g}",
-        )
-        if worst
-        else None
-    )
+    worst = _shown(pair, sums.first or extremes.worst)
     why = ""
     if sums.misplaced:
         why = f"{sums.misplaced} of {sums.elements} elements are NaN, Inf or finite where the "
-        why += f"reference is not, first {shown}"
-    elif mismatched:
-        why = f"{mismatched} of {sums.elements} elements are wrong, worst {shown}"
-    elif verdict != "ok":
-        why = f"relative L2 error {rel_l2:.3g} over the limit {limits.rel_l2:.3g}, worst {shown}"
+        why += f"reference is not, first {worst}"
+    elif wrong:
+        why = f"{wrong} of {sums.elements} elements are wrong, worst {worst}"
+    elif rel_l2 > limits.rel_l2:
+        why = f"relative L2 error {rel_l2:.3g} over the limit {limits.rel_l2:.3g}, worst {worst}"
     return OutputComparison(
         **common,
-        verdict=verdict,
+        verdict="mismatch" if why else "ok",
         why=why,
-        max_abs=max_abs,
-        max_rel=max_rel,
+        max_abs=extremes.max_abs,
+        max_rel=extremes.max_rel,
         rel_l2=rel_l2,
         tolerance=limits.rel_l2,
         element_tolerance=limits.excess,
-        reference_error=reference_error,
+        reference_error=own_error,
         nan=sums.nan,
         inf=sums.inf,
         reference_nan=sums.own_nan,
         reference_inf=sums.own_inf,
-        mismatched=mismatched,
-        worst=shown,
+        mismatched=sums.misplaced + wrong,
+        worst=worst,
         basis=limits.basis,
     )
 
 
-def _count(pair: _Pair, root: float, limit: float) -> int:
-    """How many elements' excess is over the limit."""
-    import numpy as np
-
-    count = 0
-    for _start, got, own, precise in pair.pieces():
-        expected, _ = _expected(got, own, precise)
-        excess = _error(got, expected) - tensors.step(expected, pair.type.dtype)
-        count += int((excess > limit * (np.abs(expected) + root)).sum())
-    return count
+def _shown(pair: _Pair, element: tuple[int, float, float] | None) -> Worst | None:
+    if element is None:
+        return None
+    position, got, expected = element
+    index = tensors.place(pair.type, position)
+    return Worst(index=index, got=f"{got:.9g}", expected=f"{expected:.9g}")
 
 
 def _error(values: Floats, expected: Floats) -> Floats:

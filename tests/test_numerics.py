@@ -1,0 +1,600 @@
+"""The verdict on numbers: right results pass whatever their rounding, wrong ones do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline import noise, numerics, tensors
+from pipeline.noise import Noise
+from pipeline.numerics import Comparison
+from pipeline.program import Function, Program, Reference, Tensor, TensorType
+
+Array = Any
+
+
+# Programs, evaluated as PyTorch, a compiler and a careful person would.
+
+
+class Evaluation:
+    """One way to compute: in which precision, rounded when, summed in which order.
+
+    how: "precise" computes in float64. "torch" rounds to `dtype` after each operation. "order"
+    sums in another order and approximates exp, tanh and rsqrt; "fused" also rounds at the end only.
+    quantized: matrix products take their operands in this 8-bit float.
+    """
+
+    def __init__(self, how: str, dtype: str, quantized: str | None, seed: int) -> None:
+        self.how, self.dtype, self.quantized = how, dtype, quantized
+        self.wide = np.float64 if how == "precise" else np.float32
+        self.chance = np.random.default_rng(seed)
+
+    def round(self, x: Array) -> Array:
+        if self.how == "precise":
+            return x
+        if self.dtype == "f32" or self.how == "fused":
+            return x.astype(np.float32)
+        return x.astype(tensors.numpy_dtype(self.dtype)).astype(np.float32)
+
+    def quantize(self, x: Array, scale: float) -> Array:
+        if self.quantized is None:
+            return x
+        narrow = np.clip(x / self.wide(scale), -448, 448).astype(
+            tensors.numpy_dtype(self.quantized)
+        )
+        return self.round(narrow.astype(self.wide) * self.wide(scale))
+
+    def sum(self, x: Array) -> Array:
+        if self.how in ("precise", "torch"):
+            return self.round(x.sum(-1, keepdims=True))
+        return self.round(np.cumsum(x, axis=-1, dtype=np.float32)[..., -1:])
+
+    def product(self, a: Array, b: Array) -> Array:
+        a, b = self.quantize(a, 0.02), self.quantize(b, 0.005)
+        if self.how in ("precise", "torch"):
+            return self.round(a @ b)
+        order = self.chance.permutation(a.shape[-1])
+        result = np.zeros((a.shape[0], b.shape[1]), np.float32)
+        for part in np.array_split(order, max(1, len(order) // 8)):
+            result += a[:, part] @ b[part]
+        return self.round(result)
+
+    def approximate(self, y: Array) -> Array:
+        if self.how in ("order", "fused"):
+            y = y * (1 + self.chance.uniform(-3e-7, 3e-7, y.shape).astype(np.float32))
+        return self.round(y.astype(self.wide))
+
+    def softmax(self, x: Array) -> Array:
+        powers = self.approximate(np.exp(self.round(x - x.max(-1, keepdims=True))))
+        return self.round(powers / self.sum(powers))
+
+    def norm(self, x: Array) -> Array:
+        mean = self.round(self.sum(self.round(x * x)) / self.wide(x.shape[-1]))
+        return self.round(x * self.approximate(1 / np.sqrt(mean + self.wide(1e-6))))
+
+    def gelu(self, x: Array) -> Array:
+        inner = self.round(
+            self.wide(0.7978845608) * self.round(x + self.wide(0.044715) * x * x * x)
+        )
+        return self.round(self.wide(0.5) * x * (1 + self.approximate(np.tanh(inner))))
+
+
+def layers(e: Evaluation, x: Array, *weights: Array) -> Array:
+    for w in weights:
+        x = e.gelu(e.product(x, w))
+    return x
+
+
+def transformer(e: Evaluation, x: Array, *weights: Array) -> Array:
+    for w in weights:
+        h = e.norm(x)
+        scores = e.round(e.product(e.product(h, w), h.T) / e.wide(math.sqrt(x.shape[1])))
+        x = e.round(x + e.product(e.softmax(scores), e.product(h, w)))
+        x = e.round(x + e.gelu(e.product(e.norm(x), w)))
+    return e.norm(x)
+
+
+def loss(e: Evaluation, x: Array, *weights: Array) -> Array:
+    return e.sum(e.round(np.log(e.softmax(e.product(x, weights[0])) + e.wide(1e-9)))).mean(0)
+
+
+PROGRAMS: dict[str, Callable[..., Array]] = {
+    "layers": layers,
+    "transformer": transformer,
+    "loss": loss,
+    "norm": lambda e, x, *_: e.norm(x),
+    "softmax": lambda e, x, *_: e.softmax(x),
+    "sum": lambda e, x, *_: e.sum(x),
+    "product": lambda e, x, *w: e.product(x, w[0]),
+}
+
+
+class Results(msgspec.Struct, frozen=True):
+    dtype: str
+    noise: Noise
+    precise: Array
+    torch: Array
+    others: tuple[Array, ...]
+
+
+def evaluate(
+    name: str, rows: int, width: int, depth: int, dtype: str, quantized: str | None, seed: int
+) -> Results:
+    chance = np.random.default_rng(seed)
+    narrow = tensors.numpy_dtype(dtype)
+    x = chance.normal(size=(rows, width)).astype(narrow)
+    weights = [
+        (chance.normal(size=(width, width)) / math.sqrt(width)).astype(narrow) for _ in range(depth)
+    ]
+
+    def run(how: str) -> Array:
+        e = Evaluation(how, dtype, quantized, seed)
+        return PROGRAMS[name](e, x.astype(e.wide), *(w.astype(e.wide) for w in weights))
+
+    with np.errstate(all="ignore"):
+        return Results(
+            dtype,
+            Noise(computes=dtype, quantizes=quantized),
+            run("precise"),
+            run("torch"),
+            (run("order"), run("fused")),
+        )
+
+
+# Comparing arrays.
+
+
+def compare(
+    directory: Path,
+    got: list[tuple[str, Array]],
+    torch: list[tuple[str, Array]],
+    precise: list[Array] | None = None,
+    *,
+    mlir: str = "",
+    inputs: tuple[int, ...] = (4,),
+) -> Comparison:
+    """Compares outputs as (dtype, values); precise values are float64, or as they are."""
+
+    def store(name: str, dtype: str, values: Array) -> Tensor:
+        values = np.asarray(values)
+        dense = values.astype(tensors.numpy_dtype(dtype))
+        (directory / name).write_bytes(dense.tobytes())
+        return Tensor(dtype=dtype, shape=values.shape, file=name)
+
+    def wide(dtype: str) -> str:
+        return "f64" if dtype in noise.UNIT else dtype
+
+    reference = Reference(
+        outputs=tuple(store(f"t{i}", d, v) for i, (d, v) in enumerate(torch)),
+        precise=tuple(
+            store(f"p{i}", wide(d), v)
+            for i, ((d, _), v) in enumerate(zip(torch, precise or [], strict=True))
+        )
+        if precise is not None
+        else (),
+        precise_dtype="f64" if precise is not None else None,
+    )
+    function = Function(
+        name="main",
+        inputs=(TensorType(name="x", dtype="f32", shape=inputs),),
+        outputs=tuple(
+            TensorType(name=f"y{i}", dtype=d, shape=()) for i, (d, _) in enumerate(torch)
+        ),
+        example=(Tensor(dtype="f32", shape=inputs, file="x"),),
+        reference=reference,
+    )
+    (directory / "program.mlir").write_text(mlir)
+    program = Program(source="net.py", digest="", functions=(function,), parameters=None, origin={})
+    outputs = tuple(store(f"g{i}", d, v) for i, (d, v) in enumerate(got))
+    return numerics.compare(
+        outputs, program, function, directory=directory, outputs_directory=directory
+    )
+
+
+QUANTIZING = (
+    "%1 = torch.prims.convert_element_type %0, %int24 : !torch.vtensor<[4,4],f32>, !torch.int"
+    " -> !torch.vtensor<[4,4],f8E4M3FN>\n"
+)
+
+
+def text(noise_: Noise) -> str:
+    """A program's text that shows this noise."""
+    return (QUANTIZING if noise_.quantizes else "") + f"tensor<4x{noise_.computes}>"
+
+
+def judge(directory: Path, results: Results, got: Array) -> Comparison:
+    return compare(
+        directory,
+        [(results.dtype, got)],
+        [(results.dtype, results.torch)],
+        [results.precise],
+        mlir=text(results.noise),
+    )
+
+
+dtypes = st.sampled_from(["f32", "f16", "bf16"])
+fixed = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@fixed
+@given(
+    name=st.sampled_from(list(PROGRAMS)),
+    rows=st.integers(1, 40),
+    width=st.integers(16, 200),
+    depth=st.integers(1, 3),
+    dtype=dtypes,
+    quantized=st.sampled_from([None, None, "f8E4M3FN"]),
+    seed=st.integers(0, 2**16),
+)
+def test_right_results_pass_in_whatever_order_and_precision_they_are_computed(
+    tmp_path: Path,
+    name: str,
+    rows: int,
+    width: int,
+    depth: int,
+    dtype: str,
+    quantized: str | None,
+    seed: int,
+) -> None:
+    results = evaluate(name, rows, width, depth, dtype, quantized, seed)
+    for got in (*results.others, results.torch):
+        comparison = judge(tmp_path, results, got)
+        assert comparison.ok, comparison.why
+
+
+def one_element(values: Array, at: int) -> Array:
+    values.flat[at % values.size] += 2 * values.std()
+    return values
+
+
+def one_row(values: Array, at: int) -> Array:
+    values[at % len(values)] = values[(at + 1) % len(values)]
+    return values
+
+
+def swapped_tiles(values: Array, _at: int) -> Array:
+    values[:, :8], values[:, 8:16] = values[:, 8:16].copy(), values[:, :8].copy()
+    return values
+
+
+def shifted(values: Array, _at: int) -> Array:
+    return np.roll(values, 1, axis=1)
+
+
+def dropped_tile(values: Array, at: int) -> Array:
+    values[at % len(values), -8:] = 0
+    return values
+
+
+def not_a_number(values: Array, at: int) -> Array:
+    values.flat[at % values.size] = math.nan
+    return values
+
+
+def infinite(values: Array, at: int) -> Array:
+    values.flat[at % values.size] = math.inf
+    return values
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [one_element, one_row, swapped_tiles, shifted, dropped_tile, not_a_number, infinite],
+)
+@settings(fixed, max_examples=25)
+@given(
+    name=st.sampled_from(["layers", "transformer", "norm", "product"]),
+    rows=st.integers(2, 40),
+    width=st.integers(16, 120),
+    dtype=dtypes,
+    quantized=st.sampled_from([None, "f8E4M3FN"]),
+    at=st.integers(0, 2**12),
+    seed=st.integers(0, 2**16),
+)
+def test_planted_errors_are_found_in_results_that_are_otherwise_right(
+    tmp_path: Path,
+    spoil: Callable[[Array, int], Array],
+    name: str,
+    rows: int,
+    width: int,
+    dtype: str,
+    quantized: str | None,
+    at: int,
+    seed: int,
+) -> None:
+    if spoil is dropped_tile:
+        quantized = None  # zeros for small numbers drown in the noise of 8-bit floats
+    results = evaluate(name, rows, width, 1, dtype, quantized, seed)
+    comparison = judge(tmp_path, results, spoil(results.others[0].copy(), at))
+    assert comparison.verdict == "mismatch"
+    assert comparison.outputs[0].worst is not None
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+def test_a_mask_that_is_off_by_one_is_found(tmp_path: Path, dtype: str) -> None:
+    def attend(how: str, seen: int) -> Array:
+        e = Evaluation(how, dtype, None, 0)
+        chance = np.random.default_rng(1)
+        q, k, v = (
+            chance.normal(size=(48, 32)).astype(tensors.numpy_dtype(dtype)).astype(e.wide)
+            for _ in range(3)
+        )
+        mask = np.triu(np.full((48, 48), -1e4), seen).astype(e.wide)
+        return e.product(e.softmax(e.round(e.product(q, k.T) / e.wide(6) + mask)), v)
+
+    precise, torch, right, wrong = (
+        attend(how, seen)
+        for how, seen in (("precise", 1), ("torch", 1), ("order", 1), ("order", 2))
+    )
+    results = Results(dtype, Noise(computes=dtype), precise, torch, (right,))
+    assert judge(tmp_path, results, right).ok
+    assert judge(tmp_path, results, wrong).verdict == "mismatch"
+
+
+# One wrong element among many.
+
+
+def test_one_wrong_element_among_a_million_is_found_and_placed(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(1024, 1024))
+    got = values.astype(np.float32)
+    got[700, 31] += 0.01
+    comparison = compare(tmp_path, [("f32", got)], [("f32", values)], [values], mlir=text(Noise()))
+    output = comparison.outputs[0]
+    assert output.rel_l2 < 2e-5 and output.mismatched == 1
+    assert output.worst is not None and output.worst.index == (700, 31)
+    assert f"output 0 (y0, 1024x1024): 1 of {1024 * 1024} elements are wrong" in comparison.why
+
+
+def test_the_verdict_does_not_depend_on_the_pieces_that_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = evaluate("layers", 9, 30, 2, "bf16", None, 5)
+    wrong = one_element(results.others[0].copy(), 100)
+    whole = [judge(tmp_path, results, got) for got in (results.others[0], wrong)]
+    monkeypatch.setattr(tensors, "PIECE", 37)
+    pieces = [judge(tmp_path, results, got) for got in (results.others[0], wrong)]
+    for a, b in zip(whole, pieces, strict=True):
+        assert (a.verdict, a.why, a.max_rel) == (b.verdict, b.why, b.max_rel)
+        assert a.rel_l2 == pytest.approx(b.rel_l2)
+
+
+# 8-bit floats.
+
+
+@pytest.mark.parametrize("dtype", ["f8E4M3FN", "f8E4M3FNUZ"])
+def test_values_below_the_smallest_normal_that_are_flushed_to_zero_are_found(
+    tmp_path: Path, dtype: str
+) -> None:
+    narrow = tensors.numpy_dtype(dtype)
+    normal = float(ml_dtypes.finfo(narrow).smallest_normal)
+    values = np.concatenate([np.random.default_rng(0).normal(size=400), [normal * 0.99] * 3])
+    got = values.astype(narrow).astype(np.float64)
+    argument = (
+        "%0 = torch.aten.to.dtype %arg0 : !torch.vtensor<[4],f32> -> !torch.vtensor<[4],f8E5M2>"
+    )
+    given_ = ([(dtype, values.astype(narrow).astype(float))], [values])
+    assert compare(tmp_path, [(dtype, got)], *given_, mlir=argument).ok
+    got[-3:] = 0
+    flushed = compare(tmp_path, [(dtype, got)], *given_, mlir=argument)
+    assert flushed.outputs[0].mismatched == 3
+
+
+def test_saturation_where_pytorch_overflows_to_nan_is_found(tmp_path: Path) -> None:
+    values = np.array([1.0, 2.0, 1000.0, -3.0, 500.0])
+    torch = np.where(np.abs(values) > 464, np.nan, values)
+    saturated = np.clip(values, -448, 448)
+    same = compare(tmp_path, [("f8E4M3FN", torch)], [("f8E4M3FN", torch)], [torch])
+    assert same.ok and (same.nan, same.outputs[0].reference_nan) == (2, 2)
+    wrong = compare(tmp_path, [("f8E4M3FN", saturated)], [("f8E4M3FN", torch)], [torch])
+    assert wrong.verdict == "mismatch" and wrong.outputs[0].mismatched == 2
+
+
+def test_a_value_flipped_to_its_neighbour_by_another_last_bit_passes(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=64)
+    narrow = values.astype(ml_dtypes.float8_e4m3fn)
+    flipped = narrow.view(np.uint8).copy()
+    flipped[[3, 40]] += 1
+    got = flipped.view(ml_dtypes.float8_e4m3fn)
+    assert compare(tmp_path, [("f8E4M3FN", got)], [("f8E4M3FN", narrow)], [values]).ok
+
+
+# NaN and Inf.
+
+
+def test_nan_and_inf_pass_where_the_reference_has_them_and_are_counted(tmp_path: Path) -> None:
+    values = np.array([1.0, np.nan, np.inf, -np.inf, 5.0])
+    comparison = compare(tmp_path, [("f32", values)], [("f32", values)], [values])
+    assert comparison.ok and (comparison.nan, comparison.inf) == (1, 2)
+    for index, wrong in ((0, np.nan), (1, 2.0), (2, -np.inf), (3, 1e30), (2, np.nan)):
+        got = values.copy()
+        got[index] = wrong
+        spoilt = compare(tmp_path, [("f32", got)], [("f32", values)], [values])
+        assert spoilt.verdict == "mismatch", index
+        assert "NaN, Inf or finite where the reference is not" in spoilt.why
+        assert spoilt.outputs[0].worst is not None
+        assert spoilt.outputs[0].worst.index == (index,)
+
+
+def test_a_finite_result_is_right_where_only_pytorchs_own_type_overflows(tmp_path: Path) -> None:
+    precise = np.array([1.0, 2.0, 3.0])
+    torch = np.array([1.0, np.nan, 3.0])
+    assert compare(tmp_path, [("f16", precise)], [("f16", torch)], [precise]).ok
+    assert compare(tmp_path, [("f16", torch)], [("f16", torch)], [precise]).ok
+    assert not compare(tmp_path, [("f16", precise * 2)], [("f16", torch)], [precise]).ok
+
+
+# Integers and booleans.
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("i64", [2**62, -1, 7]),
+        ("ui8", [0, 255, 148]),
+        ("i8", [-128, 127, 0]),
+        ("i1", [True, False, True]),
+    ],
+)
+def test_integers_and_booleans_are_exact(tmp_path: Path, dtype: str, values: list[int]) -> None:
+    assert compare(tmp_path, [(dtype, values)], [(dtype, values)]).ok
+    got = [*values[:2], values[2] ^ 1]
+    comparison = compare(tmp_path, [(dtype, got)], [(dtype, values)])
+    assert comparison.verdict == "mismatch"
+    assert comparison.outputs[0].mismatched == 1 and comparison.tolerance == 0
+    assert "1 of 3 elements differ, worst [2]:" in comparison.why
+
+
+def test_integers_too_large_for_a_double_are_still_told_apart(tmp_path: Path) -> None:
+    comparison = compare(tmp_path, [("i64", [2**62 + 1])], [("i64", [2**62])])
+    assert comparison.verdict == "mismatch"
+
+
+def test_an_index_that_pytorch_gets_otherwise_in_double_precision_may_be_either(
+    tmp_path: Path,
+) -> None:
+    for got, ok in (([3, 5], True), ([3, 6], True), ([3, 7], False), ([4, 6], False)):
+        comparison = compare(tmp_path, [("i64", got)], [("i64", [3, 5])], [np.array([3, 6])])
+        assert comparison.ok is ok, got
+
+
+# References that tell nothing.
+
+
+def test_a_reference_that_is_the_same_everywhere_is_refused(tmp_path: Path) -> None:
+    for constant in (np.zeros(8), np.ones((2, 3)), np.full(5, np.nan)):
+        comparison = compare(tmp_path, [("f32", constant)], [("f32", constant)], [constant])
+        assert comparison.verdict == "refused" and not comparison.ok
+        assert "any comparison would pass" in comparison.why
+    wrong = compare(tmp_path, [("f32", np.full(8, 0.1))], [("f32", np.zeros(8))], [np.zeros(8)])
+    assert wrong.verdict == "mismatch"
+
+
+def test_a_constant_output_beside_one_that_tells_something_is_accepted(tmp_path: Path) -> None:
+    zeros, values = np.zeros(8), np.arange(8.0)
+    for other in (("f32", values), ("i64", np.zeros(3, int)), ("f32", np.float64(2.5))):
+        pair = [("f32", zeros), other]
+        assert compare(tmp_path, pair, pair).ok, other
+
+
+def test_nothing_is_refused_where_nothing_was_put_in(tmp_path: Path) -> None:
+    pair = [("f32", np.zeros(5)), ("f32", np.zeros((0, 5)))]
+    assert compare(tmp_path, pair, pair, [v for _, v in pair], inputs=(0, 5)).ok
+    assert compare(tmp_path, pair, pair, inputs=(3, 5)).verdict == "refused"
+    assert compare(tmp_path, pair[1:], pair[1:], inputs=(3, 5)).ok
+
+
+# What is compared at all.
+
+
+def test_another_shape_dtype_or_number_of_outputs_is_a_mismatch(tmp_path: Path) -> None:
+    torch = [("f32", np.arange(6.0).reshape(2, 3))]
+    turned = compare(tmp_path, [("f32", np.arange(6.0).reshape(3, 2))], torch)
+    assert "it is 3x2xf32 where 2x3xf32 is expected" in turned.why
+    halved = compare(tmp_path, [("f16", np.arange(6.0).reshape(2, 3))], torch)
+    assert "it is 2x3xf16 where 2x3xf32 is expected" in halved.why
+    assert not halved.outputs[0].compared
+    twice = compare(tmp_path, torch * 2, torch)
+    assert twice.verdict == "mismatch" and "2 outputs" in twice.why
+    assert numerics.to_failure(twice).kind == "mismatch"
+
+
+def test_complex_numbers_are_compared_by_their_parts(tmp_path: Path) -> None:
+    values = np.array([[1 + 2j, 3 - 1j, 0.5j], [4, 5, 6 + 1j]])
+    assert compare(tmp_path, [("complex<f32>", values)], [("complex<f32>", values)]).ok
+    wrong = compare(tmp_path, [("complex<f32>", values.conj())], [("complex<f32>", values)])
+    assert wrong.outputs[0].worst is not None and wrong.outputs[0].worst.index == (0, 0)
+    assert wrong.outputs[0].mismatched == 4
+
+
+def test_without_a_precise_reference_half_of_the_digits_must_agree(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(40, 40))
+    for dtype, near, far in (("f32", 1e-5, 1e-2), ("bf16", 1e-2, 0.3), ("f64", 1e-10, 1e-6)):
+        torch = [(dtype, values)]
+        mlir = f"tensor<4x{dtype}>"
+        ok = compare(tmp_path, [(dtype, values * (1 + near))], torch, mlir=mlir)
+        assert ok.ok and ok.outputs[0].reference_error is None
+        assert f"half the digits of {dtype}" in ok.outputs[0].basis
+        assert not compare(tmp_path, [(dtype, values * (1 + far))], torch, mlir=mlir).ok
+
+
+def test_a_reference_no_wider_than_the_output_does_not_count_as_precise(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=40)
+    comparison = compare(tmp_path, [("f64", values)], [("f64", values)], [values])
+    assert comparison.outputs[0].reference_error is None
+
+
+# What becomes of the verdict.
+
+
+def test_the_figures_on_top_are_those_of_the_worst_output(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 40))
+    got = values.copy()
+    got[1] *= 1.5
+    outputs = [("f32", v) for v in values]
+    comparison = compare(tmp_path, [("f32", g) for g in got], outputs, list(values))
+    assert comparison.output == 1
+    assert comparison.rel_l2 == pytest.approx(0.5) == comparison.outputs[1].rel_l2
+    assert [o.ok for o in comparison.outputs] == [True, False, True]
+    again = msgspec.json.decode(msgspec.json.encode(comparison), type=Comparison)
+    assert again == comparison
+
+
+def test_one_bug_has_one_signature_whatever_the_shapes(tmp_path: Path) -> None:
+    def failure(size: int, got: Callable[[Array], Array]) -> str:
+        values = np.random.default_rng(size).normal(size=size)
+        comparison = compare(tmp_path, [("f32", got(values))], [("f32", values)], [values])
+        failed = numerics.to_failure(comparison)
+        assert failed.kind == "mismatch" and failed.message == comparison.why
+        return failed.signature
+
+    assert failure(7, lambda v: v * 2) == failure(90, lambda v: -v)
+    assert failure(7, lambda v: v * np.nan) != failure(7, lambda v: v * 2)
+
+
+# What a program's text shows.
+
+
+@pytest.mark.parametrize(
+    ("line", "computes", "quantizes"),
+    [
+        (
+            "%0 = torch.aten.relu %a : !torch.vtensor<[4],f32> -> !torch.vtensor<[4],f32>",
+            "f32",
+            None,
+        ),
+        ("%0 = arith.mulf %a, %b : tensor<4xf64>", "f64", None),
+        ("%0 = arith.addf %a, %b : tensor<4x?xbf16>", "bf16", None),
+        ("%0 = util.global.load @w : tensor<4x8xf8E4M3FN>", "f32", None),
+        (
+            "%0 = torch.prims.convert_element_type %w, %int6 : !torch.vtensor<[4],f8E4M3FN>, "
+            "!torch.int -> !torch.vtensor<[4],f32>",
+            "f32",
+            None,
+        ),
+        (QUANTIZING, "f32", "f8E4M3FN"),
+        (QUANTIZING.replace("%0,", "%arg0,"), "f32", None),
+        ("%5 = arith.truncf %4 : tensor<4xf16> to tensor<4xf8E5M2FNUZ>", "f16", "f8E5M2FNUZ"),
+        ("%5 = arith.truncf %4 : f32 to f8E4M3FNUZ", "f32", "f8E4M3FNUZ"),
+        ("// a file named half_f16_model.py", "f32", None),
+    ],
+)
+def test_a_programs_text_shows_what_it_rounds_to(
+    tmp_path: Path, line: str, computes: str, quantizes: str | None
+) -> None:
+    mlir = tmp_path / "p.mlir"
+    mlir.write_text(f"module {{\n  {line}\n}}\n")
+    assert noise.scan(mlir) == Noise(computes=computes, quantizes=quantizes)
