@@ -17,6 +17,8 @@ _OPERATION = re.compile(
 )
 #: Operations that MLIR prints without their dialect.
 _BARE = {b"module": "builtin", b"return": "func", b"unrealized_conversion_cast": "builtin"}
+#: Where the operations end: after it, a printed file lists the contents of its resources.
+_RESOURCES = b"\n{-#"
 _DUMP = re.compile(r".*\.(\d+)\.([a-z-]+)\.mlir")
 
 
@@ -42,7 +44,8 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
 def count_operations(ir: bytes) -> dict[str, int]:
     """Operations by dialect in printed IR, most frequent first."""
     counts: Counter[str] = Counter()
-    for custom, generic, bare in _OPERATION.findall(ir):
+    end = ir.rfind(_RESOURCES)
+    for custom, generic, bare in _OPERATION.findall(ir, 0, len(ir) if end < 0 else end):
         counts[_BARE[bare] if bare else (custom or generic).decode()] += 1
     return dict(counts.most_common())
 
