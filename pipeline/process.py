@@ -39,7 +39,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a child ended.
 
     exit_code is None when a signal ended it; signal is that signal's name (`SIGSEGV`), also for a
-    child that was killed at a limit. peak_bytes is the largest resident memory seen.
+    child that was killed at a limit. peak_bytes is the largest resident memory seen; the system
+    counts from the fork, so it is never less than this process's own.
     """
 
     argv: tuple[str, ...]
@@ -66,9 +67,10 @@ def run(
 ) -> Outcome:
     """Runs `argv` to its end and returns how it ended; a failing child is not an error here.
 
-    The child leads a session of its own, which is killed as a whole when a limit is reached, when
-    the wait is interrupted, or when this process dies. `on_tick` is called about every 50 ms while
-    the child runs; what it raises ends the child and passes through.
+    The child leads a session of its own, which is killed as a whole when the child ends, when a
+    limit is reached and when the wait is interrupted; should this process be killed itself, the
+    system kills the child. `on_tick` is called about every 50 ms while the child runs; what it
+    raises ends the child and passes through.
 
     Raises EnvironmentFault when the program is missing or cannot be executed.
     """

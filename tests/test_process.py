@@ -1,0 +1,216 @@
+"""A child ends when it should, whatever happens, and how it ended is told exactly."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake.processes import alive, wait_until
+
+from pipeline import process
+from pipeline.errors import EnvironmentFault
+from pipeline.process import Limits, Outcome
+
+HANG = "import signal; signal.pause()"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Any:
+    """Runs Python code as a child; its stdout and stderr are `out` and `err` in tmp_path."""
+
+    def python(code: str, *arguments: str, **options: Any) -> Outcome:
+        argv = [sys.executable, "-I", "-S", "-c", code, *arguments]
+        out, err = tmp_path / "out", tmp_path / "err"
+        return process.run(argv, stdout=out, stderr=err, **options)
+
+    return python
+
+
+def interrupt_when(condition: Any) -> Any:
+    """An on_tick that raises KeyboardInterrupt, as Ctrl-C does, once the condition holds."""
+
+    def tick() -> None:
+        if condition():
+            raise KeyboardInterrupt
+
+    return tick
+
+
+def test_output_goes_to_the_files(run: Any, tmp_path: Path) -> None:
+    outcome = run("import sys; print('one'); print('two', file=sys.stderr)")
+    assert outcome.ok
+    assert (outcome.ended_by, outcome.exit_code, outcome.signal) == ("exit", 0, None)
+    assert (tmp_path / "out").read_text() == "one\n"
+    assert (tmp_path / "err").read_text() == "two\n"
+
+
+def test_an_exit_code_is_kept(run: Any) -> None:
+    outcome = run("raise SystemExit(7)")
+    assert not outcome.ok
+    assert (outcome.ended_by, outcome.exit_code, outcome.signal) == ("exit", 7, None)
+
+
+def test_a_signal_is_named(run: Any) -> None:
+    outcome = run("import os; os.abort()")
+    assert (outcome.ended_by, outcome.exit_code, outcome.signal) == ("signal", None, "SIGABRT")
+
+
+def test_arguments_reach_the_child_as_they_are(run: Any, tmp_path: Path) -> None:
+    odd = ["two words", "$HOME", "`id`", "*", ";", "", "new\nline", "--flag='x'"]
+    run("import sys; print(sys.argv[1:])", *odd)
+    assert (tmp_path / "out").read_text() == f"{odd}\n"
+
+
+def test_the_child_has_nothing_to_read(run: Any, tmp_path: Path) -> None:
+    run("import sys; print(repr(sys.stdin.read()))")
+    assert (tmp_path / "out").read_text() == "''\n"
+
+
+def test_directory_and_environment_are_the_callers(run: Any, tmp_path: Path) -> None:
+    run("import os; print(os.getcwd(), os.environ)", cwd=tmp_path, env={"ONLY": "this"})
+    text = (tmp_path / "out").read_text()
+    assert text.startswith(f"{tmp_path} ")
+    assert "'ONLY': 'this'" in text
+    assert "HOME" not in text
+
+
+def test_peak_memory_is_the_childs(run: Any) -> None:
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert run("pass").peak_bytes < own + 50 * 2**20
+    eater = f"b = bytearray({200 * 2**20}); b[::4096] = b'1' * len(b[::4096])"
+    assert 200 * 2**20 < run(eater).peak_bytes < 250 * 2**20 + own
+
+
+class TestLimits:
+    def test_time(self, run: Any) -> None:
+        outcome = run(HANG, limits=Limits(seconds=0.2))
+        assert (outcome.ended_by, outcome.exit_code) == ("time-limit", None)
+        assert outcome.signal == "SIGKILL"
+        assert 0.2 <= outcome.seconds < 5
+
+    def test_a_child_that_ignores_signals_ends_all_the_same(self, run: Any) -> None:
+        ignore = "for n in (1, 2, 3, 15): signal.signal(n, signal.SIG_IGN)"
+        outcome = run(f"import signal\n{ignore}\n{HANG}", limits=Limits(seconds=0.2))
+        assert outcome.ended_by == "time-limit"
+
+    def test_memory(self, run: Any) -> None:
+        hog = f"b = bytearray({300 * 2**20}); b[::4096] = b'1' * len(b[::4096]); {HANG}"
+        outcome = run(hog, limits=Limits(memory_bytes=100 * 2**20, seconds=30))
+        assert outcome.ended_by == "memory-limit"
+        assert outcome.peak_bytes > 100 * 2**20
+
+    def test_memory_of_descendants_counts(self, run: Any) -> None:
+        hog = f"b = bytearray({300 * 2**20}); b[::4096] = b'1' * len(b[::4096]); {HANG}"
+        outcome = run(
+            f"import subprocess, sys; subprocess.run([sys.executable, '-I', '-S', '-c', {hog!r}])",
+            limits=Limits(memory_bytes=100 * 2**20, seconds=30),
+        )
+        assert outcome.ended_by == "memory-limit"
+
+    @pytest.mark.parametrize("stream", ["stdout", "stderr"])
+    def test_output(self, run: Any, tmp_path: Path, stream: str) -> None:
+        flood = f"import sys\nwhile True: sys.{stream}.write('x' * 4096)"
+        outcome = run(flood, limits=Limits(output_bytes=2**20, seconds=30))
+        assert outcome.ended_by == "output-limit"
+        assert max((tmp_path / name).stat().st_size for name in ("out", "err")) > 2**20
+
+    def test_none_of_them_stops_a_child_that_keeps_them(self, run: Any) -> None:
+        limits = Limits(seconds=30, memory_bytes=2**30, output_bytes=2**20)
+        assert run("print('x' * 1000)", limits=limits).ok
+
+
+class TestNothingIsLeft:
+    #: Starts a grandchild that hangs, tells both processes' ids, and then does as it is told.
+    PARENT = (
+        "import os, subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-I', '-S', '-c', {HANG!r}])\n"
+        "print(os.getpid(), child.pid, flush=True)\n"
+    )
+
+    def ids(self, tmp_path: Path) -> list[int]:
+        return [int(word) for word in (tmp_path / "out").read_text().split()]
+
+    @pytest.mark.parametrize(
+        ("ending", "ended_by"),
+        [("sys.exit(3)", "exit"), ("os.abort()", "signal"), (HANG, "time-limit")],
+    )
+    def test_descendants_end_with_the_child(
+        self, run: Any, tmp_path: Path, ending: str, ended_by: str
+    ) -> None:
+        outcome = run(self.PARENT + ending, limits=Limits(seconds=1))
+        assert outcome.ended_by == ended_by
+        pids = self.ids(tmp_path)
+        assert len(pids) == 2
+        wait_until(lambda: not any(map(alive, pids)))
+
+    def test_an_interrupt_ends_them_and_passes_through(self, run: Any, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            run(self.PARENT + HANG, on_tick=interrupt_when(lambda: len(self.ids(tmp_path)) == 2))
+        wait_until(lambda: not any(map(alive, self.ids(tmp_path))))
+
+    def test_the_child_is_reaped(self, run: Any, tmp_path: Path) -> None:
+        run(f"import os; print(os.getpid(), flush=True); {HANG}", limits=Limits(seconds=0.2))
+        (pid,) = self.ids(tmp_path)
+        assert not Path(f"/proc/{pid}").exists(), "not even as a zombie"
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    def test_a_child_does_not_outlive_the_process_that_runs_it(
+        self, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        code = (
+            "import sys; from pathlib import Path; from pipeline import process\n"
+            "argv = [sys.executable, '-I', '-S', '-c', sys.argv[1]]\n"
+            "here = Path(sys.argv[2])\n"
+            "process.run(argv, stdout=here / 'out', stderr=here / 'err')\n"
+        )
+        child = f"import os; print(os.getpid(), flush=True); {HANG}"
+        argv = [sys.executable, "-c", code, child, str(tmp_path)]
+        driver = os.posix_spawn(sys.executable, argv, os.environ)
+        out = tmp_path / "out"
+        wait_until(lambda: out.exists() and len(self.ids(tmp_path)) == 1)
+        os.kill(driver, number)
+        os.waitpid(driver, 0)
+        wait_until(lambda: not alive(self.ids(tmp_path)[0]))
+
+
+class TestStart:
+    def test_a_missing_program_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(EnvironmentFault, match=r"cannot run /no/such/tool: there is no") as e:
+            process.run(["/no/such/tool"], stdout=tmp_path / "o", stderr=tmp_path / "e")
+        assert e.value.advice
+
+    def test_a_program_that_is_not_executable_is_named(self, tmp_path: Path) -> None:
+        tool = tmp_path / "tool"
+        tool.write_text("#!/bin/sh\n")
+        with pytest.raises(EnvironmentFault, match=r"tool: it is not executable") as caught:
+            process.run([tool], stdout=tmp_path / "o", stderr=tmp_path / "e")
+        assert f"chmod +x {tool}" in caught.value.advice
+
+    def test_a_damaged_program_is_told_with_the_systems_word(self, tmp_path: Path) -> None:
+        tool = tmp_path / "tool"
+        tool.write_bytes(b"\x7fELF of nothing")
+        tool.chmod(0o755)
+        with pytest.raises(EnvironmentFault, match=r"cannot run .*tool: Exec format error"):
+            process.run([tool], stdout=tmp_path / "o", stderr=tmp_path / "e")
+
+
+def test_ticks_come_while_the_child_runs(run: Any) -> None:
+    ticks: list[float] = []
+    run("import time; time.sleep(0.4)", on_tick=lambda: ticks.append(time.monotonic()))
+    assert len(ticks) >= 2
+
+
+def test_what_a_tick_raises_ends_the_child(run: Any, tmp_path: Path) -> None:
+    def tick() -> None:
+        if (tmp_path / "out").read_text().strip():
+            raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"):
+        run(f"import os; print(os.getpid(), flush=True); {HANG}", on_tick=tick)
+    assert not alive(int((tmp_path / "out").read_text()))
