@@ -270,13 +270,13 @@ def _latency(
 ) -> tuple[Latency | None, str, tuple[str, ...]]:
     """(Latency, why there is none, command) by iree-benchmark-module, within `budget` seconds.
 
-    The time of the cold call tells how many repeats the budget allows: one call more is made to
-    warm up, and one to find how many calls make a repeat.
+    The time of the cold call tells how many repeats the budget allows; one call more is made to
+    warm up.
     """
     if budget <= 0:
         return None, "not asked for", ()
     call = max(cold.run_seconds, _REPEAT_SECONDS)
-    repeats = min(_REPEATS, int(budget / call) - 2)
+    repeats = min(_REPEATS, int(budget / call) - 1)
     if repeats < _FEWEST_REPEATS:
         return None, f"a cold call took {call:.3g} s: repeating it takes over {budget:.3g} s", ()
     tool = "iree-benchmark-module"

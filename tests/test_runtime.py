@@ -234,9 +234,9 @@ def test_a_call_too_slow_for_the_budget_is_run_but_not_timed(
 ) -> None:
     limit = store(tmp_path, "n.bin", "i32", (), (1000).to_bytes(4, "little"))
     job = make(tmp_path, LOOP, plain([limit]))
-    result = runtime.run(job, tools, tmp_path / "run", latency_budget=0.04)
+    result = runtime.run(job, tools, tmp_path / "run", latency_budget=0.035)
     assert result.ok and result.latency is None
-    assert "repeating it takes over 0.04 s" in result.latency_note
+    assert "repeating it takes over 0.035 s" in result.latency_note
 
 
 @pytest.mark.real
