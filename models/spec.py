@@ -79,10 +79,11 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One model of the zoo.
 
-    build: `module:function`, called as `function(fields, seed, weights)` in the child that traces,
-    returns a `models.traceable.Traceable`. check: the like, called as `function(fields)` before
-    anything heavy is loaded, returns what is wrong with the values taken together ("" if nothing).
-    parts: names of the functions that `/part` may choose. The first preset is the default.
+    build: `module:function`, called as `function(fields, seed)` in the child that traces (with
+    `weights=False` too for presets without weights), returns a `models.traceable.Traceable`.
+    check: the like, called as `function(fields)` before anything heavy is loaded, returns what is
+    wrong with the values taken together ("" if nothing). parts: names of the functions that
+    `/part` may choose. The first preset is the default.
     """
 
     name: str
@@ -134,7 +135,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
     def build(self, seed: int = 0) -> Traceable:
         """Makes the model and its example inputs; loads torch and transformers."""
-        made: Traceable = _referred(self.spec.build)(self.fields, seed, self.preset.weights)
+        without: dict[str, bool] = {} if self.preset.weights else {"weights": False}
+        made: Traceable = _referred(self.spec.build)(self.fields, seed, **without)
         return made.only(self.part) if self.part else made
 
 

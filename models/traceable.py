@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,9 +18,9 @@ DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 class Entry:
     """One entry function: `module(*args)` returns a flat tuple of tensors.
 
-    dynamic_shapes: as `torch.export` takes it for positional arguments, one item per argument,
-    or None where all shapes are static. strict: whether torch.export must trace in strict mode;
-    None: whichever of the two works.
+    dynamic_shapes: as `torch.export` takes it for these arguments, or None where all shapes are
+    static. strict: whether torch.export must trace in strict mode; None: whichever of the two
+    works.
     """
 
     name: str
@@ -65,24 +65,49 @@ class Traceable:
 class Call(nn.Module):
     """A transformers model as a function of tensors: keyword arguments in, chosen outputs out."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        inputs: tuple[str, ...],
-        outputs: tuple[str, ...],
-        fixed: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
         super().__init__()
         self.model = model
         self.inputs = inputs
         self.outputs = outputs
-        self.fixed = dict(fixed or {})
 
     def forward(self, *args: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The outputs named at construction, for the inputs named at construction, in order."""
         named = dict(zip(self.inputs, args, strict=True))
-        result = self.model(**named, **self.fixed, return_dict=True)
+        result = self.model(**named, return_dict=True)
         return tuple(result[name] for name in self.outputs)
+
+
+def single(
+    kind: Any,
+    config: Any,
+    *,
+    inputs: Callable[[torch.dtype], dict[str, torch.Tensor]],
+    outputs: tuple[str, ...],
+    dtype: str,
+    seed: int,
+    dynamic: dict[str, dict[int, Any]] | None = None,
+) -> Traceable:
+    """A transformers model of class `kind` with seeded random weights, as one function, `main`.
+
+    inputs: makes the example inputs for a dtype, by the names of the model's keyword arguments.
+    outputs: names in the model's result. dynamic: dimensions by input; None if all are static.
+    """
+    with seeded(seed):
+        model = kind._from_config(config, dtype=DTYPES[dtype]).eval().requires_grad_(False)
+        unsettle(model)
+        example = inputs(DTYPES[dtype])
+    names = tuple(example)
+    entry = Entry(
+        name="main",
+        module=Call(model, names, outputs).eval(),
+        args=tuple(example.values()),
+        input_names=names,
+        output_names=outputs,
+        # The arguments of Call.forward are variadic, so export sees one argument: their tuple.
+        dynamic_shapes=None if dynamic is None else (tuple(dynamic.get(n) for n in names),),
+    )
+    return Traceable(root=model, functions=(entry,))
 
 
 @torch.no_grad()

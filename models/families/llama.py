@@ -52,10 +52,10 @@ _FP8_FIELDS = (
 
 _SMALL: dict[str, Value] = {
     "layers": 4,
-    "width": 512,
-    "hidden": 1536,
-    "heads": 8,
-    "kv_heads": 4,
+    "width": 256,
+    "hidden": 768,
+    "heads": 4,
+    "kv_heads": 2,
     "vocabulary": 4096,
     "context": 1024,
     "length": 64,
@@ -76,7 +76,7 @@ _8B: dict[str, Value] = {
 def _presets() -> tuple[Preset, ...]:
     return (
         Preset(name="tiny", values={}, help="2 layers, width 64: seconds", parameters=106_816),
-        Preset(name="small", values=_SMALL, help="4 layers, width 512", parameters=16_781_824),
+        Preset(name="small", values=_SMALL, help="4 layers, width 256", parameters=5_245_184),
         Preset(
             name="8b",
             values=_8B,
@@ -124,7 +124,7 @@ def check(fields: dict[str, Any]) -> str:
     return ""
 
 
-def build(fields: dict[str, Any], seed: int, weights: bool) -> Traceable:
+def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
     """Llama with seeded random weights (or none), FP8 where `fields` has the FP8 ones."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode

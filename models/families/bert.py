@@ -1,0 +1,108 @@
+"""BERT: a bidirectional encoder with its masked-language head, over padded batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from models.spec import Field, ModelSpec, Preset
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.traceable import Traceable
+
+SPECS = (
+    ModelSpec(
+        name="bert",
+        help="BERT encoder with masked-language head, padded batch",
+        build=f"{__name__}:build",
+        check=f"{__name__}:check",
+        fields=(
+            Field(name="layers", default=2, help="encoder layers"),
+            Field(name="width", default=64, help="hidden size"),
+            Field(name="hidden", default=128, help="size inside the feed-forward block"),
+            Field(name="heads", default=4, help="attention heads"),
+            Field(name="vocabulary", default=256, help="tokens that exist", min=2),
+            Field(name="context", default=128, help="positions at most", min=2),
+            Field(name="batch", default=2, help="sequences at once, each shorter than the last"),
+            Field(name="length", default=16, help="tokens in a sequence, padding included"),
+            Field(name="dynamic", default=False, help="length is dynamic: 2 to context"),
+            Field(name="attention", default="eager", choices=("eager", "sdpa"), help="how"),
+            Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
+        ),
+        presets=(
+            Preset(name="tiny", values={}, help="2 layers, width 64", parameters=96_320),
+            Preset(
+                name="small",
+                values={
+                    "layers": 4,
+                    "width": 256,
+                    "hidden": 1024,
+                    "vocabulary": 4096,
+                    "context": 512,
+                    "length": 64,
+                },
+                help="BERT-Mini with fewer tokens",
+                parameters=4_410_112,
+            ),
+        ),
+    ),
+)
+
+
+def check(fields: dict[str, Any]) -> str:
+    """What is wrong with these values taken together, or ""."""
+    if fields["width"] % fields["heads"]:
+        return f"width={fields['width']} is no multiple of heads={fields['heads']}"
+    if fields["length"] > fields["context"]:
+        return f"length={fields['length']} does not fit context={fields['context']}"
+    if fields["dynamic"] and fields["length"] < 2:
+        return "dynamic=true needs an example of length 2 or more"
+    return ""
+
+
+def build(fields: dict[str, Any], seed: int) -> Traceable:
+    """transformers' BertForMaskedLM: tokens, token types and a mask -> logits.
+
+    The mask is what transformers would make of a padding mask, [batch, 1, 1, length] in the model's
+    dtype, 0 for tokens and the lowest number for padding: made in the graph it does not convert
+    (iree-turbine 3.9.0).
+    """
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    from models.traceable import single
+
+    config = BertConfig(
+        num_hidden_layers=fields["layers"],
+        hidden_size=fields["width"],
+        intermediate_size=fields["hidden"],
+        num_attention_heads=fields["heads"],
+        vocab_size=fields["vocabulary"],
+        max_position_embeddings=fields["context"],
+        attn_implementation=fields["attention"],
+    )
+    batch, length = fields["batch"], fields["length"]
+
+    def inputs(dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        kept = [max(1, length - 3 * i) for i in range(batch)]
+        padding = torch.arange(length)[None] >= torch.tensor(kept)[:, None]
+        mask = torch.zeros(batch, 1, 1, length, dtype=dtype)
+        return {
+            "input_ids": torch.randint(fields["vocabulary"], (batch, length)),
+            "token_type_ids": (torch.arange(length) >= length // 2).long().repeat(batch, 1),
+            "attention_mask": mask.masked_fill(padding[:, None, None], torch.finfo(dtype).min),
+        }
+
+    dim = torch.export.Dim("length", min=2, max=fields["context"])
+    return single(
+        BertForMaskedLM,
+        config,
+        inputs=inputs,
+        outputs=("logits",),
+        dtype=fields["dtype"],
+        seed=seed,
+        dynamic={"input_ids": {1: dim}, "token_type_ids": {1: dim}, "attention_mask": {3: dim}}
+        if fields["dynamic"]
+        else None,
+    )

@@ -1,0 +1,67 @@
+"""ResNet: an image classifier of convolutions and batch normalisation (inference)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from models.spec import Field, ModelSpec, Preset
+
+if TYPE_CHECKING:
+    from models.traceable import Traceable
+
+SPECS = (
+    ModelSpec(
+        name="resnet",
+        help="ResNet image classifier",
+        build=f"{__name__}:build",
+        fields=(
+            Field(
+                name="block", default="basic", choices=("basic", "bottleneck"), help="layer type"
+            ),
+            Field(name="depth", default=1, help="blocks in each of the four stages"),
+            Field(name="width", default=16, help="channels after the stem; doubled by each stage"),
+            Field(name="image", default=64, help="height and width in pixels", min=32),
+            Field(name="classes", default=10, help="classes told apart", min=2),
+            Field(name="batch", default=1, help="images at once"),
+            Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
+        ),
+        presets=(
+            Preset(name="tiny", values={}, help="4 basic blocks, 16 channels", parameters=310_746),
+            Preset(
+                name="small",
+                values={"depth": 2, "width": 64, "image": 112, "classes": 1000},
+                help="ResNet-18 at half its resolution",
+                parameters=11_689_512,
+            ),
+        ),
+    ),
+)
+
+
+def build(fields: dict[str, Any], seed: int) -> Traceable:
+    """transformers' ResNetForImageClassification: pixels [batch, 3, image, image] -> logits."""
+    import torch
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    from models.traceable import single
+
+    width = fields["width"]
+    config = ResNetConfig(
+        embedding_size=width,
+        hidden_sizes=[width, 2 * width, 4 * width, 8 * width],
+        depths=[fields["depth"]] * 4,
+        layer_type=fields["block"],
+        num_labels=fields["classes"],
+    )
+    return single(
+        ResNetForImageClassification,
+        config,
+        inputs=lambda dtype: {
+            "pixel_values": torch.randn(
+                fields["batch"], 3, fields["image"], fields["image"], dtype=dtype
+            )
+        },
+        outputs=("logits",),
+        dtype=fields["dtype"],
+        seed=seed,
+    )

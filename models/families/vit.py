@@ -1,0 +1,88 @@
+"""ViT: an image classifier made of a transformer over patches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from models.spec import Field, ModelSpec, Preset
+
+if TYPE_CHECKING:
+    from models.traceable import Traceable
+
+SPECS = (
+    ModelSpec(
+        name="vit",
+        help="Vision Transformer image classifier",
+        build=f"{__name__}:build",
+        check=f"{__name__}:check",
+        fields=(
+            Field(name="layers", default=2, help="encoder layers"),
+            Field(name="width", default=64, help="hidden size"),
+            Field(name="hidden", default=128, help="size inside the feed-forward block"),
+            Field(name="heads", default=4, help="attention heads"),
+            Field(name="image", default=32, help="height and width in pixels"),
+            Field(name="patch", default=8, help="height and width of a patch in pixels"),
+            Field(name="classes", default=10, help="classes told apart", min=2),
+            Field(name="batch", default=1, help="images at once"),
+            Field(name="attention", default="eager", choices=("eager", "sdpa"), help="how"),
+            Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
+        ),
+        presets=(
+            Preset(name="tiny", values={}, help="2 layers, width 64, 17 tokens", parameters=81_226),
+            Preset(
+                name="small",
+                values={
+                    "layers": 4,
+                    "width": 192,
+                    "hidden": 768,
+                    "heads": 3,
+                    "image": 112,
+                    "patch": 16,
+                    "classes": 1000,
+                },
+                help="4 layers of ViT-Ti at half its resolution",
+                parameters=2_130_280,
+            ),
+        ),
+    ),
+)
+
+
+def check(fields: dict[str, Any]) -> str:
+    """What is wrong with these values taken together, or ""."""
+    if fields["width"] % fields["heads"]:
+        return f"width={fields['width']} is no multiple of heads={fields['heads']}"
+    if fields["image"] % fields["patch"]:
+        return f"image={fields['image']} is no multiple of patch={fields['patch']}"
+    return ""
+
+
+def build(fields: dict[str, Any], seed: int) -> Traceable:
+    """transformers' ViTForImageClassification: pixels [batch, 3, image, image] -> logits."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification
+
+    from models.traceable import single
+
+    config = ViTConfig(
+        num_hidden_layers=fields["layers"],
+        hidden_size=fields["width"],
+        intermediate_size=fields["hidden"],
+        num_attention_heads=fields["heads"],
+        image_size=fields["image"],
+        patch_size=fields["patch"],
+        num_labels=fields["classes"],
+        attn_implementation=fields["attention"],
+    )
+    return single(
+        ViTForImageClassification,
+        config,
+        inputs=lambda dtype: {
+            "pixel_values": torch.randn(
+                fields["batch"], 3, fields["image"], fields["image"], dtype=dtype
+            )
+        },
+        outputs=("logits",),
+        dtype=fields["dtype"],
+        seed=seed,
+    )
