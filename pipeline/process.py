@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-import psutil
 
 from pipeline.errors import EnvironmentFault
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 _TICK_SECONDS = 0.05
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,14 +175,32 @@ def _limit_reached(
 
 def _resident_bytes(pid: int) -> int:
     """Resident memory of a process and its descendants, in bytes; 0 once it is gone."""
-    total = 0
-    with contextlib.suppress(psutil.Error):
-        parent = psutil.Process(pid)
-        total = parent.memory_info().rss
-        for descendant in parent.children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                total += descendant.memory_info().rss
+    total, waiting = 0, [pid]
+    while waiting:
+        process = Path("/proc", str(waiting.pop()))
+        with contextlib.suppress(OSError):
+            total += int((process / "statm").read_text().split()[1]) * _PAGE_BYTES
+            waiting += _children(process)
     return total
+
+
+def _children(process: Path) -> list[int]:
+    """From the kernel's own list, since this is asked at every tick.
+
+    psutil looks at every process of the machine: 1 ms with 80 of them, 0.03 ms for the list. It
+    serves where the kernel is built without the list.
+    """
+    lists = [task / "children" for task in (process / "task").iterdir()]
+    if lists and not lists[0].exists():
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            return [child.pid for child in psutil.Process(int(process.name)).children()]
+    found: list[int] = []
+    for task in lists:
+        with contextlib.suppress(OSError):  # that thread has ended
+            found += map(int, task.read_text().split())
+    return found
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:

@@ -105,10 +105,17 @@ class TestLimits:
         assert outcome.ended_by == "memory-limit"
         assert outcome.peak_bytes > 100 * 2**20
 
-    def test_memory_of_descendants_counts(self, run: Any) -> None:
+    @pytest.mark.parametrize("listed", [True, False], ids=["kernel lists children", "it does not"])
+    def test_memory_of_descendants_counts(
+        self, run: Any, listed: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not listed:
+            monkeypatch.setattr(Path, "exists", lambda path: not path.match("task/*/children"))
         hog = f"b = bytearray({300 * 2**20}); b[::4096] = b'1' * len(b[::4096]); {HANG}"
+        argv = f"[sys.executable, '-I', '-S', '-c', {hog!r}]"
         outcome = run(
-            f"import subprocess, sys; subprocess.run([sys.executable, '-I', '-S', '-c', {hog!r}])",
+            "import subprocess, sys, threading\n"
+            f"threading.Thread(target=subprocess.run, args=({argv},)).start()",
             limits=Limits(memory_bytes=100 * 2**20, seconds=30),
         )
         assert outcome.ended_by == "memory-limit"
