@@ -141,7 +141,8 @@ def run(
 
     A module that does not load or run is a result with a `failure`. latency_budget: seconds that
     measuring may take at most; 0 measures nothing. Raises UsageError for inputs or weights that do
-    not fit the program, and EnvironmentFault when a tool of the release is missing.
+    not fit the program, and EnvironmentFault when a tool of the release is missing or the disk is
+    full.
     """
     job.check()
     shutil.rmtree(workdir / "out", ignore_errors=True)
@@ -165,6 +166,11 @@ def run(
     )
     if not outcome.ok:
         text = stderr.read_text(errors="replace")
+        if "outputting results" in text and "stdio_stream" in text:
+            raise EnvironmentFault(
+                f"cannot write the outputs of {job.function.name} to {workdir / 'out'}",
+                advice="Free some space there, or move the cache: IREE_PILOT_CACHE=DIRECTORY.",
+            )
         # Inputs are parsed once everything is loaded, before the call is announced.
         step: Literal["load", "run"] = (
             "run" if loaded or "parsing function inputs" in text else "load"

@@ -418,6 +418,24 @@ def stub(directory: Path, content: bytes, report: str = "") -> Toolchain:
     return nowhere(runtime=directory)
 
 
+FULL = """#!{python}
+import sys
+print("EXEC @main")
+sys.exit(
+    "c/runtime/src/iree/io/stdio_stream.c:399: UNKNOWN; write failed, possibly out of disk space "
+    "or device lost; outputting results; processing function outputs; `sync func @main()`"
+)
+"""
+
+
+def test_outputs_that_cannot_be_written_are_not_the_programs_failure(tmp_path: Path) -> None:
+    job = _job(tmp_path, plain([floats(tmp_path, 1)]))
+    tools = stub(tmp_path, b"")
+    (tmp_path / "iree-run-module").write_text(FULL.format(python=sys.executable))
+    with pytest.raises(EnvironmentFault, match="cannot write the outputs of main"):
+        runtime.run(job, tools, tmp_path / "run")
+
+
 def test_an_output_of_a_size_that_fits_no_shape_is_handed_on_for_comparison(tmp_path: Path) -> None:
     output = Tensor(dtype="bf16", shape=(2, 2), file="")
     job = _job(tmp_path, plain([floats(tmp_path, 1)], [output]))
