@@ -220,8 +220,8 @@ def _compile(
         to=settings.to,
         resume=settings.resume,
     )
-    compiler.check_phase(toolchain, job.to)
-    compiler.check_phase(toolchain, job.resume)
+    compiler.check_phases(toolchain, resume=job.resume, to=job.to)
+    compiler.check_flags(job.flags)
     anew = settings.fresh or compiler.writes_elsewhere(settings.flags)
     key = Store.key(
         loaded.program.digest,

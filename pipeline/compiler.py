@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,17 @@ _STATISTICS = "statistics.json"
 _STATISTICS_FLAGS = (
     "iree-scheduling-dump-statistics-format",
     "iree-scheduling-dump-statistics-file",
+)
+_OWN_FLAGS = {
+    "o": "Say it before the --: iree-pilot compile ... -o FILE.",
+    "compile-to": "Say it before the --: iree-pilot compile ... --to PHASE.",
+    "compile-from": "Say it before the --: iree-pilot compile ... --from PHASE.",
+    "dump-compilation-phases-to": "The phases are always dumped, beside the module.",
+}
+#: Words in the names of flags that make the compiler write more than its output.
+_TELLING = re.compile(
+    r"dump|print|timing|time-passes|save-temp|remark|report|stat(?:istic)?s|reproducer|output"
+    r"|(?:log|profile)-actions"
 )
 
 
@@ -89,13 +101,29 @@ class Compile(msgspec.Struct, frozen=True, kw_only=True):
         return (*argv, "-o", output)
 
 
-def check_phase(toolchain: Toolchain, phase: str | None) -> None:
-    """Raises UsageError for a phase that this toolchain does not have."""
-    if phase is not None and phase not in toolchain.phases:
+def check_phases(toolchain: Toolchain, *, resume: str | None, to: str | None) -> None:
+    """Raises UsageError unless this toolchain has both phases, and `to` after `resume`."""
+    order = toolchain.phases
+    for phase in (resume, to):
+        if phase is not None and phase not in order:
+            raise UsageError(
+                f"iree-compile {toolchain.version} has no compilation phase {phase!r}",
+                advice=nearest(phase, list(order)),
+            )
+    begin, end = resume or order[0], to or order[-1]
+    if order.index(begin) >= order.index(end):
         raise UsageError(
-            f"iree-compile {toolchain.version} has no compilation phase {phase!r}",
-            advice=nearest(phase, list(toolchain.phases)),
+            f"there is nothing to compile: --to {end} is not after --from {begin}",
+            advice=f"The phases in order: {' '.join(order)}.",
         )
+
+
+def check_flags(flags: Sequence[str]) -> None:
+    """Raises UsageError for flags that the driver itself gives to iree-compile."""
+    for flag in flags:
+        name = flag.lstrip("-").split("=")[0]
+        if flag.startswith("-") and name in _OWN_FLAGS:
+            raise UsageError(f"{flag} cannot be given after --", advice=_OWN_FLAGS[name])
 
 
 def compile(
@@ -109,16 +137,19 @@ def compile(
     """Runs one compile whose files go to `directory`: phases/, the module, stderr.txt.
 
     `on_phase` hears of each phase while the compiler runs. A failing compile is a result with a
-    `failure`. Raises UsageError for an unknown phase and EnvironmentFault when there is no
-    compiler to run.
+    `failure`. Raises UsageError for phases and flags that do not fit and EnvironmentFault when
+    there is no compiler to run.
     """
-    check_phase(toolchain, job.to)
-    check_phase(toolchain, job.resume)
-    output = directory / (MODULE if job.to in (None, "end") else f"{job.to}.mlir")
+    check_phases(toolchain, resume=job.resume, to=job.to)
+    check_flags(job.flags)
+    order = toolchain.phases
+    output = directory / (MODULE if job.to in (None, order[-1]) else f"{job.to}.mlir")
     dumps = directory / PHASES
     statistics = directory / _STATISTICS
     argv = [*job.command(toolchain, str(output), str(dumps))]
-    if all(flag in toolchain.flags for flag in _STATISTICS_FLAGS):
+    if all(flag in toolchain.flags for flag in _STATISTICS_FLAGS) and not any(
+        name in flag for flag in job.flags for name in _STATISTICS_FLAGS
+    ):
         argv += [f"--{_STATISTICS_FLAGS[0]}=json", f"--{_STATISTICS_FLAGS[1]}={statistics}"]
 
     reader = DumpReader(dumps, time.time_ns())
@@ -140,10 +171,16 @@ def compile(
     command = job.command(toolchain, output.name)
     if not outcome.ok:
         return _failed(job, toolchain, directory, outcome, reader, command, limits)
+    if not output.is_file():
+        raise UsageError(
+            f"iree-compile ended well but wrote no module, with the flags {' '.join(job.flags)}",
+            advice="Flags that only list or print something are for iree-compile itself: "
+            f"{toolchain.compiler}",
+        )
     size = output.stat().st_size
-    if job.to is None:
+    if job.to in (None, order[-1]):
         end = Phase(
-            name=toolchain.phases[-1],
+            name=order[-1],
             seconds=max(0, ended_ns - reader.end_ns) / 1e9,
             bytes=size,
             ops={},
@@ -177,7 +214,7 @@ def _failed(
     failure = _failure(outcome, directory / STDERR, phase, job.mlir)
     confirmed: bool | None = None
     resume_command: tuple[str, ...] | None = None
-    if outcome.ended_by in ("exit", "signal"):
+    if outcome.ended_by in ("exit", "signal") and failure.phase is not None:
         good = reader.last_dump or job.mlir
         again = Compile(mlir=good, flags=job.flags, resume=last, to=phase)
         resumed = _resume(again, toolchain, directory, limits)
@@ -285,7 +322,6 @@ def writes_elsewhere(flags: Sequence[str]) -> bool:
     """Whether user flags make the compiler write more than its output.
 
     Such a compile is done again each time instead of being taken from the store: what it leaves
-    behind (dumps, traces, timings) is why the flag was given.
+    behind (dumps, messages, timings) is why the flag was given.
     """
-    words = ("dump", "print-ir", "timing", "save-temp", "report", "trace", "statistics", "debug")
-    return any(word in flag.split("=")[0] for flag in flags for word in words)
+    return any(_TELLING.search(flag.split("=")[0]) for flag in flags)

@@ -64,6 +64,8 @@ _UNKNOWN_FLAG = re.compile(
     r"(?:.*\n\S+: Did you mean '(?P<meant>[^']+)'\?)?",
     re.MULTILINE,
 )
+#: What the compiler says of its command line, before it has looked at the program.
+_COMMAND_LINE = re.compile(r"for the -\S+ option: |Too many positional arguments|Not enough pos")
 _TOOL_MISSING = re.compile(
     r"^sh: (?:\d+: )?(?P<tool>\S+): (?:not found|Permission denied)|"
     r"required (?:embedded )?linker tool .* not found",
@@ -327,7 +329,7 @@ def _undiagnosed(outcome: Outcome, stderr: str, said: Stderr, phase: str | None)
         return flags
     remarks = [line for line in said.other if not _NOISE.match(line)] or list(said.other)
     text = _PROGRAM_PREFIX.sub("", remarks[-1]) if remarks else _silence(outcome)
-    return [_failure("diagnostic", text, phase=phase)]
+    return [_failure("diagnostic", text, phase=None if _COMMAND_LINE.match(text) else phase)]
 
 
 def _summary(message: str) -> str:

@@ -17,7 +17,7 @@ from pipeline.cli.boundary import Failed
 from pipeline.cli.live import Live
 from pipeline.cli.options import Common, SourceOptions
 from pipeline.cli.session import Session
-from pipeline.compiler import check_phase
+from pipeline.compiler import check_flags, check_phases
 from pipeline.errors import UsageError
 from pipeline.frontends import source as sources
 from pipeline.frontends.load import Loaded, TraceFailed
@@ -46,7 +46,7 @@ def cases(
     live = Live(console, quiet=silent or common.verbosity < 0, verbose=common.verbosity > 0)
     session = Session(common)
     plans = session.plans(targets, device, flags)
-    _check(text, chosen, plans, session.toolchain, to, resume, output)
+    _check(text, chosen, plans, session.toolchain, flags, to, resume, output)
     settings = Settings(
         flags=flags,
         to=to,
@@ -90,12 +90,13 @@ def _check(
     chosen: SourceOptions,
     plans: list[tuple[str, Plan]],
     toolchain: Toolchain,
+    flags: tuple[str, ...],
     to: str | None,
     resume: str | None,
     output: str | None,
 ) -> None:
-    for phase in (to, resume):
-        check_phase(toolchain, phase)
+    check_phases(toolchain, resume=resume, to=to)
+    check_flags(flags)
     kind = sources.parse(text, chosen.settings, chosen.dtype).kind
     if resume and kind != "mlir":
         raise UsageError(
