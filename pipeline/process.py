@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -18,8 +19,12 @@ import msgspec
 from pipeline.errors import EnvironmentFault
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
 _PR_SET_PDEATHSIG = 1
 _TICK_SECONDS = 0.05
+#: Room kept on the disk for a child's last words: it must be able to say that the disk is full.
+_RESERVED_BYTES = 64 * 1024
+_FALLOC_FL_KEEP_SIZE = 1
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -72,11 +77,13 @@ def run(
     system kills the child. `on_tick` is called about every 50 ms while the child runs; what it
     raises ends the child and passes through.
 
-    Raises EnvironmentFault when the program is missing or cannot be executed.
+    Raises EnvironmentFault when the program is missing or cannot be executed, and OSError when
+    there is no room for what it writes to stderr.
     """
     limits = limits or Limits()
     command = tuple(os.fspath(a) for a in argv)
     with stdout.open("wb") as out, stderr.open("wb") as err:
+        _reserve(err.fileno(), stderr)
         begun = time.monotonic()
         try:
             child = subprocess.Popen(
@@ -95,6 +102,7 @@ def run(
             ended_by, peak = _wait(child, begun, limits, (stdout, stderr), on_tick)
         finally:
             _kill_group(child)
+            os.ftruncate(err.fileno(), os.fstat(err.fileno()).st_size)  # gives back what is left
         seconds = time.monotonic() - begun
     code = child.returncode
     return Outcome(
@@ -105,6 +113,14 @@ def run(
         seconds=seconds,
         peak_bytes=peak,
     )
+
+
+def _reserve(descriptor: int, path: Path) -> None:
+    """Sets disk space aside for a file without making it longer, where the file system can."""
+    if _LIBC.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, 0, _RESERVED_BYTES):
+        number = ctypes.get_errno()
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(number, os.strerror(number), str(path))
 
 
 def _die_with_parent() -> None:

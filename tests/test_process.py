@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake.disk import tiny_disk
 from fake.processes import alive, wait_until
 
 from pipeline import process
@@ -184,6 +187,36 @@ class TestNothingIsLeft:
         os.kill(driver, number)
         os.waitpid(driver, 0)
         wait_until(lambda: not alive(self.ids(tmp_path)[0]))
+
+
+class TestFullDisk:
+    @pytest.fixture
+    def small(self, tmp_path: Path) -> Iterator[Path]:
+        """A file system of a quarter of a megabyte."""
+        with tiny_disk(tmp_path / "disk", 256 * 1024) as directory:
+            yield directory
+
+    def test_a_child_can_still_say_so(self, small: Path) -> None:
+        code = (
+            "import sys\n"
+            "with open(sys.argv[1], 'wb', buffering=0) as file:\n"
+            "    while file.write(bytes(4096)): pass"
+        )
+        argv = [sys.executable, "-I", "-S", "-c", code, str(small / "large")]
+        outcome = process.run(argv, stdout=small / "out", stderr=small / "err")
+        assert outcome.exit_code == 1
+        assert "No space left on device" in (small / "err").read_text()
+
+    def test_without_room_for_its_words_it_is_not_started(self, small: Path) -> None:
+        with contextlib.suppress(OSError):
+            (small / "large").write_bytes(bytes(2**20))
+        with pytest.raises(OSError, match="No space left on device"):
+            process.run(["/bin/true"], stdout=small / "out", stderr=small / "err")
+
+    def test_what_was_set_aside_is_given_back(self, tmp_path: Path) -> None:
+        err = tmp_path / "err"
+        process.run(["/bin/echo"], stdout=tmp_path / "out", stderr=err)
+        assert err.stat().st_blocks == err.stat().st_size == 0
 
 
 class TestStart:
