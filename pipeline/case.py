@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -55,7 +56,8 @@ class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     """One case. status `not-run`: it compiled, and `why` says what it could not be run on.
 
-    target: as the user named it; arch: what it was compiled for.
+    target: as the user named it; arch: what it was compiled for. messages: the file with what the
+    compiler wrote to stderr, if it wrote anything.
 
     phases, dispatches, output, output_bytes, compile_seconds and peak_bytes: of the compile (when
     it was done, not when it was taken from the store); output is the module (or the IR
@@ -81,6 +83,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     dispatches: Dispatches | None = None
     output: str | None = None
     output_bytes: int = 0
+    messages: str | None = None
     compile_seconds: float = 0.0
     peak_bytes: int = 0
     phase_confirmed: bool | None = None
@@ -158,6 +161,7 @@ def run(
         dispatches=compiled.dispatches,
         output=str(directory / compiled.output) if compiled.output else None,
         output_bytes=compiled.output_bytes,
+        messages=_messages(directory),
         compile_seconds=compiled.seconds,
         peak_bytes=compiled.peak_bytes,
         phase_confirmed=compiled.phase_confirmed,
@@ -183,6 +187,12 @@ def _placed(command: tuple[str, ...] | None, directory: Path) -> tuple[str, ...]
     return (command[0], str(directory / command[1]), *command[2:])
 
 
+def _messages(directory: Path) -> str | None:
+    file = directory / compiler.STDERR
+    kept = directory.name and file.is_file() and file.stat().st_size
+    return str(file) if kept else None
+
+
 def _why_not_run(loaded: Loaded, plan: Plan, settings: Settings) -> str:
     program = loaded.program
     if settings.to not in (None, "end"):
@@ -194,6 +204,12 @@ def _why_not_run(loaded: Loaded, plan: Plan, settings: Settings) -> str:
     if any(f.example is None for f in program.functions):
         return "no example inputs"
     return "" if plan.device else plan.why_not_run
+
+
+#: The modules that make a `CompileResult` of what the compiler wrote.
+_READERS = ("compiler", "diagnostics", "phases", "reports", "signatures", "stacks", "stderr")
+#: Failures that may be gone the next time, on the same input.
+_PASSING = ("timeout", "out-of-memory", "tool-missing")
 
 
 class _NotKept(Exception):
@@ -232,6 +248,9 @@ def _compile(
         toolchain.version,
         toolchain.revision,
         str(toolchain.compiler),
+        _files_named(job.flags),
+        _host(job.flags, plan),
+        _own_code(),
         *([time.time_ns()] if anew else []),
     )
     built = False
@@ -247,7 +266,7 @@ def _compile(
             on_phase=lambda phase: watcher.phase(target, phase),
         )
         (directory / _RESULT).write_bytes(msgspec.json.encode(result))
-        if result.failure is not None and result.failure.kind in ("timeout", "out-of-memory"):
+        if result.failure is not None and result.failure.kind in _PASSING:
             raise _NotKept(result)
 
     try:
@@ -259,6 +278,27 @@ def _compile(
         for phase in result.phases:
             watcher.phase(target, phase)
     return result, directory, not built
+
+
+def _files_named(flags: tuple[str, ...]) -> list[tuple[str, int, int]]:
+    """(path, size, time of change) of the files that flags name: the compiler reads them."""
+    named = [Path(part) for flag in flags for part in flag.split("=")[1:]]
+    found = [(path.absolute(), path.stat()) for path in named if path.is_file()]
+    return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in found]
+
+
+def _host(flags: tuple[str, ...], plan: Plan) -> str:
+    """The processor, where the code is made for the one at hand: a cache may be shared by hosts."""
+    made_for_it = any(flag.endswith("=host") for flag in flags)
+    return plan.device.fingerprint if made_for_it and plan.device else ""
+
+
+def _own_code() -> str:
+    """A digest of the code that reads what the compiler wrote: it may learn to read more."""
+    hashed = hashlib.sha256()
+    for name in _READERS:
+        hashed.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return hashed.hexdigest()
 
 
 def _run(

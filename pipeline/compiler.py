@@ -137,8 +137,8 @@ def compile(
     """Runs one compile whose files go to `directory`: phases/, the module, stderr.txt.
 
     `on_phase` hears of each phase while the compiler runs. A failing compile is a result with a
-    `failure`. Raises UsageError for phases and flags that do not fit and EnvironmentFault when
-    there is no compiler to run.
+    `failure`. Raises UsageError for phases and flags that do not fit, EnvironmentFault when there
+    is no compiler to run, and OSError when the disk is full.
     """
     check_phases(toolchain, resume=job.resume, to=job.to)
     check_flags(job.flags)
@@ -170,6 +170,7 @@ def compile(
     tick(final=True)
     command = job.command(toolchain, output.name)
     if not outcome.ok:
+        process.check_disk(directory / STDERR)
         return _failed(job, toolchain, directory, outcome, reader, command, limits)
     if not output.is_file():
         raise UsageError(

@@ -6,8 +6,9 @@ noise that this one sample does not show:
 - 64 roundings of f32 arithmetic: another order of summation, another exp;
 - divided by sqrt(n), as few elements may have come out right by luck, 4 roundings of the narrowest
   type that the program computes in, or 512 of f32 arithmetic if that is more;
-- where computed values are rounded to an 8-bit float, one such rounding: a difference in the last
-  bit of a wider value can flip it, and a flip feeds the roundings after it.
+- where computed values are rounded to an 8-bit float, twice what a perturbation of them moves the
+  result by, as it was measured when the program was traced; or one such rounding where it was not:
+  a difference in the last bit of a wider value can flip it, and a flip feeds those after it.
 
 Without a precise reference half of the narrowest type's digits must agree with PyTorch's.
 
@@ -28,6 +29,8 @@ from pathlib import Path
 import msgspec
 
 FACTOR = 4.0
+#: A perturbation moves far more 8-bit roundings than another implementation does.
+_MOVED = 2.0
 _F32_ROUNDINGS = 64
 _LUCKY_ROUNDINGS = 4
 _LUCKY_F32_ROUNDINGS = 512
@@ -65,6 +68,13 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def narrowest(self) -> str:
         return self.quantizes or self.computes
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an output moves when what is rounded to 8 bits is perturbed: see `Reference`."""
+
+    rel_l2: float
+    excess: float
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,12 +118,18 @@ def _quantizes(line: bytes) -> str | None:
 
 
 def limits(
-    dtype: str, elements: int, noise: Noise, own_error: float | None, own_excess: float
+    dtype: str,
+    elements: int,
+    noise: Noise,
+    own_error: float | None,
+    own_excess: float,
+    moved: Spread | None = None,
 ) -> Limits:
     """What an output of `dtype` may differ by.
 
     own_error, own_excess: PyTorch's rel_l2 and largest excess against the precise reference;
-    own_error None where there is none.
+    own_error None where there is none. moved: measured for programs that round to 8 bits; without
+    it one such rounding is allowed for.
     """
     count = max(elements, 1)
     # How far out the largest of so many normally distributed errors lies.
@@ -123,14 +139,21 @@ def limits(
         half = math.sqrt(unit(narrowest))
         basis = f"half the digits of {narrowest}, as there is no precise reference"
         return Limits(rel_l2=half, excess=half * spread, basis=basis)
-    floor = _F32_ROUNDINGS * unit("f32") + unit(noise.quantizes or "")
+    floor = _F32_ROUNDINGS * unit("f32")
     basis = f"the reference's own error {own_error:.3g}"
-    if noise.quantizes:
+    if moved is not None:
+        basis += f" and {moved.rel_l2:.3g} by which a perturbation before 8-bit roundings moves it"
+        narrowest = max(noise.computes, dtype, key=unit)
+        own_error = max(own_error, moved.rel_l2 * _MOVED / FACTOR)
+        own_excess = max(own_excess, moved.excess * _MOVED / FACTOR)
+    elif noise.quantizes:
+        floor += unit(noise.quantizes)
         basis += f" and the noise of rounding to {noise.quantizes}"
+    lucky = noise.computes if moved is not None else noise.narrowest
     return Limits(
         rel_l2=FACTOR * own_error + floor + _luck(narrowest, count),
         # The excess leaves out the output's own rounding.
-        excess=FACTOR * own_excess + spread * (floor + _luck(noise.narrowest, count)),
+        excess=FACTOR * own_excess + spread * (floor + _luck(lucky, count)),
         basis=basis,
     )
 

@@ -24,20 +24,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from pipeline import noise, tensors
+from pipeline.deviations import Extremes, Piece, Sums
 from pipeline.diagnostics import Failure, mismatch
-from pipeline.noise import Noise
+from pipeline.noise import Noise, Spread
 from pipeline.program import ELEMENT_TYPES, Function, Program, Reference, Tensor
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
 
 Verdict = Literal["ok", "mismatch", "refused"]
 
@@ -187,7 +182,8 @@ class _Pair:
             or noise.unit(precise.dtype) < noise.unit(self.type.dtype)
         )
         self.precise = precise if wider else None
-        self.precise_file = directory / precise.file if precise and wider else None
+        self.perturbed = reference.perturbed[index] if wider and reference.perturbed else None
+        self.directory = directory
 
     @property
     def fits(self) -> bool:
@@ -207,16 +203,20 @@ class _Pair:
                 low, high = min(low, float(values.min())), max(high, float(values.max()))
         return low >= high
 
-    def pieces(self) -> Iterator[tuple[int, Any, Any, Any]]:
-        """(start, got, torch's own, precise or None), as float64 or the integers they are."""
+    def pieces(self) -> Iterator[Piece]:
         for start in range(0, tensors.length(self.type), tensors.PIECE):
-            precise = (
-                tensors.read(self.precise_file, self.precise, start)
-                if self.precise is not None and self.precise_file is not None
-                else None
+            yield Piece(
+                start,
+                tensors.read(self.got_file, self.got_type, start),
+                tensors.read(self.own_file, self.type, start),
+                self._read(self.precise, start),
+                self._read(self.perturbed, start),
             )
-            got = tensors.read(self.got_file, self.got_type, start)
-            yield start, got, tensors.read(self.own_file, self.type, start), precise
+
+    def _read(self, tensor: Tensor | None, start: int) -> Any:
+        if tensor is None:
+            return None
+        return tensors.read(self.directory / tensor.file, tensor, start)
 
 
 def _judge(pair: _Pair, name: str, program: Noise) -> OutputComparison:
@@ -242,7 +242,7 @@ def _exact(pair: _Pair, common: dict[str, Any], _program: Noise) -> OutputCompar
     import numpy as np
 
     wrong, worst, max_abs, squares, norm = 0, None, 0.0, 0.0, 0.0
-    for start, got, own, precise in pair.pieces():
+    for start, got, own, precise, _ in pair.pieces():
         differs = got != own
         if precise is not None:
             differs &= got != precise
@@ -276,109 +276,26 @@ def _exact(pair: _Pair, common: dict[str, Any], _program: Noise) -> OutputCompar
     )
 
 
-class _Sums:
-    """What one pass over an output adds up, over elements finite in result and reference."""
-
-    def __init__(self) -> None:
-        self.elements = self.finite = 0
-        self.reference = self.error = self.own_error = 0.0
-        self.nan = self.inf = self.own_nan = self.own_inf = self.misplaced = 0
-        self.first: tuple[int, float, float] | None = None
-
-    def add(self, start: int, got: Floats, own: Floats, expected: Floats, alike: Any) -> None:
-        import numpy as np
-
-        self.elements += got.size
-        self.nan += int(np.isnan(got).sum())
-        self.inf += int(np.isinf(got).sum())
-        self.own_nan += int(np.isnan(own).sum())
-        self.own_inf += int(np.isinf(own).sum())
-        misplaced = np.flatnonzero(~alike)
-        self.misplaced += misplaced.size
-        if misplaced.size and self.first is None:
-            at = int(misplaced[0])
-            self.first = (start + at, float(got[at]), float(expected[at]))
-        finite = np.isfinite(got) & np.isfinite(expected)
-        self.finite += int(finite.sum())
-        wanted = expected[finite]
-        self.reference += float(np.square(wanted).sum())
-        self.error += float(np.square(got[finite] - wanted).sum())
-        both = np.isfinite(own) & np.isfinite(expected)
-        self.own_error += float(np.square(own[both] - expected[both]).sum())
-
-    @property
-    def root_mean_square(self) -> float:
-        """Of the reference; 1 where it is all zero, so that errors are absolute."""
-        return math.sqrt(self.reference / self.finite) if self.reference else 1.0
-
-    def relative(self, squares: float) -> float:
-        norm = self.root_mean_square * math.sqrt(self.finite)
-        return math.sqrt(squares) / norm if norm else 0.0
-
-
-def _expected(got: Floats, own: Floats, precise: Floats | None) -> tuple[Floats, NDArray[np.bool_]]:
-    """What is expected, and where the result is alike in being finite, NaN or Inf."""
-    import numpy as np
-
-    expected = own if precise is None else np.where(np.isfinite(precise), precise, own)
-    alike = np.isfinite(got) & np.isfinite(expected)
-    for reference in (own, precise):
-        if reference is not None:
-            alike |= (np.isnan(got) & np.isnan(reference)) | (np.isinf(got) & (got == reference))
-    return expected, alike
-
-
-class _Extremes:
-    """What one more pass finds, once the reference's root mean square is known."""
-
-    def __init__(self, dtype: str, root: float) -> None:
-        self.dtype, self.root = dtype, root
-        self.max_abs = self.max_rel = self.excess = self.own_excess = 0.0
-        self.worst: tuple[int, float, float] | None = None
-
-    def add(self, start: int, got: Floats, own: Floats, expected: Floats) -> None:
-        import numpy as np
-
-        size = np.abs(expected) + self.root
-        step = tensors.step(expected, self.dtype)
-        error = _error(got, expected)
-        relative = np.nan_to_num(error / size)
-        at = int(relative.argmax())
-        if self.worst is None or float(relative[at]) > self.max_rel:
-            self.worst = (start + at, float(got[at]), float(expected[at]))
-        self.max_abs = max(self.max_abs, float(error.max()))
-        self.max_rel = max(self.max_rel, float(relative[at]))
-        self.excess = max(self.excess, _largest((error - step) / size))
-        self.own_excess = max(self.own_excess, _largest((_error(own, expected) - step / 2) / size))
-
-    def over(self, got: Floats, expected: Floats, limit: float) -> int:
-        """How many elements' excess is over the limit."""
-        import numpy as np
-
-        excess = _error(got, expected) - tensors.step(expected, self.dtype)
-        return int((excess > limit * (np.abs(expected) + self.root)).sum())
-
-
-def _largest(values: Floats) -> float:
-    import numpy as np
-
-    return float(np.nan_to_num(values).max())
-
-
 def _rounded(pair: _Pair, common: dict[str, Any], program: Noise) -> OutputComparison:
-    sums = _Sums()
-    for start, got, own, precise in pair.pieces():
-        sums.add(start, got, own, *_expected(got, own, precise))
-    extremes = _Extremes(pair.type.dtype, sums.root_mean_square)
-    for start, got, own, precise in pair.pieces():
-        extremes.add(start, got, own, _expected(got, own, precise)[0])
+    sums = Sums()
+    for piece in pair.pieces():
+        sums.add(piece)
+    extremes = Extremes(pair.type.dtype, sums.root_mean_square)
+    for piece in pair.pieces():
+        extremes.add(piece)
     rel_l2 = sums.relative(sums.error)
     own_error = None if pair.precise is None else sums.relative(sums.own_error)
-    limits = noise.limits(pair.type.dtype, sums.elements, program, own_error, extremes.own_excess)
+    moved = (
+        None
+        if pair.perturbed is None
+        else Spread(rel_l2=sums.relative(sums.perturbed_error), excess=extremes.perturbed_excess)
+    )
+    limits = noise.limits(
+        pair.type.dtype, sums.elements, program, own_error, extremes.own_excess, moved
+    )
     wrong = 0
     if extremes.excess > limits.excess:
-        for _start, got, own, precise in pair.pieces():
-            wrong += extremes.over(got, _expected(got, own, precise)[0], limits.excess)
+        wrong = sum(extremes.over(piece, limits.excess) for piece in pair.pieces())
 
     worst = _shown(pair, sums.first or extremes.worst)
     why = ""
@@ -415,15 +332,6 @@ def _shown(pair: _Pair, element: tuple[int, float, float] | None) -> Worst | Non
     position, got, expected = element
     index = tensors.place(pair.type, position)
     return Worst(index=index, got=f"{got:.9g}", expected=f"{expected:.9g}")
-
-
-def _error(values: Floats, expected: Floats) -> Floats:
-    """The absolute error, 0 where it is not a number or infinite."""
-    import numpy as np
-
-    with np.errstate(invalid="ignore"):
-        error = np.abs(values - expected)
-    return np.where(np.isfinite(error), error, 0.0)
 
 
 def _summary(outputs: tuple[OutputComparison, ...], why: str) -> Comparison:

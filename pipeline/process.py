@@ -25,6 +25,7 @@ _TICK_SECONDS = 0.05
 #: Room kept on the disk for a child's last words: it must be able to say that the disk is full.
 _RESERVED_BYTES = 64 * 1024
 _FALLOC_FL_KEEP_SIZE = 1
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -115,11 +116,19 @@ def run(
     )
 
 
+def check_disk(stderr: Path) -> None:
+    """Raises OSError where a child that failed wrote to `stderr` that the disk is full."""
+    text = stderr.read_text(errors="replace")
+    for number in _FULL:
+        if os.strerror(number) in text:
+            raise OSError(number, os.strerror(number), str(stderr.parent))
+
+
 def _reserve(descriptor: int, path: Path) -> None:
     """Sets disk space aside for a file without making it longer, where the file system can."""
     if _LIBC.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, 0, _RESERVED_BYTES):
         number = ctypes.get_errno()
-        if number in (errno.ENOSPC, errno.EDQUOT):
+        if number in _FULL:
             raise OSError(number, os.strerror(number), str(path))
 
 

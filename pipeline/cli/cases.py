@@ -149,6 +149,11 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
         console.print(
             f"  {what}, with the phases' dumps beside it: {escape(result.output)}", soft_wrap=True
         )
+    if result.messages and not quiet:
+        wrote = out.size(Path(result.messages).stat().st_size)
+        console.print(
+            f"  {wrote} of messages of the compiler: {escape(result.messages)}", soft_wrap=True
+        )
     if not quiet:
         for function in result.functions:
             _tell_function(live, function)

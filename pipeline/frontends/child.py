@@ -39,6 +39,8 @@ def main(directory: Path) -> int:
             msgspec.json.encode(_dependencies(opened, directory))
         )
         return 0
+    # On a full disk this is all that gets out.
+    print(f"{refusal.exception}: {refusal.message}", file=sys.stderr, flush=True)
     (directory / REFUSAL).write_bytes(msgspec.json.encode(refusal))
     return 1
 

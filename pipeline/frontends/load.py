@@ -62,7 +62,8 @@ def load(
     the inputs and weights given, the seed, the releases of the tracing packages, and this
     package's own tracing code. fresh: make it anew whatever the store holds.
 
-    Raises TraceFailed where tracing failed, UsageError where the source does not fit.
+    Raises TraceFailed where tracing failed, UsageError where the source does not fit, and
+    EnvironmentFault where the disk is full.
     """
     begun = time.monotonic()
     key = _key(job, fresh)
@@ -97,7 +98,6 @@ def _loaded(entry: Path, begun: float, *, cached: bool) -> Loaded:
 
 def _key(job: Job, fresh: bool) -> str:
     makers = () if job.source.kind == "mlir" else tuple(version(name) for name in _MAKERS)
-    code = "" if job.source.kind == "mlir" else _own_code(job.source.kind == "zoo")
     inputs = tuple(
         (t.dtype, t.shape, _digest(Path(t.file)), "" if job.inputs else t.file)
         for t in job.inputs or ()
@@ -110,10 +110,11 @@ def _key(job: Job, fresh: bool) -> str:
         _digest(path) if path else "",
         str(Path.cwd()) if job.source.kind == "module" else "",
     )
+    code = _own_code(zoo=job.source.kind == "zoo")
     return Store.key(*named, makers, code, *([time.time_ns()] if fresh else []))
 
 
-def _own_code(zoo: bool) -> str:
+def _own_code(*, zoo: bool) -> str:
     """A digest of the code that makes programs: what it does may change between our releases."""
     root = Path(__file__).resolve().parents[2]
     files = [*(root / "pipeline" / "frontends").glob("*.py"), root / "pipeline" / "program.py"]
@@ -148,6 +149,8 @@ def _make(job: Job, place: Path, toolchain: Toolchain, limits: process.Limits | 
         stderr=stderr,
         limits=limits,
     )
+    if not outcome.ok:
+        process.check_disk(stderr)
     refusal = place / REFUSAL
     if refusal.is_file():
         why = msgspec.json.decode(refusal.read_bytes(), type=Refusal)

@@ -24,7 +24,7 @@ NARROW = (
 )
 
 
-_PERTURBATION = 2.0**-15
+_PERTURBATION = 2.0**-12
 
 
 class NotEvaluable(Exception):
@@ -60,7 +60,7 @@ def precise(
     bf16 and f32 are not carried out. Raises NotEvaluable with the reason when an operation has no
     double-precision form or reads a tensor's bits.
 
-    perturbed: what is rounded to 8 bits is first moved by a relative 2**-15 at random. An
+    perturbed: what is rounded to 8 bits is first moved by a relative 2**-12 at random. An
     8-bit float has few values, so a difference far below the program's own precision can tip an
     element to the next one (6% to 12% away); two right implementations differ by as much.
     """

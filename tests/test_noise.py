@@ -1,0 +1,32 @@
+"""The limits of a comparison: what is measured goes before what is only assumed."""
+
+from __future__ import annotations
+
+from pipeline import noise
+from pipeline.noise import Noise, Spread
+
+QUANTIZING = Noise(computes="f32", quantizes="f8E4M3FN")
+
+
+def limits(moved: Spread | None, own_error: float | None = 1e-7) -> noise.Limits:
+    return noise.limits("f32", 4096, QUANTIZING, own_error, 1e-7, moved)
+
+
+class TestRoundingTo8Bits:
+    def test_without_a_measurement_one_rounding_is_allowed(self) -> None:
+        assert limits(None).rel_l2 > noise.unit("f8E4M3FN")
+
+    def test_a_program_that_a_perturbation_hardly_moves_is_judged_closely(self) -> None:
+        close = limits(Spread(rel_l2=1e-3, excess=0.05))
+        assert 2e-3 < close.rel_l2 < 2.1e-3
+        assert 0.1 < close.excess < 0.11
+
+    def test_a_program_that_a_perturbation_moves_far_may_lie_as_far(self) -> None:
+        assert limits(Spread(rel_l2=0.05, excess=0.3)).rel_l2 > 0.1
+
+    def test_pytorchs_own_error_counts_where_it_is_larger(self) -> None:
+        assert limits(Spread(rel_l2=1e-9, excess=1e-9), own_error=0.1).rel_l2 > 0.4
+
+    def test_what_the_limit_rests_on_is_told(self) -> None:
+        assert "perturbation" in limits(Spread(rel_l2=1e-3, excess=0.05)).basis
+        assert "f8E4M3FN" in limits(None).basis
