@@ -48,7 +48,10 @@ def _values(generator: Any, want: TensorType, shape: tuple[int, ...]) -> Any:
         return generator.integers(0, 2, shape).astype(dtype)
     if element.family == "int":
         return generator.integers(0, 8, shape).astype(dtype)
-    return generator.standard_normal(shape).astype(dtype)
+    values = generator.standard_normal(shape)
+    if element.family == "complex":
+        values = values + 1j * generator.standard_normal(shape)
+    return values.astype(dtype)
 
 
 def numpy_dtype(name: str) -> Any:
@@ -112,5 +115,5 @@ def _from_npy(path: Path, index: int, directory: Path) -> Tensor:
             advice=f"Known: {', '.join(by_numpy)}.",
         )
     out = directory / f"input{index}.bin"
-    out.write_bytes(numpy.ascontiguousarray(values).tobytes())
+    out.write_bytes(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
     return Tensor(dtype=dtype, shape=tuple(values.shape), file=str(out.resolve()))

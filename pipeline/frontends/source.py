@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
+import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +54,8 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
     Raises UsageError for a file that is missing or empty, an unknown model, preset or field, a
     module that cannot be found, and for settings on a source that has no fields.
     """
+    if not text.strip():
+        raise UsageError("SOURCE is empty", advice="Name a model (`iree-pilot models`) or a file.")
     path_text, _, factory = text.partition(":")
     kind = _BY_SUFFIX.get(Path(path_text).suffix.lower())
     if kind is None and (Path(text).exists() or "/" in path_text.rstrip("/")):
@@ -127,12 +130,16 @@ def _existing_file(path: Path) -> Path:
 
 
 def _check_module(name: str) -> None:
-    try:
-        found = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        found = None
-    if found is None:
-        raise UsageError(
-            f"no Python module {name} can be found",
-            advice="Run where it is importable, or put its directory on PYTHONPATH.",
-        )
+    """Looks for the top package only: to look into it would be to import it."""
+    top = name.split(".")[0]
+    places = [str(Path.cwd()), *sys.path]
+    if top not in sys.builtin_module_names and PathFinder.find_spec(top, places) is None:
+        raise no_module(name)
+
+
+def no_module(name: str) -> UsageError:
+    """The error for a dotted name that is no module."""
+    return UsageError(
+        f"no Python module {name} can be found",
+        advice="Run where it is importable, or put its directory on PYTHONPATH.",
+    )

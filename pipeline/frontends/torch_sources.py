@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from models.spec import Choice, registry
 from models.traceable import Entry, Traceable
 from pipeline.errors import UsageError
-from pipeline.frontends.source import Source
+from pipeline.frontends.source import Source, no_module
 from pipeline.program import TORCH_ELEMENT_TYPES
 
 
@@ -98,7 +98,12 @@ def _python_module(path: str | None, name: str | None) -> ModuleType:
     """Imports a file under a name of its own (strict export imports it by that name again)."""
     if name is not None:
         sys.path.insert(0, str(Path.cwd()))
-        return importlib.import_module(name)
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as fault:
+            if f"{name}.".startswith(f"{fault.name}."):
+                raise no_module(name) from fault
+            raise
     file = Path(path or "")
     unique = f"source_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{file.stem}"
     spec = importlib.util.spec_from_file_location(unique.replace("-", "_"), file)

@@ -1,0 +1,184 @@
+"""Example inputs fit the signature and come again with the seed; the user's own are checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import UsageError
+from pipeline.frontends import examples
+from pipeline.program import ELEMENT_TYPES, Dim, Function, TensorType, check_inputs
+
+
+@st.composite
+def functions(draw: st.DrawFn) -> Function:
+    inputs = []
+    for index in range(draw(st.integers(0, 4))):
+        shape: list[int | Dim] = []
+        for axis in range(draw(st.integers(0, 3))):
+            if draw(st.booleans()):
+                shape.append(draw(st.integers(0, 5)))
+                continue
+            low = draw(st.integers(0, 9))
+            high = draw(st.none() | st.integers(low, 12))
+            shape.append(Dim(symbol=f"s{index}{axis}", min=low, max=high))
+        dtype = draw(st.sampled_from(sorted(ELEMENT_TYPES)))
+        inputs.append(TensorType(name=f"x{index}", dtype=dtype, shape=tuple(shape)))
+    return Function(name="main", inputs=tuple(inputs), outputs=())
+
+
+class TestRandom:
+    @given(functions(), st.integers(0, 2**32))
+    @settings(deadline=None)
+    def test_they_fit_the_function_and_the_seed_gives_them_again(
+        self, tmp_path_factory: pytest.TempPathFactory, function: Function, seed: int
+    ) -> None:
+        one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+        made = examples.random(function, seed, one)
+        check_inputs(function, made, "a model")
+        assert examples.random(function, seed, two) == made
+        for tensor in made:
+            raw = (one / tensor.file).read_bytes()
+            assert len(raw) == tensor.bytes
+            assert raw == (two / tensor.file).read_bytes()
+
+    def test_another_seed_gives_others(self, tmp_path: Path) -> None:
+        x = TensorType(name="x", dtype="f32", shape=(64,))
+        function = Function(name="main", inputs=(x,), outputs=())
+        contents = []
+        for seed in (0, 1):
+            (tensor,) = examples.random(function, seed, tmp_path)
+            contents.append((tmp_path / tensor.file).read_bytes())
+        assert contents[0] != contents[1]
+
+    @pytest.mark.parametrize("dtype", sorted(ELEMENT_TYPES))
+    def test_values_are_of_their_type_and_harmless(self, tmp_path: Path, dtype: str) -> None:
+        x = TensorType(name="x", dtype=dtype, shape=(200,))
+        (tensor,) = examples.random(Function(name="f", inputs=(x,), outputs=()), 0, tmp_path)
+        values = numpy.frombuffer(
+            (tmp_path / tensor.file).read_bytes(), examples.numpy_dtype(dtype)
+        )
+        family = ELEMENT_TYPES[dtype].family
+        if family == "int":
+            assert 0 <= values.min() <= values.max() < 8, "they may be indices"
+        elif family == "bool":
+            assert set(values.tolist()) == {False, True}
+        else:
+            assert numpy.isfinite(values.astype(numpy.complex128)).all()
+            assert len(set(values.tolist())) > 20
+        if family == "complex":
+            assert numpy.abs(values.imag).max() > 0
+
+    @pytest.mark.parametrize(
+        ("dim", "size"),
+        [
+            (Dim(symbol="s"), 4),
+            (Dim(symbol="s", min=1, max=2), 2),
+            (Dim(symbol="s", min=7), 7),
+            (Dim(symbol="s", min=0, max=0), 0),
+        ],
+    )
+    def test_dynamic_dimensions_are_small_but_not_degenerate(
+        self, tmp_path: Path, dim: Dim, size: int
+    ) -> None:
+        x = TensorType(name="x", dtype="f32", shape=(dim,))
+        (tensor,) = examples.random(Function(name="f", inputs=(x,), outputs=()), 0, tmp_path)
+        assert tensor.shape == (size,)
+
+    def test_a_symbol_has_one_size_everywhere(self, tmp_path: Path) -> None:
+        narrow = Dim(symbol="n", min=1, max=3)
+        function = Function(
+            name="f",
+            inputs=(
+                TensorType(name="a", dtype="f32", shape=(narrow, 2)),
+                TensorType(name="b", dtype="f32", shape=(narrow,)),
+            ),
+            outputs=(),
+        )
+        check_inputs(function, examples.random(function, 0, tmp_path), "a model")
+
+
+class TestFromFiles:
+    def test_npy_keeps_shape_dtype_and_values(self, tmp_path: Path) -> None:
+        values = numpy.arange(6, dtype=numpy.float16).reshape(2, 3)
+        numpy.save(tmp_path / "x.npy", values)
+        for spec in (f"{tmp_path}/x.npy", f"@{tmp_path}/x.npy"):
+            (tensor,) = examples.from_files((spec,), tmp_path)
+            assert (tensor.dtype, tensor.shape) == ("f16", (2, 3))
+            assert Path(tensor.file).read_bytes() == values.tobytes()
+
+    @pytest.mark.parametrize(
+        "layout",
+        [
+            numpy.arange(6, dtype=">i4").reshape(2, 3),
+            numpy.asfortranarray(numpy.arange(6, dtype="<i4").reshape(2, 3)),
+            numpy.arange(12, dtype="<i4").reshape(2, 6)[:, ::2],
+        ],
+        ids=["big endian", "Fortran order", "strided"],
+    )
+    def test_values_are_written_row_major_and_little_endian(
+        self, tmp_path: Path, layout: numpy.ndarray
+    ) -> None:
+        numpy.save(tmp_path / "x.npy", layout)
+        (tensor,) = examples.from_files((f"{tmp_path}/x.npy",), tmp_path)
+        read = numpy.frombuffer(Path(tensor.file).read_bytes(), "<i4").reshape(tensor.shape)
+        assert tensor.dtype == "i32"
+        assert (read == layout).all()
+
+    def test_raw_bytes_of_a_type_that_npy_cannot_say(self, tmp_path: Path) -> None:
+        values = numpy.array([1.5, -2.0], dtype=ml_dtypes.bfloat16)
+        (tmp_path / "x.bin").write_bytes(values.tobytes())
+        (tensor,) = examples.from_files((f"2x1xbf16=@{tmp_path}/x.bin",), tmp_path)
+        assert (tensor.dtype, tensor.shape) == ("bf16", (2, 1))
+        assert Path(tensor.file) == tmp_path / "x.bin"
+
+    def test_a_scalar_and_a_complex_type(self, tmp_path: Path) -> None:
+        (tmp_path / "s").write_bytes(bytes(4))
+        (tmp_path / "c").write_bytes(bytes(16))
+        scalar, complex_ = examples.from_files(
+            (f"f32=@{tmp_path}/s", f"2xcomplex<f32>=@{tmp_path}/c"), tmp_path
+        )
+        assert (scalar.shape, scalar.dtype) == ((), "f32")
+        assert (complex_.shape, complex_.dtype) == ((2,), "complex<f32>")
+
+    @pytest.mark.parametrize(
+        ("spec", "content", "message"),
+        [
+            ("x.txt", b"", "neither an .npy file nor SHAPExDTYPE=@FILE"),
+            ("2x3=@x.bin", b"", "neither"),
+            ("2x3xf99=@x.bin", bytes(24), "unknown element type f99"),
+            ("2x3xf32=@x.bin", bytes(23), "x.bin has 23 bytes, 2x3xf32 needs 24"),
+            ("x.npy", b"not numpy", "not a readable .npy file"),
+            ("x.npy", b"\x93NUMPY\x01\x00", "not a readable .npy file"),
+            ("x.npy", b"", "not a readable .npy file"),
+        ],
+    )
+    def test_what_cannot_be_read_is_the_users_mistake(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        spec: str,
+        content: bytes,
+        message: str,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / spec.rpartition("@")[2]).write_bytes(content)
+        with pytest.raises(UsageError) as caught:
+            examples.from_files((spec,), tmp_path)
+        assert message in caught.value.message
+        assert spec in caught.value.message
+
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+        for spec in ("gone.npy", "2xf32=@gone.bin"):
+            with pytest.raises(UsageError, match="no file gone"):
+                examples.from_files((spec,), tmp_path)
+
+    def test_a_dtype_without_an_element_type_is_named(self, tmp_path: Path) -> None:
+        numpy.save(tmp_path / "x.npy", numpy.array(["a"]))
+        with pytest.raises(UsageError, match="dtype <U1 has no IREE element type"):
+            examples.from_files((f"{tmp_path}/x.npy",), tmp_path)

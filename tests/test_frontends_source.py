@@ -1,0 +1,161 @@
+"""What the user names is told apart without importing it, and refused in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.frontends.source import Source, parse
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def named(text: str) -> Source:
+    return parse(text, {}, None)
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ("name", "kind"),
+        [
+            ("model.py", "file"),
+            ("a.mlir", "mlir"),
+            ("a.mlirbc", "mlir"),
+            ("a.pt2", "pt2"),
+            ("a.onnx", "onnx"),
+            ("UPPER.MLIR", "mlir"),
+            ("two.dots.mlir", "mlir"),
+            ("with space.py", "file"),
+        ],
+    )
+    def test_the_suffix_tells_the_kind(self, here: Path, name: str, kind: str) -> None:
+        (here / name).write_text("something")
+        found = named(name)
+        assert (found.kind, found.path, found.factory) == (kind, str(here / name), "model")
+        assert found.text == name
+        assert found.name == Path(name).stem
+
+    def test_a_factory_may_follow_a_python_file(self, here: Path) -> None:
+        (here / "model.py").write_text("x")
+        found = named("model.py:small")
+        assert (found.kind, found.path, found.factory) == (
+            "file",
+            str(here / "model.py"),
+            "small",
+        )
+
+    def test_a_factory_cannot_follow_another_file(self, here: Path) -> None:
+        (here / "a.mlir").write_text("x")
+        with pytest.raises(UsageError, match="a mlir file has no factory"):
+            named("a.mlir:main")
+
+    @pytest.mark.parametrize("name", ["model.py", "a.mlir", "a.onnx", "a.pt2", "sub/a.mlir"])
+    def test_a_missing_file_is_named(self, name: str) -> None:
+        with pytest.raises(UsageError, match=f"no file {name}") as caught:
+            named(name)
+        assert caught.value.advice
+
+    def test_a_file_of_a_similar_name_is_suggested(self, here: Path) -> None:
+        (here / "model.py").write_text("x")
+        with pytest.raises(UsageError) as caught:
+            named("modle.py")
+        assert "model.py" in caught.value.advice
+
+    @pytest.mark.parametrize("name", ["model.py", "a.mlir", "a.onnx", "a.pt2"])
+    def test_an_empty_file_is_refused(self, here: Path, name: str) -> None:
+        (here / name).touch()
+        with pytest.raises(UsageError, match=f"{name} is empty"):
+            named(name)
+
+    def test_a_directory_is_no_file(self, here: Path) -> None:
+        (here / "a.mlir").mkdir()
+        with pytest.raises(UsageError, match=r"a\.mlir is not a file"):
+            named("a.mlir")
+        with pytest.raises(UsageError, match="is a directory, which is not a source"):
+            named(str(here))
+
+    def test_another_suffix_is_refused_with_those_there_are(self, here: Path) -> None:
+        (here / "model.tflite").write_text("x")
+        with pytest.raises(UsageError, match=r"cannot tell what model\.tflite is") as caught:
+            named("model.tflite")
+        assert ".onnx" in caught.value.advice
+
+    def test_a_path_that_is_not_there_is_no_misspelt_model(self) -> None:
+        with pytest.raises(UsageError, match="no file some/where"):
+            named("some/where")
+
+
+class TestModules:
+    def test_a_module_and_its_factory(self, here: Path) -> None:
+        (here / "mypackage").mkdir()
+        (here / "mypackage" / "models.py").write_text("raise AssertionError('imported')")
+        found = named("mypackage.models:small")
+        assert (found.kind, found.module, found.factory) == ("module", "mypackage.models", "small")
+
+    def test_installed_modules_are_found(self) -> None:
+        assert named("json.decoder:JSONDecoder").module == "json.decoder"
+
+    def test_a_package_is_not_imported_to_look_into_it(self, here: Path) -> None:
+        (here / "loud").mkdir()
+        (here / "loud" / "__init__.py").write_text("raise AssertionError('imported')")
+        assert named("loud.models:small").kind == "module"
+
+    def test_a_module_that_is_nowhere_is_named(self) -> None:
+        with pytest.raises(UsageError, match=r"no Python module nowhere\.models") as caught:
+            named("nowhere.models:small")
+        assert "PYTHONPATH" in caught.value.advice
+
+
+class TestZoo:
+    def test_a_model_with_its_default_preset(self) -> None:
+        found = named("llama")
+        assert (found.kind, found.model, found.part) == ("zoo", "llama", None)
+        assert found.preset == named(f"llama:{found.preset}").preset
+
+    def test_preset_part_and_fields(self) -> None:
+        found = parse("llama-fp8:tiny/prefill", {"fp8": "e4m3fn"}, "f16")
+        assert (found.model, found.preset, found.part) == ("llama-fp8", "tiny", "prefill")
+        assert found.fields["fp8"] == "e4m3fn"
+        assert found.fields["dtype"] == "f16"
+
+    def test_a_file_of_a_models_name_does_not_hide_the_model(self, here: Path) -> None:
+        (here / "llama").mkdir()
+        assert named("llama").kind == "zoo"
+        assert named("llama:tiny").kind == "zoo"
+
+    @pytest.mark.parametrize(
+        ("text", "settings", "dtype", "message", "advice"),
+        [
+            ("lama", {}, None, "no model 'lama'", "llama"),
+            ("", {}, None, "SOURCE is empty", "iree-pilot models"),
+            ("llama:tyni", {}, None, "no preset 'tyni'", "tiny"),
+            ("llama:tiny/prefil", {}, None, "no part 'prefil'", "prefill"),
+            ("llama-fp8:tiny", {"fp": "x"}, None, "no field 'fp'", "fp8"),
+            ("llama-fp8:tiny", {"fp8": "e4m3"}, None, "fp8=e4m3", "e4m3fn"),
+            ("llama:tiny", {}, "f8", "dtype=f8", "f32"),
+        ],
+    )
+    def test_what_is_misspelt_is_named_with_what_is_near(
+        self, text: str, settings: dict[str, str], dtype: str | None, message: str, advice: str
+    ) -> None:
+        with pytest.raises(UsageError) as caught:
+            parse(text, settings, dtype)
+        assert message in caught.value.message
+        assert advice in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("settings", "dtype", "named_options"), [({"a": "b"}, None, "a"), ({}, "f16", "dtype")]
+)
+def test_only_zoo_models_have_fields(
+    here: Path, settings: dict[str, str], dtype: str | None, named_options: str
+) -> None:
+    (here / "model.py").write_text("x")
+    with pytest.raises(UsageError, match=f"no fields to set, but {named_options} was given"):
+        parse("model.py", settings, dtype)
