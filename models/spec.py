@@ -125,14 +125,6 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, Value]
     part: str | None = None
 
-    @property
-    def source(self) -> str:
-        """The text and settings that lead here again, as a user would write them."""
-        usual = self.spec.values(self.preset)
-        text = f"{self.spec.name}:{self.preset.name}" + (f"/{self.part}" if self.part else "")
-        changed = (f"{k}={_written(v)}" for k, v in self.fields.items() if v != usual[k])
-        return " ".join([text, *changed])
-
     def build(self, seed: int = 0) -> Traceable:
         """Makes the model and its example inputs; loads torch and transformers."""
         without: dict[str, bool] = {} if self.preset.weights else {"weights": False}
@@ -188,10 +180,6 @@ def _dtype(spec: ModelSpec, dtype: str, given: Mapping[str, Value]) -> dict[str,
     if given.get("dtype", value) != value:
         raise UsageError(f"--dtype {dtype} and --set dtype={given['dtype']} contradict each other")
     return {"dtype": value}
-
-
-def _written(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _referred(reference: str) -> Any:

@@ -27,7 +27,12 @@ SPECS = (
             Field(name="batch", default=2, help="sequences at once, each shorter than the last"),
             Field(name="length", default=16, help="tokens in a sequence, padding included"),
             Field(name="dynamic", default=False, help="length is dynamic: 2 to context"),
-            Field(name="attention", default="eager", choices=("eager", "sdpa"), help="how"),
+            Field(
+                name="attention",
+                default="eager",
+                choices=("eager", "sdpa"),
+                help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
+            ),
             Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
         ),
         presets=(

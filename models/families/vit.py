@@ -24,7 +24,12 @@ SPECS = (
             Field(name="patch", default=8, help="height and width of a patch in pixels"),
             Field(name="classes", default=10, help="classes told apart", min=2),
             Field(name="batch", default=1, help="images at once"),
-            Field(name="attention", default="eager", choices=("eager", "sdpa"), help="how"),
+            Field(
+                name="attention",
+                default="eager",
+                choices=("eager", "sdpa"),
+                help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
+            ),
             Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
         ),
         presets=(
