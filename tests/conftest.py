@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,4 +21,13 @@ def data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     """The test's own empty data directory."""
     directory = tmp_path_factory.mktemp("data")
     monkeypatch.setenv("IREE_PILOT_DATA", str(directory))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all tests of a session, whichever worker runs them: what is slow to make."""
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-cache"
+    directory.mkdir(exist_ok=True)
     return directory
