@@ -34,7 +34,7 @@ _FP8_FIELDS = (
         name="fp8",
         default="e4m3fnuz",
         choices=("e4m3fn", "e4m3fnuz"),
-        help="FP8 format: e4m3fn as in checkpoints, e4m3fnuz as in gfx942's matrix units",
+        help="FP8 format: e4m3fn as in checkpoints, e4m3fnuz the only one that gfx942 has",
     ),
     Field(
         name="compute",
