@@ -73,7 +73,9 @@ def _refusal(fault: BaseException) -> Refusal:
 
 
 def _watch_files() -> set[str]:
-    """Collects the files that Python code opens for reading from now on."""
+    """Collects the files that are opened for reading from now on, by Python or by safetensors."""
+    import safetensors
+
     opened: set[str] = set()
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -82,7 +84,14 @@ def _watch_files() -> set[str]:
             if "r" in mode and "+" not in mode:
                 opened.add(args[0])
 
+    native = safetensors.safe_open
+
+    def safe_open(filename: Any, *args: Any, **kwargs: Any) -> Any:
+        opened.add(os.fspath(filename))
+        return native(filename, *args, **kwargs)
+
     sys.addaudithook(hook)
+    vars(safetensors)["safe_open"] = safe_open  # it reads in Rust, which Python does not hear of
     return opened
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from pipeline.diagnostics import Failure
 from pipeline.frontends.source import Source
 from pipeline.program import Tensor
 
@@ -40,3 +41,12 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     exception: str = ""
     doing: str = ""
     frames: tuple[tuple[str, int, str], ...] = ()
+
+
+class TraceFailed(Exception):
+    """There is no program because of the source: `failure` says why."""
+
+    def __init__(self, failure: Failure, seconds: float) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.seconds = seconds

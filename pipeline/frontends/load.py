@@ -13,13 +13,14 @@ import msgspec
 
 from pipeline import diagnostics, process
 from pipeline import program as programs
-from pipeline.diagnostics import Failure
 from pipeline.errors import UsageError
 from pipeline.frontends import mlir
-from pipeline.frontends.job import DEPENDENCIES, JOB, REFUSAL, Job, Refusal
+from pipeline.frontends.job import DEPENDENCIES, JOB, REFUSAL, Job, Refusal, TraceFailed
 from pipeline.program import Program
 from pipeline.store import Store, digest
 from pipeline.toolchain import Toolchain
+
+__all__ = ["Loaded", "TraceFailed", "load"]
 
 KIND = "program"
 _MAKERS = ("torch", "iree-turbine", "transformers", "iree-base-compiler")
@@ -36,15 +37,6 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def mlir(self) -> Path:
         return Path(self.directory) / self.program.mlir
-
-
-class TraceFailed(Exception):
-    """There is no program because of the source: `failure` says why."""
-
-    def __init__(self, failure: Failure, seconds: float) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-        self.seconds = seconds
 
 
 def load(
@@ -162,6 +154,6 @@ def _make(job: Job, place: Path, toolchain: Toolchain, limits: process.Limits | 
                 failure, message=f"while {why.doing}: {failure.message}"
             )
         raise TraceFailed(failure, time.monotonic() - begun)
-    if not outcome.ok:
+    if not outcome.ok or not (place / programs.RECORD).is_file():
         failure = diagnostics.trace_death(outcome, stderr.read_text(errors="replace"))
         raise TraceFailed(failure, time.monotonic() - begun)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process
+from pipeline import diagnostics, process
 from pipeline.errors import UsageError
 from pipeline.frontends import examples, mlir_text
-from pipeline.frontends.job import Job
+from pipeline.frontends.job import Job, TraceFailed
 from pipeline.program import Program, Tensor, check_inputs
 from pipeline.toolchain import Toolchain
 
@@ -24,13 +24,16 @@ def build(
     """Copies the file to `directory` and describes it.
 
     A program without inputs of the user's gets made-up ones, and there is no reference to compare
-    with. Raises UsageError for a file that the toolchain cannot parse.
+    with. A file that crashes the parser is a program too, of which nothing is known: the compiler
+    will tell more. Raises UsageError for a file that the toolchain cannot parse, TraceFailed where
+    parsing meets a limit.
     """
     original = Path(job.source.path or "")
     copy = directory / original.name
     shutil.copyfile(original, copy)
     generic = directory / "generic.txt"
     stderr = directory / "stderr.txt"
+    notes: list[str] = []
     if toolchain.opt is not None:
         outcome = process.run(
             [toolchain.opt, copy, "--mlir-print-op-generic", *_ELIDE, "-o", generic],
@@ -38,11 +41,18 @@ def build(
             stderr=stderr,
             limits=limits,
         )
-        if not outcome.ok:
-            raise _unreadable(original, toolchain, outcome, stderr.read_text(errors="replace"))
+        said = stderr.read_text(errors="replace")
+        if outcome.ended_by == "signal":
+            notes.append(f"what it takes is not known: {toolchain.opt.name} met {outcome.signal}")
+            generic.unlink(missing_ok=True)
+        elif outcome.ended_by != "exit":
+            raise TraceFailed(diagnostics.trace_death(outcome, said), outcome.seconds)
+        elif not outcome.ok:
+            process.check_disk(stderr)
+            raise _unreadable(original, toolchain, outcome, said)
     text = generic.read_text(errors="replace") if generic.is_file() else ""
     functions, other = mlir_text.functions(text)
-    notes = [f"{name} takes or returns more than tensors: compiled, never run" for name in other]
+    notes += [f"{name} takes or returns more than tensors: compiled, never run" for name in other]
     if functions and job.inputs is not None:
         check_inputs(functions[0], job.inputs, job.source.text)
         functions = (msgspec.structs.replace(functions[0], example=_own(job.inputs, directory)),)
@@ -91,7 +101,7 @@ def _unreadable(
     path: Path, toolchain: Toolchain, outcome: process.Outcome, stderr: str
 ) -> UsageError:
     lines = [line for line in stderr.splitlines() if " error: " in line]
-    first = lines[0] if lines else (outcome.signal or f"exit code {outcome.exit_code}")
+    first = lines[0] if lines else f"exit code {outcome.exit_code}"
     where = first.replace(str(path), path.name)
     for prefix in (path.name, f"{path.parent}/"):
         if prefix in where:

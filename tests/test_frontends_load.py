@@ -1,0 +1,290 @@
+"""A program is made once and again when what it was made of changes; the driver outlives it all."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake import stub_toolchain
+from fake.processes import alive, wait_until
+
+from pipeline import toolchain
+from pipeline.errors import UsageError
+from pipeline.frontends import source as sources
+from pipeline.frontends.job import Job
+from pipeline.frontends.load import Loaded, TraceFailed, load
+from pipeline.process import Limits
+from pipeline.program import Tensor
+from pipeline.store import Store
+from pipeline.toolchain import Toolchain
+
+MLIR = """func.func @main(%x: tensor<2x?xf32>) -> tensor<2x?xf32> {
+  return %x : tensor<2x?xf32>
+}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def loaded(text: str, tools: Toolchain | None = None, **options: Any) -> Loaded:
+    fields = {name: options.pop(name) for name in ("inputs", "weights", "seed") if name in options}
+    job = Job(source=sources.parse(text, {}, None), **fields)
+    return load(job, Store(), tools or toolchain.installed(), **options)
+
+
+def left_in(cache: Path) -> list[str]:
+    """Programs in the store, and whatever is half made."""
+    programs = [str(p) for p in (cache / "store").glob("program/*/*")]
+    return programs + [str(p) for p in (cache / "store").glob(".tmp/*")]
+
+
+@pytest.mark.real
+class TestMlir:
+    def test_a_file_is_a_program_with_made_up_inputs(self, here: Path) -> None:
+        (here / "a.mlir").write_text(MLIR)
+        found = loaded("a.mlir")
+        (function,) = found.program.functions
+        assert [str(t) for t in function.inputs] == ["2xarg0_d1[0..]xf32"]
+        assert function.example is not None
+        assert [t.shape for t in function.example] == [(2, 4)]
+        assert function.reference is None
+        assert any("inputs are made up" in note for note in found.program.notes)
+        assert found.mlir.read_text() == MLIR
+        assert not found.cached
+        assert loaded("a.mlir").cached
+
+    def test_bytecode_is_read_as_text_is(self, here: Path) -> None:
+        import subprocess
+
+        (here / "a.mlir").write_text(MLIR)
+        opt = toolchain.installed().opt
+        assert opt is not None
+        subprocess.run([opt, "a.mlir", "--emit-bytecode", "-o", "a.mlirbc"], check=True)
+        text, bytecode = loaded("a.mlir").program, loaded("a.mlirbc").program
+        assert bytecode.functions[0].inputs == text.functions[0].inputs
+        assert bytecode.mlir == "a.mlirbc"
+
+    def test_another_seed_is_another_program(self, here: Path) -> None:
+        (here / "a.mlir").write_text(MLIR)
+        loaded("a.mlir")
+        assert not loaded("a.mlir", seed=1).cached
+
+    def test_the_users_inputs_are_checked_and_kept(self, here: Path) -> None:
+        (here / "a.mlir").write_text(MLIR)
+        (here / "x.bin").write_bytes(bytes(2 * 3 * 4))
+        given = Tensor(dtype="f32", shape=(2, 3), file=str(here / "x.bin"))
+        found = loaded("a.mlir", inputs=(given,))
+        (function,) = found.program.functions
+        assert function.example is not None
+        assert (Path(found.directory) / function.example[0].file).read_bytes() == bytes(24)
+        assert loaded("a.mlir", inputs=(given,)).cached
+        (here / "x.bin").write_bytes(b"\1" * 24)
+        assert not loaded("a.mlir", inputs=(given,)).cached
+        wrong = Tensor(dtype="f32", shape=(3, 2), file=str(here / "x.bin"))
+        with pytest.raises(UsageError, match="dimension 0 is 3 where 2 is expected"):
+            loaded("a.mlir", inputs=(wrong,))
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("a.mlir", b"func.func @main("),
+            ("a.mlir", b"\x7fELF\x02\x01\x01\x00" + bytes(64)),
+            ("a.mlir", b"import torch\n"),
+            ("a.mlirbc", b"ML\xefR\x0dMLIR\x00"),
+            ("a.mlir", b'"no.such_dialect"() : () -> ()'),
+        ],
+        ids=["cut short", "an executable", "Python", "bytecode cut short", "unknown dialect"],
+    )
+    def test_what_cannot_be_parsed_is_the_users_mistake(
+        self, here: Path, cache: Path, name: str, content: bytes
+    ) -> None:
+        (here / name).write_bytes(content)
+        with pytest.raises(UsageError, match="cannot be read as MLIR by IREE 3") as caught:
+            loaded(name)
+        assert name in caught.value.message
+        assert str(cache) not in caught.value.message, "the user's file is named, not our copy"
+        assert left_in(cache) == []
+
+
+class TestReader:
+    def test_a_reader_that_hangs_is_stopped(self, here: Path, cache: Path) -> None:
+        (here / "a.mlir").write_text("// stub: hang-at parse\n")
+        stub = stub_toolchain(here / "release")
+        with pytest.raises(TraceFailed) as caught:
+            loaded("a.mlir", stub, limits=Limits(seconds=0.3))
+        assert caught.value.failure.kind == "timeout"
+        assert left_in(cache) == []
+
+    def test_a_program_that_crashes_it_is_left_to_the_compiler(self, here: Path) -> None:
+        (here / "a.mlir").write_text("// stub: crash-at parse\n")
+        found = loaded("a.mlir", stub_toolchain(here / "release"))
+        assert found.program.functions == ()
+        assert any("iree-opt met SIGSEGV" in note for note in found.program.notes)
+
+
+def write(path: Path, code: str) -> None:
+    path.write_text(textwrap.dedent(code))
+
+
+@pytest.mark.real
+class TestPython:
+    def test_it_is_traced_again_when_something_it_was_made_of_changed(self, here: Path) -> None:
+        import numpy
+        from safetensors.numpy import save_file
+
+        write(here / "helper.py", "FACTOR = 2.0\n")
+        (here / "data.txt").write_text("3.0")
+        save_file({"w": numpy.ones(2, numpy.float32)}, here / "w.safetensors")
+        write(
+            here / "model.py",
+            """
+            from pathlib import Path
+            import torch
+            from safetensors.torch import load_file
+            from helper import FACTOR
+
+            class M(torch.nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    here = Path(__file__).parent
+                    self.added = float((here / "data.txt").read_text())
+                    self.w = torch.nn.Parameter(load_file(here / "w.safetensors")["w"])
+                def forward(self, x):
+                    return x * FACTOR + self.added * self.w
+
+            def model():
+                return M()
+            def inputs():
+                return (torch.ones(2),)
+            """,
+        )
+
+        def output(expected_cached: bool) -> list[float]:
+            found = loaded("model.py")
+            assert found.cached is expected_cached
+            reference = found.program.functions[0].reference
+            assert reference is not None
+            raw = (Path(found.directory) / reference.outputs[0].file).read_bytes()
+            return list(memoryview(raw).cast("f"))
+
+        assert output(expected_cached=False) == [5.0, 5.0]
+        assert output(expected_cached=True) == [5.0, 5.0]
+        write(here / "helper.py", "FACTOR = 4.0\n")
+        assert output(expected_cached=False) == [7.0, 7.0]
+        (here / "data.txt").write_text("1.0")
+        assert output(expected_cached=False) == [5.0, 5.0]
+        save_file({"w": numpy.full(2, 2, numpy.float32)}, here / "w.safetensors")
+        assert output(expected_cached=False) == [6.0, 6.0]
+        os.utime(here / "model.py")
+        assert output(expected_cached=True) == [6.0, 6.0]
+        (here / "data.txt").write_text("3.0")
+        write(here / "helper.py", "FACTOR = 2.0\n")
+        save_file({"w": numpy.ones(2, numpy.float32)}, here / "w.safetensors")
+        assert output(expected_cached=True) == [5.0, 5.0], "what was made of this is still there"
+
+    def test_a_module_in_the_working_directory(self, here: Path) -> None:
+        (here / "mine").mkdir()
+        write(
+            here / "mine" / "models.py",
+            """
+            import torch
+            def small():
+                return torch.nn.ReLU()
+            def inputs():
+                return (torch.ones(2),)
+            """,
+        )
+        assert loaded("mine.models:small").program.functions[0].name == "main"
+        with pytest.raises(UsageError, match=r"no Python module mine\.gone can be found"):
+            loaded("mine.gone:small")
+
+
+@pytest.mark.real
+class TestFailedTraces:
+    """Whatever the model does in the tracing child, the driver says what it was."""
+
+    def failure(self, here: Path, cache: Path, body: str, **limits: Any) -> Any:
+        write(
+            here / "model.py",
+            "import torch\ndef inputs():\n    return (torch.ones(2),)\ndef model():\n"
+            + textwrap.indent(textwrap.dedent(body), "    "),
+        )
+        with pytest.raises(TraceFailed) as caught:
+            loaded("model.py", limits=Limits(**limits))
+        assert left_in(cache) == []
+        assert caught.value.failure.phase == "trace"
+        return caught.value.failure
+
+    def test_it_raises(self, here: Path, cache: Path) -> None:
+        failure = self.failure(here, cache, "raise RuntimeError('no weights here')")
+        assert failure.kind == "trace-error"
+        assert failure.message == "while making the model: RuntimeError: no weights here"
+        assert failure.location == f"{here}/model.py:5"
+
+    def test_it_exits(self, here: Path, cache: Path) -> None:
+        failure = self.failure(here, cache, "raise SystemExit(0)")
+        assert failure.kind == "trace-error"
+        assert "SystemExit" in failure.message
+
+    def test_it_leaves_without_a_word(self, here: Path, cache: Path) -> None:
+        failure = self.failure(here, cache, "import os; os._exit(0)")
+        assert failure.kind == "trace-error"
+        assert "exit code 0" in failure.message
+
+    def test_it_aborts(self, here: Path, cache: Path) -> None:
+        failure = self.failure(here, cache, "import os; os.abort()")
+        assert (failure.kind, failure.signal) == ("trace-error", "SIGABRT")
+        assert failure.location == f"{here}/model.py:5"
+
+    def test_it_does_not_end(self, here: Path, cache: Path) -> None:
+        failure = self.failure(here, cache, "while True: pass", seconds=3)
+        assert failure.kind == "timeout"
+
+    def test_it_eats_the_memory(self, here: Path, cache: Path) -> None:
+        body = "hoard = []\nwhile True: hoard.append(bytearray(b'1' * 2**24))"
+        failure = self.failure(here, cache, body, memory_bytes=2**30, seconds=60)
+        assert failure.kind == "out-of-memory"
+
+    def test_it_writes_without_end(self, here: Path, cache: Path) -> None:
+        body = "while True: print('x' * 4096)"
+        failure = self.failure(here, cache, body, output_bytes=2**20, seconds=60)
+        assert failure.kind == "timeout"
+        assert "output limit" in failure.message
+
+    def test_what_it_started_ends_with_it(self, here: Path, cache: Path) -> None:
+        self.failure(
+            here,
+            cache,
+            f"""
+            import subprocess
+            child = subprocess.Popen(["sleep", "1000"])
+            open({str(here / "pid")!r}, "w").write(str(child.pid))
+            raise RuntimeError
+            """,
+        )
+        pid = int((here / "pid").read_text())
+        wait_until(lambda: not alive(pid))
+
+    def test_an_untraceable_model_names_its_line(self, here: Path, cache: Path) -> None:
+        failure = self.failure(
+            here,
+            cache,
+            """
+            class M(torch.nn.Module):
+                def forward(self, x):
+                    if x.sum() > 0:
+                        return x
+                    return -x
+            return M()
+            """,
+        )
+        assert failure.kind == "trace-error"
+        assert failure.location == f"{here}/model.py:8"
+        assert "while tracing main" in failure.message

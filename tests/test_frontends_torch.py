@@ -1,0 +1,453 @@
+"""PyTorch sources become programs: signatures, weights bit by bit, references that can judge."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.frontends import source as sources
+from pipeline.frontends.job import Job
+from pipeline.program import Dim, Function, Program, Tensor, TensorType
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # torch's own
+]
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Any:
+    """Traces a Python source in this process: what the tracing child does, without its start."""
+    from pipeline.frontends import torch_export
+
+    def made(code: str, *, factory: str = "", **job: Any) -> tuple[Program, Path]:
+        file = tmp_path / "model.py"
+        file.write_text("import torch\nfrom torch import nn\n" + textwrap.dedent(code))
+        source = sources.parse(f"{file}{factory}", {}, None)
+        place = tmp_path / "program"
+        place.mkdir()
+        return torch_export.build(Job(source=source, **job), place, lambda doing: None), place
+
+    return made
+
+
+def read(tensor: Tensor, directory: Path) -> Any:
+    import torch
+
+    from pipeline.program import ELEMENT_TYPES
+
+    raw = bytearray((directory / tensor.file).read_bytes())
+    dtype = getattr(torch, ELEMENT_TYPES[tensor.dtype].torch)
+    return torch.frombuffer(raw, dtype=dtype).reshape(tensor.shape)
+
+
+SIMPLE = """
+class M(nn.Module):
+    def forward(self, x, y):
+        return x @ y, x.sum()
+
+def model():
+    return M()
+
+def inputs():
+    return torch.ones(2, 3), torch.ones(3, 4)
+"""
+
+
+class TestSignature:
+    def test_names_shapes_and_dtypes(self, build: Any) -> None:
+        program, place = build(SIMPLE)
+        (function,) = program.functions
+        assert function.name == "main"
+        assert function.inputs == (
+            TensorType(name="x", dtype="f32", shape=(2, 3)),
+            TensorType(name="y", dtype="f32", shape=(3, 4)),
+        )
+        assert [str(t) for t in function.outputs] == ["2x4xf32", "f32"]
+        assert "func.func @main" in (place / "program.mlir").read_text()
+        assert program.parameters is None
+        assert set(program.origin) == {"torch", "iree-turbine"}
+
+    def test_dynamic_dimensions_keep_their_bounds(self, build: Any) -> None:
+        program, place = build(
+            """
+            class M(nn.Module):
+                def forward(self, x):
+                    return x.sum(0), x * 2
+            def model():
+                return M()
+            def inputs():
+                return (torch.ones(4, 3),)
+            dynamic_shapes = {"x": {0: torch.export.Dim("n", min=2, max=64)}}
+            """
+        )
+        (function,) = program.functions
+        (x,) = function.inputs
+        (size, width) = x.shape
+        assert isinstance(size, Dim)
+        assert (size.min, size.max, width) == (2, 64, 3)
+        assert function.outputs[1].shape == (size, 3)
+        assert "[?,3]" in (place / "program.mlir").read_text()
+
+    def test_the_users_inputs_may_have_another_length(self, build: Any, tmp_path: Path) -> None:
+        values = tmp_path / "x.bin"
+        values.write_bytes(bytes(4 * 7 * 3))
+        given = Tensor(dtype="f32", shape=(7, 3), file=str(values))
+        code = """
+            class M(nn.Module):
+                def forward(self, x):
+                    return x + 1
+            def model():
+                return M()
+            def inputs():
+                return (torch.ones(4, 3),)
+            dynamic_shapes = ({0: torch.export.Dim("n", min=2, max=64)},)
+            """
+        program, place = build(code, inputs=(given,))
+        (function,) = program.functions
+        assert function.reference is not None
+        (output,) = function.reference.outputs
+        assert output.shape == (7, 3)
+        assert (read(output, place) == 1).all()
+
+    def test_inputs_outside_the_bounds_are_refused(self, build: Any, tmp_path: Path) -> None:
+        values = tmp_path / "x.bin"
+        values.write_bytes(bytes(4 * 65))
+        given = Tensor(dtype="f32", shape=(65,), file=str(values))
+        with pytest.raises(UsageError, match="dimension 0 is 65, outside the bounds of"):
+            build(
+                """
+                class M(nn.Module):
+                    def forward(self, x):
+                        return x + 1
+                def model():
+                    return M()
+                def inputs():
+                    return (torch.ones(4),)
+                dynamic_shapes = ({0: torch.export.Dim("n", min=2, max=64)},)
+                """,
+                inputs=(given,),
+            )
+
+    @pytest.mark.parametrize(
+        ("inputs", "names"),
+        [
+            ("torch.ones(2)", ["a"]),
+            ("[torch.ones(2), torch.ones(2)]", ["a", "b"]),
+            ("{'b': torch.ones(2), 'a': torch.ones(2)}", ["a", "b"]),
+            ("({'k': torch.ones(2), 'l': torch.ones(3)},)", ["a_k", "a_l"]),
+        ],
+        ids=["a tensor", "a list", "by name", "nested"],
+    )
+    def test_inputs_may_come_in_many_forms(self, build: Any, inputs: str, names: list[str]) -> None:
+        program, _ = build(
+            f"""
+            class M(nn.Module):
+                def forward(self, a, b=None):
+                    if isinstance(a, dict):
+                        return a["k"].sum() + a["l"].sum()
+                    return a if b is None else a - b
+            def model():
+                return M()
+            def inputs():
+                return {inputs}
+            """
+        )
+        (function,) = program.functions
+        assert sorted(t.name for t in function.inputs) == names
+
+    def test_another_factory(self, build: Any) -> None:
+        program, _ = build(SIMPLE + "def other():\n    return M()\n", factory=":other")
+        assert program.functions[0].name == "main"
+
+
+WEIGHTS = """
+class M(nn.Module):
+    def __init__(self):
+        super().__init__()
+        bits = torch.arange(256, dtype=torch.int32)
+        self.register_buffer("f8", bits.to(torch.uint8).view(torch.{f8}))
+        self.register_buffer("bf16", (bits * 257).to(torch.int16).view(torch.bfloat16))
+        self.register_buffer("f16", (bits * 127).to(torch.int16).view(torch.float16))
+        self.weight = nn.Parameter(torch.full((2, 2), 0.1))
+        self.register_buffer("scratch", torch.arange(3.0), persistent=False)
+        self.tied = self.weight
+
+    def forward(self, x):
+        return self.f8, self.bf16, self.f16, self.weight + self.tied, x + self.scratch
+
+def model():
+    return M()
+
+def inputs():
+    return (torch.ones(3),)
+"""
+
+
+class TestWeights:
+    def test_they_are_named_once_and_typed(self, build: Any) -> None:
+        program, place = build(WEIGHTS.format(f8="float8_e4m3fn"))
+        assert program.parameters is not None
+        assert program.parameters.scope == "model"
+        named = {str(p) for p in program.parameters.tensors}
+        assert {
+            "f8: 256xf8E4M3FN",
+            "bf16: 256xbf16",
+            "f16: 256xf16",
+            "weight: 2x2xf32",
+        } <= named
+        assert not any("tied" in name for name in named)
+        text = (place / "program.mlir").read_text()
+        assert '"model"::"f8"' in text
+
+    @pytest.mark.parametrize(
+        "f8", ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"]
+    )
+    def test_every_bit_arrives_through_archive_module_and_device(
+        self, build: Any, tmp_path: Path, f8: str
+    ) -> None:
+        from pipeline import compiler, runtime, toolchain
+        from pipeline.compiler import Compile
+
+        program, place = build(WEIGHTS.format(f8=f8))
+        real = toolchain.installed()
+        out = tmp_path / "compiled"
+        out.mkdir()
+        flags = (
+            "--iree-hal-target-device=local",
+            "--iree-hal-local-target-device-backends=llvm-cpu",
+            "--iree-llvmcpu-target-cpu=generic",
+        )
+        compiled = compiler.compile(Compile(mlir=place / program.mlir, flags=flags), real, out)
+        assert compiled.failure is None
+        (function,) = program.functions
+        job = runtime.Run(
+            program=program,
+            directory=place,
+            function=function,
+            module=out / "module.vmfb",
+            device="local-sync",
+        )
+        ran = runtime.run(job, real, tmp_path / "run", latency_budget=0)
+        assert ran.failure is None
+        assert function.reference is not None
+        for got, expected in list(zip(ran.outputs, function.reference.outputs, strict=True))[:3]:
+            assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
+            assert (tmp_path / "run" / got.file).read_bytes() == (
+                place / expected.file
+            ).read_bytes()
+
+    def test_a_file_may_replace_them(self, build: Any, tmp_path: Path) -> None:
+        import torch
+        from safetensors.torch import save_file
+
+        save_file({"weight": torch.full((2, 3), 5.0)}, tmp_path / "w.safetensors")
+        code = """
+            def model():
+                return nn.Linear(3, 2, bias=False)
+            def inputs():
+                return (torch.ones(1, 3),)
+            """
+        program, place = build(code, weights=str(tmp_path / "w.safetensors"))
+        reference = program.functions[0].reference
+        assert reference is not None
+        assert (read(reference.outputs[0], place) == 15).all()
+
+    def test_a_file_that_does_not_fit_is_told_tensor_by_tensor(
+        self, build: Any, tmp_path: Path
+    ) -> None:
+        import torch
+        from safetensors.torch import save_file
+
+        tensors = {"weight": torch.ones(3, 2), "odd": torch.ones(1, dtype=torch.float16)}
+        save_file(tensors, tmp_path / "w.safetensors")
+        with pytest.raises(UsageError, match="3 of 2 tensors") as caught:
+            build(
+                """
+                def model():
+                    return nn.Linear(3, 2)
+                def inputs():
+                    return (torch.ones(1, 3),)
+                """,
+                weights=str(tmp_path / "w.safetensors"),
+            )
+        message = caught.value.message
+        assert "weight: expected 2x3xf32, found 3x2xf32" in message
+        assert "bias: expected 2xf32, found nothing" in message
+        assert "odd: not a tensor of the model" in message
+
+
+class TestReference:
+    def test_precise_is_the_same_program_in_double_precision(self, build: Any) -> None:
+        import torch
+
+        program, place = build(
+            """
+            class M(nn.Module):
+                def forward(self, x):
+                    return (x.half().float() * 1e-3).cumsum(0)
+            def model():
+                return M()
+            def inputs():
+                torch.manual_seed(1)
+                return (torch.randn(1000),)
+            """
+        )
+        (function,) = program.functions
+        reference = function.reference
+        assert reference is not None
+        assert reference.precise_dtype == "f64"
+        assert reference.perturbed == ()
+        assert function.example is not None
+        x = read(function.example[0], place).double()
+        exact = (x * 1e-3).cumsum(0)
+        assert torch.allclose(read(reference.precise[0], place), exact, rtol=1e-12)
+        assert not torch.allclose(
+            read(reference.outputs[0], place).double(), exact, rtol=1e-6, atol=0
+        ), "PyTorch's own rounding is in the reference outputs"
+
+    def test_casts_to_8_bits_round_and_their_noise_is_measured(self, build: Any) -> None:
+        program, place = build(
+            """
+            class M(nn.Module):
+                def forward(self, x):
+                    return x.to(torch.float8_e4m3fnuz).float() * 2
+            def model():
+                return M()
+            def inputs():
+                torch.manual_seed(1)
+                return (torch.randn(4000) * 16,)
+            """
+        )
+        reference = program.functions[0].reference
+        assert reference is not None
+        eager = read(reference.outputs[0], place).double()
+        precise, perturbed = (
+            read(tensors[0], place) for tensors in (reference.precise, reference.perturbed)
+        )
+        assert (precise == eager).all(), "the rounding is part of what the program means"
+        moved = (perturbed != precise).double().mean().item()
+        assert 0 < moved < 0.01
+
+    def test_a_model_in_training_mode_is_not_changed_by_being_run(self, build: Any) -> None:
+        program, place = build(
+            """
+            class M(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.norm = nn.BatchNorm1d(2)
+                def forward(self, x):
+                    return self.norm(x) + self.norm.running_mean
+            def model():
+                return M()
+            def inputs():
+                return (torch.tensor([[1.0, 2.0], [3.0, 6.0]]),)
+            """
+        )
+        reference = program.functions[0].reference
+        assert reference is not None
+        # The running mean moves by a tenth of the batch's mean before it is added.
+        eager, precise = (
+            read(tensors[0], place) for tensors in (reference.outputs, reference.precise)
+        )
+        assert (eager.double() - precise).abs().max() < 1e-5
+
+    def test_what_has_no_double_form_says_why(self, build: Any) -> None:
+        program, _ = build(
+            """
+            class M(nn.Module):
+                def forward(self, x):
+                    return x.view(torch.int32)
+            def model():
+                return M()
+            def inputs():
+                return (torch.ones(3),)
+            """
+        )
+        reference = program.functions[0].reference
+        assert reference is not None
+        assert reference.precise == ()
+        assert "no double-precision reference" in reference.note
+        assert "dtype" in reference.note
+
+    def test_the_models_own_writes_do_not_reach_the_inputs(self, build: Any) -> None:
+        program, place = build(
+            """
+            class M(nn.Module):
+                def forward(self, x):
+                    x.add_(1)
+                    return x * 2
+            def model():
+                return M()
+            def inputs():
+                return (torch.ones(3),)
+            """
+        )
+        (function,) = program.functions
+        assert function.example is not None
+        assert function.reference is not None
+        assert (read(function.example[0], place) == 1).all()
+        assert (read(function.reference.outputs[0], place) == 4).all()
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [
+            ("def inputs():\n    return ()\n", r"there is no function model\(\)"),
+            ("def model():\n    return nn.ReLU()\n", r"there is no function inputs\(\)"),
+            ("model = 3\ndef inputs():\n    return ()\n", r"there is no function model\(\)"),
+            (
+                "def model():\n    return 3\ndef inputs():\n    return ()\n",
+                r"model\(\) returned int, not a torch\.nn\.Module",
+            ),
+            (
+                "def model():\n    return nn.ReLU()\ndef inputs():\n    return 'x'\n",
+                r"inputs\(\) returned str",
+            ),
+        ],
+    )
+    def test_a_file_that_is_no_source(self, build: Any, code: str, message: str) -> None:
+        with pytest.raises(UsageError, match=message) as caught:
+            build(code)
+        assert caught.value.advice
+
+    def test_an_exported_program_that_is_damaged(self, tmp_path: Path) -> None:
+        from pipeline.frontends import torch_export
+
+        (tmp_path / "a.pt2").write_bytes(b"PK\x03\x04 cut short")
+        job = Job(source=sources.parse(str(tmp_path / "a.pt2"), {}, None))
+        with pytest.raises(UsageError, match="cannot be read as an exported program"):
+            torch_export.build(job, tmp_path, lambda doing: None)
+
+
+def test_an_exported_program(tmp_path: Path) -> None:
+    import torch
+
+    from pipeline.frontends import torch_export
+
+    torch.manual_seed(0)
+    module = torch.nn.Linear(3, 2)
+    batch = torch.export.Dim("batch", min=1, max=16)
+    exported = torch.export.export(
+        module, (torch.ones(4, 3),), dynamic_shapes={"input": {0: batch}}
+    )
+    torch.export.save(exported, tmp_path / "a.pt2")
+    place = tmp_path / "program"
+    place.mkdir()
+    job = Job(source=sources.parse(str(tmp_path / "a.pt2"), {}, None))
+    program = torch_export.build(job, place, lambda doing: None)
+    function: Function = program.functions[0]
+    (dim, width) = function.inputs[0].shape
+    assert isinstance(dim, Dim)
+    assert (dim.min, dim.max, width) == (1, 16, 3)
+    assert program.parameters is not None
+    assert {str(p) for p in program.parameters.tensors} == {"weight: 2x3xf32", "bias: 2xf32"}
+    assert function.reference is not None
+    with torch.no_grad():
+        expected = module(torch.ones(4, 3))
+    assert torch.equal(read(function.reference.outputs[0], place), expected)
