@@ -36,7 +36,7 @@ def main(directory: Path) -> int:
     else:
         programs.save(made, directory)
         (directory / DEPENDENCIES).write_bytes(
-            msgspec.json.encode(_dependencies(opened, directory))
+            msgspec.json.encode(_dependencies(opened | _read_natively(job), directory))
         )
         return 0
     # On a full disk this is all that gets out.
@@ -93,6 +93,19 @@ def _watch_files() -> set[str]:
     sys.addaudithook(hook)
     vars(safetensors)["safe_open"] = safe_open  # it reads in Rust, which Python does not hear of
     return opened
+
+
+def _read_natively(job: Job) -> set[str]:
+    """Files that the importer read without Python's help: a model's external data."""
+    if job.source.kind != "onnx":
+        return set()
+    import onnx as onnx_package
+
+    from pipeline.frontends import onnx
+
+    path = Path(job.source.path or "")
+    model = onnx_package.load(path, load_external_data=False)
+    return {str(file) for file in onnx.external_files(model, path)}
 
 
 def _dependencies(opened: set[str], directory: Path) -> dict[str, str]:

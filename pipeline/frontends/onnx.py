@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,10 @@ _ARCHIVE = "parameters.irpa"
 _PROTOBUF_BYTES = 2**31
 #: The importer covers operators from this opset on; older models are converted to it.
 _OPSET = "17"
-_FUNCTION = re.compile(r"func\.func @([\w$.-]+)\(")
+#: The importer keeps tensors with fewer elements in the program: many are shapes, which the
+#: compiler must see.
+_FEW = 100
+_FUNCTION = re.compile(r'func\.func @"?([^"(]+)"?\(')
 
 
 def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
@@ -61,7 +65,7 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
             advice="Was it written to the end, with its external data beside it?",
         ) from fault
     doing("importing to MLIR")
-    _import(path, _total_bytes(model, path) >= _PROTOBUF_BYTES, directory)
+    _import(model, path, directory)
     text = (directory / programs.MLIR).read_text()
     parameters = mlir_text.parameters(text)
     archive = directory / _ARCHIVE
@@ -70,34 +74,67 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
     name = _FUNCTION.search(text)
     function = _signature(model, name[1] if name else model.graph.name)
     doing("evaluating with onnx.reference")
+    function, note = _example(job, model, path, function, directory)
     return Program(
         source=job.source.text,
         digest=hashlib.sha256(text.encode()).hexdigest(),
-        functions=(_example(job, model, path, function, directory),),
+        functions=(function,),
         parameters=parameters,
         origin={"onnx": importlib.metadata.version("onnx")},
+        notes=(note,) if note else (),
     )
 
 
-def _import(path: Path, large: bool, directory: Path) -> None:
+def external_files(model: Any, path: Path) -> set[Path]:
+    """The files beside the model at `path` that hold its external data."""
+    from onnx.external_data_helper import ExternalDataInfo
+
+    return {path.parent / ExternalDataInfo(t).location for t in _external(model)}
+
+
+def _external(model: Any) -> list[Any]:
+    from onnx.external_data_helper import uses_external_data
+
+    return [t for t in model.graph.initializer if uses_external_data(t)]
+
+
+def _import(model: Any, path: Path, directory: Path) -> None:
     from iree.compiler.tools.import_onnx.__main__ import main, parse_arguments
 
-    arguments = [str(path), "-o", str(directory / programs.MLIR), "--externalize-params"]
+    files = (path, *external_files(model, path))
+    large = sum(file.stat().st_size for file in files) >= _PROTOBUF_BYTES
+    arguments = ["-o", str(directory / programs.MLIR), "--externalize-params"]
     arguments += ["--save-params-to", str(directory / _ARCHIVE)]
-    arguments += ["--large-model"] if large else ["--opset-version", _OPSET]
-    main(parse_arguments(arguments))
+    arguments += ["--num-elements-threshold", str(_FEW)]
+    if large:
+        copy = _without_weights(model, path, directory)
+        chosen = parse_arguments([str(copy), "--large-model", *arguments])
+        chosen.data_dir = str(path.parent)  # the option gives a Path, which onnx does not take
+        main(chosen)
+        copy.unlink()
+    else:
+        main(parse_arguments([str(path), "--opset-version", _OPSET, *arguments]))
 
 
-def _total_bytes(model: Any, path: Path) -> int:
-    """Bytes of the model with all its external data."""
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+def _without_weights(model: Any, path: Path, directory: Path) -> Path:
+    """A copy of a large model whose external data are only its weights.
 
-    files = {
-        path.parent / ExternalDataInfo(tensor).location
-        for tensor in model.graph.initializer
-        if uses_external_data(tensor)
-    }
-    return sum(file.stat().st_size for file in (path, *files))
+    The importer reads nothing external of a large model but what it writes to the archive, so the
+    few elements that it keeps in the program must be inside; and it writes files beside its input.
+    """
+    import onnx
+    from onnx.external_data_helper import load_external_data_for_tensor
+
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    for tensor in _external(light):
+        if math.prod(tensor.dims) < _FEW:
+            load_external_data_for_tensor(tensor, str(path.parent))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+    copy = directory / "light.onnx"
+    copy.write_bytes(light.SerializeToString())
+    return copy
 
 
 def _signature(model: Any, name: str) -> Function:
@@ -129,7 +166,10 @@ def _type(value: Any) -> TensorType:
     return TensorType(name=value.name, dtype=by_numpy[numpy_name], shape=shape)
 
 
-def _example(job: Job, model: Any, path: Path, function: Function, directory: Path) -> Function:
+def _example(
+    job: Job, model: Any, path: Path, function: Function, directory: Path
+) -> tuple[Function, str]:
+    """The function with its example inputs and reference; why it has none, or ""."""
     import numpy
     import onnx
     from onnx.reference import ReferenceEvaluator
@@ -154,10 +194,9 @@ def _example(job: Job, model: Any, path: Path, function: Function, directory: Pa
         )
         reference = Reference(outputs=outputs, evaluator=f"onnx {onnx.__version__} reference")
     except Exception as fault:  # noqa: BLE001 - the evaluator does not know every operator
-        note = f"{type(fault).__name__}: {fault}"
-    if note:
-        (directory / "data" / "reference.txt").write_text(note)
-    return msgspec.structs.replace(function, example=tuple(example), reference=reference)
+        why = str(fault).strip().splitlines() or [""]
+        note = f"there is nothing to compare with: onnx.reference: {type(fault).__name__}: {why[0]}"
+    return msgspec.structs.replace(function, example=tuple(example), reference=reference), note
 
 
 def _save(values: Any, dtype: str, file: str, directory: Path) -> Tensor:
