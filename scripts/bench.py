@@ -162,6 +162,7 @@ def spawn(*argv: str | Path, stdout: Path | None = None) -> Use:
             _, status, usage = os.wait4(child.pid, 0)
         except BaseException:
             child.terminate()
+            child.wait()
             raise
         seconds = time.perf_counter() - begun
         child.returncode = os.waitstatus_to_exitcode(status)
