@@ -17,6 +17,8 @@ import msgspec
 from pipeline.errors import EnvironmentFault, PilotError
 
 INTERRUPTED = 130
+#: What a shell reports of a program that SIGPIPE ended.
+UNHEARD = 141
 
 _ELSEWHERE = "Name another place, or move the cache with IREE_PILOT_CACHE."
 _SPACE = "Free some space, or move the cache with IREE_PILOT_CACHE."
@@ -59,10 +61,10 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing can be told to them.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read our output has gone (rich and click exit then): nothing can be told to them.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the process ends
-        return 0
+        return UNHEARD
     except OSError as fault:
         if fault.errno in _REFUSED:
             what, advice = _REFUSED[fault.errno]
