@@ -41,6 +41,10 @@ def cases(
     output: str | None = None,
 ) -> None:
     """Runs a source's cases one after the other, prints them, and fails if one of them did."""
+    if common.json and output == "-":
+        raise UsageError(
+            "--json and -o - cannot both have stdout", advice="Write the output to a file: -o FILE."
+        )
     silent = common.json or output == "-"
     console = out.console(stderr=silent)
     live = Live(console, quiet=silent or common.verbosity < 0, verbose=common.verbosity > 0)
@@ -108,11 +112,18 @@ def _check(
             f"-o {output} goes with one target, {len(plans)} are named",
             advice="Compile the targets one by one.",
         )
-    if output and output != "-" and not Path(output).absolute().parent.is_dir():
+    if output and output != "-":
+        _check_output(Path(output))
+
+
+def _check_output(path: Path) -> None:
+    if not path.absolute().parent.is_dir():
         raise UsageError(
-            f"cannot write {output}: there is no directory {Path(output).parent}",
+            f"cannot write {path}: there is no directory {path.parent}",
             advice="Make it first, or name another file.",
         )
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a directory", advice="Name a file in it.")
 
 
 def _program(loaded: Loaded) -> dict[str, object]:

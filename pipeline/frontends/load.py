@@ -13,6 +13,7 @@ import msgspec
 
 from pipeline import diagnostics, process
 from pipeline import program as programs
+from pipeline.archive import check_parameters
 from pipeline.errors import UsageError
 from pipeline.frontends import mlir
 from pipeline.frontends.job import DEPENDENCIES, JOB, REFUSAL, Job, Refusal, TraceFailed
@@ -54,8 +55,8 @@ def load(
     the inputs and weights given, the seed, the releases of the tracing packages, and this
     package's own tracing code. fresh: make it anew whatever the store holds.
 
-    Raises TraceFailed where tracing failed, UsageError where the source does not fit, and
-    EnvironmentFault where the disk is full.
+    Raises TraceFailed where tracing failed, UsageError where the source or the user's archive does
+    not fit, and EnvironmentFault where the disk is full.
     """
     begun = time.monotonic()
     key = _key(job, fresh)
@@ -80,8 +81,12 @@ def load(
 
 
 def _loaded(entry: Path, begun: float, *, cached: bool) -> Loaded:
+    program = programs.load(entry)
+    archive = program.parameters.archive if program.parameters else None
+    if archive is not None and Path(archive).is_absolute():  # the user's, not our own
+        check_parameters(program, entry)
     return Loaded(
-        program=programs.load(entry),
+        program=program,
         directory=str(entry),
         seconds=time.monotonic() - begun,
         cached=cached,
