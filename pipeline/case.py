@@ -169,7 +169,7 @@ def run(
     )
     if not settings.run or not compiled.ok:
         return result
-    why = _why_not_run(loaded, plan, settings)
+    why = _why_not_run(loaded, plan, toolchain, settings)
     if why:
         return msgspec.structs.replace(
             result,
@@ -193,7 +193,7 @@ def _messages(directory: Path) -> str | None:
     return str(file) if kept else None
 
 
-def _why_not_run(loaded: Loaded, plan: Plan, settings: Settings) -> str:
+def _why_not_run(loaded: Loaded, plan: Plan, toolchain: Toolchain, settings: Settings) -> str:
     program = loaded.program
     if settings.to not in (None, "end"):
         return f"compiled up to {settings.to} only"
@@ -203,7 +203,10 @@ def _why_not_run(loaded: Loaded, plan: Plan, settings: Settings) -> str:
         return "no weights (only their names are known; --weights gives an archive)"
     if any(f.example is None for f in program.functions):
         return "no example inputs"
-    return "" if plan.device else plan.why_not_run
+    if plan.device is None:
+        return plan.why_not_run
+    # A module needs the runtime of its compiler's release, which not every release has.
+    return "" if toolchain.runtime else f"there is no IREE runtime of release {toolchain.version}"
 
 
 #: The modules that make a `CompileResult` of what the compiler wrote.

@@ -187,6 +187,13 @@ class TestWhyNotRun:
         assert result.status == "not-run"
         assert why in result.why
 
+    def test_a_release_may_have_no_runtime(self, bench: Bench) -> None:
+        plan = Plan(target=TARGET, flags=(), device=HOST)
+        bare = msgspec.structs.replace(bench.toolchain, runtime=None)
+        result = bench.run(plan=plan, toolchain=bare)
+        assert result.status == "not-run"
+        assert result.why == "compiled, not run: there is no IREE runtime of release 9.9.0"
+
     def test_only_compiling_was_asked_for(self, bench: Bench) -> None:
         result = bench.run(run=False)
         assert result.status == "ok"

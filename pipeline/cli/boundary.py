@@ -61,10 +61,10 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return INTERRUPTED
-    except (BrokenPipeError, SystemExit):
-        # Whoever read our output has gone (rich and click exit then): nothing can be told to them.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the process ends
-        return UNHEARD
+    except BrokenPipeError:
+        return _unheard()
+    except SystemExit as end:  # of click's shell completion, or of rich and click: a broken pipe
+        return _unheard() if end.code == 1 else 0
     except OSError as fault:
         if fault.errno in _REFUSED:
             what, advice = _REFUSED[fault.errno]
@@ -78,6 +78,12 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _unheard() -> int:
+    """Whoever read our output has gone, and nothing can be told to them."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the process ends
+    return UNHEARD
 
 
 def _told(arguments: list[str], error: PilotError) -> int:
