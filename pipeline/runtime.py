@@ -112,7 +112,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             f"--device={self.device}",
             f"--function={self.function.name}",
             *weights,
-            *(f"--input={_spelled(t)}=@{self._absolute(t.file)}" for t in example),
+            *(f"--input={spelled(t)}=@{self._absolute(t.file)}" for t in example),
         )
 
     def check(self) -> None:
@@ -193,7 +193,8 @@ def run(
     )
 
 
-def _spelled(tensor: Tensor) -> str:
+def spelled(tensor: Tensor) -> str:
+    """The type of an input as the runtime's tools take it: `4x8xf32`."""
     name = _RUNTIME_NAMES.get(tensor.dtype, tensor.dtype)
     return "x".join([*(str(d) for d in tensor.shape), name])
 
