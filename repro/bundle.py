@@ -1,0 +1,392 @@
+"""The folder that a failure is handed on in: programs, run.sh, report.json, a draft of an issue."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from pipeline import runtime
+from pipeline.diagnostics import SERIAL, Failure
+from pipeline.errors import EnvironmentFault, UsageError
+from pipeline.program import Tensor
+from repro.marks import MEMORY, STACK, marks
+
+LevelName = Literal["pytorch", "mlir", "dispatch", "pass"]
+FILES: dict[LevelName, str] = {
+    "mlir": "repro.mlir",
+    "dispatch": "dispatch.mlir",
+    "pass": "pass.mlir",
+    "pytorch": "repro.py",
+}
+REPORT = "report.json"
+SCRIPT = "run.sh"
+#: A reproducer is text that is read and pasted: what is larger than this holds weights.
+LARGEST_BYTES = 2**20
+#: What `inputs` become .npy files for; the runtime reads the other types raw.
+_NPY_TYPES = ("f16", "f32", "f64", "i8", "i16", "i32", "i64")
+_TITLES: dict[LevelName, str] = {
+    "mlir": "The smallest program",
+    "dispatch": "The executable that fails, alone",
+    "pass": "The IR before the pass that fails",
+    "pytorch": "The smallest program in PyTorch, traced with iree-turbine",
+}
+_MODULE = "module.vmfb"
+_TRACED = "traced.mlir"
+#: IR up to this size is quoted in the draft; an issue may have 65,536 characters.
+_QUOTED_CHARACTERS = 12_000
+_FRAMES = 12
+_FRAME_CHARACTERS = 200
+#: Room for libraries and threads over the memory that a failing compile may use.
+_ADDRESS_SPACE_KIB = 4 * 2**20
+#: A failure that comes and goes is asked for until its absence would be a surprise.
+_SURPRISE = 0.01
+_MOST_TRIES = 20
+
+
+class Level(msgspec.Struct, frozen=True, kw_only=True):
+    """One program that shows the failure, and how.
+
+    command: what fails, with plain names of tools and of files. before: commands that must pass
+    first (a compile whose module then fails to run, a trace whose program then fails to compile).
+    verified: that it fails so has been seen in an empty directory. why: it was left out.
+    """
+
+    name: LevelName
+    file: str
+    command: tuple[str, ...]
+    before: tuple[tuple[str, ...], ...] = ()
+    verified: bool = False
+    why: str = ""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a reproducer; report.json.
+
+    target: as the user named it, and `flags` of iree-compile: the target's, then the user's.
+    release, revision: of the compiler that showed the failure. source: as the user named it;
+    command: what failed at first, program: where the full program lies. ops: operations of
+    repro.mlir other than constants, list constructs and returns; op_names: theirs. time_limit:
+    seconds that one command may take; memory_limit: bytes. rate: the share of runs that fail.
+    packages: versions of what traced the program. tried: sentences for the draft of the issue.
+    files: SHA-256 of each file of the folder, filled in by `write`.
+    """
+
+    failure: Failure
+    target: str
+    flags: tuple[str, ...]
+    release: str
+    revision: str
+    source: str
+    command: tuple[str, ...]
+    program: str
+    ops: int
+    op_names: tuple[str, ...]
+    oracle_calls: int
+    seconds: float
+    minimal: bool
+    verified: bool
+    levels: tuple[Level, ...]
+    time_limit: float
+    memory_limit: int | None = None
+    rate: float = 1.0
+    packages: dict[str, str] = {}
+    tried: tuple[str, ...] = ()
+    files: dict[str, str] = {}
+    made_by: Literal["iree-pilot"] = "iree-pilot"
+
+
+class Input(msgspec.Struct, frozen=True):
+    """An input of a program that fails at run time: its type, and where its raw bytes lie."""
+
+    tensor: Tensor
+    data: Path
+
+
+def level(
+    name: LevelName,
+    flags: Sequence[str] = (),
+    *,
+    run: Sequence[str] = (),
+    pipeline: str = "",
+    traces: bool = True,
+    **fields: Any,
+) -> Level:
+    """The level's usual commands.
+
+    flags: for iree-compile. run: what the module then fails to do (`run_command`). pipeline: of
+    the pass level, as `--pass-pipeline=` takes it. traces: False where tracing itself fails.
+    """
+    file = FILES[name]
+    steps: list[tuple[str, ...]] = []
+    source = file
+    if name == "pytorch":
+        steps.append(("python", "-X", "faulthandler", file, _TRACED))
+        source = _TRACED
+    if name == "pass":
+        steps.append(("iree-opt", file, f"--pass-pipeline={pipeline}", *flags, "-o", "/dev/null"))
+    elif name != "pytorch" or traces:
+        mode = ("--compile-mode=hal-executable",) if name == "dispatch" else ()
+        output = _MODULE if run else "/dev/null"
+        steps.append(("iree-compile", source, *mode, *flags, "-o", output))
+    if run:
+        steps.append(tuple(run))
+    return Level(name=name, file=file, command=steps[-1], before=tuple(steps[:-1]), **fields)
+
+
+def run_command(function: str, device: str, inputs: Sequence[Input]) -> tuple[str, ...]:
+    """The iree-run-module command of a folder with these inputs."""
+    return (
+        "iree-run-module",
+        f"--module={_MODULE}",
+        f"--device={device}",
+        f"--function={function}",
+        *(f"--input={_input_words(i, given.tensor)}" for i, given in enumerate(inputs)),
+    )
+
+
+def write(
+    directory: Path,
+    report: Report,
+    files: Mapping[str, str | bytes | Path],
+    inputs: Sequence[Input] = (),
+) -> None:
+    """Writes the folder, whole or not at all.
+
+    files: the contents, or the places, of the levels' files by name; a level without one is told
+    as left out. A folder that `write` made and nobody has changed is replaced. Raises UsageError
+    for another one that is not empty and for files that hold weights, EnvironmentFault where the
+    folder cannot be written.
+    """
+    unknown = [name for name in files if name not in FILES.values()]
+    if unknown or not files:
+        raise ValueError(f"a reproducer has some of {[*FILES.values()]}, not {unknown}")
+    contents = {name: _content(name, value) for name, value in files.items()}
+    for index, given in enumerate(inputs):
+        name = _input_file(index, given.tensor)
+        contents[name] = _input(given.tensor, _content(name, given.data))
+    if "repro.py" in contents and b"__main__" not in contents["repro.py"]:
+        contents["repro.py"] += b"\n\n" + _render("main.py.j2").encode()
+    texts = {name: c.decode(errors="replace") for name, c in contents.items() if name in files}
+    facts = _facts(report, texts, sorted(contents.keys() - files.keys()))
+    for name in ("run.sh", "ISSUE.md", "README.md"):
+        contents[name] = _render(f"{name}.j2", **facts).encode()
+    told = msgspec.structs.replace(
+        report, files={n: hashlib.sha256(c).hexdigest() for n, c in sorted(contents.items())}
+    )
+    contents[REPORT] = msgspec.json.format(msgspec.json.encode(told), indent=1) + b"\n"
+    place = Path(os.path.realpath(directory))
+    try:
+        check_place(place)
+        _place(place, contents)
+    except OSError as fault:
+        raise EnvironmentFault(
+            f"cannot write the reproducer to {directory}: {fault.strerror or fault}",
+            advice="Choose another place with -o DIR.",
+        ) from fault
+
+
+def check_place(directory: Path) -> None:
+    """Raises UsageError unless a reproducer may be written to `directory`."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise UsageError(f"{directory} is not a folder", advice="Choose another one with -o DIR.")
+    names = sorted(path.name for path in directory.iterdir())
+    if not names:
+        return
+    try:
+        known = read(directory).files
+    except UsageError:
+        raise UsageError(
+            f"{directory} is not empty and holds no reproducer",
+            advice="Choose another folder with -o DIR.",
+        ) from None
+    for name in names:
+        path = directory / name
+        kept = path.is_file() and known.get(name) == hashlib.sha256(path.read_bytes()).hexdigest()
+        if not kept and name != REPORT:
+            how = "was changed since" if name in known else "is not of"
+            raise UsageError(
+                f"{path} {how} the reproducer that was written there",
+                advice="Move it away first, or choose another folder with -o DIR.",
+            )
+
+
+def read(directory: Path) -> Report:
+    """The report of a reproducer folder; raises UsageError where there is none."""
+    file = directory / REPORT
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Report)
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no {REPORT} in {directory}",
+            advice="Name a folder that `iree-pilot bisect` has written.",
+        ) from None
+    except (OSError, msgspec.DecodeError) as fault:
+        raise UsageError(
+            f"cannot read {file}: {fault}",
+            advice="Name a folder that `iree-pilot bisect` has written.",
+        ) from fault
+
+
+def tries(rate: float) -> int:
+    """How often a failure that shows in this share of the runs is asked for before it is gone."""
+    if not 0 < rate < 1:
+        return 1
+    return min(_MOST_TRIES, math.ceil(math.log(_SURPRISE) / math.log(1 - rate)))
+
+
+def _content(name: str, value: str | bytes | Path) -> bytes:
+    size = value.stat().st_size if isinstance(value, Path) else len(value)
+    if size > LARGEST_BYTES:
+        raise UsageError(
+            f"{name} of the reproducer would have {size:,} bytes, as many as weights have",
+            advice="Turn large constants and inputs into arguments, splats or smaller shapes; "
+            f"at most {LARGEST_BYTES:,} bytes are handed on.",
+        )
+    if isinstance(value, Path):
+        return value.read_bytes()
+    return value.encode() if isinstance(value, str) else value
+
+
+def _input_file(index: int, tensor: Tensor) -> str:
+    return f"input{index}{'.npy' if tensor.dtype in _NPY_TYPES else '.bin'}"
+
+
+def _input_words(index: int, tensor: Tensor) -> str:
+    file = _input_file(index, tensor)
+    return f"@{file}" if file.endswith(".npy") else f"{runtime.spelled(tensor)}=@{file}"
+
+
+def _input(tensor: Tensor, raw: bytes) -> bytes:
+    """The file of an input: raw, or with numpy's header."""
+    if tensor.dtype not in _NPY_TYPES:
+        return raw
+    import io
+
+    import numpy as np
+
+    from pipeline.tensors import numpy_dtype
+
+    out = io.BytesIO()
+    values = np.frombuffer(raw, numpy_dtype(tensor.dtype))
+    np.save(out, values.reshape(tensor.shape), allow_pickle=False)
+    return out.getvalue()
+
+
+def _place(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Puts a new folder in place of the old one."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        made.chmod(0o755)
+        for name, content in contents.items():
+            (made / name).write_bytes(content)
+        (made / SCRIPT).chmod(0o755)
+        if directory.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
+            directory.rename(old)
+            try:
+                made.rename(directory)
+            except OSError:
+                old.rename(directory)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            made.rename(directory)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(made)
+        raise
+
+
+def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[str, Any]:
+    """What the templates are told."""
+    failure = report.failure
+    known = {one.name: one for one in report.levels}
+    shown = [known[name] for name, file in FILES.items() if file in texts and name in known]
+    if not shown:
+        raise ValueError("no level of the report has its file")
+    memory = report.memory_limit
+    return {
+        "report": report,
+        "failure": failure,
+        "levels": shown,
+        "left_out": [one for one in report.levels if one.file not in texts],
+        "texts": {n: t for n, t in texts.items() if len(t) <= _QUOTED_CHARACTERS},
+        "inputs": inputs,
+        "marks": marks(failure),
+        "memory_words": MEMORY,
+        "stack_mark": STACK,
+        "serial": SERIAL if failure.kind == "crash" and failure.stack else "",
+        "seconds": max(1, math.ceil(report.time_limit)),
+        "address_space": memory // 1024 + _ADDRESS_SPACE_KIB if memory else 0,
+        "tries": tries(report.rate),
+        "revision": report.revision.partition("+")[0],
+        "frames": [_shortened(frame) for frame in failure.stack[:_FRAMES]],
+        "frames_left": max(0, len(failure.stack) - _FRAMES),
+        "components": _components(failure),
+        "tools": {c[0] for one in shown for c in (*one.before, one.command)},
+        "titles": _TITLES,
+        "fence": _fence("\n".join([failure.message, *failure.stack, *texts.values()])),
+        "KILL": signal.SIGKILL.value,
+        "XFSZ": signal.SIGXFSZ.value,
+    }
+
+
+def _fence(text: str) -> str:
+    """A code fence that nothing in the text ends."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    return "`" * max(3, longest + 1)
+
+
+def _components(failure: Failure) -> str:
+    """What IREE's form offers: the parts that the failing step belongs to."""
+    if failure.phase == "trace":
+        return "Frontends, Python"
+    if failure.phase in ("load", "run"):
+        return "Runtime"
+    return "Frontends, Compiler" if failure.phase in ("start", "input") else "Compiler"
+
+
+def _render(template: str, **facts: Any) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("repro"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # shell and Markdown; what is quoted is quoted by the filters
+    )
+    environment.filters |= {"quote": _quoted, "typed": shlex.join, "script": _script_command}
+    return environment.get_template(template).render(facts)
+
+
+def _script_command(command: Sequence[str]) -> str:
+    """A command of run.sh: the tool is a variable there."""
+    tool = command[0].replace("-", "_")
+    return " ".join([f'"${tool}"', *map(_quoted, command[1:])])
+
+
+def _quoted(word: str) -> str:
+    """A word for the shell, in double quotes where single ones would have to be broken up."""
+    plain = "'" in word and not re.search(r'["$`\\!]', word)
+    return f'"{word}"' if plain else shlex.quote(word)
+
+
+def _shortened(frame: str) -> str:
+    return frame if len(frame) <= _FRAME_CHARACTERS else frame[: _FRAME_CHARACTERS - 3] + "..."

@@ -1,0 +1,226 @@
+"""Never trust, verify: runs a reproducer's commands in an empty directory with the stock tools."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline import diagnostics, process
+from pipeline.diagnostics import SERIAL, Failure
+from pipeline.errors import EnvironmentFault
+from pipeline.process import Limits, Outcome
+from pipeline.releases import Tell, find
+from pipeline.toolchain import Toolchain
+from repro import bundle
+from repro.bundle import FILES, SCRIPT, Level, Report
+
+#: Seconds for what must pass before a level's failure: a trace has to load torch.
+_PREPARE_SECONDS = 600.0
+#: Seconds that run.sh may take besides its commands.
+_SCRIPT_SECONDS = 60.0
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether one level shows the failure; why it does not, and what it shows in its place."""
+
+    level: Level
+    same: bool
+    why: str = ""
+    failure: Failure | None = None
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a reproducer with a release. same: run.sh and every level show the failure.
+
+    script: the exit status of run.sh, None if it had to be stopped. why: says in one sentence what
+    is not the same.
+    """
+
+    release: str
+    same: bool
+    levels: tuple[Check, ...]
+    script: int | None
+    why: str = ""
+
+
+def verify(directory: Path, release: str | None = None, tell: Tell | None = None) -> Verification:
+    """Runs each level of the reproducer in `directory`, and run.sh, from copies of it.
+
+    release: as `releases.find` takes it; None is the one in this environment. Nothing in
+    `directory` is written. Raises UsageError where there is no reproducer or no such release,
+    EnvironmentFault where a tool is missing.
+    """
+    report = bundle.read(directory)
+    toolchain = find(release, tell)
+    present = [one for one in report.levels if (directory / one.file).is_file()]
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-verify-") as scratch:
+        checks = tuple(
+            _check(directory, report, one, toolchain, Path(scratch) / one.name) for one in present
+        )
+        script, said = _script(directory, report, checks, toolchain, Path(scratch) / "script")
+    wrong = [f"{c.level.file}: {c.why}" for c in checks if not c.same]
+    if script != 0:
+        wrong.append(f"{SCRIPT} ends with {script}{': ' + said if said else ''}")
+    if not present:
+        wrong.append("there is no program in it")
+    return Verification(
+        release=toolchain.version,
+        same=not wrong,
+        levels=checks,
+        script=script,
+        why="; ".join(wrong),
+    )
+
+
+def settle(report: Report, verification: Verification) -> Report:
+    """The report after its verification: what does not reproduce is left out, with the reason."""
+    checked = {check.level.name: check for check in verification.levels}
+    levels = []
+    for one in report.levels:
+        check = checked.get(one.name)
+        if check is not None:
+            why = "" if check.same else check.why
+            one = msgspec.structs.replace(one, verified=check.same, why=why)
+        levels.append(one)
+    verified = any(one.verified for one in levels) and verification.script == 0
+    return msgspec.structs.replace(report, levels=tuple(levels), verified=verified)
+
+
+def _check(
+    source: Path, report: Report, level: Level, toolchain: Toolchain, scratch: Path
+) -> Check:
+    """Runs the level's commands in a copy of the folder; a failure that comes and goes gets more
+    than one chance."""
+    for _ in range(bundle.tries(report.rate)):
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(source, scratch / "files")
+        for command in level.before:
+            outcome, text = _run(command, toolchain, scratch, Limits(seconds=_PREPARE_SECONDS))
+            if not outcome.ok:
+                why = f"an earlier step fails: {_last_line(text) or outcome.ended_by}"
+                return Check(level=level, same=False, why=f"{' '.join(command[:2])}: {why}")
+        failure = _failure(level.command, report, toolchain, scratch)
+        if failure is not None:
+            break
+    if failure is None:
+        return Check(level=level, same=False, why=f"it passes with {toolchain.version}")
+    if failure.signature != report.failure.signature:
+        why = f"it fails in another way: {failure.message} ({failure.signature})"
+        return Check(level=level, same=False, why=why, failure=failure)
+    known = {other.signature for other in report.failure.also}
+    strangers = [other for other in failure.also if other.signature not in known]
+    if strangers:
+        why = f"it also fails with: {strangers[0].message} ({strangers[0].signature})"
+        return Check(level=level, same=False, why=why, failure=failure)
+    return Check(level=level, same=True, failure=failure)
+
+
+def _failure(
+    command: tuple[str, ...], report: Report, toolchain: Toolchain, scratch: Path
+) -> Failure | None:
+    limits = Limits(seconds=report.time_limit, memory_bytes=report.memory_limit)
+    outcome, text = _run(command, toolchain, scratch, limits)
+    failure = _classified(command, outcome, text, report, scratch)
+    mute = failure is not None and failure.kind == "crash" and not failure.stack
+    if mute and report.failure.stack and command[0] in ("iree-compile", "iree-opt"):
+        outcome, text = _run((*command, SERIAL), toolchain, scratch, limits)
+        told = _classified(command, outcome, text, report, scratch)
+        failure = told if told is not None and told.kind == "crash" else failure
+    return failure
+
+
+def _classified(
+    command: Sequence[str], outcome: Outcome, text: str, report: Report, scratch: Path
+) -> Failure | None:
+    if outcome.ok:
+        return None
+    if command[0] == "python":
+        return diagnostics.trace_death(outcome, text)
+    if command[0] == "iree-run-module":
+        loading = report.failure.phase == "load"
+        return diagnostics.runtime_failure(outcome, text, "load" if loading else "run")
+    program = scratch / "files" / command[1]
+    return diagnostics.compile_failure(
+        outcome, text, report.failure.phase, program.read_text(errors="replace")
+    )
+
+
+def _run(
+    command: Sequence[str], toolchain: Toolchain, scratch: Path, limits: Limits
+) -> tuple[Outcome, str]:
+    """(how it ended, what it wrote to stderr)."""
+    stderr = scratch / "stderr.txt"
+    outcome = process.run(
+        [_tool(command[0], toolchain), *command[1:]],
+        stdout=scratch / "stdout.txt",
+        stderr=stderr,
+        cwd=scratch / "files",
+        limits=limits,
+        env=_environment(),
+    )
+    return outcome, stderr.read_text(errors="replace")
+
+
+def _tool(name: str, toolchain: Toolchain) -> Path:
+    if name == "iree-compile":
+        return toolchain.compiler
+    if name == "python":
+        return Path(sys.executable)
+    if name != "iree-opt":
+        return toolchain.tool(name)
+    if toolchain.opt is None:
+        raise EnvironmentFault(
+            f"cannot find iree-opt beside {toolchain.compiler}",
+            advice="Reinstall the release, or verify without pass.mlir.",
+        )
+    return toolchain.opt
+
+
+def _script(
+    source: Path,
+    report: Report,
+    checks: Sequence[Check],
+    toolchain: Toolchain,
+    scratch: Path,
+) -> tuple[int | None, str]:
+    """(exit status of run.sh, the last that it said), asked of the first level that holds."""
+    shutil.copytree(source, scratch / "files")
+    good = [c.level.name for c in checks if c.same] or [c.level.name for c in checks]
+    named = [name for name in FILES if name in good][:1]
+    environment = _environment()
+    for variable, name in {
+        "IREE_COMPILE": "iree-compile",
+        "IREE_OPT": "iree-opt",
+        "IREE_RUN_MODULE": "iree-run-module",
+        "PYTHON": "python",
+    }.items():
+        if any(name in (c[0] for c in (*k.level.before, k.level.command)) for k in checks):
+            environment[variable] = str(_tool(name, toolchain))
+    environment["IREE_COMPILE"] = str(toolchain.compiler)
+    # All in one process group, so that an interrupted verification leaves nothing running.
+    environment["TIMEOUT"] = "timeout --foreground"
+    seconds = bundle.tries(report.rate) * (report.time_limit + 5) * 2 + _SCRIPT_SECONDS
+    stderr = scratch / "stderr.txt"
+    outcome = process.run(
+        ["sh", str(scratch / "files" / SCRIPT), *named],
+        stdout=scratch / "stdout.txt",
+        stderr=stderr,
+        limits=Limits(seconds=seconds + _PREPARE_SECONDS),
+        env=environment,
+    )
+    return outcome.exit_code, _last_line(stderr.read_text(errors="replace"))
+
+
+def _environment() -> dict[str, str]:
+    """This process's own, without what would let a program find modules of ours."""
+    return {n: v for n, v in os.environ.items() if n not in ("PYTHONPATH", "PYTHONSTARTUP")}
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "")
