@@ -1,0 +1,400 @@
+"""The search for the smallest part of a program that still fails in the same way.
+
+It sees a graph, cuts of it and a function that answers a verdict for each of a few cuts; "same" is
+the only verdict that it follows. There is no IR here, no process and no clock: given the same
+answers, a search asks the same questions in the same order. So whoever keeps the answers can stop
+a search anywhere and go on by starting it again. In one search no cut is asked for twice, and cuts
+that give the same program are one cut.
+
+Calls, where n operations are searched, k of them are needed, and more operations never make the
+failure vanish: of the order of k log n, and then one for each way to take one more operation away
+from the result, which is the proof that it is minimal.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice, pairwise
+from typing import Literal
+
+import msgspec
+
+from repro.graph import Cut, Graph, Op, links, sources
+
+#: Answers a verdict for each cut, in order: "same", or why it is not.
+Ask = Callable[[Sequence[Cut]], Sequence[str]]
+#: What takes the place of an operation that goes: arguments, its operands, constants.
+_Way = Literal["argument", "bypass", "splat"]
+#: So many operations are expected to be needed, before anything is known.
+_NEEDED = 2
+#: So many operations must have been tried for what was seen to weigh as much as that expectation.
+_TRIED = 8
+#: Each part of the program that is tried around the root is so many times larger than the last.
+_GROWTH = 4
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a search is: what it tries next, operations in the best cut, cuts asked so far."""
+
+    trying: str
+    ops: int
+    asked: int
+
+
+class Shrunk(msgspec.Struct, frozen=True, kw_only=True):
+    """The smallest cut that was found to answer "same", and how many cuts were asked for.
+
+    minimal: every way to take one more operation away was asked, and none answered "same".
+    unresolved: how many of those ways the answer was "unresolved" for, so nobody can say.
+    """
+
+    cut: Cut
+    minimal: bool
+    asked: int
+    unresolved: int = 0
+
+
+def shrink(
+    graph: Graph,
+    start: Cut,
+    ask: Ask,
+    *,
+    width: int = 1,
+    budget: int | None = None,
+    root: int | None = None,
+    constants: bool = False,
+    told: Callable[[Progress], None] = lambda _: None,
+) -> Shrunk:
+    """A part of `start`, which answers "same", with nothing in it that can be spared.
+
+    Of the result no operation can go: not with arguments of the function in place of its results,
+    nor with like-typed operands of its own, nor with splat constants.
+
+    width: so many cuts are asked for at once, where the answer to one does not make the others
+    worthless. budget: the most cuts to ask for; when it is spent, the best so far is not minimal.
+    root: the operation most likely to be at fault (the last one unless told): what is far from it
+    in the data flow goes first. constants: arguments are replaced by splat constants too, where
+    the failure allows it; one more call for each, and no operation fewer.
+
+    The proof of minimality rests on the answers. Of an oracle that changes its mind, each was true
+    when it was given; the search ends all the same.
+    """
+    search = _Search(graph, ask, width, budget, told)
+    search.best = cut = search.normal(start)
+    search.known[cut] = "same"
+    if root not in cut.keep:
+        root = max(cut.keep, default=None)
+    if root is None:
+        return Shrunk(cut=cut, minimal=True, asked=0)
+    try:
+        unresolved = _prove(search, _thin(search, _around(search, cut, root), root), constants)
+    except _Spent:
+        return Shrunk(cut=search.best, minimal=False, asked=search.asked)
+    return Shrunk(cut=search.best, minimal=True, asked=search.asked, unresolved=unresolved)
+
+
+def find_unlocated(
+    graph: Graph,
+    ask: Ask,
+    *,
+    width: int = 1,
+    budget: int | None = None,
+    told: Callable[[Progress], None] = lambda _: None,
+) -> Cut | None:
+    """Where nothing says what fails: a part of the program that does, to be given to `shrink`.
+
+    The shortest beginning of the program that fails; its last operation is needed, so it is the
+    root that `shrink` takes by itself. Then only what that operation depends on, if that fails
+    too. The inputs are cut by `shrink`, which grows the part around the root from one operation
+    on. None if neither the program nor a half, quarter or eighth of it answers "same".
+    """
+    search = _Search(graph, ask, width, budget, told)
+    search.best = whole = Cut(keep=graph.real)
+    try:
+        found = search.first([whole], "the whole program")
+        for parts in (2, 4, 8):
+            found = found or search.first(_windows(whole.keep, parts), f"1/{parts} of the program")
+        if found is None:
+            return None
+        cut = search.accept(found)
+        cut = search.accept(_beginning(search, cut))
+        slices = [Cut(keep=_upstream(graph, cut.keep))]
+        cut = search.accept(search.first(slices, "what the last operation depends on") or cut)
+    except _Spent:
+        return search.best if search.known.get(search.best) == "same" else None
+    return cut
+
+
+def mask(graph: Graph, *cuts: Cut) -> Cut:
+    """The whole program without the operations of these cuts: their results become arguments."""
+    gone = {op for cut in cuts for op in cut.keep}
+    return Cut(keep=tuple(op for op in graph.real if op not in gone))
+
+
+class _Spent(Exception):
+    """The budget does not allow another question."""
+
+
+class _Search:
+    """What a search knows: the answers so far, and the best cut that answered "same"."""
+
+    best: Cut
+
+    def __init__(
+        self,
+        graph: Graph,
+        ask: Ask,
+        width: int,
+        budget: int | None,
+        told: Callable[[Progress], None],
+    ) -> None:
+        self.graph = graph
+        self.links = links(graph)
+        self.known: dict[Cut, str] = {}
+        self.asked = 0
+        self.width = max(width, 1)
+        self._ask = ask
+        self._budget = sys.maxsize if budget is None else budget
+        self._told = told
+        self._producers = graph.producers()
+
+    def accept(self, cut: Cut) -> Cut:
+        self.best = cut
+        return cut
+
+    def answers(self, cuts: Sequence[Cut], trying: str) -> list[str]:
+        """The verdicts of normal cuts. Raises _Spent where the budget does not allow to ask."""
+        fresh = [cut for cut in dict.fromkeys(cuts) if cut not in self.known]
+        if len(fresh) > self._budget - self.asked:
+            raise _Spent
+        if fresh:
+            self._told(Progress(trying=trying, ops=len(self.best.keep), asked=self.asked))
+            self.asked += len(fresh)
+            self.known.update(zip(fresh, self._ask(fresh), strict=True))
+        return [self.known[cut] for cut in cuts]
+
+    def first(self, cuts: Iterable[Cut], trying: str) -> Cut | None:
+        """The first cut that answers "same"; an empty program cannot. Stops asking once it is met.
+
+        Raises _Spent if the budget is too small to know.
+        """
+        open_ = (c for c in cuts if c.keep and self.known.get(c, "same") == "same")
+        while batch := [*islice(open_, max(min(self.width, self._budget - self.asked), 1))]:
+            for cut, verdict in zip(batch, self.answers(batch, trying), strict=True):
+                if verdict == "same":
+                    return cut
+        return None
+
+    def normal(self, cut: Cut) -> Cut:
+        """The cut without what has no effect: the same program, told in one way only.
+
+        A chain of bypasses becomes one. An argument that stands for others only in the end is
+        called by the smallest number among them.
+        """
+        splat = set(cut.splat)
+        arguments = self.arguments(cut)
+        bypassed: list[tuple[int, int]] = []
+        constant: list[int] = []
+        for end, values in self._ends(cut).items():
+            if end in splat:
+                constant += values
+            else:
+                name = min(values) if end in arguments else end
+                bypassed += ((value, name) for value in values if value != name)
+        return Cut(keep=cut.keep, bypass=tuple(sorted(bypassed)), splat=tuple(sorted(constant)))
+
+    def arguments(self, cut: Cut) -> tuple[int, ...]:
+        """The values that a cut's program takes from outside."""
+        kept, splat = set(cut.keep), set(cut.splat)
+        return tuple(
+            end
+            for end in self._ends(cut)
+            if end not in splat
+            and ((maker := self._maker(end)) is None or not (maker.glue or maker.index in kept))
+        )
+
+    def without(self, cut: Cut, ops: Iterable[int], way: _Way, choice: int = 0) -> Cut:
+        """The cut with fewer operations. choice: of the like-typed operands, which to take; where
+        a result has none, it becomes an argument."""
+        ops = tuple(ops)
+        smaller = cut.without(ops)
+        bypass, splat = dict(cut.bypass), set(cut.splat)
+        for result in (result for op in ops for result in self.graph.ops[op].results):
+            if way == "splat":
+                splat.add(result)
+            elif way == "bypass" and (alike := self._alike(smaller, result)):
+                bypass[result] = alike[min(choice, len(alike) - 1)]
+        return self.normal(Cut(keep=smaller.keep, bypass=tuple(bypass.items()), splat=tuple(splat)))
+
+    def steps(self, cut: Cut, op: int) -> dict[Cut, _Way]:
+        """Every way to take one operation out of a cut, and what then takes its place."""
+        results = self.graph.ops[op].results
+        choices = max((len(self._alike(cut, result)) for result in results), default=0)
+        found: dict[Cut, _Way] = {self.without(cut, [op], "argument"): "argument"}
+        for choice in range(choices):
+            found.setdefault(self.without(cut, [op], "bypass", choice), "bypass")
+        found.setdefault(self.without(cut, [op], "splat"), "splat")
+        return found
+
+    def _maker(self, value: int) -> Op | None:
+        index = self._producers.get(value)
+        return None if index is None else self.graph.ops[index]
+
+    def _ends(self, cut: Cut) -> dict[int, list[int]]:
+        """The values that a cut's program takes in the end, and those that each stands for."""
+        bypass, splat = dict(cut.bypass), set(cut.splat)
+        found: dict[int, list[int]] = {}
+        waiting = [value for op in cut.keep for value in self.graph.ops[op].operands]
+        seen = set(waiting)
+        while waiting:
+            value = end = waiting.pop()
+            while end in bypass and end not in splat:
+                end = bypass[end]
+            found.setdefault(end, []).append(value)
+            maker = self._maker(end)
+            if maker and maker.glue and end not in splat:
+                waiting += (fresh := set(maker.operands) - seen)
+                seen |= fresh
+        return found
+
+    def _alike(self, cut: Cut, result: int) -> list[int]:
+        """Values that can stand for a result: operands of its operation, also those in lists, of
+        its type. Those that a cut's program computes come first: they keep it connected."""
+        maker = self._maker(result)
+        waiting = [*(maker.operands if maker else ())]
+        found: list[int] = []
+        while waiting:
+            value = waiting.pop(0)
+            if self.graph.types[value] == self.graph.types[result] and value not in found:
+                found.append(value)
+            before = self._maker(value)
+            if before and before.glue:
+                waiting += before.operands
+        kept = set(cut.keep)
+        return sorted(found, key=lambda value: self._producers.get(value) not in kept)
+
+
+def _around(search: _Search, cut: Cut, root: int) -> Cut:
+    """The smallest part around the root, of those of a few sizes, that still answers "same"."""
+    distance = _distances(search, cut, root)
+    nearest = _farthest(cut, distance)[::-1]
+    sizes = {_GROWTH**power for power in range(len(nearest).bit_length())} | {len(distance)}
+    for size in sorted(size for size in sizes if size < len(nearest)):
+        part = search.normal(cut.without(nearest[size:]))
+        if search.first([part], f"{size} operations around the root"):
+            return search.accept(part)
+    return cut
+
+
+def _thin(search: _Search, cut: Cut, root: int) -> Cut:
+    """Takes operations out, farthest from the root first, as many at once as will likely go.
+
+    How many follows from how many were needed of those tried so far. Of a group that cannot go,
+    halves are tried, down to the one operation at which it fails. Where more are needed than was
+    expected, what cannot go with arguments in its place is tried in the other ways too (a failure
+    that needs a connection through many operations), and a way that works is used from then on.
+    """
+    pending = _farthest(cut, _distances(search, cut, root))
+    expected = min(_NEEDED / len(pending), 1.0)
+    way: _Way = "argument"
+    tried = needed = suspects = 0
+    while pending:
+        rate = (needed + _TRIED * expected) / (tried + _TRIED)
+        likely = 1 if rate >= 0.5 else int(math.log(0.5) / math.log(1 - rate))
+        size = max(suspects // 2, 1) if suspects else min(likely, len(pending))
+        name = "1 operation" if size == 1 else f"{size} operations"
+        found = search.first([search.without(cut, pending[:size], way)], f"without {name}")
+        if found is None and size > 1:
+            suspects = size
+            continue
+        suspects = max(suspects - size, 0) if found else 0
+        if found is None and needed >= _NEEDED:
+            ways = search.steps(cut, pending[0])
+            found = search.first(ways, "without 1 operation")
+            way = ways[found] if found else way
+        needed += found is None
+        cut = search.accept(found or cut)
+        tried += size
+        pending = pending[size:]
+    return cut
+
+
+def _prove(search: _Search, cut: Cut, constants: bool) -> int:
+    """Takes single steps until none is left, those near the last change first.
+
+    Returns how many steps from the best cut nobody can say about.
+    """
+    near: set[int] = set()
+
+    def fixed(arguments: Iterable[int]) -> Cut:
+        splat = (*cut.splat, *arguments)
+        return search.normal(Cut(keep=cut.keep, bypass=cut.bypass, splat=splat))
+
+    def steps() -> Iterator[Cut]:
+        if constants:
+            yield from (fixed([argument]) for argument in search.arguments(cut))
+        for op in sorted(cut.keep, key=lambda op: (op not in near, op)):
+            yield from search.steps(cut, op)
+
+    if constants and (found := search.first([fixed(search.arguments(cut))], "no arguments")):
+        cut = search.accept(found)
+    while found := search.first(steps(), "each step that is left"):
+        near = {other for op in {*cut.keep} - {*found.keep} for other in search.links[op]}
+        cut = search.accept(found)
+    return sum(search.known.get(step) == "unresolved" for step in {*steps()})
+
+
+def _distances(search: _Search, cut: Cut, root: int) -> dict[int, int]:
+    """Steps of data flow from the root to the operations that it is connected with in a cut."""
+    kept = set(cut.keep)
+    found = {root: 0}
+    waiting = deque([root])
+    while waiting:
+        op = waiting.popleft()
+        for other in search.links[op]:
+            if other in kept and other not in found:
+                found[other] = found[op] + 1
+                waiting.append(other)
+    return found
+
+
+def _farthest(cut: Cut, distance: Mapping[int, int]) -> list[int]:
+    """The operations of a cut, those not connected with the root first, the root last."""
+    root = next(iter(distance))
+    return sorted(cut.keep, key=lambda op: (-distance.get(op, math.inf), -abs(op - root), op))
+
+
+def _beginning(search: _Search, cut: Cut) -> Cut:
+    """The shortest beginning that answers "same"; one operation fewer does not."""
+    low, high = 0, len(cut.keep)
+    while high - low > 1:
+        probes = min(search.width, high - low - 1)
+        sizes = [low + (high - low) * part // (probes + 1) for part in range(1, probes + 1)]
+        cuts = [Cut(keep=cut.keep[:size]) for size in sizes]
+        verdicts = search.answers(cuts, f"the first {sizes[0]} of {len(cut.keep)} operations")
+        fitting = [size for size, verdict in zip(sizes, verdicts, strict=True) if verdict == "same"]
+        if fitting:
+            high = fitting[0]
+            search.accept(Cut(keep=cut.keep[:high]))
+        low = max((size for size in sizes if size < high), default=low)
+    return Cut(keep=cut.keep[:high])
+
+
+def _windows(keep: tuple[int, ...], parts: int) -> list[Cut]:
+    """Operations in order, in parts of nearly one size."""
+    edges = [len(keep) * part // parts for part in range(parts + 1)]
+    return [Cut(keep=keep[a:b]) for a, b in pairwise(edges)]
+
+
+def _upstream(graph: Graph, keep: tuple[int, ...]) -> tuple[int, ...]:
+    """What the last of some operations depends on among them, itself included."""
+    takes, members = sources(graph), set(keep)
+    found, waiting = {keep[-1]}, [keep[-1]]
+    while waiting:
+        fresh = members.intersection(takes[waiting.pop()]) - found
+        found |= fresh
+        waiting += fresh
+    return tuple(sorted(found))
