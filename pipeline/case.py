@@ -26,6 +26,9 @@ from pipeline.toolchain import Toolchain
 COMPILE_KIND = "compile"
 _RESULT = "result.json"
 
+#: Why a case failed whose compile did.
+DOES_NOT_COMPILE = "does not compile"
+
 StepName = Literal["trace", "compile", "load", "run", "compare"]
 Status = Literal["ok", "failed", "not-run"]
 
@@ -142,7 +145,7 @@ def run(
         status="ok" if compiled.ok else "failed",
         seconds=time.monotonic() - begun,
         cached=cached,
-        why="" if compiled.ok else "does not compile",
+        why="" if compiled.ok else DOES_NOT_COMPILE,
     )
     watcher.ended(target, step)
     result = CaseResult(
@@ -152,7 +155,7 @@ def run(
         arch=plan.target.arch,
         device_name=plan.device.name if plan.device else None,
         status="ok" if compiled.ok else "failed",
-        why="" if compiled.ok else "does not compile",
+        why="" if compiled.ok else DOES_NOT_COMPILE,
         steps=(trace, step),
         phases=compiled.phases,
         failure=compiled.failure,

@@ -22,6 +22,9 @@ _COMMANDS = {
     "trace": "trace",
     "compile": "compile",
     "run": "run",
+    "bisect": "bisect",
+    "verify": "verify",
+    "reduce": "reduce",
     "cache": "cache",
 }
 

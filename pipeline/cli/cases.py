@@ -6,13 +6,15 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.markup import escape
 
 from pipeline import case
-from pipeline.case import CaseResult, FunctionResult, Settings, Step
+from pipeline.case import DOES_NOT_COMPILE, CaseResult, FunctionResult, Settings, Step
 from pipeline.cli import output as out
+from pipeline.cli.bisect import isolate, tell
 from pipeline.cli.boundary import Failed
 from pipeline.cli.live import Live
 from pipeline.cli.options import Common, SourceOptions
@@ -23,6 +25,9 @@ from pipeline.frontends import source as sources
 from pipeline.frontends.load import Loaded, TraceFailed
 from pipeline.targets import Plan
 from pipeline.toolchain import Toolchain
+
+if TYPE_CHECKING:
+    from repro.bisect import Bisection
 
 _STYLES = {"ok": "green", "failed": "red", "not-run": "yellow"}
 
@@ -36,6 +41,7 @@ def cases(
     flags: tuple[str, ...],
     *,
     run: bool = True,
+    bisect: bool = False,
     to: str | None = None,
     resume: str | None = None,
     output: str | None = None,
@@ -77,16 +83,36 @@ def cases(
             _tell(live, results[0], common)
     finally:
         live.close()
+    if not silent:
+        _summary(live, results)
+    found = _isolate(session, loaded, plans, results, flags, live) if bisect and loaded else None
     if common.json:
         program = _program(loaded) if loaded else None
-        out.emit({"program": program, "cases": results})
-    elif not silent:
-        _summary(live, results)
+        document = {"program": program, "cases": results}
+        out.emit(document | ({"bisect": found} if bisect else {}))
+    elif found:
+        tell(console, found)
     ok = all(r.status != "failed" for r in results)
     if output and ok:
         _deliver(Path(results[0].output or ""), output)
     if not ok:
         raise Failed(1)
+
+
+def _isolate(
+    session: Session,
+    loaded: Loaded,
+    plans: list[tuple[str, Plan]],
+    results: list[CaseResult],
+    flags: tuple[str, ...],
+    live: Live,
+) -> Bisection | None:
+    """Isolates the first target that does not compile; None if all do."""
+    for (_, plan), result in zip(plans, results, strict=True):
+        if result.failure is not None and result.why == DOES_NOT_COMPILE:
+            every = (*plan.flags, *flags)
+            return isolate(session, loaded, result, every, False, False, None, live)
+    return None
 
 
 def _check(

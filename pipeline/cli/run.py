@@ -10,12 +10,14 @@ from pipeline.cli.options import Common, SourceOptions, common, source_options, 
 @click.command("run")
 @source_options
 @target_option
+@click.option("--bisect", is_flag=True, help="Isolate the first target that does not compile.")
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
     source_options: SourceOptions,
     targets: str,
     device: str | None,
+    bisect: bool,
     common: Common,
     flags: tuple[str, ...],
     source: str,
@@ -26,4 +28,4 @@ def command(
     """
     from pipeline.cli.cases import cases
 
-    cases(source, source_options, targets, device, common, flags)
+    cases(source, source_options, targets, device, common, flags, bisect=bisect)

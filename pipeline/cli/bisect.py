@@ -1,0 +1,185 @@
+"""`iree-pilot bisect`: the smallest program that fails in the same way, in a folder of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import Common, SourceOptions, common, source_options
+
+if TYPE_CHECKING:
+    from pipeline.case import CaseResult
+    from pipeline.cli.session import Session
+    from pipeline.diagnostics import Failure
+    from pipeline.frontends.load import Loaded
+    from pipeline.targets import Plan
+    from repro.bisect import Bisection
+
+
+@click.command("bisect")
+@source_options
+@click.option("-t", "--target", required=True, metavar="TARGET", help="One target.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Each failure of the compile, not only one."
+)
+@click.option("-o", "--output", metavar="DIR", help="Where the reproducer goes.")
+@common
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+def command(
+    source_options: SourceOptions,
+    target: str,
+    everything: bool,
+    output: str | None,
+    common: Common,
+    flags: tuple[str, ...],
+    source: str,
+) -> None:
+    """Isolate what makes SOURCE fail to compile for TARGET into a minimal, verified reproducer.
+
+    FLAGS after -- go to iree-compile and are kept. A search that was stopped goes on where it was.
+    The reproducer's path is the last line printed. Exit code 0: isolated; 1: it does not fail, or
+    nothing could be isolated.
+    """
+    from pipeline.cli import output as out
+    from pipeline.cli.boundary import Failed
+    from pipeline.cli.live import Live
+    from pipeline.cli.session import Session
+    from pipeline.frontends.load import TraceFailed
+    from repro.bisect import Bisection, Found
+
+    console = out.console(stderr=common.json)
+    live = Live(console, quiet=common.json or common.verbosity < 0, verbose=common.verbosity > 0)
+    session = Session(common)
+    try:
+        loaded = session.program(source, source_options, live)
+    except TraceFailed as failed:
+        why = "it does not trace; isolating that is not possible yet"
+        result = Bisection(
+            status="gave-up", failures=(Found(failure=failed.failure, why=why),), why=why
+        )
+    else:
+        ((named, plan),) = session.plans(target, None, flags)
+        case = _compile(session, loaded, named, plan, source_options, flags, live)
+        if case.failure is None:
+            result = Bisection(status="passes", why=f"{source} compiles for {target}")
+        else:
+            every = (*plan.flags, *flags)
+            result = isolate(
+                session, loaded, case, every, everything, source_options.fresh, output, live
+            )
+    live.close()
+    if common.json:
+        out.emit(result)
+    else:
+        tell(console, result)
+    if result.status != "isolated":
+        raise Failed(1)
+
+
+def _compile(
+    session: Session,
+    loaded: Loaded,
+    named: str,
+    plan: Plan,
+    chosen: SourceOptions,
+    flags: tuple[str, ...],
+    live: Any,
+) -> CaseResult:
+    from pipeline import case
+    from pipeline.case import Settings
+
+    settings = Settings(flags=flags, limits=session.limits, fresh=chosen.fresh, run=False)
+    live.program(loaded)
+    return case.run(named, loaded, plan, session.toolchain, session.store, settings, live)
+
+
+def isolate(
+    session: Session,
+    loaded: Loaded,
+    case: CaseResult,
+    flags: tuple[str, ...],
+    everything: bool,
+    fresh: bool,
+    output: str | None,
+    live: Any,
+) -> Bisection:
+    """Isolates the failure of a compile (and with `everything` the others that it reported).
+
+    flags: all that the compile was given. Without `output` the folder is made where the user is.
+    """
+    import os
+    import shutil
+
+    from pipeline.store import Store, data_directory
+    from repro import bisect as search
+    from repro.shrink import Progress
+
+    assert case.failure is not None
+    failures = (case.failure, *(case.failure.also if everything else ()))
+    key = Store.key(loaded.program.digest, flags, session.toolchain.revision)
+    source = Path(loaded.program.source.replace(":", "-"))
+    base = Path(output or f"repro-{source.name.removesuffix('.py')}")
+
+    def place(failure: Failure) -> Path:
+        if len(failures) == 1:
+            return base
+        return base / failure.signature.rsplit("/", 1)[-1]
+
+    def told(progress: Progress) -> None:
+        live.note(f"  {progress.trying}: {progress.ops} operations left, {progress.asked} asked")
+
+    state = data_directory() / "bisect" / key[:16]
+    if fresh:
+        shutil.rmtree(state, ignore_errors=True)
+    live.note(f"\nisolating {case.failure.signature}")
+    return search.bisect(
+        search.Subject(
+            mlir=loaded.mlir,
+            source=loaded.program.source,
+            target=case.target,
+            flags=flags,
+            command=case.command,
+        ),
+        failures,
+        session.toolchain,
+        place,
+        state,
+        limits=session.limits,
+        width=max(1, os.cpu_count() or 1),
+        told=told,
+    )
+
+
+def tell(console: Any, result: Bisection) -> None:
+    """What a bisection found; the folders' paths come last."""
+    from rich.markup import escape
+
+    from pipeline.cli import output as out
+
+    if result.status == "passes":
+        console.print(f"{escape(result.why)}: there is nothing to isolate")
+        return
+    for found in result.failures:
+        console.print(f"\n[bold]{escape(found.failure.signature)}[/bold]")
+        made = found.reproducer
+        if made is None:
+            console.print(f"  not isolated: {escape(found.why)}", soft_wrap=True)
+            continue
+        minimal = "minimal" if made.minimal else "not proved minimal"
+        verified = "verified" if made.verified else "[red]NOT verified[/red]"
+        pairs = [
+            ("left", f"{made.ops} operations: {', '.join(made.op_names)}"),
+            ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
+            ("took", f"{made.oracle_calls} compiles, {out.seconds(made.seconds)}"),
+        ]
+        for label, text in pairs:
+            console.print(f"  [dim]{label:<6}[/dim] {text}", soft_wrap=True)
+    for failure in result.seen:
+        console.print(
+            f"also seen: {escape(failure.kind)}: {escape(failure.message)}", soft_wrap=True
+        )
+    for found in result.failures:
+        if found.reproducer:
+            console.print(found.reproducer.path, soft_wrap=True)

@@ -1,0 +1,71 @@
+"""`iree-pilot reduce`: make MLIR smaller while a command of the user's finds it interesting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.cli.options import Common, common
+
+
+@click.command("reduce")
+@click.argument("file", metavar="FILE.mlir", type=click.Path(path_type=Path))
+@click.option("-o", "--output", metavar="FILE", help="Default: FILE.reduced.mlir beside it.")
+@common
+@click.argument("test", metavar="-- COMMAND", nargs=-1, required=True, type=click.UNPROCESSED)
+def command(file: Path, output: str | None, common: Common, test: tuple[str, ...]) -> None:
+    """Reduce FILE.mlir as long as COMMAND exits with 0 on it (125: it cannot say).
+
+    {} in COMMAND stands for the file; without it the file is the last argument.
+    """
+    import os
+    import shutil
+    import tempfile
+
+    from pipeline.cli import output as out
+    from pipeline.cli.options import limits
+    from pipeline.errors import UsageError
+    from repro.reduce import reduce
+    from repro.shrink import Progress
+
+    if not file.is_file():
+        raise UsageError(f"no file {file}", advice="Check the path.")
+    target = Path(output) if output else file.with_suffix(".reduced.mlir")
+    if not target.absolute().parent.is_dir():
+        raise UsageError(f"there is no directory {target.parent}", advice="Make it first.")
+    console = out.console(stderr=common.json)
+
+    def told(progress: Progress) -> None:
+        if common.verbosity >= 0 and not common.json:
+            console.print(
+                f"  {progress.trying}: {progress.ops} operations left, {progress.asked} asked"
+            )
+
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-reduce-") as scratch:
+        reduced = reduce(
+            file,
+            test,
+            Path(scratch),
+            limits=limits(common),
+            width=max(1, os.cpu_count() or 1),
+            told=told,
+        )
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.copyfile(reduced.mlir, temporary)
+        temporary.replace(target)
+    if common.json:
+        out.emit({**_facts(reduced), "path": str(target)})
+        return
+    minimal = "minimal" if reduced.minimal else "not proved minimal"
+    console.print(
+        f"{len(reduced.ops)} operations left, {minimal}, {reduced.calls} runs of the test"
+    )
+    console.print(str(target), soft_wrap=True)
+
+
+def _facts(reduced: object) -> dict[str, object]:
+    import msgspec
+
+    facts: dict[str, object] = msgspec.to_builtins(reduced)
+    return {name: value for name, value in facts.items() if name != "mlir"}

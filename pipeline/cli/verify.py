@@ -1,0 +1,42 @@
+"""`iree-pilot verify`: does a reproducer still show its failure?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.cli.options import Common, common
+
+
+@click.command("verify")
+@click.argument("directory", metavar="REPRODUCER_DIR", type=click.Path(path_type=Path))
+@common
+def command(directory: Path, common: Common) -> None:
+    """Run a reproducer's programs from a copy in an empty directory, with the stock tools only.
+
+    Exit code 0: every level and run.sh show the failure; 1: one of them does not.
+    """
+    from pipeline.cli import output as out
+    from pipeline.cli.boundary import Failed
+    from repro import verify
+
+    console = out.console(stderr=common.json)
+    result = verify.verify(
+        directory, common.release, lambda text: console.print(text, markup=False)
+    )
+    if common.json:
+        out.emit(result)
+    else:
+        for check in result.levels:
+            mark = "[green]same[/green]" if check.same else "[red]not the same[/red]"
+            console.print(f"{check.level.file:<14} {mark} {check.why}", soft_wrap=True)
+        console.print(f"run.sh         exit code {result.script}")
+        console.print(
+            f"the failure is there with {result.release}"
+            if result.same
+            else f"not the same with {result.release}: {result.why}",
+            soft_wrap=True,
+        )
+    if not result.same:
+        raise Failed(1)

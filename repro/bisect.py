@@ -1,0 +1,179 @@
+"""From a failing case to reproducer folders: isolate, write at each level, verify."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pipeline import process
+from pipeline.diagnostics import Failure
+from pipeline.toolchain import Toolchain
+from repro import bundle, isolate, levels, verify
+from repro.bundle import LevelName, Report
+from repro.isolate import GaveUp, Isolated
+from repro.oracle import CompileOracle
+from repro.shrink import Progress
+
+_PACKAGES = ("torch", "iree-turbine")
+
+
+class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
+    """A reproducer folder; ops counts operations other than constants, list constructs, returns.
+
+    levels: those that were verified. bytes: of repro.mlir.
+    """
+
+    path: str
+    ops: int
+    op_names: tuple[str, ...]
+    bytes: int
+    minimal: bool
+    verified: bool
+    oracle_calls: int
+    seconds: float
+    levels: tuple[LevelName, ...]
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A failure and its reproducer; None, with the reason, where it could not be isolated."""
+
+    failure: Failure
+    reproducer: Reproducer | None = None
+    why: str = ""
+
+
+class Bisection(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bisection found. seen: other failures met on the way, not isolated."""
+
+    status: Literal["isolated", "passes", "gave-up"]
+    failures: tuple[Found, ...] = ()
+    oracle_calls: int = 0
+    seconds: float = 0.0
+    why: str = ""
+    seen: tuple[Failure, ...] = ()
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What fails: a program compiled for a target.
+
+    mlir: the program. source, target: the user's words. command: the compile that failed.
+    """
+
+    mlir: Path
+    source: str
+    target: str
+    flags: tuple[str, ...]
+    command: tuple[str, ...]
+
+
+def bisect(
+    subject: Subject,
+    failures: tuple[Failure, ...],
+    toolchain: Toolchain,
+    place: Callable[[Failure], Path],
+    state: Path,
+    *,
+    limits: process.Limits,
+    width: int,
+    told: Callable[[Progress], None] = lambda _: None,
+) -> Bisection:
+    """Isolates each failure into a folder of its own, `place(failure)`.
+
+    state: a directory that keeps what was asked; the same call goes on where it was.
+    """
+    begun = time.monotonic()
+    found: list[Found] = []
+    calls = 0
+    seen: dict[str, Failure] = {}
+    for failure in failures:
+        directory = state / failure.signature.replace("/", "-")
+        directory.mkdir(parents=True, exist_ok=True)
+        oracle = CompileOracle(
+            toolchain, subject.flags, failure, directory, limits=limits, width=width
+        )
+        job = isolate.Job(
+            mlir=subject.mlir,
+            failure=failure,
+            toolchain=toolchain,
+            flags=subject.flags,
+            directory=directory,
+            limits=limits,
+            width=width,
+        )
+        outcome = isolate.isolate(job, oracle, told)
+        calls += oracle.calls
+        seen |= oracle.others
+        if isinstance(outcome, GaveUp):
+            found.append(Found(failure=failure, why=outcome.why))
+            continue
+        reproducer = _write(subject, failure, outcome, toolchain, place(failure), directory, limits)
+        found.append(Found(failure=failure, reproducer=reproducer))
+    isolated = {f.failure.signature for f in found}
+    return Bisection(
+        status="isolated" if any(f.reproducer for f in found) else "gave-up",
+        failures=tuple(found),
+        oracle_calls=calls,
+        seconds=time.monotonic() - begun,
+        why="; ".join(f.why for f in found if f.why),
+        seen=tuple(f for s, f in seen.items() if s not in isolated),
+    )
+
+
+def _write(
+    subject: Subject,
+    failure: Failure,
+    isolated: Isolated,
+    toolchain: Toolchain,
+    place: Path,
+    state: Path,
+    limits: process.Limits,
+) -> Reproducer:
+    """Writes the folder, verifies it from copies, and leaves out what does not reproduce."""
+    mlir = Path(isolated.mlir)
+    alone = msgspec.structs.replace(failure, also=())
+    maker = levels.Maker(mlir, alone, toolchain, subject.flags, state / "levels", limits)
+    made = maker.make()
+    report = Report(
+        failure=alone,
+        target=subject.target,
+        flags=subject.flags,
+        release=toolchain.version,
+        revision=toolchain.revision,
+        source=subject.source,
+        command=subject.command,
+        program=str(subject.mlir),
+        ops=len(isolated.ops),
+        op_names=isolated.ops,
+        oracle_calls=isolated.calls,
+        seconds=isolated.seconds,
+        minimal=isolated.minimal,
+        verified=False,
+        levels=made.levels,
+        time_limit=limits.seconds or isolate.DEFAULT_SECONDS,
+        memory_limit=limits.memory_bytes,
+        packages={name: version(name) for name in _PACKAGES},
+    )
+    files = {name: Path(file) for name, file in made.files.items()}
+    bundle.write(place, report, files)
+    checked = verify.verify(place, str(toolchain.compiler.parent))
+    report = verify.settle(report, checked)
+    kept = {one.file for one in report.levels if one.verified}
+    bundle.write(
+        place, report, {name: file for name, file in files.items() if name in kept} or files
+    )
+    return Reproducer(
+        path=str(place),
+        ops=report.ops,
+        op_names=report.op_names,
+        bytes=mlir.stat().st_size,
+        minimal=report.minimal,
+        verified=report.verified,
+        oracle_calls=report.oracle_calls,
+        seconds=report.seconds,
+        levels=tuple(one.name for one in report.levels if one.verified),
+    )

@@ -1,0 +1,148 @@
+"""One failure at the four levels that people work on: PyTorch, input MLIR, dispatch, pass.
+
+Each level's file is made here; whether it shows the failure is for `repro.verify` to say.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import msgspec
+
+from pipeline import diagnostics, process
+from pipeline.diagnostics import Failure
+from pipeline.toolchain import Toolchain
+from repro import bundle
+from repro.bundle import Level
+
+_PIPELINE = re.compile(r'mlir_reproducer: \{\s*pipeline: "((?:[^"\\]|\\.)*)"')
+_RESOURCES = re.compile(r"\{-#\s*external_resources: \{\s*mlir_reproducer:.*?#-\}", re.DOTALL)
+_DEBUG = re.compile(r"\s+loc\((?:unknown|\"[^\"]*\":\d+:\d+)\)")
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """The levels, those left out among them, and their files' places by name."""
+
+    levels: tuple[Level, ...]
+    files: dict[str, str]
+
+
+class Maker:
+    """Makes the levels of a failing program in `directory`."""
+
+    def __init__(
+        self,
+        program: Path,
+        failure: Failure,
+        toolchain: Toolchain,
+        flags: tuple[str, ...],
+        directory: Path,
+        limits: process.Limits,
+    ) -> None:
+        self._program = program
+        self._failure = failure
+        self._toolchain = toolchain
+        self._flags = flags
+        self._directory = directory
+        self._limits = limits
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def make(self) -> Made:
+        files = {"repro.mlir": str(self._program)}
+        levels = [bundle.level("mlir", self._flags)]
+        for level, file in (self._pytorch(), self._dispatch(), self._pass()):
+            levels.append(level)
+            if file is not None:
+                files[level.file] = str(file)
+        return Made(levels=tuple(levels), files=files)
+
+    def _pytorch(self) -> tuple[Level, Path | None]:
+        made = self._directory / "repro.py"
+        outcome, said = self._run(
+            [sys.executable, "-m", "repro.pytorch", self._program, made, *self._flags], "pytorch"
+        )
+        if outcome.ok and made.is_file():
+            return bundle.level("pytorch", self._flags), made
+        lines = [line for line in said.splitlines() if line.strip()]
+        why = lines[-1] if lines else f"the writer ended with {outcome.signal or outcome.exit_code}"
+        return bundle.level("pytorch", self._flags, why=why), None
+
+    def _dispatch(self) -> tuple[Level, Path | None]:
+        order = self._toolchain.phases
+        source = "executable-sources"
+        phase = self._failure.phase
+        if source not in order or phase not in order[order.index(source) + 1 :]:
+            why = f"it fails in phase {phase}, before there are dispatches"
+            return bundle.level("dispatch", self._flags, why=why), None
+        dumps = self._directory / "executables"
+        dumps.mkdir(exist_ok=True)
+        self._run(
+            [
+                self._toolchain.compiler,
+                self._program,
+                *self._flags,
+                f"--iree-hal-dump-executable-sources-to={dumps}",
+                f"--compile-to={source}",
+                "-o",
+                "/dev/null",
+            ],
+            "dump",
+        )
+        for dump in sorted(dumps.glob("*.mlir")):
+            made = self._directory / "dispatch.mlir"
+            made.write_text(_DEBUG.sub("", dump.read_text(errors="replace")))
+            outcome, said = self._run(
+                [
+                    self._toolchain.compiler,
+                    made,
+                    "--compile-mode=hal-executable",
+                    *self._flags,
+                    "-o",
+                    "/dev/null",
+                ],
+                "dispatch",
+            )
+            if not outcome.ok and self._same(outcome, said):
+                return bundle.level("dispatch", self._flags), made
+        why = "none of the program's executables fails in the same way when compiled alone"
+        return bundle.level("dispatch", self._flags, why=why), None
+
+    def _pass(self) -> tuple[Level, Path | None]:
+        dumped = self._directory / "crash.mlir"
+        self._run(
+            [
+                self._toolchain.compiler,
+                self._program,
+                *self._flags,
+                f"--mlir-pass-pipeline-crash-reproducer={dumped}",
+                "--mlir-pass-pipeline-local-reproducer",
+                diagnostics.SERIAL,
+                "-o",
+                "/dev/null",
+            ],
+            "pass",
+        )
+        text = dumped.read_text(errors="replace") if dumped.is_file() else ""
+        pipeline = _PIPELINE.search(text)
+        if pipeline is None or self._toolchain.opt is None:
+            why = "the compiler wrote no crash reproducer, so the pass is not known"
+            return bundle.level("pass", why=why), None
+        made = self._directory / "pass.mlir"
+        made.write_text(_RESOURCES.sub("", text).rstrip() + "\n")
+        return bundle.level("pass", pipeline=pipeline[1].replace('\\"', '"')), made
+
+    def _same(self, outcome: process.Outcome, said: str) -> bool:
+        found = diagnostics.compile_failure(outcome, said, self._failure.phase)
+        return found.signature == self._failure.signature
+
+    def _run(self, argv: list[str | Path], name: str) -> tuple[process.Outcome, str]:
+        stderr = self._directory / f"{name}.stderr.txt"
+        outcome = process.run(
+            argv,
+            stdout=self._directory / f"{name}.stdout.txt",
+            stderr=stderr,
+            limits=self._limits,
+        )
+        return outcome, stderr.read_text(errors="replace")

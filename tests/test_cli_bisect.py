@@ -1,0 +1,99 @@
+"""`iree-pilot bisect` and `verify`, end to end with the real compiler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driver import Done, pilot
+
+CASES = Path(__file__).with_name("cases")
+VULKAN = "vulkan:vp_android_baseline_2022"
+SDPA = "torch.aten.scaled_dot_product_attention"
+LINEAR = ["torch.aten.matmul", "torch.aten.div.Tensor", "torch.prims.convert_element_type"]
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def bisect(shared_cache: Path, tmp_path: Path) -> Any:
+    def ran(source: str | Path, target: str, *options: str) -> Done:
+        return pilot(
+            "bisect", source, "-t", target, "-o", tmp_path / "out", *options,
+            env={"IREE_PILOT_CACHE": shared_cache}, cwd=tmp_path,
+        )  # fmt: skip
+
+    return ran
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "ops", "most_calls"),
+    [
+        ("fp8_attention.py", VULKAN, [SDPA], 6),
+        ("argsort.py", VULKAN, ["torch.aten.argsort"], 12),
+        ("f16_matmul.py", VULKAN, ["torch.aten.matmul"], 12),
+        ("i8_sub.py", "llvm-cpu", ["torch.aten.sub.Scalar"], 12),
+        ("prelu.py", "llvm-cpu", ["torch.aten.prelu"], 12),
+        ("f8_half.py", "llvm-cpu", ["torch.prims.convert_element_type"], 12),
+        ("fp8_llama.py:layers16", VULKAN, LINEAR, 12),
+    ],
+)
+def test_a_failure_is_isolated_in_a_handful_of_compiles(
+    bisect: Any, model: str, target: str, ops: list[str], most_calls: int
+) -> None:
+    done = bisect(CASES / model if ":" not in model else f"{CASES / model}", target, "--json")
+    assert done.code == 0, done.err
+    assert done.document["status"] == "isolated"
+    (found,) = done.document["failures"]
+    made = found["reproducer"]
+    assert made["op_names"] == ops
+    assert made["ops"] == len(ops)
+    assert made["minimal"] and made["verified"]
+    assert made["oracle_calls"] <= most_calls
+    assert "mlir" in made["levels"] and "pytorch" in made["levels"]
+
+
+def test_each_failure_of_a_compile_gets_its_own_folder(
+    bisect: Any, tmp_path: Path, shared_cache: Path
+) -> None:
+    done = bisect(CASES / "fp8_attention.py", VULKAN, "--all", "--json")
+    names = [f["reproducer"]["op_names"] for f in done.document["failures"]]
+    assert names == [[SDPA], LINEAR]
+    for found in done.document["failures"]:
+        folder = Path(found["reproducer"]["path"])
+        checked = pilot("verify", folder, env={"IREE_PILOT_CACHE": shared_cache})
+        assert checked.code == 0, checked.out
+
+
+def test_the_folders_path_is_the_last_line_printed(bisect: Any, tmp_path: Path) -> None:
+    done = bisect(CASES / "prelu.py", "llvm-cpu")
+    assert done.out.splitlines()[-1] == str(tmp_path / "out")
+
+
+def test_a_program_that_compiles_leaves_nothing_and_says_so(bisect: Any, tmp_path: Path) -> None:
+    done = bisect(CASES / "chunk.py", "llvm-cpu")
+    assert done.code == 1
+    assert "there is nothing to isolate" in done.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_search_goes_on_from_what_was_asked(shared_cache: Path, tmp_path: Path) -> None:
+    def calls() -> int:
+        done = pilot(
+            "bisect", CASES / "i8_sub.py", "-t", "llvm-cpu", "-o", tmp_path / "out", "--json",
+            env={"IREE_PILOT_CACHE": shared_cache},
+        )  # fmt: skip
+        return int(done.document["oracle_calls"])
+
+    first = calls()
+    assert calls() < first
+
+
+def test_verify_says_when_the_failure_is_gone(bisect: Any, tmp_path: Path) -> None:
+    bisect(CASES / "prelu.py", "llvm-cpu")
+    repro = tmp_path / "out" / "repro.mlir"
+    repro.write_text(repro.read_text().replace("<[16],f32>", "<[64],f32>"))
+    done = pilot("verify", tmp_path / "out")
+    assert done.code == 1
+    assert "repro.mlir" in done.out and "passes" in done.out

@@ -1,0 +1,170 @@
+"""IR as a graph, and cuts of it: what is cut out is a program of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import process
+from repro import edit
+from repro.graph import Cut, bridged, by_line
+from repro.isolate import Editor
+
+PROGRAM = """\
+!T28 = !torch.vtensor<[2,8],f32>
+!T24 = !torch.vtensor<[2,4],f32>
+module @module {
+  util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<8x4xf32>
+  util.global private @unused = #flow.parameter.named<"model"::"u"> : tensor<4xf32>
+  func.func @main(%x: !torch.vtensor<[2,8],f32>) -> !torch.vtensor<[2,4],f16> {
+    %g = util.global.load @w : tensor<8x4xf32>
+    %w = torch_c.from_builtin_tensor %g : tensor<8x4xf32> -> !torch.vtensor<[8,4],f32>
+    %0 = torch.aten.matmul %x, %w : !T28, !torch.vtensor<[8,4],f32> -> !T24
+    %1 = torch.aten.relu %0 : !T24 -> !T24
+    %int5 = torch.constant.int 5
+    %2 = torch.prims.convert_element_type %1, %int5 : !T24, !torch.int -> !torch.vtensor<[2,4],f16>
+    return %2 : !torch.vtensor<[2,4],f16>
+  }
+  func.func @other(%x: !T24) -> !T24 {
+    %0 = torch.aten.relu %x : !T24 -> !T24
+    return %0 : !T24
+  }
+}
+"""
+MATMUL, RELU, CONVERT = 2, 3, 5
+TEXT = PROGRAM.encode()
+
+
+class TestGraph:
+    def test_operations_are_those_of_the_largest_function(self) -> None:
+        graph = edit.describe(TEXT)
+        assert graph.function == "main"
+        assert [graph.ops[i].name for i in graph.real] == [
+            "util.global.load",
+            "torch_c.from_builtin_tensor",
+            "torch.aten.matmul",
+            "torch.aten.relu",
+            "torch.prims.convert_element_type",
+        ]
+
+    def test_a_line_picks_the_function_it_is_in(self) -> None:
+        assert edit.describe(TEXT, focus=16).function == "other"
+
+    def test_each_operation_knows_its_line(self) -> None:
+        assert by_line(edit.describe(TEXT))[10] == RELU
+
+    def test_values_have_their_types(self) -> None:
+        graph = edit.describe(TEXT)
+        (result,) = graph.ops[CONVERT].results
+        assert graph.types[result] == "!torch.vtensor<[2,4],f16>"
+
+    def test_a_program_without_a_function_has_no_graph(self) -> None:
+        with pytest.raises(ValueError, match="no function"):
+            edit.describe(b"module {}")
+
+    def test_what_lies_between_named_operations_is_taken_along(self) -> None:
+        graph = edit.describe(TEXT)
+        assert bridged(graph, [MATMUL, CONVERT], CONVERT, 1) == (MATMUL, RELU, CONVERT)
+        assert bridged(graph, [MATMUL, CONVERT], CONVERT, 0) == (CONVERT,)
+
+
+class TestCuts:
+    def test_what_is_taken_from_outside_becomes_an_argument(self) -> None:
+        text = edit.apply(TEXT, Cut(keep=(MATMUL,)))
+        assert "@main(%arg0: !torch.vtensor<[2,8],f32>, %arg1: !torch.vtensor<[8,4],f32>)" in text
+        assert "-> !torch.vtensor<[2,4],f32>" in text
+
+    def test_early_results_become_arguments_like_late_ones(self) -> None:
+        text = edit.apply(TEXT, Cut(keep=(1, RELU, CONVERT)))
+        assert "%arg0: tensor<8x4xf32>, %arg1: !torch.vtensor<[2,4],f32>" in text
+
+    def test_globals_and_functions_that_nothing_needs_are_gone(self) -> None:
+        text = edit.apply(TEXT, Cut(keep=(MATMUL,)))
+        assert "util.global" not in text
+        assert "@other" not in text
+
+    def test_a_global_that_is_needed_stays(self) -> None:
+        text = edit.apply(TEXT, Cut(keep=(0, 1, MATMUL)))
+        assert "util.global private @w" in text
+        assert "@unused" not in text
+
+    def test_constants_come_along(self) -> None:
+        text = edit.apply(TEXT, Cut(keep=(CONVERT,)))
+        assert "torch.constant.int 5" in text
+        assert "torch.aten.relu" not in text
+
+    def test_an_operation_can_be_bypassed(self) -> None:
+        graph = edit.describe(TEXT)
+        (relu,), (product,) = graph.ops[RELU].results, graph.ops[MATMUL].results
+        text = edit.apply(TEXT, Cut(keep=(MATMUL, CONVERT), bypass=((relu, product),)))
+        assert "torch.aten.relu" not in text
+        assert "convert_element_type %0" in text
+
+    def test_what_a_bypass_leads_to_is_used_and_not_returned(self) -> None:
+        graph = edit.describe(TEXT)
+        (relu,), (product,) = graph.ops[RELU].results, graph.ops[MATMUL].results
+        text = edit.apply(TEXT, Cut(keep=(MATMUL, CONVERT), bypass=((relu, product),)))
+        assert ") -> !torch.vtensor<[2,4],f16>" in text
+
+    def test_a_value_can_be_a_splat_constant(self) -> None:
+        graph = edit.describe(TEXT)
+        (product,) = graph.ops[MATMUL].results
+        text = edit.apply(TEXT, Cut(keep=(RELU,), splat=(product,)))
+        assert "torch.vtensor.literal(dense<1.000000e+00> : tensor<2x4xf32>)" in text
+        assert "@main() ->" in text
+
+    def test_the_result_parses_again(self) -> None:
+        again = edit.describe(edit.apply(TEXT, Cut(keep=(MATMUL, RELU))).encode())
+        assert [again.ops[i].name for i in again.real] == ["torch.aten.matmul", "torch.aten.relu"]
+
+    def test_other_dialects_are_cut_alike(self) -> None:
+        text = b"""
+        func.func @f(%a: tensor<4xf32>, %b: tensor<4xf32>) -> tensor<4xf32> {
+          %0 = arith.addf %a, %b : tensor<4xf32>
+          %1 = arith.mulf %0, %b : tensor<4xf32>
+          return %1 : tensor<4xf32>
+        }"""
+        assert "arith.addf" not in edit.apply(text, Cut(keep=(1,)))
+
+
+class TestEditor:
+    @pytest.fixture
+    def editor(self, tmp_path: Path) -> Editor:
+        program = tmp_path / "program.mlir"
+        program.write_bytes(TEXT)
+        return Editor(program, 0, tmp_path / "edits", process.Limits(seconds=60))
+
+    def test_cuts_are_made_in_a_child(self, editor: Editor) -> None:
+        one, none, other = editor.render(
+            [
+                Cut(keep=(MATMUL,)),
+                Cut(keep=(RELU,), splat=(10**6,), bypass=((99, 98),)),
+                Cut(keep=(RELU,)),
+            ]
+        )
+        assert one is not None and "matmul" in one.read_text()
+        assert other is not None and "relu" in other.read_text()
+        assert none is None or "relu" in none.read_text()
+
+    def test_a_child_that_aborts_costs_one_cut(
+        self, editor: Editor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        runner = tmp_path / "runner.py"
+        runner.write_text(
+            "import os, sys\n"
+            "from pathlib import Path\n"
+            "from repro import edit\n"
+            "own = edit.apply\n"
+            "def apply(text, cut, focus):\n"
+            f"    return os.abort() if cut.keep == ({RELU},) else own(text, cut, focus)\n"
+            "edit.apply = apply\n"
+            "sys.exit(edit.main(Path(sys.argv[1])))\n"
+        )
+        python = tmp_path / "python"
+        python.write_text(f"#!/bin/sh\nexec {sys.executable} {runner} $3\n")
+        python.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(python))
+        files = editor.render([Cut(keep=(MATMUL,)), Cut(keep=(RELU,)), Cut(keep=(CONVERT,))])
+        assert [file is not None for file in files] == [True, False, True]
