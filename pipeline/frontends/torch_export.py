@@ -223,12 +223,13 @@ def _dim(size: Any, bounds: dict[str, Any]) -> int | Dim:
     known = bounds.get(symbol)
     if known is None:
         return Dim(symbol=symbol)
-    upper = int(known.upper) if known.upper.is_finite else None
-    # torch writes "no bound" as a number too large for any tensor.
+    # torch writes "no bound" as an infinity that calls itself finite, or as a number too large for
+    # any tensor.
+    unbounded = not known.upper.is_finite or known.upper >= sys.maxsize // 4
     return Dim(
         symbol=symbol,
         min=max(0, int(known.lower)),
-        max=None if upper is None or upper >= sys.maxsize // 4 else upper,
+        max=None if unbounded else int(known.upper),
     )
 
 
