@@ -1,0 +1,65 @@
+"""The numbers of a tensor constant in MLIR, of every element type that PyTorch has.
+
+The bindings read neither resources nor bf16 and narrower floats: those are read from text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+Number = bool | int | float
+
+_RESOURCE = re.compile(r'^\s*"?([^\s":]+)"?: "0x([0-9A-Fa-f]*)"', re.MULTILINE)
+_NAMED = re.compile(r'dense_resource<"?([^">]+)"?>')
+_BYTES = re.compile(r'dense<"0x([0-9A-Fa-f]*)">')
+_TOKEN = re.compile(r"0x[0-9A-Fa-f]+|-?\d[\d.]*(?:[eE][+-]?\d+)?")
+#: A resource begins with its alignment.
+_HEADER_BYTES = 4
+
+
+def resources(mlir: str) -> dict[str, bytes]:
+    """The named blobs at the end of a module's text."""
+    end = mlir.rpartition("{-#")[2] if "{-#" in mlir else ""
+    return {n: bytes.fromhex(text)[_HEADER_BYTES:] for n, text in _RESOURCE.findall(end)}
+
+
+def splat(attribute: Any) -> Number | None:
+    """The one number that all elements of a constant are; None where they differ."""
+    if not getattr(attribute, "is_splat", False):
+        return None
+    number: Number = attribute.get_splat_value().value
+    return number
+
+
+def numbers(attribute: Any, dtype: Any, blobs: Mapping[str, bytes]) -> list[Number]:
+    """All numbers of a constant of torch's `dtype`, row-major.
+
+    Raises KeyError for a resource that is not among `blobs`.
+    """
+    text = str(attribute)
+    if match := _NAMED.match(text):
+        return _decoded(blobs[match[1]], dtype)
+    try:
+        return list(attribute)
+    except TypeError:
+        pass
+    if match := _BYTES.match(text):
+        return _decoded(bytes.fromhex(match[1]), dtype)
+    tokens = _TOKEN.findall(text.rpartition(" : ")[0])
+    return [
+        _decoded(int(t, 16).to_bytes(dtype.itemsize, "little"), dtype)[0] if "x" in t else float(t)
+        for t in tokens
+    ]
+
+
+def _decoded(raw: bytes, dtype: Any) -> list[Number]:
+    import torch
+
+    if not raw:
+        return []
+    values = torch.frombuffer(bytearray(raw), dtype=dtype)
+    wide = values.float() if dtype.is_floating_point and dtype.itemsize < 4 else values
+    listed: list[Number] = wide.tolist()
+    return listed

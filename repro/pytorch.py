@@ -1,0 +1,396 @@
+"""Torch-dialect MLIR written back as a Python file: a module that iree-turbine traces to it again.
+
+Runs in a child, `python -m repro.pytorch IN.mlir OUT.py [IREE-COMPILE FLAG...]`: it loads torch,
+whose registry says how an operation is called, and the compiler's bindings, which may abort.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from repro import literals
+from repro import pytorch_calls as calls
+from repro import pytorch_text as python
+from repro.pytorch_calls import CannotWrite
+from repro.pytorch_text import Code, Dimension
+
+__all__ = ["CannotWrite", "write"]
+
+#: More numbers than a person would read: floats beyond this are random, like weights.
+_LONGEST_CONSTANT = 256
+#: Sizes that are tried for dynamic dimensions until the program can be evaluated.
+_SIZES = (7, 8, 14)
+_MOST_TRIES = 3**5
+_UNBOUNDED = sys.maxsize // 4
+_TENSOR = re.compile(r"!torch\.v?tensor<\[([\d?,]*)\],(.+)>")
+_BUILTIN = re.compile(r"tensor<((?:(?:\d+|\?)x)*)(.+)>")
+#: The integer types of MLIR carry no sign; those of torch do.
+_SIGNED = {f"i{bits}": f"si{bits}" for bits in (8, 16, 32, 64)}
+#: What goes in comes out: Python needs none of these, the tracer makes them again.
+_TRANSPARENT = {
+    "torch_c.from_builtin_tensor",
+    "torch_c.to_builtin_tensor",
+    "torch.copy.to_vtensor",
+    "torch.copy.to_tensor",
+    "torch.derefine",
+    "torch.tensor_static_info_cast",
+    "torch.aten.Int.bool",
+    "torch.aten.Float.bool",
+    "torch.aten.Float.Scalar",
+    "torch.prim.NumToTensor.Scalar",
+}
+#: Checks that the tracer adds by itself, and facts about shapes that the inputs carry.
+_DROPPED = {
+    "torch.aten._assert_tensor_metadata",
+    "torch.symbolic_int",
+    "torch.bind_symbolic_shape",
+}
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """A tensor's type: sizes (None: dynamic) and torch's dtype."""
+
+    shape: tuple[int | None, ...]
+    dtype: Any
+
+
+def write(mlir: str, flags: Sequence[str] = ()) -> str:
+    """The source of a Python file with `model()` and `inputs()` that is traced to this program.
+
+    mlir: a module in the torch dialect with one public `func.func`, whose body is a flat list of
+    operations. flags: those of iree-compile that the file's head tells to compile with. Inputs and
+    parameters become seeded random tensors: no weights are taken over. Dynamic dimensions go to
+    `dynamic_shapes`, named and bounded where the program says so.
+
+    Raises CannotWrite for an operation, type or constant that has no counterpart.
+    """
+    from iree.compiler import ir
+
+    with ir.Context():
+        try:
+            module = ir.Module.parse(mlir)
+        except ir.MLIRError as fault:
+            raise CannotWrite("the program", f"it does not parse: {fault}") from fault
+        writer = _Writer(literals.resources(mlir))
+        writer.read(module)
+    if not writer.dynamic:
+        return writer.source({}, flags)
+    tries = itertools.product(_SIZES, repeat=len(writer.dynamic))
+    for sizes in itertools.islice(tries, _MOST_TRIES):
+        chosen = {d.name: _within(d, s) for d, s in zip(writer.dynamic, sizes, strict=True)}
+        source = writer.source(chosen, flags)
+        if _evaluates(source):
+            return source
+    raise CannotWrite("the program", "no sizes of its dynamic dimensions were found that fit")
+
+
+class _Writer:
+    """Collects the parts of the file while it walks over the module."""
+
+    def __init__(self, blobs: dict[str, bytes]) -> None:
+        from iree.compiler.extras import fx_importer
+        from torch.nn import Module
+
+        self.blobs = blobs
+        self.dtypes = {text: d for d, text in fx_importer.TORCH_DTYPE_TO_MLIR_TYPE_ASM.items()}
+        #: By MLIR value: Code, or what is known of it now (numbers, None, text, lists of these).
+        self.values: dict[Any, Any] = {}
+        self.locals = {"self": 1, "torch": 1, "float": 1}
+        self.attributes = dict.fromkeys(dir(Module()), 1)
+        self.globals: dict[str, Code] = {}
+        self.stored: set[str] = set()
+        self.buffers: list[str] = []
+        self.inputs: list[tuple[str, Tensor]] = []
+        self.lines: list[str] = []
+        self.operations = 0
+        self.named: dict[tuple[int, int], Dimension] = {}
+        #: Integers that may be positions stay below this.
+        self.below: int | None = None
+
+    def read(self, module: Any) -> None:
+        functions = []
+        for op in module.body.operations:
+            name = op.operation.name
+            if name == "func.func":
+                functions.append(op)
+            elif name != "util.global":
+                raise CannotWrite(name, "beside a function only parameters are expected")
+        if len(functions) != 1:
+            raise CannotWrite("the program", f"it has {len(functions)} functions, not one")
+        blocks = list(functions[0].regions[0].blocks)
+        if len(blocks) != 1:
+            raise CannotWrite("the program", "its function is not one block of operations")
+        body = [op.operation for op in blocks[0].operations]
+        self.stored = {_symbol(op) for op in body if op.name == "util.global.store"}
+        for argument in blocks[0].arguments:
+            self.argument(argument)
+        for op in body:
+            self.operation(op)
+
+    def argument(self, argument: Any) -> None:
+        position, uses = len(self.inputs), [use.owner.operation for use in argument.uses]
+        name = python.unique(f"arg{position}", self.locals)
+        self.values[argument] = Code(name)
+        casts = [op.results[0] for op in uses if op.name == "torch_c.from_builtin_tensor"]
+        self.inputs.append((name, self.tensor([*casts, argument][0].type)))
+        for op in uses:
+            if op.name == "torch.bind_symbolic_shape":
+                self.named |= {(position, axis): d for axis, d in _named(op)}
+
+    def operation(self, op: Any) -> None:
+        name = op.attributes["name"].value if op.name == "torch.operator" else op.name
+        if len(op.regions):
+            raise CannotWrite(name, "it has a body of its own")
+        if name in _DROPPED:
+            return
+        operands = [self.values[v] for v in op.operands]
+        if name == "func.return":
+            self.give_back(op)
+        elif name.startswith("torch.constant."):
+            self.values[op.results[0]] = _constant(op)
+        elif name == "torch.vtensor.literal":
+            self.values[op.results[0]] = self.literal(op)
+        elif name == "util.global.load":
+            self.values[op.results[0]] = self.load(op)
+        elif name == "util.global.store":
+            self.lines.append(f"{self.parameter(op).text} = {calls.argument(operands[0])}")
+        elif name == "torch.overwrite.tensor.contents":
+            self.lines.append(f"{calls.argument(operands[1])}.copy_({calls.argument(operands[0])})")
+        elif name in _TRANSPARENT:
+            self.values[op.results[0]] = operands[0]
+        elif name == "torch.prim.ListConstruct":
+            self.values[op.results[0]] = operands
+        elif name == "torch.prim.ListUnpack":
+            self.unpack(op, operands[0])
+        elif name in calls.SCALAR:
+            text = calls.scalar(name, operands)
+            (result,) = self.results(op, [name.split(".")[2].lower()])
+            self.lines.append(f"{result} = {text}")
+        elif name.startswith("torch."):
+            self.call(op, name, operands)
+        else:
+            raise CannotWrite(name, "it is not an operation of PyTorch")
+
+    def give_back(self, op: Any) -> None:
+        for value in op.operands:
+            if not str(value.type).startswith(("!torch.vtensor", "!torch.tensor", "tensor")):
+                raise CannotWrite(f"a result of type {value.type}", "only tensors are returned")
+        texts = [calls.argument(self.values[v]) for v in op.operands]
+        self.lines.append(
+            f"return {texts[0]}" if len(texts) == 1 else f"return ({', '.join(texts)})"
+        )
+
+    def unpack(self, op: Any, packed: Any) -> None:
+        if isinstance(packed, Code):
+            names = self.results(op, [packed.text] * len(op.results))
+            self.lines.append(f"{', '.join(names)}{',' * (len(names) == 1)} = {packed.text}")
+        else:
+            self.values.update(zip(op.results, packed, strict=True))
+
+    def call(self, op: Any, name: str, operands: list[Any]) -> None:
+        operator = calls.overload(name)
+        schema = operator._schema
+        if len(operands) != len(schema.arguments) or len(op.results) != len(schema.returns):
+            raise CannotWrite(name, f"this release of torch has it as {schema}")
+        shapes = [_shape(v.type) for v in op.operands]
+        for size in calls.positions(operator, operands, shapes):
+            smallest = size or min(_SIZES)
+            self.below = min(self.below or smallest, smallest)
+        text = calls.call(operator, operands, self.constant)
+        base = schema.name.partition("::")[2]
+        names = self.results(op, [r.name or base for r in schema.returns])
+        left = f"{', '.join(names)} = " if names else ""
+        types = ", ".join(
+            f"[{m[1]}] {m[2]}" for r in op.results if (m := _TENSOR.match(str(r.type)))
+        )
+        self.lines.append(f"{left}{text}" + (f"  # {types}" if types else ""))
+        self.operations += 1
+
+    def results(self, op: Any, wanted: Sequence[str]) -> list[str]:
+        """Names for the results of an operation, which are known by them from now on."""
+        names = [python.unique(w, self.locals) for w in wanted]
+        self.values.update(zip(op.results, map(Code, names), strict=True))
+        return names
+
+    def load(self, op: Any) -> Code:
+        code = self.parameter(op)
+        if _symbol(op) not in self.stored:
+            return code
+        # What was loaded is used on after the next store.
+        name = python.unique(code.text.removeprefix("self."), self.locals)
+        self.lines.append(f"{name} = {code.text}")
+        return Code(name)
+
+    def parameter(self, op: Any) -> Code:
+        """The buffer that stands for the global that is loaded or stored."""
+        symbol = _symbol(op)
+        if symbol not in self.globals:
+            if op.name == "util.global.load":
+                value = op.results[0]
+                users = [use.owner.operation for use in value.uses]
+                typed = [u.results[0] for u in users if u.name == "torch_c.from_builtin_tensor"]
+            else:
+                value = op.operands[0]
+                typed = list(getattr(value.owner, "operands", ()))  # of an argument: none
+            tensor = self.tensor([*typed, value][0].type)
+            text = python.parameter([d or 0 for d in tensor.shape], tensor.dtype)
+            self.globals[symbol] = self.buffer(symbol.removeprefix("__auto."), text)
+        return self.globals[symbol]
+
+    def buffer(self, name: str, text: str) -> Code:
+        attribute = python.unique(name, self.attributes)
+        self.buffers.append(f'self.register_buffer("{attribute}", {text})')
+        return Code(f"self.{attribute}")
+
+    def constant(self, text: str) -> Code:
+        """A buffer that is no parameter: the tracer writes it into the program."""
+        attribute = python.unique("constant", self.attributes)
+        self.buffers.append(f'self.register_buffer("{attribute}", {text}, persistent=False)')
+        return Code(f"self.{attribute}")
+
+    def literal(self, op: Any) -> Code:
+        tensor, attribute = self.tensor(op.results[0].type), op.attributes["value"]
+        shape, dtype = [d or 0 for d in tensor.shape], tensor.dtype
+        what, count = f"a constant {attribute.type}", math.prod(shape)
+        if dtype.is_complex:
+            raise CannotWrite(what, "complex numbers are not read")
+        if (one := literals.splat(attribute)) is not None:
+            text = python.full(shape, one, dtype)
+        elif count > _LONGEST_CONSTANT and dtype.is_floating_point:
+            text = python.parameter(shape, dtype)
+        elif count > _LONGEST_CONSTANT:
+            raise CannotWrite(what, f"its {count} integers mean something and are too many")
+        else:
+            try:
+                text = python.listed(shape, literals.numbers(attribute, dtype, self.blobs), dtype)
+            except KeyError as fault:
+                raise CannotWrite(what, "its values are not in the file") from fault
+        return self.constant(text)
+
+    def tensor(self, type_: Any) -> Tensor:
+        """Raises CannotWrite for what is not a tensor of known rank and element type."""
+        if match := _TENSOR.fullmatch(str(type_)):
+            sizes, element = match[1].split(","), match[2]
+        elif match := _BUILTIN.fullmatch(str(type_)):
+            sizes, element = match[1].split("x"), _SIGNED.get(match[2], match[2])
+        else:
+            raise CannotWrite(f"a value of type {type_}", "it is not a tensor of known rank")
+        if element not in self.dtypes:
+            raise CannotWrite(f"a value of type {type_}", "PyTorch has no such dtype")
+        shape = tuple(None if size == "?" else int(size) for size in sizes if size)
+        return Tensor(shape, self.dtypes[element])
+
+    @property
+    def dynamic(self) -> list[Dimension]:
+        """The dynamic dimensions of the inputs, each once."""
+        found = [
+            self.dimension(position, axis)
+            for position, (_, tensor) in enumerate(self.inputs)
+            for axis, size in enumerate(tensor.shape)
+            if size is None
+        ]
+        return list({d.name: d for d in found}.values())
+
+    def dimension(self, position: int, axis: int) -> Dimension:
+        return self.named.get((position, axis), Dimension(f"{position}:{axis}", 2, None))
+
+    def source(self, sizes: dict[str, int], flags: Sequence[str]) -> str:
+        """The file, with inputs of these sizes in the dynamic dimensions, by their names."""
+        inputs, dynamic = [], []
+        for position, (_, tensor) in enumerate(self.inputs):
+            shape, dims = [], []
+            for axis, size in enumerate(tensor.shape):
+                if size is None:
+                    size = sizes[self.dimension(position, axis).name]
+                    named = self.named.get((position, axis))
+                    dims.append(f"{axis}: {named.name if named else 'torch.export.Dim.DYNAMIC'}")
+                shape.append(size)
+            dynamic.append(f"{{{', '.join(dims)}}},")
+            inputs.append(
+                python.random(shape, tensor.dtype, below=self.below, positive=not tensor.shape)
+            )
+        defined = {d.name: d.text for d in self.named.values()}
+        shapes = [*defined.values(), f"dynamic_shapes = ({' '.join(dynamic)})", ""] if sizes else []
+        return python.file(
+            python.Module(
+                arguments=tuple(name for name, _ in self.inputs),
+                buffers=tuple(self.buffers),
+                body=tuple(self.lines),
+                inputs=tuple(inputs),
+                dimensions=tuple(shapes),
+                operations=self.operations,
+                flags=tuple(flags),
+            )
+        )
+
+
+def _constant(op: Any) -> Any:
+    if "value" not in op.attributes:
+        return None
+    value = op.attributes["value"].value
+    if op.name == "torch.constant.device":
+        return Code(f'torch.device("{value}")')
+    return bool(value) if op.name == "torch.constant.bool" else value
+
+
+def _symbol(op: Any) -> str:
+    name: str = op.attributes["global"].value
+    return name
+
+
+def _named(bind: Any) -> Iterator[tuple[int, Dimension]]:
+    """The axes of a bound shape that are a symbol, not a number or computed of symbols."""
+    inside = str(bind.attributes["shape_expressions"]).partition("-> (")[2].removesuffix(")>")
+    for axis, text in enumerate(inside.split(", ")):
+        if match := re.fullmatch(r"s(\d+)", text):
+            known = bind.operands[int(match[1]) + 1].owner.attributes
+            most = known["max_val"].value
+            name, least = known["symbol_name"].value, known["min_val"].value
+            yield axis, Dimension(name, least, most if most < _UNBOUNDED else None)
+
+
+def _shape(type_: Any) -> tuple[int | None, ...] | None:
+    match = _TENSOR.fullmatch(str(type_))
+    if not match:
+        return None
+    return tuple(None if size == "?" else int(size) for size in match[1].split(",") if size)
+
+
+def _within(dimension: Dimension, size: int) -> int:
+    most = size if dimension.most is None else dimension.most
+    return max(dimension.least, min(size, most))
+
+
+def _evaluates(source: str) -> bool:
+    """Whether the file's model takes the file's inputs; computes shapes only."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    space: dict[str, Any] = {"__name__": "candidate"}
+    exec(source, space)
+    try:
+        with FakeTensorMode():
+            space["model"]()(*space["inputs"]())
+    except Exception:  # noqa: BLE001 - whatever the operations say of sizes that do not fit
+        return False
+    return True
+
+
+def main(source: Path, target: Path, flags: Sequence[str]) -> int:
+    try:
+        target.write_text(write(source.read_text(), flags))
+    except CannotWrite as fault:
+        print(fault, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))
