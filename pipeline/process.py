@@ -33,10 +33,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a child may use. `None` means no limit.
 
     seconds: wall time. memory_bytes: resident memory of the child and its descendants.
-    output_bytes: size of each of its stdout and stderr files.
+    output_bytes: size of each of its stdout and stderr files. idle_seconds: wall time in which the
+    child uses no processor time at all.
     """
 
     seconds: float | None = None
+    idle_seconds: float | None = None
     memory_bytes: int | None = None
     output_bytes: int | None = 256 * 2**20
 
@@ -50,7 +52,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     argv: tuple[str, ...]
-    ended_by: Literal["exit", "signal", "time-limit", "memory-limit", "output-limit"]
+    ended_by: Literal["exit", "signal", "time-limit", "memory-limit", "output-limit", "idle-limit"]
     exit_code: int | None
     signal: str | None
     seconds: float
@@ -153,7 +155,7 @@ def _cannot_start(program: str, fault: OSError) -> EnvironmentFault:
     )
 
 
-Ended = Literal["time-limit", "memory-limit", "output-limit"]
+Ended = Literal["time-limit", "memory-limit", "output-limit", "idle-limit"]
 
 
 def _wait(
@@ -166,6 +168,7 @@ def _wait(
     """Waits for the child's end or a limit; returns (the limit reached or None, peak bytes)."""
     pidfd = os.pidfd_open(child.pid)
     peak = 0
+    worked, used = begun, 0
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
@@ -173,6 +176,11 @@ def _wait(
             if on_tick is not None:
                 on_tick()
             peak = max(peak, _resident_bytes(child.pid))
+            if limits.idle_seconds is not None:
+                spent, now = _processor_ticks(child.pid), time.monotonic()
+                worked, used = (now if spent != used else worked), spent
+                if now - worked > limits.idle_seconds:
+                    return "idle-limit", peak
             reached = _limit_reached(time.monotonic() - begun, peak, limits, logs)
             if reached:
                 return reached, peak
@@ -182,6 +190,14 @@ def _wait(
         return None, max(peak, usage.ru_maxrss * 1024)
     finally:
         os.close(pidfd)
+
+
+def _processor_ticks(pid: int) -> int:
+    """Processor time that all threads of a process have used, in the kernel's ticks (10 ms)."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+    return 0
 
 
 def _limit_reached(

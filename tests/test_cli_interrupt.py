@@ -98,7 +98,7 @@ def test_while_reading_the_program(desk: Desk) -> None:
 
 
 def test_while_running(desk: Desk) -> None:
-    stub_release(desk.release, run="hang")
+    stub_release(desk.release, run={"local-task": "hang"})
     desk.write(MAIN)
     process = desk.start("run", "a.mlir", "-t", "llvm-cpu")
     wait_until(lambda: desk.started("--module=") == 1)

@@ -130,6 +130,15 @@ class TestLimits:
         assert outcome.ended_by == "output-limit"
         assert max((tmp_path / name).stat().st_size for name in ("out", "err")) > 2**20
 
+    def test_idleness(self, run: Any) -> None:
+        outcome = run(HANG, limits=Limits(idle_seconds=0.3, seconds=30))
+        assert (outcome.ended_by, outcome.signal) == ("idle-limit", "SIGKILL")
+        assert outcome.seconds < 10
+
+    def test_a_child_that_works_is_not_idle(self, run: Any) -> None:
+        busy = "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass"
+        assert run(busy, limits=Limits(idle_seconds=0.5, seconds=30)).ok
+
     def test_none_of_them_stops_a_child_that_keeps_them(self, run: Any) -> None:
         limits = Limits(seconds=30, memory_bytes=2**30, output_bytes=2**20)
         assert run("print('x' * 1000)", limits=limits).ok

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from fake import stub_toolchain
 from fake.archives import write_gguf, write_safetensors
 
 from pipeline import process, runtime, toolchain
@@ -57,6 +58,7 @@ func.func @main(%a: tensor<4xf32>) -> tensor<4xf32> {
   return %0 : tensor<4xf32>
 }
 """
+EMPTY = Function(name="main", inputs=(), outputs=(), example=())
 WEIGHT = """
 util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<4xf32>
 func.func @main(%a: tensor<4xf32>) -> tensor<4xf32> {
@@ -303,6 +305,40 @@ def test_a_double_precision_output_of_demoted_code_is_a_runtime_error(
     assert result.failed_step == "run" and "OUT_OF_RANGE" in result.failure.message
 
 
+class TestARunThatOnlyWaits:
+    """IREE's local-task device may wait for ever to be destroyed when a call failed."""
+
+    STATUS = "x.c:1: OUT_OF_RANGE; buffer view byte length 72 exceeds 36; while invoking\n"
+
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runtime, "_IDLE_SECONDS", 0.3)
+
+    def run(self, directory: Path, **answers: str) -> RunResult:
+        answers = {name.replace("_", "-"): answer for name, answer in answers.items()}
+        stub = stub_toolchain(directory / "release", run=answers)
+        job = Run(
+            program=Program(source="m", digest="", functions=(EMPTY,), parameters=None, origin={}),
+            directory=directory,
+            function=EMPTY,
+            module=directory / "m.vmfb",
+            device="local-task",
+        )
+        return runtime.run(job, stub, directory / "run", limits=Limits(seconds=2))
+
+    def test_its_failure_is_asked_of_local_sync(self, tmp_path: Path) -> None:
+        result = self.run(tmp_path, local_task="hang", local_sync=self.STATUS)
+        assert result.failure is not None
+        assert result.failure.kind == "runtime-error"
+        assert "OUT_OF_RANGE" in result.failure.message
+        assert "--device=local-sync" in result.commands[0], "the command that shows it again"
+
+    def test_where_that_waits_too_it_is_a_timeout(self, tmp_path: Path) -> None:
+        result = self.run(tmp_path, local_task="hang", local_sync="hang")
+        assert result.failure is not None
+        assert result.failure.kind == "timeout"
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("archive", ["w.safetensors", "w.gguf", "w.irpa"])
 def test_weights_come_from_each_kind_of_archive(
@@ -352,7 +388,8 @@ def test_vulkan_computes_what_the_processor_does(tmp_path: Path, tools: Toolchai
         pytest.skip("this machine has no Vulkan device")
     flags = ("--iree-hal-target-device=vulkan",)
     job = make(tmp_path, ADD, plain([floats(tmp_path, 1, 2, 3, 4)]), flags)
-    result = runtime.run(msgspec.structs.replace(job, device="vulkan"), tools, tmp_path / "run")
+    on_vulkan = msgspec.structs.replace(job, device="vulkan")
+    result = runtime.run(on_vulkan, tools, tmp_path / "run", latency_budget=30)
     assert result.ok, result.failure
     assert read_floats(tmp_path / "run", result) == (2, 4, 6, 8)
     assert result.latency is not None

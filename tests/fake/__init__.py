@@ -19,7 +19,7 @@ def stub_release(directory: Path, **settings: Any) -> Path:
     settings: `version`, `revision`, `phases`, `flags` (what the help lists), `targets`
     (architecture -> the line with `#hal.executable.target<...>` that the IR begins with; others
     are unknown to it), `devices` (driver -> {stdout, stderr, status} of `--dump_devices=`), `run`
-    (`hang`: running a module never ends).
+    (device -> what running a module there writes to stderr before it fails, or `hang`).
     """
     for place, names in {
         "iree/compiler/_mlir_libs": ("iree-compile", "iree-opt"),
