@@ -220,7 +220,7 @@ def test_latency_is_the_median_of_repeats_after_a_warm_up(tmp_path: Path, tools:
     result = runtime.run(job, tools, tmp_path / "run")
     latency = result.latency
     assert latency is not None and not result.latency_note
-    assert 0 < latency.min_seconds <= latency.median_seconds <= latency.max_seconds < 0.1
+    assert 0 < latency.min_seconds <= latency.median_seconds <= latency.max_seconds
     assert latency.repeats >= 3 and latency.calls >= 1
     assert result.peak_bytes > 1e6 and result.load_seconds > 0 and result.run_seconds >= 0
     assert msgspec.json.decode(msgspec.json.encode(result), type=RunResult) == result
