@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ import msgspec
 from pipeline import process
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
-from repro import bundle, isolate, levels, verify
+from repro import bundle, isolate, known, levels, verify
 from repro.bundle import LevelName, Report
 from repro.isolate import GaveUp, Isolated
 from repro.oracle import CompileOracle
@@ -40,11 +41,15 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """A failure and its reproducer; None, with the reason, where it could not be isolated."""
+    """A failure and its reproducer; None, with the reason, where it could not be isolated.
+
+    known_since: the date of an earlier bisection, whose reproducer this is; empty if it is new.
+    """
 
     failure: Failure
     reproducer: Reproducer | None = None
     why: str = ""
+    known_since: str = ""
 
 
 class Bisection(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,17 +85,22 @@ def bisect(
     *,
     limits: process.Limits,
     width: int,
+    fresh: bool = False,
     told: Callable[[Progress], None] = lambda _: None,
 ) -> Bisection:
     """Isolates each failure into a folder of its own, `place(failure)`.
 
-    state: a directory that keeps what was asked; the same call goes on where it was.
+    state: a directory that keeps what was asked; the same call goes on where it was. A failure
+    that was isolated before is not isolated again, unless `fresh`.
     """
     begun = time.monotonic()
     found: list[Found] = []
     calls = 0
     seen: dict[str, Failure] = {}
     for failure in failures:
+        if not fresh and (before := _known(subject, failure, toolchain)):
+            found.append(before)
+            continue
         directory = state / failure.signature.replace("/", "-")
         directory.mkdir(parents=True, exist_ok=True)
         oracle = CompileOracle(
@@ -122,6 +132,17 @@ def bisect(
         why="; ".join(f.why for f in found if f.why),
         seen=tuple(f for s, f in seen.items() if s not in isolated),
     )
+
+
+def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | None:
+    """What an earlier bisection made of a failure."""
+    recalled = known.recall(failure.signature, toolchain.revision, subject.target)
+    if recalled is None:
+        return None
+    before, report = recalled
+    made = _reproducer(Path(before.path), report)
+    made = msgspec.structs.replace(made, oracle_calls=0, seconds=0.0)
+    return Found(failure=failure, reproducer=made, known_since=before.date)
 
 
 def _write(
@@ -166,11 +187,28 @@ def _write(
     bundle.write(
         place, report, {name: file for name, file in files.items() if name in kept} or files
     )
+    if report.verified:
+        known.remember(
+            known.Known(
+                signature=failure.signature,
+                revision=toolchain.revision,
+                target=subject.target,
+                path=str(place.absolute()),
+                ops=report.ops,
+                when=datetime.now(UTC).isoformat(timespec="seconds"),
+                source=subject.source,
+            )
+        )
+    return _reproducer(place, report)
+
+
+def _reproducer(place: Path, report: Report) -> Reproducer:
+    mlir = place / bundle.FILES["mlir"]
     return Reproducer(
         path=str(place),
         ops=report.ops,
         op_names=report.op_names,
-        bytes=mlir.stat().st_size,
+        bytes=mlir.stat().st_size if mlir.is_file() else 0,
         minimal=report.minimal,
         verified=report.verified,
         oracle_calls=report.oracle_calls,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +89,21 @@ def test_a_second_search_goes_on_from_what_was_asked(shared_cache: Path, tmp_pat
         return int(done.document["oracle_calls"])
 
     first = calls()
-    assert calls() < first
+    shutil.rmtree(tmp_path / "out")
+    assert 0 < calls() < first
+
+
+def test_a_known_failure_is_told_at_once_unless_asked_anew(bisect: Any, tmp_path: Path) -> None:
+    bisect(CASES / "prelu.py", "llvm-cpu")
+    folder = tmp_path / "out"
+    told = bisect(CASES / "prelu.py", "llvm-cpu")
+    assert told.code == 0
+    assert f"known since {datetime.now(UTC):%Y-%m-%d}: {folder}" in told.out
+    assert told.out.splitlines()[-1] == str(folder)
+    document = bisect(CASES / "prelu.py", "llvm-cpu", "--json").document
+    assert (document["status"], document["oracle_calls"]) == ("isolated", 0)
+    anew = bisect(CASES / "prelu.py", "llvm-cpu", "--fresh", "--json").document
+    assert anew["oracle_calls"] > 0
 
 
 def test_verify_says_when_the_failure_is_gone(bisect: Any, tmp_path: Path) -> None:

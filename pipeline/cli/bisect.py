@@ -38,7 +38,8 @@ def command(
 ) -> None:
     """Isolate what makes SOURCE fail to compile for TARGET into a minimal, verified reproducer.
 
-    FLAGS after -- go to iree-compile and are kept. A search that was stopped goes on where it was.
+    FLAGS after -- go to iree-compile and are kept. A search that was stopped goes on where it was;
+    of a failure that was isolated before, the reproducer is named at once (--fresh isolates anew).
     The reproducer's path is the last line printed. Exit code 0: isolated; 1: it does not fail, or
     nothing could be isolated.
     """
@@ -148,6 +149,7 @@ def isolate(
         state,
         limits=session.limits,
         width=max(1, os.cpu_count() or 1),
+        fresh=fresh,
         told=told,
     )
 
@@ -167,13 +169,17 @@ def tell(console: Any, result: Bisection) -> None:
         if made is None:
             console.print(f"  not isolated: {escape(found.why)}", soft_wrap=True)
             continue
+        if found.known_since:
+            since = f"known since {found.known_since}: {made.path}"
+            console.print(f"  {escape(since)}", soft_wrap=True)
         minimal = "minimal" if made.minimal else "not proved minimal"
         verified = "verified" if made.verified else "[red]NOT verified[/red]"
         pairs = [
             ("left", f"{made.ops} operations: {', '.join(made.op_names)}"),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
-            ("took", f"{made.oracle_calls} compiles, {out.seconds(made.seconds)}"),
         ]
+        if not found.known_since:
+            pairs.append(("took", f"{made.oracle_calls} compiles, {out.seconds(made.seconds)}"))
         for label, text in pairs:
             console.print(f"  [dim]{label:<6}[/dim] {text}", soft_wrap=True)
     for failure in result.seen:

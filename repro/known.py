@@ -1,0 +1,79 @@
+"""Failures that were isolated before: which folder shows one, by signature, release and target.
+
+    DATA/known/KEY.json      one failure, written by one rename; the last one to be isolated counts
+
+An entry that cannot be read, or whose folder has gone or shows something else, is no entry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from pipeline.errors import PilotError
+from pipeline.store import Store, data_directory
+from repro import bundle
+from repro.bundle import Report
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """A failure that was isolated before.
+
+    revision: of the compiler. target, source: the user's words. path: the reproducer's folder,
+    absolute; ops: how many operations it has. when: ISO 8601, with the offset from UTC.
+    """
+
+    signature: str
+    revision: str
+    target: str
+    path: str
+    ops: int
+    when: str
+    source: str
+
+    @property
+    def date(self) -> str:
+        return self.when[:10]
+
+
+def remember(known: Known) -> None:
+    """Keeps an entry in place of any other of its signature, revision and target.
+
+    Raises OSError where the data directory cannot be written to.
+    """
+    place = _place(known.signature, known.revision, known.target)
+    place.parent.mkdir(exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(msgspec.json.encode(known))
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+
+
+def recall(signature: str, revision: str, target: str) -> tuple[Known, Report] | None:
+    """What is remembered of a failure, and the report of its folder, which still shows it."""
+    try:
+        content = _place(signature, revision, target).read_bytes()
+        known = msgspec.json.decode(content, type=Known)
+        report = bundle.read(Path(known.path))
+    except (OSError, msgspec.DecodeError, PilotError):
+        return None
+    if (known.signature, known.revision, known.target) != (signature, revision, target):
+        return None
+    shown = (report.failure.signature, report.revision, report.target)
+    fits = report.verified and shown == (signature, revision, target)
+    return (known, report) if fits else None
+
+
+def _place(signature: str, revision: str, target: str) -> Path:
+    return data_directory() / "known" / f"{Store.key(signature, revision, target)}.json"
