@@ -15,9 +15,10 @@ from pipeline import process
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
 from repro import bundle, isolate, known, levels, verify
-from repro.bundle import LevelName, Report
+from repro.bundle import LARGEST_BYTES, Input, LevelName, Report
 from repro.isolate import GaveUp, Isolated
-from repro.oracle import CompileOracle
+from repro.oracle import CompileOracle, RememberingOracle
+from repro.oracle_run import Running, RunOracle, describe
 from repro.shrink import Progress
 
 _PACKAGES = ("torch", "iree-turbine")
@@ -66,7 +67,8 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """What fails: a program compiled for a target.
 
-    mlir: the program. source, target: the user's words. command: the compile that failed.
+    mlir: the program. source, target: the user's words. command: the compile. running: how it was
+    run, if it is not the compile that failed.
     """
 
     mlir: Path
@@ -74,6 +76,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     flags: tuple[str, ...]
     command: tuple[str, ...]
+    running: Running | None = None
 
 
 def bisect(
@@ -103,9 +106,7 @@ def bisect(
             continue
         directory = state / failure.signature.replace("/", "-")
         directory.mkdir(parents=True, exist_ok=True)
-        oracle = CompileOracle(
-            toolchain, subject.flags, failure, directory, limits=limits, width=width
-        )
+        oracle = _oracle(subject, failure, toolchain, directory, limits, width)
         job = isolate.Job(
             mlir=subject.mlir,
             failure=failure,
@@ -114,6 +115,7 @@ def bisect(
             directory=directory,
             limits=limits,
             width=width,
+            focus=subject.running.line() if subject.running else 0,
         )
         outcome = isolate.isolate(job, oracle, told)
         calls += oracle.calls
@@ -145,6 +147,20 @@ def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | 
     return Found(failure=failure, reproducer=made, known_since=before.date)
 
 
+def _oracle(
+    subject: Subject,
+    failure: Failure,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits,
+    width: int,
+) -> RememberingOracle:
+    running, flags = subject.running, subject.flags
+    if running is None:
+        return CompileOracle(toolchain, flags, failure, directory, limits=limits, width=width)
+    return RunOracle(toolchain, flags, failure, directory, running, limits=limits, width=width)
+
+
 def _write(
     subject: Subject,
     failure: Failure,
@@ -157,7 +173,8 @@ def _write(
     """Writes the folder, verifies it from copies, and leaves out what does not reproduce."""
     mlir = Path(isolated.mlir)
     alone = msgspec.structs.replace(failure, also=())
-    maker = levels.Maker(mlir, alone, toolchain, subject.flags, state / "levels", limits)
+    run, inputs = _run(subject.running, mlir, toolchain, state / "run", limits)
+    maker = levels.Maker(mlir, alone, toolchain, subject.flags, state / "levels", limits, run)
     made = maker.make()
     report = Report(
         failure=alone,
@@ -166,7 +183,7 @@ def _write(
         release=toolchain.version,
         revision=toolchain.revision,
         source=subject.source,
-        command=subject.command,
+        command=subject.running.command if subject.running else subject.command,
         program=str(subject.mlir),
         ops=len(isolated.ops),
         op_names=isolated.ops,
@@ -180,13 +197,12 @@ def _write(
         packages={name: version(name) for name in _PACKAGES},
     )
     files = {name: Path(file) for name, file in made.files.items()}
-    bundle.write(place, report, files)
-    checked = verify.verify(place, str(toolchain.compiler.parent))
+    bundle.write(place, report, files, inputs)
+    checked = verify.check(place, toolchain)
     report = verify.settle(report, checked)
     kept = {one.file for one in report.levels if one.verified}
-    bundle.write(
-        place, report, {name: file for name, file in files.items() if name in kept} or files
-    )
+    good = {name: file for name, file in files.items() if name in kept}
+    bundle.write(place, report, good or files, inputs)
     if report.verified:
         known.remember(
             known.Known(
@@ -215,3 +231,21 @@ def _reproducer(place: Path, report: Report) -> Reproducer:
         seconds=report.seconds,
         levels=tuple(one.name for one in report.levels if one.verified),
     )
+
+
+def _run(
+    running: Running | None,
+    mlir: Path,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits,
+) -> tuple[tuple[str, ...], tuple[Input, ...]]:
+    """(the command that runs the reproducer, its inputs); nothing where it is not run."""
+    if running is None:
+        return (), ()
+    (function,) = describe(mlir, running, toolchain, directory, limits).functions
+    inputs = tuple(
+        Input(t, directory / t.file if t.bytes <= LARGEST_BYTES // 2 else None)
+        for t in function.example or ()
+    )
+    return bundle.run_command(function.name, running.elsewhere, inputs), inputs

@@ -108,10 +108,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Input(msgspec.Struct, frozen=True):
-    """An input of a program that fails at run time: its type, and where its raw bytes lie."""
+    """An input of a program that fails at run time: its type, and where its raw bytes lie.
+
+    data: None for ones throughout, which need no file.
+    """
 
     tensor: Tensor
-    data: Path
+    data: Path | None
 
 
 def level(
@@ -152,7 +155,7 @@ def run_command(function: str, device: str, inputs: Sequence[Input]) -> tuple[st
         f"--module={_MODULE}",
         f"--device={device}",
         f"--function={function}",
-        *(f"--input={_input_words(i, given.tensor)}" for i, given in enumerate(inputs)),
+        *(f"--input={_input_words(i, given)}" for i, given in enumerate(inputs)),
     )
 
 
@@ -174,8 +177,9 @@ def write(
         raise ValueError(f"a reproducer has some of {[*FILES.values()]}, not {unknown}")
     contents = {name: _content(name, value) for name, value in files.items()}
     for index, given in enumerate(inputs):
-        name = _input_file(index, given.tensor)
-        contents[name] = _input(given.tensor, _content(name, given.data))
+        if given.data is not None:
+            name = _input_file(index, given.tensor)
+            contents[name] = _input(given.tensor, _content(name, given.data))
     if "repro.py" in contents and b"__main__" not in contents["repro.py"]:
         contents["repro.py"] += b"\n\n" + _render("main.py.j2").encode()
     texts = {name: c.decode(errors="replace") for name, c in contents.items() if name in files}
@@ -265,9 +269,11 @@ def _input_file(index: int, tensor: Tensor) -> str:
     return f"input{index}{'.npy' if tensor.dtype in _NPY_TYPES else '.bin'}"
 
 
-def _input_words(index: int, tensor: Tensor) -> str:
-    file = _input_file(index, tensor)
-    return f"@{file}" if file.endswith(".npy") else f"{runtime.spelled(tensor)}=@{file}"
+def _input_words(index: int, given: Input) -> str:
+    if given.data is None:
+        return f"{runtime.spelled(given.tensor)}=1"
+    file = _input_file(index, given.tensor)
+    return f"@{file}" if file.endswith(".npy") else f"{runtime.spelled(given.tensor)}=@{file}"
 
 
 def _input(tensor: Tensor, raw: bytes) -> bytes:

@@ -28,6 +28,8 @@ DEFAULT_SECONDS = 600.0
 _FLAKY_RUNS = 5
 #: How far around a located operation to look for what it takes to fail.
 _WIDENINGS = 3
+#: Parts up to this many operations compile in an instant: one by one, no answer is asked in vain.
+_SMALL = 8
 
 
 class Isolated(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +59,8 @@ class GaveUp(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What to isolate: a failure of the program in `mlir`, compiled with `flags`.
 
-    directory: where state is kept. width: how many candidates are compiled at once.
+    directory: where state is kept. width: how many candidates are compiled at once. focus: a line
+    of the function that fails, where the failure itself names none; 0 means the largest.
     """
 
     mlir: Path
@@ -68,6 +71,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     limits: process.Limits
     width: int = 1
     budget: int | None = None
+    focus: int = 0
 
 
 def isolate(
@@ -83,7 +87,7 @@ class _Isolation:
         self.oracle = oracle
         self.told = told
         self.begun = time.monotonic()
-        focus = locate.line_of(job.failure)
+        focus = locate.line_of(job.failure) or job.focus
         self.editor = Editor(job.mlir, focus, job.directory / "edits", job.limits)
 
     def run(self) -> Isolated | GaveUp:
@@ -112,7 +116,7 @@ class _Isolation:
             graph,
             start,
             self._ask,
-            width=self.job.width,
+            width=1 if len(start.keep) <= _SMALL else self.job.width,
             budget=self.job.budget,
             root=root,
             told=self.told,

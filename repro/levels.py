@@ -21,6 +21,8 @@ _PIPELINE = re.compile(r'mlir_reproducer: \{\s*pipeline: "((?:[^"\\]|\\.)*)"')
 _RESOURCES = re.compile(r"\{-#\s*external_resources: \{\s*mlir_reproducer:.*?#-\}", re.DOTALL)
 _DEBUG = re.compile(r"\s+loc\((?:unknown|\"[^\"]*\":\d+:\d+)\)")
 
+_COMPILES = "it compiles, and fails when it is run"
+
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
     """The levels, those left out among them, and their files' places by name."""
@@ -30,7 +32,10 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Maker:
-    """Makes the levels of a failing program in `directory`."""
+    """Makes the levels of a failing program in `directory`.
+
+    run: the command that fails, if it is not the compile.
+    """
 
     def __init__(
         self,
@@ -40,7 +45,9 @@ class Maker:
         flags: tuple[str, ...],
         directory: Path,
         limits: process.Limits,
+        run: tuple[str, ...] = (),
     ) -> None:
+        self._run_command = run
         self._program = program
         self._failure = failure
         self._toolchain = toolchain
@@ -51,7 +58,7 @@ class Maker:
 
     def make(self) -> Made:
         files = {"repro.mlir": str(self._program)}
-        levels = [bundle.level("mlir", self._flags)]
+        levels = [bundle.level("mlir", self._flags, run=self._run_command)]
         for level, file in (self._pytorch(), self._dispatch(), self._pass()):
             levels.append(level)
             if file is not None:
@@ -64,12 +71,14 @@ class Maker:
             [sys.executable, "-m", "repro.pytorch", self._program, made, *self._flags], "pytorch"
         )
         if outcome.ok and made.is_file():
-            return bundle.level("pytorch", self._flags), made
+            return bundle.level("pytorch", self._flags, run=self._run_command), made
         lines = [line for line in said.splitlines() if line.strip()]
         why = lines[-1] if lines else f"the writer ended with {outcome.signal or outcome.exit_code}"
         return bundle.level("pytorch", self._flags, why=why), None
 
     def _dispatch(self) -> tuple[Level, Path | None]:
+        if self._run_command:
+            return bundle.level("dispatch", self._flags, why=_COMPILES), None
         order = self._toolchain.phases
         source = "executable-sources"
         phase = self._failure.phase
@@ -110,6 +119,8 @@ class Maker:
         return bundle.level("dispatch", self._flags, why=why), None
 
     def _pass(self) -> tuple[Level, Path | None]:
+        if self._run_command:
+            return bundle.level("pass", why=_COMPILES), None
         dumped = self._directory / "crash.mlir"
         self._run(
             [

@@ -1,8 +1,9 @@
-"""Asks the compiler of a candidate program: does it still fail in the same way?"""
+"""Asks the tools of a candidate program: does it still fail in the same way?"""
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ Verdict = Literal["same", "different", "passes", "invalid", "unresolved"]
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """same: this failure and no other. different: `failure` is another one, or not alone.
-    passes: compiles as far as the failing phase. invalid: not a program. unresolved: a limit was
+    passes: gets beyond what fails. invalid: not a program. unresolved: a limit was
     reached before it could be told.
     """
 
@@ -48,8 +49,12 @@ class _Entry(msgspec.Struct, frozen=True):
     answer: Answer
 
 
-class CompileOracle:
-    """The real compiler, up to the phase that fails.
+class NotAProgram(Exception):
+    """The candidate cannot be asked about."""
+
+
+class RememberingOracle(ABC):
+    """Compares what `_failure` finds with the wanted failure, once for each content.
 
     Answers are remembered by the candidate's content, in memory and in the file `journal`, which
     a later run reads: a search that is asked again gets to where it was without compiling. calls
@@ -78,18 +83,12 @@ class CompileOracle:
         self._journal = directory / "answers.jsonl"
         self._known = _read(self._journal)
 
-    def command(self, candidate: str) -> tuple[str, ...]:
-        """The compile that decides."""
-        phase = self.wanted.phase
-        to = (f"--compile-to={phase}",) if phase in self._toolchain.phases[1:] else ()
-        return (str(self._toolchain.compiler), candidate, *self._flags, *to, "-o", "/dev/null")
-
     def ask(self, candidates: Sequence[Path]) -> list[Answer]:
         """Answers in the order of the candidates; those with one content are compiled once."""
         digests = [hashlib.sha256(c.read_bytes()).hexdigest() for c in candidates]
         fresh = {d: c for d, c in zip(digests, candidates, strict=True) if d not in self._known}
         with ThreadPoolExecutor(max_workers=self._width) as pool:
-            answers = pool.map(self._compile, fresh.values(), fresh.keys())
+            answers = pool.map(self._judge, fresh.values(), fresh.keys())
             for digest, answer in zip(fresh, answers, strict=True):
                 self._remember(digest, answer)
         return [self._known[d] for d in digests]
@@ -98,7 +97,14 @@ class CompileOracle:
         """The failure of a program, found out anew whatever is remembered."""
         self.calls += 1
         digest = hashlib.sha256(program.read_bytes()).hexdigest()
-        return self._told(program, digest)
+        return self._failure(program, digest)
+
+    @abstractmethod
+    def _failure(self, candidate: Path, digest: str) -> Failure | None:
+        """How the candidate fails, if it does; files go to names of its own, after its digest.
+
+        Raises NotAProgram where that cannot be told.
+        """
 
     def _remember(self, digest: str, answer: Answer) -> None:
         self.calls += 1
@@ -110,16 +116,11 @@ class CompileOracle:
                 if failure.signature != self.wanted.signature:
                     self.others.setdefault(failure.signature, failure)
 
-    def _told(self, candidate: Path, digest: str) -> Failure | None:
-        failure = self._failure(candidate, digest, self._flags)
-        if failure is not None and failure.kind == "crash" and not failure.stack:
-            # Threads that crash together print no stack; on one thread the first one does.
-            told = self._failure(candidate, digest, (*self._flags, diagnostics.SERIAL))
-            failure = told if told is not None and told.kind == "crash" else failure
-        return failure
-
-    def _compile(self, candidate: Path, digest: str) -> Answer:
-        failure = self._told(candidate, digest)
+    def _judge(self, candidate: Path, digest: str) -> Answer:
+        try:
+            failure = self._failure(candidate, digest)
+        except NotAProgram:
+            return Answer(verdict="invalid")
         if failure is None:
             return Answer(verdict="passes")
         signatures = {failure.signature, *(f.signature for f in failure.also)}
@@ -129,10 +130,10 @@ class CompileOracle:
             return Answer(verdict="unresolved", failure=failure)
         return Answer(verdict="different", failure=failure)
 
-    def _failure(self, candidate: Path, digest: str, flags: tuple[str, ...]) -> Failure | None:
+    def _compile(
+        self, command: Sequence[str], candidate: Path, digest: str, phase: str | None
+    ) -> Failure | None:
         stderr = self._scratch / f"{digest[:16]}.stderr.txt"
-        command = list(self.command(str(candidate)))
-        command[2 : 2 + len(self._flags)] = flags
         outcome = process.run(
             command,
             stdout=self._scratch / f"{digest[:16]}.stdout.txt",
@@ -144,9 +145,32 @@ class CompileOracle:
         return diagnostics.compile_failure(
             outcome,
             stderr.read_text(errors="replace"),
-            self.wanted.phase,
+            phase,
             candidate.read_text(errors="replace"),
         )
+
+
+class CompileOracle(RememberingOracle):
+    """The real compiler, up to the phase that fails."""
+
+    def command(self, candidate: str, *more: str) -> tuple[str, ...]:
+        """The compile that decides; more: further flags."""
+        phase = self.wanted.phase
+        to = (f"--compile-to={phase}",) if phase in self._toolchain.phases[1:] else ()
+        compiler = str(self._toolchain.compiler)
+        return (compiler, candidate, *self._flags, *more, *to, "-o", "/dev/null")
+
+    def _failure(self, candidate: Path, digest: str) -> Failure | None:
+        failure = self._once(candidate, digest)
+        if failure is not None and failure.kind == "crash" and not failure.stack:
+            # Threads that crash together print no stack; on one thread the first one does.
+            told = self._once(candidate, digest, diagnostics.SERIAL)
+            failure = told if told is not None and told.kind == "crash" else failure
+        return failure
+
+    def _once(self, candidate: Path, digest: str, *more: str) -> Failure | None:
+        command = self.command(str(candidate), *more)
+        return self._compile(command, candidate, digest, self.wanted.phase)
 
 
 def _read(journal: Path) -> dict[str, Answer]:

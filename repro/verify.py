@@ -56,8 +56,12 @@ def verify(directory: Path, release: str | None = None, tell: Tell | None = None
     `directory` is written. Raises UsageError where there is no reproducer or no such release,
     EnvironmentFault where a tool is missing.
     """
+    return check(directory, find(release, tell))
+
+
+def check(directory: Path, toolchain: Toolchain) -> Verification:
+    """As `verify`, with a toolchain that is at hand."""
     report = bundle.read(directory)
-    toolchain = find(release, tell)
     present = [one for one in report.levels if (directory / one.file).is_file()]
     with tempfile.TemporaryDirectory(prefix="iree-pilot-verify-") as scratch:
         checks = tuple(

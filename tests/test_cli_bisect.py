@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from driver import Done, pilot
 
+from repro import bundle
+
 CASES = Path(__file__).with_name("cases")
 VULKAN = "vulkan:vp_android_baseline_2022"
 SDPA = "torch.aten.scaled_dot_product_attention"
-LINEAR = ["torch.aten.matmul", "torch.aten.div.Tensor", "torch.prims.convert_element_type"]
+LINEAR = ["torch.aten.matmul", "torch.prims.convert_element_type"]
 
 pytestmark = pytest.mark.real
 
@@ -39,6 +41,7 @@ def bisect(shared_cache: Path, tmp_path: Path) -> Any:
         ("prelu.py", "llvm-cpu", ["torch.aten.prelu"], 12),
         ("f8_half.py", "llvm-cpu", ["torch.prims.convert_element_type"], 12),
         ("fp8_llama.py:layers16", VULKAN, LINEAR, 12),
+        ("f64.py", "llvm-cpu", ["torch.aten.matmul"], 12),
     ],
 )
 def test_a_failure_is_isolated_in_a_handful_of_compiles(
@@ -77,6 +80,30 @@ def test_a_program_that_compiles_leaves_nothing_and_says_so(bisect: Any, tmp_pat
     done = bisect(CASES / "chunk.py", "llvm-cpu")
     assert done.code == 1
     assert "there is nothing to isolate" in done.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failure_to_run_is_handed_on_with_the_run_and_its_inputs(
+    bisect: Any, tmp_path: Path
+) -> None:
+    bisect(CASES / "f64.py", "llvm-cpu")
+    report = bundle.read(tmp_path / "out")
+    assert report.failure.kind == "runtime-error" and report.failure.phase == "run"
+    held = [level for level in report.levels if level.verified]
+    assert [level.name for level in held] == ["mlir", "pytorch"]
+    for level in held:
+        assert level.command[0] == "iree-run-module"
+        assert level.command[-2:] == ("--input=@input0.npy", "--input=@input1.npy")
+    assert all("when it is run" in level.why for level in report.levels if level not in held)
+
+
+def test_wrong_numbers_are_told_and_nothing_is_written(bisect: Any, tmp_path: Path) -> None:
+    done = bisect(CASES / "u8_sort.py", "llvm-cpu", "--json")
+    assert done.code == 1
+    assert done.document["status"] == "gave-up"
+    assert done.document["why"] == (
+        "it runs and gives other numbers; isolating that is not possible yet"
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -10,19 +10,20 @@ import click
 from pipeline.cli.options import Common, SourceOptions, common, source_options
 
 if TYPE_CHECKING:
-    from pipeline.case import CaseResult
+    from pipeline.case import CaseResult, FunctionResult
     from pipeline.cli.session import Session
     from pipeline.diagnostics import Failure
     from pipeline.frontends.load import Loaded
     from pipeline.targets import Plan
     from repro.bisect import Bisection
+    from repro.oracle_run import Running
 
 
 @click.command("bisect")
 @source_options
 @click.option("-t", "--target", required=True, metavar="TARGET", help="One target.")
 @click.option(
-    "--all", "everything", is_flag=True, help="Each failure of the compile, not only one."
+    "--all", "everything", is_flag=True, help="Each failure that was reported, not only one."
 )
 @click.option("-o", "--output", metavar="DIR", help="Where the reproducer goes.")
 @common
@@ -36,7 +37,9 @@ def command(
     flags: tuple[str, ...],
     source: str,
 ) -> None:
-    """Isolate what makes SOURCE fail to compile for TARGET into a minimal, verified reproducer.
+    """Isolate what makes SOURCE fail for TARGET into a minimal, verified reproducer.
+
+    Failures to compile, to load and to run are isolated, not wrong numbers.
 
     FLAGS after -- go to iree-compile and are kept. A search that was stopped goes on where it was;
     of a failure that was isolated before, the reproducer is named at once (--fresh isolates anew).
@@ -62,13 +65,12 @@ def command(
         )
     else:
         ((named, plan),) = session.plans(target, None, flags)
-        case = _compile(session, loaded, named, plan, source_options, flags, live)
+        case = _case(session, loaded, named, plan, source_options, flags, live)
         if case.failure is None:
-            result = Bisection(status="passes", why=f"{source} compiles for {target}")
+            result = Bisection(status="passes", why=_passes(source, target, case))
         else:
-            every = (*plan.flags, *flags)
             result = isolate(
-                session, loaded, case, every, everything, source_options.fresh, output, live
+                session, loaded, case, plan, flags, source_options, everything, output, live
             )
     live.close()
     if common.json:
@@ -79,7 +81,13 @@ def command(
         raise Failed(1)
 
 
-def _compile(
+def _passes(source: str, target: str, case: CaseResult) -> str:
+    if case.status == "not-run":
+        return f"{source} compiles for {target} and is not run here ({case.steps[-1].why})"
+    return f"{source} compiles and runs for {target}"
+
+
+def _case(
     session: Session,
     loaded: Loaded,
     named: str,
@@ -91,7 +99,7 @@ def _compile(
     from pipeline import case
     from pipeline.case import Settings
 
-    settings = Settings(flags=flags, limits=session.limits, fresh=chosen.fresh, run=False)
+    settings = Settings(flags=flags, limits=session.limits, fresh=chosen.fresh, latency_budget=0)
     live.program(loaded)
     return case.run(named, loaded, plan, session.toolchain, session.store, settings, live)
 
@@ -100,26 +108,39 @@ def isolate(
     session: Session,
     loaded: Loaded,
     case: CaseResult,
+    plan: Plan,
     flags: tuple[str, ...],
+    chosen: SourceOptions,
     everything: bool,
-    fresh: bool,
     output: str | None,
     live: Any,
 ) -> Bisection:
-    """Isolates the failure of a compile (and with `everything` the others that it reported).
+    """Isolates the failure of a case (and with `everything` the others that came with it).
 
-    flags: all that the compile was given. Without `output` the folder is made where the user is.
+    flags: the user's for the compile. Without `output` the folder is made where the user is.
     """
     import os
     import shutil
 
+    from pipeline.case import DOES_NOT_COMPILE
     from pipeline.store import Store, data_directory
     from repro import bisect as search
     from repro.shrink import Progress
 
     assert case.failure is not None
-    failures = (case.failure, *(case.failure.also if everything else ()))
-    key = Store.key(loaded.program.digest, flags, session.toolchain.revision)
+    first, running = case.failure, None
+    if case.why != DOES_NOT_COMPILE:
+        failing = next((f for f in case.functions if _runs_not(f)), None)
+        if failing is None:
+            why = _cannot(first)
+            found = search.Found(failure=first, why=why)
+            return search.Bisection(status="gave-up", failures=(found,), why=why)
+        assert failing.failure is not None
+        first, running = failing.failure, _running(session, loaded, failing, plan, chosen)
+    failures = (first, *(first.also if everything else ()))
+    every = (*plan.flags, *flags)
+    where = (running.device, running.function, running.seed) if running else ()
+    key = Store.key(loaded.program.digest, every, session.toolchain.revision, *where)
     source = Path(loaded.program.source.replace(":", "-"))
     base = Path(output or f"repro-{source.name.removesuffix('.py')}")
 
@@ -132,16 +153,17 @@ def isolate(
         live.note(f"  {progress.trying}: {progress.ops} operations left, {progress.asked} asked")
 
     state = data_directory() / "bisect" / key[:16]
-    if fresh:
+    if chosen.fresh:
         shutil.rmtree(state, ignore_errors=True)
-    live.note(f"\nisolating {case.failure.signature}")
+    live.note(f"\nisolating {first.signature}")
     return search.bisect(
         search.Subject(
             mlir=loaded.mlir,
             source=loaded.program.source,
             target=case.target,
-            flags=flags,
+            flags=every,
             command=case.command,
+            running=running,
         ),
         failures,
         session.toolchain,
@@ -149,8 +171,39 @@ def isolate(
         state,
         limits=session.limits,
         width=max(1, os.cpu_count() or 1),
-        fresh=fresh,
+        fresh=chosen.fresh,
         told=told,
+    )
+
+
+def _runs_not(function: FunctionResult) -> bool:
+    """Whether it fails to load or to run in a way that can be isolated."""
+    failure = function.failure
+    return failure is not None and failure.kind in ("runtime-error", "crash", "timeout")
+
+
+def _cannot(failure: Failure) -> str:
+    if failure.kind == "mismatch":
+        return "it runs and gives other numbers; isolating that is not possible yet"
+    return f"it compiles and then fails with {failure.kind}; isolating that is not possible yet"
+
+
+def _running(
+    session: Session, loaded: Loaded, function: FunctionResult, plan: Plan, chosen: SourceOptions
+) -> Running:
+    from pipeline import devices
+    from repro.oracle_run import Running
+
+    assert plan.device is not None
+    driver = plan.device.driver
+    alone = len(devices.find(driver, session.toolchain).devices) == 1
+    return Running(
+        loaded=loaded,
+        function=function.name,
+        device=plan.device.uri,
+        elsewhere=driver if alone else plan.device.uri,
+        command=function.commands[0],
+        seed=chosen.seed,
     )
 
 

@@ -12,7 +12,7 @@ import msgspec
 from rich.markup import escape
 
 from pipeline import case
-from pipeline.case import DOES_NOT_COMPILE, CaseResult, FunctionResult, Settings, Step
+from pipeline.case import CaseResult, FunctionResult, Settings, Step
 from pipeline.cli import output as out
 from pipeline.cli.bisect import isolate, tell
 from pipeline.cli.boundary import Failed
@@ -85,7 +85,11 @@ def cases(
         live.close()
     if not silent:
         _summary(live, results)
-    found = _isolate(session, loaded, plans, results, flags, live) if bisect and loaded else None
+    found = (
+        _isolate(session, loaded, plans, results, chosen, flags, live)
+        if bisect and loaded
+        else None
+    )
     if common.json:
         program = _program(loaded) if loaded else None
         document = {"program": program, "cases": results}
@@ -104,14 +108,14 @@ def _isolate(
     loaded: Loaded,
     plans: list[tuple[str, Plan]],
     results: list[CaseResult],
+    chosen: SourceOptions,
     flags: tuple[str, ...],
     live: Live,
 ) -> Bisection | None:
-    """Isolates the first target that does not compile; None if all do."""
+    """Isolates the first target that fails; None if all are well."""
     for (_, plan), result in zip(plans, results, strict=True):
-        if result.failure is not None and result.why == DOES_NOT_COMPILE:
-            every = (*plan.flags, *flags)
-            return isolate(session, loaded, result, every, False, False, None, live)
+        if result.failure is not None:
+            return isolate(session, loaded, result, plan, flags, chosen, False, None, live)
     return None
 
 

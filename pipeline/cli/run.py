@@ -10,7 +10,7 @@ from pipeline.cli.options import Common, SourceOptions, common, source_options, 
 @click.command("run")
 @source_options
 @target_option
-@click.option("--bisect", is_flag=True, help="Isolate the first target that does not compile.")
+@click.option("--bisect", is_flag=True, help="Isolate the first target that fails.")
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(

@@ -1,0 +1,142 @@
+"""Asks the runtime of a candidate program: does its module still fail to load or to run alike?"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from pipeline import process, runtime
+from pipeline.compiler import MODULE, Compile
+from pipeline.diagnostics import Failure
+from pipeline.errors import UsageError
+from pipeline.frontends import mlir
+from pipeline.frontends.job import Job, TraceFailed
+from pipeline.frontends.load import Loaded
+from pipeline.frontends.source import Source
+from pipeline.program import Program
+from pipeline.runtime import Run
+from pipeline.toolchain import Toolchain
+from repro.oracle import NotAProgram, RememberingOracle
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """How the program at fault was run.
+
+    loaded: the program, with inputs of its own. function: that which failed. device: as
+    `--device=` takes it; elsewhere: the same on another machine. command: the run that failed.
+    seed: for the inputs of parts of the program, which are made up.
+    """
+
+    loaded: Loaded
+    function: str
+    device: str
+    elsewhere: str
+    command: tuple[str, ...]
+    seed: int = 0
+
+    @property
+    def weights(self) -> str | None:
+        """The archive that the program and its parts load their parameters from."""
+        parameters = self.loaded.program.parameters
+        if parameters is None or parameters.archive is None:
+            return None
+        return str((Path(self.loaded.directory) / parameters.archive).absolute())
+
+    def line(self) -> int:
+        """A line of the program inside the function that failed, 0 where that is not to be seen."""
+        lines = self.loaded.mlir.read_text(errors="replace").splitlines()
+        header = re.compile(rf"\s*\w+\.func\b[^@]*@\"?{re.escape(self.function)}\"?\(")
+        for number, line in enumerate(lines, 1):
+            if header.match(line):
+                return number + 1
+        return 0
+
+
+def describe(
+    candidate: Path,
+    running: Running,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits,
+) -> Program:
+    """The candidate as a program in the new `directory`, with inputs that are the same each time.
+
+    Raises NotAProgram for one that has no function that can be run.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    source = Source(text=candidate.name, kind="mlir", path=str(candidate))
+    job = Job(source=source, seed=running.seed, weights=running.weights)
+    try:
+        program = mlir.build(job, directory, toolchain, limits)
+    except (UsageError, TraceFailed) as fault:
+        raise NotAProgram(str(fault)) from fault
+    if not program.functions:
+        raise NotAProgram(f"{candidate} has no function that takes and returns tensors")
+    return program
+
+
+class RunOracle(RememberingOracle):
+    """The real compiler, then the real runtime: each function of the candidate is run once."""
+
+    def __init__(
+        self,
+        toolchain: Toolchain,
+        flags: tuple[str, ...],
+        wanted: Failure,
+        directory: Path,
+        running: Running,
+        *,
+        limits: process.Limits,
+        width: int = 1,
+    ) -> None:
+        super().__init__(toolchain, flags, wanted, directory, limits=limits, width=width)
+        self._running = running
+
+    def _failure(self, candidate: Path, digest: str) -> Failure | None:
+        place = self._scratch / digest[:16]
+        try:
+            return self._ran(candidate, digest, place)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _ran(self, candidate: Path, digest: str, place: Path) -> Failure | None:
+        whole = self._running.loaded
+        if candidate == whole.mlir:
+            program, directory = whole.program, Path(whole.directory)
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            program, directory = (
+                describe(candidate, self._running, self._toolchain, place, self._limits),
+                place,
+            )
+        module = place / MODULE
+        compile = Compile(mlir=candidate, flags=self._flags)
+        command = compile.command(self._toolchain, str(module), dumps=None)
+        failure = self._compile(command, candidate, digest, None)
+        if failure is not None:
+            return failure
+        found: dict[str, Failure] = {}
+        for function in program.functions:
+            job = Run(
+                program=program,
+                directory=directory,
+                function=function,
+                module=module,
+                device=self._running.device,
+            )
+            try:
+                ran = runtime.run(
+                    job, self._toolchain, place / "run", limits=self._limits, latency_budget=0
+                )
+            except UsageError as fault:
+                raise NotAProgram(str(fault)) from fault
+            if ran.failure is not None:
+                found.setdefault(ran.failure.signature, ran.failure)
+        if not found:
+            return None
+        first, *others = found.values()
+        return msgspec.structs.replace(first, also=(*first.also, *others))
