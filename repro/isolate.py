@@ -174,10 +174,7 @@ class _Isolation:
             yield group
 
     def _ask(self, cuts: Sequence[Cut]) -> list[str]:
-        files = self.editor.render(cuts)
-        made = [file for file in files if file is not None]
-        answers: dict[Path, Answer] = dict(zip(made, self.oracle.ask(made), strict=True))
-        return [answers[file].verdict if file is not None else "invalid" for file in files]
+        return self.editor.verdicts(cuts, self.oracle.ask)
 
     def _gave_up(self, why: str, rate: float | None = None) -> GaveUp:
         return GaveUp(
@@ -225,6 +222,13 @@ class Editor:
                     break
                 files.append(made if made.is_file() else None)
         return files
+
+    def verdicts(self, cuts: Sequence[Cut], ask: Callable[[list[Path]], list[Answer]]) -> list[str]:
+        """What an oracle says of each cut; one that cannot be made is invalid."""
+        files = self.render(cuts)
+        made = [file for file in files if file is not None]
+        answers = dict(zip(made, ask(made), strict=True))
+        return [answers[file].verdict if file is not None else "invalid" for file in files]
 
     def _run(self, cuts: tuple[Cut, ...]) -> Path:
         self._batches += 1

@@ -108,10 +108,7 @@ def reduce(
         )
 
     def ask(cuts: Sequence[Cut]) -> list[str]:
-        files = editor.render(cuts)
-        made = [file for file in files if file is not None]
-        answers = dict(zip(made, oracle.ask(made), strict=True))
-        return [answers[file].verdict if file is not None else "invalid" for file in files]
+        return editor.verdicts(cuts, oracle.ask)
 
     start = shrink.find_unlocated(graph, ask, width=width, told=told)
     if start is None:
