@@ -31,12 +31,14 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What to do with the program in the file `mlir`: describe it, or carry out `cuts`.
 
     focus: a line of the text; the function it is in is meant, else the one with most operations.
-    Cut number N is written to `N.mlir`; if it cannot be made, `N.why` says why.
+    whole: the program's other functions stay too. Cut number N is written to `N.mlir`; if it
+    cannot be made, `N.why` says why.
     """
 
     mlir: str
     cuts: tuple[Cut, ...] = ()
     focus: int = 0
+    whole: bool = False
 
 
 def main(directory: Path) -> int:
@@ -47,7 +49,7 @@ def main(directory: Path) -> int:
         (directory / GRAPH).write_bytes(msgspec.json.encode(graph))
     for number, cut in enumerate(batch.cuts):
         try:
-            result = apply(text, cut, batch.focus)
+            result = apply(text, cut, batch.focus, batch.whole)
         except (ValueError, IndexError, KeyError, RuntimeError, TypeError) as fault:
             (directory / f"{number}.why").write_text(f"{type(fault).__name__}: {fault}")
         else:
@@ -61,12 +63,15 @@ def describe(text: bytes, focus: int = 0) -> Graph:
         return _Body(_parse(text), focus).graph()
 
 
-def apply(text: bytes, cut: Cut, focus: int = 0) -> str:
-    """The program that a cut leaves. Raises ValueError when there is no such program."""
+def apply(text: bytes, cut: Cut, focus: int = 0, whole: bool = False) -> str:
+    """The program that a cut leaves; whole: with the other functions of the module.
+
+    Raises ValueError when there is no such program.
+    """
     with _context():
         module = _parse(text)
         body = _Body(module, focus)
-        body.cut(cut)
+        body.cut(cut, whole)
         if not module.operation.verify():
             raise ValueError("the result does not verify")
         return str(module.operation.get_asm(enable_debug_info=False))
@@ -133,7 +138,7 @@ class _Body:
             types=tuple(str(value.type) for value in self.values),
         )
 
-    def cut(self, cut: Cut) -> None:
+    def cut(self, cut: Cut, whole: bool = False) -> None:
         """Carries the cut out in place, and removes what it leaves unused."""
         from iree.compiler import ir
 
@@ -181,9 +186,9 @@ class _Body:
                 results = [self.values[s] for s in sinks]
                 with ir.InsertionPoint(self.block):
                     ir.Operation.create(name, operands=results)
-        self._tidy([self.values[s].type for s in sinks])
+        self._tidy([self.values[s].type for s in sinks], whole)
 
-    def _tidy(self, results: list[Any]) -> None:
+    def _tidy(self, results: list[Any], whole: bool) -> None:
         """Drops unused arguments, functions and globals; gives the function its new type."""
         from iree.compiler import ir
 
@@ -196,7 +201,7 @@ class _Body:
         for name in ("arg_attrs", "res_attrs", "tied_operands"):
             if name in attributes:
                 del attributes[name]
-        _drop_unused(self.module, self.function)
+        _drop_unused(self.module, self.function, whole)
 
     def _splat(self, value: Any) -> Any:
         """A constant of ones of the value's type, at the beginning of the function."""
@@ -278,14 +283,14 @@ def _function(module: Any, focus: int) -> Any:
     return max(bodies, key=fits)
 
 
-def _drop_unused(module: Any, function: Any) -> None:
-    """Removes top-level symbols that the function does not lead to."""
+def _drop_unused(module: Any, function: Any, whole: bool) -> None:
+    """Keeps only the top-level symbols that the function (with `whole`: any function) leads to."""
     top = [op.operation for op in module.body.operations]
     named = {op.attributes["sym_name"].value: op for op in top if "sym_name" in op.attributes}
-    holder = next((op for op in top if op == function), None)
-    if holder is None:
+    if function not in top:
         return
-    needed, waiting = {function.attributes["sym_name"].value}, [holder]
+    waiting = [op for op in top if op == function or (whole and op.name in _FUNCTIONS)]
+    needed = {op.attributes["sym_name"].value for op in waiting}
     while waiting:
         text = waiting.pop().get_asm(enable_debug_info=False)
         for symbol in set(_SYMBOL.findall(text)):

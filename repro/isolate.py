@@ -206,15 +206,15 @@ class Editor:
             return None
         return msgspec.json.decode(file.read_bytes(), type=Graph)
 
-    def render(self, cuts: Sequence[Cut]) -> list[Path | None]:
-        """A file for each cut, None where it cannot be made.
+    def render(self, cuts: Sequence[Cut], whole: bool = False) -> list[Path | None]:
+        """A file for each cut, None where it cannot be made; whole: with all other functions.
 
         A cut on which the bindings abort costs itself: the ones after it are made by another child.
         """
         files: list[Path | None] = []
         while len(files) < len(cuts):
             rest = tuple(cuts[len(files) :])
-            place = self._run(rest)
+            place = self._run(rest, whole)
             for number in range(len(rest)):
                 made, why = place / f"{number}.mlir", place / f"{number}.why"
                 if not made.is_file() and not why.is_file():
@@ -230,13 +230,13 @@ class Editor:
         answers = dict(zip(made, ask(made), strict=True))
         return [answers[file].verdict if file is not None else "invalid" for file in files]
 
-    def _run(self, cuts: tuple[Cut, ...]) -> Path:
+    def _run(self, cuts: tuple[Cut, ...], whole: bool = False) -> Path:
         self._batches += 1
         place = self._directory / str(self._batches)
         place.mkdir(parents=True, exist_ok=True)
         for left in place.iterdir():
             left.unlink()
-        batch = edit.Batch(mlir=str(self._mlir), cuts=cuts, focus=self._focus)
+        batch = edit.Batch(mlir=str(self._mlir), cuts=cuts, focus=self._focus, whole=whole)
         (place / edit.JOB).write_bytes(msgspec.json.encode(batch))
         outcome = process.run(
             [sys.executable, "-m", "repro.edit", place],

@@ -85,6 +85,12 @@ class TestCuts:
         assert "util.global" not in text
         assert "@other" not in text
 
+    def test_a_whole_program_keeps_its_other_functions(self) -> None:
+        text = edit.apply(TEXT, Cut(keep=(RELU, CONVERT)), whole=True)
+        assert "matmul" not in text
+        assert "@other" in text
+        assert "util.global" not in text
+
     def test_a_global_that_is_needed_stays(self) -> None:
         text = edit.apply(TEXT, Cut(keep=(0, 1, MATMUL)))
         assert "util.global private @w" in text
@@ -148,6 +154,10 @@ class TestEditor:
         assert other is not None and "relu" in other.read_text()
         assert none is None or "relu" in none.read_text()
 
+    def test_a_whole_program_is_made_of_a_cut_of_one_function(self, editor: Editor) -> None:
+        (file,) = editor.render([Cut(keep=(RELU,))], whole=True)
+        assert file is not None and "@other" in file.read_text()
+
     def test_a_child_that_aborts_costs_one_cut(
         self, editor: Editor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -157,8 +167,8 @@ class TestEditor:
             "from pathlib import Path\n"
             "from repro import edit\n"
             "own = edit.apply\n"
-            "def apply(text, cut, focus):\n"
-            f"    return os.abort() if cut.keep == ({RELU},) else own(text, cut, focus)\n"
+            "def apply(text, cut, *more):\n"
+            f"    return os.abort() if cut.keep == ({RELU},) else own(text, cut, *more)\n"
             "edit.apply = apply\n"
             "sys.exit(edit.main(Path(sys.argv[1])))\n"
         )
