@@ -11,7 +11,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
+from threading import Event
 from typing import Literal
 
 import msgspec
@@ -27,6 +29,8 @@ _RESERVED_BYTES = 64 * 1024
 _FALLOC_FL_KEEP_SIZE = 1
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+#: Once it is set, a wait for a child ends as Ctrl-C ends it, which only the main thread hears.
+STOP: ContextVar[Event | None] = ContextVar("STOP", default=None)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,10 +173,13 @@ def _wait(
     pidfd = os.pidfd_open(child.pid)
     peak = 0
     worked, used = begun, 0
+    stop = STOP.get()
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         while not poll.poll(_TICK_SECONDS * 1000):
+            if stop is not None and stop.is_set():
+                raise KeyboardInterrupt
             if on_tick is not None:
                 on_tick()
             peak = max(peak, _resident_bytes(child.pid))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -12,6 +11,7 @@ import msgspec
 from pipeline import diagnostics, process
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
+from pipeline.workers import side_by_side
 from repro.graph import Graph, bridged, by_line, connected
 
 _PLACE = re.compile(r"(?P<file>[^\s:\"]+\.mlir[a-z]*):(?P<line>\d+):\d+: (?:error|note)")
@@ -186,11 +186,9 @@ def _guilty(
         )
         return found.signature == failure.signature
 
-    with ThreadPoolExecutor(max_workers=width) as pool:
-        for source, guilty in zip(sources, pool.map(fails, sources), strict=True):
-            if guilty:
-                return source, len(sources)
-    return None, len(sources)
+    failing = side_by_side(fails, sources, width)
+    guilty = next((s for s, guilty in zip(sources, failing, strict=True) if guilty), None)
+    return guilty, len(sources)
 
 
 def _lines(executable: Path, program: Path) -> tuple[int, ...]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Literal, Protocol
 
 import msgspec
 
 from pipeline import diagnostics, process
 from pipeline.diagnostics import Failure
+from pipeline.phases import dump_files
 from pipeline.toolchain import Toolchain
+from pipeline.workers import side_by_side
 
 Verdict = Literal["same", "different", "passes", "invalid", "unresolved"]
 
@@ -44,9 +48,29 @@ class Oracle(Protocol):
         ...
 
 
+#: Failures that only say that a limit was reached.
+_STOPPED = ("timeout", "out-of-memory")
+#: What is available changes from one search to the next: memory limits this close are one.
+_NEARLY = 0.8
+
+
 class _Entry(msgspec.Struct, frozen=True):
+    """An answer, and the limits that it was found with."""
+
     digest: str
     answer: Answer
+    seconds: float | None = None
+    memory_bytes: int | None = None
+
+    def holds(self, limits: process.Limits) -> bool:
+        """Whether it would be the same with these limits: one that it met was no lower."""
+        failure = self.answer.failure
+        if failure is None or failure.kind not in _STOPPED:
+            return True
+        had, now, least = self.seconds, limits.seconds, 1.0
+        if failure.kind == "out-of-memory":
+            had, now, least = self.memory_bytes, limits.memory_bytes, _NEARLY
+        return had is None or (now is not None and had >= least * now)
 
 
 class NotAProgram(Exception):
@@ -58,7 +82,8 @@ class RememberingOracle(ABC):
 
     Answers are remembered by the candidate's content, in memory and in the file `journal`, which
     a later run reads: a search that is asked again gets to where it was without compiling. calls
-    counts the compiles. others: failures that were met on the way and are not the wanted one.
+    counts the compiles. others: failures that were met on the way and are not the wanted one. What
+    ended at a lower limit than `limits` is asked again. width: so many are asked about at once.
     """
 
     def __init__(
@@ -81,16 +106,18 @@ class RememberingOracle(ABC):
         self._scratch = directory / "asked"
         self._scratch.mkdir(parents=True, exist_ok=True)
         self._journal = directory / "answers.jsonl"
-        self._known = _read(self._journal)
+        _end_line(self._journal)
+        self._writing = Lock()
+        self._known: dict[str, Answer] = {}
+        for entry in _read(self._journal):
+            if entry.holds(limits):
+                self._know(entry)
 
     def ask(self, candidates: Sequence[Path]) -> list[Answer]:
         """Answers in the order of the candidates; those with one content are compiled once."""
         digests = [hashlib.sha256(c.read_bytes()).hexdigest() for c in candidates]
         fresh = {d: c for d, c in zip(digests, candidates, strict=True) if d not in self._known}
-        with ThreadPoolExecutor(max_workers=self._width) as pool:
-            answers = pool.map(self._judge, fresh.values(), fresh.keys())
-            for digest, answer in zip(fresh, answers, strict=True):
-                self._remember(digest, answer)
+        side_by_side(lambda asked: self._find_out(*asked), fresh.items(), self._width)
         return [self._known[d] for d in digests]
 
     def again(self, program: Path) -> Failure | None:
@@ -106,11 +133,19 @@ class RememberingOracle(ABC):
         Raises NotAProgram where that cannot be told.
         """
 
-    def _remember(self, digest: str, answer: Answer) -> None:
-        self.calls += 1
-        self._known[digest] = answer
-        with self._journal.open("ab") as journal:
-            journal.write(msgspec.json.encode(_Entry(digest, answer)) + b"\n")
+    def _find_out(self, digest: str, candidate: Path) -> None:
+        """Remembers the answer as soon as it is there: others may still be asked about."""
+        answer = self._judge(candidate, digest)
+        entry = _Entry(digest, answer, self._limits.seconds, self._limits.memory_bytes)
+        with self._writing:
+            self.calls += 1
+            self._know(entry)
+            with self._journal.open("ab") as journal:
+                journal.write(msgspec.json.encode(entry) + b"\n")
+
+    def _know(self, entry: _Entry) -> None:
+        answer = entry.answer
+        self._known[entry.digest] = answer
         if answer.failure is not None and answer.verdict == "different":
             for failure in (answer.failure, *answer.failure.also):
                 if failure.signature != self.wanted.signature:
@@ -126,13 +161,18 @@ class RememberingOracle(ABC):
         signatures = {failure.signature, *(f.signature for f in failure.also)}
         if signatures == {self.wanted.signature}:
             return Answer(verdict="same", failure=failure)
-        if failure.kind in ("timeout", "out-of-memory"):
+        if failure.kind in _STOPPED:
             return Answer(verdict="unresolved", failure=failure)
         return Answer(verdict="different", failure=failure)
 
     def _compile(
-        self, command: Sequence[str], candidate: Path, digest: str, phase: str | None
+        self,
+        command: Sequence[str],
+        candidate: Path,
+        digest: str,
+        phase: str | Callable[[], str] | None,
     ) -> Failure | None:
+        """phase: the one that a failure is of, or what finds that out."""
         stderr = self._scratch / f"{digest[:16]}.stderr.txt"
         outcome = process.run(
             command,
@@ -145,7 +185,7 @@ class RememberingOracle(ABC):
         return diagnostics.compile_failure(
             outcome,
             stderr.read_text(errors="replace"),
-            phase,
+            phase() if callable(phase) else phase,
             candidate.read_text(errors="replace"),
         )
 
@@ -169,19 +209,52 @@ class CompileOracle(RememberingOracle):
         return failure
 
     def _once(self, candidate: Path, digest: str, *more: str) -> Failure | None:
-        command = self.command(str(candidate), *more)
-        return self._compile(command, candidate, digest, self.wanted.phase)
-
-
-def _read(journal: Path) -> dict[str, Answer]:
-    """What an earlier run was answered; a last line that was cut off is left out."""
-    known: dict[str, Answer] = {}
-    if not journal.is_file():
-        return known
-    for line in journal.read_bytes().splitlines():
+        if self.wanted.kind not in _STOPPED:
+            command = self.command(str(candidate), *more)
+            failure = self._compile(command, candidate, digest, self.wanted.phase)
+            known = failure is None or failure.signature == self.wanted.signature
+            if not known and self._cannot_be_read(candidate, digest):
+                raise NotAProgram(f"{candidate} does not parse")
+            return failure
+        # Where it was stopped is all that is known of such a failure, and only dumps tell.
+        dumps = self._scratch / f"{digest[:16]}.phases"
+        shutil.rmtree(dumps, ignore_errors=True)
+        command = self.command(str(candidate), *more, f"--dump-compilation-phases-to={dumps}")
         try:
-            entry = msgspec.json.decode(line, type=_Entry)
-        except msgspec.DecodeError:
-            continue
-        known[entry.digest] = entry.answer
-    return known
+            return self._compile(command, candidate, digest, lambda: self._after(dumps))
+        finally:
+            shutil.rmtree(dumps, ignore_errors=True)
+
+    def _after(self, dumps: Path) -> str:
+        """The phase after the last dump."""
+        order = self._toolchain.phases
+        last = next((phase for phase, _ in reversed(dump_files(dumps))), order[0])
+        return order[min(order.index(last) + 1, len(order) - 1)]
+
+    def _cannot_be_read(self, candidate: Path, digest: str) -> bool:
+        """Whether the compiler fails before it has begun: that is no failure of the compiler."""
+        if self._toolchain.opt is None or self.wanted.phase == self._toolchain.phases[0]:
+            return False
+        outcome = process.run(
+            [self._toolchain.opt, candidate, "-o", "/dev/null"],
+            stdout=self._scratch / f"{digest[:16]}.parse.stdout.txt",
+            stderr=self._scratch / f"{digest[:16]}.parse.stderr.txt",
+            limits=self._limits,
+        )
+        return outcome.ended_by == "exit" and not outcome.ok
+
+
+def _read(journal: Path) -> list[_Entry]:
+    """What an earlier run was answered; a last line that was cut off is left out."""
+    found: list[_Entry] = []
+    for line in journal.read_bytes().splitlines() if journal.is_file() else ():
+        with contextlib.suppress(msgspec.DecodeError):
+            found.append(msgspec.json.decode(line, type=_Entry))
+    return found
+
+
+def _end_line(journal: Path) -> None:
+    """Ends a last line that was cut off, so that what is added after it can be read."""
+    if journal.is_file() and not journal.read_bytes().endswith(b"\n"):
+        with journal.open("ab") as file:
+            file.write(b"\n")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 
 from pipeline import process
 from pipeline.errors import UsageError
+from pipeline.workers import side_by_side
 from repro import shrink
 from repro.graph import Cut
 from repro.isolate import Editor
@@ -50,8 +50,8 @@ class CommandOracle:
         """Answers in the order of the candidates; those with one content are asked about once."""
         digests = [hashlib.sha256(c.read_bytes()).hexdigest() for c in candidates]
         fresh = {d: c for d, c in zip(digests, candidates, strict=True) if d not in self._known}
-        with ThreadPoolExecutor(max_workers=self._width) as pool:
-            self._known |= dict(zip(fresh, pool.map(self._answer, fresh.values()), strict=True))
+        answers = side_by_side(self._answer, fresh.values(), self._width)
+        self._known |= dict(zip(fresh, answers, strict=True))
         self.calls += len(fresh)
         return [self._known[d] for d in digests]
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from fake import stub_toolchain
+from fake.processes import wait_until
 
 from pipeline import compiler, process
 from pipeline.compiler import Compile
@@ -84,6 +88,37 @@ class TestVerdicts:
         (answer,) = oracle.ask(candidates(tmp_path, "// stub: hang-at flow\n"))
         assert answer.verdict == "unresolved"
 
+    def test_what_does_not_parse_is_no_program(self, oracle: CompileOracle, tmp_path: Path) -> None:
+        text = "// stub: error-at parse 'foo.bar' op has no region\n"
+        (answer,) = oracle.ask(candidates(tmp_path, text + OTHER))
+        assert answer.verdict == "invalid"
+        assert oracle.others == {}
+
+
+class TestHangs:
+    """A failure that is a hang: only one as long as the first, at the same place, is the same."""
+
+    @pytest.fixture
+    def wanted(self, toolchain: Toolchain, tmp_path: Path) -> Failure:
+        program = tmp_path / "whole.mlir"
+        program.write_text(HANGS)
+        place = tmp_path / "whole"
+        place.mkdir()
+        limits = process.Limits(seconds=3)
+        job = Compile(mlir=program, flags=())
+        result = compiler.compile(job, toolchain, place, limits=limits)
+        assert result.failure is not None and result.failure.kind == "timeout"
+        return result.failure
+
+    def test_the_place_decides(self, toolchain: Toolchain, wanted: Failure, tmp_path: Path) -> None:
+        oracle = CompileOracle(
+            toolchain, (), wanted, tmp_path / "s", limits=process.Limits(seconds=3)
+        )
+        earlier = "// stub: hang-at abi\n"
+        asked = candidates(tmp_path, "// smaller\n" + HANGS, earlier, BAD, "// fine\n")
+        verdicts = [answer.verdict for answer in oracle.ask(asked)]
+        assert verdicts == ["same", "unresolved", "different", "passes"]
+
 
 class TestMemory:
     def test_one_content_is_compiled_once(self, oracle: CompileOracle, tmp_path: Path) -> None:
@@ -114,8 +149,53 @@ class TestMemory:
         again = CompileOracle(
             toolchain, (), wanted, tmp_path / "state", limits=process.Limits(seconds=5)
         )
-        again.ask(asked)
+        assert [answer.verdict for answer in again.ask(asked)] == ["same", "different"]
         assert again.calls == 1
+        third = CompileOracle(
+            toolchain, (), wanted, tmp_path / "state", limits=process.Limits(seconds=5)
+        )
+        third.ask(asked)
+        assert third.calls == 0, "what was written after the line that was cut off is read"
+
+    def test_other_failures_that_were_met_before_are_still_known(
+        self, toolchain: Toolchain, oracle: CompileOracle, wanted: Failure, tmp_path: Path
+    ) -> None:
+        oracle.ask(candidates(tmp_path, OTHER))
+        again = CompileOracle(
+            toolchain, (), wanted, tmp_path / "state", limits=process.Limits(seconds=5)
+        )
+        assert again.others == oracle.others != {}
+
+    def test_what_met_a_lower_limit_is_asked_again(
+        self, toolchain: Toolchain, wanted: Failure, tmp_path: Path
+    ) -> None:
+        def calls(seconds: float) -> int:
+            limits = process.Limits(seconds=seconds)
+            oracle = CompileOracle(toolchain, (), wanted, tmp_path / "s", limits=limits)
+            oracle.ask(candidates(tmp_path, "// stub: hang-at flow\n"))
+            return oracle.calls
+
+        assert [calls(0.5), calls(0.4), calls(0.7), calls(0.7)] == [1, 0, 1, 0]
+
+    def test_each_answer_is_kept_as_soon_as_it_is_there(
+        self, toolchain: Toolchain, oracle: CompileOracle, wanted: Failure, tmp_path: Path
+    ) -> None:
+        journal = tmp_path / "state" / "answers.jsonl"
+        slow = f"// stub: wait-at flow {tmp_path / 'go'}\n"
+
+        def interrupt() -> None:
+            wait_until(lambda: journal.exists() and journal.read_bytes().endswith(b"\n"))
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            oracle.ask(candidates(tmp_path, slow, OTHER))
+        thread.join()
+        limits = process.Limits(seconds=5)
+        again = CompileOracle(toolchain, (), wanted, tmp_path / "state", limits=limits)
+        assert again.ask(candidates(tmp_path, slow, OTHER)[1:])[0].verdict == "different"
+        assert again.calls == 0
 
     def test_asking_again_does_not_believe_its_memory(
         self, oracle: CompileOracle, tmp_path: Path
