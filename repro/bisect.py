@@ -16,6 +16,7 @@ from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
 from repro import bundle, isolate, known, levels, verify
 from repro.bundle import LARGEST_BYTES, Input, LevelName, Report
+from repro.effort import Effort, estimate
 from repro.isolate import GaveUp, Isolated
 from repro.oracle import CompileOracle, RememberingOracle
 from repro.oracle_run import Running, RunOracle, describe
@@ -68,7 +69,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """What fails: a program compiled for a target.
 
     mlir: the program. source, target: the user's words. command: the compile. running: how it was
-    run, if it is not the compile that failed.
+    run, if it is not the compile that failed. took_seconds, peak_bytes: of what failed.
     """
 
     mlir: Path
@@ -77,6 +78,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...]
     command: tuple[str, ...]
     running: Running | None = None
+    took_seconds: float
+    peak_bytes: int
 
 
 def bisect(
@@ -87,14 +90,13 @@ def bisect(
     state: Path,
     *,
     limits: process.Limits,
-    width: int,
     fresh: bool = False,
     told: Callable[[Progress], None] = lambda _: None,
 ) -> Bisection:
     """Isolates each failure into a folder of its own, `place(failure)`.
 
     state: a directory that keeps what was asked; the same call goes on where it was. A failure
-    that was isolated before is not isolated again, unless `fresh`.
+    that was isolated before is not isolated again, unless `fresh`. limits: of the run that failed.
     """
     begun = time.monotonic()
     found: list[Found] = []
@@ -104,17 +106,17 @@ def bisect(
         if not fresh and (before := _known(subject, failure, toolchain)):
             found.append(before)
             continue
-        directory = state / failure.signature.replace("/", "-")
-        directory.mkdir(parents=True, exist_ok=True)
-        oracle = _oracle(subject, failure, toolchain, directory, limits, width)
+        directory = _directory(state, failure, limits)
+        effort = estimate(failure, subject.took_seconds, subject.peak_bytes, limits)
+        oracle = _oracle(subject, failure, toolchain, directory, effort)
         job = isolate.Job(
             mlir=subject.mlir,
             failure=failure,
             toolchain=toolchain,
             flags=subject.flags,
             directory=directory,
-            limits=limits,
-            width=width,
+            limits=effort.limits,
+            width=effort.width,
             focus=subject.running.line() if subject.running else 0,
         )
         outcome = isolate.isolate(job, oracle, told)
@@ -147,15 +149,25 @@ def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | 
     return Found(failure=failure, reproducer=made, known_since=before.date)
 
 
+def _directory(state: Path, failure: Failure, limits: process.Limits) -> Path:
+    """Where the state of one failure is kept: of a hang, of one that lasts as long."""
+    name = failure.signature.replace("/", "-")
+    if failure.kind == "timeout" and limits.seconds is not None:
+        name += f"-{limits.seconds:g}s"
+    directory = state / name
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
 def _oracle(
     subject: Subject,
     failure: Failure,
     toolchain: Toolchain,
     directory: Path,
-    limits: process.Limits,
-    width: int,
+    effort: Effort,
 ) -> RememberingOracle:
     running, flags = subject.running, subject.flags
+    limits, width = effort.limits, effort.width
     if running is None:
         return CompileOracle(toolchain, flags, failure, directory, limits=limits, width=width)
     return RunOracle(toolchain, flags, failure, directory, running, limits=limits, width=width)

@@ -195,7 +195,8 @@ class Editor:
         self._mlir = mlir
         self._focus = focus
         self._directory = directory
-        self._limits = limits
+        # How long a program takes to compile says nothing of how long it takes to edit.
+        self._limits = msgspec.structs.replace(limits, seconds=DEFAULT_SECONDS)
         self._batches = 0
 
     def graph(self) -> Graph | None:

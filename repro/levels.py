@@ -22,6 +22,9 @@ _RESOURCES = re.compile(r"\{-#\s*external_resources: \{\s*mlir_reproducer:.*?#-\
 _DEBUG = re.compile(r"\s+loc\((?:unknown|\"[^\"]*\":\d+:\d+)\)")
 
 _COMPILES = "it compiles, and fails when it is run"
+_ENDLESS = "a compiler that is stopped writes no crash reproducer, so the pass is not known"
+#: The writer of PyTorch loads torch and compiles nothing: a compile's limit is not for it.
+_WRITER_SECONDS = 600.0
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +71,9 @@ class Maker:
     def _pytorch(self) -> tuple[Level, Path | None]:
         made = self._directory / "repro.py"
         outcome, said = self._run(
-            [sys.executable, "-m", "repro.pytorch", self._program, made, *self._flags], "pytorch"
+            [sys.executable, "-m", "repro.pytorch", self._program, made, *self._flags],
+            "pytorch",
+            msgspec.structs.replace(self._limits, seconds=_WRITER_SECONDS),
         )
         if outcome.ok and made.is_file():
             return bundle.level("pytorch", self._flags, run=self._run_command), made
@@ -121,6 +126,8 @@ class Maker:
     def _pass(self) -> tuple[Level, Path | None]:
         if self._run_command:
             return bundle.level("pass", why=_COMPILES), None
+        if self._failure.kind == "timeout":
+            return bundle.level("pass", why=_ENDLESS), None
         dumped = self._directory / "crash.mlir"
         self._run(
             [
@@ -148,12 +155,14 @@ class Maker:
         found = diagnostics.compile_failure(outcome, said, self._failure.phase)
         return found.signature == self._failure.signature
 
-    def _run(self, argv: list[str | Path], name: str) -> tuple[process.Outcome, str]:
+    def _run(
+        self, argv: list[str | Path], name: str, limits: process.Limits | None = None
+    ) -> tuple[process.Outcome, str]:
         stderr = self._directory / f"{name}.stderr.txt"
         outcome = process.run(
             argv,
             stdout=self._directory / f"{name}.stdout.txt",
             stderr=stderr,
-            limits=self._limits,
+            limits=limits or self._limits,
         )
         return outcome, stderr.read_text(errors="replace")

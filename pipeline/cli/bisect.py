@@ -119,7 +119,6 @@ def isolate(
 
     flags: the user's for the compile. Without `output` the folder is made where the user is.
     """
-    import os
     import shutil
 
     from pipeline.case import DOES_NOT_COMPILE
@@ -164,13 +163,14 @@ def isolate(
             flags=every,
             command=case.command,
             running=running,
+            took_seconds=max((case.compile_seconds, *(s.seconds for s in case.steps[2:]))),
+            peak_bytes=max((case.peak_bytes, *(f.peak_bytes for f in case.functions))),
         ),
         failures,
         session.toolchain,
         place,
         state,
         limits=session.limits,
-        width=max(1, os.cpu_count() or 1),
         fresh=chosen.fresh,
         told=told,
     )
