@@ -31,15 +31,20 @@ _WIDENINGS = 3
 #: Parts up to this many operations compile in an instant: one by one, no answer is asked in vain.
 _SMALL = 8
 
+Groups = tuple[tuple[int, ...], ...]
+
 
 class Isolated(msgspec.Struct, frozen=True, kw_only=True):
     """What is left of a program: the file, its operations' names, and what it took to find it.
 
     minimal: taking any one operation away was tried, and none of it failed in the same way.
+    cut: the part, of the function that has an operation at line `focus` (0: the largest one).
     """
 
     mlir: str
     ops: tuple[str, ...]
+    cut: Cut
+    focus: int
     minimal: bool
     located: bool
     calls: int
@@ -87,31 +92,33 @@ class _Isolation:
         self.oracle = oracle
         self.told = told
         self.begun = time.monotonic()
-        focus = locate.line_of(job.failure) or job.focus
-        self.editor = Editor(job.mlir, focus, job.directory / "edits", job.limits)
 
     def run(self) -> Isolated | GaveUp:
+        job = self.job
+        located = locate.locate(
+            job.mlir,
+            job.failure,
+            job.toolchain,
+            job.flags,
+            job.directory,
+            limits=job.limits,
+            width=job.width,
+        )
+        self.oracle.calls += located.calls
+        focus = located.lines[0] if located.lines else job.focus
+        self.editor = Editor(job.mlir, focus, job.directory / "edits", job.limits)
         graph = self.editor.graph()
         if graph is None:
             return self._gave_up("the program has no function whose operations can be cut out")
-        located = locate.locate(
-            self.job.mlir,
-            graph,
-            self.job.failure,
-            self.job.toolchain,
-            self.job.flags,
-            self.job.directory,
-            limits=self.job.limits,
-            width=self.job.width,
-        )
-        self.oracle.calls += located.calls
         rate = 1.0 if located.confirmed else self._confirm()
         if rate < 1:
             why = "the failure comes and goes" if rate else "the failure did not appear again"
             return self._gave_up(why, rate)
-        start, root = self._start(graph, located)
+        groups = locate.groups(graph, located.lines)
+        start = self._start(graph, groups)
         if start is None:
             return self._gave_up("no part of the program was found that fails in the same way")
+        root = groups[0][0] if groups else None
         shrunk = shrink.shrink(
             graph,
             start,
@@ -126,8 +133,10 @@ class _Isolation:
         return Isolated(
             mlir=str(file),
             ops=tuple(graph.ops[index].name for index in shrunk.cut.keep),
+            cut=shrunk.cut,
+            focus=focus,
             minimal=shrunk.minimal,
-            located=bool(located.groups),
+            located=bool(groups),
             calls=self.oracle.calls,
             seconds=time.monotonic() - self.begun,
             executable=located.executable,
@@ -148,30 +157,15 @@ class _Isolation:
             return False
         return wanted in {failure.signature, *(other.signature for other in failure.also)}
 
-    def _start(self, graph: Graph, located: locate.Located) -> tuple[Cut | None, int | None]:
-        """(a part that fails in the same way, the operation most likely at fault)."""
-        root = located.groups[0][0] if located.groups else None
-        for group in self._groups(graph, located):
+    def _start(self, graph: Graph, groups: Groups) -> Cut | None:
+        """A part that fails in the same way: what is located, else what a search finds."""
+        for group in _wider(graph, groups):
             part = Cut(keep=group)
             if self._ask([part]) == ["same"]:
-                return part, root
-        cut = shrink.find_unlocated(
+                return part
+        return shrink.find_unlocated(
             graph, self._ask, width=self.job.width, budget=self.job.budget, told=self.told
         )
-        return cut, (root if cut is not None and root in cut.keep else None)
-
-    def _groups(self, graph: Graph, located: locate.Located) -> Iterator[tuple[int, ...]]:
-        """What is located, then more and more of what is around it."""
-        yield from located.groups
-        if not located.groups:
-            return
-        group = located.groups[-1]
-        for _ in range(_WIDENINGS):
-            wider = tuple(sorted({*group, *neighbours(graph, group)}))
-            if wider == group:
-                return
-            group = wider
-            yield group
 
     def _ask(self, cuts: Sequence[Cut]) -> list[str]:
         return self.editor.verdicts(cuts, self.oracle.ask)
@@ -183,6 +177,20 @@ class _Isolation:
             seconds=time.monotonic() - self.begun,
             rate=rate if rate is None or rate < 1 else None,
         )
+
+
+def _wider(graph: Graph, groups: Groups) -> Iterator[tuple[int, ...]]:
+    """What is located, then more and more of what is around it."""
+    yield from groups
+    if not groups:
+        return
+    group = groups[-1]
+    for _ in range(_WIDENINGS):
+        wider = tuple(sorted({*group, *neighbours(graph, group)}))
+        if wider == group:
+            return
+        group = wider
+        yield group
 
 
 class Editor:

@@ -21,13 +21,13 @@ _GAP = 4
 
 
 class Located(msgspec.Struct, frozen=True, kw_only=True):
-    """Operations of the program that a failure names, the most likely root first.
+    """Lines of the program that a failure names, the most likely one first.
 
     executable: the dumped source of the dispatch that fails, where there is one. confirmed: the
     failure was seen once more on the way. calls: what was compiled.
     """
 
-    groups: tuple[tuple[int, ...], ...]
+    lines: tuple[int, ...]
     executable: str | None = None
     confirmed: bool = False
     calls: int = 0
@@ -39,17 +39,8 @@ def line_of(failure: Failure) -> int:
     return int(match[1]) if match else 0
 
 
-def from_failure(graph: Graph, failure: Failure) -> tuple[int, ...]:
-    """The operation at the failure's own location, if it is one of the program's."""
-    index = by_line(graph).get(line_of(failure))
-    if index is None or graph.ops[index].glue:
-        return ()
-    return (index,)
-
-
 def locate(
     program: Path,
-    graph: Graph,
     failure: Failure,
     toolchain: Toolchain,
     flags: tuple[str, ...],
@@ -58,20 +49,21 @@ def locate(
     limits: process.Limits,
     width: int,
 ) -> Located:
-    """Groups of operations to cut out, in the order to try them.
+    """Where in the program a failure is.
 
     A failure in the program's own phases names its operation. One inside code generation names an
     executable: it is dumped with debug locations, which lead back to lines of the program. A crash
     names nothing: then the executables are compiled one by one.
     """
-    root = from_failure(graph, failure)
+    named = line_of(failure)
+    own = (named,) if named else ()
     order = toolchain.phases
     generated = (
         "executable-sources" in order
         and failure.phase in order[order.index("executable-sources") :]
     )
     if not generated:
-        return Located(groups=(root,) if root else ())
+        return Located(lines=own)
     dumps = directory / "executables"
     dumps.mkdir(parents=True, exist_ok=True)
     again, stderr = _dump(program, toolchain, flags, dumps, directory, limits, failure.phase)
@@ -80,33 +72,30 @@ def locate(
         *(other.signature for other in again.also),
     }
     sources = sorted(dumps.glob("*.mlir"))
-    named = _named(stderr, sources, failure)
+    executable = _named(stderr, sources, failure)
     calls = 1
-    if named is None and sources:
-        named, tried = _guilty(sources, failure, toolchain, flags, directory, limits, width)
+    if executable is None and sources:
+        executable, tried = _guilty(sources, failure, toolchain, flags, directory, limits, width)
         calls += tried
-    lines = _lines(named, program) if named else ()
-    marked = by_line(graph)
-    members = tuple(dict.fromkeys(marked[line] for line in lines if line in marked))
-    members = tuple(m for m in members if not graph.ops[m].glue)
-    if not root and members:
-        root = (members[0],)
-    groups = []
-    if root:
-        groups.append(root)
-        near = connected(graph, members, root[0])
-        for wider in (
-            tuple(o for o in near if not graph.ops[o].glue),
-            bridged(graph, members, root[0], _GAP),
-        ):
-            if wider not in groups:
-                groups.append(wider)
+    lines = _lines(executable, program) if executable else ()
     return Located(
-        groups=tuple(groups),
-        executable=str(named) if named else None,
+        lines=tuple(dict.fromkeys((*own, *lines))),
+        executable=str(executable) if executable else None,
         confirmed=confirmed,
         calls=calls,
     )
+
+
+def groups(graph: Graph, lines: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Groups of operations to cut out, in the order to try them: more and more around the root."""
+    marked = by_line(graph)
+    members = tuple(dict.fromkeys(marked[line] for line in lines if line in marked))
+    members = tuple(m for m in members if not graph.ops[m].glue)
+    if not members:
+        return ()
+    root = members[0]
+    near = tuple(o for o in connected(graph, members, root) if not graph.ops[o].glue)
+    return tuple(dict.fromkeys(((root,), near, bridged(graph, members, root, _GAP))))
 
 
 def _dump(
