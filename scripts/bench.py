@@ -1,5 +1,6 @@
 """What iree-pilot costs: beside the bare compiler, at its start, the second time, in memory.
 
+
 Things that are compared are measured in rounds, one after the other in alternating order, and a
 ratio is taken within each round: what the machine does meanwhile hits both. Medians and ranges are
 told, with the load average. CPU time tells more than wall time where others use the machine too.
@@ -9,33 +10,36 @@ from __future__ import annotations
 
 import functools
 import os
-import platform
 import shlex
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import click
 import msgspec
+from bench_base import (
+    PILOT,
+    Machine,
+    Spread,
+    machine,
+    own_cache,
+    rounds_option,
+    shared,
+    span,
+    tell_machine,
+    told,
+)
 
 from pipeline import compiler
 from pipeline.cli import output as out
-from pipeline.devices import LOCAL, find
-from pipeline.errors import PilotError
 from pipeline.releases import find as find_release
-from pipeline.store import cache_directory
 from pipeline.targets import parse, plan
 from pipeline.toolchain import Toolchain
-
-PILOT = str(Path(sys.executable).with_name("iree-pilot"))
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -49,19 +53,6 @@ class Use(msgspec.Struct, frozen=True):
     seconds: float
     cpu_seconds: float
     peak_bytes: int
-
-
-class Spread(msgspec.Struct, frozen=True):
-    """Several values of one thing."""
-
-    median: float
-    least: float
-    most: float
-    values: tuple[float, ...]
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        return cls(statistics.median(values), min(values), max(values), tuple(values))
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -83,20 +74,6 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ratio: Spread | None = None
     target: Target | None = None
     met: bool | None = None
-
-
-class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and when it was measured. load: 1-minute load averages at the begin and the end."""
-
-    processor: str
-    cores: int
-    memory_bytes: int
-    system: str
-    load: tuple[float, float]
-    iree_pilot: str
-    python: str
-    compiler: str
-    revision: str
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -173,20 +150,6 @@ def spawn(*argv: str | Path, stdout: Path | None = None) -> Use:
                 f"{shlex.join(map(str, argv))} ended with {child.returncode}\n{tail}"
             )
     return Use(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
-
-
-@contextmanager
-def own_cache() -> Iterator[Path]:
-    """An empty cache for iree-pilot, here and in children, on the disk of the usual one."""
-    usual = os.environ.get("IREE_PILOT_CACHE")
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=cache_directory()) as directory:
-        os.environ["IREE_PILOT_CACHE"] = directory
-        try:
-            yield Path(directory)
-        finally:
-            del os.environ["IREE_PILOT_CACHE"]
-            if usual is not None:
-                os.environ["IREE_PILOT_CACHE"] = usual
 
 
 def bench_compile(model: str, target: str, count: int, release: str | None) -> tuple[Measured, ...]:
@@ -273,32 +236,10 @@ def bench_memory(layers: int, release: str | None) -> tuple[Measured, ...]:
     return tuple(rows)
 
 
-def machine(load: float, release: str | None) -> Machine:
-    toolchain = find_release(release)
-    (processor,) = find(LOCAL[0], toolchain).devices
-    return Machine(
-        processor=processor.name,
-        cores=len(os.sched_getaffinity(0)),
-        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        system=f"{platform.system()} {platform.release()}",
-        load=(load, os.getloadavg()[0]),
-        iree_pilot=version("iree-pilot"),
-        python=platform.python_version(),
-        compiler=toolchain.version,
-        revision=toolchain.revision,
-    )
-
-
 def tell(report: Report) -> None:
     """The report for people."""
-    console, here = out.console(), report.machine
-    console.print(
-        f"{here.processor}, {here.cores} cores, {out.size(here.memory_bytes)}, {here.system}; "
-        f"load average {here.load[0]:.2f} at the begin, {here.load[1]:.2f} at the end\n"
-        f"iree-pilot {here.iree_pilot}, IREE {here.compiler} ({here.revision[:12]}), "
-        f"Python {here.python}",
-        soft_wrap=True,
-    )
+    console = out.console()
+    tell_machine(report.machine)
     for bench, rows in report.measured.items():
         count = len(rows[0].seconds.values)
         console.print(f"\n[bold]{bench}[/bold], {count} round{'' if count == 1 else 's'}: medians")
@@ -307,20 +248,14 @@ def tell(report: Report) -> None:
         for row in rows:
             table.add_row(
                 row.what,
-                _range(row.seconds, out.seconds),
+                span(row.seconds, out.seconds),
                 out.seconds(row.cpu_seconds.median),
-                _range(row.ratio, "{:.3f}".format) if row.ratio else "",
+                span(row.ratio, "{:.3f}".format) if row.ratio else "",
                 f"{row.cpu_ratio.median:.3f}" if row.cpu_ratio else "",
                 out.size(row.peak_bytes.most),
                 _verdict(row),
             )
         console.print(table)
-
-
-def _range(spread: Spread, form: Callable[[float], str]) -> str:
-    if len(spread.values) == 1:
-        return form(spread.median)
-    return f"{form(spread.median)} ({form(spread.least)} to {form(spread.most)})"
 
 
 def _verdict(row: Measured) -> str:
@@ -333,33 +268,11 @@ def _verdict(row: Measured) -> str:
     return f"[green]{limit}: met[/green]" if row.met else f"[red]{limit}: MISSED[/red]"
 
 
-def shared(function: F) -> F:
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
-        click.option("--release", metavar="VERSION", help="Another compiler release, or a build."),
-    ):
-        function = option(function)
-    return function
-
-
-def rounds_option(default: int) -> Callable[[F], F]:
-    return click.option(
-        "--pairs",
-        type=click.IntRange(min=1),
-        default=default,
-        show_default=True,
-        help="How many rounds are measured.",
-    )
-
-
 def report(as_json: bool, release: str | None, benches: Mapping[str, Any]) -> None:
     load = os.getloadavg()[0]
-    try:
+    with told():
         found = {name: bench() for name, bench in benches.items()}
         made = Report(machine(load, release), found)
-    except PilotError as error:
-        click.echo(f"error: {error.message}\n{error.advice}", err=True)
-        sys.exit(error.exit_code)
     if as_json:
         out.emit(made)
     else:
@@ -374,6 +287,8 @@ target_option = click.option(
 @click.group()
 def cli() -> None:
     """Measure what iree-pilot costs. Best on a machine that does nothing else."""
+    # As on Ctrl-C, nothing that was started stays behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @cli.command("compile")

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import bench
 import pytest
 from fake import stub_release
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "bench.py"
-
-
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bench"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -56,12 +44,12 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 class TestArithmetic:
     @staticmethod
-    def uses(bench: Any, seconds: dict[str, list[float]]) -> Any:
+    def uses(seconds: dict[str, list[float]]) -> Any:
         return {k: [bench.Use(s, 2 * s, 1000) for s in v] for k, v in seconds.items()}
 
-    def test_a_ratio_is_taken_within_each_round(self, bench: Any) -> None:
+    def test_a_ratio_is_taken_within_each_round(self) -> None:
         seconds = {"bare": [1.0, 10.0, 2.0], "ours": [1.1, 12.0, 2.6]}
-        bare, ours = bench.measured(self.uses(bench, seconds), {}, against="bare")
+        bare, ours = bench.measured(self.uses(seconds), {}, against="bare")
         assert bare.ratio is None
         assert ours.against == "bare"
         assert ours.ratio.values == pytest.approx((1.1, 1.2, 1.3))
@@ -70,19 +58,19 @@ class TestArithmetic:
         assert (ours.seconds.median, ours.cpu_seconds.median) == pytest.approx((2.6, 5.2))
 
     @pytest.mark.parametrize(("seconds", "met"), [(1.15, True), (1.16, False)])
-    def test_a_target_is_met_up_to_its_limit(self, bench: Any, seconds: float, met: bool) -> None:
-        uses = self.uses(bench, {"bare": [1.0], "ours": [seconds]})
+    def test_a_target_is_met_up_to_its_limit(self, seconds: float, met: bool) -> None:
+        uses = self.uses({"bare": [1.0], "ours": [seconds]})
         targets = {"ours": bench.Target("ratio", 1.15)}
         bare, ours = bench.measured(uses, targets, against="bare")
         assert (bare.met, ours.met) == (None, met)
 
-    def test_what_is_too_short_for_the_clock_has_no_ratio(self, bench: Any) -> None:
+    def test_what_is_too_short_for_the_clock_has_no_ratio(self) -> None:
         uses = {"bare": [bench.Use(0.1, 0.0, 1)], "ours": [bench.Use(0.2, 0.1, 1)]}
         _, ours = bench.measured(uses, {}, against="bare")
         assert ours.ratio.median == pytest.approx(2)
         assert ours.cpu_ratio is None
 
-    def test_rounds_go_to_and_fro_after_one_that_does_not_count(self, bench: Any) -> None:
+    def test_rounds_go_to_and_fro_after_one_that_does_not_count(self) -> None:
         done: list[str] = []
 
         def act(name: str) -> Any:

@@ -1,0 +1,129 @@
+"""What all benches of scripts/bench share: the machine, spreads of values, options, a cache."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from pipeline.cli import output as out
+from pipeline.devices import LOCAL, find
+from pipeline.errors import PilotError
+from pipeline.releases import find as find_release
+from pipeline.store import cache_directory
+
+PILOT = str(Path(sys.executable).with_name("iree-pilot"))
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Several values of one thing."""
+
+    median: float
+    least: float
+    most: float
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values), tuple(values))
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and when it was measured. load: 1-minute load averages at the begin and the end."""
+
+    processor: str
+    cores: int
+    memory_bytes: int
+    system: str
+    load: tuple[float, float]
+    iree_pilot: str
+    python: str
+    compiler: str
+    revision: str
+
+
+def machine(load: float, release: str | None) -> Machine:
+    toolchain = find_release(release)
+    (processor,) = find(LOCAL[0], toolchain).devices
+    return Machine(
+        processor=processor.name,
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        system=f"{platform.system()} {platform.release()}",
+        load=(load, os.getloadavg()[0]),
+        iree_pilot=version("iree-pilot"),
+        python=platform.python_version(),
+        compiler=toolchain.version,
+        revision=toolchain.revision,
+    )
+
+
+def tell_machine(here: Machine) -> None:
+    """The machine for people."""
+    out.console().print(
+        f"{here.processor}, {here.cores} cores, {out.size(here.memory_bytes)}, {here.system}; "
+        f"load average {here.load[0]:.2f} at the begin, {here.load[1]:.2f} at the end\n"
+        f"iree-pilot {here.iree_pilot}, IREE {here.compiler} ({here.revision[:12]}), "
+        f"Python {here.python}",
+        soft_wrap=True,
+    )
+
+
+def span(spread: Spread, form: Callable[[float], str]) -> str:
+    if len(spread.values) == 1:
+        return form(spread.median)
+    return f"{form(spread.median)} ({form(spread.least)} to {form(spread.most)})"
+
+
+@contextmanager
+def own_cache() -> Iterator[Path]:
+    """An empty cache for iree-pilot, here and in children, on the disk of the usual one."""
+    usual = os.environ.get("IREE_PILOT_CACHE")
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=cache_directory()) as directory:
+        os.environ["IREE_PILOT_CACHE"] = directory
+        try:
+            yield Path(directory)
+        finally:
+            del os.environ["IREE_PILOT_CACHE"]
+            if usual is not None:
+                os.environ["IREE_PILOT_CACHE"] = usual
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Errors that the user or the machine caused are told as iree-pilot tells them."""
+    try:
+        yield
+    except PilotError as error:
+        click.echo(f"error: {error.message}\n{error.advice}", err=True)
+        sys.exit(error.exit_code)
+
+
+def shared(function: F) -> F:
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+        click.option("--release", metavar="VERSION", help="Another compiler release, or a build."),
+    ):
+        function = option(function)
+    return function
+
+
+def rounds_option(default: int) -> Callable[[F], F]:
+    return click.option(
+        "--pairs",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help="How many rounds are measured.",
+    )
