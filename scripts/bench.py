@@ -1,5 +1,6 @@
 """What iree-pilot costs: beside the bare compiler, at its start, the second time, in memory.
 
+How well it isolates failures is measured by `bench_bisect`.
 
 Things that are compared are measured in rounds, one after the other in alternating order, and a
 ratio is taken within each round: what the machine does meanwhile hits both. Medians and ranges are
@@ -20,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import bench_bisect
 import click
 import msgspec
 from bench_base import (
@@ -286,7 +288,7 @@ target_option = click.option(
 
 @click.group()
 def cli() -> None:
-    """Measure what iree-pilot costs. Best on a machine that does nothing else."""
+    """Measure what iree-pilot costs and achieves. Best on a machine that does nothing else."""
     # As on Ctrl-C, nothing that was started stays behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
@@ -333,7 +335,7 @@ def memory_command(layers: int, as_json: bool, release: str | None) -> None:
 @cli.command("all")
 @shared
 def all_command(as_json: bool, release: str | None) -> None:
-    """All of them, at their defaults."""
+    """All of them but bisect, at their defaults."""
     benches = {
         "start": lambda: bench_start(15),
         "compile llama-fp8:small for llvm-cpu": lambda: bench_compile(
@@ -344,6 +346,8 @@ def all_command(as_json: bool, release: str | None) -> None:
     }
     report(as_json, release, benches)
 
+
+cli.add_command(bench_bisect.command)
 
 if __name__ == "__main__":
     cli()
