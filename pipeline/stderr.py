@@ -232,7 +232,9 @@ def read_traceback(text: str) -> Raised | None:
 
 def read_fault(text: str) -> tuple[tuple[str, int, str], ...]:
     """The Python frames (outermost first) that faulthandler printed at a fatal signal, or none."""
-    start = text.find("(most recent call first):")
+    mark = "(most recent call first):"
+    # Of several threads the one that the signal met is not always the first to be printed.
+    start = text.find(mark, max(0, text.find("Current thread ")))
     if start < 0:
         return ()
     dump = text[start:].split("\n\n")[0]

@@ -365,6 +365,16 @@ class TestTraces:
         assert diagnostics.trace_death(ended("memory-limit"), "").kind == "out-of-memory"
         assert diagnostics.trace_death(ended("signal", signal="SIGABRT"), "").kind == "trace-error"
 
+    def test_of_several_threads_the_one_that_the_signal_met_counts(self) -> None:
+        met = 'Current thread 0x01 (most recent call first):\n  File "net.py", line 5 in forward\n'
+        idle = 'Thread 0x02 (most recent call first):\n  File "threading.py", line 331 in wait\n'
+        head = "Fatal Python error: Segmentation fault\n\n"
+        died = ended("signal", signal="SIGSEGV")
+        alone = diagnostics.trace_death(died, f"{head}{met}")
+        assert alone.message == "the tracer crashed: SIGSEGV in forward"
+        for text in (f"{head}{idle}\n{met}", f"{head}{met}\n{idle}"):
+            assert diagnostics.trace_death(died, text) == alone
+
 
 @pytest.mark.real
 class TestTheInstalledCompiler:
