@@ -164,13 +164,14 @@ def write(
     report: Report,
     files: Mapping[str, str | bytes | Path],
     inputs: Sequence[Input] = (),
+    beside: Mapping[str, Path] | None = None,
 ) -> None:
     """Writes the folder, whole or not at all.
 
     files: the contents, or the places, of the levels' files by name; a level without one is told
-    as left out. A folder that `write` made and nobody has changed is replaced. Raises UsageError
-    for another one that is not empty and for files that hold weights, EnvironmentFault where the
-    folder cannot be written.
+    as left out. beside: files that repro.py imports, by their paths in the folder. A folder that
+    `write` made and nobody has changed is replaced. Raises UsageError for another one that is not
+    empty and for files that hold weights, EnvironmentFault where the folder cannot be written.
     """
     unknown = [name for name in files if name not in FILES.values()]
     if unknown or not files:
@@ -180,10 +181,13 @@ def write(
         if given.data is not None:
             name = _input_file(index, given.tensor)
             contents[name] = _input(given.tensor, _content(name, given.data))
+    for name, file in (beside or {}).items():
+        contents[name] = _content(name, file)
     if "repro.py" in contents and b"__main__" not in contents["repro.py"]:
         contents["repro.py"] += b"\n\n" + _render("main.py.j2").encode()
     texts = {name: c.decode(errors="replace") for name, c in contents.items() if name in files}
-    facts = _facts(report, texts, sorted(contents.keys() - files.keys()))
+    more = sorted(contents.keys() - files.keys() - (beside or {}).keys())
+    facts = _facts(report, texts, more) | {"beside": sorted(beside or {})}
     for name in ("run.sh", "ISSUE.md", "README.md"):
         contents[name] = _render(f"{name}.j2", **facts).encode()
     told = msgspec.structs.replace(
@@ -207,8 +211,12 @@ def check_place(directory: Path) -> None:
         return
     if not directory.is_dir():
         raise UsageError(f"{directory} is not a folder", advice="Choose another one with -o DIR.")
-    names = sorted(path.name for path in directory.iterdir())
-    if not names:
+    names = sorted(
+        str(path.relative_to(directory))
+        for path in directory.rglob("*")
+        if not path.is_dir() and path.parent.name != "__pycache__"
+    )
+    if not any(directory.iterdir()):
         return
     try:
         known = read(directory).files
@@ -299,6 +307,7 @@ def _place(directory: Path, contents: Mapping[str, bytes]) -> None:
     try:
         made.chmod(0o755)
         for name, content in contents.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
             (made / name).write_bytes(content)
         (made / SCRIPT).chmod(0o755)
         if directory.exists():

@@ -466,6 +466,24 @@ class TestTheFolder:
         assert "The inputs are input0.npy, input1.bin." in draft
         assert "\nRuntime\n" in draft
 
+    def test_holds_what_a_traced_program_imports(self, tmp_path: Path) -> None:
+        """Also where Python has left its caches since, the folder's place is taken again."""
+        (tmp_path / "user").mkdir()
+        (tmp_path / "user" / "net.py").write_text("value = 7\n")
+        beside = {"net.py": tmp_path / "user" / "net.py", "parts/inner.py": tmp_path / "inner.py"}
+        beside["parts/inner.py"].write_text("import net\nraise KeyError(f'{net.value} wrong')\n")
+        failure = diagnostics.trace_failure("KeyError", "'7 wrong'")
+        level = bundle.level("pytorch", traces=False)
+        made, files = report(failure, level), {"repro.py": "import parts.inner  # __main__\n"}
+        for _ in range(2):
+            bundle.write(tmp_path / "out", made, files, beside=beside)
+            (tmp_path / "out" / "parts" / "__pycache__").mkdir()
+            (tmp_path / "out" / "parts" / "__pycache__" / "inner.pyc").touch()
+        assert (tmp_path / "out" / "net.py").read_text() == "value = 7\n"
+        assert ask(tmp_path / "out", PYTHON=sys.executable).status == 0
+        (tmp_path / "out" / "net.py").unlink()
+        assert "net.py is not there" in ask(tmp_path / "out", PYTHON=sys.executable).said
+
     @pytest.mark.parametrize("form", ["text", "path"])
     def test_holds_no_weights(self, form: str, tmp_path: Path, crash: Failure) -> None:
         large = "//" + "0" * bundle.LARGEST_BYTES
