@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.case import CaseResult, FunctionResult
     from pipeline.cli.session import Session
     from pipeline.diagnostics import Failure
-    from pipeline.frontends.load import Loaded
+    from pipeline.frontends.load import Loaded, TraceFailed
     from pipeline.targets import Plan
     from repro.bisect import Bisection
     from repro.oracle_run import Running
@@ -39,7 +39,7 @@ def command(
 ) -> None:
     """Isolate what makes SOURCE fail for TARGET into a minimal, verified reproducer.
 
-    Failures to compile, to load and to run are isolated, not wrong numbers.
+    Failures to trace, to compile, to load and to run are isolated, not wrong numbers.
 
     FLAGS after -- go to iree-compile and are kept. A search that was stopped goes on where it was;
     of a failure that was isolated before, the reproducer is named at once (--fresh isolates anew).
@@ -51,7 +51,7 @@ def command(
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
     from pipeline.frontends.load import TraceFailed
-    from repro.bisect import Bisection, Found
+    from repro.bisect import Bisection
 
     console = out.console(stderr=common.json)
     live = Live(console, quiet=common.json or common.verbosity < 0, verbose=common.verbosity > 0)
@@ -59,10 +59,7 @@ def command(
     try:
         loaded = session.program(source, source_options, live)
     except TraceFailed as failed:
-        why = "it does not trace; isolating that is not possible yet"
-        result = Bisection(
-            status="gave-up", failures=(Found(failure=failed.failure, why=why),), why=why
-        )
+        result = untraced(session, failed, source, target, source_options, output, live)
     else:
         ((named, plan),) = session.plans(target, None, flags)
         case = _case(session, loaded, named, plan, source_options, flags, live)
@@ -140,8 +137,7 @@ def isolate(
     every = (*plan.flags, *flags)
     where = (running.device, running.function, running.seed) if running else ()
     key = Store.key(loaded.program.digest, every, session.toolchain.revision, *where)
-    source = Path(loaded.program.source.replace(":", "-"))
-    base = Path(output or f"repro-{source.name.removesuffix('.py')}")
+    base = _place(loaded.program.source, output)
 
     def place(failure: Failure) -> Path:
         if len(failures) == 1:
@@ -174,6 +170,40 @@ def isolate(
         fresh=chosen.fresh,
         told=told,
     )
+
+
+def untraced(
+    session: Session,
+    failed: TraceFailed,
+    text: str,
+    target: str,
+    chosen: SourceOptions,
+    output: str | None,
+    live: Any,
+) -> Bisection:
+    """Isolates why the source `text` does not trace."""
+    from pipeline.store import data_directory
+    from repro import tracing
+
+    job = session.job(text, chosen)
+    live.note(f"\nisolating {failed.failure.signature}")
+    return tracing.bisect(
+        job,
+        failed.failure,
+        target,
+        session.toolchain,
+        _place(text, output),
+        tracing.state_of(job, failed.failure, data_directory()),
+        took_seconds=failed.seconds,
+        limits=session.limits,
+        fresh=chosen.fresh,
+        told=lambda progress: live.note(f"  {progress.trying}, {progress.asked} traced"),
+    )
+
+
+def _place(source: str, output: str | None) -> Path:
+    """Where a reproducer goes: where the user said, or where he is."""
+    return Path(output or f"repro-{Path(source.replace(':', '-')).name.removesuffix('.py')}")
 
 
 def _runs_not(function: FunctionResult) -> bool:
@@ -227,12 +257,15 @@ def tell(console: Any, result: Bisection) -> None:
             console.print(f"  {escape(since)}", soft_wrap=True)
         minimal = "minimal" if made.minimal else "not proved minimal"
         verified = "verified" if made.verified else "[red]NOT verified[/red]"
+        what = "operation" if made.ops == 1 else "operations"
         pairs = [
-            ("left", f"{made.ops} operations: {', '.join(made.op_names)}"),
+            *([("is", found.why)] if found.why else []),
+            ("left", ": ".join([f"{made.ops} {what}", *filter(None, [", ".join(made.op_names)])])),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
         ]
         if not found.known_since:
-            pairs.append(("took", f"{made.oracle_calls} compiles, {out.seconds(made.seconds)}"))
+            asked = "traces" if found.failure.phase == "trace" else "compiles"
+            pairs.append(("took", f"{made.oracle_calls} {asked}, {out.seconds(made.seconds)}"))
         for label, text in pairs:
             console.print(f"  [dim]{label:<6}[/dim] {text}", soft_wrap=True)
     for failure in result.seen:

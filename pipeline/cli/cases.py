@@ -14,7 +14,7 @@ from rich.markup import escape
 from pipeline import case
 from pipeline.case import CaseResult, FunctionResult, Settings, Step
 from pipeline.cli import output as out
-from pipeline.cli.bisect import isolate, tell
+from pipeline.cli.bisect import isolate, tell, untraced
 from pipeline.cli.boundary import Failed
 from pipeline.cli.live import Live
 from pipeline.cli.options import Common, SourceOptions
@@ -66,6 +66,7 @@ def cases(
         run=run,
     )
     loaded: Loaded | None = None
+    refused: TraceFailed | None = None
     results: list[CaseResult] = []
     try:
         loaded = session.program(text, chosen, live)
@@ -78,6 +79,7 @@ def cases(
             if not silent:
                 _tell(live, results[-1], common)
     except TraceFailed as failed:
+        refused = failed
         results = [_untraced(target, plan, session, failed) for target, plan in plans]
         if not silent:
             _tell(live, results[0], common)
@@ -85,11 +87,11 @@ def cases(
         live.close()
     if not silent:
         _summary(live, results)
-    found = (
-        _isolate(session, loaded, plans, results, chosen, flags, live)
-        if bisect and loaded
-        else None
-    )
+    found: Bisection | None = None
+    if bisect and refused is not None:
+        found = untraced(session, refused, text, plans[0][0], chosen, None, live)
+    elif bisect and loaded:
+        found = _isolate(session, loaded, plans, results, chosen, flags, live)
     if common.json:
         program = _program(loaded) if loaded else None
         document = {"program": program, "cases": results}

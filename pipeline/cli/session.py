@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from pipeline import process
 from pipeline.cli.live import Live
@@ -40,23 +41,22 @@ class Session:
             )
         return [(t.spec, plan(t, self.toolchain, device, user_flags=flags)) for t in parsed]
 
+    def job(self, text: str, chosen: SourceOptions) -> Job:
+        """What the source is and how it is traced, with its own example inputs."""
+        source = sources.parse(text, chosen.settings, chosen.dtype)
+        return Job(source=source, seed=chosen.seed, weights=chosen.weights, inline=chosen.inline)
+
     def program(self, text: str, chosen: SourceOptions, live: Live) -> Loaded:
         """Traces or imports the source, or finds it in the store. Raises TraceFailed."""
         from pipeline.frontends import examples
 
-        source = sources.parse(text, chosen.settings, chosen.dtype)
+        job = self.job(text, chosen)
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-            inputs: Any = None
             if chosen.inputs:
-                inputs = examples.from_files(chosen.inputs, Path(scratch))
-            job = Job(
-                source=source,
-                seed=chosen.seed,
-                inputs=inputs,
-                weights=chosen.weights,
-                inline=chosen.inline,
-            )
-            with live.working(f"tracing {text}" if source.kind != "mlir" else f"reading {text}"):
+                given = examples.from_files(chosen.inputs, Path(scratch))
+                job = msgspec.structs.replace(job, inputs=given)
+            mlir = job.source.kind == "mlir"
+            with live.working(f"reading {text}" if mlir else f"tracing {text}"):
                 return load(
                     job,
                     self.store,

@@ -26,7 +26,7 @@ _DOING = "preparing"
 def main(directory: Path) -> int:
     job = msgspec.json.decode((directory / JOB).read_bytes(), type=Job)
     faulthandler.enable()  # a crash in native code then names the line of the model
-    opened = _watch_files()
+    opened = watch_files()
     try:
         made = _build(job, directory)
     except PilotError as error:
@@ -36,7 +36,7 @@ def main(directory: Path) -> int:
     else:
         programs.save(made, directory)
         (directory / DEPENDENCIES).write_bytes(
-            msgspec.json.encode(_dependencies(opened | _read_natively(job), directory))
+            msgspec.json.encode(dependencies(opened | _read_natively(job), directory))
         )
         return 0
     # On a full disk this is all that gets out.
@@ -72,7 +72,7 @@ def _refusal(fault: BaseException) -> Refusal:
     )
 
 
-def _watch_files() -> set[str]:
+def watch_files() -> set[str]:
     """Collects the files that are opened for reading from now on, by Python or by safetensors."""
     import safetensors
 
@@ -108,7 +108,7 @@ def _read_natively(job: Job) -> set[str]:
     return {str(file) for file in onnx.external_files(model, path)}
 
 
-def _dependencies(opened: set[str], directory: Path) -> dict[str, str]:
+def dependencies(opened: set[str], directory: Path) -> dict[str, str]:
     """The opened and imported files that belong to the user's source, with their digests.
 
     Installed packages are covered by their versions, and this package by its own files.

@@ -66,17 +66,17 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
         for entry in traceable.functions:
             if entry.name not in exported:
                 doing(f"tracing {entry.name}")
-                exported[entry.name] = _export(entry)
+                exported[entry.name], _ = export(entry)
         signatures = {e.name: _signature(exported[e.name], e) for e in traceable.functions}
         parameters = None
         if not job.inline:
             doing("writing the parameters")
             archive = directory if traceable.weights else None
-            parameters = _externalize(traceable.root, exported, archive)
+            parameters = externalize(traceable.root, exported, archive)
             if parameters is not None and job.weights and not traceable.weights:
                 parameters = msgspec.structs.replace(parameters, archive=job.weights)
         doing("importing to MLIR")
-        text = _import(exported)
+        text = to_mlir(exported)
     (directory / programs.MLIR).write_text(text)
     functions = []
     (directory / "data").mkdir()
@@ -97,19 +97,20 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
     )
 
 
-def _export(entry: Entry) -> ExportedProgram:
+def export(entry: Entry) -> tuple[ExportedProgram, bool]:
+    """The entry as a decomposed program, and whether that took torch.export's strict mode."""
     if entry.strict is not None:
-        return _torch_export(entry, strict=entry.strict)
+        return _export_once(entry, strict=entry.strict), entry.strict
     # What Dynamo refuses usually traces in the interpreter, and the other way round.
     try:
-        return _torch_export(entry, strict=False)
+        return _export_once(entry, strict=False), False
     except Exception as fault:
         with contextlib.suppress(Exception):
-            return _torch_export(entry, strict=True)
+            return _export_once(entry, strict=True), True
         raise fault from None
 
 
-def _torch_export(entry: Entry, *, strict: bool) -> ExportedProgram:
+def _export_once(entry: Entry, *, strict: bool) -> ExportedProgram:
     program: ExportedProgram = torch.export.export(
         entry.module,
         entry.args,
@@ -122,7 +123,8 @@ def _torch_export(entry: Entry, *, strict: bool) -> ExportedProgram:
     return decomposed
 
 
-def _import(exported: dict[str, ExportedProgram]) -> str:
+def to_mlir(exported: dict[str, ExportedProgram]) -> str:
+    """The programs as functions of one module, in the torch dialect."""
     bundle = FxPrograms()
     for name, program in exported.items():
         bundle.programs[name] = ExportTargetDef(program)
@@ -130,7 +132,7 @@ def _import(exported: dict[str, ExportedProgram]) -> str:
     return str(output.mlir_module.get_asm(enable_debug_info=False))
 
 
-def _externalize(
+def externalize(
     root: torch.nn.Module | None,
     exported: dict[str, ExportedProgram],
     directory: Path | None,

@@ -1,0 +1,265 @@
+"""From a source that does not trace to the folder of the operation or module that is why."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from pipeline import diagnostics, process
+from pipeline.diagnostics import Failure
+from pipeline.frontends.job import Job
+from pipeline.store import Store
+from pipeline.toolchain import Toolchain
+from repro import bundle, known, verify
+from repro.bisect import Bisection, Found, Reproducer
+from repro.bundle import Report
+from repro.effort import estimate
+from repro.isolate import DEFAULT_SECONDS
+from repro.shrink import Progress
+from repro.tracing_journal import ANSWERS, ASK, RESULT, Answer, Ask, Journal, Result
+
+PACKAGES = ("torch", "iree-turbine", "iree-base-compiler", "transformers")
+_PROGRAM = bundle.FILES["pytorch"]
+#: In the frames of a stack: where packages are installed, and where anything else lies.
+_INSTALLED = re.compile(r"/[^\s()]*/(?:(?:site|dist)-packages/|lib/(?=python3\.\d+/))")
+_ELSEWHERE = re.compile(r"(?<![^\s(])/[^\s()]*/(?=[^/\s()]+)")
+
+
+def state_of(job: Job, failure: Failure, data: Path) -> Path:
+    """Where a search for this failure keeps what it asks, in the user's data directory.
+
+    What the source is made of may change and is looked at when the search begins; that the
+    tracing packages are others is another search.
+    """
+    path = job.source.path
+    named = msgspec.structs.replace(job, inputs=None)
+    key = Store.key(named, path or "", failure.signature, *map(version, PACKAGES))
+    return data / "bisect" / key[:16]
+
+
+def bisect(
+    job: Job,
+    failure: Failure,
+    target: str,
+    toolchain: Toolchain,
+    place: Path,
+    state: Path,
+    *,
+    took_seconds: float,
+    limits: process.Limits,
+    fresh: bool = False,
+    told: Callable[[Progress], None] = lambda _: None,
+) -> Bisection:
+    """Isolates the failure that `frontends.load` had with `job` into the folder `place`.
+
+    target: as the user named it. state: a directory that keeps what was asked; the same call goes
+    on where it was. A failure that was isolated before is not isolated again, unless `fresh`.
+    took_seconds, limits: of the trace that failed.
+    """
+    begun = time.monotonic()
+    if not fresh and (before := _known(job, failure, target, toolchain)):
+        return Bisection(status="isolated", failures=(before,))
+    if job.source.kind == "onnx":
+        return _gave_up(failure, "an ONNX file holds no modules to trace one by one", 0, begun)
+    state.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        Journal(state).forget()
+    seconds = estimate(failure, took_seconds, 0, limits).limits.seconds or DEFAULT_SECONDS
+    each = msgspec.structs.replace(limits, seconds=seconds)
+    result, calls = _search(Ask(job=job, failure=failure), state, each, told)
+    if not result.file:
+        return _gave_up(failure, result.why, calls, begun)
+    assert result.failure is not None
+    report = Report(
+        failure=_alone(result.failure, failure),
+        target=target,
+        flags=(),
+        release=toolchain.version,
+        revision=toolchain.revision,
+        source=job.source.text,
+        command=_command(job),
+        program="",
+        ops=len(result.ops),
+        op_names=result.ops,
+        oracle_calls=calls,
+        seconds=time.monotonic() - begun,
+        minimal=result.minimal,
+        verified=False,
+        levels=(bundle.level("pytorch", traces=False),),
+        time_limit=seconds,
+        memory_limit=limits.memory_bytes,
+        packages={name: version(name) for name in PACKAGES[:2]},
+        tried=(*result.tried, *_where(failure)),
+    )
+    files = {_PROGRAM: state / result.file}
+    beside = {name: Path(file) for name, file in result.beside.items()}
+    bundle.write(place, report, files, beside=beside)
+    report = verify.settle(report, verify.check(place, toolchain))
+    bundle.write(place, report, files, beside=beside)
+    if report.verified:
+        known.remember(
+            known.Known(
+                signature=failure.signature,
+                revision=toolchain.revision,
+                target=target,
+                path=str(place.absolute()),
+                ops=report.ops,
+                when=datetime.now(UTC).isoformat(timespec="seconds"),
+                source=job.source.text,
+            )
+        )
+    found = Found(failure=failure, reproducer=_reproducer(place, report), why=result.subject)
+    return Bisection(
+        status="isolated",
+        failures=(found,),
+        oracle_calls=calls,
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _search(
+    ask: Ask, state: Path, limits: process.Limits, told: Callable[[Progress], None]
+) -> tuple[Result, int]:
+    """(the child's result, how many traces it took); a child that dies is an answer to its last
+    question, and the next one goes on from there."""
+    asked = len(Journal(state).known)
+    (state / ASK).write_bytes(msgspec.json.encode(ask))
+    while True:
+        (state / RESULT).unlink(missing_ok=True)
+        watch = _Watch(state / ANSWERS, limits.seconds or DEFAULT_SECONDS, asked, told)
+        before = watch.size()
+        stderr = state / "stderr.txt"
+        try:
+            outcome = process.run(
+                [sys.executable, "-m", "repro.tracing_child", state],
+                stdout=state / "stdout.txt",
+                stderr=stderr,
+                limits=msgspec.structs.replace(limits, seconds=None),
+                on_tick=watch,
+            )
+        except _Slow as slow:
+            outcome = slow.outcome
+        journal = Journal(state)
+        calls = len(journal.known) - asked
+        if outcome.ok and (state / RESULT).is_file():
+            result = msgspec.json.decode((state / RESULT).read_bytes(), type=Result)
+            return result, max(0, calls)
+        process.check_disk(stderr)
+        failure = diagnostics.trace_death(outcome, stderr.read_text(errors="replace"))
+        if journal.pending is None or watch.size() == before:
+            return Result(why=f"the search itself ended: {failure.message}"), max(0, calls)
+        journal.settle(journal.pending, Answer(failure=failure))
+
+
+class _Slow(Exception):
+    """One trace met its time limit."""
+
+    def __init__(self, outcome: process.Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+class _Watch:
+    """Tells of each new question, and ends a child that is at one for too long."""
+
+    def __init__(
+        self, file: Path, seconds: float, asked: int, told: Callable[[Progress], None]
+    ) -> None:
+        self._file, self._seconds, self._asked, self._told = file, seconds, asked, told
+        self._size, self._since = -1, time.monotonic()
+
+    def size(self) -> int:
+        """Of the journal, bytes."""
+        return self._file.stat().st_size if self._file.is_file() else 0
+
+    def __call__(self) -> None:
+        size = self.size()
+        now = time.monotonic()
+        if size != self._size:
+            self._size, self._since = size, now
+            journal = Journal(self._file.parent)
+            if journal.pending is not None:
+                asked = len(journal.known) - self._asked
+                self._told(Progress(trying=f"tracing {journal.pending}", ops=0, asked=asked))
+        elif now - self._since > self._seconds:
+            raise _Slow(
+                process.Outcome(
+                    argv=("python",),
+                    ended_by="time-limit",
+                    exit_code=None,
+                    signal="SIGKILL",
+                    seconds=now - self._since,
+                    peak_bytes=0,
+                )
+            )
+
+
+def _gave_up(failure: Failure, why: str, calls: int, begun: float) -> Bisection:
+    return Bisection(
+        status="gave-up",
+        failures=(Found(failure=failure, why=why),),
+        oracle_calls=calls,
+        seconds=time.monotonic() - begun,
+        why=why,
+    )
+
+
+def _alone(shown: Failure, first: Failure) -> Failure:
+    """The failure as the reproducer shows it, without the paths of this machine."""
+    stack = tuple(_ELSEWHERE.sub("", _INSTALLED.sub("", frame)) for frame in shown.stack)
+    return msgspec.structs.replace(shown, also=(), location=_place_of(first), stack=stack)
+
+
+def _place_of(failure: Failure) -> str | None:
+    """`file:line` of the source."""
+    return failure.location and _ELSEWHERE.sub("", failure.location)
+
+
+def _where(failure: Failure) -> tuple[str, ...]:
+    place = _place_of(failure)
+    return (f"The line of the source is {place}",) if place else ()
+
+
+def _command(job: Job) -> tuple[str, ...]:
+    inline = ("--inline-parameters",) if job.inline else ()
+    return ("iree-pilot", "trace", job.source.text, *inline, "-o", "DIR")
+
+
+def _known(job: Job, failure: Failure, target: str, toolchain: Toolchain) -> Found | None:
+    """What an earlier search made of a failure.
+
+    What a tracer says of an operation is one failure wherever it is met; what it says of the
+    user's own code is another one in each source.
+    """
+    recalled = known.recall(failure.signature, toolchain.revision, target)
+    if recalled is None:
+        return None
+    before, report = recalled
+    alike = (before.source, report.failure.location) == (job.source.text, _place_of(failure))
+    if not alike and failure.location is not None:
+        return None
+    made = _reproducer(Path(before.path), report)
+    made = msgspec.structs.replace(made, oracle_calls=0, seconds=0.0)
+    return Found(failure=failure, reproducer=made, known_since=before.date)
+
+
+def _reproducer(place: Path, report: Report) -> Reproducer:
+    program = place / _PROGRAM
+    return Reproducer(
+        path=str(place),
+        ops=report.ops,
+        op_names=report.op_names,
+        bytes=program.stat().st_size if program.is_file() else 0,
+        minimal=report.minimal,
+        verified=report.verified,
+        oracle_calls=report.oracle_calls,
+        seconds=report.seconds,
+        levels=tuple(one.name for one in report.levels if one.verified),
+    )

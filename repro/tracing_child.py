@@ -1,0 +1,327 @@
+"""The child that isolates a failure to trace: `python -m repro.tracing_child DIRECTORY`.
+
+It traces the source once more, then the operation that was at work, alone; where that does not
+fail, the module that was, with the inputs that it has in the whole model, and the modules in it.
+Exit code 0: result.json is there. Anything else: it died in the journal's last question.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import faulthandler
+import hashlib
+import sys
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from pipeline.diagnostics import Failure
+from pipeline.errors import PilotError
+from pipeline.frontends import child, torch_sources
+from pipeline.frontends.source import Source
+from repro import tracing_origin, tracing_text
+from repro.pytorch_calls import CannotWrite
+from repro.tracing_journal import ASK, RESULT, Answer, Ask, Candidate, Journal, Result
+from repro.tracing_probe import (
+    attempt,
+    failure_of,
+    module_at_work,
+    operations_at_work,
+)
+from repro.tracing_record import Recording
+from repro.tracing_text import Manner
+
+_FLAKY_RUNS = 5
+_NEEDED = "dependencies.json"
+_PROGRAM = "repro.py"
+
+
+def main(directory: Path) -> int:
+    ask = msgspec.json.decode((directory / ASK).read_bytes(), type=Ask)
+    faulthandler.enable()  # a crash in native code then names the line of the model
+    warnings.simplefilter("ignore")
+    opened = child.watch_files()
+    result = _Search(ask, directory, opened).run()
+    temporary = directory / f"{RESULT}.tmp"
+    temporary.write_bytes(msgspec.json.encode(result))
+    temporary.replace(directory / RESULT)
+    return 0
+
+
+class _Search:
+    def __init__(self, ask: Ask, directory: Path, opened: set[str]) -> None:
+        self.job = ask.job
+        self.wanted = ask.failure.signature
+        self.directory = directory
+        self.opened = opened
+        self.journal = Journal(directory)
+
+    def run(self) -> Result:
+        torch.manual_seed(self.job.seed)
+        source = self.job.source
+        try:
+            self.traceable, self.read = torch_sources.traceable(source, self.job.seed)
+            if self.job.weights and self.traceable.weights:
+                torch_sources.load_weights(self.traceable.root, Path(self.job.weights), source.text)
+        except PilotError as error:
+            return Result(why=error.message)
+        except (Exception, SystemExit) as fault:  # noqa: BLE001 - it may raise anything
+            return Result(why=_own_fault("the model cannot be made", failure_of(fault)))
+        self._check_needed()
+        with self.traceable.tracing():
+            return self._isolate()
+
+    def _check_needed(self) -> None:
+        """Begins anew where a file that the model is made of is not what it was."""
+        record = self.directory / _NEEDED
+        now = msgspec.json.encode(child.dependencies(self.opened, self.directory))
+        if not record.is_file() or record.read_bytes() != now:
+            self.journal.forget()
+            record.write_bytes(now)
+
+    def _isolate(self) -> Result:
+        whole = self._confirm()
+        if isinstance(whole, Result):
+            return whole
+        entry, seen = whole
+        manner = Manner(inline=self.job.inline, strict=seen.strict)
+        recording = None if seen.exported else self._record(entry)
+        if isinstance(recording, Result):
+            return recording
+        for candidate in seen.operations:
+            file = self.directory / candidate.file
+            answer = self._ask_file(file)
+            if self._same(answer):
+                return Result(
+                    file=candidate.file,
+                    failure=answer.failure,
+                    ops=candidate.ops,
+                    subject=f"an operation of {_named(entry.module, seen.module or '')}",
+                    tried=(f"It is an operation of {_named(entry.module, seen.module or '')}",),
+                    minimal=True,
+                )
+        recording = recording or self._record(entry)
+        if isinstance(recording, Result):
+            return recording
+        return self._modules(entry, seen, recording, manner)
+
+    def _confirm(self) -> tuple[Any, Answer] | Result:
+        """The entry function that fails, and how; each is tried a few times if none does."""
+        answers: list[Answer] = []
+        for run in range(_FLAKY_RUNS):
+            for entry in self.traceable.functions:
+                probe = f"function {entry.name}, run {run + 1}"
+                answer = self.journal.ask(probe, partial(self._trace, entry))
+                answers.append(answer)
+                if self._same(answer) and run == 0:
+                    return entry, answer
+            if run == 0:
+                first = next((a.failure for a in answers if a.failure), None)
+        rate = sum(map(self._same, answers)) / _FLAKY_RUNS
+        if rate:
+            return Result(why="the failure comes and goes", rate=rate)
+        if first is not None:
+            return Result(why=f"it now fails in another way: {first.message}", rate=0.0)
+        return Result(why="the failure did not appear again", rate=0.0)
+
+    def _same(self, answer: Answer) -> bool:
+        return answer.failure is not None and answer.failure.signature == self.wanted
+
+    def _trace(self, entry: Any, *, locate: bool = True) -> Answer:
+        read = self.read.get(entry.name)
+        outcome = attempt(entry, self.traceable.root, inline=self.job.inline, read=read)
+        if outcome.fault is None or not locate:
+            return Answer(failure=outcome.failure, exported=outcome.exported, strict=outcome.strict)
+        manner = Manner(inline=self.job.inline, strict=outcome.strict)
+        return Answer(
+            failure=outcome.failure,
+            exported=outcome.exported,
+            strict=outcome.strict,
+            module=module_at_work(outcome.fault, entry.module),
+            operations=tuple(self._candidates(outcome.fault, manner)),
+        )
+
+    def _candidates(self, fault: BaseException, manner: Manner) -> Iterator[Candidate]:
+        texts: dict[str, str] = {}
+        for call in operations_at_work(fault):
+            for holds in (self.job.inline, not self.job.inline):
+                try:
+                    texts.setdefault(tracing_text.operation(call, manner, holds=holds), call.name)
+                except CannotWrite:
+                    continue
+        for number, (text, name) in enumerate(texts.items()):
+            place = self.directory / f"operation{number}" / _PROGRAM
+            place.parent.mkdir(exist_ok=True)
+            place.write_text(text)
+            yield Candidate(file=str(place.relative_to(self.directory)), ops=(name,))
+
+    def _ask_file(self, file: Path) -> Answer:
+        """How a program that was written here is traced."""
+
+        def trace() -> Answer:
+            source = Source(text=file.name, kind="file", path=str(file), factory="model")
+            try:
+                made, _ = torch_sources.traceable(source, self.job.seed)
+            except (Exception, SystemExit) as fault:  # noqa: BLE001 - it may raise anything
+                return Answer(failure=failure_of(fault))
+            (entry,) = made.functions
+            outcome = attempt(entry, made.root, inline=self.job.inline)
+            return Answer(failure=outcome.failure, exported=outcome.exported)
+
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        return self.journal.ask(f"{file.parent.name} {digest}", trace)
+
+    def _record(self, entry: Any) -> Recording | Result:
+        """What each module is given when PyTorch runs the model."""
+        recording = Recording()
+
+        def run() -> Answer:
+            try:
+                recording.run(entry)
+            except (Exception, SystemExit) as fault:  # noqa: BLE001 - it may raise anything
+                return Answer(failure=failure_of(fault))
+            return Answer(failure=None)
+
+        known = "run by PyTorch" in self.journal.known
+        answer = self.journal.ask("run by PyTorch", run)
+        if answer.failure is not None and not _no_kernel(answer.failure.message):
+            return Result(why=_own_fault("PyTorch itself cannot run the model", answer.failure))
+        if known:
+            run()
+        return recording
+
+    def _modules(self, entry: Any, seen: Answer, recording: Recording, manner: Manner) -> Result:
+        """The smallest module that fails alone."""
+        path, shapes, asked_all = self._descend(entry, seen, recording)
+        module = entry.module.get_submodule(path)
+        answer, inputs = seen, None
+        if path:
+            answer = self._ask_module(entry, path, recording, shapes=shapes)
+            inputs = self._made_up(entry, path, recording, shapes)
+        else:
+            shapes = "whole()[2]" if entry.dynamic_shapes is not None else ""
+        place = self.directory / "module" / _PROGRAM
+        place.parent.mkdir(exist_ok=True)
+        what = _named(entry.module, path)
+        try:
+            origin, beside = tracing_origin.origin(
+                self.job, entry.name, child.dependencies(self.opened, self.directory)
+            )
+        except CannotWrite as fault:
+            return Result(why=f"the smallest module that fails is {what}; {fault}")
+        place.write_text(tracing_text.submodule(origin, path, what, inputs, manner, shapes))
+        return Result(
+            file=str(place.relative_to(self.directory)),
+            beside=beside,
+            failure=answer.failure,
+            ops=recording.operations(module, path),
+            subject=what,
+            tried=(f"The smallest module that does not trace alone is {what}",),
+            minimal=asked_all,
+        )
+
+    def _descend(self, entry: Any, seen: Answer, recording: Recording) -> tuple[str, str, bool]:
+        """(the path of the smallest module that fails, its dynamic shapes, nothing in it is left
+        to ask)."""
+        current, shapes = "", ""
+        for path in _upwards(seen.module or ""):
+            if (found := self._fails(entry, path, recording)) is not None:
+                current, shapes = path, found
+                break
+        while True:
+            inner = [
+                (path, found)
+                for path in recording.inside(entry.module, current)
+                if (found := self._fails(entry, path, recording)) is not None
+            ][:1]
+            if not inner:
+                return current, shapes, bool(recording.given)
+            ((current, shapes),) = inner
+
+    def _fails(self, entry: Any, path: str, recording: Recording) -> str | None:
+        """The dynamic shapes with which a module fails in the same way, "" for none; else None."""
+        if path not in recording.given:
+            return None
+        if self._same(self._ask_module(entry, path, recording)):
+            return ""
+        if entry.dynamic_shapes is None:
+            return None
+        shapes = recording.shapes(path, entry)
+        if shapes and self._same(self._ask_module(entry, path, recording, shapes=shapes)):
+            return shapes
+        return None
+
+    def _ask_module(
+        self,
+        entry: Any,
+        path: str,
+        recording: Recording,
+        *,
+        shapes: str = "",
+        made_up: Any = None,
+    ) -> Answer:
+        """How the module at `path` is traced alone, with the inputs that it has in the model."""
+        args, kwargs = recording.given[path]
+        if made_up is not None:
+            args, kwargs = ((), made_up) if isinstance(made_up, dict) else (made_up, {})
+        alone = dataclasses.replace(
+            entry,
+            module=entry.module.get_submodule(path),
+            args=args,
+            kwargs=kwargs,
+            dynamic_shapes=eval(shapes, {"torch": torch}) if shapes else None,
+        )
+        probe = f"module {path}{' with dynamic shapes' * bool(shapes)}"
+        return self.journal.ask(
+            f"{probe}{' and made-up inputs' * (made_up is not None)}",
+            lambda: self._trace(alone, locate=False),
+        )
+
+    def _made_up(
+        self, entry: Any, path: str, recording: Recording, shapes: str
+    ) -> list[str] | dict[str, str] | None:
+        """Expressions for inputs with which the module fails in the same way."""
+        args, kwargs = recording.given[path]
+        try:
+            texts: Any = {name: tracing_text.expression(v) for name, v in kwargs.items()} or [
+                tracing_text.expression(v) for v in args
+            ]
+        except CannotWrite:
+            return None
+        made: Any
+        if isinstance(texts, dict):
+            made = {name: eval(text, {"torch": torch}) for name, text in texts.items()}
+        else:
+            made = tuple(eval(text, {"torch": torch}) for text in texts)
+        answer = self._ask_module(entry, path, recording, shapes=shapes, made_up=made)
+        return texts if self._same(answer) else None
+
+
+def _upwards(path: str) -> Iterator[str]:
+    """A path and those around it, without that of the whole model."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
+def _named(root: torch.nn.Module, path: str) -> str:
+    kind = type(root.get_submodule(path)).__name__
+    return f"`{path}`, a `{kind}`" if path else f"the model, a `{kind}`"
+
+
+def _own_fault(what: str, failure: Failure) -> str:
+    where = f" (at {failure.location})" if failure.location else ""
+    return f"{what}: {failure.message}{where}; that is an error of the source, not of the tracer"
+
+
+def _no_kernel(message: str) -> bool:
+    return message.startswith("NotImplementedError") or "not implemented for" in message
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

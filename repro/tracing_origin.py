@@ -1,0 +1,96 @@
+"""How a reproducer makes the user's model: which files go beside it, and what it does with them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pipeline.frontends.job import Job
+from repro.pytorch_calls import CannotWrite
+from repro.tracing_text import Origin
+
+#: Names of files that would stand in the way of others.
+_RESERVED = ("repro", "torch", "iree", "numpy", "inspect", "sys")
+
+
+def origin(job: Job, entry: str, needed: Iterable[str]) -> tuple[Origin, dict[str, str]]:
+    """(where the model comes from, the files that go beside repro.py by their names there).
+
+    entry: the function of the model. needed: the files that Python read while the model was made.
+    Raises CannotWrite for a source that is not Python text.
+    """
+    source = job.source
+    if job.weights:
+        raise CannotWrite("the model", "its weights come from a file")
+    python = [Path(file) for file in needed if file.endswith(".py")]
+    if source.kind == "file":
+        own = Path(source.path or "")
+        stem = own.stem if own.stem.isidentifier() and own.stem not in _RESERVED else "source"
+        beside = dict(_placed([f for f in python if f != own.resolve()], own.parent))
+        return _factory(f"import {stem} as source", source.factory, job.seed), {
+            f"{stem}.py": str(own),
+            **beside,
+        }
+    if source.kind == "module":
+        imported = f"import {source.module} as source" if source.module else ""
+        beside = dict(_placed(python, Path.cwd()))
+        return _factory(imported, source.factory, job.seed), beside
+    if source.kind == "zoo":
+        return _zoo(job, entry), dict(_placed(_zoo_files(), Path(__file__).resolve().parents[1]))
+    raise CannotWrite("the model", f"a {source.kind} file holds no Python text")
+
+
+def _factory(imported: str, factory: str, seed: int) -> Origin:
+    return Origin(
+        imports=(imported,),
+        body=(
+            f"torch.manual_seed({seed})",
+            f"model, given = source.{factory}(), source.inputs()",
+            'shapes = getattr(source, "dynamic_shapes", None)',
+            "if isinstance(given, torch.Tensor):",
+            "    given = (given,)",
+            "return model, given, shapes() if callable(shapes) else shapes",
+        ),
+    )
+
+
+def _zoo(job: Job, entry: str) -> Origin:
+    source = job.source
+    return Origin(
+        imports=("from models.spec import Choice, registry",),
+        body=(
+            f"torch.manual_seed({job.seed})",
+            f"spec = registry()[{source.model!r}]",
+            f"preset, fields = spec.preset({source.preset!r}), {dict(source.fields)!r}",
+            f"chosen = Choice(spec=spec, preset=preset, fields=fields, part={source.part!r})",
+            f"functions = chosen.build({job.seed}).functions",
+            f"entry = next(one for one in functions if one.name == {entry!r})",
+            "return entry.module, dict(entry.kwargs) or entry.args, entry.dynamic_shapes",
+        ),
+    )
+
+
+def _zoo_files() -> list[Path]:
+    """The zoo's own modules, and what they use of the driver's."""
+    wanted = ("pipeline", "pipeline.errors")
+    loaded = {name: module.__file__ for name, module in sys.modules.items() if _has_file(module)}
+    return [
+        Path(file)
+        for name, file in loaded.items()
+        if file and (name in wanted or name.partition(".")[0] == "models")
+    ]
+
+
+def _has_file(module: object) -> bool:
+    return bool(getattr(module, "__file__", None))
+
+
+def _placed(files: Iterable[Path], root: Path) -> Iterator[tuple[str, str]]:
+    """Each file under the name that it is imported by."""
+    roots = [root.resolve(), *(Path(p).resolve() for p in sys.path if p)]
+    for file in files:
+        for place in roots:
+            if file.is_relative_to(place):
+                yield str(file.relative_to(place)), str(file)
+                break

@@ -1,0 +1,271 @@
+"""repro.py for what does not trace: one operation, or one module of the user's own model.
+
+Runs in the tracing child; imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from repro import pytorch_text as python
+from repro.pytorch_calls import CannotWrite
+
+#: Operators that every installation of PyTorch has.
+_NAMESPACES = ("aten", "prims")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """An operation as it was met: operands are tensors, or the graph's nodes that stand for them.
+
+    held: the names of nodes that are parameters, buffers or constants.
+    """
+
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """As MLIR spells it."""
+        return f"torch.{self.target}".removesuffix(".default")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How a program is traced: as the source was."""
+
+    inline: bool
+    strict: bool
+
+
+def operation(call: Call, manner: Manner, *, holds: bool) -> str:
+    """A program of one operation with random operands of the same types.
+
+    holds: what the model holds is held by the program too; else it becomes an argument. Raises
+    CannotWrite for an operation, or an operand, that has no text of its own.
+    """
+    if not isinstance(call.target, torch._ops.OpOverload):
+        raise CannotWrite(str(call.target), "it holds code of the model")
+    if call.target.namespace not in _NAMESPACES:
+        raise CannotWrite(str(call.target), "it is not one of PyTorch's own")
+    writer = _Operands(call.held if holds else frozenset())
+    words = [writer.text(value) for value in call.args]
+    words += [f"{name}={writer.text(value)}" for name, value in call.kwargs.items()]
+    body = f"return torch.ops.{call.target}({', '.join(words)})"
+    lines = [*_head("1 operation"), "import torch", "", "", "class Model(torch.nn.Module):"]
+    if writer.buffers:
+        lines += ["    def __init__(self):", "        super().__init__()"]
+        lines += [
+            f'        self.register_buffer("{name}", {text})'
+            for name, text in writer.buffers.items()
+        ]
+        lines += [""]
+    lines += [
+        f"    def forward({', '.join(['self', *writer.inputs])}):",
+        f"        {body}",
+        "",
+        "",
+        "def model():",
+        "    torch.manual_seed(0)",
+        "    return Model()",
+        "",
+        "",
+        *_inputs(writer.inputs.values()),
+        "",
+        "",
+        *_main(manner),
+    ]
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a program takes its model from: `imports`, and the `body` of a function whole() that
+    returns the model, its example inputs (a tuple, or a dict by name) and its dynamic shapes."""
+
+    imports: tuple[str, ...]
+    body: tuple[str, ...]
+
+
+def submodule(
+    origin: Origin,
+    path: str,
+    what: str,
+    inputs: Sequence[str] | Mapping[str, str] | None,
+    manner: Manner,
+    shapes: str = "",
+) -> str:
+    """A program that traces the module at `path` of a model.
+
+    what: says what it is. inputs: expressions, by position or name; None for what the module is
+    given when the whole model runs. shapes: an expression for dynamic_shapes.
+    """
+    pick = f".get_submodule({path!r})" if path else ""
+    recorded = inputs is None and bool(path)
+    lines = [*_head(what), *(["import inspect", ""] if recorded else []), *origin.imports]
+    lines += ["import torch", "", "", "def whole():", *(f"    {line}" for line in origin.body)]
+    lines += ["", "", "def model():", f"    return whole()[0]{pick}", "", ""]
+    if recorded:
+        lines += [
+            "def inputs():  # what the module is given when the whole model runs",
+            "    outer, given, _ = whole()",
+            f"    module, seen = outer{pick}, []",
+            "    module.register_forward_pre_hook(",
+            "        lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True",
+            "    )",
+            "    with torch.no_grad():",
+            "        outer(**given) if isinstance(given, dict) else outer(*given)",
+            "    args, kwargs = seen[0]",
+            "    if not kwargs:",
+            "        return args",
+            "    return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)",
+        ]
+    elif inputs is None:
+        lines += ["def inputs():", "    return whole()[1]"]
+    elif isinstance(inputs, Mapping):
+        lines += ["def inputs():", "    torch.manual_seed(1)", "    return {"]
+        lines += [f"        {python.number(name)}: {text}," for name, text in inputs.items()]
+        lines += ["    }"]
+    else:
+        lines += _inputs(inputs)
+    lines += ["", "", *([f"dynamic_shapes = {shapes}", "", ""] if shapes else []), *_main(manner)]
+    return "\n".join(lines)
+
+
+def expression(value: Any) -> str:
+    """Python text for a value like this one: tensors are random, of the same type and shape.
+
+    Raises CannotWrite for what is not made of tensors, numbers, text and plain containers.
+    """
+    return _Expression().text(value)
+
+
+class _Expression:
+    def text(self, value: Any) -> str:
+        if isinstance(value, torch.Tensor):
+            return self.tensor(value)
+        if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+            return python.number(_known(value))
+        if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
+            return str(value)
+        if isinstance(value, torch.device):
+            return f"torch.{value!r}" if not repr(value).startswith("torch.") else repr(value)
+        if value is None or isinstance(value, bool | int | float | str):
+            return python.number(value)
+        if type(value) is list:
+            return f"[{', '.join(map(self.text, value))}]"
+        if type(value) is tuple:
+            return f"({', '.join(map(self.text, value))}{',' * (len(value) == 1)})"
+        if type(value) is dict:
+            pairs = (f"{self.text(k)}: {self.text(v)}" for k, v in value.items())
+            return f"{{{', '.join(pairs)}}}"
+        raise CannotWrite(type(value).__name__, "it is neither a tensor nor a plain value")
+
+    def tensor(self, value: torch.Tensor) -> str:
+        if value.is_quantized:
+            raise CannotWrite("a quantised tensor", "it has a scale of its own")
+        shape = [int(_known(size)) for size in value.shape]
+        dense = python.random(shape, value.dtype)
+        if value.layout is torch.strided:
+            return dense
+        if value.layout is torch.sparse_coo:
+            return f"({dense}).to_sparse()"
+        raise CannotWrite(f"a tensor in {value.layout}", "only strided and COO ones are made")
+
+
+class _Operands(_Expression):
+    """Operands of an operation; tensors become arguments or buffers, once each."""
+
+    def __init__(self, held: frozenset[str]) -> None:
+        self.inputs: dict[str, str] = {}
+        self.buffers: dict[str, str] = {}
+        self._held = held
+        self._taken: dict[str, int] = {"self": 1, "torch": 1}
+        self._named: dict[int, str] = {}
+
+    def text(self, value: Any) -> str:
+        if not isinstance(value, Node):
+            return super().text(value)
+        known = value.meta.get("val")
+        if isinstance(known, torch.Tensor):
+            return self._named_tensor(value, known, value.name)
+        return super().text(known)
+
+    def tensor(self, value: torch.Tensor) -> str:
+        return self._named_tensor(value, value, "x")
+
+    def _named_tensor(self, leaf: Any, value: torch.Tensor, wanted: str) -> str:
+        if id(leaf) not in self._named:
+            name = python.unique(wanted, self._taken)
+            made = super().tensor(value)
+            if isinstance(leaf, Node) and leaf.name in self._held:
+                self.buffers[name], name = made, f"self.{name}"
+            else:
+                self.inputs[name] = made
+            self._named[id(leaf)] = name
+        return self._named[id(leaf)]
+
+
+def _known(value: Any) -> Any:
+    """The size that a symbol stands for in the example."""
+    if not isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+        return value
+    hint = value.node.hint
+    if hint is None:
+        raise CannotWrite(str(value), "its value is only known when the program runs")
+    return hint
+
+
+def _head(what: str) -> list[str]:
+    torch_release, turbine = (importlib.metadata.version(n) for n in ("torch", "iree-turbine"))
+    return [
+        f"# {what}, which torch {torch_release} and iree-turbine {turbine} do not trace:",
+        "#",
+        "#     python repro.py",
+        "",
+    ]
+
+
+def _inputs(texts: Any) -> list[str]:
+    given = [f"        {text}," for text in texts]
+    if not given:
+        return ["def inputs():", "    return ()"]
+    return ["def inputs():", "    torch.manual_seed(1)", "    return (", *given, "    )"]
+
+
+_MAIN = """
+if __name__ == "__main__":  # python repro.py [FILE.mlir]
+    import sys
+
+    from iree.turbine import aot
+    from iree.turbine.aot.decompositions import current_aot_decompositions
+
+    module, given = model(), inputs()
+    args, kwargs = ((), given) if isinstance(given, dict) else (given, {})
+    EXTERNALIZE
+    program = torch.export.export(
+        module,
+        args,
+        kwargs,
+        dynamic_shapes=globals().get("dynamic_shapes"),
+        strict=STRICT,
+    )
+    program = program.run_decompositions(current_aot_decompositions())
+    aot.export(program).save_mlir(sys.argv[1] if len(sys.argv) > 1 else "/dev/null")
+"""
+
+
+def _main(manner: Manner) -> list[str]:
+    externalize = 'aot.externalize_module_parameters(module, external_scope="model")\n    '
+    text = inspect.cleandoc(_MAIN) + "\n"
+    text = text.replace("EXTERNALIZE\n    ", "" if manner.inline else externalize)
+    return text.replace("STRICT", str(manner.strict)).split("\n")
