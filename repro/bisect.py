@@ -14,7 +14,7 @@ import msgspec
 from pipeline import process
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
-from repro import bundle, isolate, known, levels, verify
+from repro import blockers, bundle, isolate, known, levels, verify
 from repro.bundle import LARGEST_BYTES, Input, LevelName, Report
 from repro.effort import Effort, estimate
 from repro.isolate import GaveUp, Isolated
@@ -46,16 +46,24 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A failure and its reproducer; None, with the reason, where it could not be isolated.
 
     known_since: the date of an earlier bisection, whose reproducer this is; empty if it is new.
+    blocks, places: how many of the program's operations were masked for its sake to get beyond it,
+    in how many groups like the isolated one; 0 where only one failure was asked for.
     """
 
     failure: Failure
     reproducer: Reproducer | None = None
     why: str = ""
     known_since: str = ""
+    blocks: int = 0
+    places: int = 0
 
 
 class Bisection(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bisection found. seen: other failures met on the way, not isolated."""
+    """What a bisection found, the failure that blocks most first.
+
+    seen: other failures met on the way, not isolated. unblocked: whether the program does not fail
+    any more with all that was isolated masked; None where that was not asked for.
+    """
 
     status: Literal["isolated", "passes", "gave-up"]
     failures: tuple[Found, ...] = ()
@@ -63,6 +71,7 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     why: str = ""
     seen: tuple[Failure, ...] = ()
+    unblocked: bool | None = None
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,58 +93,145 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
 def bisect(
     subject: Subject,
-    failures: tuple[Failure, ...],
+    failure: Failure,
     toolchain: Toolchain,
     place: Callable[[Failure], Path],
     state: Path,
     *,
     limits: process.Limits,
+    everything: bool = False,
     fresh: bool = False,
     told: Callable[[Progress], None] = lambda _: None,
 ) -> Bisection:
-    """Isolates each failure into a folder of its own, `place(failure)`.
+    """Isolates a failure into the folder `place(failure)`.
 
-    state: a directory that keeps what was asked; the same call goes on where it was. A failure
-    that was isolated before is not isolated again, unless `fresh`. limits: of the run that failed.
+    everything: then its cause is masked in the whole program, and so on with what fails next,
+    until the program does not fail: each signature into a folder of its own. state: a directory
+    that keeps what was asked; the same call goes on where it was. A failure that was isolated
+    before is not isolated again, unless `fresh` or `everything`. limits: of the run that failed.
     """
-    begun = time.monotonic()
-    found: list[Found] = []
-    calls = 0
-    seen: dict[str, Failure] = {}
-    for failure in failures:
-        if not fresh and (before := _known(subject, failure, toolchain)):
-            found.append(before)
-            continue
-        directory = _directory(state, failure, limits)
-        effort = estimate(failure, subject.took_seconds, subject.peak_bytes, limits)
-        oracle = _oracle(subject, failure, toolchain, directory, effort)
+    if not everything and not fresh and (before := _known(subject, failure, toolchain)):
+        return Bisection(status="isolated", failures=(before,))
+    search = _Search(toolchain, place, limits, told)
+    if everything:
+        return search.done(search.all(subject, failure, state))
+    search.one(subject, failure, state)
+    return search.done(None)
+
+
+class _Search:
+    """Isolations one after the other, and what came of them."""
+
+    def __init__(
+        self,
+        toolchain: Toolchain,
+        place: Callable[[Failure], Path],
+        limits: process.Limits,
+        told: Callable[[Progress], None],
+    ) -> None:
+        self._toolchain = toolchain
+        self._place = place
+        self._limits = limits
+        self._told = told
+        self._begun = time.monotonic()
+        self._calls = 0
+        self._found: dict[str, Found] = {}
+        self._seen: dict[str, Failure] = {}
+
+    def one(self, subject: Subject, failure: Failure, state: Path) -> Isolated | None:
+        """Isolates one failure; its folder is written unless its signature has one."""
+        directory = _directory(state, failure, self._limits)
+        effort = estimate(failure, subject.took_seconds, subject.peak_bytes, self._limits)
+        oracle = _oracle(subject, failure, self._toolchain, directory, effort)
         job = isolate.Job(
             mlir=subject.mlir,
             failure=failure,
-            toolchain=toolchain,
+            toolchain=self._toolchain,
             flags=subject.flags,
             directory=directory,
             limits=effort.limits,
             width=effort.width,
-            focus=subject.running.line() if subject.running else 0,
+            focus=subject.running.line(subject.mlir) if subject.running else 0,
         )
-        outcome = isolate.isolate(job, oracle, told)
-        calls += oracle.calls
-        seen |= oracle.others
+        outcome = isolate.isolate(job, oracle, self._told)
+        self._calls += oracle.calls
+        self._seen |= oracle.others
+        before = self._found.get(failure.signature)
         if isinstance(outcome, GaveUp):
-            found.append(Found(failure=failure, why=outcome.why))
-            continue
-        reproducer = _write(subject, failure, outcome, toolchain, place(failure), directory, limits)
-        found.append(Found(failure=failure, reproducer=reproducer))
-    isolated = {f.failure.signature for f in found}
-    return Bisection(
-        status="isolated" if any(f.reproducer for f in found) else "gave-up",
-        failures=tuple(found),
-        oracle_calls=calls,
-        seconds=time.monotonic() - begun,
-        why="; ".join(f.why for f in found if f.why),
-        seen=tuple(f for s, f in seen.items() if s not in isolated),
-    )
+            self._found.setdefault(failure.signature, Found(failure=failure, why=outcome.why))
+            return None
+        if before is None or before.reproducer is None:
+            made = _write(
+                subject,
+                failure,
+                outcome,
+                self._toolchain,
+                self._place(failure),
+                directory,
+                self._limits,
+            )
+            self._found[failure.signature] = Found(failure=failure, reproducer=made)
+        return outcome
+
+    def all(self, subject: Subject, first: Failure, state: Path) -> bool:
+        """Isolates and masks until the program does not fail (True) or nothing can be isolated."""
+        failure: Failure | None = first
+        stuck: set[str] = set()
+        masks = 0
+        while failure is not None:
+            reported = {f.signature: f for f in (failure, *failure.also)}
+            self._seen |= reported
+            wanted = next((f for s, f in reported.items() if s not in stuck), None)
+            if wanted is None:
+                return False
+            directory = state / "masked" / str(masks) if masks else state
+            isolated = self.one(subject, wanted, directory)
+            if isolated is None:
+                stuck.add(wanted.signature)
+                continue
+            masks += 1
+            subject, failure = self._mask(subject, wanted, isolated, state / "masked" / str(masks))
+        return True
+
+    def _mask(
+        self, subject: Subject, failure: Failure, isolated: Isolated, directory: Path
+    ) -> tuple[Subject, Failure | None]:
+        """(the program without what was isolated, how that fails)."""
+        masked = blockers.masked(subject.mlir, isolated, directory, self._limits)
+        found = self._found[failure.signature]
+        self._found[failure.signature] = msgspec.structs.replace(
+            found,
+            blocks=found.blocks + masked.operations,
+            places=found.places + masked.places,
+        )
+        program = Path(masked.program)
+        self._calls += 1
+        result = blockers.compiled(program, self._toolchain, subject.flags, directory, self._limits)
+        left = msgspec.structs.replace(
+            subject,
+            mlir=program,
+            command=result.command,
+            took_seconds=max(result.seconds, subject.took_seconds if subject.running else 0.0),
+            peak_bytes=max(result.peak_bytes, subject.peak_bytes if subject.running else 0),
+        )
+        if result.failure is not None or subject.running is None:
+            return msgspec.structs.replace(left, running=None), result.failure
+        effort = estimate(failure, left.took_seconds, left.peak_bytes, self._limits)
+        oracle = _oracle(left, failure, self._toolchain, directory, effort)
+        self._calls += 1
+        return left, oracle.again(program)
+
+    def done(self, unblocked: bool | None) -> Bisection:
+        found = sorted(self._found.values(), key=lambda one: -one.blocks)
+        return Bisection(
+            status="isolated" if any(one.reproducer for one in found) else "gave-up",
+            failures=tuple(found),
+            oracle_calls=self._calls,
+            seconds=time.monotonic() - self._begun,
+            why="; ".join(one.why for one in found if one.why),
+            seen=tuple(f for s, f in self._seen.items() if s not in self._found),
+            unblocked=unblocked,
+        )
 
 
 def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | None:

@@ -45,9 +45,9 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return str((Path(self.loaded.directory) / parameters.archive).absolute())
 
-    def line(self) -> int:
-        """A line of the program inside the function that failed, 0 where that is not to be seen."""
-        lines = self.loaded.mlir.read_text(errors="replace").splitlines()
+    def line(self, program: Path) -> int:
+        """A line of a program inside the function that failed, 0 where that is not to be seen."""
+        lines = program.read_text(errors="replace").splitlines()
         header = re.compile(rf"\s*\w+\.func\b[^@]*@\"?{re.escape(self.function)}\"?\(")
         for number, line in enumerate(lines, 1):
             if header.match(line):

@@ -102,4 +102,4 @@ def test_the_whole_program_fails_again_with_its_own_inputs(
 
 def test_the_function_that_failed_is_found_among_others(running: Running) -> None:
     lines = running.loaded.mlir.read_text().splitlines()
-    assert "torch.constant.int" in lines[running.line() - 1]
+    assert "torch.constant.int" in lines[running.line(running.loaded.mlir) - 1]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @source_options
 @click.option("-t", "--target", required=True, metavar="TARGET", help="One target.")
 @click.option(
-    "--all", "everything", is_flag=True, help="Each failure that was reported, not only one."
+    "--all", "everything", is_flag=True, help="All that fails, one after the other masked."
 )
 @click.option("-o", "--output", metavar="DIR", help="Where the reproducer goes.")
 @common
@@ -40,6 +40,10 @@ def command(
     """Isolate what makes SOURCE fail for TARGET into a minimal, verified reproducer.
 
     Failures to trace, to compile, to load and to run are isolated, not wrong numbers.
+
+    With --all, what was isolated is masked in the whole program (its results become arguments),
+    and so on with what fails next until the program does not fail: the list of all that blocks it,
+    what blocks most of it first, each in a folder of its own.
 
     FLAGS after -- go to iree-compile and are kept. A search that was stopped goes on where it was;
     of a failure that was isolated before, the reproducer is named at once (--fresh isolates anew).
@@ -112,7 +116,7 @@ def isolate(
     output: str | None,
     live: Any,
 ) -> Bisection:
-    """Isolates the failure of a case (and with `everything` the others that came with it).
+    """Isolates the failure of a case (and with `everything` what else keeps it from working).
 
     flags: the user's for the compile. Without `output` the folder is made where the user is.
     """
@@ -133,16 +137,13 @@ def isolate(
             return search.Bisection(status="gave-up", failures=(found,), why=why)
         assert failing.failure is not None
         first, running = failing.failure, _running(session, loaded, failing, plan, chosen)
-    failures = (first, *(first.also if everything else ()))
     every = (*plan.flags, *flags)
     where = (running.device, running.function, running.seed) if running else ()
     key = Store.key(loaded.program.digest, every, session.toolchain.revision, *where)
     base = _place(loaded.program.source, output)
 
     def place(failure: Failure) -> Path:
-        if len(failures) == 1:
-            return base
-        return base / failure.signature.rsplit("/", 1)[-1]
+        return base / failure.signature.rsplit("/", 1)[-1] if everything else base
 
     def told(progress: Progress) -> None:
         live.note(f"  {progress.trying}: {progress.ops} operations left, {progress.asked} asked")
@@ -162,11 +163,12 @@ def isolate(
             took_seconds=max((case.compile_seconds, *(s.seconds for s in case.steps[2:]))),
             peak_bytes=max((case.peak_bytes, *(f.peak_bytes for f in case.functions))),
         ),
-        failures,
+        first,
         session.toolchain,
         place,
         state,
         limits=session.limits,
+        everything=everything,
         fresh=chosen.fresh,
         told=told,
     )
@@ -237,6 +239,10 @@ def _running(
     )
 
 
+def _count(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
+
+
 def tell(console: Any, result: Bisection) -> None:
     """What a bisection found; the folders' paths come last."""
     from rich.markup import escape
@@ -257,17 +263,24 @@ def tell(console: Any, result: Bisection) -> None:
             console.print(f"  {escape(since)}", soft_wrap=True)
         minimal = "minimal" if made.minimal else "not proved minimal"
         verified = "verified" if made.verified else "[red]NOT verified[/red]"
-        what = "operation" if made.ops == 1 else "operations"
+        names = ", ".join(made.op_names)
+        blocks = f"{_count(found.blocks, 'operation')} in {_count(found.places, 'place')}"
+        asked = "trace" if found.failure.phase == "trace" else "compile"
+        took = f"{_count(made.oracle_calls, asked)}, {out.seconds(made.seconds)}"
         pairs = [
-            *([("is", found.why)] if found.why else []),
-            ("left", ": ".join([f"{made.ops} {what}", *filter(None, [", ".join(made.op_names)])])),
+            ("is", found.why),
+            ("blocks", blocks if found.blocks else ""),
+            ("left", ": ".join(filter(None, (_count(made.ops, "operation"), names)))),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
+            ("took", "" if found.known_since else took),
         ]
-        if not found.known_since:
-            asked = "traces" if found.failure.phase == "trace" else "compiles"
-            pairs.append(("took", f"{made.oracle_calls} {asked}, {out.seconds(made.seconds)}"))
         for label, text in pairs:
-            console.print(f"  [dim]{label:<6}[/dim] {text}", soft_wrap=True)
+            if text:
+                console.print(f"  [dim]{label:<6}[/dim] {text}", soft_wrap=True)
+    if result.unblocked:
+        console.print("\nwith these masked, nothing else fails")
+    elif result.unblocked is False:
+        console.print("\nwhat could not be isolated keeps what comes after it from being seen")
     for failure in result.seen:
         console.print(
             f"also seen: {escape(failure.kind)}: {escape(failure.message)}", soft_wrap=True
