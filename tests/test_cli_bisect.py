@@ -59,18 +59,6 @@ def test_a_failure_is_isolated_in_a_handful_of_compiles(
     assert "mlir" in made["levels"] and "pytorch" in made["levels"]
 
 
-def test_each_failure_of_a_compile_gets_its_own_folder(
-    bisect: Any, tmp_path: Path, shared_cache: Path
-) -> None:
-    done = bisect(CASES / "fp8_attention.py", VULKAN, "--all", "--json")
-    names = [f["reproducer"]["op_names"] for f in done.document["failures"]]
-    assert names == [[SDPA], LINEAR]
-    for found in done.document["failures"]:
-        folder = Path(found["reproducer"]["path"])
-        checked = pilot("verify", folder, env={"IREE_PILOT_CACHE": shared_cache})
-        assert checked.code == 0, checked.out
-
-
 def test_the_folders_path_is_the_last_line_printed(bisect: Any, tmp_path: Path) -> None:
     done = bisect(CASES / "prelu.py", "llvm-cpu")
     assert done.out.splitlines()[-1] == str(tmp_path / "out")
