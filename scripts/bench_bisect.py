@@ -113,6 +113,7 @@ def _round(
         compile_seconds = _full_compile(program, mlir, toolchain, flags, cache)
         _note(f"{program.name}: iree-pilot bisect")
         isolation, failure = pilot.bisect()
+        failure = failure or (pilot.compile() if peers else None)
         whole = bench_peers.operations(mlir, _directory(cache, "whole"))
         attempts = {}
         for name, peer in peers.items():
@@ -162,19 +163,27 @@ class _Pilot:
         outcome, document = self._run(
             "bisect",
             self.program.source,
-            *("-t", self.program.target, *everything),
-            *("--time-limit", f"{self.program.seconds:g}s"),
-            *("-o", self.place / "reproducer"),
+            *self._target(),
+            *everything,
+            "-o",
+            self.place / "reproducer",
         )
         if document is None:
             cut = outcome.ended_by == "time-limit"
-            return Isolation(
-                ended="cut" if cut else "failed",
-                seconds=outcome.seconds,
-                command_seconds=outcome.seconds,
-                why="" if cut else self._said(),
-            ), None
+            why = f"stopped after {outcome.seconds:.0f} s" if cut else self._said()
+            return Isolation(ended="failed", command_seconds=outcome.seconds, why=why), None
         return isolation(document, self.program.about, outcome.seconds)
+
+    def compile(self) -> Failure | None:
+        """The failure that is meant, from a compile alone."""
+        _, document = self._run("compile", self.program.source, *self._target())
+        if document is None or document["cases"][0]["failure"] is None:
+            return None
+        first = msgspec.convert(document["cases"][0]["failure"], Failure)
+        return _meant((first, *first.also), self.program.about)
+
+    def _target(self) -> tuple[str, ...]:
+        return ("-t", self.program.target, "--time-limit", f"{self.program.seconds:g}s")
 
     def _run(self, *arguments: str | Path) -> tuple[process.Outcome, Any]:
         outcome = process.run(
@@ -201,15 +210,14 @@ def isolation(
     Until the smallest program was found, the command had done what comes before any isolation and
     the search for this failure; that of the others is left out.
     """
-    failures = [(f, msgspec.convert(f["failure"], Failure)) for f in document["failures"]]
-    meant = [(f, x) for f, x in failures if about in f"{x.op} {x.message}"]
-    if not meant:
-        why = f"no failure about {about}" if failures else document["why"]
+    found = {msgspec.convert(f["failure"], Failure): f for f in document["failures"]}
+    failure = _meant(tuple(found), about)
+    if failure is None:
+        why = f"no failure about {about}" if found else document["why"]
         return Isolation(ended="failed", command_seconds=seconds, why=why), None
-    found, failure = meant[0]
-    made = found["reproducer"]
+    made = found[failure]["reproducer"]
     if made is None:
-        why = found["why"] or "nothing was isolated"
+        why = found[failure]["why"] or "nothing was isolated"
         calls = document["oracle_calls"]
         return Isolation(ended="failed", calls=calls, command_seconds=seconds, why=why), failure
     return Isolation(
@@ -223,6 +231,10 @@ def isolation(
         verified=made["verified"],
         levels=tuple(made["levels"]),
     ), failure
+
+
+def _meant(failures: Sequence[Failure], about: str) -> Failure | None:
+    return next((f for f in failures if about in f"{f.op} {f.message}"), None)
 
 
 def _full_compile(

@@ -159,6 +159,69 @@ class TestIsolation:
         assert (isolation.ended, isolation.why, failure) == ("failed", "p.py compiles", None)
 
 
+PILOT = """#!{python}
+import json, os, pathlib, sys, time
+command, arguments = sys.argv[1], sys.argv[2:]
+failure = {{"kind": "diagnostic", "message": "no x", "signature": "diagnostic/x"}}
+made = {{"oracle_calls": 3, "seconds": 0.01, "ops": 1, "minimal": True, "verified": True}}
+if command == "trace":
+    directory = pathlib.Path(arguments[arguments.index("-o") + 1])
+    directory.mkdir()
+    (directory / "program.mlir").write_text("// stub: error-at flow no x\\n")
+    print(json.dumps({{"program": {{"mlir": "program.mlir"}}}}))
+elif command == "bisect":
+    assert not pathlib.Path(os.environ["IREE_PILOT_DATA"]).exists(), "something may be known"
+    time.sleep({asleep})
+    found = {{"failure": failure, "reproducer": {{**made, "levels": ["mlir"]}}, "why": ""}}
+    print(json.dumps({{"status": "isolated", "failures": [found], "seconds": 0.02}}))
+else:
+    print(json.dumps({{"cases": [{{"failure": failure}}]}}))
+"""
+
+
+class TestContest:
+    """All of it, with stand-ins for iree-pilot, the compiler and the peer."""
+
+    @pytest.fixture
+    def measure(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        stub_release(tmp_path / "release")
+
+        def measured(asleep: float, count: int = 1) -> bench_contest.Contest:
+            pilot = tmp_path / "iree-pilot"
+            pilot.write_text(PILOT.format(python=sys.executable, asleep=asleep))
+            pilot.chmod(0o755)
+            monkeypatch.setattr(bench_bisect, "PILOT", str(pilot))
+
+            def peer(subject: bench_peers.Subject, directory: Path, limit: float) -> Attempt:
+                assert subject.failure.signature == "diagnostic/x"
+                assert subject.mlir.is_file()
+                assert subject.seconds == 30, "ten times the whole compile, but at least this"
+                assert [*directory.iterdir()] == []
+                return Attempt(ended="done", calls=9, seconds=limit, ops=2)
+
+            release = str(tmp_path / "release")
+            return bench_bisect.contest(PROGRAM, count, 3.0, release, {"peer": peer})
+
+        return measured
+
+    def test_every_round_begins_with_nothing_known(self, measure: Any) -> None:
+        found = measure(0, count=2)
+        ours, peer = found.reducers
+        assert found.signature == "diagnostic/x"
+        assert (ours.calls.values, peer.calls.values) == ((3, 3), (9, 9))
+        assert all(a.seconds < a.command_seconds for a in ours.attempts)
+        assert len(found.compile_seconds.values) == len(found.trace_seconds.values) == 2
+        assert all(verdict.met for verdict in found.verdicts)
+
+    def test_the_peers_run_where_the_bisector_does_not_end(self, measure: Any) -> None:
+        found = measure(60)
+        ours, peer = found.reducers
+        assert ours.attempts[0].why == "stopped after 3 s"
+        assert (ours.calls, peer.calls.median) == (None, 9)
+        assert not any(verdict.met for verdict in found.verdicts)
+        assert found.signature == "diagnostic/x"
+
+
 class TestMinifier:
     @staticmethod
     def journal(directory: Path, *interesting: bool) -> None:
