@@ -11,8 +11,9 @@ import msgspec
 from pipeline import compiler, process
 from pipeline.compiler import Compile, CompileResult
 from pipeline.toolchain import Toolchain
+from repro.editor import Editor
 from repro.graph import Cut
-from repro.isolate import Editor, Isolated
+from repro.isolate import Isolated
 from repro.pattern import alike
 from repro.shrink import mask
 

@@ -15,10 +15,13 @@ from typing import Any
 
 import msgspec
 
+from repro import simplify_ir
 from repro.graph import Cut, Graph, Op
+from repro.simplify import Proposal, Survey
 
 JOB = "job.json"
 GRAPH = "graph.json"
+SURVEY = "survey.json"
 _FUNCTIONS = ("func.func", "util.func")
 _SYMBOL = re.compile(r'@([\w$.-]+|"[^"]*")')
 #: Operations that compute nothing of their own.
@@ -31,7 +34,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What to do with the program in the file `mlir`: describe it, or carry out `cuts`.
 
     focus: a line of the text; the function it is in is meant, else the one with most operations.
-    whole: the program's other functions stay too. Cut number N is written to `N.mlir`; if it
+    whole: the program's other functions stay too. proposals: simpler programs, made of the whole
+    program; `surveyed` asks what they could be. What number N makes is written to `N.mlir`; if it
     cannot be made, `N.why` says why.
     """
 
@@ -39,17 +43,25 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     cuts: tuple[Cut, ...] = ()
     focus: int = 0
     whole: bool = False
+    proposals: tuple[Proposal, ...] = ()
+    surveyed: bool = False
 
 
 def main(directory: Path) -> int:
     batch = msgspec.json.decode((directory / JOB).read_bytes(), type=Batch)
     text = Path(batch.mlir).read_bytes()
-    if not batch.cuts:
+    if batch.surveyed:
+        (directory / SURVEY).write_bytes(msgspec.json.encode(survey(text)))
+    elif not batch.cuts and not batch.proposals:
         graph = describe(text, batch.focus)
         (directory / GRAPH).write_bytes(msgspec.json.encode(graph))
-    for number, cut in enumerate(batch.cuts):
+    jobs: tuple[Cut | Proposal, ...] = (*batch.cuts, *batch.proposals)
+    for number, job in enumerate(jobs):
         try:
-            result = apply(text, cut, batch.focus, batch.whole)
+            if isinstance(job, Cut):
+                result = apply(text, job, batch.focus, batch.whole)
+            else:
+                result = simpler(text, job)
         except (ValueError, IndexError, KeyError, RuntimeError, TypeError) as fault:
             (directory / f"{number}.why").write_text(f"{type(fault).__name__}: {fault}")
         else:
@@ -72,9 +84,31 @@ def apply(text: bytes, cut: Cut, focus: int = 0, whole: bool = False) -> str:
         module = _parse(text)
         body = _Body(module, focus)
         body.cut(cut, whole)
-        if not module.operation.verify():
-            raise ValueError("the result does not verify")
-        return str(module.operation.get_asm(enable_debug_info=False))
+        return _printed(module)
+
+
+def survey(text: bytes) -> Survey:
+    """What of a program could be simpler."""
+    with _context():
+        return simplify_ir.survey(_parse(text))
+
+
+def simpler(text: bytes, proposal: Proposal) -> str:
+    """The program that a proposal leaves. Raises ValueError when there is no such program."""
+    with _context():
+        module = _parse(text)
+        simplify_ir.carry_out(module, proposal)
+        return _printed(module)
+
+
+def _printed(module: Any) -> str:
+    from iree.compiler import ir
+
+    try:
+        module.operation.verify()
+    except ir.MLIRError as fault:
+        raise ValueError(f"the result does not verify: {fault}") from fault
+    return str(module.operation.get_asm(enable_debug_info=False))
 
 
 def _context() -> Any:
@@ -99,7 +133,10 @@ def _context() -> Any:
 def _parse(text: bytes) -> Any:
     from iree.compiler import ir
 
-    return ir.Module.parse(text)
+    try:
+        return ir.Module.parse(text)
+    except ir.MLIRError as fault:
+        raise ValueError(f"it does not parse: {fault}") from fault
 
 
 class _Body:

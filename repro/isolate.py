@@ -7,18 +7,18 @@ search that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from pipeline import process
 from pipeline.diagnostics import Failure
-from pipeline.errors import EnvironmentFault
 from pipeline.toolchain import Toolchain
-from repro import edit, locate, shrink
+from repro import locate, shrink, simplify
+from repro.editor import Editor
 from repro.graph import Cut, Graph, neighbours
 from repro.oracle import Answer, Oracle
 from repro.shrink import Progress
@@ -30,6 +30,11 @@ _FLAKY_RUNS = 5
 _WIDENINGS = 3
 #: Parts up to this many operations compile in an instant: one by one, no answer is asked in vain.
 _SMALL = 8
+#: Calls that an isolation is to take at most, and those of them for simpler shapes and types.
+_CALLS = 12
+_SIMPLER = 4
+#: What shrinking takes for each operation, or nearly.
+_PROOF = 3
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -39,6 +44,7 @@ class Isolated(msgspec.Struct, frozen=True, kw_only=True):
 
     minimal: taking any one operation away was tried, and none of it failed in the same way.
     cut: the part, of the function that has an operation at line `focus` (0: the largest one).
+    simpler: what else was made simpler than in the program.
     """
 
     mlir: str
@@ -50,6 +56,7 @@ class Isolated(msgspec.Struct, frozen=True, kw_only=True):
     calls: int
     seconds: float
     executable: str | None = None
+    simpler: tuple[str, ...] = ()
 
 
 class GaveUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,11 +93,45 @@ def isolate(
     return _Isolation(job, oracle, told).run()
 
 
+class _Part(NamedTuple):
+    """A cut that fails in the same way, of a program in its editor's hands.
+
+    origin: which operation of the whole program each operation was.
+    """
+
+    editor: Editor
+    graph: Graph
+    cut: Cut
+    root: int | None
+    origin: dict[int, int]
+    minimal: bool = False
+    simpler: tuple[str, ...] = ()
+
+    def within(self, whole: Graph) -> Cut:
+        """The cut as one of the whole program; what it bypasses as far as that links operations."""
+        results = {
+            mine: theirs
+            for index, before in self.origin.items()
+            for mine, theirs in zip(
+                self.graph.ops[index].results, whole.ops[before].results, strict=True
+            )
+        }
+        return Cut(
+            keep=tuple(self.origin[index] for index in self.cut.keep),
+            bypass=tuple(
+                (results[value], results[other])
+                for value, other in self.cut.bypass
+                if value in results and other in results
+            ),
+        )
+
+
 class _Isolation:
     def __init__(self, job: Job, oracle: Oracle, told: Callable[[Progress], None]) -> None:
         self.job = job
         self.oracle = oracle
         self.told = told
+        self.asked = 0
         self.begun = time.monotonic()
 
     def run(self) -> Isolated | GaveUp:
@@ -105,6 +146,7 @@ class _Isolation:
             width=job.width,
         )
         self.oracle.calls += located.calls
+        self.asked += located.calls
         focus = located.lines[0] if located.lines else job.focus
         self.editor = Editor(job.mlir, focus, job.directory / "edits", job.limits)
         graph = self.editor.graph()
@@ -119,28 +161,79 @@ class _Isolation:
         if start is None:
             return self._gave_up("no part of the program was found that fails in the same way")
         root = groups[0][0] if groups else None
-        shrunk = shrink.shrink(
-            graph,
-            start,
-            self._ask,
-            width=1 if len(start.keep) <= _SMALL else self.job.width,
-            budget=self.job.budget,
-            root=root,
-            told=self.told,
-        )
-        (file,) = self.editor.render([shrunk.cut])
+        part = _Part(self.editor, graph, start, root, {op: op for op in graph.real})
+        if len(start.keep) <= _SMALL:
+            part = self._simpler(part)
+        part = self._shrunk(part, self.job.budget)
+        if not part.simpler:
+            # The proof that it is minimal holds for the shapes it was made with.
+            smaller = self._simpler(part)
+            smaller = self._shrunk(smaller, max(self._left, 0)) if smaller.simpler else smaller
+            part = smaller if smaller.minimal else part
+        (file,) = part.editor.render([part.cut])
         assert file is not None, "a cut that was asked for can be made again"
         return Isolated(
             mlir=str(file),
-            ops=tuple(graph.ops[index].name for index in shrunk.cut.keep),
-            cut=shrunk.cut,
+            ops=tuple(part.graph.ops[index].name for index in part.cut.keep),
+            cut=part.within(graph),
             focus=focus,
-            minimal=shrunk.minimal,
+            minimal=part.minimal,
             located=bool(groups),
             calls=self.oracle.calls,
             seconds=time.monotonic() - self.begun,
             executable=located.executable,
+            simpler=part.simpler,
         )
+
+    @property
+    def _left(self) -> int:
+        """Calls that are left; counted by what was asked, which is the same when it is resumed."""
+        return _CALLS - self.asked
+
+    def _shrunk(self, part: _Part, budget: int | None) -> _Part:
+        """The part with nothing in it that can be spared, if the budget allows."""
+        shrunk = shrink.shrink(
+            part.graph,
+            part.cut,
+            lambda cuts: self._verdicts(part.editor, cuts),
+            width=1 if len(part.cut.keep) <= _SMALL else self.job.width,
+            budget=budget,
+            root=part.root,
+            told=self.told,
+        )
+        return part._replace(cut=shrunk.cut, minimal=shrunk.minimal)
+
+    def _simpler(self, part: _Part) -> _Part:
+        """The part as a program of its own with smaller shapes and so on, where that can be.
+
+        Leaves enough calls for shrinking it.
+        """
+        budget = min(self._left - _PROOF * (len(part.cut.keep) - 1), _SIMPLER)
+        if budget <= 0:
+            return part
+        (file,) = part.editor.render([part.cut])
+        assert file is not None, "a cut that was asked for can be made again"
+        place = self.job.directory / f"simpler-{len(part.cut.keep)}"
+        editor = Editor(file, 0, place, self.job.limits)
+        simple = simplify.simplify(
+            file,
+            editor.survey(),
+            self._judged,
+            editor.simpler,
+            budget=budget,
+            ops=len(part.cut.keep),
+            told=self.told,
+        )
+        if not simple.done:
+            return part
+        editor = Editor(Path(simple.path), 0, place / "edits", self.job.limits)
+        graph = editor.graph()
+        if graph is None or len(graph.real) != len(part.cut.keep):
+            return part
+        root = graph.real[part.cut.keep.index(part.root)] if part.root in part.cut.keep else None
+        before = (part.origin[index] for index in part.cut.keep)
+        origin = dict(zip(graph.real, before, strict=True))
+        return _Part(editor, graph, Cut(keep=graph.real), root, origin, part.minimal, simple.done)
 
     def _confirm(self) -> float:
         """The share of runs of the whole program in which the failure appears; 1 after one."""
@@ -168,7 +261,14 @@ class _Isolation:
         )
 
     def _ask(self, cuts: Sequence[Cut]) -> list[str]:
-        return self.editor.verdicts(cuts, self.oracle.ask)
+        return self._verdicts(self.editor, cuts)
+
+    def _verdicts(self, editor: Editor, cuts: Sequence[Cut]) -> list[str]:
+        return editor.verdicts(cuts, self._judged)
+
+    def _judged(self, programs: list[Path]) -> list[Answer]:
+        self.asked += len(programs)
+        return self.oracle.ask(programs)
 
     def _gave_up(self, why: str, rate: float | None = None) -> GaveUp:
         return GaveUp(
@@ -191,71 +291,3 @@ def _wider(graph: Graph, groups: Groups) -> Iterator[tuple[int, ...]]:
             return
         group = wider
         yield group
-
-
-class Editor:
-    """Makes graphs and cuts of one program, in child processes (see `repro.edit`).
-
-    focus: a line of the function that is meant; 0 means the largest.
-    """
-
-    def __init__(self, mlir: Path, focus: int, directory: Path, limits: process.Limits) -> None:
-        self._mlir = mlir
-        self._focus = focus
-        self._directory = directory
-        # How long a program takes to compile says nothing of how long it takes to edit.
-        self._limits = msgspec.structs.replace(limits, seconds=DEFAULT_SECONDS)
-        self._batches = 0
-
-    def graph(self) -> Graph | None:
-        """The program's graph; None where it has no function with a body."""
-        place = self._run(())
-        file = place / edit.GRAPH
-        if not file.is_file():
-            return None
-        return msgspec.json.decode(file.read_bytes(), type=Graph)
-
-    def render(self, cuts: Sequence[Cut], whole: bool = False) -> list[Path | None]:
-        """A file for each cut, None where it cannot be made; whole: with all other functions.
-
-        A cut on which the bindings abort costs itself: the ones after it are made by another child.
-        """
-        files: list[Path | None] = []
-        while len(files) < len(cuts):
-            rest = tuple(cuts[len(files) :])
-            place = self._run(rest, whole)
-            for number in range(len(rest)):
-                made, why = place / f"{number}.mlir", place / f"{number}.why"
-                if not made.is_file() and not why.is_file():
-                    files.append(None)
-                    break
-                files.append(made if made.is_file() else None)
-        return files
-
-    def verdicts(self, cuts: Sequence[Cut], ask: Callable[[list[Path]], list[Answer]]) -> list[str]:
-        """What an oracle says of each cut; one that cannot be made is invalid."""
-        files = self.render(cuts)
-        made = [file for file in files if file is not None]
-        answers = dict(zip(made, ask(made), strict=True))
-        return [answers[file].verdict if file is not None else "invalid" for file in files]
-
-    def _run(self, cuts: tuple[Cut, ...], whole: bool = False) -> Path:
-        self._batches += 1
-        place = self._directory / str(self._batches)
-        place.mkdir(parents=True, exist_ok=True)
-        for left in place.iterdir():
-            left.unlink()
-        batch = edit.Batch(mlir=str(self._mlir), cuts=cuts, focus=self._focus, whole=whole)
-        (place / edit.JOB).write_bytes(msgspec.json.encode(batch))
-        outcome = process.run(
-            [sys.executable, "-m", "repro.edit", place],
-            stdout=place / "stdout.txt",
-            stderr=place / "stderr.txt",
-            limits=self._limits,
-        )
-        if outcome.ended_by == "exit" and outcome.exit_code not in (0, 1):
-            raise EnvironmentFault(
-                f"the IR editor ended with exit code {outcome.exit_code}",
-                advice="`iree-pilot doctor` shows whether the compiler's bindings are installed.",
-            )
-        return place

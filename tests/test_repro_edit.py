@@ -9,8 +9,8 @@ import pytest
 
 from pipeline import process
 from repro import edit
+from repro.editor import Editor
 from repro.graph import Cut, bridged, by_line
-from repro.isolate import Editor
 
 PROGRAM = """\
 !T28 = !torch.vtensor<[2,8],f32>

@@ -1,0 +1,114 @@
+"""Makes graphs, cuts and simpler programs of IR, in child processes that may abort."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline import process
+from pipeline.errors import EnvironmentFault
+from repro import edit
+from repro.graph import Cut, Graph
+from repro.oracle import Answer
+from repro.simplify import Proposal, Survey
+
+_SECONDS = 600.0
+
+
+class Editor:
+    """Makes graphs and cuts of one program, in child processes (see `repro.edit`).
+
+    focus: a line of the function that is meant; 0 means the largest.
+    """
+
+    def __init__(self, mlir: Path, focus: int, directory: Path, limits: process.Limits) -> None:
+        self._mlir = mlir
+        self._focus = focus
+        self._directory = directory
+        # How long a program takes to compile says nothing of how long it takes to edit.
+        self._limits = msgspec.structs.replace(limits, seconds=_SECONDS)
+        self._batches = 0
+
+    def graph(self) -> Graph | None:
+        """The program's graph; None where it has no function with a body."""
+        file = self._run(self._batch()) / edit.GRAPH
+        if not file.is_file():
+            return None
+        return msgspec.json.decode(file.read_bytes(), type=Graph)
+
+    def survey(self) -> Survey:
+        """What of the program could be simpler; nothing where that cannot be told."""
+        file = self._run(self._batch(surveyed=True)) / edit.SURVEY
+        if not file.is_file():
+            return Survey()
+        return msgspec.json.decode(file.read_bytes(), type=Survey)
+
+    def render(self, cuts: Sequence[Cut], whole: bool = False) -> list[Path | None]:
+        """A file for each cut, None where it cannot be made; whole: with all other functions.
+
+        A cut on which the bindings abort costs itself: the ones after it are made by another child.
+        """
+        return self._made(len(cuts), lambda at: self._batch(cuts=tuple(cuts[at:]), whole=whole))
+
+    def simpler(self, proposals: Sequence[Proposal]) -> list[Path | None]:
+        """A file for each simpler program, None where there is no such program."""
+        return self._made(len(proposals), lambda at: self._batch(proposals=tuple(proposals[at:])))
+
+    def verdicts(self, cuts: Sequence[Cut], ask: Callable[[list[Path]], list[Answer]]) -> list[str]:
+        """What an oracle says of each cut; one that cannot be made is invalid."""
+        files = self.render(cuts)
+        made = [file for file in files if file is not None]
+        answers = dict(zip(made, ask(made), strict=True))
+        return [answers[file].verdict if file is not None else "invalid" for file in files]
+
+    def _batch(
+        self,
+        cuts: tuple[Cut, ...] = (),
+        proposals: tuple[Proposal, ...] = (),
+        whole: bool = False,
+        surveyed: bool = False,
+    ) -> edit.Batch:
+        return edit.Batch(
+            mlir=str(self._mlir),
+            focus=self._focus,
+            cuts=cuts,
+            proposals=proposals,
+            whole=whole,
+            surveyed=surveyed,
+        )
+
+    def _made(self, count: int, batch: Callable[[int], edit.Batch]) -> list[Path | None]:
+        """What becomes of each of `count` things to make; batch(n): the job from number n on."""
+        files: list[Path | None] = []
+        while len(files) < count:
+            place = self._run(batch(len(files)))
+            for number in range(count - len(files)):
+                made, why = place / f"{number}.mlir", place / f"{number}.why"
+                if not made.is_file() and not why.is_file():
+                    files.append(None)
+                    break
+                files.append(made if made.is_file() else None)
+        return files
+
+    def _run(self, batch: edit.Batch) -> Path:
+        self._batches += 1
+        place = self._directory / str(self._batches)
+        place.mkdir(parents=True, exist_ok=True)
+        for left in place.iterdir():
+            left.unlink()
+        (place / edit.JOB).write_bytes(msgspec.json.encode(batch))
+        outcome = process.run(
+            [sys.executable, "-m", "repro.edit", place],
+            stdout=place / "stdout.txt",
+            stderr=place / "stderr.txt",
+            limits=self._limits,
+        )
+        if outcome.ended_by == "exit" and outcome.exit_code not in (0, 1):
+            raise EnvironmentFault(
+                f"the IR editor ended with exit code {outcome.exit_code}",
+                advice="`iree-pilot doctor` shows whether the compiler's bindings are installed.",
+            )
+        return place

@@ -1,0 +1,323 @@
+"""Simpler shapes, types and constants: what is asked, and what becomes of the IR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import compiler, process, toolchain
+from pipeline.compiler import Compile
+from repro import edit
+from repro.editor import Editor
+from repro.oracle import Answer, CompileOracle, Verdict
+from repro.simplify import Aspect, Proposal, Simplified, Survey, scaled, simplify
+
+patient = partial(settings, deadline=None)
+SIZES = st.lists(st.integers(1, 4096), max_size=8, unique=True).map(lambda s: tuple(sorted(s)))
+ASPECTS: tuple[Aspect, ...] = ("dynamic", "literals", "attributes", "types", "arguments")
+SURVEYS = st.builds(
+    Survey, sizes=SIZES, aspects=st.lists(st.sampled_from(ASPECTS), unique=True).map(tuple)
+)
+
+
+class Stopped(Exception):
+    """The search was cut off."""
+
+
+class Fake:
+    """Programs that are their own proposals, and a failure that some of them show."""
+
+    def __init__(
+        self, fails: Callable[[Proposal], bool], possible: Callable[[Proposal], bool], place: Path
+    ) -> None:
+        self.fails, self.possible = fails, possible
+        self.asked: list[Proposal] = []
+        self.journal: dict[Proposal, bool] = {}
+        self.stop_after = 10**9
+        self._place = place
+        self._made: dict[str, Proposal] = {}
+
+    def render(self, proposals: Sequence[Proposal]) -> list[Path | None]:
+        names = [msgspec.json.encode(p).decode() for p in proposals]
+        self._made |= dict(zip(names, proposals, strict=True))
+        return [
+            Path(name) if self.possible(p) else None
+            for name, p in zip(names, proposals, strict=True)
+        ]
+
+    def ask(self, files: list[Path]) -> list[Answer]:
+        return [Answer(verdict=self._verdict(self._made[str(file)])) for file in files]
+
+    def run(self, survey: Survey, budget: int) -> Simplified:
+        self.asked = []
+        return simplify(Path("whole"), survey, self.ask, self.render, budget=budget)
+
+    def made(self, simplified: Simplified) -> Proposal:
+        return self._made.get(simplified.path, Proposal())
+
+    def _verdict(self, proposal: Proposal) -> Verdict:
+        self.asked.append(proposal)
+        if proposal not in self.journal:
+            if len(self.journal) >= self.stop_after:
+                raise Stopped
+            self.journal[proposal] = self.fails(proposal)
+        return "same" if self.journal[proposal] else "different"
+
+
+def moody(seed: int) -> Callable[[Proposal], bool]:
+    """A failure that some proposals show, always the same ones."""
+    return lambda proposal: hash((seed, msgspec.json.encode(proposal))) % 3 == 0
+
+
+class TestSearch:
+    @patient()
+    @given(SURVEYS, st.integers(0, 12), st.integers(), st.integers())
+    def test_what_it_ends_with_was_answered_same_within_the_budget(
+        self, survey: Survey, budget: int, seed: int, other: int
+    ) -> None:
+        fake = Fake(moody(seed), lambda p: not moody(other)(p), Path())
+        found = fake.run(survey, budget)
+        assert found.calls == len(fake.asked) <= budget
+        assert len(set(fake.asked)) == len(fake.asked)
+        assert fake.journal.get(fake.made(found), found.path == "whole")
+
+    @patient()
+    @given(SURVEYS, st.integers(0, 12), st.integers(), st.integers(0, 12))
+    def test_cut_off_anywhere_it_resumes_to_the_same_result(
+        self, survey: Survey, budget: int, seed: int, stop: int
+    ) -> None:
+        whole = Fake(moody(seed), lambda p: True, Path()).run(survey, budget)
+        fake = Fake(moody(seed), lambda p: True, Path())
+        fake.stop_after = stop
+        try:
+            fake.run(survey, budget)
+        except Stopped:
+            fake.stop_after = 10**9
+        assert fake.run(survey, budget) == whole
+
+    def test_one_call_settles_a_failure_that_no_shape_matters_to(self) -> None:
+        survey = Survey(sizes=(1, 2, 64, 4096), aspects=("dynamic", "literals", "attributes"))
+        fake = Fake(lambda p: True, lambda p: True, Path())
+        found = fake.run(survey, 12)
+        assert found.calls == 1
+        assert fake.made(found).sizes == ((64, 8), (4096, 16))
+        assert found.done == (
+            "smaller shapes",
+            "static shapes",
+            "splat constants",
+            "fewer attributes",
+        )
+
+    def test_a_size_that_matters_stays_and_the_others_go(self) -> None:
+        fake = Fake(lambda p: 513 not in dict(p.sizes), lambda p: True, Path())
+        found = fake.run(Survey(sizes=(100, 200, 513, 800), aspects=("attributes",)), 12)
+        assert [size for size, _ in fake.made(found).sizes] == [100, 200, 800]
+        assert fake.made(found).attributes
+
+    def test_nothing_is_asked_where_nothing_can_be_simpler(self) -> None:
+        fake = Fake(lambda p: True, lambda p: True, Path())
+        assert fake.run(Survey(sizes=(1, 2, 4)), 12) == Simplified(path="whole")
+
+    def test_a_failure_that_only_the_program_itself_shows_leaves_it_alone(self) -> None:
+        fake = Fake(lambda p: False, lambda p: True, Path())
+        found = fake.run(Survey(sizes=(64, 128), aspects=ASPECTS), 12)
+        assert (found.path, found.done) == ("whole", ())
+
+
+class TestSizes:
+    @patient()
+    @given(SIZES, st.sampled_from((4, 16)), st.booleans())
+    def test_no_size_grows_and_none_becomes_another(
+        self, sizes: tuple[int, ...], unit: int, products: bool
+    ) -> None:
+        new = scaled(sizes, sizes, unit, products)
+        assert all(0 < new[size] <= size for size in sizes)
+        if not products:
+            assert len(set(new.values())) == len(sizes)
+            assert list(new.values()) == sorted(new.values())
+
+    def test_a_product_stays_one(self) -> None:
+        assert scaled((32, 128, 4096), (32, 128, 4096), 4, True) == {32: 4, 128: 8, 4096: 32}
+
+    def test_only_chosen_sizes_change(self) -> None:
+        assert scaled((32, 100), (100,), 4, False) == {32: 32, 100: 36}
+
+
+VIEW = b"""
+module @module {
+  func.func @main(%x: !torch.vtensor<[2,64],f32>, %w: !torch.vtensor<[64,4096],f32>)
+      -> !torch.vtensor<[2,32,128],f32> attributes {torch.assume_strict_symbolic_shapes} {
+    %0 = torch.aten.matmul %x, %w : !torch.vtensor<[2,64],f32>, !torch.vtensor<[64,4096],f32>
+      -> !torch.vtensor<[2,4096],f32>
+    %int2 = torch.constant.int 2
+    %int32 = torch.constant.int 32
+    %int128 = torch.constant.int 128
+    %sizes = torch.prim.ListConstruct %int2, %int32, %int128
+      : (!torch.int, !torch.int, !torch.int) -> !torch.list<int>
+    %1 = torch.aten.view %0, %sizes : !torch.vtensor<[2,4096],f32>, !torch.list<int>
+      -> !torch.vtensor<[2,32,128],f32>
+    return %1 : !torch.vtensor<[2,32,128],f32>
+  }
+}
+"""
+DYNAMIC = b"""
+module @module {
+  func.func @main(%x: !torch.vtensor<[?,64],f16>) -> !torch.vtensor<[?,64],f16> {
+    %s0 = torch.symbolic_int "s0" {min_val = 2, max_val = 100} : !torch.int
+    torch.bind_symbolic_shape %x, [%s0], affine_map<()[s0] -> (s0, 64)> : !torch.vtensor<[?,64],f16>
+    %c = torch.vtensor.literal(dense<[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]>
+      : tensor<9xf16>) : !torch.vtensor<[9],f16>
+    %int1 = torch.constant.int 1
+    %0 = torch.aten.add.Tensor %x, %x, %int1
+      : !torch.vtensor<[?,64],f16>, !torch.vtensor<[?,64],f16>, !torch.int
+        -> !torch.vtensor<[?,64],f16>
+    torch.bind_symbolic_shape %0, [%s0], affine_map<()[s0] -> (s0, 64)> : !torch.vtensor<[?,64],f16>
+    return %0 : !torch.vtensor<[?,64],f16>
+  }
+}
+"""
+
+
+class TestIR:
+    def test_a_survey_names_sizes_and_what_is_not_simple(self) -> None:
+        assert edit.survey(VIEW) == Survey(sizes=(2, 32, 64, 128, 4096), aspects=("attributes",))
+        found = edit.survey(DYNAMIC)
+        assert found.sizes == (9, 64)
+        assert set(found.aspects) == {"arguments", "dynamic", "literals", "types"}
+
+    def test_sizes_that_do_not_fit_together_are_no_program(self) -> None:
+        with pytest.raises(ValueError, match="do not fit"):
+            edit.simpler(VIEW, Proposal(sizes=((32, 4), (128, 8), (4096, 12))))
+
+    def test_a_view_keeps_its_product(self) -> None:
+        text = edit.simpler(VIEW, Proposal(sizes=((32, 4), (64, 8), (128, 12), (4096, 48))))
+        assert "%arg1: !torch.vtensor<[8,48],f32>" in text
+        assert "torch.constant.int 12" in text
+        assert "-> !torch.vtensor<[2,4,12],f32> attributes" in text
+
+    def test_shapes_that_nothing_says_are_inferred(self) -> None:
+        cat = b"""
+        func.func @main(%x: !torch.vtensor<[16,64],f32>) -> !torch.vtensor<[32,64],f32> {
+          %int0 = torch.constant.int 0
+          %l = torch.prim.ListConstruct %x, %x
+            : (!torch.vtensor<[16,64],f32>, !torch.vtensor<[16,64],f32>)
+              -> !torch.list<vtensor<[16,64],f32>>
+          %0 = torch.aten.cat %l, %int0 : !torch.list<vtensor<[16,64],f32>>, !torch.int
+            -> !torch.vtensor<[32,64],f32>
+          return %0 : !torch.vtensor<[32,64],f32>
+        }"""
+        text = edit.simpler(cat, Proposal(sizes=((16, 4), (32, 12), (64, 8))))
+        assert "-> !torch.vtensor<[8,8],f32>" in text
+
+    def test_dynamic_dimensions_become_static(self) -> None:
+        text = edit.simpler(DYNAMIC, Proposal(dynamic=4))
+        assert "?" not in text
+        assert "symbolic" not in text
+        assert "!torch.vtensor<[4,64],f16>" in text
+
+    def test_constants_become_splats_or_arguments(self) -> None:
+        assert "dense<1.000000e+00> : tensor<9xf16>" in edit.simpler(
+            DYNAMIC, Proposal(literals=True)
+        )
+        assert "%arg1: !torch.vtensor<[9],f16>" in edit.simpler(DYNAMIC, Proposal(arguments=True))
+
+    def test_types_become_f32(self) -> None:
+        text = edit.simpler(DYNAMIC, Proposal(types=True))
+        assert "f16" not in text
+        assert "!torch.vtensor<[?,64],f32>" in text
+
+    def test_a_code_of_a_type_is_not_a_size(self) -> None:
+        text = b"""
+        func.func @main(%x: !torch.vtensor<[5,64],f32>) -> !torch.vtensor<[5,64],f16> {
+          %int5 = torch.constant.int 5
+          %0 = torch.prims.convert_element_type %x, %int5
+            : !torch.vtensor<[5,64],f32>, !torch.int -> !torch.vtensor<[5,64],f16>
+          return %0 : !torch.vtensor<[5,64],f16>
+        }"""
+        made = edit.simpler(text, Proposal(sizes=((5, 4), (64, 8))))
+        assert "torch.constant.int 5" in made
+        assert "!torch.vtensor<[4,8],f16>" in made
+        assert "torch.constant.int 6" in edit.simpler(text, Proposal(types=True))
+
+    def test_attributes_and_repetitions_go(self) -> None:
+        text = b"""
+        func.func @main(%x: !torch.vtensor<[4],f32>) -> !torch.vtensor<[4],f32>
+            attributes {torch.assume_strict_symbolic_shapes} {
+          %a = torch.constant.int 1
+          %b = torch.constant.int 1
+          %0 = torch.aten.add.Scalar %x, %a, %b
+            : !torch.vtensor<[4],f32>, !torch.int, !torch.int -> !torch.vtensor<[4],f32>
+          return %0 : !torch.vtensor<[4],f32>
+        }"""
+        made = edit.simpler(text, Proposal(attributes=True))
+        assert made.count("torch.constant.int") == 1
+        assert "attributes" not in made
+
+    def test_linalg_gets_small_shapes_alike(self) -> None:
+        text = b"""
+        func.func @f(%a: tensor<64x128xf16>, %b: tensor<128x32xf16>) -> tensor<64x32xf16> {
+          %zero = arith.constant 0.0 : f16
+          %empty = tensor.empty() : tensor<64x32xf16>
+          %init = linalg.fill ins(%zero : f16) outs(%empty : tensor<64x32xf16>) -> tensor<64x32xf16>
+          %0 = linalg.matmul ins(%a, %b : tensor<64x128xf16>, tensor<128x32xf16>) outs(%init
+            : tensor<64x32xf16>) -> tensor<64x32xf16>
+          return %0 : tensor<64x32xf16>
+        }"""
+        made = edit.simpler(text, Proposal(sizes=((32, 4), (64, 8), (128, 12))))
+        assert "@f(%arg0: tensor<8x12xf16>, %arg1: tensor<12x4xf16>) -> tensor<8x4xf16>" in made
+
+    def test_a_dialect_that_verifies_shapes_refuses_those_that_do_not_fit(self) -> None:
+        text = b"""
+        func.func @f(%a: tensor<64x32xf16>) -> tensor<2048xf16> {
+          %0 = tensor.collapse_shape %a [[0, 1]] : tensor<64x32xf16> into tensor<2048xf16>
+          return %0 : tensor<2048xf16>
+        }"""
+        with pytest.raises(ValueError, match="verify"):
+            edit.simpler(text, Proposal(sizes=((32, 4), (64, 8), (2048, 12))))
+        assert "tensor<32xf16>" in edit.simpler(
+            text, Proposal(sizes=((32, 4), (64, 8), (2048, 32)))
+        )
+
+
+MATMUL = """
+module @module {
+  func.func @main(%a: !torch.vtensor<[1024,2048],f16>, %b: !torch.vtensor<[2048,512],f16>)
+    -> !torch.vtensor<[1024,512],f16> attributes {torch.assume_strict_symbolic_shapes} {
+    %0 = torch.aten.matmul %a, %b : !torch.vtensor<[1024,2048],f16>,
+      !torch.vtensor<[2048,512],f16> -> !torch.vtensor<[1024,512],f16>
+    return %0 : !torch.vtensor<[1024,512],f16>
+  }
+}
+"""
+
+
+@pytest.mark.real
+def test_a_large_matmul_becomes_small_with_the_same_failure(tmp_path: Path) -> None:
+    program = tmp_path / "program.mlir"
+    program.write_text(MATMUL)
+    release = toolchain.installed()
+    flags = (
+        "--iree-hal-target-device=vulkan",
+        "--iree-vulkan-target=vp_android_baseline_2022",
+        "--iree-input-type=torch",
+    )
+    place = tmp_path / "whole"
+    place.mkdir()
+    failure = compiler.compile(Compile(mlir=program, flags=flags), release, place).failure
+    assert failure is not None
+    assert "vector.bitcast" in failure.signature
+    limits = process.Limits(seconds=60)
+    oracle = CompileOracle(release, flags, failure, tmp_path / "state", limits=limits)
+    editor = Editor(program, 0, tmp_path / "edits", limits)
+    found = simplify(program, editor.survey(), oracle.ask, editor.simpler, budget=3)
+    assert "smaller shapes" in found.done, Path(found.path).read_text()
+    assert found.calls == oracle.calls <= 3
+    (answer,) = oracle.ask([Path(found.path)])
+    assert answer.failure is not None and answer.failure.signature == failure.signature
+    assert all(size < 100 for size in edit.survey(Path(found.path).read_bytes()).sizes)
