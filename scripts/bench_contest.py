@@ -207,8 +207,9 @@ def _remark(attempt: Attempt) -> str:
     if isinstance(attempt, Isolation) and attempt.ended == "done":
         state = "minimal" if attempt.minimal else "not proved minimal"
         verified = "verified" if attempt.verified else "NOT verified"
-        whole = out.seconds(attempt.command_seconds)
-        return f"{state}, {verified}: {', '.join(attempt.levels)}; whole command {whole}"
+        search, whole = out.seconds(attempt.search_seconds), out.seconds(attempt.command_seconds)
+        levels = ", ".join(attempt.levels)
+        return f"{state}, {verified}: {levels}; the search {search}, the command {whole}"
     return f"{attempt.ended}: {attempt.why}" if attempt.why else attempt.ended
 
 
