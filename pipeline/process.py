@@ -18,6 +18,7 @@ from typing import Literal
 
 import msgspec
 
+from pipeline import orphans
 from pipeline.errors import EnvironmentFault
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -80,8 +81,8 @@ def run(
     """Runs `argv` to its end and returns how it ended; a failing child is not an error here.
 
     The child leads a session of its own, which is killed as a whole when the child ends, when a
-    limit is reached and when the wait is interrupted; should this process be killed itself, the
-    system kills the child. `on_tick` is called about every 50 ms while the child runs; what it
+    limit is reached and when the wait is interrupted, also should this process be killed itself
+    (see `orphans`). `on_tick` is called about every 50 ms while the child runs; what it
     raises ends the child and passes through.
 
     Raises EnvironmentFault when the program is missing or cannot be executed, and OSError when
@@ -106,9 +107,12 @@ def run(
         except (FileNotFoundError, PermissionError, NotADirectoryError, OSError) as fault:
             raise _cannot_start(command[0], fault) from fault
         try:
-            ended_by, peak = _wait(child, begun, limits, (stdout, stderr), on_tick)
+            with orphans.kept(child.pid):
+                try:
+                    ended_by, peak = _wait(child, begun, limits, (stdout, stderr), on_tick)
+                finally:
+                    _kill_group(child)
         finally:
-            _kill_group(child)
             os.ftruncate(err.fileno(), os.fstat(err.fileno()).st_size)  # gives back what is left
         seconds = time.monotonic() - begun
     code = child.returncode
