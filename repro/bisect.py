@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +48,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     known_since: the date of an earlier bisection, whose reproducer this is; empty if it is new.
     blocks, places: how many of the program's operations were masked for its sake to get beyond it,
     in how many groups like the isolated one; 0 where only one failure was asked for.
+    rate: in which share of the runs a failure appeared that comes and goes.
     """
 
     failure: Failure
@@ -56,6 +57,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     known_since: str = ""
     blocks: int = 0
     places: int = 0
+    rate: float | None = None
 
 
 class Bisection(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +142,11 @@ class _Search:
 
     def one(self, subject: Subject, failure: Failure, state: Path) -> Isolated | None:
         """Isolates one failure; its folder is written unless its signature has one."""
+        before = self._found.get(failure.signature)
+        wanted = before is None or before.reproducer is None
+        folder = self._place(failure)
+        if wanted:
+            bundle.check_place(folder)
         directory = _directory(state, failure, self._limits)
         effort = estimate(failure, subject.took_seconds, subject.peak_bytes, self._limits)
         oracle = _oracle(subject, failure, self._toolchain, directory, effort)
@@ -156,21 +163,18 @@ class _Search:
         outcome = isolate.isolate(job, oracle, self._told)
         self._calls += oracle.calls
         self._seen |= oracle.others
-        before = self._found.get(failure.signature)
         if isinstance(outcome, GaveUp):
-            self._found.setdefault(failure.signature, Found(failure=failure, why=outcome.why))
+            found = Found(failure=failure, why=outcome.why, rate=outcome.rate)
+            self._found.setdefault(failure.signature, found)
             return None
-        if before is None or before.reproducer is None:
-            made = _write(
-                subject,
-                failure,
-                outcome,
-                self._toolchain,
-                self._place(failure),
-                directory,
-                self._limits,
+        if wanted:
+            limits = self._limits
+            report = _write(subject, oracle, outcome, self._toolchain, folder, directory, limits)
+            self._found[failure.signature] = Found(
+                failure=failure,
+                reproducer=_reproducer(folder, report),
+                rate=report.rate if report.rate < 1 else None,
             )
-            self._found[failure.signature] = Found(failure=failure, reproducer=made)
         return outcome
 
     def all(self, subject: Subject, first: Failure, state: Path) -> bool:
@@ -271,14 +275,19 @@ def _oracle(
 
 def _write(
     subject: Subject,
-    failure: Failure,
+    oracle: RememberingOracle,
     isolated: Isolated,
     toolchain: Toolchain,
     place: Path,
     state: Path,
     limits: process.Limits,
-) -> Reproducer:
-    """Writes the folder, verifies it from copies, and leaves out what does not reproduce."""
+) -> Report:
+    """Writes the folder, verified from copies, without what does not reproduce.
+
+    It is made and verified where the state is kept, and comes to `place` at once: an interruption
+    leaves nothing there.
+    """
+    failure = oracle.wanted
     mlir = Path(isolated.mlir)
     alone = msgspec.structs.replace(failure, also=())
     run, inputs = _run(subject.running, mlir, toolchain, state / "run", limits)
@@ -305,9 +314,15 @@ def _write(
         packages={name: version(name) for name in _PACKAGES},
     )
     files = {name: Path(file) for name, file in made.files.items()}
-    bundle.write(place, report, files, inputs)
-    checked = verify.check(place, toolchain)
-    report = verify.settle(report, checked)
+    draft = state / "folder"
+    assert report.levels[0].name == "mlir", "what was isolated comes first"
+    settled = _verified(draft, report, files, inputs, toolchain)
+    if not (settled.verified and settled.levels[0].verified):
+        rate = _rate(oracle, mlir)
+        if rate < 1:
+            report = msgspec.structs.replace(report, rate=rate)
+            settled = _verified(draft, report, files, inputs, toolchain)
+    report = settled
     kept = {one.file for one in report.levels if one.verified}
     good = {name: file for name, file in files.items() if name in kept}
     bundle.write(place, report, good or files, inputs)
@@ -323,7 +338,28 @@ def _write(
                 source=subject.source,
             )
         )
-    return _reproducer(place, report)
+    return report
+
+
+def _verified(
+    draft: Path,
+    report: Report,
+    files: Mapping[str, Path],
+    inputs: tuple[Input, ...],
+    toolchain: Toolchain,
+) -> Report:
+    """The report after the folder was written to `draft` and run from copies."""
+    bundle.write(draft, report, files, inputs)
+    return verify.settle(report, verify.check(draft, toolchain))
+
+
+def _rate(oracle: RememberingOracle, program: Path) -> float:
+    """In which share of the runs a program fails in the wanted way that did so once."""
+    seen = [True]
+    for _ in range(isolate.FLAKY_RUNS - 1):
+        failure = oracle.again(program)
+        seen.append(failure is not None and failure.signature == oracle.wanted.signature)
+    return sum(seen) / len(seen)
 
 
 def _reproducer(place: Path, report: Report) -> Reproducer:

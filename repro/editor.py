@@ -28,8 +28,8 @@ class Editor:
         self._mlir = mlir
         self._focus = focus
         self._directory = directory
-        # How long a program takes to compile says nothing of how long it takes to edit.
-        self._limits = msgspec.structs.replace(limits, seconds=_SECONDS)
+        # What a program takes to compile says nothing of what it takes to edit.
+        self._limits = msgspec.structs.replace(limits, seconds=_SECONDS, memory_bytes=None)
         self._batches = 0
 
     def graph(self) -> Graph | None:

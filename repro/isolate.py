@@ -7,6 +7,7 @@ search that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import msgspec
 from pipeline import process
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
-from repro import locate, shrink, simplify
+from repro import kept, locate, shrink, simplify
 from repro.editor import Editor
 from repro.graph import Cut, Graph, neighbours
 from repro.oracle import Answer, Oracle
@@ -25,7 +26,8 @@ from repro.shrink import Progress
 
 #: Where the user sets no limit, for one candidate.
 DEFAULT_SECONDS = 600.0
-_FLAKY_RUNS = 5
+#: How often the whole program is compiled before it is said how often a failure comes.
+FLAKY_RUNS = 5
 #: How far around a located operation to look for what it takes to fail.
 _WIDENINGS = 3
 #: Parts up to this many operations compile in an instant: one by one, no answer is asked in vain.
@@ -136,29 +138,25 @@ class _Isolation:
 
     def run(self) -> Isolated | GaveUp:
         job = self.job
-        located = locate.locate(
-            job.mlir,
-            job.failure,
-            job.toolchain,
-            job.flags,
-            job.directory,
-            limits=job.limits,
-            width=job.width,
-        )
-        self.oracle.calls += located.calls
+        located = self._located()
         self.asked += located.calls
         focus = located.lines[0] if located.lines else job.focus
         self.editor = Editor(job.mlir, focus, job.directory / "edits", job.limits)
         graph = self.editor.graph()
         if graph is None:
             return self._gave_up("the program has no function whose operations can be cut out")
-        rate = 1.0 if located.confirmed else self._confirm()
-        if rate < 1:
-            why = "the failure comes and goes" if rate else "the failure did not appear again"
-            return self._gave_up(why, rate)
+        if not located.confirmed:
+            failing, runs = self._confirm()
+            if failing < runs:
+                return self._flaky(failing, runs)
+            located = msgspec.structs.replace(located, confirmed=True)
+        kept.keep(self._kept, located)
         groups = locate.groups(graph, located.lines)
         start = self._start(graph, groups)
         if start is None:
+            failing, runs = self._again(2, 2)
+            if failing < runs:
+                return self._flaky(failing, runs)
             return self._gave_up("no part of the program was found that fails in the same way")
         root = groups[0][0] if groups else None
         part = _Part(self.editor, graph, start, root, {op: op for op in graph.real})
@@ -235,13 +233,38 @@ class _Isolation:
         origin = dict(zip(graph.real, before, strict=True))
         return _Part(editor, graph, Cut(keep=graph.real), root, origin, part.minimal, simple.done)
 
-    def _confirm(self) -> float:
-        """The share of runs of the whole program in which the failure appears; 1 after one."""
-        seen = [self._appears()]
-        if seen[0]:
-            return 1.0
-        seen += [self._appears() for _ in range(_FLAKY_RUNS - 1)]
-        return sum(seen) / len(seen)
+    @property
+    def _kept(self) -> Path:
+        digest = hashlib.sha256(self.job.mlir.read_bytes()).hexdigest()
+        return self.job.directory / f"located-{digest[:16]}.json"
+
+    def _located(self) -> locate.Located:
+        """Where the failure is, as an earlier search has found out or by compiling."""
+        before = kept.recall(self._kept, locate.Located)
+        if before is not None:
+            return before
+        job = self.job
+        located = locate.locate(
+            job.mlir,
+            job.failure,
+            job.toolchain,
+            job.flags,
+            job.directory,
+            limits=job.limits,
+            width=job.width,
+        )
+        self.oracle.calls += located.calls
+        return located
+
+    def _confirm(self) -> tuple[int, int]:
+        """(how often the whole program failed in this way, runs): a second run confirms the first,
+        and more tell how often it comes where it does not."""
+        failing, runs = self._again(1, 1, most=2)
+        return (failing, runs) if failing == runs else self._again(failing, runs)
+
+    def _again(self, failing: int, runs: int, most: int = FLAKY_RUNS) -> tuple[int, int]:
+        """The same after more runs, up to `most`."""
+        return failing + sum(self._appears() for _ in range(most - runs)), most
 
     def _appears(self) -> bool:
         wanted = self.job.failure.signature
@@ -270,12 +293,16 @@ class _Isolation:
         self.asked += len(programs)
         return self.oracle.ask(programs)
 
+    def _flaky(self, failing: int, runs: int) -> GaveUp:
+        why = f"the failure comes and goes: {failing} of {runs} runs"
+        return self._gave_up(why, failing / runs)
+
     def _gave_up(self, why: str, rate: float | None = None) -> GaveUp:
         return GaveUp(
             why=why,
             calls=self.oracle.calls,
             seconds=time.monotonic() - self.begun,
-            rate=rate if rate is None or rate < 1 else None,
+            rate=rate,
         )
 
 

@@ -7,16 +7,13 @@ An entry that cannot be read, or whose folder has gone or shows something else, 
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from pipeline.errors import PilotError
 from pipeline.store import Store, data_directory
-from repro import bundle
+from repro import bundle, kept
 from repro.bundle import Report
 
 
@@ -47,26 +44,17 @@ def remember(known: Known) -> None:
     """
     place = _place(known.signature, known.revision, known.target)
     place.parent.mkdir(exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.encode(known))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(place)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
+    kept.keep(place, known)
 
 
 def recall(signature: str, revision: str, target: str) -> tuple[Known, Report] | None:
     """What is remembered of a failure, and the report of its folder, which still shows it."""
+    known = kept.recall(_place(signature, revision, target), Known)
+    if known is None:
+        return None
     try:
-        content = _place(signature, revision, target).read_bytes()
-        known = msgspec.json.decode(content, type=Known)
         report = bundle.read(Path(known.path))
-    except (OSError, msgspec.DecodeError, PilotError):
+    except PilotError:
         return None
     if (known.signature, known.revision, known.target) != (signature, revision, target):
         return None

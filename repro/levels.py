@@ -73,7 +73,7 @@ class Maker:
         outcome, said = self._run(
             [sys.executable, "-m", "repro.pytorch", self._program, made, *self._flags],
             "pytorch",
-            msgspec.structs.replace(self._limits, seconds=_WRITER_SECONDS),
+            process.Limits(seconds=_WRITER_SECONDS),
         )
         if outcome.ok and made.is_file():
             return bundle.level("pytorch", self._flags, run=self._run_command), made

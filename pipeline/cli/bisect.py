@@ -272,6 +272,10 @@ def tell(console: Any, result: Bisection) -> None:
             ("blocks", blocks if found.blocks else ""),
             ("left", ": ".join(filter(None, (_count(made.ops, "operation"), names)))),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
+            (
+                "rate",
+                "" if found.rate is None else f"it comes and goes: in {found.rate:.0%} of runs",
+            ),
             ("took", "" if found.known_since else took),
         ]
         for label, text in pairs:
