@@ -88,6 +88,8 @@ _LIBRARY = re.compile(
 #: Names of parameters, functions and flags in a runtime status.
 _QUOTED_NAME = re.compile(r"(['`])[^'`\n]*\1")
 _QUOTED_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
+#: Where an exception goes on with all that is known of a node of a graph.
+_DUMP = re.compile(r",? *\{'\w+': .*")
 #: The symbols of torch.export's symbolic shapes.
 _SYMBOL = re.compile(r"\b[us]\d+\b")
 _TORCH_OP = re.compile(
@@ -335,6 +337,7 @@ def _undiagnosed(outcome: Outcome, stderr: str, said: Stderr, phase: str | None)
 def _summary(message: str) -> str:
     """What a Python exception says first, with PyTorch's explanation where there is one."""
     lines = [line.strip() for line in message.split("\n") if line.strip()]
+    lines[:1] = [_DUMP.sub("", line) or line for line in lines[:1]]
     reasons = [line for line in lines[1:] if line.startswith("Explanation: ")]
     return ". ".join([*lines[:1], *reasons[:1]])
 

@@ -365,6 +365,18 @@ class TestTraces:
         assert diagnostics.trace_death(ended("memory-limit"), "").kind == "out-of-memory"
         assert diagnostics.trace_death(ended("signal", signal="SIGABRT"), "").kind == "trace-error"
 
+    def test_what_is_known_of_a_graphs_node_is_no_part_of_the_message(self) -> None:
+        head = "FIX ME: Unimplemented call_function: target=<function sym_float at 0x7fa3>"
+        nodes = [
+            "{'stack_trace': '  File \"/home/user/net.py\", line 5, in forward'}",
+            "{'val': s6}",
+        ]
+        first, second = (
+            diagnostics.trace_failure("NotImplementedError", f"{head}, {node}") for node in nodes
+        )
+        assert first.signature == second.signature
+        assert first.message == f"NotImplementedError: {head}"
+
     def test_of_several_threads_the_one_that_the_signal_met_counts(self) -> None:
         met = 'Current thread 0x01 (most recent call first):\n  File "net.py", line 5 in forward\n'
         idle = 'Thread 0x02 (most recent call first):\n  File "threading.py", line 331 in wait\n'
