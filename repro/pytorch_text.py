@@ -29,8 +29,13 @@ class Dimension(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
+        return f"{self.name} = {self.made}"
+
+    @property
+    def made(self) -> str:
+        """The expression alone."""
         most = "" if self.most is None else f", max={self.most}"
-        return f'{self.name} = torch.export.Dim("{self.name}", min={self.least}{most})'
+        return f'torch.export.Dim("{self.name}", min={self.least}{most})'
 
 
 class Module(msgspec.Struct, frozen=True, kw_only=True):

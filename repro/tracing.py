@@ -187,7 +187,7 @@ class _Watch:
             journal = Journal(self._file.parent)
             if journal.pending is not None:
                 asked = len(journal.known) - self._asked
-                self._told(Progress(trying=f"tracing {journal.pending}", ops=0, asked=asked))
+                self._told(Progress(trying=journal.pending, ops=0, asked=asked))
         elif now - self._since > self._seconds:
             raise _Slow(
                 process.Outcome(

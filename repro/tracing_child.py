@@ -95,7 +95,7 @@ class _Search:
             return recording
         for candidate in seen.operations:
             file = self.directory / candidate.file
-            answer = self._ask_file(file)
+            answer = self._ask_file(file, candidate.ops[0])
             if self._same(answer):
                 return Result(
                     file=candidate.file,
@@ -115,7 +115,7 @@ class _Search:
         answers: list[Answer] = []
         for run in range(_FLAKY_RUNS):
             for entry in self.traceable.functions:
-                probe = f"function {entry.name}, run {run + 1}"
+                probe = f"tracing {entry.name}{' again' * bool(run)}{' and again' * (run - 1)}"
                 answer = self.journal.ask(probe, partial(self._trace, entry))
                 answers.append(answer)
                 if self._same(answer) and run == 0:
@@ -160,8 +160,8 @@ class _Search:
             place.write_text(text)
             yield Candidate(file=str(place.relative_to(self.directory)), ops=(name,))
 
-    def _ask_file(self, file: Path) -> Answer:
-        """How a program that was written here is traced."""
+    def _ask_file(self, file: Path, operation: str) -> Answer:
+        """How a program of one operation, which was written here, is traced."""
 
         def trace() -> Answer:
             source = Source(text=file.name, kind="file", path=str(file), factory="model")
@@ -173,8 +173,8 @@ class _Search:
             outcome = attempt(entry, made.root, inline=self.job.inline)
             return Answer(failure=outcome.failure, exported=outcome.exported)
 
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-        return self.journal.ask(f"{file.parent.name} {digest}", trace)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+        return self.journal.ask(f"tracing {operation} alone ({digest})", trace)
 
     def _record(self, entry: Any) -> Recording | Result:
         """What each module is given when PyTorch runs the model."""
@@ -187,8 +187,8 @@ class _Search:
                 return Answer(failure=failure_of(fault))
             return Answer(failure=None)
 
-        known = "run by PyTorch" in self.journal.known
-        answer = self.journal.ask("run by PyTorch", run)
+        known = "running the model" in self.journal.known
+        answer = self.journal.ask("running the model", run)
         if answer.failure is not None and not _no_kernel(answer.failure.message):
             return Result(why=_own_fault("PyTorch itself cannot run the model", answer.failure))
         if known:
@@ -198,7 +198,6 @@ class _Search:
     def _modules(self, entry: Any, seen: Answer, recording: Recording, manner: Manner) -> Result:
         """The smallest module that fails alone."""
         path, shapes, asked_all = self._descend(entry, seen, recording)
-        module = entry.module.get_submodule(path)
         answer, inputs = seen, None
         if path:
             answer = self._ask_module(entry, path, recording, shapes=shapes)
@@ -214,12 +213,15 @@ class _Search:
             )
         except CannotWrite as fault:
             return Result(why=f"the smallest module that fails is {what}; {fault}")
-        place.write_text(tracing_text.submodule(origin, path, what, inputs, manner, shapes))
+        kept = tuple(recording.given[path].kept) if path else ()
+        place.write_text(
+            tracing_text.submodule(origin, path, what, inputs, manner, shapes=shapes, kept=kept)
+        )
         return Result(
             file=str(place.relative_to(self.directory)),
             beside=beside,
             failure=answer.failure,
-            ops=recording.operations(module, path),
+            ops=recording.operations(entry.module, path),
             subject=what,
             tried=(f"The smallest module that does not trace alone is {what}",),
             minimal=asked_all,
@@ -266,19 +268,19 @@ class _Search:
         made_up: Any = None,
     ) -> Answer:
         """How the module at `path` is traced alone, with the inputs that it has in the model."""
-        args, kwargs = recording.given[path]
+        args, kwargs = recording.given[path].args, recording.given[path].kwargs
         if made_up is not None:
             args, kwargs = ((), made_up) if isinstance(made_up, dict) else (made_up, {})
         alone = dataclasses.replace(
             entry,
-            module=entry.module.get_submodule(path),
+            module=recording.alone(entry.module, path),
             args=args,
             kwargs=kwargs,
             dynamic_shapes=eval(shapes, {"torch": torch}) if shapes else None,
         )
-        probe = f"module {path}{' with dynamic shapes' * bool(shapes)}"
+        probe = f"tracing {path}{' with dynamic shapes' * bool(shapes)}"
         return self.journal.ask(
-            f"{probe}{' and made-up inputs' * (made_up is not None)}",
+            f"{probe}{' with made-up inputs' * (made_up is not None)}",
             lambda: self._trace(alone, locate=False),
         )
 
@@ -286,10 +288,12 @@ class _Search:
         self, entry: Any, path: str, recording: Recording, shapes: str
     ) -> list[str] | dict[str, str] | None:
         """Expressions for inputs with which the module fails in the same way."""
-        args, kwargs = recording.given[path]
+        given = recording.given[path]
+        if given.kept:
+            return None
         try:
-            texts: Any = {name: tracing_text.expression(v) for name, v in kwargs.items()} or [
-                tracing_text.expression(v) for v in args
+            texts: Any = {name: tracing_text.expression(v) for name, v in given.kwargs.items()} or [
+                tracing_text.expression(v) for v in given.args
             ]
         except CannotWrite:
             return None

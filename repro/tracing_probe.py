@@ -134,21 +134,19 @@ def _computing(node: Node) -> list[Node]:
     return [u for u in users if u.op == "call_function" and str(u.target) not in _NOTES]
 
 
-def _call(node: Node, held: frozenset[str]) -> Call:
+def _call(node: Node, held: Mapping[str, str]) -> Call:
     return Call(target=node.target, args=node.args, kwargs=node.kwargs, held=held)
 
 
-def _held(fault: BaseException, node: Node) -> frozenset[str]:
-    """Names of the nodes that stand for what the model holds, in the program that a node is of."""
+def _held(fault: BaseException, node: Node) -> Mapping[str, str]:
+    """The nodes that stand for what the model holds, in the program that a node is of."""
     for frame in _frames(fault):
         for value in dict(frame.f_locals).values():
             if isinstance(value, ExportedProgram) and value.graph is node.graph:
                 signature = value.graph_signature
-                return frozenset(
-                    [
-                        *signature.inputs_to_parameters,
-                        *signature.inputs_to_buffers,
-                        *signature.inputs_to_lifted_tensor_constants,
-                    ]
-                )
-    return frozenset()
+                return {
+                    **signature.inputs_to_parameters,
+                    **signature.inputs_to_buffers,
+                    **signature.inputs_to_lifted_tensor_constants,
+                }
+    return {}

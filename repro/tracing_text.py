@@ -25,13 +25,13 @@ _NAMESPACES = ("aten", "prims")
 class Call:
     """An operation as it was met: operands are tensors, or the graph's nodes that stand for them.
 
-    held: the names of nodes that are parameters, buffers or constants.
+    held: nodes that are parameters, buffers or constants, and the names they have in the model.
     """
 
     target: Any
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    held: frozenset[str] = frozenset()
+    held: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -57,7 +57,7 @@ def operation(call: Call, manner: Manner, *, holds: bool) -> str:
         raise CannotWrite(str(call.target), "it holds code of the model")
     if call.target.namespace not in _NAMESPACES:
         raise CannotWrite(str(call.target), "it is not one of PyTorch's own")
-    writer = _Operands(call.held if holds else frozenset())
+    writer = _Operands(call.held if holds else {})
     words = [writer.text(value) for value in call.args]
     words += [f"{name}={writer.text(value)}" for name, value in call.kwargs.items()]
     body = f"return torch.ops.{call.target}({', '.join(words)})"
@@ -102,33 +102,38 @@ def submodule(
     what: str,
     inputs: Sequence[str] | Mapping[str, str] | None,
     manner: Manner,
+    *,
     shapes: str = "",
+    kept: Sequence[str] = (),
 ) -> str:
     """A program that traces the module at `path` of a model.
 
     what: says what it is. inputs: expressions, by position or name; None for what the module is
-    given when the whole model runs. shapes: an expression for dynamic_shapes.
+    given when the whole model runs. shapes: an expression for dynamic_shapes. kept: arguments of
+    the module, by name, that are no inputs and stay what they are when the whole model runs.
     """
     pick = f".get_submodule({path!r})" if path else ""
     recorded = inputs is None and bool(path)
-    lines = [*_head(what), *(["import inspect", ""] if recorded else []), *origin.imports]
-    lines += ["import torch", "", "", "def whole():", *(f"    {line}" for line in origin.body)]
-    lines += ["", "", "def model():", f"    return whole()[0]{pick}", "", ""]
+    lines = _head(what)
     if recorded:
-        lines += [
-            "def inputs():  # what the module is given when the whole model runs",
-            "    outer, given, _ = whole()",
-            f"    module, seen = outer{pick}, []",
-            "    module.register_forward_pre_hook(",
-            "        lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True",
-            "    )",
-            "    with torch.no_grad():",
-            "        outer(**given) if isinstance(given, dict) else outer(*given)",
-            "    args, kwargs = seen[0]",
-            "    if not kwargs:",
-            "        return args",
-            "    return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)",
-        ]
+        lines += ["import copy", "import inspect", ""]
+    lines += [*origin.imports, "import torch", "", ""]
+    lines += ["def whole():", *(f"    {line}" for line in origin.body), "", ""]
+    if recorded:
+        named = _NAMED if kept else ["if kwargs:", *(f"    {line}" for line in _NAMED)]
+        text = "\n".join(f"        {line}" for line in named)
+        lines += _RECORDED.replace("PICK", pick).replace("NAMED", text).split("\n")
+    if kept:
+        lines += _ALONE.replace("KEPT", repr(tuple(kept))).split("\n")
+    else:
+        lines += ["def model():", f"    return whole()[0]{pick}", "", ""]
+    if recorded:
+        lines += ["def inputs():", "    _, args, kwargs = recorded()"]
+        if kept:
+            lines += [f"    kept = {tuple(kept)!r}"]
+            lines += ["    return {name: kwargs[name] for name in kwargs if name not in kept}"]
+        else:
+            lines += ["    return kwargs or args"]
     elif inputs is None:
         lines += ["def inputs():", "    return whole()[1]"]
     elif isinstance(inputs, Mapping):
@@ -139,6 +144,44 @@ def submodule(
         lines += _inputs(inputs)
     lines += ["", "", *([f"dynamic_shapes = {shapes}", "", ""] if shapes else []), *_main(manner)]
     return "\n".join(lines)
+
+
+_NAMED = [
+    "names = inspect.signature(module.forward).parameters",
+    "args, kwargs = (), dict(zip(names, args)) | kwargs",
+]
+_RECORDED = '''def recorded():
+    """The module, and what it is given when the whole model runs."""
+    outer, given, _ = whole()
+    module, seen = outerPICK, []
+
+    def keep(module, args, kwargs):
+NAMED
+        seen.append(copy.deepcopy((args, kwargs)))
+
+    hook = module.register_forward_pre_hook(keep, with_kwargs=True)
+    with torch.no_grad():
+        outer(**given) if isinstance(given, dict) else outer(*given)
+    hook.remove()
+    return module, *seen[0]
+
+'''
+_ALONE = '''class Alone(torch.nn.Module):
+    """The module with those of its arguments that cannot be inputs."""
+
+    def __init__(self, module, kept):
+        super().__init__()
+        self.module, self.kept = module, kept
+
+    def forward(self, **given):
+        return self.module(**given, **self.kept)
+
+
+def model():
+    module, _, kwargs = recorded()
+    return Alone(module, {name: kwargs[name] for name in KEPT})
+
+'''
 
 
 def expression(value: Any) -> str:
@@ -185,7 +228,7 @@ class _Expression:
 class _Operands(_Expression):
     """Operands of an operation; tensors become arguments or buffers, once each."""
 
-    def __init__(self, held: frozenset[str]) -> None:
+    def __init__(self, held: Mapping[str, str]) -> None:
         self.inputs: dict[str, str] = {}
         self.buffers: dict[str, str] = {}
         self._held = held
@@ -197,7 +240,8 @@ class _Operands(_Expression):
             return super().text(value)
         known = value.meta.get("val")
         if isinstance(known, torch.Tensor):
-            return self._named_tensor(value, known, value.name)
+            name = self._held.get(value.name, value.name).rpartition(".")[2]
+            return self._named_tensor(value, known, name)
         return super().text(known)
 
     def tensor(self, value: torch.Tensor) -> str:

@@ -252,13 +252,31 @@ def test_an_operation_that_holds_code_is_handed_on_as_its_module(tmp_path: Path)
     assert found.failures[0].why == "`inner`, a `Inner`"
 
 
+def test_a_module_that_fails_for_dynamic_sizes_keeps_them(tmp_path: Path) -> None:
+    dims = 'dynamic_shapes = ({0: torch.export.Dim("n", min=2, max=64)},)'
+    case = untraced(tmp_path, inner("return x + 1 if x.shape[0] > 5 else x") + f"\n{dims}\n")
+    found = case.bisect()
+    isolated(found)
+    assert found.failures[0].why == "`inner`, a `Inner`"
+    assert dims in case.program
+
+
+def test_a_module_is_given_objects_of_the_users_as_the_model_gives_them(tmp_path: Path) -> None:
+    body = "cache.append(x)\n        return x[:4] if x.mean() > 0 else x"
+    text = inner(body).replace("(self, x):\n        cache", "(self, x, cache):\n        cache")
+    text = text.replace("(self.before(x))", "(self.before(x), Cache())")
+    case = untraced(tmp_path, f"{text}\n\nclass Cache(list):\n    pass\n")
+    found = case.bisect()
+    isolated(found)
+    assert found.failures[0].why == "`inner`, a `Inner`"
+    assert "Alone(" in case.program
+
+
 def test_a_parameter_that_cannot_be_inlined_is_left_with_what_reads_it(tmp_path: Path) -> None:
     case = untraced(tmp_path, CASES / "f8_weight.py", inline=True)
     made = isolated(case.bisect())
     assert made.ops == 1
-    assert (
-        'register_buffer("b_weight", torch.randn(32, 64).to(torch.float8_e4m3fn))' in case.program
-    )
+    assert 'register_buffer("weight", torch.randn(32, 64).to(torch.float8_e4m3fn))' in case.program
     assert "externalize" not in case.program
 
 

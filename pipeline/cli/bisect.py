@@ -199,7 +199,7 @@ def untraced(
         took_seconds=failed.seconds,
         limits=session.limits,
         fresh=chosen.fresh,
-        told=lambda progress: live.note(f"  {progress.trying}, {progress.asked} traced"),
+        told=lambda progress: live.note(f"  {progress.trying}, {progress.asked} asked"),
     )
 
 
