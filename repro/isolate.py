@@ -109,6 +109,12 @@ class _Part(NamedTuple):
     minimal: bool = False
     simpler: tuple[str, ...] = ()
 
+    def file(self) -> Path:
+        """The cut as a program."""
+        (file,) = self.editor.render([self.cut])
+        assert file is not None, "a cut that was asked for can be made again"
+        return file
+
     def within(self, whole: Graph) -> Cut:
         """The cut as one of the whole program; what it bypasses as far as that links operations."""
         results = {
@@ -160,6 +166,7 @@ class _Isolation:
             return self._gave_up("no part of the program was found that fails in the same way")
         root = groups[0][0] if groups else None
         part = _Part(self.editor, graph, start, root, {op: op for op in graph.real})
+        part = self._alone(part, part.file(), "part") or part
         if len(start.keep) <= _SMALL:
             part = self._simpler(part)
         part = self._shrunk(part, self.job.budget)
@@ -168,10 +175,8 @@ class _Isolation:
             smaller = self._simpler(part)
             smaller = self._shrunk(smaller, max(self._left, 0)) if smaller.simpler else smaller
             part = smaller if smaller.minimal else part
-        (file,) = part.editor.render([part.cut])
-        assert file is not None, "a cut that was asked for can be made again"
         return Isolated(
-            mlir=str(file),
+            mlir=str(part.file()),
             ops=tuple(part.graph.ops[index].name for index in part.cut.keep),
             cut=part.within(graph),
             focus=focus,
@@ -209,8 +214,7 @@ class _Isolation:
         budget = min(self._left - _PROOF * (len(part.cut.keep) - 1), _SIMPLER)
         if budget <= 0:
             return part
-        (file,) = part.editor.render([part.cut])
-        assert file is not None, "a cut that was asked for can be made again"
+        file = part.file()
         place = self.job.directory / f"simpler-{len(part.cut.keep)}"
         editor = Editor(file, 0, place, self.job.limits)
         simple = simplify.simplify(
@@ -224,14 +228,19 @@ class _Isolation:
         )
         if not simple.done:
             return part
-        editor = Editor(Path(simple.path), 0, place / "edits", self.job.limits)
+        alone = self._alone(part, Path(simple.path), f"{place.name}/edits")
+        return alone._replace(simpler=simple.done) if alone else part
+
+    def _alone(self, part: _Part, file: Path, name: str) -> _Part | None:
+        """The part as the program in `file`: the rest is not read again for each candidate."""
+        editor = Editor(file, 0, self.job.directory / name, self.job.limits)
         graph = editor.graph()
         if graph is None or len(graph.real) != len(part.cut.keep):
-            return part
+            return None
         root = graph.real[part.cut.keep.index(part.root)] if part.root in part.cut.keep else None
         before = (part.origin[index] for index in part.cut.keep)
         origin = dict(zip(graph.real, before, strict=True))
-        return _Part(editor, graph, Cut(keep=graph.real), root, origin, part.minimal, simple.done)
+        return _Part(editor, graph, Cut(keep=graph.real), root, origin, part.minimal)
 
     @property
     def _kept(self) -> Path:
