@@ -122,12 +122,12 @@ class _Search:
                     return entry, answer
             if run == 0:
                 first = next((a.failure for a in answers if a.failure), None)
-        rate = sum(map(self._same, answers)) / _FLAKY_RUNS
-        if rate:
-            return Result(why="the failure comes and goes", rate=rate)
+        seen = sum(map(self._same, answers))
+        if seen:
+            return Result(why=f"the failure comes and goes: {seen} of {_FLAKY_RUNS} traces had it")
         if first is not None:
-            return Result(why=f"it now fails in another way: {first.message}", rate=0.0)
-        return Result(why="the failure did not appear again", rate=0.0)
+            return Result(why=f"it now fails in another way: {first.message}")
+        return Result(why="the failure did not appear again")
 
     def _same(self, answer: Answer) -> bool:
         return answer.failure is not None and answer.failure.signature == self.wanted

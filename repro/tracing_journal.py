@@ -49,8 +49,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     file: the program, beside: files that it imports, by their names in the folder. failure: as
     the program shows it. ops: what PyTorch runs in it. subject: what it is, in words. tried:
-    sentences on how it was found. minimal: nothing in it fails alone. rate: the share of the runs
-    in which a failure appeared that comes and goes.
+    sentences on how it was found. minimal: nothing in it fails alone.
     """
 
     why: str = ""
@@ -61,7 +60,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     subject: str = ""
     tried: tuple[str, ...] = ()
     minimal: bool = False
-    rate: float | None = None
 
 
 class _Line(msgspec.Struct, frozen=True):

@@ -314,10 +314,28 @@ def test_an_error_of_the_source_is_told_and_not_isolated(
     assert not (case.directory / "out").exists()
 
 
-def test_a_failure_that_comes_and_goes_is_told_with_its_rate(tmp_path: Path) -> None:
+def test_a_failure_that_comes_and_goes_is_told_and_not_isolated(tmp_path: Path) -> None:
+    """It was there once, is not in the first trace now, and is again in some of the others."""
+    (tmp_path / "count").write_text("0")
+    body = f"""if torch.compiler.is_exporting():
+            import pathlib
+            file = pathlib.Path({str(tmp_path / "count")!r})
+            file.write_text(str(int(file.read_text()) + 1))
+            if int(file.read_text()) % 6 < 3:
+                return x.relu() if x.sum() > 0 else x
+        return x"""
+    case = untraced(tmp_path, inner(body))
+    (tmp_path / "count").write_text("2")
+    found = case.bisect()
+    assert (found.status, found.oracle_calls) == ("gave-up", 5)
+    assert found.why.startswith("the failure comes and goes: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_failure_than_the_one_that_is_wanted_is_told(tmp_path: Path) -> None:
     case = untraced(tmp_path, inner(INNER["u16"]))
-    once = msgspec.structs.replace(case.failed.failure, signature="trace-error/Other/ffffffff")
-    case.failed.failure = once
+    other = msgspec.structs.replace(case.failed.failure, signature="trace-error/Other/ffffffff")
+    case.failed.failure = other
     found = case.bisect()
     assert found.status == "gave-up"
     assert found.why.startswith("it now fails in another way: KeyError: torch.uint16")
