@@ -28,7 +28,7 @@ _PACKAGES = ("torch", "iree-turbine")
 class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     """A reproducer folder; ops counts operations other than constants, list constructs, returns.
 
-    levels: those that were verified. bytes: of repro.mlir.
+    levels: those that were verified. bytes: of repro.mlir. current: as in `bundle.Report`.
     """
 
     path: str
@@ -40,6 +40,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     oracle_calls: int
     seconds: float
     levels: tuple[LevelName, ...]
+    current: tuple[str, str] | None = None
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,7 +241,7 @@ class _Search:
 
 def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | None:
     """What an earlier bisection made of a failure."""
-    recalled = known.recall(failure.signature, toolchain.revision, subject.target)
+    recalled = known.recall(failure.signature, toolchain.revision, subject.target, subject.flags)
     if recalled is None:
         return None
     before, report = recalled
@@ -324,8 +325,10 @@ def _write(
             settled = _verified(draft, report, files, inputs, toolchain)
     report = settled
     kept = {one.file for one in report.levels if one.verified}
-    good = {name: file for name, file in files.items() if name in kept}
-    bundle.write(place, report, good or files, inputs)
+    good = {name: file for name, file in files.items() if name in kept} or files
+    bundle.write(draft, report, good, inputs)
+    report = verify.settle_current(report, verify.current(draft, toolchain))
+    bundle.write(place, report, good, inputs)
     if report.verified:
         known.remember(
             known.Known(
@@ -336,6 +339,7 @@ def _write(
                 ops=report.ops,
                 when=datetime.now(UTC).isoformat(timespec="seconds"),
                 source=subject.source,
+                flags=subject.flags,
             )
         )
     return report
@@ -374,6 +378,7 @@ def _reproducer(place: Path, report: Report) -> Reproducer:
         oracle_calls=report.oracle_calls,
         seconds=report.seconds,
         levels=tuple(one.name for one in report.levels if one.verified),
+        current=report.current,
     )
 
 

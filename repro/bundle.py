@@ -80,7 +80,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     repro.mlir other than constants, list constructs and returns; op_names: theirs. time_limit:
     seconds that one command may take; memory_limit: bytes. rate: the share of runs that fail.
     packages: versions of what traced the program. tried: sentences for the draft of the issue.
-    files: SHA-256 of each file of the folder, filled in by `write`.
+    current: what becomes of it with the release that was installed when it was made, where that is
+    another one: (its version, "same" or why not). files: SHA-256 of each file of the folder, filled
+    in by `write`.
     """
 
     failure: Failure
@@ -103,6 +105,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 1.0
     packages: dict[str, str] = {}
     tried: tuple[str, ...] = ()
+    current: tuple[str, str] | None = None
     files: dict[str, str] = {}
     made_by: Literal["iree-pilot"] = "iree-pilot"
 

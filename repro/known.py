@@ -1,8 +1,9 @@
-"""Failures that were isolated before: which folder shows one, by signature, release and target.
+"""Failures that were isolated before: which folder shows one, for the same way of compiling.
 
     DATA/known/KEY.json      one failure, written by one rename; the last one to be isolated counts
 
-An entry that cannot be read, or whose folder has gone or shows something else, is no entry.
+An entry that cannot be read, or whose folder has gone, was changed or shows something else, is no
+entry.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """A failure that was isolated before.
 
     revision: of the compiler. target, source: the user's words. path: the reproducer's folder,
-    absolute; ops: how many operations it has. when: ISO 8601, with the offset from UTC.
+    absolute; ops: how many operations it has. when: ISO 8601, with the offset from UTC. flags: of
+    the compile, the target's and the user's.
     """
 
     signature: str
@@ -31,6 +33,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     ops: int
     when: str
     source: str
+    flags: tuple[str, ...] = ()
 
     @property
     def date(self) -> str:
@@ -38,30 +41,34 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def remember(known: Known) -> None:
-    """Keeps an entry in place of any other of its signature, revision and target.
+    """Keeps an entry in place of any other of its signature, revision, target and flags.
 
     Raises OSError where the data directory cannot be written to.
     """
-    place = _place(known.signature, known.revision, known.target)
+    place = _place(known.signature, known.revision, known.target, known.flags)
     place.parent.mkdir(exist_ok=True)
     kept.keep(place, known)
 
 
-def recall(signature: str, revision: str, target: str) -> tuple[Known, Report] | None:
+def recall(
+    signature: str, revision: str, target: str, flags: tuple[str, ...] = ()
+) -> tuple[Known, Report] | None:
     """What is remembered of a failure, and the report of its folder, which still shows it."""
-    known = kept.recall(_place(signature, revision, target), Known)
+    known = kept.recall(_place(signature, revision, target, flags), Known)
     if known is None:
         return None
     try:
         report = bundle.read(Path(known.path))
+        bundle.check_place(Path(known.path))
     except PilotError:
         return None
-    if (known.signature, known.revision, known.target) != (signature, revision, target):
-        return None
+    wanted = (signature, revision, target)
+    told = (known.signature, known.revision, known.target)
     shown = (report.failure.signature, report.revision, report.target)
-    fits = report.verified and shown == (signature, revision, target)
+    whole = all((Path(known.path) / name).is_file() for name in report.files)
+    fits = told == shown == wanted and known.flags == flags and whole and report.verified
     return (known, report) if fits else None
 
 
-def _place(signature: str, revision: str, target: str) -> Path:
-    return data_directory() / "known" / f"{Store.key(signature, revision, target)}.json"
+def _place(signature: str, revision: str, target: str, flags: tuple[str, ...]) -> Path:
+    return data_directory() / "known" / f"{Store.key(signature, revision, target, flags)}.json"

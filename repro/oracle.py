@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -191,12 +191,32 @@ class RememberingOracle(ABC):
 
 
 class CompileOracle(RememberingOracle):
-    """The real compiler, up to the phase that fails."""
+    """The real compiler, up to the phase that fails.
+
+    Where the whole program passes so (what the compiler sets up for the later phases is at fault),
+    up to the end: a file in the directory says so to the search that goes on.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._to_the_end = self._journal.with_name("to-the-end")
+        self._tried = self._to_the_end.exists()
+
+    def again(self, program: Path) -> Failure | None:
+        failure = super().again(program)
+        if failure is None and not self._tried:
+            self._tried = True
+            self._to_the_end.touch()
+            failure = super().again(program)
+            if failure is None:
+                self._to_the_end.unlink()
+        return failure
 
     def command(self, candidate: str, *more: str) -> tuple[str, ...]:
         """The compile that decides; more: further flags."""
         phase = self.wanted.phase
-        to = (f"--compile-to={phase}",) if phase in self._toolchain.phases[1:] else ()
+        stops = phase in self._toolchain.phases[1:] and not self._to_the_end.exists()
+        to = (f"--compile-to={phase}",) if stops else ()
         compiler = str(self._toolchain.compiler)
         return (compiler, candidate, *self._flags, *more, *to, "-o", "/dev/null")
 

@@ -13,7 +13,7 @@ import msgspec
 
 from pipeline import diagnostics, process
 from pipeline.diagnostics import SERIAL, Failure
-from pipeline.errors import EnvironmentFault
+from pipeline.errors import EnvironmentFault, PilotError
 from pipeline.process import Limits, Outcome
 from pipeline.releases import Tell, find
 from pipeline.toolchain import Toolchain
@@ -39,7 +39,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a reproducer with a release. same: run.sh and every level show the failure.
 
     script: the exit status of run.sh, None if it had to be stopped. why: says in one sentence what
-    is not the same.
+    is not the same. current: the same with the release in this environment, where that is another.
     """
 
     release: str
@@ -47,16 +47,35 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     levels: tuple[Check, ...]
     script: int | None
     why: str = ""
+    current: Verification | None = None
 
 
 def verify(directory: Path, release: str | None = None, tell: Tell | None = None) -> Verification:
     """Runs each level of the reproducer in `directory`, and run.sh, from copies of it.
 
-    release: as `releases.find` takes it; None is the one in this environment. Nothing in
+    release: as `releases.find` takes it; None is the one that showed the failure and, if that is
+    another, the one in this environment; only the latter where the former cannot be had. Nothing in
     `directory` is written. Raises UsageError where there is no reproducer or no such release,
     EnvironmentFault where a tool is missing.
     """
-    return check(directory, find(release, tell))
+    if release is not None:
+        return check(directory, find(release, tell))
+    report = bundle.read(directory)
+    try:
+        own = find(report.release, tell)
+    except PilotError:
+        return check(directory, find(None))
+    found = check(directory, own)
+    return msgspec.structs.replace(found, current=current(directory, own))
+
+
+def current(directory: Path, toolchain: Toolchain) -> Verification | None:
+    """What becomes of a reproducer with the release in this environment, if that is another one."""
+    try:
+        here = find(None)
+    except EnvironmentFault:
+        return None
+    return None if here.version == toolchain.version else check(directory, here)
 
 
 def check(directory: Path, toolchain: Toolchain) -> Verification:
@@ -94,6 +113,16 @@ def settle(report: Report, verification: Verification) -> Report:
         levels.append(one)
     verified = any(one.verified for one in levels) and verification.script == 0
     return msgspec.structs.replace(report, levels=tuple(levels), verified=verified)
+
+
+def settle_current(report: Report, current: Verification | None) -> Report:
+    """The report with what the current release does with it."""
+    if current is None:
+        return report
+    why = "same" if current.same else current.why
+    said = "fails in the same way" if current.same else f"does not fail in the same way ({why})"
+    tried = (*report.tried, f"With IREE compiler {current.release} it {said}.")
+    return msgspec.structs.replace(report, current=(current.release, why), tried=tried)
 
 
 def _check(

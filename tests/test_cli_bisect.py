@@ -128,3 +128,29 @@ def test_verify_says_when_the_failure_is_gone(bisect: Any, tmp_path: Path) -> No
     done = pilot("verify", tmp_path / "out")
     assert done.code == 1
     assert "repro.mlir" in done.out and "passes" in done.out
+
+
+def test_the_current_release_is_asked_too(bisect: Any, tmp_path: Path) -> None:
+    done = bisect(CASES / "zero_rows.py", "llvm-cpu", "--release", "3.12.0")
+    assert done.code == 0, done.err
+    report = bundle.read(tmp_path / "out")
+    assert report.release == "3.12.0" and report.verified
+    assert report.current is not None
+    release, why = report.current
+    assert "it passes" in why
+    assert (
+        f"With IREE compiler {release} it does not fail" in (tmp_path / "out/ISSUE.md").read_text()
+    )
+    done = pilot("verify", tmp_path / "out", "--json")
+    assert (done.code, done.document["same"], done.document["current"]["same"]) == (1, True, False)
+
+
+def test_flags_of_the_user_that_make_it_fail_are_kept(bisect: Any, tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text((CASES / "chunk.py").read_text())
+    flag = "--iree-llvmcpu-target-triple=nothing-at-all"
+    assert bisect("model.py", "llvm-cpu").code == 1
+    done = bisect("model.py", "llvm-cpu", "--", flag)
+    assert done.code == 0, done.out + done.err
+    assert flag in (tmp_path / "out" / "run.sh").read_text()
+    assert flag in bundle.read(tmp_path / "out").flags
+    assert bisect("model.py", "llvm-cpu").code == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -106,3 +107,20 @@ def test_many_may_remember_and_recall_at_once(tmp_path: Path, data: Path) -> Non
     with ThreadPoolExecutor(max_workers=8) as pool:
         assert all(pool.map(both, range(64)))
     assert len([*(data / "known").iterdir()]) == 1
+
+
+def test_other_flags_are_another_way_of_compiling(tmp_path: Path) -> None:
+    known.remember(msgspec.structs.replace(entry(folder(tmp_path / "out")), flags=("--a=1",)))
+    assert known.recall(*ME, flags=("--a=1",)) is not None
+    assert known.recall(*ME) is None
+    assert known.recall(*ME, flags=("--a=2",)) is None
+
+
+def test_a_reproducer_that_was_changed_is_not_known(tmp_path: Path) -> None:
+    place = folder(tmp_path / "out", files={"repro.mlir": hashlib.sha256(b"module").hexdigest()})
+    known.remember(entry(place))
+    assert known.recall(*ME) is None
+    (place / "repro.mlir").write_text("module")
+    assert known.recall(*ME) is not None
+    (place / "repro.mlir").write_text("module {}")
+    assert known.recall(*ME) is None

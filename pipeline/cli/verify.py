@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from rich.markup import escape
 
 from pipeline.cli.options import Common, common
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from repro.verify import Verification
 
 
 @click.command("verify")
@@ -15,7 +22,8 @@ from pipeline.cli.options import Common, common
 def command(directory: Path, common: Common) -> None:
     """Run a reproducer's programs from a copy in an empty directory, with the stock tools only.
 
-    Exit code 0: every level and run.sh show the failure; 1: one of them does not.
+    With the release that showed the failure, and with the one that is installed; --release names
+    another one. Exit code 0: every level and run.sh show the failure; 1: one of them does not.
     """
     from pipeline.cli import output as out
     from pipeline.cli.boundary import Failed
@@ -28,15 +36,21 @@ def command(directory: Path, common: Common) -> None:
     if common.json:
         out.emit(result)
     else:
-        for check in result.levels:
-            mark = "[green]same[/green]" if check.same else "[red]not the same[/red]"
-            console.print(f"{check.level.file:<14} {mark} {check.why}", soft_wrap=True)
-        console.print(f"run.sh         exit code {result.script}")
-        console.print(
-            f"the failure is there with {result.release}"
-            if result.same
-            else f"not the same with {result.release}: {result.why}",
-            soft_wrap=True,
-        )
-    if not result.same:
+        for one in (result, result.current):
+            if one is not None:
+                _tell(console, one)
+    if not result.same or (result.current and not result.current.same):
         raise Failed(1)
+
+
+def _tell(console: Console, result: Verification) -> None:
+    for check in result.levels:
+        mark = "[green]same[/green]" if check.same else "[red]not the same[/red]"
+        console.print(f"{check.level.file:<14} {mark} {escape(check.why)}", soft_wrap=True)
+    console.print(f"run.sh         exit code {result.script}")
+    told = (
+        f"the failure is there with {result.release}"
+        if result.same
+        else f"not the same with {result.release}: {result.why}"
+    )
+    console.print(escape(told), soft_wrap=True)
