@@ -104,6 +104,7 @@ def bisect(
     limits: process.Limits,
     everything: bool = False,
     fresh: bool = False,
+    begun: Callable[[Failure], None] = lambda _: None,
     told: Callable[[Progress], None] = lambda _: None,
 ) -> Bisection:
     """Isolates a failure into the folder `place(failure)`.
@@ -112,10 +113,11 @@ def bisect(
     until the program does not fail: each signature into a folder of its own. state: a directory
     that keeps what was asked; the same call goes on where it was. A failure that was isolated
     before is not isolated again, unless `fresh` or `everything`. limits: of the run that failed.
+    begun hears of each failure, told of what is asked about it.
     """
     if not everything and not fresh and (before := _known(subject, failure, toolchain)):
         return Bisection(status="isolated", failures=(before,))
-    search = _Search(toolchain, place, limits, told)
+    search = _Search(toolchain, place, limits, begun, told)
     if everything:
         return search.done(search.all(subject, failure, state))
     search.one(subject, failure, state)
@@ -130,11 +132,13 @@ class _Search:
         toolchain: Toolchain,
         place: Callable[[Failure], Path],
         limits: process.Limits,
+        begun: Callable[[Failure], None],
         told: Callable[[Progress], None],
     ) -> None:
         self._toolchain = toolchain
         self._place = place
         self._limits = limits
+        self._begins = begun
         self._told = told
         self._begun = time.monotonic()
         self._calls = 0
@@ -148,6 +152,7 @@ class _Search:
         folder = self._place(failure)
         if wanted:
             bundle.check_place(folder)
+        self._begins(failure)
         directory = _directory(state, failure, self._limits)
         effort = estimate(failure, subject.took_seconds, subject.peak_bytes, self._limits)
         oracle = _oracle(subject, failure, self._toolchain, directory, effort)

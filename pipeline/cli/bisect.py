@@ -145,13 +145,15 @@ def isolate(
     def place(failure: Failure) -> Path:
         return base / failure.signature.rsplit("/", 1)[-1] if everything else base
 
+    def begun(failure: Failure) -> None:
+        live.note(f"\nisolating {failure.signature}")
+
     def told(progress: Progress) -> None:
         live.note(f"  {progress.trying}: {progress.ops} operations left, {progress.asked} asked")
 
     state = data_directory() / "bisect" / key[:16]
     if chosen.fresh:
         shutil.rmtree(state, ignore_errors=True)
-    live.note(f"\nisolating {first.signature}")
     return search.bisect(
         search.Subject(
             mlir=loaded.mlir,
@@ -170,6 +172,7 @@ def isolate(
         limits=session.limits,
         everything=everything,
         fresh=chosen.fresh,
+        begun=begun,
         told=told,
     )
 
