@@ -1,4 +1,4 @@
-"""scripts/setup: what it does with the Python and pip it finds; pip's downloads are a stand-in."""
+"""scripts/setup and demo; the Python and pip that they find, and iree-pilot, are stand-ins."""
 
 from __future__ import annotations
 
@@ -223,3 +223,27 @@ def test_an_unknown_option_is_wrong_usage(checkout: Checkout) -> None:
     code, text, calls = checkout.setup("--all")
     assert (code, calls) == (2, [])
     assert "usage:" in text
+
+
+@pytest.mark.parametrize(("ends", "code"), [(0, 0), (1, 0), (2, 2), (3, 3), (130, 130)])
+def test_the_demo_bisects_what_fails_and_takes_that_for_an_answer(
+    tmp_path: Path, ends: int, code: int
+) -> None:
+    for place, text in {
+        "scripts/setup": "echo setup >>calls",
+        ".venv/bin/iree-pilot": f'echo "$*" >>calls; exit {ends}',
+    }.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / place).chmod(0o755)
+    shutil.copy(ROOT / "scripts" / "demo", tmp_path / "scripts" / "demo")
+    done = subprocess.run([tmp_path / "scripts" / "demo", "-v"], capture_output=True, text=True)
+    assert done.returncode == code
+    called = "run llama-fp8 -t llvm-cpu,vulkan,hip:gfx942 --bisect -v"
+    assert (tmp_path / "calls").read_text().splitlines() == ["setup", called]
+    assert ("a target failed" in done.stderr) == (ends == 1)
+
+
+def test_what_the_demo_writes_is_not_offered_for_a_commit() -> None:
+    checked = subprocess.run(["git", "check-ignore", "-q", "repro-llama-fp8/run.sh"], cwd=ROOT)
+    assert checked.returncode == 0
