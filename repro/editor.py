@@ -21,7 +21,8 @@ _SECONDS = 600.0
 class Editor:
     """Makes graphs and cuts of one program, in child processes (see `repro.edit`).
 
-    focus: a line of the function that is meant; 0 means the largest.
+    focus: a line of the function that is meant; 0 means the largest. why: what kept the program
+    from being surveyed.
     """
 
     def __init__(self, mlir: Path, focus: int, directory: Path, limits: process.Limits) -> None:
@@ -31,6 +32,7 @@ class Editor:
         # What a program takes to compile says nothing of what it takes to edit.
         self._limits = msgspec.structs.replace(limits, seconds=_SECONDS, memory_bytes=None)
         self._batches = 0
+        self.why = ""
 
     def graph(self) -> Graph | None:
         """The program's graph; None where it has no function with a body."""
@@ -41,8 +43,10 @@ class Editor:
 
     def survey(self) -> Survey:
         """What of the program could be simpler; nothing where that cannot be told."""
-        file = self._run(self._batch(surveyed=True)) / edit.SURVEY
+        place = self._run(self._batch(surveyed=True))
+        file, why = place / edit.SURVEY, place / edit.WHY
         if not file.is_file():
+            self.why = why.read_text() if why.is_file() else ""
             return Survey()
         return msgspec.json.decode(file.read_bytes(), type=Survey)
 
@@ -57,9 +61,14 @@ class Editor:
         """A file for each simpler program, None where there is no such program."""
         return self._made(len(proposals), lambda at: self._batch(proposals=tuple(proposals[at:])))
 
-    def verdicts(self, cuts: Sequence[Cut], ask: Callable[[list[Path]], list[Answer]]) -> list[str]:
+    def verdicts(
+        self,
+        cuts: Sequence[Cut],
+        ask: Callable[[list[Path]], list[Answer]],
+        whole: bool = False,
+    ) -> list[str]:
         """What an oracle says of each cut; one that cannot be made is invalid."""
-        files = self.render(cuts)
+        files = self.render(cuts, whole)
         made = [file for file in files if file is not None]
         answers = dict(zip(made, ask(made), strict=True))
         return [answers[file].verdict if file is not None else "invalid" for file in files]

@@ -19,6 +19,8 @@ from repro.shrink import Progress
 
 _CANNOT_SAY = 125
 _FILE = "{}"
+#: So many functions, the largest, are tried without the others.
+_ALONE = 8
 
 
 class Reduced(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,16 +85,16 @@ def reduce(
     width: int,
     told: Callable[[Progress], None] = lambda _: None,
 ) -> Reduced:
-    """Reduces the largest function of a program as long as the command finds it interesting.
+    """Reduces a program as long as the command finds it interesting.
 
-    Scratch files go to `directory`. Raises UsageError at once when the program is not interesting
-    to begin with, or has no function.
+    The largest function that is interesting without the others goes first, then all that is left
+    in turn. Scratch files go to `directory`. Raises UsageError at once when the program is not
+    interesting to begin with, cannot be read, or has no function.
     """
     oracle = CommandOracle(command, directory, limits=limits, width=width)
-    editor = Editor(mlir, 0, directory / "edits", limits)
-    whole = directory / mlir.name
-    whole.write_bytes(mlir.read_bytes())
-    (first,) = oracle.ask([whole])
+    file = directory / mlir.name
+    file.write_bytes(mlir.read_bytes())
+    (first,) = oracle.ask([file])
     if first.verdict != "same":
         raise UsageError(
             f"{mlir} is not interesting: the command {' '.join(command)!r} "
@@ -100,30 +102,94 @@ def reduce(
             advice="The command has to exit with 0 while what you look for is there, with 125 "
             "where it cannot say; {} stands for the file.",
         )
-    graph = editor.graph()
-    if graph is None:
+    editor = Editor(mlir, 0, directory / "edits", limits)
+    functions = editor.survey().functions
+    if not functions and editor.why:
+        raise UsageError(
+            f"{mlir} cannot be read by the bindings of the compiler that is installed: "
+            f"{editor.why}",
+            advice="Write it with the same release of the compiler, or mend the line named.",
+        )
+    if not functions:
         raise UsageError(
             f"{mlir} has no function whose operations could be removed",
             advice="Reduce MLIR with a func.func or util.func that has a body.",
         )
+    search = _Reduction(oracle, directory, limits, width, told)
+    alone = (line for _, line in functions[:_ALONE] if search.is_interesting_alone(mlir, line))
+    line, whole_program = next(alone, None), False
+    if line is None:
+        line, whole_program = functions[0][1], True
+    ops: list[str] = []
+    done: set[str] = set()
+    while line is not None:
+        name, left = search.function(file, line, whole_program)
+        file, whole_program = search.file, True
+        ops += left
+        done.add(name)
+        rest = search.editor(file, 0).survey().functions
+        line = next((line for name, line in rest if name not in done), None)
+    return Reduced(mlir=str(file), ops=tuple(ops), minimal=search.minimal, calls=oracle.calls)
 
-    def ask(cuts: Sequence[Cut]) -> list[str]:
-        return editor.verdicts(cuts, oracle.ask)
 
-    start = shrink.find_unlocated(graph, ask, width=width, told=told)
-    if start is None:
-        return Reduced(
-            mlir=str(whole),
-            ops=tuple(graph.ops[i].name for i in graph.real),
-            minimal=False,
-            calls=oracle.calls,
-        )
-    shrunk = shrink.shrink(graph, start, ask, width=width, constants=True, told=told)
-    (file,) = editor.render([shrunk.cut])
-    assert file is not None, "a cut that was asked for can be made again"
-    return Reduced(
-        mlir=str(file),
-        ops=tuple(graph.ops[i].name for i in shrunk.cut.keep),
-        minimal=shrunk.minimal,
-        calls=oracle.calls,
-    )
+class _Reduction:
+    """Reduces one function of a program after another. minimal: it could be proved for each."""
+
+    def __init__(
+        self,
+        oracle: CommandOracle,
+        directory: Path,
+        limits: process.Limits,
+        width: int,
+        told: Callable[[Progress], None],
+    ) -> None:
+        self.minimal = True
+        self.file = Path()
+        self._oracle = oracle
+        self._directory = directory
+        self._limits = limits
+        self._width = width
+        self._told = told
+        self._editors = 0
+
+    def editor(self, file: Path, line: int) -> Editor:
+        self._editors += 1
+        return Editor(file, line, self._directory / f"edits-{self._editors}", self._limits)
+
+    def is_interesting_alone(self, file: Path, line: int) -> bool:
+        """Whether the function at a line is, with nothing else but what it leads to."""
+        editor = self.editor(file, line)
+        graph = editor.graph()
+        if graph is None:
+            return False
+        return editor.verdicts([Cut(keep=graph.real)], self._oracle.ask) == ["same"]
+
+    def function(self, file: Path, line: int, whole: bool) -> tuple[str, tuple[str, ...]]:
+        """(name, what is left) of the function at a line; `file` is the program then.
+
+        whole: the other functions stay.
+        """
+        editor = self.editor(file, line)
+        graph = editor.graph()
+        assert graph is not None, "it was listed among the functions"
+
+        def ask(cuts: Sequence[Cut]) -> list[str]:
+            return editor.verdicts(cuts, self._oracle.ask, whole)
+
+        cut: Cut | None = Cut(keep=())
+        if not (whole and graph.real and ask([Cut(keep=())]) == ["same"]):
+            cut = shrink.find_unlocated(graph, ask, width=self._width, told=self._told)
+            if cut is not None:
+                shrunk = shrink.shrink(
+                    graph, cut, ask, width=self._width, constants=not whole, told=self._told
+                )
+                cut = shrunk.cut
+                self.minimal &= shrunk.minimal
+        if cut is None:
+            self.minimal &= not graph.real
+            self.file = file
+            return graph.function, tuple(graph.ops[i].name for i in graph.real)
+        (made,) = editor.render([cut], whole)
+        assert made is not None, "a cut that was asked for can be made again"
+        self.file = made
+        return graph.function, tuple(graph.ops[i].name for i in cut.keep)

@@ -29,10 +29,14 @@ _LATER: tuple[Aspect, ...] = ("arguments", "types")
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a program could be simpler: its sizes (of dimensions, ascending) and aspects."""
+    """What of a program could be simpler: its sizes (of dimensions, ascending) and aspects.
+
+    functions: the name and a line of each, those with most operations first.
+    """
 
     sizes: tuple[int, ...] = ()
     aspects: tuple[Aspect, ...] = ()
+    functions: tuple[tuple[str, int], ...] = ()
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from repro import symbols
 from repro.simplify import Aspect, Proposal, Survey
 
 #: Shapes, as builtin types spell them and as torch's do; numbers on their own.
@@ -61,7 +62,11 @@ def survey(module: Any) -> Survey:
             aspects.add("arguments")
             if not _is_splat(literal) and _count(str(literal.type)) > _READABLE:
                 aspects.add("literals")
-    return Survey(sizes=tuple(sorted(sizes)), aspects=tuple(sorted(aspects)))
+    return Survey(
+        sizes=tuple(sorted(sizes)),
+        aspects=tuple(sorted(aspects)),
+        functions=symbols.lines(module),
+    )
 
 
 def carry_out(module: Any, proposal: Proposal) -> None:

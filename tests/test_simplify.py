@@ -186,7 +186,9 @@ module @module {
 
 class TestIR:
     def test_a_survey_names_sizes_and_what_is_not_simple(self) -> None:
-        assert edit.survey(VIEW) == Survey(sizes=(2, 32, 64, 128, 4096), aspects=("attributes",))
+        found = edit.survey(VIEW)
+        assert (found.sizes, found.aspects) == ((2, 32, 64, 128, 4096), ("attributes",))
+        assert found.functions == (("main", 6),)
         found = edit.survey(DYNAMIC)
         assert found.sizes == (9, 64)
         assert set(found.aspects) == {"arguments", "dynamic", "literals", "types"}
