@@ -60,7 +60,8 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
 
     command: what fails, with plain names of tools and of files. before: commands that must pass
     first (a compile whose module then fails to run, a trace whose program then fails to compile).
-    verified: that it fails so has been seen in an empty directory. why: it was left out.
+    verified: that it fails so has been seen in an empty directory. why: it was left out. ops,
+    calls: what reducing this level alone left, and how many compiles of it that took.
     """
 
     name: LevelName
@@ -69,6 +70,8 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     before: tuple[tuple[str, ...], ...] = ()
     verified: bool = False
     why: str = ""
+    ops: int = 0
+    calls: int = 0
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

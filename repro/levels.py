@@ -14,7 +14,7 @@ import msgspec
 from pipeline import diagnostics, process
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
-from repro import bundle
+from repro import bundle, dispatch
 from repro.bundle import Level
 
 _PIPELINE = re.compile(r'mlir_reproducer: \{\s*pipeline: "((?:[^"\\]|\\.)*)"')
@@ -111,7 +111,7 @@ class Maker:
                 [
                     self._toolchain.compiler,
                     made,
-                    "--compile-mode=hal-executable",
+                    dispatch.MODE,
                     *self._flags,
                     "-o",
                     "/dev/null",
@@ -119,9 +119,21 @@ class Maker:
                 "dispatch",
             )
             if not outcome.ok and self._same(outcome, said):
-                return bundle.level("dispatch", self._flags), made
+                return self._reduced(made)
         why = "none of the program's executables fails in the same way when compiled alone"
         return bundle.level("dispatch", self._flags, why=why), None
+
+    def _reduced(self, made: Path) -> tuple[Level, Path]:
+        found = dispatch.reduced(
+            made,
+            self._failure,
+            self._toolchain,
+            self._flags,
+            self._directory / "dispatch",
+            self._limits,
+        )
+        level = bundle.level("dispatch", self._flags, ops=found.ops, calls=found.calls)
+        return level, Path(found.path)
 
     def _pass(self) -> tuple[Level, Path | None]:
         if self._run_command:

@@ -116,19 +116,19 @@ def reduce(
             advice="Reduce MLIR with a func.func or util.func that has a body.",
         )
     search = _Reduction(oracle, directory, limits, width, told)
-    alone = (line for _, line in functions[:_ALONE] if search.is_interesting_alone(mlir, line))
-    line, whole_program = next(alone, None), False
-    if line is None:
-        line, whole_program = functions[0][1], True
+    alone = (named for named in functions[:_ALONE] if search.is_interesting_alone(mlir, named[1]))
+    chosen, others = next(alone, None), False
+    if chosen is None:
+        chosen, others = functions[0], True
     ops: list[str] = []
     done: set[str] = set()
-    while line is not None:
-        name, left = search.function(file, line, whole_program)
-        file, whole_program = search.file, True
-        ops += left
+    while chosen is not None:
+        name, line = chosen
+        ops += search.function(file, line, others)
+        file, others = search.file, True
         done.add(name)
         rest = search.editor(file, 0).survey().functions
-        line = next((line for name, line in rest if name not in done), None)
+        chosen = next((named for named in rest if named[0] not in done), None)
     return Reduced(mlir=str(file), ops=tuple(ops), minimal=search.minimal, calls=oracle.calls)
 
 
@@ -164,8 +164,8 @@ class _Reduction:
             return False
         return editor.verdicts([Cut(keep=graph.real)], self._oracle.ask) == ["same"]
 
-    def function(self, file: Path, line: int, whole: bool) -> tuple[str, tuple[str, ...]]:
-        """(name, what is left) of the function at a line; `file` is the program then.
+    def function(self, file: Path, line: int, whole: bool) -> tuple[str, ...]:
+        """What is left of the function at a line; `file` is the program then.
 
         whole: the other functions stay.
         """
@@ -188,8 +188,8 @@ class _Reduction:
         if cut is None:
             self.minimal &= not graph.real
             self.file = file
-            return graph.function, tuple(graph.ops[i].name for i in graph.real)
+            return tuple(graph.ops[i].name for i in graph.real)
         (made,) = editor.render([cut], whole)
         assert made is not None, "a cut that was asked for can be made again"
         self.file = made
-        return graph.function, tuple(graph.ops[i].name for i in cut.keep)
+        return tuple(graph.ops[i].name for i in cut.keep)

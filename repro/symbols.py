@@ -19,16 +19,7 @@ _EXECUTABLE = re.compile(r"(?:flow|stream|hal)\.executable")
 
 def functions(module: Any) -> list[Any]:
     """The functions with a body, those with most operations first."""
-
-    def found(op: Any) -> Iterator[Any]:
-        for inner in _nested(op):
-            if inner.name in FUNCTIONS:
-                if len(inner.regions[0].blocks) > 0:
-                    yield inner
-            else:
-                yield from found(inner)
-
-    return sorted(found(module.operation), key=lambda function: -len(operations(function)))
+    return sorted(_bodies(module.operation), key=lambda function: -len(operations(function)))
 
 
 def function_at(module: Any, focus: int) -> Any:
@@ -44,8 +35,16 @@ def function_at(module: Any, focus: int) -> Any:
 
 
 def lines(module: Any) -> tuple[tuple[str, int], ...]:
-    """Name and a line of each function, those with most operations first."""
-    return tuple((_name(f) or f.name, line(operations(f)[0])) for f in functions(module))
+    """Name and a line of each function, those with most operations first.
+
+    A function without a name is called by its operation and its number among those.
+    """
+    counts: dict[str, int] = {}
+    names: dict[Any, str] = {}
+    for function in _bodies(module.operation):
+        counts[function.name] = counts.get(function.name, 0) + 1
+        names[function] = _name(function) or f"{function.name} {counts[function.name]}"
+    return tuple((names[f], line(operations(f)[0])) for f in functions(module))
 
 
 def operations(function: Any) -> list[Any]:
@@ -126,6 +125,15 @@ def _drop_siblings(kept: Any, whole: bool) -> None:
                 texts.append(text)
     for op in [*initializers, *(op for name, op in named.items() if name not in needed)]:
         op.erase()
+
+
+def _bodies(op: Any) -> Iterator[Any]:
+    for inner in _nested(op):
+        if inner.name in FUNCTIONS:
+            if len(inner.regions[0].blocks) > 0:
+                yield inner
+        else:
+            yield from _bodies(inner)
 
 
 def _nested(op: Any) -> Iterator[Any]:
