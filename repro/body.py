@@ -14,8 +14,11 @@ from typing import Any
 from repro import symbols
 from repro.graph import Cut, Graph, Op
 
+#: Arithmetic on sizes: it goes where its users go, and is counted all the same.
+SIZES = re.compile(r"torch\.aten\.(size\.int|(add|sub|mul|floordiv)\.int|floordiv)")
 #: Operations that compute nothing of their own.
 _GLUE = re.compile(
+    SIZES.pattern + r"|"
     r"torch\.(constant\..*|prim\.ListConstruct|vtensor\.literal|symbolic_int)"
     r"|(arith|complex|ml_program|mhlo|chlo|stablehlo)\.\w*const\w*|tosa\.const(_shape)?"
     r"|flow\.tensor\.constant|tensor\.empty|util\.null"

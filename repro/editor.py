@@ -10,7 +10,7 @@ import msgspec
 
 from pipeline import process
 from pipeline.errors import EnvironmentFault
-from repro import edit
+from repro import body, edit
 from repro.graph import Cut, Graph
 from repro.oracle import Answer
 from repro.simplify import Proposal, Survey
@@ -40,6 +40,19 @@ class Editor:
         if not file.is_file():
             return None
         return msgspec.json.decode(file.read_bytes(), type=Graph)
+
+    def names(self, cut: Cut, graph: Graph) -> tuple[str, ...]:
+        """The operations of a cut, with the arithmetic on sizes that comes along with it."""
+        if any(body.SIZES.fullmatch(op.name) for op in graph.ops):
+            (file,) = self.render([cut])
+            assert file is not None, "a cut that was asked for can be made again"
+            left = Editor(file, 0, self._directory / "names", self._limits).graph()
+            if left is not None:
+                counted = (op for op in left.ops if not op.pinned)
+                return tuple(
+                    op.name for op in counted if not op.glue or body.SIZES.fullmatch(op.name)
+                )
+        return tuple(graph.ops[index].name for index in cut.keep)
 
     def survey(self) -> Survey:
         """What of the program could be simpler; nothing where that cannot be told."""

@@ -177,7 +177,7 @@ class _Isolation:
             part = smaller if smaller.minimal else part
         return Isolated(
             mlir=str(part.file()),
-            ops=tuple(part.graph.ops[index].name for index in part.cut.keep),
+            ops=part.editor.names(part.cut, part.graph),
             cut=part.within(graph),
             focus=focus,
             minimal=part.minimal,

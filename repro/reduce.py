@@ -192,4 +192,4 @@ class _Reduction:
         (made,) = editor.render([cut], whole)
         assert made is not None, "a cut that was asked for can be made again"
         self.file = made
-        return tuple(graph.ops[i].name for i in cut.keep)
+        return tuple(graph.ops[i].name for i in cut.keep) if whole else editor.names(cut, graph)

@@ -10,6 +10,7 @@ import pytest
 from pipeline import compiler, process, toolchain
 from pipeline.compiler import Compile
 from repro import dispatch, edit
+from repro.editor import Editor
 from repro.graph import Cut, Graph
 from repro.reduce import Reduced, reduce
 
@@ -249,6 +250,15 @@ class TestWhatIsNoTensor:
         text = cut(SIZES, "torch.aten.view")
         assert "torch.aten.size.int %arg" in text
         assert "!torch.int" not in signature(text)
+
+    def test_it_counts_as_an_operation(self, tmp_path: Path) -> None:
+        program = tmp_path / "program.mlir"
+        program.write_text(SIZES)
+        editor = Editor(program, 0, tmp_path / "edits", LIMITS)
+        graph = editor.graph()
+        assert graph is not None
+        view = Cut(keep=indices(SIZES, "torch.aten.view"))
+        assert editor.names(view, graph) == ("torch.aten.size.int", "torch.aten.view")
 
     def test_what_was_unpacked_is_an_argument_and_not_the_list(self) -> None:
         assert "!torch.list" not in signature(cut(SIZES, "torch.aten.view"))
