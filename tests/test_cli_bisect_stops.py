@@ -166,6 +166,23 @@ def test_one_that_is_stopped_while_it_verifies_leaves_no_folder(
     assert bundle.read(desk.out).verified
 
 
+def test_of_two_at_once_one_isolates_and_the_other_then_knows(desk: Desk) -> None:
+    go = desk.directory / "go"
+    desk.fails(f"error-at flow {SAYS}", ("/edits/", f"wait-at input {go}"))
+    first = desk.start()
+    wait_until(lambda: len(desk.asked()) > 0)
+    words = [word for word in desk.arguments() if word != "--json"]
+    second = start(*words, cwd=desk.directory, env=desk.environment)
+    assert second.stdout is not None
+    while "another process is isolating the same; waiting" not in second.stdout.readline():
+        assert second.poll() is None
+    go.touch()
+    first.communicate(timeout=60)
+    out, _ = second.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "known since" in out
+
+
 class TestComesAndGoes:
     def test_a_failure_that_does_not_appear_again(self, desk: Desk) -> None:
         desk.comes_and_goes("x" + "-" * 30)

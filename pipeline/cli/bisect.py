@@ -123,6 +123,7 @@ def isolate(
     import shutil
 
     from pipeline.case import DOES_NOT_COMPILE
+    from pipeline.locks import Locks
     from pipeline.store import Store, data_directory
     from repro import bisect as search
     from repro.shrink import Progress
@@ -152,29 +153,31 @@ def isolate(
         live.note(f"  {progress.trying}: {progress.ops} operations left, {progress.asked} asked")
 
     state = data_directory() / "bisect" / key[:16]
-    if chosen.fresh:
-        shutil.rmtree(state, ignore_errors=True)
-    return search.bisect(
-        search.Subject(
-            mlir=loaded.mlir,
-            source=loaded.program.source,
-            target=case.target,
-            flags=every,
-            command=case.command,
-            running=running,
-            took_seconds=max((case.compile_seconds, *(s.seconds for s in case.steps[2:]))),
-            peak_bytes=max((case.peak_bytes, *(f.peak_bytes for f in case.functions))),
-        ),
-        first,
-        session.toolchain,
-        place,
-        state,
-        limits=session.limits,
-        everything=everything,
-        fresh=chosen.fresh,
-        begun=begun,
-        told=told,
-    )
+    waiting = "another process is isolating the same; waiting"
+    with Locks(state.parent / "locks").hold(key, on_wait=lambda: live.note(waiting)):
+        if chosen.fresh:
+            shutil.rmtree(state, ignore_errors=True)
+        return search.bisect(
+            search.Subject(
+                mlir=loaded.mlir,
+                source=loaded.program.source,
+                target=case.target,
+                flags=every,
+                command=case.command,
+                running=running,
+                took_seconds=max((case.compile_seconds, *(s.seconds for s in case.steps[2:]))),
+                peak_bytes=max((case.peak_bytes, *(f.peak_bytes for f in case.functions))),
+            ),
+            first,
+            session.toolchain,
+            place,
+            state,
+            limits=session.limits,
+            everything=everything,
+            fresh=chosen.fresh,
+            begun=begun,
+            told=told,
+        )
 
 
 def untraced(
