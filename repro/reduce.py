@@ -11,7 +11,7 @@ import msgspec
 from pipeline import process
 from pipeline.errors import UsageError
 from pipeline.workers import side_by_side
-from repro import shrink
+from repro import shrink, simplify
 from repro.editor import Editor
 from repro.graph import Cut
 from repro.oracle import Answer, Verdict
@@ -21,6 +21,8 @@ _CANNOT_SAY = 125
 _FILE = "{}"
 #: So many functions, the largest, are tried without the others.
 _ALONE = 8
+#: Runs of the test for simpler shapes and types.
+_SIMPLER = 24
 
 
 class Reduced(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,16 +122,12 @@ def reduce(
     chosen, others = next(alone, None), False
     if chosen is None:
         chosen, others = functions[0], True
-    ops: list[str] = []
-    done: set[str] = set()
-    while chosen is not None:
-        name, line = chosen
-        ops += search.function(file, line, others)
-        file, others = search.file, True
-        done.add(name)
-        rest = search.editor(file, 0).survey().functions
-        chosen = next((named for named in rest if named[0] not in done), None)
-    return Reduced(mlir=str(file), ops=tuple(ops), minimal=search.minimal, calls=oracle.calls)
+    ops = search.functions(file, chosen, others)
+    if simple := search.simpler(search.file):
+        # The proof that it is minimal holds for the shapes it was made with.
+        search.minimal = True
+        ops = search.functions(simple, search.largest(simple), True)
+    return Reduced(mlir=str(search.file), ops=ops, minimal=search.minimal, calls=oracle.calls)
 
 
 class _Reduction:
@@ -163,6 +161,39 @@ class _Reduction:
         if graph is None:
             return False
         return editor.verdicts([Cut(keep=graph.real)], self._oracle.ask) == ["same"]
+
+    def largest(self, file: Path) -> tuple[str, int]:
+        return self.editor(file, 0).survey().functions[0]
+
+    def simpler(self, file: Path) -> Path | None:
+        """The program with smaller shapes and so on; None where nothing of it can be simpler."""
+        editor = self.editor(file, 0)
+        found = simplify.simplify(
+            file,
+            editor.survey(),
+            self._oracle.ask,
+            editor.simpler,
+            budget=_SIMPLER,
+            told=self._told,
+        )
+        return Path(found.path) if found.done else None
+
+    def functions(self, file: Path, first: tuple[str, int], others: bool) -> tuple[str, ...]:
+        """What is left of all functions, `first` (a name and a line) being reduced first.
+
+        others: the other ones stay while it is.
+        """
+        ops: list[str] = []
+        done: set[str] = set()
+        chosen: tuple[str, int] | None = first
+        while chosen is not None:
+            name, line = chosen
+            ops += self.function(file, line, others)
+            file, others = self.file, True
+            done.add(name)
+            rest = self.editor(file, 0).survey().functions
+            chosen = next((named for named in rest if named[0] not in done), None)
+        return tuple(ops)
 
     def function(self, file: Path, line: int, whole: bool) -> tuple[str, ...]:
         """What is left of the function at a line; `file` is the program then.

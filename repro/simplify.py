@@ -22,7 +22,8 @@ _UNITS = (8, 32)
 
 #: What can be made simpler apart from sizes. dynamic: dimensions that are not static. literals:
 #: tensor constants with many numbers. attributes: what the compiler may ignore, and constants that
-#: are there twice. types: floating-point types other than f32. arguments: tensor constants.
+#: are there twice. types: floating-point types other than f32. arguments: tensor
+#: constants that are no splats.
 Aspect = Literal["dynamic", "literals", "attributes", "types", "arguments"]
 _TOGETHER: tuple[Aspect, ...] = ("dynamic", "literals", "attributes")
 _LATER: tuple[Aspect, ...] = ("arguments", "types")
@@ -45,7 +46,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     sizes: what takes the place of a size, in types, literals and the constants that speak of it.
     dynamic: the size of what has none; 0 leaves it. literals: they become splats. attributes:
     those that may be dropped are. types: floating-point types become f32. arguments: tensor
-    constants become arguments.
+    constants that are no splats become arguments.
     """
 
     sizes: tuple[tuple[int, int], ...] = ()
@@ -105,7 +106,7 @@ def simplify(
         search.halves(rest, asked=not sizes)
         search.halves(sizes, asked=not rest)
     for aspect in _LATER:
-        if aspect in survey.aspects:
+        if aspect in survey.aspects and not (aspect == "arguments" and search.has("literals")):
             search.accepts([aspect])
     return search.best
 
@@ -188,6 +189,9 @@ class _Search:
             self.best = msgspec.structs.replace(self.best, path=str(file), done=names)
             return True
         return False
+
+    def has(self, step: _Step) -> bool:
+        return step in self._accepted
 
     def halves(self, steps: Sequence[_Step], asked: bool = False) -> None:
         """Accepts what it can of steps; asked: all of them together were refused already."""

@@ -58,9 +58,9 @@ def survey(module: Any) -> Survey:
             if text in seen:
                 aspects.add("attributes")
             seen.add(text)
-        if (literal := _literal(op)) is not None:
+        if (literal := _literal(op)) is not None and not _is_splat(literal):
             aspects.add("arguments")
-            if not _is_splat(literal) and _count(str(literal.type)) > _READABLE:
+            if _count(str(literal.type)) > _READABLE:
                 aspects.add("literals")
     return Survey(
         sizes=tuple(sorted(sizes)),
@@ -318,7 +318,8 @@ def _literals_to_arguments(module: Any) -> None:
     from iree.compiler import ir
 
     for op in list(_walk(module.operation)):
-        if _literal(op) is None or op.parent.name not in _FUNCTIONS:
+        literal = _literal(op)
+        if literal is None or _is_splat(literal) or op.parent.name not in _FUNCTIONS:
             continue
         block = op.parent.regions[0].blocks[0]
         argument = block.add_argument(op.results[0].type, ir.Location.unknown())

@@ -143,6 +143,13 @@ class TestInput:
         assert found.ops == ("linalg.generic",)
         assert "util.global" not in text
 
+    def test_shapes_become_small_and_the_rest_is_proved_again(self, reduced: Reduce) -> None:
+        large = STABLEHLO.replace("4x8", "512x1024").replace("8x4", "1024x512")
+        large = large.replace("4x4", "512x512").replace("<4xf32>", "<512xf32>")
+        found, text = reduced(large, "stablehlo.reduce")
+        assert (found.ops, found.minimal) == (("stablehlo.reduce",), True)
+        assert "tensor<8x8xf32>" in text
+
 
 class TestPhases:
     @pytest.mark.real
