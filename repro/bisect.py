@@ -175,6 +175,7 @@ class _Search:
             return None
         if wanted:
             limits = self._limits
+            self._tell("making the reproducer, verifying it from copies")
             report = _write(subject, oracle, outcome, self._toolchain, folder, directory, limits)
             self._found[failure.signature] = Found(
                 failure=failure,
@@ -182,6 +183,9 @@ class _Search:
                 rate=report.rate if report.rate < 1 else None,
             )
         return outcome
+
+    def _tell(self, doing: str) -> None:
+        self._told(Progress(trying=doing, ops=0, asked=self._calls))
 
     def all(self, subject: Subject, first: Failure, state: Path) -> bool:
         """Isolates and masks until the program does not fail (True) or nothing can be isolated."""
@@ -207,6 +211,7 @@ class _Search:
         self, subject: Subject, failure: Failure, isolated: Isolated, directory: Path
     ) -> tuple[Subject, Failure | None]:
         """(the program without what was isolated, how that fails)."""
+        self._tell("compiling the program without what was isolated")
         masked = blockers.masked(subject.mlir, isolated, directory, self._limits)
         found = self._found[failure.signature]
         self._found[failure.signature] = msgspec.structs.replace(

@@ -253,6 +253,7 @@ class _Isolation:
         if before is not None:
             return before
         job = self.job
+        self._tell("compiling the whole program to see what fails")
         located = locate.locate(
             job.mlir,
             job.failure,
@@ -276,11 +277,15 @@ class _Isolation:
         return failing + sum(self._appears() for _ in range(most - runs)), most
 
     def _appears(self) -> bool:
+        self._tell("compiling the whole program again")
         wanted = self.job.failure.signature
         failure = self.oracle.again(self.job.mlir)
         if failure is None:
             return False
         return wanted in {failure.signature, *(other.signature for other in failure.also)}
+
+    def _tell(self, doing: str) -> None:
+        self.told(Progress(trying=doing, ops=0, asked=self.asked))
 
     def _start(self, graph: Graph, groups: Groups) -> Cut | None:
         """A part that fails in the same way: what is located, else what a search finds."""

@@ -37,7 +37,10 @@ _GROWTH = 4
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a search is: what it tries next, operations in the best cut, cuts asked so far."""
+    """Where a search is: what it tries next, operations in the best cut, cuts asked so far.
+
+    ops: 0 where there is no cut yet.
+    """
 
     trying: str
     ops: int
@@ -284,7 +287,7 @@ def _around(search: _Search, cut: Cut, root: int) -> Cut:
     sizes = {_GROWTH**power for power in range(len(nearest).bit_length())} | {len(distance)}
     for size in sorted(size for size in sizes if size < len(nearest)):
         part = search.normal(cut.without(nearest[size:]))
-        if search.first([part], f"{size} operations around the root"):
+        if search.first([part], f"{_operations(size)} around the root"):
             return search.accept(part)
     return cut
 
@@ -305,8 +308,8 @@ def _thin(search: _Search, cut: Cut, root: int) -> Cut:
         rate = (needed + _TRIED * expected) / (tried + _TRIED)
         likely = 1 if rate >= 0.5 else int(math.log(0.5) / math.log(1 - rate))
         size = max(suspects // 2, 1) if suspects else min(likely, len(pending))
-        name = "1 operation" if size == 1 else f"{size} operations"
-        found = search.first([search.without(cut, pending[:size], way)], f"without {name}")
+        without = f"without {_operations(size)}"
+        found = search.first([search.without(cut, pending[:size], way)], without)
         if found is None and size > 1:
             suspects = size
             continue
@@ -345,6 +348,10 @@ def _prove(search: _Search, cut: Cut, constants: bool) -> int:
         near = {other for op in {*cut.keep} - {*found.keep} for other in search.links[op]}
         cut = search.accept(found)
     return sum(search.known.get(step) == "unresolved" for step in {*steps()})
+
+
+def _operations(number: int) -> str:
+    return "1 operation" if number == 1 else f"{number} operations"
 
 
 def _distances(search: _Search, cut: Cut, root: int) -> dict[int, int]:

@@ -530,7 +530,7 @@ class TestProgress:
         left = [progress.ops for progress in seen]
         assert left == sorted(left, reverse=True)
         shrink(graph, start, ask, told=seen.append)
-        assert seen[-1] == Progress(trying="1 operations around the root", ops=21, asked=0)
+        assert seen[-1] == Progress(trying="1 operation around the root", ops=21, asked=0)
 
 
 class TestMask:

@@ -58,22 +58,22 @@ def command(
     from repro.bisect import Bisection
 
     console = out.console(stderr=common.json)
-    live = Live(console, quiet=common.json or common.verbosity < 0, verbose=common.verbosity > 0)
     session = Session(common)
-    try:
-        loaded = session.program(source, source_options, live)
-    except TraceFailed as failed:
-        result = untraced(session, failed, source, target, source_options, output, live)
-    else:
-        ((named, plan),) = session.plans(target, None, flags)
-        case = _case(session, loaded, named, plan, source_options, flags, live)
-        if case.failure is None:
-            result = Bisection(status="passes", why=_passes(source, target, case))
+    quiet = common.json or common.verbosity < 0
+    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+        try:
+            loaded = session.program(source, source_options, live)
+        except TraceFailed as failed:
+            result = untraced(session, failed, source, target, source_options, output, live)
         else:
-            result = isolate(
-                session, loaded, case, plan, flags, source_options, everything, output, live
-            )
-    live.close()
+            ((named, plan),) = session.plans(target, None, flags)
+            case = _case(session, loaded, named, plan, source_options, flags, live)
+            if case.failure is None:
+                result = Bisection(status="passes", why=_passes(source, target, case))
+            else:
+                result = isolate(
+                    session, loaded, case, plan, flags, source_options, everything, output, live
+                )
     if common.json:
         out.emit(result)
     else:
@@ -126,7 +126,6 @@ def isolate(
     from pipeline.locks import Locks
     from pipeline.store import Store, data_directory
     from repro import bisect as search
-    from repro.shrink import Progress
 
     assert case.failure is not None
     first, running = case.failure, None
@@ -148,9 +147,6 @@ def isolate(
 
     def begun(failure: Failure) -> None:
         live.note(f"\nisolating {failure.signature}")
-
-    def told(progress: Progress) -> None:
-        live.note(f"  {progress.trying}: {progress.ops} operations left, {progress.asked} asked")
 
     state = data_directory() / "bisect" / key[:16]
     waiting = "another process is isolating the same; waiting"
@@ -176,7 +172,7 @@ def isolate(
             everything=everything,
             fresh=chosen.fresh,
             begun=begun,
-            told=told,
+            told=live.progress,
         )
 
 
@@ -205,7 +201,7 @@ def untraced(
         took_seconds=failed.seconds,
         limits=session.limits,
         fresh=chosen.fresh,
-        told=lambda progress: live.note(f"  {progress.trying}, {progress.asked} asked"),
+        told=live.progress,
     )
 
 

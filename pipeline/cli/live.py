@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +14,9 @@ from pipeline.cli.output import command, seconds, size
 from pipeline.frontends.load import Loaded
 from pipeline.phases import Phase
 from pipeline.program import Function
+
+if TYPE_CHECKING:
+    from repro.shrink import Progress
 
 _DIALECTS_SHOWN = 4
 
@@ -29,6 +33,12 @@ class Live:
         self._verbose = verbose
         self._doing = contextlib.ExitStack()
 
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        self.close()
+
     @contextlib.contextmanager
     def working(self, what: str) -> Iterator[None]:
         """Shows `what` at the bottom of the terminal until the block ends."""
@@ -42,6 +52,16 @@ class Live:
         """A line of its own."""
         if not self._quiet:
             self.console.print(escape(text), soft_wrap=True)
+
+    def progress(self, progress: Progress) -> None:
+        """What a search does now: at the bottom of the terminal; in a pipe, or verbose, a line."""
+        left = "" if not progress.ops else f", of {progress.ops} operations that are left"
+        text = f"  {progress.trying}{left} ({progress.asked} asked)"
+        if self._verbose or not self.console.is_terminal:
+            self.note(text)
+            return
+        self._doing.close()
+        self._doing.enter_context(self.working(text.strip()))
 
     def program(self, loaded: Loaded) -> None:
         """The program that all targets share."""

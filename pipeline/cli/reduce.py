@@ -24,10 +24,10 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
     import tempfile
 
     from pipeline.cli import output as out
+    from pipeline.cli.live import Live
     from pipeline.cli.options import limits
     from pipeline.errors import UsageError
     from repro.reduce import reduce
-    from repro.shrink import Progress
 
     if not file.is_file():
         raise UsageError(f"no file {file}", advice="Check the path.")
@@ -35,21 +35,18 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
     if not target.absolute().parent.is_dir():
         raise UsageError(f"there is no directory {target.parent}", advice="Make it first.")
     console = out.console(stderr=common.json)
-
-    def told(progress: Progress) -> None:
-        if common.verbosity >= 0 and not common.json:
-            console.print(
-                f"  {progress.trying}: {progress.ops} operations left, {progress.asked} asked"
-            )
-
-    with tempfile.TemporaryDirectory(prefix="iree-pilot-reduce-") as scratch:
+    quiet = common.json or common.verbosity < 0
+    with (
+        tempfile.TemporaryDirectory(prefix="iree-pilot-reduce-") as scratch,
+        Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
+    ):
         reduced = reduce(
             file,
             test,
             Path(scratch),
             limits=limits(common),
             width=max(1, os.cpu_count() or 1),
-            told=told,
+            told=live.progress,
         )
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         shutil.copyfile(reduced.mlir, temporary)
