@@ -17,6 +17,8 @@ from collections.abc import Sequence
 _OPERATION = re.compile(
     r':\s+(?:%[\w$.#-]+(?::\d+)?(?:,\s*)?)*(?:\s*=\s*)?"[\w.$]+"\(.*', re.DOTALL
 )
+#: An operation that cannot be legalized is not named, but whichever constant it takes comes first.
+_CONSTANT = re.compile(r"\btorch\.constant\.\w+")
 _SHAPED = ("tensor", "memref", "vector", "vtensor")
 _TYPE = re.compile(r"[#!]?[A-Za-z_][\w$.]*<")
 _DIMENSIONS = re.compile(r"^(?:\[[^\]]*\],)?(?:(?:\[?-?\d+\]?|\?|\*)(?:x(?=[^\s])|$))*")
@@ -34,6 +36,7 @@ _REPLACEMENTS = tuple(
         (r"%[\w$.#-]+", "%"),
         (r"@[\w$.]+", "@"),
         (r"\^bb\d+", "^bb"),
+        (_CONSTANT.pattern, "torch.constant"),
         (r"\bt\d+\b", "tN"),  # a node of LLVM's selection graph
         (r"(?<![\w.])(?:(?:-?\d+|\?)x)+(?=[a-z])", ""),
         (r"(?<![\w.])-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?:x(?:\d+|\?))*(?![\w])", "N"),
@@ -61,7 +64,7 @@ def signature(kind: str, *, about: str, text: str = "", frames: Sequence[str] = 
     about: the one word that a person looks for (an operation, a signal, an error code); may be
     empty. text: its message, canonical or not. frames: short names of the stack's telling frames.
     """
-    text = canonical(text)
+    text, about = canonical(text), _CONSTANT.sub("torch.constant", about)
     digest = hashlib.sha256("\n".join([kind, about, text, *frames]).encode()).hexdigest()[:8]
     words = (
         frames[0].replace("::", ".")

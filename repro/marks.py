@@ -36,7 +36,7 @@ _TYPE = re.compile(r"[#!]?[A-Za-z_][\w$.]*<[^<>]*>")
 _OPEN_TYPE = re.compile(r"[#!]?[A-Za-z_][\w$.]*<(?!.*>).*")
 _OPERATION = re.compile(r':\s+(?:%\S+\s*=\s*)?"[\w.$]+"\(.*', re.DOTALL)
 _VOLATILE = re.compile(
-    r"\b0x[0-9a-fA-F]+\b|%[\w$.#-]+|@[\w$.]+|\^bb\d+|\w*_dispatch_\d+\w*"
+    r"(?<=\btorch\.constant)\.\w+|\b0x[0-9a-fA-F]+\b|%[\w$.#-]+|@[\w$.]+|\^bb\d+|\w*_dispatch_\d+\w*"
     r"|(?<![\w.)\]>])/(?:[\w.+@~$-]+/)*[\w.+@~$-]*"
     r"|[\w.+/~-]+\.(?:mlirbc|mlir|vmfb|irpa|safetensors|gguf|pyc?|onnx|pt2|so|bin|cc|cpp|c|h)\b"
     r"|\bt\d+\b|(?<![\w.])(?:(?:-?\d+|\?)x)+(?=[a-z])"
