@@ -47,6 +47,10 @@ class Oracle(Protocol):
         """The failure of a program, found out anew whatever is remembered."""
         ...
 
+    def said(self, candidate: Path) -> str:
+        """What was printed when the candidate was asked about; empty where that is not kept."""
+        ...
+
 
 #: Failures that only say that a limit was reached.
 _STOPPED = ("timeout", "out-of-memory")
@@ -125,6 +129,12 @@ class RememberingOracle(ABC):
         self.calls += 1
         digest = hashlib.sha256(program.read_bytes()).hexdigest()
         return self._failure(program, digest)
+
+    def said(self, candidate: Path) -> str:
+        """What was printed when the candidate was asked about; empty where that is not kept."""
+        digest = hashlib.sha256(candidate.read_bytes()).hexdigest()
+        kept = self._scratch / f"{digest[:16]}.stderr.txt"
+        return kept.read_text(errors="replace") if kept.is_file() else ""
 
     @abstractmethod
     def _failure(self, candidate: Path, digest: str) -> Failure | None:

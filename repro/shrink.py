@@ -8,7 +8,8 @@ that give the same program are one cut.
 
 Calls, where n operations are searched, k of them are needed, and more operations never make the
 failure vanish: of the order of k log n, and then one for each way to take one more operation away
-from the result, which is the proof that it is minimal.
+from the result, which is the proof that it is minimal. Where cuts can be asked for together, the
+proof is one call: none of them fails.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from repro.graph import Cut, Graph, Op, links, sources
 
 #: Answers a verdict for each cut, in order: "same", or why it is not.
 Ask = Callable[[Sequence[Cut]], Sequence[str]]
+#: Answers for several cuts with one question: of each that it is "passes" or "invalid", or that it
+#: is a "suspect" of failing, or nothing.
+Together = Callable[[Sequence[Cut]], Sequence[str]]
 #: What takes the place of an operation that goes: arguments, its operands, constants.
 _Way = Literal["argument", "bypass", "splat"]
 #: So many operations are expected to be needed, before anything is known.
@@ -34,6 +38,8 @@ _NEEDED = 2
 _TRIED = 8
 #: Each part of the program that is tried around the root is so many times larger than the last.
 _GROWTH = 4
+#: The ways to take one operation out of so many are asked for together.
+_FEW = 12
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +75,7 @@ def shrink(
     budget: int | None = None,
     root: int | None = None,
     constants: bool = False,
+    together: Together | None = None,
     told: Callable[[Progress], None] = lambda _: None,
 ) -> Shrunk:
     """A part of `start`, which answers "same", with nothing in it that can be spared.
@@ -80,12 +87,13 @@ def shrink(
     worthless. budget: the most cuts to ask for; when it is spent, the best so far is not minimal.
     root: the operation most likely to be at fault (the last one unless told): what is far from it
     in the data flow goes first. constants: arguments are replaced by splat constants too, where
-    the failure allows it; one more call for each, and no operation fewer.
+    the failure allows it; one more call for each, and no operation fewer. together: asks for
+    several cuts with one call, where that can be done.
 
     The proof of minimality rests on the answers. Of an oracle that changes its mind, each was true
     when it was given; the search ends all the same.
     """
-    search = _Search(graph, ask, width, budget, told)
+    search = _Search(graph, ask, width, budget, told, together)
     search.best = cut = search.normal(start)
     search.known[cut] = "same"
     if root not in cut.keep:
@@ -93,7 +101,10 @@ def shrink(
     if root is None:
         return Shrunk(cut=cut, minimal=True, asked=0)
     try:
-        unresolved = _prove(search, _thin(search, _around(search, cut, root), root), constants)
+        cut = _around(search, cut, root)
+        if not search.telling(cut):
+            cut = _thin(search, cut, root)
+        unresolved = _prove(search, cut, constants)
     except _Spent:
         return Shrunk(cut=search.best, minimal=False, asked=search.asked)
     return Shrunk(cut=search.best, minimal=True, asked=search.asked, unresolved=unresolved)
@@ -153,15 +164,18 @@ class _Search:
         width: int,
         budget: int | None,
         told: Callable[[Progress], None],
+        together: Together | None = None,
     ) -> None:
         self.graph = graph
         self.links = links(graph)
         self.known: dict[Cut, str] = {}
+        self._shared: dict[tuple[Cut, ...], tuple[str, ...]] = {}
         self.asked = 0
         self.width = max(width, 1)
         self._ask = ask
         self._budget = sys.maxsize if budget is None else budget
         self._told = told
+        self._together = together
         self._producers = graph.producers()
 
     def accept(self, cut: Cut) -> Cut:
@@ -190,6 +204,70 @@ class _Search:
                 if verdict == "same":
                     return cut
         return None
+
+    def telling(self, cut: Cut) -> bool:
+        """Whether to ask for all steps from a small cut together tells which of them can be taken,
+        so that nothing else needs to be tried."""
+        if self._together is None or len(cut.keep) > _FEW:
+            return False
+        fresh = self._fresh(step for op in cut.keep for step in self.steps(cut, op))
+        suspects, rest = self._clear(fresh, "all steps together")
+        return bool(suspects) or not rest
+
+    def any(self, cuts: Iterable[Cut], trying: str) -> Cut | None:
+        """A cut that answers "same", as `first` finds it, asked for together where that can be.
+
+        Where they fail together, those that are suspected are tried: all at once, then one by one.
+        Where none is, each half is asked for.
+        """
+        cuts = list(cuts)
+        if self._together is None or any(self.known.get(cut) == "same" for cut in cuts):
+            return self.first(cuts, trying)
+        fresh = self._fresh(cuts)
+        if len(fresh) <= 1:
+            return self.first(fresh, trying)
+        suspects, rest = self._clear(fresh, trying)
+        if suspects:
+            combined = self._combined(suspects)
+            if combined.keep and len(combined.keep) < min(len(cut.keep) for cut in suspects):
+                suspects = [combined, *suspects]
+            return self.first(suspects, trying) or self.any(rest, trying)
+        half = len(rest) // 2
+        return self.any(rest[:half], trying) or self.any(rest[half:], trying)
+
+    def _fresh(self, cuts: Iterable[Cut]) -> list[Cut]:
+        return [cut for cut in dict.fromkeys(cuts) if cut.keep and cut not in self.known]
+
+    def _clear(self, cuts: Sequence[Cut], trying: str) -> tuple[list[Cut], list[Cut]]:
+        """(the cuts that are suspected when all are asked for at once, others not known since).
+
+        What was found out so before is not asked for again.
+        """
+        key = tuple(cuts)
+        if len(cuts) > 1 and key not in self._shared:
+            if self.asked >= self._budget:
+                raise _Spent
+            assert self._together is not None
+            self._told(Progress(trying=trying, ops=len(self.best.keep), asked=self.asked))
+            self.asked += 1
+            self._shared[key] = tuple(self._together(cuts))
+        answers = dict(zip(cuts, self._shared.get(key, ("",) * len(cuts)), strict=True))
+        self.known.update((c, v) for c, v in answers.items() if v in ("passes", "invalid"))
+        suspects = [cut for cut in cuts if answers[cut] == "suspect"]
+        return suspects, [cut for cut in cuts if not answers[cut]]
+
+    def _combined(self, cuts: Sequence[Cut]) -> Cut:
+        """What is left when the operations that any of these cuts lacks all go."""
+        keep = tuple(op for op in cuts[0].keep if all(op in cut.keep for cut in cuts))
+        gone: set[int] = set()
+        bypass, splat = dict(cuts[0].bypass), set(cuts[0].splat)
+        for cut in cuts:
+            lacks = {op for other in cuts for op in other.keep if op not in cut.keep}
+            if not lacks <= gone:
+                bypass |= dict(cut.bypass)
+                splat |= {*cut.splat}
+            gone |= lacks
+        return self.normal(Cut(keep=keep, bypass=tuple(bypass.items()), splat=tuple(splat)))
 
     def normal(self, cut: Cut) -> Cut:
         """The cut without what has no effect: the same program, told in one way only.
@@ -344,7 +422,7 @@ def _prove(search: _Search, cut: Cut, constants: bool) -> int:
 
     if constants and (found := search.first([fixed(search.arguments(cut))], "no arguments")):
         cut = search.accept(found)
-    while found := search.first(steps(), "each step that is left"):
+    while found := search.any(steps(), "each step that is left"):
         near = {other for op in {*cut.keep} - {*found.keep} for other in search.links[op]}
         cut = search.accept(found)
     return sum(search.known.get(step) == "unresolved" for step in {*steps()})

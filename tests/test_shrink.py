@@ -187,6 +187,20 @@ def erratic(seed: int) -> Oracle:
     return oracle
 
 
+def at_once(graph: Graph, oracle: Oracle, tells: str) -> Callable[[Sequence[Cut]], list[str]]:
+    """One question for several cuts: whether any fails, and of "all" or the "first" which."""
+
+    def together(cuts: Sequence[Cut]) -> list[str]:
+        verdicts = [oracle(program(graph, cut)) for cut in cuts]
+        bad = [number for number, verdict in enumerate(verdicts) if verdict != "passes"]
+        if not bad:
+            return ["passes"] * len(cuts)
+        named = {"all": bad, "first": bad[:1], "none": []}[tells]
+        return ["suspect" if number in named else "" for number in range(len(cuts))]
+
+    return together
+
+
 @st.composite
 def failures(draw: st.DrawFn) -> tuple[Graph, Oracle]:
     """A graph and an oracle that answers "same" for the whole of it."""
@@ -238,6 +252,31 @@ class TestResult:
         }
         assert "same" not in verdicts.values()
         assert found.unresolved >= [*verdicts.values()].count("unresolved")
+
+    @given(failures(), st.sampled_from(["all", "first", "none"]))
+    @patient(max_examples=300)
+    def test_no_single_step_is_left_where_cuts_are_asked_for_together(
+        self, failure: tuple[Graph, Oracle], tells: str
+    ) -> None:
+        graph, oracle = failure
+        ask = Ask(graph, oracle)
+        found = shrink(graph, Cut(keep=graph.real), ask, together=at_once(graph, oracle, tells))
+        here = program(graph, found.cut)
+        assert oracle(here) == "same"
+        assert found.minimal
+        for step in single_steps(graph, found.cut):
+            assert (there := program(graph, step)) in (here, ()) or oracle(there) != "same"
+
+    def test_the_proof_is_one_question_where_cuts_are_asked_for_together(self) -> None:
+        graph = chain([*"abcdefgh"])
+        needed = contains({*graph.real})
+        ask = Ask(graph, needed)
+        together = at_once(graph, needed, "none")
+        found = shrink(graph, Cut(keep=graph.real), ask, together=together)
+        assert found.cut.keep == graph.real
+        assert found.minimal
+        alone = shrink(graph, Cut(keep=graph.real), Ask(graph, needed))
+        assert found.asked <= 4 < alone.asked
 
     @given(failures(), st.data())
     @patient()

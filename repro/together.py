@@ -1,0 +1,116 @@
+"""Several candidate programs as one module: what compiles there need not be compiled one by one.
+
+`python -m repro.together OUT IN...` writes the module. A child process, because the bindings can
+abort on IR that they do not like. Imports `iree.compiler.ir`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import process
+from repro.oracle import Oracle
+
+_FUNCTION = re.compile(r"\s*(?:func|util)\.func\b[^@]*@\"?(?P<name>[\w$.-]+)")
+#: What a symbol of one candidate becomes.
+NAME = "candidate_{}_{}"
+_NUMBERED = re.compile(r"(?:\b|_)candidate_(\d+)_")
+_PLACE = re.compile(r":(\d+):\d+\)?: error:")
+
+
+def cleared(
+    candidates: Sequence[Path | None], place: Path, oracle: Oracle, limits: process.Limits
+) -> list[str]:
+    """What one question says of each candidate: "passes", "invalid", "suspect", or nothing.
+
+    They are asked about as one module in the new file `place`. Where it passes, all do: their
+    functions have nothing to do with each other. Where it does not, those that are named are the
+    suspects, and nothing is known of the others. None is a candidate that could not be made.
+    """
+    made = [number for number, file in enumerate(candidates) if file is not None]
+    verdicts = ["" if file is not None else "invalid" for file in candidates]
+    outcome = process.run(
+        [sys.executable, "-m", "repro.together", place, *(candidates[n] or "" for n in made)],
+        stdout=place.with_suffix(".stdout.txt"),
+        stderr=place.with_suffix(".stderr.txt"),
+        limits=limits,
+    )
+    if not outcome.ok or not made:
+        return verdicts
+    (answer,) = oracle.ask([place])
+    if answer.verdict == "passes":
+        return [verdict or "passes" for verdict in verdicts]
+    for number in named(place.read_text(), oracle.said(place)):
+        if number < len(made):
+            verdicts[made[number]] = "suspect"
+    return verdicts
+
+
+def main(target: Path, sources: Sequence[Path]) -> int:
+    target.write_text(join([source.read_bytes() for source in sources]))
+    return 0
+
+
+def join(texts: Sequence[bytes]) -> str:
+    """One module with all that the modules hold; the symbols of number N begin `candidate_N_`.
+
+    Raises ValueError where they do not fit into one.
+    """
+    from iree.compiler import ir
+
+    with ir.Context() as context, ir.Location.unknown():
+        context.allow_unregistered_dialects = True
+        joined = ir.Module.create()
+        for number, text in enumerate(texts):
+            module = ir.Module.parse(text)
+            operation = module.operation
+            symbols = ir.SymbolTable(operation)
+            top = [op.operation for op in module.body.operations]
+            for op in top:
+                if "sym_name" in op.attributes:
+                    old = op.attributes["sym_name"].value
+                    new = NAME.format(number, old)
+                    symbols.replace_all_symbol_uses(old, new, operation)
+                    symbols.set_symbol_name(op, new)
+            for op in top:
+                joined.body.append(op)
+            for name in operation.attributes:
+                joined.operation.attributes[name] = operation.attributes[name]
+        if not joined.operation.verify():
+            raise ValueError("the candidates do not fit into one module")
+        return str(joined.operation.get_asm(enable_debug_info=False))
+
+
+def named(joined: str, said: str) -> tuple[int, ...]:
+    """The numbers of the candidates that a compiler names as being at fault, in its order.
+
+    joined: the module. said: what the compiler printed: an error's place, or the name of a
+    function or of a dispatch made of one.
+    """
+    functions: list[str] = []
+    inside = ""
+    for line in joined.splitlines():
+        if match := _FUNCTION.match(line):
+            inside = match["name"]
+        functions.append(inside)
+    found: dict[int, None] = {}
+    for line in said.splitlines():
+        if match := _PLACE.search(line):
+            number = int(match[1]) - 1
+            line = functions[number] if number < len(functions) else ""
+        elif "operation:" not in line and "on function" not in line and "on module" not in line:
+            continue
+        found |= dict.fromkeys(numbers(line))
+    return tuple(found)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """The numbers of the candidates whose symbols appear in a text, in its order."""
+    return tuple(dict.fromkeys(int(n) for n in _NUMBERED.findall(text)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]))
