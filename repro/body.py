@@ -8,7 +8,7 @@ lacks, and returns what is not used.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from repro import symbols
@@ -26,7 +26,7 @@ _GLUE = re.compile(
 )
 #: Types of values that are no data: what makes them comes along. Torch's integers and lists, and
 #: shapes, are not what a program is called with.
-_NO_DATA = re.compile(r"!torch\.(?!vtensor|tensor).*|!tosa\.shape<.*")
+NO_DATA = re.compile(r"!torch\.(?!vtensor|tensor).*|!tosa\.shape<.*")
 _UNPACKS = ("torch.prim.ListUnpack", "torch.aten.__getitem__.t")
 _REFERENCE = re.compile(r"!hal\.\w+|!vm\.ref<.*")
 _SCALAR = re.compile(r"index|[su]?i\d+|b?f\d\w*|tf32")
@@ -108,7 +108,7 @@ class Body:
             self.values[number]
             for i in cut.keep
             for number in (self.numbers[result] for result in self.ops[i].results)
-            if number not in used and not _NO_DATA.fullmatch(str(self.values[number].type))
+            if number not in used and not NO_DATA.fullmatch(str(self.values[number].type))
         ]
         gone = [i for i in range(len(self.ops) - 1) if i not in kept]
         if self.fixed:
@@ -183,6 +183,17 @@ class Body:
                 name, results=[value.type], attributes={"value": ir.Attribute.parse(text)}
             ).results[0]
 
+    def with_glue(self, part: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(operations with what comes along, by position; the values that they take from others)"""
+        members = self._with_glue(tuple(part), lambda number: number, set())
+        taken = dict.fromkeys(
+            number
+            for index in sorted(members)
+            for number in self._taken(self.ops[index])
+            if self.makers.get(number) not in members
+        )
+        return tuple(sorted(members)), tuple(taken)
+
     def _with_glue(
         self, keep: tuple[int, ...], source: Callable[[int], int], splat: set[int]
     ) -> set[int]:
@@ -205,7 +216,7 @@ class Body:
                 maker = self.makers.get(number)
                 if maker is None or number in splat:
                     continue
-                if _GLUE.fullmatch(self.ops[maker].name) or _NO_DATA.fullmatch(
+                if _GLUE.fullmatch(self.ops[maker].name) or NO_DATA.fullmatch(
                     str(self.values[number].type)
                 ):
                     along(maker)

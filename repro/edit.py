@@ -73,8 +73,8 @@ def _do(batch: Batch, text: bytes, directory: Path) -> int:
 
 def describe(text: bytes, focus: int = 0) -> Graph:
     """The graph of the function that is meant. Raises ValueError if there is none."""
-    with _context():
-        return Body(_parse(text), focus).graph()
+    with context():
+        return Body(parse(text), focus).graph()
 
 
 def apply(text: bytes, cut: Cut, focus: int = 0, whole: bool = False) -> str:
@@ -82,8 +82,8 @@ def apply(text: bytes, cut: Cut, focus: int = 0, whole: bool = False) -> str:
 
     Raises ValueError when there is no such program.
     """
-    with _context():
-        module = _parse(text)
+    with context():
+        module = parse(text)
         body = Body(module, focus)
         body.cut(cut, whole)
         return _printed(module)
@@ -91,14 +91,14 @@ def apply(text: bytes, cut: Cut, focus: int = 0, whole: bool = False) -> str:
 
 def survey(text: bytes) -> Survey:
     """What of a program could be simpler."""
-    with _context():
-        return simplify_ir.survey(_parse(text))
+    with context():
+        return simplify_ir.survey(parse(text))
 
 
 def simpler(text: bytes, proposal: Proposal) -> str:
     """The program that a proposal leaves. Raises ValueError when there is no such program."""
-    with _context():
-        module = _parse(text)
+    with context():
+        module = parse(text)
         simplify_ir.carry_out(module, proposal)
         return _printed(module)
 
@@ -113,7 +113,7 @@ def _printed(module: Any) -> str:
     return str(module.operation.get_asm(enable_debug_info=False))
 
 
-def _context() -> Any:
+def context() -> Any:
     from iree.compiler import ir
 
     context = ir.Context()
@@ -132,7 +132,7 @@ def _context() -> Any:
     return Both()
 
 
-def _parse(text: bytes) -> Any:
+def parse(text: bytes) -> Any:
     from iree.compiler import ir
 
     try:

@@ -27,7 +27,7 @@ class Editor:
 
     def __init__(self, mlir: Path, focus: int, directory: Path, limits: process.Limits) -> None:
         self._mlir = mlir
-        self._focus = focus
+        self.focus = focus
         self._directory = directory
         # What a program takes to compile says nothing of what it takes to edit.
         self._limits = msgspec.structs.replace(limits, seconds=_SECONDS, memory_bytes=None)
@@ -86,6 +86,11 @@ class Editor:
         answers = dict(zip(made, ask(made), strict=True))
         return [answers[file].verdict if file is not None else "invalid" for file in files]
 
+    def place(self) -> Path:
+        """A file that is not there yet, for what is made of candidates."""
+        self._batches += 1
+        return self._directory / f"{self._batches}.mlir"
+
     def _batch(
         self,
         cuts: tuple[Cut, ...] = (),
@@ -95,7 +100,7 @@ class Editor:
     ) -> edit.Batch:
         return edit.Batch(
             mlir=str(self._mlir),
-            focus=self._focus,
+            focus=self.focus,
             cuts=cuts,
             proposals=proposals,
             whole=whole,

@@ -18,7 +18,7 @@ import msgspec
 from pipeline import process
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
-from repro import kept, locate, shrink, simplify
+from repro import kept, locate, shrink, simplify, single, together
 from repro.editor import Editor
 from repro.graph import Cut, Graph, neighbours
 from repro.oracle import Answer, Oracle
@@ -158,13 +158,12 @@ class _Isolation:
             located = msgspec.structs.replace(located, confirmed=True)
         kept.keep(self._kept, located)
         groups = locate.groups(graph, located.lines)
-        start = self._start(graph, groups)
+        start, root = self._start(graph, groups)
         if start is None:
             failing, runs = self._again(2, 2)
             if failing < runs:
                 return self._flaky(failing, runs)
             return self._gave_up("no part of the program was found that fails in the same way")
-        root = groups[0][0] if groups else None
         part = _Part(self.editor, graph, start, root, {op: op for op in graph.real})
         part = self._alone(part, part.file(), "part") or part
         if len(start.keep) <= _SMALL:
@@ -202,6 +201,7 @@ class _Isolation:
             width=1 if len(part.cut.keep) <= _SMALL else self.job.width,
             budget=budget,
             root=part.root,
+            together=lambda cuts: self._together(part.editor, cuts),
             told=self.told,
         )
         return part._replace(cut=shrunk.cut, minimal=shrunk.minimal)
@@ -287,21 +287,61 @@ class _Isolation:
     def _tell(self, doing: str) -> None:
         self.told(Progress(trying=doing, ops=0, asked=self.asked))
 
-    def _start(self, graph: Graph, groups: Groups) -> Cut | None:
-        """A part that fails in the same way: what is located, else what a search finds."""
+    def _start(self, graph: Graph, groups: Groups) -> tuple[Cut | None, int | None]:
+        """(a part that fails in the same way, the operation of it that is likeliest at fault).
+
+        What is located, else what is named when all operations are asked about at once, else what a
+        search finds.
+        """
+        root = groups[0][0] if groups else None
         for group in _wider(graph, groups):
-            part = Cut(keep=group)
-            if self._ask([part]) == ["same"]:
-                return part
-        return shrink.find_unlocated(
-            graph, self._ask, width=self.job.width, budget=self.job.budget, told=self.told
+            if self._same(group):
+                return Cut(keep=group), root
+        named: list[tuple[int, ...]] = []
+        for part in self._likely(graph):
+            if self._same(part):
+                return Cut(keep=part), part[-1]
+            named.append(part)
+        for group in _wider(graph, tuple(named[:1])):
+            if group not in named and self._same(group):
+                return Cut(keep=group), named[0][-1]
+        found = shrink.find_unlocated(
+            graph, self._ask, width=1, budget=self.job.budget, told=self.told
         )
+        return found, None
+
+    def _likely(self, graph: Graph) -> Iterator[tuple[int, ...]]:
+        """Parts that are likely to fail alone."""
+        job = self.job
+        finder = single.Finder(
+            job.mlir,
+            self.editor.focus,
+            self._judged,
+            self.oracle.said,
+            job.toolchain,
+            job.flags,
+            job.directory / "alone",
+            job.limits,
+        )
+        try:
+            yield from finder.find(graph)
+        finally:
+            self.asked += finder.asked
+            self.oracle.calls += finder.calls
+
+    def _same(self, part: tuple[int, ...]) -> bool:
+        return self._ask([Cut(keep=part)]) == ["same"]
 
     def _ask(self, cuts: Sequence[Cut]) -> list[str]:
         return self._verdicts(self.editor, cuts)
 
     def _verdicts(self, editor: Editor, cuts: Sequence[Cut]) -> list[str]:
         return editor.verdicts(cuts, self._judged)
+
+    def _together(self, editor: Editor, cuts: Sequence[Cut]) -> list[str]:
+        candidates, place = editor.render(cuts), editor.place()
+        limits = self.job.limits
+        return together.cleared(candidates, place, self._judged, self.oracle.said, limits)
 
     def _judged(self, programs: list[Path]) -> list[Answer]:
         self.asked += len(programs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,14 +11,23 @@ import msgspec
 
 from pipeline import diagnostics, process
 from pipeline.diagnostics import Failure
+from pipeline.phases import dump_files
 from pipeline.toolchain import Toolchain
 from pipeline.workers import side_by_side
 from repro.graph import Graph, bridged, by_line, connected
 
+_SOURCES = "executable-sources"
+_PHASES = "phases"
+#: What prints the IR before each pass, into a folder for each operation that is nested.
+TREE = ("mlir-print-ir-before-all", "mlir-print-ir-tree-dir")
+#: What LLVM's code generator was at when it crashed.
+_RUNNING = re.compile(r"\d+\.\s+Running pass ")
 _PLACE = re.compile(r"(?P<file>[^\s:\"]+\.mlir[a-z]*):(?P<line>\d+):\d+: (?:error|note)")
 _DEBUG = re.compile(r'"(?P<file>[^"]+)":(?P<line>\d+):\d+')
 #: Operations in a row that a dispatch may have folded away without naming them.
 _GAP = 4
+#: More operations that take one constant are better asked about together.
+_MOST_TAKERS = 2
 
 
 class Located(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,16 +62,14 @@ def locate(
     """Where in the program a failure is.
 
     A failure in the program's own phases names its operation. One inside code generation names an
-    executable: it is dumped with debug locations, which lead back to lines of the program. A crash
-    names nothing: then the executables are compiled one by one.
+    executable: it is dumped with debug locations, which lead back to lines of the program. Where
+    the executable is not named (a crash on one of many threads), one thread generates code for one
+    after the other: it is the last. Only if that fails in another way, each is compiled alone.
     """
     named = line_of(failure)
     own = (named,) if named else ()
     order = toolchain.phases
-    generated = (
-        "executable-sources" in order
-        and failure.phase in order[order.index("executable-sources") :]
-    )
+    generated = _SOURCES in order and failure.phase in order[order.index(_SOURCES) :]
     if not generated:
         return Located(lines=own)
     dumps = directory / "executables"
@@ -72,8 +80,11 @@ def locate(
         *(other.signature for other in again.also),
     }
     sources = sorted(dumps.glob("*.mlir"))
-    executable = _named(stderr, sources, failure)
+    executable = _named(stderr, sources, failure) or _running(stderr, sources)
     calls = 1
+    if executable is None and sources:
+        executable = _last(sources, failure, toolchain, flags, directory, limits)
+        calls += 1
     if executable is None and sources:
         executable, tried = _guilty(sources, failure, toolchain, flags, directory, limits, width)
         calls += tried
@@ -87,15 +98,31 @@ def locate(
 
 
 def groups(graph: Graph, lines: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Groups of operations to cut out, in the order to try them: more and more around the root."""
+    """Groups of operations to cut out, in the order to try them: more and more around the root.
+
+    A constant is not at fault itself, but an operation that takes it: each is a root.
+    """
     marked = by_line(graph)
-    members = tuple(dict.fromkeys(marked[line] for line in lines if line in marked))
-    members = tuple(m for m in members if not graph.ops[m].glue)
+    named = [marked[line] for line in lines if line in marked]
+    if named and graph.ops[named[0]].glue:
+        return tuple((user,) for user in _takers(graph, named[0])[:_MOST_TAKERS])
+    members = tuple(dict.fromkeys(m for m in named if not graph.ops[m].glue))
     if not members:
         return ()
     root = members[0]
     near = tuple(o for o in connected(graph, members, root) if not graph.ops[o].glue)
     return tuple(dict.fromkeys(((root,), near, bridged(graph, members, root, _GAP))))
+
+
+def _takers(graph: Graph, constant: int) -> list[int]:
+    """The real operations that take a constant, at once or in a list."""
+    users = graph.users()
+    found: list[int] = []
+    waiting = [constant]
+    while waiting:
+        for user in (u for v in graph.ops[waiting.pop()].results for u in users.get(v, ())):
+            (waiting if graph.ops[user].glue else found).append(user)
+    return sorted(dict.fromkeys(found))
 
 
 def _dump(
@@ -116,6 +143,7 @@ def _dump(
             *flags,
             "--mlir-print-debuginfo",
             f"--iree-hal-dump-executable-sources-to={dumps}",
+            f"--dump-compilation-phases-to={directory / _PHASES}",
             f"--compile-to={phase}",
             "-o",
             "/dev/null",
@@ -139,6 +167,61 @@ def _named(stderr: str, sources: Sequence[Path], failure: Failure) -> Path | Non
             for source in sources:
                 if Path(match["file"]).name == source.name:
                     return source
+    return None
+
+
+def _last(
+    sources: Sequence[Path],
+    failure: Failure,
+    toolchain: Toolchain,
+    flags: tuple[str, ...],
+    directory: Path,
+    limits: process.Limits,
+) -> Path | None:
+    """The executable that one thread was at when it failed in the same way."""
+    start = dict(dump_files(directory / _PHASES)).get(_SOURCES)
+    if start is None or not set(TREE) <= toolchain.flags:
+        return None
+    tree, stderr = directory / "passes", directory / "last.stderr.txt"
+    shutil.rmtree(tree, ignore_errors=True)
+    before_all, place = TREE
+    outcome = process.run(
+        [
+            toolchain.compiler,
+            start,
+            *flags,
+            f"--compile-from={_SOURCES}",
+            diagnostics.SERIAL,
+            f"--{before_all}",
+            f"--{place}={tree}",
+            "-o",
+            "/dev/null",
+        ],
+        stdout=directory / "last.stdout.txt",
+        stderr=stderr,
+        limits=limits,
+    )
+    said = stderr.read_text(errors="replace")
+    found = None if outcome.ok else diagnostics.compile_failure(outcome, said, failure.phase)
+    if found is None or found.signature != failure.signature:
+        return None
+    written = max(tree.rglob("*.mlir"), key=lambda file: file.stat().st_mtime_ns, default=tree)
+    shutil.rmtree(tree, ignore_errors=True)
+    return _running(said, sources) or _mentioned(str(written.relative_to(tree)), sources)
+
+
+def _running(stderr: str, sources: Sequence[Path]) -> Path | None:
+    """The executable that LLVM's code generator was at when it crashed."""
+    lines = [line for line in stderr.splitlines() if _RUNNING.match(line)]
+    return _mentioned("\n".join(lines), sources)
+
+
+def _mentioned(text: str, sources: Sequence[Path]) -> Path | None:
+    """The executable whose name appears, alone or as the beginning of a function's."""
+    for source in sources:
+        name = source.stem.partition("_")[2]
+        if re.search(rf"(?:\b|_){re.escape(name)}(?!\d)", text):
+            return source
     return None
 
 

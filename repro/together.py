@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline import process
-from repro.oracle import Oracle
+from repro.oracle import Answer
 
 _FUNCTION = re.compile(r"\s*(?:func|util)\.func\b[^@]*@\"?(?P<name>[\w$.-]+)")
+#: Answers for candidates in files.
+Ask = Callable[[list[Path]], list[Answer]]
+#: What was printed when a candidate was asked about.
+Said = Callable[[Path], str]
 #: What a symbol of one candidate becomes.
 NAME = "candidate_{}_{}"
 _NUMBERED = re.compile(r"(?:\b|_)candidate_(\d+)_")
@@ -22,7 +26,11 @@ _PLACE = re.compile(r":(\d+):\d+\)?: error:")
 
 
 def cleared(
-    candidates: Sequence[Path | None], place: Path, oracle: Oracle, limits: process.Limits
+    candidates: Sequence[Path | None],
+    place: Path,
+    ask: Ask,
+    said: Said,
+    limits: process.Limits,
 ) -> list[str]:
     """What one question says of each candidate: "passes", "invalid", "suspect", or nothing.
 
@@ -40,10 +48,10 @@ def cleared(
     )
     if not outcome.ok or not made:
         return verdicts
-    (answer,) = oracle.ask([place])
+    (answer,) = ask([place])
     if answer.verdict == "passes":
         return [verdict or "passes" for verdict in verdicts]
-    for number in named(place.read_text(), oracle.said(place)):
+    for number in named(place.read_text(), said(place)):
         if number < len(made):
             verdicts[made[number]] = "suspect"
     return verdicts

@@ -1,0 +1,284 @@
+"""Which few operations fail alone: each with its makers is a function of one and the same module.
+
+One compile says of all of them at once whether any fails, and mostly names it. So where nothing
+says what is at fault, a failure of one or a few operations is found in a few calls, however large
+the program is. `python -m repro.single DIRECTORY` makes the module: a child process, because the
+bindings can abort. Imports `iree.compiler.ir` there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipeline import diagnostics, process
+from pipeline.toolchain import Toolchain
+from repro import edit, kept, together
+from repro.body import NO_DATA, Body
+from repro.graph import Graph, sources
+from repro.locate import TREE
+
+JOB = "job.json"
+MODULE = "alone.mlir"
+PARTS = "parts.json"
+#: What fails in another way alone can be in front of what is looked for.
+_ROUNDS = 3
+#: So many of those that are named are worth asking about.
+_NAMED = 3
+#: Up to so many steps of data flow, makers come along.
+_STEPS = 2
+
+#: Real operations by position.
+Part = tuple[int, ...]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Parts of a function of the program in the file `mlir`; focus: as in `edit.Batch`."""
+
+    mlir: str
+    parts: tuple[Part, ...]
+    focus: int = 0
+
+
+class Alone(msgspec.Struct, frozen=True):
+    """A part that is a function of its own; times: how many there are like it."""
+
+    ops: Part
+    times: int
+
+
+class Last(msgspec.Struct, frozen=True):
+    """Functions, by number, that one thread was at last."""
+
+    numbers: tuple[int, ...]
+
+
+class Finder:
+    """Looks for small parts of a function that fail alone, in `directory`."""
+
+    def __init__(
+        self,
+        mlir: Path,
+        focus: int,
+        ask: together.Ask,
+        said: together.Said,
+        toolchain: Toolchain,
+        flags: Sequence[str],
+        directory: Path,
+        limits: process.Limits,
+    ) -> None:
+        self._mlir = mlir
+        self._focus = focus
+        self._ask = ask
+        self._said = said
+        #: Compiles that nobody was asked for, and those of them that were not done before.
+        self.asked = 0
+        self.calls = 0
+        self._toolchain = toolchain
+        self._flags = flags
+        self._directory = directory
+        self._limits = limits
+        self._made = 0
+        self._times: dict[Part, int] = {}
+        #: Whether it was of no use to ask one thread where it crashed.
+        self._mute = False
+
+    def find(self, graph: Graph) -> Iterator[Part]:
+        """Parts that are likely to be at fault, the likeliest first; at least one call for each
+        size. Whoever asks says whether they are: those that were given are not looked at again."""
+        for steps in range(_STEPS + 1):
+            left = _with_makers(graph, steps)
+            for _ in range(_ROUNDS):
+                found = self._among(left)[:_NAMED]
+                if not found:
+                    break
+                yield from found
+                left = tuple(part for part in left if part not in found)
+
+    def _among(self, parts: tuple[Part, ...], fail: bool = False) -> tuple[Part, ...]:
+        """Those of the parts that are named when all are compiled together, or else one of them.
+
+        fail: it is known that they do. Where none is named, parts are told apart by halves of what
+        is likely: what is there only once before what a program repeats.
+        """
+        module, alone = self._module(parts)
+        if module is None:
+            return ()
+        if not fail:
+            (answer,) = self._ask([module])
+            if answer.verdict in ("passes", "invalid"):
+                return ()
+            numbers = together.named(module.read_text(), self._said(module))
+            crashed = answer.failure is not None and answer.failure.kind == "crash"
+            if not numbers and crashed and not self._mute:
+                numbers = self._last(module)
+                self._mute = not numbers
+            if numbers:
+                return tuple(alone[n].ops for n in numbers if n < len(alone))
+        if len(alone) == 1:
+            return (alone[0].ops,)
+        likely = sorted(alone, key=lambda one: one.times)
+        sums = [*accumulate(1 / one.times for one in likely)]
+        half = min(bisect_left(sums, sums[-1] / 2) + 1, len(likely) - 1)
+        first, second = (tuple(one.ops for one in p) for p in (likely[:half], likely[half:]))
+        return self._among(first) or self._among(second, fail=True)
+
+    def _module(self, parts: tuple[Part, ...]) -> tuple[Path | None, tuple[Alone, ...]]:
+        """(the module in which these are alone, what each of its functions is)."""
+        self._made += 1
+        place = self._directory / str(self._made)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        job = Job(mlir=str(self._mlir), parts=parts, focus=self._focus)
+        (place / JOB).write_bytes(msgspec.json.encode(job))
+        outcome = process.run(
+            [sys.executable, "-m", "repro.single", place],
+            stdout=place / "stdout.txt",
+            stderr=place / "stderr.txt",
+            limits=self._limits,
+        )
+        if not outcome.ok:
+            return None, ()
+        alone = msgspec.json.decode((place / PARTS).read_bytes(), type=tuple[Alone, ...])
+        # Of parts of parts, those that are alike were left out before.
+        for one in alone:
+            self._times.setdefault(one.ops, one.times)
+        alone = tuple(Alone(one.ops, self._times[one.ops]) for one in alone)
+        return (place / MODULE if alone else None), alone
+
+    def _last(self, module: Path) -> tuple[int, ...]:
+        """The function that one thread was at when it crashed, as an earlier search has found out
+        or by compiling."""
+        if not set(TREE) <= self._toolchain.flags:
+            return ()
+        self.asked += 1
+        digest = hashlib.sha256(module.read_bytes()).hexdigest()
+        known = self._directory / f"last-{digest[:16]}.json"
+        before = kept.recall(known, Last)
+        if before is None:
+            self.calls += 1
+            before = Last(self._serial(module))
+            kept.keep(known, before)
+        return before.numbers
+
+    def _serial(self, module: Path) -> tuple[int, ...]:
+        tree, (before_all, at) = module.with_suffix(".passes"), TREE
+        process.run(
+            [
+                self._toolchain.compiler,
+                module,
+                *self._flags,
+                diagnostics.SERIAL,
+                f"--{before_all}",
+                f"--{at}={tree}",
+                "-o",
+                "/dev/null",
+            ],
+            stdout=module.with_suffix(".stdout.txt"),
+            stderr=module.with_suffix(".stderr.txt"),
+            limits=self._limits,
+        )
+        files = list(tree.rglob("*.mlir"))
+        last = max(files, key=lambda file: file.stat().st_mtime_ns, default=tree)
+        shutil.rmtree(tree, ignore_errors=True)
+        return together.numbers(str(last.relative_to(tree)))
+
+
+def _with_makers(graph: Graph, steps: int) -> tuple[Part, ...]:
+    """Each real operation with what it is made of, up to `steps` steps of data flow away."""
+    takes = sources(graph)
+    found: dict[Part, None] = {}
+    for op in graph.real:
+        part, front = {op}, {op}
+        for _ in range(steps):
+            front = {maker for member in front for maker in takes[member]} - part
+            part |= front
+        if steps == 0 or len(part) > 1:
+            found[tuple(sorted(part))] = None
+    return tuple(found)
+
+
+def main(directory: Path) -> int:
+    job = msgspec.json.decode((directory / JOB).read_bytes(), type=Job)
+    text, alone = separate(Path(job.mlir).read_bytes(), job.parts, job.focus)
+    (directory / MODULE).write_text(text)
+    (directory / PARTS).write_bytes(msgspec.json.encode(alone))
+    return 0
+
+
+def separate(text: bytes, parts: Sequence[Part], focus: int = 0) -> tuple[str, tuple[Alone, ...]]:
+    """(a module of functions that hold one part each, what each of them holds).
+
+    Of parts that are alike there is one; those that cannot be functions are left out.
+    """
+    with edit.context():
+        module = edit.parse(text)
+        body = Body(module, focus)
+        alone: dict[Part, int] = {}
+        seen: dict[str, Part] = {}
+        for part in parts:
+            function = _function(body, part, together.NAME.format(len(alone), "main"))
+            if function is None:
+                continue
+            rest = function.get_asm(enable_debug_info=False).partition("(")[2]
+            if rest in seen:
+                function.erase()
+                alone[seen[rest]] += 1
+            else:
+                seen[rest] = part
+                alone[part] = 1
+        body.function.erase()
+        if not module.operation.verify():
+            raise ValueError("the parts cannot be separated")
+        return str(module.operation.get_asm(enable_debug_info=False)), tuple(
+            Alone(part, times) for part, times in alone.items()
+        )
+
+
+def _function(body: Body, part: Part, name: str) -> Any:
+    """A function at the end of the module that holds operations and the glue that they need.
+
+    None where it would take or return what functions cannot, or holds operations with regions.
+    """
+    from iree.compiler import ir
+
+    members, taken = body.with_glue(part)
+    ops = [body.ops[position] for position in members]
+    used = {operand for op in ops for operand in op.operands}
+    results = [result for op in ops for result in op.results if result not in used]
+    given = [body.values[number] for number in taken]
+    if any(len(op.regions) for op in ops) or any(NO_DATA.fullmatch(str(v.type)) for v in results):
+        return None
+    types = [value.type for value in given]
+    kind = ir.FunctionType.get(types, [result.type for result in results])
+    with ir.InsertionPoint(body.module.body):
+        function = ir.Operation.create(
+            body.function.name,
+            attributes={
+                "sym_name": ir.StringAttr.get(name),
+                "function_type": ir.TypeAttr.get(kind),
+            },
+            regions=1,
+        )
+    block = function.regions[0].blocks.append(*types)
+    known = dict(zip(given, block.arguments, strict=True))
+    with ir.InsertionPoint(block) as point:
+        for op in ops:
+            clone = op.clone(point).operation
+            for number, operand in enumerate(op.operands):
+                clone.operands[number] = known[operand]
+            known |= dict(zip(op.results, clone.results, strict=True))
+        ir.Operation.create(body.ops[-1].name, operands=[known[result] for result in results])
+    return function
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
