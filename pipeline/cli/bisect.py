@@ -230,12 +230,18 @@ def _running(
 
     assert plan.device is not None
     driver = plan.device.driver
-    alone = len(devices.find(driver, session.toolchain).devices) == 1
+    elsewhere = plan.device.uri
+    if len(devices.find(driver, session.toolchain).devices) == 1:
+        elsewhere = driver
+    failure = function.failure
+    if driver == "local-task" and failure is not None and failure.kind != "timeout":
+        # After a call that fails, local-task does not always come to an end.
+        elsewhere = "local-sync"
     return Running(
         loaded=loaded,
         function=function.name,
         device=plan.device.uri,
-        elsewhere=driver if alone else plan.device.uri,
+        elsewhere=elsewhere,
         command=function.commands[0],
         seed=chosen.seed,
     )
