@@ -75,7 +75,7 @@ def test_a_dtype_is_that_of_the_weights_and_the_results(name: str, dtype: str) -
     wanted = {"f16": torch.float16, "bf16": torch.bfloat16}[dtype]
     traceable = resolve(name, {}, dtype).build()
     floats = {t.dtype for t in traceable.root.parameters() if t.dtype.itemsize > 1}
-    assert floats == {wanted}
+    assert floats <= {wanted}
     assert {v.dtype for values in outputs(traceable).values() for v in values} == {wanted}
 
 
