@@ -105,7 +105,7 @@ def test_a_second_search_goes_on_from_what_was_asked(shared_cache: Path, tmp_pat
 
     first = calls()
     shutil.rmtree(tmp_path / "out")
-    assert 0 < calls() < first
+    assert calls() < first
 
 
 def test_a_known_failure_is_told_at_once_unless_asked_anew(bisect: Any, tmp_path: Path) -> None:
