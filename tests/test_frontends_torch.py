@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.archive import check_parameters
 from pipeline.errors import UsageError
 from pipeline.frontends import source as sources
 from pipeline.frontends.job import Job
@@ -240,6 +241,30 @@ class TestWeights:
             assert (tmp_path / "run" / got.file).read_bytes() == (
                 place / expected.file
             ).read_bytes()
+
+    def test_a_constant_of_one_narrow_number_is_one_and_an_empty_one_is_none(
+        self, build: Any
+    ) -> None:
+        program, place = build(
+            """
+            class M(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.register_buffer("scale", torch.tensor(1.5).bfloat16(), persistent=False)
+
+                def forward(self, x):
+                    return torch.cat([torch.tensor([], dtype=x.dtype), x * self.scale])
+
+            def model():
+                return M()
+
+            def inputs():
+                return (torch.ones(3).bfloat16(),)
+            """
+        )
+        assert program.parameters is not None
+        assert [str(p) for p in program.parameters.tensors] == ["scale: bf16"]
+        check_parameters(program, place)
 
     def test_a_file_may_replace_them(self, build: Any, tmp_path: Path) -> None:
         import torch

@@ -155,9 +155,7 @@ def externalize(
         for name, tensor in held.items():
             if not isinstance(tensor, torch.Tensor):
                 continue
-            size = tensor.numel() * tensor.element_size()
-            constant = name in program.constants
-            if constant and tensor.dtype not in _NOT_INLINE and size <= _INLINE_BYTES:
+            if name in program.constants and _inlines(tensor, valueless=directory is None):
                 continue
             own = name if len(exported) == 1 and name not in named else f"{entry}.{name}"
             unique = names.setdefault(id(tensor), own)
@@ -168,7 +166,11 @@ def externalize(
     if directory is not None:
         builder = aot.ParameterArchiveBuilder()
         for name, tensor in used.items():
-            builder.add_tensor(name, tensor.detach().contiguous())
+            if tensor.dim():
+                builder.add_tensor(name, tensor.detach().contiguous())
+            else:  # turbine takes one number through NumPy, which has no narrow types
+                number = tensor.detach().reshape(1).view(torch.uint8).numpy()
+                builder.add_blob(name, number.copy())
         builder.save(directory / _ARCHIVE)
     return Parameters(
         scope=SCOPE,
@@ -178,6 +180,18 @@ def externalize(
         ),
         archive=_ARCHIVE if directory is not None else None,
     )
+
+
+def _inlines(constant: torch.Tensor, *, valueless: bool) -> bool:
+    """Whether a constant stays in the MLIR. valueless: an archive of ours will not have its values.
+
+    A model's cache starts as an empty tensor, of which nothing can be misread.
+    """
+    if constant.numel() == 0:
+        return True
+    if constant.dtype in _NOT_INLINE:
+        return False
+    return valueless or constant.numel() * constant.element_size() <= _INLINE_BYTES
 
 
 def _mark(tensor: torch.Tensor, name: str) -> None:
