@@ -51,10 +51,31 @@ class Decode(nn.Module):
 def _step(
     model: nn.Module, tokens: torch.Tensor, cache: Any
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    logits = model(input_ids=tokens, past_key_values=cache, use_cache=True).logits
+    masks = _masks(model.config, tokens, cache)
+    logits = model(
+        input_ids=tokens, attention_mask=masks, past_key_values=cache, use_cache=True
+    ).logits
     keys = torch.stack([layer.keys for layer in cache.layers])
     values = torch.stack([layer.values for layer in cache.layers])
     return logits, keys, values
+
+
+def _masks(config: Any, tokens: torch.Tensor, cache: Any) -> dict[str, torch.Tensor] | None:
+    """What each type of layer sees, as a model with sliding layers takes it; None: its own mask.
+
+    transformers' mask of a sliding window holds a constant `true`, which does not convert
+    (`dense<true> : tensor<i1>`, iree-turbine 3.9.0). The cache here keeps all tokens for all
+    layers, so the window is the mask's alone.
+    """
+    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+        return None
+    past, dtype = cache.get_seq_length(), config.dtype
+    query = torch.arange(tokens.shape[1])[:, None] + past
+    key = torch.arange(tokens.shape[1] + past)[None]
+    hidden = torch.finfo(dtype).min
+    full = torch.zeros(1, dtype=dtype).masked_fill(key > query, hidden)
+    sliding = full.masked_fill(key <= query - config.sliding_window, hidden)
+    return {"full_attention": full[None, None], "sliding_attention": sliding[None, None]}
 
 
 def entries(

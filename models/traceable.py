@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
@@ -108,6 +108,43 @@ def single(
         dynamic_shapes=None if dynamic is None else (tuple(dynamic.get(n) for n in names),),
     )
     return Traceable(root=model, functions=(entry,))
+
+
+@contextlib.contextmanager
+def made(
+    kind: Any, config: Any, dtype: str, seed: int, *, weights: bool = True
+) -> Iterator[tuple[Any, FakeTensorMode | None]]:
+    """A transformers model of class `kind`, and within, what inputs are to be made in.
+
+    weights True: seeded random weights (none of them constant) and random numbers of the same seed.
+    False: parameters without memory, in the fake-tensor mode that is given too.
+    """
+    mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
+    with mode or seeded(seed):
+        model = kind._from_config(config, dtype=DTYPES[dtype]).eval().requires_grad_(False)
+        if weights:
+            unsettle(model)
+        else:
+            fill_constants(model)
+        yield model, mode
+
+
+@torch.no_grad()
+def fill_constants(model: Any) -> None:
+    """Gives the buffers that no checkpoint has (rotary frequencies, scales) memory and values.
+
+    They are constants of the program: a model without weights needs their numbers all the same.
+    transformers' own initialisation of them is run, as it does after loading a checkpoint.
+    """
+    with unset_fake_temporarily():
+        for module in model.modules():
+            names = sorted(module._non_persistent_buffers_set)
+            for name in names:
+                fake = getattr(module, name)
+                real = torch.empty(fake.shape, dtype=fake.dtype)
+                module.register_buffer(name, real, persistent=False)
+            if names:
+                model._init_weights(module)
 
 
 @torch.no_grad()

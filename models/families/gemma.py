@@ -1,0 +1,226 @@
+"""Gemma, Gemma 2 and Gemma 3 text decoders: prefill and decode with a KV cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from models.spec import Field, ModelSpec, Preset, Value
+
+if TYPE_CHECKING:
+    from models.traceable import Traceable
+
+#: transformers' names of one function: published models name the second.
+GELU = {"written-out": "gelu_new", "fused": "gelu_pytorch_tanh"}
+
+_ATTENTION = Field(
+    name="attention",
+    default="eager",
+    choices=("eager", "sdpa"),
+    help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
+)
+_FIELDS = (
+    Field(name="layers", default=2, help="decoder layers"),
+    Field(name="width", default=64, help="hidden size", min=2),
+    Field(name="hidden", default=128, help="size inside the feed-forward block"),
+    Field(name="heads", default=4, help="attention heads"),
+    Field(name="kv_heads", default=2, help="key-value heads, shared by groups of heads"),
+    Field(name="head_size", default=32, help="size of a head, whatever the width", min=2),
+    Field(name="vocabulary", default=256, help="tokens that exist", min=2),
+    Field(name="context", default=128, help="positions at most", min=3),
+    Field(name="batch", default=1, help="sequences at once"),
+    Field(name="length", default=8, help="tokens in the prompt, and in decode's cache"),
+    Field(name="dynamic", default=False, help="length is dynamic: 2 to context"),
+    Field(
+        name="gelu",
+        default="written-out",
+        choices=("written-out", "fused"),
+        help="fused: torch's operator, compiled with 0.797724 for sqrt(2/pi) = 0.797885",
+    ),
+    Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights and cache"),
+)
+_SLIDING = (
+    Field(name="window", default=4, help="tokens that a sliding layer sees, with its own", min=2),
+    Field(name="global_every", default=2, help="each so-manieth layer sees all, the others slide"),
+)
+_CAPPED = (
+    Field(
+        name="attention_cap", default=50, help="attention scores become cap * tanh(score / cap)"
+    ),
+    Field(name="final_cap", default=30, help="logits likewise"),
+)
+_SCALED = Field(
+    name="rope_factor", default=8, help="positions of the layers that see all are divided by it"
+)
+
+_TINY = "2 layers, width 64: seconds"
+_GEMMA3: dict[str, Value] = {
+    "head_size": 256,
+    "vocabulary": 262208,
+    "context": 131072,
+    "length": 128,
+    "window": 1024,
+    "global_every": 6,
+    "dtype": "bf16",
+}
+_4B = _GEMMA3 | {"layers": 34, "width": 2560, "hidden": 10240, "heads": 8, "kv_heads": 4}
+_12B = _GEMMA3 | {"layers": 48, "width": 3840, "hidden": 15360, "heads": 16, "kv_heads": 8}
+
+
+def _spec(
+    name: str, help: str, fields: tuple[Field, ...], presets: tuple[Preset, ...]
+) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        help=f"{help}: prefill and decode with a KV cache",
+        build=f"{__name__}:build_{name}",
+        check=f"{__name__}:check",
+        parts=("prefill", "decode"),
+        fields=(*_FIELDS, *fields),
+        presets=presets,
+    )
+
+
+SPECS = (
+    _spec(
+        "gemma",
+        "Gemma decoder, all heads on one key-value head",
+        (_ATTENTION,),
+        (Preset(name="tiny", values={"kv_heads": 1}, help=_TINY, parameters=106_816),),
+    ),
+    _spec(
+        "gemma2",
+        "Gemma 2 decoder, sliding and global layers, soft-capped scores and logits",
+        (*_SLIDING, *_CAPPED),
+        (
+            # Random weights keep scores and logits far below the real caps, which then do nothing.
+            Preset(
+                name="tiny",
+                values={"attention_cap": 2, "final_cap": 2},
+                help=_TINY,
+                parameters=115_264,
+            ),
+        ),
+    ),
+    _spec(
+        "gemma3",
+        "Gemma 3 text decoder, sliding and global layers with rotary frequencies of their own",
+        (*_SLIDING, _SCALED, _ATTENTION),
+        (
+            Preset(name="tiny", values={}, help=_TINY, parameters=115_392),
+            Preset(
+                name="4b",
+                values=_4B,
+                help="Gemma 3 4B's decoder at full size, without weights",
+                parameters=3_880_263_168,
+                weights=False,
+            ),
+            Preset(
+                name="12b",
+                values=_12B,
+                help="Gemma 3 12B's decoder at full size, without weights",
+                parameters=11_766_034_176,
+                weights=False,
+            ),
+        ),
+    ),
+)
+
+
+def check(fields: dict[str, Any]) -> str:
+    """What is wrong with these values taken together, or ""."""
+    if fields["width"] % fields["heads"]:
+        return f"width={fields['width']} is no multiple of heads={fields['heads']}"
+    if fields["heads"] % fields["kv_heads"]:
+        return f"heads={fields['heads']} is no multiple of kv_heads={fields['kv_heads']}"
+    if fields["head_size"] % 2:
+        return f"head_size={fields['head_size']} is odd: rotary embedding turns pairs"
+    if fields["length"] >= fields["context"]:
+        return (
+            f"length={fields['length']} and one more token do not fit context={fields['context']}"
+        )
+    if fields["dynamic"] and fields["length"] < 2:
+        return "dynamic=true needs an example of length 2 or more"
+    return ""
+
+
+def build_gemma(fields: dict[str, Any], seed: int) -> Traceable:
+    """transformers' GemmaForCausalLM."""
+    from transformers import GemmaConfig, GemmaForCausalLM
+
+    config = GemmaConfig(**_common(fields), hidden_act=GELU[fields["gelu"]])
+    return _build(GemmaForCausalLM, config, fields, seed)
+
+
+def build_gemma2(fields: dict[str, Any], seed: int) -> Traceable:
+    """transformers' Gemma2ForCausalLM, with the eager attention that soft-capping needs."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        **_common(fields),
+        **_later(fields),
+        attn_logit_softcapping=float(fields["attention_cap"]),
+        final_logit_softcapping=float(fields["final_cap"]),
+    )
+    return _build(Gemma2ForCausalLM, config, fields, seed)
+
+
+def build_gemma3(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
+    """transformers' Gemma3ForCausalLM."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    config = Gemma3TextConfig(
+        **_common(fields),
+        **_later(fields),
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            "full_attention": {
+                "rope_type": "linear",
+                "rope_theta": 1e6,
+                "factor": float(fields["rope_factor"]),
+            },
+        },
+    )
+    return _build(Gemma3ForCausalLM, config, fields, seed, weights=weights)
+
+
+def _common(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "num_hidden_layers": fields["layers"],
+        "hidden_size": fields["width"],
+        "intermediate_size": fields["hidden"],
+        "num_attention_heads": fields["heads"],
+        "num_key_value_heads": fields["kv_heads"],
+        "head_dim": fields["head_size"],
+        "vocab_size": fields["vocabulary"],
+        "max_position_embeddings": fields["context"],
+        "attn_implementation": fields.get("attention", "eager"),
+        # Values of order one in every layer: scores that differ, caps that bite.
+        "initializer_range": fields["width"] ** -0.5,
+    }
+
+
+def _later(fields: dict[str, Any]) -> dict[str, Any]:
+    """What Gemma 2 and 3 have beyond Gemma, or name otherwise."""
+    return {
+        "hidden_activation": GELU[fields["gelu"]],
+        "sliding_window": fields["window"],
+        "query_pre_attn_scalar": fields["head_size"],
+        "layer_types": [
+            "sliding_attention" if i % fields["global_every"] else "full_attention"
+            for i in range(1, fields["layers"] + 1)
+        ],
+    }
+
+
+def _build(
+    kind: Any, config: Any, fields: dict[str, Any], seed: int, *, weights: bool = True
+) -> Traceable:
+    import torch
+
+    from models.causal import entries
+    from models.traceable import Traceable, made
+
+    with made(kind, config, fields["dtype"], seed, weights=weights) as (model, mode):
+        tokens = torch.randint(fields["vocabulary"], (fields["batch"], fields["length"] + 1))
+        functions = entries(model, tokens, dynamic=fields["dynamic"], context=fields["context"])
+    return Traceable(root=model, functions=functions, mode=mode)
