@@ -254,6 +254,8 @@ def _crash(
     cause = pending[0] if len({r.text for r in pending}) == 1 else None
     explanation = next((line for line in said.other if _EXPLANATION.match(line)), "")
     reason = said.fatal or (cause.text if cause else explanation)
+    # Threads keep their errors back until they end: a crash may come without the one before it.
+    telling = said.fatal or explanation if stack else reason
     name = outcome.signal or "crash"
     if stack:
         where = f"{name} in {brief(stack[0])}{', a stack overflow' if recursion(stack) else ''}"
@@ -269,7 +271,7 @@ def _crash(
         signature=signature(
             "crash",
             about="fatal" if said.fatal else name,
-            text=reason,
+            text=telling,
             frames=key_frames(stack),
         ),
         phase=phase,

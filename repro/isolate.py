@@ -147,8 +147,7 @@ class _Isolation:
         located = self._located()
         self.asked += located.calls
         focus = located.lines[0] if located.lines else job.focus
-        self.editor = Editor(job.mlir, focus, job.directory / "edits", job.limits)
-        graph = self.editor.graph()
+        graph = self._graph(focus)
         if graph is None:
             return self._gave_up("the program has no function whose operations can be cut out")
         if not located.confirmed:
@@ -157,6 +156,9 @@ class _Isolation:
                 return self._flaky(failing, runs)
             located = msgspec.structs.replace(located, confirmed=True)
         kept.keep(self._kept, located)
+        if not focus:
+            focus = self._failing_function(graph)
+            graph = self._graph(focus) or graph
         groups = locate.groups(graph, located.lines)
         start, root = self._start(graph, groups)
         if start is None:
@@ -186,6 +188,24 @@ class _Isolation:
             executable=located.executable,
             simpler=part.simpler,
         )
+
+    def _graph(self, focus: int) -> Graph | None:
+        """The function that has an operation at line `focus` (0: the largest), to be cut up."""
+        self.editor = Editor(
+            self.job.mlir, focus, self.job.directory / f"edits-{focus}", self.job.limits
+        )
+        return self.editor.graph()
+
+    def _failing_function(self, largest: Graph) -> int:
+        """A line of the largest function that fails alone; 0 where that is the largest of all."""
+        others = self.editor.survey().functions[1:]
+        if not others or self._same(largest.real):
+            return 0
+        for _, line in others:
+            graph = self._graph(line)
+            if graph is not None and self._same(graph.real):
+                return line
+        return 0
 
     @property
     def _left(self) -> int:

@@ -83,7 +83,11 @@ def marks(failure: Failure) -> Marks:
         inside = brief(function) if "::" in function else f"in {function}"
         return Marks(signal=number, needles=(inside,) if function else ())
     if failure.kind == "crash":
-        reason = "" if _ONLY_SIGNAL.match(failure.message) else _THEN.sub("", failure.message)
+        # An error before a crash is not always printed; the stack tells more.
+        mute = _ONLY_SIGNAL.match(failure.message) or (
+            failure.stack and _THEN.search(failure.message)
+        )
+        reason = "" if mute else _THEN.sub("", failure.message)
         needles = (*_literals(_EXPLAINED.sub(_CUT, reason)), *_frames(failure.stack))
         never = () if failure.stack or reason else (STACK,)
         return Marks(signal=number, needles=_distinct(needles), never=never)

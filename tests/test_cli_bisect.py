@@ -59,6 +59,32 @@ def test_a_failure_is_isolated_in_a_handful_of_compiles(
     assert "mlir" in made["levels"] and "pytorch" in made["levels"]
 
 
+#: Two functions, the smaller of which crashes the compiler in a pass that says nothing of where.
+FUNCTIONS = """
+func.func @decode(%a: !torch.vtensor<[4,8],si8>) -> !torch.vtensor<[4,8],si8> {
+  %int8 = torch.constant.int 8
+  %int1 = torch.constant.int 1
+  %0 = torch.aten.sub.Scalar %a, %int8, %int1
+      : !torch.vtensor<[4,8],si8>, !torch.int, !torch.int -> !torch.vtensor<[4,8],si8>
+  return %0 : !torch.vtensor<[4,8],si8>
+}
+func.func @prefill(%a: !torch.vtensor<[4,8],f32>) -> !torch.vtensor<[4,8],f32> {
+  %0 = torch.aten.sin %a : !torch.vtensor<[4,8],f32> -> !torch.vtensor<[4,8],f32>
+  %1 = torch.aten.cos %0 : !torch.vtensor<[4,8],f32> -> !torch.vtensor<[4,8],f32>
+  %2 = torch.aten.tanh %1 : !torch.vtensor<[4,8],f32> -> !torch.vtensor<[4,8],f32>
+  return %2 : !torch.vtensor<[4,8],f32>
+}
+"""
+
+
+def test_a_crash_is_looked_for_in_every_function(bisect: Any, tmp_path: Path) -> None:
+    (tmp_path / "two.mlir").write_text(FUNCTIONS)
+    (found,) = bisect(tmp_path / "two.mlir", "llvm-cpu", "--json").document["failures"]
+    made = found["reproducer"]
+    assert made["op_names"] == ["torch.aten.sub.Scalar"]
+    assert made["minimal"] and made["verified"] and made["oracle_calls"] <= 12
+
+
 def test_the_folders_path_is_the_last_line_printed(bisect: Any, tmp_path: Path) -> None:
     done = bisect(CASES / "prelu.py", "llvm-cpu")
     assert done.out.splitlines()[-1] == str(tmp_path / "out")

@@ -145,6 +145,16 @@ class TestExitStatusFirst:
         assert failure.kind == "crash"
         assert failure.message == line
 
+    def test_a_crash_is_the_same_without_the_error_that_threads_kept_back(self) -> None:
+        text = (HERE / "i8-sub@3.13.0.txt").read_text()
+        error, _, crash = text.partition("Please report issues")
+        assert "error:" in error
+        death = ended("signal", signal="SIGSEGV")
+        told = compile_failure(death, text, "input")
+        silent = compile_failure(death, f"Please report issues{crash}", "input")
+        assert told.signature == silent.signature
+        assert told.message != silent.message
+
     def test_an_unreachable_gives_its_reason(self) -> None:
         text = "unknown element type\nUNREACHABLE executed at /src/A.cpp:7!\n"
         failure = compile_failure(ended("signal", signal="SIGABRT"), text, None)
