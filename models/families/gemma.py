@@ -43,9 +43,7 @@ _SLIDING = (
     Field(name="global_every", default=2, help="each so-manieth layer sees all, the others slide"),
 )
 _CAPPED = (
-    Field(
-        name="attention_cap", default=50, help="attention scores become cap * tanh(score / cap)"
-    ),
+    Field(name="attention_cap", default=50, help="attention scores become cap * tanh(score / cap)"),
     Field(name="final_cap", default=30, help="logits likewise"),
 )
 _SCALED = Field(
