@@ -1,0 +1,181 @@
+"""Qwen2.5-VL: a vision tower with window attention, a decoder with multimodal rotary embedding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from models.spec import Field, ModelSpec, Preset
+
+if TYPE_CHECKING:
+    from models.traceable import Traceable
+
+_PATCH = 14
+_MERGE = 2
+
+SPECS = (
+    ModelSpec(
+        name="qwen2.5-vl",
+        help="Qwen2.5-VL: an image and text, decoded with a KV cache",
+        build=f"{__name__}:build",
+        check=f"{__name__}:check",
+        parts=("vision", "embedding", "prefill", "decode"),
+        fields=(
+            Field(name="layers", default=2, help="decoder layers"),
+            Field(name="width", default=64, help="the decoder's hidden size"),
+            Field(name="hidden", default=128, help="size inside the decoder's feed-forward block"),
+            Field(name="heads", default=4, help="the decoder's attention heads"),
+            Field(name="kv_heads", default=2, help="key-value heads, shared by groups of heads"),
+            Field(name="vocabulary", default=256, help="tokens that exist, an image's too", min=2),
+            Field(name="context", default=128, help="positions at most", min=3),
+            Field(name="tied", default=False, help="the output head is the embedding"),
+            Field(name="vision_layers", default=2, help="the tower's layers"),
+            Field(name="vision_width", default=32, help="the tower's hidden size"),
+            Field(name="vision_hidden", default=64, help="size inside its feed-forward block"),
+            Field(name="vision_heads", default=2, help="its attention heads"),
+            Field(name="full_every", default=2, help="every n-th of its layers sees all patches"),
+            Field(name="window", default=56, help="height and width of the others' windows"),
+            Field(name="height", default=84, help="of the image in pixels"),
+            Field(name="image_width", default=112, help="of the image in pixels"),
+            Field(name="text", default=6, help="text tokens around the image", min=2),
+            Field(name="dynamic", default=False, help="the prompt's length is dynamic"),
+            Field(
+                name="attention",
+                default="eager",
+                choices=("eager", "sdpa"),
+                help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
+            ),
+            Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
+        ),
+        presets=(
+            Preset(
+                name="tiny",
+                values={},
+                help="2 layers each, 6 windows, 12 tokens",
+                parameters=190_688,
+            ),
+            Preset(
+                name="3b",
+                values={
+                    "layers": 36,
+                    "width": 2048,
+                    "hidden": 11008,
+                    "heads": 16,
+                    "kv_heads": 2,
+                    "vocabulary": 151936,
+                    "context": 128000,
+                    "tied": True,
+                    "vision_layers": 32,
+                    "vision_width": 1280,
+                    "vision_hidden": 3420,
+                    "vision_heads": 16,
+                    "full_every": 8,
+                    "window": 112,
+                    "height": 224,
+                    "image_width": 224,
+                    "text": 64,
+                    "dtype": "bf16",
+                },
+                help="Qwen2.5-VL 3B at full size, without weights",
+                parameters=3_754_622_976,
+                weights=False,
+            ),
+        ),
+    ),
+)
+
+
+def check(fields: dict[str, Any]) -> str:
+    """What is wrong with these values taken together, or ""."""
+    for width, heads, step, what in (
+        ("width", "heads", 16, "multimodal rotary embedding divides a head by 16"),
+        ("vision_width", "vision_heads", 4, "rotary embedding divides a head by 4"),
+    ):
+        if fields[width] % (step * fields[heads]):
+            return f"{width}={fields[width]}, {heads}={fields[heads]}: {what}"
+    if fields["heads"] % fields["kv_heads"]:
+        return f"heads={fields['heads']} is no multiple of kv_heads={fields['kv_heads']}"
+    side = _PATCH * _MERGE
+    for name in ("height", "image_width", "window"):
+        if fields[name] % side:
+            return f"{name}={fields[name]} is no multiple of {side}"
+    tokens = fields["text"] + fields["height"] * fields["image_width"] // side**2
+    if tokens >= fields["context"]:
+        return f"{tokens} tokens of image and text do not fit context={fields['context']}"
+    return ""
+
+
+def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
+    """transformers' Qwen2_5_VLForConditionalGeneration, seeded or without values, in four parts."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+        Qwen2_5_VLRotaryEmbedding,
+        Qwen2_5_VLVisionRotaryEmbedding,
+    )
+
+    from models.qwen2_5_vl import Vision, entries, prompt
+    from models.traceable import DTYPES, Traceable, seeded, unsettle
+
+    head = fields["width"] // fields["heads"]
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "num_hidden_layers": fields["layers"],
+            "hidden_size": fields["width"],
+            "intermediate_size": fields["hidden"],
+            "num_attention_heads": fields["heads"],
+            "num_key_value_heads": fields["kv_heads"],
+            "vocab_size": fields["vocabulary"],
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "max_position_embeddings": fields["context"],
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1_000_000.0,
+                "mrope_section": [head // 8, head * 3 // 16, head * 3 // 16],
+            },
+        },
+        vision_config={
+            "depth": fields["vision_layers"],
+            "hidden_size": fields["vision_width"],
+            "intermediate_size": fields["vision_hidden"],
+            "num_heads": fields["vision_heads"],
+            "out_hidden_size": fields["width"],
+            "patch_size": _PATCH,
+            "spatial_merge_size": _MERGE,
+            "window_size": fields["window"],
+            "fullatt_block_indexes": list(
+                range(fields["full_every"] - 1, fields["vision_layers"], fields["full_every"])
+            ),
+        },
+        image_token_id=min(151655, fields["vocabulary"] - 1),
+        tie_word_embeddings=fields["tied"],
+        attn_implementation=fields["attention"],
+    )
+    dtype = DTYPES[fields["dtype"]]
+    grid = (fields["height"] // _PATCH, fields["image_width"] // _PATCH)
+    mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
+    with mode or seeded(seed):
+        model = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=dtype)
+        model.eval().requires_grad_(False)
+        if weights:
+            unsettle(model)
+        pixel_values = torch.randn(grid[0] * grid[1], 3 * 2 * _PATCH**2, dtype=dtype)
+    # Rotary frequencies are constants of the program, no parameters: they need values always.
+    model.model.language_model.rotary_emb = Qwen2_5_VLRotaryEmbedding(config.text_config)
+    model.model.visual.rotary_pos_emb = Qwen2_5_VLVisionRotaryEmbedding(config.vision_config)
+    with seeded(seed):
+        vision = Vision(model.model.visual, grid)
+        tokens, positions = prompt(model, grid, fields["text"])
+    with mode or seeded(seed):
+        functions = entries(
+            model,
+            vision,
+            pixel_values,
+            tokens,
+            positions,
+            dynamic=fields["dynamic"],
+            context=fields["context"],
+        )
+    return Traceable(root=model, functions=functions, mode=mode)
