@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from models import versions
+from models.versions import Signature
 from pipeline.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that `--set name=value` may set. The type of `default` is the field's type.
 
-    choices: the values that a text field may have. min: the least value of a number.
+    choices: the values that a text field may have. min: the least value of a number. config: the
+    attribute of transformers' config that decides the field for a checkpoint (`vocab_size`,
+    `text_config.vocab_size`); such a field cannot be set there.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     help: str
     choices: tuple[str, ...] = ()
     min: int = 1
+    config: str = ""
 
     @property
     def accepts(self) -> str:
@@ -76,6 +81,10 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     weights: bool = True
 
 
+#: The releases that families were traced with, where they do not say otherwise.
+TRACED_WITH = ">=5.23,<5.24"
+
+
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One model of the zoo.
 
@@ -84,6 +93,11 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     check: the like, called as `function(fields)` before anything heavy is loaded, returns what is
     wrong with the values taken together ("" if nothing). parts: names of the functions that
     `/part` may choose. The first preset is the default.
+
+    architectures: names in a checkpoint's config.json that this family can load; for those, `build`
+    also takes `model=`, a loaded transformers model to be used instead of one made of the fields.
+    A family with a field `fp8` loads FP8 checkpoints, others load plain ones. transformers, needs:
+    the releases that it was traced with, and what it relies on there (see `models.versions`).
     """
 
     name: str
@@ -93,6 +107,18 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     presets: tuple[Preset, ...]
     parts: tuple[str, ...] = ()
     check: str | None = None
+    architectures: tuple[str, ...] = ()
+    transformers: str = TRACED_WITH
+    needs: tuple[Signature, ...] = ()
+
+    def check_versions(self) -> None:
+        """Raises EnvironmentFault where the installed transformers is not as the family needs."""
+        versions.check(self.name, self.transformers, self.needs)
+
+    @property
+    def fp8(self) -> bool:
+        """Whether its linears are in FP8."""
+        return any(f.name == "fp8" for f in self.fields)
 
     def preset(self, name: str | None = None) -> Preset:
         """The preset of that name, or the default one. Raises UsageError."""
@@ -126,9 +152,13 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     part: str | None = None
 
     def build(self, seed: int = 0) -> Traceable:
-        """Makes the model and its example inputs; loads torch and transformers."""
+        """Makes the model and its example inputs; loads torch and transformers.
+
+        Raises EnvironmentFault where transformers is not as the family needs it.
+        """
+        self.spec.check_versions()
         without: dict[str, bool] = {} if self.preset.weights else {"weights": False}
-        made: Traceable = _referred(self.spec.build)(self.fields, seed, **without)
+        made: Traceable = referred(self.spec.build)(self.fields, seed, **without)
         return made.only(self.part) if self.part else made
 
 
@@ -164,7 +194,7 @@ def resolve(text: str, settings: Mapping[str, str], dtype: str | None = None) ->
     if dtype is not None:
         given |= _dtype(spec, dtype, given)
     fields = spec.values(preset) | given
-    problem = _referred(spec.check)(fields) if spec.check else ""
+    problem = referred(spec.check)(fields) if spec.check else ""
     if problem:
         raise UsageError(
             f"{text}: these settings do not go together: {problem}",
@@ -182,6 +212,7 @@ def _dtype(spec: ModelSpec, dtype: str, given: Mapping[str, Value]) -> dict[str,
     return {"dtype": value}
 
 
-def _referred(reference: str) -> Any:
+def referred(reference: str) -> Any:
+    """What `module:name` in a spec stands for."""
     module, _, name = reference.partition(":")
     return getattr(importlib.import_module(module), name)

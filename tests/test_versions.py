@@ -1,0 +1,103 @@
+"""A family refuses a transformers release that it cannot be traced with, before making a model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from models.spec import ModelSpec, registry, resolve
+from models.versions import Signature, signature
+from pipeline.errors import EnvironmentFault
+
+#: What a release has changed before: a rotary helper that takes angles instead of cosine and sine.
+RELEASES = {
+    "5.22.0": "def apply_rotary_pos_emb(q, freqs):\n    return q\n",
+    "5.23.0": "def apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=1):\n    return q, k\n",
+}
+
+
+def refusal(spec: ModelSpec) -> EnvironmentFault:
+    with pytest.raises(EnvironmentFault) as caught:
+        spec.check_versions()
+    return caught.value
+
+
+@pytest.mark.parametrize("spec", registry().values(), ids=str)
+def test_what_is_installed_is_what_every_family_was_traced_with(spec: ModelSpec) -> None:
+    spec.check_versions()
+
+
+def test_a_release_outside_the_range_is_named_with_the_range() -> None:
+    spec = msgspec.structs.replace(registry()["llama"], transformers=">=4.40,<4.41")
+    fault = refusal(spec)
+    assert "llama was traced with transformers >=4.40,<4.41; 5." in fault.message
+    assert 'pip install "transformers>=4.40,<4.41"' in fault.advice
+    assert fault.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters", "found"),
+    [
+        ("llama.modeling_llama:apply_rotary_pos_emb", ("q", "freqs"), "(q, k, cos, sin, uns"),
+        ("llama.modeling_llama:apply_rotary_pos_emb", ("q", "k"), "(q, k, cos, sin, uns"),
+        ("llama.modeling_llama:rotate", ("x",), "no such function"),
+        ("gone.modeling_gone:rotate", ("x",), "no such function"),
+    ],
+)
+def test_another_signature_is_named_with_both_and_the_release_that_has_it(
+    function: str, parameters: tuple[str, ...], found: str
+) -> None:
+    need = Signature(
+        function=f"transformers.models.{function}", parameters=parameters, release="4.40"
+    )
+    fault = refusal(msgspec.structs.replace(registry()["llama"], needs=(need,)))
+    name = f"transformers.models.{function}".replace(":", ".")
+    assert f"relies on {name}: expected ({', '.join(parameters)}), found {found}" in fault.message
+    assert "transformers 4.40 has it as expected" in fault.advice
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_two_releases_are_told_apart_by_what_they_take(release: str, tmp_path: Path) -> None:
+    package = tmp_path / "transformers"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "rotary.py").write_text(RELEASES[release])
+    metadata = tmp_path / f"transformers-{release}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: transformers\nVersion: {release}\n")
+    code = (
+        "from models.versions import Signature, check\n"
+        "need = Signature(function='transformers.rotary:apply_rotary_pos_emb',\n"
+        "    parameters=('q', 'k', 'cos', 'sin'), release='5.23')\n"
+        "check('a', '>=5.22,<5.24', [need])\n"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": f"{tmp_path}:{root}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if release == "5.23.0":
+        assert done.returncode == 0, done.stderr
+    else:
+        assert "expected (q, k, cos, sin), found (q, freqs) in transformers 5.22.0" in done.stderr
+
+
+def test_a_model_of_the_zoo_is_not_made_with_a_release_that_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("models.versions.version", lambda _: "4.0.0")
+    with pytest.raises(EnvironmentFault, match=r"llama was traced with transformers .*4\.0\.0"):
+        resolve("llama", {}).build()
+
+
+def test_a_signature_is_that_of_the_function_without_self() -> None:
+    parameters = signature("transformers.cache_utils:DynamicCache.update") or []
+    assert [p.name for p in parameters][:2] == ["key_states", "value_states"]
