@@ -113,3 +113,16 @@ def replace_linears(
             attribute,
             FP8Linear.quantized(linear, peak, fp8, compute),
         )
+
+
+def to_fnuz(
+    weight: torch.Tensor, weight_scale: torch.Tensor, input_scale: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """An e4m3fn weight and its layer's scales in e4m3fnuz, standing for the same real numbers.
+
+    A code stands for half as much in e4m3fnuz, so both scales are doubled. Code 0x80, -0 in e4m3fn,
+    is NaN there and becomes 0; the weight must hold no NaN.
+    """
+    codes = weight.view(torch.uint8)
+    codes = torch.where(codes == 0x80, 0, codes)
+    return codes.view(torch.float8_e4m3fnuz), weight_scale * 2, input_scale * 2

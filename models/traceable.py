@@ -87,15 +87,18 @@ def single(
     dtype: str,
     seed: int,
     dynamic: dict[str, dict[int, Any]] | None = None,
+    model: nn.Module | None = None,
 ) -> Traceable:
     """A transformers model of class `kind` with seeded random weights, as one function, `main`.
 
     inputs: makes the example inputs for a dtype, by the names of the model's keyword arguments.
     outputs: names in the model's result. dynamic: dimensions by input; None if all are static.
+    model: one with weights of its own, to be taken as it is instead.
     """
     with seeded(seed):
-        model = kind._from_config(config, dtype=DTYPES[dtype]).eval().requires_grad_(False)
-        unsettle(model)
+        if model is None:
+            model = kind._from_config(config, dtype=DTYPES[dtype]).eval().requires_grad_(False)
+            unsettle(model)
         example = inputs(DTYPES[dtype])
     names = tuple(example)
     entry = Entry(

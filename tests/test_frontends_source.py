@@ -77,7 +77,7 @@ class TestFiles:
         (here / "a.mlir").mkdir()
         with pytest.raises(UsageError, match=r"a\.mlir is not a file"):
             named("a.mlir")
-        with pytest.raises(UsageError, match="is a directory, which is not a source"):
+        with pytest.raises(UsageError, match=r"no config\.json, only a\.mlir"):
             named(str(here))
 
     def test_another_suffix_is_refused_with_those_there_are(self, here: Path) -> None:

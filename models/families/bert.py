@@ -8,6 +8,7 @@ from models.spec import Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from models.traceable import Traceable
 
@@ -17,13 +18,27 @@ SPECS = (
         help="BERT encoder with masked-language head, padded batch",
         build=f"{__name__}:build",
         check=f"{__name__}:check",
+        architectures=("BertForMaskedLM",),
         fields=(
-            Field(name="layers", default=2, help="encoder layers"),
-            Field(name="width", default=64, help="hidden size"),
-            Field(name="hidden", default=128, help="size inside the feed-forward block"),
-            Field(name="heads", default=4, help="attention heads"),
-            Field(name="vocabulary", default=256, help="tokens that exist", min=2),
-            Field(name="context", default=128, help="positions at most", min=2),
+            Field(name="layers", default=2, help="encoder layers", config="num_hidden_layers"),
+            Field(name="width", default=64, help="hidden size", config="hidden_size"),
+            Field(
+                name="hidden",
+                default=128,
+                help="size inside the feed-forward block",
+                config="intermediate_size",
+            ),
+            Field(name="heads", default=4, help="attention heads", config="num_attention_heads"),
+            Field(
+                name="vocabulary", default=256, help="tokens that exist", min=2, config="vocab_size"
+            ),
+            Field(
+                name="context",
+                default=128,
+                help="positions at most",
+                min=2,
+                config="max_position_embeddings",
+            ),
             Field(name="batch", default=2, help="sequences at once, each shorter than the last"),
             Field(name="length", default=16, help="tokens in a sequence, padding included"),
             Field(name="dynamic", default=False, help="length is dynamic: 2 to context"),
@@ -66,7 +81,7 @@ def check(fields: dict[str, Any]) -> str:
     return ""
 
 
-def build(fields: dict[str, Any], seed: int) -> Traceable:
+def build(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> Traceable:
     """transformers' BertForMaskedLM: tokens, token types and a mask -> logits.
 
     The mask is what transformers would make of a padding mask, [batch, 1, 1, length] in the model's
@@ -107,6 +122,7 @@ def build(fields: dict[str, Any], seed: int) -> Traceable:
         outputs=("logits",),
         dtype=fields["dtype"],
         seed=seed,
+        model=model,
         dynamic={"input_ids": {1: dim}, "token_type_ids": {1: dim}, "attention_mask": {3: dim}}
         if fields["dynamic"]
         else None,

@@ -5,18 +5,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from models.spec import Field, ModelSpec, Preset, Value
+from models.versions import Signature
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from models.traceable import Traceable
 
 _FIELDS = (
-    Field(name="layers", default=2, help="decoder layers"),
-    Field(name="width", default=64, help="hidden size", min=2),
-    Field(name="hidden", default=128, help="size inside the feed-forward block"),
-    Field(name="heads", default=4, help="attention heads"),
-    Field(name="kv_heads", default=2, help="key-value heads, shared by groups of heads"),
-    Field(name="vocabulary", default=256, help="tokens that exist", min=2),
-    Field(name="context", default=128, help="positions at most", min=3),
+    Field(name="layers", default=2, help="decoder layers", config="num_hidden_layers"),
+    Field(name="width", default=64, help="hidden size", min=2, config="hidden_size"),
+    Field(
+        name="hidden",
+        default=128,
+        help="size inside the feed-forward block",
+        config="intermediate_size",
+    ),
+    Field(name="heads", default=4, help="attention heads", config="num_attention_heads"),
+    Field(
+        name="kv_heads",
+        default=2,
+        help="key-value heads, shared by groups of heads",
+        config="num_key_value_heads",
+    ),
+    Field(name="vocabulary", default=256, help="tokens that exist", min=2, config="vocab_size"),
+    Field(
+        name="context",
+        default=128,
+        help="positions at most",
+        min=3,
+        config="max_position_embeddings",
+    ),
     Field(name="batch", default=1, help="sequences at once"),
     Field(name="length", default=8, help="tokens in the prompt, and in decode's cache"),
     Field(name="dynamic", default=False, help="length is dynamic: 2 to context"),
@@ -87,6 +106,26 @@ def _presets() -> tuple[Preset, ...]:
     )
 
 
+_ARCHITECTURES = ("LlamaForCausalLM",)
+_MODULE = "transformers.models.llama.modeling_llama"
+_NEEDS = (
+    Signature(
+        function=f"{_MODULE}:LlamaRotaryEmbedding.forward",
+        parameters=("x", "position_ids"),
+        release="5.23",
+    ),
+    Signature(
+        function=f"{_MODULE}:apply_rotary_pos_emb",
+        parameters=("q", "k", "cos", "sin"),
+        release="5.23",
+    ),
+    Signature(
+        function="transformers.cache_utils:DynamicCache.update",
+        parameters=("key_states", "value_states", "layer_idx"),
+        release="5.23",
+    ),
+)
+
 SPECS = (
     ModelSpec(
         name="llama",
@@ -94,6 +133,8 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         parts=("prefill", "decode"),
+        architectures=_ARCHITECTURES,
+        needs=_NEEDS,
         fields=_FIELDS,
         presets=_presets(),
     ),
@@ -103,6 +144,8 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         parts=("prefill", "decode"),
+        architectures=_ARCHITECTURES,
+        needs=_NEEDS,
         fields=(*_FIELDS, *_FP8_FIELDS),
         presets=_presets(),
     ),
@@ -124,16 +167,44 @@ def check(fields: dict[str, Any]) -> str:
     return ""
 
 
-def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
-    """Llama with seeded random weights (or none), FP8 where `fields` has the FP8 ones."""
+def build(
+    fields: dict[str, Any], seed: int, weights: bool = True, model: nn.Module | None = None
+) -> Traceable:
+    """Llama with seeded random weights (or none), FP8 where `fields` has the FP8 ones.
+
+    model: one with weights of its own, in FP8 already where it is to be.
+    """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     from models.causal import Prefill, entries
     from models.fp8 import FORMATS, calibrate, replace_linears
     from models.traceable import DTYPES, Traceable, seeded, unsettle
+
+    mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
+    root: Any = model
+    with mode or seeded(seed):
+        if root is None:
+            root = _random(fields)
+        tokens = torch.randint(fields["vocabulary"], (fields["batch"], fields["length"] + 1))
+    # Rotary frequencies are constants of the program, no parameters: they need values always.
+    root.model.rotary_emb = LlamaRotaryEmbedding(root.config)
+    with mode or seeded(seed):
+        if weights and model is None:
+            unsettle(root)
+        if "fp8" in fields and model is None:
+            peaks = calibrate(root, lambda: Prefill(root)(tokens))
+            keep = ("lm_head",) if fields["head"] == "plain" else ()
+            replace_linears(root, peaks, FORMATS[fields["fp8"]], DTYPES[fields["compute"]], keep)
+        functions = entries(root, tokens, dynamic=fields["dynamic"], context=fields["context"])
+    return Traceable(root=root, functions=functions, mode=mode)
+
+
+def _random(fields: dict[str, Any]) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from models.traceable import DTYPES
 
     config = LlamaConfig(
         num_hidden_layers=fields["layers"],
@@ -147,19 +218,5 @@ def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
         rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
         attn_implementation=fields["attention"],
     )
-    mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
-    with mode or seeded(seed):
-        model = LlamaForCausalLM._from_config(config, dtype=DTYPES[fields["dtype"]])
-        model.eval().requires_grad_(False)
-        tokens = torch.randint(fields["vocabulary"], (fields["batch"], fields["length"] + 1))
-    # Rotary frequencies are constants of the program, no parameters: they need values always.
-    model.model.rotary_emb = LlamaRotaryEmbedding(config)
-    with mode or seeded(seed):
-        if weights:
-            unsettle(model)
-        if "fp8" in fields:
-            peaks = calibrate(model, lambda: Prefill(model)(tokens))
-            keep = ("lm_head",) if fields["head"] == "plain" else ()
-            replace_linears(model, peaks, FORMATS[fields["fp8"]], DTYPES[fields["compute"]], keep)
-        functions = entries(model, tokens, dynamic=fields["dynamic"], context=fields["context"])
-    return Traceable(root=model, functions=functions, mode=mode)
+    model = LlamaForCausalLM._from_config(config, dtype=DTYPES[fields["dtype"]])
+    return model.eval().requires_grad_(False)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from models.spec import Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from models.traceable import Traceable
 
 SPECS = (
@@ -14,14 +16,28 @@ SPECS = (
         name="resnet",
         help="ResNet image classifier",
         build=f"{__name__}:build",
+        architectures=("ResNetForImageClassification",),
         fields=(
             Field(
-                name="block", default="basic", choices=("basic", "bottleneck"), help="layer type"
+                name="block",
+                default="basic",
+                choices=("basic", "bottleneck"),
+                help="layer type",
+                config="layer_type",
             ),
-            Field(name="depth", default=1, help="blocks in each of the four stages"),
-            Field(name="width", default=16, help="channels after the stem; doubled by each stage"),
+            Field(
+                name="depth", default=1, help="blocks in each of the four stages", config="depths"
+            ),
+            Field(
+                name="width",
+                default=16,
+                help="channels after the stem; doubled by each stage",
+                config="embedding_size",
+            ),
             Field(name="image", default=64, help="height and width in pixels", min=32),
-            Field(name="classes", default=10, help="classes told apart", min=2),
+            Field(
+                name="classes", default=10, help="classes told apart", min=2, config="num_labels"
+            ),
             Field(name="batch", default=1, help="images at once"),
             Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
         ),
@@ -38,7 +54,7 @@ SPECS = (
 )
 
 
-def build(fields: dict[str, Any], seed: int) -> Traceable:
+def build(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> Traceable:
     """transformers' ResNetForImageClassification: pixels [batch, 3, image, image] -> logits."""
     import torch
     from transformers import ResNetConfig, ResNetForImageClassification
@@ -64,4 +80,5 @@ def build(fields: dict[str, Any], seed: int) -> Traceable:
         outputs=("logits",),
         dtype=fields["dtype"],
         seed=seed,
+        model=model,
     )

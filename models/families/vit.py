@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from models.spec import Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from models.traceable import Traceable
 
 SPECS = (
@@ -15,14 +17,27 @@ SPECS = (
         help="Vision Transformer image classifier",
         build=f"{__name__}:build",
         check=f"{__name__}:check",
+        architectures=("ViTForImageClassification",),
         fields=(
-            Field(name="layers", default=2, help="encoder layers"),
-            Field(name="width", default=64, help="hidden size"),
-            Field(name="hidden", default=128, help="size inside the feed-forward block"),
-            Field(name="heads", default=4, help="attention heads"),
-            Field(name="image", default=32, help="height and width in pixels"),
-            Field(name="patch", default=8, help="height and width of a patch in pixels"),
-            Field(name="classes", default=10, help="classes told apart", min=2),
+            Field(name="layers", default=2, help="encoder layers", config="num_hidden_layers"),
+            Field(name="width", default=64, help="hidden size", config="hidden_size"),
+            Field(
+                name="hidden",
+                default=128,
+                help="size inside the feed-forward block",
+                config="intermediate_size",
+            ),
+            Field(name="heads", default=4, help="attention heads", config="num_attention_heads"),
+            Field(name="image", default=32, help="height and width in pixels", config="image_size"),
+            Field(
+                name="patch",
+                default=8,
+                help="height and width of a patch in pixels",
+                config="patch_size",
+            ),
+            Field(
+                name="classes", default=10, help="classes told apart", min=2, config="num_labels"
+            ),
             Field(name="batch", default=1, help="images at once"),
             Field(
                 name="attention",
@@ -62,7 +77,7 @@ def check(fields: dict[str, Any]) -> str:
     return ""
 
 
-def build(fields: dict[str, Any], seed: int) -> Traceable:
+def build(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> Traceable:
     """transformers' ViTForImageClassification: pixels [batch, 3, image, image] -> logits."""
     import torch
     from transformers import ViTConfig, ViTForImageClassification
@@ -90,4 +105,5 @@ def build(fields: dict[str, Any], seed: int) -> Traceable:
         outputs=("logits",),
         dtype=fields["dtype"],
         seed=seed,
+        model=model,
     )

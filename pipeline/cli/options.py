@@ -137,8 +137,8 @@ def source_options(function: F) -> F:
         click.option("--seed", type=int, default=0, help="For random weights and inputs."),
         click.option(
             "--weights",
-            type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-            help="Weights by name: .safetensors; for MLIR also .irpa and .gguf.",
+            type=click.Path(exists=True, resolve_path=True),
+            help="Weights by name: .safetensors, .irpa, .gguf, or a directory of safetensors.",
         ),
         click.option(
             "--input",

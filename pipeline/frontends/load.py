@@ -107,7 +107,7 @@ def _key(job: Job, fresh: bool) -> str:
         _digest(path) if path else "",
         str(Path.cwd()) if job.source.kind == "module" else "",
     )
-    code = _own_code(zoo=job.source.kind == "zoo")
+    code = _own_code(zoo=job.source.kind in ("zoo", "checkpoint"))
     return Store.key(*named, makers, code, *([time.time_ns()] if fresh else []))
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from pipeline.errors import UsageError, nearest
 
-Kind = Literal["zoo", "file", "module", "pt2", "onnx", "mlir"]
+Kind = Literal["zoo", "checkpoint", "file", "module", "pt2", "onnx", "mlir"]
 
 _BY_SUFFIX: dict[str, Kind] = {
     ".py": "file",
@@ -27,9 +27,10 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|[A-Za-z_]\w*")
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """A source, resolved as far as that goes without running anything.
 
-    text: as the user wrote it. path: the file, absolute. factory: name of the callable that makes
-    the model (`model` by default). module: dotted module name. model, preset, part, fields: of a
-    zoo model.
+    text: as the user wrote it. path: the file or the checkpoint's directory, absolute. factory:
+    name of the callable that makes the model (`model` by default). module: dotted module name.
+    model, preset, part, fields: of a zoo model; of a checkpoint: the family, the part, and those
+    fields that were set.
     """
 
     text: str
@@ -52,12 +53,15 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
     """Resolves a SOURCE; `settings` and `dtype` are fields of a zoo model's preset.
 
     Raises UsageError for a file that is missing or empty, an unknown model, preset or field, a
-    module that cannot be found, and for settings on a source that has no fields.
+    module that cannot be found, a checkpoint that is damaged or of an architecture that the zoo
+    does not have, and for settings on a source that has no fields.
     """
     if not text.strip():
         raise UsageError("SOURCE is empty", advice="Name a model (`iree-pilot models`) or a file.")
     path_text, _, factory = text.partition(":")
     kind = _BY_SUFFIX.get(Path(path_text).suffix.lower())
+    if kind is None and Path(path_text).is_dir() and not _is_zoo(path_text):
+        return _checkpoint(text, Path(path_text), factory, settings, dtype)
     if kind is None and (Path(text).exists() or "/" in path_text.rstrip("/")):
         kind = None if _is_zoo(path_text) else _refuse_path(Path(text))
     if kind is None and not _is_zoo(path_text) and _DOTTED.fullmatch(path_text) and factory:
@@ -102,13 +106,23 @@ def _zoo(text: str, settings: dict[str, str], dtype: str | None) -> Source:
     )
 
 
+def _checkpoint(
+    text: str, path: Path, part: str, settings: dict[str, str], dtype: str | None
+) -> Source:
+    from models.checkpoints import chosen, read
+
+    checkpoint = read(path.resolve())
+    return Source(
+        text=text,
+        kind="checkpoint",
+        path=checkpoint.path,
+        model=checkpoint.family,
+        part=part or None,
+        fields=chosen(checkpoint, settings, dtype, part),
+    )
+
+
 def _refuse_path(path: Path) -> Kind:
-    if path.is_dir():
-        raise UsageError(
-            f"{path} is a directory, which is not a source",
-            advice="Name a file (.py, .mlir, .mlirbc, .pt2, .onnx) or a model of the zoo; a zoo "
-            "model takes a checkpoint's tensors with --weights FILE.safetensors.",
-        )
     what = f"cannot tell what {path} is by its suffix" if path.exists() else f"no file {path}"
     raise UsageError(
         what, advice=f"Sources are {', '.join(_BY_SUFFIX)} files, or `iree-pilot models`."

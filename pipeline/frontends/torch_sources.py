@@ -17,11 +17,11 @@ import torch
 from iree.turbine.aot.decompositions import current_aot_decompositions
 from torch.export import ExportedProgram
 
+from models import checkpoints, weights_values
 from models.spec import Choice, registry
 from models.traceable import Entry, Traceable
 from pipeline.errors import UsageError
 from pipeline.frontends.source import Source, no_module
-from pipeline.program import TORCH_ELEMENT_TYPES
 
 
 def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedProgram]]:
@@ -31,6 +31,9 @@ def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedP
         preset = spec.preset(source.preset)
         choice = Choice(spec=spec, preset=preset, fields=source.fields, part=source.part)
         return choice.build(seed), {}
+    if source.kind == "checkpoint":
+        checkpoint = checkpoints.read(Path(source.path or ""))
+        return weights_values.traceable(checkpoint, source.fields, source.part or "", seed), {}
     if source.kind == "pt2":
         return _from_pt2(Path(source.path or ""))
     module = _python_module(source.path, source.module)
@@ -58,40 +61,11 @@ def _from_pt2(path: Path) -> tuple[Traceable, dict[str, ExportedProgram]]:
 
 
 def load_weights(root: torch.nn.Module, path: Path, source: str) -> None:
-    """Replaces the model's weights by those of a safetensors file, all or none."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    """Replaces the model's weights by those of an archive or a directory, all or none.
 
-    try:
-        given = load_file(path)
-    except (SafetensorError, OSError) as fault:
-        raise UsageError(
-            f"--weights {path} cannot be read as safetensors: {fault}",
-            advice="A traced model takes its weights from a .safetensors file.",
-        ) from fault
-    own = root.state_dict(keep_vars=True)
-    wrong = [
-        f"{name}: expected {_described(tensor)}, found "
-        + (_described(given[name]) if name in given else "nothing")
-        for name, tensor in own.items()
-        if name not in given or _described(given[name]) != _described(tensor)
-    ]
-    wrong += [f"{name}: not a tensor of the model" for name in given if name not in own]
-    if wrong:
-        shown = "\n  ".join([*wrong[:20], *([f"and {len(wrong) - 20} more"] * (len(wrong) > 20))])
-        raise UsageError(
-            f"--weights {path} does not fit {source}; {len(wrong)} of {len(own)} tensors:\n  "
-            f"{shown}",
-            advice="Pick the preset, or the --set fields, that the file was saved from.",
-        )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(given[name])
-
-
-def _described(tensor: torch.Tensor) -> str:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return "x".join([*(str(d) for d in tensor.shape), TORCH_ELEMENT_TYPES.get(dtype, dtype)])
+    Raises UsageError with every tensor that does not fit.
+    """
+    weights_values.replace(root, path, source)
 
 
 def _python_module(path: str | None, name: str | None) -> ModuleType:

@@ -1,0 +1,247 @@
+"""What a checkpoint holds: its config, its tensors and where each lies; no framework is loaded.
+
+Only headers are read, and only of safetensors, .irpa and .gguf: a pickle can run code when it is
+read, so it never is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from models.spec import ModelSpec, Value, registry
+from pipeline import archive
+from pipeline.errors import UsageError, nearest
+
+CONFIG = "config.json"
+WHOLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+#: How checkpoints name the ways of FP8 that have one static scale a tensor.
+FP8_METHODS = ("compressed-tensors", "fp8")
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A tensor of a checkpoint: the file it lies in, and its type as that file's header has it."""
+
+    file: str
+    entry: archive.Entry
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A Hugging Face checkpoint directory, or its config.json alone (then without tensors).
+
+    config: config.json as it is. family: the zoo's model that can load it.
+    """
+
+    path: str
+    config: dict[str, Any]
+    architecture: str
+    family: str
+    tensors: dict[str, Held]
+
+    @property
+    def spec(self) -> ModelSpec:
+        return registry()[self.family]
+
+    @property
+    def quantization(self) -> dict[str, Any]:
+        """The config's words on quantised weights; empty if it has none."""
+        return dict(self.config.get("quantization_config") or {})
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that hold tensors, in order."""
+        return tuple(sorted({held.file for held in self.tensors.values()}))
+
+
+def read(path: Path) -> Checkpoint:
+    """The checkpoint in a directory.
+
+    Raises UsageError, naming the file and the tensor, for a directory that is empty, that lacks its
+    config or its weights or a shard, whose index and shards contradict each other, whose files are
+    cut short, and for an architecture that the zoo does not have.
+    """
+    if not path.is_dir():
+        what = "is a file, not a checkpoint directory" if path.exists() else "does not exist"
+        raise UsageError(f"checkpoint {path}: {what}", advice="Name the directory of config.json.")
+    names = sorted(p.name for p in path.iterdir())
+    if not names:
+        raise UsageError(
+            f"checkpoint {path}: the directory is empty; expected {CONFIG} and {WHOLE}",
+            advice="Was the download finished?",
+        )
+    if CONFIG not in names:
+        raise UsageError(
+            f"checkpoint {path}: no {CONFIG}, only {_listed(names)}",
+            advice=f"A model is built from {CONFIG}: put it beside the weights, or give the "
+            "weights to a model of the zoo: iree-pilot run MODEL --weights FILE.",
+        )
+    config = read_config(path / CONFIG)
+    return msgspec.structs.replace(config, path=str(path), tensors=tensors(path))
+
+
+def read_config(path: Path) -> Checkpoint:
+    """What a config.json alone says. Raises UsageError as `read` does."""
+    try:
+        config = json.loads(path.read_text())
+    except OSError as fault:
+        raise UsageError(f"cannot read {path}: {fault.strerror}", advice="Check the path.") from (
+            fault
+        )
+    except ValueError as fault:
+        raise UsageError(
+            f"{path} is not JSON: {fault}", advice="Was the download finished?"
+        ) from fault
+    named = config.get("architectures") if isinstance(config, dict) else None
+    if not isinstance(named, list) or not named or not isinstance(named[0], str):
+        raise UsageError(
+            f'{path}: expected "architectures": [NAME], found {json.dumps(named)}',
+            advice=f"Known: {', '.join(architectures())}.",
+        )
+    quantization = config.get("quantization_config") or {}
+    family = _family(path, named[0], quantized=bool(quantization))
+    method = quantization.get("quant_method", "?") if quantization else ""
+    if quantization and method not in FP8_METHODS:
+        raise UsageError(
+            f"{path}: quantization_config.quant_method: expected {' or '.join(FP8_METHODS)} (FP8 "
+            f"with static per-tensor scales), found {method}",
+            advice="Take a checkpoint that is not quantised, or one of these.",
+        )
+    return Checkpoint(
+        path=str(path), config=config, architecture=named[0], family=family.name, tensors={}
+    )
+
+
+def chosen(
+    checkpoint: Checkpoint, settings: Mapping[str, str], dtype: str | None, part: str
+) -> dict[str, Value]:
+    """The fields that the user sets for a checkpoint, typed.
+
+    Raises UsageError for an unknown field, value or part, and for a field that the config decides.
+    """
+    spec = checkpoint.spec
+    if part and part not in spec.parts:
+        advice = nearest(part, list(spec.parts)) or f"{spec.name} is one function."
+        raise UsageError(f"{checkpoint.path}: {spec.name} has no part {part!r}", advice=advice)
+    fields: dict[str, Value] = {}
+    for name, text in {**settings, **({"dtype": dtype} if dtype else {})}.items():
+        field = spec.field(name)
+        if field.config:
+            raise UsageError(
+                f"{name}={text}: {checkpoint.path} decides it ({field.config} in {CONFIG})",
+                advice="Leave it out; these can be set: "
+                f"{', '.join(f.name for f in spec.fields if not f.config)}.",
+            )
+        fields[name] = field.parse(text)
+    return fields
+
+
+def architectures() -> dict[str, list[str]]:
+    """The architectures that the zoo's families can load, with those families' names."""
+    known: dict[str, list[str]] = {}
+    for spec in registry().values():
+        for architecture in spec.architectures:
+            known.setdefault(architecture, []).append(spec.name)
+    return known
+
+
+def _family(path: Path, architecture: str, *, quantized: bool) -> ModelSpec:
+    zoo, known = registry(), architectures()
+    if architecture not in known:
+        raise UsageError(
+            f"{path}: no family of the zoo loads the architecture {architecture}; known: "
+            f"{', '.join(known)}",
+            advice=f"{nearest(architecture, list(known)).split(' Known')[0]} Or write model.py "
+            "with model() and inputs(), and name that file.",
+        )
+    for name in known[architecture]:
+        if zoo[name].fp8 == quantized:
+            return zoo[name]
+    form = "quantised weights" if quantized else "weights that are not quantised"
+    raise UsageError(
+        f"{path}: {architecture} has no family in the zoo for {form}",
+        advice="Take the checkpoint in the other form.",
+    )
+
+
+def tensors(path: Path) -> dict[str, Held]:
+    """The tensors of an archive or of a directory's safetensors, by name. Raises UsageError."""
+    if not path.is_dir():
+        return {n: Held(file=str(path), entry=e) for n, e in archive.read(path).items()}
+    if (path / WHOLE).exists():
+        return tensors(path / WHOLE)
+    if (path / INDEX).exists():
+        return _indexed(path)
+    names = sorted(p.name for p in path.iterdir())
+    pickles = [n for n in names if Path(n).suffix in _PICKLES]
+    loose = [n for n in names if n.endswith(".safetensors")]
+    found = f"found {_listed(names)}" if names else "the directory is empty"
+    advice = "Fetch the weights, or check the config alone: iree-pilot models check CONFIG."
+    if pickles:
+        found = (
+            f"only pickled weights ({_listed(pickles)}), which are never read: they can run code"
+        )
+        advice = "Write them as safetensors: model.save_pretrained(DIRECTORY)."
+    elif loose:
+        found = f"{_listed(loose)} without an index that says which tensor lies where"
+        advice = f"Fetch {INDEX}, or name a single file {WHOLE}."
+    raise UsageError(f"checkpoint {path}: expected {WHOLE} or {INDEX}, {found}", advice=advice)
+
+
+def _indexed(path: Path) -> dict[str, Held]:
+    index = path / INDEX
+    try:
+        listed = json.loads(index.read_text())["weight_map"]
+        shards = dict.fromkeys(sorted(listed.values()))
+        if not listed or not all(Path(s).name == s for s in shards):
+            raise ValueError("weight_map must give each tensor the name of a file beside it")
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise UsageError(
+            f"{index}: expected a JSON object with a weight_map, found {fault!r}",
+            advice="Fetch the index again.",
+        ) from fault
+    for shard in shards:
+        if not (path / shard).is_file():
+            lost = sorted(name for name, file in listed.items() if file == shard)
+            raise UsageError(
+                f"checkpoint {path}: shard {shard} is missing; {INDEX} expects {len(lost)} tensors "
+                f"in it (first {lost[0]}), found {_listed([s for s in shards if s != shard])}",
+                advice="Fetch the shard.",
+            )
+    found: dict[str, Held] = {}
+    for shard in shards:
+        found |= tensors(path / shard)
+    wrong = [
+        f"{name}: expected in {shard}, found "
+        + (f"in {Path(found[name].file).name}" if name in found else "nowhere")
+        for name, shard in sorted(listed.items())
+        if name not in found or Path(found[name].file).name != shard
+    ]
+    wrong += [
+        f"{name}: expected nowhere (not in the index), found in {Path(held.file).name}"
+        for name, held in sorted(found.items())
+        if name not in listed
+    ]
+    if wrong:
+        raise UsageError(
+            f"{index} does not fit its shards; {len(wrong)} tensors:\n  {shortened(wrong)}",
+            advice="Index and shards must be of one download; fetch both again.",
+        )
+    return found
+
+
+def shortened(lines: list[str], most: int = 20) -> str:
+    """The lines, indented by two, the first `most` of them and how many more there are."""
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n  ".join([*lines[:most], *more])
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join([*names[:5], *([f"and {len(names) - 5} more"] if len(names) > 5 else [])]) or (
+        "nothing"
+    )

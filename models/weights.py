@@ -1,0 +1,126 @@
+"""Whether the tensors at hand are those that a model needs: names, shapes, dtypes, before any use.
+
+Nothing is loaded here. All faults are told at once, each with the file, the tensor, what was
+expected, what was found, and the likely reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from models import weights_reasons as reasons
+from models.checkpoints import Held, shortened
+from pipeline.archive import Entry
+from pipeline.errors import UsageError
+from pipeline.program import ELEMENT_TYPES
+
+_CONVERTIBLE = {"f64", "f32", "f16", "bf16"}
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """A tensor that is not as the model needs it. file: where it lies, or was looked for."""
+
+    tensor: str
+    file: str
+    expected: str
+    found: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        reason = f" ({self.reason})" if self.reason else ""
+        return (
+            f"{Path(self.file).name}: {self.tensor}: expected {self.expected}, "
+            f"found {self.found}{reason}"
+        )
+
+
+def compare(
+    wanted: Mapping[str, Entry],
+    held: Mapping[str, Held],
+    *,
+    what: str,
+    where: str,
+    config: Mapping[str, Any] | None = None,
+    ties: Iterable[Sequence[str]] = (),
+    names: Mapping[str, str] | None = None,
+    convert: bool = False,
+) -> tuple[Fault, ...]:
+    """What does not fit, in the order of the model's tensors, superfluous ones last.
+
+    wanted, held: by the model's names. what: the model, where: the checkpoint, for messages. ties:
+    groups of names that are one tensor in the model; one of a group is enough. names: the
+    checkpoint's own names where they differ. convert: floats of 16 bits and more may differ in
+    dtype, as the user asked for another one.
+    """
+    load = reasons.Load(
+        what=what,
+        wanted=wanted,
+        held={name: h.entry for name, h in held.items()},
+        config=config or {},
+    )
+    own = names or {}
+    tied = {name: tuple(group) for group in ties for name in group}
+    faults = []
+    for name, want in wanted.items():
+        got = held.get(name)
+        if got is None:
+            if not any(other in held for other in tied.get(name, ())):
+                why = reasons.missing(name, load)
+                faults.append(
+                    Fault(tensor=name, file=where, expected=str(want), found="nothing", reason=why)
+                )
+            continue
+        wrong, why = _misfit(name, want, got.entry, load, convert=convert)
+        if wrong:
+            faults.append(
+                Fault(
+                    tensor=own.get(name, name),
+                    file=got.file,
+                    expected=str(want),
+                    found=str(got.entry),
+                    reason=why,
+                )
+            )
+    faults += [
+        Fault(
+            tensor=own.get(name, name),
+            file=got.file,
+            expected="nothing",
+            found=str(got.entry),
+            reason=reasons.superfluous(name, got.entry, load),
+        )
+        for name, got in held.items()
+        if name not in wanted
+    ]
+    return tuple(faults)
+
+
+def _misfit(
+    name: str, want: Entry, got: Entry, load: reasons.Load, *, convert: bool
+) -> tuple[bool, str]:
+    if got.shape is None:  # an archive that tells sizes only
+        element = ELEMENT_TYPES.get(want.dtype or "")
+        size = element.size if element else 0
+        return got.bytes != math.prod(want.shape or ()) * size, ""
+    if want.shape != got.shape:
+        return True, reasons.shape(name, want.shape or (), got.shape, load)
+    if want.dtype == got.dtype or (convert and {want.dtype, got.dtype} <= _CONVERTIBLE):
+        return False, ""
+    return True, reasons.dtype(name, want.dtype, got.dtype, load)
+
+
+def refuse(faults: Sequence[Fault], what: str, where: str, total: int) -> None:
+    """Raises UsageError with all that is wrong, if anything is."""
+    if not faults:
+        return
+    lines = shortened([str(fault) for fault in faults])
+    raise UsageError(
+        f"{where} does not fit {what}; {len(faults)} tensors of {total} are wrong:\n  {lines}",
+        advice="Nothing was loaded. Pick the checkpoint, the config or the fields that belong "
+        "together.",
+    )

@@ -1,0 +1,178 @@
+"""The likely reason why a tensor is missing, superfluous or of another type than a model's.
+
+Reasons are guesses from names, shapes and the config; each says what it concludes from. They stand
+beside what was expected and found, never instead of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pipeline.archive import Entry
+
+_FUSED = re.compile(r"(^|[._])(w?qkv|qkv_proj|query_key_value|c_attn|in_proj)([._]|$)", re.I)
+_ONE = re.compile(r"(^|[._])([qkv])_proj\.weight$")
+_LAYER = re.compile(r"(^|\.)(?:layers?|blocks?|h|blk)\.(\d+)\.")
+_VISION = re.compile(r"(^|\.)(vision|visual|vit|image|mm_|multi_modal)\w*\.")
+_TEXT = re.compile(r"(^|\.)(language_model|lm_head|embed_tokens|word_embeddings)(\.|$)")
+_SCALES = (".weight_scale", ".input_scale")
+_LLAMA_CPP = re.compile(r"^(blk\.\d+\.|token_embd\.|output_norm\.)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What is loaded into what: both sides' tensors by the model's names, and the config if any."""
+
+    what: str
+    wanted: Mapping[str, Entry]
+    held: Mapping[str, Entry]
+    config: Mapping[str, Any]
+
+    def sizes(self, name: str) -> tuple[int, int, int] | None:
+        """(attention heads, key-value heads, head size) of the part that a tensor is of."""
+        part = "vision_config" if _VISION.search(name) else "text_config"
+        config = self.config.get(part) or self.config
+        heads = config.get("num_attention_heads") or config.get("num_heads")
+        hidden = config.get("hidden_size")
+        if not heads or not (config.get("head_dim") or hidden):
+            return None
+        size = config.get("head_dim") or hidden // heads
+        return heads, config.get("num_key_value_heads") or heads, size
+
+    def any(self, pattern: re.Pattern[str], side: Mapping[str, Entry]) -> bool:
+        """Whether one of a side's names matches."""
+        return any(pattern.search(name) for name in side)
+
+    @cached_property
+    def layers(self) -> tuple[int, int]:
+        """How many layers are wanted and held, as their names count them."""
+
+        def count(side: Mapping[str, Entry]) -> int:
+            return max((int(m[2]) + 1 for n in side for m in [_LAYER.search(n)] if m), default=0)
+
+        return count(self.wanted), count(self.held)
+
+
+def missing(name: str, load: Load) -> str:
+    """Why a tensor that the model needs is not there; "" where nothing suggests a reason."""
+    stem, _, last = name.rpartition(".")
+    if f".{last}" in _SCALES:
+        weight = load.held.get(f"{stem}.weight")
+        if weight is not None and weight.dtype and weight.dtype.startswith("f8"):
+            dynamic = "activation" if last == "input_scale" else "weight"
+            return f"FP8 without scales: this family needs a static {dynamic} scale for each linear"
+        if weight is not None:
+            return "this linear is not quantised in the checkpoint: is it in the config's ignore?"
+    if load.any(_LLAMA_CPP, load.held):
+        return "the file has llama.cpp's names, not those of transformers"
+    if _VISION.search(name) and not load.any(_VISION, load.held):
+        return f"the checkpoint holds the text part only, {load.what} has a vision tower"
+    if _TEXT.search(name) and load.any(_VISION, load.held) and not load.any(_TEXT, load.held):
+        return f"the checkpoint holds the vision part only, {load.what} has a text model"
+    if (many := _count(name, load)) is not None:
+        return many
+    if name == "lm_head.weight" and any(n.endswith("embed_tokens.weight") for n in load.held):
+        return (
+            "tied embeddings: the checkpoint may share embed_tokens.weight, but its config says "
+            "tie_word_embeddings is false"
+        )
+    if _prefixed(name, load.held):
+        return f"there is {_prefixed(name, load.held)}: only the prefix differs"
+    return ""
+
+
+def superfluous(name: str, got: Entry, load: Load) -> str:
+    """Why a tensor is there that the model does not need."""
+    if _FUSED.search(name):
+        return _fused(name, got, load, apart=True)
+    if name.endswith(_SCALES) or name.endswith("_scale_inv"):
+        return "a scale of FP8 weights, but the model's layer is not in FP8"
+    if re.search(r"\.[kv]_scale$", name):
+        return "a scale of a KV cache in FP8; this family keeps the cache in the model's dtype"
+    if _LLAMA_CPP.search(name):
+        return "a name of llama.cpp's, not of transformers"
+    if _VISION.search(name) and not load.any(_VISION, load.wanted):
+        return f"a vision-tower layer, but {load.what} is text only"
+    if _TEXT.search(name) and load.any(_VISION, load.wanted) and not load.any(_TEXT, load.wanted):
+        return f"a text layer, but {load.what} is a vision model only"
+    if (many := _count(name, load)) is not None:
+        return many
+    if _prefixed(name, load.wanted):
+        return f"the model has {_prefixed(name, load.wanted)}: only the prefix differs"
+    return ""
+
+
+def shape(name: str, want: tuple[int, ...], got: tuple[int, ...], load: Load) -> str:
+    """Why a tensor has another shape than the model's."""
+    if _FUSED.search(name):
+        return _fused(name, Entry(shape=got), load, apart=False)
+    if name.endswith(_SCALES):
+        return "one scale a channel, not a tensor: this family takes per-tensor scales"
+    one, sizes = _ONE.search(name), load.sizes(name)
+    if one and sizes and len(want) == len(got) == 2 and want[1] == got[1] and not got[0] % sizes[2]:
+        field = "num_attention_heads" if one[2] == "q" else "num_key_value_heads"
+        says = sizes[0] if one[2] == "q" else sizes[1]
+        return (
+            f"{got[0]} rows are {got[0] // sizes[2]} heads of head_dim={sizes[2]}; {field}={says}"
+        )
+    if len(want) == len(got) == 2 and want == got[::-1]:
+        return "transposed: a linear's weight is [out, in]"
+    if sorted(want) == sorted(got):
+        return "the dimensions are swapped"
+    named = {v: k for k, v in _integers(load.config).items()}
+    fields = [f"{named[w]}={w}" for w, g in zip(want, got, strict=False) if w != g and w in named]
+    return f"the config says {', '.join(fields)}" if fields else ""
+
+
+def dtype(name: str, want: str | None, got: str | None, load: Load) -> str:
+    """Why a tensor has another dtype than the model's."""
+    if got and got.startswith("f8") and not (want or "").startswith("f8"):
+        scaled = f"{name.rpartition('.')[0]}.weight_scale" in load.held
+        return "FP8 weights, but the config has no quantization_config" + (
+            "" if scaled else "; FP8 without scales"
+        )
+    if want and want.startswith("f8"):
+        return "the config says that this linear is in FP8 (quantization_config.ignore)"
+    if got and got.startswith("ggml"):
+        return "a quantised GGUF type"
+    said = load.config.get("dtype") or load.config.get("torch_dtype")
+    return f"the config says dtype={said}; --dtype converts" if said else ""
+
+
+def _fused(name: str, got: Entry, load: Load, *, apart: bool) -> str:
+    sizes = load.sizes(name)
+    if sizes is None or not got.shape:
+        return "query, key and value in one tensor"
+    heads, kv, size = sizes
+    lengths = {3 * heads * size: "heads * 3 * head_dim"}
+    lengths[(heads + 2 * kv) * size] = "(heads + 2*kv_heads) * head_dim"
+    if got.shape[0] in lengths and apart:
+        return f"fused QKV: {load.what} keeps query, key and value apart"
+    wanted = " and ".join(f"{formula} = {length}" for length, formula in lengths.items())
+    return (
+        f"fused QKV of length {got.shape[0]}, but {wanted}: num_attention_heads={heads}, "
+        f"num_key_value_heads={kv} or head_dim={size} disagrees with it"
+    )
+
+
+def _count(name: str, load: Load) -> str | None:
+    layer, (wanted, held) = _LAYER.search(name), load.layers
+    if layer is None or not held or int(layer[2]) < min(wanted, held):
+        return None
+    said = load.config.get("num_hidden_layers")
+    config = f"num_hidden_layers={said}" if said else f"the model has {wanted} layers"
+    return f"{config}, the checkpoint has {held} layers"
+
+
+def _prefixed(name: str, side: Mapping[str, Entry]) -> str:
+    ends = (n for n in side if n.endswith(f".{name}") or name.endswith(f".{n}"))
+    return next(ends, "")
+
+
+def _integers(config: Mapping[str, Any]) -> dict[str, int]:
+    flat = {**config, **(config.get("text_config") or {})}
+    return {k: v for k, v in flat.items() if isinstance(v, int) and v > 1 and "token" not in k}

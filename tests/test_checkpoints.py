@@ -1,0 +1,402 @@
+"""A Hugging Face checkpoint is a source: loaded as transformers loads it, or refused with a reason.
+
+What is refused is refused before anything is compiled, and nothing of it is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from driver import pilot
+from fake import checkpoints
+from safetensors.torch import load_file
+
+from models.checkpoints import read, read_config
+from models.fp8 import FP8Linear
+from models.spec import resolve
+from models.traceable import Traceable
+from models.weights_values import check, traceable
+from pipeline.errors import UsageError
+from pipeline.frontends import source as sources
+
+Q = "model.layers.0.self_attn.q_proj.weight"
+DOWN = "model.layers.1.mlp.down_proj.weight"
+
+
+def load(directory: Path, part: str = "", **fields: Any) -> Traceable:
+    return traceable(read(directory), fields, part, seed=0)
+
+
+def logits(made: Traceable) -> torch.Tensor:
+    entry = made.functions[0]
+    with torch.no_grad():
+        return entry.module(*entry.args)[0]  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.save("llama", tmp_path_factory.mktemp("checkpoint"))
+
+
+class TestLoading:
+    @pytest.mark.parametrize("model", ["llama", "vit", "bert", "resnet"])
+    def test_a_checkpoint_gives_what_transformers_gives(self, model: str, tmp_path: Path) -> None:
+        directory = checkpoints.save(model, tmp_path)
+        made = load(directory)
+        kind = getattr(transformers, read(directory).architecture)
+        options = {} if model == "resnet" else {"attn_implementation": "eager"}
+        untouched = kind.from_pretrained(directory, **options)
+        (entry, *_) = made.functions
+        names = [n.replace("tokens", "input_ids") for n in entry.input_names]
+        with torch.no_grad():
+            expected = untouched(**dict(zip(names, entry.args, strict=True))).logits
+        assert torch.equal(logits(made), expected)
+        assert expected.std() > 0
+
+    def test_shards_are_one_model(self, tmp_path: Path) -> None:
+        whole = checkpoints.save("llama", tmp_path / "whole")
+        parts = checkpoints.save("llama", tmp_path / "parts", shard="100KB")
+        assert len(read(parts).files) > 2
+        assert torch.equal(logits(load(parts)), logits(load(whole)))
+
+    def test_tied_embeddings_are_one_parameter_though_stored_once(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("llama", tmp_path)
+        checkpoints.config(directory, tie_word_embeddings=True)
+        checkpoints.rewrite(directory, lm_head__weight=None)
+        root: Any = load(directory).root
+        assert root.lm_head.weight is root.model.embed_tokens.weight
+
+    def test_the_config_decides_the_sizes_and_the_user_the_rest(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("llama", tmp_path, layers="3", kv_heads="4")
+        prefill, decode = load(directory, length=5, batch=2).functions
+        assert prefill.args[0].shape == (2, 5)
+        assert decode.args[1].shape == (3, 2, 4, 5, 16)
+        assert [f.name for f in load(directory, "decode").functions] == ["decode"]
+
+    def test_a_dtype_that_was_asked_for_converts(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("vit", tmp_path)
+        assert {t.dtype for t in load(directory, dtype="bf16").root.parameters()} == {
+            torch.bfloat16
+        }
+
+    def test_a_dtype_with_less_range_than_the_weights_is_refused(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("vit", tmp_path)
+        checkpoints.rewrite(directory, classifier__bias=torch.full((10,), 1e6))
+        with pytest.raises(UsageError, match=r"classifier\.bias: values beyond the range"):
+            load(directory, dtype="f16")
+
+
+class TestFP8:
+    @pytest.mark.parametrize("head", ["plain", "fp8"])
+    def test_codes_and_scales_are_taken_as_they_are(self, head: str, tmp_path: Path) -> None:
+        directory = checkpoints.save_fp8(tmp_path, head=head)
+        if head == "fp8":
+            checkpoints.config(directory, quantization_config={"quant_method": "fp8"})
+        expected = resolve("llama-fp8", {"fp8": "e4m3fn", "head": head}).build(seed=3)
+        made = load(directory)
+        state = made.root.state_dict()
+        assert state.keys() == expected.root.state_dict().keys()
+        for name, value in expected.root.state_dict().items():
+            assert state[name].dtype == value.dtype
+            assert torch.equal(state[name].float(), value.float()), name
+        (tokens,) = made.only("prefill").functions[0].args
+        with torch.no_grad():
+            want = expected.only("prefill").functions[0].module(tokens)[0]
+        assert torch.equal(logits(made), want)
+
+    def test_the_form_that_amd_has_stands_for_the_same_numbers(self, tmp_path: Path) -> None:
+        directory = checkpoints.save_fp8(tmp_path)
+        plain, amd = load(directory), load(directory, fp8="e4m3fnuz")
+        for name, layer in plain.root.named_modules():
+            if not isinstance(layer, FP8Linear):
+                continue
+            other: Any = amd.root.get_submodule(name)
+            assert other.weight.dtype == torch.float8_e4m3fnuz
+            assert other.input_scale == 2 * layer.input_scale
+            real = other.weight.float() * other.weight_scale
+            assert torch.equal(real, layer.weight.float() * layer.weight_scale)
+        difference = (logits(amd) - logits(plain)).norm() / logits(plain).norm()
+        assert 0 < difference < 0.05
+
+    def test_every_code_but_nan_is_converted_exactly(self) -> None:
+        from models.fp8 import to_fnuz
+
+        codes = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)
+        codes = codes[~codes.float().isnan()]
+        converted, scale, _ = to_fnuz(codes, torch.tensor(1.0), torch.tensor(1.0))
+        assert torch.equal(converted.float() * scale, codes.float())
+
+
+def truncated(directory: Path) -> None:
+    raw = (directory / checkpoints.WEIGHTS).read_bytes()
+    (directory / checkpoints.WEIGHTS).write_bytes(raw[:-100])
+
+
+def cut_in_its_header(directory: Path) -> None:
+    (directory / checkpoints.WEIGHTS).write_bytes(b"\x00\x10")
+
+
+def wrong_dtype(directory: Path) -> None:
+    checkpoints.rewrite(directory, **{DOWN.replace(".", "__"): torch.ones(64, 128).half()})
+
+
+def swapped_shape(directory: Path) -> None:
+    checkpoints.rewrite(directory, **{DOWN.replace(".", "__"): torch.ones(128, 64)})
+
+
+def key_value_heads(directory: Path) -> None:
+    checkpoints.config(directory, num_key_value_heads=4)
+
+
+def missing_tensor(directory: Path) -> None:
+    checkpoints.rewrite(directory, model__norm__weight=None)
+
+
+def more_layers(directory: Path) -> None:
+    checkpoints.config(directory, num_hidden_layers=1)
+
+
+def vision_layers(directory: Path) -> None:
+    checkpoints.rewrite(
+        directory, vision_tower__encoder__layers__0__mlp__fc1__weight=torch.ones(8, 4)
+    )
+
+
+def fused(rows: int) -> Callable[[Path], None]:
+    def damage(directory: Path) -> None:
+        checkpoints.rewrite(
+            directory, model__layers__0__self_attn__qkv_proj__weight=torch.ones(rows, 64)
+        )
+
+    return damage
+
+
+def not_a_number(directory: Path) -> None:
+    weight = load_file(directory / checkpoints.WEIGHTS)[DOWN]
+    weight[3, 5] = torch.nan
+    checkpoints.rewrite(directory, **{DOWN.replace(".", "__"): weight})
+
+
+def untied(directory: Path) -> None:
+    checkpoints.rewrite(directory, lm_head__weight=None)
+
+
+def unknown(directory: Path) -> None:
+    checkpoints.config(directory, architectures=["LamaForCausalLM"])
+
+
+def nameless(directory: Path) -> None:
+    checkpoints.config(directory, architectures=None)
+
+
+def no_json(directory: Path) -> None:
+    (directory / "config.json").write_text('{"architectures": [')
+
+
+def impossible(directory: Path) -> None:
+    checkpoints.config(directory, num_attention_heads=3)
+
+
+def empty(directory: Path) -> None:
+    for file in directory.iterdir():
+        file.unlink()
+
+
+def config_without_weights(directory: Path) -> None:
+    (directory / checkpoints.WEIGHTS).unlink()
+
+
+def weights_without_config(directory: Path) -> None:
+    (directory / "config.json").unlink()
+
+
+def pickled(directory: Path) -> None:
+    (directory / checkpoints.WEIGHTS).unlink()
+    torch.save({}, directory / "pytorch_model.bin")
+
+
+def unindexed(directory: Path) -> None:
+    (directory / checkpoints.WEIGHTS).rename(directory / "part.safetensors")
+
+
+def eight_bits(directory: Path) -> None:
+    codes = torch.ones(64, 128).to(torch.float8_e4m3fn)
+    checkpoints.rewrite(directory, **{DOWN.replace(".", "__"): codes})
+
+
+def other_prefix(directory: Path) -> None:
+    state = load_file(directory / checkpoints.WEIGHTS)
+    checkpoints.rewrite(
+        directory,
+        **{Q.replace(".", "__"): None, f"wrapped.{Q}": state[Q]},
+    )
+
+
+#: What was done to a Llama, and what the one message must say: file, tensor, expected, found, why.
+DAMAGE = {
+    truncated: ["model.safetensors", "ends at byte", "but the file has"],
+    cut_in_its_header: ["model.safetensors", "the file ends inside its header (2 bytes)"],
+    wrong_dtype: [f"model.safetensors: {DOWN}: expected 64x128xf32, found 64x128xf16", "float32"],
+    swapped_shape: [f"{DOWN}: expected 64x128xf32, found 128x64xf32", "[out, in]"],
+    key_value_heads: [
+        "k_proj.weight: expected 64x64xf32, found 32x64xf32",
+        "32 rows are 2 heads of head_dim=16; num_key_value_heads=4",
+    ],
+    missing_tensor: ["model.norm.weight: expected 64xf32, found nothing"],
+    more_layers: [
+        f"{DOWN}: expected nothing, found 64x128xf32",
+        "num_hidden_layers=1, the checkpoint has 2 layers",
+    ],
+    vision_layers: [
+        "vision_tower.encoder.layers.0.mlp.fc1.weight: expected nothing, found 8x4xf32",
+        "a vision-tower layer, but LlamaForCausalLM is text only",
+    ],
+    fused(96): [
+        "qkv_proj.weight: expected nothing, found 96x64xf32",
+        "heads * 3 * head_dim = 192 and (heads + 2*kv_heads) * head_dim = 128",
+        "num_attention_heads=4, num_key_value_heads=2 or head_dim=16 disagrees",
+    ],
+    fused(128): ["found 128x64xf32", "keeps query, key and value apart"],
+    not_a_number: [f"{DOWN}: expected finite numbers, found 1 NaN", "of 8192, first at [3, 5]"],
+    untied: ["lm_head.weight: expected 256x64xf32, found nothing", "tie_word_embeddings is false"],
+    unknown: ["config.json", "architecture LamaForCausalLM", "Did you mean LlamaForCausalLM?"],
+    nameless: ["config.json", 'expected "architectures": [NAME], found null'],
+    no_json: ["config.json is not JSON", "line 1 column 20"],
+    impossible: ["LlamaConfig refuses the config", "(64)", "number of attention heads (3)"],
+    empty: ["the directory is empty; expected config.json and model.safetensors"],
+    config_without_weights: ["expected model.safetensors or", "found config.json"],
+    weights_without_config: ["no config.json, only", "model.safetensors"],
+    pickled: ["expected model.safetensors", "pytorch_model.bin", "never read"],
+    unindexed: ["part.safetensors without an index"],
+    eight_bits: [f"{DOWN}: expected 64x128xf32, found 64x128xf8E4M3FN", "FP8 without scales"],
+    other_prefix: [f"{Q}: expected 64x64xf32, found nothing", "only the prefix differs"],
+}
+
+
+class TestBadCheckpoints:
+    @pytest.mark.parametrize(
+        ("damage", "told"), DAMAGE.items(), ids=[f"{f.__name__}" for f in DAMAGE]
+    )
+    def test_a_message_names_file_tensor_expected_and_found(
+        self, damage: Callable[[Path], None], told: list[str], good: Path, tmp_path: Path
+    ) -> None:
+        for file in good.iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        damage(tmp_path)
+        with pytest.raises(UsageError) as refused:
+            load(tmp_path)
+        message = str(refused.value)
+        assert str(tmp_path) in message
+        for words in told:
+            assert words in message
+        assert refused.value.advice
+
+    def test_a_shard_that_is_missing(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("llama", tmp_path, shard="100KB")
+        lost = checkpoints.index(directory)[Q]
+        (directory / lost).unlink()
+        with pytest.raises(
+            UsageError, match=rf"shard {lost} is missing.*expects \d+ tensors in it"
+        ):
+            load(directory)
+
+    def test_an_index_that_is_not_of_these_shards(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("llama", tmp_path, shard="100KB")
+        listed = checkpoints.index(directory)
+        other = next(shard for shard in listed.values() if shard != listed[Q])
+        stray = {"weight_map": {**listed, Q: other, "gone.weight": other}}
+        (directory / checkpoints.INDEX).write_text(json.dumps(stray))
+        with pytest.raises(UsageError) as refused:
+            load(directory)
+        assert f"{Q}: expected in {other}, found in {listed[Q]}" in refused.value.message
+        assert f"gone.weight: expected in {other}, found nowhere" in refused.value.message
+
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": {"a": "../b"}}'])
+    def test_an_index_that_is_none(self, content: str, tmp_path: Path) -> None:
+        directory = checkpoints.save("llama", tmp_path, shard="100KB")
+        (directory / checkpoints.INDEX).write_text(content)
+        with pytest.raises(
+            UsageError, match=r"index\.json: expected a JSON object with a weight_m"
+        ):
+            load(directory)
+
+    @pytest.mark.parametrize(
+        ("lost", "why"),
+        [("weight_scale", "static weight scale"), ("input_scale", "static activation scale")],
+    )
+    def test_fp8_without_scales(self, lost: str, why: str, tmp_path: Path) -> None:
+        directory = checkpoints.save_fp8(tmp_path)
+        name = f"{DOWN.removesuffix('.weight')}.{lost}"
+        checkpoints.rewrite(directory, **{name.replace(".", "__"): None})
+        with pytest.raises(UsageError) as refused:
+            load(directory)
+        assert f"{name}: expected f32, found nothing (FP8 without scales" in refused.value.message
+        assert why in refused.value.message
+
+    def test_fp8_with_a_scale_for_each_channel(self, tmp_path: Path) -> None:
+        directory = checkpoints.save_fp8(tmp_path)
+        name = f"{DOWN}_scale"
+        checkpoints.rewrite(directory, **{name.replace(".", "__"): torch.ones(64, 1)})
+        with pytest.raises(UsageError, match=r"expected f32, found 64x1xf32 \(one scale a channel"):
+            load(directory)
+
+    def test_another_way_of_quantising(self, tmp_path: Path) -> None:
+        directory = checkpoints.save_fp8(tmp_path)
+        checkpoints.config(directory, quantization_config={"quant_method": "gptq"})
+        with pytest.raises(UsageError, match=r"expected compressed-tensors or fp8.*found gptq"):
+            read(directory)
+
+
+class TestSource:
+    def test_a_directory_is_a_source_with_its_part_after_the_colon(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("llama", tmp_path / "c")
+        source = sources.parse(f"{directory}:decode", {"length": "9"}, "bf16")
+        assert (source.kind, source.model, source.part) == ("checkpoint", "llama", "decode")
+        assert source.fields == {"length": 9, "dtype": "bf16"}
+
+    def test_what_the_config_decides_cannot_be_set(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("llama", tmp_path)
+        with pytest.raises(UsageError, match=r"decides it \(num_hidden_layers in config\.json"):
+            sources.parse(str(directory), {"layers": "9"}, None)
+        with pytest.raises(UsageError, match="has no part 'prefil'"):
+            sources.parse(f"{directory}:prefil", {}, None)
+
+    def test_a_config_alone_is_checked(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("vit", tmp_path)
+        plan = check(read_config(directory / "config.json"), {})
+        assert plan.parameters == 81_226
+        assert plan.fields["patch"] == 8
+        checkpoints.config(directory, hidden_size=63)
+        with pytest.raises(UsageError, match="63"):
+            check(read_config(directory / "config.json"), {})
+
+
+def test_models_check_tells_what_fits_and_ends_with_2_where_it_does_not(tmp_path: Path) -> None:
+    directory = checkpoints.save("vit", tmp_path)
+    good = pilot("models", "check", directory, "--json")
+    assert (good.code, good.document["family"], good.document["tensors"]) == (0, "vit", 40)
+    checkpoints.rewrite(directory, classifier__bias=torch.ones(7))
+    bad = pilot("models", "check", directory)
+    assert bad.code == 2
+    assert "model.safetensors: classifier.bias: expected 10xf32, found 7xf32" in bad.err
+
+
+@pytest.mark.real
+def test_a_checkpoint_runs_and_agrees_and_a_changed_one_is_traced_anew(tmp_path: Path) -> None:
+    directory = checkpoints.save("vit", tmp_path / "checkpoint")
+    env = {"IREE_PILOT_CACHE": tmp_path / "cache"}
+    done = pilot("run", directory, "-t", "llvm-cpu", "--json", env=env)
+    (case,) = done.document["cases"]
+    assert case["status"] == "ok", case["failure"]
+    assert case["comparison"]["rel_l2"] < 1e-5
+    name = "classifier__bias"
+    checkpoints.rewrite(directory, **{name: torch.full((10,), torch.nan)})
+    refused = pilot("run", directory, "-t", "llvm-cpu", env=env)
+    assert refused.code == 2
+    assert "classifier.bias: expected finite numbers, found 10 NaN" in refused.err
