@@ -1,21 +1,41 @@
-"""`iree-pilot models`: the zoo."""
+"""`iree-pilot models`: the zoo, and whether a checkpoint fits one of its families."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli.options import Common, common
 
+if TYPE_CHECKING:
+    from models.checkpoints import Checkpoint
 
-@click.command("models")
-@click.argument("name", required=False)
+
+@click.command("models", options_metavar="[OPTIONS]")
+@click.argument("name", required=False, metavar="[NAME]")
+@click.argument("path", required=False, metavar="[check CONFIG_OR_CHECKPOINT]")
 @common
-def command(name: str | None, common: Common) -> None:
-    """List the zoo's models and presets; with NAME, its fields too."""
+def command(name: str | None, path: str | None, common: Common) -> None:
+    """List the zoo's models and presets; with NAME, its fields too.
+
+    With `check CONFIG_OR_CHECKPOINT`: whether a Hugging Face config.json, or a checkpoint directory
+    with its weights, is complete and fits a family of the zoo. Nothing is compiled.
+    """
     from models.spec import registry
     from pipeline.cli import output as out
     from pipeline.errors import UsageError, nearest
 
+    if name == "check":
+        if path is None:
+            raise UsageError("models check: of what?", advice="Name a config.json or a directory.")
+        _check(Path(path), common)
+        return
+    if path is not None:
+        raise UsageError(
+            f"models {name} {path}: one model at a time", advice="`models check PATH` checks."
+        )
     zoo = registry()
     if name is not None and name not in zoo:
         raise UsageError(f"the zoo has no model {name!r}", advice=nearest(name, list(zoo)))
@@ -45,3 +65,50 @@ def command(name: str | None, common: Common) -> None:
         for field in spec.fields:
             fields.add_row(field.name, str(field.default), field.accepts, field.help)
         console.print(fields)
+
+
+def _check(path: Path, common: Common) -> None:
+    from models import checkpoints, weights
+    from pipeline.cli import output as out
+
+    checkpoint = checkpoints.read_config(path) if path.is_file() else checkpoints.read(path)
+    # Frameworks from here on: only once the files themselves are in order.
+    from models import weights_values
+
+    plan = weights_values.check(checkpoint, {})
+    plan.refuse()
+    held = checkpoint.tensors
+    faults = weights_values.not_finite(held)
+    weights.refuse(faults, checkpoint.architecture, checkpoint.path, len(held))
+    if common.json:
+        out.emit(
+            {
+                "path": checkpoint.path,
+                "architecture": checkpoint.architecture,
+                "family": checkpoint.family,
+                "parameters": plan.parameters,
+                "fields": plan.fields,
+                "tensors": len(held),
+                "files": checkpoint.files,
+            }
+        )
+        return
+    for line in _told(checkpoint, plan):
+        out.console().print(line, soft_wrap=True, highlight=False)
+
+
+def _told(checkpoint: Checkpoint, plan: Any) -> list[str]:
+    shown = ", ".join(f"{name}={value}" for name, value in plan.fields.items())
+    held = checkpoint.tensors
+    lines = [
+        f"{checkpoint.path}: {checkpoint.architecture}, loaded by the family {checkpoint.family}",
+        f"  {plan.parameters:,} parameters: {shown}",
+    ]
+    if not held:
+        return [*lines, "  the config fits; there are no weights to check beside it"]
+    files = f"{len(checkpoint.files)} file" + ("s" if len(checkpoint.files) > 1 else "")
+    return [
+        *lines,
+        f"  {len(held)} tensors in {files}: none missing, none superfluous; names, shapes and "
+        "dtypes fit, all values are finite",
+    ]
