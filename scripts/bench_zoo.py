@@ -95,7 +95,7 @@ def _asked(*words: str | Path) -> tuple[process.Outcome, dict[str, Any]]:
 
 
 def _signature(failure: dict[str, Any] | None) -> str | None:
-    return failure and failure["signature"]
+    return None if failure is None else str(failure["signature"])
 
 
 def chosen(names: Sequence[str]) -> list[tuple[ModelSpec, Preset]]:
