@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fake import checkpoints
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from models.checkpoints import read
 from models.spec import resolve
 from models.traceable import Entry, Traceable
+from models.weights_values import traceable
 from pipeline.errors import UsageError
 
 
@@ -20,8 +24,8 @@ def build(**settings: str) -> Traceable:
     return resolve("qwen2.5-vl", settings).build()
 
 
-def parts(traceable: Traceable) -> dict[str, Entry]:
-    return {entry.name: entry for entry in traceable.functions}
+def parts(made: Traceable) -> dict[str, Entry]:
+    return {entry.name: entry for entry in made.functions}
 
 
 @torch.no_grad()
@@ -29,17 +33,17 @@ def outputs(entry: Entry) -> tuple[torch.Tensor, ...]:
     return entry.module(*entry.args)
 
 
-def untouched(traceable: Traceable) -> Any:
+def untouched(made: Traceable) -> Any:
     """The same weights in a model that only transformers has made."""
-    root: Any = traceable.root
+    root: Any = made.root
     model = Qwen2_5_VLForConditionalGeneration(root.config).eval()
     model.load_state_dict(root.state_dict())
     return model
 
 
-def prompt(traceable: Traceable, last: int) -> torch.Tensor:
+def prompt(made: Traceable, last: int) -> torch.Tensor:
     """The tokens of prefill and one more."""
-    (tokens,) = parts(traceable)["embedding"].args
+    (tokens,) = parts(made)["embedding"].args
     return torch.cat([tokens, torch.full((1, 1), last)], 1)
 
 
@@ -49,10 +53,10 @@ SIZES = pytest.mark.parametrize(("height", "width"), [("84", "112"), ("56", "56"
 @SIZES
 @torch.no_grad()
 def test_an_images_features_are_transformers_own(height: str, width: str) -> None:
-    traceable = build(height=height, image_width=width)
+    made = build(height=height, image_width=width)
     grid = torch.tensor([(1, int(height) // 14, int(width) // 14)])
-    vision = parts(traceable)["vision"]
-    expected = untouched(traceable).get_image_features(vision.args[0], grid).pooler_output[0]
+    vision = parts(made)["vision"]
+    expected = untouched(made).get_image_features(vision.args[0], grid).pooler_output[0]
     assert torch.equal(outputs(vision)[0], expected)
     assert expected.shape == (int(height) * int(width) // 28**2, 64)
 
@@ -60,12 +64,12 @@ def test_an_images_features_are_transformers_own(height: str, width: str) -> Non
 @SIZES
 @torch.no_grad()
 def test_chained_the_parts_give_the_logits_of_the_whole_model(height: str, width: str) -> None:
-    traceable = build(height=height, image_width=width)
-    chain = parts(traceable)
-    model = untouched(traceable)
+    made = build(height=height, image_width=width)
+    chain = parts(made)
+    model = untouched(made)
     # The token that decode was given is known by its embedding.
     distance = (model.get_input_embeddings().weight - chain["decode"].args[0][0]).abs().sum(-1)
-    tokens = prompt(traceable, int(distance.argmin()))
+    tokens = prompt(made, int(distance.argmin()))
     expected = model(
         input_ids=tokens,
         pixel_values=chain["vision"].args[0],
@@ -110,10 +114,27 @@ def test_a_dynamic_length_is_traced_for_lengths_other_than_the_examples(part: st
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
 
 
+@torch.no_grad()
+def test_a_checkpoint_gives_what_transformers_gives(tmp_path: Path) -> None:
+    directory = checkpoints.save("qwen2.5-vl", tmp_path, tied="true")
+    stored = read(directory)
+    assert "visual.blocks.0.attn.qkv.weight" in stored.tensors, "named as published ones are"
+    made = parts(traceable(stored, {}, "", seed=0))
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        directory, attn_implementation="eager"
+    )
+    (features,) = outputs(made["vision"])
+    expected = model.get_image_features(made["vision"].args[0], torch.tensor([(1, 6, 8)]))
+    assert torch.equal(features, expected.pooler_output[0])
+    embeddings, positions = made["prefill"].args
+    logits = model(inputs_embeds=embeddings, position_ids=positions).logits
+    torch.testing.assert_close(outputs(made["prefill"])[0], logits)
+
+
 def test_the_full_size_has_names_and_no_values() -> None:
-    traceable = resolve("qwen2.5-vl:3b", {}).build()
-    assert not traceable.weights
-    names = traceable.root.state_dict()
+    made = resolve("qwen2.5-vl:3b", {}).build()
+    assert not made.weights
+    names = made.root.state_dict()
     assert "model.visual.blocks.31.attn.qkv.weight" in names
     assert "model.language_model.layers.35.self_attn.q_proj.bias" in names
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from models.spec import Field, ModelSpec, Preset
+from models.versions import Signature
 
 if TYPE_CHECKING:
     from models.traceable import Traceable
@@ -20,6 +21,23 @@ _DTYPE = Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help
 _HEADS = (
     Field(name="heads", default=4, help="attention heads"),
     Field(name="kv_heads", default=2, help="key-value heads, shared by groups of heads"),
+)
+
+_MODULE = "transformers.models.llama.modeling_llama"
+_EMBEDDING = Signature(
+    function=f"{_MODULE}:LlamaRotaryEmbedding.forward",
+    parameters=("x", "position_ids"),
+    release="5.23",
+)
+_ROTATE = Signature(
+    function=f"{_MODULE}:apply_rotary_pos_emb",
+    parameters=("q", "k", "cos", "sin"),
+    release="5.23",
+)
+_ATTENTION = Signature(
+    function=f"{_MODULE}:LlamaAttention.forward",
+    parameters=("hidden_states", "position_embeddings", "attention_mask"),
+    release="5.23",
 )
 
 SPECS = (
@@ -63,6 +81,7 @@ SPECS = (
         help="Llama's self-attention with rotary embedding and a causal mask",
         build=f"{__name__}:build_attention",
         check=f"{__name__}:check_attention",
+        needs=(_EMBEDDING, _ATTENTION),
         fields=(
             _WIDTH,
             *_HEADS,
@@ -100,6 +119,7 @@ SPECS = (
         help="Rotary embedding of queries and keys",
         build=f"{__name__}:build_rope",
         check=f"{__name__}:check_rope",
+        needs=(_EMBEDDING, _ROTATE),
         fields=(
             Field(name="head", default=16, help="size of a head", min=2),
             *_HEADS,

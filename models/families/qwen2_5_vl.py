@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from models.spec import Field, ModelSpec, Preset
+from models.versions import Signature
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from models.traceable import Traceable
 
+_MODULE = "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"
 _PATCH = 14
 _MERGE = 2
 
@@ -19,21 +23,116 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         parts=("vision", "embedding", "prefill", "decode"),
+        architectures=("Qwen2_5_VLForConditionalGeneration",),
+        needs=(
+            Signature(
+                function="transformers.vision_utils:get_vision_window_index",
+                parameters=("grid_thw", "spatial_merge_size", "window_size", "patch_size"),
+                release="5.23",
+            ),
+            Signature(
+                function=f"{_MODULE}:Qwen2_5_VisionTransformerPretrainedModel.forward",
+                parameters=("hidden_states", "grid_thw"),
+                release="5.23",
+            ),
+            Signature(
+                function=f"{_MODULE}:Qwen2_5_VLModel.get_rope_index",
+                parameters=("input_ids", "mm_token_type_ids", "image_grid_thw"),
+                release="5.23",
+            ),
+            Signature(
+                function="transformers.cache_utils:DynamicCache.update",
+                parameters=("key_states", "value_states", "layer_idx"),
+                release="5.23",
+            ),
+        ),
         fields=(
-            Field(name="layers", default=2, help="decoder layers"),
-            Field(name="width", default=64, help="the decoder's hidden size"),
-            Field(name="hidden", default=128, help="size inside the decoder's feed-forward block"),
-            Field(name="heads", default=4, help="the decoder's attention heads"),
-            Field(name="kv_heads", default=2, help="key-value heads, shared by groups of heads"),
-            Field(name="vocabulary", default=256, help="tokens that exist, an image's too", min=2),
-            Field(name="context", default=128, help="positions at most", min=3),
-            Field(name="tied", default=False, help="the output head is the embedding"),
-            Field(name="vision_layers", default=2, help="the tower's layers"),
-            Field(name="vision_width", default=32, help="the tower's hidden size"),
-            Field(name="vision_hidden", default=64, help="size inside its feed-forward block"),
-            Field(name="vision_heads", default=2, help="its attention heads"),
-            Field(name="full_every", default=2, help="every n-th of its layers sees all patches"),
-            Field(name="window", default=56, help="height and width of the others' windows"),
+            Field(
+                name="layers",
+                default=2,
+                help="decoder layers",
+                config="text_config.num_hidden_layers",
+            ),
+            Field(
+                name="width",
+                default=64,
+                help="the decoder's hidden size",
+                config="text_config.hidden_size",
+            ),
+            Field(
+                name="hidden",
+                default=128,
+                help="size inside the decoder's feed-forward block",
+                config="text_config.intermediate_size",
+            ),
+            Field(
+                name="heads",
+                default=4,
+                help="the decoder's attention heads",
+                config="text_config.num_attention_heads",
+            ),
+            Field(
+                name="kv_heads",
+                default=2,
+                help="key-value heads, shared by groups of heads",
+                config="text_config.num_key_value_heads",
+            ),
+            Field(
+                name="vocabulary",
+                default=256,
+                help="tokens that exist, an image's too",
+                min=2,
+                config="text_config.vocab_size",
+            ),
+            Field(
+                name="context",
+                default=128,
+                help="positions at most",
+                min=3,
+                config="text_config.max_position_embeddings",
+            ),
+            Field(
+                name="tied",
+                default=False,
+                help="the output head is the embedding",
+                config="tie_word_embeddings",
+            ),
+            Field(
+                name="vision_layers",
+                default=2,
+                help="the tower's layers",
+                config="vision_config.depth",
+            ),
+            Field(
+                name="vision_width",
+                default=32,
+                help="the tower's hidden size",
+                config="vision_config.hidden_size",
+            ),
+            Field(
+                name="vision_hidden",
+                default=64,
+                help="size inside its feed-forward block",
+                config="vision_config.intermediate_size",
+            ),
+            Field(
+                name="vision_heads",
+                default=2,
+                help="its attention heads",
+                config="vision_config.num_heads",
+            ),
+            Field(
+                name="full_every",
+                default=2,
+                help="every n-th of its layers sees all patches",
+                config="vision_config.fullatt_block_indexes",
+            ),
+            Field(
+                name="window",
+                default=56,
+                help="height and width of the others' windows",
+                config="vision_config.window_size",
+            ),
             Field(name="height", default=84, help="of the image in pixels"),
             Field(name="image_width", default=112, help="of the image in pixels"),
             Field(name="text", default=6, help="text tokens around the image", min=2),
@@ -104,11 +203,15 @@ def check(fields: dict[str, Any]) -> str:
     return ""
 
 
-def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
-    """transformers' Qwen2_5_VLForConditionalGeneration, seeded or without values, in four parts."""
+def build(
+    fields: dict[str, Any], seed: int, weights: bool = True, model: nn.Module | None = None
+) -> Traceable:
+    """transformers' Qwen2_5_VLForConditionalGeneration, seeded or without values, in four parts.
+
+    model: one with weights of its own.
+    """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
         Qwen2_5_VLRotaryEmbedding,
         Qwen2_5_VLVisionRotaryEmbedding,
@@ -116,6 +219,41 @@ def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
 
     from models.qwen2_5_vl import Vision, entries, prompt
     from models.traceable import DTYPES, Traceable, seeded, unsettle
+
+    grid = (fields["height"] // _PATCH, fields["image_width"] // _PATCH)
+    mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
+    root: Any = model
+    with mode or seeded(seed):
+        if root is None:
+            root = _random(fields)
+            if weights:
+                unsettle(root)
+        values = 3 * 2 * _PATCH**2  # colours, frames, pixels
+        pixel_values = torch.randn(grid[0] * grid[1], values, dtype=DTYPES[fields["dtype"]])
+    # Rotary frequencies are constants of the program, no parameters: they need values always.
+    inner, config = root.model, root.config
+    inner.language_model.rotary_emb = Qwen2_5_VLRotaryEmbedding(config.text_config)
+    inner.visual.rotary_pos_emb = Qwen2_5_VLVisionRotaryEmbedding(config.vision_config)
+    with seeded(seed):
+        vision = Vision(inner.visual, grid)
+        tokens, positions = prompt(root, grid, fields["text"])
+    with mode or seeded(seed):
+        functions = entries(
+            root,
+            vision,
+            pixel_values,
+            tokens,
+            positions,
+            dynamic=fields["dynamic"],
+            context=fields["context"],
+        )
+    return Traceable(root=root, functions=functions, mode=mode)
+
+
+def _random(fields: dict[str, Any]) -> Any:
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    from models.traceable import DTYPES
 
     head = fields["width"] // fields["heads"]
     config = Qwen2_5_VLConfig(
@@ -153,29 +291,5 @@ def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
         tie_word_embeddings=fields["tied"],
         attn_implementation=fields["attention"],
     )
-    dtype = DTYPES[fields["dtype"]]
-    grid = (fields["height"] // _PATCH, fields["image_width"] // _PATCH)
-    mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
-    with mode or seeded(seed):
-        model = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=dtype)
-        model.eval().requires_grad_(False)
-        if weights:
-            unsettle(model)
-        pixel_values = torch.randn(grid[0] * grid[1], 3 * 2 * _PATCH**2, dtype=dtype)
-    # Rotary frequencies are constants of the program, no parameters: they need values always.
-    model.model.language_model.rotary_emb = Qwen2_5_VLRotaryEmbedding(config.text_config)
-    model.model.visual.rotary_pos_emb = Qwen2_5_VLVisionRotaryEmbedding(config.vision_config)
-    with seeded(seed):
-        vision = Vision(model.model.visual, grid)
-        tokens, positions = prompt(model, grid, fields["text"])
-    with mode or seeded(seed):
-        functions = entries(
-            model,
-            vision,
-            pixel_values,
-            tokens,
-            positions,
-            dynamic=fields["dynamic"],
-            context=fields["context"],
-        )
-    return Traceable(root=model, functions=functions, mode=mode)
+    model = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=DTYPES[fields["dtype"]])
+    return model.eval().requires_grad_(False)
