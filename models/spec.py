@@ -96,6 +96,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     architectures: names in a checkpoint's config.json that this family can load; for those, `build`
     also takes `model=`, a loaded transformers model to be used instead of one made of the fields.
+    unused: regular expressions for tensors that such checkpoints hold and the architecture does not
+    use (a training head, a buffer of older releases): they are no fault.
     A family with a field `fp8` loads FP8 checkpoints, others load plain ones. transformers, needs:
     the releases that it was traced with, and what it relies on there (see `models.versions`).
     """
@@ -108,6 +110,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[str, ...] = ()
     check: str | None = None
     architectures: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     transformers: str = TRACED_WITH
     needs: tuple[Signature, ...] = ()
 

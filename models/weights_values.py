@@ -34,14 +34,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A checkpoint against the model that it is for. fields: every field of the family.
 
     parameters: how many numbers the model has. names: the model's name of each tensor to the
-    checkpoint's. keep: linears that stay in the model's dtype (FP8). convert: whether the user
-    asked for a dtype, so that floats are converted.
+    checkpoint's. unused: the checkpoint's tensors that the architecture has no use for. keep:
+    linears that stay in the model's dtype (FP8). convert: whether the user asked for a dtype, so
+    that floats are converted.
     """
 
     checkpoint: Checkpoint
     fields: dict[str, Value]
     parameters: int
     names: dict[str, str]
+    unused: tuple[str, ...]
     keep: tuple[str, ...]
     convert: bool
     faults: tuple[weights.Fault, ...]
@@ -98,7 +100,13 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
         _to_fp8(model, keep, DTYPES[str(fields["compute"])])
     wanted, ties = _wanted(model)
     names = _renamed(model, checkpoint.tensors, wanted)
-    held = {model_name: checkpoint.tensors[own] for model_name, own in names.items()}
+    unused = tuple(
+        own
+        for name, own in names.items()
+        if name not in wanted and any(re.search(rule, own) for rule in spec.unused)
+    )
+    names = {name: own for name, own in names.items() if own not in unused}
+    held = {name: checkpoint.tensors[own] for name, own in names.items()}
     if spec.fp8:
         held = {name: _as_scalar(name, h) for name, h in held.items()}
     convert = "dtype" in given
@@ -121,6 +129,7 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
         fields=fields,
         parameters=sum(p.numel() for p in model.parameters()),
         names=names,
+        unused=unused,
         keep=keep,
         convert=convert,
         faults=faults,
@@ -259,9 +268,7 @@ def _load(plan: Plan) -> Any:
         local_files_only=True,
         output_loading_info=True,
     )
-    left = [
-        name for key in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in info[key]
-    ]
+    left = [name for key in ("missing_keys", "mismatched_keys") for name in info[key]]
     if left:
         raise UsageError(
             f"{checkpoint.path}: transformers did not load {', '.join(map(str, left))}",

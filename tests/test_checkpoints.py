@@ -5,7 +5,9 @@ What is refused is refused before anything is compiled, and nothing of it is loa
 
 from __future__ import annotations
 
+import inspect
 import json
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from safetensors.torch import load_file
 
 from models.checkpoints import read, read_config
 from models.fp8 import FP8Linear
-from models.spec import resolve
+from models.spec import ModelSpec, referred, registry, resolve
 from models.traceable import Traceable
 from models.weights_values import check, traceable
 from pipeline.errors import UsageError
@@ -90,6 +92,26 @@ class TestLoading:
         checkpoints.rewrite(directory, classifier__bias=torch.full((10,), 1e6))
         with pytest.raises(UsageError, match=r"classifier\.bias: values beyond the range"):
             load(directory, dtype="f16")
+
+    def test_what_an_older_release_or_a_training_head_left_is_no_fault(
+        self, tmp_path: Path
+    ) -> None:
+        directory = checkpoints.save("bert", tmp_path)
+        before = logits(load(directory))
+        state = load_file(directory / checkpoints.WEIGHTS)
+        norm = "bert.embeddings.LayerNorm"
+        checkpoints.rewrite(
+            directory,
+            **{
+                f"{norm}.weight": None,
+                f"{norm}.bias": None,
+                f"{norm}.gamma": state[f"{norm}.weight"],
+                f"{norm}.beta": state[f"{norm}.bias"],
+                "bert.pooler.dense.weight": torch.ones(64, 64),
+            },
+        )
+        assert torch.equal(logits(load(directory)), before)
+        assert check(read(directory), {}).unused == ("bert.pooler.dense.weight",)
 
 
 class TestFP8:
@@ -375,6 +397,15 @@ class TestSource:
         checkpoints.config(directory, hidden_size=63)
         with pytest.raises(UsageError, match="63"):
             check(read_config(directory / "config.json"), {})
+
+
+@pytest.mark.parametrize("spec", [s for s in registry().values() if s.architectures], ids=str)
+def test_a_family_with_architectures_can_be_given_their_models(spec: ModelSpec) -> None:
+    assert "model" in inspect.signature(referred(spec.build)).parameters
+    for architecture in spec.architectures:
+        config = getattr(transformers, architecture).config_class()
+        for path in filter(None, (field.config for field in spec.fields)):
+            assert operator.attrgetter(path)(config) is not None
 
 
 def test_models_check_tells_what_fits_and_ends_with_2_where_it_does_not(tmp_path: Path) -> None:

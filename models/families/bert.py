@@ -19,6 +19,7 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         architectures=("BertForMaskedLM",),
+        unused=(r"^bert\.pooler\.", r"^cls\.seq_relationship\.", r"\.position_ids$"),
         fields=(
             Field(name="layers", default=2, help="encoder layers", config="num_hidden_layers"),
             Field(name="width", default=64, help="hidden size", config="hidden_size"),

@@ -89,6 +89,7 @@ def _check(path: Path, common: Common) -> None:
                 "parameters": plan.parameters,
                 "fields": plan.fields,
                 "tensors": len(held),
+                "unused": plan.unused,
                 "files": checkpoint.files,
             }
         )
@@ -107,8 +108,12 @@ def _told(checkpoint: Checkpoint, plan: Any) -> list[str]:
     if not held:
         return [*lines, "  the config fits; there are no weights to check beside it"]
     files = f"{len(checkpoint.files)} file" + ("s" if len(checkpoint.files) > 1 else "")
-    return [
-        *lines,
+    lines += [
         f"  {len(held)} tensors in {files}: none missing, none superfluous; names, shapes and "
         "dtypes fit, all values are finite",
     ]
+    if plan.unused:
+        lines.append(
+            f"  left out, as this architecture has no use for it: {', '.join(plan.unused)}"
+        )
+    return lines
