@@ -36,7 +36,7 @@ _SMALL = 8
 _CALLS = 12
 _SIMPLER = 4
 #: What shrinking takes for each operation, or nearly.
-_PROOF = 3
+_PROOF = 2
 
 Groups = tuple[tuple[int, ...], ...]
 
