@@ -16,9 +16,10 @@ from pipeline.frontends.load import TraceFailed, load
 from pipeline.frontends.source import Source
 from pipeline.process import Limits
 from pipeline.store import Store
-from repro import bundle, tracing
+from repro import bundle
 from repro.bisect import Bisection
 from repro.shrink import Progress
+from repro.tracing import search as tracing
 
 pytestmark = pytest.mark.real
 

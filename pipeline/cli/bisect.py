@@ -187,7 +187,7 @@ def untraced(
 ) -> Bisection:
     """Isolates why the source `text` does not trace."""
     from pipeline.store import data_directory
-    from repro import tracing
+    from repro.tracing import search as tracing
 
     job = session.job(text, chosen)
     live.note(f"\nisolating {failed.failure.signature}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.frontends.job import Job
 from repro.pytorch_calls import CannotWrite
-from repro.tracing_text import Origin
+from repro.tracing.writing import Origin
 
 #: Names of files that would stand in the way of others.
 _RESERVED = ("repro", "torch", "iree", "numpy", "inspect", "sys")

@@ -23,7 +23,7 @@ from repro.bundle import Report
 from repro.effort import estimate
 from repro.isolate import DEFAULT_SECONDS
 from repro.shrink import Progress
-from repro.tracing_journal import ANSWERS, ASK, RESULT, Answer, Ask, Journal, Result
+from repro.tracing.journal import ANSWERS, ASK, RESULT, Answer, Ask, Journal, Result
 
 PACKAGES = ("torch", "iree-turbine", "iree-base-compiler", "transformers")
 _PROGRAM = bundle.FILES["pytorch"]
@@ -138,7 +138,7 @@ def _search(
         stderr = state / "stderr.txt"
         try:
             outcome = process.run(
-                [sys.executable, "-m", "repro.tracing_child", state],
+                [sys.executable, "-m", "repro.tracing.child", state],
                 stdout=state / "stdout.txt",
                 stderr=stderr,
                 limits=msgspec.structs.replace(limits, seconds=None),

@@ -1,4 +1,4 @@
-"""The child that isolates a failure to trace: `python -m repro.tracing_child DIRECTORY`.
+"""The child that isolates a failure to trace: `python -m repro.tracing.child DIRECTORY`.
 
 It traces the source once more, then the operation that was at work, alone; where that does not
 fail, the module that was, with the inputs that it has in the whole model, and the modules in it.
@@ -24,17 +24,17 @@ from pipeline.diagnostics import Failure
 from pipeline.errors import PilotError
 from pipeline.frontends import child, torch_sources
 from pipeline.frontends.source import Source
-from repro import tracing_origin, tracing_text
 from repro.pytorch_calls import CannotWrite
-from repro.tracing_journal import ASK, RESULT, Answer, Ask, Candidate, Journal, Result
-from repro.tracing_probe import (
+from repro.tracing import origins, writing
+from repro.tracing.journal import ASK, RESULT, Answer, Ask, Candidate, Journal, Result
+from repro.tracing.probe import (
     attempt,
     failure_of,
     module_at_work,
     operations_at_work,
 )
-from repro.tracing_record import Recording
-from repro.tracing_text import Manner
+from repro.tracing.record import Recording
+from repro.tracing.writing import Manner
 
 _FLAKY_RUNS = 5
 _NEEDED = "dependencies.json"
@@ -151,7 +151,7 @@ class _Search:
         for call in operations_at_work(fault):
             for holds in (self.job.inline, not self.job.inline):
                 try:
-                    texts.setdefault(tracing_text.operation(call, manner, holds=holds), call.name)
+                    texts.setdefault(writing.operation(call, manner, holds=holds), call.name)
                 except CannotWrite:
                     continue
         for number, (text, name) in enumerate(texts.items()):
@@ -208,14 +208,14 @@ class _Search:
         place.parent.mkdir(exist_ok=True)
         what = _named(entry.module, path)
         try:
-            origin, beside = tracing_origin.origin(
+            origin, beside = origins.origin(
                 self.job, entry.name, child.dependencies(self.opened, self.directory)
             )
         except CannotWrite as fault:
             return Result(why=f"the smallest module that fails is {what}; {fault}")
         kept = tuple(recording.given[path].kept) if path else ()
         place.write_text(
-            tracing_text.submodule(origin, path, what, inputs, manner, shapes=shapes, kept=kept)
+            writing.submodule(origin, path, what, inputs, manner, shapes=shapes, kept=kept)
         )
         return Result(
             file=str(place.relative_to(self.directory)),
@@ -292,8 +292,8 @@ class _Search:
         if given.kept:
             return None
         try:
-            texts: Any = {name: tracing_text.expression(v) for name, v in given.kwargs.items()} or [
-                tracing_text.expression(v) for v in given.args
+            texts: Any = {name: writing.expression(v) for name, v in given.kwargs.items()} or [
+                writing.expression(v) for v in given.args
             ]
         except CannotWrite:
             return None

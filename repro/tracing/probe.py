@@ -19,7 +19,7 @@ from torch.fx import Node
 from pipeline import diagnostics
 from pipeline.diagnostics import Failure
 from pipeline.frontends import torch_export
-from repro.tracing_text import Call
+from repro.tracing.writing import Call
 
 #: An export's notes of what it saw, which compute nothing.
 _NOTES = ("aten._assert_tensor_metadata.default",)
