@@ -19,6 +19,7 @@ import msgspec
 from repro import literals
 from repro import pytorch_calls as calls
 from repro import pytorch_text as python
+from repro import pytorch_trial as trial
 from repro.pytorch_calls import CannotWrite
 from repro.pytorch_text import Code, Dimension
 
@@ -53,6 +54,10 @@ _DROPPED = {
     "torch.symbolic_int",
     "torch.bind_symbolic_shape",
 }
+#: What a function does that returns nothing.
+_EFFECTS = {"util.global.store", "torch.overwrite.tensor.contents"}
+#: What takes the strides of a tensor into account in PyTorch. In MLIR a tensor has none.
+_VIEWS = {"torch.aten.view", "torch.aten._unsafe_view", "torch.aten.view.dtype"}
 
 
 class Tensor(msgspec.Struct, frozen=True):
@@ -82,12 +87,13 @@ def write(mlir: str, flags: Sequence[str] = ()) -> str:
         writer = _Writer(literals.resources(mlir))
         writer.read(module)
     if not writer.dynamic:
-        return writer.source({}, flags)
+        source, _ = _viewed(writer, {}, flags)
+        return source
     tries = itertools.product(_SIZES, repeat=len(writer.dynamic))
     for sizes in itertools.islice(tries, _MOST_TRIES):
         chosen = {d.name: _within(d, s) for d, s in zip(writer.dynamic, sizes, strict=True)}
-        source = writer.source(chosen, flags)
-        if _evaluates(source):
+        source, evaluates = _viewed(writer, chosen, flags)
+        if evaluates:
             return source
     raise CannotWrite("the program", "no sizes of its dynamic dimensions were found that fit")
 
@@ -110,6 +116,8 @@ class _Writer:
         self.buffers: list[str] = []
         self.inputs: list[tuple[str, Tensor]] = []
         self.lines: list[str] = []
+        #: Lines with a view, and each with its operand copied before.
+        self.copied: dict[str, str] = {}
         self.operations = 0
         self.named: dict[tuple[int, int], Dimension] = {}
         #: Integers that may be positions stay below this.
@@ -184,9 +192,27 @@ class _Writer:
             if not str(value.type).startswith(("!torch.vtensor", "!torch.tensor", "tensor")):
                 raise CannotWrite(f"a result of type {value.type}", "only tensors are returned")
         texts = [calls.argument(self.values[v]) for v in op.operands]
+        if not texts:
+            texts = [f"{name}.unsqueeze(0)" for name in self.unused(op)]
         self.lines.append(
             f"return {texts[0]}" if len(texts) == 1 else f"return ({', '.join(texts)})"
         )
+
+    def unused(self, end: Any) -> list[str]:
+        """The tensors that a function without any effect makes for nobody.
+
+        The tracer drops them unless they are returned, and those of a list are not returned as
+        they are: the compiler fails at that.
+        """
+        body = [op.operation for op in end.operation.block.operations]
+        if any(op.name in _EFFECTS for op in body):
+            return []
+        return [
+            self.values[result].text
+            for op in body
+            for result in op.results
+            if _TENSOR.fullmatch(str(result.type)) and not list(result.uses)
+        ]
 
     def unpack(self, op: Any, packed: Any) -> None:
         if isinstance(packed, Code):
@@ -211,7 +237,12 @@ class _Writer:
         types = ", ".join(
             f"[{m[1]}] {m[2]}" for r in op.results if (m := _TENSOR.match(str(r.type)))
         )
-        self.lines.append(f"{left}{text}" + (f"  # {types}" if types else ""))
+        comment = f"  # {types}" if types else ""
+        self.lines.append(f"{left}{text}{comment}")
+        if name in _VIEWS and isinstance(operands[0], Code):
+            copy = Code(f"{operands[0].text}.contiguous()")
+            text = calls.call(operator, [copy, *operands[1:]], self.constant)
+            self.copied[self.lines[-1]] = f"{left}{text}{comment}"
         self.operations += 1
 
     def results(self, op: Any, wanted: Sequence[str]) -> list[str]:
@@ -369,18 +400,20 @@ def _within(dimension: Dimension, size: int) -> int:
     return max(dimension.least, min(size, most))
 
 
-def _evaluates(source: str) -> bool:
-    """Whether the file's model takes the file's inputs; computes shapes only."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    space: dict[str, Any] = {"__name__": "candidate"}
-    exec(source, space)
-    try:
-        with FakeTensorMode():
-            space["model"]()(*space["inputs"]())
-    except Exception:  # noqa: BLE001 - whatever the operations say of sizes that do not fit
-        return False
-    return True
+def _viewed(writer: _Writer, sizes: dict[str, int], flags: Sequence[str]) -> tuple[str, bool]:
+    """(the file, whether its model takes its inputs), with copies where PyTorch has no view."""
+    for _ in range(len(writer.copied) + 1):
+        source = writer.source(sizes, flags)
+        if not writer.copied and not writer.dynamic:
+            return source, True
+        failing = trial.failing(source)
+        if failing is None:
+            return source, True
+        if failing not in writer.copied:
+            break
+        copied = writer.copied.pop(failing)
+        writer.lines[writer.lines.index(failing)] = copied
+    return source, False
 
 
 def main(source: Path, target: Path, flags: Sequence[str]) -> int:

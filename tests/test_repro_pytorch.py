@@ -370,6 +370,51 @@ def test_an_argument_can_be_stored_and_nothing_returned() -> None:
     assert model(given) == () and model.w is given and given.dtype == torch.int64
 
 
+def test_a_view_that_pytorch_has_not_is_one_of_a_copy() -> None:
+    """In MLIR values have no strides, so what a search leaves may view what is transposed."""
+    wide, high, flat = (f"!torch.vtensor<[{s}],f32>" for s in ("4,6", "6,4", "24"))
+    source = write(
+        program(
+            f"""%i0 = torch.constant.int 0
+            %i1 = torch.constant.int 1
+            %n = torch.constant.int 24
+            %s = torch.prim.ListConstruct %n : ({INT}) -> !torch.list<int>
+            %a = torch.aten.view %x, %s : {wide}, !torch.list<int> -> {flat}
+            %t = torch.aten.transpose.int %x, %i0, %i1 : {wide}, {INT}, {INT} -> {high}
+            %b = torch.aten.view %t, %s : {high}, !torch.list<int> -> {flat}
+            %c = torch.aten._unsafe_view %t, %s : {high}, !torch.list<int> -> {flat}""",
+            takes=f"%x: {wide}",
+            gives=f"%a : {flat}; %b : {flat}; %c : {flat}",
+        )
+    )
+    views = [line for line in statements(source) if "view" in line.partition("=")[2]]
+    assert views == [
+        "view = torch.ops.aten.view.default(arg0, [24])",
+        "view_1 = torch.ops.aten.view.default(transpose.contiguous(), [24])",
+        "unsafe_view = torch.ops.aten._unsafe_view.default(transpose.contiguous(), [24])",
+    ]
+    x = torch.arange(24.0).reshape(4, 6)
+    first, *others = loaded(source)["model"]()(x)
+    assert torch.equal(first, x.flatten())
+    assert all(torch.equal(other, x.T.flatten()) for other in others)
+
+
+def test_what_nothing_takes_is_returned_lest_the_tracer_drops_it() -> None:
+    line, square = "!torch.vtensor<[3],f32>", "!torch.vtensor<[3,3],f32>"
+    both, mesh = f"({line}, {line})", "!torch.list<vtensor>"
+    source = write(
+        f"""func.func @main(%x: {line}, %y: {line}) {{
+          %l = torch.prim.ListConstruct %x, %y : {both} -> {mesh}
+          %s = torch.constant.str "ij"
+          %m = torch.aten.meshgrid.indexing %l, %s : {mesh}, !torch.str -> {mesh}
+          %u:2 = torch.prim.ListUnpack %m : {mesh} -> {square}, {square}
+          return
+        }}"""
+    )
+    found = loaded(source)["model"]()(*example(source))
+    assert [value.shape for value in found] == [(1, 3, 3)] * 2
+
+
 DYNAMIC = "!torch.vtensor<[?,4],f32>"
 
 
