@@ -122,32 +122,41 @@ def made(
     weights True: seeded random weights (none of them constant) and random numbers of the same seed.
     False: parameters without memory, in the fake-tensor mode that is given too.
     """
+    from transformers.initialization import no_init_weights
+
     mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
     with mode or seeded(seed):
-        model = kind._from_config(config, dtype=DTYPES[dtype]).eval().requires_grad_(False)
+        with contextlib.nullcontext() if weights else no_init_weights():
+            model = kind._from_config(config, dtype=DTYPES[dtype])
+        model.eval().requires_grad_(False)
         if weights:
             unsettle(model)
         else:
-            fill_constants(model)
+            model.tie_weights()
+            with unset_fake_temporarily():
+                _fill_constants(model, model)
         yield model, mode
 
 
 @torch.no_grad()
-def fill_constants(model: Any) -> None:
+def _fill_constants(module: nn.Module, owner: Any) -> None:
     """Gives the buffers that no checkpoint has (rotary frequencies, scales) memory and values.
 
     They are constants of the program: a model without weights needs their numbers all the same.
-    transformers' own initialisation of them is run, as it does after loading a checkpoint.
+    transformers' own initialisation of them is run, as it does after loading a checkpoint; `owner`
+    is the innermost transformers model that holds the module, which knows how.
     """
-    with unset_fake_temporarily():
-        for module in model.modules():
-            names = sorted(module._non_persistent_buffers_set)
-            for name in names:
-                fake = getattr(module, name)
-                real = torch.empty(fake.shape, dtype=fake.dtype)
-                module.register_buffer(name, real, persistent=False)
-            if names:
-                model._init_weights(module)
+    if hasattr(module, "_init_weights"):
+        owner = module
+    names = sorted(module._non_persistent_buffers_set)
+    for name in names:
+        fake = getattr(module, name)
+        real = torch.empty(fake.shape, dtype=fake.dtype)
+        module.register_buffer(name, real, persistent=False)
+    if names:
+        owner._init_weights(module)
+    for child in module.children():
+        _fill_constants(child, owner)
 
 
 @torch.no_grad()

@@ -115,6 +115,27 @@ def test_a_dynamic_length_is_traced_for_lengths_other_than_the_examples(
                 assert_near(got, want)
 
 
+@pytest.mark.parametrize("settings", [{}, {"image": "224", "tokens": "16", "batch": "2"}])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_image_features_are_transformers_own(attention: str, settings: dict[str, str]) -> None:
+    traceable = build("gemma3-vision", gelu="fused", attention=attention, **settings)
+    own: Any = traceable.root
+    model: Any = transformers.Gemma3Model(own.config).eval()
+    missing, unexpected = model.load_state_dict(own.state_dict(), strict=False)
+    assert not unexpected
+    assert all(name.startswith("language_model.") for name in missing)
+    (pixels,) = traceable.functions[0].args
+    with torch.no_grad():
+        expected = model.get_image_features(pixels).pooler_output
+    assert torch.equal(call(traceable, "main")[0], expected)
+    assert expected.shape == (pixels.shape[0], own.config.mm_tokens_per_image, 64)
+
+
+def test_without_weights_the_vision_towers_positions_are_numbers() -> None:
+    root: Any = build("gemma3-vision:4b", vision_layers="1").root
+    assert root.vision_tower.embeddings.position_ids.tolist() == [list(range(4096))]
+
+
 def test_without_weights_parameters_are_names_and_constants_are_numbers() -> None:
     traceable = build("gemma3:12b", layers="6")
     assert all(isinstance(p, FakeTensor) for p in traceable.root.parameters())

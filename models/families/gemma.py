@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models.siglip import GELU, GELU_FIELD
 from models.spec import Field, ModelSpec, Preset, Value
 
 if TYPE_CHECKING:
     from models.traceable import Traceable
-
-#: transformers' names of one function: published models name the second.
-GELU = {"written-out": "gelu_new", "fused": "gelu_pytorch_tanh"}
 
 _ATTENTION = Field(
     name="attention",
@@ -30,12 +28,7 @@ _FIELDS = (
     Field(name="batch", default=1, help="sequences at once"),
     Field(name="length", default=8, help="tokens in the prompt, and in decode's cache"),
     Field(name="dynamic", default=False, help="length is dynamic: 2 to context"),
-    Field(
-        name="gelu",
-        default="written-out",
-        choices=("written-out", "fused"),
-        help="fused: torch's operator, compiled with 0.797724 for sqrt(2/pi) = 0.797885",
-    ),
+    GELU_FIELD,
     Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights and cache"),
 )
 _SLIDING = (

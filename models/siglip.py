@@ -1,0 +1,58 @@
+"""SigLIP as the vision tower of larger models: its fields, their check, its configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.spec import Field, Value
+
+#: transformers' names of one function: published models name the second.
+GELU = {"written-out": "gelu_new", "fused": "gelu_pytorch_tanh"}
+GELU_FIELD = Field(
+    name="gelu",
+    default="written-out",
+    choices=tuple(GELU),
+    help="fused: torch's operator, compiled with 0.797724 for sqrt(2/pi) = 0.797885",
+)
+
+FIELDS = (
+    Field(name="vision_layers", default=2, help="layers of the vision tower"),
+    Field(name="vision_width", default=64, help="hidden size of the vision tower"),
+    Field(name="vision_hidden", default=128, help="size inside its feed-forward blocks"),
+    Field(name="vision_heads", default=4, help="its attention heads"),
+    Field(name="image", default=56, help="height and width in pixels"),
+    Field(name="patch", default=14, help="height and width of a patch in pixels"),
+)
+#: The tower of all published models, about 400 million parameters.
+SO400M: dict[str, Value] = {
+    "vision_layers": 27,
+    "vision_width": 1152,
+    "vision_hidden": 4304,
+    "vision_heads": 16,
+}
+
+
+def check(fields: dict[str, Any]) -> str:
+    """What is wrong with these values taken together, or ""."""
+    width, heads = fields["vision_width"], fields["vision_heads"]
+    if width % heads:
+        return f"vision_width={width} is no multiple of vision_heads={heads}"
+    if fields["image"] % fields["patch"]:
+        return f"image={fields['image']} is no multiple of patch={fields['patch']}"
+    return ""
+
+
+def config(fields: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The tower's part of a larger model's configuration."""
+    return {
+        "model_type": "siglip_vision_model",
+        "num_hidden_layers": fields["vision_layers"],
+        "hidden_size": fields["vision_width"],
+        "intermediate_size": fields["vision_hidden"],
+        "num_attention_heads": fields["vision_heads"],
+        "image_size": fields["image"],
+        "patch_size": fields["patch"],
+        "hidden_act": GELU[fields["gelu"]],
+        "vision_use_head": False,
+        **more,
+    }
