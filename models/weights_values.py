@@ -18,7 +18,7 @@ import torch
 import transformers
 from torch import nn
 
-from models import weights
+from models import versions, weights
 from models.checkpoints import Checkpoint, Held, tensors
 from models.fp8 import FP8Linear, to_fnuz
 from models.spec import Value, referred
@@ -28,6 +28,24 @@ from pipeline.errors import UsageError
 from pipeline.program import ELEMENT_TYPES, TORCH_ELEMENT_TYPES
 
 _FP8_STORED = torch.float8_e4m3fn
+_NEEDS = (
+    versions.Signature(
+        function="transformers.conversion_mapping:get_model_conversion_mapping",
+        parameters=("model",),
+        release="5.23",
+    ),
+    versions.Signature(
+        function="transformers.core_model_loading:rename_source_key",
+        parameters=(
+            "source_key",
+            "weight_renamings",
+            "weight_converters",
+            "base_model_prefix",
+            "meta_state_dict",
+        ),
+        release="5.23",
+    ),
+)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +102,7 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
     transformers or the family refuses.
     """
     spec = checkpoint.spec
-    spec.check_versions()
+    versions.check(spec.name, spec.transformers, (*_NEEDS, *spec.needs))
     kind = getattr(transformers, checkpoint.architecture)
     config = _config(checkpoint, kind)
     fields = spec.values(spec.presets[0]) | _decided(checkpoint, config) | dict(given)

@@ -19,11 +19,12 @@ from driver import pilot
 from fake import checkpoints
 from safetensors.torch import load_file
 
-from models.checkpoints import read, read_config
+from models.checkpoints import Checkpoint, Held, read, read_config
 from models.fp8 import FP8Linear
 from models.spec import ModelSpec, referred, registry, resolve
 from models.traceable import Traceable
 from models.weights_values import check, traceable
+from pipeline.archive import Entry
 from pipeline.errors import UsageError
 from pipeline.frontends import source as sources
 
@@ -368,6 +369,22 @@ class TestBadCheckpoints:
         with pytest.raises(UsageError, match=r"expected f32, found 64x1xf32 \(one scale a channel"):
             load(directory)
 
+    def test_tensors_that_transformers_would_merge(self) -> None:
+        name = "model.layers.0.block_sparse_moe.experts.0.w1.weight"
+        config = transformers.MixtralConfig(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=1, vocab_size=8
+        )
+        checkpoint = Checkpoint(
+            path="experts",
+            config=config.to_dict(),
+            architecture="MixtralForCausalLM",
+            family="llama",
+            tensors={name: Held(file="experts/model.safetensors", entry=Entry())},
+        )
+        with pytest.raises(UsageError) as refused:
+            check(checkpoint, {})
+        assert f"experts/model.safetensors: {name}: transformers merges" in refused.value.message
+
     def test_another_way_of_quantising(self, tmp_path: Path) -> None:
         directory = checkpoints.save_fp8(tmp_path)
         checkpoints.config(directory, quantization_config={"quant_method": "gptq"})
@@ -381,6 +398,10 @@ class TestSource:
         source = sources.parse(f"{directory}:decode", {"length": "9"}, "bf16")
         assert (source.kind, source.model, source.part) == ("checkpoint", "llama", "decode")
         assert source.fields == {"length": 9, "dtype": "bf16"}
+
+    def test_a_checkpoint_is_called_as_its_directory(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("vit", tmp_path / "ViT-1.5")
+        assert sources.parse(str(directory), {}, None).name == "ViT-1.5"
 
     def test_what_the_config_decides_cannot_be_set(self, tmp_path: Path) -> None:
         directory = checkpoints.save("llama", tmp_path)

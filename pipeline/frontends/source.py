@@ -46,7 +46,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """A short name for people and file names."""
-        return Path(self.path).stem if self.path else self.text
+        if self.path is None:
+            return self.text
+        return Path(self.path).name if self.kind == "checkpoint" else Path(self.path).stem
 
 
 def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
