@@ -369,10 +369,30 @@ class TestBadCheckpoints:
         with pytest.raises(UsageError, match=r"expected f32, found 64x1xf32 \(one scale a channel"):
             load(directory)
 
+    def test_a_vision_tower_that_is_wrong_or_not_there(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("qwen2.5-vl", tmp_path)
+        state = load_file(directory / checkpoints.WEIGHTS)
+        name = next(n for n in state if n.endswith("visual.blocks.0.attn.qkv.weight"))
+        rows, columns = state[name].shape
+        checkpoints.rewrite(directory, **{name: torch.ones(rows - 8, columns)})
+        with pytest.raises(UsageError) as refused:
+            load(directory)
+        found = f"{name}: expected {rows}x{columns}xf32, found {rows - 8}x{columns}xf32"
+        assert f"{found} (fused QKV of length {rows - 8}, but" in refused.value.message
+        tower = {n: None for n in state if n.startswith(name.partition("blocks")[0])}
+        checkpoints.rewrite(directory, **tower)
+        with pytest.raises(UsageError, match="the checkpoint holds the text part only"):
+            load(directory)
+
     def test_tensors_that_transformers_would_merge(self) -> None:
         name = "model.layers.0.block_sparse_moe.experts.0.w1.weight"
         config = transformers.MixtralConfig(
-            hidden_size=16, intermediate_size=16, num_hidden_layers=1, vocab_size=8
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            vocab_size=8,
         )
         checkpoint = Checkpoint(
             path="experts",
