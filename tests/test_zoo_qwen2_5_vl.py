@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from fake import checkpoints
@@ -155,19 +156,42 @@ def test_values_that_do_not_go_together_are_told(settings: dict[str, str], reaso
         resolve("qwen2.5-vl", settings)
 
 
-@pytest.mark.real
-def test_it_agrees_on_the_processor_and_compiles_for_a_device_not_here() -> None:
-    command = ("pipeline.cli", "run", "qwen2.5-vl", "-t", "llvm-cpu,hip:gfx942", "--json")
+def run(source: str, *options: str | Path) -> list[dict[str, Any]]:
+    """The records of a source's cases, one a target."""
     done = subprocess.run(
-        [sys.executable, "-m", *command],
+        [sys.executable, "-m", "pipeline.cli", "run", source, *options, "--json"],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert done.stdout, done.stderr
-    processor, hip = json.loads(done.stdout)["cases"]
-    assert processor["status"] == "ok", processor["failure"]
-    assert processor["comparison"]["rel_l2"] < 1e-5
-    steps = {step["name"]: step["status"] for step in hip["steps"]}
-    assert steps["compile"] == "ok", hip["failure"]
+    cases: list[dict[str, Any]] = json.loads(done.stdout)["cases"]
+    return cases
+
+
+@pytest.mark.real
+class TestRuns:
+    def test_it_agrees_on_the_processor_and_compiles_for_a_device_not_here(self) -> None:
+        processor, hip = run("qwen2.5-vl", "-t", "llvm-cpu,hip:gfx942")
+        assert processor["status"] == "ok", processor["failure"]
+        assert processor["comparison"]["rel_l2"] < 1e-5
+        assert len(processor["functions"]) == 4
+        steps = {step["name"]: step["status"] for step in hip["steps"]}
+        assert steps["compile"] == "ok", hip["failure"]
+
+    def test_an_image_of_448_pixels_has_windows_of_the_published_size(self) -> None:
+        sizes = ("height=448", "image_width=448", "window=112", "context=512")
+        options = [word for size in sizes for word in ("--set", size)]
+        (case,) = run("qwen2.5-vl/vision", *options, "-t", "llvm-cpu")
+        assert case["status"] == "ok", case["failure"]
+        assert case["comparison"]["rel_l2"] < 1e-5
+
+    def test_a_prompt_longer_than_the_examples_runs(self, tmp_path: Path) -> None:
+        options: list[str | Path] = ["--set", "dynamic=true", "-t", "llvm-cpu"]
+        for index, value in enumerate(parts(build(text="21"))["prefill"].args):
+            numpy.save(tmp_path / f"{index}.npy", value.numpy())
+            options += ["--input", tmp_path / f"{index}.npy"]
+        (case,) = run("qwen2.5-vl/prefill", *options)
+        assert case["status"] == "ok", case["failure"]
+        assert case["comparison"]["rel_l2"] < 1e-5
