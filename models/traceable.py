@@ -115,27 +115,38 @@ def single(
 
 @contextlib.contextmanager
 def made(
-    kind: Any, config: Any, dtype: str, seed: int, *, weights: bool = True
+    kind: Any,
+    config: Any,
+    dtype: str,
+    seed: int,
+    *,
+    weights: bool = True,
+    model: nn.Module | None = None,
 ) -> Iterator[tuple[Any, FakeTensorMode | None]]:
     """A transformers model of class `kind`, and within, what inputs are to be made in.
 
     weights True: seeded random weights (none of them constant) and random numbers of the same seed.
-    False: parameters without memory, in the fake-tensor mode that is given too.
+    False: parameters without memory, in the fake-tensor mode that is given too. model: one with
+    weights of its own, to be taken as it is instead.
     """
+    if model is not None:
+        with seeded(seed):
+            yield model, None
+        return
     from transformers.initialization import no_init_weights
 
     mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
     with mode or seeded(seed):
         with contextlib.nullcontext() if weights else no_init_weights():
-            model = kind._from_config(config, dtype=DTYPES[dtype])
-        model.eval().requires_grad_(False)
+            root: Any = kind._from_config(config, dtype=DTYPES[dtype])
+        root.eval().requires_grad_(False)
         if weights:
-            unsettle(model)
+            unsettle(root)
         else:
-            model.tie_weights()
+            root.tie_weights()
             with unset_fake_temporarily():
-                _fill_constants(model, model)
-        yield model, mode
+                _fill_constants(root, root)
+        yield root, mode
 
 
 @torch.no_grad()

@@ -49,7 +49,8 @@ _NEEDS = (
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint against the model that it is for. fields: every field of the family.
+    """A checkpoint against the model that it is for. fields: every field of the family. decided:
+    those that the config gave a value to.
 
     parameters: how many numbers the model has. names: the model's name of each tensor to the
     checkpoint's. unused: the checkpoint's tensors that the architecture has no use for. keep:
@@ -59,12 +60,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     checkpoint: Checkpoint
     fields: dict[str, Value]
+    decided: tuple[str, ...]
     parameters: int
     names: dict[str, str]
     unused: tuple[str, ...]
     keep: tuple[str, ...]
     convert: bool
     faults: tuple[weights.Fault, ...]
+
+    @property
+    def shown(self) -> dict[str, Value]:
+        """The fields that tell something: not those whose place in the config is no one value."""
+        spec = self.checkpoint.spec
+        own = {f.name for f in spec.fields if not f.config}
+        return {n: v for n, v in self.fields.items() if n in own or n in self.decided}
 
     def refuse(self) -> None:
         """Raises UsageError if anything does not fit."""
@@ -105,7 +114,8 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
     versions.check(spec.name, spec.transformers, (*_NEEDS, *spec.needs))
     kind = getattr(transformers, checkpoint.architecture)
     config = _config(checkpoint, kind)
-    fields = spec.values(spec.presets[0]) | _decided(checkpoint, config) | dict(given)
+    decided = _decided(checkpoint, config)
+    fields = spec.values(spec.presets[0]) | decided | dict(given)
     problem = referred(spec.check)(fields) if spec.check else ""
     if problem:
         raise UsageError(
@@ -145,6 +155,7 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
     return Plan(
         checkpoint=checkpoint,
         fields=fields,
+        decided=tuple(decided),
         parameters=sum(p.numel() for p in model.parameters()),
         names=names,
         unused=unused,
@@ -173,6 +184,8 @@ def _decided(checkpoint: Checkpoint, config: Any) -> dict[str, Value]:
         value = config
         for part in field.config.split(".") if field.config else ():
             value = getattr(value, part, None)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool | int | str):
             decided[field.name] = value
     said = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")

@@ -62,6 +62,17 @@ class TestLoading:
         assert torch.equal(logits(made), expected)
         assert expected.std() > 0
 
+    @pytest.mark.parametrize("model", ["gemma", "gemma2", "gemma3"])
+    def test_a_gemma_gives_what_transformers_gives(self, model: str, tmp_path: Path) -> None:
+        made = load(checkpoints.save(model, tmp_path, gelu="fused"), gelu="fused")
+        kind = getattr(transformers, read(tmp_path).architecture)
+        untouched = kind.from_pretrained(tmp_path, attn_implementation="eager")
+        with torch.no_grad():
+            expected = untouched(made.functions[0].args[0]).logits
+        torch.testing.assert_close(logits(made), expected, rtol=1e-5, atol=1e-5)
+        written = logits(load(tmp_path))
+        assert 0 < (written - expected).abs().max() < 1e-4
+
     def test_shards_are_one_model(self, tmp_path: Path) -> None:
         whole = checkpoints.save("llama", tmp_path / "whole")
         parts = checkpoints.save("llama", tmp_path / "parts", shard="100KB")

@@ -8,6 +8,8 @@ from models.siglip import GELU, GELU_FIELD
 from models.spec import Field, ModelSpec, Preset, Value
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from models.traceable import Traceable
 
 _ATTENTION = Field(
@@ -17,14 +19,36 @@ _ATTENTION = Field(
     help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
 )
 _FIELDS = (
-    Field(name="layers", default=2, help="decoder layers"),
-    Field(name="width", default=64, help="hidden size", min=2),
-    Field(name="hidden", default=128, help="size inside the feed-forward block"),
-    Field(name="heads", default=4, help="attention heads"),
-    Field(name="kv_heads", default=2, help="key-value heads, shared by groups of heads"),
-    Field(name="head_size", default=32, help="size of a head, whatever the width", min=2),
-    Field(name="vocabulary", default=256, help="tokens that exist", min=2),
-    Field(name="context", default=128, help="positions at most", min=3),
+    Field(name="layers", default=2, help="decoder layers", config="num_hidden_layers"),
+    Field(name="width", default=64, help="hidden size", min=2, config="hidden_size"),
+    Field(
+        name="hidden",
+        default=128,
+        help="size inside the feed-forward block",
+        config="intermediate_size",
+    ),
+    Field(name="heads", default=4, help="attention heads", config="num_attention_heads"),
+    Field(
+        name="kv_heads",
+        default=2,
+        help="key-value heads, shared by groups of heads",
+        config="num_key_value_heads",
+    ),
+    Field(
+        name="head_size",
+        default=32,
+        help="size of a head, whatever the width",
+        min=2,
+        config="head_dim",
+    ),
+    Field(name="vocabulary", default=256, help="tokens that exist", min=2, config="vocab_size"),
+    Field(
+        name="context",
+        default=128,
+        help="positions at most",
+        min=3,
+        config="max_position_embeddings",
+    ),
     Field(name="batch", default=1, help="sequences at once"),
     Field(name="length", default=8, help="tokens in the prompt, and in decode's cache"),
     Field(name="dynamic", default=False, help="length is dynamic: 2 to context"),
@@ -32,15 +56,34 @@ _FIELDS = (
     Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights and cache"),
 )
 _SLIDING = (
-    Field(name="window", default=4, help="tokens that a sliding layer sees, with its own", min=2),
-    Field(name="global_every", default=2, help="each so-manieth layer sees all, the others slide"),
+    Field(
+        name="window",
+        default=4,
+        help="tokens that a sliding layer sees, with its own",
+        min=2,
+        config="sliding_window",
+    ),
+    Field(
+        name="global_every",
+        default=2,
+        help="each so-manieth layer sees all, the others slide",
+        config="layer_types",
+    ),
 )
 _CAPPED = (
-    Field(name="attention_cap", default=50, help="attention scores become cap * tanh(score / cap)"),
-    Field(name="final_cap", default=30, help="logits likewise"),
+    Field(
+        name="attention_cap",
+        default=50,
+        help="attention scores become cap * tanh(score / cap)",
+        config="attn_logit_softcapping",
+    ),
+    Field(name="final_cap", default=30, help="logits likewise", config="final_logit_softcapping"),
 )
 _SCALED = Field(
-    name="rope_factor", default=8, help="positions of the layers that see all are divided by it"
+    name="rope_factor",
+    default=8,
+    help="positions of the layers that see all are divided by it",
+    config="rope_parameters",
 )
 
 _TINY = "2 layers, width 64: seconds"
@@ -66,6 +109,7 @@ def _spec(
         build=f"{__name__}:build_{name}",
         check=f"{__name__}:check",
         parts=("prefill", "decode"),
+        architectures=(f"{name.capitalize()}ForCausalLM",),
         fields=(*_FIELDS, *fields),
         presets=presets,
     )
@@ -134,15 +178,15 @@ def check(fields: dict[str, Any]) -> str:
     return ""
 
 
-def build_gemma(fields: dict[str, Any], seed: int) -> Traceable:
+def build_gemma(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> Traceable:
     """transformers' GemmaForCausalLM."""
     from transformers import GemmaConfig, GemmaForCausalLM
 
     config = GemmaConfig(**_common(fields), hidden_act=GELU[fields["gelu"]])
-    return _build(GemmaForCausalLM, config, fields, seed)
+    return _build(GemmaForCausalLM, config, fields, seed, model=model)
 
 
-def build_gemma2(fields: dict[str, Any], seed: int) -> Traceable:
+def build_gemma2(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> Traceable:
     """transformers' Gemma2ForCausalLM, with the eager attention that soft-capping needs."""
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
@@ -152,10 +196,12 @@ def build_gemma2(fields: dict[str, Any], seed: int) -> Traceable:
         attn_logit_softcapping=float(fields["attention_cap"]),
         final_logit_softcapping=float(fields["final_cap"]),
     )
-    return _build(Gemma2ForCausalLM, config, fields, seed)
+    return _build(Gemma2ForCausalLM, config, fields, seed, model=model)
 
 
-def build_gemma3(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
+def build_gemma3(
+    fields: dict[str, Any], seed: int, weights: bool = True, model: nn.Module | None = None
+) -> Traceable:
     """transformers' Gemma3ForCausalLM."""
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
@@ -171,7 +217,7 @@ def build_gemma3(fields: dict[str, Any], seed: int, weights: bool = True) -> Tra
             },
         },
     )
-    return _build(Gemma3ForCausalLM, config, fields, seed, weights=weights)
+    return _build(Gemma3ForCausalLM, config, fields, seed, weights=weights, model=model)
 
 
 def _common(fields: dict[str, Any]) -> dict[str, Any]:
@@ -204,14 +250,24 @@ def _later(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build(
-    kind: Any, config: Any, fields: dict[str, Any], seed: int, *, weights: bool = True
+    kind: Any,
+    config: Any,
+    fields: dict[str, Any],
+    seed: int,
+    *,
+    weights: bool = True,
+    model: nn.Module | None = None,
 ) -> Traceable:
     import torch
+    from transformers.activations import ACT2FN
 
     from models.causal import entries
     from models.traceable import Traceable, made
 
-    with made(kind, config, fields["dtype"], seed, weights=weights) as (model, mode):
+    with made(kind, config, fields["dtype"], seed, weights=weights, model=model) as (root, mode):
+        if model is not None:
+            for layer in root.model.layers:
+                layer.mlp.act_fn = ACT2FN[GELU[fields["gelu"]]]
         tokens = torch.randint(fields["vocabulary"], (fields["batch"], fields["length"] + 1))
-        functions = entries(model, tokens, dynamic=fields["dynamic"], context=fields["context"])
-    return Traceable(root=model, functions=functions, mode=mode)
+        functions = entries(root, tokens, dynamic=fields["dynamic"], context=fields["context"])
+    return Traceable(root=root, functions=functions, mode=mode)

@@ -87,7 +87,7 @@ def _check(path: Path, common: Common) -> None:
                 "architecture": checkpoint.architecture,
                 "family": checkpoint.family,
                 "parameters": plan.parameters,
-                "fields": plan.fields,
+                "fields": plan.shown,
                 "tensors": len(held),
                 "unused": plan.unused,
                 "files": checkpoint.files,
@@ -99,7 +99,7 @@ def _check(path: Path, common: Common) -> None:
 
 
 def _told(checkpoint: Checkpoint, plan: Any) -> list[str]:
-    shown = ", ".join(f"{name}={value}" for name, value in plan.fields.items())
+    shown = ", ".join(f"{name}={value}" for name, value in plan.shown.items())
     held = checkpoint.tensors
     lines = [
         f"{checkpoint.path}: {checkpoint.architecture}, loaded by the family {checkpoint.family}",
