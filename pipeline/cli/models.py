@@ -73,12 +73,12 @@ def _check(path: Path, common: Common) -> None:
 
     checkpoint = checkpoints.read_config(path) if path.is_file() else checkpoints.read(path)
     # Frameworks from here on: only once the files themselves are in order.
-    from models import weights_values
+    from models import weights_read, weights_values
 
     plan = weights_values.check(checkpoint, {})
     plan.refuse()
     held = checkpoint.tensors
-    faults = weights_values.not_finite(held)
+    faults = weights_read.not_finite(held)
     weights.refuse(faults, checkpoint.architecture, checkpoint.path, len(held))
     if common.json:
         out.emit(
