@@ -299,7 +299,7 @@ DAMAGE = {
     fused(128): ["found 128x64xf32", "keeps query, key and value apart"],
     not_a_number: [f"{DOWN}: expected finite numbers, found 1 NaN", "of 8192, first at [3, 5]"],
     untied: ["lm_head.weight: expected 256x64xf32, found nothing", "tie_word_embeddings is false"],
-    unknown: ["config.json", "architecture LamaForCausalLM", "Did you mean LlamaForCausalLM?"],
+    unknown: ["config.json", "architecture LamaForCausalLM", "Did you mean LlamaForCausalLM"],
     nameless: ["config.json", 'expected "architectures": [NAME], found null'],
     no_json: ["config.json is not JSON", "line 1 column 20"],
     impossible: ["LlamaConfig refuses the config", "(64)", "number of attention heads (3)"],
