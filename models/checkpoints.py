@@ -154,10 +154,9 @@ def _family(path: Path, architecture: str, *, quantized: bool) -> ModelSpec:
     zoo, known = registry(), architectures()
     if architecture not in known:
         raise UsageError(
-            f"{path}: no family of the zoo loads the architecture {architecture}; known: "
-            f"{', '.join(known)}",
-            advice=f"{nearest(architecture, list(known)).split(' Known')[0]} Or write model.py "
-            "with model() and inputs(), and name that file.",
+            f"{path}: no family of the zoo loads the architecture {architecture}",
+            advice=f"{nearest(architecture, list(known))} Or write model.py with model() and "
+            "inputs(), and name that file.",
         )
     for name in known[architecture]:
         if zoo[name].fp8 == quantized:

@@ -460,6 +460,10 @@ def test_a_family_with_architectures_can_be_given_their_models(spec: ModelSpec) 
             assert operator.attrgetter(path)(config) is not None
 
 
+def test_a_model_is_listed_with_the_checkpoints_that_it_loads() -> None:
+    assert "Loads FP8 checkpoints of LlamaForCausalLM." in pilot("models", "llama-fp8").out
+
+
 def test_models_check_tells_what_fits_and_ends_with_2_where_it_does_not(tmp_path: Path) -> None:
     directory = checkpoints.save("vit", tmp_path)
     good = pilot("models", "check", directory, "--json")

@@ -61,6 +61,9 @@ def command(name: str | None, path: str | None, common: Common) -> None:
         console.print(f"\n[bold]{spec.name}[/bold]  {spec.help}{parts}", soft_wrap=True)
         if name is None:
             continue
+        if spec.architectures:
+            form = "FP8 checkpoints" if spec.fp8 else "checkpoints"
+            console.print(f"Loads {form} of {', '.join(spec.architectures)}.", soft_wrap=True)
         fields = out.table("--set", "default", "takes", "help")
         for field in spec.fields:
             fields.add_row(field.name, str(field.default), field.accepts, field.help)
