@@ -360,8 +360,9 @@ class _Isolation:
 
     def _together(self, editor: Editor, cuts: Sequence[Cut]) -> list[str]:
         candidates, place = editor.render(cuts), editor.place()
-        limits = self.job.limits
-        return together.cleared(candidates, place, self._judged, self.oracle.said, limits)
+        limits, failure = self.job.limits, self.job.failure
+        about = failure.op or failure.message
+        return together.cleared(candidates, place, self._judged, self.oracle.said, limits, about)
 
     def _judged(self, programs: list[Path]) -> list[Answer]:
         self.asked += len(programs)

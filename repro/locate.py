@@ -163,7 +163,7 @@ def _named(stderr: str, sources: Sequence[Path], failure: Failure) -> Path | Non
     about = failure.op or failure.message
     for line in stderr.splitlines():
         match = _PLACE.match(line)
-        if match and about in line:
+        if match and about in line[match.end() :]:
             for source in sources:
                 if Path(match["file"]).name == source.name:
                     return source

@@ -28,7 +28,7 @@ from repro.graph import Cut, Graph, Op, links, sources
 #: Answers a verdict for each cut, in order: "same", or why it is not.
 Ask = Callable[[Sequence[Cut]], Sequence[str]]
 #: Answers for several cuts with one question: of each that it is "passes" or "invalid", or that it
-#: is a "suspect" of failing, or nothing.
+#: is a "suspect" of failing, "likely" to answer "same", or nothing.
 Together = Callable[[Sequence[Cut]], Sequence[str]]
 #: What takes the place of an operation that goes: arguments, its operands, constants.
 _Way = Literal["argument", "bypass", "splat"]
@@ -170,6 +170,7 @@ class _Search:
         self.links = links(graph)
         self.known: dict[Cut, str] = {}
         self._shared: dict[tuple[Cut, ...], tuple[str, ...]] = {}
+        self._likely: set[Cut] = set()
         self.asked = 0
         self.width = max(width, 1)
         self._ask = ask
@@ -217,8 +218,8 @@ class _Search:
     def any(self, cuts: Iterable[Cut], trying: str) -> Cut | None:
         """A cut that answers "same", as `first` finds it, asked for together where that can be.
 
-        Where they fail together, those that are suspected are tried: all at once, then one by one.
-        Where none is, each half is asked for.
+        Where they fail together, those that are suspected are tried: the likely ones all at once,
+        then each one by one. Where none is, each half is asked for.
         """
         cuts = list(cuts)
         if self._together is None or any(self.known.get(cut) == "same" for cut in cuts):
@@ -228,7 +229,8 @@ class _Search:
             return self.first(fresh, trying)
         suspects, rest = self._clear(fresh, trying)
         if suspects:
-            combined = self._combined(suspects)
+            likely = [cut for cut in suspects if cut in self._likely] or suspects
+            combined = self._combined(likely)
             if combined.keep and len(combined.keep) < min(len(cut.keep) for cut in suspects):
                 suspects = [combined, *suspects]
             return self.first(suspects, trying) or self.any(rest, trying)
@@ -253,7 +255,9 @@ class _Search:
             self._shared[key] = tuple(self._together(cuts))
         answers = dict(zip(cuts, self._shared.get(key, ("",) * len(cuts)), strict=True))
         self.known.update((c, v) for c, v in answers.items() if v in ("passes", "invalid"))
-        suspects = [cut for cut in cuts if answers[cut] == "suspect"]
+        self._likely |= {cut for cut in cuts if answers[cut] == "likely"}
+        suspects = [cut for cut in cuts if answers[cut] in ("likely", "suspect")]
+        suspects.sort(key=lambda cut: cut not in self._likely)
         return suspects, [cut for cut in cuts if not answers[cut]]
 
     def _combined(self, cuts: Sequence[Cut]) -> Cut:

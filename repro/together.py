@@ -31,12 +31,15 @@ def cleared(
     ask: Ask,
     said: Said,
     limits: process.Limits,
+    about: str = "",
 ) -> list[str]:
-    """What one question says of each candidate: "passes", "invalid", "suspect", or nothing.
+    """What one question says of each candidate: "passes", "invalid", "likely", "suspect", or
+    nothing.
 
     They are asked about as one module in the new file `place`. Where it passes, all do: their
     functions have nothing to do with each other. Where it does not, those that are named are the
-    suspects, and nothing is known of the others. None is a candidate that could not be made.
+    suspects, likely ones where it is for what the failure is `about`, and nothing is known of the
+    others. None is a candidate that could not be made.
     """
     made = [number for number, file in enumerate(candidates) if file is not None]
     verdicts = ["" if file is not None else "invalid" for file in candidates]
@@ -51,9 +54,13 @@ def cleared(
     (answer,) = ask([place])
     if answer.verdict == "passes":
         return [verdict or "passes" for verdict in verdicts]
-    for number in named(place.read_text(), said(place)):
+    joined, text = place.read_text(), said(place)
+    # A file's own name may have that in it too.
+    errors = [line for line in text.splitlines() if about in line.partition("error:")[2]]
+    likely = named(joined, "\n".join(errors))
+    for number in named(joined, text):
         if number < len(made):
-            verdicts[made[number]] = "suspect"
+            verdicts[made[number]] = "likely" if about and number in likely else "suspect"
     return verdicts
 
 

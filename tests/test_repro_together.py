@@ -82,6 +82,21 @@ class TestCleared:
         oracle = Said("same", "1.\tRunning pass 'X' on function '@candidate_1_main'")
         assert self.asked(tmp_path, oracle) == ["", "invalid", "suspect"]
 
+    def test_those_that_are_named_for_what_the_failure_is_about_are_likely(
+        self, tmp_path: Path
+    ) -> None:
+        joined = together.join([PROGRAM.encode(), PROGRAM.encode()]).splitlines()
+        first, second = (
+            next(n for n, line in enumerate(joined, 1) if f"func.func @candidate_{number}" in line)
+            for number in (0, 1)
+        )
+        text = f"b.c/x.mlir:{first}:1: error: no 'a.b'\nb.c/x.mlir:{second}:1: error: no 'b.c'\n"
+        files = [program(tmp_path, "a.mlir"), program(tmp_path, "b.mlir")]
+        oracle, place = Said("same", text), tmp_path / "joined.mlir"
+        for about, expected in (("b.c", ["suspect", "likely"]), ("", ["suspect", "suspect"])):
+            ask, said = oracle.ask, oracle.said
+            assert together.cleared(files, place, ask, said, LIMITS, about) == expected
+
     def test_programs_that_do_not_fit_together_are_not_asked_about(self, tmp_path: Path) -> None:
         oracle = Said("passes")
         files = [program(tmp_path, "a.mlir"), program(tmp_path, "b.mlir", "not MLIR")]

@@ -188,15 +188,19 @@ def erratic(seed: int) -> Oracle:
 
 
 def at_once(graph: Graph, oracle: Oracle, tells: str) -> Callable[[Sequence[Cut]], list[str]]:
-    """One question for several cuts: whether any fails, and of "all" or the "first" which."""
+    """One question for several cuts: whether any fails, and of "all" or the "first" which; or
+    "how" too, so that those that fail in the same way are likely."""
 
     def together(cuts: Sequence[Cut]) -> list[str]:
         verdicts = [oracle(program(graph, cut)) for cut in cuts]
         bad = [number for number, verdict in enumerate(verdicts) if verdict != "passes"]
         if not bad:
             return ["passes"] * len(cuts)
-        named = {"all": bad, "first": bad[:1], "none": []}[tells]
-        return ["suspect" if number in named else "" for number in range(len(cuts))]
+        named = {"how": bad, "all": bad, "first": bad[:1], "none": []}[tells]
+        found = ["suspect" if number in named else "" for number in range(len(cuts))]
+        if tells == "how":
+            found = ["likely" if v == "same" else f for v, f in zip(verdicts, found, strict=True)]
+        return found
 
     return together
 
@@ -253,7 +257,7 @@ class TestResult:
         assert "same" not in verdicts.values()
         assert found.unresolved >= [*verdicts.values()].count("unresolved")
 
-    @given(failures(), st.sampled_from(["all", "first", "none"]))
+    @given(failures(), st.sampled_from(["how", "all", "first", "none"]))
     @patient(max_examples=300)
     def test_no_single_step_is_left_where_cuts_are_asked_for_together(
         self, failure: tuple[Graph, Oracle], tells: str
@@ -277,6 +281,20 @@ class TestResult:
         assert found.minimal
         alone = shrink(graph, Cut(keep=graph.real), Ask(graph, needed))
         assert found.asked <= 4 < alone.asked
+
+    def test_what_likely_answers_the_same_is_asked_before_what_fails_otherwise(self) -> None:
+        graph = chain([*"abcd"])
+
+        def oracle(candidate: Program) -> str:
+            return "same" if graph.real[-1] in kept(candidate) else "different"
+
+        asked = []
+        for tells in ("how", "all"):
+            start, together = Cut(keep=graph.real), at_once(graph, oracle, tells)
+            found = shrink(graph, start, Ask(graph, oracle), root=graph.real[0], together=together)
+            assert len(found.cut.keep) == 1 and found.minimal
+            asked.append(found.asked)
+        assert asked[0] < asked[1]
 
     @given(failures(), st.data())
     @patient()
