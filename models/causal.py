@@ -28,7 +28,7 @@ class Prefill(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Runs the model on a prompt, from an empty cache."""
-        return _step(self.model, tokens, DynamicCache())
+        return _tokens(self.model, tokens, DynamicCache())
 
 
 class Decode(nn.Module):
@@ -42,19 +42,83 @@ class Decode(nn.Module):
         self, token: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Runs the model on the token that follows those in the cache."""
-        cache = DynamicCache()
-        for layer in range(keys.shape[0]):
-            cache.update(keys[layer], values[layer], layer)
-        return _step(self.model, token, cache)
+        return _tokens(self.model, token, _filled(keys, values))
 
 
-def _step(
+class EmbeddedPrefill(nn.Module):
+    """inputs_embeds [batch, length, width], mask [batch, 1, length, length] (0, or the lowest
+    number where nothing is seen), positions [batch, length] i64 -> as `Prefill`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, inputs_embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Runs the model on an embedded prompt, from an empty cache."""
+        return _embedded(self.model, inputs_embeds, mask, positions, DynamicCache())
+
+
+class EmbeddedDecode(nn.Module):
+    """inputs_embeds [batch, 1, width], mask [batch, 1, 1, cached + 1], positions [batch, 1] i64,
+    keys, values -> as `Decode`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Runs the model on the embedded token that follows those in the cache."""
+        return _embedded(self.model, inputs_embeds, mask, positions, _filled(keys, values))
+
+
+def _filled(keys: torch.Tensor, values: torch.Tensor) -> Any:
+    cache = DynamicCache()
+    for layer in range(keys.shape[0]):
+        cache.update(keys[layer], values[layer], layer)
+    return cache
+
+
+def _embedded(
+    model: nn.Module,
+    embedded: torch.Tensor,
+    mask: torch.Tensor,
+    positions: torch.Tensor,
+    cache: Any,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    logits = model(
+        inputs_embeds=embedded,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    ).logits
+    return _with_cache(logits, cache)
+
+
+def _tokens(
     model: nn.Module, tokens: torch.Tensor, cache: Any
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     masks = _masks(model.config, tokens, cache)
     logits = model(
         input_ids=tokens, attention_mask=masks, past_key_values=cache, use_cache=True
     ).logits
+    return _with_cache(logits, cache)
+
+
+def _with_cache(
+    logits: torch.Tensor, cache: Any
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     keys = torch.stack([layer.keys for layer in cache.layers])
     values = torch.stack([layer.values for layer in cache.layers])
     return logits, keys, values

@@ -162,7 +162,9 @@ def _fill_constants(module: nn.Module, owner: Any) -> None:
     names = sorted(module._non_persistent_buffers_set)
     for name in names:
         fake = getattr(module, name)
-        real = torch.empty(fake.shape, dtype=fake.dtype)
+        # In full precision: a checkpoint lacks them, and narrow ones cannot stay in the program.
+        dtype = torch.float32 if fake.is_floating_point() else fake.dtype
+        real = torch.empty(fake.shape, dtype=dtype)
         module.register_buffer(name, real, persistent=False)
     if names:
         owner._init_weights(module)

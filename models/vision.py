@@ -22,3 +22,15 @@ class Features(nn.Module):
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor]:
         """Runs the vision tower and the projector."""
         return (self.model.get_image_features(pixel_values).pooler_output,)
+
+
+class Embed(nn.Module):
+    """tokens [batch, length] i64 -> their embeddings [batch, length, width]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor]:
+        """Looks the tokens up."""
+        return (self.model.get_input_embeddings()(tokens),)

@@ -71,6 +71,14 @@ def test_sliding_and_global_layers_agree_on_the_processor_and_on_vulkan(source: 
     assert_agrees(vulkan, 1e-5)
 
 
+def test_paligemmas_parts_agree_on_the_processor_and_on_vulkan() -> None:
+    processor, vulkan = run("paligemma2", "llvm-cpu", "vulkan")
+    assert_agrees(processor, 1e-5)
+    if vulkan["status"] == "not-run":
+        pytest.skip(vulkan["why"])
+    assert_agrees(vulkan, 1e-5)
+
+
 def test_gelu_with_tanh_gets_a_wrong_constant_from_the_compiler() -> None:
     (processor,) = run(
         "gemma/decode", "llvm-cpu", options=("--set", "gelu=fused", "--set", "layers=1")

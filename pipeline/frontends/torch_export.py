@@ -75,8 +75,9 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
             parameters = externalize(traceable.root, exported, archive)
             if parameters is not None and job.weights and not traceable.weights:
                 parameters = msgspec.structs.replace(parameters, archive=job.weights)
-        doing("importing to MLIR")
-        text = to_mlir(exported)
+    # Outside the mode: in it, a constant's own numbers could not be read.
+    doing("importing to MLIR")
+    text = to_mlir(exported)
     (directory / programs.MLIR).write_text(text)
     functions = []
     (directory / "data").mkdir()

@@ -1,0 +1,226 @@
+"""PaliGemma and PaliGemma 2 in parts, as for web export: vision, embedding, decoder with KV cache.
+
+The parts chain: image features go before the embedded text, the whole through prefill, then each
+embedded token through decode with the cache that the last step returned.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from models import siglip
+from models.spec import Field, ModelSpec, Preset
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.traceable import Traceable
+
+_FIELDS = (
+    *siglip.FIELDS,
+    Field(name="layers", default=2, help="decoder layers"),
+    Field(name="width", default=64, help="hidden size", min=2),
+    Field(name="hidden", default=128, help="size inside the feed-forward block"),
+    Field(name="heads", default=4, help="attention heads"),
+    Field(name="kv_heads", default=1, help="key-value heads, shared by groups of heads"),
+    Field(name="head_size", default=32, help="size of a head, whatever the width", min=2),
+    Field(name="vocabulary", default=256, help="tokens that exist, the last stands for an image"),
+    Field(name="context", default=4096, help="positions at most", min=3),
+    Field(name="batch", default=1, help="prompts at once, each with an image"),
+    Field(name="length", default=8, help="text tokens that follow the image", min=2),
+    Field(name="dynamic", default=False, help="length of the prompt and the cache is dynamic"),
+    siglip.GELU_FIELD,
+    Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights and cache"),
+)
+_CAPPED = (
+    Field(name="attention_cap", default=50, help="attention scores become cap * tanh(score / cap)"),
+    Field(name="final_cap", default=30, help="logits likewise"),
+)
+_PARTS = ("vision", "embed", "prefill", "decode")
+
+SPECS = (
+    ModelSpec(
+        name="paligemma",
+        help="PaliGemma: SigLIP and Gemma as separate functions",
+        build=f"{__name__}:build",
+        check=f"{__name__}:check",
+        parts=_PARTS,
+        fields=_FIELDS,
+        presets=(
+            Preset(name="tiny", values={}, help="2 and 2 layers, width 64", parameters=216_768),
+        ),
+    ),
+    ModelSpec(
+        name="paligemma2",
+        help="PaliGemma 2: SigLIP and Gemma 2 as separate functions",
+        build=f"{__name__}:build",
+        check=f"{__name__}:check",
+        parts=_PARTS,
+        fields=(*_FIELDS, *_CAPPED),
+        presets=(
+            Preset(
+                name="tiny",
+                # Random weights keep scores and logits far below the real caps.
+                values={"kv_heads": 2, "attention_cap": 2, "final_cap": 2},
+                help="2 and 2 layers, width 64",
+                parameters=225_216,
+            ),
+            Preset(
+                name="3b",
+                values={
+                    **siglip.SO400M,
+                    "image": 224,
+                    "layers": 26,
+                    "width": 2304,
+                    "hidden": 9216,
+                    "heads": 8,
+                    "kv_heads": 4,
+                    "head_size": 256,
+                    "vocabulary": 257216,
+                    "length": 128,
+                    "dtype": "bf16",
+                },
+                help="PaliGemma 2 3B at full size, without weights",
+                parameters=3_032_242_416,
+                weights=False,
+            ),
+        ),
+    ),
+)
+
+
+def _image_tokens(fields: dict[str, Any]) -> int:
+    side: int = fields["image"] // fields["patch"]
+    return side**2
+
+
+def check(fields: dict[str, Any]) -> str:
+    """What is wrong with these values taken together, or ""."""
+    if problem := siglip.check(fields):
+        return problem
+    if fields["heads"] % fields["kv_heads"]:
+        return f"heads={fields['heads']} is no multiple of kv_heads={fields['kv_heads']}"
+    if fields["head_size"] % 2:
+        return f"head_size={fields['head_size']} is odd: rotary embedding turns pairs"
+    tokens = _image_tokens(fields)
+    if tokens + fields["length"] >= fields["context"]:
+        return (
+            f"an image of {tokens} tokens, length={fields['length']} and one more token do not "
+            f"fit context={fields['context']}"
+        )
+    return ""
+
+
+def _config(fields: dict[str, Any]) -> Any:
+    from transformers import PaliGemmaConfig
+
+    text = {
+        "model_type": "gemma",
+        "hidden_act": siglip.GELU[fields["gelu"]],
+        "num_hidden_layers": fields["layers"],
+        "hidden_size": fields["width"],
+        "intermediate_size": fields["hidden"],
+        "num_attention_heads": fields["heads"],
+        "num_key_value_heads": fields["kv_heads"],
+        "head_dim": fields["head_size"],
+        "vocab_size": fields["vocabulary"],
+        "max_position_embeddings": fields["context"],
+        # Values of order one in every layer: scores that differ, caps that bite.
+        "initializer_range": fields["width"] ** -0.5,
+    }
+    if "attention_cap" in fields:
+        text |= {
+            "model_type": "gemma2",
+            "hidden_activation": text.pop("hidden_act"),
+            "query_pre_attn_scalar": fields["head_size"],
+            # One mask serves all layers: the window must hold whatever the context holds.
+            "sliding_window": fields["context"],
+            "attn_logit_softcapping": float(fields["attention_cap"]),
+            "final_logit_softcapping": float(fields["final_cap"]),
+        }
+    return PaliGemmaConfig(
+        vision_config=siglip.config(fields),
+        text_config=text,
+        projection_dim=fields["width"],
+        hidden_size=fields["width"],
+        image_token_index=fields["vocabulary"] - 1,
+        attn_implementation="eager",
+    )
+
+
+def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
+    """transformers' PaliGemmaForConditionalGeneration; decode's example follows prefill's.
+
+    The image and the first half of the text see each other, what follows sees what was before, as
+    transformers has it for a prefix and a suffix. Positions count from 1.
+    """
+    import torch
+    from transformers import PaliGemmaForConditionalGeneration
+
+    from models.causal import OUTPUTS, EmbeddedDecode, EmbeddedPrefill
+    from models.traceable import DTYPES, Entry, Traceable, made
+    from models.vision import Embed, Features
+
+    dtype, batch, length = DTYPES[fields["dtype"]], fields["batch"], fields["length"]
+    image = _image_tokens(fields)
+    prompt = image + length
+    kind = PaliGemmaForConditionalGeneration
+    with made(kind, _config(fields), fields["dtype"], seed, weights=weights) as (model, mode):
+        vision, embed = Features(model).eval(), Embed(model).eval()
+        prefill, decode = EmbeddedPrefill(model).eval(), EmbeddedDecode(model).eval()
+        pixels = torch.randn(batch, 3, fields["image"], fields["image"], dtype=dtype)
+        tokens = torch.randint(fields["vocabulary"] - 1, (batch, length))
+        token = torch.randint(fields["vocabulary"] - 1, (batch, 1))
+        with torch.no_grad():
+            embedded = torch.cat([vision(pixels)[0], embed(tokens)[0]], 1)
+            mask = _mask(batch, prompt, image + length // 2, dtype)
+            positions = torch.arange(1, prompt + 1).repeat(batch, 1)
+            prefilled = (embedded, mask, positions)
+            cache = prefill(*prefilled)[1:]
+            step = (
+                embed(token)[0],
+                torch.zeros(batch, 1, 1, prompt + 1, dtype=dtype),
+                torch.full((batch, 1), prompt + 1),
+                *cache,
+            )
+    shapes: dict[str, Any] = {}
+    if fields["dynamic"]:
+        size = torch.export.Dim("length", min=2, max=fields["context"])
+        kept = torch.export.Dim("cached", min=2, max=fields["context"] - 1)
+        shapes = {
+            "embed": ({1: size},),
+            "prefill": ({1: size}, {2: size, 3: size}, {1: size}),
+            "decode": (None, {3: kept + 1}, None, {3: kept}, {3: kept}),
+        }
+
+    def entry(
+        name: str, module: Any, args: tuple[Any, ...], names: tuple[str, ...], *outputs: str
+    ) -> Entry:
+        return Entry(
+            name=name,
+            module=module,
+            args=args,
+            input_names=names,
+            output_names=outputs,
+            dynamic_shapes=shapes.get(name),
+            strict=name == "decode" and fields["dynamic"],
+        )
+
+    names = ("inputs_embeds", "mask", "positions")
+    functions = (
+        entry("vision", vision, (pixels,), ("pixel_values",), "image_features"),
+        entry("embed", embed, (tokens,), ("tokens",), "embeds"),
+        entry("prefill", prefill, prefilled, names, *OUTPUTS),
+        entry("decode", decode, step, (*names, "keys", "values"), *OUTPUTS),
+    )
+    return Traceable(root=model, functions=functions, mode=mode)
+
+
+def _mask(batch: int, length: int, prefix: int, dtype: torch.dtype) -> torch.Tensor:
+    """[batch, 1, length, length]: the first `prefix` see each other, the others what was before."""
+    import torch
+
+    key, query = torch.arange(length)[None], torch.arange(length)[:, None]
+    hidden = (key > query) & ((key >= prefix) | (query >= prefix))
+    mask = torch.zeros(1, 1, 1, 1, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
+    return mask.repeat(batch, 1, 1, 1)
