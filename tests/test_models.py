@@ -131,7 +131,7 @@ class TestRefusals:
             ("gemma3-vision", {"tokens": "5"}, "4x4 patches cannot be pooled to tokens=5"),
             ("gemma3-vision", {"vision_heads": "5"}, "no multiple of vision_heads=5"),
             ("paligemma", {"image": "60"}, "image=60 is no multiple of patch=14"),
-            ("paligemma", {"length": "4080"}, "16 tokens, length=4080 and one more token"),
+            ("paligemma", {"length": "8176"}, "16 tokens, length=8176 and one more token"),
             ("paligemma2", {"heads": "3"}, "heads=3 is no multiple of kv_heads=2"),
             ("paligemma2", {"head_size": "5"}, "head_size=5 is odd"),
             ("bert", {"length": "129"}, "length=129 does not fit context=128"),

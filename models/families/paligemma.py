@@ -25,7 +25,7 @@ _FIELDS = (
     Field(name="kv_heads", default=1, help="key-value heads, shared by groups of heads"),
     Field(name="head_size", default=32, help="size of a head, whatever the width", min=2),
     Field(name="vocabulary", default=256, help="tokens that exist, the last stands for an image"),
-    Field(name="context", default=4096, help="positions at most", min=3),
+    Field(name="context", default=8192, help="positions at most", min=3),
     Field(name="batch", default=1, help="prompts at once, each with an image"),
     Field(name="length", default=8, help="text tokens that follow the image", min=2),
     Field(name="dynamic", default=False, help="length of the prompt and the cache is dynamic"),
