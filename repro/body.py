@@ -16,10 +16,12 @@ from repro.graph import Cut, Graph, Op
 
 #: Arithmetic on sizes: it goes where its users go, and is counted all the same.
 SIZES = re.compile(r"torch\.aten\.(size\.int|(add|sub|mul|floordiv)\.int|floordiv)")
-#: Operations that compute nothing of their own.
+#: Operations that compute nothing of their own. A check of a traced type is one that nothing takes
+#: along: it goes, or what it takes would not be an output, and a bug can depend on that.
 _GLUE = re.compile(
     SIZES.pattern + r"|"
-    r"torch\.(constant\..*|prim\.ListConstruct|vtensor\.literal|symbolic_int)"
+    r"torch\.(constant\..*|prim\.ListConstruct|vtensor\.literal|symbolic_int"
+    r"|aten\._assert_tensor_metadata)"
     r"|(arith|complex|ml_program|mhlo|chlo|stablehlo)\.\w*const\w*|tosa\.const(_shape)?"
     r"|flow\.tensor\.constant|tensor\.empty|util\.null"
     r"|hal\.interface\..*|(stream|flow)\.(binding\.subspan|dispatch\.workgroup\..*)"

@@ -101,6 +101,18 @@ class TestCuts:
         assert "torch.constant.int 5" in text
         assert "torch.aten.relu" not in text
 
+    def test_checks_of_traced_types_go(self) -> None:
+        check = "torch.aten._assert_tensor_metadata"
+        none = "%none = torch.constant.none\n    "
+        wheres = "!T24, !torch.none, !torch.none, !torch.none, !torch.none, !torch.none"
+        checked = f"{check} %0, {', '.join(['%none'] * 5)} : {wheres}\n    "
+        text = PROGRAM.replace("%1 = torch", f"{none}{checked}%1 = torch", 1).encode()
+        graph = edit.describe(text)
+        assert check in {op.name for op in graph.ops}
+        assert check not in {graph.ops[i].name for i in graph.real}
+        left = edit.apply(text, Cut(keep=graph.real))
+        assert "torch.aten.relu" in left and check not in left
+
     def test_an_operation_can_be_bypassed(self) -> None:
         graph = edit.describe(TEXT)
         (relu,), (product,) = graph.ops[RELU].results, graph.ops[MATMUL].results
