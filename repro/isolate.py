@@ -167,7 +167,7 @@ class _Isolation:
                 return self._flaky(failing, runs)
             return self._gave_up("no part of the program was found that fails in the same way")
         part = _Part(self.editor, graph, start, root, {op: op for op in graph.real})
-        part = self._alone(part, part.file(), "part") or part
+        part = self._alone(part, part.file(), "edits/part") or part
         if len(start.keep) <= _SMALL:
             part = self._simpler(part)
         part = self._shrunk(part, self.job.budget)
@@ -191,9 +191,8 @@ class _Isolation:
 
     def _graph(self, focus: int) -> Graph | None:
         """The function that has an operation at line `focus` (0: the largest), to be cut up."""
-        self.editor = Editor(
-            self.job.mlir, focus, self.job.directory / f"edits-{focus}", self.job.limits
-        )
+        place = self.job.directory / "edits" / str(focus)
+        self.editor = Editor(self.job.mlir, focus, place, self.job.limits)
         return self.editor.graph()
 
     def _failing_function(self, largest: Graph) -> int:

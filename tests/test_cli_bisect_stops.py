@@ -85,7 +85,7 @@ class Desk:
     def asked(self) -> list[str]:
         """The command lines of the compiles of candidates so far."""
         lines = self.starts.read_text().splitlines() if self.starts.exists() else []
-        return [line for line in lines if "/edits/" in line and "--compile-to=" in line]
+        return [line for line in lines if "/bisect/" in line and "--compile-to=" in line]
 
     def killed_after(self, compiles: int) -> Done | None:
         """A bisection that is killed once so many candidates were begun; how it ended if before."""
@@ -120,7 +120,7 @@ def test_one_that_is_killed_again_and_again_gets_there_all_the_same(desk: Desk) 
     uninterrupted, wanted = len(desk.asked()), (desk.out / "repro.mlir").read_text()
     desk.forget()
     kills = 0
-    while (ended := desk.killed_after(len(desk.asked()) + 3)) is None:
+    while (ended := desk.killed_after(len(desk.asked()) + 2)) is None:
         kills += 1
         desk.check_nothing_is_left()
         assert not desk.out.exists()
