@@ -14,7 +14,8 @@ def alike(graph: Graph, cut: Cut) -> tuple[tuple[int, ...], ...]:
     """Each group of real operations that is like the kept ones of a cut, those themselves first.
 
     Like: the same names and types of operands and results, linked in the same way (what a cut
-    bypasses, and lists, count as links). Where the kept operations are not linked, only they are.
+    bypasses, and lists, count as links); the values of constants do not count, so more may be alike
+    than fails. Where the kept operations are not linked, only they are.
     """
     pattern = _Pattern(graph, cut)
     found = dict.fromkeys((tuple(cut.keep),))
