@@ -1,0 +1,34 @@
+"""What is measured of a case, for comparing nights: names, units, and where they come from."""
+
+from __future__ import annotations
+
+from pipeline.case import CaseResult
+
+#: Seconds; they vary from run to run.
+TIMES = ("compile_seconds", "latency_seconds", "trace_seconds")
+#: Counts and bytes; equal for equal programs and compilers, but for peak memory.
+SIZES = ("dispatches", "module_bytes", "peak_bytes", "transient_bytes")
+
+
+def metrics(result: CaseResult) -> dict[str, float]:
+    """What a result says of time (seconds), memory and size (bytes) and dispatches (a count).
+
+    Only what was measured: a compile that came from the store has the time of when it was done.
+    """
+    found: dict[str, float] = {}
+    if result.compile_seconds:
+        found["compile_seconds"] = result.compile_seconds
+    if result.peak_bytes:
+        found["peak_bytes"] = result.peak_bytes
+    if result.output_bytes and result.status != "failed":
+        found["module_bytes"] = result.output_bytes
+    if result.dispatches is not None:
+        found["dispatches"] = result.dispatches.dispatches
+        found["transient_bytes"] = result.dispatches.transient_bytes
+    latencies = [f.latency.median_seconds for f in result.functions if f.latency]
+    if latencies:
+        found["latency_seconds"] = sum(latencies)
+    trace = next((s for s in result.steps if s.name == "trace" and not s.cached), None)
+    if trace is not None and trace.seconds:
+        found["trace_seconds"] = trace.seconds
+    return found

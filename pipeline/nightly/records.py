@@ -1,0 +1,129 @@
+"""What a matrix asks for and what a night finds: the values that all of the nightly passes on."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Literal
+
+import msgspec
+
+from pipeline.case import CaseResult
+from pipeline.diagnostics import Failure
+
+#: The release of the environment that the nightly runs in, whatever it is that night.
+INSTALLED = "installed"
+
+Verdict = Literal[
+    "pass",
+    "fail",
+    "new failure",
+    "same failure",
+    "changed failure",
+    "fixed",
+    "flaky",
+    "slower",
+    "bigger",
+    "not run",
+]
+
+#: What is worth waking somebody for; `fail` is a failure that is expected.
+NEWS: tuple[Verdict, ...] = (
+    "new failure",
+    "changed failure",
+    "fixed",
+    "flaky",
+    "slower",
+    "bigger",
+)
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One case of the matrix: what to trace, for which target, with which compiler.
+
+    source, target: as on the command line. release: a version, `installed`, or the directory of a
+    local toolchain. fields: as `--set`. flags: for iree-compile. time_limit: seconds for each
+    step. memory_limit: bytes for each step, or None for what the machine has. repeats: how often
+    the whole case is run in a night; outcomes that differ make it flaky. bisect: whether a new
+    failure of it is isolated.
+    """
+
+    source: str
+    target: str
+    release: str = INSTALLED
+    dtype: str | None = None
+    fields: dict[str, str] = {}
+    flags: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    seed: int = 0
+    time_limit: float = 600.0
+    memory_limit: int | None = None
+    repeats: int = 1
+    bisect: bool = True
+
+    @property
+    def program(self) -> str:
+        """What is traced: cases with equal texts share one trace."""
+        settings = [f"--set {key}={self.fields[key]}" for key in sorted(self.fields)]
+        dtype = [f"--dtype {self.dtype}"] if self.dtype else []
+        seed = [f"--seed {self.seed}"] if self.seed else []
+        return " ".join([self.source, *settings, *dtype, *seed])
+
+    @property
+    def name(self) -> str:
+        """What the case is called from night to night, whatever limits and tags it has."""
+        flags = f" -- {shlex.join(self.flags)}" if self.flags else ""
+        return f"{self.program} | {self.target} | {self.release}{flags}"
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """One case on one night, as the process that ran it sends it back.
+
+    case: its `Case.name`. key: of all that decides the result (program, flags, toolchain, device
+    and driver, our own code): equal keys, equal results; empty where it could not be known.
+    result: None where the case did not come to be run, `why` says why then. metrics: see
+    `pipeline.nightly.metrics`. machine: class of the machine, for comparing metrics. begun: ISO
+    8601 with the offset from UTC. seconds: wall time. peak_bytes: of the largest process.
+    reused: an earlier night's result under the same key, not run again. attempts: every status
+    that it had this night, in order, where it was run more than once.
+    """
+
+    case: str
+    result: CaseResult | None
+    why: str = ""
+    key: str = ""
+    metrics: dict[str, float] = {}
+    machine: str = ""
+    worker: str = ""
+    begun: str = ""
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    reused: bool = False
+    attempts: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> Literal["ok", "failed", "not-run"]:
+        return self.result.status if self.result else "not-run"
+
+    @property
+    def failure(self) -> Failure | None:
+        return self.result.failure if self.result else None
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """What is thought of one outcome, in view of earlier nights and of what is expected.
+
+    why: in words, for people ("compile 3.2 s, usually 1.1 s (12 nights)"). since: the night (its
+    run's begin) on which this failure, or this level of a metric, was first seen. reproducer: the
+    folder that shows the failure, if there is one.
+    """
+
+    case: str
+    verdict: Verdict
+    why: str = ""
+    signature: str = ""
+    since: str = ""
+    reproducer: str = ""
+
+    @property
+    def news(self) -> bool:
+        return self.verdict in NEWS
