@@ -82,7 +82,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: The releases that families were traced with, where they do not say otherwise.
-TRACED_WITH = ">=5.23,<5.24"
+TRACED_WITH = ">=5.22,<5.24"
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -19,6 +22,29 @@ RELEASES = {
     "5.23.0": "def apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=1):\n    return q, k\n",
 }
 
+ROOT = Path(__file__).parent.parent
+#: Another minor release of transformers as it was published; scripts/setup --dev puts it there.
+SECOND = Path(sys.prefix) / "second-transformers"
+_TRACE = """
+import json, transformers, warnings
+warnings.simplefilter("ignore")
+from models.spec import registry, resolve
+from models.versions import Signature, check
+from pipeline.errors import EnvironmentFault
+from pipeline.frontends import torch_export
+for spec in registry().values():
+    spec.check_versions()
+made = resolve("llama", {}).build(seed=0)
+exported = {entry.name: torch_export.export(entry)[0] for entry in made.functions}
+torch_export.externalize(made.root, exported, None)
+name = "transformers.models.llama.modeling_llama:apply_rotary_pos_emb"
+try:
+    check("llama", ">=5", [Signature(function=name, parameters=("q", "freqs"), release="4.0")])
+except EnvironmentFault as fault:
+    refusal = str(fault)
+print(json.dumps([transformers.__version__, torch_export.to_mlir(exported), refusal]))
+"""
+
 
 def refusal(spec: ModelSpec) -> EnvironmentFault:
     with pytest.raises(EnvironmentFault) as caught:
@@ -26,7 +52,7 @@ def refusal(spec: ModelSpec) -> EnvironmentFault:
     return caught.value
 
 
-@pytest.mark.parametrize("spec", registry().values(), ids=str)
+@pytest.mark.parametrize("spec", registry().values(), ids=lambda spec: spec.name)
 def test_what_is_installed_is_what_every_family_was_traced_with(spec: ModelSpec) -> None:
     spec.check_versions()
 
@@ -75,10 +101,9 @@ def test_two_releases_are_told_apart_by_what_they_take(release: str, tmp_path: P
         "    parameters=('q', 'k', 'cos', 'sin'), release='5.23')\n"
         "check('a', '>=5.22,<5.24', [need])\n"
     )
-    root = Path(__file__).parent.parent
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={"PYTHONPATH": f"{tmp_path}:{root}"},
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -88,6 +113,29 @@ def test_two_releases_are_told_apart_by_what_they_take(release: str, tmp_path: P
         assert done.returncode == 0, done.stderr
     else:
         assert "expected (q, k, cos, sin), found (q, freqs) in transformers 5.22.0" in done.stderr
+
+
+@pytest.mark.real
+def test_two_published_minors_of_transformers_give_one_program() -> None:
+    assert SECOND.is_dir(), "scripts/setup --dev installs the second release"
+    found = []
+    for place in ([SECOND], []):
+        done = subprocess.run(
+            [sys.executable, "-c", _TRACE],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*place, ROOT]))},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=300,
+            check=True,
+        )
+        found.append(json.loads(done.stdout))
+    (other, program, refused), (own, expected, _) = found
+    assert own == version("transformers")
+    assert other.split(".")[:2] != own.split(".")[:2]
+    assert "func.func @decode" in program
+    assert program == expected
+    assert "apply_rotary_pos_emb: expected (q, freqs), found (q, k, cos, sin, " in refused
+    assert f"in transformers {other}" in refused
 
 
 def test_a_model_of_the_zoo_is_not_made_with_a_release_that_does_not_fit(

@@ -14,7 +14,7 @@ State = Literal["ok", "missing", "warning"]
 _TRACERS = {
     "torch": "scripts/setup installs it (pip install torch==2.13.0)",
     "iree-turbine": "scripts/setup installs it (pip install iree-turbine==3.9.0)",
-    "transformers": "needed for the zoo: pip install 'transformers>=5.23,<5.24'",
+    "transformers": "needed for the zoo: pip install 'transformers>=5.22,<5.24'",
 }
 _EXTRAS = {"onnx": "needed for .onnx sources: pip install 'iree-pilot[onnx]'"}
 
