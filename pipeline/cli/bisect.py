@@ -10,13 +10,11 @@ import click
 from pipeline.cli.options import Common, SourceOptions, common, source_options
 
 if TYPE_CHECKING:
-    from pipeline.case import CaseResult, FunctionResult
+    from pipeline.case import CaseResult
     from pipeline.cli.session import Session
-    from pipeline.diagnostics import Failure
     from pipeline.frontends.load import Loaded, TraceFailed
     from pipeline.targets import Plan
     from repro.bisect import Bisection
-    from repro.oracle_run import Running
 
 
 @click.command("bisect")
@@ -120,65 +118,30 @@ def isolate(
 
     flags: the user's for the compile. Without `output` the folder is made where the user is.
     """
-    import shutil
+    from repro import failed
 
-    from pipeline.case import DOES_NOT_COMPILE
-    from pipeline.locks import Locks
-    from pipeline.store import Store, data_directory
-    from repro import bisect as search
-
-    assert case.failure is not None
-    first, running = case.failure, None
-    if case.why != DOES_NOT_COMPILE:
-        failing = next((f for f in case.functions if _runs_not(f)), None)
-        if failing is None:
-            why = _cannot(first)
-            found = search.Found(failure=first, why=why)
-            return search.Bisection(status="gave-up", failures=(found,), why=why)
-        assert failing.failure is not None
-        first, running = failing.failure, _running(session, loaded, failing, plan, chosen)
-    every = (*plan.flags, *flags)
-    where = (running.device, running.function, running.seed) if running else ()
-    key = Store.key(loaded.program.digest, every, session.toolchain.revision, *where)
-    base = _place(loaded.program.source, output)
-
-    def place(failure: Failure) -> Path:
-        return base / failure.signature.rsplit("/", 1)[-1] if everything else base
-
-    def begun(failure: Failure) -> None:
-        live.note(f"\nisolating {failure.signature}")
-
-    state = data_directory() / "bisect" / key[:16]
-    waiting = "another process is isolating the same; waiting"
-    with Locks(state.parent / "locks").hold(key, on_wait=lambda: live.note(waiting)):
-        if chosen.fresh:
-            shutil.rmtree(state, ignore_errors=True)
-        return search.bisect(
-            search.Subject(
-                mlir=loaded.mlir,
-                source=loaded.program.source,
-                target=case.target,
-                flags=every,
-                command=case.command,
-                running=running,
-                took_seconds=max((case.compile_seconds, *(s.seconds for s in case.steps[2:]))),
-                peak_bytes=max((case.peak_bytes, *(f.peak_bytes for f in case.functions))),
-            ),
-            first,
-            session.toolchain,
-            place,
-            state,
+    return failed.isolate(
+        loaded,
+        case,
+        plan,
+        session.toolchain,
+        failed.Wish(
+            place=_place(loaded.program.source, output),
             limits=session.limits,
+            flags=flags,
+            seed=chosen.seed,
             everything=everything,
             fresh=chosen.fresh,
-            begun=begun,
-            told=live.progress,
-        )
+        ),
+        begun=lambda failure: live.note(f"\nisolating {failure.signature}"),
+        told=live.progress,
+        on_wait=lambda: live.note("another process is isolating the same; waiting"),
+    )
 
 
 def untraced(
     session: Session,
-    failed: TraceFailed,
+    refused: TraceFailed,
     text: str,
     target: str,
     chosen: SourceOptions,
@@ -186,65 +149,20 @@ def untraced(
     live: Any,
 ) -> Bisection:
     """Isolates why the source `text` does not trace."""
-    from pipeline.store import data_directory
-    from repro.tracing import search as tracing
+    from repro import failed
 
-    job = session.job(text, chosen)
-    live.note(f"\nisolating {failed.failure.signature}")
-    return tracing.bisect(
-        job,
-        failed.failure,
-        target,
-        session.toolchain,
-        _place(text, output),
-        tracing.state_of(job, failed.failure, data_directory()),
-        took_seconds=failed.seconds,
-        limits=session.limits,
-        fresh=chosen.fresh,
-        told=live.progress,
+    live.note(f"\nisolating {refused.failure.signature}")
+    wish = failed.Wish(
+        place=_place(text, output), limits=session.limits, seed=chosen.seed, fresh=chosen.fresh
+    )
+    return failed.isolate_trace(
+        session.job(text, chosen), refused, target, session.toolchain, wish, told=live.progress
     )
 
 
 def _place(source: str, output: str | None) -> Path:
     """Where a reproducer goes: where the user said, or where he is."""
     return Path(output or f"repro-{Path(source.replace(':', '-')).name.removesuffix('.py')}")
-
-
-def _runs_not(function: FunctionResult) -> bool:
-    """Whether it fails to load or to run in a way that can be isolated."""
-    failure = function.failure
-    return failure is not None and failure.kind in ("runtime-error", "crash", "timeout")
-
-
-def _cannot(failure: Failure) -> str:
-    if failure.kind == "mismatch":
-        return "it runs and gives other numbers; isolating that is not possible yet"
-    return f"it compiles and then fails with {failure.kind}; isolating that is not possible yet"
-
-
-def _running(
-    session: Session, loaded: Loaded, function: FunctionResult, plan: Plan, chosen: SourceOptions
-) -> Running:
-    from pipeline import devices
-    from repro.oracle_run import Running
-
-    assert plan.device is not None
-    driver = plan.device.driver
-    elsewhere = plan.device.uri
-    if len(devices.find(driver, session.toolchain).devices) == 1:
-        elsewhere = driver
-    failure = function.failure
-    if driver == "local-task" and failure is not None and failure.kind != "timeout":
-        # After a call that fails, local-task does not always come to an end.
-        elsewhere = "local-sync"
-    return Running(
-        loaded=loaded,
-        function=function.name,
-        device=plan.device.uri,
-        elsewhere=elsewhere,
-        command=function.commands[0],
-        seed=chosen.seed,
-    )
 
 
 def _count(number: int, what: str) -> str:

@@ -1,0 +1,158 @@
+"""From a case or a trace that failed to its bisection: what is asked of, and its state."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from pipeline import devices, process
+from pipeline.case import DOES_NOT_COMPILE, CaseResult, FunctionResult
+from pipeline.diagnostics import Failure
+from pipeline.frontends.job import Job
+from pipeline.frontends.load import Loaded, TraceFailed
+from pipeline.locks import Locks
+from pipeline.store import Store, data_directory
+from pipeline.targets import Plan
+from pipeline.toolchain import Toolchain
+from repro import bisect as search
+from repro.bisect import Bisection, Found
+from repro.oracle_run import Running
+from repro.shrink import Progress
+from repro.tracing import search as tracing
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """How a failure is to be isolated.
+
+    place: the folder of the reproducer; with `everything` that of the folders, one for each
+    failure. flags: the user's for the compile. seed: of the program's inputs. fresh: whatever is
+    known, and from the beginning.
+    """
+
+    place: Path
+    limits: process.Limits
+    flags: tuple[str, ...] = ()
+    seed: int = 0
+    everything: bool = False
+    fresh: bool = False
+
+
+def isolate(
+    loaded: Loaded,
+    case: CaseResult,
+    plan: Plan,
+    toolchain: Toolchain,
+    wish: Wish,
+    *,
+    begun: Callable[[Failure], None] = lambda _: None,
+    told: Callable[[Progress], None] = lambda _: None,
+    on_wait: Callable[[], None] | None = None,
+) -> Bisection:
+    """Isolates the failure of a case (and with `wish.everything` what else keeps it from working).
+
+    The same call goes on where an earlier one was stopped, and waits for another process that does
+    the same (`on_wait` is called once before).
+    """
+    assert case.failure is not None
+    first, running = case.failure, None
+    if case.why != DOES_NOT_COMPILE:
+        failing = next((f for f in case.functions if _runs_not(f)), None)
+        if failing is None:
+            why = _cannot(first)
+            return Bisection(status="gave-up", failures=(Found(failure=first, why=why),), why=why)
+        assert failing.failure is not None
+        first, running = failing.failure, _running(loaded, failing, plan, toolchain, wish.seed)
+    every = (*plan.flags, *wish.flags)
+    where = (running.device, running.function, running.seed) if running else ()
+    key = Store.key(loaded.program.digest, every, toolchain.revision, *where)
+
+    def place(failure: Failure) -> Path:
+        last = failure.signature.rsplit("/", 1)[-1]
+        return wish.place / last if wish.everything else wish.place
+
+    state = data_directory() / "bisect" / key[:16]
+    with Locks(state.parent / "locks").hold(key, on_wait=on_wait):
+        if wish.fresh:
+            shutil.rmtree(state, ignore_errors=True)
+        return search.bisect(
+            search.Subject(
+                mlir=loaded.mlir,
+                source=loaded.program.source,
+                target=case.target,
+                flags=every,
+                command=case.command,
+                running=running,
+                took_seconds=max((case.compile_seconds, *(s.seconds for s in case.steps[2:]))),
+                peak_bytes=max((case.peak_bytes, *(f.peak_bytes for f in case.functions))),
+            ),
+            first,
+            toolchain,
+            place,
+            state,
+            limits=wish.limits,
+            everything=wish.everything,
+            fresh=wish.fresh,
+            begun=begun,
+            told=told,
+        )
+
+
+def isolate_trace(
+    job: Job,
+    failed: TraceFailed,
+    target: str,
+    toolchain: Toolchain,
+    wish: Wish,
+    *,
+    told: Callable[[Progress], None] = lambda _: None,
+) -> Bisection:
+    """Isolates why a source does not trace."""
+    return tracing.bisect(
+        job,
+        failed.failure,
+        target,
+        toolchain,
+        wish.place,
+        tracing.state_of(job, failed.failure, data_directory()),
+        took_seconds=failed.seconds,
+        limits=wish.limits,
+        fresh=wish.fresh,
+        told=told,
+    )
+
+
+def _runs_not(function: FunctionResult) -> bool:
+    """Whether it fails to load or to run in a way that can be isolated."""
+    failure = function.failure
+    return failure is not None and failure.kind in ("runtime-error", "crash", "timeout")
+
+
+def _cannot(failure: Failure) -> str:
+    if failure.kind == "mismatch":
+        return "it runs and gives other numbers; isolating that is not possible yet"
+    return f"it compiles and then fails with {failure.kind}; isolating that is not possible yet"
+
+
+def _running(
+    loaded: Loaded, function: FunctionResult, plan: Plan, toolchain: Toolchain, seed: int
+) -> Running:
+    assert plan.device is not None
+    driver = plan.device.driver
+    elsewhere = plan.device.uri
+    if len(devices.find(driver, toolchain).devices) == 1:
+        elsewhere = driver
+    failure = function.failure
+    if driver == "local-task" and failure is not None and failure.kind != "timeout":
+        # After a call that fails, local-task does not always come to an end.
+        elsewhere = "local-sync"
+    return Running(
+        loaded=loaded,
+        function=function.name,
+        device=plan.device.uri,
+        elsewhere=elsewhere,
+        command=function.commands[0],
+        seed=seed,
+    )
