@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import click
 import msgspec
 
-F = TypeVar("F", bound=Callable[..., Any])
+from pipeline import quantities
 
-_SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_BYTES = {"": 1, "b": 1}
-for power, letter in enumerate("kmgt", start=1):
-    _BYTES |= {letter: 1000**power, f"{letter}b": 1000**power, f"{letter}ib": 1024**power}
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: A step that takes longer than this is taken to hang.
 DEFAULT_SECONDS = 600.0
 
 
 class _Quantity(click.ParamType[float]):
-    def __init__(self, name: str, units: dict[str, float], example: str) -> None:
+    def __init__(self, name: str, parse: Callable[[str], float]) -> None:
         self.name = name
-        self._units = units
-        self._example = example
+        self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
-        match = _QUANTITY.fullmatch(value.strip())
-        if not match or match[2].lower() not in self._units or float(match[1]) == 0:
-            self.fail(f"{value!r} is no {self.name} (for example {self._example})", param, ctx)
-        return float(match[1]) * self._units[match[2].lower()]
+        try:
+            return self._parse(value)
+        except ValueError as fault:
+            self.fail(str(fault), param, ctx)
 
 
-DURATION = _Quantity("duration", _SECONDS, "90s, 10min")
-SIZE = _Quantity("size", {k: float(v) for k, v in _BYTES.items()}, "512MB, 4GiB")
+DURATION = _Quantity("duration", quantities.duration)
+SIZE = _Quantity("size", quantities.size)
 
 
 class Common(msgspec.Struct, frozen=True, kw_only=True):

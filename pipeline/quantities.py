@@ -1,0 +1,28 @@
+"""Durations and sizes as people write them: `90s`, `10min`, `512MB`, `4GiB`."""
+
+from __future__ import annotations
+
+import re
+
+_SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_BYTES = {"": 1.0, "b": 1.0}
+for _power, _letter in enumerate("kmgt", start=1):
+    _BYTES |= {_letter: 1e3**_power, f"{_letter}b": 1e3**_power, f"{_letter}ib": 1024.0**_power}
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
+
+
+def duration(text: str) -> float:
+    """Seconds; raises ValueError, with an example, for what is none or is zero."""
+    return _parse(text, _SECONDS, "duration", "90s, 10min")
+
+
+def size(text: str) -> float:
+    """Bytes, in powers of 1000 (`MB`) or 1024 (`MiB`); raises ValueError as `duration` does."""
+    return _parse(text, _BYTES, "size", "512MB, 4GiB")
+
+
+def _parse(text: str, units: dict[str, float], what: str, example: str) -> float:
+    match = _QUANTITY.fullmatch(text.strip())
+    if not match or match[2].lower() not in units or float(match[1]) == 0:
+        raise ValueError(f"{text!r} is no {what} (for example {example})")
+    return float(match[1]) * units[match[2].lower()]
