@@ -63,14 +63,19 @@ def find(release: str | None, tell: Tell | None = None) -> Toolchain:
     """
     if release is None:
         return toolchain.installed()
-    if os.sep in release or release in (".", ".."):
+    if is_directory(release):
         return toolchain.from_directory(Path(release).expanduser())
-    version = _version(release)
+    version = normal(release)
     with contextlib.suppress(EnvironmentFault):
         here = toolchain.installed()
         if here.version == version:
             return here
     return install(version, tell)
+
+
+def is_directory(release: str) -> bool:
+    """Whether the user's word for a release names a directory: those have a slash."""
+    return os.sep in release or release in (".", "..")
 
 
 def available(*, prereleases: bool = False) -> list[str]:
@@ -97,7 +102,7 @@ def install(version: str, tell: Tell | None = None) -> Toolchain:
     Of several processes one downloads and the others wait. Nothing is left of an installation
     that fails or is interrupted. Raises as `find`.
     """
-    version = _version(version)
+    version = normal(version)
     say = tell or (lambda _: None)
     place = _root() / version
     with _reporting(version):
@@ -115,7 +120,7 @@ def install(version: str, tell: Tell | None = None) -> Toolchain:
 
 def remove(version: str) -> None:
     """Removes a release from the cache; raises UsageError where it is not there."""
-    version = _version(version)
+    version = normal(version)
     place = _root() / version
     with _reporting(version), _locks().hold(version):
         if not place.is_dir():
@@ -125,7 +130,7 @@ def remove(version: str) -> None:
 
 def verify(version: str) -> list[str]:
     """Files of a release in the cache that differ from its wheels' records or are missing."""
-    return _damaged(_root() / _version(version))
+    return _damaged(_root() / normal(version))
 
 
 def _download(version: str, place: Path, say: Tell) -> Toolchain:
@@ -315,8 +320,8 @@ def _locks() -> Locks:
     return Locks(_root() / ".locks")
 
 
-def _version(text: str) -> str:
-    """`3.10` and `v3.10.0` as the index writes them: `3.10.0`."""
+def normal(text: str) -> str:
+    """`3.10` and `v3.10.0` as the index writes them: `3.10.0`. Raises UsageError for no version."""
     try:
         version = Version(text)
     except InvalidVersion:
