@@ -12,6 +12,8 @@ from pipeline.diagnostics import Failure
 
 #: The release of the environment that the nightly runs in, whatever it is that night.
 INSTALLED = "installed"
+#: The newest release that can be installed, whatever it is that night.
+LATEST = "latest"
 
 Verdict = Literal[
     "pass",
@@ -40,11 +42,11 @@ NEWS: tuple[Verdict, ...] = (
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One case of the matrix: what to trace, for which target, with which compiler.
 
-    source, target: as on the command line. release: a version, `installed`, or the directory of a
-    local toolchain. fields: as `--set`. flags: for iree-compile. time_limit: seconds for each
-    step. memory_limit: bytes for each step, or None for what the machine has. repeats: how often
-    the whole case is run in a night; outcomes that differ make it flaky. bisect: whether a new
-    failure of it is isolated.
+    source, target: as on the command line. release: a version, `installed`, `latest`, or the
+    directory of a local toolchain. fields: as `--set`. flags: for iree-compile. time_limit: seconds
+    for each step. memory_limit: bytes for each step, or None for what the machine has. repeats:
+    how often the whole case is run in a night; outcomes that differ make it flaky. bisect: whether
+    a new failure of it is isolated.
     """
 
     source: str
