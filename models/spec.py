@@ -81,7 +81,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     weights: bool = True
 
 
-#: The releases that families were traced with, where they do not say otherwise.
+#: The releases of transformers that families were traced with, where they do not say otherwise.
 TRACED_WITH = ">=5.22,<5.24"
 
 
@@ -98,8 +98,9 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     also takes `model=`, a loaded transformers model to be used instead of one made of the fields.
     unused: regular expressions for tensors that such checkpoints hold and the architecture does not
     use (a training head, a buffer of older releases): they are no fault.
-    A family with a field `fp8` loads FP8 checkpoints, others load plain ones. transformers, needs:
-    the releases that it was traced with, and what it relies on there (see `models.versions`).
+    A family with a field `fp8` loads FP8 checkpoints, others load plain ones. library, releases,
+    needs: whose model it is, the releases that it was traced with, and what it relies on there (see
+    `models.versions`).
     """
 
     name: str
@@ -111,12 +112,13 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     check: str | None = None
     architectures: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
-    transformers: str = TRACED_WITH
+    library: str = "transformers"
+    releases: str = TRACED_WITH
     needs: tuple[Signature, ...] = ()
 
     def check_versions(self) -> None:
-        """Raises EnvironmentFault where the installed transformers is not as the family needs."""
-        versions.check(self.name, self.transformers, self.needs)
+        """Raises EnvironmentFault where the library is not installed as the family needs it."""
+        versions.check(self.name, self.library, self.releases, self.needs)
 
     @property
     def fp8(self) -> bool:
@@ -155,9 +157,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     part: str | None = None
 
     def build(self, seed: int = 0) -> Traceable:
-        """Makes the model and its example inputs; loads torch and transformers.
+        """Makes the model and its example inputs; loads torch and the family's library.
 
-        Raises EnvironmentFault where transformers is not as the family needs it.
+        Raises EnvironmentFault where that is not installed as the family needs it.
         """
         self.spec.check_versions()
         without: dict[str, bool] = {} if self.preset.weights else {"weights": False}

@@ -1,4 +1,4 @@
-"""Whether the transformers release in use is one that a family can be traced with, told first.
+"""Whether the library release in use is one that a family can be traced with, told first.
 
 A family depends on more than a release's number: on functions whose arguments have changed before
 (rotary embeddings that take `(q, k, cos, sin)` in one release and `(q, freqs)` in another). Both
@@ -17,11 +17,9 @@ import msgspec
 
 from pipeline.errors import EnvironmentFault
 
-_PACKAGE = "transformers"
-
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """A function of transformers that a family calls, and how it must take its arguments.
+    """A function of the family's library that it calls, and how it must take its arguments.
 
     function: `module:qualified.name`. parameters: the first ones in order, without `self`; what
     follows must have defaults. release: one that has the function so.
@@ -32,8 +30,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     release: str
 
 
-def check(family: str, releases: str, needs: Sequence[Signature]) -> None:
-    """Raises EnvironmentFault unless transformers is installed as a family needs it.
+def check(family: str, library: str, releases: str, needs: Sequence[Signature]) -> None:
+    """Raises EnvironmentFault unless the library that a family is made by is installed as it needs.
 
     releases: the range it was traced with, as pip writes it. The message names the range and the
     release found; or the function, the signature expected, the one found, and the release that has
@@ -41,17 +39,17 @@ def check(family: str, releases: str, needs: Sequence[Signature]) -> None:
     """
     from packaging.specifiers import SpecifierSet
 
-    install = f'pip install "{_PACKAGE}{releases}"'
+    install = f'pip install "{library}{releases}"'
     try:
-        found = version(_PACKAGE)
+        found = version(library)
     except PackageNotFoundError as fault:
         raise EnvironmentFault(
-            f"{family} is made by {_PACKAGE}, which is not installed",
+            f"{family} is made by {library}, which is not installed",
             advice=install,
         ) from fault
     if not SpecifierSet(releases).contains(found, prereleases=True):
         raise EnvironmentFault(
-            f"{family} was traced with {_PACKAGE} {releases}; {found} is installed",
+            f"{family} was traced with {library} {releases}; {found} is installed",
             advice=install,
         )
     for need in needs:
@@ -60,9 +58,9 @@ def check(family: str, releases: str, needs: Sequence[Signature]) -> None:
             raise EnvironmentFault(
                 f"{family} relies on {_written(need.function)}: expected "
                 f"({', '.join(need.parameters)}), found "
-                f"{_parameters(has) if has else 'no such function'} in {_PACKAGE} {found}",
-                advice=f"{_PACKAGE} {need.release} has it as expected: "
-                f'pip install "{_PACKAGE}=={need.release}.*"',
+                f"{_parameters(has) if has else 'no such function'} in {library} {found}",
+                advice=f"{library} {need.release} has it as expected: "
+                f'pip install "{library}=={need.release}.*"',
             )
 
 

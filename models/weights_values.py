@@ -110,7 +110,7 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
     transformers or the family refuses.
     """
     spec = checkpoint.spec
-    versions.check(spec.name, spec.transformers, (*_NEEDS, *spec.needs))
+    versions.check(spec.name, spec.library, spec.releases, (*_NEEDS, *spec.needs))
     kind = getattr(transformers, checkpoint.architecture)
     config = _config(checkpoint, kind)
     decided = _decided(checkpoint, config)

@@ -39,7 +39,8 @@ exported = {entry.name: torch_export.export(entry)[0] for entry in made.function
 torch_export.externalize(made.root, exported, None)
 name = "transformers.models.llama.modeling_llama:apply_rotary_pos_emb"
 try:
-    check("llama", ">=5", [Signature(function=name, parameters=("q", "freqs"), release="4.0")])
+    need = Signature(function=name, parameters=("q", "freqs"), release="4.0")
+    check("llama", "transformers", ">=5", [need])
 except EnvironmentFault as fault:
     refusal = str(fault)
 print(json.dumps([transformers.__version__, torch_export.to_mlir(exported), refusal]))
@@ -58,7 +59,7 @@ def test_what_is_installed_is_what_every_family_was_traced_with(spec: ModelSpec)
 
 
 def test_a_release_outside_the_range_is_named_with_the_range() -> None:
-    spec = msgspec.structs.replace(registry()["llama"], transformers=">=4.40,<4.41")
+    spec = msgspec.structs.replace(registry()["llama"], releases=">=4.40,<4.41")
     fault = refusal(spec)
     assert "llama was traced with transformers >=4.40,<4.41; 5." in fault.message
     assert 'pip install "transformers>=4.40,<4.41"' in fault.advice
@@ -99,7 +100,7 @@ def test_two_releases_are_told_apart_by_what_they_take(release: str, tmp_path: P
         "from models.versions import Signature, check\n"
         "need = Signature(function='transformers.rotary:apply_rotary_pos_emb',\n"
         "    parameters=('q', 'k', 'cos', 'sin'), release='5.23')\n"
-        "check('a', '>=5.22,<5.24', [need])\n"
+        "check('a', 'transformers', '>=5.22,<5.24', [need])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -30,7 +30,9 @@ def main(directory: Path) -> int:
     try:
         made = _build(job, directory)
     except PilotError as error:
-        refusal = Refusal(message=error.message, advice=error.advice, usage=True, doing=_DOING)
+        refusal = Refusal(
+            message=error.message, advice=error.advice, exit_code=error.exit_code, doing=_DOING
+        )
     except BaseException as fault:  # noqa: BLE001 - the model may raise anything, SystemExit too
         refusal = _refusal(fault)
     else:

@@ -31,13 +31,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is no program.
 
-    usage: the source does not fit (a file without `model()`); else an exception of tracing:
-    exception is its type's name, frames its traceback as (file, line, function), innermost last.
+    exit_code: 2 where the source does not fit (a file without `model()`), 3 where what is installed
+    does not; 0 for an exception of tracing: exception is its type's name, frames its traceback as
+    (file, line, function), innermost last.
     """
 
     message: str
     advice: str = ""
-    usage: bool = False
+    exit_code: int = 0
     exception: str = ""
     doing: str = ""
     frames: tuple[tuple[str, int, str], ...] = ()

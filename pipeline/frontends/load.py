@@ -6,7 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from pipeline import diagnostics, process
 from pipeline import program as programs
 from pipeline.archive import check_parameters
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.frontends import mlir
 from pipeline.frontends.job import DEPENDENCIES, JOB, REFUSAL, Job, Refusal, TraceFailed
 from pipeline.program import Program
@@ -25,6 +25,7 @@ __all__ = ["Loaded", "TraceFailed", "load"]
 
 KIND = "program"
 _MAKERS = ("torch", "iree-turbine", "transformers", "iree-base-compiler")
+_EXTRA_MAKERS = ("diffusers",)
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +95,7 @@ def _loaded(entry: Path, begun: float, *, cached: bool) -> Loaded:
 
 
 def _key(job: Job, fresh: bool) -> str:
-    makers = () if job.source.kind == "mlir" else tuple(version(name) for name in _MAKERS)
+    makers = () if job.source.kind == "mlir" else _makers()
     inputs = tuple(
         (t.dtype, t.shape, _digest(Path(t.file)), "" if job.inputs else t.file)
         for t in job.inputs or ()
@@ -109,6 +110,17 @@ def _key(job: Job, fresh: bool) -> str:
     )
     code = _own_code(zoo=job.source.kind in ("zoo", "checkpoint"))
     return Store.key(*named, makers, code, *([time.time_ns()] if fresh else []))
+
+
+def _makers() -> tuple[str, ...]:
+    """The releases of what makes programs; "" for an extra that is not installed."""
+    releases = [version(name) for name in _MAKERS]
+    for name in _EXTRA_MAKERS:
+        try:
+            releases.append(version(name))
+        except PackageNotFoundError:
+            releases.append("")
+    return tuple(releases)
 
 
 def _own_code(*, zoo: bool) -> str:
@@ -151,8 +163,9 @@ def _make(job: Job, place: Path, toolchain: Toolchain, limits: process.Limits | 
     refusal = place / REFUSAL
     if refusal.is_file():
         why = msgspec.json.decode(refusal.read_bytes(), type=Refusal)
-        if why.usage:
-            raise UsageError(why.message, advice=why.advice)
+        for kind in (UsageError, EnvironmentFault):
+            if why.exit_code == kind.exit_code:
+                raise kind(why.message, advice=why.advice)
         failure = diagnostics.trace_failure(why.exception, why.message, why.frames)
         if why.doing:
             failure = msgspec.structs.replace(
