@@ -23,6 +23,7 @@ USERS = {
     "models": ["pipeline"],
 }
 HEAVY = (
+    "diffusers",
     "iree.build",
     "iree.compiler",
     "iree.runtime",

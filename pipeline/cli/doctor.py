@@ -16,7 +16,10 @@ _TRACERS = {
     "iree-turbine": "scripts/setup installs it (pip install iree-turbine==3.9.0)",
     "transformers": "needed for the zoo: pip install 'transformers>=5.22,<5.24'",
 }
-_EXTRAS = {"onnx": "needed for .onnx sources: pip install 'iree-pilot[onnx]'"}
+_EXTRAS = {
+    "onnx": "needed for .onnx sources: pip install 'iree-pilot[onnx]'",
+    "diffusers": "needed for the zoo's UNet: pip install 'diffusers>=0.42,<0.43'",
+}
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
