@@ -215,7 +215,7 @@ def _why_not_run(loaded: Loaded, plan: Plan, toolchain: Toolchain, settings: Set
 #: The modules that make a `CompileResult` of what the compiler wrote.
 _READERS = ("compiler", "diagnostics", "phases", "reports", "signatures", "stacks", "stderr")
 #: Failures that may be gone the next time, on the same input.
-_PASSING = ("timeout", "out-of-memory", "tool-missing")
+PASSING = ("timeout", "out-of-memory", "tool-missing")
 
 
 class _NotKept(Exception):
@@ -272,7 +272,7 @@ def _compile(
             on_phase=lambda phase: watcher.phase(target, phase),
         )
         (directory / _RESULT).write_bytes(msgspec.json.encode(result))
-        if result.failure is not None and result.failure.kind in _PASSING:
+        if result.failure is not None and result.failure.kind in PASSING:
             raise _NotKept(result)
 
     try:
