@@ -1,0 +1,397 @@
+"""The memory of the nightly: every run, outcome, failure, metric and judgement, in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+import statistics
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from pipeline.case import PASSING
+from pipeline.nightly import results
+from pipeline.nightly.database import Database
+from pipeline.nightly.records import Case, Judgement, Outcome
+
+#: Nights that `usual` looks at.
+_RECENT = 7
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One night. begun, finished: ISO 8601 in UTC; not finished until it has been judged.
+
+    config: digest of what was asked for. machine: class of the machine. revision: versions by what
+    they are of. cases: how many were planned; done: how many have an outcome. verdicts: how often
+    each was given.
+    """
+
+    id: int
+    uuid: str
+    config: str
+    title: str
+    machine: str
+    revision: dict[str, str]
+    begun: str
+    finished: str | None
+    cases: int
+    done: int
+    verdicts: dict[str, int]
+
+
+class Past(msgspec.Struct, frozen=True, kw_only=True):
+    """What is remembered of a case on one finished night: as much as opinions are made of.
+
+    begun: when the night began. kind, phase: of its failure. signatures: of its failure and of
+    those beside it. machine: class of the machine.
+    """
+
+    run: int
+    begun: str
+    status: str
+    kind: str = ""
+    phase: str = ""
+    signatures: tuple[str, ...] = ()
+    verdict: str = ""
+    ran: bool = True
+    reused: bool = False
+    machine: str = ""
+    metrics: dict[str, float] = {}
+
+
+class Usual(msgspec.Struct, frozen=True, kw_only=True):
+    """What a case usually takes when it is run: medians of its latest nights."""
+
+    seconds: float
+    peak_bytes: int
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder or file that a night left for a case."""
+
+    case: str
+    kind: str
+    path: str
+
+
+class History(Database):
+    """The history in the SQLite file `path`, which is made where it is missing.
+
+    All methods raise EnvironmentFault as `Database` says.
+    """
+
+    def begin(
+        self,
+        cases: Sequence[Case],
+        *,
+        config: str,
+        title: str,
+        machine: str,
+        revision: Mapping[str, str],
+        begun: datetime | None = None,
+    ) -> Run:
+        """Writes down a night and what it is to run. Names of cases must differ (ValueError)."""
+        if len({case.name for case in cases}) != len(cases):
+            raise ValueError("two cases of a night have one name")
+        when = (begun or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
+        with self.writing() as database:
+            number = database.execute(
+                "INSERT INTO runs (uuid, config, title, machine, revision, begun)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (str(uuid.uuid4()), config, title, machine, _json(dict(revision)), when),
+            ).lastrowid
+            database.executemany(
+                "INSERT INTO cases (name, source, target, release, dtype, definition)"
+                " VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET definition = excluded.definition",
+                [(c.name, c.source, c.target, c.release, c.dtype, _json(c)) for c in cases],
+            )
+            database.executemany(
+                "INSERT INTO outcomes (run_id, case_id) SELECT ?, id FROM cases WHERE name = ?",
+                [(number, case.name) for case in cases],
+            )
+        return self.run(number)
+
+    def unfinished(self, config: str) -> Run | None:
+        """The latest night for this configuration that was begun and not finished."""
+        found = self._runs("WHERE config = ? AND finished IS NULL", (config,), limit=1)
+        return found[0] if found else None
+
+    def runs(self, limit: int = 100) -> list[Run]:
+        """The latest nights, newest first."""
+        return self._runs("", (), limit=limit)
+
+    def run(self, id: int | None = None) -> Run:
+        """A night by its number, or the latest. Raises KeyError where there is none."""
+        found = (
+            self._runs("", (), limit=1)
+            if id is None
+            else self._runs("WHERE id = ?", (id,), limit=1)
+        )
+        if not found:
+            raise KeyError(id)
+        return found[0]
+
+    def record(self, run: int, outcome: Outcome) -> None:
+        """Writes down an outcome; it is on the disk when this returns.
+
+        One that is there already for the same case and night is replaced, with its metrics; what
+        was put beside it with `artifact` stays. Raises KeyError for a case that was not planned.
+        """
+        with self.writing() as database:
+            number, earlier = self._outcome(database, run, outcome.case)
+            result = results.keep(database, outcome.result) if outcome.result else None
+            database.execute(
+                "UPDATE outcomes SET result_id = ?, status = ?, why = ?, key = ?, machine = ?,"
+                " worker = ?, begun = ?, seconds = ?, peak_bytes = ?, reused = ?, attempts = ?"
+                " WHERE id = ?",
+                (
+                    result,
+                    outcome.status,
+                    outcome.why,
+                    outcome.key,
+                    outcome.machine,
+                    outcome.worker,
+                    outcome.begun,
+                    outcome.seconds,
+                    outcome.peak_bytes,
+                    outcome.reused,
+                    _json(outcome.attempts),
+                    number,
+                ),
+            )
+            database.execute("DELETE FROM metrics WHERE outcome_id = ?", (number,))
+            database.executemany(
+                "INSERT INTO metrics VALUES (?, ?, ?)",
+                [(number, name, value) for name, value in outcome.metrics.items()],
+            )
+            if earlier is not None:
+                results.forget_unused(database, earlier)
+
+    def outcomes(self, run: int) -> dict[str, Outcome]:
+        """What a night has found so far, by case, in the order of the plan."""
+        where = "o.run_id = ? AND o.status IS NOT NULL ORDER BY o.id"
+        return {outcome.case: outcome for outcome in self._outcomes(where, (run,))}
+
+    def reusable(self, key: str) -> Outcome | None:
+        """The newest outcome under a key that another run would repeat, None if there is none.
+
+        Not one that never ran, differed from attempt to attempt, or failed in a way that may pass.
+        """
+        passing = ", ".join(f"'{kind}'" for kind in PASSING)
+        found = self._outcomes(
+            "o.key = ? AND o.key != '' AND o.result_id IS NOT NULL"
+            " AND NOT EXISTS (SELECT 1 FROM failures f WHERE f.result_id = o.result_id"
+            f" AND f.position = 0 AND f.kind IN ({passing}))"
+            " AND (SELECT count(DISTINCT value) FROM json_each(o.attempts)) <= 1"
+            " ORDER BY r.begun DESC, o.id DESC LIMIT 1",
+            (key,),
+        )
+        return found[0] if found else None
+
+    def finish(self, run: int, judgements: Sequence[Judgement]) -> None:
+        """Ends a night with what is thought of it; a second time replaces what was thought."""
+        with self.writing() as database:
+            for judgement in judgements:
+                number, _ = self._outcome(database, run, judgement.case)
+                database.execute(
+                    "INSERT OR REPLACE INTO judgements VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        number,
+                        judgement.verdict,
+                        judgement.why,
+                        judgement.signature,
+                        judgement.since,
+                        judgement.reproducer,
+                    ),
+                )
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            database.execute("UPDATE runs SET finished = ? WHERE id = ?", (now, run))
+
+    def judgements(self, run: int) -> list[Judgement]:
+        """What was thought of a night, in the order of the plan."""
+        with self.reading() as database:
+            rows = database.execute(
+                "SELECT c.name, j.verdict, j.why, j.signature, j.since, j.reproducer"
+                " FROM outcomes o JOIN judgements j ON j.outcome_id = o.id"
+                " JOIN cases c ON c.id = o.case_id WHERE o.run_id = ? ORDER BY o.id",
+                (run,),
+            ).fetchall()
+        fields = ("case", "verdict", "why", "signature", "since", "reproducer")
+        return [msgspec.convert(dict(zip(fields, row, strict=True)), Judgement) for row in rows]
+
+    def past(
+        self, cases: Collection[str], *, before: int, limit: int = 100
+    ) -> dict[str, list[Past]]:
+        """What finished nights before the night `before` found of these cases, newest first.
+
+        Of each case the latest `limit` nights in which it was run and as many in which an earlier
+        result was reused. Nights that were never finished do not count: nobody heard of them.
+        """
+        with self.reading() as database:
+            rows = database.execute(_PAST, (before, _json(sorted(cases)), limit)).fetchall()
+        found: dict[str, list[Past]] = {name: [] for name in cases}
+        for name, signatures, metrics, ran, reused, *rest in rows:
+            run, begun, status, machine, kind, phase, verdict = rest
+            found[name].append(
+                Past(
+                    run=run,
+                    begun=begun,
+                    status=status,
+                    kind=kind,
+                    phase=phase,
+                    signatures=_STRINGS.decode(signatures),
+                    verdict=verdict,
+                    ran=bool(ran),
+                    reused=bool(reused),
+                    machine=machine,
+                    metrics=_METRICS.decode(metrics),
+                )
+            )
+        return found
+
+    def usual(self, cases: Collection[str]) -> dict[str, Usual]:
+        """What these cases usually take when they are run; those that never were are left out."""
+        with self.reading() as database:
+            rows = database.execute(_USUAL, (_json(sorted(cases)), _RECENT)).fetchall()
+        seen: dict[str, list[tuple[float, int]]] = {}
+        for name, seconds, peak in rows:
+            seen.setdefault(name, []).append((seconds, peak))
+        return {
+            name: Usual(
+                seconds=statistics.median(seconds for seconds, _ in values),
+                peak_bytes=int(statistics.median(peak for _, peak in values)),
+            )
+            for name, values in seen.items()
+        }
+
+    def artifact(self, run: int, case: str, kind: str, path: Path | str) -> None:
+        """Writes down what a night left for a case, like `reproducer` or `ir`."""
+        with self.writing() as database:
+            number, _ = self._outcome(database, run, case)
+            database.execute(
+                "INSERT OR IGNORE INTO artifacts VALUES (?, ?, ?)", (number, kind, str(path))
+            )
+
+    def artifacts(self, run: int) -> list[Artifact]:
+        """All that a night left."""
+        with self.reading() as database:
+            rows = database.execute(
+                "SELECT c.name, a.kind, a.path FROM outcomes o JOIN cases c ON c.id = o.case_id"
+                " JOIN artifacts a ON a.outcome_id = o.id WHERE o.run_id = ?"
+                " ORDER BY o.id, a.kind, a.path",
+                (run,),
+            ).fetchall()
+        return [Artifact(case=case, kind=kind, path=path) for case, kind, path in rows]
+
+    def _outcomes(self, where: str, values: tuple[object, ...]) -> list[Outcome]:
+        with self.reading() as database:
+            rows = database.execute(f"{_OUTCOMES} WHERE {where}", values).fetchall()
+            numbers = {row[-3] for row in rows if row[-3] is not None}
+            loaded = results.load(database, numbers)
+        fields = ("case", "why", "key", "machine", "worker", "begun", "seconds", "peak_bytes")
+        return [
+            Outcome(
+                **dict(zip(fields, row[:8], strict=True)),
+                reused=bool(reused),
+                result=loaded.get(number),
+                attempts=_STRINGS.decode(attempts),
+                metrics=_METRICS.decode(metrics),
+            )
+            for *row, reused, number, attempts, metrics in rows
+        ]
+
+    def _outcome(self, database: sqlite3.Connection, run: int, case: str) -> tuple[int, int | None]:
+        """(number of an outcome's row, of its result's)."""
+        row = database.execute(
+            "SELECT o.id, o.result_id FROM outcomes o JOIN cases c ON c.id = o.case_id"
+            " WHERE o.run_id = ? AND c.name = ?",
+            (run, case),
+        ).fetchone()
+        if row is None:
+            raise KeyError(f"run {run} has no case {case}")
+        return row[0], row[1]
+
+    def _runs(self, where: str, values: tuple[object, ...], *, limit: int) -> list[Run]:
+        with self.reading() as database:
+            rows = database.execute(
+                f"WITH chosen AS (SELECT * FROM runs {where} ORDER BY begun DESC, id DESC LIMIT ?)"
+                f" {_RUNS}",
+                (*values, limit),
+            ).fetchall()
+        fields = ("id", "uuid", "config", "title", "machine", "begun", "finished", "cases", "done")
+        return [
+            Run(
+                **dict(zip(fields, row[:-2], strict=True)),
+                revision=_REVISION.decode(row[-2]),
+                verdicts=_VERDICTS.decode(row[-1]),
+            )
+            for row in rows
+        ]
+
+
+_STRINGS = msgspec.json.Decoder(tuple[str, ...])
+_METRICS = msgspec.json.Decoder(dict[str, float])
+_REVISION = msgspec.json.Decoder(dict[str, str])
+_VERDICTS = msgspec.json.Decoder(dict[str, int])
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+_RUNS = """
+SELECT id, uuid, config, title, machine, begun, finished,
+    (SELECT count(*) FROM outcomes WHERE run_id = chosen.id),
+    (SELECT count(status) FROM outcomes WHERE run_id = chosen.id),
+    revision,
+    (SELECT json_group_object(verdict, times) FROM (
+        SELECT j.verdict, count(*) AS times
+        FROM outcomes o JOIN judgements j ON j.outcome_id = o.id
+        WHERE o.run_id = chosen.id GROUP BY j.verdict))
+FROM chosen ORDER BY begun DESC, id DESC
+"""
+
+_OUTCOMES = """
+SELECT c.name, o.why, o.key, o.machine, o.worker, o.begun, o.seconds, o.peak_bytes, o.reused,
+    o.result_id, o.attempts,
+    (SELECT json_group_object(name, value) FROM metrics WHERE outcome_id = o.id)
+FROM outcomes o JOIN cases c ON c.id = o.case_id JOIN runs r ON r.id = o.run_id
+"""
+
+_PAST = """
+WITH nights AS (
+    SELECT o.*, r.begun AS night, coalesce(nullif(o.machine, ''), r.machine) AS class,
+        row_number() OVER (
+            PARTITION BY o.case_id, o.reused ORDER BY r.begun DESC, r.id DESC) AS place
+    FROM outcomes o JOIN runs r ON r.id = o.run_id
+    WHERE o.status IS NOT NULL AND r.finished IS NOT NULL
+        AND (r.begun, r.id) < (SELECT begun, id FROM runs WHERE id = ?1)
+        AND o.case_id IN (SELECT id FROM cases WHERE name IN (SELECT value FROM json_each(?2)))
+)
+SELECT c.name,
+    (SELECT json_group_array(signature) FROM (
+        SELECT signature FROM failures WHERE result_id = n.result_id ORDER BY position)),
+    (SELECT json_group_object(name, value) FROM metrics WHERE outcome_id = n.id),
+    n.result_id IS NOT NULL, n.reused,
+    n.run_id, n.night, n.status, n.class,
+    coalesce(f.kind, ''), coalesce(f.phase, ''), coalesce(j.verdict, '')
+FROM nights n JOIN cases c ON c.id = n.case_id
+LEFT JOIN failures f ON f.result_id = n.result_id AND f.position = 0
+LEFT JOIN judgements j ON j.outcome_id = n.id
+WHERE n.place <= ?3
+ORDER BY n.night DESC, n.run_id DESC
+"""
+
+_USUAL = """
+WITH nights AS (
+    SELECT c.name, o.seconds, o.peak_bytes,
+        row_number() OVER (PARTITION BY o.case_id ORDER BY r.begun DESC, o.id DESC) AS place
+    FROM outcomes o JOIN cases c ON c.id = o.case_id JOIN runs r ON r.id = o.run_id
+    WHERE o.result_id IS NOT NULL AND NOT o.reused
+        AND c.name IN (SELECT value FROM json_each(?1))
+)
+SELECT name, seconds, peak_bytes FROM nights WHERE place <= ?2
+"""
