@@ -1,0 +1,241 @@
+"""Known failures: which cases may fail in which way, why, and until when; a file that people edit.
+
+[[expect]]
+case = "llama-fp8:tiny | vulkan | installed"      # a case's name; * stands for anything
+signature = "diagnostic/vector.bitcast/failed-to-legalize-operation/1f0c6a52"    # or "flaky"
+reason = "SPIR-V has no 8-bit floats"
+link = "https://github.com/iree-org/iree/issues/1"      # optional
+expires = 2026-12-31                                    # optional: the last day that it holds
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import secrets
+import tomllib
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipeline.errors import EnvironmentFault, UsageError, nearest
+from pipeline.nightly.records import Judgement
+
+#: In the place of a signature: the case may come out one way or another.
+FLAKY = "flaky"
+_TABLE = "expect"
+_HEADER = re.compile(rf"\s*\[\[\s*{_TABLE}\s*\]\]")
+_FAILED = ("new failure", "same failure", "changed failure")
+
+
+class Expectation(msgspec.Struct, frozen=True, kw_only=True):
+    """One known failure. case, signature: `*` stands for anything. expires: the last day of it."""
+
+    case: str
+    signature: str
+    reason: str
+    link: str | None = None
+    expires: date | None = None
+
+    @property
+    def flaky(self) -> bool:
+        return self.signature == FLAKY
+
+    @property
+    def one_case(self) -> bool:
+        """Whether it names one case, so that a pass of it says something of the expectation."""
+        return "*" not in self.case
+
+    def is_of(self, case: str) -> bool:
+        return _matches(self.case, case)
+
+    def covers(self, signature: str) -> bool:
+        return _matches(self.signature, signature)
+
+    def holds(self, today: date) -> bool:
+        return self.expires is None or today <= self.expires
+
+    @property
+    def told(self) -> str:
+        """The reason, with its link."""
+        return f"{self.reason} ({self.link})" if self.link else self.reason
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """What `accept` wrote, by the names of the cases."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+
+def read(path: Path) -> tuple[Expectation, ...]:
+    """The expectations of a file, in its order; none where there is no file.
+
+    Raises UsageError with the line for what is not TOML, an unknown or missing key, a wrong value.
+    """
+    return _decode(_text(path), path)
+
+
+def stale(expectations: Iterable[Expectation], cases: Iterable[str]) -> tuple[Expectation, ...]:
+    """Those that are of none of these cases any more."""
+    names = list(cases)
+    return tuple(e for e in expectations if not any(e.is_of(name) for name in names))
+
+
+def accept(
+    path: Path,
+    judgements: Iterable[Judgement],
+    *,
+    reason: str,
+    link: str | None = None,
+    expires: date | None = None,
+) -> Accepted:
+    """Writes what was found into the file, as expected from now on, and keeps all else in it.
+
+    A failure replaces what was expected of exactly this case, or is added; a case that was fixed is
+    taken out, where it is named exactly; one that is flaky is expected to be. Raises UsageError as
+    `read` does, and EnvironmentFault where the file cannot be written.
+    """
+    import tomlkit
+
+    text = _text(path)
+    _decode(text, path)
+    document = tomlkit.parse(text)
+    tables: Any = document.get(_TABLE)
+    if tables is None:
+        tables = tomlkit.aot()
+        document.append(_TABLE, tables)
+    places = {table["case"]: table for table in tables}
+    added, changed, removed = [], [], []
+    for judgement in judgements:
+        signature = FLAKY if judgement.verdict == "flaky" else judgement.signature
+        table = places.get(judgement.case)
+        if judgement.verdict == "fixed":
+            if table is not None:
+                tables.remove(table)
+                removed.append(judgement.case)
+        elif judgement.verdict in (*_FAILED, "flaky") and signature:
+            if table is None:
+                table = tomlkit.table()
+                table["case"] = judgement.case
+                tables.append(table)
+                added.append(judgement.case)
+            else:
+                changed.append(judgement.case)
+            _fill(table, signature, reason, link, expires)
+    accepted = Accepted(added=tuple(added), changed=tuple(changed), removed=tuple(removed))
+    if accepted:
+        _write(path, tomlkit.dumps(document))
+    return accepted
+
+
+def _fill(table: Any, signature: str, reason: str, link: str | None, expires: date | None) -> None:
+    table["signature"] = signature
+    table["reason"] = reason
+    for key, value in (("link", link), ("expires", expires)):
+        if value is not None:
+            table[key] = value
+        elif key in table:
+            del table[key]
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """Whether `text` is `pattern`, in which only `*` is special (names may hold brackets)."""
+    if "*" not in pattern:
+        return pattern == text
+    return fnmatch.fnmatchcase(text, re.sub(r"([\[?])", r"[\1]", pattern))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as fault:
+        why = fault.strerror if isinstance(fault, OSError) else "it is not text in UTF-8"
+        raise UsageError(
+            f"cannot read the expectations {path}: {why}", advice="Give a TOML file."
+        ) from fault
+
+
+def _decode(text: str, path: Path) -> tuple[Expectation, ...]:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as fault:
+        raise UsageError(
+            f"the expectations {path} are not TOML: {fault}", advice="Mend that line."
+        ) from fault
+    for key in document.keys() - {_TABLE}:
+        raise _fault(path, _line_of(text, key), f"unknown key {key!r}", nearest(key, [_TABLE]))
+    entries = document.get(_TABLE, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        why = f"{_TABLE} is not a list of tables"
+        raise _fault(path, _line_of(text, _TABLE), why, f"Begin each with [[{_TABLE}]].")
+    return tuple(_entry(entry, number, text, path) for number, entry in enumerate(entries))
+
+
+def _entry(entry: dict[str, Any], number: int, text: str, path: Path) -> Expectation:
+    known = list(Expectation.__struct_fields__)
+    first = _line_of_entry(text, number)
+    for key in entry.keys() - set(known):
+        line = _line_of(text, key, first)
+        raise _fault(path, line, f"unknown key {key!r}", nearest(key, known))
+    try:
+        found = msgspec.convert(entry, Expectation, strict=True)
+    except msgspec.ValidationError as fault:
+        key = match[1] if (match := re.search(r"\$\.(\w+)", str(fault))) else ""
+        line = _line_of(text, key, first) if key else first
+        raise _fault(
+            path,
+            line,
+            str(fault).replace(" - at `$.", " - at `"),
+            "Each needs case, signature and reason; link and expires may be added.",
+        ) from fault
+    for key in ("case", "signature", "reason"):
+        if not getattr(found, key).strip():
+            line = _line_of(text, key, first)
+            raise _fault(path, line, f"{key} is empty", "Say what is known of this failure.")
+    return found
+
+
+def _fault(path: Path, line: int, why: str, advice: str) -> UsageError:
+    return UsageError(f"{path}, line {line}: {why}", advice=advice)
+
+
+def _line_of_entry(text: str, number: int) -> int:
+    """The line, counted from 1, in which an entry begins; 1 where it is written in another way."""
+    headers = [n for n, line in enumerate(text.split("\n"), 1) if _HEADER.match(line)]
+    return headers[number] if number < len(headers) else 1
+
+
+def _line_of(text: str, key: str, first: int = 1) -> int:
+    """The first line from `first` on that sets a key."""
+    sets = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}[\"']?\s*(?:=|\.|\])")
+    lines = text.split("\n")[first - 1 :]
+    return next((n for n, line in enumerate(lines, first) if sets.match(line)), first)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replaces the file as a whole; whoever reads it meanwhile sees the one or the other."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as fault:
+        temporary.unlink(missing_ok=True)
+        raise EnvironmentFault(
+            f"cannot write the expectations {path}: {fault.strerror}",
+            advice="Make sure that you may write there and that there is room; nothing changed.",
+        ) from fault
