@@ -1,0 +1,306 @@
+"""What to think of a case tonight, in view of the nights before and of what is expected of it.
+
+Failures. Compared are finished nights on the same class of machine (any, where there is none on
+this one) in which the case was run and was not flaky. A failure is *new* after a pass, *the same*
+if it was seen since the last pass, and *changed* if only another one was. Timeouts and exhausted
+memory are the same in all phases of a step, for where they strike is chance. With an expectation a
+failure is a *fail*, which is no news; another failure than the expected one is *changed*. *Fixed*
+is a case that failed last and passes, or passes the first time though it is expected by its name
+to fail. What could only be compiled passes, unless it failed on the device before.
+
+Metrics. Only nights in which the case was run and passed count, on the same class of machine. What
+moved is told once, in the night that makes it certain (see `pipeline.nightly.baseline`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from typing import NamedTuple
+
+import msgspec
+
+from pipeline.nightly.baseline import Rule, Shift, shifts, suspected
+from pipeline.nightly.expectations import Expectation
+from pipeline.nightly.history import Past
+from pipeline.nightly.metrics import TIMES
+from pipeline.nightly.records import Judgement, Outcome, Verdict
+
+_MIB = 2.0**20
+#: Counts and sizes, unless they are named here: any change by 2% tells.
+_EXACT = Rule(least=0.02)
+RULES = {
+    "compile_seconds": Rule(least=0.1, floor=0.05, nights=3),
+    "trace_seconds": Rule(least=0.1, floor=0.1, nights=3),
+    "latency_seconds": Rule(least=0.1, floor=10e-6, nights=3),
+    "peak_bytes": Rule(least=0.1, floor=16 * _MIB, nights=3),
+    "module_bytes": Rule(least=0.05, floor=1024),
+    "transient_bytes": Rule(least=0.05, floor=1024),
+}
+_LABELS = {
+    "compile_seconds": "compile",
+    "trace_seconds": "trace",
+    "latency_seconds": "latency",
+    "peak_bytes": "peak memory",
+    "module_bytes": "module",
+    "transient_bytes": "transient memory",
+}
+#: Failures that strike wherever a limit happens to be met.
+_ANYWHERE = ("timeout", "out-of-memory")
+_ON_DEVICE = ("load", "run", "compare")
+_SECONDS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6))
+_BYTES = (("GiB", 2.0**30), ("MiB", _MIB), ("KiB", 1024.0), ("bytes", 1.0))
+
+
+class _Trouble(NamedTuple):
+    """A failure as far as it is compared. signatures: its own, then those beside it."""
+
+    kind: str
+    phase: str
+    signatures: tuple[str, ...]
+
+    @property
+    def signature(self) -> str:
+        return self.signatures[0] if self.signatures else ""
+
+    @property
+    def step(self) -> str:
+        return self.phase if self.phase in ("trace", *_ON_DEVICE) else "compile"
+
+    def is_like(self, other: _Trouble) -> bool:
+        """Whether both are one failure; which of several comes first may differ."""
+        if self.kind in _ANYWHERE:
+            return (self.kind, self.step) == (other.kind, other.step)
+        return self.signature == other.signature or self.signature in other.signatures
+
+    def is_covered(self, expectation: Expectation) -> bool:
+        if self.kind in _ANYWHERE:
+            return expectation.signature.startswith((f"{self.kind}/", "*"))
+        return expectation.covers(self.signature)
+
+
+def judge(
+    outcome: Outcome, past: Sequence[Past], expected: Sequence[Expectation], night: str
+) -> Judgement:
+    """The judgement of one outcome.
+
+    past: of this case, newest first. expected: all expectations; those of other cases are left
+    out. night: when tonight's run began, ISO 8601.
+    """
+    mine = [e for e in expected if e.is_of(outcome.case)]
+    today = date.fromisoformat(night[:10])
+    holding = [e for e in mine if e.holds(today)]
+    nights = [p for p in _here(past, outcome.machine) if p.ran and p.verdict != "flaky"]
+    if len(set(outcome.attempts)) > 1:
+        return _flaky(outcome, holding, night)
+    if outcome.result is None:
+        return _said(outcome, "not run", outcome.why)
+    if outcome.status == "failed":
+        over = [e for e in mine if e not in holding]
+        return _failed(outcome, nights, holding, over, night)
+    return _with_metrics(_passed(outcome, nights, holding), outcome, nights, night)
+
+
+def unsettled(past: Sequence[Past]) -> bool:
+    """Whether a metric was last measured beyond its baseline, too seldom to tell noise from change.
+
+    Such a case is worth running anew, compile included, though nothing has changed. past: newest
+    first, on any machine; those on the machine of the newest count.
+    """
+    here = _here(past, past[0].machine) if past else []
+    return any(suspected([value for _, value in series], rule) for _, rule, series in _series(here))
+
+
+def _flaky(outcome: Outcome, holding: Sequence[Expectation], night: str) -> Judgement:
+    tried = f"{len(outcome.attempts)} attempts: {', '.join(outcome.attempts)}"
+    known = next((e for e in holding if e.flaky), None)
+    if known is None:
+        return _said(outcome, "flaky", tried, since=night)
+    verdict: Verdict = "fail" if outcome.status == "failed" else "pass"
+    return _said(outcome, verdict, f"{tried}; known to be flaky: {known.told}")
+
+
+def _failed(
+    outcome: Outcome,
+    nights: Sequence[Past],
+    holding: Sequence[Expectation],
+    over: Sequence[Expectation],
+    night: str,
+) -> Judgement:
+    failure = outcome.failure
+    also = (failure, *failure.also) if failure else ()
+    now = _Trouble(
+        failure.kind if failure else "",
+        (failure.phase or "") if failure else "",
+        tuple(f.signature for f in also),
+    )
+    # A night without the device says nothing of what fails on it.
+    told = [p for p in nights if now.step not in _ON_DEVICE or p.status != "not-run"]
+    streak = _streak(told)
+    alike = [p for p in streak if now.is_like(_trouble(p))]
+    since = alike[-1].begun if alike else night
+    if known := _expectation(now, holding, alike):
+        return _said(outcome, "fail", f"expected: {known.told}", since=since)
+    ended = next((e for e in over if now.is_covered(e)), None)
+    note = f"expected until {ended.expires}: {ended.told}" if ended else ""
+    other = next((e for e in holding if not e.flaky), None)
+    if alike and alike[0].verdict != "fail":
+        return _said(outcome, "same failure", note, since=since)
+    if alike:
+        return _said(outcome, "new failure", note or "not expected any more", since=since)
+    if streak:
+        why = f"last night it was {_trouble(streak[0]).signature}"
+        return _said(outcome, "changed failure", why, since=since)
+    if other is not None:
+        why = f"expected is {other.signature}: {other.told}"
+        return _said(outcome, "changed failure", why, since=since)
+    why = f"it passed on {told[0].begun[:10]}" if told else "it was never run before"
+    return _said(outcome, "new failure", note or why, since=since)
+
+
+def _passed(outcome: Outcome, nights: Sequence[Past], holding: Sequence[Expectation]) -> Judgement:
+    compiled_only = outcome.status == "not-run"
+    note = outcome.result.why if outcome.result else ""
+    known = next((e for e in holding if e.one_case and not e.flaky), None)
+    on_device = known is not None and known.signature.startswith(("runtime-error/", "mismatch/"))
+    last = _last_failure(nights)
+    if last is not None:
+        signature, since = _trouble(last).signature, _streak_from(nights, last)[-1].begun
+        if compiled_only and last.phase in _ON_DEVICE:
+            why = f"{note}; on the device it failed last"
+            return _said(outcome, "not run", why, signature=signature, since=since)
+        why = f"it failed from {since[:10]} on"
+        return _said(outcome, "fixed", why, signature=signature, since=since)
+    if known is None or (compiled_only and on_device):
+        return _said(outcome, "pass", note)
+    if not nights:
+        why = f"it was expected to fail: {known.told}"
+        return _said(outcome, "fixed", why, signature=known.signature)
+    return _said(outcome, "pass", f"still in the list of expected failures: {known.told}")
+
+
+def _here(past: Sequence[Past], machine: str) -> Sequence[Past]:
+    return [p for p in past if p.machine == machine] or past
+
+
+def _trouble(past: Past) -> _Trouble:
+    return _Trouble(past.kind, past.phase, past.signatures)
+
+
+def _streak(nights: Sequence[Past]) -> list[Past]:
+    """The latest nights, up to the first in which it did not fail."""
+    return list(itertools.takewhile(lambda p: p.status == "failed", nights))
+
+
+def _streak_from(nights: Sequence[Past], last: Past) -> list[Past]:
+    return _streak(nights[nights.index(last) :])
+
+
+def _last_failure(nights: Sequence[Past]) -> Past | None:
+    """The failure that a pass ends; nights without the device end none on the device."""
+    for past in nights:
+        if past.status == "failed":
+            device = past.phase in _ON_DEVICE
+            return past if device or past is nights[0] else None
+        if past.status == "ok":
+            return None
+    return None
+
+
+def _expectation(
+    now: _Trouble, holding: Sequence[Expectation], alike: Sequence[Past]
+) -> Expectation | None:
+    """What expects this failure: by itself, or beside one that came first when it was expected."""
+    own = next((e for e in holding if now.is_covered(e)), None)
+    if own is not None or not alike or alike[0].verdict != "fail":
+        return own
+    return next((e for e in holding if any(e.covers(s) for s in now.signatures)), None)
+
+
+_Series = list[tuple[Past, float]]
+
+
+def _series(nights: Iterable[Past]) -> Iterator[tuple[str, Rule, _Series]]:
+    """(metric, its rule, its values by night, oldest first) of what was measured in these nights.
+
+    Not where it failed or was flaky. A time that is equal to the last digit was not measured again:
+    it is that of a compile from the store.
+    """
+    found: dict[str, _Series] = {}
+    for past in reversed(list(nights)):
+        if past.status == "failed" or past.reused or not past.ran or past.verdict == "flaky":
+            continue
+        for name, value in past.metrics.items():
+            series = found.setdefault(name, [])
+            if _rule(name).exact or not series or series[-1][1] != value:
+                series.append((past, value))
+    for name, series in found.items():
+        yield name, _rule(name), series
+
+
+def _with_metrics(
+    judgement: Judgement, outcome: Outcome, nights: Sequence[Past], night: str
+) -> Judgement:
+    """The judgement with what the metrics of tonight show."""
+    if outcome.reused:
+        return judgement
+    tonight = Past(
+        run=0,
+        begun=night,
+        status=outcome.status,
+        machine=outcome.machine,
+        metrics=outcome.metrics,
+    )
+    here = [p for p in nights if p.machine == outcome.machine]
+    worse, told, since = set(), [], ""
+    for name, rule, series in _series([tonight, *here]):
+        moved = shifts([value for _, value in series], rule)
+        if not moved or series[-1][0] is not tonight or moved[-1].found != len(series) - 1:
+            continue
+        shift = moved[-1]
+        told.append(_telling(name, shift))
+        if shift.up:
+            worse.add(name)
+            since = min(since or night, series[shift.start][0].begun)
+    if not told:
+        return judgement
+    why = "; ".join(filter(None, [judgement.why, *told]))
+    if judgement.verdict != "pass" or not worse:
+        return msgspec.structs.replace(judgement, why=why)
+    verdict: Verdict = "slower" if worse & set(TIMES) else "bigger"
+    return msgspec.structs.replace(judgement, verdict=verdict, why=why, since=since)
+
+
+def _telling(name: str, shift: Shift) -> str:
+    nights = f"{shift.values} night{'' if shift.values == 1 else 's'}"
+    label = _LABELS.get(name, name.replace("_", " "))
+    now, usual = _quantity(name, shift.after), _quantity(name, shift.before)
+    return f"{label} {now}, usually {usual} ({nights})"
+
+
+def _quantity(name: str, value: float) -> str:
+    if name.endswith("_seconds"):
+        unit, size = next((u for u in _SECONDS if abs(value) >= u[1]), _SECONDS[-1])
+        return f"{value / size:.3g} {unit}"
+    if name.endswith("_bytes"):
+        unit, size = next((u for u in _BYTES if abs(value) >= u[1]), _BYTES[-1])
+        return f"{value / size:.4g} {unit}"
+    return f"{value:g}"
+
+
+def _rule(name: str) -> Rule:
+    return RULES.get(name, _EXACT)
+
+
+def _said(
+    outcome: Outcome, verdict: Verdict, why: str, *, signature: str = "", since: str = ""
+) -> Judgement:
+    failure = outcome.failure
+    return Judgement(
+        case=outcome.case,
+        verdict=verdict,
+        why=why,
+        signature=signature or (failure.signature if failure else ""),
+        since=since,
+    )
