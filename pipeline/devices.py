@@ -62,7 +62,7 @@ def find(driver: str, toolchain: Toolchain) -> Found:
     Takes 0.04 to 0.2 s for Vulkan (the driver is loaded), 3 ms where a driver is missing.
     """
     if driver in LOCAL:
-        return Found(devices=(_processor(driver),))
+        return Found(devices=(processor(driver),))
     if toolchain.runtime is None:
         return Found(
             why=f"no IREE runtime for compiler {toolchain.version}",
@@ -181,7 +181,7 @@ def _preference(device: Device) -> tuple[bool, int]:
 
 
 @functools.cache
-def _processor(driver: str) -> Device:
+def processor(driver: str = LOCAL[0]) -> Device:
     """The host's processor; its feature flags are in the fingerprint, for code made for `host`."""
     try:
         first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]

@@ -61,6 +61,12 @@ def find(release: str | None, tell: Tell | None = None) -> Toolchain:
     Raises UsageError for a release that does not exist, EnvironmentFault where it cannot be
     installed.
     """
+    found = present(release)
+    return found or install(str(release), tell)
+
+
+def present(release: str | None) -> Toolchain | None:
+    """As `find`, but None for a version that would have to be installed."""
     if release is None:
         return toolchain.installed()
     if is_directory(release):
@@ -70,7 +76,8 @@ def find(release: str | None, tell: Tell | None = None) -> Toolchain:
         here = toolchain.installed()
         if here.version == version:
             return here
-    return install(version, tell)
+    with _reporting(version):
+        return _open(_root() / version)
 
 
 def is_directory(release: str) -> bool:

@@ -21,7 +21,7 @@ from pipeline.program import Program
 from pipeline.store import Store, digest
 from pipeline.toolchain import Toolchain
 
-__all__ = ["Loaded", "TraceFailed", "load"]
+__all__ = ["Loaded", "TraceFailed", "find", "load"]
 
 KIND = "program"
 _MAKERS = ("torch", "iree-turbine", "transformers", "iree-base-compiler")
@@ -60,25 +60,38 @@ def load(
     not fit, and EnvironmentFault where the disk is full.
     """
     begun = time.monotonic()
-    key = _key(job, fresh)
-    seen = set()
-    while True:
-        entry = store.open(KIND, key)
-        if entry is None:
-            break
-        recorded = _recorded(entry)
-        current = {file: _digest(Path(file)) for file in recorded}
-        if current == recorded:
-            return _loaded(entry, begun, cached=True)
-        if key in seen:
-            break
-        seen.add(key)
-        # Something it was made of differs: look under a name that says what is there now.
-        key = Store.key(key, current)
+    found, key = _search(job, store, _key(job, fresh))
+    if found is not None:
+        return _loaded(found, begun, cached=True)
     entry = store.obtain(
         KIND, key, lambda place: _make(job, place, toolchain, limits), on_wait=on_wait
     )
     return _loaded(entry, begun, cached=False)
+
+
+def find(job: Job, store: Store) -> Loaded | None:
+    """The program of `job.source` where the store has it as it would be made now; else None."""
+    begun = time.monotonic()
+    found, _ = _search(job, store, _key(job, False))
+    return _loaded(found, begun, cached=True) if found else None
+
+
+def _search(job: Job, store: Store, key: str) -> tuple[Path | None, str]:
+    """(the entry that is still right, the key to make it under where there is none)."""
+    seen = set()
+    while True:
+        entry = store.open(KIND, key)
+        if entry is None:
+            return None, key
+        recorded = _recorded(entry)
+        current = {file: _digest(Path(file)) for file in recorded}
+        if current == recorded:
+            return entry, key
+        if key in seen:
+            return None, key
+        seen.add(key)
+        # Something it was made of differs: look under a name that says what is there now.
+        key = Store.key(key, current)
 
 
 def _loaded(entry: Path, begun: float, *, cached: bool) -> Loaded:
