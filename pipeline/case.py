@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -20,7 +21,7 @@ from pipeline.phases import Phase
 from pipeline.program import Function
 from pipeline.runtime import Latency
 from pipeline.store import Store
-from pipeline.targets import Plan
+from pipeline.targets import Device, Plan
 from pipeline.toolchain import Toolchain
 
 COMPILE_KIND = "compile"
@@ -31,6 +32,7 @@ DOES_NOT_COMPILE = "does not compile"
 
 StepName = Literal["trace", "compile", "load", "run", "compare"]
 Status = Literal["ok", "failed", "not-run"]
+Alone = Callable[[Device], contextlib.AbstractContextManager[object]]
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,11 +129,12 @@ def run(
     store: Store,
     settings: Settings,
     watcher: Watcher,
+    alone: Alone = lambda device: contextlib.nullcontext(),
 ) -> CaseResult:
     """Compiles the program for a target, and runs and compares it where that is possible.
 
-    target: the user's word for what `plan` plans. What fails is in the result. Raises UsageError
-    and EnvironmentFault as the steps do.
+    target: the user's word for what `plan` plans. alone: holds a device while something runs on
+    it. What fails is in the result. Raises UsageError and EnvironmentFault as the steps do.
     """
     watcher.planned(target, plan.target.arch, plan.warnings)
     trace = Step(name="trace", status="ok", seconds=loaded.seconds, cached=loaded.cached)
@@ -180,7 +183,7 @@ def run(
             why=f"compiled, not run: {why}",
             steps=(*result.steps, Step(name="run", status="not-run", why=why)),
         )
-    return _run(result, loaded, plan, toolchain, settings, watcher)
+    return _run(result, loaded, plan, toolchain, settings, watcher, alone)
 
 
 def _placed(command: tuple[str, ...] | None, directory: Path) -> tuple[str, ...] | None:
@@ -254,7 +257,7 @@ def _compile(
         toolchain.version,
         toolchain.revision,
         str(toolchain.compiler),
-        _files_named(job.flags),
+        files_named(job.flags),
         _host(job.flags, plan),
         _own_code(),
         *([time.time_ns()] if anew else []),
@@ -286,7 +289,7 @@ def _compile(
     return result, directory, not built
 
 
-def _files_named(flags: tuple[str, ...]) -> list[tuple[str, int, int]]:
+def files_named(flags: tuple[str, ...]) -> list[tuple[str, int, int]]:
     """(path, size, time of change) of the files that flags name: the compiler reads them."""
     named = [Path(part) for flag in flags for part in flag.split("=")[1:]]
     found = [(path.absolute(), path.stat()) for path in named if path.is_file()]
@@ -314,6 +317,7 @@ def _run(
     toolchain: Toolchain,
     settings: Settings,
     watcher: Watcher,
+    alone: Alone,
 ) -> CaseResult:
     assert plan.device is not None and result.output is not None
     functions: list[FunctionResult] = []
@@ -330,13 +334,14 @@ def _run(
         )
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
             workdir = Path(scratch)
-            ran = runtime.run(
-                job,
-                toolchain,
-                workdir,
-                limits=settings.limits,
-                latency_budget=settings.latency_budget,
-            )
+            with alone(plan.device):
+                ran = runtime.run(
+                    job,
+                    toolchain,
+                    workdir,
+                    limits=settings.limits,
+                    latency_budget=settings.latency_budget,
+                )
             load_seconds += ran.load_seconds
             run_seconds += ran.run_seconds
             comparison, failure = None, ran.failure
