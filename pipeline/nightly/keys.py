@@ -1,0 +1,135 @@
+"""The key of a case: a digest of all that decides its result, found without running it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from pipeline import case as cases
+from pipeline import releases, sealed
+from pipeline.errors import EnvironmentFault, PilotError
+from pipeline.frontends import load, source
+from pipeline.frontends.job import DEPENDENCIES, JOB, Job
+from pipeline.frontends.load import Loaded
+from pipeline.nightly import metrics
+from pipeline.nightly.records import INSTALLED, LATEST, Case, Outcome
+from pipeline.store import Store
+from pipeline.targets import Plan, parse, plan
+from pipeline.toolchain import Toolchain
+
+#: Files of a program's directory that tell how it was made, not what it is.
+_HOW_MADE = (JOB, DEPENDENCIES, "stdout.txt", "stderr.txt", sealed.MANIFEST)
+
+
+class Keys:
+    """Finds the keys of cases whose sources are relative to `directory`.
+
+    Programs and toolchains are looked at once: an object of this class serves one night. It
+    changes the working directory while it reads a source, so it is for one thread.
+    """
+
+    def __init__(self, directory: Path, store: Store | None = None) -> None:
+        self._directory = directory
+        self._store = store or Store()
+        self._loaded: dict[str, Loaded | None] = {}
+        self._released: dict[str, str] = {}
+
+    def program(self, case: Case) -> Loaded | None:
+        """The case's program where the store has it, as it would be traced now.
+
+        None also where the source does not fit: tracing it tells why.
+        """
+        if case.program not in self._loaded:
+            found = None
+            with contextlib.suppress(PilotError), contextlib.chdir(self._directory):
+                found = load.find(job(case), self._store)
+            self._loaded[case.program] = found
+        return self._loaded[case.program]
+
+    def release(self, case: Case) -> str:
+        """What the case's release stands for tonight; `latest` where that cannot be looked up."""
+        if case.release not in self._released:
+            self._released[case.release] = case.release
+            with contextlib.suppress(EnvironmentFault):
+                self._released[case.release] = released(case.release)
+        return self._released[case.release]
+
+    def key(self, case: Case) -> str:
+        """The case's key; empty where its program or its release is not here yet."""
+        loaded = self.program(case)
+        if loaded is None:
+            return ""
+        try:
+            with contextlib.chdir(self._directory):
+                release = self.release(case)
+                toolchain = releases.present(None if release == INSTALLED else release)
+                return key(case, loaded, toolchain, planned(case, toolchain)) if toolchain else ""
+        except PilotError:
+            return ""
+
+
+def job(case: Case) -> Job:
+    """What is traced; raises UsageError as `source.parse`. Files are relative to where we are."""
+    return Job(source=source.parse(case.source, case.fields, case.dtype), seed=case.seed)
+
+
+def planned(case: Case, toolchain: Toolchain) -> Plan:
+    """What the case's target means here; raises as `targets.plan`."""
+    return plan(parse(case.target), toolchain, user_flags=case.flags)
+
+
+def released(release: str) -> str:
+    """The release itself; for `latest` the newest that can be installed.
+
+    Raises EnvironmentFault where that cannot be looked up.
+    """
+    if release != LATEST:
+        return release
+    known = releases.available()
+    if not known:
+        raise EnvironmentFault(
+            "cannot tell the latest release: the package index has none for this Python",
+            advice="Name a version, or `installed`.",
+        )
+    return known[0]
+
+
+def key(case: Case, loaded: Loaded, toolchain: Toolchain, plan: Plan) -> str:
+    """Digest of the program's contents, flags, toolchain, device with its driver, and our code."""
+    flags = (*plan.flags, *case.flags)
+    return Store.key(
+        "nightly case",
+        _contents(Path(loaded.directory)),
+        flags,
+        cases.files_named(flags),
+        toolchain.version,
+        toolchain.revision,
+        toolchain.runtime is not None,
+        plan.device.fingerprint if plan.device else plan.why_not_run,
+        _own_code(),
+    )
+
+
+def lasting(outcome: Outcome) -> bool:
+    """Whether the outcome's key decides it: limits and what else was running did not."""
+    failure = outcome.failure
+    return outcome.result is not None and not (failure and failure.kind in cases.PASSING)
+
+
+def _contents(directory: Path) -> list[tuple[str, str]]:
+    """(path, SHA-256) of what a program consists of, by the manifest of its store entry."""
+    recorded = msgspec.json.decode((directory / sealed.MANIFEST).read_bytes(), type=sealed.Manifest)
+    return sorted((f.path, f.sha256) for f in recorded.files if f.path not in _HOW_MADE)
+
+
+@functools.cache
+def _own_code() -> str:
+    """A digest of the code that compiles, runs, compares and measures."""
+    hashed = hashlib.sha256()
+    for file in sorted([*Path(cases.__file__).parent.glob("*.py"), Path(metrics.__file__)]):
+        hashed.update(file.read_bytes())
+    return hashed.hexdigest()
