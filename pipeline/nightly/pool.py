@@ -1,0 +1,104 @@
+"""Runs a night's jobs on this machine: processes by cores and memory, traces first."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from threading import Event
+
+import msgspec
+
+from pipeline import process
+from pipeline.nightly import worker
+from pipeline.nightly.orders import Job, Order, Watcher, untraced, with_trace
+from pipeline.nightly.records import Outcome
+
+#: What a worker itself takes beside its children: Python, and the outputs that it compares.
+_WORKER_BYTES = 200 * 2**20
+
+
+class Pool:
+    """A scheduler on this machine. Devices are held by the workers, see `worker.alone`.
+
+    width: jobs at a time, 0 for one a core. memory_bytes: what all jobs together may take by
+    their needs, None for 90% of what is available; a job that needs more runs by itself.
+    """
+
+    def __init__(
+        self,
+        width: int = 0,
+        memory_bytes: int | None = None,
+        employ: Callable[[Order], Outcome] = worker.employ,
+    ) -> None:
+        import psutil
+
+        self.width = width or len(os.sched_getaffinity(0))
+        self.memory_bytes = memory_bytes or int(0.9 * psutil.virtual_memory().available)
+        self._employ = employ
+
+    def run(self, jobs: Sequence[Job], watcher: Watcher) -> None:
+        """See `Scheduler.run`. Ctrl-C and what a watcher raises kill all that runs.
+
+        Traces go first, then what takes longest, so that no long job is left over at the end.
+        """
+        waiting = sorted(jobs, key=_urgency)
+        running: dict[Future[Outcome], Job] = {}
+        traces: dict[str, Outcome | None] = {
+            job.order.case.program: None for job in jobs if job.order.what == "trace"
+        }
+        stop = Event()
+        threads = ThreadPoolExecutor(max_workers=self.width)
+        try:
+            while waiting or running:
+                while (job := self._next(waiting, [*running.values()], traces)) is not None:
+                    waiting.remove(job)
+                    watcher.began(job.order, socket.gethostname())
+                    running[threads.submit(self._work, self._limited(job.order), stop)] = job
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    job, outcome = running.pop(future), future.result()
+                    if job.order.what == "case":
+                        watcher.done(with_trace(outcome, traces.get(job.after)))
+                        continue
+                    traces[job.order.case.program] = outcome
+                    watcher.traced(job.order, outcome)
+                    if outcome.status != "ok":
+                        for late in [j for j in waiting if j.after == job.order.case.program]:
+                            waiting.remove(late)
+                            watcher.done(untraced(late.order, outcome))
+        finally:
+            stop.set()
+            threads.shutdown(cancel_futures=True)
+
+    def _next(
+        self, waiting: Sequence[Job], running: Sequence[Job], traces: dict[str, Outcome | None]
+    ) -> Job | None:
+        """The first job that can begin now."""
+        if len(running) >= self.width:
+            return None
+        room = self.memory_bytes - sum(_bytes(job) for job in running)
+        for job in waiting:
+            traced = not job.after or traces.get(job.after) is not None
+            if traced and (_bytes(job) <= room or not running):
+                return job
+        return None
+
+    def _limited(self, order: Order) -> Order:
+        limit = order.memory_limit or self.memory_bytes
+        return msgspec.structs.replace(order, memory_limit=limit)
+
+    def _work(self, order: Order, stop: Event) -> Outcome:
+        process.STOP.set(stop)
+        if stop.is_set():
+            raise KeyboardInterrupt
+        return self._employ(order)
+
+
+def _urgency(job: Job) -> tuple[bool, float]:
+    return job.order.what == "case", -job.need.seconds
+
+
+def _bytes(job: Job) -> int:
+    return job.need.peak_bytes + _WORKER_BYTES

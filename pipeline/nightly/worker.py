@@ -1,0 +1,226 @@
+"""Does one order in a process of its own: `python -m pipeline.nightly.worker ORDER REPLY`.
+
+Whatever happens to the case is in the reply, an `Outcome` as JSON. The process does nothing but
+wait for its children, and ends them with itself (see `pipeline.process`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import platform
+import resource
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from pipeline import case as cases
+from pipeline import devices, process, releases
+from pipeline.case import CaseResult, Settings, Silent, Step
+from pipeline.errors import PilotError
+from pipeline.frontends.load import TraceFailed, load
+from pipeline.locks import Locks
+from pipeline.nightly import keys
+from pipeline.nightly.metrics import metrics
+from pipeline.nightly.orders import Order
+from pipeline.nightly.records import INSTALLED, Outcome
+from pipeline.store import Store, cache_directory
+from pipeline.targets import Device
+from pipeline.toolchain import Toolchain
+
+#: No order takes longer than this many times its steps' time limit; it hangs.
+_STEPS = 12
+_STDERR = "stderr.txt"
+
+
+def employ(order: Order) -> Outcome:
+    """Has a process do the order, and returns its reply; one that does not reply is an outcome too.
+
+    Raises EnvironmentFault where no process can be started, OSError where the disk is full.
+    """
+    begun, started = now(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-", ignore_cleanup_errors=True) as scratch:
+        place = Path(scratch)
+        told, reply = place / "order.json", place / "reply.json"
+        told.write_bytes(msgspec.json.encode(order))
+        ended = process.run(
+            # -P: a team's own `models` directory beside its nightly.toml is not our package.
+            [sys.executable, "-P", "-m", "pipeline.nightly.worker", told, reply],
+            stdout=place / "stdout.txt",
+            stderr=place / _STDERR,
+            cwd=Path(order.directory),
+            env={**os.environ, "TMPDIR": scratch},
+            limits=process.Limits(seconds=_STEPS * order.case.time_limit * order.case.repeats),
+        )
+        if reply.is_file():
+            return msgspec.json.decode(reply.read_bytes(), type=Outcome)
+        process.check_disk(place / _STDERR)
+        said = (place / _STDERR).read_text(errors="replace").strip().splitlines()
+    how = ended.signal or f"exit status {ended.exit_code}"
+    how = how if ended.ended_by in ("exit", "signal") else f"{how} at its {ended.ended_by}"
+    why = f"its worker ended with {how}" + (f": {said[-1]}" if said else "")
+    return Outcome(
+        case=order.case.name,
+        result=None,
+        why=why,
+        machine=machine(),
+        worker=socket.gethostname(),
+        begun=begun,
+        seconds=time.monotonic() - started,
+        peak_bytes=ended.peak_bytes,
+    )
+
+
+def do(order: Order) -> Outcome:
+    """Does the order in this process and its children; sources are relative to where it runs."""
+    begun, started = now(), time.monotonic()
+    try:
+        outcome = _trace(order) if order.what == "trace" else _case(order)
+    except PilotError as error:
+        outcome = _not_run(order, f"{error.message}. {error.advice}".strip())
+    except OSError as fault:
+        where = f" ({fault.filename})" if fault.filename else ""
+        outcome = _not_run(order, f"{fault.strerror or fault}{where}")
+    except Exception as fault:  # noqa: BLE001 - a bug of ours must not end the night
+        frame = traceback.extract_tb(fault.__traceback__)[-1]
+        at = f"{Path(frame.filename).name}:{frame.lineno}"
+        outcome = _not_run(order, f"a bug of iree-pilot: {type(fault).__name__}: {fault} ({at})")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    return msgspec.structs.replace(
+        outcome,
+        machine=outcome.machine or machine(),
+        worker=socket.gethostname(),
+        begun=begun,
+        seconds=time.monotonic() - started,
+        peak_bytes=max(peak, outcome.peak_bytes),
+    )
+
+
+def now() -> str:
+    """The time as records hold it."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def machine(device: Device | None = None) -> str:
+    """The class of this machine, for comparing times: its processor and cores, and its GPU."""
+    processor = devices.processor().name
+    gpu = f" | {device.name}" if device and not _on_processor(device) else ""
+    return f"{platform.machine()} | {processor} | {len(os.sched_getaffinity(0))} cores{gpu}"
+
+
+def _trace(order: Order) -> Outcome:
+    toolchain = _toolchain(order)
+    try:
+        loaded = load(keys.job(order.case), Store(), toolchain, limits=_limits(order))
+    except TraceFailed as failed:
+        return _untraced(order, toolchain, failed)
+    step = Step(name="trace", status="ok", seconds=loaded.seconds, cached=loaded.cached)
+    return Outcome(case=order.case.name, result=_result(order, toolchain, step))
+
+
+def _case(order: Order) -> Outcome:
+    case, store, toolchain = order.case, Store(), _toolchain(order)
+    plan = keys.planned(case, toolchain)
+    try:
+        loaded = load(keys.job(case), store, toolchain, limits=_limits(order))
+    except TraceFailed as failed:
+        return _untraced(order, toolchain, failed)
+    key = keys.key(case, loaded, toolchain, plan)
+    if key in order.known and not order.fresh:
+        return Outcome(case=case.name, result=None, key=key, reused=True)
+    results: list[CaseResult] = []
+    for number in range(case.repeats):
+        settings = Settings(
+            flags=case.flags, limits=_limits(order), fresh=order.fresh or number > 0
+        )
+        results.append(
+            cases.run(case.target, loaded, plan, toolchain, store, settings, Silent(), alone=_alone)
+        )
+    result = next((r for r in results if r.status == "failed"), results[0])
+    outcome = Outcome(
+        case=case.name,
+        result=result,
+        metrics=metrics(result),
+        machine=machine(plan.device),
+        attempts=tuple(r.status for r in results) if len(results) > 1 else (),
+    )
+    return msgspec.structs.replace(outcome, key=key if keys.lasting(outcome) else "")
+
+
+def _toolchain(order: Order) -> Toolchain:
+    release = keys.released(order.release or order.case.release)
+    return releases.find(None if release == INSTALLED else release)
+
+
+def _limits(order: Order) -> process.Limits:
+    """Memory: the case's own limit, else the night's, else 90% of what is available now."""
+    import psutil
+
+    memory = order.case.memory_limit or order.memory_limit
+    return process.Limits(
+        seconds=order.case.time_limit,
+        memory_bytes=memory or int(0.9 * psutil.virtual_memory().available),
+    )
+
+
+def _untraced(order: Order, toolchain: Toolchain, failed: TraceFailed) -> Outcome:
+    step = Step(name="trace", status="failed", seconds=failed.seconds)
+    result = _result(order, toolchain, step)
+    return Outcome(
+        case=order.case.name,
+        result=msgspec.structs.replace(
+            result, status="failed", why="does not trace", failure=failed.failure
+        ),
+    )
+
+
+def _result(order: Order, toolchain: Toolchain, trace: Step) -> CaseResult:
+    return CaseResult(
+        target=order.case.target,
+        release=toolchain.version,
+        device=None,
+        arch=None,
+        status="ok",
+        why="",
+        steps=(trace,),
+    )
+
+
+def _not_run(order: Order, why: str) -> Outcome:
+    return Outcome(case=order.case.name, result=None, why=why)
+
+
+@contextlib.contextmanager
+def _alone(device: Device) -> Iterator[None]:
+    """Holds a device, so that what is timed on it has it for itself, whoever runs on this machine.
+
+    The processor is one device, whether modules come to it through a task system or through a
+    software Vulkan. Compilers go on beside it: the runs are short, and keeping all cores idle for
+    them would double the night; what that adds to latencies is noise that the baseline knows.
+    """
+    name = "processor" if _on_processor(device) else device.uri.partition("?")[0]
+    with Locks(cache_directory() / "nightly" / ".devices").hold(name):
+        yield
+
+
+def _on_processor(device: Device) -> bool:
+    return device.driver in devices.LOCAL or device.properties.get("type") == "cpu"
+
+
+def main(order: Path, reply: Path) -> None:
+    """Does the order in a file and writes the reply, whole or not at all."""
+    outcome = do(msgspec.json.decode(order.read_bytes(), type=Order))
+    partial = reply.with_suffix(".partial")
+    partial.write_bytes(msgspec.json.encode(outcome))
+    partial.replace(reply)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
