@@ -14,7 +14,6 @@ import fnmatch
 import os
 import re
 import secrets
-import tomllib
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
@@ -22,17 +21,16 @@ from typing import Any
 
 import msgspec
 
-from pipeline.errors import EnvironmentFault, UsageError, nearest
+from pipeline.errors import EnvironmentFault
+from pipeline.nightly import strict
 from pipeline.nightly.records import Judgement
 
 #: In the place of a signature: the case may come out one way or another.
 FLAKY = "flaky"
-_TABLE = "expect"
-_HEADER = re.compile(rf"\s*\[\[\s*{_TABLE}\s*\]\]")
 _FAILED = ("new failure", "same failure", "changed failure")
 
 
-class Expectation(msgspec.Struct, frozen=True, kw_only=True):
+class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One known failure. case, signature: `*` stands for anything. expires: the last day of it."""
 
     case: str
@@ -40,6 +38,11 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     link: str | None = None
     expires: date | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("case", "signature", "reason"):
+            if not getattr(self, key).strip():
+                raise ValueError(f"{key}: it is empty")
 
     @property
     def flaky(self) -> bool:
@@ -65,6 +68,10 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.reason} ({self.link})" if self.link else self.reason
 
 
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    expect: tuple[Expectation, ...] = ()
+
+
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     """What `accept` wrote, by the names of the cases."""
 
@@ -79,9 +86,9 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 def read(path: Path) -> tuple[Expectation, ...]:
     """The expectations of a file, in its order; none where there is no file.
 
-    Raises UsageError with the line for what is not TOML, an unknown or missing key, a wrong value.
+    Raises UsageError as `strict.read` does.
     """
-    return _decode(_text(path), path)
+    return strict.read(path, _File).expect if path.exists() else ()
 
 
 def stale(expectations: Iterable[Expectation], cases: Iterable[str]) -> tuple[Expectation, ...]:
@@ -106,13 +113,12 @@ def accept(
     """
     import tomlkit
 
-    text = _text(path)
-    _decode(text, path)
-    document = tomlkit.parse(text)
-    tables: Any = document.get(_TABLE)
+    read(path)
+    document = tomlkit.parse(path.read_text() if path.exists() else "")
+    tables: Any = document.get("expect")
     if tables is None:
         tables = tomlkit.aot()
-        document.append(_TABLE, tables)
+        document.append("expect", tables)
     places = {table["case"]: table for table in tables}
     added, changed, removed = [], [], []
     for judgement in judgements:
@@ -152,75 +158,6 @@ def _matches(pattern: str, text: str) -> bool:
     if "*" not in pattern:
         return pattern == text
     return fnmatch.fnmatchcase(text, re.sub(r"([\[?])", r"[\1]", pattern))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as fault:
-        why = fault.strerror if isinstance(fault, OSError) else "it is not text in UTF-8"
-        raise UsageError(
-            f"cannot read the expectations {path}: {why}", advice="Give a TOML file."
-        ) from fault
-
-
-def _decode(text: str, path: Path) -> tuple[Expectation, ...]:
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as fault:
-        raise UsageError(
-            f"the expectations {path} are not TOML: {fault}", advice="Mend that line."
-        ) from fault
-    for key in document.keys() - {_TABLE}:
-        raise _fault(path, _line_of(text, key), f"unknown key {key!r}", nearest(key, [_TABLE]))
-    entries = document.get(_TABLE, [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        why = f"{_TABLE} is not a list of tables"
-        raise _fault(path, _line_of(text, _TABLE), why, f"Begin each with [[{_TABLE}]].")
-    return tuple(_entry(entry, number, text, path) for number, entry in enumerate(entries))
-
-
-def _entry(entry: dict[str, Any], number: int, text: str, path: Path) -> Expectation:
-    known = list(Expectation.__struct_fields__)
-    first = _line_of_entry(text, number)
-    for key in entry.keys() - set(known):
-        line = _line_of(text, key, first)
-        raise _fault(path, line, f"unknown key {key!r}", nearest(key, known))
-    try:
-        found = msgspec.convert(entry, Expectation, strict=True)
-    except msgspec.ValidationError as fault:
-        key = match[1] if (match := re.search(r"\$\.(\w+)", str(fault))) else ""
-        line = _line_of(text, key, first) if key else first
-        raise _fault(
-            path,
-            line,
-            str(fault).replace(" - at `$.", " - at `"),
-            "Each needs case, signature and reason; link and expires may be added.",
-        ) from fault
-    for key in ("case", "signature", "reason"):
-        if not getattr(found, key).strip():
-            line = _line_of(text, key, first)
-            raise _fault(path, line, f"{key} is empty", "Say what is known of this failure.")
-    return found
-
-
-def _fault(path: Path, line: int, why: str, advice: str) -> UsageError:
-    return UsageError(f"{path}, line {line}: {why}", advice=advice)
-
-
-def _line_of_entry(text: str, number: int) -> int:
-    """The line, counted from 1, in which an entry begins; 1 where it is written in another way."""
-    headers = [n for n, line in enumerate(text.split("\n"), 1) if _HEADER.match(line)]
-    return headers[number] if number < len(headers) else 1
-
-
-def _line_of(text: str, key: str, first: int = 1) -> int:
-    """The first line from `first` on that sets a key."""
-    sets = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}[\"']?\s*(?:=|\.|\])")
-    lines = text.split("\n")[first - 1 :]
-    return next((n for n, line in enumerate(lines, first) if sets.match(line)), first)
 
 
 def _write(path: Path, text: str) -> None:
