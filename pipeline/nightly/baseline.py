@@ -2,10 +2,15 @@
 
 A series is walked from its oldest value. The baseline is the median of all values since the last
 change, their noise 1.4826 MAD (the standard deviation, if they are normally distributed). When the
-latest `nights` values all lie beyond the baseline on one side by more than the threshold, that is
-a change, found in the last of these nights, and the first of them begins a new baseline: nothing is
-told twice. The threshold is the largest of the rule's least relative change, its least absolute
-change and three times the noise; it is wider as long as there are few values to know them from.
+latest k values (at least the rule's `nights`) all lie beyond the baseline on one side, by the
+rule's least relative and absolute change and by 9/k of the noise, that is a change, found in the
+last of them. The first of them begins a new baseline, so that nothing is told twice. As long as
+there are few values to know baseline and noise from, more is asked.
+
+With 20 values and more, normally distributed noise of a tenth moves nothing in 10,000 nights, and
+a step by 30% under noise of 3% is found in the third night, under 5% in the sixth at the latest
+nearly always. Every twentieth night being slow by half or more, for no reason, makes two false
+alarms in 10,000 nights: three such nights in a row are a change.
 
 Counts and sizes that the compiler decides do not vary, so for them one night is enough.
 """
@@ -18,10 +23,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-_NOISES = 3.0
+#: So many times the noise, divided by how many values lie beyond it.
+_NOISES = 9.0
+_LONGEST = 12
 _MAD_TO_DEVIATION = 1.4826
 #: With n values in the baseline the threshold is 1 + this / n times as wide.
-_FEW = 3.0
+_FEW = 4.0
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -37,6 +44,11 @@ class Rule(msgspec.Struct, frozen=True):
     def exact(self) -> bool:
         """Whether one value is as good as many."""
         return self.nights == 1
+
+    @property
+    def longest(self) -> int:
+        """How many values in a row are looked at most."""
+        return self.nights if self.exact else _LONGEST
 
 
 class Shift(msgspec.Struct, frozen=True):
@@ -63,13 +75,11 @@ def shifts(values: Sequence[float], rule: Rule) -> list[Shift]:
 
 def suspected(values: Sequence[float], rule: Rule) -> bool:
     """Whether the latest values may be the begin of a change upwards, but are too few to tell."""
-    if rule.exact or not values:
-        return False
     found, start = _walk(values, rule)
-    if found and found[-1].found == len(values) - 1:
+    if rule.exact or (found and found[-1].found == len(values) - 1):
         return False
     return any(
-        _beyond(sorted(values[start:-count]), values[-count:], rule) == 1
+        _beyond(values[start:-count], values[-count:], rule.nights, rule) > 0
         for count in range(1, rule.nights)
         if len(values) - count > start
     )
@@ -78,31 +88,47 @@ def suspected(values: Sequence[float], rule: Rule) -> bool:
 def _walk(values: Sequence[float], rule: Rule) -> tuple[list[Shift], int]:
     """(the changes, index of the first value of the baseline that holds at the end)."""
     found: list[Shift] = []
-    start, base = 0, list[float]()
-    for index in range(rule.nights, len(values)):
-        first = index - rule.nights + 1
-        if first <= start:
+    start = 0
+    base: list[float] = []
+    for index in range(len(values)):
+        newest = index - rule.nights
+        if newest >= start:
+            bisect.insort(base, values[newest])
+        if not base or not _apart(
+            _median(base), values[newest + 1 : index + 1], rule.least, rule.floor
+        ):
             continue
-        bisect.insort(base, values[first - 1])
-        latest = values[first : index + 1]
-        if _beyond(base, latest, rule):
-            after = statistics.median(latest)
-            found.append(Shift(_median(base), after, len(base), first, index))
-            start, base = first, []
+        for count in range(rule.nights, min(index - start, rule.longest) + 1):
+            first = index - count + 1
+            before, latest = values[start:first], values[first : index + 1]
+            if _beyond(before, latest, count, rule):
+                middle, after = statistics.median(before), statistics.median(latest)
+                found.append(Shift(middle, after, len(before), first, index))
+                start, base = first, []
+                break
     return found, start
 
 
-def _beyond(base: list[float], latest: Sequence[float], rule: Rule) -> int:
-    """Whether all of `latest` lie well above (1) or below (-1) the sorted `base`, or not (0)."""
-    center = _median(base)
-    wider = 1.0 if rule.exact else 1 + _FEW / len(base)
-    nearest = min(latest) - center if latest[0] > center else center - max(latest)
-    if nearest <= 0 or nearest < max(rule.least * abs(center) * wider, rule.floor):
-        return 0
-    noise = _MAD_TO_DEVIATION * statistics.median(abs(value - center) for value in base)
-    if nearest < _NOISES * noise * wider:
-        return 0
-    return 1 if latest[0] > center else -1
+def _beyond(before: Sequence[float], latest: Sequence[float], count: int, rule: Rule) -> int:
+    """Whether all of `latest` lie well above (1) or below (-1) what was before, or not (0).
+
+    count: of how many values that is asked.
+    """
+    center = statistics.median(before)
+    if rule.exact:
+        return _apart(center, latest, rule.least, rule.floor)
+    wider = 1 + _FEW / len(before)
+    noise = _MAD_TO_DEVIATION * statistics.median(abs(value - center) for value in before)
+    floor = max(rule.floor, _NOISES / count * noise * wider)
+    return _apart(center, latest, rule.least * wider, floor)
+
+
+def _apart(center: float, values: Sequence[float], least: float, floor: float) -> int:
+    """1 or -1 where all values lie on one side of `center`, away by both limits, else 0."""
+    away = max(least * abs(center), floor)
+    if min(values) > center:
+        return int(min(values) - center >= away)
+    return -int(center - max(values) >= away) if max(values) < center else 0
 
 
 def _median(ordered: list[float]) -> float:
