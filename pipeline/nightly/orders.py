@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from pipeline.nightly.history import Usual
 from pipeline.nightly.metrics import metrics
 from pipeline.nightly.records import Case, Outcome
 
@@ -23,7 +24,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     directory: what the sources' files are relative to. release: what the case's release stands for
     tonight, if that was found out already. memory_limit: bytes for each step, unless the case
     has its own. fresh: compile and run whatever was found before. known: keys under which an
-    earlier outcome is at hand: a case with one of them is not done again.
+    earlier outcome is at hand: a case with one of them is not done again. parcel: a file that a
+    trace packs its program into and a case unpacks it from (see `parcels`); empty where both
+    use one store.
     """
 
     what: What
@@ -33,6 +36,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     memory_limit: int | None = None
     fresh: bool = False
     known: tuple[str, ...] = ()
+    parcel: str = ""
 
     @property
     def name(self) -> str:
@@ -40,18 +44,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return f"trace {self.case.program}" if self.what == "trace" else self.case.name
 
 
-class Need(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job takes, as far as is known: wall time in seconds, and memory in bytes."""
-
-    seconds: float
-    peak_bytes: int
-
-
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """An order and what it needs. after: the program whose trace it waits for."""
 
     order: Order
-    need: Need
+    need: Usual
     after: str = ""
 
 
@@ -76,7 +73,7 @@ class Scheduler(Protocol):
 
 
 def jobs(
-    orders: Sequence[Order], needs: Mapping[str, Need], traced: Sequence[str] = ()
+    orders: Sequence[Order], needs: Mapping[str, Usual], traced: Sequence[str] = ()
 ) -> tuple[Job, ...]:
     """The jobs for cases' orders: one trace for each program, then its cases.
 
@@ -89,14 +86,14 @@ def jobs(
     traces = [
         Job(
             order=msgspec.structs.replace(order, what="trace"),
-            need=Need(seconds=TRACE_SECONDS, peak_bytes=TRACE_BYTES),
+            need=Usual(seconds=TRACE_SECONDS, peak_bytes=TRACE_BYTES),
         )
         for order in first.values()
     ]
     cases = [
         Job(
             order=order,
-            need=needs.get(order.case.name, Need(seconds=CASE_SECONDS, peak_bytes=CASE_BYTES)),
+            need=needs.get(order.case.name, Usual(seconds=CASE_SECONDS, peak_bytes=CASE_BYTES)),
             after=order.case.program if order.case.program in first else "",
         )
         for order in orders
@@ -136,7 +133,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def preview(
-    cases: Sequence[Case], reused: Sequence[str], needs: Mapping[str, Need]
+    cases: Sequence[Case], reused: Sequence[str], needs: Mapping[str, Usual]
 ) -> tuple[Preview, ...]:
     """What would run. reused: names of cases whose outcome is at hand."""
     return tuple(

@@ -27,7 +27,7 @@ from pipeline.case import CaseResult, Settings, Silent, Step
 from pipeline.errors import PilotError
 from pipeline.frontends.load import TraceFailed, load
 from pipeline.locks import Locks
-from pipeline.nightly import keys
+from pipeline.nightly import keys, parcels
 from pipeline.nightly.metrics import metrics
 from pipeline.nightly.orders import Order
 from pipeline.nightly.records import INSTALLED, Outcome
@@ -47,7 +47,7 @@ def employ(order: Order) -> Outcome:
     """
     begun, started = now(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="iree-pilot-", ignore_cleanup_errors=True) as scratch:
-        place = Path(scratch)
+        place, directory = Path(scratch), Path(order.directory)
         told, reply = place / "order.json", place / "reply.json"
         told.write_bytes(msgspec.json.encode(order))
         ended = process.run(
@@ -55,7 +55,7 @@ def employ(order: Order) -> Outcome:
             [sys.executable, "-P", "-m", "pipeline.nightly.worker", told, reply],
             stdout=place / "stdout.txt",
             stderr=place / _STDERR,
-            cwd=Path(order.directory),
+            cwd=directory if directory.is_dir() else place,  # a zoo model needs none
             env={**os.environ, "TMPDIR": scratch},
             limits=process.Limits(seconds=_STEPS * order.case.time_limit * order.case.repeats),
         )
@@ -121,6 +121,8 @@ def _trace(order: Order) -> Outcome:
         loaded = load(keys.job(order.case), Store(), toolchain, limits=_limits(order))
     except TraceFailed as failed:
         return _untraced(order, toolchain, failed)
+    if order.parcel:
+        parcels.pack(loaded, Path(order.parcel))
     step = Step(name="trace", status="ok", seconds=loaded.seconds, cached=loaded.cached)
     return Outcome(case=order.case.name, result=_result(order, toolchain, step))
 
@@ -128,6 +130,8 @@ def _trace(order: Order) -> Outcome:
 def _case(order: Order) -> Outcome:
     case, store, toolchain = order.case, Store(), _toolchain(order)
     plan = keys.planned(case, toolchain)
+    if order.parcel and Path(order.parcel).is_file():
+        parcels.unpack(Path(order.parcel), store)
     try:
         loaded = load(keys.job(case), store, toolchain, limits=_limits(order))
     except TraceFailed as failed:
