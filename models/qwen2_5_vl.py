@@ -129,6 +129,8 @@ def _step(
 def prompt(model: Any, grid: tuple[int, int], text: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Random text around an image, and one token more: tokens [1, n + 1] and their positions.
 
+    The image's tokens are higher than those of the text (`models.chains.qwen2_5_vl` relies on it).
+
     grid: the image's patches, height and width. text: how many tokens are text, half of them before
     the image. Positions are [3, 1, n + 1] i64, from the model's own helper.
     """
@@ -182,9 +184,11 @@ def entries(
     shapes: dict[str, Any] = {}
     if dynamic:
         length = torch.export.Dim("length", min=2, max=context)
+        # What is embedded is a prompt, or one token that was decoded.
+        text = torch.export.Dim("text", min=1, max=context)
         cached = torch.export.Dim("cached", min=2, max=context - 1)
         shapes = {
-            "embedding": ({1: length},),
+            "embedding": ({1: text},),
             "prefill": ({1: length}, {2: length}),
             "decode": (None, None, {3: cached}, {3: cached}),
         }

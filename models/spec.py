@@ -101,6 +101,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     A family with a field `fp8` loads FP8 checkpoints, others load plain ones. library, releases,
     needs: whose model it is, the releases that it was traced with, and what it relies on there (see
     `models.versions`).
+    chain: `module:function`, a `models.chains.Chain` of the parts that generates
+    tokens. generates: how many tokens a run generates that does not say how many; 0: none.
     """
 
     name: str
@@ -114,6 +116,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     unused: tuple[str, ...] = ()
     library: str = "transformers"
     releases: str = TRACED_WITH
+    chain: str = ""
+    generates: int = 0
     needs: tuple[Signature, ...] = ()
 
     def check_versions(self) -> None:

@@ -1,4 +1,4 @@
-"""Read tensors from their raw files, a piece at a time, as numbers that numpy computes with."""
+"""Tensors in their raw files: whole arrays, or pieces as numbers that numpy computes with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.program import ELEMENT_TYPES, Tensor
+from pipeline.program import ELEMENT_TYPES, Program, Tensor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,32 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
     word = ELEMENT_TYPES[name].numpy
     return np.dtype(getattr(ml_dtypes, word, None) or word)
+
+
+def load(directory: Path, tensor: Tensor) -> NDArray[Any]:
+    """The whole tensor, in its own type; its file is relative to `directory`."""
+    import numpy as np
+
+    dtype = numpy_dtype(tensor.dtype)
+    return np.fromfile(directory / tensor.file, dtype).reshape(tensor.shape)
+
+
+def examples(program: Program, directory: Path) -> dict[str, dict[str, NDArray[Any]]]:
+    """The example inputs of a program's functions, by function and name."""
+    return {
+        function.name: {
+            kind.name: load(directory, value)
+            for kind, value in zip(function.inputs, function.example or (), strict=False)
+        }
+        for function in program.functions
+    }
+
+
+def save(values: NDArray[Any], directory: Path, file: str) -> Tensor:
+    """Writes an array, in its own type, to a file of `directory`."""
+    (directory / file).write_bytes(values.tobytes())
+    dtype = next(e.name for e in ELEMENT_TYPES.values() if e.numpy == values.dtype.name)
+    return Tensor(dtype=dtype, shape=values.shape, file=file)
 
 
 def length(tensor: Tensor) -> int:

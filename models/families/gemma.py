@@ -109,6 +109,7 @@ def _spec(
         build=f"{__name__}:build_{name}",
         check=f"{__name__}:check",
         parts=("prefill", "decode"),
+        chain="models.chains:causal",
         architectures=(f"{name.capitalize()}ForCausalLM",),
         fields=(*_FIELDS, *fields),
         presets=presets,

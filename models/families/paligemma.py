@@ -45,9 +45,16 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         parts=_PARTS,
+        chain="models.chains:paligemma",
+        generates=4,
         fields=_FIELDS,
         presets=(
-            Preset(name="tiny", values={}, help="2 and 2 layers, width 64", parameters=216_768),
+            Preset(
+                name="tiny",
+                values={"dynamic": True},
+                help="2 and 2 layers, width 64",
+                parameters=216_768,
+            ),
         ),
     ),
     ModelSpec(
@@ -56,12 +63,14 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         parts=_PARTS,
+        chain="models.chains:paligemma",
+        generates=4,
         fields=(*_FIELDS, *_CAPPED),
         presets=(
             Preset(
                 name="tiny",
                 # Random weights keep scores and logits far below the real caps.
-                values={"kv_heads": 2, "attention_cap": 2, "final_cap": 2},
+                values={"kv_heads": 2, "attention_cap": 2, "final_cap": 2, "dynamic": True},
                 help="2 and 2 layers, width 64",
                 parameters=225_216,
             ),
@@ -186,9 +195,11 @@ def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
     shapes: dict[str, Any] = {}
     if fields["dynamic"]:
         size = torch.export.Dim("length", min=2, max=fields["context"])
+        # What is embedded is a prompt, or one token that was decoded.
+        text = torch.export.Dim("text", min=1, max=fields["context"])
         kept = torch.export.Dim("cached", min=2, max=fields["context"] - 1)
         shapes = {
-            "embed": ({1: size},),
+            "embed": ({1: text},),
             "prefill": ({1: size}, {2: size, 3: size}, {1: size}),
             "decode": (None, {3: kept + 1}, None, {3: kept}, {3: kept}),
         }

@@ -23,6 +23,8 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         parts=("vision", "embedding", "prefill", "decode"),
+        chain="models.chains:qwen2_5_vl",
+        generates=4,
         architectures=("Qwen2_5_VLForConditionalGeneration",),
         needs=(
             Signature(
@@ -148,7 +150,7 @@ SPECS = (
         presets=(
             Preset(
                 name="tiny",
-                values={},
+                values={"dynamic": True},
                 help="2 layers each, 6 windows, 12 tokens",
                 parameters=190_688,
             ),

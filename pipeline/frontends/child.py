@@ -1,6 +1,7 @@
 """The tracing child: `python -m pipeline.frontends.child DIRECTORY` makes the program there.
 
-Exit code 0: program.json is there. 1: refusal.json says why not. Anything else: the child died.
+Exit code 0: program.json is there, or generated.json where tokens were asked for. 1: refusal.json
+says why not. Anything else: the child died.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 
 from pipeline import program as programs
 from pipeline.errors import PilotError
-from pipeline.frontends.job import DEPENDENCIES, JOB, REFUSAL, Job, Refusal
+from pipeline.frontends.job import DEPENDENCIES, GENERATED, JOB, REFUSAL, Generated, Job, Refusal
 from pipeline.store import digest
 
 _DOING = "preparing"
@@ -28,7 +29,7 @@ def main(directory: Path) -> int:
     faulthandler.enable()  # a crash in native code then names the line of the model
     opened = watch_files()
     try:
-        made = _build(job, directory)
+        made = _generate(job, directory) if job.chained else _build(job, directory)
     except PilotError as error:
         refusal = Refusal(
             message=error.message, advice=error.advice, exit_code=error.exit_code, doing=_DOING
@@ -36,6 +37,9 @@ def main(directory: Path) -> int:
     except BaseException as fault:  # noqa: BLE001 - the model may raise anything, SystemExit too
         refusal = _refusal(fault)
     else:
+        if isinstance(made, Generated):
+            (directory / GENERATED).write_bytes(msgspec.json.encode(made))
+            return 0
         programs.save(made, directory)
         (directory / DEPENDENCIES).write_bytes(
             msgspec.json.encode(dependencies(opened | _read_natively(job), directory))
@@ -57,6 +61,13 @@ def _build(job: Job, directory: Path) -> programs.Program:
     from pipeline.frontends import torch_export
 
     return torch_export.build(job, directory, _doing)
+
+
+def _generate(job: Job, directory: Path) -> Generated:
+    warnings.simplefilter("ignore")
+    from pipeline.frontends import torch_chain
+
+    return torch_chain.build(job, directory, _doing)
 
 
 def _doing(what: str) -> None:

@@ -6,11 +6,30 @@ import msgspec
 
 from pipeline.diagnostics import Failure
 from pipeline.frontends.source import Source
-from pipeline.program import Tensor
+from pipeline.program import Reference, Tensor
 
 JOB = "job.json"
 REFUSAL = "refusal.json"
 DEPENDENCIES = "dependencies.json"
+GENERATED = "generated.json"
+
+
+class Chained(msgspec.Struct, frozen=True, kw_only=True):
+    """Generate `steps` tokens from the examples of the program in `directory`, which is traced.
+
+    chain: `module:function`, see `models.chains`.
+    """
+
+    chain: str
+    steps: int
+    directory: str
+
+
+class Generated(msgspec.Struct, frozen=True, kw_only=True):
+    """What PyTorch generates: the tokens of each step, [step][sequence], and its last logits."""
+
+    tokens: tuple[tuple[int, ...], ...]
+    reference: Reference
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +37,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     inputs: replace the source's own example inputs (files are absolute). weights: an archive
     whose tensors replace the source's own (safetensors). inline: keep the parameters in the MLIR
-    as constants instead of in an archive. seed: for random weights and inputs.
+    as constants instead of in an archive. seed: for random weights and inputs. chained: make what
+    PyTorch generates with the program instead.
     """
 
     source: Source
@@ -26,6 +46,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[Tensor, ...] | None = None
     weights: str | None = None
     inline: bool = False
+    chained: Chained | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -162,6 +162,14 @@ def _make(job: Job, place: Path, toolchain: Toolchain, limits: process.Limits | 
     if job.source.kind == "mlir":
         programs.save(mlir.build(job, place, toolchain, limits), place)
         return
+    child(job, place, limits, programs.RECORD)
+
+
+def child(job: Job, place: Path, limits: process.Limits | None, record: str) -> None:
+    """Has the tracing child do a job in `place`, which `record` is a file of then.
+
+    Raises as `load` does.
+    """
     begun = time.monotonic()
     (place / JOB).write_bytes(msgspec.json.encode(job))
     stderr = place / "stderr.txt"
@@ -185,6 +193,6 @@ def _make(job: Job, place: Path, toolchain: Toolchain, limits: process.Limits | 
                 failure, message=f"while {why.doing}: {failure.message}"
             )
         raise TraceFailed(failure, time.monotonic() - begun)
-    if not outcome.ok or not (place / programs.RECORD).is_file():
+    if not outcome.ok or not (place / record).is_file():
         failure = diagnostics.trace_death(outcome, stderr.read_text(errors="replace"))
         raise TraceFailed(failure, time.monotonic() - begun)

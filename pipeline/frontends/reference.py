@@ -6,6 +6,7 @@ Runs in the tracing child; imports torch.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx import Interpreter
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 _WIDENED = (torch.float32, torch.float16, torch.bfloat16)
 #: Element types that a program rounds to on purpose.
@@ -114,24 +116,65 @@ def _is_dtype(value: Any) -> bool:
     return isinstance(value, torch.dtype)
 
 
+class _Widening:
+    """Carries operations out in float64, whatever type their floating-point tensors have."""
+
+    def __init__(self, perturbation: float) -> None:
+        self.rounded = False
+        self._perturbation = perturbation
+        self._generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, run: Callable[..., Any], target: Any, args: Any, kwargs: Any) -> Any:
+        """`run(*args, **kwargs)` so, where it carries out `target`."""
+        if target is torch.ops.aten._assert_tensor_metadata.default:
+            return None  # export's note of the dtypes it saw, which are widened here
+        if target in (torch.ops.aten.view.dtype, torch.ops.aten._scaled_mm.default):
+            raise NotEvaluable(f"{target} depends on the tensor's own dtype")
+        if args and _narrow_cast(args[1:], kwargs):
+            self.rounded = True
+            if self._perturbation:
+                args = (self._perturb(args[0]), *args[1:])
+        args, kwargs = pytree.tree_map(_wide_dtype, (args, kwargs))
+        return pytree.tree_map(_widen, run(*args, **kwargs))
+
+    def _perturb(self, value: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn(value.shape, generator=self._generator, dtype=torch.float64)
+        return value * (1 + self._perturbation * noise)
+
+
 class _Precise(Interpreter):
     """Runs a graph with every floating-point tensor held in float64."""
 
     def __init__(self, graph: torch.fx.GraphModule, perturbation: float) -> None:
         super().__init__(graph)
-        self._perturbation = perturbation
-        self._generator = torch.Generator().manual_seed(0)
+        self._widening = _Widening(perturbation)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if target is torch.ops.aten._assert_tensor_metadata.default:
-            return None  # export's note of the dtypes it saw, which are widened here
-        if target in (torch.ops.aten.view.dtype, torch.ops.aten._scaled_mm.default):
-            raise NotEvaluable(f"{target} depends on the tensor's own dtype")
-        if self._perturbation and args and _narrow_cast(args[1:], kwargs):
-            args = (self._perturb(args[0]), *args[1:])
-        args, kwargs = pytree.tree_map(_wide_dtype, (args, kwargs))
-        return pytree.tree_map(_widen, super().call_function(target, args, kwargs))
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return Interpreter.call_function(self, target, args, kwargs)
 
-    def _perturb(self, value: torch.Tensor) -> torch.Tensor:
-        noise = torch.randn(value.shape, generator=self._generator, dtype=torch.float64)
-        return value * (1 + self._perturbation * noise)
+        return self._widening(run, target, args, kwargs)
+
+
+class Precisely(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within, what PyTorch computes it computes in float64, as `precise` does with a program.
+
+    perturbed: as there. rounded: whether something was rounded to an 8-bit float so far. Raises
+    NotEvaluable out of what is computed, also where a narrower tensor would have to be changed.
+    """
+
+    def __init__(self, *, perturbed: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._widening = _Widening(_PERTURBATION if perturbed else 0)
+
+    @property
+    def rounded(self) -> bool:
+        return self._widening.rounded
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        written = [a for a, s in zip(args, func._schema.arguments, strict=False) if s.is_write]
+        if any(isinstance(a, torch.Tensor) and a.dtype in _WIDENED for a in written):
+            raise NotEvaluable(f"{func} writes into a tensor of {written[0].dtype}")
+        return self._widening(func, func, *pytree.tree_map(_widen, (args, kwargs or {})))
