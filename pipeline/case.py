@@ -12,10 +12,11 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from pipeline import compiler, numerics, process, runtime
+from pipeline import compiler, generation, numerics, process, runtime
 from pipeline.compiler import Compile, CompileResult, Dispatches
 from pipeline.diagnostics import Failure
 from pipeline.frontends.load import Loaded
+from pipeline.generation import Generation, Wanted
 from pipeline.numerics import Comparison
 from pipeline.phases import Phase
 from pipeline.program import Function
@@ -30,7 +31,7 @@ _RESULT = "result.json"
 #: Why a case failed whose compile did.
 DOES_NOT_COMPILE = "does not compile"
 
-StepName = Literal["trace", "compile", "load", "run", "compare"]
+StepName = Literal["trace", "compile", "load", "run", "compare", "generate"]
 Status = Literal["ok", "failed", "not-run"]
 Alone = Callable[[Device], contextlib.AbstractContextManager[object]]
 
@@ -68,7 +69,8 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     it was done, not when it was taken from the store); output is the module (or the IR
     with --to). comparison: of the function that is farthest from its reference. command: the
     compile, as it can be typed again; resume: the same from the last good phase, when that fails
-    too (phase_confirmed).
+    too (phase_confirmed). generation: by the functions chained, where that was wanted and each
+    could be run.
     """
 
     target: str
@@ -85,6 +87,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     device_name: str | None = None
     functions: tuple[FunctionResult, ...] = ()
+    generation: Generation | None = None
     dispatches: Dispatches | None = None
     output: str | None = None
     output_bytes: int = 0
@@ -109,7 +112,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What the user chose for all cases of a command.
 
     flags: for iree-compile, after the target's. to, resume: phases to stop after and to start
-    from. fresh: compile whatever the store holds. run: also load, run and compare.
+    from. fresh: compile whatever the store holds. run: also load, run and compare. generate: after
+    that, chain the functions.
     """
 
     flags: tuple[str, ...] = ()
@@ -118,6 +122,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: process.Limits = process.Limits()
     fresh: bool = False
     run: bool = True
+    generate: Wanted | None = None
     latency_budget: float = runtime.LATENCY_BUDGET
 
 
@@ -183,7 +188,11 @@ def run(
             why=f"compiled, not run: {why}",
             steps=(*result.steps, Step(name="run", status="not-run", why=why)),
         )
-    return _run(result, loaded, plan, toolchain, settings, watcher, alone)
+    result = _run(result, loaded, plan, toolchain, settings, watcher, alone)
+    ran = any(s.name == "run" and s.status == "ok" for s in result.steps)
+    if settings.generate is None or not ran:
+        return result
+    return _generate(result, loaded, plan, toolchain, store, settings, watcher, alone)
 
 
 def _placed(command: tuple[str, ...] | None, directory: Path) -> tuple[str, ...] | None:
@@ -372,6 +381,47 @@ def _run(
         functions=tuple(functions),
         failure=first,
         comparison=max(compared, key=lambda c: (not c.ok, c.rel_l2), default=None),
+    )
+
+
+def _generate(
+    result: CaseResult,
+    loaded: Loaded,
+    plan: Plan,
+    toolchain: Toolchain,
+    store: Store,
+    settings: Settings,
+    watcher: Watcher,
+    alone: Alone,
+) -> CaseResult:
+    assert plan.device is not None and result.output is not None and settings.generate is not None
+    watcher.began(result.target, "generate")
+    begun = time.monotonic()
+    generated = generation.run(
+        settings.generate,
+        loaded,
+        Path(result.output),
+        plan.device.uri,
+        toolchain,
+        store,
+        settings.limits,
+        alone(plan.device),
+    )
+    step = Step(
+        name="generate",
+        status="failed" if generated.failure else "ok",
+        seconds=time.monotonic() - begun,
+    )
+    watcher.ended(result.target, step)
+    result = msgspec.structs.replace(result, steps=(*result.steps, step), generation=generated)
+    if result.failure or not generated.failure:
+        return result
+    differs = generated.failure.kind == "mismatch"
+    return msgspec.structs.replace(
+        result,
+        status="failed",
+        why="generates, but differs from the reference" if differs else "does not generate",
+        failure=generated.failure,
     )
 
 

@@ -147,7 +147,12 @@ def to_failure(comparison: Comparison) -> Failure:
     Its signature says in which way the worst output differs; how far changes with shapes.
     """
     worst = None if comparison.output is None else comparison.outputs[comparison.output]
-    return mismatch(comparison.why, what=_manner(worst) if worst else "outputs")
+    return mismatched(worst, comparison.why)
+
+
+def mismatched(output: OutputComparison | None, message: str) -> Failure:
+    """A failure of kind `mismatch` in the way that `output` differs (None: in their number)."""
+    return mismatch(message, what=_manner(output) if output else "outputs")
 
 
 def _manner(output: OutputComparison) -> str:

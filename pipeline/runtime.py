@@ -12,7 +12,7 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -199,12 +199,7 @@ def _computed(
     stderr: Path,
     limits: process.Limits,
 ) -> process.Outcome:
-    """Runs the function for its outputs.
-
-    With IREE 3.13 a call on `local-task` that fails while its work is in flight ends in a device
-    that waits for ever to be destroyed, in 1 of 14 runs, and the status is never printed. So where
-    such a run does nothing, `local-sync` is asked for the failure.
-    """
+    """Runs the function for its outputs."""
 
     def once(device: str, limits: process.Limits) -> process.Outcome:
         command = (
@@ -214,14 +209,28 @@ def _computed(
         )
         return process.run(command, stdout=stdout, stderr=stderr, limits=limits)
 
-    if job.device != "local-task":
-        return once(job.device, limits)
-    outcome = once(job.device, msgspec.structs.replace(limits, idle_seconds=_IDLE_SECONDS))
+    return patiently(job.device, limits, once)
+
+
+def patiently(
+    device: str,
+    limits: process.Limits,
+    once: Callable[[str, process.Limits], process.Outcome],
+) -> process.Outcome:
+    """Runs a child by `once(device, limits)` that calls functions there, as often as it takes.
+
+    With IREE 3.13 a call on `local-task` that fails while its work is in flight ends in a device
+    that waits for ever to be destroyed, in 1 of 14 runs, and the status is never printed. So where
+    such a run does nothing, `local-sync` is asked for the failure.
+    """
+    if device != "local-task":
+        return once(device, limits)
+    outcome = once(device, msgspec.structs.replace(limits, idle_seconds=_IDLE_SECONDS))
     if outcome.ended_by != "idle-limit":
         return outcome
     outcome = once("local-sync", limits)
     # It only waited, for a slow disk perhaps: all the time there is, then.
-    return once(job.device, limits) if outcome.ok else outcome
+    return once(device, limits) if outcome.ok else outcome
 
 
 def spelled(tensor: Tensor) -> str:

@@ -172,11 +172,15 @@ def run(source: str, *options: str | Path) -> list[dict[str, Any]]:
 
 @pytest.mark.real
 class TestRuns:
-    def test_it_agrees_on_the_processor_and_compiles_for_a_device_not_here(self) -> None:
+    def test_alone_and_chained_its_parts_agree_and_compile_for_a_device_not_here(self) -> None:
         processor, hip = run("qwen2.5-vl", "-t", "llvm-cpu,hip:gfx942")
         assert processor["status"] == "ok", processor["failure"]
         assert processor["comparison"]["rel_l2"] < 1e-5
         assert len(processor["functions"]) == 4
+        assert [t["step"] for t in processor["generation"]["tokens"]] == [1, 2, 3, 4]
+        for token in processor["generation"]["tokens"]:
+            assert token["token"] == token["reference_token"]
+            assert 0 < token["rel_l2"] < 1e-5
         steps = {step["name"]: step["status"] for step in hip["steps"]}
         assert steps["compile"] == "ok", hip["failure"]
 

@@ -34,18 +34,18 @@ def assert_agrees(case: dict[str, Any], rel_l2: float) -> None:
     assert case["comparison"]["rel_l2"] < rel_l2
 
 
+def assert_chained(case: dict[str, Any]) -> None:
+    tokens = case["generation"]["tokens"]
+    assert [t["step"] for t in tokens] == [1, 2, 3, 4]
+    for token in tokens:
+        assert token["token"] == token["reference_token"]
+        assert 0 < token["rel_l2"] < 1e-5
+
+
 @pytest.mark.parametrize("source", ["resnet", "vit", "bert"])
 def test_a_classifier_agrees_on_the_processor(source: str) -> None:
     (case,) = run(source, "llvm-cpu")
     assert_agrees(case, 1e-5)
-
-
-def test_llama_agrees_on_the_processor_and_on_vulkan() -> None:
-    processor, vulkan = run("llama", "llvm-cpu", "vulkan")
-    assert_agrees(processor, 1e-5)
-    if vulkan["status"] == "not-run":
-        pytest.skip(vulkan["why"])
-    assert_agrees(vulkan, 1e-5)
 
 
 def test_llama_fp8_agrees_within_its_roundings_and_compiles_for_a_device_not_here() -> None:
@@ -71,12 +71,14 @@ def test_sliding_and_global_layers_agree_on_the_processor_and_on_vulkan(source: 
     assert_agrees(vulkan, 1e-5)
 
 
-def test_paligemmas_parts_agree_on_the_processor_and_on_vulkan() -> None:
-    processor, vulkan = run("paligemma2", "llvm-cpu", "vulkan")
-    assert_agrees(processor, 1e-5)
-    if vulkan["status"] == "not-run":
-        pytest.skip(vulkan["why"])
-    assert_agrees(vulkan, 1e-5)
+def test_paligemmas_parts_agree_alone_and_chained_on_the_processor_and_on_vulkan() -> None:
+    processor, vulkan = run("paligemma2:tiny", "llvm-cpu", "vulkan")
+    for case in (processor, vulkan):
+        if case["status"] == "not-run":
+            pytest.skip(case["why"])
+        assert_agrees(case, 1e-5)
+        assert [f["name"] for f in case["functions"]] == ["vision", "embed", "prefill", "decode"]
+        assert_chained(case)
 
 
 def test_gelu_with_tanh_gets_a_wrong_constant_from_the_compiler() -> None:

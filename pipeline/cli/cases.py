@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.markup import escape
 
-from pipeline import case
+from pipeline import case, generation
 from pipeline.case import CaseResult, FunctionResult, Settings, Step
 from pipeline.cli import output as out
 from pipeline.cli.bisect import isolate, tell, untraced
@@ -23,6 +23,7 @@ from pipeline.compiler import check_flags, check_phases
 from pipeline.errors import UsageError
 from pipeline.frontends import source as sources
 from pipeline.frontends.load import Loaded, TraceFailed
+from pipeline.generation import Generation, Token, Wanted
 from pipeline.targets import Plan
 from pipeline.toolchain import Toolchain
 
@@ -42,6 +43,7 @@ def cases(
     *,
     run: bool = True,
     bisect: bool = False,
+    generate: int | None = None,
     to: str | None = None,
     resume: str | None = None,
     output: str | None = None,
@@ -57,6 +59,7 @@ def cases(
     session = Session(common)
     plans = session.plans(targets, device, flags)
     _check(text, chosen, plans, session.toolchain, flags, to, resume, output)
+    chosen, wanted = _generated(text, chosen, generate, session) if run else (chosen, None)
     settings = Settings(
         flags=flags,
         to=to,
@@ -64,6 +67,7 @@ def cases(
         limits=session.limits,
         fresh=chosen.fresh,
         run=run,
+        generate=wanted,
     )
     loaded: Loaded | None = None
     refused: TraceFailed | None = None
@@ -71,6 +75,8 @@ def cases(
     try:
         loaded = session.program(text, chosen, live)
         live.program(loaded)
+        if wanted:
+            generation.check(loaded.program, wanted.steps)
         for target, plan in plans:
             results.append(
                 case.run(target, loaded, plan, session.toolchain, session.store, settings, live)
@@ -105,6 +111,20 @@ def cases(
         raise Failed(1)
 
 
+def _generated(
+    text: str, chosen: SourceOptions, asked: int | None, session: Session
+) -> tuple[SourceOptions, Wanted | None]:
+    """What to generate, if anything, and the options to trace with then."""
+    source = sources.parse(text, chosen.settings, chosen.dtype)
+    steps, settings = generation.chosen(
+        source, asked, chosen.settings, session.toolchain, inputs=bool(chosen.inputs)
+    )
+    if not steps:
+        return chosen, None
+    chosen = msgspec.structs.replace(chosen, settings=settings)
+    return chosen, generation.wanted(session.job(text, chosen), steps)
+
+
 def _isolate(
     session: Session,
     loaded: Loaded,
@@ -116,7 +136,10 @@ def _isolate(
 ) -> Bisection | None:
     """Isolates the first target that fails; None if all are well."""
     for (_, plan), result in zip(plans, results, strict=True):
-        if result.failure is not None:
+        generated = result.generation
+        if generated and generated.failure and generated.failure == result.failure:
+            live.note(f"{result.target}: what shows in a chain of functions only is not isolated")
+        elif result.failure is not None:
             return isolate(session, loaded, result, plan, flags, chosen, False, None, live)
     return None
 
@@ -200,9 +223,13 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
     if not quiet:
         for function in result.functions:
             _tell_function(live, function)
-    failed = [f.failure for f in result.functions if f.failure] or (
-        [result.failure] if result.failure else []
-    )
+        if result.generation:
+            _tell_generation(live, result.generation)
+    failed = [f.failure for f in result.functions if f.failure]
+    if result.generation and result.generation.failure:
+        failed.append(result.generation.failure)
+    if result.failure and not failed:
+        failed = [result.failure]
     for failure in failed:
         console.print(f"\n  [bold red]{escape(result.target)} {result.why}[/bold red]")
         out.print_pairs(
@@ -243,6 +270,26 @@ def _tell_function(live: Live, function: FunctionResult) -> None:
                 f"NaN {output.nan}, Inf {output.inf}",
                 soft_wrap=True,
             )
+
+
+def _tell_generation(live: Live, generation: Generation) -> None:
+    tokens = generation.tokens
+    if not tokens:
+        return
+    took = out.seconds(sum(t.seconds for t in tokens))
+    live.console.print(f"  {len(tokens)} tokens generated in one session in {took}")
+    for token in tokens:
+        mark = "[green]ok[/green]" if token.ok else "[red]differs[/red]"
+        live.console.print(
+            f"    {token.step:>3}: {mark}  {escape(_picked(token))}, relative L2 of the logits "
+            f"{token.rel_l2:.2e} (tolerance {token.tolerance:.1e})",
+            soft_wrap=True,
+        )
+
+
+def _picked(token: Token) -> str:
+    own, reference = (", ".join(map(str, t)) for t in (token.token, token.reference_token))
+    return f"token {own}" + ("" if own == reference else f" where PyTorch picks {reference}")
 
 
 def _summary(live: Live, results: list[CaseResult]) -> None:

@@ -11,6 +11,13 @@ from pipeline.cli.options import Common, SourceOptions, common, source_options, 
 @source_options
 @target_option
 @click.option("--bisect", is_flag=True, help="Isolate the first target that fails.")
+@click.option(
+    "--generate",
+    type=int,
+    metavar="N",
+    help="Then generate N tokens in one session on the device and compare each with PyTorch's: "
+    "prefill gives the first, N - 1 steps of decode the others. Traces with dynamic=true.",
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -18,6 +25,7 @@ def command(
     targets: str,
     device: str | None,
     bisect: bool,
+    generate: int | None,
     common: Common,
     flags: tuple[str, ...],
     source: str,
@@ -28,4 +36,4 @@ def command(
     """
     from pipeline.cli.cases import cases
 
-    cases(source, source_options, targets, device, common, flags, bisect=bisect)
+    cases(source, source_options, targets, device, common, flags, bisect=bisect, generate=generate)

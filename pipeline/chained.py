@@ -1,0 +1,36 @@
+"""What the child that generates on a device is asked to do, and what it answers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pipeline.program import Tensor
+
+MODULE = "pipeline.chained_child"
+JOB = "job.json"
+RESULT = "generated.json"
+#: The file of a step's logits, by its number from 1.
+LOGITS = "logits{}.bin"
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Generate with `module`, compiled from the program in `directory`, on `device` (a URI).
+
+    chain: `module:function`, see `models.chains`. tokens: what to go on with after each step,
+    [step][sequence].
+    """
+
+    chain: str
+    steps: int
+    directory: str
+    module: str
+    device: str
+    tokens: tuple[tuple[int, ...], ...]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """Of each step: its greedy tokens, its last logits, and the wall time of all that it called."""
+
+    tokens: tuple[tuple[int, ...], ...]
+    logits: tuple[Tensor, ...]
+    seconds: tuple[float, ...]

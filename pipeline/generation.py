@@ -1,0 +1,325 @@
+"""Generate tokens: a model's functions chained in one session on a device, compared with PyTorch.
+
+PyTorch's tokens and logits are made once for a program, in a tracing child, and kept. The device
+goes on from PyTorch's token after each step, whatever it would pick itself, so that one near tie
+does not make all later steps incomparable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from models.spec import ModelSpec, registry
+from pipeline import chained, diagnostics, numerics, process, runtime
+from pipeline.chained import JOB, RESULT, Result
+from pipeline.diagnostics import Failure
+from pipeline.errors import EnvironmentFault, PilotError, UsageError
+from pipeline.frontends.job import GENERATED, Chained, Generated, Job, TraceFailed
+from pipeline.frontends.load import Loaded, child
+from pipeline.frontends.source import Source
+from pipeline.numerics import Comparison
+from pipeline.program import Function, Program, Tensor, TensorType
+from pipeline.store import Store
+from pipeline.toolchain import Toolchain
+
+KIND = "generation"
+_STDOUT, _STDERR = "stdout.txt", "stderr.txt"
+#: Where a cache [layers, batch, heads, tokens, head size] grows.
+_TOKENS_AXIS = 3
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """`steps` tokens of the job's model, by `chain` (`module:function`)."""
+
+    job: Job
+    chain: str
+    steps: int
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """One step: number `step` of the tokens, from 1; the first is prefill's, the others decode's.
+
+    token, reference_token: the greedy ones of each sequence. rel_l2, max_abs, tolerance: of the
+    logits of the last position, as `pipeline.numerics` has them; `ok` is their verdict, and `why`
+    says what is wrong. A token that differs where they agree is a tie that rounding decides.
+    seconds: wall time of the step.
+    """
+
+    step: int
+    token: tuple[int, ...]
+    reference_token: tuple[int, ...]
+    ok: bool
+    rel_l2: float
+    max_abs: float
+    tolerance: float
+    seconds: float
+    why: str = ""
+
+
+class Generation(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens generated on a device, or why they were not, or the first step that differs."""
+
+    evaluator: str
+    tokens: tuple[Token, ...] = ()
+    failure: Failure | None = None
+
+
+def chosen(
+    source: Source,
+    asked: int | None,
+    settings: dict[str, str],
+    toolchain: Toolchain,
+    *,
+    inputs: bool = False,
+) -> tuple[int, dict[str, str]]:
+    """How many tokens a run of the source generates (0: none), and the settings to trace it with.
+
+    asked: how many the user wants; None: what the source's family does for a run that does not say,
+    where its lengths are dynamic. settings: what the user set; a cache that grows needs
+    dynamic=true, which is set for who asks for tokens and does not set it. inputs: whether the user
+    gives other inputs than the examples.
+
+    Raises UsageError and EnvironmentFault where what is asked for cannot be done, all but a number
+    of tokens that is too large (see `check`).
+    """
+    spec = registry().get(source.model or "")
+    obstacle = _obstacle(source, spec, settings, toolchain, inputs=inputs)
+    if asked is None:
+        able = spec is not None and obstacle is None and source.fields.get("dynamic") is True
+        return (spec.generates if spec and able else 0), settings
+    if asked < 1:
+        raise UsageError(
+            f"--generate {asked} generates nothing",
+            advice="Name how many tokens; the prompt gives the first, each step of decode one.",
+        )
+    if obstacle is not None:
+        raise obstacle
+    return asked, {"dynamic": "true"} | settings
+
+
+def _obstacle(
+    source: Source,
+    spec: ModelSpec | None,
+    settings: dict[str, str],
+    toolchain: Toolchain,
+    *,
+    inputs: bool,
+) -> PilotError | None:
+    """Why the functions of a source cannot be chained, if they cannot."""
+    if spec is None or not spec.chain:
+        able = ", ".join(name for name, known in registry().items() if known.chain)
+        return UsageError(
+            f"{source.text} is nothing that generates tokens",
+            advice=f"--generate takes these models, and checkpoints of them: {able}.",
+        )
+    if source.part:
+        return UsageError(
+            f"{source.text} is one part of {spec.name}, tokens take all of them",
+            advice=f"Leave out /{source.part}.",
+        )
+    if inputs:
+        return UsageError(
+            "--input is for one function, tokens are generated from the examples of all",
+            advice="Leave out --input, or choose another prompt by --seed and --set.",
+        )
+    if source.kind == "zoo" and not spec.preset(source.preset).weights:
+        able = ", ".join(p.name for p in spec.presets if p.weights)
+        return UsageError(
+            f"{source.text} has no weights, so that it can be compiled, not run",
+            advice=f"Presets of {spec.name} that have: {able}. Or name a checkpoint's directory.",
+        )
+    if "dynamic" in settings and source.fields.get("dynamic") is False:
+        return UsageError(
+            f"{source.text} with dynamic={settings['dynamic']} has a cache of one length, but "
+            "it grows with each token",
+            advice="Leave dynamic out or set it: --set dynamic=true.",
+        )
+    if toolchain.runtime is not None and not (_site(toolchain) / "iree" / "runtime").is_dir():
+        return EnvironmentFault(
+            f"release {toolchain.version} has no Python runtime in {_site(toolchain)}, which "
+            "chaining functions takes",
+            advice="Take a published release, or install iree-base-runtime there.",
+        )
+    return None
+
+
+def wanted(job: Job, steps: int) -> Wanted:
+    """`steps` tokens of the job's model, which `chosen` has let pass."""
+    return Wanted(job=job, chain=registry()[job.source.model or ""].chain, steps=steps)
+
+
+def check(program: Program, steps: int) -> None:
+    """Raises UsageError where so many tokens do not fit the program's longest cache."""
+    decode = program.function("decode")
+    at = [kind.name for kind in decode.inputs].index("keys")
+    longest = decode.inputs[at].shape[_TOKENS_AXIS]
+    if decode.example is None or isinstance(longest, int) or longest.max is None:
+        return
+    prompt = decode.example[at].shape[_TOKENS_AXIS]
+    # The cache that a step of decode takes holds all tokens but its own.
+    most = longest.max - prompt + 2
+    if steps > most:
+        raise UsageError(
+            f"{program.source}: --generate {steps} after a prompt of {prompt} tokens does not fit "
+            f"its context of {longest.max + 1}",
+            advice=f"Generate {most} at most, or choose a shorter prompt or a longer context.",
+        )
+
+
+def run(
+    wanted: Wanted,
+    loaded: Loaded,
+    module: Path,
+    device: str,
+    toolchain: Toolchain,
+    store: Store,
+    limits: process.Limits,
+    alone: contextlib.AbstractContextManager[object],
+) -> Generation:
+    """Generates on the device and compares; what fails there or in PyTorch is in the result.
+
+    module: what the program was compiled to. device: a URI. alone: is entered while something runs
+    there. Raises UsageError as `check` does.
+    """
+    check(loaded.program, wanted.steps)
+    try:
+        generated = _reference(wanted, loaded, store, limits)
+    except TraceFailed as failed:
+        return Generation(evaluator="", failure=failed.failure)
+    evaluator = generated.reference.evaluator
+    job = chained.Job(
+        chain=wanted.chain,
+        steps=wanted.steps,
+        directory=loaded.directory,
+        module=str(module),
+        device=device,
+        tokens=generated.tokens,
+    )
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        workdir = Path(scratch)
+        with alone:
+            outcome = _on_device(job, toolchain, workdir, limits)
+        if not outcome.ok:
+            return Generation(evaluator=evaluator, failure=_failure(outcome, workdir, wanted.steps))
+        result = msgspec.json.decode((workdir / RESULT).read_bytes(), type=Result)
+        comparison = numerics.compare(
+            result.logits,
+            loaded.program,
+            _steps(generated),
+            directory=Path(loaded.directory),
+            outputs_directory=workdir,
+        )
+    return Generation(
+        evaluator=evaluator,
+        tokens=tuple(_tokens(generated, result, comparison)),
+        failure=_mismatch(comparison, wanted.steps),
+    )
+
+
+def _reference(wanted: Wanted, loaded: Loaded, store: Store, limits: process.Limits) -> Generated:
+    """What PyTorch generates, from the store or anew; its files are absolute."""
+    directory = Path(loaded.directory)
+    asked = Chained(chain=wanted.chain, steps=wanted.steps, directory=loaded.directory)
+    job = msgspec.structs.replace(wanted.job, chained=asked)
+    # The directory's name stands for all that the program was made of.
+    key = Store.key(directory.name, wanted.chain, wanted.steps)
+    entry = store.obtain(KIND, key, lambda place: child(job, place, limits, GENERATED))
+    generated = msgspec.json.decode((entry / GENERATED).read_bytes(), type=Generated)
+
+    def absolute(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(msgspec.structs.replace(t, file=str(entry / t.file)) for t in tensors)
+
+    reference = msgspec.structs.replace(
+        generated.reference,
+        outputs=absolute(generated.reference.outputs),
+        precise=absolute(generated.reference.precise),
+        perturbed=absolute(generated.reference.perturbed),
+    )
+    return msgspec.structs.replace(generated, reference=reference)
+
+
+def _site(toolchain: Toolchain) -> Path:
+    """Where Python finds the packages of the toolchain's runtime."""
+    assert toolchain.runtime is not None
+    return toolchain.runtime.parent.parent
+
+
+def _on_device(
+    job: chained.Job, toolchain: Toolchain, workdir: Path, limits: process.Limits
+) -> process.Outcome:
+    paths = [str(_site(toolchain)), os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
+
+    def once(device: str, limits: process.Limits) -> process.Outcome:
+        for file in workdir.iterdir():
+            file.unlink()
+        named = msgspec.structs.replace(job, device=device)
+        (workdir / JOB).write_bytes(msgspec.json.encode(named))
+        return process.run(
+            [sys.executable, "-m", chained.MODULE, workdir],
+            stdout=workdir / _STDOUT,
+            stderr=workdir / _STDERR,
+            limits=limits,
+            env=env,
+        )
+
+    return runtime.patiently(job.device, limits, once)
+
+
+def _failure(outcome: process.Outcome, workdir: Path, steps: int) -> Failure:
+    """Why the child did not come to its end, and at which token."""
+    process.check_disk(workdir / _STDERR)
+    text = (workdir / _STDERR).read_text(errors="replace")
+    called = (workdir / _STDOUT).read_text().split()
+    failure = diagnostics.runtime_failure(outcome, text, "run" if called else "load")
+    if not called:
+        return failure
+    step = len([*workdir.glob(chained.LOGITS.format("*"))]) + 1
+    where = f"at token {step} of {steps}, in {called[-1]}"
+    return msgspec.structs.replace(failure, message=f"{where}: {failure.message}")
+
+
+def _steps(generated: Generated) -> Function:
+    """All steps as outputs of one function, as they are compared."""
+    return Function(
+        name="generate",
+        inputs=(),
+        outputs=tuple(
+            TensorType(name=f"token {step}", dtype=t.dtype, shape=t.shape)
+            for step, t in enumerate(generated.reference.outputs, start=1)
+        ),
+        reference=generated.reference,
+    )
+
+
+def _tokens(generated: Generated, result: Result, comparison: Comparison) -> Iterator[Token]:
+    for index, output in enumerate(comparison.outputs):
+        yield Token(
+            step=index + 1,
+            token=result.tokens[index],
+            reference_token=generated.tokens[index],
+            ok=output.ok,
+            rel_l2=output.rel_l2,
+            max_abs=output.max_abs,
+            tolerance=output.tolerance,
+            seconds=result.seconds[index],
+            why=output.why,
+        )
+
+
+def _mismatch(comparison: Comparison, steps: int) -> Failure | None:
+    """The first step that differs: those after it go on with its cache."""
+    wrong = [output for output in comparison.outputs if not output.ok]
+    if not wrong:
+        return None
+    first = wrong[0]
+    others = f" ({len(wrong)} of {steps} tokens differ)" if len(wrong) > 1 else ""
+    message = f"the logits of token {first.index + 1} of {steps} differ: {first.why}{others}"
+    return numerics.mismatched(first, message)
