@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline import case as cases
-from pipeline import devices, process, releases
+from pipeline import devices, generation, process, releases
 from pipeline.case import CaseResult, Settings, Silent, Step
 from pipeline.errors import PilotError
 from pipeline.frontends.load import TraceFailed, load
@@ -142,7 +142,10 @@ def _case(order: Order) -> Outcome:
     results: list[CaseResult] = []
     for number in range(case.repeats):
         settings = Settings(
-            flags=case.flags, limits=_limits(order), fresh=order.fresh or number > 0
+            flags=case.flags,
+            limits=_limits(order),
+            fresh=order.fresh or number > 0,
+            generate=generation.usual(keys.job(case), toolchain),
         )
         results.append(
             cases.run(case.target, loaded, plan, toolchain, store, settings, Silent(), alone=_alone)
