@@ -148,7 +148,7 @@ def _case(order: Order) -> Outcome:
             generate=generation.usual(keys.job(case), toolchain),
         )
         results.append(
-            cases.run(case.target, loaded, plan, toolchain, store, settings, Silent(), alone=_alone)
+            cases.run(case.target, loaded, plan, toolchain, store, settings, Silent(), alone=alone)
         )
     result = next((r for r in results if r.status == "failed"), results[0])
     outcome = Outcome(
@@ -205,7 +205,7 @@ def _not_run(order: Order, why: str) -> Outcome:
 
 
 @contextlib.contextmanager
-def _alone(device: Device) -> Iterator[None]:
+def alone(device: Device) -> Iterator[None]:
     """Holds a device, so that what is timed on it has it for itself, whoever runs on this machine.
 
     The processor is one device, whether modules come to it through a task system or through a
