@@ -150,22 +150,18 @@ def _check_module(name: str) -> None:
     top = name.split(".")[0]
     places = [str(Path.cwd()), *sys.path]
     if top not in sys.builtin_module_names and PathFinder.find_spec(top, places) is None:
-        raise no_module(name) if "." in name else _no_model(name)
-
-
-def _no_model(name: str) -> UsageError:
-    """The error for a name before a colon that is neither a model nor a module."""
-    from models.spec import registry
-
-    return UsageError(
-        f"the zoo has no model {name!r}, and no Python module of that name can be found",
-        advice=nearest(name, list(registry())),
-    )
+        raise no_module(name)
 
 
 def no_module(name: str) -> UsageError:
-    """The error for a dotted name that is no module."""
+    """The error for a dotted name that is no module, and no model of the zoo."""
+    from difflib import get_close_matches
+
+    from models.spec import registry
+
+    close = get_close_matches(name, registry(), n=3, cutoff=0.6)
+    meant = f"Did you mean the zoo's {' or '.join(close)}? " if close else ""
     return UsageError(
         f"no Python module {name} can be found",
-        advice="Run where it is importable, or put its directory on PYTHONPATH.",
+        advice=f"{meant}Run where it is importable, or put its directory on PYTHONPATH.",
     )
