@@ -170,6 +170,16 @@ class History(Database):
             if earlier is not None:
                 results.forget_unused(database, earlier)
 
+    def planned(self, run: int) -> list[Case]:
+        """The cases of a night, in the order of the plan, as they are defined now."""
+        with self.reading() as database:
+            rows = database.execute(
+                "SELECT c.definition FROM outcomes o JOIN cases c ON c.id = o.case_id"
+                " WHERE o.run_id = ? ORDER BY o.id",
+                (run,),
+            ).fetchall()
+        return [msgspec.json.decode(text, type=Case) for (text,) in rows]
+
     def outcomes(self, run: int) -> dict[str, Outcome]:
         """What a night has found so far, by case, in the order of the plan."""
         where = "o.run_id = ? AND o.status IS NOT NULL ORDER BY o.id"

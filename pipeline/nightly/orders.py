@@ -150,7 +150,6 @@ def preview(
     )
 
 
-def expected_seconds(jobs: Sequence[Job], width: int) -> float:
+def shared_out(seconds: Sequence[float], width: int) -> float:
     """How long jobs take, `width` at a time, at least: their sum shared out, or the longest."""
-    seconds = [job.need.seconds for job in jobs]
     return max([sum(seconds) / max(width, 1), *seconds], default=0.0)

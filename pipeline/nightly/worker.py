@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline import case as cases
-from pipeline import devices, generation, process, releases
+from pipeline import devices, process, releases
 from pipeline.case import CaseResult, Settings, Silent, Step
 from pipeline.errors import PilotError
 from pipeline.frontends.load import TraceFailed, load
@@ -116,9 +116,9 @@ def machine(device: Device | None = None) -> str:
 
 
 def _trace(order: Order) -> Outcome:
-    toolchain = _toolchain(order)
+    toolchain = toolchain_of(order)
     try:
-        loaded = load(keys.job(order.case), Store(), toolchain, limits=_limits(order))
+        loaded = load(keys.job(order.case), Store(), toolchain, limits=limits(order))
     except TraceFailed as failed:
         return _untraced(order, toolchain, failed)
     if order.parcel:
@@ -128,12 +128,12 @@ def _trace(order: Order) -> Outcome:
 
 
 def _case(order: Order) -> Outcome:
-    case, store, toolchain = order.case, Store(), _toolchain(order)
+    case, store, toolchain = order.case, Store(), toolchain_of(order)
     plan = keys.planned(case, toolchain)
     if order.parcel and Path(order.parcel).is_file():
         parcels.unpack(Path(order.parcel), store)
     try:
-        loaded = load(keys.job(case), store, toolchain, limits=_limits(order))
+        loaded = load(keys.job(case), store, toolchain, limits=limits(order))
     except TraceFailed as failed:
         return _untraced(order, toolchain, failed)
     key = keys.key(case, loaded, toolchain, plan)
@@ -141,14 +141,9 @@ def _case(order: Order) -> Outcome:
         return Outcome(case=case.name, result=None, key=key, reused=True)
     results: list[CaseResult] = []
     for number in range(case.repeats):
-        settings = Settings(
-            flags=case.flags,
-            limits=_limits(order),
-            fresh=order.fresh or number > 0,
-            generate=generation.usual(keys.job(case), toolchain),
-        )
+        settings = Settings(flags=case.flags, limits=limits(order), fresh=order.fresh or number > 0)
         results.append(
-            cases.run(case.target, loaded, plan, toolchain, store, settings, Silent(), alone=alone)
+            cases.run(case.target, loaded, plan, toolchain, store, settings, Silent(), alone=_alone)
         )
     result = next((r for r in results if r.status == "failed"), results[0])
     outcome = Outcome(
@@ -161,12 +156,13 @@ def _case(order: Order) -> Outcome:
     return msgspec.structs.replace(outcome, key=key if keys.lasting(outcome) else "")
 
 
-def _toolchain(order: Order) -> Toolchain:
+def toolchain_of(order: Order) -> Toolchain:
+    """The toolchain of the order's release, installed if need be."""
     release = keys.released(order.release or order.case.release)
     return releases.find(None if release == INSTALLED else release)
 
 
-def _limits(order: Order) -> process.Limits:
+def limits(order: Order) -> process.Limits:
     """Memory: the case's own limit, else the night's, else 90% of what is available now."""
     import psutil
 
@@ -205,7 +201,7 @@ def _not_run(order: Order, why: str) -> Outcome:
 
 
 @contextlib.contextmanager
-def alone(device: Device) -> Iterator[None]:
+def _alone(device: Device) -> Iterator[None]:
     """Holds a device, so that what is timed on it has it for itself, whoever runs on this machine.
 
     The processor is one device, whether modules come to it through a task system or through a

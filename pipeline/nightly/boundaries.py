@@ -1,0 +1,104 @@
+"""Between which two of the matrix's releases a failure comes or goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+import msgspec
+from packaging.version import InvalidVersion, Version
+
+from pipeline.nightly.records import Case, Judgement, Outcome
+
+
+class Boundary(msgspec.Struct, frozen=True, kw_only=True):
+    """Two neighbouring releases of a night: the one shows the failure, the other does not.
+
+    passes: of the release without it, whether it passes; otherwise it fails in another way.
+    """
+
+    without: str
+    shows: str
+    passes: bool
+
+    @property
+    def told(self) -> str:
+        how = "passes" if self.passes else "fails in another way"
+        return f"{self.shows} fails, {self.without} {how}"
+
+
+def boundaries(
+    cases: Iterable[Case], outcomes: Mapping[str, Outcome]
+) -> dict[str, tuple[Boundary, ...]]:
+    """For each case that fails, where its failure comes or goes among the releases of the night.
+
+    Compared are cases that differ in the release only. A release in which the case could not be
+    tried is left out: it says neither.
+    """
+    families: dict[tuple[object, ...], list[tuple[Version, str, Outcome]]] = {}
+    for case in cases:
+        outcome = outcomes[case.name]
+        version = _version(outcome)
+        if version is not None:
+            family = (case.program, case.target, case.flags)
+            families.setdefault(family, []).append((version, case.name, outcome))
+    found = {}
+    for members in families.values():
+        members.sort(key=lambda member: member[0])
+        for _, name, outcome in members:
+            if outcome.failure is not None:
+                found[name] = _around(members, outcome.failure.signature)
+    return {name: around for name, around in found.items() if around}
+
+
+def with_boundaries(
+    judgements: Sequence[Judgement], found: Mapping[str, tuple[Boundary, ...]]
+) -> list[Judgement]:
+    """The judgements, with the releases around each failure in their words."""
+    return [
+        msgspec.structs.replace(
+            judgement, why="; ".join(filter(None, [judgement.why, *(b.told for b in around)]))
+        )
+        if (around := found.get(judgement.case)) and judgement.signature
+        else judgement
+        for judgement in judgements
+    ]
+
+
+def _around(
+    members: Sequence[tuple[Version, str, Outcome]], signature: str
+) -> tuple[Boundary, ...]:
+    found = []
+    for (older, _, before), (newer, _, after) in pairwise(members):
+        if older == newer:
+            continue
+        shown = [_shows(before, signature), _shows(after, signature)]
+        if shown[0] == shown[1]:
+            continue
+        other = before if shown[1] else after
+        found.append(
+            Boundary(
+                without=str(older if shown[1] else newer),
+                shows=str(newer if shown[1] else older),
+                passes=other.failure is None,
+            )
+        )
+    return tuple(found)
+
+
+def _shows(outcome: Outcome, signature: str) -> bool:
+    failure = outcome.failure
+    return failure is not None and signature in {
+        failure.signature,
+        *(other.signature for other in failure.also),
+    }
+
+
+def _version(outcome: Outcome) -> Version | None:
+    """The release that a case was tried with; None where it was not, or it has no version."""
+    if outcome.result is None:
+        return None
+    try:
+        return Version(outcome.result.release)
+    except InvalidVersion:
+        return None

@@ -1,0 +1,262 @@
+"""One night from its plan to its report: reuse, run, run again, judge, isolate what is new."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from pipeline.nightly import isolation, opinion, report, versions, worker
+from pipeline.nightly.boundaries import boundaries, with_boundaries
+from pipeline.nightly.config import Nightly
+from pipeline.nightly.expectations import Expectation, stale
+from pipeline.nightly.history import History, Run
+from pipeline.nightly.keys import Keys
+from pipeline.nightly.orders import Order, Scheduler, jobs
+from pipeline.nightly.records import Case, Judgement, Outcome
+from pipeline.nightly.report import Report
+from repro.bisect import Bisection
+
+#: Verdicts that a second run of the case may turn out to be accidental.
+_DOUBTED = ("new failure", "changed failure")
+
+
+class Watcher(Protocol):
+    """Hears of a night while it goes on."""
+
+    def begun(self, run: Run, cases: Sequence[Case], done: int) -> None: ...
+    def started(self, name: str, worker: str) -> None: ...
+    def traced(self, program: str, outcome: Outcome) -> None: ...
+    def ended(self, outcome: Outcome) -> None: ...
+    def again(self, cases: Sequence[Case]) -> None: ...
+    def isolating(self, case: Case, signature: str) -> None: ...
+    def isolated(self, case: Case, found: Bisection) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+Isolate = Callable[[isolation.Orders, Path, float], Bisection]
+
+
+class Night:
+    """One night on a history that is held.
+
+    artifacts: where reproducers go. fresh: reuse nothing. Every outcome is in the history before
+    the next one is waited for: the same call after a kill goes on with what is missing.
+    """
+
+    def __init__(
+        self,
+        nightly: Nightly,
+        cases: Sequence[Case],
+        history: History,
+        expectations: Sequence[Expectation],
+        scheduler: Scheduler,
+        watcher: Watcher,
+        *,
+        keys: Keys,
+        artifacts: Path,
+        fresh: bool = False,
+        isolate: Isolate = isolation.isolate,
+    ) -> None:
+        self._nightly, self._config = nightly, nightly.config
+        self._cases = {case.name: case for case in cases}
+        self._history = history
+        self._expectations = expectations
+        self._scheduler = scheduler
+        self._watcher = watcher
+        self._keys = keys
+        self._artifacts = artifacts
+        self._fresh = fresh
+        self._isolating = isolate
+
+    def run(self) -> Report:
+        """Begins the night, or goes on with the same one that was not finished."""
+        revision = versions.revision()
+        digest = versions.digest(self._nightly.digest, self._cases, revision)
+        run = self._history.unfinished(digest) or self._history.begin(
+            list(self._cases.values()),
+            config=digest,
+            title=self._config.title,
+            machine=worker.machine(),
+            revision=revision,
+        )
+        course = _Course(self._history, run, self._watcher)
+        missing = [case for name, case in self._cases.items() if name not in course.outcomes]
+        self._watcher.begun(run, missing, len(course.outcomes))
+        if not self._fresh:
+            self._reuse(missing, course)
+        self._do([case for case in missing if case.name not in course.outcomes], course)
+        while doubted := self._doubted(course):
+            self._watcher.again(doubted)
+            self._do(doubted, course, again=True)
+        judgements = self._isolate(course, self._judge(course))
+        self._history.finish(run.id, judgements)
+        return report.of(self._history, self._history.run(run.id), tuple(self._notes()))
+
+    def _reuse(self, cases: Sequence[Case], course: _Course) -> None:
+        """Takes what would come out the same from an earlier night, unless it is to be measured."""
+        past = self._history.past([case.name for case in cases], before=course.run.id)
+        for case in cases:
+            key = "" if opinion.unsettled(past[case.name]) else self._keys.key(case)
+            if before := self._history.reusable(key) if key else None:
+                course.reuse(case.name, before)
+
+    def _do(self, cases: Sequence[Case], course: _Course, *, again: bool = False) -> None:
+        """Has cases run; `again`: for another outcome of the same night."""
+        if not cases:
+            return
+        names = [case.name for case in cases]
+        usual = self._history.usual(names)
+        past = self._history.past(names, before=course.run.id)
+        orders = [
+            Order(
+                what="case",
+                case=case,
+                directory=str(self._nightly.directory),
+                release=self._keys.release(case),
+                fresh=again or self._fresh or opinion.unsettled(past[case.name]),
+            )
+            for case in cases
+        ]
+        traced = [case.program for case in cases if self._keys.program(case) is not None]
+        self._scheduler.run(jobs(orders, usual, traced), course.again() if again else course)
+
+    def _doubted(self, course: _Course) -> list[Case]:
+        """What is to be run once more: failures that are new, for they may pass."""
+        wanted = 1 + self._config.schedule.reruns
+        judged = {judgement.case: judgement for judgement in self._judge(course)}
+        return [
+            case
+            for name, case in self._cases.items()
+            if judged[name].verdict in _DOUBTED
+            and not course.outcomes[name].reused
+            and len(tried(course.outcomes[name])) < max(wanted, case.repeats)
+        ]
+
+    def _judge(self, course: _Course) -> list[Judgement]:
+        past = self._history.past(self._cases, before=course.run.id)
+        judged = [
+            opinion.judge(course.outcomes[name], past[name], self._expectations, course.run.begun)
+            for name in self._cases
+        ]
+        return with_boundaries(judged, boundaries(self._cases.values(), course.outcomes))
+
+    def _isolate(self, course: _Course, judgements: list[Judgement]) -> list[Judgement]:
+        """The judgements with the reproducers of what is new, one for each signature."""
+        left, each = self._config.bisect.seconds, self._config.bisect.seconds_each
+        places: dict[str, str] = {}
+        for judgement in judgements:
+            case, outcome = self._cases[judgement.case], course.outcomes[judgement.case]
+            signature = judgement.signature
+            wanted = judgement.verdict in _DOUBTED and case.bisect and signature
+            if not wanted or signature in places or left <= 0 or outcome.result is None:
+                continue
+            begun = time.monotonic()
+            places[signature] = self._reproducer(case, outcome, min(left, each))
+            left -= time.monotonic() - begun
+        for judgement in judgements:
+            if places.get(judgement.signature):
+                place = places[judgement.signature]
+                self._history.artifact(course.run.id, judgement.case, "reproducer", place)
+        return [
+            msgspec.structs.replace(j, reproducer=places.get(j.signature) or j.reproducer)
+            for j in judgements
+        ]
+
+    def _reproducer(self, case: Case, outcome: Outcome, seconds: float) -> str:
+        """The folder that verifiably shows the failure of a case; empty where there is none."""
+        assert outcome.result is not None and outcome.failure is not None
+        signature = outcome.failure.signature
+        self._watcher.isolating(case, signature)
+        place = self._artifacts / signature.replace("/", "-").replace(":", "-")
+        orders = isolation.Orders(
+            case=case,
+            result=outcome.result,
+            place=str(place),
+            directory=str(self._nightly.directory),
+        )
+        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+            found = self._isolating(orders, Path(scratch), seconds)
+        self._watcher.isolated(case, found)
+        made = [
+            one.reproducer.path
+            for one in found.failures
+            if one.reproducer and one.reproducer.verified
+        ]
+        return made[0] if made else ""
+
+    def _notes(self) -> Iterable[str]:
+        today = date.today()
+        for expectation in self._expectations:
+            if not expectation.holds(today):
+                yield f"the expectation of {expectation.case} expired on {expectation.expires}"
+        for expectation in stale(self._expectations, self._cases):
+            yield f"the expectation of {expectation.case} is of no case of this night"
+
+
+class _Course:
+    """What has come of a night so far; a watcher of the scheduler that keeps what it hears."""
+
+    def __init__(self, history: History, run: Run, watcher: Watcher) -> None:
+        self.run = run
+        self.outcomes = history.outcomes(run.id)
+        self._history = history
+        self._watcher = watcher
+        self._again = False
+
+    def again(self) -> _Course:
+        """From now on an outcome is added to the one that is there already."""
+        self._again = True
+        return self
+
+    def reuse(self, case: str, before: Outcome) -> None:
+        """Takes the outcome of an earlier night."""
+        self._keep(
+            msgspec.structs.replace(
+                before, case=case, reused=True, begun=worker.now(), seconds=0.0, attempts=()
+            )
+        )
+
+    def began(self, order: Order, worker: str) -> None:
+        self._watcher.started(order.name, worker)
+
+    def traced(self, order: Order, outcome: Outcome) -> None:
+        self._watcher.traced(order.name, outcome)
+
+    def done(self, outcome: Outcome) -> None:
+        before = self._history.reusable(outcome.key) if outcome.reused else None
+        if before is not None:
+            self.reuse(outcome.case, before)
+        elif self._again:
+            self._keep(combined(self.outcomes[outcome.case], outcome))
+        else:
+            self._keep(outcome)
+
+    def told(self, text: str) -> None:
+        self._watcher.note(text)
+
+    def _keep(self, outcome: Outcome) -> None:
+        self._history.record(self.run.id, outcome)
+        self.outcomes[outcome.case] = outcome
+        self._watcher.ended(outcome)
+
+
+def tried(outcome: Outcome) -> tuple[str, ...]:
+    """The status of each time that a case was run in a night."""
+    return outcome.attempts or (outcome.status,)
+
+
+def combined(first: Outcome, again: Outcome) -> Outcome:
+    """One outcome of two runs of a case in one night; the failure stays in sight if one failed."""
+    shown = first if first.failure is not None or again.failure is None else again
+    return msgspec.structs.replace(
+        shown,
+        attempts=(*tried(first), *tried(again)),
+        seconds=first.seconds + again.seconds,
+        begun=first.begun,
+    )

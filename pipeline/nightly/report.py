@@ -1,0 +1,104 @@
+"""One night as it is told: each case with what was found and what is thought of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import get_args
+
+import msgspec
+
+from pipeline.nightly.history import History, Run
+from pipeline.nightly.records import Case, Judgement, Outcome, Verdict
+
+_ORDER: tuple[Verdict, ...] = (
+    "new failure",
+    "changed failure",
+    "flaky",
+    "slower",
+    "bigger",
+    "fixed",
+    "same failure",
+    "fail",
+    "not run",
+    "pass",
+)
+assert set(_ORDER) == set(get_args(Verdict))
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One case of a night; outcome and judgement are None while they are to come."""
+
+    case: Case
+    outcome: Outcome | None = None
+    judgement: Judgement | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.judgement.verdict if self.judgement else "not run"
+
+    @property
+    def news(self) -> bool:
+        return self.judgement is not None and self.judgement.news
+
+    @property
+    def why(self) -> str:
+        """What a reader is told beside the verdict."""
+        if self.judgement and self.judgement.why:
+            return self.judgement.why
+        return self.outcome.why if self.outcome else "to come"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A night, its cases in the order of the plan. notes: for the people who keep the nightly."""
+
+    run: Run
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def news(self) -> tuple[Row, ...]:
+        """What is new, the gravest first."""
+        return tuple(ordered(row for row in self.rows if row.news))
+
+    @property
+    def stories(self) -> tuple[tuple[Row, ...], ...]:
+        """What is new, cases that tell of one failure together."""
+        told: dict[object, list[Row]] = {}
+        for row in self.news:
+            signature = row.judgement.signature if row.judgement else ""
+            told.setdefault((row.verdict, signature or row.case.name), []).append(row)
+        return tuple(map(tuple, told.values()))
+
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """How many cases have each verdict, the gravest first."""
+        counted = Counter(row.verdict for row in self.rows)
+        return {verdict: counted[verdict] for verdict in _ORDER if counted[verdict]}
+
+    @property
+    def reused(self) -> int:
+        return sum(row.outcome is not None and row.outcome.reused for row in self.rows)
+
+    @property
+    def title(self) -> str:
+        """`nightly of 2026-11-21: 2 news in 81 cases`."""
+        news = len(self.news)
+        said = f"{news} news" if news else "nothing new"
+        return f"{self.run.title} of {self.run.begun[:10]}: {said} in {len(self.rows)} cases"
+
+
+def ordered(rows: Iterable[Row]) -> list[Row]:
+    """The gravest verdicts first, each in the order of the plan."""
+    return sorted(rows, key=lambda row: _ORDER.index(row.verdict))
+
+
+def of(history: History, run: Run, notes: tuple[str, ...] = ()) -> Report:
+    """The night `run` as the history has it now."""
+    outcomes = history.outcomes(run.id)
+    judgements = {judgement.case: judgement for judgement in history.judgements(run.id)}
+    rows = tuple(
+        Row(case=case, outcome=outcomes.get(case.name), judgement=judgements.get(case.name))
+        for case in history.planned(run.id)
+    )
+    return Report(run=run, rows=rows, notes=notes)
