@@ -25,6 +25,7 @@ _COMMANDS = {
     "bisect": "bisect",
     "verify": "verify",
     "reduce": "reduce",
+    "nightly": "nightly",
     "cache": "cache",
 }
 

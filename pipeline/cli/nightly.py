@@ -1,0 +1,384 @@
+"""`iree-pilot nightly`: a whole matrix of cases, remembered, judged and told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import Common, common
+
+if TYPE_CHECKING:
+    from pipeline.nightly.config import Nightly
+    from pipeline.nightly.history import History
+    from pipeline.nightly.keys import Keys
+    from pipeline.nightly.orders import Preview, Scheduler
+    from pipeline.nightly.records import Case
+    from pipeline.nightly.report import Report
+
+_CONFIG = click.option(
+    "-c",
+    "--config",
+    type=click.Path(dir_okay=False),
+    help="What to run (default: nightly.toml here, else the zoo's tiny presets).",
+)
+_DATABASE = click.option(
+    "--database",
+    type=click.Path(dir_okay=False),
+    help="The history (default: nightly.db in the data directory).",
+)
+
+
+@click.group("nightly")
+def command() -> None:
+    """Run models x targets x releases, compare with the nights before, isolate what is new."""
+
+
+@command.command("run")
+@_CONFIG
+@_DATABASE
+@click.option("--only", metavar="EXPR", help="Only these: 'llama and not (hip or slow)'.")
+@click.option("--shard", metavar="I/N", help="One of N parts of the matrix, for N machines.")
+@click.option("--dry-run", is_flag=True, help="Tell what would run, and for how long.")
+@click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster (tcp://...).")
+@click.option("--fresh", is_flag=True, help="Run unchanged cases too.")
+@click.option("--wait", is_flag=True, help="Wait for another night on the same history.")
+@click.option("--markdown", type=click.Path(), help="Write the report there (- for stdout).")
+@click.option("--junit", type=click.Path(), help="Write JUnit XML there.")
+@click.option("--artifacts", type=click.Path(file_okay=False), help="Where reproducers go.")
+@common
+@click.pass_context
+def run(
+    ctx: click.Context,
+    config: str | None,
+    database: str | None,
+    only: str | None,
+    shard: str | None,
+    dry_run: bool,
+    scheduler: str | None,
+    fresh: bool,
+    wait: bool,
+    markdown: str | None,
+    junit: str | None,
+    artifacts: str | None,
+    common: Common,
+) -> None:
+    """Run the matrix, or what is left of a night that was stopped.
+
+    Exit code 0: nothing new; 1: news (a failure that is new or changed, one that went away, a
+    case that is flaky, slower or bigger).
+    """
+    from pipeline.cli import output as out
+    from pipeline.cli.boundary import Failed
+    from pipeline.cli.nightly_live import NightLive
+    from pipeline.cli.nightly_tell import tell, tell_plan
+    from pipeline.nightly import expectations, matrix, selection
+    from pipeline.nightly.keys import Keys
+    from pipeline.nightly.night import Night
+
+    nightly = _read(config)
+    cases = _overridden(ctx, common, matrix.expand(nightly))
+    cases = selection.select(cases, only=only, shard=shard)
+    expected = expectations.read(_expectations(nightly))
+    _check_writable(markdown, junit)
+    silent = common.json or markdown == "-"
+    console = out.console(stderr=silent)
+    with _history(database) as history:
+        known = Keys(nightly.directory)
+        if dry_run:
+            tell_plan(common, _previews(history, cases, known, fresh), _width(nightly))
+            return
+        quiet = common.verbosity < 0 or silent
+        with (
+            history.hold(wait=wait),
+            NightLive(console, quiet=quiet, verbose=common.verbosity > 0) as live,
+        ):
+            report = Night(
+                nightly,
+                cases,
+                history,
+                expected,
+                _scheduler(nightly, scheduler),
+                live,
+                keys=known,
+                artifacts=_artifacts(artifacts, history),
+                fresh=fresh,
+            ).run()
+    _publish(report, markdown, junit)
+    if common.json:
+        out.emit(report)
+    elif markdown != "-":
+        tell(console, report, common)
+    if report.news:
+        raise Failed(1)
+
+
+@command.command("status")
+@_DATABASE
+@click.option("--limit", default=10, show_default=True, help="How many nights are listed.")
+@common
+def status(database: str | None, limit: int, common: Common) -> None:
+    """The last nights, and what stands after the latest one."""
+    from pipeline.cli import output as out
+    from pipeline.cli.nightly_tell import tell
+
+    with _history(database) as history:
+        runs = history.runs(limit)
+        report = _report(history, None) if runs else None
+    if common.json:
+        out.emit({"runs": runs, "latest": report})
+        return
+    console = out.console()
+    if report is None:
+        console.print("there was no night yet: iree-pilot nightly run")
+        return
+    table = out.table("night", "begun", "cases", "verdicts", right=("night", "cases"))
+    for one in runs:
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in one.verdicts.items())
+        state = counts or f"not finished: {one.done} of {one.cases} done"
+        table.add_row(str(one.id), one.begun[:16].replace("T", " "), str(one.cases), state)
+    console.print(table)
+    console.print()
+    tell(console, report, common)
+
+
+@command.command("report")
+@_DATABASE
+@click.argument("night", type=int, required=False)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown", "junit", "json"]),
+    default="text",
+    help="text, markdown, junit or json.",
+)
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write it there.")
+@common
+def report(
+    database: str | None, night: int | None, form: str, output: str | None, common: Common
+) -> None:
+    """Tell of one NIGHT (a number of `nightly status`; the latest one by default) again."""
+    import msgspec
+
+    from pipeline.cli import output as out
+    from pipeline.cli.nightly_tell import as_text, tell
+    from pipeline.nightly.junit import junit
+    from pipeline.nightly.markdown import markdown
+
+    with _history(database) as history:
+        found = _report(history, night)
+    if common.json or form == "json":
+        text = msgspec.json.encode(found).decode()
+    elif form == "markdown":
+        text = markdown(found)
+    elif form == "junit":
+        text = junit(found)
+    elif output:
+        text = as_text(found, common)
+    else:
+        tell(out.console(), found, common)
+        return
+    if output:
+        _write(output, text)
+    else:
+        click.echo(text)
+
+
+@command.command("expect")
+@_CONFIG
+@_DATABASE
+@click.option("--accept", is_flag=True, help="Write what the latest night found as expected.")
+@click.option("--only", metavar="EXPR", help="Of these cases only.")
+@click.option("--reason", help="Why they are expected to fail.")
+@click.option("--link", help="Where it is tracked.")
+@click.option(
+    "--expires", type=click.DateTime(["%Y-%m-%d"]), help="The last day that it is expected."
+)
+@common
+def expect(
+    config: str | None,
+    database: str | None,
+    accept: bool,
+    only: str | None,
+    reason: str | None,
+    link: str | None,
+    expires: Any,
+    common: Common,
+) -> None:
+    """List what is expected to fail, or accept what the latest night found.
+
+    With --accept, failures are added to `expectations.toml` beside the configuration (people may
+    edit it, their comments stay), and those that went away are taken out.
+    """
+    from pipeline.cli import output as out
+    from pipeline.cli.nightly_tell import tell_expected
+    from pipeline.errors import UsageError
+    from pipeline.nightly import expectations, selection
+
+    nightly = _read(config)
+    path = _expectations(nightly)
+    if not accept:
+        if reason or link or expires or only:
+            raise UsageError(
+                "--reason, --link, --expires and --only say what is accepted",
+                advice="Add --accept.",
+            )
+        tell_expected(common, expectations.read(path), path)
+        return
+    if not reason:
+        raise UsageError(
+            "--accept needs a reason, for those who read the file later",
+            advice="Add --reason 'why this is known to fail'.",
+        )
+    with _history(database) as history:
+        found = _report(history, None)
+    rows = found.rows
+    if only is not None:
+        chosen = {case.name for case in selection.select([r.case for r in rows], only=only)}
+        rows = tuple(row for row in rows if row.case.name in chosen)
+    accepted = expectations.accept(
+        path,
+        [row.judgement for row in rows if row.judgement],
+        reason=reason,
+        link=link,
+        expires=expires.date() if expires else None,
+    )
+    if common.json:
+        out.emit({"path": str(path), "accepted": accepted})
+        return
+    console = out.console()
+    for word in ("added", "changed", "removed"):
+        for name in getattr(accepted, word):
+            console.print(f"{word:<8} {name}", markup=False, soft_wrap=True)
+    console.print(str(path) if accepted else "nothing to accept", markup=False, soft_wrap=True)
+
+
+def _read(config: str | None) -> Nightly:
+    """The configuration named, the one here, or the default one."""
+    from pipeline.nightly import config as configs
+
+    here = Path("nightly.toml")
+    if config is None and not here.exists():
+        return configs.read(Path(configs.__file__).with_name("default.toml"))
+    return configs.read(Path(config) if config else here)
+
+
+def _expectations(nightly: Nightly) -> Path:
+    """Beside the configuration; those of the default one are the user's own."""
+    from pipeline.nightly import config as configs
+    from pipeline.store import data_directory
+
+    name = "expectations.toml"
+    if nightly.path == Path(configs.__file__).with_name("default.toml").absolute():
+        return data_directory() / "nightly" / name
+    return nightly.path.with_name(name)
+
+
+def _history(database: str | None) -> History:
+    from pipeline.nightly.history import History
+    from pipeline.store import data_directory
+
+    path = Path(database) if database else data_directory() / "nightly" / "history.db"
+    history = History(path)
+    if history.set_aside is not None:
+        click.echo(
+            f"the history {path} is damaged; it was moved to {history.set_aside}, "
+            "and a new one is begun",
+            err=True,
+        )
+    return history
+
+
+def _previews(
+    history: History, cases: Sequence[Case], keys: Keys, fresh: bool
+) -> tuple[Preview, ...]:
+    from pipeline.nightly.orders import preview
+
+    found = {} if fresh else {case.name: keys.key(case) for case in cases}
+    reused = [name for name, key in found.items() if key and history.reusable(key)]
+    return preview(cases, reused, history.usual([case.name for case in cases]))
+
+
+def _width(nightly: Nightly) -> int:
+    import os
+
+    return nightly.config.schedule.jobs or len(os.sched_getaffinity(0))
+
+
+def _scheduler(nightly: Nightly, address: str | None) -> Scheduler:
+    if address:
+        from pipeline.nightly.cluster import Cluster
+
+        return Cluster(address)
+    from pipeline.nightly.pool import Pool
+
+    return Pool(nightly.config.schedule.jobs, nightly.config.schedule.memory_bytes)
+
+
+def _artifacts(chosen: str | None, history: History) -> Path:
+    return Path(chosen).absolute() if chosen else history.path.absolute().parent / "reproducers"
+
+
+def _overridden(ctx: click.Context, common: Common, cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    """The cases with the limits and the release of the command line, where it gives some."""
+    import msgspec
+    from click.core import ParameterSource
+
+    changes: dict[str, Any] = {}
+    if ctx.get_parameter_source("time_limit") is ParameterSource.COMMANDLINE:
+        changes["time_limit"] = common.time_limit
+    if common.memory_limit:
+        changes["memory_limit"] = int(common.memory_limit)
+    if common.release:
+        changes["release"] = common.release
+    made = [msgspec.structs.replace(case, **changes) for case in cases]
+    return tuple({case.name: case for case in made}.values())
+
+
+def _report(history: History, night: int | None) -> Report:
+    from pipeline.errors import UsageError
+    from pipeline.nightly import report
+
+    try:
+        return report.of(history, history.run(night))
+    except KeyError:
+        raise UsageError(
+            "there was no night yet" if night is None else f"there is no night {night}",
+            advice="iree-pilot nightly run" if night is None else "`nightly status` lists them.",
+        ) from None
+
+
+def _check_writable(*files: str | None) -> None:
+    from pipeline.errors import UsageError
+
+    for file in files:
+        if file and file != "-" and not Path(file).absolute().parent.is_dir():
+            raise UsageError(
+                f"cannot write {file}: there is no directory {Path(file).parent}",
+                advice="Make it first, or name another file.",
+            )
+
+
+def _publish(report: Report, markdown: str | None, junit: str | None) -> None:
+    from pipeline.nightly import junit as xml
+    from pipeline.nightly import markdown as text
+
+    if markdown == "-":
+        click.echo(text.markdown(report))
+    elif markdown:
+        _write(markdown, text.markdown(report))
+    if junit:
+        _write(junit, xml.junit(report))
+
+
+def _write(path: str, text: str) -> None:
+    from pipeline.errors import EnvironmentFault
+
+    try:
+        Path(path).write_text(text)
+    except OSError as fault:
+        raise EnvironmentFault(
+            f"cannot write {path}: {fault.strerror}", advice="Name another file."
+        ) from fault

@@ -1,0 +1,143 @@
+"""What a person sees while a night goes on: on a terminal a table, in a pipe a line a case."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from pipeline.cli.output import seconds, table
+
+if TYPE_CHECKING:
+    from pipeline.nightly.history import Run
+    from pipeline.nightly.records import Case, Outcome
+    from repro.bisect import Bisection
+
+_STYLES = {"ok": "green", "failed": "red", "not-run": "yellow"}
+_RUNNING_SHOWN = 16
+
+
+class NightLive:
+    """Tells of a night on `console`; quiet tells nothing. verbose: also of what is reused."""
+
+    def __init__(self, console: Console, *, quiet: bool, verbose: bool) -> None:
+        self.console, self._quiet, self._verbose = console, quiet, verbose
+        self._running: dict[str, float] = {}
+        self._counts: Counter[str] = Counter()
+        self._begun = time.monotonic()
+        self._seen: set[str] = set()
+        self._done = self._total = self._reused = 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+        )
+        self._task = self._bar.add_task("cases", left="")
+        self._live: Live | None = None
+
+    def __enter__(self) -> NightLive:
+        if self.console.is_terminal and not self._quiet:
+            self._live = Live(
+                console=self.console, get_renderable=self._shown, refresh_per_second=4
+            )
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
+            self._live = None
+
+    def begun(self, run: Run, cases: Sequence[Case], done: int) -> None:
+        self._total, self._done = len(cases) + done, done
+        goes_on = f", goes on from {run.begun[:16]}: {done} are done" if done else ""
+        self._say(f"[bold]{escape(run.title)}[/bold]  {self._total} cases{goes_on}")
+
+    def started(self, name: str, worker: str) -> None:
+        self._running[name] = time.monotonic()
+
+    def traced(self, name: str, outcome: Outcome) -> None:
+        self._running.pop(name, None)
+        if self._verbose:
+            self._say(f"{'':>{self._width}} {escape(name)}  {seconds(outcome.seconds)}")
+
+    def ended(self, outcome: Outcome) -> None:
+        self._running.pop(outcome.case, None)
+        first = len(outcome.attempts) < 2 or outcome.case not in self._seen
+        self._seen.add(outcome.case)
+        if first:
+            self._counts[outcome.status] += 1
+            self._reused += outcome.reused
+            self._done += 1
+        if outcome.reused and not self._verbose:
+            return
+        taken = "unchanged" if outcome.reused else seconds(outcome.seconds)
+        times = len(outcome.attempts)
+        again = f" [dim](run {times} times)[/dim]" if times > 1 else ""
+        why = f"  [dim]{escape(_why(outcome))}[/dim]" if _why(outcome) else ""
+        style = _STYLES[outcome.status]
+        self._say(
+            f"{self._done:>{self._width}}/{self._total} [{style}]{outcome.status:<7}[/] "
+            f"{escape(outcome.case)}  {taken}{again}{why}"
+        )
+
+    def again(self, cases: Sequence[Case]) -> None:
+        self._say(f"{len(cases)} run once more, to see whether the failure is flaky")
+
+    def note(self, text: str) -> None:
+        self._say(escape(text))
+
+    def isolating(self, case: Case, signature: str) -> None:
+        self._say(f"isolating {escape(signature)} of {escape(case.name)}")
+
+    def isolated(self, case: Case, found: Bisection) -> None:
+        for one in found.failures:
+            if one.reproducer:
+                made = one.reproducer
+                count = f"{made.ops} operation{'' if made.ops == 1 else 's'}"
+                self._say(f"  {count}: {escape(made.path)}")
+        if found.status != "isolated":
+            self._say(f"  not isolated: {escape(found.why)}")
+
+    @property
+    def _width(self) -> int:
+        return len(str(self._total))
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self.console.print(text, soft_wrap=True)
+
+    def _shown(self) -> Group:
+        now = time.monotonic()
+        running: Table = table("running", "for", right=("for",))
+        for name, since in list(self._running.items())[:_RUNNING_SHOWN]:
+            running.add_row(escape(name), seconds(now - since))
+        counts = "  ".join(f"{count} {status}" for status, count in self._counts.items())
+        self._bar.update(
+            self._task, total=self._total or None, completed=self._done, left=self._left(now)
+        )
+        return Group(running, self._bar, f"{counts}  {self._reused} unchanged")
+
+    def _left(self, now: float) -> str:
+        """How long it still takes, by the share that is done."""
+        ran = self._done - self._reused
+        if ran < 3 or self._done >= self._total:
+            return ""
+        each = (now - self._begun) / ran
+        return f"about {seconds(each * (self._total - self._done))} left"
+
+
+def _why(outcome: Outcome) -> str:
+    failure = outcome.failure
+    if failure is not None:
+        return f"{failure.kind}: {failure.message.splitlines()[0][:120] if failure.message else ''}"
+    return outcome.why or (outcome.result.why if outcome.result else "")

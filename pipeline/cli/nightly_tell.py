@@ -1,0 +1,94 @@
+"""What `nightly` prints: the plan of a night, its verdicts, and what is expected to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from pipeline.cli import output as out
+from pipeline.cli.options import Common
+from pipeline.nightly.expectations import Expectation
+from pipeline.nightly.markdown import again
+from pipeline.nightly.orders import Preview, shared_out
+from pipeline.nightly.report import Report, Row, ordered
+
+#: Verdicts that are no news, and that a reader wants to see nevertheless.
+_KNOWN = ("same failure", "fail", "not run")
+
+
+def tell_plan(common: Common, previews: Sequence[Preview], width: int) -> None:
+    """What a night would run now: each case, whether it is unchanged, what it usually takes."""
+    known = [one.seconds for one in previews if one.seconds is not None]
+    unchanged = sum(one.cached for one in previews)
+    expected = shared_out(known, width)
+    if common.json:
+        out.emit({"cases": previews, "unchanged": unchanged, "seconds": expected})
+        return
+    console = out.console()
+    table = out.table("case", "would", "usually takes", right=("usually takes",))
+    for one in previews:
+        takes = "-" if one.seconds is None or one.cached else out.seconds(one.seconds)
+        table.add_row(escape(one.case), "be reused: unchanged" if one.cached else "run", takes)
+    console.print(table)
+    new = len(previews) - len(known)
+    told = [f"{len(previews)} cases", f"{unchanged} unchanged"]
+    told += [f"{new} never ran before"] if new else []
+    told += [f"about {out.seconds(expected)}{' for the others' if new else ''}"] if expected else []
+    console.print(f"\n{', '.join(told)}")
+
+
+def tell_expected(common: Common, expected: Sequence[Expectation], path: Path) -> None:
+    """What is expected to fail, and why."""
+    if common.json:
+        out.emit({"path": str(path), "expectations": expected})
+        return
+    console = out.console()
+    table = out.table("case", "signature", "reason", "until")
+    for one in expected:
+        table.add_row(one.case, one.signature, one.told, str(one.expires or ""))
+    console.print(table if expected else f"nothing is expected to fail: {path}", soft_wrap=True)
+
+
+def as_text(report: Report, common: Common) -> str:
+    """What `tell` prints, as plain lines."""
+    file = StringIO()
+    tell(Console(file=file, width=160, highlight=False), report, common)
+    return file.getvalue()
+
+
+def tell(console: Console, report: Report, common: Common) -> None:
+    """The verdicts: what is new in full, what fails as before in a line each, the rest counted."""
+    quiet = common.verbosity < 0
+    if not quiet:
+        console.print()
+    for rows in report.stories:
+        _tell_news(console, rows, common)
+    for row in ordered(report.rows):
+        if not row.news and ((row.verdict in _KNOWN and not quiet) or common.verbosity > 0):
+            name, why = escape(row.case.name), escape(row.why)
+            line = f"[dim]{row.verdict:<15}[/dim] {name}  [dim]{why}[/dim]"
+            console.print(line, soft_wrap=True)
+    for note in report.notes:
+        console.print(f"note: {escape(note)}", soft_wrap=True)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
+    reused = f"; {report.reused} unchanged" if report.reused else ""
+    console.print(f"\n[bold]{escape(report.title)}[/bold]: {counts}{reused}", soft_wrap=True)
+
+
+def _tell_news(console: Console, rows: tuple[Row, ...], common: Common) -> None:
+    style = "green" if rows[0].verdict == "fixed" else "bold red"
+    for row in rows:
+        name, why = escape(row.case.name), escape(row.why)
+        console.print(f"[{style}]{row.verdict:<15}[/] {name}  {why}", soft_wrap=True)
+    row = rows[0]
+    failure = row.outcome.failure if row.outcome else None
+    if failure is not None and row.verdict != "fixed":
+        pairs = out.failure_lines(failure, verbose=common.verbosity > 0)
+        out.print_pairs(console, pairs, indent="    ")
+    if row.judgement and row.judgement.reproducer:
+        console.print(f"    reproducer: {escape(row.judgement.reproducer)}", soft_wrap=True)
+    console.print(f"    [dim]$ {escape(again(row))}[/dim]", soft_wrap=True)

@@ -1,0 +1,276 @@
+"""`iree-pilot nightly` as a team uses it, with a stand-in for the compiler's slowness."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driver import Done, pilot, start
+from fake import stub_release
+from fake.processes import running, wait_until
+
+pytestmark = pytest.mark.real
+
+OPS = ["one", "two", "three", "{0}", "five", "six", "seven"]
+PROGRAM = (
+    "func.func @main(%0: tensor<4xf32>) -> tensor<4xf32> {{\n"
+    + "".join(
+        f'  %{i + 1} = "test.{name}"(%{i}) : (tensor<4xf32>) -> tensor<4xf32>\n'
+        for i, name in enumerate(OPS)
+    )
+    + f"  return %{len(OPS)} : tensor<4xf32>\n}}}}\n"
+)
+
+
+class Team:
+    """A team's directory: models, a configuration, a compiler, a history."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.release = directory / "release"
+        stub_release(self.release)
+        self.history = directory / "history.db"
+
+    def models(self, *names: str, bisect: bool = False) -> None:
+        for name in names:
+            (self.directory / f"{name}.mlir").write_text(PROGRAM.format(name))
+        files = ", ".join(f'"{name}.mlir"' for name in names)
+        (self.directory / "nightly.toml").write_text(
+            f'title = "ours"\n[matrix]\nmodels = [{files}]\ntargets = ["hip:gfx942"]\n'
+            f'releases = ["{self.release}"]\nbisect = {str(bisect).lower()}\n'
+        )
+
+    def fails(self, **when: str) -> None:
+        """What the compiler says of programs with these words."""
+        said = {f'"test.{word}"': f"// stub: error-at flow {text}" for word, text in when.items()}
+        for file in self.release.rglob("stub.json"):
+            file.write_text(json.dumps({"when": said}))
+
+    def arguments(self, *words: str) -> list[str]:
+        return ["nightly", *words, "--database", str(self.history)]
+
+    def __call__(self, *words: str, **options: Any) -> Done:
+        return pilot(*self.arguments(*words), cwd=self.directory, **options)
+
+    def done(self) -> int:
+        """How many outcomes are in the history."""
+        try:
+            return int(self.query("SELECT count(status) FROM outcomes")[0][0])
+        except sqlite3.OperationalError:  # it is only being made
+            return 0
+
+    def outcomes(self) -> dict[str, tuple[Any, ...]]:
+        """What is known of each case that is done, but of what may yet be run once more."""
+        return {
+            name: facts
+            for name, *facts in self.query(
+                "SELECT c.name, o.begun, o.seconds, o.worker, o.status FROM outcomes o"
+                " JOIN cases c ON c.id = o.case_id WHERE o.status IS NOT NULL"
+                " AND c.name NOT LIKE 'model7.%'"
+            )
+        }
+
+    def killed(self, *, progress: bool, seconds: float) -> None:
+        """A night that is killed some time after it begins, or after one more case is done."""
+        before = self.done()
+        night = start(*self.arguments("run", "-q"), cwd=self.directory, start_new_session=True)
+        if progress:
+            wait_until(lambda: self.done() > before or night.poll() is not None)
+        with pytest.raises(subprocess.TimeoutExpired):
+            night.communicate(timeout=seconds)
+        night.kill()
+        night.communicate(timeout=30)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        database = sqlite3.connect(self.history)
+        try:
+            return database.execute(sql).fetchall()
+        finally:
+            database.close()
+
+
+@pytest.fixture
+def team(tmp_path: Path) -> Team:
+    (tmp_path / "team").mkdir()
+    return Team(tmp_path / "team")
+
+
+def verdicts(done: Done) -> dict[str, str]:
+    return {
+        row["case"]["source"].removesuffix(".mlir"): row["judgement"]["verdict"]
+        for row in done.document["rows"]
+    }
+
+
+def test_a_team_goes_through_its_first_nights(team: Team) -> None:
+    team.models("good", "bad")
+    team.fails(bad="it is bad")
+    first = team("run", "--json")
+    assert first.code == 1, first.err
+    assert verdicts(first) == {"good": "pass", "bad": "new failure"}
+    accepted = team("expect", "--accept", "--reason", "known when we began")
+    assert accepted.code == 0, accepted.err
+    assert "known when we began" in (team.directory / "expectations.toml").read_text()
+    second = team("run", "--json")
+    assert (second.code, verdicts(second)) == (0, {"good": "pass", "bad": "fail"})
+    assert all(row["outcome"]["reused"] for row in second.document["rows"])
+    team.fails(bad="it is worse")
+    third = team("run", "--json", "--fresh", "--markdown", "report.md", "--junit", "report.xml")
+    assert (third.code, verdicts(third)) == (1, {"good": "pass", "bad": "changed failure"})
+    assert "changed failure" in (team.directory / "report.md").read_text()
+    assert "<testsuites" in (team.directory / "report.xml").read_text()
+    team.fails()
+    fourth = team("run", "--json", "--fresh")
+    assert (fourth.code, verdicts(fourth)) == (1, {"good": "pass", "bad": "fixed"})
+    assert team("expect", "--accept", "--reason", "mended").code == 0
+    assert team("expect").out.startswith("nothing is expected to fail")
+    fifth = team("run", "--json", "--fresh")
+    assert (fifth.code, verdicts(fifth)) == (0, {"good": "pass", "bad": "pass"})
+
+
+def test_people_are_told_in_lines(team: Team) -> None:
+    team.models("good", "bad", bisect=True)
+    team.fails(bad="'test.bad' op is not supported")
+    told = team("run")
+    assert told.code == 1
+    assert "new failure     bad.mlir" in told.out
+    assert "op is not supported" in told.out
+    (reproducer,) = team.directory.glob("reproducers/*")
+    assert f"reproducer: {reproducer}" in told.out
+    left = (reproducer / "repro.mlir").read_text()
+    assert ("test.bad" in left, "test.one" in left) == (True, False)
+    assert told.out.rstrip().endswith("1 news in 2 cases: 1 new failure, 1 pass")
+    assert "\x1b" not in told.out
+    status = team("status")
+    assert (status.code, "1 new failure, 1 pass" in status.out) == (0, True)
+    again = team("report", "--format", "markdown")
+    assert "### new failure: bad.mlir" in again.out
+    assert team("report", "7").code == 2
+
+
+def test_a_dry_run_runs_nothing(team: Team) -> None:
+    team.models("good", "other")
+    before = team("run", "--dry-run", "--json").document
+    assert [c["seconds"] for c in before["cases"]] == [None, None]
+    assert not team("status", "--json").document["runs"]
+    team("run", "-q")
+    after = team("run", "--dry-run", "--json").document
+    assert (after["unchanged"], after["seconds"]) == (2, 0.0)
+    fresh = team("run", "--dry-run", "--fresh", "--json").document
+    assert fresh["unchanged"] == 0
+    assert fresh["seconds"] > 0
+    assert len(team("status", "--json").document["runs"]) == 1
+
+
+def test_a_part_of_the_matrix(team: Team) -> None:
+    team.models("good", "other", "third")
+    assert set(verdicts(team("run", "--json", "--only", "not good"))) == {"other", "third"}
+    shards = [set(verdicts(team("run", "--json", "--shard", f"{i}/2"))) for i in (1, 2)]
+    assert sorted(shards[0] | shards[1]) == ["good", "other", "third"]
+    assert not shards[0] & shards[1]
+    assert team("run", "--only", "nothing-like-it").code == 2
+
+
+def test_two_nights_do_not_mix(team: Team) -> None:
+    team.models("good")
+    team("run", "-q")
+    for file in team.release.rglob("stub.json"):
+        file.write_text(json.dumps({"when": {"test.good": "// stub: wait-at flow go"}}))
+    first = start(*team.arguments("run", "--fresh", "-q"), cwd=team.directory)
+    wait_until(lambda: running(f"{team.release}/iree/compiler") != [])
+    refused = team("run", "--fresh")
+    assert (refused.code, "another nightly" in refused.err) == (3, True)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=30)
+    assert first.returncode == 130
+    wait_until(lambda: running(str(team.directory)) == [])
+
+
+class TestWrong:
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("[matrix\n", "nightly.toml:1:"),
+            ('[matrix]\nmodel = ["x"]\ntargets = ["llvm-cpu"]\n', "models"),
+            ('[matrix]\nmodels = ["lama:tiny"]\ntargets = ["llvm-cpu"]\n', "llama"),
+            ('[matrix]\nmodels = ["llama:tiny"]\ntargets = ["vulcan"]\n', "vulkan"),
+            (
+                '[matrix]\nmodels = ["llama:tiny"]\ntargets = ["llvm-cpu"]\nreleases = ["3.x"]\n',
+                "3.x",
+            ),
+        ],
+    )
+    def test_a_configuration_is_refused_before_anything_runs(
+        self, team: Team, text: str, said: str
+    ) -> None:
+        (team.directory / "nightly.toml").write_text(text)
+        refused = team("run")
+        assert refused.code == 2
+        assert "nightly.toml" in refused.err
+        assert said in refused.err
+        assert not team.history.exists()
+
+    def test_a_damaged_history_is_kept_aside_and_named(self, team: Team) -> None:
+        team.models("good")
+        team("run", "-q")
+        team.history.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+        done = team("run")
+        (aside,) = team.directory.glob("history.db.damaged-*")
+        assert done.code == 0
+        assert aside.name in done.err
+        assert team.query("SELECT count(*) FROM runs") == [(1,)]
+
+    def test_a_history_of_a_newer_iree_pilot_is_not_touched(self, team: Team) -> None:
+        team.models("good")
+        team("run", "-q")
+        database = sqlite3.connect(team.history)
+        database.execute("PRAGMA user_version = 1000")
+        database.close()
+        refused = team("run")
+        assert (refused.code, "schema 1000" in refused.err) == (3, True)
+
+    def test_a_scheduler_that_is_not_there(self, team: Team) -> None:
+        team.models("good")
+        refused = team("run", "--scheduler", "tcp://127.0.0.1:9")
+        assert (refused.code, "127.0.0.1:9" in refused.err) == (3, True)
+
+    def test_accepting_needs_a_reason(self, team: Team) -> None:
+        team.models("good")
+        assert team("expect", "--accept").code == 2
+
+    def test_a_report_that_cannot_be_written_is_told_before(self, team: Team) -> None:
+        team.models("good")
+        refused = team("run", "--markdown", "no/such/report.md")
+        assert (refused.code, "no/such" in refused.err) == (2, True)
+        assert not team.history.exists()
+
+
+def test_a_night_that_is_killed_twenty_times_loses_nothing(team: Team) -> None:
+    """Each outcome that was in the history when the kill came is there, as it was, at the end."""
+    names = [f"model{i}" for i in range(60)]
+    team.models(*names)
+    team.fails(model7="it is bad")
+    chance = random.Random(20)
+    found: dict[str, tuple[Any, ...]] = {}
+    for turn in range(20):
+        team.killed(progress=turn % 4 != 0, seconds=chance.uniform(0.05, 0.5))
+        if team.done():
+            assert team.query("PRAGMA integrity_check") == [("ok",)]
+            now = team.outcomes()
+            assert {name: now[name] for name in found} == found
+            found = now
+    assert found
+    done = team("run", "--json")
+    assert verdicts(done)["model7"] == "new failure"
+    rows = done.document["rows"]
+    assert len(rows) == len({row["case"]["source"] for row in rows}) == len(names)
+    kept = {row["outcome"]["case"]: row["outcome"]["begun"] for row in rows}
+    assert {name: kept[name] for name in found} == {name: facts[0] for name, facts in found.items()}
+    assert team.query("SELECT count(*), count(DISTINCT case_id) FROM outcomes") == [(60, 60)]
+    wait_until(lambda: running(str(team.directory)) == [])
