@@ -134,41 +134,45 @@ class History(Database):
             raise KeyError(id)
         return found[0]
 
-    def record(self, run: int, outcome: Outcome) -> None:
-        """Writes down an outcome; it is on the disk when this returns.
+    def record(self, run: int, *outcomes: Outcome) -> None:
+        """Writes down outcomes, all or none; they are on the disk when this returns.
 
         One that is there already for the same case and night is replaced, with its metrics; what
         was put beside it with `artifact` stays. Raises KeyError for a case that was not planned.
         """
         with self.writing() as database:
-            number, earlier = self._outcome(database, run, outcome.case)
-            result = results.keep(database, outcome.result) if outcome.result else None
-            database.execute(
-                "UPDATE outcomes SET result_id = ?, status = ?, why = ?, key = ?, machine = ?,"
-                " worker = ?, begun = ?, seconds = ?, peak_bytes = ?, reused = ?, attempts = ?"
-                " WHERE id = ?",
-                (
-                    result,
-                    outcome.status,
-                    outcome.why,
-                    outcome.key,
-                    outcome.machine,
-                    outcome.worker,
-                    outcome.begun,
-                    outcome.seconds,
-                    outcome.peak_bytes,
-                    outcome.reused,
-                    _json(outcome.attempts),
-                    number,
-                ),
-            )
-            database.execute("DELETE FROM metrics WHERE outcome_id = ?", (number,))
-            database.executemany(
-                "INSERT INTO metrics VALUES (?, ?, ?)",
-                [(number, name, value) for name, value in outcome.metrics.items()],
-            )
-            if earlier is not None:
-                results.forget_unused(database, earlier)
+            for outcome in outcomes:
+                self._record(database, run, outcome)
+
+    def _record(self, database: sqlite3.Connection, run: int, outcome: Outcome) -> None:
+        number, earlier = self._outcome(database, run, outcome.case)
+        result = results.keep(database, outcome.result) if outcome.result else None
+        database.execute(
+            "UPDATE outcomes SET result_id = ?, status = ?, why = ?, key = ?, machine = ?,"
+            " worker = ?, begun = ?, seconds = ?, peak_bytes = ?, reused = ?, attempts = ?"
+            " WHERE id = ?",
+            (
+                result,
+                outcome.status,
+                outcome.why,
+                outcome.key,
+                outcome.machine,
+                outcome.worker,
+                outcome.begun,
+                outcome.seconds,
+                outcome.peak_bytes,
+                outcome.reused,
+                _json(outcome.attempts),
+                number,
+            ),
+        )
+        database.execute("DELETE FROM metrics WHERE outcome_id = ?", (number,))
+        database.executemany(
+            "INSERT INTO metrics VALUES (?, ?, ?)",
+            [(number, name, value) for name, value in outcome.metrics.items()],
+        )
+        if earlier is not None:
+            results.forget_unused(database, earlier)
 
     def planned(self, run: int) -> list[Case]:
         """The cases of a night, in the order of the plan, as they are defined now."""
