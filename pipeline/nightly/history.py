@@ -247,16 +247,16 @@ class History(Database):
         with self.reading() as database:
             rows = database.execute(_PAST, (before, _json(sorted(cases)), limit)).fetchall()
         found: dict[str, list[Past]] = {name: [] for name in cases}
-        for name, signatures, metrics, ran, reused, *rest in rows:
-            run, begun, status, machine, kind, phase, verdict = rest
+        for name, run, begun, status, ran, reused, machine, verdict, failures, metrics in rows:
+            failed = sorted(_FAILURES.decode(failures)) if failures else []
             found[name].append(
                 Past(
                     run=run,
                     begun=begun,
                     status=status,
-                    kind=kind,
-                    phase=phase,
-                    signatures=_STRINGS.decode(signatures),
+                    kind=failed[0][1] if failed else "",
+                    phase=failed[0][2] if failed else "",
+                    signatures=tuple(signature for _, _, _, signature in failed),
                     verdict=verdict,
                     ran=bool(ran),
                     reused=bool(reused),
@@ -347,6 +347,7 @@ class History(Database):
 
 
 _STRINGS = msgspec.json.Decoder(tuple[str, ...])
+_FAILURES = msgspec.json.Decoder(list[tuple[int, str, str, str]])
 _METRICS = msgspec.json.Decoder(dict[str, float])
 _REVISION = msgspec.json.Decoder(dict[str, str])
 _VERDICTS = msgspec.json.Decoder(dict[str, int])
@@ -377,7 +378,7 @@ FROM outcomes o JOIN cases c ON c.id = o.case_id JOIN runs r ON r.id = o.run_id
 
 _PAST = """
 WITH nights AS (
-    SELECT o.*, r.begun AS night, coalesce(nullif(o.machine, ''), r.machine) AS class,
+    SELECT o.id, o.case_id, r.id AS run_id, r.begun, r.machine,
         row_number() OVER (
             PARTITION BY o.case_id, o.reused ORDER BY r.begun DESC, r.id DESC) AS place
     FROM outcomes o JOIN runs r ON r.id = o.run_id
@@ -385,18 +386,16 @@ WITH nights AS (
         AND (r.begun, r.id) < (SELECT begun, id FROM runs WHERE id = ?1)
         AND o.case_id IN (SELECT id FROM cases WHERE name IN (SELECT value FROM json_each(?2)))
 )
-SELECT c.name,
-    (SELECT json_group_array(signature) FROM (
-        SELECT signature FROM failures WHERE result_id = n.result_id ORDER BY position)),
-    (SELECT json_group_object(name, value) FROM metrics WHERE outcome_id = n.id),
-    n.result_id IS NOT NULL, n.reused,
-    n.run_id, n.night, n.status, n.class,
-    coalesce(f.kind, ''), coalesce(f.phase, ''), coalesce(j.verdict, '')
-FROM nights n JOIN cases c ON c.id = n.case_id
-LEFT JOIN failures f ON f.result_id = n.result_id AND f.position = 0
+SELECT c.name, n.run_id, n.begun, o.status, o.result_id IS NOT NULL, o.reused,
+    coalesce(nullif(o.machine, ''), n.machine), coalesce(j.verdict, ''),
+    CASE o.status WHEN 'failed' THEN (
+        SELECT json_group_array(json_array(position, kind, coalesce(phase, ''), signature))
+        FROM failures WHERE result_id = o.result_id) END,
+    (SELECT json_group_object(name, value) FROM metrics WHERE outcome_id = n.id)
+FROM nights n JOIN outcomes o ON o.id = n.id JOIN cases c ON c.id = n.case_id
 LEFT JOIN judgements j ON j.outcome_id = n.id
 WHERE n.place <= ?3
-ORDER BY n.night DESC, n.run_id DESC
+ORDER BY n.begun DESC, n.run_id DESC
 """
 
 _USUAL = """
