@@ -1,14 +1,10 @@
-"""Qwen2.5-VL of the zoo: transformers' numbers part by part, image sizes, lengths, a run."""
+"""Qwen2.5-VL of the zoo: transformers' numbers part by part, image sizes, lengths."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import numpy
 import pytest
 import torch
 from fake import checkpoints
@@ -154,48 +150,3 @@ def test_the_full_size_has_names_and_no_values() -> None:
 def test_values_that_do_not_go_together_are_told(settings: dict[str, str], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         resolve("qwen2.5-vl", settings)
-
-
-def run(source: str, *options: str | Path) -> list[dict[str, Any]]:
-    """The records of a source's cases, one a target."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "run", source, *options, "--json"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.stdout, done.stderr
-    cases: list[dict[str, Any]] = json.loads(done.stdout)["cases"]
-    return cases
-
-
-@pytest.mark.real
-class TestRuns:
-    def test_alone_and_chained_its_parts_agree_and_compile_for_a_device_not_here(self) -> None:
-        processor, hip = run("qwen2.5-vl", "-t", "llvm-cpu,hip:gfx942")
-        assert processor["status"] == "ok", processor["failure"]
-        assert processor["comparison"]["rel_l2"] < 1e-5
-        assert len(processor["functions"]) == 4
-        assert [t["step"] for t in processor["generation"]["tokens"]] == [1, 2, 3, 4]
-        for token in processor["generation"]["tokens"]:
-            assert token["token"] == token["reference_token"]
-            assert 0 < token["rel_l2"] < 1e-5
-        steps = {step["name"]: step["status"] for step in hip["steps"]}
-        assert steps["compile"] == "ok", hip["failure"]
-
-    def test_an_image_of_448_pixels_has_windows_of_the_published_size(self) -> None:
-        sizes = ("height=448", "image_width=448", "window=112", "context=512")
-        options = [word for size in sizes for word in ("--set", size)]
-        (case,) = run("qwen2.5-vl/vision", *options, "-t", "llvm-cpu")
-        assert case["status"] == "ok", case["failure"]
-        assert case["comparison"]["rel_l2"] < 1e-5
-
-    def test_a_prompt_longer_than_the_examples_runs(self, tmp_path: Path) -> None:
-        options: list[str | Path] = ["--set", "dynamic=true", "-t", "llvm-cpu"]
-        for index, value in enumerate(parts(build(text="21"))["prefill"].args):
-            numpy.save(tmp_path / f"{index}.npy", value.numpy())
-            options += ["--input", tmp_path / f"{index}.npy"]
-        (case,) = run("qwen2.5-vl/prefill", *options)
-        assert case["status"] == "ok", case["failure"]
-        assert case["comparison"]["rel_l2"] < 1e-5

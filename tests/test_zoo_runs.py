@@ -1,31 +1,41 @@
-"""The zoo's tiny models through the whole driver: traced, compiled, run, near PyTorch."""
+"""The zoo's models through the whole driver: traced, compiled, run, near PyTorch."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from driver import pilot
+
+from models.spec import registry, resolve
 
 pytestmark = pytest.mark.real
 
+TARGETS = ("llvm-cpu", "vulkan", "hip:gfx942")
+SOURCES = [*registry(), "attention:sdpa", "mixtral-moe:eager"]
+_DATA_DEPENDENT = ("trace-error", "trace-error/GuardOnDataDependentSymNode/")
+#: What does not go well with IREE 3.13 and llvmpipe: the failure's kind and its signature's start.
+KNOWN = {
+    "attention:sdpa": {"vulkan": ("diagnostic", "diagnostic/iree_linalg_ext.online_attention/")},
+    # At its width of 64 something else is computed; at 48 it is not.
+    "gemma3-vision": {"vulkan": ("mismatch", "mismatch/values/")},
+    "llama-fp8": {"vulkan": ("diagnostic", "diagnostic/vector.bitcast/op-source-result-bitwidth")},
+    "mixtral-moe:eager": dict.fromkeys(TARGETS, _DATA_DEPENDENT),
+}
+#: How far results may be from PyTorch's where rounding to FP8 multiplies small differences.
+ROUNDINGS = {"llama-fp8": 0.033}
 
-def run(source: str, *targets: str, options: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+
+def run(
+    source: str, *targets: str, cache: Path, options: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
     """The records of a source's cases, one a target."""
-    words = ["run", source, "-t", ",".join(targets), "--json", *options]
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *words],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.stdout, done.stderr
-    cases: list[dict[str, Any]] = json.loads(done.stdout)["cases"]
+    words = ("run", source, "-t", ",".join(targets), "--json", *options)
+    done = pilot(*words, env={"IREE_PILOT_CACHE": cache})
+    cases: list[dict[str, Any]] = done.document["cases"]
     return cases
 
 
@@ -34,79 +44,103 @@ def assert_agrees(case: dict[str, Any], rel_l2: float) -> None:
     assert case["comparison"]["rel_l2"] < rel_l2
 
 
-def assert_chained(case: dict[str, Any]) -> None:
-    tokens = case["generation"]["tokens"]
-    assert [t["step"] for t in tokens] == [1, 2, 3, 4]
+def assert_chained(case: dict[str, Any], steps: int) -> None:
+    tokens = (case["generation"] or {"tokens": []})["tokens"]
+    assert [t["step"] for t in tokens] == [*range(1, steps + 1)]
     for token in tokens:
         assert token["token"] == token["reference_token"]
         assert 0 < token["rel_l2"] < 1e-5
 
 
-@pytest.mark.parametrize("source", ["resnet", "vit", "bert"])
-def test_a_classifier_agrees_on_the_processor(source: str) -> None:
-    (case,) = run(source, "llvm-cpu")
-    assert_agrees(case, 1e-5)
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_tiny_model_agrees_on_every_target_or_fails_as_known(
+    source: str, shared_cache: Path
+) -> None:
+    """A wrong result is known as a mismatch, never let pass with a wider tolerance."""
+    known, spec = KNOWN.get(source, {}), resolve(source, {}).spec
+    without_device = {}
+    for case in run(source, *TARGETS, cache=shared_cache):
+        target, failure = case["target"], case["failure"]
+        if target != "hip:gfx942" and case["status"] == "not-run":
+            without_device[target] = case["why"]
+        elif target in known:
+            kind, signature = known[target]
+            assert failure is not None, f"{target}: mended?"
+            assert failure["kind"] == kind
+            assert failure["signature"].startswith(signature)
+        elif target == "hip:gfx942":
+            assert failure is None
+            assert [s["status"] for s in case["steps"] if s["name"] == "compile"] == ["ok"]
+        else:
+            assert_agrees(case, ROUNDINGS.get(source, 1e-5))
+            assert [f["name"] for f in case["functions"]] == list(spec.parts or ("main",))
+            assert_chained(case, spec.generates)
+    if without_device:
+        pytest.skip(str(without_device))
 
 
-def test_llama_fp8_agrees_within_its_roundings_and_compiles_for_a_device_not_here() -> None:
-    processor, hip = run("llama-fp8", "llvm-cpu", "hip:gfx942")
-    assert_agrees(processor, 0.033)
-    steps = {step["name"]: step["status"] for step in hip["steps"]}
-    assert steps["compile"] == "ok", hip["failure"]
+def test_a_known_failure_is_one_of_a_model_that_there_is() -> None:
+    assert set(KNOWN) | set(ROUNDINGS) <= set(SOURCES)
 
 
-def test_gemma_agrees_on_the_processor_and_compiles_for_a_device_not_here() -> None:
-    processor, hip = run("gemma", "llvm-cpu", "hip:gfx942")
-    assert_agrees(processor, 1e-5)
-    steps = {step["name"]: step["status"] for step in hip["steps"]}
-    assert steps["compile"] == "ok", hip["failure"]
-
-
-@pytest.mark.parametrize("source", ["gemma2", "gemma3"])
-def test_sliding_and_global_layers_agree_on_the_processor_and_on_vulkan(source: str) -> None:
-    processor, vulkan = run(source, "llvm-cpu", "vulkan")
-    assert_agrees(processor, 1e-5)
-    if vulkan["status"] == "not-run":
-        pytest.skip(vulkan["why"])
-    assert_agrees(vulkan, 1e-5)
-
-
-def test_paligemmas_parts_agree_alone_and_chained_on_the_processor_and_on_vulkan() -> None:
-    processor, vulkan = run("paligemma2:tiny", "llvm-cpu", "vulkan")
-    for case in (processor, vulkan):
-        if case["status"] == "not-run":
-            pytest.skip(case["why"])
-        assert_agrees(case, 1e-5)
-        assert [f["name"] for f in case["functions"]] == ["vision", "embed", "prefill", "decode"]
-        assert_chained(case)
-
-
-def test_gelu_with_tanh_gets_a_wrong_constant_from_the_compiler() -> None:
+def test_gelu_with_tanh_gets_a_wrong_constant_from_the_compiler(shared_cache: Path) -> None:
     (processor,) = run(
-        "gemma/decode", "llvm-cpu", options=("--set", "gelu=fused", "--set", "layers=1")
+        "gemma/decode",
+        "llvm-cpu",
+        cache=shared_cache,
+        options=("--set", "gelu=fused", "--set", "layers=1"),
     )
     assert processor["failure"]["kind"] == "mismatch"
     assert 1e-5 < processor["comparison"]["rel_l2"] < 1e-4
 
 
-def test_gemma3s_vision_tower_agrees_on_the_processor_and_not_on_vulkan() -> None:
-    """At its width of 64 IREE 3.13 computes something else for Vulkan; at 48 it does not."""
-    processor, vulkan = run("gemma3-vision", "llvm-cpu", "vulkan")
-    assert_agrees(processor, 1e-5)
-    if vulkan["status"] == "not-run":
-        pytest.skip(vulkan["why"])
-    assert vulkan["failure"]["kind"] == "mismatch"
-    assert vulkan["comparison"]["rel_l2"] > 0.1
-
-
-def test_a_dynamic_cache_of_another_length_than_the_examples_agrees(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    cache = generator.standard_normal((2, 2, 1, 2, 37, 32)).astype(np.float32)
-    given = {"token": np.array([[5]]), "keys": cache[0], "values": cache[1]}
+@pytest.mark.parametrize(
+    ("source", "other"),
+    [
+        ("bert", {"length": "40"}),
+        ("llama/prefill", {"length": "21"}),
+        ("gemma3/decode", {"length": "37"}),
+        ("paligemma2/prefill", {"length": "21", "image": "28"}),
+        ("qwen2.5-vl/prefill", {"text": "21"}),
+    ],
+)
+def test_a_dynamic_length_other_than_the_examples_agrees(
+    source: str, other: dict[str, str], tmp_path: Path, shared_cache: Path
+) -> None:
     options = ["--set", "dynamic=true"]
-    for name, value in given.items():
-        np.save(tmp_path / f"{name}.npy", value)
+    (entry,) = resolve(source, other).build().functions
+    for name, value in zip(entry.input_names, entry.args, strict=True):
+        np.save(tmp_path / f"{name}.npy", value.numpy())
         options += ["--input", str(tmp_path / f"{name}.npy")]
-    (processor,) = run("gemma3/decode", "llvm-cpu", options=tuple(options))
+    (processor,) = run(source, "llvm-cpu", cache=shared_cache, options=tuple(options))
     assert_agrees(processor, 1e-5)
-    assert processor["comparison"]["outputs"][1]["shape"] == [2, 1, 2, 38, 32]
+    with torch.no_grad():
+        expected = [list(value.shape) for value in entry.module(*entry.args)]
+    assert [o["shape"] for o in processor["comparison"]["outputs"]] == expected
+
+
+#: A tower of one narrow layer: patches are what the resolution is about.
+NARROW = {"vision_layers": 1, "vision_width": 32, "vision_hidden": 32, "vision_heads": 1}
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "shape"),
+    [
+        ("paligemma2/vision", {**NARROW, "image": 224, "layers": 1}, [1, 256, 64]),
+        ("paligemma/vision", {**NARROW, "image": 448, "layers": 1}, [1, 1024, 64]),
+        ("paligemma2/vision", {**NARROW, "image": 896, "layers": 1, "heads": 2}, [1, 4096, 64]),
+        ("gemma3-vision", {**NARROW, "image": 896, "tokens": 256}, [1, 256, 64]),
+        (
+            "qwen2.5-vl/vision",
+            {"height": 448, "image_width": 448, "window": 112, "context": 512},
+            [256, 64],
+        ),
+    ],
+)
+def test_an_image_of_published_size_agrees(
+    source: str, settings: dict[str, Any], shape: list[int], shared_cache: Path
+) -> None:
+    options = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    (processor,) = run(source, "llvm-cpu", cache=shared_cache, options=tuple(options))
+    assert_agrees(processor, 1e-5)
+    assert [o["shape"] for o in processor["comparison"]["outputs"]] == [shape]
