@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models import fields as shared
 from models.spec import Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
@@ -21,35 +22,13 @@ SPECS = (
         architectures=("BertForMaskedLM",),
         unused=(r"^bert\.pooler\.", r"^cls\.seq_relationship\.", r"\.position_ids$"),
         fields=(
-            Field(name="layers", default=2, help="encoder layers", config="num_hidden_layers"),
-            Field(name="width", default=64, help="hidden size", config="hidden_size"),
-            Field(
-                name="hidden",
-                default=128,
-                help="size inside the feed-forward block",
-                config="intermediate_size",
-            ),
-            Field(name="heads", default=4, help="attention heads", config="num_attention_heads"),
-            Field(
-                name="vocabulary", default=256, help="tokens that exist", min=2, config="vocab_size"
-            ),
-            Field(
-                name="context",
-                default=128,
-                help="positions at most",
-                min=2,
-                config="max_position_embeddings",
-            ),
+            *shared.layers("encoder"),
+            *shared.tokens(),
             Field(name="batch", default=2, help="sequences at once, each shorter than the last"),
             Field(name="length", default=16, help="tokens in a sequence, padding included"),
-            Field(name="dynamic", default=False, help="length is dynamic: 2 to context"),
-            Field(
-                name="attention",
-                default="eager",
-                choices=("eager", "sdpa"),
-                help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
-            ),
-            Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
+            shared.DYNAMIC,
+            shared.ATTENTION,
+            shared.dtype(),
         ),
         presets=(
             Preset(name="tiny", values={}, help="2 layers, width 64", parameters=96_320),

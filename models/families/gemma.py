@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models import fields as shared
 from models.siglip import GELU, GELU_FIELD
 from models.spec import Field, ModelSpec, Preset, Value
 
@@ -12,48 +13,16 @@ if TYPE_CHECKING:
 
     from models.traceable import Traceable
 
-_ATTENTION = Field(
-    name="attention",
-    default="eager",
-    choices=("eager", "sdpa"),
-    help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
-)
 _FIELDS = (
-    Field(name="layers", default=2, help="decoder layers", config="num_hidden_layers"),
-    Field(name="width", default=64, help="hidden size", min=2, config="hidden_size"),
-    Field(
-        name="hidden",
-        default=128,
-        help="size inside the feed-forward block",
-        config="intermediate_size",
-    ),
-    Field(name="heads", default=4, help="attention heads", config="num_attention_heads"),
-    Field(
-        name="kv_heads",
-        default=2,
-        help="key-value heads, shared by groups of heads",
-        config="num_key_value_heads",
-    ),
-    Field(
-        name="head_size",
-        default=32,
-        help="size of a head, whatever the width",
-        min=2,
-        config="head_dim",
-    ),
-    Field(name="vocabulary", default=256, help="tokens that exist", min=2, config="vocab_size"),
-    Field(
-        name="context",
-        default=128,
-        help="positions at most",
-        min=3,
-        config="max_position_embeddings",
-    ),
-    Field(name="batch", default=1, help="sequences at once"),
+    *shared.layers("decoder"),
+    shared.kv_heads(),
+    shared.head_size(),
+    *shared.tokens(),
+    shared.BATCH,
     Field(name="length", default=8, help="tokens in the prompt, and in decode's cache"),
-    Field(name="dynamic", default=False, help="length is dynamic: 2 to context"),
+    shared.DYNAMIC,
     GELU_FIELD,
-    Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights and cache"),
+    shared.dtype("weights and cache"),
 )
 _SLIDING = (
     Field(
@@ -96,6 +65,14 @@ _GEMMA3: dict[str, Value] = {
     "global_every": 6,
     "dtype": "bf16",
 }
+_2B: dict[str, Value] = {
+    "head_size": 256,
+    "vocabulary": 256000,
+    "context": 8192,
+    "length": 128,
+    "heads": 8,
+    "dtype": "bf16",
+}
 _4B = _GEMMA3 | {"layers": 34, "width": 2560, "hidden": 10240, "heads": 8, "kv_heads": 4}
 _12B = _GEMMA3 | {"layers": 48, "width": 3840, "hidden": 15360, "heads": 16, "kv_heads": 8}
 
@@ -120,8 +97,17 @@ SPECS = (
     _spec(
         "gemma",
         "Gemma decoder, all heads on one key-value head",
-        (_ATTENTION,),
-        (Preset(name="tiny", values={"kv_heads": 1}, help=_TINY, parameters=106_816),),
+        (shared.ATTENTION,),
+        (
+            Preset(name="tiny", values={"kv_heads": 1}, help=_TINY, parameters=106_816),
+            Preset(
+                name="2b",
+                values=_2B | {"layers": 18, "width": 2048, "hidden": 16384, "kv_heads": 1},
+                help="Gemma 2B at full size, without weights",
+                parameters=2_506_172_416,
+                weights=False,
+            ),
+        ),
     ),
     _spec(
         "gemma2",
@@ -135,12 +121,20 @@ SPECS = (
                 help=_TINY,
                 parameters=115_264,
             ),
+            Preset(
+                name="2b",
+                values=_2B
+                | {"layers": 26, "width": 2304, "hidden": 9216, "kv_heads": 4, "window": 4096},
+                help="Gemma 2 2B at full size, without weights",
+                parameters=2_614_341_888,
+                weights=False,
+            ),
         ),
     ),
     _spec(
         "gemma3",
         "Gemma 3 text decoder, sliding and global layers with rotary frequencies of their own",
-        (*_SLIDING, _SCALED, _ATTENTION),
+        (*_SLIDING, _SCALED, shared.ATTENTION),
         (
             Preset(name="tiny", values={}, help=_TINY, parameters=115_392),
             Preset(
@@ -179,15 +173,19 @@ def check(fields: dict[str, Any]) -> str:
     return ""
 
 
-def build_gemma(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> Traceable:
+def build_gemma(
+    fields: dict[str, Any], seed: int, weights: bool = True, model: nn.Module | None = None
+) -> Traceable:
     """transformers' GemmaForCausalLM."""
     from transformers import GemmaConfig, GemmaForCausalLM
 
     config = GemmaConfig(**_common(fields), hidden_act=GELU[fields["gelu"]])
-    return _build(GemmaForCausalLM, config, fields, seed, model=model)
+    return _build(GemmaForCausalLM, config, fields, seed, weights=weights, model=model)
 
 
-def build_gemma2(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> Traceable:
+def build_gemma2(
+    fields: dict[str, Any], seed: int, weights: bool = True, model: nn.Module | None = None
+) -> Traceable:
     """transformers' Gemma2ForCausalLM, with the eager attention that soft-capping needs."""
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
@@ -197,7 +195,7 @@ def build_gemma2(fields: dict[str, Any], seed: int, model: nn.Module | None = No
         attn_logit_softcapping=float(fields["attention_cap"]),
         final_logit_softcapping=float(fields["final_cap"]),
     )
-    return _build(Gemma2ForCausalLM, config, fields, seed, model=model)
+    return _build(Gemma2ForCausalLM, config, fields, seed, weights=weights, model=model)
 
 
 def build_gemma3(
@@ -256,8 +254,8 @@ def _build(
     fields: dict[str, Any],
     seed: int,
     *,
-    weights: bool = True,
-    model: nn.Module | None = None,
+    weights: bool,
+    model: nn.Module | None,
 ) -> Traceable:
     import torch
     from transformers.activations import ACT2FN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from models import fields as shared
 from models import siglip
 from models.spec import Field, ModelSpec, Preset, Value
 
@@ -24,14 +25,9 @@ SPECS = (
             Field(name="tokens", default=4, help="tokens that an image becomes, a square number"),
             Field(name="width", default=64, help="hidden size of the decoder projected to"),
             Field(name="batch", default=1, help="images at once"),
-            Field(
-                name="attention",
-                default="eager",
-                choices=("eager", "sdpa"),
-                help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
-            ),
+            shared.ATTENTION,
             siglip.GELU_FIELD,
-            Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
+            shared.dtype(),
         ),
         presets=(
             Preset(

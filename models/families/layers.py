@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models import fields as shared
 from models.spec import Field, ModelSpec, Preset
 from models.versions import Signature
 
@@ -14,13 +15,11 @@ if TYPE_CHECKING:
     from models.traceable import Traceable
 
 _WIDTH = Field(name="width", default=64, help="hidden size")
-_BATCH = Field(name="batch", default=1, help="sequences at once")
 _LENGTH = Field(name="length", default=16, help="tokens in a sequence")
-_DTYPE = Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights")
 
 _HEADS = (
     Field(name="heads", default=4, help="attention heads"),
-    Field(name="kv_heads", default=2, help="key-value heads, shared by groups of heads"),
+    shared.kv_heads(),
 )
 
 _MODULE = "transformers.models.llama.modeling_llama"
@@ -48,7 +47,7 @@ SPECS = (
         fields=(
             Field(name="inputs", default=64, help="size of what comes in"),
             Field(name="outputs", default=96, help="size of what goes out"),
-            _BATCH,
+            shared.BATCH,
             _LENGTH,
             Field(
                 name="fp8",
@@ -62,12 +61,7 @@ SPECS = (
                 choices=("f32", "f16", "bf16"),
                 help="f32: multiply FP8 codes, scale the sum; f16, bf16: scale first",
             ),
-            Field(
-                name="dtype",
-                default="f32",
-                choices=("f32", "f16", "bf16"),
-                help="of what comes in and goes out",
-            ),
+            shared.dtype("what comes in and goes out"),
         ),
         presets=(
             Preset(name="tiny", values={}, help="64 to 96", parameters=6_144),
@@ -85,17 +79,12 @@ SPECS = (
         fields=(
             _WIDTH,
             *_HEADS,
-            _BATCH,
+            shared.BATCH,
             _LENGTH,
             Field(name="context", default=128, help="positions at most", min=2),
-            Field(name="dynamic", default=False, help="length is dynamic: 2 to context"),
-            Field(
-                name="attention",
-                default="eager",
-                choices=("eager", "sdpa"),
-                help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
-            ),
-            _DTYPE,
+            shared.DYNAMIC,
+            shared.ATTENTION,
+            shared.dtype(),
         ),
         presets=(
             Preset(name="tiny", values={}, help="grouped queries: 4 to 2", parameters=12_288),
@@ -123,15 +112,10 @@ SPECS = (
         fields=(
             Field(name="head", default=16, help="size of a head", min=2),
             *_HEADS,
-            _BATCH,
+            shared.BATCH,
             _LENGTH,
             Field(name="context", default=128, help="positions at most", min=2),
-            Field(
-                name="dtype",
-                default="f32",
-                choices=("f32", "f16", "bf16"),
-                help="of queries and keys",
-            ),
+            shared.dtype("queries and keys"),
         ),
         presets=(Preset(name="tiny", values={}, help="heads of 16", parameters=0),),
     ),
@@ -139,7 +123,7 @@ SPECS = (
         name="rms-norm",
         help="RMS norm with a gain",
         build=f"{__name__}:build_rms_norm",
-        fields=(_WIDTH, _BATCH, _LENGTH, _DTYPE),
+        fields=(_WIDTH, shared.BATCH, _LENGTH, shared.dtype()),
         presets=(Preset(name="tiny", values={}, help="width 64", parameters=64),),
     ),
 )

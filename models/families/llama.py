@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models import fields as shared
 from models.spec import Field, ModelSpec, Preset, Value
 from models.versions import Signature
 
@@ -13,39 +14,14 @@ if TYPE_CHECKING:
     from models.traceable import Traceable
 
 _FIELDS = (
-    Field(name="layers", default=2, help="decoder layers", config="num_hidden_layers"),
-    Field(name="width", default=64, help="hidden size", min=2, config="hidden_size"),
-    Field(
-        name="hidden",
-        default=128,
-        help="size inside the feed-forward block",
-        config="intermediate_size",
-    ),
-    Field(name="heads", default=4, help="attention heads", config="num_attention_heads"),
-    Field(
-        name="kv_heads",
-        default=2,
-        help="key-value heads, shared by groups of heads",
-        config="num_key_value_heads",
-    ),
-    Field(name="vocabulary", default=256, help="tokens that exist", min=2, config="vocab_size"),
-    Field(
-        name="context",
-        default=128,
-        help="positions at most",
-        min=3,
-        config="max_position_embeddings",
-    ),
-    Field(name="batch", default=1, help="sequences at once"),
+    *shared.layers("decoder"),
+    shared.kv_heads(),
+    *shared.tokens(),
+    shared.BATCH,
     Field(name="length", default=8, help="tokens in the prompt, and in decode's cache"),
-    Field(name="dynamic", default=False, help="length is dynamic: 2 to context"),
-    Field(
-        name="attention",
-        default="eager",
-        choices=("eager", "sdpa"),
-        help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
-    ),
-    Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights and cache"),
+    shared.DYNAMIC,
+    shared.ATTENTION,
+    shared.dtype("weights and cache"),
 )
 
 _FP8_FIELDS = (

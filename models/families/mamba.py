@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models import fields as shared
 from models.spec import Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ SPECS = (
             Field(name="state", default=8, help="size of a channel's state"),
             Field(name="rank", default=4, help="rank of the time steps' projection"),
             Field(name="vocabulary", default=256, help="tokens that exist", min=2),
-            Field(name="batch", default=1, help="sequences at once"),
+            shared.BATCH,
             Field(name="length", default=8, help="tokens in a sequence", min=2),
-            Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
+            shared.dtype(),
         ),
         presets=(Preset(name="tiny", values={}, help="2 layers, width 32", parameters=25_568),),
     ),

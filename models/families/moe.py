@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models import fields as shared
 from models.spec import Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ SPECS = (
             Field(name="hidden", default=64, help="size inside an expert"),
             Field(name="experts", default=4, help="experts", min=2),
             Field(name="chosen", default=2, help="experts that a token uses"),
-            Field(name="batch", default=1, help="sequences at once"),
+            shared.BATCH,
             Field(name="length", default=8, help="tokens in a sequence"),
             Field(
                 name="dispatch",
@@ -29,7 +30,7 @@ SPECS = (
                 help="batched_mm: each token's experts are gathered; eager: a loop over the "
                 "experts that were hit, which does not trace: data decide its length",
             ),
-            Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
+            shared.dtype(),
         ),
         presets=(
             Preset(name="tiny", values={}, help="4 experts, 2 a token", parameters=24_704),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models import fields as shared
 from models import siglip
-from models.spec import Field, ModelSpec, Preset
+from models.spec import Field, ModelSpec, Preset, Value
 
 if TYPE_CHECKING:
     import torch
@@ -18,24 +19,29 @@ if TYPE_CHECKING:
 
 _FIELDS = (
     *siglip.FIELDS,
-    Field(name="layers", default=2, help="decoder layers"),
-    Field(name="width", default=64, help="hidden size", min=2),
-    Field(name="hidden", default=128, help="size inside the feed-forward block"),
-    Field(name="heads", default=4, help="attention heads"),
-    Field(name="kv_heads", default=1, help="key-value heads, shared by groups of heads"),
-    Field(name="head_size", default=32, help="size of a head, whatever the width", min=2),
-    Field(name="vocabulary", default=256, help="tokens that exist, the last stands for an image"),
-    Field(name="context", default=8192, help="positions at most", min=3),
+    *shared.layers("decoder", "text_config."),
+    shared.kv_heads("text_config.", default=1),
+    shared.head_size("text_config."),
+    *shared.tokens("text_config.", context=8192),
     Field(name="batch", default=1, help="prompts at once, each with an image"),
     Field(name="length", default=8, help="text tokens that follow the image", min=2),
     Field(name="dynamic", default=False, help="length of the prompt and the cache is dynamic"),
     siglip.GELU_FIELD,
-    Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights and cache"),
+    shared.dtype("weights and cache"),
 )
 _CAPPED = (
     Field(name="attention_cap", default=50, help="attention scores become cap * tanh(score / cap)"),
     Field(name="final_cap", default=30, help="logits likewise"),
 )
+_FULL: dict[str, Value] = {
+    **siglip.SO400M,
+    "image": 224,
+    "heads": 8,
+    "head_size": 256,
+    "vocabulary": 257216,
+    "length": 128,
+    "dtype": "bf16",
+}
 _PARTS = ("vision", "embed", "prefill", "decode")
 
 SPECS = (
@@ -54,6 +60,13 @@ SPECS = (
                 values={"dynamic": True},
                 help="2 and 2 layers, width 64",
                 parameters=216_768,
+            ),
+            Preset(
+                name="3b",
+                values={**_FULL, "layers": 18, "width": 2048, "hidden": 16384},
+                help="PaliGemma 3B at full size, without weights",
+                parameters=2_923_466_480,
+                weights=False,
             ),
         ),
     ),
@@ -77,17 +90,11 @@ SPECS = (
             Preset(
                 name="3b",
                 values={
-                    **siglip.SO400M,
-                    "image": 224,
+                    **_FULL,
                     "layers": 26,
                     "width": 2304,
                     "hidden": 9216,
-                    "heads": 8,
                     "kv_heads": 4,
-                    "head_size": 256,
-                    "vocabulary": 257216,
-                    "length": 128,
-                    "dtype": "bf16",
                 },
                 help="PaliGemma 2 3B at full size, without weights",
                 parameters=3_032_242_416,

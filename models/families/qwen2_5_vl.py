@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models import fields as shared
 from models.spec import Field, ModelSpec, Preset
 from models.versions import Signature
 
@@ -49,50 +50,9 @@ SPECS = (
             ),
         ),
         fields=(
-            Field(
-                name="layers",
-                default=2,
-                help="decoder layers",
-                config="text_config.num_hidden_layers",
-            ),
-            Field(
-                name="width",
-                default=64,
-                help="the decoder's hidden size",
-                config="text_config.hidden_size",
-            ),
-            Field(
-                name="hidden",
-                default=128,
-                help="size inside the decoder's feed-forward block",
-                config="text_config.intermediate_size",
-            ),
-            Field(
-                name="heads",
-                default=4,
-                help="the decoder's attention heads",
-                config="text_config.num_attention_heads",
-            ),
-            Field(
-                name="kv_heads",
-                default=2,
-                help="key-value heads, shared by groups of heads",
-                config="text_config.num_key_value_heads",
-            ),
-            Field(
-                name="vocabulary",
-                default=256,
-                help="tokens that exist, an image's too",
-                min=2,
-                config="text_config.vocab_size",
-            ),
-            Field(
-                name="context",
-                default=128,
-                help="positions at most",
-                min=3,
-                config="text_config.max_position_embeddings",
-            ),
+            *shared.layers("decoder", "text_config."),
+            shared.kv_heads("text_config."),
+            *shared.tokens("text_config."),
             Field(
                 name="tied",
                 default=False,
@@ -139,13 +99,8 @@ SPECS = (
             Field(name="image_width", default=112, help="of the image in pixels"),
             Field(name="text", default=6, help="text tokens around the image", min=2),
             Field(name="dynamic", default=False, help="the prompt's length is dynamic"),
-            Field(
-                name="attention",
-                default="eager",
-                choices=("eager", "sdpa"),
-                help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
-            ),
-            Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
+            shared.ATTENTION,
+            shared.dtype(),
         ),
         presets=(
             Preset(

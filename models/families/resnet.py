@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models import fields as shared
 from models.spec import Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ SPECS = (
                 name="classes", default=10, help="classes told apart", min=2, config="num_labels"
             ),
             Field(name="batch", default=1, help="images at once"),
-            Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
+            shared.dtype(),
         ),
         presets=(
             Preset(name="tiny", values={}, help="4 basic blocks, 16 channels", parameters=310_746),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models import fields as shared
 from models.spec import Field, ModelSpec, Preset, Value
 from models.versions import Signature
 
@@ -25,13 +26,8 @@ _FIELDS = (
     Field(name="text_width", default=32, help="hidden size of the text attended to"),
     Field(name="text", default=7, help="tokens of the text attended to"),
     Field(name="batch", default=1, help="images at once"),
-    Field(
-        name="attention",
-        default="eager",
-        choices=("eager", "sdpa"),
-        help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
-    ),
-    Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
+    shared.ATTENTION,
+    shared.dtype(),
 )
 _SD15: dict[str, Value] = {
     "layers": 2,

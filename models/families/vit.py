@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models import fields as shared
 from models.spec import Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
@@ -19,15 +20,7 @@ SPECS = (
         check=f"{__name__}:check",
         architectures=("ViTForImageClassification",),
         fields=(
-            Field(name="layers", default=2, help="encoder layers", config="num_hidden_layers"),
-            Field(name="width", default=64, help="hidden size", config="hidden_size"),
-            Field(
-                name="hidden",
-                default=128,
-                help="size inside the feed-forward block",
-                config="intermediate_size",
-            ),
-            Field(name="heads", default=4, help="attention heads", config="num_attention_heads"),
+            *shared.layers("encoder"),
             Field(name="image", default=32, help="height and width in pixels", config="image_size"),
             Field(
                 name="patch",
@@ -39,13 +32,8 @@ SPECS = (
                 name="classes", default=10, help="classes told apart", min=2, config="num_labels"
             ),
             Field(name="batch", default=1, help="images at once"),
-            Field(
-                name="attention",
-                default="eager",
-                choices=("eager", "sdpa"),
-                help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
-            ),
-            Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
+            shared.ATTENTION,
+            shared.dtype(),
         ),
         presets=(
             Preset(name="tiny", values={}, help="2 layers, width 64, 17 tokens", parameters=81_226),

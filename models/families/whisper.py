@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models import fields as shared
 from models.spec import Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
@@ -23,13 +24,8 @@ SPECS = (
             Field(name="mels", default=16, help="mel frequency bins"),
             Field(name="positions", default=32, help="hidden states; each is made of two frames"),
             Field(name="batch", default=1, help="recordings at once"),
-            Field(
-                name="attention",
-                default="eager",
-                choices=("eager", "sdpa"),
-                help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
-            ),
-            Field(name="dtype", default="f32", choices=("f32", "f16", "bf16"), help="of weights"),
+            shared.ATTENTION,
+            shared.dtype(),
         ),
         presets=(
             Preset(name="tiny", values={}, help="2 layers, width 64", parameters=84_480),
