@@ -150,6 +150,12 @@ def _obstacle(
     return None
 
 
+def usual(job: Job, toolchain: Toolchain) -> Wanted | None:
+    """What is generated in a run of the job that does not say how much, if anything."""
+    steps, _ = chosen(job.source, None, {}, toolchain, inputs=job.inputs is not None)
+    return wanted(job, steps) if steps else None
+
+
 def wanted(job: Job, steps: int) -> Wanted:
     """`steps` tokens of the job's model, which `chosen` has let pass."""
     return Wanted(job=job, chain=registry()[job.source.model or ""].chain, steps=steps)

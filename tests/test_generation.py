@@ -61,6 +61,15 @@ class TestChosen:
         assert choose(f"{text}/vision", None, release) == (0, {})
         assert choose(text, None, release, dynamic="no") == (0, {"dynamic": "no"})
 
+    def test_a_job_without_words_of_a_user_generates_what_is_usual(
+        self, release: Toolchain
+    ) -> None:
+        parts = Job(source=sources.parse("paligemma2", {}, None))
+        usual = generation.usual(parts, release)
+        assert usual is not None
+        assert (usual.chain, usual.steps) == ("models.chains:paligemma", 4)
+        assert generation.usual(Job(source=sources.parse("resnet", {}, None)), release) is None
+
     @pytest.mark.parametrize("text", ["llama", "resnet", "paligemma2:3b"])
     def test_others_generate_only_when_asked(self, text: str, release: Toolchain) -> None:
         assert choose(text, None, release)[0] == 0
@@ -283,12 +292,13 @@ class TestFailures:
     ) -> None:
         bench.expect(monkeypatch, bench.altered(tmp_path, 5))
         words = ["llama", "-t", "llvm-cpu", "--generate", str(STEPS)]
-        told = CliRunner().invoke(command, words)
+        told = CliRunner().invoke(command, [*words, "--bisect"])
         assert isinstance(told.exception, Failed)
         assert told.exception.exit_code == 1
         assert "generate   failed" in told.output
         assert "5: differs  token" in told.output
         assert "generates, but differs from the reference" in told.output
+        assert "what shows in a chain of functions only is not isolated" in told.output
         (case,) = msgspec.json.decode(CliRunner().invoke(command, [*words, "--json"]).stdout)[
             "cases"
         ]

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake import nights
-from fake.nights import Heard, case, jobs_of, marks
+from fake import jobs
+from fake.jobs import Heard, case, jobs_of, marks
 from fake.processes import alive, wait_until
 
 from pipeline import targets
@@ -102,7 +102,7 @@ class TestWhenAWorkerDies:
 
             heard = Heard(kill_the_one_that_waits)
             cases.insert(0, case("once", "vulkan"))
-            Cluster(dask.address, employ=nights.light).run(
+            Cluster(dask.address, employ=jobs.light).run(
                 jobs_of(cases, tmp_path, traced=False), heard
             )
         assert sorted(heard.names) == sorted(c.name for c in cases)
@@ -121,9 +121,7 @@ class TestWhatGoesBetweenWorkers:
     ) -> None:
         cases = [case(s, t) for s in ("x", "y") for t in ("llvm-cpu", "vulkan")]
         heard = Heard()
-        Cluster(dask.address, employ=nights.posted).run(
-            jobs_of(cases, tmp_path, traced=False), heard
-        )
+        Cluster(dask.address, employ=jobs.posted).run(jobs_of(cases, tmp_path, traced=False), heard)
         assert len(heard.traces) == 2
         assert {o.case: o.result and o.result.why for o in heard.outcomes} == {
             c.name: f"the program of {c.source}" for c in cases
@@ -136,9 +134,7 @@ class TestWhatGoesBetweenWorkers:
     ) -> None:
         cases = [case(s, t) for s in ("bad", "good") for t in ("llvm-cpu", "vulkan")]
         heard = Heard()
-        Cluster(dask.address, employ=nights.light).run(
-            jobs_of(cases, tmp_path, traced=False), heard
-        )
+        Cluster(dask.address, employ=jobs.light).run(jobs_of(cases, tmp_path, traced=False), heard)
         begun = [name for _, name in marks(tmp_path)]
         assert not [name for name in begun if name.startswith("bad")]
         failed = {o.case: o.result for o in heard.outcomes if o.status == "failed"}
@@ -149,7 +145,7 @@ class TestWhatGoesBetweenWorkers:
         self, dask: Dask, tmp_path: Path
     ) -> None:
         heard = Heard()
-        Cluster(dask.address, employ=nights.light).run(
+        Cluster(dask.address, employ=jobs.light).run(
             jobs_of([case("x", "hip:gfx942")], tmp_path), heard
         )
         assert heard.names == ["x | hip:gfx942 | installed"]
@@ -168,13 +164,13 @@ class TestWhatEndsEarly:
 
         file, failing = tmp_path / "pid", Failing()
         with pytest.raises(OSError, match="the disk is full"):
-            Cluster(dask.address, employ=nights.hanging).run(
+            Cluster(dask.address, employ=jobs.hanging).run(
                 jobs_of([case("x", "vulkan")], tmp_path), failing
             )
         assert failing.began_at == [("x | vulkan | installed", "one")]
         wait_until(lambda: not alive(int(file.read_text())))
         heard = Heard()
-        Cluster(dask.address, employ=nights.light).run(jobs_of([case("y")], tmp_path), heard)
+        Cluster(dask.address, employ=jobs.light).run(jobs_of([case("y")], tmp_path), heard)
         assert heard.names == ["y | llvm-cpu | installed"]
 
     def test_a_scheduler_that_goes_away_is_told(self, tmp_path: Path) -> None:
@@ -185,7 +181,7 @@ class TestWhatEndsEarly:
                     dask.scheduler.kill()
 
             with pytest.raises(EnvironmentFault, match="gone away with 1 job") as told:
-                Cluster(dask.address, employ=nights.hanging).run(
+                Cluster(dask.address, employ=jobs.hanging).run(
                     jobs_of([case("x")], tmp_path), Killing()
                 )
         assert "goes on where it stopped" in told.value.advice
@@ -203,7 +199,7 @@ class TestWhoWorks:
             dask.wait_for(3)
             heard = Heard()
             cases = [case(f"model{n}") for n in range(6)]
-            Cluster(dask.address, employ=nights.light).run(jobs_of(cases, tmp_path), heard)
+            Cluster(dask.address, employ=jobs.light).run(jobs_of(cases, tmp_path), heard)
         assert len(heard.outcomes) == 6
         assert {o.worker for o in heard.outcomes} <= {"own", "own too"}
         assert ["worker other" in text for text in heard.texts] == [True]

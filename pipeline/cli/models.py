@@ -58,6 +58,7 @@ def command(name: str | None, path: str | None, common: Common) -> None:
     console.print(table)
     for spec in shown:
         parts = f" Parts: {', '.join(spec.parts)}." if spec.parts else ""
+        parts += " Generates tokens." if spec.chain else ""
         console.print(f"\n[bold]{spec.name}[/bold]  {spec.help}{parts}", soft_wrap=True)
         if name is None:
             continue

@@ -150,7 +150,17 @@ def _check_module(name: str) -> None:
     top = name.split(".")[0]
     places = [str(Path.cwd()), *sys.path]
     if top not in sys.builtin_module_names and PathFinder.find_spec(top, places) is None:
-        raise no_module(name)
+        raise no_module(name) if "." in name else _no_model(name)
+
+
+def _no_model(name: str) -> UsageError:
+    """The error for a name before a colon that is neither a model nor a module."""
+    from models.spec import registry
+
+    return UsageError(
+        f"the zoo has no model {name!r}, and no Python module of that name can be found",
+        advice=nearest(name, list(registry())),
+    )
 
 
 def no_module(name: str) -> UsageError:

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline import case as cases
-from pipeline import devices, process, releases
+from pipeline import devices, generation, process, releases
 from pipeline.case import CaseResult, Settings, Silent, Step
 from pipeline.errors import PilotError
 from pipeline.frontends.load import TraceFailed, load
@@ -141,9 +141,14 @@ def _case(order: Order) -> Outcome:
         return Outcome(case=case.name, result=None, key=key, reused=True)
     results: list[CaseResult] = []
     for number in range(case.repeats):
-        settings = Settings(flags=case.flags, limits=limits(order), fresh=order.fresh or number > 0)
+        settings = Settings(
+            flags=case.flags,
+            limits=limits(order),
+            fresh=order.fresh or number > 0,
+            generate=generation.usual(keys.job(case), toolchain),
+        )
         results.append(
-            cases.run(case.target, loaded, plan, toolchain, store, settings, Silent(), alone=_alone)
+            cases.run(case.target, loaded, plan, toolchain, store, settings, Silent(), alone=alone)
         )
     result = next((r for r in results if r.status == "failed"), results[0])
     outcome = Outcome(
@@ -201,7 +206,7 @@ def _not_run(order: Order, why: str) -> Outcome:
 
 
 @contextlib.contextmanager
-def _alone(device: Device) -> Iterator[None]:
+def alone(device: Device) -> Iterator[None]:
     """Holds a device, so that what is timed on it has it for itself, whoever runs on this machine.
 
     The processor is one device, whether modules come to it through a task system or through a

@@ -1,122 +1,90 @@
-"""Jobs for schedulers that take no compiler, and a watcher that remembers what it heard."""
+"""Cases, results and whole nights as a nightly would find them, without running anything."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from fake.processes import wait_until
-from pipeline import process
 from pipeline.case import CaseResult, Step
-from pipeline.nightly.history import Usual
-from pipeline.nightly.orders import Job, Order, jobs
-from pipeline.nightly.records import Case, Outcome
-from pipeline.process import Outcome as Ended
+from pipeline.diagnostics import Failure, Kind
+from pipeline.nightly.history import History, Run
+from pipeline.nightly.records import Case, Judgement, Outcome
+from pipeline.phases import Phase
 
-HANG = "import os, signal; open('pid', 'w').write(str(os.getpid())); signal.pause()"
-
-
-def case(source: str, target: str = "llvm-cpu", **more: object) -> Case:
-    return Case(source=source, target=target, **more)  # type: ignore[arg-type]
+FIRST = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
 
 
-def jobs_of(
-    cases: Sequence[Case],
-    directory: Path,
+def case(name: str = "llama:tiny", target: str = "llvm-cpu", **fields: Any) -> Case:
+    return Case(source=name, target=target, **fields)
+
+
+def failure(signature: str, *also: str, phase: str = "flow", kind: Kind = "diagnostic") -> Failure:
+    return Failure(
+        kind=kind,
+        message=f"what {signature} says",
+        signature=signature,
+        phase=phase,
+        also=tuple(failure(other, phase=phase, kind=kind) for other in also),
+    )
+
+
+def result(why: Failure | str = "", **fields: Any) -> CaseResult:
+    """A result: failed with a Failure, compiled only with a text, else ok."""
+    failed = isinstance(why, Failure)
+    given: dict[str, Any] = {
+        "target": "llvm-cpu",
+        "release": "3.13.0",
+        "device": "local-task",
+        "arch": "host",
+        "status": "failed" if failed else "not-run" if why else "ok",
+        "why": "does not compile" if failed else why,
+        "failure": why if failed else None,
+        "steps": (
+            Step(name="trace", status="ok", seconds=0.5, cached=True),
+            Step(name="compile", status="failed" if failed else "ok", seconds=1.5, why="!"),
+        ),
+        "phases": (
+            Phase(name="input", seconds=0.25, bytes=1000, ops={"linalg": 7, "tensor": 2}),
+            Phase(name="flow", seconds=0.5, bytes=900, ops={"flow": 3}),
+        ),
+    }
+    return CaseResult(**(given | fields))
+
+
+def outcome(of: Case | None = None, why: Failure | str = "", **fields: Any) -> Outcome:
+    """An outcome of a case, of the usual one if none is given."""
+    given: dict[str, Any] = {
+        "case": (of or case()).name,
+        "result": result(why),
+        "machine": "m",
+        "seconds": 2.0,
+    }
+    return Outcome(**(given | fields))
+
+
+def night(
+    history: History,
+    outcomes: Sequence[Outcome] = (),
     *,
-    usual: dict[str, Usual] | None = None,
-    traced: bool = True,
-) -> tuple[Job, ...]:
-    """The jobs for cases; traced: none of them waits for a trace."""
-    orders = [Order(what="case", case=c, directory=str(directory)) for c in cases]
-    return jobs(orders, usual or {}, [c.program for c in cases] if traced else [])
-
-
-def outcome(order: Order, *, status: str = "ok", why: str = "") -> Outcome:
-    result = CaseResult(
-        target=order.case.target,
-        release="1.0",
-        device=None,
-        arch=None,
-        status=status,  # type: ignore[arg-type]
-        why=why,
-        steps=(Step(name="trace", status=status, seconds=7.0),),  # type: ignore[arg-type]
+    number: int = 0,
+    cases: Sequence[Case] | None = None,
+    judgements: Sequence[Judgement] = (),
+    finish: bool = True,
+    machine: str = "m",
+    config: str = "config",
+) -> Run:
+    """One night of the history, `number` days after the first."""
+    run = history.begin(
+        [case()] if cases is None else cases,
+        config=config,
+        title="zoo",
+        machine=machine,
+        revision={"iree": "3.13.0"},
+        begun=FIRST + timedelta(days=number),
     )
-    return Outcome(case=order.case.name, result=result)
-
-
-def mark(order: Order) -> None:
-    """Leaves a line with the process, for each time that an order is begun."""
-    with Path(order.directory, "begun").open("a") as marks:
-        marks.write(f"{os.getpid()} {order.name}\n")
-
-
-def marks(directory: Path) -> list[tuple[int, str]]:
-    """(process, order) of everything that was begun, in order."""
-    file = directory / "begun"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [(int(line.split(" ", 1)[0]), line.split(" ", 1)[1]) for line in lines]
-
-
-def light(order: Order) -> Outcome:
-    """Does nothing, at once. A trace of `bad...` fails; a case of `once...` waits
-    for ever the first time."""
-    earlier = [name for _, name in marks(Path(order.directory))]
-    mark(order)
-    if order.name.startswith("once") and order.name not in earlier:
-        wait_until(lambda: False, seconds=60.0)  # until this process is killed
-    if order.what == "trace" and order.case.source.startswith("bad"):
-        return outcome(order, status="failed", why="does not trace")
-    return outcome(order)
-
-
-def posted(order: Order) -> Outcome:
-    """A trace sends a text with its program; a case tells the text that it got."""
-    parcel = Path(order.parcel)
-    if order.what == "trace":
-        parcel.write_text(f"the program of {order.case.source}")
-        return outcome(order)
-    return outcome(order, why=parcel.read_text() if parcel.exists() else "nothing")
-
-
-def hanging(order: Order) -> Outcome:
-    """Waits for a child that waits for ever, whose number is in the file `pid`."""
-    mark(order)
-    place = Path(order.directory)
-    ended: Ended = process.run(
-        [sys.executable, "-I", "-S", "-c", HANG],
-        stdout=place / "out",
-        stderr=place / "err",
-        cwd=place,
-    )
-    return outcome(order, why=str(ended.signal))
-
-
-class Heard:
-    """A watcher. on_done: what it does when a case is done."""
-
-    def __init__(self, on_done: Callable[[Outcome], None] = lambda outcome: None) -> None:
-        self.began_at: list[tuple[str, str]] = []
-        self.traces: list[Outcome] = []
-        self.outcomes: list[Outcome] = []
-        self.texts: list[str] = []
-        self._on_done = on_done
-
-    def began(self, order: Order, worker: str) -> None:
-        self.began_at.append((order.name, worker))
-
-    def traced(self, order: Order, outcome: Outcome) -> None:
-        self.traces.append(outcome)
-
-    def done(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-        self._on_done(outcome)
-
-    def told(self, text: str) -> None:
-        self.texts.append(text)
-
-    @property
-    def names(self) -> list[str]:
-        return [outcome.case for outcome in self.outcomes]
+    for one in outcomes:
+        history.record(run.id, one)
+    if finish:
+        history.finish(run.id, judgements)
+    return history.run(run.id)

@@ -1,0 +1,136 @@
+"""A nightly.toml is read strictly: what does not fit is told with its line and what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.nightly import config, strict
+
+WHOLE = """\
+title = "zoo"
+
+[matrix]
+models = ["*:tiny"]
+targets = [
+  "llvm-cpu",
+  "vulkan",
+]
+
+[[include]]
+tags = ["long"]
+
+[[include]]
+models = ["llama:small"]
+time_limit = "30min"
+memory_limit = "4GiB"
+
+[[exclude]]
+models = ["mamba*"]
+reason = "later"
+
+[schedule]
+jobs = 2
+
+[bisect]
+budget = "1h"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "nightly.toml"
+
+
+def test_a_whole_config_is_read(file: Path) -> None:
+    file.write_text(WHOLE)
+    found = config.read(file).config
+    assert found.title == "zoo"
+    assert found.matrix.targets == ("llvm-cpu", "vulkan")
+    assert found.include[1].seconds == 1800
+    assert found.include[1].memory_bytes == 4 * 2**30
+    assert found.exclude[0].reason == "later"
+    assert found.schedule.jobs == 2
+    assert (found.bisect.seconds, found.bisect.seconds_each) == (3600, 600)
+
+
+def test_numbers_are_seconds_and_bytes(file: Path) -> None:
+    file.write_text("[matrix]\ntime_limit = 1.5\nmemory_limit = 1000\n[schedule]\nmemory = 10\n")
+    found = config.read(file).config
+    assert (found.matrix.seconds, found.matrix.memory_bytes) == (1.5, 1000)
+    assert found.schedule.memory_bytes == 10
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "what", "advice"),
+    [
+        ("title", "titel", 1, "no key 'titel'", "Did you mean title?"),
+        ("[matrix]", "[matrx]", 3, "no key 'matrx'", "Did you mean matrix?"),
+        ("targets", "tragets", 5, "no key 'tragets' of [matrix]", "Did you mean targets"),
+        ('tags = ["long"]', 'tag = ["long"]', 11, "no key 'tag' of [include]", "tags"),
+        ("time_limit", "timelimit", 15, "no key 'timelimit' of [include]", "time_limit"),
+        ("reason", "raeson", 20, "no key 'raeson' of [exclude]", "Did you mean reason"),
+        ("budget", "budgte", 26, "no key 'budgte' of [bisect]", "Did you mean budget?"),
+        ('"vulkan"', "3", 5, "matrix.targets: Expected `str`, got `int`", ""),
+        ('["long"]', '"long"', 11, "include.tags: Expected `array", ""),
+        ('"30min"', '"30 minutes"', 15, "time_limit: '30 minutes' is no duration", ""),
+        ('"4GiB"', '"4 gigs"', 16, "memory_limit: '4 gigs' is no size", ""),
+        ('"4GiB"', "-1", 16, "Expected `float` > 0", ""),
+        ("jobs = 2", "jobs = -2", 23, "schedule.jobs: Expected `int` >= 0", ""),
+        ('"1h"', "true", 26, "bisect.budget: Expected", ""),
+        ('"vulkan"', "vulkan", 7, "this is no TOML", "https://toml.io"),
+        ('budget = "1h"', 'budget = "1h', 26, "this is no TOML", ""),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_line(
+    file: Path, old: str, new: str, line: int, what: str, advice: str
+) -> None:
+    file.write_text(WHOLE.replace(old, new, 1))
+    with pytest.raises(UsageError) as told:
+        config.read(file)
+    assert told.value.message.startswith(f"{file}:{line}: ")
+    assert what in told.value.message
+    assert advice in told.value.advice
+
+
+def test_a_config_without_a_matrix_is_refused(file: Path) -> None:
+    file.write_text("title = 'empty'\n")
+    with pytest.raises(UsageError, match=r":1: .*`matrix`"):
+        config.read(file)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_is_told(file: Path, content: bytes | None) -> None:
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UsageError, match=r"cannot read .*nightly\.toml"):
+        config.read(file)
+
+
+def test_the_digest_is_that_of_the_cases(file: Path) -> None:
+    file.write_text(WHOLE)
+    digest = config.read(file).digest
+    file.write_text(WHOLE.replace("jobs = 2", "jobs = 7").replace("title", "# comment\ntitle"))
+    assert config.read(file).digest == digest
+    file.write_text(WHOLE.replace("vulkan", "hip"))
+    assert config.read(file).digest != digest
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "line"),
+    [
+        (("title",), "", 1),
+        (("matrix", "targets"), "", 5),
+        (("matrix", "targets"), "vulkan", 7),
+        (("include", 0), "", 10),
+        (("include", 0, "tags"), "", 11),
+        (("include", 1, "models"), "llama:small", 14),
+        (("include", 1, "tags"), "", 13),
+        (("exclude", 0), "", 18),
+        (("nothing",), "", 0),
+    ],
+)
+def test_the_line_of_a_key_is_found(keys: tuple[str | int, ...], value: str, line: int) -> None:
+    assert strict.line_of(WHOLE, *keys, value=value) == line
