@@ -163,8 +163,8 @@ class TestWhatEndsEarly:
             "import pathlib, sys\n"
             "from fake import jobs\n"
             "from pipeline.nightly.pool import Pool\n"
-            "jobs = jobs.jobs_of([jobs.case('x')], pathlib.Path(sys.argv[1]))\n"
-            "Pool(1, 2**40, jobs.hanging).run(jobs, jobs.Heard())\n"
+            "given = jobs.jobs_of([jobs.case('x')], pathlib.Path(sys.argv[1]))\n"
+            "Pool(1, 2**40, jobs.hanging).run(given, jobs.Heard())\n"
         )
         env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         with (tmp_path / "log").open("wb") as log:
