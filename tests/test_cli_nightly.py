@@ -177,6 +177,18 @@ def test_a_part_of_the_matrix(team: Team) -> None:
     assert team("run", "--only", "nothing-like-it").code == 2
 
 
+def test_histories_move(team: Team, tmp_path: Path) -> None:
+    team.models("good")
+    team("run", "-q")
+    assert team("export", str(tmp_path / "here.db")).code == 0
+    elsewhere = [str(tmp_path / "here.db"), "--database", str(tmp_path / "all.db")]
+    for added in (1, 0):
+        merged = pilot("nightly", "merge", *elsewhere, "--json").document
+        assert merged[elsewhere[0]]["added"] == added
+    runs = pilot("nightly", "status", "--database", elsewhere[2], "--json").document["runs"]
+    assert [run["title"] for run in runs] == ["ours"]
+
+
 def test_two_nights_do_not_mix(team: Team) -> None:
     team.models("good")
     team("run", "-q")
