@@ -120,9 +120,18 @@ def to_fnuz(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """An e4m3fn weight and its layer's scales in e4m3fnuz, standing for the same real numbers.
 
-    A code stands for half as much in e4m3fnuz, so both scales are doubled. Code 0x80, -0 in e4m3fn,
-    is NaN there and becomes 0; the weight must hold no NaN.
+    A code stands for half as much in e4m3fnuz, so both scales are doubled.
+    """
+    return codes_to_fnuz(weight), weight_scale * 2, input_scale * 2
+
+
+def codes_to_fnuz(weight: torch.Tensor) -> torch.Tensor:
+    """The codes of an e4m3fn tensor as e4m3fnuz, where each stands for half as much.
+
+    0x80, -0 in e4m3fn, is NaN there and becomes 0; 0x7f and 0xff, NaN in e4m3fn, are the numbers
+    240 and -240 there and become NaN, which is 0x80.
     """
     codes = weight.view(torch.uint8)
+    nan = (codes & 0x7F) == 0x7F
     codes = torch.where(codes == 0x80, 0, codes)
-    return codes.view(torch.float8_e4m3fnuz), weight_scale * 2, input_scale * 2
+    return torch.where(nan, 0x80, codes).view(torch.float8_e4m3fnuz)

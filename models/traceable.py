@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
@@ -33,6 +33,14 @@ class Entry:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A tensor that lies in an archive as it is used: the file's absolute path, the name there."""
+
+    file: str
+    name: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Traceable:
     """A model ready to be traced.
@@ -41,16 +49,20 @@ class Traceable:
     are those of the family's published checkpoints. Externalise the parameters of `root`, not of
     the entries' modules: all entries then share them, whatever attribute they hold the model under.
     mode: the fake-tensor mode that weights and inputs live in, for models traced without weights.
+    stored: weights by name that are used from the files that hold them. made: what gives the other
+    weights their values when they are wanted, one at a time, where `root` has none.
     """
 
     root: nn.Module
     functions: tuple[Entry, ...]
     mode: FakeTensorMode | None = None
     notes: tuple[str, ...] = field(default=())
+    stored: Mapping[str, Stored] = field(default_factory=dict)
+    made: Mapping[str, Callable[[], torch.Tensor]] = field(default_factory=dict)
 
     @property
     def weights(self) -> bool:
-        """Whether the weights have values; without, nothing can be run or compared."""
+        """Whether the weights have values here; without, there are no reference outputs."""
         return self.mode is None
 
     def tracing(self) -> contextlib.AbstractContextManager[Any]:
@@ -93,9 +105,10 @@ def single(
 
     inputs: makes the example inputs for a dtype, by the names of the model's keyword arguments.
     outputs: names in the model's result. dynamic: dimensions by input; None if all are static.
-    model: one with weights of its own, to be taken as it is instead.
+    model: one with weights of its own (or none: see `valueless`), to be taken as it is instead.
     """
-    with seeded(seed):
+    mode = mode_of(model) if model is not None else None
+    with mode or seeded(seed):
         if model is None:
             model = kind._from_config(config, dtype=DTYPES[dtype]).eval().requires_grad_(False)
             unsettle(model)
@@ -110,7 +123,7 @@ def single(
         # The arguments of Call.forward are variadic, so export sees one argument: their tuple.
         dynamic_shapes=None if dynamic is None else (tuple(dynamic.get(n) for n in names),),
     )
-    return Traceable(root=model, functions=(entry,))
+    return Traceable(root=model, functions=(entry,), mode=mode)
 
 
 @contextlib.contextmanager
@@ -127,26 +140,42 @@ def made(
 
     weights True: seeded random weights (none of them constant) and random numbers of the same seed.
     False: parameters without memory, in the fake-tensor mode that is given too. model: one with
-    weights of its own, to be taken as it is instead.
+    weights of its own (or none: see `valueless`), to be taken as it is instead.
     """
     if model is not None:
+        mode = mode_of(model)
+        with mode or seeded(seed):
+            yield model, mode
+    elif weights:
         with seeded(seed):
-            yield model, None
-        return
+            root: Any = kind._from_config(config, dtype=DTYPES[dtype])
+            root.eval().requires_grad_(False)
+            unsettle(root)
+            yield root, None
+    else:
+        root, mode = valueless(kind, config, DTYPES[dtype])
+        with mode:
+            yield root, mode
+
+
+def valueless(kind: Any, config: Any, dtype: torch.dtype) -> tuple[Any, FakeTensorMode]:
+    """A transformers model whose parameters have no memory, and the mode that they live in."""
     from transformers.initialization import no_init_weights
 
-    mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
-    with mode or seeded(seed):
-        with contextlib.nullcontext() if weights else no_init_weights():
-            root: Any = kind._from_config(config, dtype=DTYPES[dtype])
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
+        with no_init_weights():
+            root: Any = kind._from_config(config, dtype=dtype)
         root.eval().requires_grad_(False)
-        if weights:
-            unsettle(root)
-        else:
-            root.tie_weights()
-            with unset_fake_temporarily():
-                _fill_constants(root, root)
-        yield root, mode
+        root.tie_weights()
+    _fill_constants(root, root)
+    return root, mode
+
+
+def mode_of(model: nn.Module) -> FakeTensorMode | None:
+    """The mode that a model's parameters live in, None where they have memory."""
+    fakes = (p for p in model.parameters() if isinstance(p, FakeTensor))
+    return next((fake.fake_mode for fake in fakes), None)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,11 +51,15 @@ _IRPA_TENSOR = b"PYTORCH:"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One tensor of an archive. dtype (IREE's name), shape and bytes where the format tells."""
+    """One tensor of an archive. dtype (IREE's name), shape and bytes where the format tells.
+
+    offset: where its bytes begin in the file; None where they are not written out.
+    """
 
     dtype: str | None = None
     shape: tuple[int, ...] | None = None
     bytes: int | None = None
+    offset: int | None = None
 
     def __str__(self) -> str:
         if self.shape is None:
@@ -67,28 +72,31 @@ class _Malformed(Exception):
 
 
 def check_parameters(program: Program, directory: Path) -> None:
-    """Raises UsageError unless the program's archive holds all its parameters as it needs them.
+    """Raises UsageError unless the program's archives hold all its parameters as it needs them.
 
     `directory` is the program's. The message names the tensors that lack or do not fit, with both
     types. An 8-bit float may be stored as bytes (i8, ui8): older formats have no name for some.
+    One number may have dimensions of size 1.
     """
     wanted = program.parameters
     if wanted is None or not wanted.tensors:
         return
-    if wanted.archive is None:
+    if not wanted.archives:
         raise UsageError(
             f"{program.source}: its {len(wanted.tensors)} parameters have names but no values",
             advice="Give an archive: --weights FILE.irpa, .safetensors or .gguf.",
         )
-    path = directory / wanted.archive
-    held = read(path)
+    held = {n: e for file in wanted.archives for n, e in read(directory / file).items()}
     faults = [fault for p in wanted.tensors if (fault := _misfit(p, held.get(p.name)))]
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise UsageError(
-            f"{path} does not fit {program.source}: {faults[0]}{more}",
-            advice=f"The program loads {len(wanted.tensors)} tensors, the archive has {len(held)}; "
-            "names, shapes and dtypes must be the program's own.",
+            f"{', '.join(str(directory / file) for file in wanted.archives)} "
+            f"{'does' if len(wanted.archives) == 1 else 'do'} not fit {program.source}: "
+            f"{faults[0]}{more}",
+            advice=f"The program loads {len(wanted.tensors)} tensors, "
+            f"{'the archive has' if len(wanted.archives) == 1 else 'the archives have'} "
+            f"{len(held)}; names, shapes and dtypes must be the program's own.",
         )
 
 
@@ -100,7 +108,8 @@ def _misfit(want: Parameter, got: Entry | None) -> str:
         fits = got.bytes == math.prod(want.shape) * element.size
     else:
         raw = element.size == 1 and got.dtype in ("i8", "ui8")
-        fits = got.shape == want.shape and (got.dtype == want.dtype or raw)
+        one = math.prod(want.shape) == math.prod(got.shape) == 1
+        fits = (one or got.shape == want.shape) and (got.dtype == want.dtype or raw)
     return "" if fits else f"its tensor {want.name} is {got}, but {_type(want)} in the program"
 
 
@@ -135,6 +144,30 @@ def read(path: Path) -> dict[str, Entry]:
         ) from fault
 
 
+def write(path: Path, tensors: Mapping[str, tuple[Entry, Callable[[], bytes]]]) -> None:
+    """Writes a safetensors file, one tensor's bytes after the other, as each is asked for.
+
+    8-bit floats are written as bytes: the format has no name for some.
+    """
+    names = {element: name for name, element in _SAFETENSORS.items()}
+    header: dict[str, Any] = {}
+    end = 0
+    for tensor, (entry, _) in tensors.items():
+        element = ELEMENT_TYPES[entry.dtype or "ui8"]
+        begin, end = end, end + math.prod(entry.shape or ()) * element.size
+        header[tensor] = {
+            "dtype": "U8" if element.name.startswith("f8") else names[element.name],
+            "shape": entry.shape or (),
+            "data_offsets": (begin, end),
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _, value in tensors.values():
+            file.write(value())
+
+
 def _take(file: BinaryIO, count: int, size: int) -> bytes:
     if count > size - file.tell():
         raise _Malformed(f"the file ends inside its header ({size} bytes)")
@@ -163,6 +196,7 @@ def _safetensors(file: BinaryIO, size: int) -> dict[str, Entry]:
             dtype=_SAFETENSORS.get(tensor["dtype"], tensor["dtype"]),
             shape=tuple(tensor["shape"]),
             bytes=end - begin,
+            offset=8 + length + begin,
         )
     return entries
 
@@ -187,7 +221,7 @@ def _gguf(file: BinaryIO, size: int) -> dict[str, Entry]:
         return _unpack(file, _GGUF_VALUES[kind], size)[0]
 
     metadata = {text(): value(*_unpack(file, "I", size)) for _ in range(values)}
-    entries, ends = {}, {}
+    entries, ends, offsets = {}, {}, {}
     for _ in range(tensors):
         name = text()
         (rank,) = _unpack(file, "I", size)
@@ -196,13 +230,16 @@ def _gguf(file: BinaryIO, size: int) -> dict[str, Entry]:
         kind, offset = _unpack(file, "IQ", size)
         dtype = _GGUF.get(kind, f"ggml-type-{kind}")
         count = math.prod(shape) * ELEMENT_TYPES[dtype].size if kind in _GGUF else None
-        ends[name] = offset + (count or 0)
+        offsets[name], ends[name] = offset, offset + (count or 0)
         entries[name] = Entry(dtype=dtype, shape=shape, bytes=count)
     begin = file.tell()
     begin += -begin % int(metadata.get("general.alignment", 32))
     for name, end in ends.items():
         _within(name, begin + end, size)
-    return entries
+    return {
+        name: msgspec.structs.replace(entry, offset=begin + offsets[name])
+        for name, entry in entries.items()
+    }
 
 
 def _irpa(file: BinaryIO, size: int) -> dict[str, Entry]:
@@ -227,9 +264,9 @@ def _irpa(file: BinaryIO, size: int) -> dict[str, Entry]:
             if kind == _IRPA_DATA:
                 _within(name.decode(), header + storage + first + second, size)
             if kind in (_IRPA_SPLAT, _IRPA_DATA):
-                entries[name.decode()] = _irpa_entry(
-                    metadata, first if kind == _IRPA_SPLAT else second
-                )
+                entry = _irpa_entry(metadata, first if kind == _IRPA_SPLAT else second)
+                where_at = header + storage + first if kind == _IRPA_DATA else None
+                entries[name.decode()] = msgspec.structs.replace(entry, offset=where_at)
             position += length + -length % 16
         if not following:
             return entries

@@ -214,7 +214,7 @@ def _why_not_run(loaded: Loaded, plan: Plan, toolchain: Toolchain, settings: Set
         return f"compiled up to {settings.to} only"
     if not program.functions:
         return "the program has no function that takes and returns tensors"
-    if program.parameters is not None and program.parameters.archive is None:
+    if program.parameters is not None and not program.parameters.archives:
         return "no weights (only their names are known; --weights gives an archive)"
     if any(f.example is None for f in program.functions):
         return "no example inputs"

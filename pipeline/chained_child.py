@@ -47,9 +47,10 @@ class Session:
         instance = runtime.VmInstance()
         modules = [runtime.create_hal_module(instance, self._device)]
         held = self.program.parameters
-        if held is not None and held.archive is not None:
+        if held is not None and held.archives:
             index = runtime.ParameterIndex()
-            index.load(str(directory / held.archive))
+            for archive in held.archives:
+                index.load(str(directory / archive))
             provider = index.create_provider(scope=held.scope)
             modules.append(runtime.create_io_parameters_module(instance, provider))
         self._module = runtime.VmModule.mmap(instance, job.module)

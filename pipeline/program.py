@@ -4,7 +4,7 @@ A program lives in one directory, and everything in its record is relative to it
 
     program.json      the `Program` record
     program.mlir      what is compiled
-    parameters.irpa   the weights (or another archive, or only their names)
+    parameters.irpa   the weights (or other archives, or only their names)
     data/             example inputs and reference outputs, raw little-endian bytes, one file each
 """
 
@@ -137,15 +137,16 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True):
-    """The weights: their scope in the MLIR, names and types, and the archive that holds them.
+    """The weights: their scope in the MLIR, names and types, and the archives that hold them.
 
-    archive: relative to the program's directory, or absolute when the user named it; None when
-    only the names are known (full-size models traced without weights).
+    archives: relative to the program's directory, or absolute where they are the user's own; one
+    tensor lies in one of them. None when only the names are known (full-size models traced
+    without weights).
     """
 
     scope: str
     tensors: tuple[Parameter, ...]
-    archive: str | None
+    archives: tuple[str, ...] = ()
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):

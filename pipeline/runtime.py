@@ -104,11 +104,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         """The arguments that both tools share: module, device, function, weights and inputs."""
         example = self.function.example or ()
         parameters = self.program.parameters
-        weights = (
-            [f"--parameters={parameters.scope}={self._absolute(parameters.archive)}"]
-            if parameters is not None and parameters.archive is not None
-            else []
-        )
+        weights: list[str] = []
+        if parameters is not None:
+            given = f"--parameters={parameters.scope}"
+            weights = [f"{given}={self._absolute(archive)}" for archive in parameters.archives]
         return (
             f"--module={self.module.absolute()}",
             f"--device={self.device}",

@@ -22,6 +22,7 @@ import msgspec
 MANIFEST = "manifest.json"
 
 _ALWAYS_HASHED_BYTES = 4 * 2**20
+_LARGE_BYTES = 64 * 2**20
 #: A change this close to the hash may have the same ctime as the next one (the kernel's tick).
 _RECENT_NS = 100_000_000
 #: What reading a damaged directory can fail with; anything else is trouble of another kind.
@@ -58,6 +59,17 @@ def digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state(path: Path) -> str:
+    """What changes where a file does: its digest, or of a large one what the system says of it.
+
+    Hashing a checkpoint of many gigabytes before each run would take longer than the run.
+    """
+    found = path.stat()
+    if found.st_size <= _LARGE_BYTES:
+        return digest(path)
+    return f"{found.st_size} {found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def files(directory: Path) -> list[Path]:

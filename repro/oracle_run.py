@@ -38,12 +38,11 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
 
     @property
-    def weights(self) -> str | None:
-        """The archive that the program and its parts load their parameters from."""
+    def weights(self) -> tuple[str, ...]:
+        """The archives that the program and its parts load their parameters from."""
         parameters = self.loaded.program.parameters
-        if parameters is None or parameters.archive is None:
-            return None
-        return str((Path(self.loaded.directory) / parameters.archive).absolute())
+        place = Path(self.loaded.directory).absolute()
+        return tuple(str(place / file) for file in (parameters.archives if parameters else ()))
 
     def line(self, program: Path) -> int:
         """A line of a program inside the function that failed, 0 where that is not to be seen."""

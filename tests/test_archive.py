@@ -24,7 +24,7 @@ def program(path: str | None, tensors: dict[str, tuple[str, tuple[int, ...]]]) -
         parameters=Parameters(
             scope="model",
             tensors=tuple(Parameter(name=n, dtype=d, shape=s) for n, (d, s) in tensors.items()),
-            archive=path,
+            archives=(path,) if path else (),
         ),
         origin={},
     )

@@ -171,7 +171,6 @@ class TestWhyNotRun:
                     "parameters": Parameters(
                         scope="model",
                         tensors=(Parameter(name="w", dtype="f32", shape=(2,)),),
-                        archive=None,
                     )
                 },
                 "no weights",

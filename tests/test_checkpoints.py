@@ -19,11 +19,12 @@ from driver import pilot
 from fake import checkpoints
 from safetensors.torch import load_file
 
-from models.checkpoints import Checkpoint, Held, read, read_config
 from models.fp8 import FP8Linear
 from models.spec import ModelSpec, referred, registry, resolve
 from models.traceable import Traceable
-from models.weights_values import check, traceable
+from models.weights.checkpoints import Checkpoint, Held, read, read_config
+from models.weights.load import traceable
+from models.weights.plan import check
 from pipeline.archive import Entry
 from pipeline.errors import UsageError
 from pipeline.frontends import source as sources
@@ -410,7 +411,7 @@ class TestBadCheckpoints:
             config=config.to_dict(),
             architecture="MixtralForCausalLM",
             family="llama",
-            tensors={name: Held(file="experts/model.safetensors", entry=Entry())},
+            tensors={name: Held(file="experts/model.safetensors", name=name, entry=Entry())},
         )
         with pytest.raises(UsageError) as refused:
             check(checkpoint, {})

@@ -46,6 +46,25 @@ def left_in(cache: Path) -> list[str]:
 
 
 @pytest.mark.real
+def test_each_directory_of_weights_gives_a_program_of_its_own(here: Path) -> None:
+    from fake.archives import write_safetensors
+
+    (here / "net.py").write_text(
+        "import torch\n"
+        "def model():\n    return torch.nn.Linear(2, 3)\n"
+        "def inputs():\n    return (torch.ones(1, 2),)\n"
+    )
+    loaded("net.py")
+    for name in ("a", "b"):
+        (here / name).mkdir()
+        tensors = {"weight": ("f32", (3, 2)), "bias": ("f32", (3,))}
+        write_safetensors(here / name / "model.safetensors", tensors)
+        given = (str(here / name),)
+        assert not loaded("net.py", weights=given).cached
+        assert loaded("net.py", weights=given).cached
+
+
+@pytest.mark.real
 class TestMlir:
     def test_a_file_is_a_program_with_made_up_inputs(self, here: Path) -> None:
         (here / "a.mlir").write_text(MLIR)

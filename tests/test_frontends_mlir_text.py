@@ -170,7 +170,7 @@ class TestParameters:
         )
         read = mlir_text.parameters(text)
         assert read is not None
-        assert (read.scope, read.archive) == ("model", None)
+        assert (read.scope, read.archives) == ("model", ())
         assert read.tensors == (
             Parameter(name="layers.0.weight", dtype="f8E4M3FNUZ", shape=(4, 8)),
             Parameter(name="scale", dtype="f32", shape=()),

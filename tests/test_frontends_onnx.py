@@ -86,7 +86,7 @@ def test_signature_parameters_and_reference(build: Any, tmp_path: Path) -> None:
     assert 'func.func @"small-model"(' in (place / "program.mlir").read_text()
     assert program.parameters is not None
     assert [str(p) for p in program.parameters.tensors] == ["weight: 4x32xf32"]
-    assert (place / (program.parameters.archive or "")).stat().st_size >= weight.nbytes
+    assert (place / program.parameters.archives[0]).stat().st_size >= weight.nbytes
     check(program, place, weight)
 
 

@@ -277,7 +277,7 @@ class TestWeights:
             def inputs():
                 return (torch.ones(1, 3),)
             """
-        program, place = build(code, weights=str(tmp_path / "w.safetensors"))
+        program, place = build(code, weights=(str(tmp_path / "w.safetensors"),))
         reference = program.functions[0].reference
         assert reference is not None
         assert (read(reference.outputs[0], place) == 15).all()
@@ -298,7 +298,7 @@ class TestWeights:
                 def inputs():
                     return (torch.ones(1, 3),)
                 """,
-                weights=str(tmp_path / "w.safetensors"),
+                weights=(str(tmp_path / "w.safetensors"),),
             )
         message = caught.value.message
         assert "weight: expected 2x3xf32, found 3x2xf32" in message

@@ -163,7 +163,7 @@ def test_a_record_survives_the_disk(tmp_path: Path) -> None:
         parameters=Parameters(
             scope="model",
             tensors=(Parameter(name="a.b", dtype="f16", shape=()),),
-            archive="parameters.irpa",
+            archives=("parameters.irpa",),
         ),
         origin={"torch": "2.13.0"},
         notes=("a note",),

@@ -361,7 +361,7 @@ def test_weights_come_from_each_kind_of_archive(
     parameters = Parameters(
         scope="model",
         tensors=(Parameter(name="w", dtype="f32", shape=(4,)),),
-        archive=archive,
+        archives=(archive,),
     )
     job = msgspec.structs.replace(
         job, program=msgspec.structs.replace(job.program, parameters=parameters)

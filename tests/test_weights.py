@@ -13,9 +13,9 @@ from iree.turbine import aot
 from safetensors.torch import save_file
 from torch import nn
 
-from models import weights_reasons as reasons
 from models.spec import resolve
-from models.weights_values import replace
+from models.weights import reasons
+from models.weights.load import replace
 from pipeline.archive import Entry
 from pipeline.errors import UsageError
 
@@ -65,7 +65,7 @@ def test_every_format_gives_the_model_its_weights(
     write: Callable[[Path, State], Path], tmp_path: Path
 ) -> None:
     root, state = model(), others()
-    replace(root, write(tmp_path, state), "vit")
+    replace(root, (str(write(tmp_path, state)),), "vit")
     for name, value in root.state_dict().items():
         assert torch.equal(value, state[name]), name
 
@@ -90,7 +90,7 @@ def test_what_does_not_fit_leaves_the_model_as_it_was(
     if value is not None:
         state["classifier.bias"] = value
     with pytest.raises(UsageError) as refused:
-        replace(root, write(tmp_path, state), "vit")
+        replace(root, (str(write(tmp_path, state)),), "vit")
     assert "does not fit vit" in refused.value.message
     assert told in refused.value.message
     assert all(torch.equal(v, model().state_dict()[n]) for n, v in root.state_dict().items())
@@ -100,7 +100,7 @@ def test_names_of_llama_cpp_are_told_as_such(tmp_path: Path) -> None:
     root = resolve("llama", {}).build().root
     file = write_gguf(tmp_path / "w.gguf", {"blk.0.attn_q.weight": ("f32", (64, 64))})
     with pytest.raises(UsageError) as refused:
-        replace(root, file, "llama")
+        replace(root, (str(file),), "llama")
     assert "the file has llama.cpp's names, not those of transformers" in refused.value.message
 
 

@@ -10,10 +10,10 @@ import torch
 from fake import checkpoints
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from models.checkpoints import read
 from models.spec import resolve
 from models.traceable import Entry, Traceable
-from models.weights_values import traceable
+from models.weights.checkpoints import read
+from models.weights.load import traceable
 from pipeline.errors import UsageError
 
 

@@ -160,10 +160,12 @@ def build(
 
     from models.causal import Prefill, entries
     from models.fp8 import FORMATS, calibrate, replace_linears
-    from models.traceable import DTYPES, Traceable, seeded, unsettle
+    from models.traceable import DTYPES, Traceable, mode_of, seeded, unsettle
 
     mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
     root: Any = model
+    if root is not None:
+        mode = mode_of(root)
     with mode or seeded(seed):
         if root is None:
             root = _random(fields)

@@ -175,11 +175,13 @@ def build(
     )
 
     from models.qwen2_5_vl import Vision, entries, prompt
-    from models.traceable import DTYPES, Traceable, seeded, unsettle
+    from models.traceable import DTYPES, Traceable, mode_of, seeded, unsettle
 
     grid = (fields["height"] // _PATCH, fields["image_width"] // _PATCH)
     mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
     root: Any = model
+    if root is not None:
+        mode = mode_of(root)
     with mode or seeded(seed):
         if root is None:
             root = _random(fields)

@@ -75,8 +75,8 @@ class Live:
         for function in program.functions:
             self._print(f"  {escape(_signature(function))}")
         if program.parameters is not None:
-            held = program.parameters.archive
-            where = f"in {held}" if held else "named only: there are no weights"
+            held = program.parameters.archives
+            where = f"in {_some(held)}" if held else "named only: there are no weights"
             count = len(program.parameters.tensors)
             self._print(f"  {count} parameter{'' if count == 1 else 's'}, {where}")
         for note in program.notes:
@@ -126,6 +126,11 @@ class Live:
     def _print(self, text: str) -> None:
         if not self._quiet:
             self.console.print(text, soft_wrap=True)
+
+
+def _some(archives: tuple[str, ...]) -> str:
+    more = len(archives) - 1
+    return f"{archives[0]}{f' and {more} more file' if more else ''}{'s' if more > 1 else ''}"
 
 
 def _signature(function: Function) -> str:

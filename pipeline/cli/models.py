@@ -10,7 +10,7 @@ import click
 from pipeline.cli.options import Common, common
 
 if TYPE_CHECKING:
-    from models.checkpoints import Checkpoint
+    from models.weights.checkpoints import Checkpoint
 
 
 @click.command("models", options_metavar="[OPTIONS]")
@@ -72,18 +72,19 @@ def command(name: str | None, path: str | None, common: Common) -> None:
 
 
 def _check(path: Path, common: Common) -> None:
-    from models import checkpoints, weights
+    from models.weights import checkpoints
     from pipeline.cli import output as out
 
     checkpoint = checkpoints.read_config(path) if path.is_file() else checkpoints.read(path)
     # Frameworks from here on: only once the files themselves are in order.
-    from models import weights_read, weights_values
+    from models.weights import compare, read
+    from models.weights.plan import check
 
-    plan = weights_values.check(checkpoint, {})
+    plan = check(checkpoint, {})
     plan.refuse()
     held = checkpoint.tensors
-    faults = weights_read.not_finite(held)
-    weights.refuse(faults, checkpoint.architecture, checkpoint.path, len(held))
+    faults = read.not_finite(held)
+    compare.refuse(faults, checkpoint.architecture, checkpoint.path, len(held))
     if common.json:
         out.emit(
             {

@@ -44,7 +44,8 @@ class Session:
     def job(self, text: str, chosen: SourceOptions) -> Job:
         """What the source is and how it is traced, with its own example inputs."""
         source = sources.parse(text, chosen.settings, chosen.dtype)
-        return Job(source=source, seed=chosen.seed, weights=chosen.weights, inline=chosen.inline)
+        weights = (chosen.weights,) if chosen.weights else ()
+        return Job(source=source, seed=chosen.seed, weights=weights, inline=chosen.inline)
 
     def program(self, text: str, chosen: SourceOptions, live: Live) -> Loaded:
         """Traces or imports the source, or finds it in the store. Raises TraceFailed."""

@@ -19,7 +19,7 @@ import msgspec
 from pipeline import program as programs
 from pipeline.errors import PilotError
 from pipeline.frontends.job import DEPENDENCIES, GENERATED, JOB, REFUSAL, Generated, Job, Refusal
-from pipeline.store import digest
+from pipeline.sealed import state
 
 _DOING = "preparing"
 
@@ -122,7 +122,7 @@ def _read_natively(job: Job) -> set[str]:
 
 
 def dependencies(opened: set[str], directory: Path) -> dict[str, str]:
-    """The opened and imported files that belong to the user's source, with their digests.
+    """The opened and imported files that belong to the user's source, with their states.
 
     Installed packages are covered by their versions, and this package by its own files.
     """
@@ -135,7 +135,7 @@ def dependencies(opened: set[str], directory: Path) -> dict[str, str]:
     system = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/")
     files = {str(Path(f).resolve()) for f in (opened | modules) if f and not f.startswith("<")}
     return {
-        f: digest(Path(f))
+        f: state(Path(f))
         for f in sorted(files)
         if not f.startswith((*installed, *packages, *system))
         and not f.startswith(str(directory.resolve()))

@@ -35,16 +35,16 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Make a program of `source` in the directory the job lies in.
 
-    inputs: replace the source's own example inputs (files are absolute). weights: an archive
-    whose tensors replace the source's own (safetensors). inline: keep the parameters in the MLIR
-    as constants instead of in an archive. seed: for random weights and inputs. chained: make what
-    PyTorch generates with the program instead.
+    inputs: replace the source's own example inputs (files are absolute). weights: archives, or
+    directories of safetensors, whose tensors replace the source's own (absolute). inline: keep
+    the parameters in the MLIR as constants instead of in an archive. seed: for random weights and
+    inputs. chained: make what PyTorch generates with the program instead.
     """
 
     source: Source
     seed: int = 0
     inputs: tuple[Tensor, ...] | None = None
-    weights: str | None = None
+    weights: tuple[str, ...] = ()
     inline: bool = False
     chained: Chained | None = None
 

@@ -18,7 +18,8 @@ from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.frontends import mlir
 from pipeline.frontends.job import DEPENDENCIES, JOB, REFUSAL, Job, Refusal, TraceFailed
 from pipeline.program import Program
-from pipeline.store import Store, digest
+from pipeline.sealed import state
+from pipeline.store import Store
 from pipeline.toolchain import Toolchain
 
 __all__ = ["Loaded", "TraceFailed", "find", "load"]
@@ -52,9 +53,10 @@ def load(
 ) -> Loaded:
     """The program of `job.source`, from the store unless something that it was made of changed.
 
-    What counts: the source's text, every file that Python opened or imported while it was made,
-    the inputs and weights given, the seed, the releases of the tracing packages, and this
-    package's own tracing code. fresh: make it anew whatever the store holds.
+    What counts: the source's text, every file that Python opened or imported while it was made (a
+    large one by its size and times), the inputs and weights given, the seed, the releases of the
+    tracing packages, and this package's own tracing code. fresh: make it anew whatever the store
+    holds.
 
     Raises TraceFailed where tracing failed, UsageError where the source or the user's archive does
     not fit, and EnvironmentFault where the disk is full.
@@ -84,7 +86,7 @@ def _search(job: Job, store: Store, key: str) -> tuple[Path | None, str]:
         if entry is None:
             return None, key
         recorded = _recorded(entry)
-        current = {file: _digest(Path(file)) for file in recorded}
+        current = {file: _state(Path(file)) for file in recorded}
         if current == recorded:
             return entry, key
         if key in seen:
@@ -96,8 +98,8 @@ def _search(job: Job, store: Store, key: str) -> tuple[Path | None, str]:
 
 def _loaded(entry: Path, begun: float, *, cached: bool) -> Loaded:
     program = programs.load(entry)
-    archive = program.parameters.archive if program.parameters else None
-    if archive is not None and Path(archive).is_absolute():  # the user's, not our own
+    archives = program.parameters.archives if program.parameters else ()
+    if any(Path(archive).is_absolute() for archive in archives):  # the user's, not our own
         check_parameters(program, entry)
     return Loaded(
         program=program,
@@ -110,15 +112,15 @@ def _loaded(entry: Path, begun: float, *, cached: bool) -> Loaded:
 def _key(job: Job, fresh: bool) -> str:
     makers = () if job.source.kind == "mlir" else _makers()
     inputs = tuple(
-        (t.dtype, t.shape, _digest(Path(t.file)), "" if job.inputs else t.file)
+        (t.dtype, t.shape, _state(Path(t.file)), "" if job.inputs else t.file)
         for t in job.inputs or ()
     )
     path = Path(job.source.path) if job.source.path else None
     named = (
-        msgspec.structs.replace(job, inputs=None, weights=None),
+        msgspec.structs.replace(job, inputs=None),
         inputs,
-        _digest(Path(job.weights)) if job.weights else "",
-        _digest(path) if path else "",
+        tuple(_state(Path(file)) for file in job.weights),
+        _state(path) if path else "",
         str(Path.cwd()) if job.source.kind == "module" else "",
     )
     code = _own_code(zoo=job.source.kind in ("zoo", "checkpoint"))
@@ -147,8 +149,8 @@ def _own_code(*, zoo: bool) -> str:
     return hashed.hexdigest()
 
 
-def _digest(file: Path) -> str:
-    return digest(file) if file.is_file() else ""
+def _state(file: Path) -> str:
+    return state(file) if file.is_file() else ""
 
 
 def _recorded(entry: Path) -> dict[str, str]:

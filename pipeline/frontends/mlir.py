@@ -72,7 +72,7 @@ def build(
             f"{original}: {fault}", advice="Use one scope and static parameter types."
         ) from fault
     if parameters is not None and job.weights:
-        parameters = msgspec.structs.replace(parameters, archive=str(Path(job.weights).resolve()))
+        parameters = msgspec.structs.replace(parameters, archives=_archives(job.weights))
     for scratch in (generic, stderr, directory / "stdout.txt"):
         scratch.unlink(missing_ok=True)
     return Program(
@@ -84,6 +84,20 @@ def build(
         origin={"file": original.name},
         notes=tuple(notes),
     )
+
+
+def _archives(weights: tuple[str, ...]) -> tuple[str, ...]:
+    """The files of the user's weights, a directory's shards among them."""
+    from models.weights import checkpoints
+
+    paths = [Path(given).resolve() for given in weights]
+    files = [
+        sorted({held.file for held in checkpoints.tensors(path).values()})
+        if path.is_dir()
+        else [str(path)]
+        for path in paths
+    ]
+    return tuple(file for group in files for file in group)
 
 
 def _own(inputs: tuple[Tensor, ...], directory: Path) -> tuple[Tensor, ...]:

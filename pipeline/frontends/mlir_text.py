@@ -61,7 +61,7 @@ def parameters(text: str) -> Parameters | None:
         return None
     if len(scopes) > 1:
         raise ValueError(f"parameters in several scopes: {', '.join(sorted(scopes))}")
-    return Parameters(scope=scopes.pop(), tensors=tuple(found.values()), archive=None)
+    return Parameters(scope=scopes.pop(), tensors=tuple(found.values()))
 
 
 def parse_type(text: str, name: str) -> TensorType:

@@ -70,7 +70,7 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
     parameters = mlir_text.parameters(text)
     archive = directory / _ARCHIVE
     if parameters is not None and archive.is_file():
-        parameters = msgspec.structs.replace(parameters, archive=job.weights or _ARCHIVE)
+        parameters = msgspec.structs.replace(parameters, archives=job.weights or (_ARCHIVE,))
     name = _FUNCTION.search(text)
     function = _signature(model, name[1] if name else model.graph.name)
     doing("evaluating with onnx.reference")

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
@@ -70,6 +71,11 @@ def precise(
     inputs = iter(flat)
     signature = program.graph_signature
     state = {**program.state_dict, **program.constants}
+    needed, free = 8 * sum(v.numel() for v in tensors(state)), psutil.virtual_memory().available
+    if needed > free:
+        raise NotEvaluable(
+            f"its weights take {needed / 1e9:.1f} GB of memory so, and {free / 1e9:.1f} GB is free"
+        )
     values: list[Any] = []
     for node in program.graph.nodes:
         if node.op != "placeholder":

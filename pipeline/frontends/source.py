@@ -111,7 +111,7 @@ def _zoo(text: str, settings: dict[str, str], dtype: str | None) -> Source:
 def _checkpoint(
     text: str, path: Path, part: str, settings: dict[str, str], dtype: str | None
 ) -> Source:
-    from models.checkpoints import chosen, read
+    from models.weights.checkpoints import chosen, read
 
     checkpoint = read(path.resolve())
     return Source(

@@ -18,6 +18,7 @@ from models.chains import greedy
 from models.spec import referred
 from pipeline import program as programs
 from pipeline import tensors
+from pipeline.errors import UsageError
 from pipeline.frontends import reference, torch_sources
 from pipeline.frontends.job import Chained, Generated, Job
 from pipeline.program import TORCH_ELEMENT_TYPES, Reference, Tensor
@@ -68,8 +69,13 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Generated:
     torch.manual_seed(job.seed)
     doing("making the model")
     traceable, _ = torch_sources.traceable(job.source, job.seed)
-    if job.weights:
-        torch_sources.load_weights(traceable.root, Path(job.weights), job.source.text)
+    traceable = torch_sources.with_weights(traceable, job.weights, job.source.text)
+    if not traceable.weights:
+        raise UsageError(
+            f"{job.source.text}: PyTorch cannot generate tokens to compare with: its weights are "
+            "not loaded, as memory does not hold them",
+            advice="Run it without --generate and without --set dynamic=true.",
+        )
     functions = {entry.name: entry.module for entry in traceable.functions}
     doing("generating tokens with PyTorch")
     tokens, own = _generate(Modules(functions), chained, directory, "own")

@@ -9,8 +9,10 @@ import contextlib
 import hashlib
 import importlib.metadata
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -20,14 +22,16 @@ from iree.turbine.aot.compiled_module import ExportTargetDef
 from iree.turbine.aot.decompositions import current_aot_decompositions
 from iree.turbine.aot.fx_programs import FxPrograms
 from iree.turbine.aot.tensor_traits import ExternalTensorTrait
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
-from models.traceable import Entry
+from models.traceable import Entry, Stored
+from pipeline import archive
 from pipeline import program as programs
 from pipeline.errors import UsageError
-from pipeline.frontends import reference, torch_sources
+from pipeline.frontends import examples, reference, torch_sources
 from pipeline.frontends.job import Job
 from pipeline.program import (
     TORCH_ELEMENT_TYPES,
@@ -43,11 +47,14 @@ from pipeline.program import (
 
 SCOPE = "model"
 _ARCHIVE = "parameters.irpa"
+_CONVERTED = "converted.safetensors"
 #: Lifted constants above this size go to the archive like parameters; small ones stay where the
 #: compiler can fold them.
 _INLINE_BYTES = 1024
 #: Element types that turbine cannot write, or the compiler cannot read, as inline constants.
 _NOT_INLINE = (torch.bfloat16, *reference.NARROW)
+_HERE = Path()
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
@@ -59,8 +66,7 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
     torch.manual_seed(job.seed)
     doing("making the model")
     traceable, read = torch_sources.traceable(job.source, job.seed)
-    if job.weights and traceable.weights:
-        torch_sources.load_weights(traceable.root, Path(job.weights), job.source.text)
+    traceable = torch_sources.with_weights(traceable, job.weights, job.source.text)
     exported = dict(read)
     with traceable.tracing():
         for entry in traceable.functions:
@@ -71,10 +77,11 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
         parameters = None
         if not job.inline:
             doing("writing the parameters")
-            archive = directory if traceable.weights else None
-            parameters = externalize(traceable.root, exported, archive)
-            if parameters is not None and job.weights and not traceable.weights:
-                parameters = msgspec.structs.replace(parameters, archive=job.weights)
+            held = traceable.weights or traceable.stored or traceable.made
+            place = directory if held else None
+            parameters = externalize(
+                traceable.root, exported, place, stored=traceable.stored, made=traceable.made
+            )
     # Outside the mode: in it, a constant's own numbers could not be read.
     doing("importing to MLIR")
     text = to_mlir(exported)
@@ -87,6 +94,8 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
         if traceable.weights:
             doing(f"evaluating {entry.name} with PyTorch")
             function = _example(job, entry, exported[entry.name], function, directory)
+        elif parameters is not None and parameters.archives:
+            function = _without_reference(job, entry, function, directory)
         functions.append(function)
     return Program(
         source=job.source.text,
@@ -137,26 +146,43 @@ def externalize(
     root: torch.nn.Module | None,
     exported: dict[str, ExportedProgram],
     directory: Path | None,
+    *,
+    stored: Mapping[str, Stored] = _NOTHING,
+    made: Mapping[str, Callable[[], torch.Tensor]] = _NOTHING,
 ) -> Parameters | None:
     """Names the parameters in the scope `model`, and writes them to an archive.
 
     Names are those of `root`, so that entries that share a tensor share the parameter. What an
     exported program holds beyond that (lifted constants, buffers that are not saved) becomes a
     parameter too, unless it is small enough for the compiler to fold. directory None: only names.
+    stored: tensors of `root` that lie in files as they are used: they have their names there, and
+    are not written. made: gives the values of others where `root` has none.
     """
     named: dict[str, torch.Tensor] = {}
     names: dict[int, str] = {}
+    files: dict[str, str] = {}
+    values: dict[str, Callable[[], torch.Tensor]] = {}
     if root is not None:
         for name, tensor in root.state_dict(keep_vars=True).items():
-            if id(tensor) not in names:
-                named[name], names[id(tensor)] = tensor, name
+            if id(tensor) in names:
+                continue
+            own = name
+            if name in stored:
+                own = stored[name].name
+                files[own] = stored[name].file
+            elif stored:  # a file may hold another form of it under its own name
+                own = f"converted.{name}"
+            if isinstance(tensor, FakeTensor) and name in made:
+                values[own] = made[name]
+            named[own], names[id(tensor)] = tensor, own
+    valueless = directory is None or any(isinstance(t, FakeTensor) for t in named.values())
     used: dict[str, torch.Tensor] = {}
     for entry, program in exported.items():
         held = {**program.state_dict, **program.constants}
         for name, tensor in held.items():
             if not isinstance(tensor, torch.Tensor):
                 continue
-            if name in program.constants and _inlines(tensor, valueless=directory is None):
+            if name in program.constants and _inlines(tensor, valueless=valueless):
                 continue
             own = name if len(exported) == 1 and name not in named else f"{entry}.{name}"
             unique = names.setdefault(id(tensor), own)
@@ -164,23 +190,53 @@ def externalize(
             _mark(tensor, unique)
     if not used:
         return None
-    if directory is not None:
-        builder = aot.ParameterArchiveBuilder()
-        for name, tensor in used.items():
-            if tensor.dim():
-                builder.add_tensor(name, tensor.detach().contiguous())
-            else:  # turbine takes one number through NumPy, which has no narrow types
-                number = tensor.detach().reshape(1).view(torch.uint8).numpy()
-                builder.add_blob(name, number.copy())
-        builder.save(directory / _ARCHIVE)
+    archives = tuple(sorted({files[name] for name in used if name in files}))
+    own_tensors = {name: tensor for name, tensor in used.items() if name not in files}
+    if directory is not None and own_tensors:
+        if valueless:
+            with unset_fake_temporarily():
+                _convert(own_tensors, values, directory / _CONVERTED)
+        else:
+            _write(own_tensors, directory / _ARCHIVE)
+        archives = (*archives, _CONVERTED if valueless else _ARCHIVE)
     return Parameters(
         scope=SCOPE,
         tensors=tuple(
             Parameter(name=n, dtype=_dtype(t.dtype, n), shape=tuple(t.shape))
             for n, t in used.items()
         ),
-        archive=_ARCHIVE if directory is not None else None,
+        archives=archives,
     )
+
+
+def _write(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    builder = aot.ParameterArchiveBuilder()
+    for name, tensor in tensors.items():
+        if tensor.dim():
+            builder.add_tensor(name, tensor.detach().contiguous())
+        else:  # turbine takes one number through NumPy, which has no narrow types
+            number = tensor.detach().reshape(1).view(torch.uint8).numpy()
+            builder.add_blob(name, number.copy())
+    builder.save(file)
+
+
+def _convert(
+    tensors: Mapping[str, torch.Tensor],
+    values: Mapping[str, Callable[[], torch.Tensor]],
+    file: Path,
+) -> None:
+    """Writes tensors whose values are made one at a time, as all of them may not fit in memory."""
+
+    def entry(name: str) -> archive.Entry:
+        return archive.Entry(
+            dtype=_dtype(tensors[name].dtype, name), shape=tuple(tensors[name].shape)
+        )
+
+    def raw(name: str) -> bytes:
+        value = values[name]() if name in values else tensors[name].detach()
+        return value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+    archive.write(file, {name: (entry(name), partial(raw, name)) for name in tensors})
 
 
 def _inlines(constant: torch.Tensor, *, valueless: bool) -> bool:
@@ -306,6 +362,26 @@ def _example(
     )
 
 
+def _without_reference(job: Job, entry: Entry, function: Function, directory: Path) -> Function:
+    """The function with the user's inputs, or its own where they have values and random ones where
+    they have none, and nothing to compare with.
+    """
+    stem = directory / "data" / f"{function.name}.in"
+    if job.inputs is not None:
+        programs.check_inputs(function, job.inputs, job.source.text)
+        values = [_read(t) for t in job.inputs]
+    else:
+        values = [
+            _read(made, directory) if isinstance(own, FakeTensor) else own
+            for made, own in zip(
+                examples.random(function, job.seed, directory),
+                reference.tensors((entry.args, dict(entry.kwargs))),
+                strict=True,
+            )
+        ]
+    return msgspec.structs.replace(function, example=_save(values, stem, directory))
+
+
 def _save(values: list[torch.Tensor], stem: Path, directory: Path) -> tuple[Tensor, ...]:
     saved = []
     for index, value in enumerate(values):
@@ -322,9 +398,9 @@ def _save(values: list[torch.Tensor], stem: Path, directory: Path) -> tuple[Tens
     return tuple(saved)
 
 
-def _read(tensor: Tensor) -> torch.Tensor:
+def _read(tensor: Tensor, directory: Path = _HERE) -> torch.Tensor:
     dtype = getattr(torch, programs.ELEMENT_TYPES[tensor.dtype].torch)
-    raw = bytearray(Path(tensor.file).read_bytes())
+    raw = bytearray((directory / tensor.file).read_bytes())
     if not raw:
         return torch.empty(tensor.shape, dtype=dtype)
     return torch.frombuffer(raw, dtype=dtype).reshape(tensor.shape)

@@ -17,9 +17,9 @@ import torch
 from iree.turbine.aot.decompositions import current_aot_decompositions
 from torch.export import ExportedProgram
 
-from models import checkpoints, weights_values
 from models.spec import Choice, registry
 from models.traceable import Entry, Traceable
+from models.weights import checkpoints, load
 from pipeline.errors import UsageError
 from pipeline.frontends.source import Source, no_module
 
@@ -33,7 +33,7 @@ def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedP
         return choice.build(seed), {}
     if source.kind == "checkpoint":
         checkpoint = checkpoints.read(Path(source.path or ""))
-        return weights_values.traceable(checkpoint, source.fields, source.part or "", seed), {}
+        return load.traceable(checkpoint, source.fields, source.part or "", seed), {}
     if source.kind == "pt2":
         return _from_pt2(Path(source.path or ""))
     module = _python_module(source.path, source.module)
@@ -60,12 +60,18 @@ def _from_pt2(path: Path) -> tuple[Traceable, dict[str, ExportedProgram]]:
     return Traceable(root=module, functions=(entry,)), {"main": decomposed}
 
 
-def load_weights(root: torch.nn.Module, path: Path, source: str) -> None:
-    """Replaces the model's weights by those of an archive or a directory, all or none.
+def with_weights(made: Traceable, weights: tuple[str, ...], source: str) -> Traceable:
+    """The model with the weights of archives or a directory instead of its own, all or none.
 
-    Raises UsageError with every tensor that does not fit.
+    A model that has no values uses them from their files. Raises UsageError with every tensor that
+    does not fit.
     """
-    weights_values.replace(root, path, source)
+    if not weights:
+        return made
+    if not made.weights:
+        return load.referenced(made, weights, source)
+    load.replace(made.root, weights, source)
+    return made
 
 
 def _python_module(path: str | None, name: str | None) -> ModuleType:

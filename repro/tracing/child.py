@@ -66,8 +66,9 @@ class _Search:
         source = self.job.source
         try:
             self.traceable, self.read = torch_sources.traceable(source, self.job.seed)
-            if self.job.weights and self.traceable.weights:
-                torch_sources.load_weights(self.traceable.root, Path(self.job.weights), source.text)
+            self.traceable = torch_sources.with_weights(
+                self.traceable, self.job.weights, source.text
+            )
         except PilotError as error:
             return Result(why=error.message)
         except (Exception, SystemExit) as fault:  # noqa: BLE001 - it may raise anything

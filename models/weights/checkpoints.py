@@ -26,9 +26,10 @@ FP8_METHODS = ("compressed-tensors", "fp8")
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor of a checkpoint: the file it lies in, and its type as that file's header has it."""
+    """A tensor of a checkpoint: the file and the name it lies under, its type by that header."""
 
     file: str
+    name: str
     entry: archive.Entry
 
 
@@ -171,7 +172,7 @@ def _family(path: Path, architecture: str, *, quantized: bool) -> ModelSpec:
 def tensors(path: Path) -> dict[str, Held]:
     """The tensors of an archive or of a directory's safetensors, by name. Raises UsageError."""
     if not path.is_dir():
-        return {n: Held(file=str(path), entry=e) for n, e in archive.read(path).items()}
+        return {n: Held(file=str(path), name=n, entry=e) for n, e in archive.read(path).items()}
     if (path / WHOLE).exists():
         return tensors(path / WHOLE)
     if (path / INDEX).exists():

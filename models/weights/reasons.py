@@ -135,12 +135,16 @@ def dtype(name: str, want: str | None, got: str | None, load: Load) -> str:
         return "FP8 weights, but the config has no quantization_config" + (
             "" if scaled else "; FP8 without scales"
         )
+    if want and want.startswith("f8") and not load.config:
+        return "FP8 of another form, or not in FP8 at all: --set fp8 chooses the form"
     if want and want.startswith("f8"):
         return "the config says that this linear is in FP8 (quantization_config.ignore)"
     if got and got.startswith("ggml"):
         return "a quantised GGUF type"
     said = load.config.get("dtype") or load.config.get("torch_dtype")
-    return f"the config says dtype={said}; --dtype converts" if said else ""
+    if said:
+        return f"the config says dtype={said}; --dtype converts"
+    return f"--dtype {got} takes it as it is" if got in ("f32", "f16", "bf16") else ""
 
 
 def _fused(name: str, got: Entry, load: Load, *, apart: bool) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from models import weights_reasons as reasons
-from models.checkpoints import Held, shortened
+from models.weights import reasons
+from models.weights.checkpoints import Held, shortened
 from pipeline.archive import Entry
 from pipeline.errors import UsageError
 from pipeline.program import ELEMENT_TYPES

@@ -1,14 +1,12 @@
-"""Checked tensors into a model: all of them, as transformers would load them, or none.
+"""A checkpoint against the model that it is for, from its config and its headers.
 
 Imports torch and transformers; runs where models are made.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,17 +14,18 @@ import torch
 import transformers
 from torch import nn
 
-from models import versions, weights
-from models.checkpoints import Checkpoint, Held, tensors
-from models.fp8 import FP8Linear, to_fnuz
+from models import versions
+from models.fp8 import FP8Linear
 from models.spec import Value, referred
-from models.traceable import DTYPES, Traceable
-from models.weights_read import not_finite, read
+from models.traceable import DTYPES
+from models.weights import compare
+from models.weights.checkpoints import Checkpoint, Held
 from pipeline.archive import Entry
 from pipeline.errors import UsageError
-from pipeline.program import ELEMENT_TYPES, TORCH_ELEMENT_TYPES
+from pipeline.program import TORCH_ELEMENT_TYPES
 
-_FP8_STORED = torch.float8_e4m3fn
+#: The only form of FP8 that published checkpoints have.
+_PUBLISHED = torch.float8_e4m3fn
 _NEEDS = (
     versions.Signature(
         function="transformers.conversion_mapping:get_model_conversion_mapping",
@@ -51,21 +50,23 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A checkpoint against the model that it is for. fields: every field of the family. decided:
     those that the config gave a value to.
 
-    parameters: how many numbers the model has. names: the model's name of each tensor to the
-    checkpoint's. unused: the checkpoint's tensors that the architecture has no use for. keep:
-    linears that stay in the model's dtype (FP8). convert: whether the user asked for a dtype, so
-    that floats are converted.
+    parameters: how many numbers the model has. wanted: the types of its tensors, ties: groups of
+    names that are one tensor. names: the model's name of each tensor to the checkpoint's. unused:
+    the checkpoint's tensors that the architecture has no use for. keep: linears that stay in the
+    model's dtype (FP8). convert: whether the user asked for a dtype, so that floats are converted.
     """
 
     checkpoint: Checkpoint
     fields: dict[str, Value]
     decided: tuple[str, ...]
     parameters: int
+    wanted: dict[str, Entry]
+    ties: list[list[str]]
     names: dict[str, str]
     unused: tuple[str, ...]
     keep: tuple[str, ...]
     convert: bool
-    faults: tuple[weights.Fault, ...]
+    faults: tuple[compare.Fault, ...]
 
     @property
     def shown(self) -> dict[str, Value]:
@@ -78,29 +79,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Raises UsageError if anything does not fit."""
         checkpoint = self.checkpoint
         total = len(checkpoint.tensors)
-        weights.refuse(self.faults, checkpoint.architecture, checkpoint.path, total)
-
-
-def traceable(
-    checkpoint: Checkpoint, given: Mapping[str, Value], part: str, seed: int
-) -> Traceable:
-    """The checkpoint's model as its family makes it, with the checkpoint's own weights.
-
-    given: the fields that the user set. part: one function of it, or "". Raises UsageError where
-    the checkpoint does not fit, EnvironmentFault where transformers does not.
-    """
-    plan = check(checkpoint, given)
-    plan.refuse()
-    spec = checkpoint.spec
-    weights.refuse(
-        not_finite(checkpoint.tensors),
-        checkpoint.architecture,
-        checkpoint.path,
-        len(checkpoint.tensors),
-    )
-    model = (_load_fp8 if spec.fp8 else _load)(plan).eval().requires_grad_(False)
-    made: Traceable = referred(spec.build)(plan.fields, seed, model=model)
-    return made.only(part) if part else made
+        compare.refuse(self.faults, checkpoint.architecture, checkpoint.path, total)
 
 
 def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
@@ -111,8 +90,7 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
     """
     spec = checkpoint.spec
     versions.check(spec.name, spec.library, spec.releases, (*_NEEDS, *spec.needs))
-    kind = getattr(transformers, checkpoint.architecture)
-    config = _config(checkpoint, kind)
+    config = config_of(checkpoint)
     decided = _decided(checkpoint, config)
     fields = spec.values(spec.presets[0]) | decided | dict(given)
     problem = referred(spec.check)(fields) if spec.check else ""
@@ -121,12 +99,12 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
             f"{checkpoint.path}: the config does not fit {spec.name}: {problem}",
             advice="Mend config.json, or the --set fields.",
         )
-    model = _empty(kind, config, DTYPES[str(fields["dtype"])], checkpoint)
+    model = empty(checkpoint, config, DTYPES[str(fields["dtype"])])
     keep = _kept(model, checkpoint) if spec.fp8 else ()
     if spec.fp8:
-        _to_fp8(model, keep, DTYPES[str(fields["compute"])])
-    wanted, ties = _wanted(model)
-    names = _renamed(model, checkpoint.tensors, wanted)
+        to_fp8(model, keep, DTYPES[str(fields["compute"])], _PUBLISHED)
+    wanted, ties = wanted_by(model)
+    names = renamed(model, checkpoint.tensors, wanted)
     unused = tuple(
         own
         for name, own in names.items()
@@ -135,10 +113,10 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
     names = {name: own for name, own in names.items() if own not in unused}
     held = {name: checkpoint.tensors[own] for name, own in names.items()}
     if spec.fp8:
-        held = {name: _as_scalar(name, h) for name, h in held.items()}
+        held = {name: as_scalar(name, h) for name, h in held.items()}
     convert = "dtype" in given
     faults = (
-        weights.compare(
+        compare.compare(
             wanted,
             held,
             what=checkpoint.architecture,
@@ -156,6 +134,8 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
         fields=fields,
         decided=tuple(decided),
         parameters=sum(p.numel() for p in model.parameters()),
+        wanted=wanted,
+        ties=ties,
         names=names,
         unused=unused,
         keep=keep,
@@ -164,7 +144,14 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
     )
 
 
-def _config(checkpoint: Checkpoint, kind: Any) -> Any:
+def kind_of(checkpoint: Checkpoint) -> Any:
+    """transformers' class of a checkpoint's architecture."""
+    return getattr(transformers, checkpoint.architecture)
+
+
+def config_of(checkpoint: Checkpoint) -> Any:
+    """transformers' config of a checkpoint, without its quantisation. Raises UsageError."""
+    kind = kind_of(checkpoint)
     raw = {k: v for k, v in checkpoint.config.items() if k != "quantization_config"}
     try:
         return kind.config_class.from_dict(raw)
@@ -195,7 +182,9 @@ def _decided(checkpoint: Checkpoint, config: Any) -> dict[str, Value]:
     return decided
 
 
-def _empty(kind: Any, config: Any, dtype: torch.dtype, checkpoint: Checkpoint) -> Any:
+def empty(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
+    """A checkpoint's model on the meta device. Raises UsageError where its sizes do not fit."""
+    kind = kind_of(checkpoint)
     try:
         with torch.device("meta"):
             return kind._from_config(config, dtype=dtype)
@@ -207,7 +196,7 @@ def _empty(kind: Any, config: Any, dtype: torch.dtype, checkpoint: Checkpoint) -
         ) from fault
 
 
-def _wanted(model: nn.Module) -> tuple[dict[str, Entry], list[list[str]]]:
+def wanted_by(model: nn.Module) -> tuple[dict[str, Entry], list[list[str]]]:
     """The types of a model's saved tensors by name, and the groups of names of one tensor."""
     wanted, groups = {}, dict[int, list[str]]()
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -221,7 +210,7 @@ def _element(dtype: torch.dtype) -> str:
     return TORCH_ELEMENT_TYPES.get(name, name)
 
 
-def _renamed(model: Any, held: Mapping[str, Held], wanted: Mapping[str, Entry]) -> dict[str, str]:
+def renamed(model: Any, held: Mapping[str, Held], wanted: Mapping[str, Entry]) -> dict[str, str]:
     """The model's name of each tensor to the checkpoint's, as transformers itself renames them.
 
     Raises UsageError for an architecture whose tensors transformers also merges or splits.
@@ -261,109 +250,24 @@ def _kept(model: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(n for n, m in model.named_modules() if isinstance(m, nn.Linear) and left(n))
 
 
-def _to_fp8(model: nn.Module, keep: tuple[str, ...], compute: torch.dtype) -> None:
+def to_fp8(model: nn.Module, keep: tuple[str, ...], compute: torch.dtype, fp8: torch.dtype) -> None:
+    """Replaces the linears of a model without values, except those in `keep`, by FP8 ones."""
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     for name, linear in linears.items():
         if name in keep:
             continue
         parent, _, attribute = name.rpartition(".")
-        empty = torch.empty(linear.weight.shape, dtype=_FP8_STORED, device="meta")
-        weight_scale, input_scale = torch.empty(2, device="meta").unbind()
-        setattr(
-            model.get_submodule(parent),
-            attribute,
-            FP8Linear(empty, weight_scale, input_scale, compute),
-        )
+        device = linear.weight.device
+        weight = torch.empty(linear.weight.shape, dtype=fp8, device=device)
+        scales = (torch.empty((), device=device), torch.empty((), device=device))
+        setattr(model.get_submodule(parent), attribute, FP8Linear(weight, *scales, compute))
 
 
-def _as_scalar(name: str, held: Held) -> Held:
+def as_scalar(name: str, held: Held) -> Held:
     """Scales come as [] or [1], in any float dtype; they are used as f32 of shape []."""
     entry = held.entry
     if not name.endswith(("weight_scale", "input_scale")) or entry.shape not in ((), (1,)):
         return held
     if entry.dtype not in ("f32", "f16", "bf16"):
         return held
-    return Held(file=held.file, entry=Entry(dtype="f32", shape=()))
-
-
-def _load(plan: Plan) -> Any:
-    checkpoint = plan.checkpoint
-    kind = getattr(transformers, checkpoint.architecture)
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    model, info = kind.from_pretrained(
-        checkpoint.path,
-        dtype=DTYPES[str(plan.fields["dtype"])],
-        attn_implementation=plan.fields.get("attention", "eager"),
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    left = [name for key in ("missing_keys", "mismatched_keys") for name in info[key]]
-    if left:
-        raise UsageError(
-            f"{checkpoint.path}: transformers did not load {', '.join(map(str, left))}",
-            advice="The checkpoint does not fit its config.",
-        )
-    if plan.convert:
-        _check_converted(model, checkpoint)
-    return model
-
-
-def _load_fp8(plan: Plan) -> Any:
-    checkpoint, fields = plan.checkpoint, plan.fields
-    kind = getattr(transformers, checkpoint.architecture)
-    config = _config(checkpoint, kind)
-    config._attn_implementation = fields["attention"]
-    dtype = DTYPES[str(fields["dtype"])]
-    model = _empty(kind, config, dtype, checkpoint)
-    _to_fp8(model, plan.keep, DTYPES[str(fields["compute"])])
-    wanted, ties = _wanted(model)
-    own = {name: checkpoint.tensors[plan.names[name]] for name in plan.names}
-    values = dict(read({plan.names[name]: held for name, held in own.items()}))
-    state = {name: values[stored] for name, stored in plan.names.items()}
-    for name, want in wanted.items():
-        if name not in state:
-            state[name] = next(
-                state[t] for group in ties if name in group for t in group if t in state
-            )
-        value = state[name].reshape(want.shape or ())
-        state[name] = value.to(getattr(torch, ELEMENT_TYPES[want.dtype or "f32"].torch))
-    if fields["fp8"] == "e4m3fnuz":
-        for name, module in model.named_modules():
-            if isinstance(module, FP8Linear):
-                keys = [f"{name}.{k}" for k in ("weight", "weight_scale", "input_scale")]
-                state |= zip(keys, to_fnuz(*(state[k] for k in keys)), strict=True)
-    model.load_state_dict(state, strict=True, assign=True)
-    model.tie_weights()
-    if plan.convert:
-        _check_converted(model, checkpoint)
-    return model
-
-
-def _check_converted(model: nn.Module, checkpoint: Checkpoint) -> None:
-    for name, tensor in model.state_dict().items():
-        if tensor.dtype in DTYPES.values() and not bool(torch.isfinite(tensor).all()):
-            raise UsageError(
-                f"{checkpoint.path}: {name}: values beyond the range of {tensor.dtype}",
-                advice="Choose a --dtype with more range (bf16, f32).",
-            )
-
-
-def replace(root: nn.Module, path: Path, source: str) -> None:
-    """Replaces a model's weights by those of an archive or a directory of safetensors, all or none.
-
-    Raises UsageError with every tensor that does not fit.
-    """
-    held = tensors(path)
-    wanted, ties = _wanted(root)
-    weights.refuse(
-        weights.compare(wanted, held, what=source, where=str(path), ties=ties),
-        source,
-        f"--weights {path}",
-        len(held),
-    )
-    weights.refuse(not_finite(held), source, f"--weights {path}", len(held))
-    own = root.state_dict(keep_vars=True)
-    with torch.no_grad():
-        for name, value in read(held):
-            own[name].copy_(value.view(own[name].dtype).reshape(own[name].shape))
+    return msgspec.structs.replace(held, entry=Entry(dtype="f32", shape=()))
