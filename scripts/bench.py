@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import bench_bisect
 import bench_history
+import bench_nightly
 import bench_zoo
 import click
 import msgspec
@@ -338,7 +339,7 @@ def memory_command(layers: int, as_json: bool, release: str | None) -> None:
 @cli.command("all")
 @shared
 def all_command(as_json: bool, release: str | None) -> None:
-    """All of them but bisect, nightly-status and zoo, at their defaults."""
+    """All of them but bisect, nightly, nightly-status and zoo, at their defaults."""
     benches = {
         "start": lambda: bench_start(15),
         "compile llama-fp8:small for llvm-cpu": lambda: bench_compile(
@@ -352,6 +353,7 @@ def all_command(as_json: bool, release: str | None) -> None:
 
 cli.add_command(bench_bisect.command)
 cli.add_command(bench_history.command)
+cli.add_command(bench_nightly.command)
 cli.add_command(bench_zoo.command)
 
 if __name__ == "__main__":
