@@ -240,6 +240,20 @@ class TestReusable:
         assert history.reusable("k") == newer
         assert history.reusable("unknown") is None
 
+    def test_an_older_one_is_not_where_the_newest_was_in_doubt(self, history: History) -> None:
+        night(history, [outcome(key="k")], number=1)
+        night(history, [outcome(key="k", attempts=("ok", "failed"))], number=2)
+        assert history.reusable("k") is None
+        night(history, [outcome(key="k", result=None)], number=3)
+        assert history.reusable("k") is None
+        night(history, [outcome(key="k", seconds=7.0)], number=4)
+        assert history.reusable("k") == outcome(key="k", seconds=7.0)
+
+    def test_one_that_was_reused_leads_to_the_one_that_was_run(self, history: History) -> None:
+        night(history, [outcome(key="k", seconds=7.0)], number=1)
+        night(history, [outcome(key="k", seconds=0.0, reused=True)], number=2)
+        assert history.reusable("k") == outcome(key="k", seconds=7.0)
+
     def test_without_a_key_nothing_is(self, history: History) -> None:
         night(history, [outcome(key="")])
         assert history.reusable("") is None

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.case import PASSING
-from pipeline.nightly import results
+from pipeline.nightly import queries, results
 from pipeline.nightly.database import Database
 from pipeline.nightly.records import Case, Judgement, Outcome
 
@@ -190,20 +190,19 @@ class History(Database):
         return {outcome.case: outcome for outcome in self._outcomes(where, (run,))}
 
     def reusable(self, key: str) -> Outcome | None:
-        """The newest outcome under a key that another run would repeat, None if there is none.
+        """The latest outcome that was found by a run under a key, if another run would repeat it.
 
-        Not one that never ran, differed from attempt to attempt, or failed in a way that may pass.
+        Not where that one differed from attempt to attempt, or failed in a way that may pass.
         """
-        passing = ", ".join(f"'{kind}'" for kind in PASSING)
         found = self._outcomes(
-            "o.key = ? AND o.key != '' AND o.result_id IS NOT NULL"
-            " AND NOT EXISTS (SELECT 1 FROM failures f WHERE f.result_id = o.result_id"
-            f" AND f.position = 0 AND f.kind IN ({passing}))"
-            " AND (SELECT count(DISTINCT value) FROM json_each(o.attempts)) <= 1"
+            "o.key = ? AND o.key != '' AND o.result_id IS NOT NULL AND NOT o.reused"
             " ORDER BY r.begun DESC, o.id DESC LIMIT 1",
             (key,),
         )
-        return found[0] if found else None
+        if not found or len(set(found[0].attempts)) > 1:
+            return None
+        failure = found[0].failure
+        return None if failure is not None and failure.kind in PASSING else found[0]
 
     def finish(self, run: int, judgements: Sequence[Judgement]) -> None:
         """Ends a night with what is thought of it; a second time replaces what was thought."""
@@ -245,7 +244,7 @@ class History(Database):
         result was reused. Nights that were never finished do not count: nobody heard of them.
         """
         with self.reading() as database:
-            rows = database.execute(_PAST, (before, _json(sorted(cases)), limit)).fetchall()
+            rows = database.execute(queries.PAST, (before, _json(sorted(cases)), limit)).fetchall()
         found: dict[str, list[Past]] = {name: [] for name in cases}
         for name, run, begun, status, ran, reused, machine, verdict, failures, metrics in rows:
             failed = sorted(_FAILURES.decode(failures)) if failures else []
@@ -269,7 +268,7 @@ class History(Database):
     def usual(self, cases: Collection[str]) -> dict[str, Usual]:
         """What these cases usually take when they are run; those that never were are left out."""
         with self.reading() as database:
-            rows = database.execute(_USUAL, (_json(sorted(cases)), _RECENT)).fetchall()
+            rows = database.execute(queries.USUAL, (_json(sorted(cases)), _RECENT)).fetchall()
         seen: dict[str, list[tuple[float, int]]] = {}
         for name, seconds, peak in rows:
             seen.setdefault(name, []).append((seconds, peak))
@@ -302,7 +301,7 @@ class History(Database):
 
     def _outcomes(self, where: str, values: tuple[object, ...]) -> list[Outcome]:
         with self.reading() as database:
-            rows = database.execute(f"{_OUTCOMES} WHERE {where}", values).fetchall()
+            rows = database.execute(f"{queries.OUTCOMES} WHERE {where}", values).fetchall()
             numbers = {row[-3] for row in rows if row[-3] is not None}
             loaded = results.load(database, numbers)
         fields = ("case", "why", "key", "machine", "worker", "begun", "seconds", "peak_bytes")
@@ -332,7 +331,7 @@ class History(Database):
         with self.reading() as database:
             rows = database.execute(
                 f"WITH chosen AS (SELECT * FROM runs {where} ORDER BY begun DESC, id DESC LIMIT ?)"
-                f" {_RUNS}",
+                f" {queries.RUNS}",
                 (*values, limit),
             ).fetchall()
         fields = ("id", "uuid", "config", "title", "machine", "begun", "finished", "cases", "done")
@@ -355,56 +354,3 @@ _VERDICTS = msgspec.json.Decoder(dict[str, int])
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
-
-
-_RUNS = """
-SELECT id, uuid, config, title, machine, begun, finished,
-    (SELECT count(*) FROM outcomes WHERE run_id = chosen.id),
-    (SELECT count(status) FROM outcomes WHERE run_id = chosen.id),
-    revision,
-    (SELECT json_group_object(verdict, times) FROM (
-        SELECT j.verdict, count(*) AS times
-        FROM outcomes o JOIN judgements j ON j.outcome_id = o.id
-        WHERE o.run_id = chosen.id GROUP BY j.verdict))
-FROM chosen ORDER BY begun DESC, id DESC
-"""
-
-_OUTCOMES = """
-SELECT c.name, o.why, o.key, o.machine, o.worker, o.begun, o.seconds, o.peak_bytes, o.reused,
-    o.result_id, o.attempts,
-    (SELECT json_group_object(name, value) FROM metrics WHERE outcome_id = o.id)
-FROM outcomes o JOIN cases c ON c.id = o.case_id JOIN runs r ON r.id = o.run_id
-"""
-
-_PAST = """
-WITH nights AS (
-    SELECT o.id, o.case_id, r.id AS run_id, r.begun, r.machine,
-        row_number() OVER (
-            PARTITION BY o.case_id, o.reused ORDER BY r.begun DESC, r.id DESC) AS place
-    FROM outcomes o JOIN runs r ON r.id = o.run_id
-    WHERE o.status IS NOT NULL AND r.finished IS NOT NULL
-        AND (r.begun, r.id) < (SELECT begun, id FROM runs WHERE id = ?1)
-        AND o.case_id IN (SELECT id FROM cases WHERE name IN (SELECT value FROM json_each(?2)))
-)
-SELECT c.name, n.run_id, n.begun, o.status, o.result_id IS NOT NULL, o.reused,
-    coalesce(nullif(o.machine, ''), n.machine), coalesce(j.verdict, ''),
-    CASE o.status WHEN 'failed' THEN (
-        SELECT json_group_array(json_array(position, kind, coalesce(phase, ''), signature))
-        FROM failures WHERE result_id = o.result_id) END,
-    (SELECT json_group_object(name, value) FROM metrics WHERE outcome_id = n.id)
-FROM nights n JOIN outcomes o ON o.id = n.id JOIN cases c ON c.id = n.case_id
-LEFT JOIN judgements j ON j.outcome_id = n.id
-WHERE n.place <= ?3
-ORDER BY n.begun DESC, n.run_id DESC
-"""
-
-_USUAL = """
-WITH nights AS (
-    SELECT c.name, o.seconds, o.peak_bytes,
-        row_number() OVER (PARTITION BY o.case_id ORDER BY r.begun DESC, o.id DESC) AS place
-    FROM outcomes o JOIN cases c ON c.id = o.case_id JOIN runs r ON r.id = o.run_id
-    WHERE o.result_id IS NOT NULL AND NOT o.reused
-        AND c.name IN (SELECT value FROM json_each(?1))
-)
-SELECT name, seconds, peak_bytes FROM nights WHERE place <= ?2
-"""
