@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli import nightly_moving
+from pipeline.cli.nightly_history import database_option, held, history_at
 from pipeline.cli.options import Common, common
 
 if TYPE_CHECKING:
@@ -24,11 +26,6 @@ _CONFIG = click.option(
     type=click.Path(dir_okay=False),
     help="What to run (default: nightly.toml here, else the zoo's tiny presets).",
 )
-_DATABASE = click.option(
-    "--database",
-    type=click.Path(dir_okay=False),
-    help="The history (default: nightly.db in the data directory).",
-)
 
 
 @click.group("nightly")
@@ -36,9 +33,13 @@ def command() -> None:
     """Run models x targets x releases, compare with the nights before, isolate what is new."""
 
 
+command.add_command(nightly_moving.export)
+command.add_command(nightly_moving.merge)
+
+
 @command.command("run")
 @_CONFIG
-@_DATABASE
+@database_option
 @click.option("--only", metavar="EXPR", help="Only these: 'llama and not (hip or slow)'.")
 @click.option("--shard", metavar="I/N", help="One of N parts of the matrix, for N machines.")
 @click.option("--dry-run", is_flag=True, help="Tell what would run, and for how long.")
@@ -85,14 +86,14 @@ def run(
     _check_writable(markdown, junit)
     silent = common.json or markdown == "-"
     console = out.console(stderr=silent)
-    with _history(database) as history:
+    with history_at(database) as history:
         known = Keys(nightly.directory)
         if dry_run:
             tell_plan(common, _previews(history, cases, known, fresh), _width(nightly))
             return
         quiet = common.verbosity < 0 or silent
         with (
-            history.hold(wait=wait),
+            held(history, wait),
             NightLive(console, quiet=quiet, verbose=common.verbosity > 0) as live,
         ):
             report = Night(
@@ -116,7 +117,7 @@ def run(
 
 
 @command.command("status")
-@_DATABASE
+@database_option
 @click.option("--limit", default=10, show_default=True, help="How many nights are listed.")
 @common
 def status(database: str | None, limit: int, common: Common) -> None:
@@ -124,7 +125,7 @@ def status(database: str | None, limit: int, common: Common) -> None:
     from pipeline.cli import output as out
     from pipeline.cli.nightly_tell import tell
 
-    with _history(database) as history:
+    with history_at(database) as history:
         runs = history.runs(limit)
         report = _report(history, None) if runs else None
     if common.json:
@@ -145,7 +146,7 @@ def status(database: str | None, limit: int, common: Common) -> None:
 
 
 @command.command("report")
-@_DATABASE
+@database_option
 @click.argument("night", type=int, required=False)
 @click.option(
     "--format",
@@ -167,7 +168,7 @@ def report(
     from pipeline.nightly.junit import junit
     from pipeline.nightly.markdown import markdown
 
-    with _history(database) as history:
+    with history_at(database) as history:
         found = _report(history, night)
     if common.json or form == "json":
         text = msgspec.json.encode(found).decode()
@@ -188,7 +189,7 @@ def report(
 
 @command.command("expect")
 @_CONFIG
-@_DATABASE
+@database_option
 @click.option("--accept", is_flag=True, help="Write what the latest night found as expected.")
 @click.option("--only", metavar="EXPR", help="Of these cases only.")
 @click.option("--reason", help="Why they are expected to fail.")
@@ -232,7 +233,7 @@ def expect(
             "--accept needs a reason, for those who read the file later",
             advice="Add --reason 'why this is known to fail'.",
         )
-    with _history(database) as history:
+    with history_at(database) as history:
         found = _report(history, None)
     rows = found.rows
     if only is not None:
@@ -312,21 +313,6 @@ def _expectations(nightly: Nightly) -> Path:
     if nightly.path == Path(configs.__file__).with_name("default.toml").absolute():
         return data_directory() / "nightly" / name
     return nightly.path.with_name(name)
-
-
-def _history(database: str | None) -> History:
-    from pipeline.nightly.history import History
-    from pipeline.store import data_directory
-
-    path = Path(database) if database else data_directory() / "nightly" / "history.db"
-    history = History(path)
-    if history.set_aside is not None:
-        click.echo(
-            f"the history {path} is damaged; it was moved to {history.set_aside}, "
-            "and a new one is begun",
-            err=True,
-        )
-    return history
 
 
 def _previews(

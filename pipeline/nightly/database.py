@@ -81,7 +81,7 @@ class Database:
                 elif not stack.enter_context(self._locks.try_hold("nightly")):
                     raise EnvironmentFault(
                         f"another nightly is writing to the history {self.path}",
-                        advice="Wait for it to end, or give this one another IREE_PILOT_DATA.",
+                        advice="Wait for it to end (--wait), or name another history (--database).",
                     )
                 why = self._examine()
                 if why:
@@ -117,13 +117,13 @@ class Database:
             if schema.foreign(database):
                 raise EnvironmentFault(
                     f"{self.path} is an SQLite database, but not a history of iree-pilot",
-                    advice="Move it away, or set IREE_PILOT_DATA to another directory.",
+                    advice="Move it away, or name another history (--database FILE).",
                 )
             if found > schema.VERSION:
                 raise EnvironmentFault(
                     f"the history {self.path} has schema {found}, and this iree-pilot knows "
                     f"schemas up to {schema.VERSION}",
-                    advice="Update iree-pilot here, or set IREE_PILOT_DATA to another directory.",
+                    advice="Update iree-pilot here, or name another history (--database FILE).",
                 )
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
@@ -159,7 +159,7 @@ class Database:
         for ending in _BESIDE:
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{self.path}{ending}").rename(f"{aside}{ending}")
-        _log.warning("the history %s is damaged (%s); kept as %s", self.path, why, aside)
+        _log.info("the history %s is damaged (%s); kept as %s", self.path, why, aside)
         self.set_aside = aside
         self._database = self._open()
 

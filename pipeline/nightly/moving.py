@@ -33,10 +33,11 @@ class Merged(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: int
 
 
-def export(history: History, path: Path) -> None:
+def export(history: History, path: Path) -> int:
     """Writes all of the history, as it is now, into the file `path`, which is replaced if there.
 
-    Raises UsageError where that is the history itself, EnvironmentFault where it cannot be written.
+    Returns how many nights that are. Raises UsageError where that is the history itself,
+    EnvironmentFault where it cannot be written.
     """
     if path.exists() and path.samefile(history.path):
         raise UsageError(f"cannot export the history to itself: {path}", advice="Name another.")
@@ -45,6 +46,7 @@ def export(history: History, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with history.reading() as database:
             database.execute("VACUUM INTO ?", (str(temporary),))
+            (nights,) = database.execute("SELECT count(*) FROM runs").fetchone()
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -56,6 +58,7 @@ def export(history: History, path: Path) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+    return int(nights)
 
 
 def merge(history: History, path: Path) -> Merged:

@@ -1,0 +1,46 @@
+"""`iree-pilot nightly export` and `merge`: histories on the way between machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.cli.nightly_history import database_option, history_at
+from pipeline.cli.options import Common, common
+
+
+@click.command("export")
+@database_option
+@click.argument("file", type=click.Path(dir_okay=False))
+@common
+def export(database: str | None, file: str, common: Common) -> None:
+    """Write the whole history into FILE, to keep it or to merge it elsewhere."""
+    from pipeline.cli import output as out
+    from pipeline.nightly import moving
+
+    with history_at(database) as history:
+        nights = moving.export(history, Path(file))
+    if common.json:
+        out.emit({"path": str(Path(file).absolute()), "nights": nights})
+    else:
+        click.echo(f"{file}: {nights} night{'' if nights == 1 else 's'}")
+
+
+@click.command("merge")
+@database_option
+@click.argument("files", type=click.Path(), nargs=-1, required=True)
+@common
+def merge(database: str | None, files: tuple[str, ...], common: Common) -> None:
+    """Add the nights of other histories; those that are known already are left as they are."""
+    from pipeline.cli import output as out
+    from pipeline.nightly import moving
+
+    with history_at(database) as history:
+        merged = {file: moving.merge(history, Path(file)) for file in files}
+    if common.json:
+        out.emit(merged)
+        return
+    for file, one in merged.items():
+        left = f", {one.unfinished} left out: not finished" if one.unfinished else ""
+        click.echo(f"{file}: {one.added} added, {one.known} known already{left}")
