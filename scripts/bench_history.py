@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +18,17 @@ from typing import Any
 
 import click
 import msgspec
-from bench_base import Machine, Spread, machine, rounds_option, shared, span, tell_machine, told
+from bench_base import (
+    PILOT,
+    Machine,
+    Spread,
+    machine,
+    rounds_option,
+    shared,
+    span,
+    tell_machine,
+    told,
+)
 
 from pipeline.case import CaseResult, Step
 from pipeline.cli import output as out
@@ -42,8 +51,8 @@ _MOST_SECONDS = 1.0
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """bytes: of the database. seconds: what generating took; asked: wall time by what was asked,
-    status of a process of its own, the others within one.
+    """bytes: of the database. seconds: what generating took. asked: wall time by what was asked:
+    `iree-pilot nightly status`, and what a night asks of its history.
     """
 
     machine: Machine
@@ -192,13 +201,9 @@ def _seconds(ask: Callable[[], Any]) -> float:
 
 
 def _status(path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from pipeline.nightly.history import History\n"
-        "with History(Path(sys.argv[1])) as history:\n"
-        "    latest = history.run(); history.runs(30); judged = history.judgements(latest.id)\n"
-        "    history.past([j.case for j in judged], before=latest.id, limit=14)\n"
+    subprocess.run(
+        [PILOT, "nightly", "status", "--database", path], check=True, capture_output=True
     )
-    subprocess.run([sys.executable, "-c", code, path], check=True)
 
 
 def tell(report: Report) -> None:
