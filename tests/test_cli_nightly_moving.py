@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from driver import pilot
-from fake.remembered import case, night, outcome
+from fake.nights import case, night, outcome
 
+from pipeline.cli import output
 from pipeline.nightly.history import History
 
 
@@ -22,10 +23,14 @@ def database(tmp_path: Path) -> Path:
     return path
 
 
+def size(path: Path) -> str:
+    return output.size(path.stat().st_size)
+
+
 def test_an_export_is_merged_once(database: Path, tmp_path: Path) -> None:
     exported, merged = tmp_path / "monday.db", tmp_path / "all.db"
     done = pilot("nightly", "export", str(exported), "--database", str(database))
-    assert (done.code, done.out) == (0, f"{exported}: 2 nights\n")
+    assert (done.code, done.out) == (0, f"{exported}: 2 nights, {size(exported)}\n")
     words = ["nightly", "merge", str(exported), "--database", str(merged)]
     done = pilot(*words)
     assert done.code == 0
@@ -49,7 +54,9 @@ def test_the_usual_place_is_in_the_data_directory(data: Path, tmp_path: Path) ->
     with History(data / "nightly" / "history.db") as history:
         night(history, [outcome()])
     done = pilot("nightly", "export", str(tmp_path / "all.db"), "--json")
-    assert done.document == {"path": str(tmp_path / "all.db"), "nights": 1}
+    exported = tmp_path / "all.db"
+    expected = {"path": str(exported), "nights": 1, "bytes": exported.stat().st_size}
+    assert done.document == expected
 
 
 def test_another_nightly_on_the_same_history_is_refused(database: Path, tmp_path: Path) -> None:

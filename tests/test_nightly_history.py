@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fake.disk import tiny_disk
-from fake.remembered import case, failure, night, outcome, result
+from fake.nights import case, failure, night, outcome, result
 
 from pipeline.errors import EnvironmentFault
 from pipeline.nightly import schema
@@ -320,7 +320,7 @@ def holder(path: Path, then: str = "") -> subprocess.Popen[str]:
 WRITER = """
 import sys
 from pathlib import Path
-from fake.remembered import case, outcome
+from fake.nights import case, outcome
 from pipeline.nightly.history import History
 history = History(Path(sys.argv[1]))
 cases = [case(f"m{n}") for n in range(400)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake.disk import tiny_disk
-from fake.remembered import case, failure, night, outcome
+from fake.nights import case, failure, night, outcome
 
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.nightly import schema

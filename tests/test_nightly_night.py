@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from fake.remembered import case, failure, outcome, result
+from fake.nights import case, failure, outcome, result
 
 from pipeline.nightly import config, isolation
 from pipeline.nightly.expectations import Expectation

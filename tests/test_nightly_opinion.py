@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from fake.remembered import case, failure, outcome, result
+from fake.nights import case, failure, outcome, result
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fake.remembered import FIRST, case, failure, outcome
+from fake.nights import FIRST, case, failure, outcome
 from junitparser import JUnitXml
 
 from pipeline.nightly.history import Run

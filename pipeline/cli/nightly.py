@@ -256,44 +256,6 @@ def expect(
     console.print(str(path) if accepted else "nothing to accept", markup=False, soft_wrap=True)
 
 
-@command.command("export")
-@_DATABASE
-@click.argument("file", type=click.Path(dir_okay=False))
-@common
-def export(database: str | None, file: str, common: Common) -> None:
-    """Write the whole history to FILE, to be merged elsewhere."""
-    from pipeline.cli import output as out
-    from pipeline.nightly import moving
-
-    with _history(database) as history:
-        moving.export(history, Path(file))
-    if common.json:
-        out.emit({"path": file, "bytes": Path(file).stat().st_size})
-    else:
-        size = out.size(Path(file).stat().st_size)
-        out.console().print(f"{file}, {size}", markup=False, soft_wrap=True)
-
-
-@command.command("merge")
-@_DATABASE
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
-@common
-def merge(database: str | None, files: tuple[str, ...], common: Common) -> None:
-    """Take the nights of exported FILES into the history; those that it has already are skipped."""
-    from pipeline.cli import output as out
-    from pipeline.nightly import moving
-
-    with _history(database) as history, history.hold(wait=True):
-        merged = {file: moving.merge(history, Path(file)) for file in files}
-    if common.json:
-        out.emit(merged)
-        return
-    for file, one in merged.items():
-        left = f", {one.unfinished} not finished and left out" if one.unfinished else ""
-        told = f"{file}: {one.added} nights added, {one.known} were here already{left}"
-        out.console().print(told, markup=False, soft_wrap=True)
-
-
 def _read(config: str | None) -> Nightly:
     """The configuration named, the one here, or the default one."""
     from pipeline.nightly import config as configs

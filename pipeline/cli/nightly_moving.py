@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.nightly_history import database_option, history_at
+from pipeline.cli.nightly_history import database_option, held, history_at
 from pipeline.cli.options import Common, common
 
 
@@ -21,10 +21,11 @@ def export(database: str | None, file: str, common: Common) -> None:
 
     with history_at(database) as history:
         nights = moving.export(history, Path(file))
+    size = Path(file).stat().st_size
     if common.json:
-        out.emit({"path": str(Path(file).absolute()), "nights": nights})
+        out.emit({"path": str(Path(file).absolute()), "nights": nights, "bytes": size})
     else:
-        click.echo(f"{file}: {nights} night{'' if nights == 1 else 's'}")
+        click.echo(f"{file}: {nights} night{'' if nights == 1 else 's'}, {out.size(size)}")
 
 
 @click.command("merge")
@@ -36,7 +37,7 @@ def merge(database: str | None, files: tuple[str, ...], common: Common) -> None:
     from pipeline.cli import output as out
     from pipeline.nightly import moving
 
-    with history_at(database) as history:
+    with history_at(database) as history, held(history, wait=True):
         merged = {file: moving.merge(history, Path(file)) for file in files}
     if common.json:
         out.emit(merged)
