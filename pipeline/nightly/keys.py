@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline import case as cases
-from pipeline import releases, sealed
+from pipeline import generation, releases, sealed
 from pipeline.errors import EnvironmentFault, PilotError
 from pipeline.frontends import load, source
 from pipeline.frontends.job import DEPENDENCIES, JOB, Job
@@ -99,7 +99,7 @@ def released(release: str) -> str:
 
 
 def key(case: Case, loaded: Loaded, toolchain: Toolchain, plan: Plan) -> str:
-    """Digest of the program's contents, flags, toolchain, device with its driver, and our code."""
+    """Digest of program, flags, toolchain, device with its driver, and our code; see `job`."""
     flags = (*plan.flags, *case.flags)
     return Store.key(
         "nightly case",
@@ -110,6 +110,8 @@ def key(case: Case, loaded: Loaded, toolchain: Toolchain, plan: Plan) -> str:
         toolchain.revision,
         toolchain.runtime is not None,
         plan.device.fingerprint if plan.device else plan.why_not_run,
+        # What PyTorch generates is not among the program's contents; its entry's name tells.
+        Path(loaded.directory).name if generation.usual(job(case), toolchain) else "",
         _own_code(),
     )
 
