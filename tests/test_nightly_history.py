@@ -272,6 +272,20 @@ class TestReusable:
         night(history, [found])  # type: ignore[list-item]
         assert history.reusable("k") is None
 
+    def test_the_keys_of_cases_are_known_the_latest_first(self, history: History) -> None:
+        for number, key in enumerate(("a", "b", "a", "")):
+            night(history, [outcome(key=key)], number=number)
+        other = case("flaky")
+        flaky = outcome(other, key="f", attempts=("ok", "failed"))
+        night(history, [flaky], cases=[other], number=9)
+        name = case().name
+        known = history.known([name, flaky.case, "never"])
+        assert known == {name: ("a", "b"), flaky.case: (), "never": ()}
+        assert history.known([name], limit=1) == {name: ("a",)}
+        night(history, [outcome(key="a", why=failure("t", kind="timeout"))], number=10)
+        assert history.known([name]) == {name: ("b",)}
+        assert [history.reusable(key) is None for key in ("a", "b")] == [True, False]
+
     def test_a_failure_of_the_compiler_is(self, history: History) -> None:
         crash = outcome(key="k", why=failure("c", kind="crash"), attempts=("failed", "failed"))
         night(history, [crash])

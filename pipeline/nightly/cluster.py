@@ -41,6 +41,8 @@ class Cluster:
     no jobs.
     """
 
+    here = False
+
     def __init__(
         self,
         address: str,
@@ -170,6 +172,10 @@ class _Night:
                 watcher.began(self._jobs[number].order, where)
                 continue
             job = self._futures[heard]
+            if heard.status in ("pending", "lost"):
+                # Its worker died before the result was fetched: it is done again.
+                heard.add_done_callback(self._heard.put)
+                continue
             outcome = self._ended(heard, job)
             del self._futures[heard]
             heard.release()

@@ -20,6 +20,22 @@ from pipeline.nightly.records import Case, Judgement, Outcome
 _RECENT = 7
 
 
+_KNOWN = f"""
+    SELECT name, key FROM (
+        SELECT c.name, o.id, o.key, o.result_id, o.attempts, row_number()
+            OVER (PARTITION BY c.id, o.key ORDER BY r.begun DESC, o.id DESC) AS place
+        FROM outcomes o JOIN cases c ON c.id = o.case_id JOIN runs r ON r.id = o.run_id
+        WHERE c.name IN (SELECT value FROM json_each(?))
+            AND o.key != '' AND o.result_id IS NOT NULL AND NOT o.reused
+    ) o
+    WHERE place = 1
+        AND NOT EXISTS (SELECT 1 FROM failures f WHERE f.result_id = o.result_id
+            AND f.position = 0 AND f.kind IN ({", ".join(f"'{kind}'" for kind in PASSING)}))
+        AND (SELECT count(DISTINCT value) FROM json_each(o.attempts)) <= 1
+    ORDER BY id DESC
+"""
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One night. begun, finished: ISO 8601 in UTC; not finished until it has been judged.
 
@@ -203,6 +219,15 @@ class History(Database):
             return None
         failure = found[0].failure
         return None if failure is not None and failure.kind in PASSING else found[0]
+
+    def known(self, cases: Collection[str], *, limit: int = 20) -> dict[str, tuple[str, ...]]:
+        """The keys under which cases have outcomes that are `reusable`, the latest first."""
+        with self.reading() as database:
+            rows = database.execute(_KNOWN, (_json(sorted(cases)),)).fetchall()
+        found: dict[str, tuple[str, ...]] = dict.fromkeys(cases, ())
+        for name, key in rows:
+            found[name] = (*found[name], key)[:limit]
+        return found
 
     def finish(self, run: int, judgements: Sequence[Judgement]) -> None:
         """Ends a night with what is thought of it; a second time replaces what was thought."""

@@ -88,7 +88,7 @@ class Night:
         course = _Course(self._history, run, self._watcher)
         missing = [case for name, case in self._cases.items() if name not in course.outcomes]
         self._watcher.begun(run, missing, len(course.outcomes))
-        if not self._fresh:
+        if self._scheduler.here and not self._fresh:
             self._reuse(missing, course)
         self._do([case for case in missing if case.name not in course.outcomes], course)
         while doubted := self._doubted(course):
@@ -99,7 +99,11 @@ class Night:
         return report.of(self._history, self._history.run(run.id), tuple(self._notes()))
 
     def _reuse(self, cases: Sequence[Case], course: _Course) -> None:
-        """Takes what would come out the same from an earlier night, unless it is to be measured."""
+        """Takes what would come out the same from an earlier night, unless it is to be measured.
+
+        Where that cannot be told yet, because a program is not traced or the case's device is
+        elsewhere, a worker finds out (`Order.known`).
+        """
         past = self._history.past([case.name for case in cases], before=course.run.id)
         for case in cases:
             key = "" if opinion.unsettled(past[case.name]) else self._keys.key(case)
@@ -113,6 +117,7 @@ class Night:
         names = [case.name for case in cases]
         usual = self._history.usual(names)
         past = self._history.past(names, before=course.run.id)
+        known = self._history.known(names)
         orders = [
             Order(
                 what="case",
@@ -120,10 +125,12 @@ class Night:
                 directory=str(self._nightly.directory),
                 release=self._keys.release(case),
                 fresh=again or self._fresh or opinion.unsettled(past[case.name]),
+                known=known[case.name],
             )
             for case in cases
         ]
-        traced = [case.program for case in cases if self._keys.program(case) is not None]
+        here = cases if self._scheduler.here else ()
+        traced = [case.program for case in here if self._keys.program(case) is not None]
         self._scheduler.run(jobs(orders, usual, traced), course.again() if again else course)
 
     def _doubted(self, course: _Course) -> list[Case]:

@@ -65,7 +65,13 @@ class Watcher(Protocol):
 
 
 class Scheduler(Protocol):
-    """Has jobs done, each case's trace first, and returns when all are."""
+    """Has jobs done, each case's trace first, and returns when all are.
+
+    here: on this machine, so that what its store and devices say of a case holds where it is done.
+    """
+
+    @property
+    def here(self) -> bool: ...
 
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> None:
         """Raises what the watcher raises, and EnvironmentFault where no job can be done at all."""

@@ -26,6 +26,8 @@ class Pool:
     their needs, None for 90% of what is available; a job that needs more runs by itself.
     """
 
+    here = True
+
     def __init__(
         self,
         width: int = 0,
