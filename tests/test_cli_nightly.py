@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from driver import Done, pilot, start
 from fake import stub_release
+from fake.disk import tiny_disk
 from fake.processes import running, wait_until
 
 pytestmark = pytest.mark.real
@@ -189,6 +190,18 @@ def test_histories_move(team: Team, tmp_path: Path) -> None:
     assert [run["title"] for run in runs] == ["ours"]
 
 
+def test_the_models_list_says_where_they_passed_the_last_time(team: Team, data: Path) -> None:
+    assert pilot("models", "rope", "--json").document["passes"] == {}
+    (team.directory / "nightly.toml").write_text(
+        '[matrix]\nmodels = ["rope:tiny"]\ntargets = ["llvm-cpu", "hip:gfx942"]\n'
+        '[[include]]\nmodels = ["rope:tiny"]\nfields = {length = 8}\n'
+    )
+    assert pilot("nightly", "run", "-q", cwd=team.directory).code == 0
+    passes = pilot("models", "rope", "--json").document["passes"]
+    assert passes == {"rope:tiny": ["llvm-cpu", "hip:gfx942 (compiles)"]}
+    assert "llvm-cpu, hip:gfx942 (compiles)" in pilot("models").out
+
+
 def test_two_nights_do_not_mix(team: Team) -> None:
     team.models("good")
     team("run", "-q")
@@ -237,6 +250,29 @@ class TestWrong:
         assert done.code == 0
         assert aside.name in done.err
         assert team.query("SELECT count(*) FROM runs") == [(1,)]
+
+    def test_a_disk_that_fills_up_loses_nothing_that_was_done(
+        self, team: Team, tmp_path: Path
+    ) -> None:
+        team.models("good", "late")
+        waits = {"when": {'"test.late"': "// stub: wait-at flow go"}}
+        for file in team.release.rglob("stub.json"):
+            file.write_text(json.dumps(waits))
+        with tiny_disk(tmp_path / "disk", 2 * 1024 * 1024) as disk:
+            team.history = disk / "history.db"
+            night = start(*team.arguments("run", "-q"), cwd=team.directory)
+            wait_until(lambda: team.done() == 1 and running("late.mlir") != [])
+            with pytest.raises(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+                while True:
+                    filler.write(bytes(4096))
+            (team.directory / "go").touch()
+            _, err = night.communicate(timeout=60)
+            assert (night.returncode, "the disk is full" in err) == (3, True)
+            assert "Traceback" not in err
+            (disk / "filler").unlink()
+            done = team("run", "--json")
+            assert (done.code, len(done.document["rows"])) == (0, 2)
+            assert team.query("SELECT count(*) FROM runs") == [(1,)]
 
     def test_a_history_of_a_newer_iree_pilot_is_not_touched(self, team: Team) -> None:
         team.models("good")

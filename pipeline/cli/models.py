@@ -40,11 +40,13 @@ def command(name: str | None, path: str | None, common: Common) -> None:
     if name is not None and name not in zoo:
         raise UsageError(f"the zoo has no model {name!r}", advice=nearest(name, list(zoo)))
     shown = [zoo[name]] if name else list(zoo.values())
+    passed = _passed()
     if common.json:
-        out.emit({"models": shown})
+        out.emit({"models": shown, "passes": passed})
         return
     console = out.console()
-    table = out.table("model", "preset", "parameters", "weights", "help", right=("parameters",))
+    columns = ["model", "preset", "parameters", "weights", "help", *(["passes on"] * bool(passed))]
+    table = out.table(*columns, right=("parameters",))
     for spec in shown:
         for preset in spec.presets:
             first = preset is spec.presets[0]
@@ -54,6 +56,7 @@ def command(name: str | None, path: str | None, common: Common) -> None:
                 f"{preset.parameters:,}",
                 "random" if preset.weights else "names only",
                 preset.help,
+                *([", ".join(passed.get(f"{spec.name}:{preset.name}", ()))] * bool(passed)),
             )
     console.print(table)
     for spec in shown:
@@ -69,6 +72,30 @@ def command(name: str | None, path: str | None, common: Common) -> None:
         for field in spec.fields:
             fields.add_row(field.name, str(field.default), field.accepts, field.help)
         console.print(fields)
+
+
+def _passed() -> dict[str, list[str]]:
+    """By `model:preset`, the targets that it passed on the last time that a nightly had it."""
+    from models.spec import registry
+    from pipeline.nightly.history import History
+    from pipeline.nightly.records import INSTALLED
+    from pipeline.store import data_directory
+
+    path = data_directory() / "nightly" / "history.db"
+    if not path.exists():
+        return {}
+    found: dict[str, list[str]] = {}
+    with History(path) as history:
+        latest = history.latest()
+    for one in latest:
+        case = one.case
+        model, _, preset = case.source.partition(":")
+        plain = case.release == INSTALLED and case.program == case.source and not case.flags
+        if model in registry() and plain and one.status != "failed":
+            name = f"{model}:{preset or registry()[model].presets[0].name}"
+            compiled = " (compiles)" if one.status == "not-run" else ""
+            found.setdefault(name, []).append(f"{case.target}{compiled}")
+    return found
 
 
 def _check(path: Path, common: Common) -> None:

@@ -84,6 +84,14 @@ class Usual(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int
 
 
+class Latest(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a case in the latest night that had it, which began at `begun`."""
+
+    case: Case
+    status: str
+    begun: str
+
+
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     """A folder or file that a night left for a case."""
 
@@ -304,6 +312,20 @@ class History(Database):
             )
             for name, values in seen.items()
         }
+
+    def latest(self) -> list[Latest]:
+        """What came of each case the last time that a finished night had it."""
+        with self.reading() as database:
+            rows = database.execute(
+                # With a bare max() SQLite takes the other columns from the row that has it.
+                "SELECT c.definition, o.status, max(r.begun) FROM outcomes o"
+                " JOIN cases c ON c.id = o.case_id JOIN runs r ON r.id = o.run_id"
+                " WHERE r.finished IS NOT NULL AND o.status IS NOT NULL GROUP BY c.id ORDER BY c.id"
+            ).fetchall()
+        return [
+            Latest(case=msgspec.json.decode(text, type=Case), status=status, begun=begun)
+            for text, status, begun in rows
+        ]
 
     def artifact(self, run: int, case: str, kind: str, path: Path | str) -> None:
         """Writes down what a night left for a case, like `reproducer` or `ir`."""
