@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,17 @@ def assert_chained(case: dict[str, Any], steps: int) -> None:
         assert 0 < token["rel_l2"] < 1e-5
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_a_tiny_model_agrees_on_every_target_or_fails_as_known(
-    source: str, shared_cache: Path
+def assert_as_known(
+    source: str,
+    known: Mapping[str, tuple[str, str]],
+    rel_l2: float,
+    cache: Path,
+    options: tuple[str, ...] = (),
 ) -> None:
-    """A wrong result is known as a mismatch, never let pass with a wider tolerance."""
-    known, spec = KNOWN.get(source, {}), resolve(source, {}).spec
+    """Every target agrees or, if it is one of `known`, fails with that kind and signature."""
+    spec = resolve(source, {}).spec
     without_device = {}
-    for case in run(source, *TARGETS, cache=shared_cache):
+    for case in run(source, *TARGETS, cache=cache, options=options):
         target, failure = case["target"], case["failure"]
         if target != "hip:gfx942" and case["status"] == "not-run":
             without_device[target] = case["why"]
@@ -72,11 +76,35 @@ def test_a_tiny_model_agrees_on_every_target_or_fails_as_known(
             assert failure is None
             assert [s["status"] for s in case["steps"] if s["name"] == "compile"] == ["ok"]
         else:
-            assert_agrees(case, ROUNDINGS.get(source, 1e-5))
+            assert_agrees(case, rel_l2)
             assert [f["name"] for f in case["functions"]] == list(spec.parts or ("main",))
             assert_chained(case, spec.generates)
     if without_device:
         pytest.skip(str(without_device))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_tiny_model_agrees_on_every_target_or_fails_as_known(
+    source: str, shared_cache: Path
+) -> None:
+    """A wrong result is known as a mismatch, never let pass with a wider tolerance."""
+    known = KNOWN.get(source, {})
+    assert_as_known(source, known, ROUNDINGS.get(source, 1e-5), shared_cache)
+
+
+@pytest.mark.parametrize("fp8", ["e4m3fn", "e4m3fnuz"])
+@pytest.mark.parametrize(("compute", "rel_l2"), [("f32", 1e-5), ("f16", 1e-3), ("bf16", 8e-3)])
+def test_a_format_of_fp8_agrees_in_each_dtype_of_compute_or_fails_as_known(
+    fp8: str, compute: str, rel_l2: float, shared_cache: Path
+) -> None:
+    """What f16 and bf16 allow is one rounding of theirs."""
+    known = {}
+    if fp8 == "e4m3fn":
+        known["hip:gfx942"] = ("diagnostic", "diagnostic/arith.extf/op-f8e5m2-and-f8e4m3fn-types")
+    if compute == "bf16":
+        known["vulkan"] = ("diagnostic", "diagnostic/vector.bitcast/failed-to-legalize-operation/")
+    options = ("--set", f"fp8={fp8}", "--set", f"compute={compute}")
+    assert_as_known("fp8-linear", known, rel_l2, shared_cache, options)
 
 
 def test_a_known_failure_is_one_of_a_model_that_there_is() -> None:
