@@ -1,6 +1,6 @@
-"""ONNX models through IREE's importer; their reference is ONNX's own evaluator.
+"""ONNX models through IREE's importer; their reference is onnxruntime, or ONNX's own evaluator.
 
-Runs in the tracing child; imports onnx and iree.compiler.
+Runs in the tracing child; imports onnx and iree.compiler, and onnxruntime where it is installed.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
         parameters = msgspec.structs.replace(parameters, archives=job.weights or (_ARCHIVE,))
     name = _FUNCTION.search(text)
     function = _signature(model, name[1] if name else model.graph.name)
-    doing("evaluating with onnx.reference")
+    doing("evaluating the model")
     function, note = _example(job, model, path, function, directory)
     return Program(
         source=job.source.text,
@@ -169,10 +169,8 @@ def _type(value: Any) -> TensorType:
 def _example(
     job: Job, model: Any, path: Path, function: Function, directory: Path
 ) -> tuple[Function, str]:
-    """The function with its example inputs and reference; why it has none, or ""."""
+    """The function with its example inputs and reference; what computed it, or why it has none."""
     import numpy
-    import onnx
-    from onnx.reference import ReferenceEvaluator
 
     inputs = job.inputs or examples.random(function, job.seed, directory)
     check_inputs(function, inputs, job.source.text)
@@ -186,17 +184,44 @@ def _example(
     reference = None
     note = ""
     try:
-        onnx.load_external_data_for_model(model, str(path.parent))
-        results = ReferenceEvaluator(model).run(None, feeds)
+        results, evaluator = _evaluated(model, path, feeds)
         outputs = tuple(
             _save(numpy.asarray(value), want.dtype, f"data/output{index}.bin", directory)
             for index, (want, value) in enumerate(zip(function.outputs, results, strict=True))
         )
-        reference = Reference(outputs=outputs, evaluator=f"onnx {onnx.__version__} reference")
+        reference = Reference(outputs=outputs, evaluator=evaluator)
+        note = f"the outputs are compared with those of {evaluator}"
     except Exception as fault:  # noqa: BLE001 - the evaluator does not know every operator
         why = str(fault).strip().splitlines() or [""]
         note = f"there is nothing to compare with: onnx.reference: {type(fault).__name__}: {why[0]}"
     return msgspec.structs.replace(function, example=tuple(example), reference=reference), note
+
+
+def _evaluated(model: Any, path: Path, feeds: dict[str, Any]) -> tuple[list[Any], str]:
+    """(the model's outputs, what computed them): onnxruntime where it is installed and can.
+
+    It reads external data as it needs them; ONNX's own evaluator takes the whole model into memory.
+    """
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    refused = ""
+    if importlib.util.find_spec("onnxruntime") is not None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # its exception says what it refuses
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+            return session.run(None, feeds), f"onnxruntime {onnxruntime.__version__}"
+        except Exception as fault:  # noqa: BLE001 - it lacks operators and element types
+            why = str(fault).strip().splitlines() or [""]
+            refused = f", as onnxruntime refuses it: {why[0]}"
+    onnx.load_external_data_for_model(model, str(path.parent))
+    results = ReferenceEvaluator(model).run(None, feeds)
+    return list(results), f"onnx {onnx.__version__} reference{refused}"
 
 
 def _save(values: Any, dtype: str, file: str, directory: Path) -> Tensor:
