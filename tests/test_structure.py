@@ -123,6 +123,19 @@ class TestPackaging:
             for module in (ROOT / top).rglob("*.py"):
                 assert (module.parent / "__init__.py").exists(), f"{module} would not be installed"
 
+    def test_every_file_that_is_no_module_is_installed_too(
+        self, project: dict[str, object]
+    ) -> None:
+        data = project["tool"]["setuptools"]["package-data"]  # type: ignore[index]
+        declared = {
+            file
+            for package, patterns in data.items()
+            for pattern in patterns
+            for file in (ROOT / package.replace(".", "/")).glob(pattern)
+        }
+        tracked = run("git", "ls-files", "pipeline", "models", "repro").splitlines()
+        assert {ROOT / f for f in tracked if not f.endswith(".py")} == declared
+
     def test_every_dependency_is_locked(self, project: dict[str, object]) -> None:
         from packaging.requirements import Requirement
         from packaging.utils import canonicalize_name
