@@ -87,6 +87,13 @@ class TestExpand:
         text = f'[matrix]\nmodels = ["{pattern}"]\ntargets = ["llvm-cpu"]\n'
         assert [c.source for c in expanded(tmp_path, text)] == sources
 
+    def test_a_pattern_that_fits_no_model_stands_for_files(self, tmp_path: Path) -> None:
+        for name in ("b", "a"):
+            (tmp_path / f"{name}.mlir").write_text("module {}\n")
+        (tmp_path / "notes.txt").write_text("no model\n")
+        text = '[matrix]\nmodels = ["*.mlir"]\ntargets = ["llvm-cpu"]\n'
+        assert [c.source for c in expanded(tmp_path, text)] == ["a.mlir", "b.mlir"]
+
     def test_an_include_says_only_what_differs(self, tmp_path: Path) -> None:
         text = MATRIX + '[[include]]\nmodels = ["vit:tiny"]\nfields = {batch = 2, x = true}\n'
         with pytest.raises(UsageError, match=r"nightly\.toml:5: vit has no field 'x'"):
@@ -120,7 +127,7 @@ class TestExpand:
         [
             ("bert:tiny", "bret:tiny", 2, "no model 'bret'", "Did you mean bert"),
             ("bert:tiny", "bert:tny", 2, "no preset 'tny'", "Did you mean tiny"),
-            ("bert:tiny", "*:tny", 2, "no model of the zoo fits '*:tny'", ""),
+            ("bert:tiny", "*:tny", 2, "no model of the zoo and no file fits '*:tny'", ""),
             ("bert:tiny", "missing.py", 2, "no file missing.py", ""),
             ("llvm-cpu", "lvm-cpu", 3, "unknown target 'lvm-cpu'", "llvm-cpu"),
             ('"hip:gfx942"]', '"hip:"]', 3, "names no architecture", ""),

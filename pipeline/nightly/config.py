@@ -45,10 +45,11 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A part of the matrix: each model for each target, release and dtype.
 
     What is None is as in [matrix], and there as in `Case`. models: SOURCEs as on the command line,
-    files relative to the TOML; patterns (`*:tiny`, `llama*:8b`, `gemma*/decode`) stand for the
-    zoo's. targets, releases: as for -t and --release; also `installed`, `latest`, and a
-    toolchain's directory. dtypes, fields: as --dtype and --set; a dtype that a model of a pattern
-    does not have is left out. flags: for iree-compile. time_limit, memory_limit: for each step.
+    files relative to the TOML; patterns stand for the zoo's (`*:tiny`, `gemma*/decode`) or, where
+    none of these fits, for files (`exported/*.onnx`). targets, releases: as for -t and --release;
+    also `installed`, `latest`, and a toolchain's directory. dtypes, fields: as --dtype and --set; a
+    dtype that a model of a pattern does not have is left out. flags: for iree-compile. time_limit,
+    memory_limit: for each step.
     """
 
     models: tuple[str, ...] | None = None

@@ -13,7 +13,7 @@ from packaging.version import Version
 
 from models.spec import ModelSpec, registry
 from pipeline import compiler, releases, targets, toolchain
-from pipeline.errors import EnvironmentFault, PilotError, UsageError, nearest
+from pipeline.errors import EnvironmentFault, UsageError, nearest
 from pipeline.frontends import source as sources
 from pipeline.nightly import strict
 from pipeline.nightly.config import Block, Exclude, Nightly
@@ -123,10 +123,11 @@ def _programs(
             yield pattern, dtype
         return
     names = [name for spec in registry().values() for name in _names(spec, pattern)]
-    fitting = [name for name in names if fnmatchcase(name, pattern)]
+    fitting = [name for name in names if fnmatchcase(name, pattern)] or _files(pattern)
     if not fitting:
         raise UsageError(
-            f"no model of the zoo fits {pattern!r}", advice=nearest(pattern.strip("*"), names)
+            f"no model of the zoo and no file fits {pattern!r}",
+            advice=nearest(pattern.strip("*"), names),
         )
     refused: list[UsageError] = []
     found = False
@@ -146,6 +147,12 @@ def _names(spec: ModelSpec, pattern: str) -> list[str]:
     """What a pattern of that form may choose: models, their presets, and the parts of these."""
     names = [f"{spec.name}:{p.name}" for p in spec.presets] if ":" in pattern else [spec.name]
     return [f"{name}/{part}" for name in names for part in spec.parts] if "/" in pattern else names
+
+
+def _files(pattern: str) -> list[str]:
+    """Files that fit, by their paths from here or from the root, as the pattern is written."""
+    root = Path(Path(pattern).anchor)
+    return sorted(str(path) for path in root.glob(str(Path(pattern).relative_to(root))))
 
 
 def _text(value: str | int | bool) -> str:
@@ -187,18 +194,12 @@ class _Checks:
             toolchain.compiler_in(Path(text).expanduser())
         else:
             version = releases.normal(text)
-            if version not in self._here():
+            if releases.present(version) is None:
                 known = self._installable()
                 if known and version not in known:
                     advice = nearest(version, sorted(known, key=Version))
                     raise UsageError(f"there is no release {version}", advice=advice)
         self._checked.add(text)
-
-    def _here(self) -> list[str]:
-        versions = [release.version for release in releases.local()]
-        with contextlib.suppress(PilotError):
-            versions.append(toolchain.installed().version)
-        return versions
 
     def _installable(self) -> list[str]:
         if self._known is None:
