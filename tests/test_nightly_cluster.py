@@ -19,7 +19,8 @@ from fake.processes import alive, wait_until
 
 from pipeline import targets
 from pipeline.errors import EnvironmentFault
-from pipeline.nightly.cluster import Cluster, resource
+from pipeline.nightly.cluster import Cluster, needs, resource
+from pipeline.nightly.history import Usual
 from pipeline.nightly.orders import Order
 from pipeline.nightly.records import Outcome
 
@@ -27,12 +28,12 @@ ROOT = Path(__file__).parent.parent
 
 
 @contextlib.contextmanager
-def running(place: Path, workers: dict[str, str], code: Path = ROOT) -> Iterator[Dask]:
+def running(place: Path, workers: dict[str, str]) -> Iterator[Dask]:
     """A scheduler, and a worker for each name with these resources."""
     with contextlib.ExitStack() as stack:
         dask = Dask(place, stack)
         for name, resources in workers.items():
-            dask.worker(name, resources, code)
+            dask.worker(name, resources)
         if workers:
             dask.wait_for(len(workers))
         yield dask
@@ -51,7 +52,7 @@ class Dask:
         wait_until(lambda: file.exists() and file.read_text().strip().endswith("}"))
         self.address: str = json.loads(file.read_text())["address"]
 
-    def worker(self, name: str, resources: str = "", code: Path = ROOT) -> None:
+    def worker(self, name: str, resources: str = "", *, code: Path = ROOT) -> None:
         offers = ["--resources", resources] if resources else []
         self.workers[name] = self._start(
             "worker", self.address, "--name", name, "--no-nanny", "--nthreads", "1",
@@ -113,6 +114,23 @@ class TestWhenAWorkerDies:
         for one, outcome in ((c, o) for c in cases for o in heard.outcomes if o.case == c.name):
             device = {"llvm-cpu": None, "vulkan": "vulkan", "hip:gfx942": "hip-gfx942"}[one.target]
             assert device is None or device in offers[outcome.worker]
+
+    def test_a_job_is_given_up_when_its_device_stays_away(self, tmp_path: Path) -> None:
+        with running(tmp_path, {"gpu": "vulkan=1", "other": ""}) as dask:
+
+            class Killing(Heard):
+                def began(self, order: Order, worker: str) -> None:
+                    dask.workers[worker].kill()
+
+            heard = Killing()
+            cases = [case("once", "vulkan"), case("more", "vulkan")]
+            Cluster(dask.address, employ=jobs.light, patience=0).run(
+                jobs_of(cases, tmp_path), heard
+            )
+        assert [(o.case, o.why) for o in heard.outcomes] == [
+            (c.name, "no worker with vulkan is left") for c in cases
+        ]
+        assert heard.texts == ["no worker with vulkan is left: waiting 0 s for one"]
 
 
 class TestWhatGoesBetweenWorkers:
@@ -238,3 +256,21 @@ def test_a_targets_device_is_found_among_the_resources(
     target: str, offered: list[str], expected: str | None
 ) -> None:
     assert resource(targets.parse(target), offered) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "offers", "expected"),
+    [
+        ("", [{}], {}),
+        ("vulkan", [{"vulkan": 1}, {}], {"vulkan": 1}),
+        ("", [{"memory": 1000}, {"memory": 2000}], {"memory": 600}),
+        ("hip", [{"memory": 500, "hip": 1}], {"memory": 500, "hip": 1}),
+        ("", [{"memory": 1000}, {}], {}),
+    ],
+)
+def test_a_job_takes_its_device_and_the_memory_that_it_needs(
+    tmp_path: Path, device: str, offers: list[dict[str, float]], expected: dict[str, float]
+) -> None:
+    usual = {"a | llvm-cpu | installed": Usual(seconds=1.0, peak_bytes=600)}
+    (job,) = jobs_of([case("a")], tmp_path, usual=usual)
+    assert needs(job, device, offers) == expected

@@ -10,8 +10,9 @@ traced program itself, so that workers need not share a disk. Devices are resour
 from __future__ import annotations
 
 import logging
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 10.0
 _LOOK_SECONDS = 2.0
+#: How long jobs wait for a worker to come (back) that can do them.
+_PATIENCE_SECONDS = 600.0
 #: A resource of workers, in bytes.
 _MEMORY = "memory"
 
@@ -38,7 +41,7 @@ class Cluster:
 
     A job whose worker dies is done by another one, up to dask's `allowed-failures` (3) times; what
     a job returns is counted once, however often it was begun. Workers of another iree-pilot get
-    no jobs.
+    no jobs. patience: seconds until a job is given up whose device has left with its last worker.
     """
 
     here = False
@@ -49,10 +52,12 @@ class Cluster:
         *,
         employ: Employ = worker.employ,
         connect_seconds: float = _CONNECT_SECONDS,
+        patience: float = _PATIENCE_SECONDS,
     ) -> None:
         self.address = address
         self._employ = employ
         self._connect_seconds = connect_seconds
+        self._patience = patience
 
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> None:
         """See `Scheduler.run`. Ctrl-C and what a watcher raises end the jobs on all workers.
@@ -62,7 +67,7 @@ class Cluster:
         """
         with self._connected() as client:
             offered = self._workers(client, watcher)
-            night = _Night(client, self.address, offered, self._employ)
+            night = _Night(client, self.address, offered, self._employ, self._patience)
             try:
                 night.submit(jobs, watcher)
                 night.collect(watcher)
@@ -120,19 +125,24 @@ class _Night:
         address: str,
         offered: dict[str, Mapping[str, float]],
         employ: Employ,
+        patience: float,
     ) -> None:
         self._client = client
         self._address = address
         self._offered = offered
         self._employ = employ
+        self._patience = patience
         self._id = uuid.uuid4().hex
         self._heard: SimpleQueue[Future | tuple[int, str]] = SimpleQueue()
         self._jobs: list[Job] = []
+        self._everyone = True
         self._futures: dict[Future, Job] = {}
+        self._devices: dict[str, str] = {}  # by target
+        self._missed: dict[str, float] = {}  # when a device, or "" for any worker, was missed
 
     def submit(self, jobs: Sequence[Job], watcher: Watcher) -> None:
-        devices = self._devices(jobs, watcher)
-        everyone = len(self._offered) == len(self._client.scheduler_info()["workers"])
+        self._devices = self._find_devices(jobs, watcher)
+        self._everyone = len(self._offered) == len(self._client.scheduler_info()["workers"])
         self._client.subscribe_topic(remote.TOPIC, self._began)
         traces: dict[str, Future] = {}
         self._jobs = sorted(jobs, key=lambda job: (job.order.what == "case", -job.need.seconds))
@@ -147,8 +157,8 @@ class _Night:
                 number,
                 key=f"iree-pilot-{order.what}-{number}-{self._id}",
                 # Late workers get jobs too, unless there are some that must not.
-                workers=None if everyone else [*self._offered],
-                resources=self._resources(job, devices) or None,
+                workers=None if self._everyone else [*self._offered],
+                resources=needs(job, self._device(job), self._offered.values()) or None,
                 priority=-number,
             )
             if order.what == "trace":
@@ -166,12 +176,15 @@ class _Night:
             except Empty:
                 if self._client.status != "running":
                     raise self._gone() from None
+                self._give_up(watcher)
                 continue
             if isinstance(heard, tuple):
                 number, where = heard
                 watcher.began(self._jobs[number].order, where)
                 continue
-            job = self._futures[heard]
+            job = self._futures.get(heard)
+            if job is None:  # given up
+                continue
             if heard.status in ("pending", "lost"):
                 # Its worker died before the result was fetched: it is done again.
                 heard.add_done_callback(self._heard.put)
@@ -179,10 +192,28 @@ class _Night:
             outcome = self._ended(heard, job)
             del self._futures[heard]
             heard.release()
-            if job.order.what == "trace":
-                watcher.traced(job.order, outcome)
-            else:
-                watcher.done(outcome)
+            _tell(watcher, job, outcome)
+
+    def _give_up(self, watcher: Watcher) -> None:
+        """Ends jobs whose device, or every worker, has been gone for as long as we wait."""
+        workers = self._client.scheduler_info()["workers"]
+        usable = [w for address, w in workers.items() if self._everyone or address in self._offered]
+        present = {name for w in usable for name in w["resources"]} | ({""} if usable else set())
+        needed = {self._device(job) for job in self._futures.values()}
+        now = time.monotonic()
+        for device in [name for name in self._missed if name in present]:
+            del self._missed[device]
+        for device in needed - present - self._missed.keys():
+            self._missed[device] = now
+            watcher.told(f"{_none_left(device)}: waiting {self._patience:.0f} s for one")
+        late = {name for name, since in self._missed.items() if now - since >= self._patience}
+        given_up = {f: job for f, job in self._futures.items() if self._device(job) in late}
+        if given_up:
+            self._client.cancel([*given_up], force=True)
+        for future, job in given_up.items():
+            del self._futures[future]
+            why = _none_left(self._device(job))
+            _tell(watcher, job, Outcome(case=job.order.case.name, result=None, why=why))
 
     def end(self) -> None:
         """Ends what is left on the workers."""
@@ -212,7 +243,7 @@ class _Night:
             advice="Start it again: the nightly goes on where it stopped.",
         )
 
-    def _devices(self, jobs: Sequence[Job], watcher: Watcher) -> dict[str, str]:
+    def _find_devices(self, jobs: Sequence[Job], watcher: Watcher) -> dict[str, str]:
         """The resource that stands for each target's device; tells of targets that have none."""
         names = sorted({name for resources in self._offered.values() for name in resources})
         found: dict[str, str] = {}
@@ -228,16 +259,29 @@ class _Night:
                 )
         return found
 
-    def _resources(self, job: Job, devices: Mapping[str, str]) -> dict[str, float]:
-        """What the job takes of its worker: its device, and memory where all workers count it."""
-        needed: dict[str, float] = {}
-        target = job.order.case.target
-        if job.order.what == "case" and target in devices:
-            needed[devices[target]] = 1
-        room = [resources.get(_MEMORY, 0.0) for resources in self._offered.values()]
-        if min(room) > 0:
-            needed[_MEMORY] = min(job.need.peak_bytes, *room)
-        return needed
+    def _device(self, job: Job) -> str:
+        """The resource that the job needs; empty where any worker can do it."""
+        return self._devices.get(job.order.case.target, "") if job.order.what == "case" else ""
+
+
+def needs(job: Job, device: str, offers: Collection[Mapping[str, float]]) -> dict[str, float]:
+    """What a job takes of its worker: its device, and memory where all workers count theirs."""
+    needed: dict[str, float] = {device: 1} if device else {}
+    room = [resources.get(_MEMORY, 0.0) for resources in offers]
+    if min(room) > 0:
+        needed[_MEMORY] = min(job.need.peak_bytes, *room)
+    return needed
+
+
+def _tell(watcher: Watcher, job: Job, outcome: Outcome) -> None:
+    if job.order.what == "trace":
+        watcher.traced(job.order, outcome)
+    else:
+        watcher.done(outcome)
+
+
+def _none_left(device: str) -> str:
+    return f"no worker with {device} is left" if device else "no worker is left"
 
 
 def resource(target: targets.Target, offered: Sequence[str]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -79,7 +79,7 @@ class Scheduler(Protocol):
 
 
 def jobs(
-    orders: Sequence[Order], needs: Mapping[str, Usual], traced: Sequence[str] = ()
+    orders: Sequence[Order], needs: Mapping[str, Usual], traced: Collection[str] = ()
 ) -> tuple[Job, ...]:
     """The jobs for cases' orders: one trace for each program, then its cases.
 
@@ -139,7 +139,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def preview(
-    cases: Sequence[Case], reused: Sequence[str], needs: Mapping[str, Usual]
+    cases: Sequence[Case], reused: Collection[str], needs: Mapping[str, Usual]
 ) -> tuple[Preview, ...]:
     """What would run. reused: names of cases whose outcome is at hand."""
     return tuple(
