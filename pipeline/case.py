@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from pipeline import compiler, generation, numerics, process, runtime
+from pipeline import amdgpu, compiler, generation, numerics, process, runtime
+from pipeline.amdgpu import Kernel
 from pipeline.compiler import Compile, CompileResult, Dispatches
 from pipeline.diagnostics import Failure
 from pipeline.frontends.load import Loaded
@@ -67,10 +68,10 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
 
     phases, dispatches, output, output_bytes, compile_seconds and peak_bytes: of the compile (when
     it was done, not when it was taken from the store); output is the module (or the IR
-    with --to). comparison: of the function that is farthest from its reference. command: the
-    compile, as it can be typed again; resume: the same from the last good phase, when that fails
-    too (phase_confirmed). generation: by the functions chained, where that was wanted and each
-    could be run.
+    with --to). kernels: those of a module for AMD GPUs. comparison: of the function that is
+    farthest from its reference. command: the compile, as it can be typed again; resume: the same
+    from the last good phase, when that fails too (phase_confirmed). generation: by the functions
+    chained, where that was wanted and each could be run.
     """
 
     target: str
@@ -96,6 +97,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int = 0
     phase_confirmed: bool | None = None
     resume: tuple[str, ...] | None = None
+    kernels: tuple[Kernel, ...] = ()
 
 
 class Watcher(Protocol):
@@ -177,6 +179,7 @@ def run(
         peak_bytes=compiled.peak_bytes,
         phase_confirmed=compiled.phase_confirmed,
         resume=_placed(compiled.resume_command, directory),
+        kernels=_kernels(plan, directory, compiled),
     )
     if not settings.run or not compiled.ok:
         return result
@@ -200,6 +203,12 @@ def _placed(command: tuple[str, ...] | None, directory: Path) -> tuple[str, ...]
     if command is None or not directory.name:
         return None
     return (command[0], str(directory / command[1]), *command[2:])
+
+
+def _kernels(plan: Plan, directory: Path, compiled: CompileResult) -> tuple[Kernel, ...]:
+    if compiled.output is None or plan.target.backend != "hip":
+        return ()
+    return amdgpu.kernels(directory / compiled.output)
 
 
 def _messages(directory: Path) -> str | None:

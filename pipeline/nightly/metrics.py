@@ -6,12 +6,13 @@ from pipeline.case import CaseResult
 
 #: Seconds; they vary from run to run.
 TIMES = ("compile_seconds", "latency_seconds", "trace_seconds")
-#: Counts and bytes; equal for equal programs and compilers, but for peak memory.
-SIZES = ("dispatches", "module_bytes", "peak_bytes", "transient_bytes")
+#: Counts and bytes; equal for equal programs and compilers, but for peak memory. registers: of the
+#: kernel that needs most vector registers; spills: registers of all kernels that did not fit.
+SIZES = ("dispatches", "module_bytes", "peak_bytes", "transient_bytes", "registers", "spills")
 
 
 def metrics(result: CaseResult) -> dict[str, float]:
-    """What a result says of time (seconds), memory and size (bytes) and dispatches (a count).
+    """What a result says of time (seconds), memory and size (bytes), dispatches and registers.
 
     Only what was measured: a compile that came from the store has the time of when it was done.
     """
@@ -25,6 +26,9 @@ def metrics(result: CaseResult) -> dict[str, float]:
     if result.dispatches is not None:
         found["dispatches"] = result.dispatches.dispatches
         found["transient_bytes"] = result.dispatches.transient_bytes
+    if result.kernels:
+        found["registers"] = max(kernel.vgprs for kernel in result.kernels)
+        found["spills"] = sum(kernel.spills for kernel in result.kernels)
     latencies = [f.latency.median_seconds for f in result.functions if f.latency]
     if latencies:
         found["latency_seconds"] = sum(latencies)

@@ -37,6 +37,7 @@ RULES = {
     "peak_bytes": Rule(least=0.1, floor=16 * _MIB, nights=3),
     "module_bytes": Rule(least=0.05, floor=1024),
     "transient_bytes": Rule(least=0.05, floor=1024),
+    "registers": Rule(least=0.1),
 }
 _LABELS = {
     "compile_seconds": "compile",
