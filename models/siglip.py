@@ -16,12 +16,42 @@ GELU_FIELD = Field(
 )
 
 FIELDS = (
-    Field(name="vision_layers", default=2, help="layers of the vision tower"),
-    Field(name="vision_width", default=64, help="hidden size of the vision tower"),
-    Field(name="vision_hidden", default=128, help="size inside its feed-forward blocks"),
-    Field(name="vision_heads", default=4, help="its attention heads"),
-    Field(name="image", default=56, help="height and width in pixels"),
-    Field(name="patch", default=14, help="height and width of a patch in pixels"),
+    Field(
+        name="vision_layers",
+        default=2,
+        help="layers of the vision tower",
+        config="vision_config.num_hidden_layers",
+    ),
+    Field(
+        name="vision_width",
+        default=64,
+        help="hidden size of the vision tower",
+        config="vision_config.hidden_size",
+    ),
+    Field(
+        name="vision_hidden",
+        default=128,
+        help="size inside its feed-forward blocks",
+        config="vision_config.intermediate_size",
+    ),
+    Field(
+        name="vision_heads",
+        default=4,
+        help="its attention heads",
+        config="vision_config.num_attention_heads",
+    ),
+    Field(
+        name="image",
+        default=56,
+        help="height and width in pixels",
+        config="vision_config.image_size",
+    ),
+    Field(
+        name="patch",
+        default=14,
+        help="height and width of a patch in pixels",
+        config="vision_config.patch_size",
+    ),
 )
 #: The tower of all published models, about 400 million parameters.
 SO400M: dict[str, Value] = {
@@ -30,6 +60,16 @@ SO400M: dict[str, Value] = {
     "vision_hidden": 4304,
     "vision_heads": 16,
 }
+
+
+def reactivate(model: Any, fields: dict[str, Any]) -> None:
+    """Gives a loaded model, tower and decoder alike, the form of GELU that `fields` says."""
+    from transformers.activations import ACT2FN
+
+    for module in model.modules():
+        for name in ("act_fn", "activation_fn"):
+            if name in module._modules:
+                setattr(module, name, ACT2FN[GELU[fields["gelu"]]])
 
 
 def check(fields: dict[str, Any]) -> str:

@@ -96,6 +96,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     architectures: names in a checkpoint's config.json that this family can load; for those, `build`
     also takes `model=`, a loaded transformers model to be used instead of one made of the fields.
+    text_model: what text_config.model_type must be, where several families load an architecture.
     unused: regular expressions for tensors that such checkpoints hold and the architecture does not
     use (a training head, a buffer of older releases): they are no fault.
     A family with a field `fp8` loads FP8 checkpoints, others load plain ones. library, releases,
@@ -113,6 +114,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[str, ...] = ()
     check: str | None = None
     architectures: tuple[str, ...] = ()
+    text_model: str = ""
     unused: tuple[str, ...] = ()
     library: str = "transformers"
     releases: str = TRACED_WITH

@@ -74,6 +74,27 @@ class TestLoading:
         written = logits(load(tmp_path))
         assert 0 < (written - expected).abs().max() < 1e-4
 
+    @pytest.mark.parametrize("model", ["paligemma", "paligemma2"])
+    def test_a_paligemma_gives_what_the_model_that_was_saved_gives(
+        self, model: str, tmp_path: Path
+    ) -> None:
+        saved = resolve(model, {"gelu": "fused"}).build(seed=3)
+        made = load(checkpoints.save(model, tmp_path, gelu="fused"), gelu="fused")
+        assert read(tmp_path).family == model
+        for ours, theirs in zip(made.functions, saved.functions, strict=True):
+            with torch.no_grad():
+                expected = theirs.module(*theirs.args)
+                for got, want in zip(ours.module(*theirs.args), expected, strict=True):
+                    torch.testing.assert_close(got, want)
+                    assert want.std() > 0
+
+    def test_a_paligemma_with_another_text_model_is_refused(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("paligemma", tmp_path)
+        text = json.loads((directory / "config.json").read_text())["text_config"]
+        checkpoints.config(directory, text_config={**text, "model_type": "llama"})
+        with pytest.raises(UsageError, match=r"expected gemma or gemma2 for Pali\w+, found llama"):
+            read(directory)
+
     def test_shards_are_one_model(self, tmp_path: Path) -> None:
         whole = checkpoints.save("llama", tmp_path / "whole")
         parts = checkpoints.save("llama", tmp_path / "parts", shard="100KB")
@@ -452,11 +473,14 @@ class TestSource:
             check(read_config(directory / "config.json"), {})
 
 
-@pytest.mark.parametrize("spec", [s for s in registry().values() if s.architectures], ids=str)
+@pytest.mark.parametrize(
+    "spec", [s for s in registry().values() if s.architectures], ids=lambda s: s.name
+)
 def test_a_family_with_architectures_can_be_given_their_models(spec: ModelSpec) -> None:
     assert "model" in inspect.signature(referred(spec.build)).parameters
     for architecture in spec.architectures:
-        config = getattr(transformers, architecture).config_class()
+        text = {"text_config": {"model_type": spec.text_model}} if spec.text_model else {}
+        config = getattr(transformers, architecture).config_class(**text)
         for path in filter(None, (field.config for field in spec.fields)):
             assert operator.attrgetter(path)(config) is not None
 

@@ -78,6 +78,7 @@ class TestCheckpoints:
             ("vit", {}),
             ("resnet", {}),
             ("qwen2.5-vl", {}),
+            ("paligemma2", {"gelu": "fused"}),
         ],
     )
     def test_one_that_does_not_fit_in_memory_is_the_same_program_with_the_same_weights(

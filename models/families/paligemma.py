@@ -14,6 +14,7 @@ from models.spec import Field, ModelSpec, Preset, Value
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from models.traceable import Traceable
 
@@ -30,8 +31,18 @@ _FIELDS = (
     shared.dtype("weights and cache"),
 )
 _CAPPED = (
-    Field(name="attention_cap", default=50, help="attention scores become cap * tanh(score / cap)"),
-    Field(name="final_cap", default=30, help="logits likewise"),
+    Field(
+        name="attention_cap",
+        default=50,
+        help="attention scores become cap * tanh(score / cap)",
+        config="text_config.attn_logit_softcapping",
+    ),
+    Field(
+        name="final_cap",
+        default=30,
+        help="logits likewise",
+        config="text_config.final_logit_softcapping",
+    ),
 )
 _FULL: dict[str, Value] = {
     **siglip.SO400M,
@@ -42,6 +53,7 @@ _FULL: dict[str, Value] = {
     "length": 128,
     "dtype": "bf16",
 }
+_ARCHITECTURES = ("PaliGemmaForConditionalGeneration",)
 _PARTS = ("vision", "embed", "prefill", "decode")
 
 SPECS = (
@@ -53,6 +65,8 @@ SPECS = (
         parts=_PARTS,
         chain="models.chains:paligemma",
         generates=4,
+        architectures=_ARCHITECTURES,
+        text_model="gemma",
         fields=_FIELDS,
         presets=(
             Preset(
@@ -78,6 +92,8 @@ SPECS = (
         parts=_PARTS,
         chain="models.chains:paligemma",
         generates=4,
+        architectures=_ARCHITECTURES,
+        text_model="gemma2",
         fields=(*_FIELDS, *_CAPPED),
         presets=(
             Preset(
@@ -164,11 +180,15 @@ def _config(fields: dict[str, Any]) -> Any:
     )
 
 
-def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
+def build(
+    fields: dict[str, Any], seed: int, weights: bool = True, model: nn.Module | None = None
+) -> Traceable:
     """transformers' PaliGemmaForConditionalGeneration; decode's example follows prefill's.
 
     The image and the first half of the text see each other, what follows sees what was before, as
-    transformers has it for a prefix and a suffix. Positions count from 1.
+    transformers has it for a prefix and a suffix. Positions count from 1. model: one with weights
+    of its own; its sliding window, where it has one, is the longest context, as one mask serves all
+    layers.
     """
     import torch
     from transformers import PaliGemmaForConditionalGeneration
@@ -181,9 +201,14 @@ def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
     image = _image_tokens(fields)
     prompt = image + length
     kind = PaliGemmaForConditionalGeneration
-    with made(kind, _config(fields), fields["dtype"], seed, weights=weights) as (model, mode):
-        vision, embed = Features(model).eval(), Embed(model).eval()
-        prefill, decode = EmbeddedPrefill(model).eval(), EmbeddedDecode(model).eval()
+    config, context = _config(fields), fields["context"]
+    with made(kind, config, fields["dtype"], seed, weights=weights, model=model) as (root, mode):
+        if model is not None:
+            siglip.reactivate(root, fields)
+            text = root.config.text_config
+            context = min(context, getattr(text, "sliding_window", None) or context)
+        vision, embed = Features(root).eval(), Embed(root).eval()
+        prefill, decode = EmbeddedPrefill(root).eval(), EmbeddedDecode(root).eval()
         pixels = torch.randn(batch, 3, fields["image"], fields["image"], dtype=dtype)
         tokens = torch.randint(fields["vocabulary"] - 1, (batch, length))
         token = torch.randint(fields["vocabulary"] - 1, (batch, 1))
@@ -201,12 +226,12 @@ def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
             )
     shapes: dict[str, Any] = {}
     if fields["dynamic"]:
-        size = torch.export.Dim("length", min=2, max=fields["context"])
+        size = torch.export.Dim("length", min=2, max=context)
         # What is embedded is a prompt, or one token that was decoded.
-        text = torch.export.Dim("text", min=1, max=fields["context"])
-        kept = torch.export.Dim("cached", min=2, max=fields["context"] - 1)
+        words = torch.export.Dim("text", min=1, max=context)
+        kept = torch.export.Dim("cached", min=2, max=context - 1)
         shapes = {
-            "embed": ({1: text},),
+            "embed": ({1: words},),
             "prefill": ({1: size}, {2: size, 3: size}, {1: size}),
             "decode": (None, {3: kept + 1}, None, {3: kept}, {3: kept}),
         }
@@ -231,7 +256,7 @@ def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
         entry("prefill", prefill, prefilled, names, *OUTPUTS),
         entry("decode", decode, step, (*names, "keys", "values"), *OUTPUTS),
     )
-    return Traceable(root=model, functions=functions, mode=mode)
+    return Traceable(root=root, functions=functions, mode=mode)
 
 
 def _mask(batch: int, length: int, prefix: int, dtype: torch.dtype) -> torch.Tensor:

@@ -105,7 +105,7 @@ def read_config(path: Path) -> Checkpoint:
             advice=f"Known: {', '.join(architectures())}.",
         )
     quantization = config.get("quantization_config") or {}
-    family = _family(path, named[0], quantized=bool(quantization))
+    family = _family(path, named[0], config, quantized=bool(quantization))
     method = quantization.get("quant_method", "?") if quantization else ""
     if quantization and method not in FP8_METHODS:
         raise UsageError(
@@ -151,7 +151,9 @@ def architectures() -> dict[str, list[str]]:
     return known
 
 
-def _family(path: Path, architecture: str, *, quantized: bool) -> ModelSpec:
+def _family(
+    path: Path, architecture: str, config: Mapping[str, Any], *, quantized: bool
+) -> ModelSpec:
     zoo, known = registry(), architectures()
     if architecture not in known:
         raise UsageError(
@@ -159,9 +161,17 @@ def _family(path: Path, architecture: str, *, quantized: bool) -> ModelSpec:
             advice=f"{nearest(architecture, list(known))} Or write model.py with model() and "
             "inputs(), and name that file.",
         )
-    for name in known[architecture]:
-        if zoo[name].fp8 == quantized:
-            return zoo[name]
+    fitting = [zoo[name] for name in known[architecture] if zoo[name].fp8 == quantized]
+    text = (config.get("text_config") or {}).get("model_type")
+    for spec in fitting:
+        if spec.text_model in ("", text):
+            return spec
+    if fitting:
+        raise UsageError(
+            f"{path}: text_config.model_type: expected "
+            f"{' or '.join(spec.text_model for spec in fitting)} for {architecture}, found {text}",
+            advice="Take a checkpoint with one of these text models.",
+        )
     form = "quantised weights" if quantized else "weights that are not quantised"
     raise UsageError(
         f"{path}: {architecture} has no family in the zoo for {form}",
