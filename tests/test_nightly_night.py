@@ -275,6 +275,17 @@ class TestIsolation:
         kept = desk.history.artifacts(report.run.id)
         assert [a.case for a in kept] == [CASES[0].name, CASES[1].name]
 
+    def test_the_same_failure_keeps_its_reproducer_while_it_is_there(self, desk: Desk) -> None:
+        desk.scheduler.gives = {CASES[0].name: [FAILS]}
+        place = desk.directory / "reproducers" / "crash-here"
+        place.mkdir(parents=True)
+        desk.night()
+        kept = [row.judgement.reproducer for row in desk.night().rows if row.judgement]
+        assert kept == [str(place), "", ""]
+        place.rmdir()
+        kept = [row.judgement.reproducer for row in desk.night().rows if row.judgement]
+        assert kept == ["", "", ""]
+
     def test_a_changed_failure_is_isolated_too(self, desk: Desk) -> None:
         desk.scheduler.gives = {CASES[0].name: [FAILS]}
         desk.night()

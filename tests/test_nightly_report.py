@@ -78,7 +78,7 @@ class TestMarkdown:
             "- reproducer: `repro/crash-here`",
             "- again: `iree-pilot run llama:tiny -t llvm-cpu`",
             "- also llama:tiny \\| vulkan \\| installed: never ran",
-            "| vit:tiny \\| llvm-cpu \\| installed | fail | expected: no f64 | `crash/here` |",
+            "| vit:tiny \\| llvm-cpu \\| installed | fail | expected: no f64 | `crash/here` |  |",
             "| llama:tiny | **new failure** | **new failure** |",
         ):
             assert said in text, text

@@ -70,8 +70,9 @@ def tell(console: Console, report: Report, common: Common) -> None:
     for row in ordered(report.rows):
         if not row.news and ((row.verdict in _KNOWN and not quiet) or common.verbosity > 0):
             name, why = escape(row.case.name), escape(row.why)
-            line = f"[dim]{row.verdict:<15}[/dim] {name}  [dim]{why}[/dim]"
-            console.print(line, soft_wrap=True)
+            place = escape(row.judgement.reproducer) if row.judgement else ""
+            told = "  ".join(filter(None, [name, f"[dim]{why}[/dim]" if why else "", place]))
+            console.print(f"[dim]{row.verdict:<15}[/dim] {told}", soft_wrap=True)
     for note in report.notes:
         console.print(f"note: {escape(note)}", soft_wrap=True)
     counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())

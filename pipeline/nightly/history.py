@@ -313,6 +313,16 @@ class History(Database):
             for name, values in seen.items()
         }
 
+    def reproducers(self, signatures: Collection[str]) -> dict[str, str]:
+        """The folder that was last named as showing each of these failures, where there is one."""
+        with self.reading() as database:
+            rows = database.execute(
+                "SELECT signature, reproducer FROM judgements WHERE reproducer != ''"
+                " AND signature IN (SELECT value FROM json_each(?)) ORDER BY outcome_id",
+                (_json(sorted(signatures)),),
+            ).fetchall()
+        return dict(rows)
+
     def latest(self) -> list[Latest]:
         """What came of each case the last time that a finished night had it."""
         with self.reading() as database:

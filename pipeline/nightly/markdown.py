@@ -45,11 +45,15 @@ def _sections(report: Report) -> Iterator[str]:
         yield _story(rows)
     failing = [row for row in ordered(report.rows) if row.verdict in ("same failure", "fail")]
     if failing:
-        yield "## Fails as before\n\n| case | verdict | why | signature |\n|---|---|---|---|\n"
+        yield (
+            "## Fails as before\n\n| case | verdict | why | signature | reproducer |\n"
+            "|---|---|---|---|---|\n"
+        )
         for row in failing:
-            signature = row.judgement.signature if row.judgement else ""
-            name, why = _plain(row.case.name), _plain(row.why)
-            yield f"| {name} | {row.verdict} | {why} | {_code(signature)} |\n"
+            assert row.judgement is not None
+            cells = [_plain(row.case.name), row.verdict, _plain(row.why)]
+            cells += [_code(row.judgement.signature), _code(row.judgement.reproducer)]
+            yield f"| {' | '.join(cells)} |\n"
         yield "\n"
     yield _matrix(report)
 

@@ -154,7 +154,7 @@ class Night:
         return with_boundaries(judged, boundaries(self._cases.values(), course.outcomes))
 
     def _isolate(self, course: _Course, judgements: list[Judgement]) -> list[Judgement]:
-        """The judgements with the reproducers of what is new, one for each signature."""
+        """The judgements with reproducers, one for each signature: made now for what is new."""
         left, each = self._config.bisect.seconds, self._config.bisect.seconds_each
         places: dict[str, str] = {}
         for judgement in judgements:
@@ -170,8 +170,12 @@ class Night:
             if places.get(judgement.signature):
                 place = places[judgement.signature]
                 self._history.artifact(course.run.id, judgement.case, "reproducer", place)
+        before = self._history.reproducers({j.signature for j in judgements})
+        kept = {signature: path for signature, path in before.items() if Path(path).is_dir()}
         return [
-            msgspec.structs.replace(j, reproducer=places.get(j.signature) or j.reproducer)
+            msgspec.structs.replace(
+                j, reproducer=places.get(j.signature) or kept.get(j.signature, "")
+            )
             for j in judgements
         ]
 
