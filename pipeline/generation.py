@@ -229,6 +229,14 @@ def run(
     )
 
 
+def prepare(wanted: Wanted, loaded: Loaded, store: Store, limits: process.Limits) -> None:
+    """Has PyTorch generate, once for a program, what runs on any device are compared with.
+
+    Raises TraceFailed where it fails.
+    """
+    _reference(wanted, loaded, store, limits)
+
+
 def _reference(wanted: Wanted, loaded: Loaded, store: Store, limits: process.Limits) -> Generated:
     """What PyTorch generates, from the store or anew; its files are absolute."""
     directory = Path(loaded.directory)

@@ -25,7 +25,7 @@ from pipeline import case as cases
 from pipeline import devices, generation, process, releases
 from pipeline.case import CaseResult, Settings, Silent, Step
 from pipeline.errors import PilotError
-from pipeline.frontends.load import TraceFailed, load
+from pipeline.frontends.load import Loaded, TraceFailed, load
 from pipeline.locks import Locks
 from pipeline.nightly import keys, parcels
 from pipeline.nightly.metrics import metrics
@@ -121,10 +121,20 @@ def _trace(order: Order) -> Outcome:
         loaded = load(keys.job(order.case), Store(), toolchain, limits=limits(order))
     except TraceFailed as failed:
         return _untraced(order, toolchain, failed)
+    _prepare(order, toolchain, loaded)
     if order.parcel:
         parcels.pack(loaded, Path(order.parcel))
     step = Step(name="trace", status="ok", seconds=loaded.seconds, cached=loaded.cached)
     return Outcome(case=order.case.name, result=_result(order, toolchain, step))
+
+
+def _prepare(order: Order, toolchain: Toolchain, loaded: Loaded) -> None:
+    """Has PyTorch generate tokens now, where cases would, and would wait for each other."""
+    # What goes wrong is told by the cases that need it.
+    with contextlib.suppress(PilotError, TraceFailed):
+        wanted = generation.usual(keys.job(order.case), toolchain)
+        if wanted is not None and keys.planned(order.case, toolchain).device is not None:
+            generation.prepare(wanted, loaded, Store(), limits(order))
 
 
 def _case(order: Order) -> Outcome:
