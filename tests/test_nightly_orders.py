@@ -27,6 +27,7 @@ def test_each_program_is_traced_unless_it_is_in_the_store() -> None:
     made = jobs(ORDERS, USUAL, traced={"b"})
     assert [job.order.name for job in made] == ["trace a", *(c.name for c in CASES)]
     assert [job.after for job in made] == ["", "a", "a", "", ""]
+    assert [job.guessed for job in made] == [False, False, True, True, True]
     assert [job.need.seconds for job in made] == [TRACE_SECONDS, 60.0, *[CASE_SECONDS] * 3]
 
 

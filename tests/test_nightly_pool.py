@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from fake import jobs
 from fake.jobs import Heard, case, jobs_of, marks
@@ -117,6 +118,19 @@ class TestOrder:
         needs = {c.name: Usual(seconds=seconds[c.source], peak_bytes=GIB) for c in cases}
         Pool(1, 99 * GIB, jobs.light).run(jobs_of(cases, tmp_path, usual=needs), heard := Heard())
         assert [name.split()[0] for name in heard.names] == ["long", "medium", "short"]
+
+    def test_of_unknown_cases_those_begin_first_whose_trace_took_longest(
+        self, tmp_path: Path
+    ) -> None:
+        def employ(order: Order) -> Outcome:
+            seconds = {"small": 1.0, "large": 9.0, "medium": 4.0, "known": 0.0}[order.case.source]
+            return msgspec.structs.replace(jobs.outcome(order), seconds=seconds)
+
+        cases = [case(name) for name in ("small", "large", "medium", "known")]
+        needs = {cases[3].name: Usual(seconds=5.0, peak_bytes=GIB)}
+        heard = Heard()
+        Pool(1, 99 * GIB, employ).run(jobs_of(cases, tmp_path, usual=needs, traced=False), heard)
+        assert [name.split()[0] for name in heard.names] == ["large", "known", "medium", "small"]
 
     def test_the_first_case_has_what_the_trace_took(self, tmp_path: Path) -> None:
         cases = [case("a", t) for t in TARGETS]

@@ -45,11 +45,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """An order and what it needs. after: the program whose trace it waits for."""
+    """An order and what it needs. after: the program whose trace it waits for.
+
+    guessed: the need is no more than a guess, for want of a history.
+    """
 
     order: Order
     need: Usual
     after: str = ""
+    guessed: bool = False
 
 
 class Watcher(Protocol):
@@ -101,6 +105,7 @@ def jobs(
             order=order,
             need=needs.get(order.case.name, Usual(seconds=CASE_SECONDS, peak_bytes=CASE_BYTES)),
             after=order.case.program if order.case.program in first else "",
+            guessed=order.case.name not in needs,
         )
         for order in orders
     ]

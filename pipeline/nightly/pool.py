@@ -43,9 +43,10 @@ class Pool:
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> None:
         """See `Scheduler.run`. Ctrl-C and what a watcher raises kill all that runs.
 
-        Traces go first, then what takes longest, so that no long job is left over at the end.
+        Traces go first, then what takes longest, so that no long job is left over at the end. Of
+        cases that never ran, those take longest whose traces did.
         """
-        waiting = sorted(jobs, key=_urgency)
+        waiting = list(jobs)
         running: dict[Future[Outcome], Job] = {}
         traces: dict[str, Outcome | None] = {
             job.order.case.program: None for job in jobs if job.order.what == "trace"
@@ -77,15 +78,16 @@ class Pool:
     def _next(
         self, waiting: Sequence[Job], running: Sequence[Job], traces: dict[str, Outcome | None]
     ) -> Job | None:
-        """The first job that can begin now."""
+        """The most urgent job that can begin now."""
         if len(running) >= self.width:
             return None
         room = self.memory_bytes - sum(_bytes(job) for job in running)
-        for job in waiting:
-            traced = not job.after or traces.get(job.after) is not None
-            if traced and (_bytes(job) <= room or not running):
-                return job
-        return None
+        ready = [
+            job
+            for job in waiting
+            if (not job.after or traces[job.after]) and (_bytes(job) <= room or not running)
+        ]
+        return min(ready, key=lambda job: _urgency(job, traces.get(job.after)), default=None)
 
     def _limited(self, order: Order) -> Order:
         limit = order.memory_limit or self.memory_bytes
@@ -98,8 +100,9 @@ class Pool:
         return self._employ(order)
 
 
-def _urgency(job: Job) -> tuple[bool, float]:
-    return job.order.what == "case", -job.need.seconds
+def _urgency(job: Job, trace: Outcome | None) -> tuple[bool, float]:
+    seconds = trace.seconds if trace is not None and job.guessed else job.need.seconds
+    return job.order.what == "case", -seconds
 
 
 def _bytes(job: Job) -> int:
