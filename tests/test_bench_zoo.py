@@ -66,3 +66,12 @@ def test_a_row_has_time_and_memory_and_a_failure_stays_in_the_table() -> None:
     assert experts["trace"]["failure"].startswith("trace-error/GuardOnDataDependentSymNode/")
     assert experts["compiles"] == {}
     assert report["machine"]["cores"] >= 1
+
+
+def test_every_preset_has_its_row_in_the_docs() -> None:
+    page = (SCRIPT.parent.parent / "docs" / "the-zoo.md").read_text()
+    rows = [[cell.strip("` ") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    found = {row[0]: row[1] for row in rows if len(row) == 6 and row[1][0].isdigit()}
+    assert found == {
+        f"{s.name}:{p.name}": f"{p.parameters:,}" for s in registry().values() for p in s.presets
+    }
