@@ -86,6 +86,15 @@ class TestSteps:
         assert sum(n <= 3 for n in nights) > 0.7 * 300
         assert sum(n <= 6 for n in nights) > 0.95 * 300
 
+    def test_where_noise_is_large_more_nights_tell_what_three_cannot(self) -> None:
+        chance = random.Random(4)
+        found = 0
+        for _ in range(300):
+            before = [chance.gauss(1, 0.08) for _ in range(30)]
+            after = [chance.gauss(1.3, 0.1) for _ in range(12)]
+            found += any(s.up for s in shifts([*before, *after], NOISY))
+        assert found > 0.9 * 300
+
     @given(st.lists(st.integers(1, 3), min_size=1, max_size=5))
     def test_each_further_step_is_told_against_the_one_before(self, steps: list[int]) -> None:
         levels = [1.0]
