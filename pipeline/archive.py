@@ -38,6 +38,15 @@ _SAFETENSORS = {
     "BOOL": "i1",
 }
 _GGUF = {0: "f32", 1: "f16", 24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f64", 30: "bf16"}
+#: llama.cpp's names of the types whose numbers are packed in blocks.
+_GGUF_PACKED = {2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1"} | {
+    10: "Q2_K",
+    11: "Q3_K",
+    12: "Q4_K",
+    13: "Q5_K",
+    14: "Q6_K",
+    15: "Q8_K",
+}
 #: Struct formats of GGUF's metadata values by type number; 8 is a string, 9 an array.
 _GGUF_VALUES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?"} | {
     10: "Q",
@@ -228,7 +237,7 @@ def _gguf(file: BinaryIO, size: int) -> dict[str, Entry]:
         # GGUF lists dimensions from the innermost.
         shape = tuple(reversed(_unpack(file, f"{rank}Q", size)))
         kind, offset = _unpack(file, "IQ", size)
-        dtype = _GGUF.get(kind, f"ggml-type-{kind}")
+        dtype = _GGUF.get(kind) or f"ggml-{_GGUF_PACKED.get(kind, f'type-{kind}')}"
         count = math.prod(shape) * ELEMENT_TYPES[dtype].size if kind in _GGUF else None
         offsets[name], ends[name] = offset, offset + (count or 0)
         entries[name] = Entry(dtype=dtype, shape=shape, bytes=count)

@@ -102,6 +102,19 @@ def test_names_of_llama_cpp_are_told_as_such(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as refused:
         replace(root, (str(file),), "llama")
     assert "the file has llama.cpp's names, not those of transformers" in refused.value.message
+    assert "from_pretrained(DIRECTORY, gguf_file=FILE)" in refused.value.message
+
+
+def test_a_quantised_tensor_is_named_with_its_type_and_what_to_do(tmp_path: Path) -> None:
+    root = resolve("llama", {}).build().root
+    file = write_gguf(tmp_path / "w.gguf", {"model.embed_tokens.weight": ("Q4_K", (256, 64))})
+    with pytest.raises(UsageError) as refused:
+        replace(root, (str(file),), "llama")
+    told = (
+        "w.gguf: lm_head.weight: expected 256x64xf32, found 256x64xggml-Q4_K (quantised, which no"
+    )
+    assert told in refused.value.message
+    assert "save_pretrained(NEW)" in refused.value.message
 
 
 QWEN = {"vision_config": {"num_heads": 4, "hidden_size": 64}, "num_attention_heads": 8}

@@ -120,7 +120,9 @@ def refuse(faults: Sequence[Fault], what: str, where: str, total: int) -> None:
         return
     lines = shortened([str(fault) for fault in faults])
     raise UsageError(
-        f"{where} does not fit {what}; {len(faults)} tensors of {total} are wrong:\n  {lines}",
+        f"{where} does not fit {what}; {len(faults)} "
+        f"{'tensors' if len(faults) > 1 else 'tensor'} of {total} "
+        f"{'are' if len(faults) > 1 else 'is'} wrong:\n  {lines}",
         advice="Nothing was loaded. Pick the checkpoint, the config or the fields that belong "
         "together.",
     )

@@ -21,6 +21,10 @@ _VISION = re.compile(r"(^|\.)(vision|visual|vit|image|mm_|multi_modal)\w*\.")
 _TEXT = re.compile(r"(^|\.)(language_model|lm_head|embed_tokens|word_embeddings)(\.|$)")
 _SCALES = (".weight_scale", ".input_scale")
 _LLAMA_CPP = re.compile(r"^(blk\.\d+\.|token_embd\.|output_norm\.)")
+_TRANSLATE = (
+    "load it with transformers, from_pretrained(DIRECTORY, gguf_file=FILE), and save it anew, "
+    "save_pretrained(NEW)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,7 @@ def missing(name: str, load: Load) -> str:
         if weight is not None:
             return "this linear is not quantised in the checkpoint: is it in the config's ignore?"
     if load.any(_LLAMA_CPP, load.held):
-        return "the file has llama.cpp's names, not those of transformers"
+        return f"the file has llama.cpp's names, not those of transformers: {_TRANSLATE}"
     if _VISION.search(name) and not load.any(_VISION, load.held):
         return f"the checkpoint holds the text part only, {load.what} has a vision tower"
     if _TEXT.search(name) and load.any(_VISION, load.held) and not load.any(_TEXT, load.held):
@@ -140,7 +144,7 @@ def dtype(name: str, want: str | None, got: str | None, load: Load) -> str:
     if want and want.startswith("f8"):
         return "the config says that this linear is in FP8 (quantization_config.ignore)"
     if got and got.startswith("ggml"):
-        return "a quantised GGUF type"
+        return f"quantised, which no model here takes: {_TRANSLATE}"
     said = load.config.get("dtype") or load.config.get("torch_dtype")
     if said:
         return f"the config says dtype={said}; --dtype converts"

@@ -6,9 +6,9 @@ import json
 import struct
 from pathlib import Path
 
-_BYTES = {"f32": 4, "bf16": 2, "f8E4M3FN": 1, "f8E4M3FNUZ": 1, "ui8": 1}
+_BYTES = {"Q4_K": 1, "f32": 4, "bf16": 2, "f8E4M3FN": 1, "f8E4M3FNUZ": 1, "ui8": 1}
 _SAFETENSORS = {"f32": "F32", "bf16": "BF16", "f8E4M3FN": "F8_E4M3", "ui8": "U8"}
-_GGUF = {"f32": 0, "bf16": 30}
+_GGUF = {"f32": 0, "Q4_K": 12, "bf16": 30}
 
 
 def size(dtype: str, shape: tuple[int, ...]) -> int:
