@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -20,6 +21,8 @@ from pipeline.errors import EnvironmentFault
 from pipeline.nightly import schema
 from pipeline.nightly.history import History, Usual
 from pipeline.nightly.records import Judgement
+
+SQL = re.MULTILINE | re.DOTALL
 
 
 @pytest.fixture
@@ -173,6 +176,25 @@ class TestQueries:
             ("2026-01-01", 10.0),
             ("2026-01-02", 11.0),
             ("2026-01-03", 12.0),
+        ]
+
+    def test_the_queries_of_the_guide_answer(self, history: History, path: Path) -> None:
+        guide = Path(__file__).parent.parent / "docs" / "nightly.md"
+        latency, failures, dialect = re.findall(r"^    (SELECT .+?;)$", guide.read_text(), SQL)
+        fast, bad = case(target="vulkan"), case("llama:small")
+        for number, seconds in enumerate((0.25, 0.5)):
+            found = [
+                outcome(fast, metrics={"latency_seconds": seconds}),
+                outcome(bad, why=failure("a", "b")),
+            ]
+            night(history, found, number=number, cases=[fast, bad])
+        assert rows(path, latency) == [("2026-01-01", 0.25), ("2026-01-02", 0.5)]
+        assert rows(path, failures) == [("a", 1, "2026-01-01T02:00:00+00:00")]
+        assert rows(path, dialect) == [
+            ("llvm-cpu", "input", 7),
+            ("llvm-cpu", "flow", None),
+            ("vulkan", "input", 7),
+            ("vulkan", "flow", None),
         ]
 
     def test_a_case_keeps_its_latest_definition(self, history: History, path: Path) -> None:
