@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from fake.disk import tiny_disk
 from fake.jobs import case
 
 from pipeline import releases
@@ -133,7 +134,7 @@ class TestWhatGoesWrong:
         [
             (UsageError("no such thing", advice="Mend it."), "no such thing. Mend it."),
             (EnvironmentFault("no compiler"), "no compiler."),
-            (OSError(28, "No space left on device", "/x"), "No space left on device (/x)"),
+            (OSError(13, "Permission denied", "/x"), "Permission denied (/x)"),
             (KeyError("oops"), "a bug of iree-pilot: KeyError: 'oops' (test_nightly_worker.py:"),
         ],
     )
@@ -148,6 +149,17 @@ class TestWhatGoesWrong:
         assert done.result is None
         assert done.why.startswith(why)
         assert done.worker and done.machine
+
+    @pytest.mark.real
+    def test_a_full_disk_is_no_outcome_of_a_case(
+        self, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with tiny_disk(tmp_path / "disk", 64 * 1024) as disk:
+            (disk / "filled").write_bytes(bytes(40 * 1024))
+            monkeypatch.setenv("IREE_PILOT_CACHE", str(disk / "cache"))
+            with pytest.raises(EnvironmentFault, match="No space left on device") as told:
+                worker.employ(order(case("add.mlir"), directory))
+        assert "Free some space" in told.value.advice
 
     def test_latest_is_the_newest_that_can_be_had(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(releases, "available", lambda: ["9.1.0", "9.0.0"])

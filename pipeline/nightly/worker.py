@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import os
 import platform
 import resource
@@ -24,7 +25,7 @@ import msgspec
 from pipeline import case as cases
 from pipeline import devices, generation, process, releases
 from pipeline.case import CaseResult, Settings, Silent, Step
-from pipeline.errors import PilotError
+from pipeline.errors import EnvironmentFault, PilotError
 from pipeline.frontends.load import Loaded, TraceFailed, load
 from pipeline.locks import Locks
 from pipeline.nightly import keys, parcels
@@ -38,12 +39,16 @@ from pipeline.toolchain import Toolchain
 #: No order takes longer than this many times its steps' time limit; it hangs.
 _STEPS = 12
 _STDERR = "stderr.txt"
+#: Suffix of what is in place of a reply where the disk is full.
+_FULL = ".full"
 
 
 def employ(order: Order) -> Outcome:
     """Has a process do the order, and returns its reply; one that does not reply is an outcome too.
 
-    Raises EnvironmentFault where no process can be started, OSError where the disk is full.
+    Raises EnvironmentFault where no process can be started or the disk is full, which says nothing
+    of the case: all others would meet it too. Raises OSError where that is the disk for temporary
+    files.
     """
     begun, started = now(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="iree-pilot-", ignore_cleanup_errors=True) as scratch:
@@ -59,6 +64,8 @@ def employ(order: Order) -> Outcome:
             env={**os.environ, "TMPDIR": scratch},
             limits=process.Limits(seconds=_STEPS * order.case.time_limit * order.case.repeats),
         )
+        if (full := reply.with_suffix(_FULL)).is_file():
+            raise EnvironmentFault(**msgspec.json.decode(full.read_bytes()))
         if reply.is_file():
             return msgspec.json.decode(reply.read_bytes(), type=Outcome)
         process.check_disk(place / _STDERR)
@@ -79,15 +86,22 @@ def employ(order: Order) -> Outcome:
 
 
 def do(order: Order) -> Outcome:
-    """Does the order in this process and its children; sources are relative to where it runs."""
+    """Does the order in this process and its children; sources are relative to where it runs.
+
+    Raises EnvironmentFault where the disk is full.
+    """
     begun, started = now(), time.monotonic()
     try:
         outcome = _trace(order) if order.what == "trace" else _case(order)
     except PilotError as error:
+        if os.strerror(errno.ENOSPC) in error.message or os.strerror(errno.EDQUOT) in error.message:
+            raise
         outcome = _not_run(order, f"{error.message}. {error.advice}".strip())
     except OSError as fault:
-        where = f" ({fault.filename})" if fault.filename else ""
-        outcome = _not_run(order, f"{fault.strerror or fault}{where}")
+        why = f"{fault.strerror or fault}" + (f" ({fault.filename})" if fault.filename else "")
+        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise EnvironmentFault(why, advice="Free some space there.") from fault
+        outcome = _not_run(order, why)
     except Exception as fault:  # noqa: BLE001 - a bug of ours must not end the night
         frame = traceback.extract_tb(fault.__traceback__)[-1]
         at = f"{Path(frame.filename).name}:{frame.lineno}"
@@ -234,9 +248,14 @@ def _on_processor(device: Device) -> bool:
 
 def main(order: Path, reply: Path) -> None:
     """Does the order in a file and writes the reply, whole or not at all."""
-    outcome = do(msgspec.json.decode(order.read_bytes(), type=Order))
     partial = reply.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.encode(outcome))
+    try:
+        outcome = do(msgspec.json.decode(order.read_bytes(), type=Order))
+    except PilotError as full:
+        reply = reply.with_suffix(_FULL)
+        partial.write_bytes(msgspec.json.encode({"message": full.message, "advice": full.advice}))
+    else:
+        partial.write_bytes(msgspec.json.encode(outcome))
     partial.replace(reply)
 
 
