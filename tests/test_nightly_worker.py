@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,7 @@ func.func @main(%a: tensor<4xf32>) -> tensor<4xf32> {
 }
 """
 BROKEN = ADD.replace("arith.addf", "arith.no_such_op")
+HOST = socket.gethostname()
 PROCESSOR = Device(uri="local-task", driver="local-task", name="a processor", fingerprint="p")
 
 
@@ -189,15 +191,15 @@ class TestDevices:
         )
         locks = Locks(cache / "nightly" / ".devices")
         for device in (PROCESSOR, llvmpipe):
-            with worker.alone(device), locks.try_hold("processor") as free:
+            with worker.alone(device), locks.try_hold(f"{HOST}/processor") as free:
                 assert not free
-        with locks.try_hold("processor") as free:
+        with locks.try_hold(f"{HOST}/processor") as free:
             assert free
 
     def test_a_gpu_is_held_beside_the_processor(self, cache: Path) -> None:
         gpu = Device(uri="hip://0?x=1", driver="hip", name="", fingerprint="")
         locks = Locks(cache / "nightly" / ".devices")
-        with worker.alone(gpu), worker.alone(PROCESSOR), locks.try_hold("hip://0") as free:
+        with worker.alone(gpu), worker.alone(PROCESSOR), locks.try_hold(f"{HOST}/hip://0") as free:
             assert not free
 
     def test_a_gpu_is_part_of_the_class_of_a_machine(self) -> None:

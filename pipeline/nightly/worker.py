@@ -238,7 +238,8 @@ def alone(device: Device) -> Iterator[None]:
     them would double the night; what that adds to latencies is noise that the baseline knows.
     """
     name = "processor" if _on_processor(device) else device.uri.partition("?")[0]
-    with Locks(cache_directory() / "nightly" / ".devices").hold(name):
+    # Several machines may have one cache.
+    with Locks(cache_directory() / "nightly" / ".devices").hold(f"{socket.gethostname()}/{name}"):
         yield
 
 
