@@ -288,6 +288,16 @@ class TestWrong:
         refused = team("run", "--scheduler", "tcp://127.0.0.1:9")
         assert (refused.code, "127.0.0.1:9" in refused.err) == (3, True)
 
+    @pytest.mark.parametrize("words", [("report",), ("expect", "--accept", "--reason", "r")])
+    def test_to_look_at_a_history_that_is_not_there_makes_none(
+        self, team: Team, words: tuple[str, ...]
+    ) -> None:
+        team.models("good")
+        refused = team(*words)
+        assert (refused.code, "there is no history" in refused.err) == (2, True)
+        assert "there was no night yet" in team("status").out
+        assert not team.history.exists()
+
     def test_accepting_needs_a_reason(self, team: Team) -> None:
         team.models("good")
         assert team("expect", "--accept").code == 2

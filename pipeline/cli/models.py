@@ -77,15 +77,13 @@ def command(name: str | None, path: str | None, common: Common) -> None:
 def _passed() -> dict[str, list[str]]:
     """By `model:preset`, the targets that it passed on the last time that a nightly had it."""
     from models.spec import registry
-    from pipeline.nightly.history import History
+    from pipeline.cli.nightly_history import history_at, place_of
     from pipeline.nightly.records import INSTALLED
-    from pipeline.store import data_directory
 
-    path = data_directory() / "nightly" / "history.db"
-    if not path.exists():
+    if not place_of(None).exists():
         return {}
     found: dict[str, list[str]] = {}
-    with History(path) as history:
+    with history_at(None) as history:
         latest = history.latest()
     for one in latest:
         case = one.case

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli import nightly_moving
-from pipeline.cli.nightly_history import database_option, held, history_at
+from pipeline.cli.nightly_history import database_option, held, history_at, place_of
 from pipeline.cli.options import Common, common
 
 if TYPE_CHECKING:
     from pipeline.nightly.config import Nightly
-    from pipeline.nightly.history import History
+    from pipeline.nightly.history import History, Run
     from pipeline.nightly.keys import Keys
     from pipeline.nightly.orders import Preview, Scheduler
     from pipeline.nightly.records import Case
@@ -86,7 +86,7 @@ def run(
     _check_writable(markdown, junit)
     silent = common.json or markdown == "-"
     console = out.console(stderr=silent)
-    with history_at(database) as history:
+    with history_at(database, begin=True) as history:
         known = Keys(nightly.directory)
         if dry_run:
             tell_plan(common, _previews(history, cases, known, fresh), _width(nightly))
@@ -125,9 +125,12 @@ def status(database: str | None, limit: int, common: Common) -> None:
     from pipeline.cli import output as out
     from pipeline.cli.nightly_tell import tell
 
-    with history_at(database) as history:
-        runs = history.runs(limit)
-        report = _report(history, None) if runs else None
+    runs: list[Run] = []
+    report: Report | None = None
+    if place_of(database).exists():
+        with history_at(database) as history:
+            runs = history.runs(limit)
+            report = _report(history, None) if runs else None
     if common.json:
         out.emit({"runs": runs, "latest": report})
         return

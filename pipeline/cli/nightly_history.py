@@ -19,14 +19,30 @@ database_option = click.option(
 )
 
 
-def history_at(database: str | None) -> History:
-    """The history in this file, or in the usual place."""
-    from pipeline.nightly.history import History
-    from pipeline.store import data_directory
+def history_at(database: str | None, *, begin: bool = False) -> History:
+    """The history in this file, or in the usual place; `begin` makes it where there is none.
 
-    history = History(Path(database) if database else data_directory() / "nightly" / "history.db")
+    Raises UsageError where there is none otherwise.
+    """
+    from pipeline.errors import UsageError
+    from pipeline.nightly.history import History
+
+    path = place_of(database)
+    if not begin and not path.exists():
+        raise UsageError(
+            f"there is no history {path}",
+            advice="`iree-pilot nightly run` begins one; --database names another.",
+        )
+    history = History(path)
     _tell_damage(history)
     return history
+
+
+def place_of(database: str | None) -> Path:
+    """The file of the history that a user names, or of the usual one."""
+    from pipeline.store import data_directory
+
+    return Path(database) if database else data_directory() / "nightly" / "history.db"
 
 
 @contextmanager

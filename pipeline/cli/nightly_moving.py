@@ -37,7 +37,7 @@ def merge(database: str | None, files: tuple[str, ...], common: Common) -> None:
     from pipeline.cli import output as out
     from pipeline.nightly import moving
 
-    with history_at(database) as history, held(history, wait=True):
+    with history_at(database, begin=True) as history, held(history, wait=True):
         merged = {file: moving.merge(history, Path(file)) for file in files}
     if common.json:
         out.emit(merged)
