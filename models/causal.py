@@ -109,7 +109,8 @@ def _embedded(
 def _tokens(
     model: nn.Module, tokens: torch.Tensor, cache: Any
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    masks = _masks(model.config, tokens, cache)
+    config: Any = model.config
+    masks = _masks(config.get_text_config(), tokens, cache)
     logits = model(
         input_ids=tokens, attention_mask=masks, past_key_values=cache, use_cache=True
     ).logits

@@ -95,6 +95,32 @@ class TestLoading:
         with pytest.raises(UsageError, match=r"expected gemma or gemma2 for Pali\w+, found llama"):
             read(directory)
 
+    @pytest.mark.parametrize("published", [False, True])
+    def test_a_gemma_3_with_its_vision_tower_gives_what_transformers_gives(
+        self, published: bool, tmp_path: Path
+    ) -> None:
+        directory = checkpoints.save("gemma3-multimodal", tmp_path, gelu="fused", layers="3")
+        if published:  # with the names of the first release, which the hub has
+            state = load_file(directory / checkpoints.WEIGHTS)
+            tower = [name for name in state if name.startswith("vision_tower.")]
+            older = {n.replace("tower.", "tower.vision_model.", 1): state[n] for n in tower}
+            checkpoints.rewrite(directory, **dict.fromkeys(tower), **older)
+        vision, prefill, decode = load(directory, gelu="fused").functions
+        kind = transformers.Gemma3ForConditionalGeneration
+        untouched: Any = kind.from_pretrained(directory, attn_implementation="eager")
+        (pixels,), (tokens,) = vision.args, prefill.args
+        with torch.no_grad():
+            features = untouched.get_image_features(pixels).pooler_output
+            assert torch.equal(vision.module(pixels)[0], features)
+            first = untouched(tokens, use_cache=True)
+            got, *cache = prefill.module(tokens)
+            torch.testing.assert_close(got, first.logits, rtol=1e-5, atol=1e-5)
+            token = decode.args[0]
+            second = untouched(token, past_key_values=first.past_key_values)
+            got, *_ = decode.module(token, *cache)
+            torch.testing.assert_close(got, second.logits, rtol=1e-5, atol=1e-5)
+        assert min(t.std() for t in (features, first.logits, second.logits)) > 0
+
     def test_shards_are_one_model(self, tmp_path: Path) -> None:
         whole = checkpoints.save("llama", tmp_path / "whole")
         parts = checkpoints.save("llama", tmp_path / "parts", shard="100KB")
@@ -416,6 +442,34 @@ class TestBadCheckpoints:
         checkpoints.rewrite(directory, **tower)
         with pytest.raises(UsageError, match="the checkpoint holds the text part only"):
             load(directory)
+
+    def test_a_gemma_3_without_a_layer_of_its_tower_or_of_its_decoder(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("gemma3-multimodal", tmp_path, vision_layers="3")
+        text = "language_model.model.layers.1.mlp.up_proj.weight"
+        tower = "vision_tower.encoder.layers.2."
+        state = load_file(directory / checkpoints.WEIGHTS)
+        lost = [name for name in state if name.startswith(tower)]
+        checkpoints.rewrite(directory, **dict.fromkeys([text, *lost]))
+        with pytest.raises(UsageError) as refused:
+            load(directory, "prefill")
+        told = refused.value.message
+        count = len(lost) + 1
+        assert f"does not fit Gemma3ForConditionalGeneration; {count} tensors of" in told
+        up = "model.language_model.layers.1.mlp.up_proj.weight: expected 128x64xf32, found nothing"
+        assert f"  {tmp_path.name}: {up}" in told.splitlines()
+        bias = "model.vision_tower.encoder.layers.2.mlp.fc1.bias: expected 128xf32, found nothing"
+        assert f"{bias} (num_hidden_layers=3, the checkpoint has 2 layers)" in told
+
+    def test_a_vision_tower_is_too_much_for_gemma_3s_decoder_alone(self, tmp_path: Path) -> None:
+        directory = checkpoints.save("gemma3", tmp_path)
+        name = "vision_tower.encoder.layers.0.mlp.fc1.bias"
+        checkpoints.rewrite(directory, **{name: torch.ones(128)})
+        with pytest.raises(UsageError) as refused:
+            load(directory)
+        found = f"{checkpoints.WEIGHTS}: {name}: expected nothing, found 128xf32"
+        why = "a vision-tower layer, but Gemma3ForCausalLM is text only"
+        assert f"1 tensor of {len(read(directory).tensors)} is wrong" in refused.value.message
+        assert f"{found} ({why})" in refused.value.message
 
     def test_tensors_that_transformers_would_merge(self) -> None:
         name = "model.layers.0.block_sparse_moe.experts.0.w1.weight"

@@ -74,7 +74,7 @@ class TestCheckpoints:
             ("llama-fp8", {}),
             ("llama-fp8", {"fp8": "e4m3fnuz"}),
             ("gemma2", {}),
-            ("gemma3", {}),
+            ("gemma3-multimodal", {}),
             ("vit", {}),
             ("resnet", {}),
             ("qwen2.5-vl", {}),

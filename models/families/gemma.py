@@ -202,9 +202,17 @@ def build_gemma3(
     fields: dict[str, Any], seed: int, weights: bool = True, model: nn.Module | None = None
 ) -> Traceable:
     """transformers' Gemma3ForCausalLM."""
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+    from transformers import Gemma3ForCausalLM
 
-    config = Gemma3TextConfig(
+    config = gemma3_config(fields)
+    return _build(Gemma3ForCausalLM, config, fields, seed, weights=weights, model=model)
+
+
+def gemma3_config(fields: dict[str, Any]) -> Any:
+    """transformers' Gemma3TextConfig of these fields."""
+    from transformers import Gemma3TextConfig
+
+    return Gemma3TextConfig(
         **_common(fields),
         **_later(fields),
         rope_parameters={
@@ -216,7 +224,6 @@ def build_gemma3(
             },
         },
     )
-    return _build(Gemma3ForCausalLM, config, fields, seed, weights=weights, model=model)
 
 
 def _common(fields: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from models import siglip
 from models.spec import Field, ModelSpec, Preset, Value
 
 if TYPE_CHECKING:
-    from models.traceable import Traceable
+    from torch import nn
+
+    from models.traceable import Entry, Traceable
 
 _FULL: dict[str, Value] = {**siglip.SO400M, "image": 896, "tokens": 256, "dtype": "bf16"}
 
@@ -22,7 +24,12 @@ SPECS = (
         check=f"{__name__}:check",
         fields=(
             *siglip.FIELDS,
-            Field(name="tokens", default=4, help="tokens that an image becomes, a square number"),
+            Field(
+                name="tokens",
+                default=4,
+                help="tokens that an image becomes, a square number",
+                config="mm_tokens_per_image",
+            ),
             Field(name="width", default=64, help="hidden size of the decoder projected to"),
             Field(name="batch", default=1, help="images at once"),
             shared.ATTENTION,
@@ -64,11 +71,9 @@ def check(fields: dict[str, Any]) -> str:
 
 def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
     """transformers' Gemma3Model without its language model: pixels -> [batch, tokens, width]."""
-    import torch
     from transformers import Gemma3Config, Gemma3Model
 
-    from models.traceable import DTYPES, Entry, Traceable, made
-    from models.vision import Features
+    from models.traceable import Traceable, made
 
     config = Gemma3Config(
         vision_config=siglip.config(fields),
@@ -85,12 +90,22 @@ def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
     )
     with made(Gemma3Model, config, fields["dtype"], seed, weights=weights) as (model, mode):
         del model.language_model
-        shape = (fields["batch"], 3, fields["image"], fields["image"])
-        entry = Entry(
-            name="main",
-            module=Features(model).eval(),
-            args=(torch.randn(shape, dtype=DTYPES[fields["dtype"]]),),
-            input_names=("pixel_values",),
-            output_names=("image_features",),
-        )
+        entry = features("main", model, fields)
     return Traceable(root=model, functions=(entry,), mode=mode)
+
+
+def features(name: str, model: nn.Module, fields: dict[str, Any]) -> Entry:
+    """A Gemma 3's image features as a function, of pixels from torch's random numbers."""
+    import torch
+
+    from models.traceable import DTYPES, Entry
+    from models.vision import Features
+
+    shape = (fields["batch"], 3, fields["image"], fields["image"])
+    return Entry(
+        name=name,
+        module=Features(model).eval(),
+        args=(torch.randn(shape, dtype=DTYPES[fields["dtype"]]),),
+        input_names=("pixel_values",),
+        output_names=("image_features",),
+    )

@@ -7,6 +7,7 @@ beside what was expected and found, never instead of it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,8 +39,7 @@ class Load:
 
     def sizes(self, name: str) -> tuple[int, int, int] | None:
         """(attention heads, key-value heads, head size) of the part that a tensor is of."""
-        part = "vision_config" if _VISION.search(name) else "text_config"
-        config = self.config.get(part) or self.config
+        config = self.part(name)
         heads = config.get("num_attention_heads") or config.get("num_heads")
         hidden = config.get("hidden_size")
         if not heads or not (config.get("head_dim") or hidden):
@@ -47,16 +47,25 @@ class Load:
         size = config.get("head_dim") or hidden // heads
         return heads, config.get("num_key_value_heads") or heads, size
 
+    def part(self, name: str) -> Mapping[str, Any]:
+        """The config of the part that a tensor is of."""
+        part = "vision_config" if _VISION.search(name) else "text_config"
+        return self.config.get(part) or self.config
+
     def any(self, pattern: re.Pattern[str], side: Mapping[str, Entry]) -> bool:
         """Whether one of a side's names matches."""
         return any(pattern.search(name) for name in side)
 
     @cached_property
-    def layers(self) -> tuple[int, int]:
-        """How many layers are wanted and held, as their names count them."""
+    def layers(self) -> tuple[Counter[str], Counter[str]]:
+        """How many layers are wanted and held in each stack, as their names count them."""
 
-        def count(side: Mapping[str, Entry]) -> int:
-            return max((int(m[2]) + 1 for n in side for m in [_LAYER.search(n)] if m), default=0)
+        def count(side: Mapping[str, Entry]) -> Counter[str]:
+            counts = Counter[str]()
+            for layer in filter(None, map(_LAYER.search, side)):
+                stack = layer.string[: layer.start(2)]
+                counts[stack] = max(counts[stack], int(layer[2]) + 1)
+            return counts
 
         return count(self.wanted), count(self.held)
 
@@ -168,10 +177,12 @@ def _fused(name: str, got: Entry, load: Load, *, apart: bool) -> str:
 
 
 def _count(name: str, load: Load) -> str | None:
-    layer, (wanted, held) = _LAYER.search(name), load.layers
-    if layer is None or not held or int(layer[2]) < min(wanted, held):
+    if (layer := _LAYER.search(name)) is None:
         return None
-    said = load.config.get("num_hidden_layers")
+    wanted, held = (counts[name[: layer.start(2)]] for counts in load.layers)
+    if not held or int(layer[2]) < min(wanted, held):
+        return None
+    said = load.part(name).get("num_hidden_layers")
     config = f"num_hidden_layers={said}" if said else f"the model has {wanted} layers"
     return f"{config}, the checkpoint has {held} layers"
 
