@@ -48,6 +48,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"
     stack: tuple[str, ...] = ()
     also: tuple[Failure, ...] = ()
 
+    def shows(self, signature: str) -> bool:
+        """Whether this is the failure with a signature, or that one is among the others."""
+        return signature in {self.signature, *(other.signature for other in self.also)}
+
 
 #: Several threads that crash at once print nothing: a crash without a stack is worth a second
 #: compile with this flag.

@@ -87,11 +87,7 @@ def _around(
 
 
 def _shows(outcome: Outcome, signature: str) -> bool:
-    failure = outcome.failure
-    return failure is not None and signature in {
-        failure.signature,
-        *(other.signature for other in failure.also),
-    }
+    return outcome.failure is not None and outcome.failure.shows(signature)
 
 
 def _version(outcome: Outcome) -> Version | None:
