@@ -115,7 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     flags: for iree-compile, after the target's. to, resume: phases to stop after and to start
     from. fresh: compile whatever the store holds. run: also load, run and compare. generate: after
-    that, chain the functions.
+    that, chain the functions. confirm: compile a phase that fails once more, alone.
     """
 
     flags: tuple[str, ...] = ()
@@ -126,6 +126,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     run: bool = True
     generate: Wanted | None = None
     latency_budget: float = runtime.LATENCY_BUDGET
+    confirm: bool = True
 
 
 def run(
@@ -278,6 +279,7 @@ def _compile(
         files_named(job.flags),
         _host(job.flags, plan),
         _own_code(),
+        settings.confirm,
         *([time.time_ns()] if anew else []),
     )
     built = False
@@ -291,6 +293,7 @@ def _compile(
             directory,
             limits=settings.limits,
             on_phase=lambda phase: watcher.phase(target, phase),
+            confirm=settings.confirm,
         )
         (directory / _RESULT).write_bytes(msgspec.json.encode(result))
         if result.failure is not None and result.failure.kind in PASSING:

@@ -133,12 +133,14 @@ def compile(
     *,
     limits: process.Limits | None = None,
     on_phase: Callable[[Phase], None] | None = None,
+    confirm: bool = True,
 ) -> CompileResult:
     """Runs one compile whose files go to `directory`: phases/, the module, stderr.txt.
 
     `on_phase` hears of each phase while the compiler runs. A failing compile is a result with a
-    `failure`. Raises UsageError for phases and flags that do not fit, EnvironmentFault when there
-    is no compiler to run, and OSError when the disk is full.
+    `failure`; confirm: the phase that failed is compiled once more, alone. Raises UsageError for
+    phases and flags that do not fit, EnvironmentFault when there is no compiler to run, and OSError
+    when the disk is full.
     """
     check_phases(toolchain, resume=job.resume, to=job.to)
     check_flags(job.flags)
@@ -171,7 +173,7 @@ def compile(
     command = job.command(toolchain, output.name)
     if not outcome.ok:
         process.check_disk(directory / STDERR)
-        return _failed(job, toolchain, directory, outcome, reader, command, limits)
+        return _failed(job, toolchain, directory, outcome, reader, command, limits, confirm)
     if not output.is_file():
         raise UsageError(
             f"iree-compile ended well but wrote no module, with the flags {' '.join(job.flags)}",
@@ -208,6 +210,7 @@ def _failed(
     reader: DumpReader,
     command: tuple[str, ...],
     limits: process.Limits | None,
+    confirm: bool,
 ) -> CompileResult:
     order = toolchain.phases
     last = reader.phases[-1].name if reader.phases else (job.resume or order[0])
@@ -218,7 +221,7 @@ def _failed(
     if outcome.ended_by in ("exit", "signal") and failure.phase is not None:
         good = reader.last_dump or job.mlir
         again = Compile(mlir=good, flags=job.flags, resume=last, to=phase)
-        resumed = _resume(again, toolchain, directory, limits)
+        resumed = _resume(again, toolchain, directory, limits) if confirm else None
         if reader.last_dump is None and job.resume is None and toolchain.opt is not None:
             # Nothing was dumped: perhaps the program does not even parse.
             parsed = _parse(job.mlir, toolchain, directory, limits)
@@ -226,7 +229,8 @@ def _failed(
                 failure = msgspec.structs.replace(failure, phase=order[0])
         if failure.kind == "crash" and not failure.stack:
             failure, resumed = _told_apart(job, again, failure, toolchain, directory, limits)
-        confirmed = resumed is not None and resumed.signature == failure.signature
+        if confirm:
+            confirmed = resumed is not None and resumed.signature == failure.signature
         if reader.last_dump is not None:
             again = msgspec.structs.replace(again, mlir=Path(PHASES) / reader.last_dump.name)
         resume_command = again.command(toolchain, output="-", dumps=None)
