@@ -13,7 +13,17 @@ from pipeline.devices import Device, Found
 from pipeline.errors import EnvironmentFault, UsageError, nearest
 from pipeline.toolchain import Toolchain, installed
 
-__all__ = ["BACKENDS", "Backend", "Device", "Plan", "Target", "parse", "parse_list", "plan"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Device",
+    "Plan",
+    "Target",
+    "parse",
+    "parse_list",
+    "plan",
+    "split_flags",
+]
 
 Backend = Literal["llvm-cpu", "vulkan", "hip"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -26,6 +36,7 @@ _ARCH_FLAGS = {
     "hip": ("iree-rocm-target", "iree-hip-target"),  # the second in releases up to 3.11
 }
 _DEVICE_FLAG = "iree-hal-target-device"
+_HAL = {"llvm-cpu": "local"}
 _LOCAL_FLAG = "iree-hal-local-target-device-backends"
 _BACKENDS_FLAG = "iree-hal-target-backends"
 #: Runtime drivers for what the user gives to those flags, where the names differ.
@@ -90,6 +101,24 @@ def parse_list(text: str) -> tuple[Target, ...]:
     if not found:
         raise UsageError("no target is named", advice=f"Known: {', '.join(BACKENDS)}.")
     return tuple(found)
+
+
+def split_flags(target: Target, flags: Sequence[str]) -> tuple[Target, tuple[str, ...]]:
+    """A compile's flags as the target with the architecture they name, and the flags besides.
+
+    So another toolchain, which may spell a target's flags differently, can plan the target anew.
+    """
+    hal = _HAL.get(target.backend, target.backend)
+    own = {_DEVICE_FLAG: hal, _LOCAL_FLAG: "llvm-cpu"}
+    given = [(flag, *_split(flag)) for flag in flags]
+    archs = [value for _, name, value in given if name in _ARCH_FLAGS[target.backend]]
+    others = tuple(
+        flag
+        for flag, name, value in given
+        if name not in _ARCH_FLAGS[target.backend] and own.get(name) != value
+    )
+    arch = archs[-1] if archs else target.arch
+    return (_target(target.backend, arch) if arch else target), others
 
 
 def plan(
@@ -267,7 +296,7 @@ def _plan_on(
 
 def _flags(backend: Backend, arch: str, toolchain: Toolchain) -> tuple[str, ...]:
     """iree-compile's flags for a backend, by those that the toolchain lists."""
-    hal = {"llvm-cpu": "local"}.get(backend, backend)
+    hal = _HAL.get(backend, backend)
     arch_flag = next((f for f in _ARCH_FLAGS[backend] if f in toolchain.flags), None)
     if arch_flag is None or _DEVICE_FLAG not in toolchain.flags:
         wanted = " or ".join(f"--{f}" for f in (*_ARCH_FLAGS[backend], _DEVICE_FLAG))
