@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from packaging.version import InvalidVersion, Version
@@ -85,12 +86,33 @@ def is_directory(release: str) -> bool:
     return os.sep in release or release in (".", "..")
 
 
-def available(*, prereleases: bool = False) -> list[str]:
+def available(*, prereleases: bool = False, wheels: Path | None = None) -> list[str]:
     """Versions of the compiler that pip finds for this Python and platform, the newest first.
 
-    Raises EnvironmentFault without network.
+    wheels: look in this directory only, for prereleases too. Raises EnvironmentFault without
+    network.
     """
-    return _index(COMPILER, "list the compiler's releases", prereleases)
+    what = "list the compiler's releases"
+    return _index(COMPILER, what, prereleases or wheels is not None, **_in(wheels))
+
+
+def here_or_available(tell: Tell) -> list[str]:
+    """All versions that can be used, the oldest first: those that pip finds, that in this
+    environment and those in the cache; without network the latter two, of which `tell` hears.
+    """
+    try:
+        known = available()
+    except EnvironmentFault as fault:
+        known = [release.version for release in local()]
+        tell(f"{fault.message}: using the releases that are installed")
+    with contextlib.suppress(EnvironmentFault):
+        known.append(toolchain.installed().version)
+    return sorted(set(known), key=Version)
+
+
+def has_wheels(directory: Path) -> bool:
+    """Whether a directory holds wheels of the compiler."""
+    return any(directory.glob(f"{COMPILER.replace('-', '_')}-*.whl"))
 
 
 def local() -> list[Installed]:
@@ -103,11 +125,12 @@ def local() -> list[Installed]:
     ]
 
 
-def install(version: str, tell: Tell | None = None) -> Toolchain:
+def install(version: str, tell: Tell | None = None, wheels: Path | None = None) -> Toolchain:
     """The release from the cache, downloaded first where it is not there or is damaged.
 
-    Of several processes one downloads and the others wait. Nothing is left of an installation
-    that fails or is interrupted. Raises as `find`.
+    wheels: a directory to take it from in place of pip's index. Of several processes one downloads
+    and the others wait. Nothing is left of an installation that fails or is interrupted. Raises as
+    `find`.
     """
     version = normal(version)
     say = tell or (lambda _: None)
@@ -122,7 +145,7 @@ def install(version: str, tell: Tell | None = None) -> Toolchain:
             if (found := _open(place)) is not None:
                 return found
             _sweep(locks, version)
-            return _download(version, place, say)
+            return _download(version, place, say, wheels)
 
 
 def remove(version: str) -> None:
@@ -140,19 +163,19 @@ def verify(version: str) -> list[str]:
     return _damaged(_root() / normal(version))
 
 
-def _download(version: str, place: Path, say: Tell) -> Toolchain:
+def _download(version: str, place: Path, say: Tell, wheels: Path | None) -> Toolchain:
     what = f"install release {version}"
     pre = Version(version).is_prerelease
-    known = _index(COMPILER, what, pre)
+    known = _index(COMPILER, what, pre, **_in(wheels))
     if version not in known:
         raise UsageError(
             f"there is no release {version} of {COMPILER} for Python "
             f"{platform.python_version()} on {platform.system()} {platform.machine()}",
             advice=f"There are: {', '.join(known)}." if known else "pip's index has none at all.",
         )
-    runtime = matching_runtime(version, _index(RUNTIME, what, pre))
-    wheels = [f"{COMPILER}=={version}", *([f"{RUNTIME}=={runtime}"] if runtime else [])]
-    say(f"downloading {' and '.join(wheels)}")
+    runtime = matching_runtime(version, _index(RUNTIME, what, pre, **_in(wheels)))
+    pinned = [f"{COMPILER}=={version}", *([f"{RUNTIME}=={runtime}"] if runtime else [])]
+    say(f"downloading {' and '.join(pinned)}")
     with tempfile.TemporaryDirectory(
         prefix=f"{_STAGING}{version}-", dir=place.parent, ignore_cleanup_errors=True
     ) as scratch:
@@ -168,8 +191,9 @@ def _download(version: str, place: Path, say: Tell) -> Toolchain:
             "--no-cache-dir",
             "--no-user",
             "--quiet",
-            *wheels,
+            *pinned,
             temporary=temporary,
+            **_in(wheels),
         )
         if not answer.ok:
             raise _failed(what, answer)
@@ -230,9 +254,15 @@ def _digest(file: Path) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def _index(package: str, what: str, prereleases: bool) -> list[str]:
+def _in(wheels: Path | None) -> dict[str, Any]:
+    """How `_pip` is told of a directory of wheels."""
+    return {"wheels": wheels} if wheels else {}
+
+
+def _index(package: str, what: str, prereleases: bool, **options: Any) -> list[str]:
     """Versions of a package for this Python, the newest first; none where it has none."""
-    answer = _pip("index", "versions", package, "--retries", "1", *(["--pre"] * prereleases))
+    pre = ["--pre"] * prereleases
+    answer = _pip("index", "versions", package, "--retries", "1", *pre, **options)
     listed = re.search(r"^Available versions: (.+)$", answer.stdout, re.MULTILINE)
     if listed and answer.ok:
         return [v.strip() for v in listed[1].split(",")]
@@ -241,8 +271,10 @@ def _index(package: str, what: str, prereleases: bool) -> list[str]:
     raise _failed(what, answer)
 
 
-def _pip(*arguments: str, temporary: Path | None = None) -> Answer:
+def _pip(*arguments: str, temporary: Path | None = None, wheels: Path | None = None) -> Answer:
     env = dict(os.environ) | ({"TMPDIR": str(temporary)} if temporary else {})
+    if wheels:
+        env |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels.absolute())}
     return toolchain.ask(
         [
             sys.executable,
