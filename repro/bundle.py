@@ -190,12 +190,12 @@ def write(
     for name, file in (beside or {}).items():
         contents[name] = _content(name, file)
     if "repro.py" in contents and b"__main__" not in contents["repro.py"]:
-        contents["repro.py"] += b"\n\n" + _render("main.py.j2").encode()
+        contents["repro.py"] += b"\n\n" + render("main.py.j2").encode()
     texts = {name: c.decode(errors="replace") for name, c in contents.items() if name in files}
     more = sorted(contents.keys() - files.keys() - (beside or {}).keys())
     facts = _facts(report, texts, more) | {"beside": sorted(beside or {})}
     for name in ("run.sh", "ISSUE.md", "README.md"):
-        contents[name] = _render(f"{name}.j2", **facts).encode()
+        contents[name] = render(f"{name}.j2", **facts).encode()
     told = msgspec.structs.replace(
         report, files={n: hashlib.sha256(c).hexdigest() for n, c in sorted(contents.items())}
     )
@@ -382,7 +382,7 @@ def _components(failure: Failure) -> str:
     return "Frontends, Compiler" if failure.phase in ("start", "input") else "Compiler"
 
 
-def _render(template: str, **facts: Any) -> str:
+def render(template: str, **facts: Any) -> str:
     import jinja2
 
     environment = jinja2.Environment(

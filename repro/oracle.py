@@ -53,7 +53,7 @@ class Oracle(Protocol):
 
 
 #: Failures that only say that a limit was reached.
-_STOPPED = ("timeout", "out-of-memory")
+STOPPED = ("timeout", "out-of-memory")
 #: What is available changes from one search to the next: memory limits this close are one.
 _NEARLY = 0.8
 
@@ -69,7 +69,7 @@ class _Entry(msgspec.Struct, frozen=True):
     def holds(self, limits: process.Limits) -> bool:
         """Whether it would be the same with these limits: one that it met was no lower."""
         failure = self.answer.failure
-        if failure is None or failure.kind not in _STOPPED:
+        if failure is None or failure.kind not in STOPPED:
             return True
         had, now, least = self.seconds, limits.seconds, 1.0
         if failure.kind == "out-of-memory":
@@ -171,7 +171,7 @@ class RememberingOracle(ABC):
         signatures = {failure.signature, *(f.signature for f in failure.also)}
         if signatures == {self.wanted.signature}:
             return Answer(verdict="same", failure=failure)
-        if failure.kind in _STOPPED:
+        if failure.kind in STOPPED:
             return Answer(verdict="unresolved", failure=failure)
         return Answer(verdict="different", failure=failure)
 
@@ -239,7 +239,7 @@ class CompileOracle(RememberingOracle):
         return failure
 
     def _once(self, candidate: Path, digest: str, *more: str) -> Failure | None:
-        if self.wanted.kind not in _STOPPED:
+        if self.wanted.kind not in STOPPED:
             command = self.command(str(candidate), *more)
             failure = self._compile(command, candidate, digest, self.wanted.phase)
             known = failure is None or failure.signature == self.wanted.signature

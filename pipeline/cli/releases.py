@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import click
 
+from pipeline.cli import releases_bisect
 from pipeline.cli.options import Common, common
+
+#: So many downloads at a time.
+_AT_ONCE = 3
 
 
 @click.group("releases", invoke_without_command=True)
 @common
 @click.pass_context
 def command(ctx: click.Context, common: Common) -> None:
-    """List compiler releases, or install and remove them (the user's cache holds them)."""
+    """List, install and remove compiler releases, or ask them since when something fails."""
     if ctx.invoked_subcommand is None:
         _list(common)
+
+
+command.add_command(releases_bisect.bisect)
+command.add_command(releases_bisect.ask)
 
 
 def _list(common: Common) -> None:
@@ -60,6 +68,7 @@ def install(versions: tuple[str, ...], common: Common) -> None:
     """Install releases into the cache: the compiler and the runtime that goes with it."""
     from pipeline import releases
     from pipeline.cli import output as out
+    from pipeline.workers import side_by_side
 
     console = out.console(stderr=common.json)
 
@@ -67,7 +76,7 @@ def install(versions: tuple[str, ...], common: Common) -> None:
         if common.verbosity >= 0:
             console.print(text, soft_wrap=True, markup=False)
 
-    found = [releases.install(version, tell) for version in versions]
+    found = side_by_side(lambda version: releases.install(version, tell), versions, _AT_ONCE)
     if common.json:
         out.emit({"installed": found})
         return

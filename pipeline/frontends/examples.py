@@ -63,6 +63,13 @@ def numpy_dtype(name: str) -> Any:
     return numpy.dtype(getattr(ml_dtypes, known, None) or known)
 
 
+def ones(dtype: str, count: int) -> bytes:
+    """So many ones of an element type, as raw bytes."""
+    import numpy
+
+    return numpy.ones(count, numpy_dtype(dtype)).tobytes()
+
+
 def from_files(specs: tuple[str, ...], directory: Path) -> tuple[Tensor, ...]:
     """The user's inputs: `@file.npy`, `file.npy`, or raw bytes as `2x3xbf16=@file.bin`.
 

@@ -1,0 +1,317 @@
+"""`iree-pilot releases bisect` and `ask`: since which release does it fail, and in which not?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+from rich.markup import escape
+
+from pipeline.cli.options import Common, SourceOptions, common, source_options
+
+if TYPE_CHECKING:
+    from pipeline.cli.live import Live
+    from pipeline.cli.session import Session
+    from pipeline.frontends.load import Loaded
+    from repro.release_question import Question
+    from repro.release_trials import Found, Get
+
+#: Weights up to this size are tried as constants where nothing else fails.
+_INLINED_BYTES = 2**20
+_STYLES = {
+    "passes": "green",
+    "same": "red",
+    "different": "magenta",
+    "unsupported": "yellow",
+    "not-installable": "yellow",
+}
+
+
+@click.command("bisect")
+@source_options
+@click.option("-t", "--target", metavar="TARGET", help="One target; a reproducer brings its own.")
+@click.option("--from", "first", metavar="VERSION", help="The oldest release that is asked.")
+@click.option("--to", "last", metavar="VERSION", help="The newest release that is asked.")
+@click.option("--every", is_flag=True, help="Ask every release, whatever those around it say.")
+@click.option(
+    "--toolchain",
+    "toolchains",
+    multiple=True,
+    metavar="PATH",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Ask this local build, or all wheels in this folder, in place of the releases; "
+    "once for each, the oldest first.",
+)
+@click.option("-o", "--output", metavar="DIR", help="Where the scripts for git bisect go.")
+@common
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+def bisect(
+    source_options: SourceOptions,
+    target: str | None,
+    first: str | None,
+    last: str | None,
+    every: bool,
+    toolchains: tuple[Path, ...],
+    output: str | None,
+    common: Common,
+    flags: tuple[str, ...],
+    source: str,
+) -> None:
+    """Find the compiler releases between which a failure of SOURCE comes or goes.
+
+    SOURCE may be a reproducer's folder. Of a program, the failure that is looked for is that of
+    --release, or else that of the newest release that fails. Each release compiles the program as
+    it was traced and runs it with its own runtime: `same` failure, a `different` one, `passes`,
+    `unsupported` (it knows not all operations or flags of the program, which says nothing), or
+    `not-installable`.
+
+    A program whose weights are few, and that fails nowhere, is asked once more with them as
+    constants.
+
+    Where the oldest and the newest release differ, the change is found by halving: at most 6
+    compiles for one change among 16 releases. Releases between two that agree are assumed to agree
+    with them, and are marked so; --every asks them too. Where the ends agree, all are asked.
+
+    For each change DIR gets a script for `git bisect run`. What was asked before is not asked
+    again (--fresh does). Exit code 0: the failure was found in a release; 1: there is none.
+    """
+    from pipeline.cli import output as out
+    from pipeline.cli.boundary import Failed
+    from pipeline.cli.live import Live
+    from pipeline.cli.session import Session
+    from pipeline.frontends.load import TraceFailed
+    from repro import release_question, release_trials
+
+    console = out.console(stderr=common.json)
+    session = Session(common)
+    quiet = common.json or common.verbosity < 0
+    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+        names, get = _asked(first, last, toolchains, live)
+        try:
+            question, loaded = _question(session, source, target, source_options, flags, live)
+        except TraceFailed as failed:
+            live.note(f"{source} does not trace: {failed.failure.message}")
+            live.note("The compiler has no part in that: iree-pilot bisect isolates it.")
+            raise Failed(1) from None
+
+        def ask(question: Question, loaded: Loaded | None) -> Found:
+            trials = release_question.trials(
+                question,
+                session.toolchain,
+                get,
+                loaded=loaded,
+                fresh=source_options.fresh,
+                told=lambda name, what: live.note(f"  {name:<8} {what}"),
+            )
+            with live.working(f"asking {len(names)} releases"):
+                return release_trials.bisect(
+                    names,
+                    trials,
+                    wanted=question.failure,
+                    reference=_named(common.release),
+                    every=every,
+                )
+
+        found = ask(question, loaded)
+        if found.failure is None and (inlined := _inlined(question, loaded)):
+            live.note("none fails; with the weights in the program as constants:")
+            with contextlib.suppress(TraceFailed):
+                again = ask(inlined, None)
+                if again.failure is not None:
+                    question, found = inlined, msgspec.structs.replace(again, inline=True)
+    if found.boundaries:
+        question = msgspec.structs.replace(question, failure=found.failure)
+        place = Path(output or f"releases-{_name(source)}")
+        scripts = release_question.write(place, question, found.boundaries)
+        found = msgspec.structs.replace(found, boundaries=scripts)
+    if common.json:
+        out.emit(found)
+    else:
+        _tell(console, found)
+    if found.failure is None or not {"same", "different"} & set(found.releases.values()):
+        raise Failed(1)
+
+
+@click.command("ask")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--toolchain", metavar="PATH", help="A local build.", required=True)
+@common
+def ask(directory: Path, toolchain: str, common: Common) -> None:
+    """Ask one compiler what `releases bisect` asked, and print its verdict.
+
+    For scripts: DIR is the folder that `releases bisect` has written.
+    """
+    from pipeline import releases
+    from pipeline.cli import output as out
+    from repro import release_question
+
+    one = releases.find(str(Path(toolchain).absolute()))
+    said, why = release_question.ask(directory, one, releases.find(common.release))
+    if common.json:
+        out.emit({"verdict": said, "reason": why})
+        return
+    click.echo(said)
+    if common.verbosity >= 0:
+        click.echo(why, err=True)
+
+
+def _asked(
+    first: str | None, last: str | None, toolchains: Sequence[Path], live: Live
+) -> tuple[list[str], Get]:
+    """(names, the oldest first; what gets the toolchain of one)."""
+    from functools import partial
+
+    from packaging.version import Version
+
+    from pipeline import releases
+    from pipeline.errors import UsageError
+
+    if not toolchains:
+        names = _between(releases.here_or_available(live.note), first, last)
+        return names, lambda name: releases.find(name, live.note)
+    if first or last:
+        raise UsageError(
+            "--from and --to name releases, --toolchain asks others in their place",
+            advice="Give the toolchains that are to be asked, the oldest first.",
+        )
+    ways: dict[str, Get] = {}
+    for path in (path.absolute() for path in toolchains):
+        if releases.has_wheels(path):
+            versions = sorted(releases.available(wheels=path), key=Version)
+            way: Get = partial(releases.install, tell=live.note, wheels=path)
+            ways |= dict.fromkeys(versions, way)
+        else:
+            ways[str(path)] = releases.find
+    return list(ways), lambda name: ways.get(name, releases.find)(name)
+
+
+def _named(release: str | None) -> str | None:
+    """The user's --release as releases are named here: a version, or an absolute path."""
+    from pipeline import releases
+
+    if release is None:
+        return None
+    if releases.is_directory(release):
+        return str(Path(release).expanduser().absolute())
+    return releases.normal(release)
+
+
+def _between(names: list[str], first: str | None, last: str | None) -> list[str]:
+    from pipeline import releases
+    from pipeline.errors import UsageError
+
+    bounds = [releases.normal(bound) if bound else None for bound in (first, last)]
+    for bound in bounds:
+        if bound is not None and bound not in names:
+            raise UsageError(
+                f"there is no release {bound} to be asked", advice=f"There are: {', '.join(names)}."
+            )
+    begin = names.index(bounds[0]) if bounds[0] else 0
+    end = names.index(bounds[1]) if bounds[1] else len(names) - 1
+    if begin > end:
+        raise UsageError(f"--from {first} is newer than --to {last}", advice="Swap them.")
+    return names[begin : end + 1]
+
+
+def _question(
+    session: Session,
+    source: str,
+    target: str | None,
+    chosen: SourceOptions,
+    flags: tuple[str, ...],
+    live: Live,
+) -> tuple[Question, Loaded | None]:
+    from pipeline import targets
+    from pipeline.compiler import check_flags
+    from pipeline.errors import UsageError
+    from repro import release_question
+    from repro.release_question import Question
+
+    check_flags(flags)
+    if release_question.is_reproducer(source):
+        question = release_question.of_reproducer(Path(source), session.limits)
+        planned = targets.parse(target) if target else question.target
+        flags = (*question.flags, *flags)
+        return msgspec.structs.replace(question, target=planned, flags=flags), None
+    if target is None:
+        raise UsageError("no target is named", advice="-t llvm-cpu, -t vulkan or -t hip.")
+    ((_, plan),) = session.plans(target, None, flags)
+    loaded = session.program(source, chosen, live)
+    live.program(loaded)
+    for warning in plan.warnings:
+        live.note(f"  warning: {warning}")
+    job = session.job(source, chosen)
+    given = release_question.inputs(chosen.inputs)
+    question = Question(
+        job=msgspec.structs.replace(job, inputs=given),
+        target=plan.target,
+        flags=flags,
+        time_limit=session.limits.seconds,
+        memory_limit=session.limits.memory_bytes,
+    )
+    return question, loaded
+
+
+def _inlined(question: Question, loaded: Loaded | None) -> Question | None:
+    """The question with the weights as constants, which some releases fail on; None where there
+    are none or too many, or they are there already.
+    """
+    job = question.job
+    if loaded is None or job.inline or job.weights or loaded.program.parameters is None:
+        return None
+    held = [Path(loaded.directory, name) for name in loaded.program.parameters.archives]
+    if not held or sum(file.stat().st_size for file in held) > _INLINED_BYTES:
+        return None
+    return msgspec.structs.replace(question, job=msgspec.structs.replace(job, inline=True))
+
+
+def _name(source: str) -> str:
+    """A short name for a folder."""
+    return Path(source.replace(":", "-")).name.removesuffix(".py")
+
+
+def _tell(console: Any, found: Found) -> None:
+    from pipeline.cli import output as out
+
+    if found.failure is not None:
+        console.print(f"\n[bold]{escape(found.failure.signature)}[/bold]", soft_wrap=True)
+    table = out.table("release", "verdict", "commit", "what was seen")
+    for name, said in found.releases.items():
+        style = _STYLES[said]
+        inferred = name in found.assumed
+        seen = "not asked: those around it agree" if inferred else found.reasons.get(name, "")
+        table.add_row(
+            escape(name),
+            f"[{style}]{said}[/{style}]{' (assumed)' if inferred else ''}",
+            found.revisions.get(name, "")[:12],
+            escape("" if said == "same" and not inferred else seen),
+        )
+    console.print(table)
+    for change in found.boundaries:
+        how = "comes" if change.came else "goes"
+        line = (
+            f"\nit {how} between {change.older} ({change.older_verdict}) and "
+            f"{change.newer} ({change.newer_verdict})"
+        )
+        if change.between:
+            line += f"; {', '.join(change.between)} in between cannot tell"
+        console.print(escape(line), soft_wrap=True)
+        console.print(
+            f"  commits {change.older_revision or 'unknown'} .. "
+            f"{change.newer_revision or 'unknown'}",
+            soft_wrap=True,
+        )
+        console.print(f"  git bisect run {escape(change.script)}", soft_wrap=True)
+    if found.failure is None:
+        console.print("\nno release that was asked fails: there is nothing to look for")
+    elif not found.boundaries:
+        console.print("\nall releases that can tell agree")
+    if found.inline:
+        console.print("\nonly with the weights as constants (--inline-parameters)")
+    if found.assumed:
+        console.print("\nassumed: nothing changes between two releases that agree (--every asks)")
+    console.print(f"{found.compiles} compile{'' if found.compiles == 1 else 's'}")

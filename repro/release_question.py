@@ -1,0 +1,210 @@
+"""What releases are asked: a program, how it is compiled, a failure; kept for `git bisect run`."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline import process, targets
+from pipeline.diagnostics import Failure
+from pipeline.errors import EnvironmentFault, UsageError
+from pipeline.frontends import examples
+from pipeline.frontends import source as sources
+from pipeline.frontends.job import Job
+from pipeline.frontends.load import Loaded, load
+from pipeline.locks import Locks
+from pipeline.program import Tensor
+from pipeline.store import Store, data_directory
+from pipeline.targets import Target
+from pipeline.toolchain import Toolchain
+from repro import bundle, kept
+from repro.bundle import FILES, Report
+from repro.release_trials import Get, Tell, Trials, portable, verdict
+from repro.releases import Change, Verdict
+
+QUESTION = "question.json"
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """job: the program. target: with its architecture, the same for all releases. flags: the
+    user's. failure: the one that is looked for; None for whatever failure there is. time_limit in
+    seconds and memory_limit in bytes, of each step.
+    """
+
+    job: Job
+    target: Target
+    flags: tuple[str, ...] = ()
+    failure: Failure | None = None
+    time_limit: float | None = None
+    memory_limit: int | None = None
+
+    @property
+    def limits(self) -> process.Limits:
+        return process.Limits(seconds=self.time_limit, memory_bytes=self.memory_limit)
+
+
+def is_reproducer(source: str) -> bool:
+    """Whether the user's SOURCE is a folder that `bisect` has written."""
+    return (Path(source) / bundle.REPORT).is_file()
+
+
+def of_reproducer(directory: Path, limits: process.Limits) -> Question:
+    """What a reproducer's folder shows: its program, its target, the user's flags, the failure.
+
+    Raises UsageError for one whose program cannot be told right from wrong, or does not trace:
+    those are not the compiler's doing.
+    """
+    report = bundle.read(directory)
+    if report.failure.phase == "trace":
+        raise UsageError(
+            f"{directory} shows a failure to trace, in which the compiler has no part",
+            advice="Only what compiles or runs differently can be bisected over its releases.",
+        )
+    target, flags = targets.split_flags(targets.parse(report.target), report.flags)
+    numbers = report.failure.kind == "mismatch"
+    file = directory / FILES["pytorch" if numbers else "mlir"]
+    if not file.is_file():
+        raise UsageError(
+            f"{directory} has no {file.name}, which would travel between the releases",
+            advice=f"Name the source it was made of: {report.source}",
+        )
+    given = None if numbers else _inputs(report, directory)
+    job = Job(source=sources.parse(str(file.absolute()), {}, None), inputs=given)
+    return Question(
+        job=job,
+        target=target,
+        flags=flags,
+        failure=report.failure,
+        time_limit=limits.seconds,
+        memory_limit=limits.memory_bytes,
+    )
+
+
+def trials(
+    question: Question,
+    toolchain: Toolchain,
+    get: Get,
+    *,
+    loaded: Loaded | None = None,
+    fresh: bool = False,
+    told: Tell = lambda name, what: None,
+) -> Trials:
+    """The question's program, ready to be tried with the releases that `get` gives.
+
+    toolchain: reads the program, unless it is `loaded` already. What was tried before for the same
+    program, target and flags is not tried again, unless `fresh`.
+    """
+    loaded = loaded or load(question.job, Store(), toolchain, limits=question.limits)
+    root = data_directory() / "releases"
+    key = Store.key(loaded.directory, question.target, question.flags)[:16]
+    with Locks(root / "locks").hold(key):
+        made = portable(loaded, toolchain, root / key / "program")
+    return Trials(
+        made,
+        question.target,
+        question.flags,
+        get,
+        root / key,
+        limits=question.limits,
+        fresh=fresh,
+        told=told,
+    )
+
+
+def ask(directory: Path, toolchain: Toolchain, reader: Toolchain) -> tuple[Verdict, str]:
+    """(verdict, what was seen) of one toolchain, for the question kept in a folder.
+
+    Raises UsageError where there is none.
+    """
+    question = kept.recall(directory / QUESTION, Question)
+    if question is None:
+        raise UsageError(
+            f"there is no {QUESTION} in {directory}",
+            advice="Name a folder that `iree-pilot releases bisect` has written.",
+        )
+    name = str(toolchain.compiler)
+    asked = trials(question, reader, lambda _: toolchain)
+    asked.ask([name])
+    return verdict(asked.tried[name], question.failure), asked.seen(name)
+
+
+def write(directory: Path, question: Question, changes: Sequence[Change]) -> tuple[Change, ...]:
+    """Keeps the question in a folder, with a script for each change; the changes, with the paths.
+
+    A folder that was written so before is written again. Raises UsageError for another one that
+    is not empty, EnvironmentFault where it cannot be written.
+    """
+    if directory.exists() and (
+        not directory.is_dir()
+        or (any(directory.iterdir()) and not (directory / QUESTION).is_file())
+    ):
+        raise UsageError(
+            f"{directory} is there already and was not written by `releases bisect`",
+            advice="Choose another folder with -o DIR.",
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for old in directory.glob("git-bisect-*.sh"):
+            old.unlink()
+        kept.keep(directory / QUESTION, question)
+        return tuple(_written(directory, question, change) for change in changes)
+    except OSError as fault:
+        raise EnvironmentFault(
+            f"cannot write {fault.filename or directory}: {fault.strerror or fault}",
+            advice="Choose another folder with -o DIR.",
+        ) from fault
+
+
+def _written(directory: Path, question: Question, change: Change) -> Change:
+    name = "-".join(Path(one).name for one in (change.older, change.newer))
+    file = directory / f"git-bisect-{name}.sh"
+    facts = {"change": change, "failure": question.failure, "script": str(file.absolute())}
+    file.write_text(bundle.render("git-bisect.sh.j2", **facts))
+    file.chmod(file.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    return msgspec.structs.replace(change, script=str(file.absolute()))
+
+
+def _inputs(report: Report, directory: Path) -> tuple[Tensor, ...] | None:
+    """The inputs that the reproducer is run with; None for one that only compiles."""
+    level = next((one for one in report.levels if one.name == "mlir"), None)
+    words = [
+        word.removeprefix("--input=")
+        for word in (level.command if level else ())
+        if word.startswith("--input=")
+    ]
+    absolute = directory.absolute()
+    return inputs(words, lambda word, at, place: _input(word, at, absolute, place))
+
+
+def inputs(
+    words: Sequence[str], spell: Callable[[str, int, Path], str] = lambda word, at, place: word
+) -> tuple[Tensor, ...] | None:
+    """Inputs as a job takes them, from what the user gives; None where there are none.
+
+    Their files are kept: the question is asked again later. spell: an input's word, with its
+    position and a folder for new files, as `examples.from_files` takes it.
+    """
+    if not words:
+        return None
+    kept_in = data_directory() / "releases" / "inputs" / Store.key(str(Path.cwd()), *words)[:16]
+    kept_in.mkdir(parents=True, exist_ok=True)
+    specs = tuple(spell(word, at, kept_in) for at, word in enumerate(words))
+    return examples.from_files(specs, kept_in)
+
+
+def _input(word: str, index: int, directory: Path, place: Path) -> str:
+    """An input of iree-run-module's as `examples.from_files` takes it."""
+    kind, at, file = word.partition("@")
+    if at:
+        return f"{kind}@{directory / file}"
+    shape = kind.removesuffix("=1")
+    *dims, dtype = shape.split("x")
+    ones = place / f"ones{index}.bin"
+    count = 1
+    for dim in dims:
+        count *= int(dim)
+    ones.write_bytes(examples.ones(dtype, count))
+    return f"{shape}=@{ones}"

@@ -1,0 +1,93 @@
+"""What a reproducer asks of releases: its program, its failure, flags that each can spell anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.diagnostics import Failure
+from pipeline.errors import UsageError
+from pipeline.process import Limits
+from pipeline.program import Tensor
+from repro import bundle
+from repro.bundle import Input, Level, Report
+from repro.release_question import of_reproducer
+
+TEXT = "module {\n}\n"
+HIP = ("--iree-hal-target-device=hip", "--iree-hip-target=gfx1100", "--iree-opt-level=O1")
+
+
+def failure(**fields: Any) -> Failure:
+    known: dict[str, Any] = {"kind": "crash", "message": "SIGSEGV", "phase": "flow"}
+    return Failure(signature="crash/SIGSEGV/1", **(known | fields))
+
+
+def written(
+    directory: Path,
+    failure: Failure,
+    level: Level,
+    text: str = TEXT,
+    inputs: tuple[Input, ...] = (),
+) -> Path:
+    report = Report(
+        failure=failure,
+        target="hip",
+        flags=HIP,
+        release="3.10.0",
+        revision="c" * 40,
+        source="model.py",
+        command=("iree-compile", "model.mlir"),
+        program="/home/user/program.mlir",
+        ops=1,
+        op_names=("torch.aten.matmul",),
+        oracle_calls=5,
+        seconds=1.5,
+        minimal=True,
+        verified=True,
+        levels=(level,),
+        time_limit=20,
+    )
+    bundle.write(directory, report, {level.file: text}, inputs)
+    return directory
+
+
+def test_it_brings_its_target_and_the_users_flags(tmp_path: Path) -> None:
+    folder = written(tmp_path / "repro", failure(), bundle.level("mlir", HIP))
+    question = of_reproducer(folder, Limits(seconds=7))
+    assert (question.target.backend, question.target.arch) == ("hip", "gfx1100")
+    assert question.flags == ("--iree-opt-level=O1",)
+    assert question.failure == failure()
+    assert question.job.source.path == str(folder / "repro.mlir")
+    assert question.job.inputs is None
+    assert question.limits.seconds == 7
+
+
+def test_one_that_fails_to_run_brings_its_inputs(tmp_path: Path) -> None:
+    zeros = tmp_path / "zeros.bin"
+    zeros.write_bytes(bytes(8))
+    tensor = Tensor(dtype="bf16", shape=(2, 2), file="")
+    inputs = (Input(tensor, zeros), Input(tensor, None))
+    run = bundle.run_command("main", "local-task", inputs)
+    level = bundle.level("mlir", HIP, run=run)
+    folder = written(tmp_path / "repro", failure(phase="run"), level, inputs=inputs)
+    given = of_reproducer(folder, Limits()).job.inputs
+    assert given is not None
+    assert [(t.dtype, t.shape) for t in given] == [("bf16", (2, 2))] * 2
+    assert [Path(t.file).read_bytes() for t in given] == [bytes(8), b"\x80\x3f" * 4]
+
+
+def test_wrong_numbers_need_the_program_in_pytorch(tmp_path: Path) -> None:
+    wrong = failure(kind="mismatch", phase="compare")
+    folder = written(tmp_path / "python", wrong, bundle.level("pytorch", HIP), "x = 1\n")
+    assert of_reproducer(folder, Limits()).job.source.path == str(folder / "repro.py")
+    folder = written(tmp_path / "mlir", wrong, bundle.level("mlir", HIP))
+    with pytest.raises(UsageError, match=r"repro\.py"):
+        of_reproducer(folder, Limits())
+
+
+def test_what_does_not_trace_is_not_the_compilers(tmp_path: Path) -> None:
+    folder = written(tmp_path / "repro", failure(phase="trace"), bundle.level("pytorch", HIP))
+    with pytest.raises(UsageError, match="the compiler has no part"):
+        of_reproducer(folder, Limits())
