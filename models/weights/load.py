@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from models.fp8 import FORMATS
 from models.spec import Value, referred
 from models.traceable import DTYPES, Traceable, valueless
-from models.weights import compare
+from models.weights import compare, llama_cpp
 from models.weights.checkpoints import Checkpoint, Held, tensors
 from models.weights.plan import (
     Plan,
@@ -170,10 +170,12 @@ def replace(root: nn.Module, paths: tuple[str, ...], source: str) -> None:
     Raises UsageError with every tensor that does not fit.
     """
     values, _ = _fitting(root, paths, source)
-    own = root.state_dict(keep_vars=True)
+    own, stored = root.state_dict(keep_vars=True), values.stored()
+    # What must be converted may yet be refused, so it comes before anything is replaced.
+    converted = {name: values(name) for name in own if name not in stored}
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(values(name))
+            tensor.copy_(converted[name] if name in converted else values(name))
 
 
 def referenced(made: Traceable, paths: tuple[str, ...], source: str) -> Traceable:
@@ -203,8 +205,15 @@ def _fitting(
         held |= tensors(Path(path))
     where = ", ".join(paths)
     wanted, ties = wanted_by(root)
-    own = isinstance(root, PreTrainedModel)
-    names = renamed(root, held, wanted) if own else {name: name for name in held}
+    made: dict[str, Callable[[], torch.Tensor]] = {}
+    if not isinstance(root, PreTrainedModel):
+        names = {name: name for name in held}
+    elif llama_cpp.is_one(held):
+        translated = llama_cpp.translate(root, held, source)
+        names, held = translated.names, translated.held
+        made = {name: translated.made[own] for name, own in names.items()}
+    else:
+        names = renamed(root, held, wanted)
     by_name = {name: held[own] for name, own in names.items()}
     # What published checkpoints have is converted to the form that AMD's devices have.
     codes = [
@@ -220,7 +229,9 @@ def _fitting(
         where=where,
         ties=ties,
         names=names,
+        convert=bool(made),
     )
     compare.refuse(faults, source, f"--weights {where}", len(held))
-    compare.refuse(not_finite(held), source, f"--weights {where}", len(held))
-    return Values(wanted, by_name, ties, codes), wanted
+    if not made:  # else as they are unpacked
+        compare.refuse(not_finite(held), source, f"--weights {where}", len(held))
+    return Values(wanted, by_name, ties, codes, made), wanted

@@ -21,7 +21,8 @@ _LAYER = re.compile(r"(^|\.)(?:layers?|blocks?|h|blk)\.(\d+)\.")
 _VISION = re.compile(r"(^|\.)(vision|visual|vit|image|mm_|multi_modal)\w*\.")
 _TEXT = re.compile(r"(^|\.)(language_model|lm_head|embed_tokens|word_embeddings)(\.|$)")
 _SCALES = (".weight_scale", ".input_scale")
-_LLAMA_CPP = re.compile(r"^(blk\.\d+\.|token_embd\.|output_norm\.)")
+#: How llama.cpp names tensors.
+LLAMA_CPP = re.compile(r"^(blk\.\d+\.|token_embd\.|output_norm\.)")
 _TRANSLATE = (
     "load it with transformers, from_pretrained(DIRECTORY, gguf_file=FILE), and save it anew, "
     "save_pretrained(NEW)"
@@ -80,7 +81,7 @@ def missing(name: str, load: Load) -> str:
             return f"FP8 without scales: this family needs a static {dynamic} scale for each linear"
         if weight is not None:
             return "this linear is not quantised in the checkpoint: is it in the config's ignore?"
-    if load.any(_LLAMA_CPP, load.held):
+    if load.any(LLAMA_CPP, load.held) and not load.held.keys() & load.wanted.keys():
         return f"the file has llama.cpp's names, not those of transformers: {_TRANSLATE}"
     if _VISION.search(name) and not load.any(_VISION, load.held):
         return f"the checkpoint holds the text part only, {load.what} has a vision tower"
@@ -106,8 +107,8 @@ def superfluous(name: str, got: Entry, load: Load) -> str:
         return "a scale of FP8 weights, but the model's layer is not in FP8"
     if re.search(r"\.[kv]_scale$", name):
         return "a scale of a KV cache in FP8; this family keeps the cache in the model's dtype"
-    if _LLAMA_CPP.search(name):
-        return "a name of llama.cpp's, not of transformers"
+    if LLAMA_CPP.search(name):
+        return f"llama.cpp's name of a tensor that {load.what} does not have"
     if _VISION.search(name) and not load.any(_VISION, load.wanted):
         return f"a vision-tower layer, but {load.what} is text only"
     if _TEXT.search(name) and load.any(_VISION, load.wanted) and not load.any(_TEXT, load.wanted):

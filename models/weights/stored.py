@@ -8,7 +8,7 @@ Imports torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
@@ -27,7 +27,8 @@ class Values:
     """The values of a model's tensors by the model's names, converted to the types wanted.
 
     wanted, held: by the model's names. ties: groups of names of one tensor. codes: names of the
-    weights of FP8 linears whose e4m3fn codes become e4m3fnuz; their scales then are doubled.
+    weights of FP8 linears whose e4m3fn codes become e4m3fnuz; their scales then are doubled. made:
+    gives the values that their file has in another form.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class Values:
         held: Mapping[str, Held],
         ties: Iterable[Sequence[str]] = (),
         codes: Iterable[str] = (),
+        made: Mapping[str, Callable[[], torch.Tensor]] | None = None,
     ) -> None:
         self._wanted, self._held = wanted, held
-        self._codes = frozenset(codes)
+        self._codes, self._made = frozenset(codes), made or {}
         linears = [name.removesuffix("weight") for name in self._codes]
         self._doubled = {f"{linear}{scale}" for linear in linears for scale in _SCALES}
         self._ties = {name: tuple(group) for group in ties for name in group}
@@ -47,7 +49,7 @@ class Values:
         """A tensor's value, of the shape and dtype wanted. Raises UsageError beyond its range."""
         own, want = self._source(name), self._wanted[name]
         held = self._held[own]
-        value = read(held).reshape(want.shape or ())
+        value = (self._made[own]() if own in self._made else read(held)).reshape(want.shape or ())
         dtype = getattr(torch, ELEMENT_TYPES[want.dtype or "f32"].torch)
         if value.dtype != dtype:
             value = value.to(dtype)
@@ -65,7 +67,8 @@ class Values:
         found = {}
         for name, want in self._wanted.items():
             own = self._source(name)
-            if own in self._codes | self._doubled or not _as_it_lies(want, self._held[own].entry):
+            changed = own in self._codes | self._doubled | self._made.keys()
+            if changed or not _as_it_lies(want, self._held[own].entry):
                 continue
             found[name] = Stored(self._held[own].file, self._held[own].name)
         return found

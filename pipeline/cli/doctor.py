@@ -18,6 +18,7 @@ _TRACERS = {
 }
 _EXTRAS = {
     "onnx": "needed for .onnx sources: pip install 'iree-pilot[onnx]'",
+    "gguf": "needed for weights by llama.cpp: pip install 'iree-pilot[gguf]'",
     "diffusers": "needed for the zoo's UNet: pip install 'diffusers>=0.42,<0.43'",
 }
 

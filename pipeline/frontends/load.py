@@ -26,7 +26,7 @@ __all__ = ["Loaded", "TraceFailed", "find", "load"]
 
 KIND = "program"
 _MAKERS = ("torch", "iree-turbine", "transformers", "iree-base-compiler")
-_EXTRA_MAKERS = ("diffusers",)
+_EXTRA_MAKERS = ("diffusers", "gguf")
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,159 @@
+"""llama.cpp's GGUF files as weights of a transformers model: names, layouts and packed numbers.
+
+llama.cpp names tensors its own way, permutes Llama's queries and keys, adds one to Gemma's gains
+and packs numbers in blocks. transformers has the tables and undoes the changes, the package gguf
+unpacks. Imports torch and transformers.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import torch
+from transformers import modeling_gguf_pytorch_utils as tables
+
+from models import versions
+from models.weights.checkpoints import Held
+from models.weights.reasons import LLAMA_CPP
+from pipeline.archive import Entry
+from pipeline.errors import EnvironmentFault, UsageError
+
+#: What llama.cpp calls a transformers model type; those that transformers has the tables of.
+_ARCHITECTURES = {
+    "llama": "llama",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+    "qwen2": "qwen2",
+}
+#: Sizes that change what is computed and no tensor's shape.
+_HIDDEN_SIZES = ("num_attention_heads", "num_key_value_heads", "sliding_window")
+_NEEDS = (
+    versions.Signature(
+        function="transformers.modeling_gguf_pytorch_utils:get_gguf_hf_weights_map",
+        parameters=("hf_model", "processor"),
+        release="5.23",
+    ),
+    versions.Signature(
+        function="transformers.modeling_gguf_pytorch_utils:TensorProcessor.process",
+        parameters=("weights", "name"),
+        release="5.23",
+    ),
+)
+
+
+class Translated(msgspec.Struct, frozen=True, kw_only=True):
+    """A file's tensors for a model. names: the model's names to the file's, those that it has no
+    name for under the file's. held: the file's tensors, of the types that they have when unpacked.
+    made: gives a tensor's value by the file's name, in f32, as the model has it.
+    """
+
+    names: dict[str, str]
+    held: dict[str, Held]
+    made: dict[str, Callable[[], torch.Tensor]]
+
+
+def is_one(held: Mapping[str, Held]) -> bool:
+    """Whether tensors are of a file by llama.cpp: by their file's kind and their names."""
+    return any(h.file.endswith(".gguf") and LLAMA_CPP.match(name) for name, h in held.items())
+
+
+def translate(model: Any, held: Mapping[str, Held], what: str) -> Translated:
+    """The tensors of one GGUF file for a transformers model, without reading values.
+
+    what: the model, for messages. Raises EnvironmentFault without the package gguf, and UsageError
+    for several files, one that is cut short, and one of another architecture than the model's.
+    """
+    path, *more = sorted({one.file for one in held.values()})
+    if more:
+        raise UsageError(
+            f"--weights {path}: a llama.cpp file together with {', '.join(more)}",
+            advice="Give one file that holds all tensors: llama-gguf-split --merge joins splits.",
+        )
+    if importlib.util.find_spec("gguf") is None:
+        name, one = next(((n, h) for n, h in held.items() if _packed(h)), next(iter(held.items())))
+        raise EnvironmentFault(
+            f"{path}: {name}: {one.entry} by llama.cpp: reading it needs the package gguf",
+            advice="pip install 'iree-pilot[gguf]'",
+        )
+    versions.check("--weights FILE.gguf", "gguf", ">=0.17", _NEEDS)
+    reader, found = _opened(path)
+    tensors, config = {tensor.name: tensor for tensor in reader.tensors}, model.config
+    expected = _ARCHITECTURES.get(config.model_type)
+    if found != expected:
+        raise UsageError(
+            f"{path}: general.architecture: expected {expected or 'none that is known'} for {what} "
+            f"({config.model_type}), found {found}",
+            advice="Known: " + ", ".join(f"{own} as {g}" for own, g in _ARCHITECTURES.items()),
+        )
+    _check_sizes(path, reader, found, config)
+    kind = tables.TENSOR_PROCESSORS.get(found, tables.TensorProcessor)
+    processor = kind(config=config.to_dict())
+    known = tables.get_gguf_hf_weights_map(model, processor)
+    return Translated(
+        names={known.get(name, name): name for name in held},
+        held={
+            name: msgspec.structs.replace(one, entry=Entry(dtype="f32", shape=one.entry.shape))
+            if _packed(one)
+            else one
+            for name, one in held.items()
+        },
+        made={
+            name: functools.partial(_value, path, name, tensors[name], processor) for name in held
+        },
+    )
+
+
+def _packed(one: Held) -> bool:
+    return bool(one.entry.dtype and one.entry.dtype.startswith("ggml-"))
+
+
+def _opened(path: str) -> tuple[Any, str]:
+    """A file, whose tensors stay in it, and the architecture that it says it is of."""
+    import gguf
+
+    try:
+        reader = gguf.GGUFReader(path)
+        (architecture,) = tables.read_field(reader, "general.architecture") or ("nothing",)
+    except Exception as fault:  # NumPy's, where the file ends too early
+        raise UsageError(
+            f"{path}: the package gguf cannot read it: {' '.join(str(fault).split())}",
+            advice="Was the download finished?",
+        ) from fault
+    return reader, architecture
+
+
+def _check_sizes(path: str, reader: Any, architecture: str, config: Any) -> None:
+    """Raises UsageError for a size in the file's metadata that is not the model's."""
+    wrong = []
+    for key, own in tables.GGUF_TO_TRANSFORMERS_MAPPING["config"][architecture].items():
+        found = tables.read_field(reader, f"{architecture}.{key}")
+        if own in _HIDDEN_SIZES and found and found[0] != getattr(config, own):
+            wrong.append(f"{architecture}.{key}: expected {getattr(config, own)}, found {found[0]}")
+    if wrong:
+        raise UsageError(
+            f"{path}: {'; '.join(wrong)}",
+            advice="Nothing was loaded. Choose the preset, or --set the fields, that belong to it.",
+        )
+
+
+def _value(path: str, name: str, tensor: Any, processor: Any) -> torch.Tensor:
+    import gguf
+
+    try:
+        numbers = gguf.dequantize(tensor.data, tensor.tensor_type)
+    except NotImplementedError as fault:
+        raise UsageError(
+            f"{path}: {name}: the package gguf cannot unpack {tensor.tensor_type.name}",
+            advice="Take a file of another type: llama-quantize --allow-requantize FILE NEW f16.",
+        ) from fault
+    value = torch.tensor(processor.process(numbers, name).weights)
+    if not bool(torch.isfinite(value).all()):
+        raise UsageError(
+            f"{path}: {name}: expected finite numbers, found NaN or infinite ones",
+            advice="Nothing was loaded. Fetch the file again.",
+        )
+    return value
