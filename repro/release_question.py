@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline import process, targets
+from pipeline.architectures import DEFAULT_VULKAN
 from pipeline.diagnostics import Failure
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.frontends import examples
@@ -31,7 +32,7 @@ QUESTION = "question.json"
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """job: the program. target: with its architecture, the same for all releases. flags: the
     user's. failure: the one that is looked for; None for whatever failure there is. time_limit in
-    seconds and memory_limit in bytes, of each step.
+    seconds and memory_limit in bytes, of each step. run: what compiles is run.
     """
 
     job: Job
@@ -40,6 +41,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     time_limit: float | None = None
     memory_limit: int | None = None
+    run: bool = True
 
     @property
     def limits(self) -> process.Limits:
@@ -49,6 +51,19 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 def is_reproducer(source: str) -> bool:
     """Whether the user's SOURCE is a folder that `bisect` has written."""
     return (Path(source) / bundle.REPORT).is_file()
+
+
+def known_to(question: Question, oldest: Toolchain) -> Question:
+    """The question for the compiler's default, where the oldest release does not know the target.
+
+    What is compiled for that may not fit the device here, and is not run.
+    """
+    try:
+        targets.plan(question.target, oldest, user_flags=question.flags)
+    except UsageError:
+        known = targets.parse(f"vulkan:{DEFAULT_VULKAN}")
+        return msgspec.structs.replace(question, target=known, run=False)
+    return question
 
 
 def of_reproducer(directory: Path, limits: process.Limits) -> Question:
@@ -99,7 +114,7 @@ def trials(
     """
     loaded = loaded or load(question.job, Store(), toolchain, limits=question.limits)
     root = data_directory() / "releases"
-    key = Store.key(loaded.directory, question.target, question.flags)[:16]
+    key = Store.key(loaded.directory, question.target, question.flags, question.run)[:16]
     with Locks(root / "locks").hold(key):
         made = portable(loaded, toolchain, root / key / "program")
     return Trials(
@@ -109,6 +124,7 @@ def trials(
         get,
         root / key,
         limits=question.limits,
+        run=question.run,
         fresh=fresh,
         told=told,
     )

@@ -83,7 +83,8 @@ class Trials:
     """Tries the program with releases by name, and remembers in `directory` what came of it.
 
     get: the toolchain of a name; what it raises as a PilotError makes the release not installable.
-    told: hears of each trial: the release, and what came of it. compiles counts what was compiled.
+    run: what compiles is run. told: hears of each trial: the release, and what came of it.
+    compiles counts what was compiled.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Trials:
         directory: Path,
         *,
         limits: process.Limits,
+        run: bool = True,
         fresh: bool = False,
         told: Tell = lambda name, what: None,
     ) -> None:
@@ -102,7 +104,7 @@ class Trials:
         self.tried: dict[str, Trial | Missing] = {}
         self._loaded, self._target, self._flags = loaded, target, flags
         self._get, self._limits, self._told = get, limits, told
-        self._fresh = fresh
+        self._fresh, self._run = fresh, run
         self._store = Store()
         directory.mkdir(parents=True, exist_ok=True)
         self._scratch = directory / "asked"
@@ -167,6 +169,7 @@ class Trials:
             limits=self._limits,
             latency_budget=0,
             confirm=False,
+            run=self._run,
             fresh=self._fresh,
         )
         self.compiles += 1
@@ -179,7 +182,10 @@ class Trials:
             settings,
             case.Silent(),
         )
-        return _state(result)
+        state, why, failure = _state(result)
+        if state == "ok" and not self._run:
+            return "not-run", "compiled, not run: the target is not of this machine's device", None
+        return state, why, failure
 
     def _unreadable(self, toolchain: Toolchain) -> str:
         """Why the release cannot read the program; empty where it can. A crash is a failure."""
@@ -220,19 +226,20 @@ def bisect(
     if given is None and reference is not None:
         trials.ask([reference])
         given = _failure(trials.tried[reference])
-    verdicts: dict[str, Verdict] = {}
-    looked_for: Failure | None = None
+
+    def looked_for() -> Failure | None:
+        return given or _newest_failure(releases, trials)
+
+    def ask(names: Sequence[str]) -> list[Verdict]:
+        trials.ask(names)
+        return [verdict(trials.tried[name], looked_for()) for name in names]
+
     while True:
-        wanted = given or _newest_failure(releases, trials)
-
-        def ask(names: Sequence[str], wanted: Failure | None = wanted) -> list[Verdict]:
-            trials.ask(names)
-            return [verdict(trials.tried[name], wanted) for name in names]
-
+        # A newer release than those asked before may fail: then its failure is the one.
+        before = looked_for()
         known = [name for name in releases if name in trials.tried]
         verdicts = search(releases, ask, every=every, known=known)
-        looked_for = given or _newest_failure(releases, trials)
-        if _signature(looked_for) == _signature(wanted):
+        if _signature(before) == _signature(looked_for()):
             break
     between = assumed(releases, verdicts)
     tried = {name: trials.tried[name] for name in releases if name in trials.tried}
@@ -249,7 +256,7 @@ def bisect(
         assumed=tuple(between),
         revisions={n: _commit(t) for n, t in tried.items() if isinstance(t, Trial)},
         reasons={n: trials.seen(n) for n in tried},
-        failure=looked_for,
+        failure=looked_for(),
         compiles=trials.compiles,
     )
 
@@ -264,11 +271,14 @@ def verdict(tried: Trial | Missing, wanted: Failure | None) -> Verdict:
     if tried.state == "unsupported":
         return "unsupported"
     if tried.failure is not None:
-        return (
-            "same" if wanted is not None and tried.failure.shows(wanted.signature) else "different"
-        )
+        return "same" if wanted is not None and _alike(tried.failure, wanted) else "different"
     ran_wrong = wanted is not None and wanted.phase in ("load", "run", "compare")
     return "unsupported" if tried.state == "not-run" and ran_wrong else "passes"
+
+
+def _alike(failure: Failure, wanted: Failure) -> bool:
+    """Whether it is the same failure; where a limit stops a compile is a matter of its speed."""
+    return failure.shows(wanted.signature) or failure.kind == wanted.kind in STOPPED
 
 
 def portable(loaded: Loaded, toolchain: Toolchain, place: Path) -> Loaded:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from driver import PROGRAM, Done, pilot
-from fake import stub_release
+from fake import dumps, stub_release
 from test_releases import add_release
 
 CASES = Path(__file__).with_name("cases")
@@ -22,6 +22,10 @@ module {
     "test.op"() : () -> ()
 }
 """
+LLVMPIPE = (
+    '#hal.executable.target<"b", "f", {i = #iree_gpu.target<arch = "llvmpipe", features = "", '
+    "wgp = <compute = fp32, storage = b32, subgroup = shuffle, subgroup_size_choices = [8]>>}>"
+)
 #: What stand-ins do with it, by one letter.
 HOW = {
     "p": {},
@@ -93,6 +97,14 @@ class TestVerdicts:
         assert done.document["compiles"] == desk.compiles <= 6
         assert len(done.document["assumed"]) == 10
 
+    def test_so_does_one_from_one_failure_to_another(self, desk: Desk) -> None:
+        desk.have("ddddddddddddssss")
+        done = desk.bisect()
+        assert desk.told(done) == "ddddddddddddssss"
+        (change,) = done.document["boundaries"]
+        assert (change["good"], change["bad"]) == (str(desk.builds[11]), str(desk.builds[12]))
+        assert desk.compiles <= 6
+
     def test_a_failure_that_came_and_went_has_two(self, desk: Desk) -> None:
         desk.have("ppsspp")
         done = desk.bisect()
@@ -148,6 +160,34 @@ def stub_flags(build: Path) -> str:
     done = subprocess.run([compiler, "--help-hidden"], capture_output=True, text=True, check=True)
     lines = [line.strip() for line in done.stdout.splitlines() if line.startswith("  --")]
     return json.dumps([line.removeprefix("--").partition("=")[0] for line in lines])
+
+
+class TestTargets:
+    """Two builds, of which only the newer one knows the architecture that fits the device."""
+
+    @pytest.fixture
+    def two(self, desk: Desk) -> Desk:
+        desk.have("ss")
+        gpu = dumps.vulkan("llvmpipe (LLVM 15.0.6, 256 bits)", uri="vulkan://GPU-1")
+        default = "// vp_android_baseline_2022"
+        fitting = "llvmpipe", LLVMPIPE
+        for number, known in enumerate([{}, dict([fitting])]):
+            for file in desk.builds[number].rglob("stub.json"):
+                settings = json.loads(file.read_text())
+                settings["targets"] = known | {"vp_android_baseline_2022": default}
+                settings["devices"] = {"vulkan": {"stdout": gpu}}
+                file.write_text(json.dumps(settings))
+        return desk
+
+    def test_one_that_all_know_is_taken_where_none_is_named(self, two: Desk) -> None:
+        done = two.bisect("a.mlir", "-t", "vulkan")
+        assert two.told(done) == "ss"
+
+    def test_the_one_that_is_named_is_kept_to(self, two: Desk) -> None:
+        done = two.bisect("a.mlir", "-t", "vulkan:llvmpipe")
+        assert two.told(done) == "-s"
+        (why,) = [w for w in done.document["reasons"].values() if "does not know" in w]
+        assert "vulkan:llvmpipe" in why
 
 
 class TestGoingOn:

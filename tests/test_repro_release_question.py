@@ -14,6 +14,7 @@ from pipeline.program import Tensor
 from repro import bundle
 from repro.bundle import Input, Level, Report
 from repro.release_question import of_reproducer
+from repro.release_trials import Missing, Trial, verdict
 
 TEXT = "module {\n}\n"
 HIP = ("--iree-hal-target-device=hip", "--iree-hip-target=gfx1100", "--iree-opt-level=O1")
@@ -21,7 +22,8 @@ HIP = ("--iree-hal-target-device=hip", "--iree-hip-target=gfx1100", "--iree-opt-
 
 def failure(**fields: Any) -> Failure:
     known: dict[str, Any] = {"kind": "crash", "message": "SIGSEGV", "phase": "flow"}
-    return Failure(signature="crash/SIGSEGV/1", **(known | fields))
+    known["signature"] = "crash/SIGSEGV/1"
+    return Failure(**(known | fields))
 
 
 def written(
@@ -91,3 +93,38 @@ def test_what_does_not_trace_is_not_the_compilers(tmp_path: Path) -> None:
     folder = written(tmp_path / "repro", failure(phase="trace"), bundle.level("pytorch", HIP))
     with pytest.raises(UsageError, match="the compiler has no part"):
         of_reproducer(folder, Limits())
+
+
+def trial(name: str, failure: Failure | None) -> Trial:
+    state: Any = "does-not-compile" if failure else "ok"
+    return Trial(
+        name=name, version=name, revision="c" * 40, build=name, state=state, failure=failure
+    )
+
+
+@pytest.mark.parametrize(
+    ("shown", "wanted", "expected"),
+    [
+        (failure(kind="timeout", signature="timeout/flow/1", phase="flow"), "timeout", "same"),
+        (failure(kind="timeout", signature="timeout/flow/1", phase="flow"), "crash", "different"),
+        (failure(kind="out-of-memory", signature="out-of-memory/1"), "timeout", "different"),
+        (failure(signature="crash/SIGSEGV/2"), "crash", "different"),
+        (failure(signature="crash/SIGSEGV/2", also=(failure(),)), "crash", "same"),
+        (None, "crash", "passes"),
+    ],
+)
+def test_where_a_limit_stops_a_release_is_not_the_point(
+    shown: Failure | None, wanted: str, expected: str
+) -> None:
+    looked_for = failure(kind="timeout", signature="timeout/vm/2", phase="vm")
+    meant = looked_for if wanted == "timeout" else failure()
+    assert verdict(trial("3.0.0", shown), meant) == expected
+
+
+def test_a_release_that_cannot_run_here_says_nothing_of_a_failure_to_run() -> None:
+    here = Trial(
+        name="3.0.0", version="3.0.0", revision="", build="", state="not-run", why="no device"
+    )
+    assert verdict(here, failure(phase="run")) == "unsupported"
+    assert verdict(here, failure(phase="flow")) == "passes"
+    assert verdict(Missing(name="3.0.0", why="no network"), None) == "not-installable"

@@ -93,6 +93,7 @@ def bisect(
         names, get = _asked(first, last, toolchains, live)
         try:
             question, loaded = _question(session, source, target, source_options, flags, live)
+            question = _for_all(question, target, names, get, live)
         except TraceFailed as failed:
             live.note(f"{source} does not trace: {failed.failure.message}")
             live.note("The compiler has no part in that: iree-pilot bisect isolates it.")
@@ -254,6 +255,28 @@ def _question(
         memory_limit=session.limits.memory_bytes,
     )
     return question, loaded
+
+
+def _for_all(
+    question: Question, named: str | None, names: Sequence[str], get: Get, live: Live
+) -> Question:
+    """The question, for an architecture that old releases know too where the user named none."""
+    from pipeline import targets
+    from pipeline.errors import PilotError
+    from repro import release_question
+
+    if named is None or targets.parse(named).arch or question.target.backend != "vulkan":
+        return question
+    try:
+        fitting = release_question.known_to(question, get(names[0]))
+    except PilotError:
+        return question
+    if fitting != question:
+        live.note(
+            f"{names[0]} does not know {question.target.spec}: compiling for "
+            f"{fitting.target.spec} and not running it; -t {question.target.spec} keeps to it"
+        )
+    return fitting
 
 
 def _inlined(question: Question, loaded: Loaded | None) -> Question | None:
