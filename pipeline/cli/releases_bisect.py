@@ -123,7 +123,9 @@ def bisect(
             with contextlib.suppress(TraceFailed):
                 again = ask(inlined, None)
                 if again.failure is not None:
-                    question, found = inlined, msgspec.structs.replace(again, inline=True)
+                    compiles = found.compiles + again.compiles
+                    question = inlined
+                    found = msgspec.structs.replace(again, inline=True, compiles=compiles)
     if found.boundaries:
         question = msgspec.structs.replace(question, failure=found.failure)
         place = Path(output or f"releases-{_name(source)}")
