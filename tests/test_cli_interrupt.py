@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,45 @@ def test_a_reader_that_goes_away_ends_it_quietly(desk: Desk) -> None:
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (141, "")
     desk.check_clean()
+
+
+SWALLOWED = """
+import os, pathlib, signal, sys
+import click
+from pipeline import process
+from pipeline.cli.boundary import guarded
+
+# What is raised in a callback of a fork is printed and forgotten, and there Ctrl-C may come.
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
+
+@click.command()
+def command():
+    here = pathlib.Path(sys.argv[1])
+    process.run(["sleep", "600"], stdout=here / "out", stderr=here / "err")
+
+sys.exit(guarded(command, []))
+"""
+
+
+def test_a_ctrl_c_that_python_swallows_is_heard_all_the_same(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Exception ignored" in done.stderr
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, "interrupted")
+
+
+def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    code = (
+        "import signal, click\n"
+        "from pipeline.cli.boundary import guarded\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "guarded(click.Command('x', callback=lambda: signal.raise_signal(signal.SIGHUP)), [])\n"
+        "print('survived')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("survived\n", "")

@@ -9,11 +9,13 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from threading import Event
 from types import FrameType
 
 import click
 import msgspec
 
+from pipeline import process
 from pipeline.errors import EnvironmentFault, PilotError
 
 INTERRUPTED = 130
@@ -44,8 +46,7 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
     SIGTERM and SIGHUP end a command as Ctrl-C does, so that children are killed and temporary
     files removed.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _hear_signals()
     try:
         command.main(arguments, prog_name="iree-pilot", standalone_mode=False)
     except Failed as end:
@@ -76,8 +77,22 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
     return 0
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _hear_signals() -> None:
+    """Makes signals end the command, also one that comes where Python swallows exceptions.
+
+    In a callback of a fork or a finalizer KeyboardInterrupt is printed and forgotten: then the
+    next look at a child finds that it has to stop. What is ignored stays so (nohup).
+    """
+    stop = Event()
+    process.STOP.set(stop)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
 
 
 def _unheard() -> int:
