@@ -54,6 +54,11 @@ class TestReport:
         assert report(NEWS, KNOWN).title == "zoo of 2026-01-01: 1 news in 2 cases"
         assert report(KNOWN).title == "zoo of 2026-01-01: nothing new in 1 cases"
 
+    def test_a_night_that_is_not_judged_is_not_said_to_be_without_news(self) -> None:
+        open_row = Row(case=LLAMA, outcome=outcome(LLAMA, CRASH))
+        assert report(open_row).title == "zoo of 2026-01-01: not finished, 1 done in 1 cases"
+        assert not report(open_row, KNOWN).going_on
+
     def test_the_gravest_news_come_first(self) -> None:
         slower = row(case("bert:tiny"), "slower", "compile 3 s, usually 1 s")
         assert report(slower, NEWS).news == (NEWS, slower)

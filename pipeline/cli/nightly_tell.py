@@ -62,6 +62,9 @@ def as_text(report: Report, common: Common) -> str:
 
 def tell(console: Console, report: Report, common: Common) -> None:
     """The verdicts: what is new in full, what fails as before in a line each, the rest counted."""
+    if report.going_on:
+        console.print(f"[bold]{escape(report.title)}[/bold]; `nightly run` goes on", soft_wrap=True)
+        return
     quiet = common.verbosity < 0
     if not quiet:
         console.print()

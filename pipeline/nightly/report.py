@@ -62,6 +62,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(ordered(row for row in self.rows if row.news))
 
     @property
+    def going_on(self) -> bool:
+        """Whether nothing is judged yet: the night runs, or was stopped."""
+        return all(row.judgement is None for row in self.rows)
+
+    @property
     def stories(self) -> tuple[tuple[Row, ...], ...]:
         """What is new, cases that tell of one failure together."""
         told: dict[object, list[Row]] = {}
@@ -85,6 +90,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """`nightly of 2026-11-21: 2 news in 81 cases`."""
         news = len(self.news)
         said = f"{news} news" if news else "nothing new"
+        if self.going_on:
+            said = f"not finished, {self.run.done} done"
         return f"{self.run.title} of {self.run.begun[:10]}: {said} in {len(self.rows)} cases"
 
 
