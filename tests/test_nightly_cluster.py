@@ -18,7 +18,7 @@ from fake.jobs import Heard, case, jobs_of, marks
 from fake.processes import alive, wait_until
 
 from pipeline import targets
-from pipeline.errors import EnvironmentFault
+from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.nightly.cluster import Cluster, needs, resource
 from pipeline.nightly.history import Usual
 from pipeline.nightly.orders import Order
@@ -228,10 +228,16 @@ class TestWhoWorks:
         assert "has no workers" in told.value.message
         assert f"dask worker {dask.address}" in told.value.advice
 
-    @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "not an address"])
-    def test_a_scheduler_that_is_not_there_is_told(self, tmp_path: Path, address: str) -> None:
+    @pytest.mark.parametrize("address", ["not an address", "host", "tcp://host", "zzz://host:1"])
+    def test_what_is_no_address_is_told(self, tmp_path: Path, address: str) -> None:
+        with pytest.raises(UsageError, match="is no address of a scheduler"):
+            Cluster(address).run(jobs_of([case("x")], tmp_path), Heard())
+
+    def test_a_scheduler_that_is_not_there_is_told(self, tmp_path: Path) -> None:
         with pytest.raises(EnvironmentFault, match="no scheduler answers") as told:
-            Cluster(address, connect_seconds=0.5).run(jobs_of([case("x")], tmp_path), Heard())
+            Cluster("tcp://127.0.0.1:1", connect_seconds=0.5).run(
+                jobs_of([case("x")], tmp_path), Heard()
+            )
         assert "dask scheduler" in told.value.advice
 
     def test_a_missing_dask_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pipeline import targets
-from pipeline.errors import EnvironmentFault
+from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.nightly import remote, worker
 from pipeline.nightly.orders import Job, Watcher
 from pipeline.nightly.records import Outcome
@@ -62,8 +62,9 @@ class Cluster:
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> None:
         """See `Scheduler.run`. Ctrl-C and what a watcher raises end the jobs on all workers.
 
-        Raises EnvironmentFault where no scheduler answers, it has no worker of this iree-pilot,
-        or it goes away: what is not done then can be done by another night.
+        Raises UsageError for what is no address, and EnvironmentFault where no scheduler answers,
+        it has no worker of this iree-pilot, or it goes away: what is not done then can be done by
+        another night.
         """
         with self._connected() as client:
             offered = self._workers(client, watcher)
@@ -77,16 +78,24 @@ class Cluster:
     def _connected(self) -> Client:
         try:
             from distributed import Client
+            from distributed.comm import get_address_host_port
         except ImportError as fault:
             raise EnvironmentFault(
                 f"cannot use the scheduler {self.address}: dask.distributed is not installed",
                 advice="Install it: python -m pip install 'iree-pilot[distributed]'",
             ) from fault
+        try:  # a client that is made with one that cannot be read takes 20 s to go away
+            get_address_host_port(self.address)
+        except ValueError as fault:
+            raise UsageError(
+                f"{self.address!r} is no address of a scheduler: {fault}",
+                advice="`dask scheduler` prints it, such as tcp://HOST:8786.",
+            ) from fault
         # What it would write of a lost connection is in our own errors.
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         try:
             return Client(self.address, timeout=self._connect_seconds, set_as_default=False)
-        except (OSError, ValueError) as fault:
+        except OSError as fault:
             why = str(fault).strip().splitlines()[:1] or ["it does not answer"]
             raise EnvironmentFault(
                 f"no scheduler answers at {self.address}: {why[0]}",
