@@ -44,6 +44,7 @@ def export(history: History, path: Path) -> int:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()  # SQLite would speak of the history where it cannot write this one
         with history.reading() as database:
             database.execute("VACUUM INTO ?", (str(temporary),))
             (nights,) = database.execute("SELECT count(*) FROM runs").fetchone()
