@@ -11,10 +11,10 @@ import msgspec
 from pipeline import compiler, process
 from pipeline.compiler import Compile, CompileResult
 from pipeline.toolchain import Toolchain
-from repro.editor import Editor
-from repro.graph import Cut
+from repro.ir.editor import Editor
+from repro.ir.graph import Cut
+from repro.ir.pattern import alike
 from repro.isolate import Isolated
-from repro.pattern import alike
 from repro.shrink import mask
 
 _ANSWER = "compiled.json"

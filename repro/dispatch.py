@@ -15,8 +15,8 @@ from pipeline import process
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
 from repro import shrink
-from repro.editor import Editor
-from repro.graph import Cut
+from repro.ir.editor import Editor
+from repro.ir.graph import Cut
 from repro.oracle import CompileOracle
 
 MODE = "--compile-mode=hal-executable"

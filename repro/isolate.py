@@ -19,8 +19,8 @@ from pipeline import process
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
 from repro import kept, locate, shrink, simplify, single, together
-from repro.editor import Editor
-from repro.graph import Cut, Graph, neighbours
+from repro.ir.editor import Editor
+from repro.ir.graph import Cut, Graph, neighbours
 from repro.oracle import Answer, Oracle
 from repro.shrink import Progress
 

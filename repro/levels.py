@@ -71,7 +71,14 @@ class Maker:
     def _pytorch(self) -> tuple[Level, Path | None]:
         made = self._directory / "repro.py"
         outcome, said = self._run(
-            [sys.executable, "-m", "repro.pytorch", self._program, made, *self._flags],
+            [
+                sys.executable,
+                "-m",
+                "pipeline.torch_dialect.writer",
+                self._program,
+                made,
+                *self._flags,
+            ],
             "pytorch",
             process.Limits(seconds=_WRITER_SECONDS),
         )

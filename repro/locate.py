@@ -14,7 +14,7 @@ from pipeline.diagnostics import Failure
 from pipeline.phases import dump_files
 from pipeline.toolchain import Toolchain
 from pipeline.workers import side_by_side
-from repro.graph import Graph, bridged, by_line, connected
+from repro.ir.graph import Graph, bridged, by_line, connected
 
 _SOURCES = "executable-sources"
 _PHASES = "phases"

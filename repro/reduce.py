@@ -12,8 +12,8 @@ from pipeline import process
 from pipeline.errors import UsageError
 from pipeline.workers import side_by_side
 from repro import shrink, simplify
-from repro.editor import Editor
-from repro.graph import Cut
+from repro.ir.editor import Editor
+from repro.ir.graph import Cut
 from repro.oracle import Answer, Verdict
 from repro.shrink import Progress
 

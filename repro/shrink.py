@@ -23,7 +23,7 @@ from typing import Literal
 
 import msgspec
 
-from repro.graph import Cut, Graph, Op, links, sources
+from repro.ir.graph import Cut, Graph, Op, links, sources
 
 #: Answers a verdict for each cut, in order: "same", or why it is not.
 Ask = Callable[[Sequence[Cut]], Sequence[str]]

@@ -21,9 +21,10 @@ import msgspec
 
 from pipeline import diagnostics, process
 from pipeline.toolchain import Toolchain
-from repro import edit, kept, together
-from repro.body import NO_DATA, Body
-from repro.graph import Graph, sources
+from repro import kept, together
+from repro.ir import edit
+from repro.ir.body import NO_DATA, Body
+from repro.ir.graph import Graph, sources
 from repro.locate import TREE
 
 JOB = "job.json"

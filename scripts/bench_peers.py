@@ -16,7 +16,7 @@ from pipeline import process
 from pipeline.diagnostics import Failure
 from pipeline.process import Limits, Outcome
 from pipeline.toolchain import Toolchain
-from repro.editor import Editor
+from repro.ir.editor import Editor
 from repro.marks import Marks, marks
 
 _HERE = Path(__file__).parent

@@ -9,9 +9,10 @@ import pytest
 
 from pipeline import compiler, process, toolchain
 from pipeline.compiler import Compile
-from repro import dispatch, edit
-from repro.editor import Editor
-from repro.graph import Cut, Graph
+from repro import dispatch
+from repro.ir import edit
+from repro.ir.editor import Editor
+from repro.ir.graph import Cut, Graph
 from repro.reduce import Reduced, reduce
 
 TOSA = """

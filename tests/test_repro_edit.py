@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import process
-from repro import edit
-from repro.editor import Editor
-from repro.graph import Cut, bridged, by_line
+from repro.ir import edit
+from repro.ir.editor import Editor
+from repro.ir.graph import Cut, bridged, by_line
 
 PROGRAM = """\
 !T28 = !torch.vtensor<[2,8],f32>
@@ -177,7 +177,7 @@ class TestEditor:
         runner.write_text(
             "import os, sys\n"
             "from pathlib import Path\n"
-            "from repro import edit\n"
+            "from repro.ir import edit\n"
             "own = edit.apply\n"
             "def apply(text, cut, *more):\n"
             f"    return os.abort() if cut.keep == ({RELU},) else own(text, cut, *more)\n"

@@ -13,8 +13,8 @@ from pipeline.process import Limits
 from pipeline.program import Tensor
 from repro import bundle
 from repro.bundle import Input, Level, Report
-from repro.release_question import of_reproducer
-from repro.release_trials import Missing, Trial, verdict
+from repro.releases.question import of_reproducer
+from repro.releases.trials import Missing, Trial, verdict
 
 TEXT = "module {\n}\n"
 HIP = ("--iree-hal-target-device=hip", "--iree-hip-target=gfx1100", "--iree-opt-level=O1")

@@ -10,7 +10,8 @@ from test_repro_edit import CONVERT, MATMUL, PROGRAM, RELU
 
 from pipeline import process
 from pipeline.toolchain import Toolchain
-from repro import edit, together
+from repro import together
+from repro.ir import edit
 from repro.single import Finder, separate
 
 LIMITS = process.Limits(seconds=60)

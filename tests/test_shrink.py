@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.graph import Cut, Graph, Op, links
+from repro.ir.graph import Cut, Graph, Op, links
 from repro.shrink import Progress, Shrunk, find_unlocated, mask, shrink
 
 TYPES = ("t0", "t1")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline import compiler, process, toolchain
 from pipeline.compiler import Compile
-from repro import edit
-from repro.editor import Editor
+from repro.ir import edit
+from repro.ir.editor import Editor
 from repro.oracle import Answer, CompileOracle, Verdict
 from repro.simplify import Aspect, Proposal, Simplified, Survey, scaled, simplify
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
     from pipeline.frontends.load import Loaded
-    from repro.release_question import Question
-    from repro.release_trials import Found, Get
+    from repro.releases.question import Question
+    from repro.releases.trials import Found, Get
 
 #: Weights up to this size are tried as constants where nothing else fails.
 _INLINED_BYTES = 2**20
@@ -84,7 +84,8 @@ def bisect(
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
     from pipeline.frontends.load import TraceFailed
-    from repro import release_question, release_trials
+    from repro.releases import question as release_question
+    from repro.releases import trials as release_trials
 
     console = out.console(stderr=common.json)
     session = Session(common)
@@ -150,7 +151,7 @@ def ask(directory: Path, toolchain: str, common: Common) -> None:
     """
     from pipeline import releases
     from pipeline.cli import output as out
-    from repro import release_question
+    from repro.releases import question as release_question
 
     one = releases.find(str(Path(toolchain).absolute()))
     said, why = release_question.ask(directory, one, releases.find(common.release))
@@ -231,8 +232,8 @@ def _question(
     from pipeline import targets
     from pipeline.compiler import check_flags
     from pipeline.errors import UsageError
-    from repro import release_question
-    from repro.release_question import Question
+    from repro.releases import question as release_question
+    from repro.releases.question import Question
 
     check_flags(flags)
     if release_question.is_reproducer(source):
@@ -265,7 +266,7 @@ def _for_all(
     """The question, for an architecture that old releases know too where the user named none."""
     from pipeline import targets
     from pipeline.errors import PilotError
-    from repro import release_question
+    from repro.releases import question as release_question
 
     if named is None or targets.parse(named).arch or question.target.backend != "vulkan":
         return question

@@ -24,7 +24,7 @@ from pipeline.diagnostics import Failure
 from pipeline.errors import PilotError
 from pipeline.frontends import child, torch_sources
 from pipeline.frontends.source import Source
-from repro.pytorch_calls import CannotWrite
+from pipeline.torch_dialect.calls import CannotWrite
 from repro.tracing import origins, writing
 from repro.tracing.journal import ASK, RESULT, Answer, Ask, Candidate, Journal, Result
 from repro.tracing.probe import (

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.frontends.job import Job
-from repro.pytorch_calls import CannotWrite
+from pipeline.torch_dialect.calls import CannotWrite
 from repro.tracing.writing import Origin
 
 #: Names of files that would stand in the way of others.

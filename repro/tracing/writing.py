@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from repro import pytorch_text as python
-from repro.pytorch_calls import CannotWrite
+from pipeline.torch_dialect import text as python
+from pipeline.torch_dialect.calls import CannotWrite
 
 #: Operators that every installation of PyTorch has.
 _NAMESPACES = ("aten", "prims")

@@ -23,8 +23,8 @@ from pipeline.targets import Target
 from pipeline.toolchain import Toolchain
 from repro import bundle, kept
 from repro.bundle import FILES, Report
-from repro.release_trials import Get, Tell, Trials, portable, verdict
-from repro.releases import Change, Verdict
+from repro.releases.search import Change, Verdict
+from repro.releases.trials import Get, Tell, Trials, portable, verdict
 
 QUESTION = "question.json"
 

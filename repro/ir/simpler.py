@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from repro import symbols
+from repro.ir import symbols
 from repro.simplify import Aspect, Proposal, Survey
 
 #: Shapes, as builtin types spell them and as torch's do; numbers on their own.

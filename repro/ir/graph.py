@@ -1,6 +1,6 @@
 """A function of a program as a data-flow graph, and cuts out of it: plain data, no IR.
 
-The searches in this package see only this: they are the same for any dialect. `repro.edit` makes a
+The searches in `repro` see only this: they are the same for any dialect. `repro.ir.edit` makes a
 graph of IR and carries a cut out on it.
 """
 

@@ -10,8 +10,8 @@ import msgspec
 
 from pipeline import process
 from pipeline.errors import EnvironmentFault
-from repro import body, edit
-from repro.graph import Cut, Graph
+from repro.ir import body, edit
+from repro.ir.graph import Cut, Graph
 from repro.oracle import Answer
 from repro.simplify import Proposal, Survey
 
@@ -19,7 +19,7 @@ _SECONDS = 600.0
 
 
 class Editor:
-    """Makes graphs and cuts of one program, in child processes (see `repro.edit`).
+    """Makes graphs and cuts of one program, in child processes (see `repro.ir.edit`).
 
     focus: a line of the function that is meant; 0 means the largest. why: what kept the program
     from being surveyed.
@@ -128,7 +128,7 @@ class Editor:
             left.unlink()
         (place / edit.JOB).write_bytes(msgspec.json.encode(batch))
         outcome = process.run(
-            [sys.executable, "-m", "repro.edit", place],
+            [sys.executable, "-m", "repro.ir.edit", place],
             stdout=place / "stdout.txt",
             stderr=place / "stderr.txt",
             limits=self._limits,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from repro import pytorch_text as python
-from repro.pytorch_text import Code
+from pipeline.torch_dialect import text as python
+from pipeline.torch_dialect.text import Code
 
 _SIGNS = {
     "add": "+",

@@ -1,4 +1,4 @@
-"""IR as a graph, and cuts carried out on IR: `python -m repro.edit DIRECTORY` does a batch.
+"""IR as a graph, and cuts carried out on IR: `python -m repro.ir.edit DIRECTORY` does a batch.
 
 A child process, because the bindings can abort on IR that they do not like; what was written
 before that is kept, and the rest counts as proposals that cannot be carried out. Imports
@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from repro import simplify_ir
-from repro.body import Body
-from repro.graph import Cut, Graph
+from repro.ir import simpler as simplify_ir
+from repro.ir.body import Body
+from repro.ir.graph import Cut, Graph
 from repro.simplify import Proposal, Survey
 
 JOB = "job.json"

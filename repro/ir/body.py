@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from repro import symbols
-from repro.graph import Cut, Graph, Op
+from repro.ir import symbols
+from repro.ir.graph import Cut, Graph, Op
 
 #: Arithmetic on sizes: it goes where its users go, and is counted all the same.
 SIZES = re.compile(r"torch\.aten\.(size\.int|(add|sub|mul|floordiv)\.int|floordiv)")

@@ -1,7 +1,8 @@
 """Torch-dialect MLIR written back as a Python file: a module that iree-turbine traces to it again.
 
-Runs in a child, `python -m repro.pytorch IN.mlir OUT.py [IREE-COMPILE FLAG...]`: it loads torch,
-whose registry says how an operation is called, and the compiler's bindings, which may abort.
+Runs in a child, `python -m pipeline.torch_dialect.writer IN.mlir OUT.py [IREE-COMPILE FLAG...]`: it
+loads torch, whose registry says how an operation is called, and the compiler's bindings, which may
+abort.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Any
 
 import msgspec
 
-from repro import literals
-from repro import pytorch_calls as calls
-from repro import pytorch_text as python
-from repro import pytorch_trial as trial
-from repro.pytorch_calls import CannotWrite
-from repro.pytorch_text import Code, Dimension
+from pipeline.torch_dialect import calls as calls
+from pipeline.torch_dialect import literals
+from pipeline.torch_dialect import text as python
+from pipeline.torch_dialect import trial as trial
+from pipeline.torch_dialect.calls import CannotWrite
+from pipeline.torch_dialect.text import Code, Dimension
 
 __all__ = ["CannotWrite", "write"]
 

@@ -22,7 +22,7 @@ from pipeline.targets import Target
 from pipeline.toolchain import Toolchain
 from pipeline.workers import side_by_side
 from repro.oracle import STOPPED
-from repro.releases import Change, Verdict, assumed, changes, search
+from repro.releases.search import Change, Verdict, assumed, changes, search
 
 #: Checks of traced types, which compute nothing and which releases before 3.2 do not know.
 _CHECK = re.compile(

@@ -1,0 +1,1 @@
+"""Since which release: one program asked of many compilers, and what that says."""
