@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps what fixtures of classes and modules do out of the user's own cache and data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IREE_PILOT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("IREE_PILOT_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
 
 
 @pytest.fixture(autouse=True)
