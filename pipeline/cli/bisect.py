@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 @click.option(
     "--all", "everything", is_flag=True, help="All that fails, one after the other masked."
 )
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="TARGET|FLAG",
+    help="Compare dispatch by dispatch with another target, or with other iree-compile flags "
+    "(--against=--iree-opt-level=O0); once for each.",
+)
 @click.option("-o", "--output", metavar="DIR", help="Where the reproducer goes.")
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
@@ -30,6 +37,7 @@ def command(
     source_options: SourceOptions,
     target: str,
     everything: bool,
+    against: tuple[str, ...],
     output: str | None,
     common: Common,
     flags: tuple[str, ...],
@@ -43,11 +51,16 @@ def command(
     and so on with what fails next until the program does not fail: the list of all that blocks it,
     what blocks most of it first, each in a folder of its own.
 
+    With --against, SOURCE is compiled to flow for TARGET once, and from there for both sides; each
+    dispatch is then run for TARGET with the values that the other side computes, and the first one
+    whose results differ is isolated. So wrong numbers are found without a reference in PyTorch.
+
     FLAGS after -- go to iree-compile and are kept. A search that was stopped goes on where it was;
     of a failure that was isolated before, the reproducer is named at once (--fresh isolates anew).
     The reproducer's path is the last line printed. Exit code 0: isolated; 1: it does not fail, or
     nothing could be isolated.
     """
+    from pipeline.cli import against as dispatches
     from pipeline.cli import output as out
     from pipeline.cli.boundary import Failed
     from pipeline.cli.live import Live
@@ -55,6 +68,8 @@ def command(
     from pipeline.frontends.load import TraceFailed
     from repro.bisect import Bisection
 
+    if against and everything:
+        raise click.UsageError("--against finds the first dispatch that differs: it takes no --all")
     console = out.console(stderr=common.json)
     session = Session(common)
     quiet = common.json or common.verbosity < 0
@@ -64,6 +79,13 @@ def command(
         except TraceFailed as failed:
             result = untraced(session, failed, source, target, source_options, output, live)
         else:
+            if against:
+                place = _place(source, output)
+                sides = (target, against, flags)
+                compared = dispatches.bisect(session, loaded, *sides, source_options, place, live)
+                live.close()
+                dispatches.finish(console, compared, common.json)
+                return
             ((named, plan),) = session.plans(target, None, flags)
             case = _case(session, loaded, named, plan, source_options, flags, live)
             if case.failure is None:
@@ -165,10 +187,6 @@ def _place(source: str, output: str | None) -> Path:
     return Path(output or f"repro-{Path(source.replace(':', '-')).name.removesuffix('.py')}")
 
 
-def _count(number: int, what: str) -> str:
-    return f"1 {what}" if number == 1 else f"{number} {what}s"
-
-
 def tell(console: Any, result: Bisection) -> None:
     """What a bisection found; the folders' paths come last."""
     from rich.markup import escape
@@ -190,13 +208,13 @@ def tell(console: Any, result: Bisection) -> None:
         minimal = "minimal" if made.minimal else "not proved minimal"
         verified = "verified" if made.verified else "[red]NOT verified[/red]"
         names = ", ".join(made.op_names)
-        blocks = f"{_count(found.blocks, 'operation')} in {_count(found.places, 'place')}"
+        blocks = f"{out.count(found.blocks, 'operation')} in {out.count(found.places, 'place')}"
         asked = "trace" if found.failure.phase == "trace" else "compile"
-        took = f"{_count(made.oracle_calls, asked)}, {out.seconds(made.seconds)}"
+        took = f"{out.count(made.oracle_calls, asked)}, {out.seconds(made.seconds)}"
         pairs = [
             ("is", found.why),
             ("blocks", blocks if found.blocks else ""),
-            ("left", ": ".join(filter(None, (_count(made.ops, "operation"), names)))),
+            ("left", ": ".join(filter(None, (out.count(made.ops, "operation"), names)))),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
             (
                 "rate",

@@ -62,6 +62,11 @@ def seconds(value: float) -> str:
     return f"{int(value // 60)} min {value % 60:.0f} s"
 
 
+def count(number: int, what: str, several: str = "") -> str:
+    """`1 dispatch`, `2 dispatches`; several: the plural where it is not made with an s."""
+    return f"1 {what}" if number == 1 else f"{number} {several or what + 's'}"
+
+
 def command(argv: tuple[str, ...]) -> str:
     """A command as it is typed into a shell."""
     return shlex.join(argv)

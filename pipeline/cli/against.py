@@ -1,0 +1,128 @@
+"""`iree-pilot bisect --against`: a program on two sides, dispatch by dispatch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+
+from pipeline.cli import output as out
+from pipeline.cli.boundary import Failed
+
+if TYPE_CHECKING:
+    from pipeline.cli.options import SourceOptions
+    from pipeline.cli.session import Session
+    from pipeline.frontends.load import Loaded
+    from repro.sides.against import Against
+    from repro.sides.side import Side
+
+_SHOWN = 10
+
+
+def bisect(
+    session: Session,
+    loaded: Loaded,
+    target: str,
+    others: tuple[str, ...],
+    flags: tuple[str, ...],
+    chosen: SourceOptions,
+    place: Path,
+    live: Any,
+) -> Against:
+    """Finds the first dispatch that differs and writes it to the folder `place`.
+
+    others: what --against was given: a target, flags of iree-compile, or both. flags: the user's,
+    for both sides.
+    """
+    from repro.sides import against
+
+    side, other = sides(session, target, others, flags)
+    for one in (side, other):
+        live.planned(one.name, None, one.plan.warnings)
+    return against.bisect(
+        loaded,
+        side,
+        other,
+        session.toolchain,
+        place,
+        limits=session.limits,
+        seed=chosen.seed,
+        fresh=chosen.fresh,
+        told=live.note,
+        on_wait=lambda: live.note("another process is comparing the same; waiting"),
+    )
+
+
+def sides(
+    session: Session, target: str, others: tuple[str, ...], flags: tuple[str, ...]
+) -> tuple[Side, Side]:
+    """The side that is asked about, and the one that it is held against."""
+    from repro.sides.side import Side
+
+    more = tuple(word for word in others if word.startswith("-"))
+    named = [word for word in others if word not in more]
+    if len(named) > 1:
+        raise click.UsageError(f"--against names {len(named)} targets: {', '.join(named)}")
+    made = []
+    for spec, given in ((target, flags), (named[0] if named else target, (*flags, *more))):
+        ((name, plan),) = session.plans(spec, None, given)
+        name = " ".join((name, *(given if more else ())))
+        made.append(Side(name=name, plan=plan, flags=(*plan.flags, *given)))
+    if made[0].flags == made[1].flags:
+        raise click.UsageError(f"--against {' '.join(others)} is what -t {target} is already")
+    return made[0], made[1]
+
+
+def finish(console: Any, result: Against, json: bool) -> None:
+    """Tells what was found; exits with 1 unless a dispatch was isolated."""
+    if json:
+        out.emit(result)
+    else:
+        tell(console, result)
+    if result.status != "isolated":
+        raise Failed(1)
+
+
+def tell(console: Any, result: Against) -> None:
+    """What differs, the first dispatch first; the reproducer's path comes last."""
+    compared = result.compared
+    side, other = compared.sides
+    count = out.count(compared.dispatches, "dispatch", "dispatches")
+    took = f"{out.count(compared.compiles, 'compile')}, {out.seconds(compared.seconds)}"
+    console.print(f"\n{count} of {escape(side)} against {escape(other)} ({took})", soft_wrap=True)
+    for note in compared.notes:
+        console.print(f"  note: {escape(note)}", soft_wrap=True)
+    for name, whole in compared.whole:
+        same = "[green]agrees[/green]" if whole.ok else "[red]differs[/red]"
+        told = f"{same}{escape(f': {whole.why}' if whole.why else '')}"
+        console.print(f"  {escape(name)} as a whole {told}", soft_wrap=True)
+    if compared.status == "agrees":
+        console.print("no dispatch differs")
+    elif compared.status == "gave-up":
+        console.print(escape(result.why), soft_wrap=True)
+    for differing in compared.differing[:_SHOWN]:
+        where = f"dispatch {differing.number} of {differing.function}"
+        console.print(f"\n[bold]{escape(differing.name)}[/bold]  {escape(where)}", soft_wrap=True)
+        levels = out.count(differing.levels, "level")
+        pairs = [
+            ("with", f"{levels} of the dispatches before it" if differing.levels else ""),
+            ("is", ", ".join(differing.operations)),
+            *(("from", source) for source in differing.sources),
+            ("off", differing.comparison.why),
+        ]
+        for label, text in pairs:
+            if text:
+                console.print(f"  [dim]{label:<6}[/dim] {escape(text)}", soft_wrap=True)
+    left = len(compared.differing) - _SHOWN
+    if left > 0:
+        console.print(f"\nand {left} more that differ")
+    for found in result.failures:
+        if found.reproducer:
+            state = "verified" if found.reproducer.verified else "[red]NOT verified[/red]"
+            names = ", ".join(found.reproducer.op_names)
+            console.print(f"\n  [dim]left  [/dim] {escape(names)}, {state}", soft_wrap=True)
+            console.print(found.reproducer.path, soft_wrap=True)
+        elif found.why:
+            console.print(f"\nno reproducer: {escape(found.why)}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Two sides (targets, or sets of flags) compared dispatch by dispatch, from one flow IR."""

@@ -1,0 +1,213 @@
+"""From a program and two sides to what differs between them: flow IR, inputs, origins, state."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pipeline import compiler, numerics, process
+from pipeline.compiler import Compile
+from pipeline.errors import UsageError
+from pipeline.frontends import examples
+from pipeline.frontends.load import Loaded
+from pipeline.locks import Locks
+from pipeline.program import Function, Tensor
+from pipeline.store import Store, data_directory
+from pipeline.toolchain import Toolchain
+from repro.bisect import Found
+from repro.sides import editor
+from repro.sides.compare import Compared, Comparer
+from repro.sides.flow import Flow
+from repro.sides.side import FLOW_PHASE, Broken, Side, check, typed
+
+_LOCATIONS = "--mlir-print-debuginfo"
+_OPERATION = re.compile(r"(?:= |^\s*)\"?([a-z]\w*(?:\.\w+)+)")
+#: Lines of a program that only bring values, which many dispatches share.
+_BRINGS = re.compile(
+    r"torch\.(constant\..*|vtensor\.literal|prim\.ListConstruct)|torch_c\..*|util\.global\.load"
+    r"|(arith|tosa|stablehlo)\.const\w*|tensor\.empty"
+)
+_FLOW_IR = re.compile(rb"^\s*flow\.executable\b", re.MULTILINE)
+
+
+class Against(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a comparison, as a bisection: `isolated` where a dispatch was found.
+
+    failures: what makes the first dispatch that differs, and its reproducer. compared: everything
+    that was found out.
+    """
+
+    status: Literal["isolated", "passes", "gave-up"]
+    compared: Compared
+    failures: tuple[Found, ...] = ()
+    oracle_calls: int = 0
+    seconds: float = 0.0
+    why: str = ""
+
+
+def bisect(
+    loaded: Loaded,
+    side: Side,
+    against: Side,
+    toolchain: Toolchain,
+    place: Path,
+    *,
+    limits: process.Limits,
+    seed: int = 0,
+    fresh: bool = False,
+    told: Callable[[str], None] = lambda _: None,
+    on_wait: Callable[[], None] | None = None,
+) -> Against:
+    """Isolates the first dispatch that differs into the folder `place`; see `compare`."""
+    compared, _ = compare(
+        loaded,
+        side,
+        against,
+        toolchain,
+        limits=limits,
+        seed=seed,
+        fresh=fresh,
+        told=told,
+        on_wait=on_wait,
+    )
+    status: Literal["isolated", "passes", "gave-up"] = "gave-up"
+    failures: tuple[Found, ...] = ()
+    if compared.status == "agrees":
+        status = "passes"
+    if compared.differing:
+        status = "isolated"
+        failures = (Found(failure=numerics.to_failure(compared.differing[0].comparison)),)
+    return Against(
+        status=status,
+        compared=compared,
+        failures=failures,
+        oracle_calls=compared.compiles,
+        seconds=compared.seconds,
+        why=compared.why or ("no dispatch differs" if status == "passes" else ""),
+    )
+
+
+def compare(
+    loaded: Loaded,
+    side: Side,
+    against: Side,
+    toolchain: Toolchain,
+    *,
+    limits: process.Limits,
+    seed: int = 0,
+    fresh: bool = False,
+    told: Callable[[str], None] = lambda _: None,
+    on_wait: Callable[[], None] | None = None,
+) -> tuple[Compared, Comparer | None]:
+    """Compares a program on two sides, dispatch by dispatch.
+
+    What was compiled is kept, so that the same call goes on where an earlier one was stopped; it
+    waits for another process that does the same (`on_wait` is called once before). seed: of the
+    inputs of a program that has none. fresh: from the beginning.
+
+    Raises UsageError for a side that cannot be run here and for a program without its weights.
+    """
+    check((side, against))
+    _check_weights(loaded)
+    key = Store.key(loaded.program.digest, side.flags, against.flags, toolchain.revision, seed)
+    place = data_directory() / "sides" / key[:16]
+    with Locks(place.parent / "locks").hold(key, on_wait=on_wait):
+        if fresh:
+            shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True, exist_ok=True)
+        names = (side.name, against.name)
+        told("compiling to flow")
+        try:
+            flow = _flow(loaded, side, toolchain, place, limits)
+            described = editor.describe(flow, place / "described")
+        except Broken as fault:
+            return Compared(status="gave-up", sides=names, compiles=1, why=str(fault)), None
+        except editor.NotEditable as fault:
+            return Compared(status="gave-up", sides=names, compiles=1, why=str(fault)), None
+        comparer = Comparer(
+            flow,
+            described,
+            loaded,
+            side,
+            against,
+            toolchain,
+            place,
+            limits=limits,
+            examples=_examples(loaded, described, place, seed),
+            origins=Origins(loaded.mlir),
+            told=told,
+        )
+        return comparer.run(), comparer
+
+
+class Origins:
+    """What the lines of a program say: `file:line: operation`."""
+
+    def __init__(self, program: Path) -> None:
+        self._name = program.name
+        self._lines = program.read_text(errors="replace").splitlines()
+
+    def __call__(self, places: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+        found = []
+        for file, line in places:
+            name = Path(file).name
+            operation = ""
+            if name == self._name and 0 < line <= len(self._lines):
+                match = _OPERATION.search(self._lines[line - 1])
+                operation = match[1] if match else ""
+                if _BRINGS.fullmatch(operation):
+                    continue
+            found.append(f"{name}:{line}" + (f": {operation}" if operation else ""))
+        return tuple(dict.fromkeys(found))
+
+
+def _check_weights(loaded: Loaded) -> None:
+    parameters = loaded.program.parameters
+    if parameters is not None and not parameters.archives:
+        raise UsageError(
+            f"{loaded.program.source} cannot be run: only the names of its weights are known",
+            advice="Give an archive with --weights.",
+        )
+
+
+def _flow(
+    loaded: Loaded, side: Side, toolchain: Toolchain, place: Path, limits: process.Limits
+) -> Path:
+    """The program's flow IR with locations, as `side` makes it. Raises Broken."""
+    if _FLOW_IR.search(loaded.mlir.read_bytes()):
+        return loaded.mlir
+    made = place / f"{FLOW_PHASE}.mlir"
+    if made.is_file():
+        return made
+    scratch = place / "flow"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    job = Compile(mlir=loaded.mlir, flags=(*side.flags, _LOCATIONS), to=FLOW_PHASE)
+    result = compiler.compile(job, toolchain, scratch, limits=limits, confirm=False)
+    if result.failure is not None:
+        raise Broken(side.name, "the program does not compile to flow", result.failure)
+    (scratch / made.name).rename(made)
+    return made
+
+
+def _examples(loaded: Loaded, flow: Flow, place: Path, seed: int) -> dict[str, tuple[Tensor, ...]]:
+    """The inputs of each function, in files with absolute paths; made up where there are none."""
+    given = {f.name: f.example for f in loaded.program.functions if f.example is not None}
+    found = {}
+    for body in flow.bodies:
+        directory, tensors = Path(loaded.directory), given.get(body.name)
+        if tensors is None:
+            directory = place / "inputs"
+            directory.mkdir(exist_ok=True)
+            inputs = tuple(typed(value) for value in body.arguments)
+            described = Function(name=body.name, inputs=inputs, outputs=())
+            tensors = examples.random(described, seed, directory)
+        found[body.name] = tuple(
+            msgspec.structs.replace(t, file=str((directory / t.file).absolute())) for t in tensors
+        )
+    return found
