@@ -1,4 +1,7 @@
-"""An operation of the torch dialect as a line of Python, by what torch's registry says of it."""
+"""An operation of the torch dialect as a call of PyTorch's, by what torch's registry says of it.
+
+As a line of Python (`call`, `scalar`), or carried out (`arguments`, `compute`).
+"""
 
 from __future__ import annotations
 
@@ -56,6 +59,7 @@ class CannotWrite(Exception):
         super().__init__(f"{what} cannot be written as PyTorch: {why}")
         self.what = what
         self.why = why
+        self.why = why
 
 
 def overload(name: str) -> Any:
@@ -79,6 +83,40 @@ def scalar(name: str, operands: Sequence[Any]) -> str:
     """A computation on sizes and numbers, one of SCALAR."""
     texts = [f"({t})" if " " in t else t for t in map(argument, operands)]
     return SCALAR[name].format(*texts)
+
+
+def compute(name: str, operands: Sequence[Any]) -> Any:
+    """What a computation on sizes and numbers, one of SCALAR, gives for these values."""
+    import torch
+
+    names = [f"x{index}" for index in range(len(operands))]
+    known = {"torch": torch, **dict(zip(names, operands, strict=True))}
+    return eval(_compiled(SCALAR[name].format(*names)), known)
+
+
+@cache
+def _compiled(expression: str) -> Any:
+    return compile(expression, "<scalar>", "eval")
+
+
+def arguments(operator: Any, operands: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments, by position and by name, to call an operator with these operands.
+
+    operands: as `call` takes them, with tensors in place of Code.
+    """
+    import torch
+
+    placed: list[Any] = []
+    named: dict[str, Any] = {}
+    for declared, value in zip(operator._schema.arguments, operands, strict=True):
+        kind = str(declared.real_type)
+        if "Tensor" in kind and _is_number(value) and not _takes_numbers(operator):
+            value = torch.tensor(value)
+        if declared.kwarg_only:
+            named[declared.name] = resolved(value, kind)
+        else:
+            placed.append(resolved(value, kind))
+    return placed, named
 
 
 def call(operator: Any, operands: Sequence[Any], constant: Callable[[str], Code]) -> str:
@@ -108,19 +146,31 @@ def _arguments(given: Sequence[tuple[Any, str, bool]], last: int) -> Iterator[st
 
 
 def argument(value: Any, kind: str = "") -> str:
-    """A value as an argument of a schema's type, such as `Optional[List[int]]` or `ScalarType`."""
+    """A value as the text of an argument of a schema's type."""
+    value = resolved(value, kind)
     if isinstance(value, Code):
         return value.text
+    if isinstance(value, list):
+        return f"[{', '.join(map(argument, value))}]"
+    known = value is None or isinstance(value, bool | int | float | str)
+    return python.number(value) if known else str(value)
+
+
+def resolved(value: Any, kind: str) -> Any:
+    """A value as an argument of a schema's type, such as `Optional[List[int]]` or `ScalarType`.
+
+    Numbers that stand for a dtype, layout or memory format become what torch has for them.
+    """
     if kind.startswith("Optional["):
         kind = kind[len("Optional[") : -1]
     if isinstance(value, list):
-        return f"[{', '.join(argument(v, kind[len('List[') : -1]) for v in value)}]"
+        return [resolved(v, kind[len("List[") : -1]) for v in value]
     known = _enumerations().get(kind)
-    if known is None or value is None:
-        return python.number(value)
+    if known is None or value is None or isinstance(value, Code):
+        return value
     if value not in known:
         raise CannotWrite(f"{kind} number {value}", "this release of torch has none such")
-    return str(known[value])
+    return known[value]
 
 
 def positions(

@@ -5,6 +5,7 @@ The bindings read neither resources nor bf16 and narrower floats: those are read
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -34,32 +35,47 @@ def splat(attribute: Any) -> Number | None:
 
 
 def numbers(attribute: Any, dtype: Any, blobs: Mapping[str, bytes]) -> list[Number]:
-    """All numbers of a constant of torch's `dtype`, row-major.
+    """All numbers of a constant of torch's `dtype`, row-major. Raises as `values` does."""
+    found = values(attribute, dtype, blobs)
+    # Python's numbers are of narrow floats what they are of f32: the same.
+    listed: list[Number] = (found.float() if _narrow(dtype) else found).tolist()
+    return listed
+
+
+def values(attribute: Any, dtype: Any, blobs: Mapping[str, bytes]) -> Any:
+    """All elements of a constant as a flat tensor of torch's `dtype`, row-major, bit by bit.
 
     Raises KeyError for a resource that is not among `blobs`.
     """
+    import numpy as np
+    import torch
+
     text = str(attribute)
     if match := _NAMED.match(text):
         return _decoded(blobs[match[1]], dtype)
-    try:
-        return list(attribute)
-    except TypeError:
-        pass
+    with contextlib.suppress(TypeError):
+        return torch.from_numpy(np.array(attribute)).reshape(-1)
     if match := _BYTES.match(text):
         return _decoded(bytes.fromhex(match[1]), dtype)
     tokens = _TOKEN.findall(text.rpartition(" : ")[0])
-    return [
-        _decoded(int(t, 16).to_bytes(dtype.itemsize, "little"), dtype)[0] if "x" in t else float(t)
-        for t in tokens
-    ]
+    return _decoded(b"".join(_raw(token, dtype) for token in tokens), dtype)
 
 
-def _decoded(raw: bytes, dtype: Any) -> list[Number]:
+def _raw(token: str, dtype: Any) -> bytes:
+    """One narrow float as its bytes: written in hexadecimal, or as a number."""
     import torch
 
-    if not raw:
-        return []
-    values = torch.frombuffer(bytearray(raw), dtype=dtype)
-    wide = values.float() if dtype.is_floating_point and dtype.itemsize < 4 else values
-    listed: list[Number] = wide.tolist()
-    return listed
+    if "x" in token:
+        return int(token, 16).to_bytes(dtype.itemsize, "little")
+    one = torch.tensor([float(token)]).to(dtype)
+    return one.view(torch.uint8).numpy().tobytes()
+
+
+def _decoded(raw: bytes, dtype: Any) -> Any:
+    import torch
+
+    return torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+
+
+def _narrow(dtype: Any) -> bool:
+    return bool(dtype.is_floating_point and dtype.itemsize < 4)

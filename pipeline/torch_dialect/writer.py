@@ -15,14 +15,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from pipeline.torch_dialect import calls as calls
 from pipeline.torch_dialect import literals
 from pipeline.torch_dialect import text as python
 from pipeline.torch_dialect import trial as trial
 from pipeline.torch_dialect.calls import CannotWrite
 from pipeline.torch_dialect.text import Code, Dimension
+from pipeline.torch_dialect.walk import TENSOR, VIEWS, Tensor, Walk, symbol
 
 __all__ = ["CannotWrite", "write"]
 
@@ -32,40 +31,8 @@ _LONGEST_CONSTANT = 256
 _SIZES = (7, 8, 14)
 _MOST_TRIES = 3**5
 _UNBOUNDED = sys.maxsize // 4
-_TENSOR = re.compile(r"!torch\.v?tensor<\[([\d?,]*)\],(.+)>")
-_BUILTIN = re.compile(r"tensor<((?:(?:\d+|\?)x)*)(.+)>")
-#: The integer types of MLIR carry no sign; those of torch do.
-_SIGNED = {f"i{bits}": f"si{bits}" for bits in (8, 16, 32, 64)}
-#: What goes in comes out: Python needs none of these, the tracer makes them again.
-_TRANSPARENT = {
-    "torch_c.from_builtin_tensor",
-    "torch_c.to_builtin_tensor",
-    "torch.copy.to_vtensor",
-    "torch.copy.to_tensor",
-    "torch.derefine",
-    "torch.tensor_static_info_cast",
-    "torch.aten.Int.bool",
-    "torch.aten.Float.bool",
-    "torch.aten.Float.Scalar",
-    "torch.prim.NumToTensor.Scalar",
-}
-#: Checks that the tracer adds by itself, and facts about shapes that the inputs carry.
-_DROPPED = {
-    "torch.aten._assert_tensor_metadata",
-    "torch.symbolic_int",
-    "torch.bind_symbolic_shape",
-}
 #: What a function does that returns nothing.
 _EFFECTS = {"util.global.store", "torch.overwrite.tensor.contents"}
-#: What takes the strides of a tensor into account in PyTorch. In MLIR a tensor has none.
-_VIEWS = {"torch.aten.view", "torch.aten._unsafe_view", "torch.aten.view.dtype"}
-
-
-class Tensor(msgspec.Struct, frozen=True):
-    """A tensor's type: sizes (None: dynamic) and torch's dtype."""
-
-    shape: tuple[int | None, ...]
-    dtype: Any
 
 
 def write(mlir: str, flags: Sequence[str] = ()) -> str:
@@ -99,17 +66,16 @@ def write(mlir: str, flags: Sequence[str] = ()) -> str:
     raise CannotWrite("the program", "no sizes of its dynamic dimensions were found that fit")
 
 
-class _Writer:
-    """Collects the parts of the file while it walks over the module."""
+class _Writer(Walk):
+    """Collects the parts of the file while it walks over the module.
+
+    Its values are Code, or what is known of them now.
+    """
 
     def __init__(self, blobs: dict[str, bytes]) -> None:
-        from iree.compiler.extras import fx_importer
         from torch.nn import Module
 
-        self.blobs = blobs
-        self.dtypes = {text: d for d, text in fx_importer.TORCH_DTYPE_TO_MLIR_TYPE_ASM.items()}
-        #: By MLIR value: Code, or what is known of it now (numbers, None, text, lists of these).
-        self.values: dict[Any, Any] = {}
+        super().__init__(blobs)
         self.locals = {"self": 1, "torch": 1, "float": 1}
         self.attributes = dict.fromkeys(dir(Module()), 1)
         self.globals: dict[str, Code] = {}
@@ -138,7 +104,7 @@ class _Writer:
         if len(blocks) != 1:
             raise CannotWrite("the program", "its function is not one block of operations")
         body = [op.operation for op in blocks[0].operations]
-        self.stored = {_symbol(op) for op in body if op.name == "util.global.store"}
+        self.stored = {symbol(op) for op in body if op.name == "util.global.store"}
         for argument in blocks[0].arguments:
             self.argument(argument)
         for op in body:
@@ -154,39 +120,19 @@ class _Writer:
             if op.name == "torch.bind_symbolic_shape":
                 self.named |= {(position, axis): d for axis, d in _named(op)}
 
-    def operation(self, op: Any) -> None:
-        name = op.attributes["name"].value if op.name == "torch.operator" else op.name
-        if len(op.regions):
-            raise CannotWrite(name, "it has a body of its own")
-        if name in _DROPPED:
-            return
-        operands = [self.values[v] for v in op.operands]
-        if name == "func.return":
-            self.give_back(op)
-        elif name.startswith("torch.constant."):
-            self.values[op.results[0]] = _constant(op)
-        elif name == "torch.vtensor.literal":
-            self.values[op.results[0]] = self.literal(op)
-        elif name == "util.global.load":
-            self.values[op.results[0]] = self.load(op)
-        elif name == "util.global.store":
-            self.lines.append(f"{self.parameter(op).text} = {calls.argument(operands[0])}")
-        elif name == "torch.overwrite.tensor.contents":
-            self.lines.append(f"{calls.argument(operands[1])}.copy_({calls.argument(operands[0])})")
-        elif name in _TRANSPARENT:
-            self.values[op.results[0]] = operands[0]
-        elif name == "torch.prim.ListConstruct":
-            self.values[op.results[0]] = operands
-        elif name == "torch.prim.ListUnpack":
-            self.unpack(op, operands[0])
-        elif name in calls.SCALAR:
-            text = calls.scalar(name, operands)
-            (result,) = self.results(op, [name.split(".")[2].lower()])
-            self.lines.append(f"{result} = {text}")
-        elif name.startswith("torch."):
-            self.call(op, name, operands)
-        else:
-            raise CannotWrite(name, "it is not an operation of PyTorch")
+    def device(self, name: str) -> Code:
+        return Code(f'torch.device("{name}")')
+
+    def store(self, op: Any, value: Any) -> None:
+        self.lines.append(f"{self.parameter(op).text} = {calls.argument(value)}")
+
+    def overwrite(self, target: Any, value: Any) -> None:
+        self.lines.append(f"{calls.argument(self.values[target])}.copy_({calls.argument(value)})")
+
+    def scalar(self, op: Any, name: str, operands: list[Any]) -> None:
+        text = calls.scalar(name, operands)
+        (result,) = self.results(op, [name.split(".")[2].lower()])
+        self.lines.append(f"{result} = {text}")
 
     def give_back(self, op: Any) -> None:
         for value in op.operands:
@@ -212,7 +158,7 @@ class _Writer:
             self.values[result].text
             for op in body
             for result in op.results
-            if _TENSOR.fullmatch(str(result.type)) and not list(result.uses)
+            if TENSOR.fullmatch(str(result.type)) and not list(result.uses)
         ]
 
     def unpack(self, op: Any, packed: Any) -> None:
@@ -222,11 +168,8 @@ class _Writer:
         else:
             self.values.update(zip(op.results, packed, strict=True))
 
-    def call(self, op: Any, name: str, operands: list[Any]) -> None:
-        operator = calls.overload(name)
+    def call(self, op: Any, name: str, operator: Any, operands: list[Any]) -> None:
         schema = operator._schema
-        if len(operands) != len(schema.arguments) or len(op.results) != len(schema.returns):
-            raise CannotWrite(name, f"this release of torch has it as {schema}")
         shapes = [_shape(v.type) for v in op.operands]
         for size in calls.positions(operator, operands, shapes):
             smallest = size or min(_SIZES)
@@ -236,11 +179,11 @@ class _Writer:
         names = self.results(op, [r.name or base for r in schema.returns])
         left = f"{', '.join(names)} = " if names else ""
         types = ", ".join(
-            f"[{m[1]}] {m[2]}" for r in op.results if (m := _TENSOR.match(str(r.type)))
+            f"[{m[1]}] {m[2]}" for r in op.results if (m := TENSOR.match(str(r.type)))
         )
         comment = f"  # {types}" if types else ""
         self.lines.append(f"{left}{text}{comment}")
-        if name in _VIEWS and isinstance(operands[0], Code):
+        if name in VIEWS and isinstance(operands[0], Code):
             copy = Code(f"{operands[0].text}.contiguous()")
             text = calls.call(operator, [copy, *operands[1:]], self.constant)
             self.copied[self.lines[-1]] = f"{left}{text}{comment}"
@@ -254,7 +197,7 @@ class _Writer:
 
     def load(self, op: Any) -> Code:
         code = self.parameter(op)
-        if _symbol(op) not in self.stored:
+        if symbol(op) not in self.stored:
             return code
         # What was loaded is used on after the next store.
         name = python.unique(code.text.removeprefix("self."), self.locals)
@@ -263,8 +206,8 @@ class _Writer:
 
     def parameter(self, op: Any) -> Code:
         """The buffer that stands for the global that is loaded or stored."""
-        symbol = _symbol(op)
-        if symbol not in self.globals:
+        name = symbol(op)
+        if name not in self.globals:
             if op.name == "util.global.load":
                 value = op.results[0]
                 users = [use.owner.operation for use in value.uses]
@@ -274,8 +217,8 @@ class _Writer:
                 typed = list(getattr(value.owner, "operands", ()))  # of an argument: none
             tensor = self.tensor([*typed, value][0].type)
             text = python.parameter([d or 0 for d in tensor.shape], tensor.dtype)
-            self.globals[symbol] = self.buffer(symbol.removeprefix("__auto."), text)
-        return self.globals[symbol]
+            self.globals[name] = self.buffer(name.removeprefix("__auto."), text)
+        return self.globals[name]
 
     def buffer(self, name: str, text: str) -> Code:
         attribute = python.unique(name, self.attributes)
@@ -306,19 +249,6 @@ class _Writer:
             except KeyError as fault:
                 raise CannotWrite(what, "its values are not in the file") from fault
         return self.constant(text)
-
-    def tensor(self, type_: Any) -> Tensor:
-        """Raises CannotWrite for what is not a tensor of known rank and element type."""
-        if match := _TENSOR.fullmatch(str(type_)):
-            sizes, element = match[1].split(","), match[2]
-        elif match := _BUILTIN.fullmatch(str(type_)):
-            sizes, element = match[1].split("x"), _SIGNED.get(match[2], match[2])
-        else:
-            raise CannotWrite(f"a value of type {type_}", "it is not a tensor of known rank")
-        if element not in self.dtypes:
-            raise CannotWrite(f"a value of type {type_}", "PyTorch has no such dtype")
-        shape = tuple(None if size == "?" else int(size) for size in sizes if size)
-        return Tensor(shape, self.dtypes[element])
 
     @property
     def dynamic(self) -> list[Dimension]:
@@ -364,20 +294,6 @@ class _Writer:
         )
 
 
-def _constant(op: Any) -> Any:
-    if "value" not in op.attributes:
-        return None
-    value = op.attributes["value"].value
-    if op.name == "torch.constant.device":
-        return Code(f'torch.device("{value}")')
-    return bool(value) if op.name == "torch.constant.bool" else value
-
-
-def _symbol(op: Any) -> str:
-    name: str = op.attributes["global"].value
-    return name
-
-
 def _named(bind: Any) -> Iterator[tuple[int, Dimension]]:
     """The axes of a bound shape that are a symbol, not a number or computed of symbols."""
     inside = str(bind.attributes["shape_expressions"]).partition("-> (")[2].removesuffix(")>")
@@ -390,7 +306,7 @@ def _named(bind: Any) -> Iterator[tuple[int, Dimension]]:
 
 
 def _shape(type_: Any) -> tuple[int | None, ...] | None:
-    match = _TENSOR.fullmatch(str(type_))
+    match = TENSOR.fullmatch(str(type_))
     if not match:
         return None
     return tuple(None if size == "?" else int(size) for size in match[1].split(",") if size)
