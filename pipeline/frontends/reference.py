@@ -85,8 +85,8 @@ def precise(
             or signature.inputs_to_buffers.get(node.name)
             or signature.inputs_to_lifted_tensor_constants.get(node.name)
         )
-        values.append(_widen(state[source]) if source else _widen(next(inputs)))
-    interpreter = _Precise(program.graph_module, _PERTURBATION if perturbed else 0)
+        values.append(widen(state[source]) if source else widen(next(inputs)))
+    interpreter = _Precise(program.graph_module, perturbed=perturbed)
     try:
         with torch.no_grad():
             results = interpreter.run(*values)
@@ -104,7 +104,8 @@ def tensors(value: Any) -> list[torch.Tensor]:
     return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
-def _widen(value: Any) -> Any:
+def widen(value: Any) -> Any:
+    """A floating-point tensor in float64; any other value as it is."""
     if isinstance(value, torch.Tensor) and value.dtype in (*_WIDENED, *NARROW):
         return value.detach().to(torch.float64)
     return value
@@ -122,12 +123,15 @@ def _is_dtype(value: Any) -> bool:
     return isinstance(value, torch.dtype)
 
 
-class _Widening:
-    """Carries operations out in float64, whatever type their floating-point tensors have."""
+class Widening:
+    """Carries operations out in float64, whatever type their floating-point tensors have.
 
-    def __init__(self, perturbation: float) -> None:
+    perturbed: as for `precise`. rounded: whether something was rounded to an 8-bit float so far.
+    """
+
+    def __init__(self, *, perturbed: bool = False) -> None:
         self.rounded = False
-        self._perturbation = perturbation
+        self._perturbation = _PERTURBATION if perturbed else 0.0
         self._generator = torch.Generator().manual_seed(0)
 
     def __call__(self, run: Callable[..., Any], target: Any, args: Any, kwargs: Any) -> Any:
@@ -141,7 +145,7 @@ class _Widening:
             if self._perturbation:
                 args = (self._perturb(args[0]), *args[1:])
         args, kwargs = pytree.tree_map(_wide_dtype, (args, kwargs))
-        return pytree.tree_map(_widen, run(*args, **kwargs))
+        return pytree.tree_map(widen, run(*args, **kwargs))
 
     def _perturb(self, value: torch.Tensor) -> torch.Tensor:
         noise = torch.randn(value.shape, generator=self._generator, dtype=torch.float64)
@@ -151,9 +155,9 @@ class _Widening:
 class _Precise(Interpreter):
     """Runs a graph with every floating-point tensor held in float64."""
 
-    def __init__(self, graph: torch.fx.GraphModule, perturbation: float) -> None:
+    def __init__(self, graph: torch.fx.GraphModule, *, perturbed: bool) -> None:
         super().__init__(graph)
-        self._widening = _Widening(perturbation)
+        self._widening = Widening(perturbed=perturbed)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -171,7 +175,7 @@ class Precisely(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, *, perturbed: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._widening = _Widening(_PERTURBATION if perturbed else 0)
+        self._widening = Widening(perturbed=perturbed)
 
     @property
     def rounded(self) -> bool:
@@ -183,4 +187,4 @@ class Precisely(TorchDispatchMode):  # type: ignore[no-untyped-call]
         written = [a for a, s in zip(args, func._schema.arguments, strict=False) if s.is_write]
         if any(isinstance(a, torch.Tensor) and a.dtype in _WIDENED for a in written):
             raise NotEvaluable(f"{func} writes into a tensor of {written[0].dtype}")
-        return self._widening(func, func, *pytree.tree_map(_widen, (args, kwargs or {})))
+        return self._widening(func, func, *pytree.tree_map(widen, (args, kwargs or {})))

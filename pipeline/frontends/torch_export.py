@@ -28,13 +28,11 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from models.traceable import Entry, Stored
-from pipeline import archive
+from pipeline import archive, torch_tensors
 from pipeline import program as programs
-from pipeline.errors import UsageError
 from pipeline.frontends import examples, reference, torch_sources
 from pipeline.frontends.job import Job
 from pipeline.program import (
-    TORCH_ELEMENT_TYPES,
     Dim,
     Function,
     Parameter,
@@ -53,7 +51,6 @@ _CONVERTED = "converted.safetensors"
 _INLINE_BYTES = 1024
 #: Element types that turbine cannot write, or the compiler cannot read, as inline constants.
 _NOT_INLINE = (torch.bfloat16, *reference.NARROW)
-_HERE = Path()
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -202,7 +199,7 @@ def externalize(
     return Parameters(
         scope=SCOPE,
         tensors=tuple(
-            Parameter(name=n, dtype=_dtype(t.dtype, n), shape=tuple(t.shape))
+            Parameter(name=n, dtype=torch_tensors.element_type(t.dtype, n), shape=tuple(t.shape))
             for n, t in used.items()
         ),
         archives=archives,
@@ -229,7 +226,8 @@ def _convert(
 
     def entry(name: str) -> archive.Entry:
         return archive.Entry(
-            dtype=_dtype(tensors[name].dtype, name), shape=tuple(tensors[name].shape)
+            dtype=torch_tensors.element_type(tensors[name].dtype, name),
+            shape=tuple(tensors[name].shape),
         )
 
     def raw(name: str) -> bytes:
@@ -265,7 +263,7 @@ def _signature(
         value = nodes[node].meta["val"]
         return TensorType(
             name=name,
-            dtype=_dtype(value.dtype, name),
+            dtype=torch_tensors.element_type(value.dtype, name),
             shape=tuple(_dim(d, bounds) for d in value.shape),
         )
 
@@ -306,16 +304,6 @@ def _dim(size: Any, bounds: dict[str, Any]) -> int | Dim:
     )
 
 
-def _dtype(dtype: torch.dtype, name: str) -> str:
-    known = TORCH_ELEMENT_TYPES.get(str(dtype).removeprefix("torch."))
-    if known is None:
-        raise UsageError(
-            f"tensor {name} has dtype {dtype}, which IREE programs cannot take or return",
-            advice=f"Known: {', '.join(TORCH_ELEMENT_TYPES)}.",
-        )
-    return known
-
-
 def _example(
     job: Job,
     entry: Entry,
@@ -327,7 +315,7 @@ def _example(
     args, kwargs = entry.args, dict(entry.kwargs)
     if job.inputs is not None:
         programs.check_inputs(function, job.inputs, job.source.text)
-        replacements = iter([_read(t) for t in job.inputs])
+        replacements = iter([torch_tensors.load(t) for t in job.inputs])
         args, kwargs = pytree.tree_map_only(
             torch.Tensor, lambda _: next(replacements), (args, kwargs)
         )
@@ -369,10 +357,10 @@ def _without_reference(job: Job, entry: Entry, function: Function, directory: Pa
     stem = directory / "data" / f"{function.name}.in"
     if job.inputs is not None:
         programs.check_inputs(function, job.inputs, job.source.text)
-        values = [_read(t) for t in job.inputs]
+        values = [torch_tensors.load(t) for t in job.inputs]
     else:
         values = [
-            _read(made, directory) if isinstance(own, FakeTensor) else own
+            torch_tensors.load(made, directory) if isinstance(own, FakeTensor) else own
             for made, own in zip(
                 examples.random(function, job.seed, directory),
                 reference.tensors((entry.args, dict(entry.kwargs))),
@@ -383,24 +371,8 @@ def _without_reference(job: Job, entry: Entry, function: Function, directory: Pa
 
 
 def _save(values: list[torch.Tensor], stem: Path, directory: Path) -> tuple[Tensor, ...]:
-    saved = []
-    for index, value in enumerate(values):
-        path = stem.with_name(f"{stem.name}{index}.bin")
-        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        path.write_bytes(raw.numpy().tobytes())
-        saved.append(
-            Tensor(
-                dtype=_dtype(value.dtype, path.stem),
-                shape=tuple(value.shape),
-                file=str(path.relative_to(directory)),
-            )
-        )
-    return tuple(saved)
-
-
-def _read(tensor: Tensor, directory: Path = _HERE) -> torch.Tensor:
-    dtype = getattr(torch, programs.ELEMENT_TYPES[tensor.dtype].torch)
-    raw = bytearray((directory / tensor.file).read_bytes())
-    if not raw:
-        return torch.empty(tensor.shape, dtype=dtype)
-    return torch.frombuffer(raw, dtype=dtype).reshape(tensor.shape)
+    name = str(stem.relative_to(directory))
+    return tuple(
+        torch_tensors.save(value, directory, f"{name}{index}.bin")
+        for index, value in enumerate(values)
+    )

@@ -1,0 +1,127 @@
+"""Evaluates programs in the torch dialect with PyTorch: references, and values of intermediates.
+
+Every operation is carried out by the operator of PyTorch that it stands for, with the program's
+real inputs and parameters: in the program's own dtypes, and once more in float64 by the rules of
+`pipeline.frontends.reference`. That takes torch and the compiler's bindings, so a child does it:
+`pipeline.torch_dialect.child`.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline import diagnostics, process
+from pipeline.program import Function, Program, Reference, Tensor
+
+JOB = "job.json"
+#: Says so until the double-precision reference is there.
+UNFINISHED = "no double-precision reference: computing it was ended"
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """A function to evaluate. All paths are absolute.
+
+    mlir: the file, text or bytecode. archives: hold the parameters that it loads. place: the
+    directory to write to: outputs to `data/`, values to `values/`, both made if need be. values:
+    the tensors inside the function whose value is wanted too, as (position of the operation in the
+    function's body, number of its result); None: all of them.
+    """
+
+    mlir: str
+    function: str
+    inputs: tuple[Tensor, ...]
+    place: str
+    archives: tuple[str, ...] = ()
+    values: tuple[tuple[int, int], ...] | None = ()
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """One tensor inside a function: in the program's own dtype, and in double precision.
+
+    op: the position of the operation that makes it in the function's body, as in `repro.ir.graph`.
+    result: the number of its result. precise: None where that could not be evaluated.
+    """
+
+    op: int
+    result: int
+    own: Tensor
+    precise: Tensor | None = None
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a `Work`. Files are relative to its place.
+
+    reference: None where the function cannot be evaluated; why then says the reason.
+    """
+
+    reference: Reference | None = None
+    values: tuple[Value, ...] = ()
+    why: str = ""
+
+
+def work(
+    program: Program,
+    directory: Path,
+    function: Function,
+    place: Path,
+    values: tuple[tuple[int, int], ...] | None = (),
+) -> Work:
+    """What to do for a function of the program in `directory`, which has example inputs."""
+    root = directory.absolute()
+    parameters = program.parameters
+    return Work(
+        mlir=str(root / program.mlir),
+        function=function.name,
+        inputs=tuple(
+            msgspec.structs.replace(t, file=str(root / t.file)) for t in function.example or ()
+        ),
+        place=str(place.absolute()),
+        archives=tuple(str(root / a) for a in (parameters.archives if parameters else ())),
+        values=values,
+    )
+
+
+def evaluate(
+    works: Sequence[Work], *, limits: process.Limits | None = None
+) -> tuple[Evaluation, ...]:
+    """Evaluates functions one after the other, in one child as long as that lives.
+
+    limits: of each child. What cannot be evaluated, or ends the child, says so in its evaluation;
+    those after it are evaluated all the same. Raises OSError where the disk is full.
+    """
+    done: list[Evaluation] = []
+    while len(done) < len(works):
+        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+            done += _child(works[len(done) :], Path(scratch), limits)
+    return tuple(done)
+
+
+def _child(works: Sequence[Work], scratch: Path, limits: process.Limits | None) -> list[Evaluation]:
+    """What one child came to; the last may say that it ended there."""
+    (scratch / JOB).write_bytes(msgspec.json.encode(list(works)))
+    stderr = scratch / "stderr.txt"
+    outcome = process.run(
+        [sys.executable, "-m", "pipeline.torch_dialect.child", scratch],
+        stdout=scratch / "stdout.txt",
+        stderr=stderr,
+        limits=limits,
+    )
+    if not outcome.ok:
+        process.check_disk(stderr)
+    found = []
+    for number in range(len(works)):
+        file = scratch / f"{number}.json"
+        if not file.is_file():
+            break
+        found.append(msgspec.json.decode(file.read_bytes(), type=Evaluation))
+    unfinished = found and found[-1].reference and found[-1].reference.note == UNFINISHED
+    if len(found) < len(works) and not unfinished:
+        said = stderr.read_text(errors="replace")
+        failure = diagnostics.trace_death(outcome, said)
+        found.append(Evaluation(why=f"evaluating it failed: {failure.message}"))
+    return found

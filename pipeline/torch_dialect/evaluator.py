@@ -1,0 +1,233 @@
+"""A function in the torch dialect carried out by PyTorch, operation by operation. Imports torch.
+
+Runs in `pipeline.torch_dialect.child`: the bindings may abort on IR that they do not like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from pipeline import archive, torch_tensors
+from pipeline.frontends import mlir_text
+from pipeline.frontends.reference import NotEvaluable, Widening, widen
+from pipeline.torch_dialect import calls, literals
+from pipeline.torch_dialect.calls import CannotWrite
+from pipeline.torch_dialect.walk import TENSOR, VIEWS, Walk, symbol
+
+_TENSORS = ("!torch.vtensor<", "!torch.tensor<", "tensor<")
+_BYTECODE = b"ML\xefR"
+#: What PyTorch raises of operands that do not fit.
+_REFUSALS = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, ArithmeticError)
+
+#: Hears of each tensor: (the operation's position in the function, number of the result, value).
+Record = Callable[[int, int, torch.Tensor], None]
+
+
+class Module:
+    """A module of MLIR, and the archives that hold its parameters.
+
+    Raises NotEvaluable for what the bindings cannot parse.
+    """
+
+    def __init__(self, file: Path, archives: Sequence[str]) -> None:
+        from iree.compiler import ir
+
+        raw = file.read_bytes()
+        binary = raw.startswith(_BYTECODE)
+        text = "" if binary else raw.decode(errors="replace")
+        try:
+            self.module = ir.Module.parse(raw if binary else text)
+        except ir.MLIRError as fault:
+            said = str(fault).splitlines()
+            first = next((line for line in said if "error: " in line), said[0])
+            raise NotEvaluable(f"it cannot be parsed here: {first}") from fault
+        self.blobs = literals.resources(text or self.module.operation.get_asm())
+        self.held = {n: (Path(a), e) for a in archives for n, e in archive.read(Path(a)).items()}
+        self.globals: dict[str, Any] = {}
+        self.functions: dict[str, Any] = {}
+        for op in (o.operation for o in self.module.body.operations):
+            if "sym_name" in op.attributes:
+                found = self.globals if op.name == "util.global" else self.functions
+                found[op.attributes["sym_name"].value] = op
+
+    def run(
+        self,
+        function: str,
+        inputs: Sequence[torch.Tensor],
+        widening: Widening | None,
+        record: Record,
+    ) -> list[torch.Tensor]:
+        """What the function returns. widening: computes in its stead, in double precision.
+
+        Raises NotEvaluable, with the operation that PyTorch does not know or carry out.
+        """
+        walk = _Evaluation(self, widening)
+        try:
+            with torch.no_grad():
+                return walk.run(self._block(function), inputs, record)
+        except CannotWrite as fault:
+            raise NotEvaluable(f"{fault.what}: {fault.why}") from fault
+
+    def _block(self, function: str) -> Any:
+        op = self.functions.get(function)
+        if op is None or op.name != "func.func" or not len(op.regions[0].blocks):
+            what = f"there is no func.func {function} in it"
+            raise NotEvaluable(f"{what}: other dialects are not evaluated")
+        blocks = list(op.regions[0].blocks)
+        if len(blocks) != 1:
+            raise NotEvaluable(f"{function} is not one block of operations")
+        return blocks[0]
+
+    def parameter(self, name: str, walk: Walk) -> torch.Tensor:
+        """The value that a global begins with."""
+        declared = self.globals[name]
+        if "initial_value" not in declared.attributes:
+            raise CannotWrite(f"the global {name}", "it has no value to begin with")
+        value = declared.attributes["initial_value"]
+        parameters = mlir_text.parameters(str(value))
+        if parameters is None:
+            return _constant(value, declared.attributes["type"].value, walk)
+        (wanted,) = parameters.tensors
+        if wanted.name not in self.held:
+            raise NotEvaluable(f"the values of its parameter {wanted.name} are not at hand")
+        file, entry = self.held[wanted.name]
+        if entry.offset is None:
+            raise NotEvaluable(f"{file} does not write out its parameter {wanted.name}")
+        return torch_tensors.mapped(file, wanted.dtype, wanted.shape, entry.offset)
+
+
+def _constant(value: Any, type_: Any, walk: Walk) -> torch.Tensor:
+    """A constant of MLIR as a tensor of that type. Raises CannotWrite."""
+    tensor = walk.tensor(type_)
+    shape, dtype = [d or 0 for d in tensor.shape], tensor.dtype
+    one = literals.splat(value)
+    if one is not None and not dtype.is_complex:
+        # PyTorch fills narrow types only by conversion.
+        return torch.full(shape, one, dtype=_fillable(dtype)).to(dtype)
+    try:
+        return literals.values(value, dtype, walk.blobs).reshape(shape)  # type: ignore[no-any-return]
+    except (KeyError, *_REFUSALS) as fault:
+        raise CannotWrite(f"a constant {value.type}", "its values cannot be read") from fault
+
+
+def _fillable(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype.is_floating_point and dtype.itemsize == 1 else dtype
+
+
+class _Evaluation(Walk):
+    """One evaluation of a function: its values are tensors, numbers, None, text, lists of these.
+
+    A tensor keeps its own type until it is used, so that few are held in double precision at once.
+    """
+
+    def __init__(self, module: Module, widening: Widening | None) -> None:
+        super().__init__(module.blobs)
+        self._module = module
+        self._widening = widening
+        self._globals: dict[str, torch.Tensor] = {}
+        self._returned: list[torch.Tensor] = []
+
+    def run(self, block: Any, inputs: Sequence[torch.Tensor], record: Record) -> list[torch.Tensor]:
+        ops = [op.operation for op in block.operations]
+        last = {value: index for index, op in enumerate(ops) for value in op.operands}
+        for argument, value in zip(block.arguments, inputs, strict=True):
+            self.values[argument] = value
+        for index, op in enumerate(ops):
+            self.operation(op)
+            for number, result in enumerate(op.results):
+                if result in self.values and str(result.type).startswith(_TENSORS):
+                    record(index, number, self._tensor(result))
+            for value in (*op.operands, *op.results):
+                if last.get(value, index) <= index:
+                    self.values.pop(value, None)
+        return self._returned
+
+    def device(self, name: str) -> torch.device:
+        return torch.device(name)
+
+    def literal(self, op: Any) -> torch.Tensor:
+        return _constant(op.attributes["value"], op.results[0].type, self)
+
+    def load(self, op: Any) -> torch.Tensor:
+        name = symbol(op)
+        if name in self._globals:
+            return self._globals[name]
+        return self._module.parameter(name, self)
+
+    def store(self, op: Any, value: Any) -> None:
+        self._globals[symbol(op)] = value
+
+    def overwrite(self, target: Any, value: Any) -> None:
+        self.values[target] = value
+
+    def passed(self, op: Any, value: Any) -> Any:
+        """The same value; integers of a type without sign are read anew by that of torch's."""
+        if not isinstance(value, torch.Tensor) or value.dtype.is_floating_point:
+            return value
+        wanted = self.tensor(op.results[0].type).dtype
+        same = wanted == value.dtype or wanted.itemsize != value.dtype.itemsize
+        return value if same or wanted == torch.bool else value.view(wanted)
+
+    def unpack(self, op: Any, packed: Any) -> None:
+        self.values.update(zip(op.results, packed, strict=True))
+
+    def scalar(self, op: Any, name: str, operands: list[Any]) -> None:
+        self.values[op.results[0]] = self._asked(name, lambda: calls.compute(name, operands))
+
+    def call(self, op: Any, name: str, operator: Any, operands: list[Any]) -> None:
+        if operator._schema.is_mutable:
+            raise CannotWrite(name, "it writes into a tensor")
+        if name in VIEWS:
+            operands = [operands[0].contiguous(), *operands[1:]]
+        arguments = calls.arguments(operator, operands)
+        drawn = torch.get_rng_state()
+        found = self._asked(name, lambda: self._carried_out(operator, *arguments))
+        # Asked of the generator: a dropout by nothing is random by its name only.
+        if torch.Tag.nondeterministic_seeded in operator.tags and not torch.equal(
+            drawn, torch.get_rng_state()
+        ):
+            raise CannotWrite(name, "what it gives is random")
+        results = [found] if len(op.results) == 1 else list(found)
+        for result, value in zip(op.results, results, strict=True):
+            self.values[result] = value
+            if self._widening is None:
+                self._check(name, result, value)
+
+    def _carried_out(self, operator: Any, args: Any, kwargs: Any) -> Any:
+        if self._widening is None:
+            return operator(*args, **kwargs)
+        return self._widening(operator, operator, *pytree.tree_map(widen, (args, kwargs)))
+
+    def _asked(self, name: str, ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except _REFUSALS as fault:
+            first = str(fault).splitlines()[:1] or [type(fault).__name__]
+            raise CannotWrite(name, f"PyTorch says {first[0]}") from fault
+
+    def _check(self, name: str, result: Any, value: Any) -> None:
+        """PyTorch's result must be of the program's type, or the two mean different things."""
+        if not isinstance(value, torch.Tensor) or not TENSOR.fullmatch(str(result.type)):
+            return
+        wanted = self.tensor(result.type)
+        fits = len(wanted.shape) == value.dim() and all(
+            size in (None, own) for size, own in zip(wanted.shape, value.shape, strict=True)
+        )
+        if not fits or wanted.dtype != value.dtype:
+            own = f"{list(value.shape)} of {value.dtype}"
+            raise CannotWrite(name, f"PyTorch gives {own} where the program has {result.type}")
+
+    def give_back(self, op: Any) -> None:
+        self._returned = [self._tensor(value) for value in op.operands]
+
+    def _tensor(self, value: Any) -> torch.Tensor:
+        """What a value of a tensor's type is now."""
+        known = self.values[value]
+        if not isinstance(known, torch.Tensor):  # a number that stands for a tensor
+            known = torch.tensor(known, dtype=self.tensor(value.type).dtype)
+        return known if self._widening is None else widen(known)
