@@ -14,7 +14,7 @@ import msgspec
 from pipeline import process
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
-from repro import blockers, bundle, isolate, known, levels, verify
+from repro import blockers, bundle, isolate, known, levels, marks, verify
 from repro.bundle import LARGEST_BYTES, Input, LevelName, Report
 from repro.effort import Effort, estimate
 from repro.isolate import GaveUp, Isolated
@@ -29,6 +29,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     """A reproducer folder; ops counts operations other than constants, list constructs, returns.
 
     levels: those that were verified. bytes: of repro.mlir. current: as in `bundle.Report`.
+    pass_name, pass_class: the pass that fails, as `iree-opt` and as C++ name it, "" if not known.
     """
 
     path: str
@@ -41,6 +42,8 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     levels: tuple[LevelName, ...]
     current: tuple[str, str] | None = None
+    pass_name: str = ""
+    pass_class: str = ""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,7 +181,7 @@ class _Search:
             self._tell("making the reproducer, verifying it from copies")
             report = _write(subject, oracle, outcome, self._toolchain, folder, directory, limits)
             self._found[failure.signature] = Found(
-                failure=failure,
+                failure=_also(report.failure, failure),
                 reproducer=_reproducer(folder, report),
                 rate=report.rate if report.rate < 1 else None,
             )
@@ -257,7 +260,25 @@ def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | 
     before, report = recalled
     made = _reproducer(Path(before.path), report)
     made = msgspec.structs.replace(made, oracle_calls=0, seconds=0.0)
-    return Found(failure=failure, reproducer=made, known_since=before.date)
+    return Found(failure=_also(report.failure, failure), reproducer=made, known_since=before.date)
+
+
+def _also(isolated: Failure, failure: Failure) -> Failure:
+    """A failure with the pass that was found where it was isolated."""
+    return msgspec.structs.replace(failure, pass_=failure.pass_ or isolated.pass_)
+
+
+def _named(report: Report) -> Report:
+    """The report with the pass that `iree-opt` showed to fail, where nothing else named it.
+
+    It stays out where `run.sh` would look for its name in what the compiler says.
+    """
+    shown = next((one for one in report.levels if one.name == "pass" and one.verified), None)
+    if shown is None or report.failure.pass_:
+        return report
+    failure = msgspec.structs.replace(report.failure, pass_=shown.pass_name or None)
+    told_alike = marks.marks(failure) == marks.marks(report.failure)
+    return msgspec.structs.replace(report, failure=failure) if told_alike else report
 
 
 def _directory(state: Path, failure: Failure, limits: process.Limits) -> Path:
@@ -334,6 +355,7 @@ def _write(
             report = msgspec.structs.replace(report, rate=rate)
             settled = _verified(draft, report, files, inputs, toolchain)
     report = settled
+    report = _named(report)
     kept = {one.file for one in report.levels if one.verified}
     good = {name: file for name, file in files.items() if name in kept} or files
     bundle.write(draft, report, good, inputs)
@@ -378,6 +400,7 @@ def _rate(oracle: RememberingOracle, program: Path) -> float:
 
 def _reproducer(place: Path, report: Report) -> Reproducer:
     mlir = place / bundle.FILES["mlir"]
+    shown = next((one for one in report.levels if one.name == "pass"), None)
     return Reproducer(
         path=str(place),
         ops=report.ops,
@@ -389,6 +412,8 @@ def _reproducer(place: Path, report: Report) -> Reproducer:
         seconds=report.seconds,
         levels=tuple(one.name for one in report.levels if one.verified),
         current=report.current,
+        pass_name=shown.pass_name if shown else "",
+        pass_class=shown.pass_class if shown else "",
     )
 
 

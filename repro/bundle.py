@@ -32,6 +32,8 @@ FILES: dict[LevelName, str] = {
 }
 REPORT = "report.json"
 SCRIPT = "run.sh"
+#: What the pass that fails had changed until then.
+DIFF = "pass.diff"
 #: A reproducer is text that is read and pasted: what is larger than this holds weights.
 LARGEST_BYTES = 2**20
 #: What `inputs` become .npy files for; the runtime reads the other types raw.
@@ -61,7 +63,9 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     command: what fails, with plain names of tools and of files. before: commands that must pass
     first (a compile whose module then fails to run, a trace whose program then fails to compile).
     verified: that it fails so has been seen in an empty directory. why: it was left out. ops,
-    calls: what reducing this level alone left, and how many compiles of it that took.
+    calls: what reducing this level alone left, and how many compiles of it that took. pass_name,
+    pass_class, pipeline: of the pass that fails, as `iree-opt` names it and in C++; changed: what
+    it had changed when it failed (`pass.diff`).
     """
 
     name: LevelName
@@ -72,6 +76,10 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     ops: int = 0
     calls: int = 0
+    pass_name: str = ""
+    pass_class: str = ""
+    pipeline: str = ""
+    changed: str = ""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +159,10 @@ def level(
         steps.append(("iree-compile", source, *mode, *flags, "-o", output))
     if run:
         steps.append(tuple(run))
-    return Level(name=name, file=file, command=steps[-1], before=tuple(steps[:-1]), **fields)
+    before = tuple(steps[:-1])
+    return Level(
+        name=name, file=file, command=steps[-1], before=before, pipeline=pipeline, **fields
+    )
 
 
 def run_command(function: str, device: str, inputs: Sequence[Input]) -> tuple[str, ...]:
@@ -194,6 +205,8 @@ def write(
     texts = {name: c.decode(errors="replace") for name, c in contents.items() if name in files}
     more = sorted(contents.keys() - files.keys() - (beside or {}).keys())
     facts = _facts(report, texts, more) | {"beside": sorted(beside or {})}
+    if facts["changed"]:
+        contents[DIFF] = facts["changed"].encode()
     for name in ("run.sh", "ISSUE.md", "README.md"):
         contents[name] = render(f"{name}.j2", **facts).encode()
     told = msgspec.structs.replace(
@@ -341,6 +354,7 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
     if not shown:
         raise ValueError("no level of the report has its file")
     memory = report.memory_limit
+    changed = "".join(one.changed for one in shown)
     return {
         "report": report,
         "failure": failure,
@@ -361,7 +375,10 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
         "components": _components(failure),
         "tools": {c[0] for one in shown for c in (*one.before, one.command)},
         "titles": _TITLES,
-        "fence": _fence("\n".join([failure.message, *failure.stack, *texts.values()])),
+        "fence": _fence("\n".join([failure.message, *failure.stack, *texts.values(), changed])),
+        "changed": changed,
+        "diff": DIFF,
+        "quoted": _QUOTED_CHARACTERS // 2,
         "KILL": signal.SIGKILL.value,
         "XFSZ": signal.SIGXFSZ.value,
     }

@@ -16,13 +16,12 @@ from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
 from repro import bundle, dispatch
 from repro.bundle import Level
+from repro.passes import find
+from repro.passes.find import NoPass
 
-_PIPELINE = re.compile(r'mlir_reproducer: \{\s*pipeline: "((?:[^"\\]|\\.)*)"')
-_RESOURCES = re.compile(r"\{-#\s*external_resources: \{\s*mlir_reproducer:.*?#-\}", re.DOTALL)
 _DEBUG = re.compile(r"\s+loc\((?:unknown|\"[^\"]*\":\d+:\d+)\)")
 
 _COMPILES = "it compiles, and fails when it is run"
-_ENDLESS = "a compiler that is stopped writes no crash reproducer, so the pass is not known"
 #: The writer of PyTorch loads torch and compiles nothing: a compile's limit is not for it.
 _WRITER_SECONDS = 600.0
 
@@ -145,30 +144,25 @@ class Maker:
     def _pass(self) -> tuple[Level, Path | None]:
         if self._run_command:
             return bundle.level("pass", why=_COMPILES), None
-        if self._failure.kind == "timeout":
-            return bundle.level("pass", why=_ENDLESS), None
-        dumped = self._directory / "crash.mlir"
-        self._run(
-            [
-                self._toolchain.compiler,
-                self._program,
-                *self._flags,
-                f"--mlir-pass-pipeline-crash-reproducer={dumped}",
-                "--mlir-pass-pipeline-local-reproducer",
-                diagnostics.SERIAL,
-                "-o",
-                "/dev/null",
-            ],
-            "pass",
+        found = find.find(
+            self._program,
+            self._failure,
+            self._toolchain,
+            self._flags,
+            self._directory / "pass",
+            self._limits,
         )
-        text = dumped.read_text(errors="replace") if dumped.is_file() else ""
-        pipeline = _PIPELINE.search(text)
-        if pipeline is None or self._toolchain.opt is None:
-            why = "the compiler wrote no crash reproducer, so the pass is not known"
-            return bundle.level("pass", why=why), None
-        made = self._directory / "pass.mlir"
-        made.write_text(_RESOURCES.sub("", text).rstrip() + "\n")
-        return bundle.level("pass", pipeline=pipeline[1].replace('\\"', '"')), made
+        if isinstance(found, NoPass):
+            return bundle.level("pass", pass_name=found.named, why=found.why), None
+        level = bundle.level(
+            "pass",
+            pipeline=found.pipeline,
+            pass_name=found.name,
+            pass_class=found.pass_class,
+            changed=found.changed,
+            calls=found.runs,
+        )
+        return level, Path(found.file)
 
     def _same(self, outcome: process.Outcome, said: str) -> bool:
         found = diagnostics.compile_failure(outcome, said, self._failure.phase)

@@ -57,6 +57,9 @@ def test_a_failure_is_isolated_in_a_handful_of_compiles(
     assert made["minimal"] and made["verified"]
     assert made["oracle_calls"] <= most_calls
     assert "mlir" in made["levels"] and "pytorch" in made["levels"]
+    if found["failure"]["phase"] != "run":
+        assert "pass" in made["levels"] and made["pass_name"] and made["pass_class"]
+        assert found["failure"]["pass"] in (made["pass_name"], made["pass_class"])
 
 
 #: Two functions, the smaller of which crashes the compiler in a pass that says nothing of where.

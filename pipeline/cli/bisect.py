@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.cli.session import Session
     from pipeline.frontends.load import Loaded, TraceFailed
     from pipeline.targets import Plan
-    from repro.bisect import Bisection
+    from repro.bisect import Bisection, Reproducer
 
 
 @click.command("bisect")
@@ -187,6 +187,13 @@ def _place(source: str, output: str | None) -> Path:
     return Path(output or f"repro-{Path(source.replace(':', '-')).name.removesuffix('.py')}")
 
 
+def _pass(made: Reproducer) -> str:
+    """The pass that fails, by both its names."""
+    names = [name for name in (made.pass_name, made.pass_class) if name]
+    told = f"{names[0]} ({names[1]})" if len(names) == 2 else "".join(names)
+    return f"{told}, not confirmed by iree-opt" if told and "pass" not in made.levels else told
+
+
 def tell(console: Any, result: Bisection) -> None:
     """What a bisection found; the folders' paths come last."""
     from rich.markup import escape
@@ -215,6 +222,7 @@ def tell(console: Any, result: Bisection) -> None:
             ("is", found.why),
             ("blocks", blocks if found.blocks else ""),
             ("left", ": ".join(filter(None, (out.count(made.ops, "operation"), names)))),
+            ("pass", _pass(made)),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
             (
                 "rate",

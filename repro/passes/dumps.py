@@ -1,0 +1,78 @@
+"""The IR that the compiler prints before and after passes (`--mlir-print-ir-*`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+_HEADER = re.compile(
+    r"^// -----// IR Dump (?P<when>Before|After) (?P<class>[\w:]+)(?P<failed> Failed)?"
+    r"(?:: (?P<new>\S.*?)| \((?P<old>\S.*?)\))?"
+    r"(?: \('(?P<op>[\w.]+)' operation(?:: (?P<symbol>@.*?))?\))? //----- //$",
+    re.MULTILINE,
+)
+#: What ends the outermost operation, in the custom and in the generic form.
+_END = re.compile(r"^\}(?:\).*)?$", re.MULTILINE)
+_RESOURCES = re.compile(r"\s*^\{-#$.*?^#-\}$", re.MULTILINE | re.DOTALL)
+
+
+class Dump(msgspec.Struct, frozen=True, kw_only=True):
+    """IR as it was printed around one pass.
+
+    pass_class: `ConvertToSPIRVPass`. spelled: the pass as pipelines have it, with its options:
+    `iree-convert-to-spirv{index-bits=32}`; empty where it has no name there. operation: that the
+    pass runs on (`func.func`), told with whole modules only. text: the IR.
+    """
+
+    before: bool
+    failed: bool
+    pass_class: str
+    spelled: str
+    operation: str
+    symbol: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        """The pass as pipelines name it, else its class."""
+        return self.spelled.partition("{")[0] or self.pass_class
+
+
+def read(text: str) -> Iterator[Dump]:
+    """The dumps in what the compiler wrote to stderr, in their order."""
+    headers = [*_HEADER.finditer(text)]
+    ends = [*(h.start() for h in headers[1:]), len(text)]
+    for header, end in zip(headers, ends, strict=True):
+        yield _dump(header, text[header.end() : end])
+
+
+def last(text: str) -> Dump | None:
+    """The last dump before a pass: that of the pass which was running when the compiler ended."""
+    position = len(text)
+    while (position := text.rfind("// -----// IR Dump Before ", 0, position)) >= 0:
+        if header := _HEADER.match(text, position):
+            return _dump(header, text[header.end() :])
+    return None
+
+
+def _dump(header: re.Match[str], rest: str) -> Dump:
+    return Dump(
+        before=header["when"] == "Before",
+        failed=bool(header["failed"]),
+        pass_class=header["class"].rpartition("::")[2],
+        spelled=header["new"] or header["old"] or "",
+        operation=header["op"] or "",
+        symbol=header["symbol"] or "",
+        text=_operation(rest),
+    )
+
+
+def _operation(rest: str) -> str:
+    """The IR at the beginning of a text, without what the compiler printed after it."""
+    end = _END.search(rest)
+    if end is None:
+        return rest.strip("\n")
+    resources = _RESOURCES.match(rest, end.end())
+    return rest[: resources.end() if resources else end.end()].strip("\n")
