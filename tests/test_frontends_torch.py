@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,34 @@ class TestWeights:
         assert program.parameters is not None
         assert [str(p) for p in program.parameters.tensors] == ["scale: bf16"]
         check_parameters(program, place)
+
+    def test_masks_of_one_shape_keep_their_own_values(self, build: Any) -> None:
+        _, place = build(
+            """
+            class M(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    for row in range(1, 17):
+                        self.register_buffer(f"m{row}", torch.arange(33) % (row + 1) == 0)
+
+                def forward(self, x):
+                    return torch.stack([x.masked_fill(m, 0) for m in self.buffers()])
+
+            def model():
+                return M()
+
+            def inputs():
+                return (torch.ones(33),)
+            """
+        )
+        text = (place / "program.mlir").read_text()
+        values = re.findall(r'torch_tensor_33_torch\.uint8\w*: "(0x\w+)"', text)
+        wanted = [
+            "0x01000000" + "".join(f"{int(n % (row + 1) == 0):02X}" for n in range(33))
+            for row in range(1, 17)
+        ]
+        assert sorted(values) == sorted(wanted)
+        assert len(re.findall(r"vtensor.literal\(dense_resource<[^>]*_33_", text)) == 16
 
     def test_a_file_may_replace_them(self, build: Any, tmp_path: Path) -> None:
         import torch

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import torch
+from iree.compiler.extras.fx_importer import RefMapping, RefTracker
 from iree.turbine import aot
 from iree.turbine.aot.compiled_module import ExportTargetDef
 from iree.turbine.aot.decompositions import current_aot_decompositions
@@ -27,7 +28,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
-from models.traceable import Entry, Stored
+from models.traceable import Entry, Stored, Traceable
 from pipeline import archive, torch_tensors
 from pipeline import program as programs
 from pipeline.frontends import examples, reference, torch_sources
@@ -64,6 +65,17 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
     doing("making the model")
     traceable, read = torch_sources.traceable(job.source, job.seed)
     traceable = torch_sources.with_weights(traceable, job.weights, job.source.text)
+    return trace(traceable, job, directory, doing, read)
+
+
+def trace(
+    traceable: Traceable,
+    job: Job,
+    directory: Path,
+    doing: Callable[[str], None],
+    read: Mapping[str, ExportedProgram] = _NOTHING,
+) -> Program:
+    """`build` for a model at hand. read: those of its functions that are exported already."""
     exported = dict(read)
     with traceable.tracing():
         for entry in traceable.functions:
@@ -135,8 +147,30 @@ def to_mlir(exported: dict[str, ExportedProgram]) -> str:
     bundle = FxPrograms()
     for name, program in exported.items():
         bundle.programs[name] = ExportTargetDef(program)
-    output = aot.export(bundle)
+    with _tracked_alive():
+        output = aot.export(bundle)
     return str(output.mlir_module.get_asm(enable_debug_info=False))
+
+
+@contextlib.contextmanager
+def _tracked_alive() -> Iterator[None]:
+    """Within, no tensor that the importer knows constants by dies before the import ends.
+
+    The importer (of iree-base-compiler 3.13.0) knows a constant again by its `id`, but turns each
+    boolean one into a temporary first: the next mask of that shape could then become the one
+    before, as its temporary lay where that one had been.
+    """
+    track, alive = RefTracker.track, []
+
+    def keeping(self: RefTracker, referrent: Any) -> RefMapping:
+        alive.append(referrent)
+        return track(self, referrent)
+
+    RefTracker.track = keeping
+    try:
+        yield
+    finally:
+        RefTracker.track = track
 
 
 def externalize(
