@@ -54,7 +54,8 @@ class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
     dtype, shape: the reference's. compared: whether the device's were the same. max_abs: largest
     absolute error. max_rel: largest error relative to the element's size plus the output's root
     mean square. rel_l2: norm of the error over the norm of the reference (absolute where that is
-    all zero), and tolerance its limit; element_tolerance: the limit of each element's excess.
+    all zero), and tolerance its limit; excess: the largest of an element, and element_tolerance
+    its limit (both as `noise.Limits` has them).
     reference_error: PyTorch's own rel_l2 against the precise reference, None where there is none.
     nan, inf: how many the device returned, and the reference has. mismatched: elements that are
     wrong by themselves. basis: what the tolerance rests on. Errors are over elements that are
@@ -72,6 +73,7 @@ class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
     max_rel: float = 0.0
     rel_l2: float = 0.0
     tolerance: float = 0.0
+    excess: float = 0.0
     element_tolerance: float = 0.0
     reference_error: float | None = None
     nan: int = 0
@@ -319,6 +321,7 @@ def _rounded(pair: _Pair, common: dict[str, Any], program: Noise) -> OutputCompa
         max_rel=extremes.max_rel,
         rel_l2=rel_l2,
         tolerance=limits.rel_l2,
+        excess=extremes.excess,
         element_tolerance=limits.excess,
         reference_error=own_error,
         nan=sums.nan,

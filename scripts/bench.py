@@ -1,7 +1,7 @@
 """What iree-pilot costs: beside the bare compiler, at its start, the second time, in memory.
 
 How well it isolates failures is measured by `bench_bisect`, what the zoo takes by `bench_zoo`,
-what a long history costs by `bench_history`.
+what a long history costs by `bench_history`, whether right programs are accused by `bench_right`.
 
 Things that are compared are measured in rounds, one after the other in alternating order, and a
 ratio is taken within each round: what the machine does meanwhile hits both. Medians and ranges are
@@ -25,6 +25,7 @@ from typing import Any, Literal
 import bench_bisect
 import bench_history
 import bench_nightly
+import bench_right
 import bench_zoo
 import click
 import msgspec
@@ -339,7 +340,7 @@ def memory_command(layers: int, as_json: bool, release: str | None) -> None:
 @cli.command("all")
 @shared
 def all_command(as_json: bool, release: str | None) -> None:
-    """All of them but bisect, nightly, nightly-status and zoo, at their defaults."""
+    """All of them but bisect, nightly, nightly-status, right and zoo, at their defaults."""
     benches = {
         "start": lambda: bench_start(15),
         "compile llama-fp8:small for llvm-cpu": lambda: bench_compile(
@@ -354,6 +355,7 @@ def all_command(as_json: bool, release: str | None) -> None:
 cli.add_command(bench_bisect.command)
 cli.add_command(bench_history.command)
 cli.add_command(bench_nightly.command)
+cli.add_command(bench_right.command)
 cli.add_command(bench_zoo.command)
 
 if __name__ == "__main__":

@@ -1,0 +1,376 @@
+"""`scripts/bench right`: whether right programs are accused, how close to their limits they come.
+
+Random programs of the kind that networks are made of (`tests/right`) are traced once, several as
+functions of one module, compiled at each optimisation level, run and compared like any other
+program. What is wrong then is either the compiler's fault or a false alarm of ours: the programs
+hold only operations that the compiler is known to get right, so none may be accused.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import msgspec
+from bench_base import Machine, machine, own_cache, shared, tell_machine, told
+
+from pipeline import case, numerics, process, tensors
+from pipeline import program as programs
+from pipeline.case import Settings, Silent
+from pipeline.cli import output as out
+from pipeline.frontends.load import Loaded
+from pipeline.numerics import OutputComparison
+from pipeline.program import Function
+from pipeline.releases import find as find_release
+from pipeline.store import Store
+from pipeline.targets import parse, plan
+from pipeline.toolchain import Toolchain
+
+KINDS = ("f32", "f16", "bf16", "fp8", "integers")
+LEVELS = ("O0", "O1", "O2", "O3")
+_TARGET = "llvm-cpu"
+_LEVEL_FLAG = "iree-opt-level"
+_TESTS = Path(__file__).parent.parent / "tests"
+_TRACER = _TESTS / "right" / "trace.py"
+_TRACE_SECONDS = 1200.0
+#: Programs in one module: one compile does for all, and one crash loses no more.
+_TOGETHER = 10
+
+Verdict = Literal["right", "accused", "refused", "does not compile", "does not run"]
+NOT_COMPARED = ("does not compile", "does not run")
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """One program at one level.
+
+    steps: what it does. ratio: of the error to its limit, the worst of all outputs, as a whole or
+    of one element; above 1 is an accusation. to_torch: the compiled error over PyTorch's own in
+    the same type, of the worst output; None where PyTorch makes none. caught: whether PyTorch's
+    result is accused once its largest value is lost. why: what was found wrong.
+    """
+
+    kind: str
+    number: int
+    level: str
+    steps: str
+    verdict: Verdict
+    ratio: float = 0.0
+    to_torch: float | None = None
+    caught: bool = False
+    why: str = ""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """All programs of one kind. comparisons: of one program at one level each. lost: programs that
+    do not compile or run. caught: programs of which a lost value is noticed.
+
+    ratio, to_torch: median, 95th percentile and largest.
+    """
+
+    kind: str
+    programs: int
+    comparisons: int
+    accused: int
+    lost: int
+    caught: int
+    ratio: tuple[float, float, float]
+    to_torch: tuple[float, float, float] | None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    machine: Machine
+    seed: int
+    levels: tuple[str, ...]
+    rows: tuple[Row, ...]
+    judged: tuple[Judged, ...]
+
+
+def rows(judged: Sequence[Judged]) -> tuple[Row, ...]:
+    """The table: one row a kind, in their order."""
+    found = []
+    for kind in dict.fromkeys(j.kind for j in judged):
+        own = [j for j in judged if j.kind == kind]
+        compared = [j for j in own if j.verdict not in NOT_COMPARED]
+        lost = {j.number for j in own} - {j.number for j in compared}
+        to_torch = [j.to_torch for j in compared if j.to_torch is not None]
+        found.append(
+            Row(
+                kind=kind,
+                programs=len({j.number for j in compared}),
+                comparisons=len(compared),
+                accused=sum(j.verdict != "right" for j in compared),
+                lost=len(lost),
+                caught=len({j.number for j in compared if j.caught}),
+                ratio=spread([j.ratio for j in compared]),
+                to_torch=spread(to_torch) if to_torch else None,
+            )
+        )
+    return tuple(found)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """(median, 95th percentile, largest); zeros of nothing."""
+    if not values:
+        return (0.0, 0.0, 0.0)
+    ordered = sorted(values)
+    return statistics.median(ordered), ordered[math.ceil(0.95 * len(ordered)) - 1], ordered[-1]
+
+
+def measure(
+    kinds: Sequence[str],
+    count: int,
+    first: int,
+    levels: Sequence[str],
+    seed: int,
+    toolchain: Toolchain,
+    directory: Path,
+) -> Iterator[Judged]:
+    """`count` programs of each kind from number `first` on, each at each level.
+
+    For one that does not compile or run at some level another is taken. `directory` is used for
+    what is made.
+    """
+    missing, after = dict.fromkeys(kinds, count), dict.fromkeys(kinds, first)
+    for turn in itertools.count():
+        if not any(missing.values()):
+            return
+        modules: list[tuple[str, Sequence[int]]] = []
+        for kind, many in missing.items():
+            numbers = range(after[kind], after[kind] + many)
+            modules += [(kind, numbers[at : at + _TOGETHER]) for at in range(0, many, _TOGETHER)]
+            after[kind] = numbers.stop
+        lost = set()
+        for traced in _trace(modules, seed, directory / f"turn-{turn}"):
+            for level in levels:
+                for judged in _each(traced, level, seed, toolchain, directory):
+                    if judged.verdict in NOT_COMPARED:
+                        lost.add((judged.kind, judged.number))
+                    yield judged
+        missing = {kind: sum(other == kind for other, _ in lost) for kind in kinds}
+
+
+def _each(
+    traced: _Traced, level: str, seed: int, toolchain: Toolchain, directory: Path
+) -> Iterator[Judged]:
+    found = _at(traced, level, toolchain, directory)
+    if found is not None:
+        yield from found
+        return
+    # One of them does not compile; the others must not be lost with it.
+    alone = [(traced.kind, (number,)) for number in traced.numbers]
+    place = directory / f"{traced.kind}-{traced.numbers[0]}-alone"
+    for single in _trace(alone, seed, place):
+        yield from _at(single, level, toolchain, directory) or ()
+
+
+class _Module(msgspec.Struct, frozen=True):
+    """As the tracer takes it."""
+
+    directory: str
+    kind: str
+    numbers: tuple[int, ...]
+
+
+class _Traced(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str
+    numbers: tuple[int, ...]
+    loaded: Loaded
+    caught: tuple[int, ...]
+    steps: dict[str, str]
+
+
+def _trace(wanted: Sequence[tuple[str, Sequence[int]]], seed: int, place: Path) -> list[_Traced]:
+    """The modules (kind, its programs' numbers), from `place` where they were traced already."""
+    modules = [
+        _Module(str(place / f"{kind}-{numbers[0]}"), kind, tuple(numbers))
+        for kind, numbers in wanted
+    ]
+    if not place.is_dir():
+        place.mkdir()
+        order, said = place / "order.json", place / "stderr.txt"
+        order.write_bytes(msgspec.json.encode({"seed": seed, "modules": modules}))
+        outcome = process.run(
+            [sys.executable, _TRACER, order],
+            stdout=place / "stdout.txt",
+            stderr=said,
+            limits=process.Limits(seconds=_TRACE_SECONDS),
+            env={**os.environ, "PYTHONPATH": f"{_TESTS.parent}{os.pathsep}{_TESTS}"},
+        )
+        if not outcome.ok:
+            raise click.ClickException(f"tracing failed\n{said.read_text()[-2000:]}")
+    return [_traced(module) for module in modules]
+
+
+def _traced(module: _Module) -> _Traced:
+    directory = Path(module.directory)
+    program = programs.load(directory)
+    loaded = Loaded(program=program, directory=module.directory, seconds=0.0, cached=False)
+    found = zip(module.numbers, program.functions, strict=True)
+    return _Traced(
+        kind=module.kind,
+        numbers=module.numbers,
+        loaded=loaded,
+        caught=tuple(number for number, function in found if _catches(loaded, function)),
+        steps=msgspec.json.decode((directory / "steps.json").read_bytes()),
+    )
+
+
+def _catches(loaded: Loaded, function: Function) -> bool:
+    """Whether PyTorch's own result is accused once the largest value of an output is lost."""
+    assert function.reference is not None
+    directory = Path(loaded.directory)
+    first, *others = function.reference.outputs
+    values = tensors.load(directory, first)
+    values.flat[abs(values.astype(float)).argmax()] = 0
+    outputs = (tensors.save(values, directory, "lost.bin"), *others)
+    comparison = numerics.compare(
+        outputs, loaded.program, function, directory=directory, outputs_directory=directory
+    )
+    return not comparison.ok
+
+
+def _at(traced: _Traced, level: str, toolchain: Toolchain, directory: Path) -> list[Judged] | None:
+    """What one level makes of a module; None where one of several programs does not compile."""
+    result = case.run(
+        _TARGET,
+        traced.loaded,
+        plan(parse(_TARGET), toolchain),
+        toolchain,
+        Store(directory / "store"),
+        Settings(flags=(f"--{_LEVEL_FLAG}={level}",), latency_budget=0, confirm=False),
+        Silent(),
+    )
+    if result.output is None:
+        if len(traced.numbers) > 1:
+            return None
+        why = result.failure.signature if result.failure else result.why
+        return [_judged(traced, traced.numbers[0], level, "does not compile", why=why)]
+    found = []
+    for number, function in zip(traced.numbers, result.functions, strict=True):
+        comparison = function.comparison
+        if comparison is None:
+            why = function.failure.signature if function.failure else result.why
+            found.append(_judged(traced, number, level, "does not run", why=why))
+            continue
+        verdict: Verdict = "right" if comparison.ok else "accused"
+        if comparison.verdict == "refused":
+            verdict = "refused"
+        own = [o.rel_l2 / o.reference_error for o in comparison.outputs if o.reference_error]
+        found.append(
+            _judged(
+                traced,
+                number,
+                level,
+                verdict,
+                ratio=max(map(_ratio, comparison.outputs)),
+                to_torch=max(own, default=None),
+                why=comparison.why,
+            )
+        )
+    return found
+
+
+def _judged(traced: _Traced, number: int, level: str, verdict: Verdict, **more: Any) -> Judged:
+    steps = traced.steps[f"p{number}"]
+    return Judged(
+        kind=traced.kind,
+        number=number,
+        level=level,
+        steps=steps,
+        verdict=verdict,
+        caught=number in traced.caught,
+        **more,
+    )
+
+
+def _ratio(output: OutputComparison) -> float:
+    if output.tolerance == 0:  # exact
+        return float(not output.ok)
+    return max(output.rel_l2 / output.tolerance, output.excess / output.element_tolerance)
+
+
+def tell(report: Report) -> None:
+    """The report for people: the table, and whatever is not right."""
+    console = out.console()
+    tell_machine(report.machine)
+    console.print(f"{_TARGET} at {', '.join(report.levels)}; seed {report.seed}")
+    columns = (
+        "programs",
+        "comparisons",
+        "false alarms",
+        "not compared",
+        "faults seen",
+        "error / limit",
+    )
+    table = out.table("", *columns, "error / PyTorch's own", right=columns)
+    for row in report.rows:
+        table.add_row(
+            row.kind,
+            str(row.programs),
+            str(row.comparisons),
+            str(row.accused),
+            str(row.lost),
+            f"{row.caught} of {row.programs}",
+            _figures(row.ratio),
+            _figures(row.to_torch) if row.to_torch else "exact",
+        )
+    console.print(table)
+    console.print(
+        "ratios: median, 95th percentile, largest; faults: PyTorch's result with its largest "
+        "value lost",
+        soft_wrap=True,
+    )
+    for judged in report.judged:
+        if judged.verdict != "right":
+            name = f"{judged.kind} {judged.number} at {judged.level}"
+            console.print(f"{name}: {judged.verdict}: {judged.why}\n  {judged.steps}")
+
+
+def _figures(values: tuple[float, float, float]) -> str:
+    return ", ".join(f"{value:.2g}" for value in values)
+
+
+@click.command("right")
+@click.option("--programs", "count", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--first", type=click.IntRange(min=0), default=0, help="Number of the first program.")
+@click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only these.")
+@click.option("--level", "levels", type=click.Choice(LEVELS), multiple=True, help="Only these.")
+@click.option("--seed", default=0, show_default=True)
+@shared
+def command(
+    count: int,
+    first: int,
+    kinds: tuple[str, ...],
+    levels: tuple[str, ...],
+    seed: int,
+    as_json: bool,
+    release: str | None,
+) -> None:
+    """Random right programs at every optimisation level: none may be accused."""
+    load = os.getloadavg()[0]
+    with told(), own_cache() as directory:
+        toolchain = find_release(release)
+        if _LEVEL_FLAG not in toolchain.flags:
+            raise click.ClickException(f"{toolchain.version} has no --{_LEVEL_FLAG}")
+        chosen = (kinds or KINDS, count, first, levels or LEVELS, seed)
+        judged = [*measure(*chosen, toolchain, directory)]
+        made = Report(
+            machine=machine(load, release),
+            seed=seed,
+            levels=levels or LEVELS,
+            rows=rows(judged),
+            judged=tuple(judged),
+        )
+    if as_json:
+        out.emit(made)
+    else:
+        tell(made)
+    if any(j.verdict in ("accused", "refused") for j in judged):
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""Random programs that a right compiler gets right: what a judge must never accuse."""

@@ -1,0 +1,90 @@
+"""Traces right programs in a process of its own: `python trace.py ORDER.json`.
+
+Each module of the order gets a directory with a program record, as tracing a source gives one.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+
+class Module(msgspec.Struct, frozen=True, kw_only=True):
+    """One module of several programs, its functions. directory: where it goes; does not exist."""
+
+    directory: str
+    kind: str
+    numbers: tuple[int, ...]
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What is to be traced, and the seed of it all."""
+
+    seed: int
+    modules: tuple[Module, ...]
+
+
+#: What is written beside a program's record: each function's steps in words.
+STEPS = "steps.json"
+
+
+def name(number: int) -> str:
+    """The function of a program."""
+    return f"p{number}"
+
+
+def main(file: Path) -> None:
+    """Carries the order in `file` out."""
+    warnings.simplefilter("ignore")
+    import torch
+
+    from right import floats, fp8, integers
+    from right.steps import Draw, Right
+
+    kinds: dict[str, Callable[[Draw], Right]] = {
+        "f32": lambda draw: floats.program(draw, torch.float32),
+        "f16": lambda draw: floats.program(draw, torch.float16),
+        "bf16": lambda draw: floats.program(draw, torch.bfloat16),
+        "fp8": fp8.program,
+        "integers": integers.program,
+    }
+    order = msgspec.json.decode(file.read_bytes(), type=Order)
+    for module in order.modules:
+        made = {
+            name(n): kinds[module.kind](Draw(f"{order.seed} {module.kind} {n}"))
+            for n in module.numbers
+        }
+        _write(module, made)
+
+
+def _write(module: Module, made: dict) -> None:  # type: ignore[type-arg]
+    import torch
+
+    from models.traceable import Entry, Traceable
+    from pipeline import program as programs
+    from pipeline.frontends import torch_export
+    from pipeline.frontends.job import Job
+    from pipeline.frontends.source import Source
+
+    directory = Path(module.directory)
+    directory.mkdir(parents=True)
+    entries = tuple(
+        Entry(name=own, module=right.module, args=right.inputs, dynamic_shapes=right.dynamic_shapes)
+        for own, right in made.items()
+    )
+    root = torch.nn.ModuleDict({own: right.module for own, right in made.items()})
+    source = Source(text=f"right {module.kind} programs", kind="file")
+    traced = torch_export.trace(
+        Traceable(root=root, functions=entries), Job(source=source), directory, lambda _: None
+    )
+    programs.save(traced, directory)
+    words = {own: repr(right.module) for own, right in made.items()}
+    (directory / STEPS).write_bytes(msgspec.json.encode(words))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
