@@ -1,4 +1,4 @@
-"""What the code in a module for AMD GPUs needs: registers, spills and memory, kernel by kernel.
+"""What the code in a module for AMD GPUs needs: registers, memory and so on, kernel by kernel.
 
 A module holds one ELF file for each executable, and that describes its kernels in a note, as LLVM's
 "User Guide for AMDGPU Backend" says (NT_AMDGPU_METADATA, a MessagePack map).
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline.occupancy import Occupancy, chip_of, occupancy
+
 _MAGIC = b"\x7fELF\x02\x01"  # 64 bits, little-endian
 _MACHINE = 224
 _NOTES = 4
@@ -22,7 +24,8 @@ _METADATA = 32
 class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel. vgprs, sgprs: vector and scalar registers of a wave; spills: of both, those that
     are kept in memory for lack of room. lds_bytes: local memory of a workgroup; scratch_bytes:
-    private memory of a work item. workgroup: work items of one at most.
+    private memory of a work item. workgroup: work items of one at most. chip: what it is made for
+    (`gfx942`). occupancy: None where the chip's sizes are not known.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     lds_bytes: int
     scratch_bytes: int
     workgroup: int
+    chip: str = ""
+    occupancy: Occupancy | None = None
 
 
 class _Kernel(msgspec.Struct, rename=lambda name: f".{name}"):
@@ -43,9 +48,12 @@ class _Kernel(msgspec.Struct, rename=lambda name: f".{name}"):
     group_segment_fixed_size: int = 0
     private_segment_fixed_size: int = 0
     max_flat_workgroup_size: int = 0
+    wavefront_size: int = 0
+    workgroup_processor_mode: int = 0
 
 
 class _Metadata(msgspec.Struct):
+    target: str = msgspec.field(name="amdhsa.target", default="")
     kernels: list[_Kernel] = msgspec.field(name="amdhsa.kernels", default_factory=list)
 
 
@@ -61,18 +69,33 @@ def kernels(module: Path) -> tuple[Kernel, ...]:
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
         return tuple(
-            Kernel(
-                name=kernel.name,
-                vgprs=kernel.vgpr_count,
-                sgprs=kernel.sgpr_count,
-                spills=kernel.vgpr_spill_count + kernel.sgpr_spill_count,
-                lds_bytes=kernel.group_segment_fixed_size,
-                scratch_bytes=kernel.private_segment_fixed_size,
-                workgroup=kernel.max_flat_workgroup_size,
-            )
+            _kernel(kernel, chip_of(described.target))
             for start in _elfs(data)
-            for kernel in _described(data, start)
+            for described in [_described(data, start)]
+            for kernel in described.kernels
         )
+
+
+def _kernel(found: _Kernel, chip: str) -> Kernel:
+    return Kernel(
+        name=found.name,
+        vgprs=found.vgpr_count,
+        sgprs=found.sgpr_count,
+        spills=found.vgpr_spill_count + found.sgpr_spill_count,
+        lds_bytes=found.group_segment_fixed_size,
+        scratch_bytes=found.private_segment_fixed_size,
+        workgroup=found.max_flat_workgroup_size,
+        chip=chip,
+        occupancy=occupancy(
+            chip,
+            wavefront=found.wavefront_size,
+            vgprs=found.vgpr_count,
+            sgprs=found.sgpr_count,
+            lds_bytes=found.group_segment_fixed_size,
+            workgroup=found.max_flat_workgroup_size,
+            wgp=bool(found.workgroup_processor_mode),
+        ),
+    )
 
 
 def _elfs(data: mmap.mmap) -> Iterator[int]:
@@ -84,8 +107,8 @@ def _elfs(data: mmap.mmap) -> Iterator[int]:
         start = data.find(_MAGIC, start + 1)
 
 
-def _described(data: mmap.mmap, start: int) -> list[_Kernel]:
-    """The kernels that the notes of an ELF file describe; none where they cannot be read."""
+def _described(data: mmap.mmap, start: int) -> _Metadata:
+    """What the notes of an ELF file describe; no kernels where they cannot be read."""
     try:
         (headers,) = struct.unpack_from("<Q", data, start + 32)
         size, count = struct.unpack_from("<HH", data, start + 54)
@@ -95,10 +118,10 @@ def _described(data: mmap.mmap, start: int) -> list[_Kernel]:
             if kind == _NOTES:
                 found = _notes(data[start + offset : start + offset + length])
                 if found is not None:
-                    return found.kernels
+                    return found
     except (struct.error, msgspec.MsgspecError):
         pass
-    return []
+    return _Metadata()
 
 
 def _notes(notes: bytes) -> _Metadata | None:

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from pipeline import amdgpu, compiler, generation, numerics, process, runtime
+from pipeline import amdgpu, compiler, generation, numerics, process, runtime, spirv
 from pipeline.amdgpu import Kernel
 from pipeline.compiler import Compile, CompileResult, Dispatches
 from pipeline.diagnostics import Failure
@@ -22,6 +22,7 @@ from pipeline.numerics import Comparison
 from pipeline.phases import Phase
 from pipeline.program import Function
 from pipeline.runtime import Latency
+from pipeline.spirv import Checked
 from pipeline.store import Store
 from pipeline.targets import Device, Plan
 from pipeline.toolchain import Toolchain
@@ -68,7 +69,8 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
 
     phases, dispatches, output, output_bytes, compile_seconds and peak_bytes: of the compile (when
     it was done, not when it was taken from the store); output is the module (or the IR
-    with --to). kernels: those of a module for AMD GPUs. comparison: of the function that is
+    with --to). kernels: those of a module for AMD GPUs. spirv: what spirv-val says of a module for
+    Vulkan, where it is installed. comparison: of the function that is
     farthest from its reference. command: the compile, as it can be typed again; resume: the same
     from the last good phase, when that fails too (phase_confirmed). generation: by the functions
     chained, where that was wanted and each could be run.
@@ -98,6 +100,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     phase_confirmed: bool | None = None
     resume: tuple[str, ...] | None = None
     kernels: tuple[Kernel, ...] = ()
+    spirv: Checked | None = None
 
 
 class Watcher(Protocol):
@@ -181,6 +184,7 @@ def run(
         phase_confirmed=compiled.phase_confirmed,
         resume=_placed(compiled.resume_command, directory),
         kernels=_kernels(plan, directory, compiled),
+        spirv=_spirv(plan, directory, compiled),
     )
     if not settings.run or not compiled.ok:
         return result
@@ -210,6 +214,12 @@ def _kernels(plan: Plan, directory: Path, compiled: CompileResult) -> tuple[Kern
     if compiled.output is None or plan.target.backend != "hip":
         return ()
     return amdgpu.kernels(directory / compiled.output)
+
+
+def _spirv(plan: Plan, directory: Path, compiled: CompileResult) -> Checked | None:
+    if compiled.output != compiler.MODULE or plan.target.backend != "vulkan":
+        return None
+    return spirv.check(directory / compiled.output)
 
 
 def _messages(directory: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 from pathlib import Path
@@ -9,8 +10,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from fake.nights import result
 
 from pipeline.amdgpu import Kernel, kernels
+from pipeline.cli import output as out
+from pipeline.cli.code import tell
+from pipeline.occupancy import Occupancy
 from pipeline.targets import parse, plan
 from pipeline.toolchain import installed
 
@@ -24,6 +29,9 @@ func.func @main(%a: tensor<256x512xf16>, %b: tensor<512x256xf16>) -> tensor<256x
   return %product : tensor<256x256xf32>
 }
 """
+
+#: Makes LLVM itself say what each kernel needs.
+TELLS = "--pass-remarks-analysis=kernel-resource-usage"
 
 
 def described(name: str, **fields: int) -> dict[str, Any]:
@@ -68,6 +76,7 @@ class TestModules:
         assert first == Kernel(
             name="one", vgprs=64, sgprs=20, spills=0, lds_bytes=0, scratch_bytes=0, workgroup=256
         )
+        assert first.occupancy is None, "the code says nothing of its chip"
         assert (second.vgprs, second.spills) == (256, 15)
         assert (second.lds_bytes, second.scratch_bytes) == (65536, 48)
         assert third.name == "three"
@@ -98,22 +107,83 @@ class TestModules:
 
 
 @pytest.mark.real
-def test_a_matmul_for_a_real_gpu_needs_what_its_module_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("chip", ["gfx942", "gfx950", "gfx1100", "gfx1201"])
+def test_a_matmul_for_a_real_gpu_needs_what_its_module_says(chip: str, tmp_path: Path) -> None:
     (tmp_path / "matmul.mlir").write_text(MATMUL)
     toolchain = installed()
-    needs = {}
-    for target in ("hip:gfx942", "hip:gfx1100", "vulkan"):
-        module = tmp_path / "module.vmfb"
-        flags = plan(parse(target), toolchain).flags
-        compiler = [toolchain.compiler, tmp_path / "matmul.mlir", *flags, "-o", module]
-        subprocess.run(compiler, check=True, capture_output=True, timeout=120)
-        needs[target] = kernels(module)
-    assert needs["vulkan"] == ()
-    for target in ("hip:gfx942", "hip:gfx1100"):
-        (kernel,) = needs[target]
-        assert "matmul" in kernel.name
-        assert 16 <= kernel.vgprs <= 512
-        assert 1 <= kernel.sgprs <= 128
-        assert (kernel.spills > 0) == (kernel.scratch_bytes > 0), "there is nothing else in memory"
-        assert kernel.lds_bytes > 1024
-        assert kernel.workgroup >= 32
+    module = tmp_path / "module.vmfb"
+    flags = plan(parse(f"hip:{chip}"), toolchain).flags
+    compiler = [toolchain.compiler, tmp_path / "matmul.mlir", *flags, TELLS, "-o", module]
+    done = subprocess.run(compiler, check=True, capture_output=True, timeout=120)
+    told = dict(re.findall(r"remark: \S+ +([^:]+): (\d+)", done.stderr.decode()))
+    (kernel,) = kernels(module)
+    assert "matmul" in kernel.name
+    assert kernel.chip == chip
+    assert kernel.vgprs == int(told["VGPRs"])
+    assert kernel.sgprs == int(told["TotalSGPRs"])
+    assert kernel.spills == int(told["VGPRs Spill"]) + int(told["SGPRs Spill"])
+    assert (kernel.spills > 0) == (kernel.scratch_bytes > 0), "there is nothing else in memory"
+    assert kernel.lds_bytes == int(told["LDS Size [bytes/block]"])
+    assert kernel.occupancy is not None
+    assert kernel.occupancy.waves == int(told["Occupancy [waves/SIMD]"])
+    assert kernel.occupancy.limited_by
+
+
+@pytest.mark.real
+def test_a_module_for_vulkan_has_no_kernels(tmp_path: Path) -> None:
+    (tmp_path / "matmul.mlir").write_text(MATMUL)
+    toolchain = installed()
+    module = tmp_path / "module.vmfb"
+    flags = plan(parse("vulkan"), toolchain).flags
+    compiler = [toolchain.compiler, tmp_path / "matmul.mlir", *flags, "-o", module]
+    subprocess.run(compiler, check=True, capture_output=True, timeout=120)
+    assert kernels(module) == ()
+
+
+def made(name: str, *, spills: int = 0, waves: int = 8, chip: str = "gfx942") -> Kernel:
+    held = Occupancy(waves=waves, most=8, limited_by=("lds",) if waves < 8 else ())
+    return Kernel(
+        name=name,
+        vgprs=64,
+        sgprs=20,
+        spills=spills,
+        lds_bytes=1024,
+        scratch_bytes=4 * spills,
+        workgroup=64,
+        chip=chip,
+        occupancy=held if chip == "gfx942" else None,
+    )
+
+
+class TestTelling:
+    def told(self, capsys: pytest.CaptureFixture[str], *kernels: Kernel, verbose: bool) -> str:
+        tell(out.console(), result(kernels=kernels), verbose=verbose)
+        return capsys.readouterr().out
+
+    def test_those_that_spill_come_first_then_those_of_low_occupancy(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        names = ["full", "low", "lower", "spills", "spills_more", "slightly"]
+        kernels = [
+            made("full"),
+            made("low", waves=4),
+            made("lower", waves=2),
+            made("spills", spills=1),
+            made("spills_more", spills=9, waves=7),
+            made("slightly", waves=7),
+        ]
+        told = self.told(capsys, *kernels, verbose=False)
+        shown = [line.split(":")[0].strip() for line in told.splitlines()[1:-1]]
+        assert shown == ["spills_more", "spills", "lower"]
+        assert "6 kernels: 2 with spilled registers" in told
+        assert "and 2 more" in told
+        told = self.told(capsys, *kernels, verbose=True)
+        assert all(f"{name}: " in told for name in names)
+
+    def test_what_is_well_is_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        told = self.told(capsys, made("a"), made("b"), verbose=False)
+        assert told == "  2 kernels: no register is spilled, every SIMD can be filled\n"
+
+    def test_chips_that_are_not_known_are_named(self, capsys: pytest.CaptureFixture[str]) -> None:
+        told = self.told(capsys, made("a", chip="gfx1250"), verbose=False)
+        assert told == "  1 kernel: no register is spilled; occupancy unknown for gfx1250\n"

@@ -14,10 +14,12 @@ from pipeline.amdgpu import Kernel
 from pipeline.case import CaseResult, FunctionResult, Step
 from pipeline.compiler import Dispatches
 from pipeline.nightly.metrics import SIZES, TIMES, metrics
+from pipeline.occupancy import Occupancy
 from pipeline.runtime import Latency
+from pipeline.spirv import Checked, Complaint
 
 
-def kernel(vgprs: int, spills: int) -> Kernel:
+def kernel(vgprs: int, spills: int, waves: int | None = None) -> Kernel:
     return Kernel(
         name="k",
         vgprs=vgprs,
@@ -26,6 +28,7 @@ def kernel(vgprs: int, spills: int) -> Kernel:
         lds_bytes=0,
         scratch_bytes=4 * spills,
         workgroup=64,
+        occupancy=Occupancy(waves=waves, most=8) if waves else None,
     )
 
 
@@ -63,7 +66,16 @@ FULL: dict[str, Any] = {
         constant_bytes=64,
     ),
     "functions": (function(0.25), function(None), function(0.5)),
-    "kernels": (kernel(64, 0), kernel(256, 12), kernel(96, 3)),
+    "kernels": (kernel(64, 0), kernel(256, 12, waves=2), kernel(96, 3, waves=5)),
+    "spirv": Checked(
+        validator="v1",
+        shaders=4,
+        invalid=(
+            Complaint(message="one", shaders=("a", "b")),
+            Complaint(message="another", shaders=("c",)),
+        ),
+        unknown=(Complaint(message="new", shaders=("d",)),),
+    ),
     "steps": (Step(name="trace", status="ok", seconds=3.0),),
 }
 
@@ -80,6 +92,8 @@ def test_all_that_was_measured_is_there_once() -> None:
         "trace_seconds": 3.0,
         "registers": 256,
         "spills": 15,
+        "idle_waves": 6,
+        "invalid_shaders": 3,
     }
     assert set(found) == {*TIMES, *SIZES}
 
@@ -94,7 +108,8 @@ def test_what_was_not_measured_is_absent() -> None:
         ("compile_seconds", {"compile_seconds"}),
         ("dispatches", {"dispatches", "transient_bytes"}),
         ("functions", {"latency_seconds"}),
-        ("kernels", {"registers", "spills"}),
+        ("kernels", {"registers", "spills", "idle_waves"}),
+        ("spirv", {"invalid_shaders"}),
     ],
 )
 def test_each_figure_comes_from_its_own_place(name: str, missing: set[str]) -> None:
@@ -123,5 +138,6 @@ def test_registers_and_spills_of_a_real_compile_are_in_its_record(tmp_path: Path
     hip, vulkan = msgspec.convert(done.document["cases"], list[CaseResult])
     assert [kernel.spills for kernel in hip.kernels] == [0]
     assert metrics(hip)["registers"] >= 1
+    assert metrics(hip)["idle_waves"] == 0
     assert vulkan.kernels == ()
     assert "registers" not in metrics(vulkan)

@@ -52,6 +52,7 @@ class Checkout:
         self.tool("id", "#!/bin/sh\necho 1000\n")
         self.tool("sudo", "#!/bin/sh\nexit 1\n")
         self.tool("apt-cache", "#!/bin/sh\necho bookworm-backports\n")
+        self.tool("spirv-val", "#!/bin/sh\n")
         self.tool(
             "apt-get",
             '#!/bin/sh\necho "apt-get $*" >>calls\n'

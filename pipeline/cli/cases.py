@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from pipeline import case, generation
 from pipeline.case import CaseResult, FunctionResult, Settings, Step
+from pipeline.cli import code
 from pipeline.cli import output as out
 from pipeline.cli.bisect import isolate, tell, untraced
 from pipeline.cli.boundary import Failed
@@ -215,6 +216,8 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
         console.print(
             f"  {what}, with the phases' dumps beside it: {escape(result.output)}", soft_wrap=True
         )
+    if not quiet:
+        code.tell(console, result, verbose=common.verbosity > 0)
     if result.messages and not quiet:
         wrote = out.size(Path(result.messages).stat().st_size)
         console.print(

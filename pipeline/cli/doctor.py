@@ -133,4 +133,22 @@ def _compiling_and_running(release: str | None) -> list[Finding]:
             Finding(ability="run", name=backend, state="warning", found=warning)
             for warning in made.warnings
         ]
+    findings.append(_validating())
     return findings
+
+
+def _validating() -> Finding:
+    from pipeline import spirv
+
+    tool = spirv.validator()
+    if tool is None:
+        return Finding(
+            ability="compile",
+            name=spirv.TOOL,
+            state="warning",
+            found="not installed: shaders of Vulkan modules are not validated",
+            mend=spirv.MEND,
+        )
+    return Finding(
+        ability="compile", name=spirv.TOOL, state="ok", found=f"{tool.release} {tool.path}"
+    )

@@ -7,8 +7,19 @@ from pipeline.case import CaseResult
 #: Seconds; they vary from run to run.
 TIMES = ("compile_seconds", "latency_seconds", "trace_seconds")
 #: Counts and bytes; equal for equal programs and compilers, but for peak memory. registers: of the
-#: kernel that needs most vector registers; spills: registers of all kernels that did not fit.
-SIZES = ("dispatches", "module_bytes", "peak_bytes", "transient_bytes", "registers", "spills")
+#: kernel that needs most vector registers; spills: registers of all kernels that did not fit;
+#: idle_waves: wave slots of a SIMD that the kernel of the lowest occupancy leaves empty;
+#: invalid_shaders: those that spirv-val has something against.
+SIZES = (
+    "dispatches",
+    "module_bytes",
+    "peak_bytes",
+    "transient_bytes",
+    "registers",
+    "spills",
+    "idle_waves",
+    "invalid_shaders",
+)
 
 
 def metrics(result: CaseResult) -> dict[str, float]:
@@ -29,6 +40,11 @@ def metrics(result: CaseResult) -> dict[str, float]:
     if result.kernels:
         found["registers"] = max(kernel.vgprs for kernel in result.kernels)
         found["spills"] = sum(kernel.spills for kernel in result.kernels)
+    occupancies = [kernel.occupancy for kernel in result.kernels if kernel.occupancy]
+    if occupancies:
+        found["idle_waves"] = max(occupancy.idle for occupancy in occupancies)
+    if result.spirv is not None:
+        found["invalid_shaders"] = result.spirv.errors
     latencies = [f.latency.median_seconds for f in result.functions if f.latency]
     if latencies:
         found["latency_seconds"] = sum(latencies)
