@@ -68,7 +68,7 @@ def describe(
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     source = Source(text=candidate.name, kind="mlir", path=str(candidate))
-    job = Job(source=source, seed=running.seed, weights=running.weights)
+    job = Job(source=source, seed=running.seed, weights=running.weights, evaluate=False)
     try:
         program = mlir.build(job, directory, toolchain, limits)
     except (UsageError, TraceFailed) as fault:

@@ -34,7 +34,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def loaded(text: str, tools: Toolchain | None = None, **options: Any) -> Loaded:
-    fields = {name: options.pop(name) for name in ("inputs", "weights", "seed") if name in options}
+    known = ("inputs", "weights", "seed", "evaluate")
+    fields = {name: options.pop(name) for name in known if name in options}
     job = Job(source=sources.parse(text, {}, None), **fields)
     return load(job, Store(), tools or toolchain.installed(), **options)
 
@@ -130,6 +131,89 @@ class TestMlir:
         assert name in caught.value.message
         assert str(cache) not in caught.value.message, "the user's file is named, not our copy"
         assert left_in(cache) == []
+
+
+#: A mask of segments as vision towers make them; `begins`: where each of 4 of 64 positions begins.
+SEGMENTS = """func.func @main(%begins: !torch.vtensor<[5],si64>) -> !torch.vtensor<[64,64],f32> {
+  %none = torch.constant.none
+  %false = torch.constant.bool false
+  %0 = torch.constant.int 0
+  %1 = torch.constant.int 1
+  %64 = torch.constant.int 64
+  %in = torch.constant.float 0.0
+  %out = torch.constant.float -1.0e9
+  %dims = torch.prim.ListConstruct %1 : (!torch.int) -> !torch.list<int>
+  %positions = torch.aten.arange %64, %none, %none, %none, %none : !torch.int, !torch.none,
+    !torch.none, !torch.none, !torch.none -> !torch.vtensor<[64],si64>
+  %column = torch.aten.unsqueeze %positions, %1 : !torch.vtensor<[64],si64>, !torch.int ->
+    !torch.vtensor<[64,1],si64>
+  %row = torch.aten.unsqueeze %begins, %0 : !torch.vtensor<[5],si64>, !torch.int ->
+    !torch.vtensor<[1,5],si64>
+  %over = torch.aten.ge.Tensor %column, %row : !torch.vtensor<[64,1],si64>,
+    !torch.vtensor<[1,5],si64> -> !torch.vtensor<[64,5],i1>
+  %segment = torch.aten.sum.dim_IntList %over, %dims, %false, %none : !torch.vtensor<[64,5],i1>,
+    !torch.list<int>, !torch.bool, !torch.none -> !torch.vtensor<[64],si64>
+  %a = torch.aten.unsqueeze %segment, %1 : !torch.vtensor<[64],si64>, !torch.int ->
+    !torch.vtensor<[64,1],si64>
+  %b = torch.aten.unsqueeze %segment, %0 : !torch.vtensor<[64],si64>, !torch.int ->
+    !torch.vtensor<[1,64],si64>
+  %same = torch.aten.eq.Tensor %a, %b : !torch.vtensor<[64,1],si64>, !torch.vtensor<[1,64],si64> ->
+    !torch.vtensor<[64,64],i1>
+  %mask = torch.aten.where.Scalar %same, %in, %out : !torch.vtensor<[64,64],i1>, !torch.float,
+    !torch.float -> !torch.vtensor<[64,64],f32>
+  return %mask : !torch.vtensor<[64,64],f32>
+}
+"""
+
+
+@pytest.mark.real
+class TestReferences:
+    """MLIR of the torch dialect is compared as a model that is traced is."""
+
+    def test_they_are_what_pytorch_computes_for_the_users_inputs(self, here: Path) -> None:
+        import torch
+
+        (here / "mask.mlir").write_text(SEGMENTS)
+        begins = torch.tensor([0, 16, 32, 48, 64])
+        (here / "x.bin").write_bytes(begins.numpy().tobytes())
+        given = Tensor(dtype="i64", shape=(5,), file=str(here / "x.bin"))
+        found = loaded("mask.mlir", inputs=(given,))
+        (function,) = found.program.functions
+        assert function.reference is not None
+        (output,), (precise,) = function.reference.outputs, function.reference.precise
+        assert (output.dtype, precise.dtype) == ("f32", "f64")
+        raw = bytearray((Path(found.directory) / output.file).read_bytes())
+        mask = torch.frombuffer(raw, dtype=torch.float32).reshape(64, 64)
+        segment = torch.arange(64) // 16
+        assert torch.equal(mask, torch.where(segment[:, None] == segment, 0.0, -1e9))
+        assert loaded("mask.mlir", inputs=(given,)).cached
+
+    def test_a_program_that_gives_wrong_numbers_is_caught(self, here: Path) -> None:
+        from driver import pilot
+
+        (here / "mask.mlir").write_text(SEGMENTS)
+        done = pilot("run", "mask.mlir", "-t", "llvm-cpu", "--json", cwd=here)
+        (case,) = done.document["cases"]
+        assert (done.code, case["failure"]["kind"]) == (1, "mismatch")
+        assert "of 4096 elements are wrong" in case["failure"]["message"]
+
+    def test_why_there_are_none_is_noted(self, here: Path) -> None:
+        (here / "a.mlir").write_text(
+            "func.func @main(%x: !torch.vtensor<[2],f32>) -> !torch.vtensor<[2],f32> {\n  %y = "
+            'torch.operator "onnx.Relu"(%x) : (!torch.vtensor<[2],f32>) -> !torch.vtensor<[2],f32>'
+            "\n  return %y : !torch.vtensor<[2],f32>\n}\n"
+        )
+        program = loaded("a.mlir").program
+        assert program.functions[0].reference is None
+        assert program.notes[-1] == (
+            "main has nothing to be compared with: onnx.Relu: it is not an operation of PyTorch"
+        )
+
+    def test_what_is_only_compiled_is_not_evaluated(self, here: Path) -> None:
+        (here / "mask.mlir").write_text(SEGMENTS)
+        (function,) = loaded("mask.mlir", evaluate=False).program.functions
+        assert function.example is not None and function.reference is None
+        assert loaded("mask.mlir").program.functions[0].reference is not None
 
 
 class TestReader:

@@ -74,7 +74,7 @@ def cases(
     refused: TraceFailed | None = None
     results: list[CaseResult] = []
     try:
-        loaded = session.program(text, chosen, live)
+        loaded = session.program(text, chosen, live, evaluate=run)
         live.program(loaded)
         if wanted:
             generation.check(loaded.program, wanted.steps)

@@ -47,11 +47,16 @@ class Session:
         weights = (chosen.weights,) if chosen.weights else ()
         return Job(source=source, seed=chosen.seed, weights=weights, inline=chosen.inline)
 
-    def program(self, text: str, chosen: SourceOptions, live: Live) -> Loaded:
-        """Traces or imports the source, or finds it in the store. Raises TraceFailed."""
+    def program(
+        self, text: str, chosen: SourceOptions, live: Live, *, evaluate: bool = True
+    ) -> Loaded:
+        """Traces or imports the source, or finds it in the store. Raises TraceFailed.
+
+        evaluate: MLIR, too, to have something to compare with.
+        """
         from pipeline.frontends import examples
 
-        job = self.job(text, chosen)
+        job = msgspec.structs.replace(self.job(text, chosen), evaluate=evaluate)
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
             if chosen.inputs:
                 given = examples.from_files(chosen.inputs, Path(scratch))

@@ -38,7 +38,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     inputs: replace the source's own example inputs (files are absolute). weights: archives, or
     directories of safetensors, whose tensors replace the source's own (absolute). inline: keep
     the parameters in the MLIR as constants instead of in an archive. seed: for random weights and
-    inputs. chained: make what PyTorch generates with the program instead.
+    inputs. evaluate: MLIR, too, to have something to compare with; whatever else is traced always
+    has. chained: make what PyTorch generates with the program instead.
     """
 
     source: Source
@@ -46,6 +47,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[Tensor, ...] | None = None
     weights: tuple[str, ...] = ()
     inline: bool = False
+    evaluate: bool = True
     chained: Chained | None = None
 
 

@@ -110,7 +110,9 @@ def _loaded(entry: Path, begun: float, *, cached: bool) -> Loaded:
 
 
 def _key(job: Job, fresh: bool) -> str:
-    makers = () if job.source.kind == "mlir" else _makers()
+    makers = () if job.source.kind == "mlir" and not job.evaluate else _makers()
+    if job.source.kind != "mlir":
+        job = msgspec.structs.replace(job, evaluate=True)
     inputs = tuple(
         (t.dtype, t.shape, _state(Path(t.file)), "" if job.inputs else t.file)
         for t in job.inputs or ()
@@ -141,7 +143,9 @@ def _makers() -> tuple[str, ...]:
 def _own_code(*, zoo: bool) -> str:
     """A digest of the code that makes programs: what it does may change between our releases."""
     root = Path(__file__).resolve().parents[2]
-    files = [*(root / "pipeline" / "frontends").glob("*.py"), root / "pipeline" / "program.py"]
+    own = root / "pipeline"
+    files = [own / "program.py", own / "torch_tensors.py"]
+    files += [*(own / "frontends").glob("*.py"), *(own / "torch_dialect").glob("*.py")]
     files += (root / "models").rglob("*.py") if zoo else ()
     hashed = hashlib.sha256()
     for file in sorted(files):

@@ -1,4 +1,7 @@
-"""MLIR files as programs: the file as it is; its signature read by the toolchain's own parser."""
+"""MLIR files as programs: the file as it is; its signature read by the toolchain's own parser.
+
+What is in the torch dialect is evaluated with PyTorch, so that there is something to compare with.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from pipeline.frontends import examples, mlir_text
 from pipeline.frontends.job import Job, TraceFailed
 from pipeline.program import Program, Tensor, check_inputs
 from pipeline.toolchain import Toolchain
+from pipeline.torch_dialect import evaluate
 
+_OF_TORCH = '"torch.'
 _ELIDE = "--mlir-elide-elementsattrs-if-larger=8", "--mlir-elide-resource-strings-if-larger=8"
 
 
@@ -23,9 +28,10 @@ def build(
 ) -> Program:
     """Copies the file to `directory` and describes it.
 
-    A program without inputs of the user's gets made-up ones, and there is no reference to compare
-    with. A file that crashes the parser is a program too, of which nothing is known: the compiler
-    will tell more. Raises UsageError for a file that the toolchain cannot parse, TraceFailed where
+    A program without inputs of the user's gets made-up ones. Functions that PyTorch can evaluate
+    get its results as their reference, if the job wants that; a note says why others have none. A
+    file that crashes the parser is a program too, of which nothing is known: the compiler will
+    tell more. Raises UsageError for a file that the toolchain cannot parse, TraceFailed where
     parsing meets a limit.
     """
     original = Path(job.source.path or "")
@@ -75,7 +81,7 @@ def build(
         parameters = msgspec.structs.replace(parameters, archives=_archives(job.weights))
     for scratch in (generic, stderr, directory / "stdout.txt"):
         scratch.unlink(missing_ok=True)
-    return Program(
+    program = Program(
         source=job.source.text,
         mlir=copy.name,
         digest=hashlib.sha256(copy.read_bytes()).hexdigest(),
@@ -83,6 +89,32 @@ def build(
         parameters=parameters,
         origin={"file": original.name},
         notes=tuple(notes),
+    )
+    if job.evaluate and _OF_TORCH in text:
+        return with_references(program, directory, limits)
+    return program
+
+
+def with_references(
+    program: Program, directory: Path, limits: process.Limits | None = None
+) -> Program:
+    """The program in `directory` with what PyTorch computes for its example inputs.
+
+    Without the values of its parameters it stays as it is: it cannot be run either.
+    """
+    parameters = program.parameters
+    if parameters is not None and not parameters.archives:
+        return program
+    works = [evaluate.work(program, directory, f, directory) for f in program.functions]
+    functions, notes = [], []
+    for function, found in zip(
+        program.functions, evaluate.evaluate(works, limits=limits), strict=True
+    ):
+        functions.append(msgspec.structs.replace(function, reference=found.reference))
+        if found.reference is None:
+            notes.append(f"{function.name} has nothing to be compared with: {found.why}")
+    return msgspec.structs.replace(
+        program, functions=tuple(functions), notes=(*program.notes, *notes)
     )
 
 

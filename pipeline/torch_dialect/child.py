@@ -42,7 +42,7 @@ def stages(work: Work) -> Iterator[Evaluation]:
     """What is known of a function after each evaluation of it: in its own dtypes, in float64, and
     perturbed if it rounds to 8-bit floats."""
     place = Path(work.place)
-    for name in ("data", "values"):
+    for name in ("data", *(["values"] if work.values != () else [])):
         (place / name).mkdir(parents=True, exist_ok=True)
     try:
         module = Module(Path(work.mlir), work.archives)
