@@ -25,6 +25,7 @@ _COMMANDS = {
     "bisect": "bisect",
     "verify": "verify",
     "reduce": "reduce",
+    "workaround": "workaround",
     "nightly": "nightly",
     "cache": "cache",
 }

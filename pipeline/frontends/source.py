@@ -88,6 +88,30 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
     return Source(text=text, kind=kind, path=str(path), factory=factory or "model")
 
 
+class Alternative(msgspec.Struct, frozen=True, kw_only=True):
+    """A field of a zoo model, the values that it may have instead of its own, what it is."""
+
+    name: str
+    values: tuple[str, ...]
+    help: str
+
+
+def alternatives(source: Source) -> list[Alternative]:
+    """The fields of a zoo model that have a choice of values; none for other sources."""
+    from models.spec import registry
+
+    if source.kind != "zoo":
+        return []
+    found = []
+    for field in registry()[source.model or ""].fields:
+        own = source.fields.get(field.name, field.default)
+        values = field.choices or (("false", "true") if isinstance(field.default, bool) else ())
+        others = tuple(value for value in values if field.parse(value) != own)
+        if others:
+            found.append(Alternative(name=field.name, values=others, help=field.help))
+    return found
+
+
 def _is_zoo(name: str) -> bool:
     from models.spec import registry
 

@@ -1,0 +1,284 @@
+"""`iree-pilot workaround`: what gets SOURCE past its failure today, and what that costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import DURATION, Common, SourceOptions, common, source_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.cli.session import Session
+    from repro.workarounds.find import Answer, Cost, Progress, Workarounds
+
+_STYLES = {
+    "works": "green",
+    "runs": "green",
+    "compiles": "yellow",
+    "further": "cyan",
+    "same": "dim",
+    "other": "magenta",
+}
+_SAID = {
+    "works": "works",
+    "runs": "runs, nothing to compare with",
+    "compiles": "compiles, not run here",
+}
+#: So many of what did not work are listed, unless -v.
+_LISTED = 8
+
+
+@click.command("workaround")
+@source_options
+@click.option("-t", "--target", metavar="TARGET", help="One target; a reproducer brings its own.")
+@click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
+@click.option("--all", "everything", is_flag=True, help="Try everything; do not stop at three.")
+@click.option("--budget", type=DURATION, metavar="TIME", help="Search no longer than that.")
+@click.option("-o", "--output", metavar="DIR", help="Where programs that were rewritten go.")
+@common
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+def command(
+    source_options: SourceOptions,
+    target: str | None,
+    device: str | None,
+    everything: bool,
+    budget: float | None,
+    output: str | None,
+    common: Common,
+    flags: tuple[str, ...],
+    source: str,
+) -> None:
+    """Find what makes SOURCE compile, run and agree with PyTorch where it fails for TARGET.
+
+    Tried are flags of the compiler that its help lists, other architectures of the target that fit
+    the device, other fields of a zoo model, and rewrites of the program; those made for such a
+    failure first, then the cheap ones; two at once only where no single one works. SOURCE may be a
+    reproducer's folder.
+
+    Each answer is seen twice, and told with its cost: what is lost with it, seconds to compile,
+    latency, dispatches. For a target that cannot be run here an answer compiles, no more, and says
+    so. The command to paste is the last line. FLAGS after -- go to iree-compile.
+
+    A search that was stopped goes on where it was. Exit code 0: found; 1: there is none, or
+    nothing fails.
+    """
+    from pipeline.cli import output as out
+    from pipeline.cli.boundary import Failed
+    from pipeline.cli.live import Live
+    from pipeline.cli.session import Session
+    from pipeline.frontends.load import TraceFailed
+
+    console = out.console(stderr=common.json)
+    session = Session(common)
+    quiet = common.json or common.verbosity < 0
+    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+        try:
+            result = _find(
+                session,
+                source,
+                target,
+                device,
+                source_options,
+                flags,
+                everything,
+                budget,
+                output,
+                live,
+            )
+        except TraceFailed as failed:
+            live.note(f"{source} does not trace: {failed.failure.message}")
+            live.note("The compiler has no part in that: iree-pilot bisect isolates it.")
+            raise Failed(1) from None
+    if common.json:
+        out.emit(result)
+    else:
+        tell(console, result, source, verbose=common.verbosity > 0)
+    if result.status != "found":
+        raise Failed(1)
+
+
+def _find(
+    session: Session,
+    source: str,
+    target: str | None,
+    device: str | None,
+    chosen: SourceOptions,
+    flags: tuple[str, ...],
+    everything: bool,
+    budget: float | None,
+    output: str | None,
+    live: Any,
+) -> Workarounds:
+    from pipeline import case
+    from pipeline.case import Settings
+    from pipeline.compiler import check_flags
+    from pipeline.errors import UsageError
+    from repro.releases import question
+    from repro.workarounds import find
+
+    check_flags(flags)
+    name = source
+    if question.is_reproducer(source):
+        source, own, given = find.of_reproducer(Path(source))
+        target, flags = target or own, (*given, *flags)
+    if target is None:
+        raise UsageError("no target is named", advice="-t llvm-cpu, -t vulkan or -t hip.")
+    ((named, plan),) = session.plans(target, device, flags)
+    loaded = session.program(source, chosen, live)
+    live.program(loaded)
+    settings = Settings(flags=flags, limits=session.limits, fresh=chosen.fresh, latency_budget=0)
+    result = case.run(named, loaded, plan, session.toolchain, session.store, settings, live)
+    if result.failure:
+        live.note(f"\nlooking for a way around {result.failure.signature}")
+
+    def told(progress: Progress) -> None:
+        outcome = progress.outcome
+        label = f"[{progress.count}/{progress.total}]"
+        live.note(f"  {label:>9} {outcome.state:<12} {' + '.join(progress.names)}")
+
+    wish = find.Wish(
+        job=session.job(source, chosen),
+        words=_words(source, chosen),
+        settings=chosen.settings | ({"dtype": chosen.dtype} if chosen.dtype else {}),
+        flags=flags,
+        device=device,
+        limits=session.limits,
+        enough=None if everything else 3,
+        seconds=budget,
+        fresh=chosen.fresh,
+        place=Path(output or f"workaround-{_short(name)}"),
+    )
+    waiting = "another process is looking for the same; waiting"
+    return find.find(
+        loaded,
+        result,
+        plan,
+        session.toolchain,
+        wish,
+        told=told,
+        on_wait=lambda: live.note(waiting),
+    )
+
+
+def _words(source: str, chosen: SourceOptions) -> tuple[str, ...]:
+    """The source and its options as they are typed; the dtype as the field that it is."""
+    words = [source]
+    for key, value in chosen.settings.items():
+        words += ["--set", f"{key}={value}"]
+    if chosen.dtype:
+        words += ["--set", f"dtype={chosen.dtype}"]
+    if chosen.seed:
+        words += ["--seed", str(chosen.seed)]
+    if chosen.weights:
+        words += ["--weights", chosen.weights]
+    for given in chosen.inputs:
+        words += ["--input", given]
+    if chosen.inline:
+        words.append("--inline-parameters")
+    return tuple(words)
+
+
+def _short(name: str) -> str:
+    return Path(name.replace(":", "-").rstrip("/")).name.removesuffix(".py")
+
+
+def tell(console: Console, result: Workarounds, source: str, *, verbose: bool) -> None:
+    """What was found and what was tried; the command of the best answer comes last."""
+    from rich.markup import escape
+
+    from pipeline.cli import output as out
+
+    if result.status == "passes":
+        console.print(f"{escape(result.why)}: there is nothing to work around")
+        return
+    _tell_tried(console, result, verbose)
+    took = f"{result.compiles} compiles, {out.seconds(result.seconds)}"
+    if not result.answers:
+        console.print(f"\nno workaround was found ({took}): {escape(result.why)}", soft_wrap=True)
+        return
+    console.print()
+    table = out.table(
+        "workaround",
+        "",
+        "loses",
+        "compile",
+        "latency",
+        "dispatches",
+        "relative L2",
+        right=("compile", "latency", "dispatches", "relative L2"),
+    )
+    table.add_row("[dim]as it is[/dim]", "[red]fails[/red]", "", *_cost(result.default), "")
+    for answer in result.answers:
+        table.add_row(
+            escape(" + ".join(answer.names)),
+            f"[{_STYLES[answer.state]}]{_SAID[answer.state]}[/]",
+            "" if answer.price == "free" else answer.price,
+            *_cost(answer.cost),
+            f"{answer.comparison.rel_l2:.1e}" if answer.comparison else "",
+        )
+    console.print(table)
+    console.print(f"{took}\n")
+    for answer in reversed(result.answers):
+        _tell_answer(console, answer)
+
+
+def _tell_tried(console: Console, result: Workarounds, verbose: bool) -> None:
+    from rich.markup import escape
+
+    from pipeline.cli import output as out
+
+    console.print(f"\n[bold]{escape(result.failure.signature if result.failure else '')}[/bold]")
+    counts: dict[str, int] = {}
+    for one in result.tried:
+        counts[one.state] = counts.get(one.state, 0) + 1
+    said = ", ".join(f"{count} {state}" for state, count in counts.items())
+    console.print(f"tried {len(result.tried)}: {said}")
+    shown = [
+        one for one in result.tried if verbose or one.state in ("further", "other", "unresolved")
+    ]
+    if not shown:
+        return
+    table = out.table("tried", "", "what was seen")
+    for one in shown[: None if verbose else _LISTED]:
+        style = _STYLES.get(one.state, "yellow")
+        table.add_row(
+            escape(" + ".join(one.names)),
+            f"[{style}]{one.state}[/{style}]",
+            escape(one.signature or one.why) + (f" in {one.phase}" if one.phase else ""),
+        )
+    console.print(table)
+    if not verbose and len(shown) > _LISTED:
+        console.print(f"... {len(shown) - _LISTED} more (-v)")
+
+
+def _tell_answer(console: Console, answer: Answer) -> None:
+    from rich.markup import escape
+
+    from pipeline.cli import output as out
+
+    for name, reason in zip(answer.names, answer.reasons, strict=True):
+        console.print(f"[bold]{escape(name)}[/bold]: {escape(reason)}", soft_wrap=True)
+    if answer.state == "compiles":
+        console.print(f"  [yellow]{escape(answer.why)}[/yellow]: whether it agrees is not known")
+    if answer.drift is not None:
+        console.print(
+            "  judged by the reference of the program that it makes, which is "
+            f"{answer.drift:.1e} (relative L2) from the original's"
+        )
+    if answer.program:
+        console.print(f"  the rewritten program: {escape(answer.program)}", soft_wrap=True)
+    console.print(f"{escape(out.command(answer.command))}\n", soft_wrap=True)
+
+
+def _cost(cost: Cost) -> tuple[str, str, str]:
+    from pipeline.cli import output as out
+
+    return (
+        "-" if cost.compile_seconds is None else out.seconds(cost.compile_seconds),
+        "-" if cost.latency_seconds is None else out.seconds(cost.latency_seconds),
+        "-" if cost.dispatches is None else str(cost.dispatches),
+    )

@@ -1,0 +1,359 @@
+"""Rewrites torch-dialect programs: `python -m repro.workarounds.edit JOB` in a child process.
+
+A child, because the bindings can abort on IR that they do not like. Each rewrite leaves the
+functions' signatures as they are, so that the original's inputs and reference serve it too.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from repro.ir import edit as ir_edit
+from repro.workarounds.build import (
+    CODES,
+    After,
+    Before,
+    NotPossible,
+    element_of,
+    literal,
+    maker_of,
+    tensor,
+    vtensor,
+)
+from repro.workarounds.candidate import Edit
+
+FNUZ = {"f8E4M3FN": "f8E4M3FNUZ", "f8E5M2": "f8E5M2FNUZ"}
+_FN = re.compile(r"\bf8E(?:4M3FN|5M2)\b")
+#: Of each FP8 type: the exponents of its smallest normal and its smallest subnormal number.
+_SMALLEST = {
+    "f8E4M3FN": (-6, -9),
+    "f8E4M3FNUZ": (-7, -10),
+    "f8E5M2": (-14, -16),
+    "f8E5M2FNUZ": (-15, -17),
+}
+#: In a type, the element is preceded by its dimensions: `16x32xf8E4M3FN`.
+_FN_ANYWHERE = re.compile(r"f8E(?:4M3FN|5M2)\b")
+_CONVERTS = ("torch.prims.convert_element_type", "torch.aten.to.dtype")
+_CHECK = "torch.aten._assert_tensor_metadata"
+_MOVES = re.compile(
+    r"torch\.aten\.(view|reshape|_unsafe_view|transpose\.int|permute|t|slice\.Tensor|select\.int"
+    r"|expand|unsqueeze|squeeze|squeeze\.dim|clone|contiguous|alias|detach|cat|flatten\.using_ints"
+    r"|split\w*\.?\w*|chunk|narrow|index_select|index\.Tensor|embedding)"
+)
+_PRODUCTS = re.compile(
+    r"torch\.aten\.(matmul|mm|bmm|linear|addmm|baddbmm|convolution|conv\dd\w*|einsum)"
+)
+_SDPA = "torch.aten.scaled_dot_product_attention"
+_PRELU = "torch.aten.prelu"
+#: What makes tensors of types that arguments name, where changing an operand changes nothing.
+_TYPED = re.compile(
+    r"torch\.(prims\.convert_element_type|aten\.(to\.\w+|type_as|\w*(empty|zeros|ones|full|rand\w*)"
+    r"(_like)?\b.*|_to_copy|bitwise.*|__\w+__.*|embedding|index\.Tensor|index_select|gather))"
+)
+#: Exponent biases differ by one: a code stands for half as much.
+_HALVES = 0.5
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Rewrite the program in `mlir` and write it to `output`."""
+
+    mlir: str
+    edit: Edit
+    output: str
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """changes: how many places were rewritten; why: there was nothing, or it is not possible.
+
+    renamed: parameters that need other bytes, old name -> new name.
+    """
+
+    changes: int = 0
+    why: str = ""
+    renamed: dict[str, str] = {}
+
+
+def main(file: Path) -> int:
+    job = msgspec.json.decode(file.read_bytes(), type=Job)
+    try:
+        done, text = rewrite(Path(job.mlir).read_bytes(), job.edit)
+    except (NotPossible, ValueError) as fault:
+        done, text = Done(why=str(fault)), ""
+    if text:
+        Path(job.output).write_text(text)
+    file.with_suffix(".done.json").write_bytes(msgspec.json.encode(done))
+    return 0
+
+
+def rewrite(text: bytes, edit: Edit) -> tuple[Done, str]:
+    """(what was done, the new program); no text where nothing was."""
+    renamed: dict[str, str] = {}
+    with ir_edit.context():
+        module = ir_edit.parse(text)
+        if edit == "fnuz":
+            _check_fnuz(module)
+            retyped, renamed = _retype(str(module.operation.get_asm(enable_debug_info=False)))
+            module = ir_edit.parse(retyped.encode())
+        changes = sum(_EDITS[edit](op) for op in _torch_operations(module))
+        if edit == "fnuz" and renamed:
+            changes = max(changes, 1)
+        if not changes:
+            return Done(why="there is nothing in the program that it is for"), ""
+        return Done(changes=changes, renamed=renamed), ir_edit._printed(module)
+
+
+def _torch_operations(module: Any) -> list[Any]:
+    found: list[Any] = []
+
+    def walk(op: Any) -> None:
+        for region in op.regions:
+            for block in region:
+                for inner in block.operations:
+                    found.append(inner.operation)
+                    walk(inner.operation)
+
+    walk(module.operation)
+    return [op for op in found if op.name.startswith("torch.")]
+
+
+def _attention(op: Any) -> int:
+    """`softmax(q k^T * scale + mask) v`, the softmax in f32."""
+    if op.name != _SDPA:
+        return 0
+    query, key, value, mask, dropout, causal, scale, *rest = op.operands
+    if literal(dropout):
+        raise NotPossible("the attention has dropout")
+    if rest and literal(rest[0]):
+        raise NotPossible("the attention shares keys among groups of queries (enable_gqa)")
+    build = Before(op)
+    shape, element = tensor(query)
+    keys, _ = tensor(key)
+    factor = literal(scale)
+    if factor is None:
+        if shape[-1] == "?":
+            raise NotPossible("the size of a head is not known")
+        factor = int(shape[-1]) ** -0.5
+    turned = [*keys[:-2], keys[-1], keys[-2]]
+    transposed = build.make(
+        "aten.transpose.int", [key, build.integer(-2), build.integer(-1)], vtensor(turned, element)
+    )
+    sizes = [*tensor(op.results[0])[0][:-1], keys[-2]]
+    scores = build.make("aten.matmul", [query, transposed], vtensor(sizes, element))
+    scores = build.times(build.convert(scores, "f32"), float(factor))
+    wide = vtensor(sizes, "f32")
+    if str(mask.type) != "!torch.none":
+        _, kind = tensor(mask)
+        if kind == "i1":
+            operands = [mask, scores, _minus_infinity(build)]
+            scores = build.make("aten.where.ScalarOther", operands, wide)
+        else:
+            added = build.convert(mask, "f32")
+            scores = build.make("aten.add.Tensor", [scores, added, build.integer(1)], wide)
+    if literal(causal):
+        lower = _lower_triangle(build, sizes[-2:], shape[-2], keys[-2])
+        operands = [lower, scores, _minus_infinity(build)]
+        scores = build.make("aten.where.ScalarOther", operands, wide)
+    weights = build.make("aten.softmax.int", [scores, build.integer(-1), build.none()], wide)
+    weights = build.convert(weights, element)
+    result = op.results[0]
+    build.replace(build.make("aten.matmul", [weights, value], str(result.type)))
+    return 1
+
+
+def _minus_infinity(build: Before) -> Any:
+    # A constant of -inf is written as its bits.
+    return build._constant("float", "!torch.float", {"value": "0xFFF0000000000000 : f64"})
+
+
+def _lower_triangle(build: Before, sizes: list[str], rows: str, columns: str) -> Any:
+    """[rows, columns] i1: whether a column is no later than its row."""
+    if "?" in (rows, columns):
+        raise NotPossible("the attention is causal, and its lengths are not known")
+
+    def counted(count: str, shape: list[str], dim: int) -> Any:
+        none = build.none()
+        operands = [build.integer(int(count)), none, none, none, none]
+        line = build.make("aten.arange", operands, vtensor([count], "si64"))
+        return build.make("aten.unsqueeze", [line, build.integer(dim)], vtensor(shape, "si64"))
+
+    down, across = counted(rows, [rows, "1"], 1), counted(columns, ["1", columns], 0)
+    return build.make("aten.ge.Tensor", [down, across], vtensor(sizes, "i1"))
+
+
+def _prelu(op: Any) -> int:
+    """`where(x > 0, x, x * weight)`, the weight along dimension 1."""
+    if op.name != _PRELU:
+        return 0
+    x, weight = op.operands
+    build = Before(op)
+    shape, element = tensor(x)
+    (channels,), _ = tensor(weight)
+    if channels != "1" and len(shape) > 1:
+        aligned = ["1", channels, *("1" for _ in shape[2:])]
+        dims = [build.integer(int(d)) for d in aligned]
+        listed = build.make("prim.ListConstruct", dims, "!torch.list<int>")
+        weight = build.make("aten.view", [weight, listed], vtensor(aligned, element))
+    scaled = build.make("aten.mul.Tensor", [x, weight], vtensor(shape, element))
+    positive = build.make("aten.gt.Scalar", [x, build.integer(0)], vtensor(shape, "i1"))
+    build.replace(build.make("aten.where.self", [positive, x, scaled], vtensor(shape, element)))
+    return 1
+
+
+def _products_in_f32(op: Any) -> int:
+    return _widened(op, {"f16": "f32", "bf16": "f32"}) if _PRODUCTS.fullmatch(op.name) else 0
+
+
+def _halves_in_f32(op: Any) -> int:
+    if _TYPED.fullmatch(op.name) or _MOVES.fullmatch(op.name):
+        return _through_f32(op)
+    return _widened(op, {"f16": "f32", "bf16": "f32"})
+
+
+def _narrow_in_i32(op: Any) -> int:
+    if _TYPED.fullmatch(op.name) or _MOVES.fullmatch(op.name):
+        return 0
+    return _widened(op, dict.fromkeys(("si8", "ui8", "si16"), "si32"))
+
+
+def _through_f32(op: Any) -> int:
+    """A cast between FP8 and 16 bits in two steps, by way of f32."""
+    if op.name not in _CONVERTS:
+        return 0
+    value, result = op.operands[0], op.results[0]
+    if {element_of(value)[:2], element_of(result)[:2]} != {"f8", _half(value) or _half(result)}:
+        return 0
+    build = Before(op)
+    wide = build.convert(value, "f32")
+    op.operands[0] = wide
+    return 1
+
+
+def _half(value: Any) -> str:
+    return element_of(value)[:2] if element_of(value) in ("f16", "bf16") else ""
+
+
+def _widened(op: Any, to: dict[str, str]) -> int:
+    """Computes one operation in wider element types, and casts its results back.
+
+    An operand that was cast from a float is cast from that instead: FP8 directly to f32.
+    """
+    if not any(element_of(value) in to for value in op.operands) or not op.results:
+        return 0
+    build = Before(op)
+    for index, value in enumerate(op.operands):
+        wide = to.get(element_of(value))
+        if wide is None:
+            continue
+        maker = maker_of(value)
+        if (
+            maker is not None
+            and maker.name in _CONVERTS
+            and element_of(maker.operands[0])[:2] == "f8"
+        ):
+            value = maker.operands[0]
+        op.operands[index] = build.convert(value, wide)
+    after = After(op)
+    for result in list(op.results):
+        own = element_of(result)
+        if own in to:
+            after.cast(result, own, to[own])
+    return 1
+
+
+def _check_fnuz(module: Any) -> None:
+    """Raises NotPossible for a program that cannot be told in the other encodings."""
+    text = str(module.operation.get_asm(large_elements_limit=8, enable_debug_info=False))
+    if "FNUZ" in text:
+        raise NotPossible("the program has FNUZ types already")
+    if not _FN_ANYWHERE.search(text):
+        raise NotPossible("the program has no e4m3fn and no e5m2")
+    for line in text.splitlines():
+        if re.search(r"\b(func|util)\.func\b", line) and _FN_ANYWHERE.search(line):
+            raise NotPossible(
+                "the program takes or returns FP8, which callers would have to change"
+            )
+    for op in _torch_operations(module):
+        narrow = [v for v in (*op.operands, *op.results) if _FN.fullmatch(element_of(v))]
+        if not narrow or op.name in (*_CONVERTS, _CHECK) or _MOVES.fullmatch(op.name):
+            continue
+        raise NotPossible(f"{op.name} computes with FP8 itself")
+
+
+def _retype(text: str) -> tuple[str, dict[str, str]]:
+    """The text with the other types, and the parameters that got another name for it."""
+    renamed: dict[str, str] = {}
+
+    def parameter(line: str) -> str:
+        match = re.search(r'named<"[^"]*"::"([^"]*)">', line)
+        if match and _FN_ANYWHERE.search(line):
+            renamed[match[1]] = f"{match[1]}.fnuz"
+            line = line.replace(f'"{match[1]}"', f'"{match[1]}.fnuz"')
+        return line
+
+    lines = [parameter(line) for line in text.splitlines()]
+    retyped = _FN_ANYWHERE.sub(lambda found: FNUZ[found[0]], "\n".join(lines))
+    return retyped + "\n", renamed
+
+
+def _to_fnuz(op: Any) -> int:
+    """Values are halved before they are cast to FP8, and doubled after they are cast from it."""
+    if op.name == _CHECK:
+        op.erase()
+        return 0
+    if op.name not in _CONVERTS:
+        return 0
+    value, result = op.operands[0], op.results[0]
+    made, given = element_of(result), element_of(value)
+    if made.endswith("FNUZ") == given.endswith("FNUZ"):
+        return 0
+    build = Before(op)
+    if made.endswith("FNUZ"):
+        op.operands[0] = build.times(value, _HALVES)
+        op.operands[1] = build.integer(CODES[made])
+        return 1
+    after = After(op)
+    uses = list(result.uses)
+    doubled = after.times(result, 1 / _HALVES)
+    for use in uses:
+        use.owner.operands[use.operand_number] = doubled
+    return 1
+
+
+def _subnormals(op: Any) -> int:
+    """What is below FP8's normal numbers is rounded to its subnormal ones before it is cast."""
+    if op.name not in _CONVERTS:
+        return 0
+    value, made = op.operands[0], element_of(op.results[0])
+    if made not in _SMALLEST or element_of(value) not in ("f16", "bf16", "f32", "f64"):
+        return 0
+    build = Before(op)
+    normal, step = _SMALLEST[made]
+    shape, element = tensor(value)
+    own, truth = vtensor(shape, element), vtensor(shape, "i1")
+    steps = build.make("aten.round", [build.times(value, 2.0**-step)], own)
+    rounded = build.times(steps, 2.0**step)
+    size = build.make("aten.abs", [value], own)
+    small = build.make("aten.lt.Scalar", [size, build.number(2.0**normal)], truth)
+    op.operands[0] = build.make("aten.where.self", [small, rounded, value], own)
+    return 1
+
+
+_EDITS: dict[Edit, Callable[[Any], int]] = {
+    "attention": _attention,
+    "prelu": _prelu,
+    "fnuz": _to_fnuz,
+    "matmul-in-f32": _products_in_f32,
+    "f16-in-f32": _halves_in_f32,
+    "narrow-in-i32": _narrow_in_i32,
+    "fp8-subnormals": _subnormals,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,644 @@
+"""What may get a program past a failure, each with its reason: flags and rewrites.
+
+Data: what is tried of it depends on the toolchain's help, the backend and the failure. The docs'
+table is made of it.
+"""
+
+from __future__ import annotations
+
+from pipeline.targets import Backend
+from repro.workarounds.candidate import Candidate, Group, Price
+
+_CPU: tuple[Backend, ...] = ("llvm-cpu",)
+_GPU: tuple[Backend, ...] = ("vulkan", "hip")
+_VULKAN: tuple[Backend, ...] = ("vulkan",)
+_HIP: tuple[Backend, ...] = ("hip",)
+
+
+def _flag(
+    flag: str,
+    reason: str,
+    group: Group,
+    price: Price = "free",
+    backends: tuple[Backend, ...] = (),
+    *,
+    early: bool = False,
+    helps: str = "",
+) -> Candidate:
+    return Candidate(
+        name=flag,
+        reason=reason,
+        group=group,
+        price=price,
+        flags=(f"--{flag}",),
+        backends=backends,
+        early=early,
+        helps=helps,
+    )
+
+
+def _levels(flag: str, of: str, backends: tuple[Backend, ...] = ()) -> list[Candidate]:
+    reasons: dict[str, tuple[str, Price]] = {
+        "O1": (f"few transformations in {of}", "free"),
+        "O2": (f"more fusion and generalisation in {of}", "free"),
+        "O3": (f"all transformations of {of}, also risky ones", "free"),
+        "O0": (f"the fewest transformations in {of}: without a faulty one, and slow", "slower"),
+    }
+    return [
+        _flag(f"{flag}={level}", reason, "optimization", price, backends)
+        for level, (reason, price) in reasons.items()
+    ]
+
+
+_ATTENTION = r"attention|online_|softmax"
+_FP8 = r"f8E|F8E|fp8|FP8|vector\.bitcast|extf|truncf|float"
+_HALF = r"f16|vector\.bitcast|extf|truncf|half"
+_INTEGERS = r"\bi8\b|integers|MulIOp|SubIOp|\bui8\b|si8"
+_TYPES = r"bitcast|extf|truncf|trunci|extsi|legalize|byte-length"
+_LARGE = r"timeout|out-of-memory|shared memory|stack|workgroup|allocation"
+
+TABLE: tuple[Candidate, ...] = (
+    # Rewrites of the program.
+    Candidate(
+        name="attention as matmuls and softmax",
+        reason="scaled_dot_product_attention becomes an operation of the compiler's own, which "
+        "not every backend lowers; written out it is three that all do",
+        group="rewrite",
+        price="slower",
+        edit="attention",
+        early=True,
+        helps=_ATTENTION,
+    ),
+    Candidate(
+        name="prelu as where",
+        reason="prelu with a weight for each channel is broadcast along the wrong dimension; "
+        "where(x > 0, x, x * weight) is not",
+        group="rewrite",
+        edit="prelu",
+        early=True,
+        helps=r"prelu|inferred-input-output-operand|linalg\.generic",
+    ),
+    Candidate(
+        name="fnuz in place of fn",
+        reason="gfx94x has e4m3fnuz and e5m2fnuz only: codes stand for half as much there, so "
+        "values are halved before the cast and doubled after it; weights are converted",
+        group="rewrite",
+        edit="fnuz",
+        early=True,
+        helps=r"F8E4M3FN|F8E5M2|f8E4M3FN|f8E5M2",
+    ),
+    Candidate(
+        name="matmuls in f32",
+        reason="matmuls, convolutions and linears of f16 and bf16 are computed in f32 (FP8 is "
+        "dequantised to f32): twice the memory traffic, and more precise",
+        group="rewrite",
+        price="slower",
+        edit="matmul-in-f32",
+        early=True,
+        helps=_FP8 + "|" + _HALF,
+    ),
+    Candidate(
+        name="f16 in f32",
+        reason="everything that is f16 or bf16 inside is computed in f32; inputs and outputs stay",
+        group="rewrite",
+        price="slower",
+        edit="f16-in-f32",
+        early=True,
+        helps=_FP8 + "|" + _HALF,
+    ),
+    Candidate(
+        name="FP8 subnormals rounded before the cast",
+        reason="casts to FP8 flush what rounds up to the smallest normal number to 0; rounded to "
+        "FP8's subnormal numbers before the cast, it is kept",
+        group="rewrite",
+        price="slower",
+        edit="fp8-subnormals",
+        early=True,
+        helps=r"mismatch/values",
+    ),
+    Candidate(
+        name="8 and 16 bit integers in i32",
+        reason="arithmetic, comparisons and sorts of narrow integers are mislowered (unsigned as "
+        "signed, scalars without a type); in i32 they are not",
+        group="rewrite",
+        price="slower",
+        edit="narrow-in-i32",
+        early=True,
+        helps=_INTEGERS,
+    ),
+    # Types.
+    _flag(
+        "iree-input-demote-f64-to-f32=false",
+        "keeps f64 as it is: by default it becomes f32, also where the program returns f64",
+        "types",
+        early=True,
+        helps=r"f64|buffer-view|OUT_OF_RANGE",
+    ),
+    _flag(
+        "iree-input-demote-f64-to-f32=true",
+        "computes f64 in f32, which all devices have; f64 inputs and outputs become f32",
+        "types",
+        "signature",
+        early=True,
+        helps=r"f64",
+    ),
+    _flag(
+        "iree-input-promote-f16-to-f32",
+        "computes f16 in f32 (FP8 is then dequantised to f32); f16 inputs and outputs become f32",
+        "types",
+        "slower",
+        early=True,
+        helps=_HALF + "|" + _FP8,
+    ),
+    _flag(
+        "iree-input-promote-bf16-to-f32",
+        "computes bf16 in f32; bf16 inputs and outputs become f32",
+        "types",
+        "slower",
+        early=True,
+        helps=r"bf16|" + _TYPES,
+    ),
+    _flag(
+        "iree-input-demote-i64-to-i32",
+        "computes i64 in i32: devices without 64-bit integers; i64 inputs and outputs become i32",
+        "types",
+        "signature",
+        early=True,
+        helps=r"i64|integers|Int64",
+    ),
+    _flag(
+        "iree-input-demote-f32-to-f16",
+        "computes f32 in f16: half the memory, and far less precise",
+        "types",
+        "signature",
+        early=True,
+    ),
+    _flag(
+        "iree-opt-numeric-precision-reduction",
+        "lets the compiler choose narrower types where it proves that they hold the values",
+        "types",
+        "precision",
+    ),
+    # How much is transformed.
+    *_levels("iree-opt-level", "the whole compiler"),
+    *_levels("iree-global-optimization-opt-level", "global optimisation"),
+    *_levels("iree-dispatch-creation-opt-level", "dispatch creation"),
+    *_levels("iree-llvmcpu-mlir-opt-level", "code generation", _CPU),
+    _flag(
+        "iree-opt-const-eval=false",
+        "constants are computed at run time: the compiler does not compile and run them itself",
+        "optimization",
+        "slower",
+        helps=r"consteval|JitGlobals|const",
+    ),
+    _flag(
+        "iree-opt-const-expr-hoisting=false",
+        "constant expressions stay where they are used",
+        "optimization",
+        "slower",
+        helps=r"const|hoist|Hoist",
+    ),
+    _flag(
+        "iree-opt-generalize-matmul=false",
+        "keeps matmuls named, which other lowerings take",
+        "optimization",
+        helps=r"matmul|contract|generic",
+    ),
+    _flag(
+        "iree-opt-generalize-matmul=true",
+        "matmuls become generic operations, which fuse with more and are lowered otherwise",
+        "optimization",
+        helps=r"matmul|contract|generic",
+    ),
+    _flag(
+        "iree-opt-aggressively-propagate-transposes=false",
+        "keeps transposes where they are",
+        "optimization",
+        helps=r"transpose",
+    ),
+    _flag(
+        "iree-opt-aggressively-propagate-transposes=true",
+        "moves transposes into named operations, which changes their layouts",
+        "optimization",
+        helps=r"transpose",
+    ),
+    _flag(
+        "iree-global-opt-propagate-transposes=false",
+        "keeps transposes where they are",
+        "optimization",
+        helps=r"transpose|pack|permut",
+    ),
+    _flag(
+        "iree-global-opt-enable-attention-v-transpose=false",
+        "attention's values are not transposed, which some lowerings need",
+        "optimization",
+        helps=_ATTENTION,
+    ),
+    _flag(
+        "iree-opt-outer-dim-concat=false",
+        "concatenations stay along their dimension",
+        "optimization",
+        helps=r"concat|insert_slice",
+    ),
+    _flag(
+        "iree-global-opt-use-im2col-for-convs",
+        "convolutions become matmuls, which more backends lower well; takes more memory",
+        "optimization",
+        "slower",
+        helps=r"conv",
+    ),
+    _flag(
+        "iree-torch-decompose-complex-ops=false",
+        "torch operations are not decomposed: they are lowered whole, where that exists",
+        "optimization",
+        early=True,
+        helps=r"torch\.|MulIOp|linalg\.generic|input",
+    ),
+    _flag(
+        "iree-torch-use-strict-symbolic-shapes=false",
+        "dimensions of size 1 may be broadcast at run time",
+        "optimization",
+        early=True,
+        helps=r"broadcast|shape|dimension",
+    ),
+    # Data tiling.
+    _flag(
+        "iree-opt-data-tiling=false",
+        "matrices are not packed into tiles: another lowering of matmul, slower on the CPU",
+        "optimization",
+        "slower",
+        helps=r"mmt4d|pack|encoding|inner_tiled|matmul",
+    ),
+    _flag(
+        "iree-opt-data-tiling=true",
+        "matrices are packed into tiles: another lowering of matmul",
+        "optimization",
+        helps=r"matmul|contract|vector",
+    ),
+    _flag(
+        "iree-global-opt-data-tiling=false",
+        "no packing in global optimisation: packing is left to dispatch creation",
+        "optimization",
+        "slower",
+        helps=r"mmt4d|pack|encoding",
+    ),
+    _flag(
+        "iree-dispatch-creation-data-tiling",
+        "packing inside dispatches instead of before them",
+        "optimization",
+        helps=r"mmt4d|pack|encoding|matmul",
+    ),
+    # Fusion.
+    _flag(
+        "iree-dispatch-creation-enable-aggressive-fusion=false",
+        "smaller dispatches: what does not lower together may lower apart; more memory traffic",
+        "fusion",
+        "slower",
+        helps=r"mismatch|vector|linalg",
+    ),
+    _flag(
+        "iree-dispatch-creation-enable-aggressive-fusion=true",
+        "larger dispatches, without the intermediate results that fail to be stored",
+        "fusion",
+        helps=r"mismatch|bitcast|vector|linalg",
+    ),
+    _flag(
+        "iree-dispatch-creation-fuse-multi-use=false",
+        "a result that is used twice gets a dispatch of its own",
+        "fusion",
+        "slower",
+        helps=r"mismatch|vector|linalg",
+    ),
+    _flag(
+        "iree-dispatch-creation-element-wise-fuse-multi-reduction=false",
+        "reductions are not fused with one another",
+        "fusion",
+        "slower",
+        helps=r"reduc|softmax|norm|mismatch",
+    ),
+    _flag(
+        "iree-dispatch-creation-block-matmul-producer-fusion",
+        "what feeds a matmul gets a dispatch of its own, such as a dequantisation",
+        "fusion",
+        "slower",
+        helps=r"matmul|contract|extf|bitcast",
+    ),
+    _flag(
+        "iree-dispatch-creation-enable-early-trunc-fusion",
+        "casts to narrow types are fused early",
+        "fusion",
+        helps=r"trunc|bitcast|F8E",
+    ),
+    _flag(
+        "iree-dispatch-creation-enable-fuse-horizontal-contractions=false",
+        "matmuls that share an operand are not made one",
+        "fusion",
+        helps=r"matmul|contract",
+    ),
+    _flag(
+        "iree-dispatch-creation-enable-aggressive-reshape-movement=false",
+        "reshapes are not moved across reductions",
+        "fusion",
+        helps=r"reshape|expand|collapse",
+    ),
+    _flag(
+        "iree-dispatch-creation-enable-fuse-padding-into-linalg-consumer-ops",
+        "padding is fused into what follows",
+        "fusion",
+        helps=r"\bpad",
+    ),
+    _flag(
+        "iree-flow-enable-pad-handling",
+        "padding is a dispatch of its own",
+        "fusion",
+        "slower",
+        helps=r"\bpad",
+    ),
+    _flag(
+        "iree-dispatch-creation-enable-split-reduction",
+        "long reductions are split into shorter ones, which fit and take less time to compile",
+        "fusion",
+        helps=_LARGE + "|reduc|softmax",
+    ),
+    _flag(
+        "iree-dispatch-creation-topk-split-reduction=16",
+        "top-k over a long dimension is split",
+        "fusion",
+        helps=r"topk|sort",
+    ),
+    # Code generation.
+    _flag(
+        "iree-llvmcpu-enable-ukernels=none",
+        "no hand-written kernels: all code comes from the compiler",
+        "codegen",
+        "slower",
+        _CPU,
+        helps=r"ukernel|mmt4d|matmul",
+    ),
+    _flag(
+        "iree-llvmcpu-enable-ukernels=all",
+        "hand-written kernels wherever there is one, in place of what fails to lower",
+        "codegen",
+        "free",
+        _CPU,
+        helps=r"mmt4d|matmul|contract|extf",
+    ),
+    _flag(
+        "iree-llvmcpu-disable-vector-peeling",
+        "no separate loop for what is left over of a vector",
+        "codegen",
+        "slower",
+        _CPU,
+        helps=r"vector|mismatch",
+    ),
+    _flag(
+        "iree-llvmcpu-vector-pproc-strategy=none",
+        "sizes that are no multiple of a vector are not prepared for vectors",
+        "codegen",
+        "slower",
+        _CPU,
+        helps=r"vector|mask|peel",
+    ),
+    _flag(
+        "iree-llvmcpu-vector-pproc-strategy=mask",
+        "what is left over of a vector is masked",
+        "codegen",
+        "slower",
+        _CPU,
+        helps=r"vector|mask|peel",
+    ),
+    _flag(
+        "iree-llvmcpu-max-allowed-number-of-native-vectors=1",
+        "small vectors: less to unroll",
+        "codegen",
+        "slower",
+        _CPU,
+        helps=r"large vector|vector|timeout|stack",
+    ),
+    _flag(
+        "iree-llvmcpu-target-vector-width-in-bytes=16",
+        "short vectors",
+        "codegen",
+        "slower",
+        _CPU,
+        helps=r"vector|mismatch",
+    ),
+    _flag(
+        "iree-llvmcpu-disable-distribution",
+        "no distribution over threads",
+        "codegen",
+        "slower",
+        _CPU,
+        helps=r"computeTileSizes|tile|distribut|SIGFPE",
+    ),
+    _flag(
+        "iree-llvmcpu-stack-allocation-limit=1048576",
+        "lets a dispatch use 1 MiB of stack instead of 32 kiB; threads have to have it",
+        "codegen",
+        "free",
+        _CPU,
+        helps=r"stack",
+    ),
+    _flag(
+        "iree-llvmcpu-fail-on-out-of-bounds-stack-allocation=false",
+        "stack whose size is not known is allowed",
+        "codegen",
+        "free",
+        _CPU,
+        helps=r"stack|allocation",
+    ),
+    _flag(
+        "iree-llvmcpu-reassociate-fp-reductions=false",
+        "sums are added up in their order",
+        "codegen",
+        "slower",
+        _CPU,
+        helps=r"mismatch/values|nan|inf",
+    ),
+    _flag(
+        "iree-llvmcpu-skip-intermediate-roundings=false",
+        "sums in f16 are rounded after each step, as the program says",
+        "codegen",
+        "slower",
+        _CPU,
+        helps=r"mismatch/values",
+    ),
+    _flag(
+        "iree-llvmcpu-use-fast-min-max-ops",
+        "min and max without the rules for NaN",
+        "codegen",
+        "precision",
+        _CPU,
+        helps=r"max|min|nan",
+    ),
+    _flag(
+        "iree-llvmcpu-use-decompose-softmax-fuse=false",
+        "softmax's loops are not fused",
+        "codegen",
+        "slower",
+        _CPU,
+        helps=r"softmax|Softmax",
+    ),
+    _flag(
+        "iree-llvmcpu-slp-vectorization=false",
+        "LLVM does not vectorise straight code",
+        "codegen",
+        "slower",
+        _CPU,
+        helps=r"llvm|LLVM|mismatch",
+    ),
+    _flag(
+        "iree-llvmcpu-loop-vectorization=false",
+        "LLVM does not vectorise loops",
+        "codegen",
+        "slower",
+        _CPU,
+        helps=r"llvm|LLVM|mismatch",
+    ),
+    _flag(
+        "iree-llvmcpu-link-embedded=false",
+        "code is linked by the system's linker, with its C library",
+        "codegen",
+        "free",
+        _CPU,
+        helps=r"link|undefined symbol|lld",
+    ),
+    _flag(
+        "iree-llvmgpu-enable-small-float-emulation",
+        "FP8 and FP4 that the chip lacks are emulated: exact, and slow",
+        "codegen",
+        "slower",
+        _GPU,
+        helps=r"F8E|f8E|FP8|fp8|small-float",
+    ),
+    _flag(
+        "iree-codegen-llvmgpu-use-vector-distribution=false",
+        "another way to distribute vectors over threads",
+        "codegen",
+        "slower",
+        _GPU,
+        helps=r"vector|contract|timeout|layout",
+    ),
+    _flag(
+        "iree-codegen-llvmgpu-use-reduction-vector-distribution=false",
+        "another way to lower reductions",
+        "codegen",
+        "slower",
+        _GPU,
+        helps=_LARGE + "|reduc|softmax|vector",
+    ),
+    _flag(
+        "iree-codegen-llvmgpu-use-tile-and-fuse-matmul",
+        "another way to lower matmuls",
+        "codegen",
+        "free",
+        _GPU,
+        helps=r"matmul|contract|mma",
+    ),
+    _flag(
+        "iree-codegen-llvmgpu-vectorize-pipeline",
+        "the older way to lower matmuls",
+        "codegen",
+        "slower",
+        _GPU,
+        helps=r"matmul|contract|vector",
+    ),
+    _flag(
+        "iree-codegen-llvmgpu-use-igemm=false",
+        "convolutions are not lowered as matmuls",
+        "codegen",
+        "slower",
+        _GPU,
+        helps=r"conv|im2col",
+    ),
+    _flag(
+        "iree-llvmgpu-prefetch-num-stages=0",
+        "no prefetching into shared memory",
+        "codegen",
+        "slower",
+        _GPU,
+        helps=r"shared memory|prefetch",
+    ),
+    _flag(
+        "iree-rocm-enable-ukernels=none",
+        "no hand-written kernels",
+        "codegen",
+        "slower",
+        _HIP,
+        helps=r"ukernel|argmax",
+    ),
+    _flag(
+        "iree-rocdl-enable-buffer-instructions=false",
+        "plain loads and stores in place of buffer instructions",
+        "codegen",
+        "slower",
+        _HIP,
+        helps=r"buffer|rsrc",
+    ),
+    _flag(
+        "iree-rocm-llvm-global-isel",
+        "LLVM's other instruction selector",
+        "codegen",
+        "slower",
+        _HIP,
+        helps=r"cannot-select|Cannot select|ISel",
+    ),
+    _flag(
+        "iree-spirv-index-bits=64",
+        "64-bit indices in shaders",
+        "codegen",
+        "slower",
+        _VULKAN,
+        helps=r"index|i64",
+    ),
+    # The host's side.
+    _flag(
+        "iree-flow-zero-fill-empty-tensors",
+        "memory that the program does not write first is zero",
+        "host",
+        "slower",
+        helps=r"mismatch|nan",
+    ),
+    _flag(
+        "iree-stream-emulate-memset",
+        "fills are dispatches: patterns that a driver cannot fill",
+        "host",
+        "slower",
+        helps=r"fill|memset|pattern",
+    ),
+    _flag(
+        "iree-scheduling-optimize-bindings=false",
+        "buffers are not merged",
+        "host",
+        "slower",
+        helps=r"binding|descriptor|runtime-error",
+    ),
+    _flag(
+        "iree-stream-resource-min-offset-alignment=256",
+        "buffers begin at multiples of 256 bytes, as some devices need",
+        "host",
+        "free",
+        helps=r"align|runtime-error|mismatch",
+    ),
+    _flag(
+        "iree-hal-indirect-command-buffers=false",
+        "commands are recorded for each call",
+        "host",
+        "slower",
+        helps=r"command.buffer|indirect|runtime-error",
+    ),
+    _flag(
+        "iree-hal-memoization=false",
+        "commands are recorded for each call",
+        "host",
+        "slower",
+        helps=r"command.buffer|runtime-error",
+    ),
+    _flag(
+        "iree-opt-strip-assertions",
+        "checks of shapes are left out: what they would have caught is not",
+        "host",
+        "precision",
+        helps=r"assert|runtime-error",
+    ),
+)

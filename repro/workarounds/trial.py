@@ -1,0 +1,211 @@
+"""Tries combinations on the whole program: compiled, run and compared as `iree-pilot run` does.
+
+A compile that fails stops at the phase that fails, and one that gets past it has to be done to the
+end anyway, so there is no cheaper question to ask first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Lock
+
+import msgspec
+
+from pipeline import case, process, targets
+from pipeline.case import DOES_NOT_COMPILE, CaseResult, Settings
+from pipeline.diagnostics import Failure
+from pipeline.errors import EnvironmentFault, UsageError
+from pipeline.frontends.job import Job
+from pipeline.frontends.load import Loaded
+from pipeline.store import Store
+from pipeline.targets import Plan, Target
+from pipeline.toolchain import Toolchain
+from pipeline.workers import side_by_side
+from repro.oracle import STOPPED
+from repro.workarounds import rewrites
+from repro.workarounds.candidate import name
+from repro.workarounds.rewrites import Unusable
+from repro.workarounds.search import Combination, Outcome, State
+
+_JOURNAL = "tried.jsonl"
+_AFTER = ("load", "run", "compare")
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What fails, and how.
+
+    job, settings: what the program was made of, and the zoo's fields among it that the user set.
+    target: the user's word; plan: what it means. flags: the user's for iree-compile. device: as the
+    user named it. failure: what is to be got past.
+    """
+
+    loaded: Loaded
+    job: Job
+    settings: dict[str, str]
+    target: str
+    plan: Plan
+    flags: tuple[str, ...]
+    device: str | None
+    failure: Failure
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """One line of the journal."""
+
+    key: str
+    outcome: Outcome
+
+
+class Trials:
+    """Answers for combinations, `width` at once; what was tried before is in `directory`.
+
+    compiles counts the cases that were compiled. told: hears of each combination as it is answered.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        toolchain: Toolchain,
+        directory: Path,
+        *,
+        limits: process.Limits,
+        width: int = 1,
+        fresh: bool = False,
+        told: Callable[[Combination, Outcome], None] = lambda combination, outcome: None,
+    ) -> None:
+        self.compiles = 0
+        self.subject = subject
+        self._toolchain, self._limits, self._width = toolchain, limits, width
+        self._told, self._fresh = told, fresh
+        self._store = Store()
+        self._programs = directory / "programs"
+        directory.mkdir(parents=True, exist_ok=True)
+        self._journal = directory / _JOURNAL
+        if fresh:
+            self._journal.unlink(missing_ok=True)
+        self._known = {entry.key: entry.outcome for entry in _read(self._journal)}
+        self._writing, self._making = Lock(), Lock()
+
+    def ask(self, combinations: Sequence[Combination]) -> list[Outcome]:
+        """What comes of each combination."""
+        return side_by_side(self._one, combinations, self._width)
+
+    def _one(self, combination: Combination) -> Outcome:
+        key = Store.key(*(msgspec.json.encode(one).decode() for one in combination))
+        outcome = self._known.get(key)
+        if outcome is None:
+            outcome = self._outcome(combination)
+            if outcome.state != "unresolved":
+                line = msgspec.json.encode(_Entry(key, outcome))
+                with self._writing, self._journal.open("ab") as journal:
+                    journal.write(line + b"\n")
+        with self._writing:
+            self._told(combination, outcome)
+        return outcome
+
+    def _outcome(self, combination: Combination) -> Outcome:
+        try:
+            result = self.run(combination, latency_budget=0)
+        except Unusable as why:
+            return Outcome(state="inapplicable", why=str(why))
+        except (UsageError, EnvironmentFault) as fault:
+            return Outcome(state="unsupported", why=fault.message)
+        return judge(result, self.subject.failure, self._toolchain.phases)
+
+    def program(self, combination: Combination) -> Loaded:
+        """The program of a combination. Raises Unusable where there is none."""
+        subject = self.subject
+        with self._making:
+            return rewrites.made(
+                subject.loaded,
+                subject.job,
+                subject.settings,
+                combination,
+                self._toolchain,
+                self._programs,
+                self._limits,
+            )
+
+    def plan(self, combination: Combination) -> Plan:
+        """What the target means with the combination's architecture, if it names one."""
+        subject = self.subject
+        arch = next((one.arch for one in combination if one.arch), "")
+        if not arch:
+            return subject.plan
+        target = Target(
+            spec=f"{subject.plan.target.backend}:{arch}",
+            backend=subject.plan.target.backend,
+            arch=arch,
+        )
+        return targets.plan(
+            target, self._toolchain, subject.device, user_flags=self.flags(combination)
+        )
+
+    def flags(self, combination: Combination) -> tuple[str, ...]:
+        """The user's flags, those of the combination in place of the user's of the same name."""
+        own = [flag for one in combination for flag in one.flags]
+        named = {name(flag) for flag in own}
+        if any(one.arch for one in combination):
+            named |= {"iree-vulkan-target", "iree-llvmcpu-target-cpu"}
+        return (*(f for f in self.subject.flags if name(f) not in named), *own)
+
+    def run(self, combination: Combination, *, latency_budget: float) -> CaseResult:
+        """The case of a combination. Raises Unusable where it leaves no program."""
+        loaded, plan = self.program(combination), self.plan(combination)
+        with self._writing:
+            self.compiles += 1
+        settings = Settings(
+            flags=self.flags(combination),
+            limits=self._limits,
+            latency_budget=latency_budget,
+            confirm=False,
+            fresh=self._fresh,
+        )
+        target = plan.target.spec if plan is not self.subject.plan else self.subject.target
+        return case.run(target, loaded, plan, self._toolchain, self._store, settings, case.Silent())
+
+
+def judge(result: CaseResult, wanted: Failure, phases: Sequence[str]) -> Outcome:
+    """What a case says of the failure that is to be got past."""
+    failure = result.failure
+    if failure is None:
+        last = len(phases) + len(_AFTER)
+        if result.status == "not-run":
+            return Outcome(state="compiles", rank=last, why=result.why)
+        if not result.functions or any(f.comparison is None for f in result.functions):
+            return Outcome(state="runs", rank=last, why="runs; there is no reference to compare")
+        assert result.comparison is not None
+        why = f"relative L2 {result.comparison.rel_l2:.1e}, {result.comparison.tolerance:.1e} is ok"
+        return Outcome(state="works", rank=last, why=why)
+    at = rank(failure, phases)
+    why = f"{failure.signature}: {failure.message.splitlines()[0] if failure.message else ''}"
+    if result.why == DOES_NOT_COMPILE and failure.kind == "diagnostic" and failure.phase is None:
+        return Outcome(state="unsupported", why=failure.message, failure=failure)
+    if failure.kind in STOPPED:
+        same = failure.kind == wanted.kind
+        return Outcome(state="same" if same else "unresolved", rank=at, why=why, failure=failure)
+    signatures = {failure.signature, *(other.signature for other in failure.also)}
+    if failure.shows(wanted.signature):
+        # One of two failures that is gone is a step, too.
+        others = {wanted.signature, *(other.signature for other in wanted.also)} - signatures
+        state: State = "other" if others else "same"
+        return Outcome(state=state, rank=at, why=why, failure=failure)
+    further = at > rank(wanted, phases)
+    return Outcome(state="further" if further else "other", rank=at, why=why, failure=failure)
+
+
+def rank(failure: Failure, phases: Sequence[str]) -> int:
+    """How far the program got before it failed: phases, then loading, running and comparing."""
+    order = [*phases, *_AFTER]
+    return order.index(failure.phase) if failure.phase in order else 0
+
+
+def _read(journal: Path) -> list[_Entry]:
+    """What an earlier search has tried; a line that was cut off is left out."""
+    found = []
+    for line in journal.read_bytes().splitlines() if journal.is_file() else ():
+        with contextlib.suppress(msgspec.DecodeError):
+            found.append(msgspec.json.decode(line, type=_Entry))
+    return found

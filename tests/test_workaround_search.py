@@ -1,0 +1,192 @@
+"""The search for workarounds, over oracles that are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.diagnostics import Failure
+from repro.workarounds import search
+from repro.workarounds.candidate import Candidate, ordered
+from repro.workarounds.search import Combination, Outcome, Tried
+from repro.workarounds.table import TABLE
+
+FIRST = Failure(kind="crash", phase="stream", message="", signature="first")
+SECOND = Failure(kind="mismatch", phase="compare", message="", signature="second")
+SAME = Outcome(state="same", rank=7, failure=FIRST)
+WORKS = Outcome(state="works", rank=99)
+
+
+def candidate(name: str, **fields: object) -> Candidate:
+    made = {"reason": "", "group": "host", "flags": (f"--{name}",)}
+    return Candidate(name=name, **(made | fields))  # type: ignore[arg-type]
+
+
+def candidates(count: int) -> list[Candidate]:
+    return [candidate(f"c{i}") for i in range(count)]
+
+
+def as_given(found: Sequence[Candidate], failure: Failure) -> Sequence[Candidate]:
+    return found
+
+
+class Oracle:
+    """Answers by names; whatever is not told is the same failure."""
+
+    def __init__(self, answers: dict[tuple[str, ...], Outcome]) -> None:
+        self.answers = {frozenset(names): outcome for names, outcome in answers.items()}
+        self.asked: list[tuple[str, ...]] = []
+
+    def ask(self, combinations: Sequence[Combination]) -> list[Outcome]:
+        names = [tuple(one.name for one in combination) for combination in combinations]
+        self.asked += names
+        return [self.answers.get(frozenset(one), SAME) for one in names]
+
+
+def answers(tried: Sequence[Tried]) -> list[tuple[str, ...]]:
+    return [
+        tuple(c.name for c in one.candidates)
+        for one in tried
+        if one.outcome.state in search.ANSWERS
+    ]
+
+
+class TestSingles:
+    @given(count=st.integers(1, 30), at=st.integers(0, 29), width=st.integers(1, 4))
+    def test_one_that_works_is_found_before_any_pair(self, count: int, at: int, width: int) -> None:
+        name = f"c{at % count}"
+        oracle = Oracle({(name,): WORKS})
+        tried = search.search(candidates(count), oracle.ask, as_given, width=width)
+        assert answers(tried) == [(name,)]
+        assert max(len(names) for names in oracle.asked) == 1
+
+    @given(
+        working=st.sets(st.integers(0, 29), min_size=1),
+        enough=st.integers(1, 5),
+        width=st.integers(1, 4),
+        patience=st.integers(1, 30),
+    )
+    def test_nothing_is_asked_twice_and_it_stops_when_there_is_enough(
+        self, working: set[int], enough: int, width: int, patience: int
+    ) -> None:
+        oracle = Oracle({(f"c{i}",): WORKS for i in working})
+        tried = search.search(
+            candidates(30), oracle.ask, as_given, enough=enough, width=width, patience=patience
+        )
+        assert len(oracle.asked) == len(set(oracle.asked)) == len(tried)
+        assert 1 <= len(answers(tried)) <= min(len(working), enough + width - 1)
+        last = max(i for i, one in enumerate(tried) if one.outcome.state == "works")
+        assert len(tried) - last - 1 < patience + width
+
+    def test_all_are_tried_where_all_answers_are_wanted(self) -> None:
+        oracle = Oracle({("c0",): WORKS, ("c29",): WORKS})
+        tried = search.search(
+            candidates(30), oracle.ask, as_given, enough=None, patience=None, width=3
+        )
+        assert answers(tried) == [("c0",), ("c29",)]
+        assert len(tried) == 30
+
+    def test_what_was_found_is_kept_when_the_time_is_over(self) -> None:
+        oracle = Oracle({("c1",): WORKS})
+        left = iter([False, False, False, True, True])
+        tried = search.search(
+            candidates(30), oracle.ask, as_given, expired=lambda: next(left, True)
+        )
+        assert answers(tried) == [("c1",)]
+        assert len(tried) < 5
+
+
+class TestPairs:
+    @given(count=st.integers(3, 20), data=st.data())
+    def test_the_next_obstacle_is_met_with_what_is_made_for_it(
+        self, count: int, data: st.DataObject
+    ) -> None:
+        first, second = data.draw(
+            st.lists(st.integers(0, count - 1), min_size=2, max_size=2, unique=True)
+        )
+        further = Outcome(state="further", rank=15, failure=SECOND)
+        oracle = Oracle({(f"c{first}",): further, (f"c{first}", f"c{second}"): WORKS})
+
+        def order(found: Sequence[Candidate], failure: Failure) -> list[Candidate]:
+            assert failure == SECOND
+            return sorted(found, key=lambda one: one.name != f"c{second}")
+
+        tried = search.search(candidates(count), oracle.ask, order)
+        assert answers(tried) == [(f"c{first}", f"c{second}")]
+        assert oracle.asked[count] == (f"c{first}", f"c{second}")
+
+    @given(
+        states=st.lists(
+            st.sampled_from(
+                ["further", "same", "other", "unresolved", "unsupported", "inapplicable"]
+            ),
+            max_size=40,
+        ),
+        most=st.integers(0, 30),
+    )
+    def test_their_number_is_bounded_and_none_is_made_of_what_cannot_be_tried(
+        self, states: list[search.State], most: int
+    ) -> None:
+        oracle = Oracle(
+            {
+                (f"c{i}",): Outcome(state=state, rank=i, failure=SECOND)
+                for i, state in enumerate(states)
+            }
+        )
+        tried = search.search(
+            candidates(len(states)), oracle.ask, as_given, most_pairs=most, width=2
+        )
+        pairs = [set(names) for names in oracle.asked if len(names) == 2]
+        assert len(pairs) <= most
+        assert len({frozenset(pair) for pair in pairs}) == len(pairs)
+        able = {f"c{i}" for i, s in enumerate(states) if s in ("further", "same", "other")}
+        assert all(pair <= able for pair in pairs)
+        moved = {f"c{i}" for i, s in enumerate(states) if s in ("further", "other")}
+        assert all(pair & moved for pair in pairs)
+        assert answers(tried) == []
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            (candidate("a", flags=("--x=1",)), candidate("b", flags=("--x=2",))),
+            (candidate("a", flags=(), arch="p"), candidate("b", flags=(), arch="q")),
+            (candidate("a", fields={"k": "1"}), candidate("b", fields={"k": "2"})),
+            (candidate("a", edit="fnuz"), candidate("b", edit="fnuz")),
+        ],
+    )
+    def test_two_that_decide_the_same_thing_are_no_pair(
+        self, one: Candidate, other: Candidate
+    ) -> None:
+        further = Outcome(state="further", rank=15, failure=SECOND)
+        oracle = Oracle({("a",): further})
+        search.search([one, other], oracle.ask, as_given)
+        assert oracle.asked == [("a",), ("b",)]
+
+
+class TestOrder:
+    def test_what_the_message_names_comes_first_then_what_is_made_for_it(self) -> None:
+        failure = Failure(
+            kind="diagnostic",
+            phase="executable-targets",
+            message="no; try --iree-spirv-index-bits=64",
+            signature="diagnostic/iree_linalg_ext.online_attention/x",
+        )
+        names = [one.name for one in ordered(TABLE, failure)]
+        assert names[0] == "iree-spirv-index-bits=64"
+        assert names[1] == "attention as matmuls and softmax"
+
+    def test_what_acts_later_is_not_tried_for_a_failure_at_the_beginning(self) -> None:
+        failure = Failure(kind="crash", phase="input", message="", signature="x")
+        found = ordered(TABLE, failure)
+        assert found
+        assert all(one.early for one in found)
+
+    @given(st.sampled_from(["input", "stream", "executable-targets", "run", "compare"]))
+    def test_nothing_is_lost_or_doubled(self, phase: str) -> None:
+        failure = Failure(kind="crash", phase=phase, message="", signature="f16")
+        names = [one.name for one in ordered(TABLE, failure)]
+        able = {one.name for one in TABLE if one.early or phase != "input"}
+        assert sorted(names) == sorted(able)
