@@ -85,20 +85,36 @@ def test_the_first_that_makes_it_wrong_is_found(row: tuple[int, int]) -> None:
         asked.append(number)
         return number > bad
 
-    assert narrow(count, wrong) == bad
+    assert narrow(count, wrong) == (bad, bad + 1)
     assert len(asked) <= (count - 1).bit_length()
     assert all(0 < number < count for number in asked)
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=100))
-def test_where_right_and_wrong_alternate_a_place_between_them_is_found(answers: list[bool]) -> None:
+@given(st.lists(st.sampled_from([True, False, None]), min_size=1, max_size=100))
+def test_where_right_and_wrong_alternate_a_place_between_them_is_found(
+    answers: list[bool | None],
+) -> None:
     row = [False, *answers[1:], True]
-    found = narrow(len(answers), lambda number: row[number])
-    assert found is not None and not row[found] and row[found + 1]
+    right, wrong = narrow(len(answers), lambda number: row[number])
+    assert row[right] is False and row[wrong] is True and right < wrong
+    assert all(answer is None for answer in row[right + 1 : wrong])
+
+
+@given(st.lists(st.sampled_from([True, False, None]), min_size=1, max_size=100), st.integers(0, 9))
+def test_no_more_is_asked_than_allowed(answers: list[bool | None], most: int) -> None:
+    row = [False, *answers[1:], True]
+    asked: list[int] = []
+
+    def wrong(number: int) -> bool | None:
+        asked.append(number)
+        return row[number]
+
+    right, bad = narrow(len(answers), wrong, most)
+    assert len(asked) <= most and row[right] is False and row[bad] is True
 
 
 def test_nothing_has_no_such_place() -> None:
-    assert narrow(0, lambda number: True) is None
+    assert narrow(0, lambda number: True) == (0, 0)
 
 
 # -- what the compiler prints ---------------------------------------------------------------------

@@ -142,8 +142,8 @@ class _Finder:
     def _alone(self, file: Path, whole: Element) -> tuple[Path, Element]:
         """The same with only the pass that fails, and the IR before that one."""
         count = len(whole.passes)
-        index = narrow(count, lambda end: self._fails(file, whole.between(0, end)))
-        if index is None or count == 1:
+        index, _ = narrow(count, lambda end: self._fails(file, whole.between(0, end)))
+        if count < 2:
             return file, whole
         one = whole.between(index, index + 1)
         if index == 0:
@@ -249,7 +249,7 @@ def diff(before: Dump, after: Dump) -> str:
     lines = difflib.unified_diff(
         _lines(before.text),
         _lines(after.text),
-        f"before {before.pass_class}",
+        f"before {after.pass_class}",
         f"after {after.pass_class}{told}",
         lineterm="",
     )

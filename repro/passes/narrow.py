@@ -1,24 +1,34 @@
-"""The first of an ordered row of things from which on something is wrong, in few questions."""
+"""Where in an ordered row something begins to be wrong, in few questions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 
-def narrow(count: int, wrong: Callable[[int], bool]) -> int | None:
-    """The number i of the thing that makes it wrong: `wrong(i + 1)` and not `wrong(i)`.
+def narrow(
+    count: int, wrong: Callable[[int], bool | None], most: int | None = None
+) -> tuple[int, int]:
+    """(right, wrong): with the first `right` things it is right, with the first `wrong` it is not.
 
-    wrong: asked of how many of the things, the first ones, are there. It is taken to be right with
-    none and wrong with all of them (ask that first), so that the row has such a place even where
-    right and wrong alternate. At most log2(count) + 1 questions; None where there are no things.
+    wrong: asked of how many of the things, the first ones, are there; None is no answer. It is
+    taken to be right with none and wrong with all of them (ask that first), so that there is such a
+    place even where right and wrong alternate. They are neighbours unless nothing between them can
+    be asked, or after `most` questions; without those it takes log2(count) + 1.
     """
     right, bad = 0, count
-    if not count:
-        return None
-    while bad - right > 1:
-        middle = (right + bad) // 2
-        if wrong(middle):
+    mute: set[int] = set()
+    asked = 0
+    while most is None or asked < most:
+        between = [i for i in range(right + 1, bad) if i not in mute]
+        if not between:
+            break
+        middle = min(between, key=lambda i: abs(2 * i - right - bad))
+        asked += 1
+        answer = wrong(middle)
+        if answer is None:
+            mute.add(middle)
+        elif answer:
             bad = middle
         else:
             right = middle
-    return right
+    return right, bad

@@ -1,0 +1,249 @@
+"""Whose fault wrong numbers are: the same program compiled and run in other ways, and what it says.
+
+Pure but for the `Try` that it is given; `others` lists the ways that this machine has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pipeline import devices, targets
+from pipeline.devices import LOCAL
+from pipeline.errors import PilotError
+from pipeline.targets import Plan
+from pipeline.toolchain import Toolchain
+from repro.trial import Try, Verdict
+
+Culprit = Literal["compiler", "driver", "target", "reference", "undecided"]
+What = Literal["as reported", "device", "level", "target", "backend"]
+
+_LEVEL = "iree-opt-level"
+_LEVELS = ("O0", "O1", "O2", "O3")
+_VMVX = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx")
+#: What releases without an architecture of the user's compile Vulkan code for.
+_VULKANS = ("llvmpipe", "vp_android_baseline_2022")
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """A way to compile and run the program: `what` is other in it than reported, and `how`.
+
+    backend: what makes the code.
+    """
+
+    what: What
+    how: str
+    flags: tuple[str, ...]
+    device: str
+    backend: str
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one way; digest: of all outputs, empty where there are none."""
+
+    what: What
+    how: str
+    backend: str
+    device: str
+    verdict: Verdict
+    why: str = ""
+    digest: str = ""
+
+
+class Attribution(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose fault it is, in one sentence, and what that rests on.
+
+    culprit: `target` is an architecture that is not the device's; `undecided` gives the reason.
+    flags: that make it right on the same device, where that was seen; () if none do.
+    """
+
+    culprit: Culprit
+    conclusion: str
+    rows: tuple[Row, ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+def others(plan: Plan, flags: Sequence[str], toolchain: Toolchain) -> tuple[Way, ...]:
+    """The reported way first, then those that tell most.
+
+    flags: the user's for iree-compile; they stay, but for what a way is about.
+    """
+    assert plan.device is not None
+    backend = plan.target.backend
+    own = (*plan.flags, *flags)
+    reported = Way(
+        what="as reported", how=plan.target.spec, flags=own, device=plan.device.uri, backend=backend
+    )
+    ways = [reported]
+    drivers = LOCAL if plan.device.driver in LOCAL else (plan.device.driver,)
+    for driver in drivers:
+        for device in devices.find(driver, toolchain).devices:
+            if device.uri != plan.device.uri.partition("?")[0] and not device.unusable:
+                name = device.uri if driver in LOCAL else f"{device.name} ({device.uri})"
+                ways.append(
+                    msgspec.structs.replace(reported, what="device", how=name, device=device.uri)
+                )
+    if _LEVEL in toolchain.flags:
+        plain = tuple(flag for flag in own if not flag.startswith(f"--{_LEVEL}="))
+        for level in _LEVELS:
+            flag = f"--{_LEVEL}={level}"
+            if flag not in own:
+                ways.append(
+                    msgspec.structs.replace(reported, what="level", how=level, flags=(*plain, flag))
+                )
+    archs = {"llvm-cpu": ("generic", "host"), "vulkan": _VULKANS}.get(backend, ())
+    for arch in archs:
+        if (other := _plan(f"{backend}:{arch}", toolchain)) and other.flags != plan.flags:
+            ways.append(
+                msgspec.structs.replace(
+                    reported, what="target", how=f"{backend}:{arch}", flags=(*other.flags, *flags)
+                )
+            )
+    elsewhere = (_plan(spec, toolchain) for spec in ("llvm-cpu", "vulkan") if backend != spec)
+    for other in elsewhere:
+        if other is not None and other.device is not None:
+            ways.append(
+                Way(
+                    what="backend",
+                    how=other.target.spec,
+                    flags=(*other.flags, *_portable(flags)),
+                    device=other.device.uri,
+                    backend=other.target.backend,
+                )
+            )
+    local = LOCAL[0]
+    ways.append(
+        Way(
+            what="backend",
+            how="vmvx",
+            flags=(*_VMVX, *_portable(flags)),
+            device=local,
+            backend="vmvx",
+        )
+    )
+    return tuple(ways)
+
+
+def attribute(
+    mlir: Path,
+    ways: Sequence[Way],
+    trial: Try,
+    told: Callable[[str], None] = lambda _: None,
+) -> Attribution:
+    """Tries all ways, the reported one first, and says what they say."""
+    rows: list[Row] = []
+    doubtful = False
+    for way in ways:
+        told(f"{way.what} {way.how}")
+        tried = trial(mlir, way.flags, way.device)
+        rows.append(
+            Row(
+                what=way.what,
+                how=way.how,
+                backend=way.backend,
+                device=way.device,
+                verdict=tried.verdict,
+                why=tried.why,
+                digest=tried.digest,
+            )
+        )
+        doubtful |= way is ways[0] and tried.reference_doubtful
+        if way is ways[0] and tried.verdict != "wrong":
+            break
+    culprit, conclusion = conclude(rows, doubtful=doubtful)
+    levels = [
+        w for w, r in zip(ways, rows, strict=False) if r.what == "level" and r.verdict == "right"
+    ]
+    return Attribution(
+        culprit=culprit,
+        conclusion=conclusion,
+        rows=tuple(rows),
+        flags=levels[-1].flags if levels else (),
+    )
+
+
+def conclude(rows: Sequence[Row], *, doubtful: bool = False) -> tuple[Culprit, str]:
+    """(who, why in one sentence) from the rows, the reported one first.
+
+    doubtful: PyTorch's own result is as far from the precise one as the device's. A row that does
+    not compile or run says nothing. What is nearest to the reported way says most: its module on
+    another device, then other levels, other architectures, other backends.
+    """
+    own, *rest = rows
+    if own.verdict != "wrong":
+        how = "right" if own.verdict == "right" else own.why
+        return "undecided", f"when it was compiled and run again, it was {how}"
+    told = {what: _names(rest, what) for what in ("device", "level", "target", "backend")}
+    right, wrong = told["device"]["right"], told["device"]["wrong"]
+    if right:
+        return "driver", f"the same module is right on {_list(right)}: the device or its driver"
+    if right := told["level"]["right"]:
+        wrong = told["level"]["wrong"]
+        also = f" and wrong at {_list(wrong)}" if wrong else ""
+        return "compiler", f"an optimisation: it is right at {_list(right)}{also}"
+    if right := told["target"]["right"]:
+        why = f"code for {own.how} is wrong, code for {_list(right)} right on the same device"
+        # A processor without an instruction says so; a GPU computes something else.
+        fits = own.backend == "llvm-cpu"
+        return ("compiler", why) if fits else ("target", f"{why}, which the former may not fit")
+    right, wrong = told["backend"]["right"], told["backend"]["wrong"]
+    levels = " at every level tried" if told["level"]["wrong"] else ""
+    if right:
+        same = "" if not told["device"]["wrong"] else " and on every device tried"
+        if own.backend == "llvm-cpu" or same:
+            where = f"wrong{levels}{same}, right with {_list(right)}"
+            return "compiler", f"code generation for {own.backend}: {where}"
+        where = f"wrong{levels}, right with {_list(right)}"
+        return (
+            "undecided",
+            f"code generation for {own.backend} or the driver of its only device here: {where}",
+        )
+    if not wrong:
+        return "undecided", f"wrong{levels}; nothing else compiles and runs it here"
+    alike = all(
+        r.digest == own.digest for r in rest if r.what == "backend" and r.verdict == "wrong"
+    )
+    if doubtful:
+        return (
+            "reference",
+            f"{_list([own.how, *wrong])} agree with each other, and PyTorch's own result is as far "
+            "from its float64 one: the reference is ill-conditioned",
+        )
+    agree = "give the same wrong numbers" if alike else "are wrong"
+    return (
+        "compiler",
+        f"{_list([own.how, *wrong])} {agree}: what all backends share (the conversion from torch, "
+        "or a phase before code generation), unless the reference is wrong",
+    )
+
+
+def _names(rows: Iterable[Row], what: str) -> dict[str, list[str]]:
+    """The rows that change one thing, by their verdicts."""
+    found: dict[str, list[str]] = {"right": [], "wrong": [], "fails": []}
+    for row in rows:
+        if row.what == what:
+            found[row.verdict].append(row.how)
+    return found
+
+
+def _list(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _plan(spec: str, toolchain: Toolchain) -> Plan | None:
+    """A target's plan where this toolchain and machine have one."""
+    try:
+        return targets.plan(targets.parse(spec), toolchain)
+    except PilotError:
+        return None
+
+
+def _portable(flags: Sequence[str]) -> tuple[str, ...]:
+    """The user's flags that are not about one backend or target."""
+    special = ("--iree-hal-", "--iree-llvmcpu-", "--iree-vulkan-", "--iree-rocm-", "--iree-hip-")
+    return tuple(flag for flag in flags if not flag.startswith(special))

@@ -1,0 +1,169 @@
+"""A program whose numbers are wrong, phase by phase, with the real tools (see `passes.phases`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline import process
+from pipeline.diagnostics import SERIAL
+from pipeline.phases import dump_files
+from pipeline.toolchain import Toolchain
+from repro.passes import dumps, retarget
+from repro.passes.dumps import Dump
+from repro.passes.retarget import Targets
+from repro.trial import Tried, Try
+
+#: After it executables are configured for their target, and cannot be retargeted any more.
+_LAST = "executable-sources"
+#: The first phase that names a target.
+_NAMED = "preprocessing"
+_SECONDS = 300.0
+_PRINTED_BYTES = 128 * 2**20
+_LOCAL = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=")
+_LEVEL = "iree-opt-level"
+
+
+def reference_paths(toolchain: Toolchain) -> dict[str, tuple[str, ...]]:
+    """Flags of the paths that are trusted, by their names: nothing optimised, the simplest first.
+
+    vmvx interprets; the other generates code for any processor.
+    """
+    plain = (f"--{_LEVEL}=O0",) if _LEVEL in toolchain.flags else ()
+    device, backend = _LOCAL
+    return {
+        "vmvx at O0": (device, f"{backend}vmvx", *plain),
+        "llvm-cpu:generic at O0": (
+            device,
+            f"{backend}llvm-cpu",
+            "--iree-llvmcpu-target-cpu=generic",
+            *plain,
+        ),
+    }
+
+
+class RealBench:
+    """The phases of `mlir`, compiled with `flags`, and `trial` to finish them.
+
+    device: runs what the reference paths make.
+    """
+
+    def __init__(
+        self,
+        mlir: Path,
+        flags: tuple[str, ...],
+        toolchain: Toolchain,
+        trial: Try,
+        directory: Path,
+        limits: process.Limits,
+        device: str = "local-sync",
+    ) -> None:
+        self._mlir = mlir
+        self._flags = flags
+        self._toolchain = toolchain
+        self._trial = trial
+        self._directory = directory
+        self._limits = limits
+        self._device = device
+        self._paths = reference_paths(toolchain)
+        self._targets: dict[str, Targets | None] = {}
+        self._made = 0
+        self.paths: Sequence[str] = tuple(self._paths)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._dumped = self._dump()
+        self.phases: Sequence[str] = tuple(self._dumped)
+
+    def finish(self, phase: str, path: str) -> Tried:
+        return self._finish(self._dumped[phase], phase, path)
+
+    def changes(self, since: str, phase: str) -> Sequence[Dump]:
+        begun = () if since == self.phases[0] else (f"--compile-from={since}",)
+        stderr = self._run(
+            self._dumped[since],
+            *begun,
+            f"--compile-to={phase}",
+            "--mlir-print-ir-after-change",
+            "--mlir-print-ir-after-all",
+            "--mlir-print-ir-module-scope",
+            SERIAL,
+        )
+        before = Dump(
+            before=True,
+            failed=False,
+            pass_class=since,
+            spelled="",
+            operation="",
+            symbol="",
+            text=self._dumped[since].read_text(),
+        )
+        found = [before]
+        for dump in dumps.read(stderr.read_text(errors="replace")):
+            if not dump.before and not dump.failed and dump.text != found[-1].text:
+                found.append(dump)
+        return found
+
+    def finish_change(self, change: Dump, since: str, path: str) -> Tried:
+        file = self._directory / "change.mlir"
+        file.write_text(change.text)
+        return self._finish(file, since, path)
+
+    def _finish(self, file: Path, phase: str, path: str) -> Tried:
+        text = file.read_text(errors="replace")
+        if "#hal." in text:
+            targets = self._of(path)
+            if targets is None:
+                return Tried(verdict="fails", why=f"what {path} compiles for is not one target")
+            text = retarget.retarget(text, targets)
+        # A file of its own for each: what was compiled is remembered by its name.
+        self._made += 1
+        made = self._directory / f"finish-{self._made}.mlir"
+        made.write_text(text)
+        resume = None if phase == self.phases[0] else phase
+        return self._trial(made, self._paths[path], self._device, resume)
+
+    def _of(self, path: str) -> Targets | None:
+        if path not in self._targets:
+            made = self._directory / "targets.txt"
+            self._run(
+                self._mlir,
+                f"--compile-to={_NAMED}",
+                "--mlir-print-local-scope",
+                flags=self._paths[path],
+                output=made,
+            )
+            text = made.read_text(errors="replace") if made.is_file() else ""
+            self._targets[path] = retarget.read(text)
+        return self._targets[path]
+
+    def _dump(self) -> dict[str, Path]:
+        """The IR after each phase up to the last that can be retargeted; the source first."""
+        place = self._directory / "phases"
+        order = self._toolchain.phases
+        last = _LAST if _LAST in order else order[-1]
+        self._run(self._mlir, f"--dump-compilation-phases-to={place}", f"--compile-to={last}")
+        found = {order[0]: self._mlir}
+        known = order[: order.index(last) + 1]
+        return found | {phase: file for phase, file in dump_files(place) if phase in known}
+
+    def _run(
+        self,
+        mlir: Path,
+        *more: str,
+        flags: tuple[str, ...] | None = None,
+        output: Path = Path("/dev/null"),
+    ) -> Path:
+        """Where the compiler's stderr is."""
+        stderr = self._directory / "stderr.txt"
+        limits = msgspec.structs.replace(
+            self._limits, seconds=self._limits.seconds or _SECONDS, output_bytes=_PRINTED_BYTES
+        )
+        given = self._flags if flags is None else flags
+        process.run(
+            (self._toolchain.compiler, mlir, *given, *more, "-o", output),
+            stdout=self._directory / "stdout.txt",
+            stderr=stderr,
+            limits=limits,
+        )
+        return stderr

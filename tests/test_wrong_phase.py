@@ -1,0 +1,337 @@
+"""Wrong numbers are followed to the first phase and pass that are wrong, and to a culprit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import process, targets, toolchain
+from pipeline.frontends.load import Loaded
+from pipeline.program import Function, Program, Reference, Tensor, TensorType
+from repro import attribution
+from repro.attribution import Row, Way, What
+from repro.passes import phases, retarget
+from repro.passes.bench import RealBench, reference_paths
+from repro.passes.dumps import Dump
+from repro.trial import Trial, Tried, Verdict
+
+PHASES = ("start", "input", "abi", "flow", "stream", "executable-sources")
+
+
+def change(name: str) -> Dump:
+    return Dump(
+        before=False,
+        failed=False,
+        pass_class=f"{name.title()}Pass",
+        spelled=name,
+        operation="",
+        symbol="",
+        text=f"module {{\n  // {name}\n}}",
+    )
+
+
+class FakeBench:
+    """phases: what finishing gives after each; passes: after each change within the wrong phase."""
+
+    def __init__(
+        self,
+        after: Sequence[Verdict],
+        passes: Sequence[Verdict] = (),
+        source: Verdict | None = None,
+    ) -> None:
+        self.paths = ("first", "second")
+        self.phases = PHASES
+        self.asked = 0
+        self._after = dict(zip(PHASES, after, strict=True))
+        self._first = source
+        self._passes = passes
+
+    def finish(self, phase: str, path: str) -> Tried:
+        self.asked += 1
+        if self._first and path == "first":
+            return Tried(verdict=self._first)
+        return Tried(verdict=self._after[phase])
+
+    def changes(self, since: str, phase: str) -> Sequence[Dump]:
+        self.between = (since, phase)
+        return [change(f"p{i}") for i in range(len(self._passes))]
+
+    def finish_change(self, change: Dump, since: str, path: str) -> Tried:
+        self.asked += 1
+        return Tried(verdict=self._passes[int(change.name[1:])])
+
+
+def test_the_first_phase_after_which_it_is_wrong_is_found() -> None:
+    found = phases.find(FakeBench(["right", "right", "right", "wrong", "wrong", "wrong"]))
+    assert (found.state, found.since, found.phase) == ("earliest", "abi", "flow")
+    assert found.path == "first" and "wrong from flow on" in found.conclusion
+    assert {one.phase: one.verdict for one in found.finished}["flow"] == "wrong"
+
+
+def test_within_the_phase_the_pass_is_found_with_what_it_changed() -> None:
+    passes: list[Verdict] = ["right", "right", "right", "wrong", "wrong"]
+    found = phases.find(FakeBench(["right", "right", *["wrong"] * 4], passes))
+    assert (found.phase, found.pass_name, found.pass_class) == ("abi", "p3", "P3Pass")
+    assert "-  // p2\n+  // p3\n" in found.changed
+
+
+@pytest.mark.parametrize(
+    "passes", [["right", "right", "right"], ["right"], [], ["right", "fails", "wrong"]]
+)
+def test_a_pass_that_cannot_be_told_is_not_named(passes: list[Verdict]) -> None:
+    found = phases.find(FakeBench(["right", "wrong", "wrong", "wrong", "wrong", "wrong"], passes))
+    assert (found.state, found.phase, found.pass_name) == ("earliest", "input", "")
+
+
+def test_what_is_right_up_to_the_end_goes_wrong_after_it() -> None:
+    found = phases.find(FakeBench(["right"] * 6))
+    assert (found.state, found.phase) == ("later", "executable-sources")
+    assert "what comes after it for this target" in found.conclusion
+
+
+def test_what_is_wrong_on_every_path_from_the_source_on_is_said_plainly() -> None:
+    found = phases.find(FakeBench(["wrong"] * 6))
+    assert found.state == "everywhere" and found.phase == ""
+    assert "first, second" in found.conclusion and "or the reference" in found.conclusion
+
+
+@pytest.mark.parametrize("first", ["wrong", "fails"])
+def test_another_path_serves_where_the_first_is_wrong_itself(first: Verdict) -> None:
+    found = phases.find(FakeBench(["right", "right", *["wrong"] * 4], source=first))
+    assert (found.state, found.phase, found.path) == ("earliest", "abi", "second")
+
+
+def test_without_a_path_that_runs_nothing_is_claimed() -> None:
+    assert phases.find(FakeBench(["fails"] * 6)).state == "unknown"
+    assert phases.find(FakeBench(["right", *["fails"] * 5])).state == "unknown"
+
+
+VERDICTS = st.sampled_from(["right", "wrong", "fails"])
+
+
+@given(st.lists(VERDICTS, min_size=6, max_size=6), st.lists(VERDICTS, max_size=40))
+def test_what_is_told_was_seen_and_few_questions_are_asked(
+    after: list[Verdict], passes: list[Verdict]
+) -> None:
+    bench = FakeBench(after, passes)
+    found = phases.find(bench)
+    seen = {one.phase: one.verdict for one in found.finished if not one.pass_name}
+    if found.state == "earliest":
+        assert seen[found.since] == "right" and seen[found.phase] == "wrong"
+        between = PHASES[PHASES.index(found.since) + 1 : PHASES.index(found.phase)]
+        assert all(seen[phase] == "fails" for phase in between)
+    if found.state == "later":
+        assert seen[found.phase] == "right"
+    if found.pass_name:
+        index = int(found.pass_name[1:])
+        assert passes[index] == "wrong"
+    assert bench.asked == len(found.finished) <= len(PHASES) * 2 + 14
+
+
+# -- another target for the same IR ---------------------------------------------------------------
+
+VULKAN = """\
+#t = #hal.executable.target<"spirv", "fb", {a = #iree.b<x = [1], f = () -> (i1)>, s = ">"}>
+#d = #hal.device.target<"vulkan", [#t]> : !hal.device
+util.global private @__device_0 = #hal.device.target<"vulkan", [#hal.executable.target<"x", "y">]>
+"""
+
+
+def test_only_the_targets_are_replaced() -> None:
+    made = retarget.retarget(VULKAN, retarget.Targets("#DEVICE", "#EXECUTABLE"))
+    assert made.splitlines() == [
+        "#t = #EXECUTABLE",
+        "#d = #DEVICE : !hal.device",
+        "util.global private @__device_0 = #DEVICE",
+    ]
+
+
+def test_the_targets_of_a_path_are_read_where_there_is_one_of_each() -> None:
+    one = '@d = #hal.device.target<"local", [#hal.executable.target<"vmvx", "fb", {}>]> : !d'
+    assert retarget.read(one) == retarget.Targets(
+        '#hal.device.target<"local", [#hal.executable.target<"vmvx", "fb", {}>]>',
+        '#hal.executable.target<"vmvx", "fb", {}>',
+    )
+    assert retarget.read(one + one.replace("vmvx", "other")) is None
+    assert retarget.read("module {}") is None
+
+
+# -- whose fault it is ----------------------------------------------------------------------------
+
+
+def row(what: What, how: str, verdict: Verdict, backend: str = "vulkan", digest: str = "") -> Row:
+    digest = digest or verdict
+    return Row(what=what, how=how, backend=backend, device=how, verdict=verdict, digest=digest)
+
+
+OWN = row("as reported", "vulkan:llvmpipe", "wrong")
+CPU = row("as reported", "llvm-cpu:host", "wrong", "llvm-cpu")
+
+
+@pytest.mark.parametrize(
+    ("rows", "culprit", "words"),
+    [
+        ([row("as reported", "vulkan", "right")], "undecided", "again, it was right"),
+        ([row("as reported", "vulkan", "fails")], "undecided", "again"),
+        ([OWN, row("device", "RADV", "right"), row("level", "O0", "right")], "driver", "on RADV"),
+        (
+            [OWN, row("level", "O0", "right"), row("level", "O3", "wrong")],
+            "compiler",
+            "an optimisation: it is right at O0 and wrong at O3",
+        ),
+        ([OWN, row("target", "vulkan:rdna3", "right")], "target", "may not fit"),
+        ([CPU, row("target", "llvm-cpu:generic", "right", "llvm-cpu")], "compiler", "generic"),
+        (
+            [CPU, row("level", "O0", "wrong"), row("backend", "vmvx", "right")],
+            "compiler",
+            "code generation for llvm-cpu: wrong at every level tried, right with vmvx",
+        ),
+        ([OWN, row("backend", "vmvx", "right")], "undecided", "or the driver of its only device"),
+        (
+            [OWN, row("device", "RADV", "wrong"), row("backend", "vmvx", "right")],
+            "compiler",
+            "on every device tried",
+        ),
+        ([OWN, row("backend", "vmvx", "wrong")], "compiler", "give the same wrong numbers"),
+        ([OWN, row("backend", "vmvx", "wrong", digest="x")], "compiler", "are wrong"),
+        ([OWN, row("backend", "vmvx", "fails")], "undecided", "nothing else compiles"),
+    ],
+)
+def test_the_nearest_way_that_is_right_says_whose_fault_it_is(
+    rows: list[Row], culprit: str, words: str
+) -> None:
+    found, why = attribution.conclude(rows)
+    assert found == culprit
+    assert words in why
+
+
+def test_a_reference_that_is_as_far_off_itself_is_suspect() -> None:
+    rows = [OWN, row("backend", "vmvx", "wrong"), row("backend", "llvm-cpu", "wrong")]
+    assert attribution.conclude(rows, doubtful=True)[0] == "reference"
+    assert attribution.conclude([*rows, row("backend", "x", "right")], doubtful=True)[0] != (
+        "reference"
+    )
+
+
+def test_what_is_right_again_is_not_tried_in_other_ways() -> None:
+    asked: list[str] = []
+
+    def trial(mlir: Path, flags: tuple[str, ...], device: str, resume: str | None = None) -> Tried:
+        asked.append(device)
+        return Tried(verdict="right")
+
+    ways = [
+        Way(what="as reported", how="own", flags=(), device="a", backend="vulkan"),
+        Way(what="device", how="other", flags=(), device="b", backend="vulkan"),
+    ]
+    found = attribution.attribute(Path("x"), ways, trial)
+    assert (found.culprit, asked) == ("undecided", ["a"])
+
+
+def test_flags_that_make_it_right_are_told() -> None:
+    def trial(mlir: Path, flags: tuple[str, ...], device: str, resume: str | None = None) -> Tried:
+        return Tried(verdict="right" if "--iree-opt-level=O0" in flags else "wrong")
+
+    ways = [
+        Way(what="as reported", how="own", flags=("--a",), device="a", backend="vulkan"),
+        Way(what="level", how="O0", flags=("--iree-opt-level=O0",), device="a", backend="vulkan"),
+    ]
+    found = attribution.attribute(Path("x"), ways, trial)
+    assert (found.culprit, found.flags) == ("compiler", ("--iree-opt-level=O0",))
+
+
+# -- with the real compiler -----------------------------------------------------------------------
+
+#: 21475 * 100000 does not fit into 32 bits.
+WIDE = """
+func.func @main(%x: tensor<4xi32>) -> tensor<4xi32> {
+  %f = arith.constant dense<100000> : tensor<4xi64>
+  %limit = arith.constant dense<2147100000> : tensor<4xi64>
+  %one = arith.constant dense<1> : tensor<4xi32>
+  %wide = arith.extsi %x : tensor<4xi32> to tensor<4xi64>
+  %product = arith.muli %wide, %f : tensor<4xi64>
+  %above = arith.cmpi sgt, %product, %limit : tensor<4xi64>
+  %ones = arith.extui %above : tensor<4xi1> to tensor<4xi32>
+  %sum = arith.addi %ones, %one : tensor<4xi32>
+  return %sum : tensor<4xi32>
+}
+"""
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Loaded:
+    import numpy as np
+
+    (tmp_path / "program.mlir").write_text(WIDE)
+    np.array([21470, 21471, 21475, 21480], np.int32).tofile(tmp_path / "in.bin")
+    np.array([1, 1, 2, 2], np.int32).tofile(tmp_path / "out.bin")
+    kind = TensorType(name="x", dtype="i32", shape=(4,))
+    function = Function(
+        name="main",
+        inputs=(kind,),
+        outputs=(kind,),
+        example=(Tensor(dtype="i32", shape=(4,), file="in.bin"),),
+        reference=Reference(outputs=(Tensor(dtype="i32", shape=(4,), file="out.bin"),)),
+    )
+    program = Program(
+        source="wide", digest="0" * 64, functions=(function,), parameters=None, origin={}
+    )
+    return Loaded(program=program, directory=str(tmp_path), seconds=0, cached=False)
+
+
+DEMOTE = "--iree-input-demote-i64-to-i32"
+
+
+@pytest.mark.real
+def test_a_flag_that_makes_integers_too_narrow_is_found_as_its_pass(
+    wide: Loaded, tmp_path: Path
+) -> None:
+    release = toolchain.installed()
+    plan = targets.plan(targets.parse("llvm-cpu:generic"), release)
+    limits = process.Limits(seconds=60)
+    trial = Trial(wide, release, tmp_path / "trial", limits)
+    flags = (*plan.flags, DEMOTE)
+    assert plan.device is not None
+    assert trial(wide.mlir, plan.flags, plan.device.uri).verdict == "right"
+    assert trial(wide.mlir, flags, plan.device.uri).verdict == "wrong"
+    bench = RealBench(wide.mlir, flags, release, trial, tmp_path / "bench", limits)
+    assert bench.phases[0] == "start" and bench.phases[-1] == "executable-sources"
+    found = phases.find(bench)
+    assert (found.state, found.since, found.phase) == ("earliest", "start", "input")
+    assert found.pass_name == "iree-input-conversion-demote-i64-to-i32"
+    assert "-" in found.changed and "i32" in found.changed
+    assert trial.calls <= 16
+
+
+@pytest.mark.real
+def test_ir_for_any_target_is_finished_by_another_path_up_to_the_executables(
+    wide: Loaded, tmp_path: Path
+) -> None:
+    release = toolchain.installed()
+    limits = process.Limits(seconds=60)
+    trial = Trial(wide, release, tmp_path / "trial", limits)
+    flags = ("--iree-hal-target-device=hip", "--iree-rocm-target=gfx942")
+    bench = RealBench(wide.mlir, flags, release, trial, tmp_path / "bench", limits)
+    for path in reference_paths(release):
+        for phase in ("preprocessing", "stream", "executable-sources"):
+            assert bench.finish(phase, path) == bench.finish("start", path)
+            assert bench.finish(phase, path).verdict == "right"
+
+
+@pytest.mark.real
+def test_the_ways_of_this_machine_begin_with_the_reported_one() -> None:
+    release = toolchain.installed()
+    plan = targets.plan(targets.parse("llvm-cpu:generic"), release)
+    own, *rest = attribution.others(plan, ("--iree-opt-level=O2", "--x"), release)
+    assert own.what == "as reported" and own.flags[-2:] == ("--iree-opt-level=O2", "--x")
+    assert [way.how for way in rest if way.what == "device"] == ["local-sync"]
+    levels = [way for way in rest if way.what == "level"]
+    assert [way.how for way in levels] == ["O0", "O1", "O3"]
+    for way in levels:
+        assert sum("opt-level" in flag for flag in way.flags) == 1 and "--x" in way.flags
+    assert [way.how for way in rest if way.what == "target"] == ["llvm-cpu:host"]
+    assert rest[-1].how == "vmvx" and "--x" in rest[-1].flags
