@@ -23,6 +23,7 @@ _COMMANDS = {
     "compile": "compile",
     "run": "run",
     "bisect": "bisect",
+    "ranges": "ranges",
     "verify": "verify",
     "reduce": "reduce",
     "workaround": "workaround",

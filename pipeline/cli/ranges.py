@@ -1,0 +1,138 @@
+"""`iree-pilot ranges`: what overflows and underflows in a low-precision program, and the remedy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+
+from pipeline.cli.options import Common, SourceOptions, common, source_options
+
+if TYPE_CHECKING:
+    from repro.ranges.find import Ranges, Reading
+    from repro.ranges.measure import Counts
+
+_WORDS = {
+    "saturated": "saturate",
+    "infinite": "become infinite",
+    "nan": "become NaN",
+    "flushed": "become 0",
+    "subnormal": "are subnormal",
+}
+
+
+@click.command("ranges")
+@source_options
+@click.option("-t", "--target", metavar="TARGET", help="Look on this target's device, too.")
+@click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
+@common
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+def command(
+    source_options: SourceOptions,
+    target: str | None,
+    device: str | None,
+    common: Common,
+    flags: tuple[str, ...],
+    source: str,
+) -> None:
+    """Find the intermediates of SOURCE that its 8-bit and 16-bit floats cannot hold.
+
+    PyTorch evaluates the program in its own types and in double precision, operation by operation.
+    FLAGS after -- go to iree-compile.
+    """
+    from pipeline.cli import output as out
+    from pipeline.cli.boundary import Failed
+    from pipeline.cli.live import Live
+    from pipeline.cli.session import Session
+    from pipeline.compiler import check_flags
+    from pipeline.frontends.load import TraceFailed
+    from repro.ranges.find import find
+
+    if target is None and (device or flags):
+        raise click.UsageError("--device and FLAGS go with a target: -t TARGET")
+    console = out.console(stderr=common.json)
+    quiet = common.json or common.verbosity < 0
+    session = Session(common)
+    plan = None
+    if target is not None:
+        check_flags(flags)
+        if "," in target:
+            raise click.UsageError(f"-t {target}: one target at a time")
+        ((_, plan),) = session.plans(target, device, flags)
+    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+        try:
+            loaded = session.program(source, source_options, live, evaluate=False)
+        except TraceFailed as failed:
+            if common.json:
+                out.emit({"failure": failed.failure})
+            else:
+                console.print(f"[bold red]{escape(source)} does not trace[/bold red]")
+                lines = out.failure_lines(failed.failure, verbose=common.verbosity > 0)
+                out.print_pairs(console, lines)
+            raise Failed(1) from failed
+        found = find(loaded, session.toolchain, plan, flags, limits=session.limits, told=live.note)
+    if common.json:
+        out.emit(found)
+    else:
+        tell(console, found, everything=common.verbosity > 0)
+
+
+def tell(console: Any, found: Ranges, *, everything: bool) -> None:
+    """What leaves its range, in the program's order; everything: what follows of others too."""
+    for note in found.notes:
+        console.print(f"note: {escape(note)}", soft_wrap=True)
+    shown = [r for r in found.found if everything or not r.inherited]
+    for reading in shown:
+        _tell(console, reading, found.device)
+    left = len(found.found) - len(shown)
+    if left:
+        console.print(f"\n{left} more hold infinities or NaN of these (-v)")
+    if found.watched == 0:
+        console.print("nothing is computed in 8-bit or 16-bit floats")
+    elif not found.found:
+        console.print(f"all {found.watched} intermediates of low precision are in range")
+    else:
+        console.print(
+            f"\n{len(found.found)} of {found.watched} intermediates of low precision leave the "
+            f"range of their type, in {escape(found.program)}",
+            soft_wrap=True,
+        )
+
+
+def _tell(console: Any, reading: Reading, device: str | None) -> None:
+    from pipeline.cli.output import print_pairs
+
+    shape = "x".join([*map(str, reading.shape), reading.dtype])
+    where = f"{reading.function}, line {reading.location.rpartition(':')[2]}"
+    console.print(f"\n[bold]{escape(reading.name)}[/bold]  {shape}  {where}", soft_wrap=True)
+    pairs = [("PyTorch", _counted(reading.reference))]
+    if reading.device is not None:
+        pairs.append((device or "device", _counted(reading.device)))
+    pairs.append(("holds", f"{reading.normal:.3g} to {reading.limit:.6g}"))
+    pairs.append(("wanted", f"{reading.smallest:.3g} to {reading.largest:.6g}"))
+    pairs.append(("remedy", _remedy(reading)))
+    print_pairs(console, pairs)
+
+
+def _counted(counts: Counts) -> str:
+    told = [f"{number} {_WORDS[name]}" for name, number in counts.named.items() if number]
+    return ", ".join(told) or "in range"
+
+
+def _remedy(reading: Reading) -> str:
+    scale = reading.scale
+    if scale is None:
+        return "none of its own: its numbers are in range, those that it is made of are not"
+    power = f"multiplied by {scale.factor:g} (2^{_exponent(scale.factor)})"
+    if scale.fits:
+        return f"{power} it is in range"
+    below = f"{scale.left} of the others stay below the smallest normal number"
+    largest = "as it is" if scale.factor == 1 else power
+    return f"no single scale holds all of it: {largest}, the largest fits, and {below}"
+
+
+def _exponent(power: float) -> int:
+    import math
+
+    return math.frexp(power)[1] - 1

@@ -1,0 +1,291 @@
+"""Finds what leaves the range of its type: in PyTorch's own evaluation, and on a device."""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline import compiler, process, runtime
+from pipeline.compiler import Compile
+from pipeline.errors import UsageError
+from pipeline.frontends.load import Loaded
+from pipeline.program import Function, Program, Tensor, TensorType
+from pipeline.runtime import Run
+from pipeline.targets import Plan
+from pipeline.toolchain import Toolchain
+from pipeline.torch_dialect import evaluate
+from pipeline.torch_dialect.evaluate import Evaluation
+from repro.ranges import measure, watch
+from repro.ranges.measure import Counts, Scale
+from repro.ranges.watch import Key, Watched
+
+INSTRUMENTED = (
+    "on the device the intermediates are outputs of a copy of the program: what is fused, and so "
+    "what is rounded, may differ from the program itself"
+)
+Tell = Callable[[str], None]
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """One intermediate that leaves the range of its type.
+
+    op, result: the operation's position in the function's body, the number of its result; name: the
+    operation's; location: its line in the program. largest, smallest: magnitudes of the numbers
+    that were to be held, the second of those that are not 0, in double precision; limit, normal:
+    the type's largest and smallest normal number. reference: in PyTorch's evaluation in the
+    program's own dtypes; device: on the device, None where that was not asked. inherited: its
+    infinities and NaN come of others, as its own numbers are in range. scale: None where none helps
+    or is needed.
+    """
+
+    function: str
+    op: int
+    result: int
+    name: str
+    location: str
+    dtype: str
+    shape: tuple[int, ...]
+    largest: float
+    smallest: float
+    limit: float
+    normal: float
+    reference: Counts
+    device: Counts | None
+    inherited: bool
+    scale: Scale | None
+
+    @property
+    def worst(self) -> Counts:
+        return self.reference if self.device is None else self.reference.plus(self.device)
+
+
+class Ranges(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found of a program. watched: how many intermediates of low precision there are.
+
+    program: its file. device: the name of that it was run on. notes: what could not be looked at,
+    and why.
+    """
+
+    source: str
+    program: str
+    target: str | None
+    device: str | None
+    watched: int
+    found: tuple[Reading, ...]
+    notes: tuple[str, ...] = ()
+
+
+def find(
+    loaded: Loaded,
+    toolchain: Toolchain,
+    plan: Plan | None = None,
+    flags: tuple[str, ...] = (),
+    *,
+    limits: process.Limits | None = None,
+    told: Tell = lambda what: None,
+) -> Ranges:
+    """Evaluates the program and, with a plan, runs it on that device.
+
+    flags: of iree-compile, after the target's. Raises UsageError for a program whose intermediates
+    cannot be known at all.
+    """
+    program, directory = loaded.program, Path(loaded.directory)
+    if program.parameters is not None and not program.parameters.archives:
+        raise UsageError(
+            f"{program.source} cannot be evaluated: only the names of its weights are known",
+            advice="Give their values: --weights FILE.",
+        )
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-ranges-") as scratch:
+        place = Path(scratch)
+        watched = _watched(loaded, place, limits)
+        functions = [f for f in program.functions if watched.get(f.name) and f.example is not None]
+        told("evaluating with PyTorch")
+        evaluations = _evaluated(program, directory, functions, watched, place, limits)
+        for name, found in evaluations.items():
+            if found.reference is None:
+                notes.append(f"{name} cannot be evaluated: {found.why}")
+            elif found.reference.note:
+                notes.append(f"{name}: {found.reference.note}")
+        functions = [f for f in functions if evaluations[f.name].reference is not None]
+        ran: dict[str, dict[Key, Tensor]] = {}
+        if plan is not None and functions:
+            told("running a copy that returns its intermediates")
+            ran, why = _device(
+                loaded, functions, watched, evaluations, place, toolchain, plan, flags, limits
+            )
+            notes += why
+        readings = [
+            reading
+            for function in functions
+            for reading in _readings(
+                loaded.mlir,
+                function.name,
+                watched[function.name],
+                evaluations[function.name],
+                ran.get(function.name),
+                place,
+            )
+        ]
+    return Ranges(
+        source=program.source,
+        program=str(loaded.mlir),
+        target=plan.target.spec if plan else None,
+        device=plan.device.name if plan and plan.device else None,
+        watched=sum(map(len, watched.values())),
+        found=tuple(readings),
+        notes=tuple(notes),
+    )
+
+
+def _watched(
+    loaded: Loaded, place: Path, limits: process.Limits | None
+) -> dict[str, tuple[Watched, ...]]:
+    outcome = process.run(
+        [sys.executable, "-m", "repro.ranges.watch", loaded.mlir, place],
+        stdout=place / "stdout.txt",
+        stderr=place / "stderr.txt",
+        limits=limits,
+    )
+    file, why = place / watch.WATCHED, place / watch.WHY
+    if not file.is_file():
+        process.check_disk(place / "stderr.txt")
+        reason = why.read_text() if why.is_file() else f"reading it ended by {outcome.ended_by}"
+        raise UsageError(
+            f"the intermediates of {loaded.program.source} cannot be told: {reason}",
+            advice="The program has to be in the torch dialect, and of this release.",
+        )
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, tuple[Watched, ...]])
+
+
+def _evaluated(
+    program: Program,
+    directory: Path,
+    functions: Sequence[Function],
+    watched: Mapping[str, tuple[Watched, ...]],
+    place: Path,
+    limits: process.Limits | None,
+) -> dict[str, Evaluation]:
+    works = []
+    for function in functions:
+        keys = {key for w in watched[function.name] for key in ((w.op, w.result), w.truth)}
+        own = place / function.name
+        works.append(evaluate.work(program, directory, function, own, tuple(sorted(keys))))
+    found = evaluate.evaluate(works, limits=limits)
+    return {f.name: one for f, one in zip(functions, found, strict=True)}
+
+
+def _device(
+    loaded: Loaded,
+    functions: Sequence[Function],
+    watched: Mapping[str, tuple[Watched, ...]],
+    evaluations: Mapping[str, Evaluation],
+    place: Path,
+    toolchain: Toolchain,
+    plan: Plan,
+    flags: tuple[str, ...],
+    limits: process.Limits | None,
+) -> tuple[dict[str, dict[Key, Tensor]], list[str]]:
+    """(each function's intermediates on the device, in files of `place`; why there are none)."""
+    if plan.device is None:
+        return {}, [f"not run: {plan.why_not_run}"]
+    compiled = compiler.compile(
+        Compile(mlir=place / watch.COPY, flags=(*plan.flags, *flags)),
+        toolchain,
+        place,
+        limits=limits,
+        confirm=False,
+    )
+    if compiled.failure is not None or compiled.output is None:
+        why = compiled.failure.message if compiled.failure else "no module was written"
+        return {}, [f"the copy that returns its intermediates does not compile: {why}"]
+    found: dict[str, dict[Key, Tensor]] = {}
+    notes = [INSTRUMENTED]
+    for function in functions:
+        evaluation = evaluations[function.name]
+        values = {(v.op, v.result): v.own for v in evaluation.values}
+        keys = [(w.op, w.result) for w in watched[function.name]]
+        given = evaluation.reference.outputs if evaluation.reference else ()
+        outputs = (
+            *(
+                msgspec.structs.replace(t, shape=own.shape)
+                for t, own in zip(function.outputs, given, strict=True)
+            ),
+            *(_typed(f"{op}.{result}", values[op, result]) for op, result in keys),
+        )
+        run = Run(
+            program=loaded.program,
+            directory=Path(loaded.directory),
+            function=msgspec.structs.replace(function, outputs=outputs),
+            module=place / compiled.output,
+            device=plan.device.uri,
+        )
+        workdir = place / f"{function.name}.run"
+        ran = runtime.run(run, toolchain, workdir, limits=limits, latency_budget=0)
+        if ran.failure is not None:
+            notes.append(f"{function.name} cannot be run so: {ran.failure.message}")
+            continue
+        found[function.name] = {
+            key: msgspec.structs.replace(tensor, file=str(workdir / tensor.file))
+            for key, tensor in zip(keys, ran.outputs[len(given) :], strict=True)
+        }
+    return found, notes
+
+
+def _typed(name: str, tensor: Tensor) -> TensorType:
+    return TensorType(name=name, dtype=tensor.dtype, shape=tensor.shape)
+
+
+def _readings(
+    program: Path,
+    function: str,
+    watched: Sequence[Watched],
+    evaluation: Evaluation,
+    ran: Mapping[Key, Tensor] | None,
+    place: Path,
+) -> list[Reading]:
+    """Those that leave their range."""
+    values = {(v.op, v.result): v for v in evaluation.values}
+    own = place / function
+    lost: set[int] = set()
+    readings = []
+    for number, one in enumerate(watched):
+        held, true = values[one.op, one.result].own, values[one.truth].precise
+        if true is None or not math.prod(held.shape):
+            continue
+        reference = measure.counts(own / held.file, held, own / true.file, true)
+        device = None
+        if ran is not None:
+            got = ran[one.op, one.result]
+            device = measure.counts(Path(got.file), got, own / true.file, true)
+        every = reference.plus(device) if device else reference
+        if every.infinite or every.nan:
+            lost.add(number)
+        if not every.any:
+            continue
+        known, seen = measure.limits(one.dtype), measure.truth(own / true.file, true)
+        readings.append(
+            Reading(
+                function=function,
+                op=one.op,
+                result=one.result,
+                name=one.name,
+                location=f"{program}:{one.line}",
+                dtype=one.dtype,
+                shape=held.shape,
+                largest=seen.largest,
+                smallest=seen.smallest,
+                limit=known.largest,
+                normal=known.normal,
+                reference=reference,
+                device=device,
+                inherited=number in lost and seen.largest <= known.over and bool(lost & {*one.fed}),
+                scale=measure.scale(own / true.file, true, one.dtype),
+            )
+        )
+    return readings

@@ -1,0 +1,159 @@
+"""The low-precision intermediates of a program, and a copy of it that returns them too.
+
+Runs in a child, `python -m repro.ranges.watch IN.mlir DIRECTORY`: the compiler's bindings may abort
+on IR that they do not like. Imports `iree.compiler.ir`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from repro.ir import edit, symbols
+from repro.ir.body import Body
+from repro.ir.graph import Graph, Op
+from repro.ranges.measure import NARROW
+
+WATCHED = "watched.json"
+COPY = "watched.mlir"
+WHY = "why.txt"
+
+_TENSOR = re.compile(r"!torch\.vtensor<\[[\d?,]*\],(\w+)>")
+#: Operations that move numbers: theirs are those of an operand.
+_MOVES = re.compile(
+    r"util\.global\.load|torch_c\..*|torch\.(copy\.to_vtensor|tensor_static_info_cast"
+    r"|aten\.(_unsafe_view|alias|as_strided|broadcast_to|cat|chunk|clone|constant_pad_nd"
+    r"|contiguous|detach|embedding|expand|flatten|flip|gather|index|index_select|movedim|narrow"
+    r"|permute|repeat|reshape|roll|select|slice|split|split_with_sizes|squeeze|stack|t|tile"
+    r"|transpose|unbind|unflatten|unsqueeze|view)(\..*)?)"
+)
+_CASTS = re.compile(r"torch\.(prims\.convert_element_type|aten\.(to|_to_copy|type_as)(\..*)?)")
+_CLAMPS = re.compile(r"torch\.aten\.(clamp|clamp_min|clamp_max|hardtanh)(\..*)?")
+
+Key = tuple[int, int]
+
+
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
+    """One intermediate of low precision that an operation rounds to.
+
+    op, result: the operation's position in its function, the number of its result. line: of the
+    program's text. truth: the value that has, in double precision, the numbers that were to be
+    held: that of a cast's operand, before it is clamped to the type's range; else the same. fed:
+    whether another intermediate that is watched leads to it, by its number among these.
+    """
+
+    op: int
+    result: int
+    name: str
+    line: int
+    dtype: str
+    truth: Key
+    fed: tuple[int, ...] = ()
+
+
+def choose(graph: Graph) -> tuple[Watched, ...]:
+    """What to watch of a function in the torch dialect."""
+    keys: dict[int, Key] = {}
+    makers: dict[int, Op] = {}
+    behind: dict[int, frozenset[int]] = {}
+    found: list[Watched] = []
+    for op in graph.ops:
+        led = frozenset[int]().union(*(behind.get(v, frozenset()) for v in op.operands))
+        for number, value in enumerate(op.results):
+            keys[value], makers[value] = (op.index, number), op
+            behind[value] = led
+            dtype = _narrow(graph.types[value])
+            if dtype is None or op.glue or op.pinned or _MOVES.fullmatch(op.name):
+                continue
+            true = _origin(op, value, graph, makers)
+            # PyTorch computes nothing in 8-bit floats, and one that is an argument is given.
+            if true not in keys:
+                continue
+            behind[value] = led | {len(found)}
+            found.append(
+                Watched(
+                    op=op.index,
+                    result=number,
+                    name=op.name,
+                    line=op.line,
+                    dtype=dtype,
+                    truth=keys[true],
+                    fed=tuple(sorted(led)),
+                )
+            )
+    return tuple(found)
+
+
+def _narrow(type_: str) -> str | None:
+    match = _TENSOR.fullmatch(type_)
+    return match[1] if match and match[1] in NARROW else None
+
+
+def _origin(op: Op, value: int, graph: Graph, makers: dict[int, Op]) -> int:
+    """The value whose numbers a result was to hold."""
+    if not _CASTS.fullmatch(op.name):
+        return value
+    source = op.operands[0]
+    while source in makers and _CLAMPS.fullmatch(makers[source].name):
+        source = makers[source].operands[0]
+    return source
+
+
+def watch(text: bytes) -> tuple[dict[str, tuple[Watched, ...]], str]:
+    """(what is watched of each function, the program with these values as outputs after its own).
+
+    Raises ValueError for a program that there is no such copy of.
+    """
+    from iree.compiler import ir
+
+    found: dict[str, tuple[Watched, ...]] = {}
+    with edit.context():
+        module = edit.parse(text)
+        for name, line in symbols.lines(module):
+            body = Body(module, line)
+            if body.function.name != "func.func" or body.fixed:
+                continue
+            found[name] = choose(body.graph())
+            if found[name]:
+                _return_too(body, [body.ops[w.op].results[w.result] for w in found[name]])
+        try:
+            module.operation.verify()
+        except ir.MLIRError as fault:
+            raise ValueError(f"the copy does not verify: {fault}") from fault
+        return found, str(module.operation.get_asm(enable_debug_info=False))
+
+
+def _return_too(body: Body, values: list[Any]) -> None:
+    from iree.compiler import ir
+
+    end = body.ops[-1]
+    results = [*end.operands, *values]
+    with ir.InsertionPoint(end):
+        ir.Operation.create(end.name, operands=results)
+    end.erase()
+    attributes = body.function.attributes
+    inputs = [a.type for a in body.block.arguments]
+    attributes["function_type"] = ir.TypeAttr.get(
+        ir.FunctionType.get(inputs, [r.type for r in results])
+    )
+    if "res_attrs" in attributes:
+        del attributes["res_attrs"]
+
+
+def main(program: Path, directory: Path) -> int:
+    try:
+        found, copy = watch(program.read_bytes())
+    except ValueError as fault:
+        (directory / WHY).write_text(str(fault))
+        return 1
+    (directory / COPY).write_text(copy)
+    (directory / WATCHED).write_bytes(msgspec.json.encode(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
