@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -13,6 +14,7 @@ from pipeline import compiler, numerics, process, runtime
 from pipeline.compiler import Compile
 from pipeline.frontends.load import Loaded
 from pipeline.numerics import Comparison
+from pipeline.program import Function, Tensor
 from pipeline.toolchain import Toolchain
 
 Verdict = Literal["right", "wrong", "fails"]
@@ -82,11 +84,10 @@ class Trial:
 
     def _ran(self, module: Path, device: str) -> Tried:
         loaded = self._loaded
+        given = [f for f in loaded.program.functions if f.example is not None and f.reference]
         hashed = hashlib.sha256()
         compared: list[Comparison] = []
-        for function in loaded.program.functions:
-            if function.example is None or function.reference is None:
-                continue
+        for function in given:
             job = runtime.Run(
                 program=loaded.program,
                 directory=Path(loaded.directory),
@@ -103,26 +104,36 @@ class Trial:
                     return Tried(verdict="fails", why=f"does not run: {ran.failure.message}")
                 for output in ran.outputs:
                     hashed.update((workdir / output.file).read_bytes())
-                compared.append(
-                    numerics.compare(
-                        ran.outputs,
-                        loaded.program,
-                        function,
-                        directory=Path(loaded.directory),
-                        outputs_directory=workdir,
-                    )
-                )
-        if not compared:
-            return Tried(verdict="fails", why="there is no reference to compare with")
-        wrong = next((one for one in compared if not one.ok), None)
-        if wrong is not None and wrong.verdict == "refused":
-            return Tried(verdict="fails", why=wrong.why)
-        return Tried(
-            verdict="right" if wrong is None else "wrong",
-            why="" if wrong is None else wrong.why,
-            digest=hashed.hexdigest(),
-            reference_doubtful=wrong is not None and doubtful(wrong),
-        )
+                compared.append(compare(loaded, function, ran.outputs, workdir))
+        return judged(compared, hashed.hexdigest())
+
+
+def compare(
+    loaded: Loaded, function: Function, outputs: tuple[Tensor, ...], directory: Path
+) -> Comparison:
+    """What was computed, in files of `directory`, against the program's reference."""
+    return numerics.compare(
+        outputs,
+        loaded.program,
+        function,
+        directory=Path(loaded.directory),
+        outputs_directory=directory,
+    )
+
+
+def judged(compared: Sequence[Comparison], digest: str = "") -> Tried:
+    """The verdict on a program whose functions compare so."""
+    if not compared:
+        return Tried(verdict="fails", why="there is no reference to compare with")
+    wrong = next((one for one in compared if not one.ok), None)
+    if wrong is not None and wrong.verdict == "refused":
+        return Tried(verdict="fails", why=wrong.why)
+    return Tried(
+        verdict="right" if wrong is None else "wrong",
+        why="" if wrong is None else wrong.why,
+        digest=digest,
+        reference_doubtful=wrong is not None and doubtful(wrong),
+    )
 
 
 def doubtful(comparison: Comparison) -> bool:

@@ -87,6 +87,12 @@ def test_a_pass_that_cannot_be_told_is_not_named(passes: list[Verdict]) -> None:
     assert (found.state, found.phase, found.pass_name) == ("earliest", "input", "")
 
 
+def test_passes_between_which_nothing_can_be_asked_are_told_together() -> None:
+    passes: list[Verdict] = ["right", "fails", "fails", "wrong", "wrong"]
+    found = phases.find(FakeBench(["right", *["wrong"] * 5], passes))
+    assert found.pass_name == "" and found.conclusion.endswith("one of p1, p2, p3 makes them wrong")
+
+
 def test_what_is_right_up_to_the_end_goes_wrong_after_it() -> None:
     found = phases.find(FakeBench(["right"] * 6))
     assert (found.state, found.phase) == ("later", "executable-sources")

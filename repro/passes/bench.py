@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,6 +13,7 @@ from pipeline.phases import dump_files
 from pipeline.toolchain import Toolchain
 from repro.passes import dumps, retarget
 from repro.passes.dumps import Dump
+from repro.passes.interpreting import LAST
 from repro.passes.retarget import Targets
 from repro.trial import Tried, Try
 
@@ -21,6 +22,7 @@ _LAST = "executable-sources"
 #: The first phase that names a target.
 _NAMED = "preprocessing"
 _SECONDS = 300.0
+INTERPRETED = "an interpreter (PyTorch, numpy)"
 _PRINTED_BYTES = 128 * 2**20
 _LOCAL = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=")
 _LEVEL = "iree-opt-level"
@@ -47,7 +49,9 @@ def reference_paths(toolchain: Toolchain) -> dict[str, tuple[str, ...]]:
 class RealBench:
     """The phases of `mlir`, compiled with `flags`, and `trial` to finish them.
 
-    device: runs what the reference paths make.
+    device: runs what the reference paths make. interpreter: evaluates IR without compiling it; it
+    serves where every path that compiles is wrong itself. That of the source is what the reference
+    comes from, and right.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class RealBench:
         directory: Path,
         limits: process.Limits,
         device: str = "local-sync",
+        interpreter: Callable[[Path], Tried] | None = None,
     ) -> None:
         self._mlir = mlir
         self._flags = flags
@@ -70,7 +75,9 @@ class RealBench:
         self._paths = reference_paths(toolchain)
         self._targets: dict[str, Targets | None] = {}
         self._made = 0
-        self.paths: Sequence[str] = tuple(self._paths)
+        self._interpreter = interpreter
+        interpreted = () if interpreter is None else (INTERPRETED,)
+        self.paths: Sequence[str] = (*self._paths, *interpreted)
         directory.mkdir(parents=True, exist_ok=True)
         self._dumped = self._dump()
         self.phases: Sequence[str] = tuple(self._dumped)
@@ -107,9 +114,11 @@ class RealBench:
     def finish_change(self, change: Dump, since: str, path: str) -> Tried:
         file = self._directory / "change.mlir"
         file.write_text(change.text)
-        return self._finish(file, since, path)
+        return self._finish(file, since, path, changed=True)
 
-    def _finish(self, file: Path, phase: str, path: str) -> Tried:
+    def _finish(self, file: Path, phase: str, path: str, *, changed: bool = False) -> Tried:
+        if path == INTERPRETED:
+            return self._interpret(file, phase, changed=changed)
         text = file.read_text(errors="replace")
         if "#hal." in text:
             targets = self._of(path)
@@ -122,6 +131,15 @@ class RealBench:
         made.write_text(text)
         resume = None if phase == self.phases[0] else phase
         return self._trial(made, self._paths[path], self._device, resume)
+
+    def _interpret(self, file: Path, phase: str, *, changed: bool) -> Tried:
+        assert self._interpreter is not None
+        order = self._toolchain.phases
+        if phase == self.phases[0] and not changed:
+            return Tried(verdict="right", why="the reference is that of the source")
+        if LAST not in order or order.index(phase) > order.index(LAST):
+            return Tried(verdict="fails", why=f"there are dispatches after {phase}")
+        return self._interpreter(file)
 
     def _of(self, path: str) -> Targets | None:
         if path not in self._targets:

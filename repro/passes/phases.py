@@ -133,9 +133,11 @@ class _Search:
             return msgspec.structs.replace(found, finished=tuple(self._asked))
         right, bad = narrow(last, wrong, most=_PASS_QUESTIONS)
         found = msgspec.structs.replace(found, finished=tuple(self._asked))
-        if bad - right > 1:
-            return found
         change = changes[bad]
+        if bad - right > 1:
+            names = ", ".join(dict.fromkeys(one.name for one in changes[right + 1 : bad + 1]))
+            said = f"{found.conclusion}; in it one of {names} makes them wrong"
+            return msgspec.structs.replace(found, conclusion=said)
         return msgspec.structs.replace(
             found,
             conclusion=f"{found.conclusion}; {change.name} in it makes them wrong",

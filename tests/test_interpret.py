@@ -1,0 +1,216 @@
+"""IR on tensors is interpreted as its operations are defined, by nothing of IREE's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import process, tensors, toolchain
+from pipeline.frontends.load import Loaded
+from pipeline.program import Function, Program, Reference, TensorType
+from repro.passes import interpret, phases, scalars
+from repro.passes.bench import INTERPRETED, RealBench
+from repro.passes.interpret import ANSWER, JOB, Answer, Job
+from repro.passes.interpreting import Interpreter
+from repro.trial import Trial
+
+I8 = st.integers(-128, 127)
+
+
+def i8(value: int) -> Any:
+    return np.array([value], np.int8)
+
+
+def computed(name: str, *operands: int) -> int:
+    return int(scalars.OPERATIONS[name](*map(i8, operands))[0])
+
+
+@given(I8, I8.filter(bool))
+def test_integers_are_divided_as_their_operations_say(a: int, b: int) -> None:
+    truncated = abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+    if truncated != 128:  # the one quotient that does not fit
+        assert computed("arith.divsi", a, b) == truncated
+        assert computed("arith.remsi", a, b) == a - truncated * b
+        assert computed("arith.floordivsi", a, b) == a // b
+        assert computed("arith.ceildivsi", a, b) == -(-a // b)
+    assert computed("arith.divui", a, b) % 256 == (a % 256) // (b % 256)
+    assert computed("arith.remui", a, b) % 256 == (a % 256) % (b % 256)
+
+
+@given(I8, I8, st.integers(0, 7))
+def test_integers_have_the_bits_that_their_operations_say(a: int, b: int, by: int) -> None:
+    assert computed("arith.addi", a, b) % 256 == (a + b) % 256
+    assert computed("arith.muli", a, b) % 256 == (a * b) % 256
+    assert computed("arith.shli", a, by) % 256 == (a << by) % 256
+    assert computed("arith.shrsi", a, by) == a >> by
+    assert computed("arith.shrui", a, by) % 256 == (a % 256) >> by
+    assert computed("arith.maxui", a, b) % 256 == max(a % 256, b % 256)
+    assert computed("arith.minsi", a, b) == min(a, b)
+
+
+@given(I8, I8)
+def test_integers_compare_signed_and_unsigned(a: int, b: int) -> None:
+    names = ["eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge"]
+    found = {n: bool(scalars.compare_integers(i, i8(a), i8(b))[0]) for i, n in enumerate(names)}
+    assert found["slt"] == (a < b) and found["sge"] == (a >= b) and found["eq"] == (a == b)
+    assert found["ult"] == (a % 256 < b % 256) and found["uge"] == (a % 256 >= b % 256)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "f8E4M3FN"])
+def test_comparisons_with_nan_hold_as_ordered_or_not(dtype: str) -> None:
+    one, nan = (np.array([x], np.float32).astype(tensors.numpy_dtype(dtype)) for x in (1, np.nan))
+    names = "false oeq ogt oge olt ole one ord ueq ugt uge ult ule une uno true".split()  # noqa: SIM905
+    with_nan = {n: bool(scalars.compare_floats(i, one, nan)[0]) for i, n in enumerate(names)}
+    assert {n for n, held in with_nan.items() if held} == {n for n in names if n[0] == "u"} | {
+        "true"
+    }
+    alike = {n for i, n in enumerate(names) if scalars.compare_floats(i, one, one)[0]}
+    assert alike == {"oeq", "oge", "ole", "ord", "ueq", "uge", "ule", "true"}
+
+
+def test_casts_keep_signs_only_where_they_should() -> None:
+    minus = i8(-1)
+    assert scalars.cast("arith.extsi", minus, np.int32)[0] == -1
+    assert scalars.cast("arith.extui", minus, np.int32)[0] == 255
+    assert scalars.cast("arith.uitofp", minus, np.float32)[0] == 255.0
+    assert scalars.cast("arith.bitcast", minus, np.uint8)[0] == 255
+    yes = np.array([True])
+    assert scalars.cast("arith.extui", yes, np.int64)[0] == 1
+    assert scalars.cast("arith.extsi", yes, np.int64)[0] == -1
+    assert not scalars.cast("arith.trunci", i8(2), np.bool_)[0]
+    with pytest.raises(KeyError):
+        scalars.cast("arith.unheard", minus, np.int8)
+
+
+# -- whole functions ------------------------------------------------------------------------------
+
+PROGRAM = """
+#row = affine_map<(i, j) -> (i, j)>
+#sum = affine_map<(i, j) -> (i)>
+#shifted = affine_map<(i, j) -> (i + j)>
+#two = affine_map<(i, j) -> (j)>
+module {
+  util.func public @main(%x: tensor<3x4xf32>, %b: tensor<2x4xi8>) -> (tensor<3xf32>, tensor<2x4xi8>, tensor<4x5xf32>, tensor<2xf32>) {
+    %zero = arith.constant 0.0 : f32
+    %e = tensor.empty() : tensor<3xf32>
+    %init = linalg.generic {indexing_maps = [affine_map<(i) -> (i)>], iterator_types = ["parallel"]} outs(%e : tensor<3xf32>) {
+    ^bb0(%o: f32):
+      linalg.yield %zero : f32
+    } -> tensor<3xf32>
+    %s = linalg.generic {indexing_maps = [#row, #sum], iterator_types = ["parallel", "reduction"]} ins(%x : tensor<3x4xf32>) outs(%init : tensor<3xf32>) {
+    ^bb0(%a: f32, %o: f32):
+      %q = arith.mulf %a, %a : f32
+      %r = arith.addf %o, %q : f32
+      linalg.yield %r : f32
+    } -> tensor<3xf32>
+    %sorted = iree_linalg_ext.sort dimension(1) outs(%b : tensor<2x4xi8>) {
+    ^bb0(%l: i8, %r: i8):
+      %c = arith.cmpi ult, %l, %r : i8
+      iree_linalg_ext.yield %c : i1
+    } -> tensor<2x4xi8>
+    %p = tensor.pad %x low[0, 1] high[1, 0] {
+    ^bb0(%i: index, %j: index):
+      tensor.yield %zero : f32
+    } : tensor<3x4xf32> to tensor<4x5xf32>
+    %cut = tensor.extract_slice %x[0, 0] [1, 4] [1, 1] : tensor<3x4xf32> to tensor<4xf32>
+    %k = arith.constant dense<[1.0, 10.0, 100.0]> : tensor<3xf32>
+    %ce = arith.constant dense<0.0> : tensor<2xf32>
+    %conv = linalg.generic {indexing_maps = [#shifted, #two, #sum], iterator_types = ["parallel", "reduction"]} ins(%cut, %k : tensor<4xf32>, tensor<3xf32>) outs(%ce : tensor<2xf32>) {
+    ^bb0(%a: f32, %w: f32, %o: f32):
+      %q = arith.mulf %a, %w : f32
+      %r = arith.addf %o, %q : f32
+      linalg.yield %r : f32
+    } -> tensor<2xf32>
+    util.return %s, %sorted, %p, %conv : tensor<3xf32>, tensor<2x4xi8>, tensor<4x5xf32>, tensor<2xf32>
+  }
+}
+"""  # noqa: E501
+
+
+def test_a_function_is_interpreted(tmp_path: Path) -> None:
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    b = np.array([[3, 200, 1, 255], [9, 8, 7, 128]], np.uint8)
+    given = (tensors.save(x, tmp_path, "x.bin"), tensors.save(b, tmp_path, "b.bin"))
+    (tmp_path / "p.mlir").write_text(PROGRAM)
+    job = Job(
+        mlir=str(tmp_path / "p.mlir"),
+        function="main",
+        inputs=tuple(msgspec.structs.replace(t, file=str(tmp_path / t.file)) for t in given),
+        outputs=("f32", "ui8", "f32", "f32"),
+    )
+    (tmp_path / JOB).write_bytes(msgspec.json.encode(job))
+    interpret.main(tmp_path)
+    answer = msgspec.json.decode((tmp_path / ANSWER).read_bytes(), type=Answer)
+    assert answer.why == ""
+    total, ordered, padded, convolved = (tensors.load(tmp_path, t) for t in answer.outputs)
+    assert np.array_equal(total, (x * x).sum(1))
+    assert np.array_equal(ordered, np.sort(b, 1))
+    assert np.array_equal(padded, np.pad(x, ((0, 1), (1, 0))))
+    assert np.array_equal(convolved, np.convolve(x[0], [100, 10, 1], "valid"))
+
+
+def test_what_is_not_known_is_said(tmp_path: Path) -> None:
+    text = PROGRAM.replace("arith.mulf %a, %a", "math.cbrt %a")
+    (tmp_path / "p.mlir").write_text(text)
+    given = (
+        tensors.save(np.zeros((3, 4), np.float32), tmp_path, "x.bin"),
+        tensors.save(np.zeros((2, 4), np.int8), tmp_path, "b.bin"),
+    )
+    inputs = tuple(msgspec.structs.replace(t, file=str(tmp_path / t.file)) for t in given)
+    job = Job(mlir=str(tmp_path / "p.mlir"), function="main", inputs=inputs, outputs=("f32",))
+    (tmp_path / JOB).write_bytes(msgspec.json.encode(job))
+    interpret.main(tmp_path)
+    answer = msgspec.json.decode((tmp_path / ANSWER).read_bytes(), type=Answer)
+    assert answer.outputs == () and "math.cbrt is not interpreted" in answer.why
+
+
+#: NaN goes through PyTorch's clamp; IREE's conversion from torch makes it the lower bound.
+CLAMP = """
+func.func @main(%x: !torch.vtensor<[4],f32>) -> !torch.vtensor<[4],f32> {
+  %low = torch.constant.float -1.0
+  %high = torch.constant.float 1.0
+  %0 = torch.aten.clamp %x, %low, %high
+      : !torch.vtensor<[4],f32>, !torch.float, !torch.float -> !torch.vtensor<[4],f32>
+  return %0 : !torch.vtensor<[4],f32>
+}
+"""
+
+
+@pytest.mark.real
+def test_a_conversion_that_every_backend_shares_is_found_by_interpreting(tmp_path: Path) -> None:
+    (tmp_path / "program.mlir").write_text(CLAMP)
+    x = np.array([-3, np.nan, 0.5, 2], np.float32)
+    kind = TensorType(name="x", dtype="f32", shape=(4,))
+    own = (tensors.save(np.clip(x, -1, 1), tmp_path, "out.bin"),)
+    function = Function(
+        name="main",
+        inputs=(kind,),
+        outputs=(kind,),
+        example=(tensors.save(x, tmp_path, "in.bin"),),
+        reference=Reference(outputs=own),
+    )
+    program = Program(
+        source="clamp", digest="0" * 64, functions=(function,), parameters=None, origin={}
+    )
+    loaded = Loaded(program=program, directory=str(tmp_path), seconds=0, cached=False)
+    release, limits = toolchain.installed(), process.Limits(seconds=60)
+    trial = Trial(loaded, release, tmp_path / "trial", limits)
+    flags = (
+        "--iree-hal-target-device=local",
+        "--iree-hal-local-target-device-backends=llvm-cpu",
+        "--iree-llvmcpu-target-cpu=generic",
+    )
+    bench = RealBench(
+        loaded.mlir, flags, release, trial, tmp_path / "bench", limits,
+        interpreter=Interpreter(loaded, release, tmp_path / "interpreted", limits),
+    )  # fmt: skip
+    found = phases.find(bench)
+    assert (found.state, found.phase, found.path) == ("earliest", "input", INTERPRETED)
+    assert found.pass_name == "convert-torch-to-linalg"
+    assert "torch.aten.clamp" in found.changed and "arith.cmpf ult" in found.changed
