@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -14,15 +13,18 @@ import msgspec
 from pipeline import process
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
-from repro import blockers, bundle, isolate, known, levels, marks, verify
-from repro.bundle import LARGEST_BYTES, Input, LevelName, Report
+from repro import blockers, bundle, handing, isolate, known
+from repro.bundle import LevelName, Report
 from repro.effort import Effort, estimate
+from repro.handing import Subject
 from repro.isolate import GaveUp, Isolated
+from repro.numbers import isolate as numbers
+from repro.numbers.oracle import MismatchOracle
 from repro.oracle import CompileOracle, RememberingOracle
-from repro.oracle_run import Running, RunOracle, describe
+from repro.oracle_run import RunOracle
 from repro.shrink import Progress
 
-_PACKAGES = ("torch", "iree-turbine")
+__all__ = ["Bisection", "Found", "Reproducer", "Subject", "bisect"]
 
 
 class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,23 +82,6 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
     unblocked: bool | None = None
 
 
-class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """What fails: a program compiled for a target.
-
-    mlir: the program. source, target: the user's words. command: the compile. running: how it was
-    run, if it is not the compile that failed. took_seconds, peak_bytes: of what failed.
-    """
-
-    mlir: Path
-    source: str
-    target: str
-    flags: tuple[str, ...]
-    command: tuple[str, ...]
-    running: Running | None = None
-    took_seconds: float
-    peak_bytes: int
-
-
 def bisect(
     subject: Subject,
     failure: Failure,
@@ -150,15 +135,23 @@ class _Search:
 
     def one(self, subject: Subject, failure: Failure, state: Path) -> Isolated | None:
         """Isolates one failure; its folder is written unless its signature has one."""
-        before = self._found.get(failure.signature)
-        wanted = before is None or before.reproducer is None
-        folder = self._place(failure)
-        if wanted:
-            bundle.check_place(folder)
+        if self._is_new(failure):
+            bundle.check_place(self._place(failure))
         self._begins(failure)
         directory = _directory(state, failure, self._limits)
         effort = estimate(failure, subject.took_seconds, subject.peak_bytes, self._limits)
         oracle = _oracle(subject, failure, self._toolchain, directory, effort)
+        with closing(oracle):
+            return self._isolated(subject, failure, oracle, directory, effort)
+
+    def _isolated(
+        self,
+        subject: Subject,
+        failure: Failure,
+        oracle: RememberingOracle,
+        directory: Path,
+        effort: Effort,
+    ) -> Isolated | None:
         job = isolate.Job(
             mlir=subject.mlir,
             failure=failure,
@@ -169,23 +162,34 @@ class _Search:
             width=effort.width,
             focus=subject.running.line(subject.mlir) if subject.running else 0,
         )
-        outcome = isolate.isolate(job, oracle, self._told)
+        context: tuple[str, ...] = ()
+        if isinstance(oracle, MismatchOracle):
+            outcome, context = numbers.run(job, oracle, self._told)
+        else:
+            outcome = isolate.isolate(job, oracle, self._told)
         self._calls += oracle.calls
         self._seen |= oracle.others
         if isinstance(outcome, GaveUp):
             found = Found(failure=failure, why=outcome.why, rate=outcome.rate)
             self._found.setdefault(failure.signature, found)
             return None
-        if wanted:
-            limits = self._limits
+        if self._is_new(failure):
+            folder, limits = self._place(failure), self._limits
             self._tell("making the reproducer, verifying it from copies")
-            report = _write(subject, oracle, outcome, self._toolchain, folder, directory, limits)
+            report = handing.write(
+                subject, oracle, outcome, self._toolchain, folder, directory, limits, context
+            )
             self._found[failure.signature] = Found(
                 failure=_also(report.failure, failure),
                 reproducer=_reproducer(folder, report),
                 rate=report.rate if report.rate < 1 else None,
             )
         return outcome
+
+    def _is_new(self, failure: Failure) -> bool:
+        """Whether there is no folder for a failure like it."""
+        before = self._found.get(failure.signature)
+        return before is None or before.reproducer is None
 
     def _tell(self, doing: str) -> None:
         self._told(Progress(trying=doing, ops=0, asked=self._calls))
@@ -237,7 +241,8 @@ class _Search:
         effort = estimate(failure, left.took_seconds, left.peak_bytes, self._limits)
         oracle = _oracle(left, failure, self._toolchain, directory, effort)
         self._calls += 1
-        return left, oracle.again(program)
+        with closing(oracle):
+            return left, oracle.again(program)
 
     def done(self, unblocked: bool | None) -> Bisection:
         found = sorted(self._found.values(), key=lambda one: -one.blocks)
@@ -254,7 +259,8 @@ class _Search:
 
 def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | None:
     """What an earlier bisection made of a failure."""
-    recalled = known.recall(failure.signature, toolchain.revision, subject.target, subject.flags)
+    how = (toolchain.revision, subject.target, subject.flags, subject.told(failure))
+    recalled = known.recall(failure.signature, *how)
     if recalled is None:
         return None
     before, report = recalled
@@ -266,19 +272,6 @@ def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | 
 def _also(isolated: Failure, failure: Failure) -> Failure:
     """A failure with the pass that was found where it was isolated."""
     return msgspec.structs.replace(failure, pass_=failure.pass_ or isolated.pass_)
-
-
-def _named(report: Report) -> Report:
-    """The report with the pass that `iree-opt` showed to fail, where nothing else named it.
-
-    It stays out where `run.sh` would look for its name in what the compiler says.
-    """
-    shown = next((one for one in report.levels if one.name == "pass" and one.verified), None)
-    if shown is None or report.failure.pass_:
-        return report
-    failure = msgspec.structs.replace(report.failure, pass_=shown.pass_name or None)
-    told_alike = marks.marks(failure) == marks.marks(report.failure)
-    return msgspec.structs.replace(report, failure=failure) if told_alike else report
 
 
 def _directory(state: Path, failure: Failure, limits: process.Limits) -> Path:
@@ -302,100 +295,11 @@ def _oracle(
     limits, width = effort.limits, effort.width
     if running is None:
         return CompileOracle(toolchain, flags, failure, directory, limits=limits, width=width)
-    return RunOracle(toolchain, flags, failure, directory, running, limits=limits, width=width)
-
-
-def _write(
-    subject: Subject,
-    oracle: RememberingOracle,
-    isolated: Isolated,
-    toolchain: Toolchain,
-    place: Path,
-    state: Path,
-    limits: process.Limits,
-) -> Report:
-    """Writes the folder, verified from copies, without what does not reproduce.
-
-    It is made and verified where the state is kept, and comes to `place` at once: an interruption
-    leaves nothing there.
-    """
-    failure = oracle.wanted
-    mlir = Path(isolated.mlir)
-    alone = msgspec.structs.replace(failure, also=())
-    run, inputs = _run(subject.running, mlir, toolchain, state / "run", limits)
-    maker = levels.Maker(mlir, alone, toolchain, subject.flags, state / "levels", limits, run)
-    made = maker.make()
-    report = Report(
-        failure=alone,
-        target=subject.target,
-        flags=subject.flags,
-        release=toolchain.version,
-        revision=toolchain.revision,
-        source=subject.source,
-        command=subject.running.command if subject.running else subject.command,
-        program=str(subject.mlir),
-        ops=len(isolated.ops),
-        op_names=isolated.ops,
-        oracle_calls=isolated.calls,
-        seconds=isolated.seconds,
-        minimal=isolated.minimal,
-        verified=False,
-        levels=made.levels,
-        time_limit=limits.seconds or isolate.DEFAULT_SECONDS,
-        memory_limit=limits.memory_bytes,
-        packages={name: version(name) for name in _PACKAGES},
-    )
-    files = {name: Path(file) for name, file in made.files.items()}
-    draft = state / "folder"
-    assert report.levels[0].name == "mlir", "what was isolated comes first"
-    settled = _verified(draft, report, files, inputs, toolchain)
-    if not (settled.verified and settled.levels[0].verified):
-        rate = _rate(oracle, mlir)
-        if rate < 1:
-            report = msgspec.structs.replace(report, rate=rate)
-            settled = _verified(draft, report, files, inputs, toolchain)
-    report = settled
-    report = _named(report)
-    kept = {one.file for one in report.levels if one.verified}
-    good = {name: file for name, file in files.items() if name in kept} or files
-    bundle.write(draft, report, good, inputs)
-    report = verify.settle_current(report, verify.current(draft, toolchain))
-    bundle.write(place, report, good, inputs)
-    if report.verified:
-        known.remember(
-            known.Known(
-                signature=failure.signature,
-                revision=toolchain.revision,
-                target=subject.target,
-                path=str(place.absolute()),
-                ops=report.ops,
-                when=datetime.now(UTC).isoformat(timespec="seconds"),
-                source=subject.source,
-                flags=subject.flags,
-            )
+    if failure.kind == "mismatch":
+        return MismatchOracle(
+            toolchain, flags, failure, directory, running, limits=limits, width=width
         )
-    return report
-
-
-def _verified(
-    draft: Path,
-    report: Report,
-    files: Mapping[str, Path],
-    inputs: tuple[Input, ...],
-    toolchain: Toolchain,
-) -> Report:
-    """The report after the folder was written to `draft` and run from copies."""
-    bundle.write(draft, report, files, inputs)
-    return verify.settle(report, verify.check(draft, toolchain))
-
-
-def _rate(oracle: RememberingOracle, program: Path) -> float:
-    """In which share of the runs a program fails in the wanted way that did so once."""
-    seen = [True]
-    for _ in range(isolate.FLAKY_RUNS - 1):
-        failure = oracle.again(program)
-        seen.append(failure is not None and failure.signature == oracle.wanted.signature)
-    return sum(seen) / len(seen)
+    return RunOracle(toolchain, flags, failure, directory, running, limits=limits, width=width)
 
 
 def _reproducer(place: Path, report: Report) -> Reproducer:
@@ -415,21 +319,3 @@ def _reproducer(place: Path, report: Report) -> Reproducer:
         pass_name=shown.pass_name if shown else "",
         pass_class=shown.pass_class if shown else "",
     )
-
-
-def _run(
-    running: Running | None,
-    mlir: Path,
-    toolchain: Toolchain,
-    directory: Path,
-    limits: process.Limits,
-) -> tuple[tuple[str, ...], tuple[Input, ...]]:
-    """(the command that runs the reproducer, its inputs); nothing where it is not run."""
-    if running is None:
-        return (), ()
-    (function,) = describe(mlir, running, toolchain, directory, limits).functions
-    inputs = tuple(
-        Input(t, directory / t.file if t.bytes <= LARGEST_BYTES // 2 else None)
-        for t in function.example or ()
-    )
-    return bundle.run_command(function.name, running.elsewhere, inputs), inputs

@@ -22,6 +22,7 @@ from pipeline.diagnostics import SERIAL, Failure
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.program import Tensor
 from repro.marks import MEMORY, STACK, marks
+from repro.numbers.record import Wrong
 
 LevelName = Literal["pytorch", "mlir", "dispatch", "pass"]
 FILES: dict[LevelName, str] = {
@@ -92,8 +93,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds that one command may take; memory_limit: bytes. rate: the share of runs that fail.
     packages: versions of what traced the program. tried: sentences for the draft of the issue.
     current: what becomes of it with the release that was installed when it was made, where that is
-    another one: (its version, "same" or why not). files: SHA-256 of each file of the folder, filled
-    in by `write`.
+    another one: (its version, "same" or why not). wrong: the outputs with wrong numbers. files:
+    SHA-256 of each file of the folder, filled in by `write`.
     """
 
     failure: Failure
@@ -117,6 +118,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     packages: dict[str, str] = {}
     tried: tuple[str, ...] = ()
     current: tuple[str, str] | None = None
+    wrong: tuple[Wrong, ...] = ()
     files: dict[str, str] = {}
     made_by: Literal["iree-pilot"] = "iree-pilot"
 
@@ -136,13 +138,15 @@ def level(
     flags: Sequence[str] = (),
     *,
     run: Sequence[str] = (),
+    check: Sequence[str] = (),
     pipeline: str = "",
     traces: bool = True,
     **fields: Any,
 ) -> Level:
     """The level's usual commands.
 
-    flags: for iree-compile. run: what the module then fails to do (`run_command`). pipeline: of
+    flags: for iree-compile. run: what the module then fails to do (`run_command`). check: what
+    judges the outputs of the run, where that is a command of its own. pipeline: of
     the pass level, as `--pass-pipeline=` takes it. traces: False where tracing itself fails.
     """
     file = FILES[name]
@@ -157,8 +161,7 @@ def level(
         mode = ("--compile-mode=hal-executable",) if name == "dispatch" else ()
         output = _MODULE if run else "/dev/null"
         steps.append(("iree-compile", source, *mode, *flags, "-o", output))
-    if run:
-        steps.append(tuple(run))
+    steps += [tuple(words) for words in (run, check) if words]
     before = tuple(steps[:-1])
     return Level(
         name=name, file=file, command=steps[-1], before=before, pipeline=pipeline, **fields
@@ -182,11 +185,13 @@ def write(
     files: Mapping[str, str | bytes | Path],
     inputs: Sequence[Input] = (),
     beside: Mapping[str, Path] | None = None,
+    data: Mapping[str, bytes] | None = None,
 ) -> None:
     """Writes the folder, whole or not at all.
 
     files: the contents, or the places, of the levels' files by name; a level without one is told
-    as left out. beside: files that repro.py imports, by their paths in the folder. A folder that
+    as left out. beside: files that repro.py imports, by their paths in the folder. data: what else
+    the commands need. A folder that
     `write` made and nobody has changed is replaced. Raises UsageError for another one that is not
     empty and for files that hold weights, EnvironmentFault where the folder cannot be written.
     """
@@ -196,10 +201,12 @@ def write(
     contents = {name: _content(name, value) for name, value in files.items()}
     for index, given in enumerate(inputs):
         if given.data is not None:
-            name = _input_file(index, given.tensor)
-            contents[name] = _input(given.tensor, _content(name, given.data))
+            name = tensor_file(f"input{index}", given.tensor)
+            contents[name] = tensor_content(given.tensor, _content(name, given.data))
     for name, file in (beside or {}).items():
         contents[name] = _content(name, file)
+    for name, content in (data or {}).items():
+        contents[name] = _content(name, content)
     if "repro.py" in contents and b"__main__" not in contents["repro.py"]:
         contents["repro.py"] += b"\n\n" + render("main.py.j2").encode()
     texts = {name: c.decode(errors="replace") for name, c in contents.items() if name in files}
@@ -292,19 +299,25 @@ def _content(name: str, value: str | bytes | Path) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
-def _input_file(index: int, tensor: Tensor) -> str:
-    return f"input{index}{'.npy' if tensor.dtype in _NPY_TYPES else '.bin'}"
+def tensor_file(stem: str, tensor: Tensor) -> str:
+    """The name of a tensor's file in a folder."""
+    return f"{stem}{'.npy' if tensor.dtype in _NPY_TYPES else '.bin'}"
+
+
+def tensor_words(stem: str, tensor: Tensor) -> str:
+    """A tensor in such a file as the runtime's tools take it."""
+    file = tensor_file(stem, tensor)
+    return f"@{file}" if file.endswith(".npy") else f"{runtime.spelled(tensor)}=@{file}"
 
 
 def _input_words(index: int, given: Input) -> str:
     if given.data is None:
         return f"{runtime.spelled(given.tensor)}=1"
-    file = _input_file(index, given.tensor)
-    return f"@{file}" if file.endswith(".npy") else f"{runtime.spelled(given.tensor)}=@{file}"
+    return tensor_words(f"input{index}", given.tensor)
 
 
-def _input(tensor: Tensor, raw: bytes) -> bytes:
-    """The file of an input: raw, or with numpy's header."""
+def tensor_content(tensor: Tensor, raw: bytes) -> bytes:
+    """What is in a tensor's file: raw bytes, or with numpy's header."""
     if tensor.dtype not in _NPY_TYPES:
         return raw
     import io
@@ -396,6 +409,8 @@ def _components(failure: Failure) -> str:
         return "Frontends, Python"
     if failure.phase in ("load", "run"):
         return "Runtime"
+    if failure.phase == "compare":
+        return "Compiler"
     return "Frontends, Compiler" if failure.phase in ("start", "input") else "Compiler"
 
 

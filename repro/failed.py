@@ -23,6 +23,9 @@ from repro.oracle_run import Running
 from repro.shrink import Progress
 from repro.tracing import search as tracing
 
+#: The functions in a row, each fed what the last one gave, differ, and none does by itself.
+_NO_FUNCTION = "each of its functions gives right numbers: they only differ in a row"
+
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """How a failure is to be isolated.
@@ -59,9 +62,9 @@ def isolate(
     assert case.failure is not None
     first, running = case.failure, None
     if case.why != DOES_NOT_COMPILE:
-        failing = next((f for f in case.functions if _runs_not(f)), None)
+        failing = next((f for f in case.functions if _can(f)), None)
         if failing is None:
-            why = _cannot(first)
+            why = _cannot(first) or _NO_FUNCTION
             return Bisection(status="gave-up", failures=(Found(failure=first, why=why),), why=why)
         assert failing.failure is not None
         first, running = failing.failure, _running(loaded, failing, plan, toolchain, wish.seed)
@@ -124,16 +127,26 @@ def isolate_trace(
     )
 
 
-def _runs_not(function: FunctionResult) -> bool:
-    """Whether it fails to load or to run in a way that can be isolated."""
+def _can(function: FunctionResult) -> bool:
+    """Whether it fails to load, to run or to compare in a way that can be isolated."""
     failure = function.failure
-    return failure is not None and failure.kind in ("runtime-error", "crash", "timeout")
+    if failure is None:
+        return False
+    if failure.kind == "mismatch":
+        return not _cannot(failure)
+    return failure.kind in ("runtime-error", "crash", "timeout")
 
 
 def _cannot(failure: Failure) -> str:
-    if failure.kind == "mismatch":
-        return "it runs and gives other numbers; isolating that is not possible yet"
-    return f"it compiles and then fails with {failure.kind}; isolating that is not possible yet"
+    """Why a failure to run cannot be isolated; empty where it can."""
+    if failure.kind != "mismatch":
+        return f"it compiles and then fails with {failure.kind}; isolating that is not possible"
+    manner = failure.signature.split("/")[1]
+    if manner == "constant-reference":
+        return "its reference is constant, so that nothing can be compared with it: give it inputs"
+    if manner in ("type", "outputs"):
+        return "what it returns is of another type or number than in PyTorch: no numbers are wrong"
+    return ""
 
 
 def _running(
@@ -155,4 +168,5 @@ def _running(
         elsewhere=elsewhere,
         command=function.commands[0],
         seed=seed,
+        comparison=function.comparison,
     )

@@ -32,9 +32,6 @@ FLAKY_RUNS = 5
 _WIDENINGS = 3
 #: Parts up to this many operations compile in an instant: one by one, no answer is asked in vain.
 _SMALL = 8
-#: Calls that an isolation is to take at most, and those of them for simpler shapes and types.
-_CALLS = 12
-_SIMPLER = 4
 #: What shrinking takes for each operation, or nearly.
 _PROOF = 2
 
@@ -92,10 +89,10 @@ def isolate(
     job: Job, oracle: Oracle, told: Callable[[Progress], None] = lambda _: None
 ) -> Isolated | GaveUp:
     """Isolates the failure; every candidate is judged by `oracle`."""
-    return _Isolation(job, oracle, told).run()
+    return Isolation(job, oracle, told).run()
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """A cut that fails in the same way, of a program in its editor's hands.
 
     origin: which operation of the whole program each operation was.
@@ -134,7 +131,15 @@ class _Part(NamedTuple):
         )
 
 
-class _Isolation:
+class Isolation:
+    """One isolation; what fails at a place that nobody names is found in a way of its own."""
+
+    #: Calls that it is to take at most, and those of them for simpler shapes and types.
+    most_calls = 12
+    most_simpler = 4
+    #: What sizes are made small multiples of.
+    units: tuple[int, ...] = simplify.UNITS
+
     def __init__(self, job: Job, oracle: Oracle, told: Callable[[Progress], None]) -> None:
         self.job = job
         self.oracle = oracle
@@ -144,7 +149,7 @@ class _Isolation:
 
     def run(self) -> Isolated | GaveUp:
         job = self.job
-        located = self._located()
+        located = self.located()
         self.asked += located.calls
         focus = located.lines[0] if located.lines else job.focus
         graph = self._graph(focus)
@@ -160,13 +165,13 @@ class _Isolation:
             focus = self._failing_function(graph)
             graph = self._graph(focus) or graph
         groups = locate.groups(graph, located.lines)
-        start, root = self._start(graph, groups)
+        start, root = self.start(graph, groups)
         if start is None:
             failing, runs = self._again(2, 2)
             if failing < runs:
                 return self._flaky(failing, runs)
             return self._gave_up("no part of the program was found that fails in the same way")
-        part = _Part(self.editor, graph, start, root, {op: op for op in graph.real})
+        part = Part(self.editor, graph, start, root, {op: op for op in graph.real})
         part = self._alone(part, part.file(), "edits/part") or part
         if len(start.keep) <= _SMALL:
             part = self._simpler(part)
@@ -209,9 +214,9 @@ class _Isolation:
     @property
     def _left(self) -> int:
         """Calls that are left; counted by what was asked, which is the same when it is resumed."""
-        return _CALLS - self.asked
+        return self.most_calls - self.asked
 
-    def _shrunk(self, part: _Part, budget: int | None) -> _Part:
+    def _shrunk(self, part: Part, budget: int | None) -> Part:
         """The part with nothing in it that can be spared, if the budget allows."""
         shrunk = shrink.shrink(
             part.graph,
@@ -225,12 +230,12 @@ class _Isolation:
         )
         return part._replace(cut=shrunk.cut, minimal=shrunk.minimal)
 
-    def _simpler(self, part: _Part) -> _Part:
+    def _simpler(self, part: Part) -> Part:
         """The part as a program of its own with smaller shapes and so on, where that can be.
 
         Leaves enough calls for shrinking it.
         """
-        budget = min(self._left - _PROOF * (len(part.cut.keep) - 1), _SIMPLER)
+        budget = min(self._left - _PROOF * (len(part.cut.keep) - 1), self.most_simpler)
         if budget <= 0:
             return part
         file = part.file()
@@ -242,6 +247,7 @@ class _Isolation:
             self._judged,
             editor.simpler,
             budget=budget,
+            units=self.units,
             ops=len(part.cut.keep),
             told=self.told,
         )
@@ -250,7 +256,7 @@ class _Isolation:
         alone = self._alone(part, Path(simple.path), f"{place.name}/edits")
         return alone._replace(simpler=simple.done) if alone else part
 
-    def _alone(self, part: _Part, file: Path, name: str) -> _Part | None:
+    def _alone(self, part: Part, file: Path, name: str) -> Part | None:
         """The part as the program in `file`: the rest is not read again for each candidate."""
         editor = Editor(file, 0, self.job.directory / name, self.job.limits)
         graph = editor.graph()
@@ -259,14 +265,14 @@ class _Isolation:
         root = graph.real[part.cut.keep.index(part.root)] if part.root in part.cut.keep else None
         before = (part.origin[index] for index in part.cut.keep)
         origin = dict(zip(graph.real, before, strict=True))
-        return _Part(editor, graph, Cut(keep=graph.real), root, origin, part.minimal)
+        return Part(editor, graph, Cut(keep=graph.real), root, origin, part.minimal)
 
     @property
     def _kept(self) -> Path:
         digest = hashlib.sha256(self.job.mlir.read_bytes()).hexdigest()
         return self.job.directory / f"located-{digest[:16]}.json"
 
-    def _located(self) -> locate.Located:
+    def located(self) -> locate.Located:
         """Where the failure is, as an earlier search has found out or by compiling."""
         before = kept.recall(self._kept, locate.Located)
         if before is not None:
@@ -306,7 +312,7 @@ class _Isolation:
     def _tell(self, doing: str) -> None:
         self.told(Progress(trying=doing, ops=0, asked=self.asked))
 
-    def _start(self, graph: Graph, groups: Groups) -> tuple[Cut | None, int | None]:
+    def start(self, graph: Graph, groups: Groups) -> tuple[Cut | None, int | None]:
         """(a part that fails in the same way, the operation of it that is likeliest at fault).
 
         What is located, else what is named when all operations are asked about at once, else what a

@@ -23,7 +23,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
     revision: of the compiler. target, source: the user's words. path: the reproducer's folder,
     absolute; ops: how many operations it has. when: ISO 8601, with the offset from UTC. flags: of
-    the compile, the target's and the user's.
+    the compile, the target's and the user's. program: the digest of the program, for a failure
+    whose signature says too little to know it again in another (wrong numbers).
     """
 
     signature: str
@@ -34,6 +35,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     when: str
     source: str
     flags: tuple[str, ...] = ()
+    program: str = ""
 
     @property
     def date(self) -> str:
@@ -45,16 +47,16 @@ def remember(known: Known) -> None:
 
     Raises OSError where the data directory cannot be written to.
     """
-    place = _place(known.signature, known.revision, known.target, known.flags)
+    place = _place(known.signature, known.revision, known.target, known.flags, known.program)
     place.parent.mkdir(exist_ok=True)
     kept.keep(place, known)
 
 
 def recall(
-    signature: str, revision: str, target: str, flags: tuple[str, ...] = ()
+    signature: str, revision: str, target: str, flags: tuple[str, ...] = (), program: str = ""
 ) -> tuple[Known, Report] | None:
     """What is remembered of a failure, and the report of its folder, which still shows it."""
-    known = kept.recall(_place(signature, revision, target, flags), Known)
+    known = kept.recall(_place(signature, revision, target, flags, program), Known)
     if known is None:
         return None
     try:
@@ -66,9 +68,19 @@ def recall(
     told = (known.signature, known.revision, known.target)
     shown = (report.failure.signature, report.revision, report.target)
     whole = all((Path(known.path) / name).is_file() for name in report.files)
-    fits = told == shown == wanted and known.flags == flags and whole and report.verified
+    fits = (
+        told == shown == wanted
+        and known.flags == flags
+        and known.program == program
+        and whole
+        and report.verified
+    )
     return (known, report) if fits else None
 
 
-def _place(signature: str, revision: str, target: str, flags: tuple[str, ...]) -> Path:
-    return data_directory() / "known" / f"{Store.key(signature, revision, target, flags)}.json"
+def _place(
+    signature: str, revision: str, target: str, flags: tuple[str, ...], program: str
+) -> Path:
+    more = (program,) if program else ()
+    key = Store.key(signature, revision, target, flags, *more)
+    return data_directory() / "known" / f"{key}.json"

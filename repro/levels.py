@@ -15,7 +15,7 @@ from pipeline import diagnostics, process
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
 from repro import bundle, dispatch
-from repro.bundle import Level
+from repro.bundle import Level, LevelName
 from repro.passes import find
 from repro.passes.find import NoPass
 
@@ -36,7 +36,8 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 class Maker:
     """Makes the levels of a failing program in `directory`.
 
-    run: the command that fails, if it is not the compile.
+    run: the command that fails, if it is not the compile; check: what judges its outputs, where
+    that is another one.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class Maker:
         directory: Path,
         limits: process.Limits,
         run: tuple[str, ...] = (),
+        check: tuple[str, ...] = (),
     ) -> None:
         self._run_command = run
+        self._check_command = check
         self._program = program
         self._failure = failure
         self._toolchain = toolchain
@@ -60,7 +63,7 @@ class Maker:
 
     def make(self) -> Made:
         files = {"repro.mlir": str(self._program)}
-        levels = [bundle.level("mlir", self._flags, run=self._run_command)]
+        levels = [self._level("mlir")]
         for level, file in (self._pytorch(), self._dispatch(), self._pass()):
             levels.append(level)
             if file is not None:
@@ -82,10 +85,14 @@ class Maker:
             process.Limits(seconds=_WRITER_SECONDS),
         )
         if outcome.ok and made.is_file():
-            return bundle.level("pytorch", self._flags, run=self._run_command), made
+            return self._level("pytorch"), made
         lines = [line for line in said.splitlines() if line.strip()]
         why = lines[-1] if lines else f"the writer ended with {outcome.signal or outcome.exit_code}"
-        return bundle.level("pytorch", self._flags, why=why), None
+        return self._level("pytorch", why), None
+
+    def _level(self, name: LevelName, why: str = "") -> Level:
+        run, check = self._run_command, self._check_command
+        return bundle.level(name, self._flags, run=run, check=check, why=why)
 
     def _dispatch(self) -> tuple[Level, Path | None]:
         if self._run_command:

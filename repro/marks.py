@@ -25,6 +25,8 @@ CONSEQUENCES = (
 _PIPELINE = ("detected while processing an MLIR pass pipeline", "failed or crashed without")
 #: How a process that may not have more memory says so.
 MEMORY = ("out of memory", "bad_alloc", "llocate memory", "MemoryError")
+#: What compares the outputs of a run says so of one that is wrong.
+WRONG = "[FAILED] result["
 #: The first line of a native stack.
 STACK = "#0 0x"
 
@@ -73,6 +75,8 @@ class Marks(msgspec.Struct, frozen=True, kw_only=True):
 
 def marks(failure: Failure) -> Marks:
     """The marks of a failure: coarser than its signature, never finer."""
+    if failure.kind == "mismatch":
+        return Marks(needles=(WRONG,))
     if failure.kind == "timeout":
         return Marks(limit="time")
     if failure.kind == "out-of-memory":

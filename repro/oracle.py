@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, Protocol
@@ -22,14 +22,30 @@ from pipeline.workers import side_by_side
 Verdict = Literal["same", "different", "passes", "invalid", "unresolved"]
 
 
+class Off(msgspec.Struct, frozen=True, kw_only=True):
+    """How far results are off: relative to the size of the output, LOST for NaN, Inf and integers.
+
+    index: of the worst element of an output of this shape.
+    """
+
+    error: float
+    shape: tuple[int, ...] = ()
+    index: tuple[int, ...] = ()
+
+
+#: Farther than any two numbers are from each other.
+LOST = 1e300
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """same: this failure and no other. different: `failure` is another one, or not alone.
     passes: gets beyond what fails. invalid: not a program. unresolved: a limit was
-    reached before it could be told.
+    reached before it could be told. off: of wrong numbers.
     """
 
     verdict: Verdict
     failure: Failure | None = None
+    off: Off | None = None
 
 
 class Oracle(Protocol):
@@ -119,22 +135,40 @@ class RememberingOracle(ABC):
 
     def ask(self, candidates: Sequence[Path]) -> list[Answer]:
         """Answers in the order of the candidates; those with one content are compiled once."""
-        digests = [hashlib.sha256(c.read_bytes()).hexdigest() for c in candidates]
+        digests = [self._digest(candidate) for candidate in candidates]
         fresh = {d: c for d, c in zip(digests, candidates, strict=True) if d not in self._known}
+        self._prepare(fresh)
         side_by_side(lambda asked: self._find_out(*asked), fresh.items(), self._width)
         return [self._known[d] for d in digests]
 
     def again(self, program: Path) -> Failure | None:
         """The failure of a program, found out anew whatever is remembered."""
         self.calls += 1
-        digest = hashlib.sha256(program.read_bytes()).hexdigest()
+        digest = self._digest(program)
+        self._prepare({digest: program})
         return self._failure(program, digest)
 
     def said(self, candidate: Path) -> str:
         """What was printed when the candidate was asked about; empty where that is not kept."""
-        digest = hashlib.sha256(candidate.read_bytes()).hexdigest()
+        digest = self._digest(candidate)
         kept = self._scratch / f"{digest[:16]}.stderr.txt"
         return kept.read_text(errors="replace") if kept.is_file() else ""
+
+    def _digest(self, candidate: Path) -> str:
+        """What the answer depends on, as a name."""
+        return hashlib.sha256(candidate.read_bytes()).hexdigest()
+
+    def _prepare(self, fresh: Mapping[str, Path]) -> None:
+        """What can be done once for candidates (by their digests) that are about to be judged."""
+        return
+
+    def _is_wanted(self, failure: Failure) -> bool:
+        signatures = {failure.signature, *(f.signature for f in failure.also)}
+        return signatures == {self.wanted.signature}
+
+    def close(self) -> None:
+        """Ends what waits for questions."""
+        return
 
     @abstractmethod
     def _failure(self, candidate: Path, digest: str) -> Failure | None:
@@ -168,8 +202,7 @@ class RememberingOracle(ABC):
             return Answer(verdict="invalid")
         if failure is None:
             return Answer(verdict="passes")
-        signatures = {failure.signature, *(f.signature for f in failure.also)}
-        if signatures == {self.wanted.signature}:
+        if self._is_wanted(failure):
             return Answer(verdict="same", failure=failure)
         if failure.kind in STOPPED:
             return Answer(verdict="unresolved", failure=failure)

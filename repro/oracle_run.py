@@ -16,6 +16,7 @@ from pipeline.frontends import mlir
 from pipeline.frontends.job import Job, TraceFailed
 from pipeline.frontends.load import Loaded
 from pipeline.frontends.source import Source
+from pipeline.numerics import Comparison
 from pipeline.program import Program
 from pipeline.runtime import Run
 from pipeline.toolchain import Toolchain
@@ -27,7 +28,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
     loaded: the program, with inputs of its own. function: that which failed. device: as
     `--device=` takes it; elsewhere: the same on another machine. command: the run that failed.
-    seed: for the inputs of parts of the program, which are made up.
+    seed: for the inputs of parts of the program, which are made up. comparison: of what it
+    computed, where that was wrong.
     """
 
     loaded: Loaded
@@ -36,6 +38,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     elsewhere: str
     command: tuple[str, ...]
     seed: int = 0
+    comparison: Comparison | None = None
 
     @property
     def weights(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from repro.shrink import Progress
 SMALLEST = 2
 #: The unit that sizes are made small multiples of: where code is generated for vectors, two of
 #: four elements are what most failures need.
-_UNITS = (8, 32)
+UNITS = (8, 32)
 
 #: What can be made simpler apart from sizes. dynamic: dimensions that are not static. literals:
 #: tensor constants with many numbers. attributes: what the compiler may ignore, and constants that
@@ -85,6 +85,7 @@ def simplify(
     render: Render,
     *,
     budget: int,
+    units: Sequence[int] = UNITS,
     ops: int = 0,
     told: Callable[[Progress], None] = lambda _: None,
 ) -> Simplified:
@@ -92,17 +93,18 @@ def simplify(
 
     Everything at once first, which one call settles in most cases; then, while the budget lasts,
     coarser sizes, and halves of what was proposed. A proposal that no program can be made of costs
-    no call. At most `budget` programs are asked about. ops: how many operations there are, for
+    no call. At most `budget` programs are asked about. units: what
+    sizes are made small multiples of, one after the other. ops: how many operations there are, for
     those who are told.
     """
     search = _Search(program, survey, ask, render, budget, ops, told)
     sizes: list[_Step] = [size for size in reversed(survey.sizes) if size > SMALLEST]
     rest: list[_Step] = [aspect for aspect in _TOGETHER if aspect in survey.aspects]
-    for search.unit in _UNITS:
+    for search.unit in units:
         if search.accepts([*sizes, *rest]):
             break
     else:
-        search.unit = _UNITS[0]
+        search.unit = units[0]
         search.halves(rest, asked=not sizes)
         search.halves(sizes, asked=not rest)
     for aspect in _LATER:
@@ -159,7 +161,7 @@ class _Search:
         told: Callable[[Progress], None],
     ) -> None:
         self.best = Simplified(path=str(program))
-        self.unit = _UNITS[0]
+        self.unit = UNITS[0]
         self._survey = survey
         self._ask = ask
         self._render = render

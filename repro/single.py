@@ -24,7 +24,7 @@ from pipeline.toolchain import Toolchain
 from repro import kept, together
 from repro.ir import edit
 from repro.ir.body import NO_DATA, Body
-from repro.ir.graph import Graph, sources
+from repro.ir.graph import Graph, with_makers
 from repro.locate import TREE
 
 JOB = "job.json"
@@ -96,7 +96,7 @@ class Finder:
         """Parts that are likely to be at fault, the likeliest first; at least one call for each
         size. Whoever asks says whether they are: those that were given are not looked at again."""
         for steps in range(_STEPS + 1):
-            left = _with_makers(graph, steps)
+            left = with_makers(graph, steps)
             for _ in range(_ROUNDS):
                 found = self._among(left)[:_NAMED]
                 if not found:
@@ -191,20 +191,6 @@ class Finder:
         last = max(files, key=lambda file: file.stat().st_mtime_ns, default=tree)
         shutil.rmtree(tree, ignore_errors=True)
         return together.numbers(str(last.relative_to(tree)))
-
-
-def _with_makers(graph: Graph, steps: int) -> tuple[Part, ...]:
-    """Each real operation with what it is made of, up to `steps` steps of data flow away."""
-    takes = sources(graph)
-    found: dict[Part, None] = {}
-    for op in graph.real:
-        part, front = {op}, {op}
-        for _ in range(steps):
-            front = {maker for member in front for maker in takes[member]} - part
-            part |= front
-        if steps == 0 or len(part) > 1:
-            found[tuple(sorted(part))] = None
-    return tuple(found)
 
 
 def main(directory: Path) -> int:

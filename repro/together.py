@@ -11,7 +11,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from pipeline import process
+from repro.ir import feeds
 from repro.oracle import Answer
 
 _FUNCTION = re.compile(r"\s*(?:func|util)\.func\b[^@]*@\"?(?P<name>[\w$.-]+)")
@@ -51,6 +54,12 @@ def cleared(
     )
     if not outcome.ok or not made:
         return verdicts
+    fed = [
+        msgspec.structs.replace(one, function=NAME.format(at, one.function))
+        for at, number in enumerate(made)
+        for one in feeds.of(candidates[number] or Path())
+    ]
+    feeds.write(place, tuple(fed))
     (answer,) = ask([place])
     if answer.verdict == "passes":
         return [verdict or "passes" for verdict in verdicts]

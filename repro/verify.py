@@ -19,6 +19,7 @@ from pipeline.releases import Tell, find
 from pipeline.toolchain import Toolchain
 from repro import bundle
 from repro.bundle import FILES, SCRIPT, Level, Report
+from repro.marks import WRONG
 
 #: Seconds for what must pass before a level's failure: a trace has to load torch.
 _PREPARE_SECONDS = 600.0
@@ -173,6 +174,9 @@ def _classified(
 ) -> Failure | None:
     if outcome.ok:
         return None
+    wrong = report.failure.kind == "mismatch" and WRONG in _output(scratch)
+    if wrong and outcome.ended_by == "exit":
+        return report.failure
     if command[0] == "python":
         return diagnostics.trace_death(outcome, text)
     if command[0] == "iree-run-module":
@@ -182,6 +186,11 @@ def _classified(
     return diagnostics.compile_failure(
         outcome, text, report.failure.phase, program.read_text(errors="replace")
     )
+
+
+def _output(scratch: Path) -> str:
+    """What the command wrote to stdout."""
+    return (scratch / "stdout.txt").read_text(errors="replace")
 
 
 def _run(

@@ -114,16 +114,6 @@ def test_a_failure_to_run_is_handed_on_with_the_run_and_its_inputs(
     assert all("when it is run" in level.why for level in report.levels if level not in held)
 
 
-def test_wrong_numbers_are_told_and_nothing_is_written(bisect: Any, tmp_path: Path) -> None:
-    done = bisect(CASES / "u8_sort.py", "llvm-cpu", "--json")
-    assert done.code == 1
-    assert done.document["status"] == "gave-up"
-    assert done.document["why"] == (
-        "it runs and gives other numbers; isolating that is not possible yet"
-    )
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_second_search_goes_on_from_what_was_asked(shared_cache: Path, tmp_path: Path) -> None:
     def calls() -> int:
         done = pilot(

@@ -10,6 +10,7 @@ import pytest
 from pipeline import process
 from repro.ir import edit
 from repro.ir.editor import Editor
+from repro.ir.feeds import ARGUMENT, Value
 from repro.ir.graph import Cut, bridged, by_line
 
 PROGRAM = """\
@@ -96,6 +97,23 @@ class TestCuts:
         assert "util.global private @w" in text
         assert "@unused" not in text
 
+    def test_it_is_told_what_each_argument_stands_for(self) -> None:
+        _, fed = edit.carried_out(TEXT, Cut(keep=(CONVERT,)), base="whole.mlir")
+        assert (fed.base, fed.function, fed.origin) == ("whole.mlir", "main", "main")
+        assert fed.values == (Value(RELU, 0),)
+        assert fed.types == ("!torch.vtensor<[2,4],f32>",)
+        assert fed.results == ("!torch.vtensor<[2,4],f16>",)
+
+    def test_a_bypass_is_told_by_what_it_leads_to(self) -> None:
+        graph = edit.describe(TEXT)
+        (relu,), (matmul,) = graph.ops[RELU].results, graph.ops[MATMUL].results
+        _, fed = edit.carried_out(TEXT, Cut(keep=(CONVERT,), bypass=((relu, matmul),)))
+        assert fed.values == (Value(MATMUL, 0),)
+
+    def test_an_argument_stands_for_itself(self) -> None:
+        _, fed = edit.carried_out(TEXT, Cut(keep=(MATMUL,)))
+        assert {value.op for value in fed.values} <= {ARGUMENT, 0, 1}
+
     def test_constants_come_along(self) -> None:
         text = edit.apply(TEXT, Cut(keep=(CONVERT,)))
         assert "torch.constant.int 5" in text
@@ -178,10 +196,10 @@ class TestEditor:
             "import os, sys\n"
             "from pathlib import Path\n"
             "from repro.ir import edit\n"
-            "own = edit.apply\n"
-            "def apply(text, cut, *more):\n"
-            f"    return os.abort() if cut.keep == ({RELU},) else own(text, cut, *more)\n"
-            "edit.apply = apply\n"
+            "own = edit.carried_out\n"
+            "def carried_out(text, cut, *more, **named):\n"
+            f"    return os.abort() if cut.keep == ({RELU},) else own(text, cut, *more, **named)\n"
+            "edit.carried_out = carried_out\n"
             "sys.exit(edit.main(Path(sys.argv[1])))\n"
         )
         python = tmp_path / "python"

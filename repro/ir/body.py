@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from repro.ir import symbols
+from repro.ir.feeds import ARGUMENT, Feeds, Value
 from repro.ir.graph import Cut, Graph, Op
 
 #: Arithmetic on sizes: it goes where its users go, and is counted all the same.
@@ -51,19 +52,24 @@ class Body:
         )
         self.values: list[Any] = list(self.block.arguments)
         self.arguments = len(self.values)
+        self.places = [Value(ARGUMENT, number) for number in range(self.arguments)]
         self.ops = symbols.operations(self.function)
-        for op in self.ops:
+        for index, op in enumerate(self.ops):
             self.values += list(op.results)
+            self.places += [Value(index, number) for number in range(len(op.results))]
+        named = self.function.attributes
+        self.name = named["sym_name"].value if "sym_name" in named else self.function.name
         self.numbers = {value: number for number, value in enumerate(self.values)}
         self.makers = {self.numbers[r]: i for i, op in enumerate(self.ops) for r in op.results}
         self.renewed: dict[int, Any] = {}
+        #: The value of the uncut function that each argument stands for, also after a cut.
+        self.taken: tuple[int, ...] = tuple(range(self.arguments))
         self.elsewhere = [op.operation for block in blocks[1:] for op in block.operations]
 
     def graph(self) -> Graph:
         last = len(self.ops) - 1
-        name = self.function.attributes
         return Graph(
-            function=name["sym_name"].value if "sym_name" in name else self.function.name,
+            function=self.name,
             arguments=tuple(range(self.arguments)),
             ops=tuple(
                 Op(
@@ -79,6 +85,18 @@ class Body:
             ),
             returned=tuple(self._ends()),
             types=tuple(str(value.type) for value in self.values),
+        )
+
+    def feeds(self, base: str) -> Feeds:
+        """What the function takes now, of the values that it had in the program `base`."""
+        last = symbols.operations(self.function)[-1]
+        return Feeds(
+            function=self.name,
+            base=base,
+            origin=self.name,
+            values=tuple(self.places[number] for number in self.taken),
+            types=tuple(str(argument.type) for argument in self.block.arguments),
+            results=tuple(str(value.type) for value in last.operands),
         )
 
     def cut(self, cut: Cut, whole: bool = False) -> None:
@@ -151,9 +169,12 @@ class Body:
         """Drops unused arguments and gives the function its new type."""
         from iree.compiler import ir
 
+        taken = [*range(self.arguments), *self.renewed]
         for number in reversed(range(len(self.block.arguments))):
             if not list(self.block.arguments[number].uses):
                 self.block.erase_argument(number)
+                del taken[number]
+        self.taken = tuple(taken)
         arguments = [a.type for a in self.block.arguments]
         attributes = self.function.attributes
         attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(arguments, results))

@@ -13,8 +13,10 @@ from typing import Any
 
 import msgspec
 
+from repro.ir import feeds
 from repro.ir import simpler as simplify_ir
 from repro.ir.body import Body
+from repro.ir.feeds import Feeds
 from repro.ir.graph import Cut, Graph
 from repro.simplify import Proposal, Survey
 
@@ -59,15 +61,19 @@ def _do(batch: Batch, text: bytes, directory: Path) -> int:
         (directory / GRAPH).write_bytes(msgspec.json.encode(graph))
     jobs: tuple[Cut | Proposal, ...] = (*batch.cuts, *batch.proposals)
     for number, job in enumerate(jobs):
+        fed: tuple[Feeds, ...]
         try:
             if isinstance(job, Cut):
-                result = apply(text, job, batch.focus, batch.whole)
+                result, own = carried_out(text, job, batch.focus, batch.whole, base=batch.mlir)
+                fed = (own,)
             else:
-                result = simpler(text, job)
+                result, fed = made_simpler(text, job, base=batch.mlir)
         except (ValueError, IndexError, KeyError, RuntimeError, TypeError) as fault:
             (directory / f"{number}.why").write_text(f"{type(fault).__name__}: {fault}")
         else:
-            (directory / f"{number}.mlir").write_text(result)
+            made = directory / f"{number}.mlir"
+            feeds.write(made, fed)
+            made.write_text(result)
     return 0
 
 
@@ -82,11 +88,18 @@ def apply(text: bytes, cut: Cut, focus: int = 0, whole: bool = False) -> str:
 
     Raises ValueError when there is no such program.
     """
+    return carried_out(text, cut, focus, whole)[0]
+
+
+def carried_out(
+    text: bytes, cut: Cut, focus: int = 0, whole: bool = False, *, base: str = ""
+) -> tuple[str, Feeds]:
+    """As `apply`, and what the function that was cut takes of the program in the file `base`."""
     with context():
         module = parse(text)
         body = Body(module, focus)
         body.cut(cut, whole)
-        return _printed(module)
+        return _printed(module), body.feeds(base)
 
 
 def survey(text: bytes) -> Survey:
@@ -97,10 +110,20 @@ def survey(text: bytes) -> Survey:
 
 def simpler(text: bytes, proposal: Proposal) -> str:
     """The program that a proposal leaves. Raises ValueError when there is no such program."""
+    return made_simpler(text, proposal)[0]
+
+
+def made_simpler(
+    text: bytes, proposal: Proposal, *, base: str = ""
+) -> tuple[str, tuple[Feeds, ...]]:
+    """As `simpler`, and what the largest function takes of that of the program in the file `base`.
+
+    Nothing for the latter where it takes more than it did.
+    """
     with context():
         module = parse(text)
         simplify_ir.carry_out(module, proposal)
-        return _printed(module)
+        return _printed(module), () if proposal.arguments else (Body(module, 0).feeds(base),)
 
 
 def _printed(module: Any) -> str:

@@ -112,6 +112,23 @@ def links(graph: Graph) -> dict[int, tuple[int, ...]]:
     return {op: tuple(sorted(near)) for op, near in found.items()}
 
 
+def with_makers(graph: Graph, steps: int) -> tuple[tuple[int, ...], ...]:
+    """Each real operation with what it is made of, up to `steps` steps of data flow away.
+
+    With steps, without those that are made of nothing.
+    """
+    takes = sources(graph)
+    found: dict[tuple[int, ...], None] = {}
+    for op in graph.real:
+        part, front = {op}, {op}
+        for _ in range(steps):
+            front = {maker for member in front for maker in takes[member]} - part
+            part |= front
+        if steps == 0 or len(part) > 1:
+            found[tuple(sorted(part))] = None
+    return tuple(found)
+
+
 def connected(graph: Graph, ops: Iterable[int], root: int) -> tuple[int, ...]:
     """Those of the real operations `ops` that data flow over `ops` alone links with `root`."""
     near, members = links(graph), set(ops) | {root}

@@ -1,0 +1,227 @@
+"""From what was isolated to its folder: written at each level, verified, remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from pipeline import process
+from pipeline.diagnostics import Failure
+from pipeline.program import Tensor
+from pipeline.toolchain import Toolchain
+from repro import bundle, isolate, known, levels, marks, verify
+from repro.bundle import LARGEST_BYTES, Input, Report
+from repro.isolate import Isolated
+from repro.numbers import folder, inputs
+from repro.numbers.oracle import MismatchOracle
+from repro.numbers.record import Wrong
+from repro.oracle import RememberingOracle
+from repro.oracle_run import Running, describe
+
+_PACKAGES = ("torch", "iree-turbine")
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What fails: a program compiled for a target.
+
+    mlir: the program. source, target: the user's words. command: the compile. running: how it was
+    run, if it is not the compile that failed. took_seconds, peak_bytes: of what failed.
+    """
+
+    mlir: Path
+    source: str
+    target: str
+    flags: tuple[str, ...]
+    command: tuple[str, ...]
+    running: Running | None = None
+    took_seconds: float
+    peak_bytes: int
+
+    def told(self, failure: Failure) -> str:
+        """What tells this program from others that fail alike, where the signature says too little:
+        wrong numbers have few."""
+        if failure.kind != "mismatch" or self.running is None:
+            return ""
+        return f"{self.running.loaded.program.digest} {self.running.function}"
+
+
+def write(
+    subject: Subject,
+    oracle: RememberingOracle,
+    isolated: Isolated,
+    toolchain: Toolchain,
+    place: Path,
+    state: Path,
+    limits: process.Limits,
+    context: tuple[str, ...] = (),
+) -> Report:
+    """Writes the folder, verified from copies, without what does not reproduce.
+
+    context: sentences on what it takes to fail. state: the search's own directory.
+    It is made and verified where the state is kept, and comes to `place` at once: an interruption
+    leaves nothing there.
+    """
+    failure = oracle.wanted
+    mlir = Path(isolated.mlir)
+    alone = msgspec.structs.replace(failure, also=())
+    shown = _shown(subject, oracle, isolated, toolchain, state / "run", limits)
+    if shown.wrong:
+        alone = _described(alone, isolated, shown.wrong[0])
+    maker = levels.Maker(
+        mlir, alone, toolchain, subject.flags, state / "levels", limits, shown.run, shown.check
+    )
+    made = maker.make()
+    report = Report(
+        failure=alone,
+        target=subject.target,
+        flags=subject.flags,
+        release=toolchain.version,
+        revision=toolchain.revision,
+        source=subject.source,
+        command=subject.running.command if subject.running else subject.command,
+        program=str(subject.mlir),
+        ops=len(isolated.ops),
+        op_names=isolated.ops,
+        oracle_calls=isolated.calls,
+        seconds=isolated.seconds,
+        minimal=isolated.minimal,
+        verified=False,
+        levels=made.levels,
+        time_limit=limits.seconds or isolate.DEFAULT_SECONDS,
+        memory_limit=limits.memory_bytes,
+        packages={name: version(name) for name in _PACKAGES},
+        tried=(*context, *shown.tried),
+        wrong=shown.wrong,
+    )
+    files = {name: Path(file) for name, file in made.files.items()}
+    draft = state / "folder"
+    assert report.levels[0].name == "mlir", "what was isolated comes first"
+    settled = _verified(draft, report, files, shown, toolchain)
+    if not (settled.verified and settled.levels[0].verified):
+        rate = _rate(oracle, mlir)
+        if rate < 1:
+            report = msgspec.structs.replace(report, rate=rate)
+            settled = _verified(draft, report, files, shown, toolchain)
+    report = _named(settled)
+    kept = {one.file for one in report.levels if one.verified}
+    good = {name: file for name, file in files.items() if name in kept} or files
+    bundle.write(draft, report, good, shown.inputs, data=shown.files)
+    report = verify.settle_current(report, verify.current(draft, toolchain))
+    bundle.write(place, report, good, shown.inputs, data=shown.files)
+    if report.verified:
+        known.remember(
+            known.Known(
+                signature=failure.signature,
+                revision=toolchain.revision,
+                target=subject.target,
+                path=str(place.absolute()),
+                ops=report.ops,
+                when=datetime.now(UTC).isoformat(timespec="seconds"),
+                source=subject.source,
+                flags=subject.flags,
+                program=subject.told(failure),
+            )
+        )
+    return report
+
+
+def _named(report: Report) -> Report:
+    """The report with the pass that `iree-opt` showed to fail, where nothing else named it.
+
+    It stays out where `run.sh` would look for its name in what the compiler says.
+    """
+    shown = next((one for one in report.levels if one.name == "pass" and one.verified), None)
+    if shown is None or report.failure.pass_:
+        return report
+    failure = msgspec.structs.replace(report.failure, pass_=shown.pass_name or None)
+    told_alike = marks.marks(failure) == marks.marks(report.failure)
+    return msgspec.structs.replace(report, failure=failure) if told_alike else report
+
+
+def _verified(
+    draft: Path,
+    report: Report,
+    files: Mapping[str, Path],
+    shown: Shown,
+    toolchain: Toolchain,
+) -> Report:
+    """The report after the folder was written to `draft` and run from copies."""
+    bundle.write(draft, report, files, shown.inputs, data=shown.files)
+    return verify.settle(report, verify.check(draft, toolchain))
+
+
+def _rate(oracle: RememberingOracle, program: Path) -> float:
+    """In which share of the runs a program fails in the wanted way that did so once."""
+    seen = [True]
+    for _ in range(isolate.FLAKY_RUNS - 1):
+        failure = oracle.again(program)
+        seen.append(failure is not None and failure.signature == oracle.wanted.signature)
+    return sum(seen) / len(seen)
+
+
+class Shown(NamedTuple):
+    """How a reproducer is run, if it is not the compile that fails.
+
+    check: what judges its outputs, where that is a command of its own. files: what these need
+    besides the inputs. wrong: outputs. tried: sentences on the inputs.
+    """
+
+    run: tuple[str, ...] = ()
+    check: tuple[str, ...] = ()
+    inputs: tuple[Input, ...] = ()
+    files: Mapping[str, bytes] = {}
+    wrong: tuple[Wrong, ...] = ()
+    tried: tuple[str, ...] = ()
+
+
+def _shown(
+    subject: Subject,
+    oracle: RememberingOracle,
+    isolated: Isolated,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits,
+) -> Shown:
+    running, mlir = subject.running, Path(isolated.mlir)
+    if running is None:
+        return Shown()
+    if isinstance(oracle, MismatchOracle):
+        settled = inputs.settle(oracle, mlir, directory)
+        given = _given(settled.inputs, Path())
+        compared = folder.comparing(settled, running.elsewhere, given)
+        return Shown(
+            run=compared.run,
+            check=compared.check,
+            inputs=given,
+            files=compared.files,
+            wrong=settled.wrong,
+            tried=settled.told,
+        )
+    (function,) = describe(mlir, running, toolchain, directory, limits).functions
+    given = _given(function.example or (), directory)
+    run = bundle.run_command(function.name, running.elsewhere, given)
+    return Shown(run=run, inputs=given)
+
+
+def _given(tensors: Sequence[Tensor], directory: Path) -> tuple[Input, ...]:
+    return tuple(
+        Input(t, directory / t.file if t.bytes <= LARGEST_BYTES // 2 else None) for t in tensors
+    )
+
+
+def _described(failure: Failure, isolated: Isolated, wrong: Wrong) -> Failure:
+    """The failure as the reproducer shows it."""
+    worst = wrong.elements[0]
+    place = ", ".join(map(str, worst.index))
+    shape = "x".join([*map(str, wrong.shape), wrong.dtype])
+    return msgspec.structs.replace(
+        failure,
+        op=isolated.ops[-1] if len(isolated.ops) == 1 else None,
+        message=f"output {wrong.index} ({shape}): {wrong.wrong} of {wrong.count} elements are "
+        f"wrong, worst [{place}]: {worst.got} where {worst.expected} is expected",
+    )

@@ -1,0 +1,1 @@
+"""Wrong numbers: the first operation whose compiled result is wrong given right inputs."""

@@ -1,0 +1,232 @@
+"""The inputs that a reproducer of wrong numbers is handed on with: few elements that matter."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pipeline import tensors
+from pipeline.numerics import OutputComparison
+from pipeline.program import ELEMENT_TYPES, Tensor
+from repro.numbers.oracle import Judged, MismatchOracle
+from repro.numbers.plain import Choice, Kept, plain
+from repro.numbers.record import Element, Wrong
+from repro.numbers.references import Call, Evaluated
+from repro.oracle import NotAProgram
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Inputs of more bytes are not tried out element by element.
+_LARGEST_BYTES = 2**22
+#: So many of the wrong elements are told.
+_SHOWN = 4
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What a function is run with, and what it should give.
+
+    inputs, expected: files are absolute; expected as the device returns them. kept: how many
+    elements of the inputs have values of their own; the others are 0 or 1 throughout.
+    """
+
+    function: str
+    inputs: tuple[Tensor, ...]
+    expected: tuple[Tensor, ...]
+    wrong: tuple[Wrong, ...]
+    kept: int
+    elements: int
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """A sentence on what of the inputs matters."""
+        if self.kept == self.elements:
+            return ()
+        what = "no element" if not self.kept else f"{self.kept} of {self.elements} elements"
+        rest = "" if not self.kept else " their values: the others are 0 or 1"
+        end = "matters: all are 0 or 1" if not self.kept else f"keep{'s' * (self.kept == 1)}{rest}"
+        return (f"Of the inputs {what} {end}.",)
+
+
+def settle(oracle: MismatchOracle, program: Path, directory: Path) -> Settled:
+    """The plainest inputs with which the program of one function is still wrong.
+
+    One compile; a run for each choice of inputs. Raises NotAProgram where it is not wrong at all.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return _Settling(oracle, program, directory).run()
+
+
+class _Settling:
+    def __init__(self, oracle: MismatchOracle, program: Path, directory: Path) -> None:
+        self._oracle = oracle
+        self._program = program
+        self._directory = directory
+        (self._call,) = oracle.values.calls(program)
+        self._given = [tensors.load(Path(), tensor) for tensor in self._call.inputs]
+        self._module = oracle.compiled(program, directory)
+        self._asked = 0
+
+    def run(self) -> Settled:
+        sizes = [values.size for values in self._given]
+        choice = tuple(Kept(tuple(range(size))) for size in sizes)
+        if sum(tensor.bytes for tensor in self._call.inputs) <= _LARGEST_BYTES:
+            choice = plain(sizes, self._ask)
+        ((call, evaluated, judged, work),) = self._tried([choice])
+        if judged.comparison is None or judged.failure is None:
+            raise NotAProgram(judged.why or "it gives right numbers with the inputs it failed with")
+        return Settled(
+            function=call.function,
+            inputs=call.inputs,
+            expected=tuple(self._expected(evaluated, n) for n in range(len(judged.outputs))),
+            wrong=tuple(
+                self._wrong(output, evaluated, judged, work)
+                for output in judged.comparison.outputs
+                if not output.ok
+            ),
+            kept=sum(len(kept.elements) for kept in choice),
+            elements=sum(sizes),
+        )
+
+    def _ask(self, choices: Sequence[Choice]) -> list[bool]:
+        return [self._oracle.enough(judged) for _, _, judged, _ in self._tried(choices)]
+
+    def _tried(self, choices: Sequence[Choice]) -> list[tuple[Call, Evaluated, Judged, Path]]:
+        self._asked += 1
+        place = self._directory / str(self._asked)
+        place.mkdir()
+        calls = [self._filled(choice, place, number) for number, choice in enumerate(choices)]
+        found = self._oracle.values.evaluator.evaluate(calls, place / "references")
+        tried = []
+        for number, (call, evaluated) in enumerate(zip(calls, found, strict=True)):
+            work = place / f"run{number}"
+            judged = self._oracle.judge(self._program, call, evaluated, self._module, work)
+            tried.append((call, evaluated, judged, work))
+        return tried
+
+    def _filled(self, choice: Choice, place: Path, number: int) -> Call:
+        import numpy as np
+
+        inputs = []
+        chosen = zip(self._call.inputs, self._given, choice, strict=True)
+        for index, (tensor, values, kept) in enumerate(chosen):
+            if kept.fill is None:
+                inputs.append(tensor)
+                continue
+            made = np.full(values.size, kept.fill).astype(values.dtype)
+            made[list(kept.elements)] = values.reshape(-1)[list(kept.elements)]
+            file = place / f"{number}-{index}.bin"
+            file.write_bytes(made.tobytes())
+            inputs.append(msgspec.structs.replace(tensor, file=str(file)))
+        return msgspec.structs.replace(self._call, inputs=tuple(inputs))
+
+    def _expected(self, evaluated: Evaluated, index: int) -> Tensor:
+        """What is right: float64's result in the output's own type, PyTorch's where it is exact."""
+        reference = evaluated.reference
+        assert reference is not None
+        own = reference.outputs[index]
+        file = self._directory / f"expected{index}.bin"
+        values = _right(reference.outputs, reference.precise, index)
+        file.write_bytes(values.tobytes())
+        kind = _signless(self._call.results[index].dtype)
+        return msgspec.structs.replace(own, file=str(file), dtype=kind)
+
+    def _wrong(
+        self, output: OutputComparison, evaluated: Evaluated, judged: Judged, work: Path
+    ) -> Wrong:
+        import numpy as np
+
+        reference = evaluated.reference
+        assert reference is not None
+        index = output.index
+        exact = ELEMENT_TYPES[output.dtype].family in ("int", "bool")
+        right = _right(reference.outputs, reference.precise, index)
+        got = tensors.load(work, judged.outputs[index])
+        own_error, threshold = None, 0.0
+        size = np.abs(_wide(right))
+        largest = float(size[np.isfinite(size)].max(initial=0.0))
+        if not exact:
+            own_error = _farthest(tensors.load(Path(), reference.outputs[index]), right)
+            step = float(tensors.step(np.array([largest]), output.dtype)[0])
+            threshold = _between(own_error, _farthest(got, right), step)
+        return Wrong(
+            index=index,
+            dtype=_signless(self._call.results[index].dtype),
+            shape=output.shape,
+            error=output.max_abs,
+            own_error=own_error,
+            threshold=threshold,
+            size=largest,
+            wrong=output.mismatched,
+            count=math.prod(output.shape),
+            limit=_limit(output),
+            elements=tuple(_worst(got, right)),
+        )
+
+
+def _between(own: float, wrong: float, step: float) -> float:
+    """An error that is larger than a right result's, and smaller than the wrong one's.
+
+    step: of the type, where nothing finite is wrong.
+    """
+    if wrong <= own:
+        return 4 * max(own, step)
+    return math.sqrt(own * wrong) if own else min(step, wrong / 2)
+
+
+def _signless(dtype: str) -> str:
+    """What the device calls a type: its integers carry no sign."""
+    return dtype.removeprefix("u")
+
+
+def _limit(output: OutputComparison) -> str:
+    if ELEMENT_TYPES[output.dtype].family in ("int", "bool"):
+        return "integers are exact"
+    return f"relative L2 {output.tolerance:.3g} ({output.basis}); it is {output.rel_l2:.3g}"
+
+
+def _right(own: Sequence[Tensor], precise: Sequence[Tensor], index: int) -> NDArray[Any]:
+    values = tensors.load(Path(), own[index])
+    if not precise or ELEMENT_TYPES[own[index].dtype].family in ("int", "bool"):
+        return values
+    return tensors.load(Path(), precise[index]).astype(values.dtype)
+
+
+def _wide(values: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    return values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
+
+
+def _farthest(values: NDArray[Any], right: NDArray[Any]) -> float:
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):
+        error = np.abs(_wide(values) - _wide(right))
+    return float(error[np.isfinite(error)].max(initial=0.0))
+
+
+def _worst(got: NDArray[Any], right: NDArray[Any]) -> list[Element]:
+    import numpy as np
+
+    if got.shape != right.shape:
+        return []
+    with np.errstate(invalid="ignore"):
+        error = np.abs(_wide(got) - _wide(right)).reshape(-1)
+    alike = (_wide(got) == _wide(right)) | (np.isnan(_wide(got)) & np.isnan(_wide(right)))
+    error = np.where(alike.reshape(-1), 0.0, np.where(np.isnan(error), np.inf, error))
+    order = [int(at) for at in np.argsort(-error, kind="stable")[:_SHOWN] if error[at] > 0]
+    return [
+        Element(
+            tuple(int(i) for i in np.unravel_index(at, got.shape)),
+            str(got.reshape(-1)[at]),
+            str(right.reshape(-1)[at]),
+        )
+        for at in order
+    ]

@@ -1,0 +1,115 @@
+"""From a program with wrong numbers to the smallest part of it that is wrong given right inputs."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from pipeline import process
+from repro import isolate, locate
+from repro.ir import feeds
+from repro.ir.graph import Cut, Graph
+from repro.isolate import GaveUp, Groups, Isolated, Job
+from repro.numbers import search, windows
+from repro.numbers.oracle import MismatchOracle
+from repro.numbers.search import Part
+from repro.numbers.windows import HELD, JOB, MODULE, Held
+from repro.shrink import Progress
+
+#: Parts of more than one operation go to so many functions, so that those that share operations
+#: are not compiled into each other.
+_FUNCTIONS = 16
+#: What is this much less wrong than the part that was found is another fault.
+_SLIPS = 1 / 30
+
+
+def run(
+    job: Job, oracle: MismatchOracle, told: Callable[[Progress], None] = lambda _: None
+) -> tuple[Isolated | GaveUp, tuple[str, ...]]:
+    """(the part, sentences on what it takes to be wrong)."""
+    isolation = _Isolation(job, oracle, told)
+    outcome = isolation.run()
+    said = isolation.context(outcome) if isinstance(outcome, Isolated) else ()
+    return outcome, said
+
+
+class _Isolation(isolate.Isolation):
+    """Finds the part by what is off, where all parts of one size are compiled as one module."""
+
+    most_calls = 48
+    most_simpler = 12
+    units = (2, 4, 8, 32)
+
+    def __init__(self, job: Job, oracle: MismatchOracle, told: Callable[[Progress], None]) -> None:
+        super().__init__(job, oracle, told)
+        self.numbers = oracle
+        self.found = search.Found(part=None)
+        self._modules = 0
+
+    def located(self) -> locate.Located:
+        """Nothing: wrong numbers have no place in the program."""
+        return locate.Located(lines=())
+
+    def start(self, graph: Graph, groups: Groups) -> tuple[Cut | None, int | None]:
+        self.found = search.find(
+            graph,
+            lambda parts: self._hint(graph, parts),
+            lambda parts: self._ask([Cut(keep=part) for part in parts]),
+            error=self.numbers.error,
+        )
+        part = self.found.part
+        if part is None:
+            return None, None
+        (file,) = self.editor.render([Cut(keep=part)])
+        assert file is not None, "a cut that was asked for can be made again"
+        (answer,) = self.numbers.ask([file])
+        self.numbers.least = answer.off.error * _SLIPS if answer.off else 0.0
+        return Cut(keep=part), part[-1] if len(part) > 1 else part[0]
+
+    def _hint(self, graph: Graph, parts: Sequence[Part]) -> list[float]:
+        """How far each part is off, all of them in one module."""
+        size = max(map(len, parts), default=0)
+        what = "each operation alone" if size == 1 else f"parts of up to {size} operations"
+        self._tell(f"comparing {what}, {len(parts)} in one module")
+        self._modules += 1
+        place = self.job.directory / "windows" / str(self._modules)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        wish = windows.Job(
+            mlir=str(self.job.mlir),
+            parts=tuple(parts),
+            focus=self.editor.focus,
+            functions=1 if size == 1 else min(_FUNCTIONS, len(parts)),
+        )
+        (place / JOB).write_bytes(msgspec.json.encode(wish))
+        outcome = process.run(
+            [sys.executable, "-m", "repro.numbers.windows", place],
+            stdout=place / "stdout.txt",
+            stderr=place / "stderr.txt",
+            limits=msgspec.structs.replace(self.job.limits, seconds=None, memory_bytes=None),
+        )
+        off = [0.0] * len(parts)
+        if not outcome.ok:
+            return off
+        self.asked += 1
+        errors = self.numbers.errors(place / MODULE)
+        held = msgspec.json.decode((place / HELD).read_bytes(), type=tuple[Held, ...])
+        names = [fed.function for fed in feeds.of(place / MODULE)]
+        for one in held:
+            known = errors.get(names[one.function])
+            if known:
+                off[one.part] = max(known[one.first : one.first + one.results], default=0.0)
+        return off
+
+    def context(self, isolated: Isolated) -> tuple[str, ...]:
+        """What it takes to be wrong, where that is more than one operation."""
+        keep = isolated.cut.keep
+        if len(keep) > 1 and set(keep) <= set(self.found.right):
+            return (
+                "Each of its operations gives right numbers when it is compiled alone: it takes "
+                f"these {len(keep)} together.",
+            )
+        return ()

@@ -1,0 +1,35 @@
+"""What is told of wrong numbers: plain data."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Element(msgspec.Struct, frozen=True):
+    """One element of an output: what the device gave, and what is right."""
+
+    index: tuple[int, ...]
+    got: str
+    expected: str
+
+
+class Wrong(msgspec.Struct, frozen=True, kw_only=True):
+    """One output that is wrong.
+
+    dtype: as the device returns it. error: the largest absolute error over finite elements;
+    own_error: PyTorch's own against float64, None for integers. threshold: an absolute error
+    between the two, 0 for integers; size: of the largest element. wrong: how many of `count`
+    elements. limit: what the judgement allows, in words. elements: the worst of them.
+    """
+
+    index: int
+    dtype: str
+    shape: tuple[int, ...]
+    error: float
+    own_error: float | None
+    threshold: float
+    size: float
+    wrong: int
+    count: int
+    limit: str
+    elements: tuple[Element, ...]

@@ -1,0 +1,97 @@
+"""The search for a part of a program whose compiled results are wrong, given right inputs.
+
+It sees a graph, and two kinds of answers: a hint for many parts at once, how far off each is when
+all are compiled as one module; and a verdict for each of a few parts, compiled alone. Only a
+verdict counts: what hints at nothing can be wrong, and what it hints at can be right alone. There
+is no IR here, no process and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from repro.ir.graph import Graph, with_makers
+
+#: Real operations by position.
+Part = tuple[int, ...]
+#: How far off each part is, 0 where it is right; all are compiled together.
+Hint = Callable[[Sequence[Part]], Sequence[float]]
+#: A verdict for each part, compiled alone; "same" is the one that counts.
+Ask = Callable[[Sequence[Part]], Sequence[str]]
+
+#: Up to so many steps of data flow, makers come along with an operation.
+_STEPS = 2
+#: The shortest window of operations in a row; each next one is twice as long.
+_WINDOW = 8
+#: So many parts that a hint names are asked about alone, at once.
+_NAMED = 4
+#: Operations that only move values in and out.
+_MOVES = ("util.global.", "torch_c.")
+#: What is this much less wrong than the program is not why the program is.
+_EXPLAINS = 0.1
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A part that is wrong alone; None where there is none.
+
+    right: the operations that were seen to be right by themselves, or in the smallest parts asked
+    about; hinted: whether a hint named the part. hidden: parts that a hint named and that are
+    right alone.
+    """
+
+    part: Part | None
+    right: tuple[int, ...] = ()
+    hinted: bool = False
+    hidden: tuple[Part, ...] = ()
+
+
+def find(graph: Graph, hint: Hint, ask: Ask, *, error: float) -> Found:
+    """The smallest part that is wrong alone, of those of a few sizes; of one size the first that
+    can be why the whole program is off by `error`.
+
+    One hint for each size, from single operations to half of the program; then all of it.
+    """
+    right: tuple[int, ...] = ()
+    hidden: list[Part] = []
+    for parts in levels(graph):
+        errors = hint(parts)
+        if len(parts[0]) == 1:
+            right = tuple(p[0] for p, off in zip(parts, errors, strict=True) if off == 0)
+        named = [part for part in ranked(parts, errors, error) if part not in hidden]
+        for begin in range(0, min(len(named), 2 * _NAMED), _NAMED):
+            some = named[begin : begin + _NAMED]
+            verdicts = ask(some)
+            for part, verdict in zip(some, verdicts, strict=True):
+                if verdict == "same":
+                    return Found(part=part, right=right, hinted=True, hidden=tuple(hidden))
+            hidden += some
+    whole = graph.real
+    (verdict,) = ask([whole])
+    return Found(part=whole if verdict == "same" else None, right=right, hidden=tuple(hidden))
+
+
+def levels(graph: Graph) -> Iterator[tuple[Part, ...]]:
+    """Parts of one size after the other: single operations, each with what it is made of, windows
+    of operations in a row that overlap by half."""
+    real = graph.real
+    yield tuple((op,) for op in real if not graph.ops[op].name.startswith(_MOVES))
+    if len(real) <= _WINDOW:
+        return
+    for steps in range(1, _STEPS + 1):
+        if parts := with_makers(graph, steps):
+            yield parts
+    size = _WINDOW
+    while size < len(real):
+        begins = range(0, len(real) - size // 2, size // 2)
+        yield tuple(real[begin : begin + size] for begin in begins)
+        size *= 2
+
+
+def ranked(parts: Sequence[Part], errors: Sequence[float], error: float) -> list[Part]:
+    """Those of the parts that are off: first, in their order, those that can explain `error`."""
+    off = [(part, far) for part, far in zip(parts, errors, strict=True) if far > 0]
+    explain = [part for part, far in off if far >= _EXPLAINS * error]
+    rest = sorted((one for one in off if one[1] < _EXPLAINS * error), key=lambda one: -one[1])
+    return [*explain, *(part for part, _ in rest)]

@@ -1,0 +1,147 @@
+"""Many parts of a function in one module, each with arguments of its own for what it takes.
+
+So one compile and a few runs tell which parts are wrong, given right inputs. It is a hint: a part
+that is alone in a module may be compiled in another way. `python -m repro.numbers.windows
+DIRECTORY` makes the module, in a child, because the bindings can abort. Imports
+`iree.compiler.ir`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from repro.ir import edit, feeds
+from repro.ir.body import NO_DATA, Body
+from repro.ir.feeds import Feeds
+
+JOB, MODULE, HELD = "job.json", "windows.mlir", "held.json"
+_NAME = "windows_{}"
+
+#: Real operations by position.
+Part = tuple[int, ...]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Parts of a function of the program in the file `mlir`; focus: as in `edit.Batch`.
+
+    functions: so many hold the parts, in turn.
+    """
+
+    mlir: str
+    parts: tuple[Part, ...]
+    focus: int
+    functions: int
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Where a part is: the function, by its number in the feeds, and the first and the number of
+    its results there."""
+
+    part: int
+    function: int
+    first: int
+    results: int
+
+
+def main(directory: Path) -> int:
+    job = msgspec.json.decode((directory / JOB).read_bytes(), type=Job)
+    text, fed, held = make(Path(job.mlir).read_bytes(), job)
+    module = directory / MODULE
+    feeds.write(module, fed)
+    (directory / HELD).write_bytes(msgspec.json.encode(held))
+    module.write_text(text)
+    return 0
+
+
+def make(text: bytes, job: Job) -> tuple[str, tuple[Feeds, ...], tuple[Held, ...]]:
+    """(the module, what its functions take, where each part is that could be taken along)."""
+    with edit.context():
+        body = Body(edit.parse(text), job.focus)
+        groups = [range(first, len(job.parts), job.functions) for first in range(job.functions)]
+        made = [_function(body, job, group, number) for number, group in enumerate(groups) if group]
+        body.function.erase()
+        module = body.module.operation
+        if not module.verify():
+            raise ValueError("the parts cannot be put into one module")
+        return (
+            str(module.get_asm(enable_debug_info=False)),
+            tuple(fed for fed, _ in made),
+            tuple(one for _, held in made for one in held),
+        )
+
+
+class _Taken(msgspec.Struct, frozen=True):
+    """A part with the glue that it needs, the values that it takes, what it gives."""
+
+    part: int
+    ops: tuple[int, ...]
+    values: tuple[int, ...]
+    results: tuple[Any, ...]
+
+
+def _function(
+    body: Body, job: Job, group: Sequence[int], number: int
+) -> tuple[Feeds, tuple[Held, ...]]:
+    from iree.compiler import ir
+
+    parts = [one for index in group if (one := _taken(body, index, job.parts[index]))]
+    values = [value for one in parts for value in one.values]
+    results = [result for one in parts for result in one.results]
+    types = [body.values[value].type for value in values]
+    kind = ir.FunctionType.get(types, [result.type for result in results])
+    name = _NAME.format(number)
+    with ir.InsertionPoint(body.module.body):
+        function = ir.Operation.create(
+            body.function.name,
+            attributes={
+                "sym_name": ir.StringAttr.get(name),
+                "function_type": ir.TypeAttr.get(kind),
+            },
+            regions=1,
+        )
+    block = function.regions[0].blocks.append(*types)
+    arguments = iter(block.arguments)
+    given: list[Any] = []
+    held: list[Held] = []
+    with ir.InsertionPoint(block) as point:
+        for one in parts:
+            known = {body.values[value]: next(arguments) for value in one.values}
+            for index in one.ops:
+                op = body.ops[index]
+                clone = op.clone(point).operation
+                for position, operand in enumerate(op.operands):
+                    clone.operands[position] = known[operand]
+                known |= dict(zip(op.results, clone.results, strict=True))
+            held.append(Held(one.part, number, len(given), len(one.results)))
+            given += [known[result] for result in one.results]
+        ir.Operation.create(body.ops[-1].name, operands=given)
+    fed = Feeds(
+        function=name,
+        base=job.mlir,
+        origin=body.name,
+        values=tuple(body.places[value] for value in values),
+        types=tuple(map(str, types)),
+        results=tuple(str(result.type) for result in results),
+    )
+    return fed, tuple(held)
+
+
+def _taken(body: Body, index: int, part: Part) -> _Taken | None:
+    """None for a part that holds regions, or whose results functions cannot return."""
+    members, taken = body.with_glue(part)
+    ops = [body.ops[position] for position in members]
+    used = {operand for op in ops for operand in op.operands}
+    results = [r for op in ops for r in op.results if r not in used]
+    results = [r for r in results if not NO_DATA.fullmatch(str(r.type))]
+    if any(len(op.regions) for op in ops) or not results:
+        return None
+    return _Taken(index, members, taken, tuple(results))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

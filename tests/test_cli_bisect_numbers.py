@@ -1,0 +1,109 @@
+"""`iree-pilot bisect` on wrong numbers, end to end with the real compiler."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driver import pilot
+
+from pipeline.process import Limits, run
+from repro import bundle
+
+CASES = Path(__file__).with_name("cases")
+MASK = [
+    "torch.aten.sum.dim_IntList",
+    "torch.aten.unsqueeze",
+    "torch.aten.unsqueeze",
+    "torch.aten.eq.Tensor",
+]
+
+pytestmark = pytest.mark.real
+
+
+class Isolated:
+    """What `bisect` makes of the cases, each once; `data` is where that is remembered."""
+
+    def __init__(self, place: Path, cache: Path) -> None:
+        self.data, self._place, self._cache = place / "data", place, cache
+        self._known: dict[str, Any] = {}
+
+    def ask(self, source: Path, folder: Path) -> Any:
+        env = {"IREE_PILOT_CACHE": self._cache, "IREE_PILOT_DATA": self.data}
+        done = pilot("bisect", source, "-t", "llvm-cpu", "-o", folder, "--json", env=env)
+        assert done.code == 0, done.err
+        return done.document
+
+    def document(self, case: str) -> Any:
+        if case not in self._known:
+            self._known[case] = self.ask(CASES / case, self.folder(case))
+        return self._known[case]
+
+    def folder(self, case: str) -> Path:
+        return self._place / case.removesuffix(".py")
+
+
+@pytest.fixture(scope="module")
+def isolated(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Isolated:
+    return Isolated(tmp_path_factory.mktemp("isolated"), shared_cache)
+
+
+@pytest.mark.parametrize(
+    ("model", "ops", "shape", "most_calls"),
+    [
+        ("u8_sort.py", ["torch.aten.sort"], "[2,4],ui8", 8),
+        ("f8_subnormals.py", ["torch.prims.convert_element_type"], "[2],f8E4M3FN", 8),
+        ("nan_clamp.py", ["torch.aten.clamp"], "[2,4],f32", 8),
+        ("segment_mask.py", MASK, "[4,4],i1", 12),
+    ],
+)
+def test_the_operation_that_is_wrong_given_right_inputs_is_isolated(
+    isolated: Isolated, model: str, ops: list[str], shape: str, most_calls: int
+) -> None:
+    (found,) = isolated.document(model)["failures"]
+    made = found["reproducer"]
+    assert found["failure"]["kind"] == "mismatch"
+    assert made["op_names"] == ops
+    assert made["minimal"] and made["verified"]
+    assert made["levels"] == ["mlir", "pytorch"]
+    assert made["oracle_calls"] <= most_calls
+    assert f"!torch.vtensor<{shape}>" in (isolated.folder(model) / "repro.mlir").read_text()
+
+
+def test_the_folder_shows_it_with_nothing_of_ours(isolated: Isolated, tmp_path: Path) -> None:
+    isolated.document("segment_mask.py")
+    folder = isolated.folder("segment_mask.py")
+    (wrong,) = bundle.read(folder).wrong
+    assert wrong.dtype == "i1" and wrong.own_error is None
+    assert all({one.got, one.expected} == {"False", "True"} for one in wrong.elements)
+    issue = (folder / "ISSUE.md").read_text()
+    assert "gives wrong numbers" in issue
+    assert "Each of its operations gives right numbers when it is compiled alone" in issue
+    said = {"stdout": tmp_path / "said", "stderr": tmp_path / "errors"}
+    outcome = run(["sh", folder / "run.sh"], limits=Limits(seconds=120), **said)
+    assert outcome.exit_code == 0, (tmp_path / "errors").read_text()
+
+
+def test_verify_says_when_the_numbers_are_right(isolated: Isolated, tmp_path: Path) -> None:
+    isolated.document("f8_subnormals.py")
+    folder = tmp_path / "folder"
+    shutil.copytree(isolated.folder("f8_subnormals.py"), folder)
+    (level, *_) = bundle.read(folder).levels
+    assert level.command == ("python", "check.py"), "the runtime compares no 8-bit floats"
+    (folder / "expected0.bin").write_bytes(bytes(2))
+    done = pilot("verify", folder)
+    assert done.code == 1
+    assert "passes" in done.out
+
+
+def test_wrong_numbers_that_were_isolated_before_are_known_for_that_program_only(
+    isolated: Isolated, tmp_path: Path
+) -> None:
+    isolated.document("u8_sort.py")
+    told = isolated.ask(CASES / "u8_sort.py", tmp_path / "again")
+    assert (told["status"], told["oracle_calls"]) == ("isolated", 0)
+    other = tmp_path / "other.py"
+    other.write_text((CASES / "u8_sort.py").read_text().replace("(5, 17)", "(4, 6)"))
+    assert isolated.ask(other, tmp_path / "other")["oracle_calls"] > 0
