@@ -45,7 +45,8 @@ def command(
 ) -> None:
     """Isolate what makes SOURCE fail for TARGET into a minimal, verified reproducer.
 
-    Failures to trace, to compile, to load and to run are isolated, not wrong numbers.
+    Failures to trace, to compile, to load and to run are isolated, and wrong numbers: the first
+    operation whose result is wrong given right inputs.
 
     With --all, what was isolated is masked in the whole program (its results become arguments),
     and so on with what fails next until the program does not fail: the list of all that blocks it,
