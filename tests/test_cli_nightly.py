@@ -38,13 +38,14 @@ class Team:
         stub_release(self.release)
         self.history = directory / "history.db"
 
-    def models(self, *names: str, bisect: bool = False) -> None:
+    def models(self, *names: str, bisect: bool = False, news: bool = False) -> None:
         for name in names:
             (self.directory / f"{name}.mlir").write_text(PROGRAM.format(name))
         files = ", ".join(f'"{name}.mlir"' for name in names)
         (self.directory / "nightly.toml").write_text(
             f'title = "ours"\n[matrix]\nmodels = [{files}]\ntargets = ["hip:gfx942"]\n'
             f'releases = ["{self.release}"]\nbisect = {str(bisect).lower()}\n'
+            f"[news]\nreleases = {str(news).lower()}\nworkaround = {str(news).lower()}\n"
         )
 
     def fails(self, **when: str) -> None:

@@ -36,6 +36,10 @@ jobs = 2
 
 [bisect]
 budget = "1h"
+
+[news]
+workaround = false
+each = "2min"
 """
 
 
@@ -54,6 +58,8 @@ def test_a_whole_config_is_read(file: Path) -> None:
     assert found.exclude[0].reason == "later"
     assert found.schedule.jobs == 2
     assert (found.bisect.seconds, found.bisect.seconds_each) == (3600, 600)
+    assert (found.news.isolate, found.news.releases, found.news.workaround) == (True, True, False)
+    assert (found.news.seconds, found.news.seconds_each) == (1200, 120)
 
 
 def test_numbers_are_seconds_and_bytes(file: Path) -> None:
@@ -73,6 +79,9 @@ def test_numbers_are_seconds_and_bytes(file: Path) -> None:
         ("time_limit", "timelimit", 15, "no key 'timelimit' of [include]", "time_limit"),
         ("reason", "raeson", 20, "no key 'raeson' of [exclude]", "Did you mean reason"),
         ("budget", "budgte", 26, "no key 'budgte' of [bisect]", "Did you mean budget?"),
+        ("workaround", "workarond", 29, "no key 'workarond' of [news]", "Did you mean workaround?"),
+        ("workaround = false", "workaround = 1", 29, "news.workaround: Expected `bool`", ""),
+        ('"2min"', '"two"', 30, "each: 'two' is no duration", ""),
         ('"vulkan"', "3", 5, "matrix.targets: Expected `str`, got `int`", ""),
         ('["long"]', '"long"', 11, "include.tags: Expected `array", ""),
         ('"30min"', '"30 minutes"', 15, "time_limit: '30 minutes' is no duration", ""),

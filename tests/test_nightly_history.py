@@ -528,4 +528,4 @@ class TestMigrations:
         import hashlib
 
         digests = [hashlib.sha256(repr(m).encode()).hexdigest()[:16] for m in schema.MIGRATIONS]
-        assert digests == ["5843ac398dd579bb"]
+        assert digests == ["5843ac398dd579bb", "3db24e65a6e9c9ec"]

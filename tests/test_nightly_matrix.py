@@ -151,6 +151,21 @@ class TestExpand:
         assert what in told.value.message
         assert advice in told.value.advice
 
+    def test_what_is_left_out_is_told_with_its_reason(self, tmp_path: Path) -> None:
+        file = tmp_path / "nightly.toml"
+        file.write_text(
+            '[matrix]\nmodels = ["llama:tiny", "bert:tiny"]\ntargets = ["llvm-cpu", "vulkan"]\n'
+            '[[exclude]]\nmodels = ["llama:*", "bert*"]\ntargets = ["vulkan"]\n'
+            'reason = "too slow"\n'
+            '[[exclude]]\nmodels = ["bert*"]\n'
+        )
+        told: list[str] = []
+        assert len(matrix.expand(config.read(file), told=told.append)) == 1
+        assert told == [
+            "2 cases left out (llama:*, bert*; vulkan): too slow",
+            "1 case left out (bert*): no reason is given",
+        ]
+
     def test_a_matrix_of_which_nothing_is_left_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="no case left"):
             expanded(tmp_path, MATRIX + '[[exclude]]\nmodels = ["*"]\n')

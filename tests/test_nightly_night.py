@@ -11,13 +11,14 @@ import msgspec
 import pytest
 from fake.nights import case, failure, outcome, result
 
-from pipeline.nightly import config, isolation
+from pipeline.nightly import config, isolation, report
 from pipeline.nightly.expectations import Expectation
 from pipeline.nightly.history import History
+from pipeline.nightly.inquiry import Inquiry
 from pipeline.nightly.night import Night
 from pipeline.nightly.orders import Job, Order
 from pipeline.nightly.orders import Watcher as Hearer
-from pipeline.nightly.records import Case, Outcome
+from pipeline.nightly.records import Case, Finding, Outcome
 from pipeline.nightly.report import Report
 from repro.bisect import Bisection, Found, Reproducer
 
@@ -101,7 +102,9 @@ class Desk:
         self.keys = Keyring()
         self.watcher = Quiet()
         self.expected: list[Expectation] = []
+        self.notes: list[str] = []
         self.isolated: list[str] = []
+        self.asked: list[tuple[str, str]] = []
         self.cases: tuple[Case, ...] = CASES
 
     def isolate(self, orders: isolation.Orders, scratch: Path, seconds: float) -> Bisection:
@@ -122,8 +125,14 @@ class Desk:
         found = Found(failure=orders.result.failure, reproducer=made)
         return Bisection(status="isolated", failures=(found,))
 
+    def ask(self, asked: Inquiry, scratch: Path) -> Finding:
+        assert scratch.is_dir() and asked.seconds > 0
+        self.asked.append((asked.question, asked.case.name))
+        return Finding(question=asked.question, said=f"{asked.question} told")
+
     def night(self, *, fresh: bool = False) -> Report:
-        self.scheduler.ran, self.scheduler.fresh, self.isolated = [], [], []
+        self.scheduler.ran, self.scheduler.fresh = [], []
+        self.isolated, self.asked = [], []
         night = Night(
             self.nightly,
             self.cases,
@@ -134,7 +143,9 @@ class Desk:
             keys=self.keys,  # type: ignore[arg-type]
             artifacts=self.directory / "reproducers",
             fresh=fresh,
+            notes=self.notes,
             isolate=self.isolate,
+            ask=self.ask,
         )
         return night.run()
 
@@ -317,6 +328,25 @@ class TestIsolation:
         desk.scheduler.gives = {desk.cases[0].name: [FAILS]}
         desk.night()
         assert desk.isolated == []
+
+
+class TestFindings:
+    def test_what_was_answered_is_kept_with_the_failure_and_not_asked_again(
+        self, desk: Desk
+    ) -> None:
+        desk.scheduler.gives = {CASES[0].name: [FAILS]}
+        first = desk.night()
+        assert ("releases", CASES[0].name) in desk.asked
+        second = desk.night(fresh=True)
+        assert (verdicts(second)[0], desk.asked) == ("same failure", [])
+        assert first.rows[0].findings == second.rows[0].findings
+        assert ("releases", "releases told") in second.rows[0].findings
+
+    def test_notes_of_a_night_are_told_again(self, desk: Desk) -> None:
+        desk.notes = ["2 cases left out (vulkan): too slow there"]
+        desk.night()
+        told = report.of(desk.history, desk.history.run())
+        assert told.notes == tuple(desk.notes)
 
 
 class TestReleases:

@@ -79,8 +79,8 @@ def run(
     from pipeline.nightly.keys import Keys
     from pipeline.nightly.night import Night
 
-    nightly = _read(config)
-    cases = _overridden(ctx, common, matrix.expand(nightly))
+    nightly, notes = _read(config), list[str]()
+    cases = _overridden(ctx, common, matrix.expand(nightly, told=notes.append))
     cases = selection.select(cases, only=only, shard=shard)
     expected = expectations.read(_expectations(nightly))
     _check_writable(markdown, junit)
@@ -106,6 +106,7 @@ def run(
                 keys=known,
                 artifacts=_artifacts(artifacts, history),
                 fresh=fresh,
+                notes=notes,
             ).run()
     _publish(report, markdown, junit)
     if common.json:

@@ -17,7 +17,7 @@ from pipeline.cli.output import seconds, table
 
 if TYPE_CHECKING:
     from pipeline.nightly.history import Run
-    from pipeline.nightly.records import Case, Outcome
+    from pipeline.nightly.records import Case, Finding, Outcome, Question
     from repro.bisect import Bisection
 
 _STYLES = {"ok": "green", "failed": "red", "not-run": "yellow"}
@@ -107,6 +107,12 @@ class NightLive:
                 self._say(f"  {count}: {escape(made.path)}")
         if found.status != "isolated":
             self._say(f"  not isolated: {escape(found.why)}")
+
+    def asking(self, case: Case, signature: str, question: Question) -> None:
+        self._say(f"{question} of {escape(signature)}, {escape(case.name)}")
+
+    def answered(self, case: Case, finding: Finding) -> None:
+        self._say(f"  {escape(finding.said)}")
 
     @property
     def _width(self) -> int:

@@ -74,7 +74,10 @@ def tell(console: Console, report: Report, common: Common) -> None:
         if not row.news and ((row.verdict in _KNOWN and not quiet) or common.verbosity > 0):
             name, why = escape(row.case.name), escape(row.why)
             place = escape(row.judgement.reproducer) if row.judgement else ""
-            told = "  ".join(filter(None, [name, f"[dim]{why}[/dim]" if why else "", place]))
+            found = [f"{label}: {escape(said)}" for label, said in row.findings]
+            told = "  ".join(
+                filter(None, [name, f"[dim]{why}[/dim]" if why else "", place, *found])
+            )
             console.print(f"[dim]{row.verdict:<15}[/dim] {told}", soft_wrap=True)
     for note in report.notes:
         console.print(f"note: {escape(note)}", soft_wrap=True)
@@ -95,4 +98,6 @@ def _tell_news(console: Console, rows: tuple[Row, ...], common: Common) -> None:
         out.print_pairs(console, pairs, indent="    ")
     if row.judgement and row.judgement.reproducer:
         console.print(f"    reproducer: {escape(row.judgement.reproducer)}", soft_wrap=True)
+    for label, said in row.findings:
+        console.print(f"    {label}: {escape(said)}", soft_wrap=True)
     console.print(f"    [dim]$ {escape(again(row))}[/dim]", soft_wrap=True)

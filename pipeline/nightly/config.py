@@ -129,6 +129,32 @@ class Bisect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return _seconds(self.each)
 
 
+class News(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is found out about new failures, in this order; see `pipeline.nightly.news`.
+
+    budget, each: how long may be asked about releases and workarounds, all of a night together,
+    and one question about one failure. What [bisect] says is for isolating.
+    """
+
+    isolate: bool = True
+    releases: bool = True
+    workaround: bool = True
+    budget: Duration = "20min"
+    each: Duration = "10min"
+
+    def __post_init__(self) -> None:
+        _check(budget=self.budget)
+        _check(each=self.each)
+
+    @property
+    def seconds(self) -> float:
+        return _seconds(self.budget)
+
+    @property
+    def seconds_each(self) -> float:
+        return _seconds(self.each)
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole nightly.toml. title: for reports.
 
@@ -141,6 +167,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     exclude: tuple[Exclude, ...] = ()
     schedule: Schedule = Schedule()
     bisect: Bisect = Bisect()
+    news: News = News()
 
 
 class Nightly(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,26 +14,10 @@ import msgspec
 from pipeline.case import PASSING
 from pipeline.nightly import queries, results
 from pipeline.nightly.database import Database
-from pipeline.nightly.records import Case, Judgement, Outcome
+from pipeline.nightly.records import Case, Finding, Judgement, Outcome
 
 #: Nights that `usual` looks at.
 _RECENT = 7
-
-
-_KNOWN = f"""
-    SELECT name, key FROM (
-        SELECT c.name, o.id, o.key, o.result_id, o.attempts, row_number()
-            OVER (PARTITION BY c.id, o.key ORDER BY r.begun DESC, o.id DESC) AS place
-        FROM outcomes o JOIN cases c ON c.id = o.case_id JOIN runs r ON r.id = o.run_id
-        WHERE c.name IN (SELECT value FROM json_each(?))
-            AND o.key != '' AND o.result_id IS NOT NULL AND NOT o.reused
-    ) o
-    WHERE place = 1
-        AND NOT EXISTS (SELECT 1 FROM failures f WHERE f.result_id = o.result_id
-            AND f.position = 0 AND f.kind IN ({", ".join(f"'{kind}'" for kind in PASSING)}))
-        AND (SELECT count(DISTINCT value) FROM json_each(o.attempts)) <= 1
-    ORDER BY id DESC
-"""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +25,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     config: digest of what was asked for. machine: class of the machine. revision: versions by what
     they are of. cases: how many were planned; done: how many have an outcome. verdicts: how often
-    each was given.
+    each was given. notes: what its report says beside the cases.
     """
 
     id: int
@@ -55,6 +39,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     cases: int
     done: int
     verdicts: dict[str, int]
+    notes: tuple[str, ...] = ()
 
 
 class Past(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,19 +216,19 @@ class History(Database):
     def known(self, cases: Collection[str], *, limit: int = 20) -> dict[str, tuple[str, ...]]:
         """The keys under which cases have outcomes that are `reusable`, the latest first."""
         with self.reading() as database:
-            rows = database.execute(_KNOWN, (_json(sorted(cases)),)).fetchall()
+            rows = database.execute(queries.KNOWN, (_json(sorted(cases)),)).fetchall()
         found: dict[str, tuple[str, ...]] = dict.fromkeys(cases, ())
         for name, key in rows:
             found[name] = (*found[name], key)[:limit]
         return found
 
-    def finish(self, run: int, judgements: Sequence[Judgement]) -> None:
+    def finish(self, run: int, judgements: Sequence[Judgement], notes: Sequence[str] = ()) -> None:
         """Ends a night with what is thought of it; a second time replaces what was thought."""
         with self.writing() as database:
             for judgement in judgements:
                 number, _ = self._outcome(database, run, judgement.case)
                 database.execute(
-                    "INSERT OR REPLACE INTO judgements VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO judgements VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
                         number,
                         judgement.verdict,
@@ -251,22 +236,28 @@ class History(Database):
                         judgement.signature,
                         judgement.since,
                         judgement.reproducer,
+                        _json(judgement.findings),
                     ),
                 )
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            database.execute("UPDATE runs SET finished = ? WHERE id = ?", (now, run))
+            database.execute(
+                "UPDATE runs SET finished = ?, notes = ? WHERE id = ?", (now, _json(notes), run)
+            )
 
     def judgements(self, run: int) -> list[Judgement]:
         """What was thought of a night, in the order of the plan."""
         with self.reading() as database:
             rows = database.execute(
-                "SELECT c.name, j.verdict, j.why, j.signature, j.since, j.reproducer"
+                "SELECT c.name, j.verdict, j.why, j.signature, j.since, j.reproducer, j.findings"
                 " FROM outcomes o JOIN judgements j ON j.outcome_id = o.id"
                 " JOIN cases c ON c.id = o.case_id WHERE o.run_id = ? ORDER BY o.id",
                 (run,),
             ).fetchall()
         fields = ("case", "verdict", "why", "signature", "since", "reproducer")
-        return [msgspec.convert(dict(zip(fields, row, strict=True)), Judgement) for row in rows]
+        return [
+            Judgement(**dict(zip(fields, row, strict=True)), findings=_FINDINGS.decode(findings))
+            for *row, findings in rows
+        ]
 
     def past(
         self, cases: Collection[str], *, before: int, limit: int = 100
@@ -322,6 +313,16 @@ class History(Database):
                 (_json(sorted(signatures)),),
             ).fetchall()
         return dict(rows)
+
+    def findings(self, signatures: Collection[str]) -> dict[str, tuple[Finding, ...]]:
+        """What was last found out about each of these failures, where something was."""
+        with self.reading() as database:
+            rows = database.execute(
+                "SELECT signature, findings FROM judgements WHERE findings != '[]'"
+                " AND signature IN (SELECT value FROM json_each(?)) ORDER BY outcome_id",
+                (_json(sorted(signatures)),),
+            ).fetchall()
+        return {signature: _FINDINGS.decode(text) for signature, text in rows}
 
     def latest(self) -> list[Latest]:
         """What came of each case the last time that a finished night had it."""
@@ -394,14 +395,16 @@ class History(Database):
         fields = ("id", "uuid", "config", "title", "machine", "begun", "finished", "cases", "done")
         return [
             Run(
-                **dict(zip(fields, row[:-2], strict=True)),
-                revision=_REVISION.decode(row[-2]),
-                verdicts=_VERDICTS.decode(row[-1]),
+                **dict(zip(fields, row[:-3], strict=True)),
+                revision=_REVISION.decode(row[-3]),
+                verdicts=_VERDICTS.decode(row[-2]),
+                notes=_STRINGS.decode(row[-1]),
             )
             for row in rows
         ]
 
 
+_FINDINGS = msgspec.json.Decoder(tuple[Finding, ...])
 _STRINGS = msgspec.json.Decoder(tuple[str, ...])
 _FAILURES = msgspec.json.Decoder(list[tuple[int, str, str, str]])
 _METRICS = msgspec.json.Decoder(dict[str, float])

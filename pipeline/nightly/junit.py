@@ -50,6 +50,7 @@ def _details(row: Row) -> list[str]:
         "message": failure.message if failure else "",
         "phase": (failure.phase or "") if failure else "",
         "reproducer": judgement.reproducer if judgement else "",
+        **dict(row.findings),
         "again": again(row),
     }
     return [f"{name}: {text}" for name, text in facts.items() if text]

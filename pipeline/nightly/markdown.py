@@ -51,7 +51,9 @@ def _sections(report: Report) -> Iterator[str]:
         )
         for row in failing:
             assert row.judgement is not None
-            cells = [_plain(row.case.name), row.verdict, _plain(row.why)]
+            found = [f"{label}: {said}" for label, said in row.findings]
+            why = "; ".join(filter(None, [row.why, *found]))
+            cells = [_plain(row.case.name), row.verdict, _plain(why)]
             cells += [_code(row.judgement.signature), _code(row.judgement.reproducer)]
             yield f"| {' | '.join(cells)} |\n"
         yield "\n"
@@ -74,6 +76,7 @@ def _story(rows: tuple[Row, ...]) -> str:
             "message": failure.message,
         }
     facts["reproducer"] = row.judgement.reproducer
+    facts |= dict(row.findings)
     lines += [f"- {name}: {_code(text)}" for name, text in facts.items() if text]
     lines += [f"- again: {_code(again(row))}"]
     lines += [f"- also {_plain(other.case.name)}: {_plain(other.why)}" for other in others]

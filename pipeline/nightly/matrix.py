@@ -23,12 +23,16 @@ Keys = tuple[str | int, ...]
 
 
 def expand(
-    nightly: Nightly, *, available: Callable[[], list[str]] = releases.available
+    nightly: Nightly,
+    *,
+    available: Callable[[], list[str]] = releases.available,
+    told: Callable[[str], None] = lambda _: None,
 ) -> tuple[Case, ...]:
     """All cases, in the order of the TOML, each once.
 
     A case that two blocks name is as the later one says. available: the releases that can be
-    installed; asked only for versions that are not on this machine.
+    installed; asked only for versions that are not on this machine. told: hears what is left out,
+    and the reason.
 
     Raises UsageError, with file and line, for a model, preset, field, target, release or flag that
     does not exist, for a pattern that fits nothing and where no case is left.
@@ -50,6 +54,7 @@ def expand(
                 f"{strict.place(nightly.path, 'exclude', number)}: [[exclude]] fits no case",
                 advice="Mend its patterns, or take it out: what it excluded is not there any more.",
             )
+        told(_left_out(exclude, len(found) - len(kept)))
         found = kept
     if not found:
         raise UsageError(
@@ -57,6 +62,13 @@ def expand(
             advice="Name models and targets in [matrix], and exclude less.",
         )
     return tuple(found.values())
+
+
+def _left_out(exclude: Exclude, count: int) -> str:
+    given = msgspec.structs.asdict(exclude)
+    said = [", ".join(value) for key, value in given.items() if key != "reason" and value]
+    cases = f"{count} case{'' if count == 1 else 's'}"
+    return f"{cases} left out ({'; '.join(said)}): {exclude.reason or 'no reason is given'}"
 
 
 def excluded(case: Case, exclude: Exclude) -> bool:

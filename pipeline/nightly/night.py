@@ -1,17 +1,15 @@
-"""One night from its plan to its report: reuse, run, run again, judge, isolate what is new."""
+"""One night from its plan to its report: reuse, run, run again, judge, look into what is new."""
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from pipeline.nightly import isolation, opinion, report, versions, worker
+from pipeline.nightly import inquiry, isolation, news, opinion, report, versions, worker
 from pipeline.nightly.boundaries import boundaries, with_boundaries
 from pipeline.nightly.config import Nightly
 from pipeline.nightly.expectations import Expectation, stale
@@ -20,13 +18,9 @@ from pipeline.nightly.keys import Keys
 from pipeline.nightly.orders import Order, Scheduler, jobs
 from pipeline.nightly.records import Case, Judgement, Outcome
 from pipeline.nightly.report import Report
-from repro.bisect import Bisection
-
-#: Verdicts that a second run of the case may turn out to be accidental.
-_DOUBTED = ("new failure", "changed failure")
 
 
-class Watcher(Protocol):
+class Watcher(news.Watcher, Protocol):
     """Hears of a night while it goes on."""
 
     def begun(self, run: Run, cases: Sequence[Case], done: int) -> None: ...
@@ -34,19 +28,15 @@ class Watcher(Protocol):
     def traced(self, program: str, outcome: Outcome) -> None: ...
     def ended(self, outcome: Outcome) -> None: ...
     def again(self, cases: Sequence[Case]) -> None: ...
-    def isolating(self, case: Case, signature: str) -> None: ...
-    def isolated(self, case: Case, found: Bisection) -> None: ...
     def note(self, text: str) -> None: ...
-
-
-Isolate = Callable[[isolation.Orders, Path, float], Bisection]
 
 
 class Night:
     """One night on a history that is held.
 
-    artifacts: where reproducers go. fresh: reuse nothing. Every outcome is in the history before
-    the next one is waited for: the same call after a kill goes on with what is missing.
+    artifacts: where reproducers go. fresh: reuse nothing. notes: what its report is to say beside
+    the cases. Every outcome is in the history before the next one is waited for: the same call
+    after a kill goes on with what is missing.
     """
 
     def __init__(
@@ -61,7 +51,9 @@ class Night:
         keys: Keys,
         artifacts: Path,
         fresh: bool = False,
-        isolate: Isolate = isolation.isolate,
+        notes: Sequence[str] = (),
+        isolate: news.Isolate = isolation.isolate,
+        ask: news.Ask = inquiry.ask,
     ) -> None:
         self._nightly, self._config = nightly, nightly.config
         self._cases = {case.name: case for case in cases}
@@ -70,9 +62,9 @@ class Night:
         self._scheduler = scheduler
         self._watcher = watcher
         self._keys = keys
-        self._artifacts = artifacts
         self._fresh = fresh
-        self._isolating = isolate
+        self._notes = notes
+        self._news = news.News(nightly, history, watcher, artifacts, isolate=isolate, ask=ask)
 
     def run(self) -> Report:
         """Begins the night, or goes on with the same one that was not finished."""
@@ -94,9 +86,9 @@ class Night:
         while doubted := self._doubted(course):
             self._watcher.again(doubted)
             self._do(doubted, course, again=True)
-        judgements = self._isolate(course, self._judge(course))
-        self._history.finish(run.id, judgements)
-        return report.of(self._history, self._history.run(run.id), tuple(self._notes()))
+        judgements = self._news.look_into(run.id, self._cases, course.outcomes, self._judge(course))
+        self._history.finish(run.id, judgements, [*self._notes, *self._expired()])
+        return report.of(self._history, self._history.run(run.id))
 
     def _reuse(self, cases: Sequence[Case], course: _Course) -> None:
         """Takes what would come out the same from an earlier night, unless it is to be measured.
@@ -140,7 +132,7 @@ class Night:
         return [
             case
             for name, case in self._cases.items()
-            if judged[name].verdict in _DOUBTED
+            if judged[name].verdict in news.NEW
             and not course.outcomes[name].reused
             and len(tried(course.outcomes[name])) < max(wanted, case.repeats)
         ]
@@ -153,55 +145,7 @@ class Night:
         ]
         return with_boundaries(judged, boundaries(self._cases.values(), course.outcomes))
 
-    def _isolate(self, course: _Course, judgements: list[Judgement]) -> list[Judgement]:
-        """The judgements with reproducers, one for each signature: made now for what is new."""
-        left, each = self._config.bisect.seconds, self._config.bisect.seconds_each
-        places: dict[str, str] = {}
-        for judgement in judgements:
-            case, outcome = self._cases[judgement.case], course.outcomes[judgement.case]
-            signature = judgement.signature
-            wanted = judgement.verdict in _DOUBTED and case.bisect and signature
-            if not wanted or signature in places or left <= 0 or outcome.result is None:
-                continue
-            begun = time.monotonic()
-            places[signature] = self._reproducer(case, outcome, min(left, each))
-            left -= time.monotonic() - begun
-        for judgement in judgements:
-            if places.get(judgement.signature):
-                place = places[judgement.signature]
-                self._history.artifact(course.run.id, judgement.case, "reproducer", place)
-        before = self._history.reproducers({j.signature for j in judgements})
-        kept = {signature: path for signature, path in before.items() if Path(path).is_dir()}
-        return [
-            msgspec.structs.replace(
-                j, reproducer=places.get(j.signature) or kept.get(j.signature, "")
-            )
-            for j in judgements
-        ]
-
-    def _reproducer(self, case: Case, outcome: Outcome, seconds: float) -> str:
-        """The folder that verifiably shows the failure of a case; empty where there is none."""
-        assert outcome.result is not None and outcome.failure is not None
-        signature = outcome.failure.signature
-        self._watcher.isolating(case, signature)
-        place = self._artifacts / signature.replace("/", "-").replace(":", "-")
-        orders = isolation.Orders(
-            case=case,
-            result=outcome.result,
-            place=str(place),
-            directory=str(self._nightly.directory),
-        )
-        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-            found = self._isolating(orders, Path(scratch), seconds)
-        self._watcher.isolated(case, found)
-        made = [
-            one.reproducer.path
-            for one in found.failures
-            if one.reproducer and one.reproducer.verified
-        ]
-        return made[0] if made else ""
-
-    def _notes(self) -> Iterable[str]:
+    def _expired(self) -> Iterable[str]:
         today = date.today()
         for expectation in self._expectations:
             if not expectation.holds(today):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.case import PASSING
+
 RUNS = """
 SELECT id, uuid, config, title, machine, begun, finished,
     (SELECT count(*) FROM outcomes WHERE run_id = chosen.id),
@@ -10,7 +12,8 @@ SELECT id, uuid, config, title, machine, begun, finished,
     (SELECT json_group_object(verdict, times) FROM (
         SELECT j.verdict, count(*) AS times
         FROM outcomes o JOIN judgements j ON j.outcome_id = o.id
-        WHERE o.run_id = chosen.id GROUP BY j.verdict))
+        WHERE o.run_id = chosen.id GROUP BY j.verdict)),
+    notes
 FROM chosen ORDER BY begun DESC, id DESC
 """
 
@@ -52,4 +55,19 @@ WITH nights AS (
         AND c.name IN (SELECT value FROM json_each(?1))
 )
 SELECT name, seconds, peak_bytes FROM nights WHERE place <= ?2
+"""
+
+KNOWN = f"""
+SELECT name, key FROM (
+        SELECT c.name, o.id, o.key, o.result_id, o.attempts, row_number()
+            OVER (PARTITION BY c.id, o.key ORDER BY r.begun DESC, o.id DESC) AS place
+        FROM outcomes o JOIN cases c ON c.id = o.case_id JOIN runs r ON r.id = o.run_id
+        WHERE c.name IN (SELECT value FROM json_each(?))
+            AND o.key != '' AND o.result_id IS NOT NULL AND NOT o.reused
+    ) o
+    WHERE place = 1
+        AND NOT EXISTS (SELECT 1 FROM failures f WHERE f.result_id = o.result_id
+            AND f.position = 0 AND f.kind IN ({", ".join(f"'{kind}'" for kind in PASSING)}))
+        AND (SELECT count(DISTINCT value) FROM json_each(o.attempts)) <= 1
+    ORDER BY id DESC
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -46,7 +46,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     directory of a local toolchain. fields: as `--set`. flags: for iree-compile. time_limit: seconds
     for each step. memory_limit: bytes for each step, or None for what the machine has. repeats:
     how often the whole case is run in a night; outcomes that differ make it flaky. bisect: whether
-    a new failure of it is isolated.
+    a new failure of it is looked into.
     """
 
     source: str
@@ -111,12 +111,31 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return self.result.failure if self.result else None
 
 
+#: What is asked of a failure that is new, in this order.
+Question = Literal["isolate", "releases", "workaround"]
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found out about a failure, beyond that it is there.
+
+    said: in words, on one line. done: False where time ended it, and the next night goes on. note:
+    what kept the answer from being a better one, for the people who keep the nightly. details: as
+    what was asked gives it (`repro.releases.trials.Found`).
+    """
+
+    question: Question
+    said: str
+    done: bool = True
+    note: str = ""
+    details: dict[str, Any] = {}
+
+
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What is thought of one outcome, in view of earlier nights and of what is expected.
 
     why: in words, for people ("compile 3.2 s, usually 1.1 s (12 nights)"). since: the night (its
     run's begin) on which this failure, or this level of a metric, was first seen. reproducer: the
-    folder that shows the failure, if there is one.
+    folder that shows the failure, if there is one. findings: of the failure, tonight or before.
     """
 
     case: str
@@ -125,6 +144,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     signature: str = ""
     since: str = ""
     reproducer: str = ""
+    findings: tuple[Finding, ...] = ()
 
     @property
     def news(self) -> bool:

@@ -9,7 +9,7 @@ from typing import get_args
 import msgspec
 
 from pipeline.nightly.history import History, Run
-from pipeline.nightly.records import Case, Judgement, Outcome, Verdict
+from pipeline.nightly.records import Case, Judgement, Outcome, Question, Verdict
 
 _ORDER: tuple[Verdict, ...] = (
     "new failure",
@@ -24,6 +24,13 @@ _ORDER: tuple[Verdict, ...] = (
     "pass",
 )
 assert set(_ORDER) == set(get_args(Verdict))
+
+
+_ASKED: dict[Question, str] = {
+    "isolate": "not isolated",
+    "releases": "releases",
+    "workaround": "workaround",
+}
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +54,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         if self.judgement and self.judgement.why:
             return self.judgement.why
         return self.outcome.why if self.outcome else "to come"
+
+    @property
+    def findings(self) -> tuple[tuple[str, str], ...]:
+        """(what was asked, what was found) of its failure, as a reader is told."""
+        found = self.judgement.findings if self.judgement else ()
+        return tuple((_ASKED[finding.question], finding.said) for finding in found)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +113,7 @@ def ordered(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: _ORDER.index(row.verdict))
 
 
-def of(history: History, run: Run, notes: tuple[str, ...] = ()) -> Report:
+def of(history: History, run: Run) -> Report:
     """The night `run` as the history has it now."""
     outcomes = history.outcomes(run.id)
     judgements = {judgement.case: judgement for judgement in history.judgements(run.id)}
@@ -108,4 +121,15 @@ def of(history: History, run: Run, notes: tuple[str, ...] = ()) -> Report:
         Row(case=case, outcome=outcomes.get(case.name), judgement=judgements.get(case.name))
         for case in history.planned(run.id)
     )
-    return Report(run=run, rows=rows, notes=notes)
+    return Report(run=run, rows=rows, notes=(*run.notes, *_notes(judgements.values())))
+
+
+def _notes(judgements: Iterable[Judgement]) -> Iterable[str]:
+    """What kept the failures' findings from being more, each line once."""
+    found = {(j.signature, f.question): f for j in judgements for f in j.findings}
+    yield from dict.fromkeys(f.note for f in found.values() if f.note)
+    left = [
+        f"{question} of {signature}" for (signature, question), f in found.items() if not f.done
+    ]
+    if left:
+        yield f"not done for lack of time, the next night goes on: {', '.join(left)}"

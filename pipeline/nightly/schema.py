@@ -3,14 +3,15 @@
 A database says in `PRAGMA user_version` how many of the migrations it has had. A migration is never
 changed once it was released; what is to be different comes as another one at the end.
 
-    runs       one row a night (or shard of one); finished is NULL until it has been judged
+    runs       one row a night (or shard of one); finished is NULL until it has been judged;
+               notes: JSON, what its report says beside the cases
     cases      one row a case name, whatever nights it was in; definition: the latest, as JSON
     outcomes   one row a case and night; status is NULL while it is planned and not finished
     results    one row a distinct CaseResult: reused outcomes share that of the night it is from.
                record: its JSON but for the phases, compressed with zlib
     steps, phases, failures    of a result, in order; ops: JSON, operations by dialect
     metrics    of an outcome; see `pipeline.nightly.metrics`
-    judgements of an outcome, once its night is finished
+    judgements of an outcome, once its night is finished; findings: JSON, see `records.Finding`
     artifacts  of an outcome: folders and files by kind (`reproducer`, ...)
 """
 
@@ -126,6 +127,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             path TEXT NOT NULL,
             PRIMARY KEY (outcome_id, kind, path)
         ) WITHOUT ROWID""",
+    ),
+    (
+        "ALTER TABLE runs ADD COLUMN notes TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE judgements ADD COLUMN findings TEXT NOT NULL DEFAULT '[]'",
     ),
 )
 

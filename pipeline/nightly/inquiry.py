@@ -1,0 +1,193 @@
+"""What else is asked about a failure of a night: since which release, and what avoids it.
+
+A search that was killed goes on where it was the next time: what was tried is remembered.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from pipeline import releases, targets
+from pipeline.case import CaseResult
+from pipeline.errors import PilotError, UsageError
+from pipeline.frontends.load import TraceFailed, load
+from pipeline.nightly import alone, keys, worker
+from pipeline.nightly.orders import Order
+from pipeline.nightly.records import Case, Finding, Question
+from pipeline.store import Store
+from repro.releases import question as release_question
+from repro.releases import trials as release_trials
+from repro.releases.search import TELLING, Change
+from repro.releases.trials import Found
+from repro.workarounds import find as workarounds
+from repro.workarounds.find import Workarounds
+
+#: The share of the time that is searched: what was found has to be seen again after that.
+_SEARCHING = 0.7
+
+
+class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked, and of what: a case and what came of it.
+
+    reproducer: the folder that shows the failure; empty where there is none, then the case itself
+    is asked about. place: a folder for what is written. directory: what a source's file is
+    relative to. seconds: the time there is.
+    """
+
+    question: Question
+    case: Case
+    result: CaseResult
+    reproducer: str
+    place: str
+    directory: str
+    seconds: float
+
+
+def ask(inquiry: Inquiry, scratch: Path) -> Finding:
+    """The answer, within the inquiry's seconds. What keeps it from coming is in its words."""
+    try:
+        return alone.run(
+            "pipeline.nightly.inquiry",
+            inquiry,
+            Finding,
+            directory=Path(inquiry.directory),
+            scratch=scratch,
+            seconds=inquiry.seconds,
+        )
+    except alone.Unfinished as fault:
+        said = f"{fault}; the next night goes on from there" if fault.late else str(fault)
+        return Finding(question=inquiry.question, said=said, done=not fault.late)
+
+
+def main(directory: Path) -> None:
+    """What the child does."""
+    alone.answer(directory, Inquiry, _answer)
+
+
+def _answer(inquiry: Inquiry) -> Finding:
+    try:
+        return _WAYS[inquiry.question](inquiry)
+    except TraceFailed as fault:
+        return Finding(question=inquiry.question, said=f"it does not trace: {fault}")
+    except PilotError as fault:
+        return Finding(question=inquiry.question, said=fault.message)
+
+
+def _releases(inquiry: Inquiry) -> Finding:
+    """Since which release: of the reproducer, as far as it travels; else of the case."""
+    case, notes = inquiry.case, list[str]()
+    order = Order(what="case", case=case, directory=inquiry.directory)
+    reader, limits = worker.toolchain_of(order), worker.limits(order)
+    question = None
+    if inquiry.reproducer:
+        try:
+            question = release_question.of_reproducer(Path(inquiry.reproducer), limits)
+        except UsageError as fault:
+            notes.append(f"{fault.message}: the whole program is asked about")
+    if question is None:
+        question = release_question.Question(
+            job=keys.job(case),
+            target=keys.planned(case, reader).target,
+            flags=case.flags,
+            failure=inquiry.result.failure,
+            time_limit=limits.seconds,
+            memory_limit=limits.memory_bytes,
+        )
+    names = releases.here_or_available(notes.append)
+    if question.target.backend == "vulkan" and not targets.parse(case.target).arch:
+        question = release_question.known_to(question, releases.find(names[0]))
+    trials = release_question.trials(question, reader, releases.find)
+    found = release_trials.bisect(names, trials, wanted=question.failure)
+    if found.boundaries:
+        scripts = release_question.write(Path(inquiry.place), question, found.boundaries)
+        found = msgspec.structs.replace(found, boundaries=scripts)
+    return Finding(
+        question="releases",
+        said=told(found),
+        note="; ".join(notes),
+        details=msgspec.to_builtins(found),
+    )
+
+
+def _workaround(inquiry: Inquiry) -> Finding:
+    """What gets the case past its failure, in the time that there is: the first that does."""
+    case = inquiry.case
+    order = Order(what="case", case=case, directory=inquiry.directory)
+    toolchain, limits = worker.toolchain_of(order), worker.limits(order)
+    job = keys.job(case)
+    settings = case.fields | ({"dtype": case.dtype} if case.dtype else {})
+    seed = ("--seed", str(case.seed)) if case.seed else ()
+    chosen = (word for key, value in settings.items() for word in ("--set", f"{key}={value}"))
+    wish = workarounds.Wish(
+        job=job,
+        words=(case.source, *chosen, *seed),
+        settings=settings,
+        flags=case.flags,
+        limits=limits,
+        enough=1,
+        seconds=_SEARCHING * inquiry.seconds,
+        place=Path(inquiry.place),
+    )
+    found = workarounds.find(
+        load(job, Store(), toolchain, limits=limits),
+        inquiry.result,
+        keys.planned(case, toolchain),
+        toolchain,
+        wish,
+    )
+    return Finding(
+        question="workaround",
+        said=way_around(found),
+        done=found.complete,
+        details=msgspec.to_builtins({"status": found.status, "answers": found.answers}),
+    )
+
+
+def way_around(found: Workarounds) -> str:
+    """An answer for a workaround on one line: what it costs, and the command to paste."""
+    if not found.answers:
+        return f"none was found among {len(found.tried)}: {found.why}"
+    best = found.answers[0]
+    unsure = "; it compiles, and was not run here" if best.state == "compiles" else ""
+    return f"{' + '.join(best.names)} ({best.price}{unsure}): {shlex.join(best.command)}"
+
+
+def told(found: Found) -> str:
+    """An answer for releases on one line."""
+    said = [_change(change) for change in found.boundaries]
+    if found.compiles and not said:
+        telling = [name for name, verdict in found.releases.items() if verdict in TELLING]
+        shown = [name for name in telling if found.releases[name] == "same"]
+        if shown:
+            said = [f"in all that can tell, {shown[0]} to {shown[-1]}"]
+    return "; ".join(said) or "no release shows it by itself"
+
+
+def _change(change: Change) -> str:
+    words = {"passes": "passes", "different": "fails in another way", "same": "shows it"}
+    commits = ", ".join(
+        f"{commit[:12]} to {other[:12]}"
+        for commit, other in [(change.older_revision, change.newer_revision)]
+        if commit and other
+    )
+    revisions = f", commits {commits}" if commits else ""
+    if change.came and change.bad_verdict == "same":
+        return f"since {change.bad} ({change.good} {words[change.good_verdict]}{revisions})"
+    if change.bad_verdict == "same":
+        return f"gone in {change.good} ({change.bad} shows it{revisions})"
+    older, newer = words[change.older_verdict], words[change.newer_verdict]
+    return f"{change.older} {older}, {change.newer} {newer}{revisions}"
+
+
+_WAYS: dict[Question, Callable[[Inquiry], Finding]] = {
+    "releases": _releases,
+    "workaround": _workaround,
+}
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

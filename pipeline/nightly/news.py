@@ -1,0 +1,210 @@
+"""What is found out about the failures that are new, one for each signature, while there is time.
+
+First all are isolated, within the times of [bisect]; then all are asked about, within those of
+[news]: since which release, then what avoids it. What there was no time for is done on the next
+night that shows the failure; what was answered is kept with it, and not asked again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from pipeline.nightly import alone, inquiry, isolation
+from pipeline.nightly.config import Nightly
+from pipeline.nightly.history import History
+from pipeline.nightly.inquiry import Inquiry
+from pipeline.nightly.records import Case, Finding, Judgement, Outcome, Question
+from repro.bisect import Bisection
+
+#: Verdicts of failures that nobody has looked into.
+NEW = ("new failure", "changed failure")
+_LATER = "there was no time left; the next night that shows it goes on"
+
+Isolate = Callable[[isolation.Orders, Path, float], Bisection]
+Ask = Callable[[Inquiry, Path], Finding]
+
+
+class Watcher(Protocol):
+    """Hears of what is asked and answered."""
+
+    def isolating(self, case: Case, signature: str) -> None: ...
+    def isolated(self, case: Case, found: Bisection) -> None: ...
+    def asking(self, case: Case, signature: str, question: Question) -> None: ...
+    def answered(self, case: Case, finding: Finding) -> None: ...
+
+
+class _Subject(msgspec.Struct, frozen=True):
+    """A failure that is looked into, on one of the cases that show it."""
+
+    signature: str
+    case: Case
+    outcome: Outcome
+    new: bool
+
+
+class News:
+    """Looks into the news of a night. artifacts: where folders go."""
+
+    def __init__(
+        self,
+        nightly: Nightly,
+        history: History,
+        watcher: Watcher,
+        artifacts: Path,
+        *,
+        isolate: Isolate = isolation.isolate,
+        ask: Ask = inquiry.ask,
+    ) -> None:
+        self._directory, self._config = nightly.directory, nightly.config
+        self._history, self._watcher, self._artifacts = history, watcher, artifacts
+        self._isolate, self._ask = isolate, ask
+        self._places: dict[str, str] = {}
+        self._findings: dict[str, dict[Question, Finding]] = {}
+
+    def look_into(
+        self,
+        run: int,
+        cases: Mapping[str, Case],
+        outcomes: Mapping[str, Outcome],
+        judgements: Sequence[Judgement],
+    ) -> list[Judgement]:
+        """The judgements with reproducers and findings: of tonight, or kept from before."""
+        signatures = {j.signature for j in judgements if j.signature}
+        kept = self._history.findings(signatures)
+        self._findings = {s: {f.question: f for f in kept.get(s, ())} for s in signatures}
+        subjects = _subjects(cases, outcomes, judgements)
+        self._isolate_all(subjects)
+        for judgement in judgements:
+            if place := self._places.get(judgement.signature):
+                self._history.artifact(run, judgement.case, "reproducer", place)
+        before = self._history.reproducers(signatures)
+        places = {s: path for s, path in before.items() if Path(path).is_dir()} | self._places
+        self._ask_all(subjects, places)
+        return [
+            msgspec.structs.replace(
+                judgement,
+                reproducer=places.get(judgement.signature, ""),
+                findings=tuple(self._findings.get(judgement.signature, {}).values()),
+            )
+            for judgement in judgements
+        ]
+
+    def _isolate_all(self, subjects: Sequence[_Subject]) -> None:
+        left, each = self._config.bisect.seconds, self._config.bisect.seconds_each
+        for subject in subjects if self._config.news.isolate else ():
+            if not subject.new and not self._open(subject, "isolate"):
+                continue
+            if left <= 0:
+                self._found(subject, Finding(question="isolate", said=_LATER, done=False))
+                continue
+            begun = time.monotonic()
+            self._isolate_one(subject, min(left, each))
+            left -= time.monotonic() - begun
+
+    def _isolate_one(self, subject: _Subject, seconds: float) -> None:
+        """Notes the folder that verifiably shows the failure of a case, or why there is none."""
+        assert subject.outcome.result is not None
+        self._watcher.isolating(subject.case, subject.signature)
+        orders = isolation.Orders(
+            case=subject.case,
+            result=subject.outcome.result,
+            place=str(self._place(subject)),
+            directory=str(self._directory),
+        )
+        done = True
+        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+            try:
+                found = self._isolate(orders, Path(scratch), seconds)
+            except alone.Unfinished as fault:
+                done = not fault.late
+                on = "; the next night goes on from there" if fault.late else ""
+                found = Bisection(status="gave-up", why=f"{fault}{on}")
+        self._watcher.isolated(subject.case, found)
+        made = [
+            one.reproducer.path
+            for one in found.failures
+            if one.reproducer and one.reproducer.verified
+        ]
+        if made:
+            self._places[subject.signature] = made[0]
+            self._findings[subject.signature].pop("isolate", None)
+        else:
+            why = found.why or "no smaller program was confirmed to show it"
+            self._found(subject, Finding(question="isolate", said=why, done=done))
+
+    def _ask_all(self, subjects: Sequence[_Subject], places: Mapping[str, str]) -> None:
+        wanted = self._config.news
+        left, each = wanted.seconds, wanted.seconds_each
+        questions: dict[Question, bool] = {
+            "releases": wanted.releases,
+            "workaround": wanted.workaround,
+        }
+        for question in (name for name, on in questions.items() if on):
+            for subject in subjects:
+                before = self._findings[subject.signature].get(question)
+                if before.done if before else not subject.new:
+                    continue
+                if _untraced(subject.outcome):
+                    continue
+                if left <= 0:
+                    self._found(subject, Finding(question=question, said=_LATER, done=False))
+                    continue
+                begun = time.monotonic()
+                self._ask_one(subject, question, places, min(left, each))
+                left -= time.monotonic() - begun
+
+    def _ask_one(
+        self, subject: _Subject, question: Question, places: Mapping[str, str], seconds: float
+    ) -> None:
+        assert subject.outcome.result is not None
+        self._watcher.asking(subject.case, subject.signature, question)
+        place = self._place(subject)
+        asked = Inquiry(
+            question=question,
+            case=subject.case,
+            result=subject.outcome.result,
+            reproducer=places.get(subject.signature, ""),
+            place=str(place.with_name(f"{place.name}-{question}")),
+            directory=str(self._directory),
+            seconds=seconds,
+        )
+        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+            finding = self._ask(asked, Path(scratch))
+        self._found(subject, finding)
+        self._watcher.answered(subject.case, finding)
+
+    def _place(self, subject: _Subject) -> Path:
+        return self._artifacts / subject.signature.replace("/", "-").replace(":", "-")
+
+    def _open(self, subject: _Subject, question: Question) -> bool:
+        """Whether an earlier night had no time for it."""
+        before = self._findings[subject.signature].get(question)
+        return before is not None and not before.done
+
+    def _found(self, subject: _Subject, finding: Finding) -> None:
+        self._findings[subject.signature][finding.question] = finding
+
+
+def _subjects(
+    cases: Mapping[str, Case], outcomes: Mapping[str, Outcome], judgements: Sequence[Judgement]
+) -> list[_Subject]:
+    """One for each signature; a case on which it is new before one that had it already."""
+    found: dict[str, _Subject] = {}
+    for judgement in sorted(judgements, key=lambda j: j.verdict not in NEW):
+        case, outcome = cases[judgement.case], outcomes[judgement.case]
+        shown = judgement.verdict in (*NEW, "same failure") and judgement.signature
+        if shown and case.bisect and outcome.result is not None:
+            subject = _Subject(shown, case, outcome, judgement.verdict in NEW)
+            found.setdefault(shown, subject)
+    return list(found.values())
+
+
+def _untraced(outcome: Outcome) -> bool:
+    """Whether there is no program: the compiler has no part in that."""
+    return outcome.failure is not None and outcome.failure.phase == "trace"

@@ -1,0 +1,247 @@
+"""What is found out about new failures: in which order, within which time, kept for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from fake.nights import case, failure, night, outcome
+
+from pipeline.nightly import config, isolation, report
+from pipeline.nightly.alone import Unfinished
+from pipeline.nightly.history import History
+from pipeline.nightly.inquiry import Inquiry
+from pipeline.nightly.junit import junit
+from pipeline.nightly.markdown import markdown
+from pipeline.nightly.news import News
+from pipeline.nightly.records import Finding, Judgement, Verdict
+from pipeline.nightly.report import Report
+from repro.bisect import Bisection, Found, Reproducer
+
+FAILS, OTHER = failure("crash/here"), failure("crash/there")
+A, B, C = case("a:tiny"), case("a:tiny", "vulkan"), case("b:tiny")
+TIME_IS_UP = 1e-9
+
+
+class Quiet:
+    """Hears everything and does nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *facts: None
+
+
+class Desk:
+    """News on one history; what is isolated and asked, in order."""
+
+    def __init__(self, directory: Path, history: History) -> None:
+        (directory / "nightly.toml").write_text('[matrix]\nmodels = ["a"]\ntargets = ["llvm-cpu"]')
+        self.nightly = config.read(directory / "nightly.toml")
+        self.directory, self.history = directory, history
+        self.did: list[tuple[str, str]] = []
+        self.inquiries: list[Inquiry] = []
+        self.isolates: bool | Unfinished = True
+        self.says: dict[str, Finding] = {}
+        self.nights = 0
+
+    def isolate(self, orders: isolation.Orders, scratch: Path, seconds: float) -> Bisection:
+        why = orders.result.failure
+        assert why is not None
+        self.did.append(("isolate", why.signature))
+        if isinstance(self.isolates, Unfinished):
+            raise self.isolates
+        if not self.isolates:
+            return Bisection(status="gave-up", why="it does not fail by itself")
+        Path(orders.place).mkdir(parents=True, exist_ok=True)
+        made = Reproducer(
+            path=orders.place,
+            ops=1,
+            op_names=("torch.aten.mm",),
+            bytes=10,
+            minimal=True,
+            verified=True,
+            oracle_calls=3,
+            seconds=1.0,
+            levels=("mlir",),
+        )
+        return Bisection(status="isolated", failures=(Found(failure=why, reproducer=made),))
+
+    def ask(self, asked: Inquiry, scratch: Path) -> Finding:
+        assert asked.result.failure is not None
+        self.did.append((asked.question, asked.result.failure.signature))
+        self.inquiries.append(asked)
+        plain = Finding(question=asked.question, said=f"told of {asked.question}")
+        return self.says.get(asked.question, plain)
+
+    def set(self, **settings: Any) -> None:
+        changed = msgspec.structs.replace(self.nightly.config, **settings)
+        self.nightly = msgspec.structs.replace(self.nightly, config=changed)
+
+    def night(self, *shown: tuple[Any, Any, Verdict]) -> Report:
+        """A night with (case, failure, verdict) of each; as it is told afterwards."""
+        self.did, self.inquiries = [], []
+        found = [outcome(c, why) for c, why, _ in shown]
+        run = night(
+            self.history, found, cases=[c for c, _, _ in shown], number=self.nights, finish=False
+        )
+        self.nights += 1
+        judgements = [
+            Judgement(case=c.name, verdict=verdict, signature=why.signature)
+            for c, why, verdict in shown
+        ]
+        news = News(
+            self.nightly,
+            self.history,
+            Quiet(),  # type: ignore[arg-type]
+            self.directory / "reproducers",
+            isolate=self.isolate,
+            ask=self.ask,
+        )
+        cases = {c.name: c for c, _, _ in shown}
+        outcomes = {o.case: o for o in found}
+        self.history.finish(run.id, news.look_into(run.id, cases, outcomes, judgements))
+        return report.of(self.history, self.history.run(run.id))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with History(tmp_path / "history.db") as history:
+        yield Desk(tmp_path, history)
+
+
+def findings(told: Report, row: int = 0) -> Sequence[tuple[str, str]]:
+    return told.rows[row].findings
+
+
+class TestOrder:
+    def test_all_are_isolated_before_the_first_is_asked_about(self, desk: Desk) -> None:
+        desk.set(news=config.News(workaround=False))
+        desk.night((A, FAILS, "new failure"), (C, OTHER, "changed failure"))
+        assert desk.did == [
+            ("isolate", "crash/here"),
+            ("isolate", "crash/there"),
+            ("releases", "crash/here"),
+            ("releases", "crash/there"),
+        ]
+
+    def test_the_reproducer_is_what_is_asked_about(self, desk: Desk) -> None:
+        desk.night((A, FAILS, "new failure"))
+        place = desk.directory / "reproducers" / "crash-here"
+        assert {asked.reproducer for asked in desk.inquiries} == {str(place)}
+
+    def test_without_a_reproducer_the_case_is(self, desk: Desk) -> None:
+        desk.isolates = False
+        told = desk.night((A, FAILS, "new failure"))
+        assert {asked.reproducer for asked in desk.inquiries} == {""}
+        assert ("not isolated", "it does not fail by itself") in findings(told)
+
+    def test_one_signature_is_looked_into_once_and_told_of_all_its_cases(self, desk: Desk) -> None:
+        told = desk.night((A, FAILS, "same failure"), (B, FAILS, "new failure"))
+        assert [what for what, _ in desk.did].count("releases") == 1
+        assert {asked.case.name for asked in desk.inquiries} == {B.name}
+        assert findings(told, 0) == findings(told, 1) != ()
+
+    def test_a_failure_to_trace_is_isolated_only(self, desk: Desk) -> None:
+        desk.night((A, failure("trace-error/x", phase="trace"), "new failure"))
+        assert desk.did == [("isolate", "trace-error/x")]
+
+    def test_what_is_known_or_mended_is_left_alone(self, desk: Desk) -> None:
+        desk.night((A, FAILS, "same failure"), (B, OTHER, "fail"))
+        assert desk.did == []
+
+    @pytest.mark.parametrize("off", ["isolate", "releases", "workaround"])
+    def test_what_is_switched_off_is_not_done(self, desk: Desk, off: str) -> None:
+        desk.set(news=config.News(**{off: False}))  # type: ignore[arg-type]
+        desk.night((A, FAILS, "new failure"))
+        assert off not in [what for what, _ in desk.did]
+        assert desk.did != []
+
+    def test_a_case_that_is_not_to_be_looked_into_is_not(self, desk: Desk) -> None:
+        desk.night((case("a:tiny", bisect=False), FAILS, "new failure"))
+        assert desk.did == []
+
+
+class TestTime:
+    def test_what_there_was_no_time_for_is_told_and_done_the_next_night(self, desk: Desk) -> None:
+        desk.set(news=config.News(budget=TIME_IS_UP, workaround=False))
+        first = desk.night((A, FAILS, "new failure"), (C, OTHER, "new failure"))
+        assert ("releases", "crash/there") not in desk.did
+        (note,) = first.notes
+        assert "for lack of time" in note and "releases of crash/there" in note
+        desk.set(news=config.News(workaround=False))
+        second = desk.night((A, FAILS, "same failure"), (C, OTHER, "same failure"))
+        assert desk.did == [("releases", "crash/there")]
+        assert second.notes == ()
+        assert findings(second, 1) == (("releases", "told of releases"),)
+
+    def test_so_is_an_isolation(self, desk: Desk) -> None:
+        desk.set(bisect=config.Bisect(budget=TIME_IS_UP))
+        first = desk.night((A, FAILS, "new failure"), (C, OTHER, "new failure"))
+        assert any("isolate of crash/there" in note for note in first.notes)
+        desk.set(bisect=config.Bisect())
+        second = desk.night((C, OTHER, "same failure"))
+        assert ("isolate", "crash/there") in desk.did
+        assert second.rows[0].judgement is not None and second.rows[0].judgement.reproducer
+        assert "not isolated" not in dict(findings(second))
+
+    def test_a_search_that_time_ended_goes_on_and_one_that_died_does_not(self, desk: Desk) -> None:
+        desk.isolates = Unfinished("not within 600 s", late=True)
+        first = desk.night((A, FAILS, "new failure"))
+        assert "not within 600 s; the next night goes on" in dict(findings(first))["not isolated"]
+        desk.isolates = Unfinished("SIGSEGV", late=False)
+        desk.night((A, FAILS, "same failure"))
+        assert ("isolate", "crash/here") in desk.did
+        desk.night((A, FAILS, "same failure"))
+        assert desk.did == []
+
+    def test_one_question_gets_no_more_than_its_time(self, desk: Desk) -> None:
+        desk.set(news=config.News(each="90s"))
+        desk.night((A, FAILS, "new failure"))
+        assert all(asked.seconds == 90 for asked in desk.inquiries)
+
+
+class TestKept:
+    def test_an_answer_is_told_every_night_and_not_asked_again(self, desk: Desk) -> None:
+        first = desk.night((A, FAILS, "new failure"))
+        second = desk.night((A, FAILS, "fail"))
+        assert desk.did == []
+        assert findings(first) == findings(second) != ()
+
+    def test_a_failure_that_comes_back_is_isolated_anew_and_keeps_its_answers(
+        self, desk: Desk
+    ) -> None:
+        desk.night((A, FAILS, "new failure"))
+        desk.night((A, FAILS, "changed failure"))
+        assert desk.did == [("isolate", "crash/here")]
+
+    def test_what_kept_an_answer_from_being_better_is_noted_once(self, desk: Desk) -> None:
+        note = "cannot ask pip: using the releases that are installed"
+        desk.says["releases"] = Finding(question="releases", said="since 3.12.0", note=note)
+        told = desk.night((A, FAILS, "new failure"), (C, OTHER, "new failure"))
+        assert told.notes == (note,)
+
+
+class TestTold:
+    @pytest.fixture
+    def told(self, desk: Desk) -> Report:
+        said = "since 3.12.0 (3.11.0 passes, commits 1a2b to 3c4d)"
+        desk.says["releases"] = Finding(question="releases", said=said, details={"compiles": 6})
+        return desk.night((A, FAILS, "new failure"), (C, OTHER, "same failure"))
+
+    def test_in_markdown(self, told: Report) -> None:
+        assert "- releases: `since 3.12.0 (3.11.0 passes, commits 1a2b to 3c4d)`" in markdown(told)
+
+    def test_in_markdown_of_what_fails_as_before(self, desk: Desk, told: Report) -> None:
+        again = markdown(desk.night((A, FAILS, "same failure")))
+        (line,) = (line for line in again.splitlines() if line.startswith("| a:tiny \\|"))
+        assert "since 3.12.0" in line
+
+    def test_in_junit(self, told: Report) -> None:
+        assert "releases: since 3.12.0" in junit(told)
+
+    def test_in_json_with_all_that_was_found(self, told: Report) -> None:
+        document = msgspec.json.decode(msgspec.json.encode(told))
+        found = document["rows"][0]["judgement"]["findings"]
+        assert found[0]["details"] == {"compiles": 6}
