@@ -5,6 +5,8 @@ Runs in `pipeline.torch_dialect.child`: the bindings may abort on IR that they d
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from pipeline.torch_dialect.calls import CannotWrite
 from pipeline.torch_dialect.walk import TENSOR, VIEWS, Walk, symbol
 
 _TENSORS = ("!torch.vtensor<", "!torch.tensor<", "tensor<")
+#: Dialects that the bindings have no classes for: they look for them in vain for each operation,
+#: which takes longer than the operation itself.
+_WITHOUT_CLASSES = ("torch", "torch_c")
 _BYTECODE = b"ML\xefR"
 #: What PyTorch raises of operands that do not fit.
 _REFUSALS = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, ArithmeticError)
@@ -37,6 +42,9 @@ class Module:
     def __init__(self, file: Path, archives: Sequence[str]) -> None:
         from iree.compiler import ir
 
+        for dialect in _WITHOUT_CLASSES:
+            name = f"iree.compiler.dialects.{dialect}"
+            sys.modules.setdefault(name, types.ModuleType(name))
         raw = file.read_bytes()
         binary = raw.startswith(_BYTECODE)
         text = "" if binary else raw.decode(errors="replace")
@@ -199,6 +207,9 @@ class _Evaluation(Walk):
                 self._check(name, result, value)
 
     def _carried_out(self, operator: Any, args: Any, kwargs: Any) -> Any:
+        if operator is torch.ops.prims.convert_element_type.default:
+            # The same without Python's share in it, which begins with an import of seconds.
+            operator, args, kwargs = torch.ops.aten._to_copy.default, args[:1], {"dtype": args[1]}
         if self._widening is None:
             return operator(*args, **kwargs)
         return self._widening(operator, operator, *pytree.tree_map(widen, (args, kwargs)))
