@@ -207,7 +207,7 @@ def test_a_conversion_that_every_backend_shares_is_found_by_interpreting(tmp_pat
         "--iree-llvmcpu-target-cpu=generic",
     )
     bench = RealBench(
-        loaded.mlir, flags, release, trial, tmp_path / "bench", limits,
+        loaded.mlir, flags, release, trial, tmp_path / "bench", limits, "local-sync",
         interpreter=Interpreter(loaded, release, tmp_path / "interpreted", limits),
     )  # fmt: skip
     found = phases.find(bench)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import process, targets, toolchain
+from pipeline import process, targets, tensors, toolchain
 from pipeline.frontends.load import Loaded
 from pipeline.program import Function, Program, Reference, Tensor, TensorType
 from repro import attribution
@@ -17,6 +17,7 @@ from repro.attribution import Row, Way, What
 from repro.passes import phases, retarget
 from repro.passes.bench import RealBench, reference_paths
 from repro.passes.dumps import Dump
+from repro.passes.plain import plain
 from repro.trial import Trial, Tried, Verdict
 
 PHASES = ("start", "input", "abi", "flow", "stream", "executable-sources")
@@ -42,11 +43,14 @@ class FakeBench:
         after: Sequence[Verdict],
         passes: Sequence[Verdict] = (),
         source: Verdict | None = None,
+        plain: Verdict | None = None,
     ) -> None:
         self.paths = ("first", "second")
         self.phases = PHASES
         self.asked = 0
-        self._after = dict(zip(PHASES, after, strict=True))
+        self.generated = ("configured", "targets") if plain else None
+        self._after: dict[str, Verdict] = dict(zip(PHASES, after, strict=True))
+        self._after |= {"configured": plain} if plain else {}
         self._first = source
         self._passes = passes
 
@@ -99,6 +103,15 @@ def test_what_is_right_up_to_the_end_goes_wrong_after_it() -> None:
     assert "what comes after it for this target" in found.conclusion
 
 
+def test_code_generation_is_asked_for_the_pass_where_its_plainest_strategy_is_right() -> None:
+    passes: list[Verdict] = ["right", "right", "fails", "wrong", "wrong"]
+    found = phases.find(FakeBench(["right"] * 6, passes, plain="right"))
+    assert (found.state, found.since, found.phase) == ("earliest", "configured", "targets")
+    assert found.path == phases.PLAIN and "p2, p3" in found.conclusion
+    for verdict in ("wrong", "fails"):
+        assert phases.find(FakeBench(["right"] * 6, passes, plain=verdict)).state == "later"
+
+
 def test_what_is_wrong_on_every_path_from_the_source_on_is_said_plainly() -> None:
     found = phases.find(FakeBench(["wrong"] * 6))
     assert found.state == "everywhere" and found.phase == ""
@@ -135,7 +148,7 @@ def test_what_is_told_was_seen_and_few_questions_are_asked(
     if found.pass_name:
         index = int(found.pass_name[1:])
         assert passes[index] == "wrong"
-    assert bench.asked == len(found.finished) <= len(PHASES) * 2 + 14
+    assert bench.asked == len(found.finished) <= len(PHASES) * 2 + 16
 
 
 # -- another target for the same IR ---------------------------------------------------------------
@@ -164,6 +177,22 @@ def test_the_targets_of_a_path_are_read_where_there_is_one_of_each() -> None:
     )
     assert retarget.read(one + one.replace("vmvx", "other")) is None
     assert retarget.read("module {}") is None
+
+
+CONFIGURED = """\
+#c = #iree_cpu.lowering_config<distribution = [8]>
+#t = #iree_codegen.translation_info<pipeline = #iree_cpu.pipeline<X>, {a = "b>"}>
+func.func @f() attributes {translation_info = #t} {
+  %0 = linalg.fill {lowering_config = #c} ins(%a : i64) outs(%b : tensor<8xi64>) -> tensor<8xi64>
+}
+"""
+
+
+def test_configured_executables_go_back_to_the_plainest_strategy() -> None:
+    made = plain(CONFIGURED, "#PLAIN").splitlines()
+    assert made[1] == "#t = #iree_codegen.translation_info<pipeline = #PLAIN>"
+    assert "lowering_config = " not in made[3] and "linalg.fill" in made[3]
+    assert [made[2], made[4]] == [CONFIGURED.splitlines()[i] for i in (2, 4)]
 
 
 # -- whose fault it is ----------------------------------------------------------------------------
@@ -304,7 +333,7 @@ def test_a_flag_that_makes_integers_too_narrow_is_found_as_its_pass(
     assert plan.device is not None
     assert trial(wide.mlir, plan.flags, plan.device.uri).verdict == "right"
     assert trial(wide.mlir, flags, plan.device.uri).verdict == "wrong"
-    bench = RealBench(wide.mlir, flags, release, trial, tmp_path / "bench", limits)
+    bench = RealBench(wide.mlir, flags, release, trial, tmp_path / "bench", limits, "local-sync")
     assert bench.phases[0] == "start" and bench.phases[-1] == "executable-sources"
     found = phases.find(bench)
     assert (found.state, found.since, found.phase) == ("earliest", "start", "input")
@@ -321,11 +350,83 @@ def test_ir_for_any_target_is_finished_by_another_path_up_to_the_executables(
     limits = process.Limits(seconds=60)
     trial = Trial(wide, release, tmp_path / "trial", limits)
     flags = ("--iree-hal-target-device=hip", "--iree-rocm-target=gfx942")
-    bench = RealBench(wide.mlir, flags, release, trial, tmp_path / "bench", limits)
+    bench = RealBench(wide.mlir, flags, release, trial, tmp_path / "bench", limits, "local-sync")
     for path in reference_paths(release):
         for phase in ("preprocessing", "stream", "executable-sources"):
             assert bench.finish(phase, path) == bench.finish("start", path)
             assert bench.finish(phase, path).verdict == "right"
+
+
+#: Which segment each position is in, and which pairs share one: the counts are used by row and by
+#: column.
+SEGMENTS = """
+#row = affine_map<(i, j) -> (i)>
+#column = affine_map<(i, j) -> (j)>
+#both = affine_map<(i, j) -> (i, j)>
+func.func @main(%at: tensor<64xi64>, %ends: tensor<3xi64>) -> tensor<64x64xf32> {
+  %zero = arith.constant 0 : i64
+  %same = arith.constant 0.0 : f32
+  %other = arith.constant -1.0 : f32
+  %e = tensor.empty() : tensor<64xi64>
+  %init = linalg.fill ins(%zero : i64) outs(%e : tensor<64xi64>) -> tensor<64xi64>
+  %count = linalg.generic {indexing_maps = [#row, #column, #row],
+      iterator_types = ["parallel", "reduction"]}
+      ins(%at, %ends : tensor<64xi64>, tensor<3xi64>) outs(%init : tensor<64xi64>) {
+  ^bb0(%a: i64, %b: i64, %o: i64):
+    %c = arith.cmpi sge, %a, %b : i64
+    %n = arith.extui %c : i1 to i64
+    %s = arith.addi %n, %o : i64
+    linalg.yield %s : i64
+  } -> tensor<64xi64>
+  %m = tensor.empty() : tensor<64x64xf32>
+  %mask = linalg.generic {indexing_maps = [#row, #column, #both],
+      iterator_types = ["parallel", "parallel"]}
+      ins(%count, %count : tensor<64xi64>, tensor<64xi64>) outs(%m : tensor<64x64xf32>) {
+  ^bb0(%a: i64, %b: i64, %o: f32):
+    %c = arith.cmpi eq, %a, %b : i64
+    %v = arith.select %c, %same, %other : f32
+    linalg.yield %v : f32
+  } -> tensor<64x64xf32>
+  return %mask : tensor<64x64xf32>
+}
+"""
+
+
+@pytest.mark.real
+def test_a_pass_of_code_generation_is_found_by_the_plainest_strategy(tmp_path: Path) -> None:
+    """3.13.0 tiles a producer that is used by row and by column along the diagonal alone."""
+    import numpy as np
+
+    (tmp_path / "program.mlir").write_text(SEGMENTS)
+    at, ends = np.arange(64), np.array([16, 40, 64])
+    count = (at[:, None] >= ends).sum(1)
+    mask = np.where(count[:, None] == count, 0, -1).astype(np.float32)
+    function = Function(
+        name="main",
+        inputs=(
+            TensorType(name="at", dtype="i64", shape=(64,)),
+            TensorType(name="ends", dtype="i64", shape=(3,)),
+        ),
+        outputs=(TensorType(name="mask", dtype="f32", shape=(64, 64)),),
+        example=(tensors.save(at, tmp_path, "at"), tensors.save(ends, tmp_path, "ends")),
+        reference=Reference(outputs=(tensors.save(mask, tmp_path, "mask"),)),
+    )
+    program = Program(
+        source="segments", digest="0" * 64, functions=(function,), parameters=None, origin={}
+    )
+    loaded = Loaded(program=program, directory=str(tmp_path), seconds=0, cached=False)
+    release, limits = toolchain.installed(), process.Limits(seconds=60)
+    plan = targets.plan(targets.parse("llvm-cpu:generic"), release)
+    trial = Trial(loaded, release, tmp_path / "trial", limits)
+    bench = RealBench(
+        loaded.mlir, plan.flags, release, trial, tmp_path / "bench", limits, "local-sync",
+        backend="llvm-cpu",
+    )  # fmt: skip
+    found = phases.find(bench)
+    assert (found.state, found.phase) == ("earliest", "executable-targets")
+    assert found.pass_name == "iree-codegen-tile-and-distribute-to-workgroups-using-forall-op"
+    assert "scf.forall" in found.changed
+    assert trial.calls <= 16
 
 
 @pytest.mark.real

@@ -14,14 +14,21 @@ from pipeline.toolchain import Toolchain
 from repro.passes import dumps, retarget
 from repro.passes.dumps import Dump
 from repro.passes.interpreting import LAST
+from repro.passes.phases import PLAIN
+from repro.passes.plain import PIPELINES, plain
 from repro.passes.retarget import Targets
 from repro.trial import Tried, Try
 
 #: After it executables are configured for their target, and cannot be retargeted any more.
 _LAST = "executable-sources"
+#: After it only code generation is left, of which another strategy can be asked.
+_CONFIGURED = "executable-configurations"
 #: The first phase that names a target.
 _NAMED = "preprocessing"
 _SECONDS = 300.0
+#: Runs what the reference paths make.
+_DEVICE = "local-sync"
+_GENERATED = "executable-targets"
 INTERPRETED = "an interpreter (PyTorch, numpy)"
 _PRINTED_BYTES = 128 * 2**20
 _LOCAL = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=")
@@ -49,9 +56,10 @@ def reference_paths(toolchain: Toolchain) -> dict[str, tuple[str, ...]]:
 class RealBench:
     """The phases of `mlir`, compiled with `flags`, and `trial` to finish them.
 
-    device: runs what the reference paths make. interpreter: evaluates IR without compiling it; it
-    serves where every path that compiles is wrong itself. That of the source is what the reference
-    comes from, and right.
+    own_device: runs what is compiled with these flags. interpreter: evaluates IR without compiling
+    it; it serves where every path that compiles is wrong itself. That of the source is what the
+    reference comes from, and right. backend: of the target, whose plainest strategy is asked about
+    code generation, where one is known.
     """
 
     def __init__(
@@ -62,7 +70,9 @@ class RealBench:
         trial: Try,
         directory: Path,
         limits: process.Limits,
-        device: str = "local-sync",
+        own_device: str,
+        *,
+        backend: str = "",
         interpreter: Callable[[Path], Tried] | None = None,
     ) -> None:
         self._mlir = mlir
@@ -71,7 +81,8 @@ class RealBench:
         self._trial = trial
         self._directory = directory
         self._limits = limits
-        self._device = device
+        self._own_device = own_device
+        self._pipeline = PIPELINES.get(backend, "")
         self._paths = reference_paths(toolchain)
         self._targets: dict[str, Targets | None] = {}
         self._made = 0
@@ -80,7 +91,9 @@ class RealBench:
         self.paths: Sequence[str] = (*self._paths, *interpreted)
         directory.mkdir(parents=True, exist_ok=True)
         self._dumped = self._dump()
-        self.phases: Sequence[str] = tuple(self._dumped)
+        self.phases: Sequence[str] = tuple(p for p in self._dumped if p != _CONFIGURED)
+        configured = bool(self._pipeline) and _CONFIGURED in self._dumped
+        self.generated = (_CONFIGURED, _GENERATED) if configured else None
 
     def finish(self, phase: str, path: str) -> Tried:
         return self._finish(self._dumped[phase], phase, path)
@@ -120,7 +133,10 @@ class RealBench:
         if path == INTERPRETED:
             return self._interpret(file, phase, changed=changed)
         text = file.read_text(errors="replace")
-        if "#hal." in text:
+        flags, device = self._paths.get(path, self._flags), _DEVICE
+        if path == PLAIN:
+            text, device = plain(text, self._pipeline), self._own_device
+        elif "#hal." in text:
             targets = self._of(path)
             if targets is None:
                 return Tried(verdict="fails", why=f"what {path} compiles for is not one target")
@@ -130,7 +146,7 @@ class RealBench:
         made = self._directory / f"finish-{self._made}.mlir"
         made.write_text(text)
         resume = None if phase == self.phases[0] else phase
-        return self._trial(made, self._paths[path], self._device, resume)
+        return self._trial(made, flags, device, resume)
 
     def _interpret(self, file: Path, phase: str, *, changed: bool) -> Tried:
         assert self._interpreter is not None
@@ -159,7 +175,7 @@ class RealBench:
         """The IR after each phase up to the last that can be retargeted; the source first."""
         place = self._directory / "phases"
         order = self._toolchain.phases
-        last = _LAST if _LAST in order else order[-1]
+        last = _CONFIGURED if _CONFIGURED in order else order[-1]
         self._run(self._mlir, f"--dump-compilation-phases-to={place}", f"--compile-to={last}")
         found = {order[0]: self._mlir}
         known = order[: order.index(last) + 1]

@@ -19,7 +19,9 @@ from repro.trial import Tried, Verdict
 
 State = Literal["earliest", "later", "everywhere", "unknown"]
 #: A pass is looked for with so many compiles at most.
-_PASS_QUESTIONS = 12
+_PASS_QUESTIONS = 14
+#: The target's own code generation, by its plainest strategy.
+PLAIN = "the plainest strategy"
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +59,13 @@ class Bench(Protocol):
     """What is asked: the program compiled for its target, finished by reference paths.
 
     phases: those after which there is IR that they can finish, in order, the source first.
+    generated: the phase after which only code generation is left, and that; None where the path
+    PLAIN cannot do that in another way.
     """
 
     paths: Sequence[str]
     phases: Sequence[str]
+    generated: tuple[str, str] | None
 
     def finish(self, phase: str, path: str) -> Tried:
         """The numbers from the IR after a phase."""
@@ -98,13 +103,7 @@ class _Search:
         last = len(phases) - 1
         while last > 0 and (verdict := self._finish(phases[last], path)) != "wrong":
             if verdict == "right":
-                return self._told(
-                    "later",
-                    f"still right after {phases[last]} when {path} finishes it: "
-                    f"what comes after it for this target makes them wrong",
-                    phase=phases[last],
-                    path=path,
-                )
+                return self._later(phases[last], path)
             last -= 1
         if not last:
             return self._told("unknown", f"no phase's result can be finished by {path}", path=path)
@@ -118,6 +117,29 @@ class _Search:
             path=path,
         )
         return self._with_pass(found)
+
+    def _later(self, phase: str, path: str) -> WrongPhase:
+        """It goes wrong after `phase`: in code generation, if another strategy there is right."""
+        if self._bench.generated and phase == self._bench.phases[-1]:
+            configured, generated = self._bench.generated
+            if self._finish(configured, PLAIN) == "right":
+                return self._with_pass(
+                    self._told(
+                        "earliest",
+                        f"wrong from {generated} on: still right after {configured}, when {PLAIN} "
+                        "of this target finishes it",
+                        phase=generated,
+                        since=configured,
+                        path=PLAIN,
+                    )
+                )
+        return self._told(
+            "later",
+            f"still right after {phase}, when {path} finishes it: what comes after it for this "
+            "target makes them wrong",
+            phase=phase,
+            path=path,
+        )
 
     def _with_pass(self, found: WrongPhase) -> WrongPhase:
         """The same with the pass that makes it wrong, where its phase can be cut in two."""

@@ -25,7 +25,7 @@ def read(text: str) -> Targets | None:
     """The targets in IR printed with `--mlir-print-local-scope`; None without one of each."""
     named: dict[str, set[str]] = {"device": set(), "executable": set()}
     for found in _ATTRIBUTE.finditer(text):
-        named[found["what"]].add(_whole(text, found))
+        named[found["what"]].add(whole(text, found))
     if any(len(found) != 1 for found in named.values()):
         return None
     return Targets(**{what: found.pop() for what, found in named.items()})
@@ -38,11 +38,11 @@ def retarget(text: str, targets: Targets) -> str:
     for found in _ATTRIBUTE.finditer(text):
         if found.start() >= done:
             made += [text[done : found.start()], getattr(targets, found["what"])]
-            done = found.start() + len(_whole(text, found))
+            done = found.start() + len(whole(text, found))
     return "".join(made) + text[done:]
 
 
-def _whole(text: str, found: re.Match[str]) -> str:
+def whole(text: str, found: re.Match[str]) -> str:
     """An attribute up to the bracket that closes it."""
     depth, quoted = 1, False
     for i in range(found.end(), len(text)):

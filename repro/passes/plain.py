@@ -1,0 +1,25 @@
+"""IR whose executables are configured, turned back to the plainest code generation for them."""
+
+from __future__ import annotations
+
+import re
+
+from repro.passes.retarget import whole
+
+#: For each backend the strategy that neither tiles for caches nor vectorises.
+PIPELINES = {"llvm-cpu": "#iree_cpu.pipeline<Default>"}
+_TRANSLATION = re.compile(r"#iree_codegen\.translation_info<")
+_CONFIG = re.compile(r"\blowering_config = ")
+#: Discardable, and means nothing.
+_DROPPED = "dropped_config = "
+
+
+def plain(text: str, pipeline: str) -> str:
+    """The IR with another strategy, and without what was chosen for the old one."""
+    made: list[str] = []
+    done = 0
+    for found in _TRANSLATION.finditer(text):
+        if found.start() >= done:
+            made += [text[done : found.start()], f"{found[0]}pipeline = {pipeline}>"]
+            done = found.start() + len(whole(text, found))
+    return _CONFIG.sub(_DROPPED, "".join(made) + text[done:])
