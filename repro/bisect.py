@@ -181,7 +181,7 @@ class _Search:
             )
             self._found[failure.signature] = Found(
                 failure=_also(report.failure, failure),
-                reproducer=_reproducer(folder, report),
+                reproducer=reproduced(folder, report),
                 rate=report.rate if report.rate < 1 else None,
             )
         return outcome
@@ -264,7 +264,7 @@ def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | 
     if recalled is None:
         return None
     before, report = recalled
-    made = _reproducer(Path(before.path), report)
+    made = reproduced(Path(before.path), report)
     made = msgspec.structs.replace(made, oracle_calls=0, seconds=0.0)
     return Found(failure=_also(report.failure, failure), reproducer=made, known_since=before.date)
 
@@ -302,7 +302,8 @@ def _oracle(
     return RunOracle(toolchain, flags, failure, directory, running, limits=limits, width=width)
 
 
-def _reproducer(place: Path, report: Report) -> Reproducer:
+def reproduced(place: Path, report: Report) -> Reproducer:
+    """What is told of the folder at `place`."""
     mlir = place / bundle.FILES["mlir"]
     shown = next((one for one in report.levels if one.name == "pass"), None)
     return Reproducer(

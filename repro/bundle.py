@@ -93,8 +93,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds that one command may take; memory_limit: bytes. rate: the share of runs that fail.
     packages: versions of what traced the program. tried: sentences for the draft of the issue.
     current: what becomes of it with the release that was installed when it was made, where that is
-    another one: (its version, "same" or why not). wrong: the outputs with wrong numbers. files:
-    SHA-256 of each file of the folder, filled in by `write`.
+    another one: (its version, "same" or why not). wrong: the outputs with wrong numbers, by what
+    `reference` gives. files: SHA-256 of each file of the folder, filled in by `write`.
     """
 
     failure: Failure
@@ -119,6 +119,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     tried: tuple[str, ...] = ()
     current: tuple[str, str] | None = None
     wrong: tuple[Wrong, ...] = ()
+    reference: str = "PyTorch"
     files: dict[str, str] = {}
     made_by: Literal["iree-pilot"] = "iree-pilot"
 

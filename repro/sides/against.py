@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -19,11 +20,13 @@ from pipeline.locks import Locks
 from pipeline.program import Function, Tensor
 from pipeline.store import Store, data_directory
 from pipeline.toolchain import Toolchain
-from repro.bisect import Found
-from repro.sides import editor
+from repro import bundle
+from repro.bisect import Found, reproduced
+from repro.sides import editor, reproducer, smaller
 from repro.sides.compare import Compared, Comparer
 from repro.sides.flow import Flow
 from repro.sides.side import FLOW_PHASE, Broken, Side, check, typed
+from repro.sides.smaller import Small
 
 _LOCATIONS = "--mlir-print-debuginfo"
 _OPERATION = re.compile(r"(?:= |^\s*)\"?([a-z]\w*(?:\.\w+)+)")
@@ -32,6 +35,8 @@ _BRINGS = re.compile(
     r"torch\.(constant\..*|vtensor\.literal|prim\.ListConstruct)|torch_c\..*|util\.global\.load"
     r"|(arith|tosa|stablehlo)\.const\w*|tensor\.empty"
 )
+#: Lines that say little beside others: functions, and what is inside of an operation.
+_INSIDE = re.compile(r"(func|util)\.func|\w+\.(yield|return)|(arith|math)\..*")
 _FLOW_IR = re.compile(rb"^\s*flow\.executable\b", re.MULTILINE)
 
 
@@ -64,7 +69,9 @@ def bisect(
     on_wait: Callable[[], None] | None = None,
 ) -> Against:
     """Isolates the first dispatch that differs into the folder `place`; see `compare`."""
-    compared, _ = compare(
+    begun = time.monotonic()
+    bundle.check_place(place)
+    compared, comparer = compare(
         loaded,
         side,
         against,
@@ -75,21 +82,57 @@ def bisect(
         told=told,
         on_wait=on_wait,
     )
-    status: Literal["isolated", "passes", "gave-up"] = "gave-up"
     failures: tuple[Found, ...] = ()
+    calls = compared.compiles
+    if comparer is not None and comparer.culprit is not None:
+        told(f"making {comparer.culprit.differing.name} smaller")
+        small = smaller.smaller(
+            comparer.culprit, comparer, side, against, toolchain, comparer.directory, limits
+        )
+        calls += small.calls
+        failures = (_found(small, comparer, loaded, side, against, toolchain, place, limits),)
+    status: Literal["isolated", "passes", "gave-up"] = "gave-up"
     if compared.status == "agrees":
         status = "passes"
-    if compared.differing:
+    elif failures:
         status = "isolated"
-        failures = (Found(failure=numerics.to_failure(compared.differing[0].comparison)),)
     return Against(
         status=status,
         compared=compared,
         failures=failures,
-        oracle_calls=compared.compiles,
-        seconds=compared.seconds,
+        oracle_calls=calls,
+        seconds=time.monotonic() - begun,
         why=compared.why or ("no dispatch differs" if status == "passes" else ""),
     )
+
+
+def _found(
+    small: Small,
+    comparer: Comparer,
+    loaded: Loaded,
+    side: Side,
+    against: Side,
+    toolchain: Toolchain,
+    place: Path,
+    limits: process.Limits,
+) -> Found:
+    assert comparer.culprit is not None
+    failure = numerics.to_failure(small.comparison)
+    if not reproducer.fits(small):
+        why = "what it is called with is too large to be handed on, and it agrees on made-up values"
+        return Found(failure=failure, why=why)
+    report = reproducer.write(
+        small,
+        comparer.culprit.differing,
+        loaded,
+        side,
+        against,
+        toolchain,
+        place,
+        comparer.directory / "folder",
+        limits,
+    )
+    return Found(failure=report.failure, reproducer=reproduced(place, report))
 
 
 def compare(
@@ -153,17 +196,19 @@ class Origins:
         self._lines = program.read_text(errors="replace").splitlines()
 
     def __call__(self, places: Sequence[tuple[str, int]]) -> tuple[str, ...]:
-        found = []
-        for file, line in places:
-            name = Path(file).name
-            operation = ""
-            if name == self._name and 0 < line <= len(self._lines):
-                match = _OPERATION.search(self._lines[line - 1])
-                operation = match[1] if match else ""
-                if _BRINGS.fullmatch(operation):
-                    continue
-            found.append(f"{name}:{line}" + (f": {operation}" if operation else ""))
-        return tuple(dict.fromkeys(found))
+        named = {(Path(file).name, line): self._operation(file, line) for file, line in places}
+        told = {place: name for place, name in named.items() if not _BRINGS.fullmatch(name)}
+        outer = {place: name for place, name in told.items() if not _INSIDE.fullmatch(name)}
+        return tuple(
+            f"{file}:{line}" + (f": {name}" if name else "")
+            for (file, line), name in (outer or told).items()
+        )
+
+    def _operation(self, file: str, line: int) -> str:
+        if Path(file).name != self._name or not 0 < line <= len(self._lines):
+            return ""
+        match = _OPERATION.search(self._lines[line - 1])
+        return match[1] if match else ""
 
 
 def _check_weights(loaded: Loaded) -> None:

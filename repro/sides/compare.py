@@ -7,8 +7,7 @@ values, so that no error accumulates. What differs so is judged as everything is
 (`pipeline.numerics`), by the rules where there is no precise reference.
 
 Where the programs differ as wholes and no dispatch does alone, the fault is in how they go
-together: more and more of the dispatches before the first value that differs come along until it
-shows.
+together: more and more of the last dispatches are run as one until it shows.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ from repro.sides.side import Broken, Runner, Side, pick, typed
 #: What one call may take and return together; each call computes the program anew.
 _CHUNK_BYTES = 256 * 2**20
 _CHUNK_STEPS = 64
-#: Dispatches before the one that differs, in levels, that come along at most.
-_MOST_LEVELS = 64
+#: Levels of dispatches that are run as one at most.
+_MOST_LEVELS = 1024
 
 
 class Differing(msgspec.Struct, frozen=True, kw_only=True):
     """A dispatch whose results differ: what it is, in which function, and by how much.
 
-    number: among the program's dispatches, from 0. levels: how many levels of the dispatches before
-    it must come along for it to show; 0 where it shows alone. sources: what it was made of, as
+    number: among the program's dispatches, from 0. levels: 0 where it shows alone; else it is the
+    last of so many levels of dispatches that show it together. sources: what it was made of, as
     `file:line: operation`.
     """
 
@@ -115,12 +114,16 @@ def chunks(flow: Flow) -> list[Chunk]:
 class Culprit(msgspec.Struct, frozen=True, kw_only=True):
     """What is needed to show a difference alone.
 
-    cut: the function. inputs: what it is called with; expected: what the other side returns.
+    cut: a function of the body that shows it; index: of the dispatch. mlir: flow IR of nothing but
+    that function. values: those that are fed, by number. inputs: what the function is called with;
+    expected: what the other side returns.
     """
 
     differing: Differing
     cut: Cut
-    outputs: tuple[Value, ...]
+    index: int
+    mlir: str
+    values: dict[int, Tensor]
     inputs: tuple[Tensor, ...]
     expected: tuple[Tensor, ...]
 
@@ -150,7 +153,7 @@ class Comparer:
     ) -> None:
         self._mlir = mlir
         self._flow = flow
-        self._directory = directory
+        self.directory = directory
         self._examples = examples
         self._origins = origins
         self._told = told
@@ -219,14 +222,14 @@ class Comparer:
         )
 
     def _module(self, runner: Runner, cuts: Sequence[Cut], name: str) -> Path:
-        mlir, interfaces = editor.make(self._mlir, cuts, self._directory / name)
+        mlir, interfaces = editor.make(self._mlir, cuts, self.directory / name)
         self._interfaces |= dict(zip((c.name for c in cuts), interfaces, strict=True))
         return runner.compile(mlir, name)
 
     def _judged_whole(self, body: Body, cut: Cut, ours: Path, theirs: Path) -> Comparison:
         """What a function returns on both sides, each with its own values throughout."""
         inputs = self._inputs(cut, body, {})
-        place = self._directory / "whole"
+        place = self.directory / "whole"
         expected = self._against.run(theirs, cut.name, inputs, body.returned, place / "against")
         got = self._side.run(ours, cut.name, inputs, body.returned, place / "side")
         return self._judge(self._mlir, body.returned, got, expected)
@@ -236,7 +239,7 @@ class Comparer:
     ) -> Iterator[Differing]:
         """The dispatches of a chunk that differ, each given the other side's values."""
         kinds = {value.number: value for value in chunk.body.values}
-        place = self._directory / "chunk"
+        place = self.directory / "chunk"
         shutil.rmtree(place, ignore_errors=True)
         expected = self._against.run(
             theirs,
@@ -254,12 +257,10 @@ class Comparer:
         )
         for step in chunk.steps:
             outputs = [kinds[n] for n in step.results]
-            compared = self._judge(
-                self._directory / "described" / step.text, outputs, got, expected
-            )
+            compared = self._judge(self.directory / "described" / step.text, outputs, got, expected)
             if compared.ok or compared.verdict == "refused":
                 continue
-            differing = self._differing(chunk.body, step, compared, 0)
+            differing = self._differing(chunk.body, [step], compared, 0)
             if self.culprit is None:
                 cut = Cut(
                     name="main",
@@ -267,49 +268,47 @@ class Comparer:
                     groups=(step.results,),
                     fed=alone.fed,
                 )
-                self._keep(differing, cut, chunk.body, outputs, expected)
+                self._keep(differing, cut, chunk.body, step.index, step.results, expected)
             yield differing
 
     def _together(self, whole: Sequence[tuple[str, Comparison]], theirs: Path) -> list[Differing]:
-        """The smallest part of the program, by levels of its dispatches, that differs as one."""
+        """The smallest end of the program, by levels of its dispatches, that differs as one."""
         wrong = {name for name, compared in whole if not compared.ok}
-        body = next(b for b in self._flow.bodies if b.name in wrong)
-        last = max((s for s in body.steps if s.results), key=lambda step: step.index, default=None)
-        if last is None:
-            return []
+        body = next(b for b in self._flow.bodies if b.returned and b.name in wrong)
         every = {value.number: value for value in body.values}
         values = Cut(name="values", body=body.position, groups=(tuple(every),))
         module = self._module(self._against, [values], "together")
-        place = self._directory / "chunk"
+        place = self.directory / "chunk"
         shutil.rmtree(place, ignore_errors=True)
-        expected = self._against.run(
-            module,
-            values.name,
-            self._inputs(values, body, {}),
-            list(every.values()),
-            place / "against",
-        )
-        outputs = [every[n] for n in last.results]
-        levels = 1
-        while levels <= _MOST_LEVELS:
-            self._told(f"{last.name} with {levels} levels of what comes before it")
-            inside = _before(body, last, levels)
+        inputs = self._inputs(values, body, {})
+        kinds = list(every.values())
+        expected = self._against.run(module, values.name, inputs, kinds, place / "against")
+        returned = [value.number for value in body.returned]
+        plain = _whole(body)
+        inputs = self._inputs(plain, body, {})
+        expected |= self._against.run(theirs, plain.name, inputs, body.returned, place / "whole")
+        steps, levels = _end(body, 1), 1
+        while levels <= _MOST_LEVELS and steps:
+            self._told(f"the last {levels} levels of dispatches of {body.name}")
+            inside = {n for step in steps for n in step.results}
             cut = Cut(
                 name="main",
                 body=body.position,
-                groups=(last.results,),
+                groups=(tuple(returned),),
                 fed=tuple(n for n in every if n not in inside),
             )
-            name = f"levels{levels}"
-            ours = self._module(self._side, [cut], name)
+            ours = self._module(self._side, [cut], f"levels{levels}")
             inputs = self._inputs(cut, body, expected)
-            got = self._side.run(ours, cut.name, inputs, outputs, place / "side")
-            compared = self._judge(self._mlir, outputs, got, expected)
+            got = self._side.run(ours, cut.name, inputs, body.returned, place / "side")
+            compared = self._judge(self._mlir, body.returned, got, expected)
             if not (compared.ok or compared.verdict == "refused"):
-                differing = self._differing(body, last, compared, levels)
-                self._keep(differing, cut, body, outputs, expected)
+                differing = self._differing(body, steps, compared, levels)
+                self._keep(differing, cut, body, steps[-1].index, returned, expected)
                 return [differing]
-            levels *= 2
+            more = _end(body, levels * 2)
+            if len(more) == len(steps):
+                break
+            steps, levels = more, levels * 2
         return []
 
     def _keep(
@@ -317,25 +316,45 @@ class Comparer:
         differing: Differing,
         cut: Cut,
         body: Body,
-        outputs: Sequence[Value],
+        index: int,
+        returned: Sequence[int],
         expected: Mapping[int, Tensor],
     ) -> None:
         """Puts the values of the first dispatch that differs where they stay."""
-        place = self._directory / "culprit"
+        place = self.directory / "culprit"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        _, (interface,) = editor.make(self._mlir, [cut], place / "made", alone=True)
+        mlir, (interface,) = editor.make(self._mlir, [cut], place / "made", alone=True)
         self._interfaces[cut.name] = interface
-        inputs = self._inputs(cut, body, expected)
+        values = {n: _copied(expected[n], place / f"{n}.bin") for n in interface.fed}
         self.culprit = Culprit(
             differing=differing,
             cut=cut,
-            outputs=tuple(outputs),
-            inputs=tuple(_copied(t, place / f"in{i}.bin") for i, t in enumerate(inputs)),
-            expected=tuple(
-                _copied(expected[v.number], place / f"out{i}.bin") for i, v in enumerate(outputs)
-            ),
+            index=index,
+            mlir=str(mlir),
+            values=values,
+            inputs=tuple(self._inputs(cut, body, values)),
+            expected=tuple(_copied(expected[n], place / f"out{n}.bin") for n in returned),
         )
+
+    def lifted(self, culprit: Culprit) -> tuple[Path, tuple[Tensor, ...]]:
+        """(the dispatch as a program on tensors, what it is called with).
+
+        Raises NotEditable for a dispatch that is none, Broken where its operands cannot be had.
+        """
+        place = self.directory / "lifted"
+        cut = culprit.cut
+        mlir, made = editor.lift(self._mlir, cut.body, culprit.index, place)
+        values = dict(culprit.values)
+        more = [v for v in {v.number: v for v in made.operands}.values() if v.number not in values]
+        if more:
+            body = next(b for b in self._flow.bodies if b.position == cut.body)
+            numbers = tuple(value.number for value in more)
+            operands = Cut(name="operands", body=cut.body, groups=(numbers,), fed=cut.fed)
+            module = self._module(self._against, [operands], "operands")
+            inputs = self._inputs(operands, body, values)
+            values |= self._against.run(module, "operands", inputs, more, place / "run")
+        return mlir, tuple(pick([v.number for v in made.operands], values))
 
     def _inputs(self, cut: Cut, body: Body, values: Mapping[int, Tensor]) -> list[Tensor]:
         interface = self._interfaces[cut.name]
@@ -361,17 +380,19 @@ class Comparer:
             tuple(pick(numbers, got)),
             msgspec.structs.replace(self._program, mlir=str(text.absolute())),
             function,
-            directory=self._directory,
-            outputs_directory=self._directory,
+            directory=self.directory,
+            outputs_directory=self.directory,
         )
 
-    def _differing(self, body: Body, step: Step, compared: Comparison, levels: int) -> Differing:
+    def _differing(
+        self, body: Body, steps: Sequence[Step], compared: Comparison, levels: int
+    ) -> Differing:
         return Differing(
-            number=self._number(body, step),
-            name=step.name,
+            number=self._number(body, steps[-1]),
+            name=steps[-1].name,
             function=body.name,
-            operations=step.operations,
-            sources=self._origins(step.places),
+            operations=tuple(o for step in steps for o in step.operations),
+            sources=self._origins([place for step in steps for place in step.places]),
             comparison=compared,
             levels=levels,
         )
@@ -389,17 +410,16 @@ def _whole(body: Body) -> Cut:
     )
 
 
-def _before(body: Body, step: Step, levels: int) -> set[int]:
-    """The values that come along with a dispatch: its own, and so many levels of those before."""
+def _end(body: Body, levels: int) -> list[Step]:
+    """The dispatches that a function's results come from, so many levels of them, in order."""
     makers = {n: s for s in body.steps for n in s.results}
-    inside = set(step.results)
-    edge = {step.index: step}
+    found: dict[int, Step] = {}
+    edge = body.ends
     for _ in range(levels):
-        edge = {
-            makers[n].index: makers[n] for s in edge.values() for n in s.rests_on if n in makers
-        }
-        inside |= {n for s in edge.values() for n in s.results}
-    return inside
+        steps = [makers[n] for n in edge if n in makers]
+        found |= {step.index: step for step in steps}
+        edge = tuple(n for step in steps for n in step.rests_on)
+    return [found[index] for index in sorted(found)]
 
 
 def _copied(tensor: Tensor, file: Path) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from repro.sides.flow import (
     FLOW,
     INTERFACES,
     JOB,
-    KEEPS_SHAPE,
+    LIFTED,
     MADE,
     WHY,
     Batch,
@@ -32,12 +32,20 @@ from repro.sides.flow import (
     Value,
     parse_type,
 )
+from repro.sides.lifting import lift
+from repro.sides.seen import (
+    DISPATCH,
+    EXPORT,
+    HANDED_ON,
+    IMPORT,
+    Seen,
+    handed_on,
+    nested,
+    seen,
+    symbol,
+    walk,
+)
 
-_DISPATCH = "flow.dispatch"
-_IMPORT = "hal.tensor.import"
-_EXPORT = "hal.tensor.export"
-#: What hands its operands on as they are, once a fence is reached or into memory of the caller's.
-_HANDED_ON = ("hal.tensor.barrier", "hal.tensor.alias")
 _AFFINITIES = ("stream.affinity.default", "stream.affinity", "hal.device.targets")
 _PLACE = re.compile(r'"([^"]+)":(\d+):\d+')
 #: What an executable's code has besides the operations that one would name.
@@ -50,11 +58,16 @@ _ASYNC = "$async"
 
 def main(directory: Path) -> int:
     batch = msgspec.json.decode((directory / JOB).read_bytes(), type=Batch)
-    text = Path(batch.mlir).read_bytes()
     try:
         with context():
-            module = parse(text)
-            if batch.cuts:
+            module = parse(Path(batch.mlir).read_bytes())
+            if batch.lift is not None:
+                position, index = batch.lift
+                body = next(b for b in seen(module)[0] if b.position == position)
+                lifted, text = lift(module, body, index)
+                (directory / LIFTED).write_bytes(msgspec.json.encode(lifted))
+                (directory / MADE).write_text(text)
+            elif batch.cuts:
                 interfaces = make(module, batch)
                 (directory / INTERFACES).write_bytes(msgspec.json.encode(interfaces))
                 text = module.operation.get_asm(enable_debug_info=False)
@@ -68,127 +81,12 @@ def main(directory: Path) -> int:
     return 0
 
 
-class Seen:
-    """A function, or all initializers one after the other: values by number, and their makers."""
-
-    def __init__(self, functions: list[Any], position: int, stored: set[str]) -> None:
-        self.position = position
-        self.initializer = functions[0].name == "util.initializer"
-        self.name = "initializers" if self.initializer else _symbol(functions[0])
-        self.ops = [op for function in functions for op in symbols.operations(function)]
-        self.branches = any(len(list(f.regions[0].blocks)) > 1 for f in functions)
-        arguments = functions[0].regions[0].blocks[0].arguments
-        self._values = list(arguments)
-        for op in self.ops:
-            self._values += list(op.results)
-        self.numbers = {value: number for number, value in enumerate(self._values)}
-        self.makers = {self.numbers[r]: i for i, op in enumerate(self.ops) for r in op.results}
-        self.computing = [i for i, op in enumerate(self.ops) if _computes(op)]
-        #: What can be taken out and fed: results of dispatches, and globals that dispatches make.
-        self.feedable: dict[int, Value] = {}
-        for index, op in enumerate(self.ops):
-            loads = op.name == "util.global.load" and _target(op) in stored
-            if index in self.computing or loads:
-                for result in op.results:
-                    number = self.numbers[result]
-                    kind = parse_type(str(result.type), number)
-                    if kind is not None and (None not in kind.shape or _sized(op, kind)):
-                        self.feedable[number] = kind
-        #: Block arguments that hold tensors, in order.
-        self.holders = [a for a in arguments if "buffer_view" in str(a.type)]
-        self.exports = {op.results[0]: op for op in self.ops if op.name == _EXPORT}
-
-    def value(self, number: int) -> Any:
-        return self._values[number]
-
-    def taken(self, index: int) -> Iterator[int]:
-        """Values of this body that an operation takes, those that its regions use among them."""
-        for op in _walk(self.ops[index]):
-            for operand in op.operands:
-                if operand in self.numbers:
-                    yield self.numbers[operand]
-
-    def returned(self) -> Iterator[Value]:
-        for operand in self.ops[-1].operands:
-            if operand in self.exports:
-                source = self.exports[operand].operands[0]
-                while (maker := self.ops[self.makers[self.numbers[source]]]).name in _HANDED_ON:
-                    source = _handed_on(maker, source)
-                kind = parse_type(str(source.type), self.numbers[source])
-                if kind is not None:
-                    yield kind
-
-    def slice(self, outputs: Iterable[int], fed: set[int]) -> tuple[list[int], list[int]]:
-        """(the operations that make `outputs`, in order; the fed values that these take)."""
-        ops: set[int] = set()
-        met: set[int] = set()
-        waiting = [n for n in outputs if n not in fed]
-        while waiting:
-            number = waiting.pop()
-            index = self.makers.get(number)
-            if index is None or index in ops:
-                continue
-            ops.add(index)
-            if self.ops[index].name == _IMPORT:
-                continue
-            for taken in self._followed(index):
-                if taken in fed:
-                    met.add(taken)
-                else:
-                    waiting.append(taken)
-        return sorted(ops), sorted(met)
-
-    def _followed(self, index: int) -> Iterable[int]:
-        op = self.ops[index]
-        if op.name in _HANDED_ON:
-            return [self.numbers[_handed_on(op, r)] for r in op.results]
-        return self.taken(index)
-
-    def dims(self, number: int) -> list[Any]:
-        """The dynamic dimensions of a value, as operands of what makes it or returns it."""
-        op = self.ops[self.makers[number]]
-        if "?" not in str(self._values[number].type):
-            return []
-        if op.name != _DISPATCH:
-            value = self._values[number]
-            dims = [list(e.operands)[1:] for e in self.exports.values() if e.operands[0] == value]
-            return dims[0] if dims else []
-        segments = list(op.attributes["operandSegmentSizes"])
-        rest = list(op.operands)[sum(segments[:-1]) :]
-        for result in op.results:
-            count = str(result.type).count("?")
-            if self.numbers[result] == number:
-                return rest[:count]
-            rest = rest[count:]
-        return []
-
-
-def seen(module: Any) -> tuple[list[Seen], list[str]]:
-    """(the initializers and functions with dispatches, what cannot be looked into)."""
-    stored = {_target(op) for op in _walk(module.operation) if op.name == "util.global.store"}
-    functions = [
-        op
-        for op in _nested(module.operation)
-        if op.name in symbols.FUNCTIONS and list(op.regions[0].blocks)
-    ]
-    initializers = [f for f in functions if f.name == "util.initializer"]
-    parts = [initializers] if initializers else []
-    parts += [[f] for f in functions if f not in initializers]
-    bodies = [Seen(part, position, stored) for position, part in enumerate(parts)]
-    notes = [
-        f"{body.name} has branches: what is behind them is not looked at"
-        for body in bodies
-        if body.branches
-    ]
-    return [body for body in bodies if body.computing], notes
-
-
 def describe(module: Any, directory: Path) -> Flow:
     """The dispatches of a module in the order in which they are run.
 
     The code of each is written to a file of its own, without locations.
     """
-    executables = {_symbol(op): op for op in _nested(module.operation) if _executable(op)}
+    executables = {symbol(op): op for op in nested(module.operation) if _executable(op)}
     bodies, notes = seen(module)
     return Flow(
         bodies=tuple(
@@ -199,6 +97,7 @@ def describe(module: Any, directory: Path) -> Flow:
                 arguments=tuple(_arguments(body)),
                 values=tuple(body.feedable.values()),
                 returned=tuple(body.returned()),
+                ends=tuple(body.ends()),
                 steps=tuple(_steps(body, executables, directory)),
             )
             for body in bodies
@@ -210,7 +109,7 @@ def describe(module: Any, directory: Path) -> Flow:
 def _arguments(body: Seen) -> Iterator[Value]:
     for position, holder in enumerate(body.holders):
         for op in body.ops:
-            if op.name == _IMPORT and op.operands[0] == holder:
+            if op.name == IMPORT and op.operands[0] == holder:
                 kind = parse_type(str(op.results[0].type), position)
                 if kind is not None:
                     yield kind
@@ -241,11 +140,11 @@ def _steps(body: Seen, executables: dict[str, Any], directory: Path) -> Iterator
 
 def _codes(op: Any, executables: dict[str, Any]) -> tuple[str, list[Any]]:
     """(the dispatch's name, the executables that hold its code)."""
-    named = [str(o.attributes["entry_points"]) for o in _walk(op) if o.name == _DISPATCH]
+    named = [str(o.attributes["entry_points"]) for o in walk(op) if o.name == DISPATCH]
     found = [executables[s] for text in named for s in executables if f"@{s}::" in _plain(text)]
-    if op.name == _DISPATCH and found:
+    if op.name == DISPATCH and found:
         exports = re.findall(r"::@([\w$.-]+)", _plain(named[0]))
-        return (exports[0] if exports else _symbol(found[0])), found[:1]
+        return (exports[0] if exports else symbol(found[0])), found[:1]
     return op.name, found
 
 
@@ -255,7 +154,7 @@ def _plain(text: str) -> str:
 
 def _operations(codes: list[Any]) -> Iterator[str]:
     for code in codes:
-        for function in _walk(code):
+        for function in walk(code):
             if function.name == "func.func":
                 for op in symbols.operations(function):
                     if not _PLUMBING.fullmatch(op.name):
@@ -266,7 +165,7 @@ def _places(codes: list[Any]) -> list[tuple[str, int]]:
     found = {
         (match[1], int(match[2]))
         for code in codes
-        for op in _walk(code)
+        for op in walk(code)
         for match in _PLACE.finditer(str(op.location))
         if match[1] != "-"  # what was printed without a location: the line of this text
     }
@@ -281,7 +180,7 @@ def make(module: Any, batch: Batch) -> list[Interface]:
     bodies = {body.position: body for body in seen(module)[0]}
     made = [_function(module, cut, bodies[cut.body]) for cut in batch.cuts]
     functions = [function for function, _ in made]
-    for op in list(_nested(module.operation)):
+    for op in list(nested(module.operation)):
         function = op.name in ("util.func", "func.func") and len(list(op.regions[0].blocks))
         if function and op not in functions:
             op.erase()
@@ -340,7 +239,7 @@ def _export(number: int, body: Seen, mapping: dict[Any, Any], view: Any) -> Any:
 
     value = mapping[body.value(number)]
     made = ir.Operation.create(
-        _EXPORT,
+        EXPORT,
         results=[view],
         operands=[value, *(mapping[d] for d in body.dims(number))],
         attributes={"source_encoding": ir.TypeAttr.get(value.type)},
@@ -366,7 +265,7 @@ def _import(given: Any, kind: Any) -> Any:
         if size is None
     ]
     made = ir.Operation.create(
-        _IMPORT,
+        IMPORT,
         results=[kind],
         operands=[given, *dims],
         attributes={
@@ -383,17 +282,17 @@ def _copy(op: Any, mapping: dict[Any, Any]) -> None:
     An argument's import does not wait for a fence any more. Memory that holds nothing holds zeros,
     or what is not written would differ from side to side.
     """
-    if op.name == _IMPORT:
+    if op.name == IMPORT:
         mapping[op.results[0]] = _import(mapping[op.operands[0]], op.results[0].type)
         return
-    if op.name in _HANDED_ON:
-        mapping.update((result, mapping[_handed_on(op, result)]) for result in op.results)
+    if op.name in HANDED_ON:
+        mapping.update((result, mapping[handed_on(op, result)]) for result in op.results)
         return
     if op.name == "flow.tensor.empty" and (zeros := _zeros(op, mapping)) is not None:
         mapping[op.results[0]] = zeros
         return
     copy = op.clone()
-    for inner in _walk(copy):
+    for inner in walk(copy):
         for number, operand in enumerate(list(inner.operands)):
             if operand in mapping:
                 inner.operands[number] = mapping[operand]
@@ -421,53 +320,17 @@ def _zeros(op: Any, mapping: dict[Any, Any]) -> Any:
 
 def _free_of_devices(module: Any) -> None:
     """Takes away what ties the module to a device: the next compile's flags name another."""
-    for op in [module.operation, *_nested(module.operation)]:
+    for op in [module.operation, *nested(module.operation)]:
         for name in _AFFINITIES:
             if name in op.attributes:
                 del op.attributes[name]
-    for op in list(_nested(module.operation)):
+    for op in list(nested(module.operation)):
         if op.name == "util.global" and str(op.attributes["type"]) == "!hal.device":
             op.erase()
 
 
-def _handed_on(op: Any, result: Any) -> Any:
-    """The operand that a result is."""
-    return op.operands[list(op.results).index(result)]
-
-
-def _sized(op: Any, kind: Value) -> bool:
-    """Whether the sizes of what an operation makes are known, and come back from a run."""
-    return op.name == _DISPATCH and kind.dtype in KEEPS_SHAPE
-
-
-def _computes(op: Any) -> bool:
-    return any(inner.name == _DISPATCH for inner in _walk(op))
-
-
-def _target(op: Any) -> str:
-    return str(op.attributes["global"]).strip('@"') if "global" in op.attributes else ""
-
-
 def _executable(op: Any) -> bool:
     return bool(op.name == "flow.executable")
-
-
-def _symbol(op: Any) -> str:
-    name: str = op.attributes["sym_name"].value
-    return name
-
-
-def _nested(op: Any) -> Iterator[Any]:
-    for region in op.regions:
-        for block in region:
-            for inner in block.operations:
-                yield inner.operation
-
-
-def _walk(op: Any) -> Iterator[Any]:
-    yield op
-    for inner in _nested(op):
-        yield from _walk(inner)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,19 @@ import msgspec
 
 from pipeline import process
 from pipeline.errors import EnvironmentFault
-from repro.sides.flow import FLOW, INTERFACES, JOB, MADE, WHY, Batch, Cut, Flow, Interface
+from repro.sides.flow import (
+    FLOW,
+    INTERFACES,
+    JOB,
+    LIFTED,
+    MADE,
+    WHY,
+    Batch,
+    Cut,
+    Flow,
+    Interface,
+    Lifted,
+)
 
 _SECONDS = 600.0
 
@@ -35,6 +47,12 @@ def make(
     _run(Batch(mlir=str(mlir), cuts=tuple(cuts), alone=alone), directory)
     interfaces = msgspec.json.decode((directory / INTERFACES).read_bytes(), type=list[Interface])
     return directory / MADE, interfaces
+
+
+def lift(mlir: Path, body: int, index: int, directory: Path) -> tuple[Path, Lifted]:
+    """(a dispatch as a program on tensors, what it is given). Raises NotEditable."""
+    _run(Batch(mlir=str(mlir), lift=(body, index)), directory)
+    return directory / MADE, msgspec.json.decode((directory / LIFTED).read_bytes(), type=Lifted)
 
 
 def _run(batch: Batch, directory: Path) -> None:

@@ -18,6 +18,7 @@ JOB = "job.json"
 FLOW = "flow.json"
 MADE = "made.mlir"
 INTERFACES = "interfaces.json"
+LIFTED = "lifted.json"
 WHY = "why.txt"
 
 
@@ -60,7 +61,7 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
 
     name: as the program's caller knows it; position: among the module's. arguments: the tensors
     that it takes, by position. values: all that can be taken out; returned: what it
-    returns, whatever makes that.
+    returns, whatever makes that, and ends: the values of dispatches that it comes from.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     arguments: tuple[Value, ...]
     values: tuple[Value, ...]
     returned: tuple[Value, ...]
+    ends: tuple[int, ...]
     steps: tuple[Step, ...]
 
 
@@ -102,15 +104,23 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     fed: tuple[int, ...]
 
 
+class Lifted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a dispatch is given that was made a program of its own: values of its body, in order."""
+
+    operands: tuple[Value, ...]
+
+
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What to do with the flow IR in the file `mlir`: describe it, or make a module of `cuts`.
 
-    alone: as text, without what the only cut does not need.
+    alone: without what the only cut does not need. lift: (position of a body, index of a dispatch)
+    to make a program of, as it was before it was a dispatch.
     """
 
     mlir: str
     cuts: tuple[Cut, ...] = ()
     alone: bool = False
+    lift: tuple[int, int] | None = None
 
 
 def parse_type(text: str, number: int) -> Value | None:
