@@ -353,19 +353,20 @@ class TestCommand:
         assert "--iree-hal-local-target-device-backends=llvm-cpu" in level.before[0]
         assert "func.func" in (tmp_path / "out" / "repro.mlir").read_text()
 
-    def test_where_both_sides_are_right_no_dispatch_differs(
+    def test_where_both_sides_are_right_no_dispatch_differs_and_nothing_is_compiled_twice(
         self, shared_cache: Path, tmp_path: Path
     ) -> None:
         (tmp_path / "sum.mlir").write_text(SMALL)
-        done = pilot(
-            "bisect", "sum.mlir", "-t", "llvm-cpu", "--against", "llvm-cpu:generic", "--json",
-            env={"IREE_PILOT_CACHE": shared_cache, "IREE_PILOT_DATA": tmp_path / "data"},
-            cwd=tmp_path,
-        )  # fmt: skip
-        assert done.code == 1, done.err
-        assert done.document["status"] == "passes"
-        assert done.document["compared"]["dispatches"] == 1
-        assert done.document["oracle_calls"] == 3
+        for compiles in (3, 0):
+            done = pilot(
+                "bisect", "sum.mlir", "-t", "llvm-cpu", "--against", "llvm-cpu:generic", "--json",
+                env={"IREE_PILOT_CACHE": shared_cache, "IREE_PILOT_DATA": tmp_path / "data"},
+                cwd=tmp_path,
+            )  # fmt: skip
+            assert done.code == 1, done.err
+            assert done.document["status"] == "passes"
+            assert done.document["compared"]["dispatches"] == 1
+            assert done.document["oracle_calls"] == compiles
 
     @pytest.mark.parametrize(
         ("options", "why"),

@@ -166,7 +166,7 @@ def compare(
         names = (side.name, against.name)
         told("compiling to flow")
         try:
-            flow = _flow(loaded, side, toolchain, place, limits)
+            flow, compiles = _flow(loaded, side, toolchain, place, limits)
             described = editor.describe(flow, place / "described")
         except Broken as fault:
             return Compared(status="gave-up", sides=names, compiles=1, why=str(fault)), None
@@ -183,6 +183,7 @@ def compare(
             limits=limits,
             examples=_examples(loaded, described, place, seed),
             origins=Origins(loaded.mlir),
+            compiles=compiles,
             told=told,
         )
         return comparer.run(), comparer
@@ -222,13 +223,16 @@ def _check_weights(loaded: Loaded) -> None:
 
 def _flow(
     loaded: Loaded, side: Side, toolchain: Toolchain, place: Path, limits: process.Limits
-) -> Path:
-    """The program's flow IR with locations, as `side` makes it. Raises Broken."""
+) -> tuple[Path, int]:
+    """(the program's flow IR with locations, as `side` makes it, how many compiles it took).
+
+    Raises Broken.
+    """
     if _FLOW_IR.search(loaded.mlir.read_bytes()):
-        return loaded.mlir
+        return loaded.mlir, 0
     made = place / f"{FLOW_PHASE}.mlir"
     if made.is_file():
-        return made
+        return made, 0
     scratch = place / "flow"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -237,7 +241,7 @@ def _flow(
     if result.failure is not None:
         raise Broken(side.name, "the program does not compile to flow", result.failure)
     (scratch / made.name).rename(made)
-    return made
+    return made, 1
 
 
 def _examples(loaded: Loaded, flow: Flow, place: Path, seed: int) -> dict[str, tuple[Tensor, ...]]:

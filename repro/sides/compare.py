@@ -132,7 +132,7 @@ class Comparer:
     """Compares two sides of a program whose flow IR lies in the file `mlir`.
 
     flow: what that is. directory: for what is compiled (kept) and computed (thrown away as soon as
-    it is compared), and the description, in `described`.
+    it is compared), and the description, in `described`. compiles: what it took to get there.
     examples: the inputs of each function by its name. origins: what a place in a file is.
     """
 
@@ -149,8 +149,10 @@ class Comparer:
         limits: process.Limits,
         examples: Mapping[str, tuple[Tensor, ...]],
         origins: Callable[[Sequence[tuple[str, int]]], tuple[str, ...]],
+        compiles: int = 0,
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._compiles = compiles
         self._mlir = mlir
         self._flow = flow
         self.directory = directory
@@ -176,7 +178,7 @@ class Comparer:
             dispatches=self._flow.dispatches,
             unseen=sum(not step.results for body in self._flow.bodies for step in body.steps),
             notes=self._flow.notes,
-            compiles=1 + self._side.compiles + self._against.compiles,
+            compiles=self._compiles + self._side.compiles + self._against.compiles,
             runs=self._side.runs + self._against.runs,
             seconds=time.monotonic() - begun,
         )
@@ -212,7 +214,7 @@ class Comparer:
             self._told(f"dispatch {self._number(chunk.body, chunk.steps[0])} and after")
             differing += list(self._apart(chunk, values, alone, ours, theirs))
         if not differing and not all(c.ok or c.verdict == "refused" for _, c in whole):
-            differing = self._together(whole, theirs)
+            differing = self._together(whole, list(zip(parts, every, strict=True)), theirs)
             if not differing:
                 why = "the programs' results differ, and no part of them that was tried does"
                 return msgspec.structs.replace(result, whole=whole, why=why)
@@ -271,18 +273,24 @@ class Comparer:
                 self._keep(differing, cut, chunk.body, step.index, step.results, expected)
             yield differing
 
-    def _together(self, whole: Sequence[tuple[str, Comparison]], theirs: Path) -> list[Differing]:
+    def _together(
+        self,
+        whole: Sequence[tuple[str, Comparison]],
+        values: Sequence[tuple[Chunk, Cut]],
+        theirs: Path,
+    ) -> list[Differing]:
         """The smallest end of the program, by levels of its dispatches, that differs as one."""
         wrong = {name for name, compared in whole if not compared.ok}
         body = next(b for b in self._flow.bodies if b.returned and b.name in wrong)
         every = {value.number: value for value in body.values}
-        values = Cut(name="values", body=body.position, groups=(tuple(every),))
-        module = self._module(self._against, [values], "together")
         place = self.directory / "chunk"
         shutil.rmtree(place, ignore_errors=True)
-        inputs = self._inputs(values, body, {})
-        kinds = list(every.values())
-        expected = self._against.run(module, values.name, inputs, kinds, place / "against")
+        expected: dict[int, Tensor] = {}
+        for chunk, cut in values:
+            if chunk.body == body:
+                inputs = self._inputs(cut, body, {})
+                kinds = [every[n] for n in chunk.values]
+                expected |= self._against.run(theirs, cut.name, inputs, kinds, place / cut.name)
         returned = [value.number for value in body.returned]
         plain = _whole(body)
         inputs = self._inputs(plain, body, {})
