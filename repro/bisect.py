@@ -135,8 +135,8 @@ class _Search:
 
     def one(self, subject: Subject, failure: Failure, state: Path) -> Isolated | None:
         """Isolates one failure; its folder is written unless its signature has one."""
-        if self._is_new(failure):
-            bundle.check_place(self._place(failure))
+        if failure.kind == "mismatch" or self._is_new(failure.signature):
+            bundle.check_place(self._folder(failure))
         self._begins(failure)
         directory = _directory(state, failure, self._limits)
         effort = estimate(failure, subject.took_seconds, subject.peak_bytes, self._limits)
@@ -173,22 +173,30 @@ class _Search:
             found = Found(failure=failure, why=outcome.why, rate=outcome.rate)
             self._found.setdefault(failure.signature, found)
             return None
-        if self._is_new(failure):
-            folder, limits = self._place(failure), self._limits
+        key = _key(failure, outcome)
+        if self._is_new(key):
+            folder, limits = self._folder(failure), self._limits
             self._tell("making the reproducer, verifying it from copies")
             report = handing.write(
                 subject, oracle, outcome, self._toolchain, folder, directory, limits, context
             )
-            self._found[failure.signature] = Found(
+            self._found[key] = Found(
                 failure=_also(report.failure, failure),
                 reproducer=reproduced(folder, report),
                 rate=report.rate if report.rate < 1 else None,
             )
         return outcome
 
-    def _is_new(self, failure: Failure) -> bool:
+    def _folder(self, failure: Failure) -> Path:
+        """Where a failure's folder goes: beside that of another one with its signature."""
+        place = self._place(failure)
+        made = [one for one in self._found.values() if one.reproducer is not None]
+        alike = sum(one.failure.signature == failure.signature for one in made)
+        return place.with_name(f"{place.name}-{alike + 1}") if alike else place
+
+    def _is_new(self, key: str) -> bool:
         """Whether there is no folder for a failure like it."""
-        before = self._found.get(failure.signature)
+        before = self._found.get(key)
         return before is None or before.reproducer is None
 
     def _tell(self, doing: str) -> None:
@@ -220,8 +228,9 @@ class _Search:
         """(the program without what was isolated, how that fails)."""
         self._tell("compiling the program without what was isolated")
         masked = blockers.masked(subject.mlir, isolated, directory, self._limits)
-        found = self._found[failure.signature]
-        self._found[failure.signature] = msgspec.structs.replace(
+        key = _key(failure, isolated)
+        found = self._found[key]
+        self._found[key] = msgspec.structs.replace(
             found,
             blocks=found.blocks + masked.operations,
             places=found.places + masked.places,
@@ -246,15 +255,22 @@ class _Search:
 
     def done(self, unblocked: bool | None) -> Bisection:
         found = sorted(self._found.values(), key=lambda one: -one.blocks)
+        told = {one.failure.signature for one in found}
         return Bisection(
             status="isolated" if any(one.reproducer for one in found) else "gave-up",
             failures=tuple(found),
             oracle_calls=self._calls,
             seconds=time.monotonic() - self._begun,
             why="; ".join(one.why for one in found if one.why),
-            seen=tuple(f for s, f in self._seen.items() if s not in self._found),
+            seen=tuple(f for s, f in self._seen.items() if s not in told),
             unblocked=unblocked,
         )
+
+
+def _key(failure: Failure, isolated: Isolated) -> str:
+    """What makes two failures one: their signature, which says little of wrong numbers."""
+    more = isolated.ops if failure.kind == "mismatch" else ()
+    return " ".join((failure.signature, *more))
 
 
 def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | None:

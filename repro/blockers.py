@@ -11,6 +11,7 @@ import msgspec
 from pipeline import compiler, process
 from pipeline.compiler import Compile, CompileResult
 from pipeline.toolchain import Toolchain
+from repro.ir import feeds
 from repro.ir.editor import Editor
 from repro.ir.graph import Cut
 from repro.ir.pattern import alike
@@ -46,6 +47,7 @@ def masked(program: Path, isolated: Isolated, directory: Path, limits: process.L
     assert made is not None, "an operation's results can always be arguments"
     file = directory / "program.mlir"
     shutil.copyfile(made, file)
+    feeds.write(file, feeds.of(made))
     gone = {op for group in groups for op in group}
     return Masked(program=str(file), operations=len(gone), places=len(groups))
 
