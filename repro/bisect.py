@@ -32,6 +32,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
 
     levels: those that were verified. bytes: of repro.mlir. current: as in `bundle.Report`.
     pass_name, pass_class: the pass that fails, as `iree-opt` and as C++ name it, "" if not known.
+    shows: of wrong numbers, which they are and what it takes.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     current: tuple[str, str] | None = None
     pass_name: str = ""
     pass_class: str = ""
+    shows: tuple[str, ...] = ()
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -335,4 +337,5 @@ def reproduced(place: Path, report: Report) -> Reproducer:
         current=report.current,
         pass_name=shown.pass_name if shown else "",
         pass_class=shown.pass_class if shown else "",
+        shows=(report.failure.message, *report.tried) if report.wrong else (),
     )

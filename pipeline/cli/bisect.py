@@ -224,6 +224,7 @@ def tell(console: Any, result: Bisection) -> None:
             ("blocks", blocks if found.blocks else ""),
             ("left", ": ".join(filter(None, (out.count(made.ops, "operation"), names)))),
             ("pass", _pass(made)),
+            *(("shows", escape(line)) for line in made.shows),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
             (
                 "rate",

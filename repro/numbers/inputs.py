@@ -13,6 +13,7 @@ import msgspec
 from pipeline import tensors
 from pipeline.numerics import OutputComparison
 from pipeline.program import ELEMENT_TYPES, Tensor
+from pipeline.runtime import spelled
 from repro.numbers.oracle import Judged, MismatchOracle
 from repro.numbers.plain import Choice, Kept, plain
 from repro.numbers.record import Element, Wrong
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Inputs of more bytes are not tried out element by element.
 _LARGEST_BYTES = 2**22
+#: An input of no more elements is told in words.
+_READABLE = 16
 #: So many of the wrong elements are told.
 _SHOWN = 4
 
@@ -32,7 +35,8 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """What a function is run with, and what it should give.
 
     inputs, expected: files are absolute; expected as the device returns them. kept: how many
-    elements of the inputs have values of their own; the others are 0 or 1 throughout.
+    elements of the inputs have values of their own; the others are 0 or 1 throughout. shown:
+    inputs of a few elements, in words.
     """
 
     function: str
@@ -41,16 +45,14 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     wrong: tuple[Wrong, ...]
     kept: int
     elements: int
+    shown: tuple[str, ...] = ()
 
     @property
     def told(self) -> tuple[str, ...]:
-        """A sentence on what of the inputs matters."""
-        if self.kept == self.elements:
-            return ()
-        what = "no element" if not self.kept else f"{self.kept} of {self.elements} elements"
-        rest = "" if not self.kept else " their values: the others are 0 or 1"
-        end = "matters: all are 0 or 1" if not self.kept else f"keep{'s' * (self.kept == 1)}{rest}"
-        return (f"Of the inputs {what} {end}.",)
+        """Sentences on what of the inputs matters, and on inputs of a few elements."""
+        matter = f"Of the inputs' {self.elements} elements {self.kept} "
+        matter += f"{'matters' if self.kept == 1 else 'matter'}: the others are 0 or 1."
+        return (*((matter,) if self.kept < self.elements else ()), *self.shown)
 
 
 def settle(oracle: MismatchOracle, program: Path, directory: Path) -> Settled:
@@ -92,6 +94,7 @@ class _Settling:
             ),
             kept=sum(len(kept.elements) for kept in choice),
             elements=sum(sizes),
+            shown=tuple(filter(None, (_shown(n, t) for n, t in enumerate(call.inputs)))),
         )
 
     def _ask(self, choices: Sequence[Choice]) -> list[bool]:
@@ -168,6 +171,12 @@ class _Settling:
             limit=_limit(output),
             elements=tuple(_worst(got, right)),
         )
+
+
+def _shown(number: int, tensor: Tensor) -> str:
+    values = " ".join(str(tensors.load(Path(), tensor).tolist()).split())
+    few = math.prod(tensor.shape) <= _READABLE
+    return f"Input {number} ({spelled(tensor)}) is {values}." if few else ""
 
 
 def _between(own: float, wrong: float, step: float) -> float:

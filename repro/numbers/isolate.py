@@ -22,6 +22,7 @@ from repro.shrink import Progress
 #: Parts of more than one operation go to so many functions, so that those that share operations
 #: are not compiled into each other.
 _FUNCTIONS = 16
+_AGAINST = "--against TARGET compares its dispatches with another target's"
 #: What is this much less wrong than the part that was found is another fault.
 _SLIPS = 1 / 30
 
@@ -32,6 +33,9 @@ def run(
     """(the part, sentences on what it takes to be wrong)."""
     isolation = _Isolation(job, oracle, told)
     outcome = isolation.run()
+    if isinstance(outcome, GaveUp) and oracle.values.why:
+        why = f"PyTorch cannot compute the values inside of it: {oracle.values.why}"
+        return msgspec.structs.replace(outcome, why=f"{why}; {_AGAINST}"), ()
     said = isolation.context(outcome) if isinstance(outcome, Isolated) else ()
     return outcome, said
 

@@ -48,6 +48,8 @@ class Values:
             parameters=self.parameters,
         )
         self._known: dict[str, Mapping[Value, Tensor]] = {}
+        #: Why the values inside a program cannot be computed, where that is so.
+        self.why = ""
         #: What is known of the worst elements of candidates, by their digests.
         self.worst: dict[str, Off] = {}
 
@@ -111,6 +113,7 @@ class Values:
             place = self._directory / key
             computed = self.evaluator.intermediates(call, place)
             if isinstance(computed, str):
+                self.why = computed
                 raise NotAProgram(f"its values cannot be computed: {computed}")
             self._known[key] = {**arguments, **computed}
         return self._known[key]
