@@ -265,8 +265,9 @@ def _tell_answer(console: Console, answer: Answer) -> None:
     if answer.state == "compiles":
         console.print(f"  [yellow]{escape(answer.why)}[/yellow]: whether it agrees is not known")
     if answer.drift is not None:
+        judged = "judged by" if answer.comparison else "to be judged by"
         console.print(
-            "  judged by the reference of the program that it makes, which is "
+            f"  {judged} the reference of the program that it makes, which is "
             f"{answer.drift:.1e} (relative L2) from the original's"
         )
     if answer.program:

@@ -28,6 +28,16 @@ from repro.workarounds.build import (
 )
 from repro.workarounds.candidate import Edit
 
+#: What the text of a program has that a rewrite has something to do in.
+NEEDS: dict[Edit, re.Pattern[bytes]] = {
+    "attention": re.compile(rb"scaled_dot_product_attention"),
+    "prelu": re.compile(rb"aten\.prelu"),
+    "fnuz": re.compile(rb"torch.*f8E"),
+    "fp8-subnormals": re.compile(rb"torch.*f8E"),
+    "matmul-in-f32": re.compile(rb"torch\.vtensor.*b?f16>"),
+    "f16-in-f32": re.compile(rb"torch\.vtensor.*b?f16>"),
+    "narrow-in-i32": re.compile(rb"torch\.vtensor.*(?:[su]i8|si16)>"),
+}
 FNUZ = {"f8E4M3FN": "f8E4M3FNUZ", "f8E5M2": "f8E5M2FNUZ"}
 _FN = re.compile(r"\bf8E(?:4M3FN|5M2)\b")
 #: Of each FP8 type: the exponents of its smallest normal and its smallest subnormal number.

@@ -35,6 +35,10 @@ from repro.workarounds.trial import Subject, Trials, judge
 #: What takes a limit as long as the program that hangs is no way around it.
 _SHARE_OF_LIMIT = 0.1
 _LEAST_SECONDS = 60.0
+_BYTECODE = b"ML\xefR"
+#: A candidate that takes so much longer than the failing run is not waited for.
+_PATIENCE_SECONDS = 30.0
+_PATIENCE_TIMES = 10.0
 #: Processors that code is compiled for in place of the one at hand, the modest ones last.
 _PROCESSORS = ("generic", "x86-64-v4", "x86-64-v3", "x86-64-v2")
 
@@ -265,6 +269,11 @@ def _effort(result: CaseResult, given: process.Limits) -> effort.Effort:
         less = min(given.seconds, max(_LEAST_SECONDS, _SHARE_OF_LIMIT * given.seconds))
         limits = msgspec.structs.replace(each.limits, seconds=less)
         return msgspec.structs.replace(each, limits=limits)
+    if result.failure.kind != "out-of-memory":
+        allowed = max(_PATIENCE_SECONDS, _PATIENCE_TIMES * took)
+        seconds = min(allowed, given.seconds or allowed)
+        limits = msgspec.structs.replace(each.limits, seconds=seconds)
+        return msgspec.structs.replace(each, limits=limits)
     return each
 
 
@@ -276,7 +285,13 @@ def _wanted(subject: Subject, toolchain: Toolchain) -> list[Candidate]:
         *rewrites.of_weights(subject.job, subject.loaded),
     ]
     known = usable([*own, *TABLE], subject.plan.target.backend, toolchain.flags)
-    new = [one for one in known if not one.flags or not set(one.flags) <= set(subject.flags)]
+    text = subject.loaded.mlir.read_bytes()
+    new = [
+        one
+        for one in known
+        if (not one.flags or not set(one.flags) <= set(subject.flags))
+        and (one.edit is None or text.startswith(_BYTECODE) or edit.NEEDS[one.edit].search(text))
+    ]
     return ordered(new, subject.failure)
 
 

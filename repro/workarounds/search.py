@@ -17,9 +17,9 @@ from pipeline.diagnostics import Failure
 from repro.workarounds.candidate import Candidate
 
 #: works: compiles, runs and agrees with the reference. runs: there is none to compare with.
-#: compiles: it cannot be run here. further: fails in
-#: a later step. same: the same failure. other: another one, no later. unresolved: a limit was
-#: reached. unsupported: this release does not take the flags. inapplicable: nothing to rewrite.
+#: compiles: it cannot be run here. further: fails in a later step, or in fewer ways at once. same:
+#: the same failure. other: another one, no later. unresolved: a limit was reached. unsupported:
+#: this release does not take the flags. inapplicable: nothing to rewrite.
 State = Literal[
     "works",
     "runs",

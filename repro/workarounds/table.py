@@ -288,6 +288,12 @@ TABLE: tuple[Candidate, ...] = (
         "optimization",
         helps=r"mmt4d|pack|encoding|matmul",
     ),
+    _flag(
+        "iree-dispatch-creation-experimental-data-tiling",
+        "packing inside dispatches instead of before them (the flag's name in older releases)",
+        "optimization",
+        helps=r"mmt4d|pack|encoding|matmul",
+    ),
     # Fusion.
     _flag(
         "iree-dispatch-creation-enable-aggressive-fusion=false",
@@ -562,6 +568,14 @@ TABLE: tuple[Candidate, ...] = (
     _flag(
         "iree-rocm-enable-ukernels=none",
         "no hand-written kernels",
+        "codegen",
+        "slower",
+        _HIP,
+        helps=r"ukernel|argmax",
+    ),
+    _flag(
+        "iree-hip-enable-ukernels=none",
+        "no hand-written kernels (the flag's name up to 3.11)",
         "codegen",
         "slower",
         _HIP,

@@ -186,14 +186,11 @@ def judge(result: CaseResult, wanted: Failure, phases: Sequence[str]) -> Outcome
     if failure.kind in STOPPED:
         same = failure.kind == wanted.kind
         return Outcome(state="same" if same else "unresolved", rank=at, why=why, failure=failure)
-    signatures = {failure.signature, *(other.signature for other in failure.also)}
-    if failure.shows(wanted.signature):
-        # One of two failures that is gone is a step, too.
-        others = {wanted.signature, *(other.signature for other in wanted.also)} - signatures
-        state: State = "other" if others else "same"
-        return Outcome(state=state, rank=at, why=why, failure=failure)
-    further = at > rank(wanted, phases)
-    return Outcome(state="further" if further else "other", rank=at, why=why, failure=failure)
+    seen = {failure.signature, *(other.signature for other in failure.also)}
+    before = {wanted.signature, *(other.signature for other in wanted.also)}
+    further = seen < before or (wanted.signature not in seen and at > rank(wanted, phases))
+    state: State = "further" if further else "same" if wanted.signature in seen else "other"
+    return Outcome(state=state, rank=at, why=why, failure=failure)
 
 
 def rank(failure: Failure, phases: Sequence[str]) -> int:

@@ -20,7 +20,8 @@ def stub_release(directory: Path, **settings: Any) -> Path:
     (architecture -> the line with `#hal.executable.target<...>` that the IR begins with; others
     are unknown to it), `devices` (driver -> {stdout, stderr, status} of `--dump_devices=`), `run`
     (device -> what running a module there writes to stderr before it fails, or `hang`), `when`
-    (word -> a line that says what goes wrong in each input that has the word).
+    (word -> a line that says what goes wrong in each input that has the word), `mends` (what
+    arguments make it go otherwise: [{given, then}]).
     """
     for place, names in {
         "iree/compiler/_mlir_libs": ("iree-compile", "iree-opt"),
