@@ -55,7 +55,8 @@ def _executable(name: str) -> str:
 
 FLOW = f"""\
 module attributes {{stream.affinity.default = #hal.device.affinity<@__device_0>}} {{
-  util.global private @__device_0 = #hal.device.target<"local"> : !hal.device
+  util.global private @__device_0 =
+      #hal.device.target<"local", {{features = "-amx-bf16"}}> : !hal.device
   util.global private @weight = #flow.parameter.named<"model"::"w"> : tensor<4xf32>
   util.global private @hoisted : tensor<4xf32>
 {_executable("hoists")}{_executable("first")}{_executable("second")}
@@ -503,6 +504,12 @@ class TestComparison:
         assert differing.sources == ("model.mlir:7",)
         assert differing.comparison.nan == 1
         assert not compared.whole[0][1].ok
+
+    def test_a_device_that_computes_with_fewer_digits_does_not_lower_what_is_asked(
+        self, comparer: Comparer
+    ) -> None:
+        ((_, whole),) = comparer.run().whole
+        assert whole.tolerance < 1e-3, "half of the digits of f32, not of bf16"
 
     def test_what_shows_it_alone_is_kept_with_its_values(
         self, comparer: Comparer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

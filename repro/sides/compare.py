@@ -26,7 +26,7 @@ from pipeline.numerics import Comparison
 from pipeline.program import Function, Reference, Tensor
 from pipeline.toolchain import Toolchain
 from repro.sides import editor
-from repro.sides.flow import Body, Cut, Flow, Interface, Step, Value
+from repro.sides.flow import MADE, Body, Cut, Flow, Interface, Step, Value
 from repro.sides.side import Broken, Runner, Side, pick, typed
 
 #: What one call may take and return together; each call computes the program anew.
@@ -223,6 +223,11 @@ class Comparer:
             result, status=status, whole=whole, differing=tuple(differing)
         )
 
+    @property
+    def _text(self) -> Path:
+        """The program without its device, whose features have names of element types in them."""
+        return self.directory / "values" / MADE
+
     def _module(self, runner: Runner, cuts: Sequence[Cut], name: str) -> Path:
         mlir, interfaces = editor.make(self._mlir, cuts, self.directory / name)
         self._interfaces |= dict(zip((c.name for c in cuts), interfaces, strict=True))
@@ -234,7 +239,7 @@ class Comparer:
         place = self.directory / "whole"
         expected = self._against.run(theirs, cut.name, inputs, body.returned, place / "against")
         got = self._side.run(ours, cut.name, inputs, body.returned, place / "side")
-        return self._judge(self._mlir, body.returned, got, expected)
+        return self._judge(self._text, body.returned, got, expected)
 
     def _apart(
         self, chunk: Chunk, values: Cut, alone: Cut, ours: Path, theirs: Path
@@ -308,7 +313,7 @@ class Comparer:
             ours = self._module(self._side, [cut], f"levels{levels}")
             inputs = self._inputs(cut, body, expected)
             got = self._side.run(ours, cut.name, inputs, body.returned, place / "side")
-            compared = self._judge(self._mlir, body.returned, got, expected)
+            compared = self._judge(self._text, body.returned, got, expected)
             if not (compared.ok or compared.verdict == "refused"):
                 differing = self._differing(body, steps, compared, levels)
                 self._keep(differing, cut, body, steps[-1].index, returned, expected)
