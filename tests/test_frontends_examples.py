@@ -146,10 +146,17 @@ class TestFromFiles:
         assert (scalar.shape, scalar.dtype) == ((), "f32")
         assert (complex_.shape, complex_.dtype) == ((2,), "complex<f32>")
 
+    def test_one_number_throughout(self, tmp_path: Path) -> None:
+        half, flags = examples.from_files(("2x1xbf16=-1.5", "3xi1=1"), tmp_path)
+        values = numpy.frombuffer(Path(half.file).read_bytes(), ml_dtypes.bfloat16)
+        assert (half.dtype, half.shape, values.tolist()) == ("bf16", (2, 1), [-1.5, -1.5])
+        assert (flags.dtype, Path(flags.file).read_bytes()) == ("i1", b"\1\1\1")
+
     @pytest.mark.parametrize(
         ("spec", "content", "message"),
         [
             ("x.txt", b"", "neither an .npy file nor SHAPExDTYPE=@FILE"),
+            ("2xf32=1e", b"", "1e is not a number"),
             ("2x3=@x.bin", b"", "neither"),
             ("2x3xf99=@x.bin", bytes(24), "unknown element type f99"),
             ("2x3xf32=@x.bin", bytes(23), "x.bin has 23 bytes, 2x3xf32 needs 24"),

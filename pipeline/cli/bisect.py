@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("bisect")
 @source_options
-@click.option("-t", "--target", required=True, metavar="TARGET", help="One target.")
+@click.option("-t", "--target", metavar="TARGET", help="One target; a reproducer brings its own.")
 @click.option(
     "--all", "everything", is_flag=True, help="All that fails, one after the other masked."
 )
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
     source_options: SourceOptions,
-    target: str,
+    target: str | None,
     everything: bool,
     against: tuple[str, ...],
     output: str | None,
@@ -63,6 +63,7 @@ def command(
     """
     from pipeline.cli import against as dispatches
     from pipeline.cli import output as out
+    from pipeline.cli import reproducer
     from pipeline.cli.boundary import Failed
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
@@ -71,6 +72,8 @@ def command(
 
     if against and everything:
         raise click.UsageError("--against finds the first dispatch that differs: it takes no --all")
+    target, flags = reproducer.target(source, target, flags)
+    source, source_options = reproducer.source(source, source_options)
     console = out.console(stderr=common.json)
     session = Session(common)
     quiet = common.json or common.verbosity < 0

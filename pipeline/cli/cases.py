@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from pipeline import case, generation
 from pipeline.case import CaseResult, FunctionResult, Settings, Step
-from pipeline.cli import code
+from pipeline.cli import code, reproducer
 from pipeline.cli import output as out
 from pipeline.cli.bisect import isolate, tell, untraced
 from pipeline.cli.boundary import Failed
@@ -37,7 +37,7 @@ _STYLES = {"ok": "green", "failed": "red", "not-run": "yellow"}
 def cases(
     text: str,
     chosen: SourceOptions,
-    targets: str,
+    targets: str | None,
     device: str | None,
     common: Common,
     flags: tuple[str, ...],
@@ -55,6 +55,8 @@ def cases(
             "--json and -o - cannot both have stdout", advice="Write the output to a file: -o FILE."
         )
     silent = common.json or output == "-"
+    targets, flags = reproducer.target(text, targets, flags)
+    text, chosen = reproducer.source(text, chosen)
     console = out.console(stderr=silent)
     live = Live(console, quiet=silent or common.verbosity < 0, verbose=common.verbosity > 0)
     session = Session(common)

@@ -139,7 +139,7 @@ def source_options(function: F) -> F:
             "inputs",
             multiple=True,
             metavar="VALUE",
-            help="An input: FILE.npy or SHAPExDTYPE=@FILE; once for each, in order.",
+            help="An input: FILE.npy, SHAPExDTYPE=@FILE or =NUMBER; once for each, in order.",
         ),
         click.option(
             "--inline-parameters",
@@ -159,9 +159,8 @@ def target_option(function: F) -> F:
             "-t",
             "--target",
             "targets",
-            required=True,
             metavar="TARGET[,TARGET...]",
-            help="llvm-cpu[:host|generic|CPU], vulkan[:ARCH], hip[:GFX].",
+            help="llvm-cpu[:host|generic|CPU], vulkan[:ARCH], hip[:GFX]; a reproducer brings one.",
         ),
         click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets)."),
     )

@@ -42,6 +42,7 @@ def command(
     FLAGS after -- go to iree-compile.
     """
     from pipeline.cli import output as out
+    from pipeline.cli import reproducer
     from pipeline.cli.boundary import Failed
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
@@ -51,6 +52,7 @@ def command(
 
     if target is None and (device or flags):
         raise click.UsageError("--device and FLAGS go with a target: -t TARGET")
+    source, source_options = reproducer.source(source, source_options)
     console = out.console(stderr=common.json)
     quiet = common.json or common.verbosity < 0
     session = Session(common)

@@ -22,7 +22,7 @@ from pipeline.cli.options import Common, SourceOptions, common, source_options, 
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
     source_options: SourceOptions,
-    targets: str,
+    targets: str | None,
     device: str | None,
     bisect: bool,
     generate: int | None,

@@ -19,11 +19,13 @@ from pipeline.cli.options import Common, SourceOptions, common, source_options
 def command(source_options: SourceOptions, output: str, common: Common, source: str) -> None:
     """Trace SOURCE to MLIR: program.mlir, parameters, example inputs and PyTorch's outputs."""
     from pipeline.cli import output as out
+    from pipeline.cli import reproducer
     from pipeline.cli.boundary import Failed
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
     from pipeline.frontends.load import TraceFailed
 
+    source, source_options = reproducer.source(source, source_options)
     directory = Path(output).absolute()
     _check(directory)
     console = out.console(stderr=common.json)

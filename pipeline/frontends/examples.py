@@ -11,7 +11,7 @@ from pipeline.program import ELEMENT_TYPES, Dim, Function, Tensor, TensorType
 
 #: Size of a dynamic dimension of which nothing is known but that it is dynamic.
 DYNAMIC = 4
-_RAW = re.compile(r"((?:\d+x)*)([a-zA-Z][\w<>]*)=@(.+)")
+_RAW = re.compile(r"((?:\d+x)*)([a-zA-Z][\w<>]*)=(?:@(.+)|(-?\d[\d.e+-]*))")
 
 
 def random(function: Function, seed: int, directory: Path) -> tuple[Tensor, ...]:
@@ -71,9 +71,11 @@ def ones(dtype: str, count: int) -> bytes:
 
 
 def from_files(specs: tuple[str, ...], directory: Path) -> tuple[Tensor, ...]:
-    """The user's inputs: `@file.npy`, `file.npy`, or raw bytes as `2x3xbf16=@file.bin`.
+    """The user's inputs: `@file.npy`, `file.npy`, raw bytes as `2x3xbf16=@file.bin`, or one number
+    throughout as `2x3xbf16=1`.
 
-    npy values are written out raw to `directory`. Raises UsageError for what cannot be read.
+    Values without a raw file of the user's are written to one in `directory`. Raises UsageError for
+    what cannot be read.
     """
     return tuple(_from_file(spec, index, directory) for index, spec in enumerate(specs))
 
@@ -82,21 +84,17 @@ def _from_file(spec: str, index: int, directory: Path) -> Tensor:
     raw = _RAW.fullmatch(spec)
     if raw is None and not spec.endswith(".npy"):
         raise UsageError(
-            f"--input {spec} is neither an .npy file nor SHAPExDTYPE=@FILE",
-            advice="For example --input x.npy or --input 2x64xbf16=@x.bin",
+            f"--input {spec} is neither an .npy file nor SHAPExDTYPE=@FILE or =NUMBER",
+            advice="For example --input x.npy, --input 2x64xbf16=@x.bin or --input 4xf32=1",
         )
+    if raw is not None and raw[4]:
+        return _from_number(spec, raw, index, directory)
     path = Path(raw[3] if raw else spec.removeprefix("@"))
     if not path.is_file():
         raise UsageError(f"--input {spec}: no file {path}", advice="Check the path.")
     if raw is None:
         return _from_npy(path, index, directory)
-    dims, dtype = raw[1], raw[2]
-    if dtype not in ELEMENT_TYPES:
-        raise UsageError(
-            f"--input {spec}: unknown element type {dtype}",
-            advice=f"Known: {', '.join(ELEMENT_TYPES)}.",
-        )
-    shape = tuple(int(d) for d in dims.split("x") if d)
+    shape, dtype = _spelled(spec, raw)
     tensor = Tensor(dtype=dtype, shape=shape, file=str(path.resolve()))
     if path.stat().st_size != tensor.bytes:
         raise UsageError(
@@ -105,6 +103,30 @@ def _from_file(spec: str, index: int, directory: Path) -> Tensor:
             advice="Write the elements row-major and little-endian, without a header.",
         )
     return tensor
+
+
+def _from_number(spec: str, raw: re.Match[str], index: int, directory: Path) -> Tensor:
+    import numpy
+
+    shape, dtype = _spelled(spec, raw)
+    try:
+        values = numpy.full(shape, float(raw[4])).astype(numpy_dtype(dtype))
+    except ValueError as fault:
+        raise UsageError(f"--input {spec}: {raw[4]} is not a number") from fault
+    out = directory / f"input{index}.bin"
+    out.write_bytes(values.tobytes())
+    return Tensor(dtype=dtype, shape=shape, file=str(out.resolve()))
+
+
+def _spelled(spec: str, raw: re.Match[str]) -> tuple[tuple[int, ...], str]:
+    """(shape, dtype) of `2x3xbf16=...`."""
+    dims, dtype = raw[1], raw[2]
+    if dtype not in ELEMENT_TYPES:
+        raise UsageError(
+            f"--input {spec}: unknown element type {dtype}",
+            advice=f"Known: {', '.join(ELEMENT_TYPES)}.",
+        )
+    return tuple(int(d) for d in dims.split("x") if d), dtype
 
 
 def _from_npy(path: Path, index: int, directory: Path) -> Tensor:
