@@ -216,12 +216,15 @@ def _given(tensors: Sequence[Tensor], directory: Path) -> tuple[Input, ...]:
 
 def _described(failure: Failure, isolated: Isolated, wrong: Wrong) -> Failure:
     """The failure as the reproducer shows it."""
-    worst = wrong.elements[0]
-    place = ", ".join(map(str, worst.index))
     shape = "x".join([*map(str, wrong.shape), wrong.dtype])
+    said = f"{wrong.wrong} of {wrong.count} elements are wrong"
+    if not wrong.wrong and wrong.own_error is not None:
+        said = f"it is up to {wrong.error:.3g} off, PyTorch itself {wrong.own_error:.3g}"
+    for worst in wrong.elements[:1]:
+        place = ", ".join(map(str, worst.index))
+        said += f", worst [{place}]: {worst.got} where {worst.expected} is expected"
     return msgspec.structs.replace(
         failure,
         op=isolated.ops[-1] if len(isolated.ops) == 1 else None,
-        message=f"output {wrong.index} ({shape}): {wrong.wrong} of {wrong.count} elements are "
-        f"wrong, worst [{place}]: {worst.got} where {worst.expected} is expected",
+        message=f"output {wrong.index} ({shape}): {said}",
     )

@@ -50,8 +50,9 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def told(self) -> tuple[str, ...]:
         """Sentences on what of the inputs matters, and on inputs of a few elements."""
-        matter = f"Of the inputs' {self.elements} elements {self.kept} "
-        matter += f"{'matters' if self.kept == 1 else 'matter'}: the others are 0 or 1."
+        few = {0: "none matters: all", 1: "1 matters: the others"}
+        which = few.get(self.kept, f"{self.kept} matter: the others")
+        matter = f"Of the inputs' {self.elements} elements {which} are 0 or 1."
         return (*((matter,) if self.kept < self.elements else ()), *self.shown)
 
 
