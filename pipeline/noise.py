@@ -10,6 +10,12 @@ noise that this one sample does not show:
   result by, as it was measured when the program was traced; or one such rounding where it was not:
   a difference in the last bit of a wider value can flip it, and a flip feeds those after it.
 
+An element may be off by 8 roundings of f16 or bf16 where the program computes in it, whatever
+PyTorch's own error is: PyTorch sums up in f32 (cumsum, sum, norms) and rounds once, another
+implementation may round each step to the program's type. Of 30 random cumsums over up to 33
+elements each, with no error of PyTorch's beyond that last rounding, IREE 3.13.0's lie up to 4.4
+roundings off in f16 and 4.8 in bf16; 9 and 10 of them were accused before.
+
 Without a precise reference half of the narrowest type's digits must agree with PyTorch's.
 
 The numbers were chosen on 20,000 comparisons of right results of simulated programs (of the kind
@@ -34,6 +40,8 @@ _MOVED = 2.0
 _F32_ROUNDINGS = 64
 _LUCKY_ROUNDINGS = 4
 _LUCKY_F32_ROUNDINGS = 512
+#: Of the program's own type, where that is narrower than f32: in each element.
+_STEPS = 8
 #: Half the distance from 1 to the next number, by element type: the relative error of a rounding.
 UNIT = {
     "f64": 2.0**-53,
@@ -150,10 +158,11 @@ def limits(
         floor += unit(noise.quantizes)
         basis += f" and the noise of rounding to {noise.quantizes}"
     lucky = noise.computes if moved is not None else noise.narrowest
+    steps = _STEPS * unit(noise.computes) if unit(noise.computes) > unit("f32") else 0.0
     return Limits(
         rel_l2=FACTOR * own_error + floor + _luck(narrowest, count),
         # The excess leaves out the output's own rounding.
-        excess=FACTOR * own_excess + spread * (floor + _luck(lucky, count)),
+        excess=FACTOR * own_excess + max(spread * (floor + _luck(lucky, count)), steps),
         basis=basis,
     )
 

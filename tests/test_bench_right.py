@@ -8,7 +8,7 @@ import bench_right
 import pytest
 import torch
 from bench_right import Judged
-from right import floats, fp8, integers
+from right import floats, fp8, integers, known
 from right.steps import Draw, Right
 
 from pipeline.toolchain import installed
@@ -83,3 +83,11 @@ def test_no_right_program_is_accused_and_each_wrong_one_is(tmp_path: Path) -> No
     assert all(row.programs >= SAMPLE for row in rows)
     # The same programs with a value lost are.
     assert all(row.caught == row.programs for row in rows)
+
+
+@pytest.mark.real
+def test_what_right_programs_do_not_hold_is_still_wrong(tmp_path: Path) -> None:
+    count = len(known.WRONG)
+    found = [*bench_right.measure(["known"], count, 0, ["O1"], 0, installed(), tmp_path)]
+    told = {known.WRONG[j.number]: j.verdict for j in found}
+    assert told == dict.fromkeys(known.WRONG, "accused")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pipeline import noise
 from pipeline.noise import Noise, Spread
 
@@ -10,6 +12,22 @@ QUANTIZING = Noise(computes="f32", quantizes="f8E4M3FN")
 
 def limits(moved: Spread | None, own_error: float | None = 1e-7) -> noise.Limits:
     return noise.limits("f32", 4096, QUANTIZING, own_error, 1e-7, moved)
+
+
+class TestSteps:
+    """Another implementation may round each step of a sum to the program's type."""
+
+    @pytest.mark.parametrize("dtype", ["f16", "bf16"])
+    def test_some_roundings_of_a_narrow_type_are_allowed_in_each_element(self, dtype: str) -> None:
+        step = noise.unit(dtype)
+        limit = noise.limits(dtype, 10**6, Noise(computes=dtype), step / 2, 0.0).excess
+        assert 5 * step < limit < 10 * step
+
+    def test_f32_is_judged_as_closely_as_ever(self) -> None:
+        assert noise.limits("f32", 10**6, Noise(), 1e-8, 0.0).excess < 5e-5
+
+    def test_pytorchs_own_error_counts_where_it_is_larger(self) -> None:
+        assert noise.limits("f16", 10**6, Noise(computes="f16"), 1e-3, 0.1).excess > 0.4
 
 
 class TestRoundingTo8Bits:

@@ -42,20 +42,21 @@ def main(file: Path) -> None:
     warnings.simplefilter("ignore")
     import torch
 
-    from right import floats, fp8, integers
+    from right import floats, fp8, integers, known
     from right.steps import Draw, Right
 
-    kinds: dict[str, Callable[[Draw], Right]] = {
-        "f32": lambda draw: floats.program(draw, torch.float32),
-        "f16": lambda draw: floats.program(draw, torch.float16),
-        "bf16": lambda draw: floats.program(draw, torch.bfloat16),
-        "fp8": fp8.program,
-        "integers": integers.program,
+    kinds: dict[str, Callable[[Draw, int], Right]] = {
+        "f32": lambda draw, _: floats.program(draw, torch.float32),
+        "f16": lambda draw, _: floats.program(draw, torch.float16),
+        "bf16": lambda draw, _: floats.program(draw, torch.bfloat16),
+        "fp8": lambda draw, _: fp8.program(draw),
+        "integers": lambda draw, _: integers.program(draw),
+        "known": known.program,
     }
     order = msgspec.json.decode(file.read_bytes(), type=Order)
     for module in order.modules:
         made = {
-            name(n): kinds[module.kind](Draw(f"{order.seed} {module.kind} {n}"))
+            name(n): kinds[module.kind](Draw(f"{order.seed} {module.kind} {n}"), n)
             for n in module.numbers
         }
         _write(module, made)
