@@ -14,7 +14,7 @@ import msgspec
 from pipeline import devices, targets
 from pipeline.devices import LOCAL
 from pipeline.errors import PilotError
-from pipeline.targets import Plan
+from pipeline.targets import Plan, Target
 from pipeline.toolchain import Toolchain
 from repro.trial import Try, Verdict
 
@@ -24,8 +24,13 @@ What = Literal["as reported", "device", "level", "target", "backend"]
 _LEVEL = "iree-opt-level"
 _LEVELS = ("O0", "O1", "O2", "O3")
 _VMVX = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx")
-#: What releases without an architecture of the user's compile Vulkan code for.
-_VULKANS = ("llvmpipe", "vp_android_baseline_2022")
+#: What else than the reported one a program can be compiled for on the same device.
+_ARCHITECTURES = {
+    "llvm-cpu": ("generic", "host"),
+    "vulkan": ("llvmpipe", "vp_android_baseline_2022"),
+}
+#: Flags about one backend or target.
+_SPECIAL = ("--iree-hal-", "--iree-llvmcpu-", "--iree-vulkan-", "--iree-rocm-", "--iree-hip-")
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,65 +71,55 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
 
 
-def others(plan: Plan, flags: Sequence[str], toolchain: Toolchain) -> tuple[Way, ...]:
+def others(
+    target: Target, flags: Sequence[str], device: str, toolchain: Toolchain
+) -> tuple[Way, ...]:
     """The reported way first, then those that tell most.
 
-    flags: the user's for iree-compile; they stay, but for what a way is about.
+    target: with its architecture. flags: for iree-compile, the target's and the user's; the latter
+    stay, but for what a way is about. device: what the module ran on.
     """
-    assert plan.device is not None
-    backend = plan.target.backend
-    own = (*plan.flags, *flags)
-    reported = Way(
-        what="as reported", how=plan.target.spec, flags=own, device=plan.device.uri, backend=backend
-    )
+    backend, own = target.backend, tuple(flags)
+    target, users = targets.split_flags(target, own)
+    reported = Way(what="as reported", how=target.spec, flags=own, device=device, backend=backend)
+    bare = device.partition("?")[0]
+    driver = bare.partition("://")[0]
     ways = [reported]
-    drivers = LOCAL if plan.device.driver in LOCAL else (plan.device.driver,)
-    for driver in drivers:
-        for device in devices.find(driver, toolchain).devices:
-            if device.uri != plan.device.uri.partition("?")[0] and not device.unusable:
-                name = device.uri if driver in LOCAL else f"{device.name} ({device.uri})"
+    for other in LOCAL if driver in LOCAL else (driver,):
+        for found in devices.find(other, toolchain).devices:
+            if bare not in (found.uri, other if driver in LOCAL else "") and not found.unusable:
+                how = found.uri if driver in LOCAL else f"{found.name} ({found.uri})"
                 ways.append(
-                    msgspec.structs.replace(reported, what="device", how=name, device=device.uri)
+                    msgspec.structs.replace(reported, what="device", how=how, device=found.uri)
                 )
     if _LEVEL in toolchain.flags:
         plain = tuple(flag for flag in own if not flag.startswith(f"--{_LEVEL}="))
         for level in _LEVELS:
             flag = f"--{_LEVEL}={level}"
             if flag not in own:
-                ways.append(
-                    msgspec.structs.replace(reported, what="level", how=level, flags=(*plain, flag))
-                )
-    archs = {"llvm-cpu": ("generic", "host"), "vulkan": _VULKANS}.get(backend, ())
-    for arch in archs:
-        if (other := _plan(f"{backend}:{arch}", toolchain)) and other.flags != plan.flags:
-            ways.append(
-                msgspec.structs.replace(
-                    reported, what="target", how=f"{backend}:{arch}", flags=(*other.flags, *flags)
-                )
-            )
-    elsewhere = (_plan(spec, toolchain) for spec in ("llvm-cpu", "vulkan") if backend != spec)
-    for other in elsewhere:
-        if other is not None and other.device is not None:
+                made = (*plain, flag)
+                ways.append(msgspec.structs.replace(reported, what="level", how=level, flags=made))
+    for arch in _ARCHITECTURES.get(backend, ()):
+        spec = f"{backend}:{arch}"
+        if (plan := _plan(spec, toolchain)) and not set(plan.flags) <= set(own):
+            made = (*plan.flags, *users)
+            ways.append(msgspec.structs.replace(reported, what="target", how=spec, flags=made))
+    portable = tuple(flag for flag in users if not flag.startswith(_SPECIAL))
+    for spec in ("llvm-cpu", "vulkan"):
+        plan = _plan(spec, toolchain) if spec != backend else None
+        if plan is not None and plan.device is not None:
             ways.append(
                 Way(
                     what="backend",
-                    how=other.target.spec,
-                    flags=(*other.flags, *_portable(flags)),
-                    device=other.device.uri,
-                    backend=other.target.backend,
+                    how=plan.target.spec,
+                    flags=(*plan.flags, *portable),
+                    device=plan.device.uri,
+                    backend=spec,
                 )
             )
-    local = LOCAL[0]
-    ways.append(
-        Way(
-            what="backend",
-            how="vmvx",
-            flags=(*_VMVX, *_portable(flags)),
-            device=local,
-            backend="vmvx",
-        )
-    )
-    return tuple(ways)
+    made = (*_VMVX, *portable)
+    vmvx = Way(what="backend", how="vmvx", flags=made, device=LOCAL[0], backend="vmvx")
+    return (*ways, vmvx)
 
 
 def attribute(
@@ -133,10 +128,16 @@ def attribute(
     trial: Try,
     told: Callable[[str], None] = lambda _: None,
 ) -> Attribution:
-    """Tries all ways, the reported one first, and says what they say."""
+    """Tries all ways, the reported one first, and says what they say.
+
+    Levels are tried up to the first that is wrong as well: which one it is matters only where some
+    are right.
+    """
     rows: list[Row] = []
     doubtful = False
     for way in ways:
+        if way.what == "level" and any(r.what == "level" and r.verdict == "wrong" for r in rows):
+            continue
         told(f"{way.what} {way.how}")
         tried = trial(mlir, way.flags, way.device)
         rows.append(
@@ -154,14 +155,13 @@ def attribute(
         if way is ways[0] and tried.verdict != "wrong":
             break
     culprit, conclusion = conclude(rows, doubtful=doubtful)
-    levels = [
-        w for w, r in zip(ways, rows, strict=False) if r.what == "level" and r.verdict == "right"
-    ]
+    right = [row.how for row in rows if row.what == "level" and row.verdict == "right"]
+    mended = [way.flags for way in ways if way.what == "level" and way.how in right]
     return Attribution(
         culprit=culprit,
         conclusion=conclusion,
         rows=tuple(rows),
-        flags=levels[-1].flags if levels else (),
+        flags=mended[-1] if mended else (),
     )
 
 
@@ -190,7 +190,7 @@ def conclude(rows: Sequence[Row], *, doubtful: bool = False) -> tuple[Culprit, s
         fits = own.backend == "llvm-cpu"
         return ("compiler", why) if fits else ("target", f"{why}, which the former may not fit")
     right, wrong = told["backend"]["right"], told["backend"]["wrong"]
-    levels = " at every level tried" if told["level"]["wrong"] else ""
+    levels = f" at {_list(told['level']['wrong'])} too" if told["level"]["wrong"] else ""
     if right:
         same = "" if not told["device"]["wrong"] else " and on every device tried"
         if own.backend == "llvm-cpu" or same:
@@ -216,7 +216,7 @@ def conclude(rows: Sequence[Row], *, doubtful: bool = False) -> tuple[Culprit, s
     return (
         "compiler",
         f"{_list([own.how, *wrong])} {agree}: what all backends share (the conversion from torch, "
-        "or a phase before code generation), unless the reference is wrong",
+        "or another pass that each of them runs), unless the reference is wrong",
     )
 
 
@@ -241,9 +241,3 @@ def _plan(spec: str, toolchain: Toolchain) -> Plan | None:
         return targets.plan(targets.parse(spec), toolchain)
     except PilotError:
         return None
-
-
-def _portable(flags: Sequence[str]) -> tuple[str, ...]:
-    """The user's flags that are not about one backend or target."""
-    special = ("--iree-hal-", "--iree-llvmcpu-", "--iree-vulkan-", "--iree-rocm-", "--iree-hip-")
-    return tuple(flag for flag in flags if not flag.startswith(special))

@@ -22,6 +22,7 @@ from repro.numbers import isolate as numbers
 from repro.numbers.oracle import MismatchOracle
 from repro.oracle import CompileOracle, RememberingOracle
 from repro.oracle_run import RunOracle
+from repro.origin import Origin
 from repro.shrink import Progress
 
 __all__ = ["Bisection", "Found", "Reproducer", "Subject", "bisect"]
@@ -33,6 +34,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     levels: those that were verified. bytes: of repro.mlir. current: as in `bundle.Report`.
     pass_name, pass_class: the pass that fails, as `iree-opt` and as C++ name it, "" if not known.
     shows: of wrong numbers, which they are and what it takes.
+    origin: where wrong numbers come from.
     """
 
     path: str
@@ -48,6 +50,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     pass_name: str = ""
     pass_class: str = ""
     shows: tuple[str, ...] = ()
+    origin: Origin | None = None
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -338,4 +341,5 @@ def reproduced(place: Path, report: Report) -> Reproducer:
         pass_name=shown.pass_name if shown else "",
         pass_class=shown.pass_class if shown else "",
         shows=(report.failure.message, *report.tried) if report.wrong else (),
+        origin=report.origin,
     )

@@ -23,6 +23,7 @@ from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.program import Tensor
 from repro.marks import MEMORY, STACK, marks
 from repro.numbers.record import Wrong
+from repro.origin import Origin
 
 LevelName = Literal["pytorch", "mlir", "dispatch", "pass"]
 FILES: dict[LevelName, str] = {
@@ -94,7 +95,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     packages: versions of what traced the program. tried: sentences for the draft of the issue.
     current: what becomes of it with the release that was installed when it was made, where that is
     another one: (its version, "same" or why not). wrong: the outputs with wrong numbers, by what
-    `reference` gives. files: SHA-256 of each file of the folder, filled in by `write`.
+    `reference` gives; origin: where these come from. files: SHA-256 of each file of the folder,
+    filled in by `write`.
     """
 
     failure: Failure
@@ -120,6 +122,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     current: tuple[str, str] | None = None
     wrong: tuple[Wrong, ...] = ()
     reference: str = "PyTorch"
+    origin: Origin | None = None
     files: dict[str, str] = {}
     made_by: Literal["iree-pilot"] = "iree-pilot"
 
@@ -369,6 +372,8 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
         raise ValueError("no level of the report has its file")
     memory = report.memory_limit
     changed = "".join(one.changed for one in shown)
+    if report.origin is not None:
+        changed = changed or report.origin.phase.changed
     return {
         "report": report,
         "failure": failure,

@@ -12,9 +12,10 @@ import msgspec
 
 from pipeline import process
 from pipeline.diagnostics import Failure
+from pipeline.frontends.load import Loaded
 from pipeline.program import Tensor
 from pipeline.toolchain import Toolchain
-from repro import bundle, isolate, known, levels, marks, verify
+from repro import bundle, isolate, known, levels, marks, origin, verify
 from repro.bundle import LARGEST_BYTES, Input, Report
 from repro.isolate import Isolated
 from repro.numbers import folder, inputs
@@ -107,7 +108,7 @@ def write(
         if rate < 1:
             report = msgspec.structs.replace(report, rate=rate)
             settled = _verified(draft, report, files, shown, toolchain)
-    report = _named(settled)
+    report = _traced(_named(settled), subject, shown, toolchain, state / "origin", limits)
     kept = {one.file for one in report.levels if one.verified}
     good = {name: file for name, file in files.items() if name in kept} or files
     bundle.write(draft, report, good, shown.inputs, data=shown.files)
@@ -128,6 +129,27 @@ def write(
             )
         )
     return report
+
+
+def _traced(
+    report: Report,
+    subject: Subject,
+    shown: Shown,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits,
+) -> Report:
+    """The report with where wrong numbers come from, where they are verified."""
+    if shown.loaded is None or subject.running is None or not report.verified:
+        return report
+    device = subject.running.device
+    found = origin.find(
+        shown.loaded, subject.target, subject.flags, device, toolchain, directory, limits
+    )
+    if found is None:
+        return report
+    failure = msgspec.structs.replace(report.failure, pass_=found.phase.pass_name or None)
+    return msgspec.structs.replace(report, origin=found, failure=failure)
 
 
 def _named(report: Report) -> Report:
@@ -168,7 +190,8 @@ class Shown(NamedTuple):
     """How a reproducer is run, if it is not the compile that fails.
 
     check: what judges its outputs, where that is a command of its own. files: what these need
-    besides the inputs. wrong: outputs. tried: sentences on the inputs.
+    besides the inputs. wrong: outputs. tried: sentences on the inputs. loaded: what gives wrong
+    numbers, with references.
     """
 
     run: tuple[str, ...] = ()
@@ -177,6 +200,7 @@ class Shown(NamedTuple):
     files: Mapping[str, bytes] = {}
     wrong: tuple[Wrong, ...] = ()
     tried: tuple[str, ...] = ()
+    loaded: Loaded | None = None
 
 
 def _shown(
@@ -201,6 +225,7 @@ def _shown(
             files=compared.files,
             wrong=settled.wrong,
             tried=settled.told,
+            loaded=settled.loaded,
         )
     (function,) = describe(mlir, running, toolchain, directory, limits).functions
     given = _given(function.example or (), directory)

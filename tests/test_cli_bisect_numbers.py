@@ -72,6 +72,33 @@ def test_the_operation_that_is_wrong_given_right_inputs_is_isolated(
     assert f"!torch.vtensor<{shape}>" in (isolated.folder(model) / "repro.mlir").read_text()
 
 
+@pytest.mark.parametrize(
+    ("model", "phase", "pass_name"),
+    [
+        ("u8_sort.py", "input", "convert-torch-to-tmtensor"),
+        ("nan_clamp.py", "input", "convert-torch-to-linalg"),
+        (
+            "segment_mask.py",
+            "executable-targets",
+            "iree-codegen-tile-and-distribute-to-workgroups-using-forall-op",
+        ),
+    ],
+)
+def test_the_phase_and_the_pass_that_make_it_wrong_are_told(
+    isolated: Isolated, model: str, phase: str, pass_name: str
+) -> None:
+    (found,) = isolated.document(model)["failures"]
+    origin = found["reproducer"]["origin"]
+    assert origin["attribution"]["culprit"] == "compiler"
+    assert origin["attribution"]["rows"][0]["verdict"] == "wrong"
+    assert (origin["phase"]["state"], origin["phase"]["phase"]) == ("earliest", phase)
+    assert found["failure"]["pass"] == pass_name
+    folder = isolated.folder(model)
+    assert bundle.read(folder).origin is not None
+    assert (folder / "pass.diff").read_text() == origin["phase"]["changed"]
+    assert pass_name in (folder / "ISSUE.md").read_text()
+
+
 def test_the_folder_shows_it_with_nothing_of_ours(isolated: Isolated, tmp_path: Path) -> None:
     isolated.document("segment_mask.py")
     folder = isolated.folder("segment_mask.py")

@@ -189,8 +189,15 @@ func.func @f() attributes {translation_info = #t} {
 
 
 def test_configured_executables_go_back_to_the_plainest_strategy() -> None:
-    made = plain(CONFIGURED, "#PLAIN").splitlines()
-    assert made[1] == "#t = #iree_codegen.translation_info<pipeline = #PLAIN>"
+    text = plain(CONFIGURED, "llvm-cpu")
+    assert text is not None
+    made = text.splitlines()
+    new = "#t = #iree_codegen.translation_info<pipeline = #iree_cpu.pipeline<Default>>"
+    assert made[1] == new
+    older = plain("#iree_codegen.translation_info<pipeline = CPUDoubleTilingExpert>", "llvm-cpu")
+    assert older == "#iree_codegen.translation_info<pipeline = CPUDefault>"
+    assert plain(CONFIGURED, "vulkan") is None
+    assert plain("module {}", "llvm-cpu") == "module {}"
     assert "lowering_config = " not in made[3] and "linalg.fill" in made[3]
     assert [made[2], made[4]] == [CONFIGURED.splitlines()[i] for i in (2, 4)]
 
@@ -223,7 +230,7 @@ CPU = row("as reported", "llvm-cpu:host", "wrong", "llvm-cpu")
         (
             [CPU, row("level", "O0", "wrong"), row("backend", "vmvx", "right")],
             "compiler",
-            "code generation for llvm-cpu: wrong at every level tried, right with vmvx",
+            "code generation for llvm-cpu: wrong at O0 too, right with vmvx",
         ),
         ([OWN, row("backend", "vmvx", "right")], "undecided", "or the driver of its only device"),
         (
@@ -265,6 +272,20 @@ def test_what_is_right_again_is_not_tried_in_other_ways() -> None:
     ]
     found = attribution.attribute(Path("x"), ways, trial)
     assert (found.culprit, asked) == ("undecided", ["a"])
+
+
+def test_levels_are_tried_up_to_the_first_that_is_wrong_too() -> None:
+    def trial(mlir: Path, flags: tuple[str, ...], device: str, resume: str | None = None) -> Tried:
+        return Tried(verdict="right" if flags == ("O0",) else "wrong")
+
+    names = ("own", "O0", "O1", "O2", "O3")
+    ways = [
+        Way(what="level" if i else "as reported", how=n, flags=(n,), device="a", backend="b")
+        for i, n in enumerate(names)
+    ]
+    found = attribution.attribute(Path("x"), ways, trial)
+    assert [(r.how, r.verdict) for r in found.rows[1:]] == [("O0", "right"), ("O1", "wrong")]
+    assert found.flags == ("O0",)
 
 
 def test_flags_that_make_it_right_are_told() -> None:
@@ -433,7 +454,9 @@ def test_a_pass_of_code_generation_is_found_by_the_plainest_strategy(tmp_path: P
 def test_the_ways_of_this_machine_begin_with_the_reported_one() -> None:
     release = toolchain.installed()
     plan = targets.plan(targets.parse("llvm-cpu:generic"), release)
-    own, *rest = attribution.others(plan, ("--iree-opt-level=O2", "--x"), release)
+    flags = (*plan.flags, "--iree-opt-level=O2", "--x")
+    own, *rest = attribution.others(targets.parse("llvm-cpu"), flags, "local-task", release)
+    assert own.how == "llvm-cpu:generic" and own.flags == flags
     assert own.what == "as reported" and own.flags[-2:] == ("--iree-opt-level=O2", "--x")
     assert [way.how for way in rest if way.what == "device"] == ["local-sync"]
     levels = [way for way in rest if way.what == "level"]

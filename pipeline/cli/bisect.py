@@ -198,6 +198,18 @@ def _pass(made: Reproducer) -> str:
     return f"{told}, not confirmed by iree-opt" if told and "pass" not in made.levels else told
 
 
+def _origin(made: Reproducer) -> list[tuple[str, str]]:
+    """Where wrong numbers come from."""
+    if made.origin is None:
+        return []
+    phase, who = made.origin.phase, made.origin.attribution
+    return [
+        ("pass", f"{phase.pass_name} ({phase.pass_class})" if phase.pass_name else ""),
+        ("phase", phase.conclusion),
+        ("who", f"{who.culprit}: {who.conclusion}"),
+    ]
+
+
 def tell(console: Any, result: Bisection) -> None:
     """What a bisection found; the folders' paths come last."""
     from rich.markup import escape
@@ -228,6 +240,7 @@ def tell(console: Any, result: Bisection) -> None:
             ("left", ": ".join(filter(None, (out.count(made.ops, "operation"), names)))),
             ("pass", _pass(made)),
             *(("shows", escape(line)) for line in made.shows),
+            *_origin(made),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
             (
                 "rate",

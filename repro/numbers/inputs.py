@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pipeline import tensors
+from pipeline.frontends.load import Loaded
 from pipeline.numerics import OutputComparison
 from pipeline.program import ELEMENT_TYPES, Tensor
 from pipeline.runtime import spelled
-from repro.numbers.oracle import Judged, MismatchOracle
+from repro.numbers.oracle import Judged, MismatchOracle, program_of
 from repro.numbers.plain import Choice, Kept, plain
 from repro.numbers.record import Element, Wrong
 from repro.numbers.references import Call, Evaluated
@@ -36,7 +37,8 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
     inputs, expected: files are absolute; expected as the device returns them. kept: how many
     elements of the inputs have values of their own; the others are 0 or 1 throughout. shown:
-    inputs of a few elements, in words.
+    inputs of a few elements, in words. loaded: the program with these inputs and their references,
+    where PyTorch gives them.
     """
 
     function: str
@@ -46,6 +48,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     kept: int
     elements: int
     shown: tuple[str, ...] = ()
+    loaded: Loaded | None = None
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -96,7 +99,12 @@ class _Settling:
             kept=sum(len(kept.elements) for kept in choice),
             elements=sum(sizes),
             shown=tuple(filter(None, (_shown(n, t) for n, t in enumerate(call.inputs)))),
+            loaded=self._loaded(call, evaluated),
         )
+
+    def _loaded(self, call: Call, evaluated: Evaluated) -> Loaded:
+        program, directory, _ = program_of(self._program, call, evaluated)
+        return Loaded(program=program, directory=str(directory), seconds=0.0, cached=False)
 
     def _ask(self, choices: Sequence[Choice]) -> list[bool]:
         return [self._oracle.enough(judged) for _, _, judged, _ in self._tried(choices)]

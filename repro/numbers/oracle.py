@@ -133,7 +133,7 @@ class MismatchOracle(RememberingOracle):
         """What came of one call; the outputs of the device stay in the new directory `work`."""
         if why := _unreliable(evaluated):
             return Judged(function=call.function, why=why)
-        return self._run(*_program(candidate, call, evaluated), evaluated, module, work)
+        return self._run(*program_of(candidate, call, evaluated), evaluated, module, work)
 
     def enough(self, judged: Judged) -> bool:
         """Whether a call is wrong, and off by enough to be the wanted failure."""
@@ -278,7 +278,7 @@ class MismatchOracle(RememberingOracle):
         )
 
 
-def _program(candidate: Path, call: Call, evaluated: Evaluated) -> tuple[Program, Path, Function]:
+def program_of(candidate: Path, call: Call, evaluated: Evaluated) -> tuple[Program, Path, Function]:
     function = Function(
         name=call.function,
         inputs=call.types,

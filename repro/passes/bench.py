@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ _CONFIGURED = "executable-configurations"
 #: The first phase that names a target.
 _NAMED = "preprocessing"
 _SECONDS = 300.0
+_OPERATION = re.compile(r'(?:%\S+ = )?"?[a-z_]\w*\.[a-z]')
 #: Runs what the reference paths make.
 _DEVICE = "local-sync"
 _GENERATED = "executable-targets"
@@ -40,11 +42,11 @@ def reference_paths(toolchain: Toolchain) -> dict[str, tuple[str, ...]]:
 
     vmvx interprets; the other generates code for any processor.
     """
-    plain = (f"--{_LEVEL}=O0",) if _LEVEL in toolchain.flags else ()
+    plain, at = ((f"--{_LEVEL}=O0",), " at O0") if _LEVEL in toolchain.flags else ((), "")
     device, backend = _LOCAL
     return {
-        "vmvx at O0": (device, f"{backend}vmvx", *plain),
-        "llvm-cpu:generic at O0": (
+        f"vmvx{at}": (device, f"{backend}vmvx", *plain),
+        f"llvm-cpu:generic{at}": (
             device,
             f"{backend}llvm-cpu",
             "--iree-llvmcpu-target-cpu=generic",
@@ -82,7 +84,7 @@ class RealBench:
         self._directory = directory
         self._limits = limits
         self._own_device = own_device
-        self._pipeline = PIPELINES.get(backend, "")
+        self._backend = backend
         self._paths = reference_paths(toolchain)
         self._targets: dict[str, Targets | None] = {}
         self._made = 0
@@ -92,7 +94,7 @@ class RealBench:
         directory.mkdir(parents=True, exist_ok=True)
         self._dumped = self._dump()
         self.phases: Sequence[str] = tuple(p for p in self._dumped if p != _CONFIGURED)
-        configured = bool(self._pipeline) and _CONFIGURED in self._dumped
+        configured = backend in PIPELINES and _CONFIGURED in self._dumped
         self.generated = (_CONFIGURED, _GENERATED) if configured else None
 
     def finish(self, phase: str, path: str) -> Tried:
@@ -135,7 +137,10 @@ class RealBench:
         text = file.read_text(errors="replace")
         flags, device = self._paths.get(path, self._flags), _DEVICE
         if path == PLAIN:
-            text, device = plain(text, self._pipeline), self._own_device
+            made_plain, device = plain(text, self._backend), self._own_device
+            if made_plain is None:
+                return Tried(verdict="fails", why="its strategy is not known")
+            text = made_plain
         elif "#hal." in text:
             targets = self._of(path)
             if targets is None:
@@ -151,7 +156,8 @@ class RealBench:
     def _interpret(self, file: Path, phase: str, *, changed: bool) -> Tried:
         assert self._interpreter is not None
         order = self._toolchain.phases
-        if phase == self.phases[0] and not changed:
+        source = phase == self.phases[0]
+        if source and (not changed or _computes(file) == _computes(self._mlir)):
             return Tried(verdict="right", why="the reference is that of the source")
         if LAST not in order or order.index(phase) > order.index(LAST):
             return Tried(verdict="fails", why=f"there are dispatches after {phase}")
@@ -201,3 +207,9 @@ class RealBench:
             limits=limits,
         )
         return stderr
+
+
+def _computes(mlir: Path) -> list[str]:
+    """The operations of a program in the torch dialect, as text."""
+    lines = (line.strip() for line in mlir.read_text(errors="replace").splitlines())
+    return [line for line in lines if _OPERATION.match(line)]

@@ -26,7 +26,14 @@ JOB, ANSWER = "job.json", "answer.json"
 #: Reductions are carried out one step after the other.
 _MOST_STEPS = 1 << 16
 _MOST_ELEMENTS = 1 << 22
-_RETURNS = ("util.return", "func.return", "linalg.yield", "tensor.yield", "iree_linalg_ext.yield")
+_RETURNS = (
+    "util.return",
+    "func.return",
+    "linalg.yield",
+    "tensor.yield",
+    "tm_tensor.yield",
+    "iree_linalg_ext.yield",
+)
 _SAME = (
     "hal.tensor.export",
     "hal.tensor.barrier",
@@ -390,6 +397,8 @@ class _Interpreter:
             for values, column in zip(made, zip(*elements, strict=True), strict=False):
                 values[row] = np.array(column, values.dtype)
         return [np.moveaxis(values, -1, axis) for values in made]
+
+    _tm_tensor_sort = _iree_linalg_ext_sort
 
 
 def _sizes(maps: Sequence[Any], operands: Sequence[Array], count: int) -> list[int]:

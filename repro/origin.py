@@ -1,0 +1,74 @@
+"""Where wrong numbers of an isolated program come from: the phase, the pass, whose fault it is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from pipeline import process, targets
+from pipeline.frontends.load import Loaded
+from pipeline.toolchain import Toolchain
+from repro import attribution
+from repro.attribution import Attribution
+from repro.passes import phases
+from repro.passes.bench import RealBench
+from repro.passes.interpreting import Interpreter
+from repro.passes.phases import WrongPhase
+from repro.trial import Trial
+
+#: One compile of an isolated program, or a run of it, takes a fraction of that.
+_SECONDS = 60.0
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What both searches found. calls: the compiles that they took."""
+
+    phase: WrongPhase
+    attribution: Attribution
+    calls: int
+
+
+def find(
+    loaded: Loaded,
+    target: str,
+    flags: tuple[str, ...],
+    device: str,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits,
+    told: Callable[[str], None] = lambda _: None,
+) -> Origin | None:
+    """Where the numbers of a program go wrong; None if it is right when it is compiled again.
+
+    loaded: with inputs and references. target: as the user named it; flags: for iree-compile, the
+    target's and the user's. device: what it runs on. Files go to the new `directory`.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    limits = msgspec.structs.replace(limits, seconds=min(limits.seconds or _SECONDS, _SECONDS))
+    named = targets.parse(target)
+    trial = Trial(loaded, toolchain, directory / "trial", limits)
+    told("compiling and running it in other ways")
+    who = attribution.attribute(
+        loaded.mlir, attribution.others(named, flags, device, toolchain), trial
+    )
+    if who.rows[0].verdict != "wrong":
+        return None
+    told("looking for the phase and the pass that make it wrong")
+    bench = RealBench(
+        loaded.mlir,
+        flags,
+        toolchain,
+        trial,
+        directory / "bench",
+        limits,
+        device,
+        backend=named.backend,
+        interpreter=Interpreter(loaded, toolchain, directory / "interpreted", limits),
+    )
+    found = phases.find(bench)
+    shutil.rmtree(directory, ignore_errors=True)
+    return Origin(phase=found, attribution=who, calls=trial.calls)
