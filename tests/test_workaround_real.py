@@ -18,8 +18,9 @@ from pipeline.frontends.load import Loaded, load
 from pipeline.store import Store
 from pipeline.toolchain import Toolchain, installed
 from repro.workarounds import find
+from repro.workarounds.answers import Answer
 from repro.workarounds.candidate import Candidate
-from repro.workarounds.find import Answer, Wish, Workarounds
+from repro.workarounds.find import Wish, Workarounds
 from repro.workarounds.rewrites import fnuz_codes
 from repro.workarounds.search import Outcome
 from repro.workarounds.table import TABLE

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.diagnostics import Failure
-from repro.workarounds import search
+from repro.workarounds import find, search
 from repro.workarounds.candidate import Candidate, ordered
 from repro.workarounds.search import Combination, Outcome, Tried
 from repro.workarounds.table import TABLE
@@ -39,6 +39,7 @@ class Oracle:
     def __init__(self, answers: dict[tuple[str, ...], Outcome]) -> None:
         self.answers = {frozenset(names): outcome for names, outcome in answers.items()}
         self.asked: list[tuple[str, ...]] = []
+        self.width = 2
 
     def ask(self, combinations: Sequence[Combination]) -> list[Outcome]:
         names = [tuple(one.name for one in combination) for combination in combinations]
@@ -190,3 +191,14 @@ class TestOrder:
         names = [one.name for one in ordered(TABLE, failure)]
         able = {one.name for one in TABLE if one.early or phase != "input"}
         assert sorted(names) == sorted(able)
+
+
+class TestRehearsal:
+    def test_what_works_on_the_reproducer_comes_first_and_what_does_not_last(self) -> None:
+        oracle = Oracle({("c3",): WORKS, ("c1",): Outcome(state="further", failure=SECOND)})
+        field = candidate("--set k=v", flags=(), fields={"k": "v"})
+        wanted = [*candidates(5), field]
+        ordered = find.rehearsed(wanted, oracle, lambda: False)
+        names = [one.name for one in ordered]
+        assert names == ["c3", "c1", "--set k=v", "c0", "c2", "c4"]
+        assert sorted(oracle.asked) == [(f"c{i}",) for i in range(5)]

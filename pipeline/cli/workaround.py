@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.cli.session import Session
-    from repro.workarounds.find import Answer, Cost, Progress, Workarounds
+    from repro.workarounds.answers import Answer, Cost
+    from repro.workarounds.find import Progress, Workarounds
 
 _STYLES = {
     "works": "green",

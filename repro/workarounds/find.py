@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
-from pipeline import case, process, runtime, targets
-from pipeline.architectures import GENERIC_VULKAN
+from pipeline import case, process, targets
 from pipeline.case import CaseResult, Settings
 from pipeline.compiler import Dispatches
 from pipeline.diagnostics import Failure
 from pipeline.errors import PilotError, UsageError
-from pipeline.frontends.job import Job
-from pipeline.frontends.load import Loaded
+from pipeline.frontends import source as sources
+from pipeline.frontends.job import Job, TraceFailed
+from pipeline.frontends.load import Loaded, load
 from pipeline.locks import Locks
-from pipeline.numerics import Comparison
 from pipeline.store import Store, data_directory
-from pipeline.targets import Plan, Target
+from pipeline.targets import Plan
 from pipeline.toolchain import Toolchain
-from repro import bundle, effort
+from repro import bundle, effort, known
 from repro.bundle import LevelName
-from repro.workarounds import edit, rewrites, search
-from repro.workarounds.candidate import PRICES, Candidate, Price, ordered, usable
-from repro.workarounds.rewrites import Unusable
+from repro.workarounds import architectures, edit, rewrites, search
+from repro.workarounds.answers import Answer, Cost, confirmed, cost, rank
+from repro.workarounds.candidate import Candidate, ordered, usable
 from repro.workarounds.search import ANSWERS, Combination, Outcome, State, Tried
 from repro.workarounds.table import TABLE
-from repro.workarounds.trial import Subject, Trials, judge
+from repro.workarounds.trial import Subject, Trials
 
 #: What takes a limit as long as the program that hangs is no way around it.
 _SHARE_OF_LIMIT = 0.1
 _LEAST_SECONDS = 60.0
+#: A program that takes longer to compile is rehearsed with its reproducer, where one is known.
+_LONG_SECONDS = 1.0
+#: Where nothing else works, what took too long gets so much more time.
+_LONGER_TIMES = 4.0
 _BYTECODE = b"ML\xefR"
-#: A candidate that takes so much longer than the failing run is not waited for.
-_PATIENCE_SECONDS = 30.0
-_PATIENCE_TIMES = 10.0
-#: Processors that code is compiled for in place of the one at hand, the modest ones last.
-_PROCESSORS = ("generic", "x86-64-v4", "x86-64-v3", "x86-64-v2")
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,43 +60,6 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None = None
     fresh: bool = False
     place: Path | None = None
-
-
-class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What a case costs: seconds to compile it and to run it once, dispatches, the module's bytes.
-
-    None where it is not known: nothing ran, or the compiler did not get so far.
-    """
-
-    compile_seconds: float | None = None
-    latency_seconds: float | None = None
-    dispatches: int | None = None
-    module_bytes: int | None = None
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What works. names, reasons: of the candidates. state `compiles`: it was NOT run here.
-
-    price: what is lost with it. flags: for iree-compile, those of the target and the user's among
-    them. command: to be pasted; compile: the iree-compile command that it stands for. program: the
-    file that was written, where the program is another one. drift: how far the outputs of that
-    program's reference are from the original's, relative; None where it is the original's.
-    """
-
-    names: tuple[str, ...]
-    reasons: tuple[str, ...]
-    state: State
-    price: Price
-    target: str
-    flags: tuple[str, ...]
-    settings: dict[str, str]
-    command: tuple[str, ...]
-    compile: tuple[str, ...]
-    cost: Cost
-    program: str = ""
-    comparison: Comparison | None = None
-    drift: float | None = None
-    why: str = ""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,21 +143,24 @@ def find(
     tells = _Teller(told)
     with Locks(root / "locks").hold(key, on_wait=on_wait):
         each = _effort(result, wish.limits)
-        trials = Trials(
-            subject,
-            toolchain,
-            root / key[:16],
-            limits=each.limits,
-            width=each.width,
-            fresh=wish.fresh,
-            told=tells.told,
-        )
+        common: Any = {
+            "limits": each.limits,
+            "width": each.width,
+            "fresh": wish.fresh,
+            "told": tells.told,
+        }
+        trials = Trials(subject, toolchain, root / key[:16], **common)
         wanted = _wanted(subject, toolchain)
         tells.total = len(wanted)
 
         def expired() -> bool:
             return wish.seconds is not None and time.monotonic() - begun > wish.seconds
 
+        small = _known(subject, result, toolchain, wish)
+        if small is not None:
+            wanted = rehearsed(
+                wanted, Trials(small, toolchain, root / key[:16] / "reproducer", **common), expired
+            )
         tried = search.search(
             wanted,
             trials.ask,
@@ -206,10 +170,25 @@ def find(
             width=each.width,
             expired=expired,
         )
+        longer = Trials(
+            subject,
+            toolchain,
+            root / key[:16],
+            **{**common, "limits": _longer(each.limits, wish.limits), "fresh": False},
+        )
+        if not any(one.outcome.state in ANSWERS for one in tried) and not expired():
+            tried = _again_slowly(tried, longer)
+        told_of = partial(
+            confirmed,
+            trials=longer,
+            phases=toolchain.phases,
+            words=wish.words,
+            place=wish.place,
+        )
         found = [one for one in tried if one.outcome.state in ANSWERS]
-        answers = [a for one in found if (a := _answer(one, trials, wish, toolchain)) is not None]
+        answers = [a for one in found if (a := told_of(one)) is not None]
         default = _default(subject, result, toolchain, wish.limits)
-    answers.sort(key=_rank)
+    answers.sort(key=rank)
     return Workarounds(
         status="found" if answers else "none",
         failure=result.failure,
@@ -217,10 +196,83 @@ def find(
         tried=tuple(_attempt(one) for one in tried),
         default=default,
         complete=not expired() or bool(answers),
-        compiles=trials.compiles,
+        compiles=trials.compiles + longer.compiles,
         seconds=time.monotonic() - begun,
         why="" if answers else _gave_up(tried, expired()),
     )
+
+
+class Asked(Protocol):
+    """Answers for combinations, `width` at once."""
+
+    width: int
+
+    def ask(self, combinations: Sequence[Combination]) -> Sequence[Outcome]: ...
+
+
+def _known(
+    subject: Subject, result: CaseResult, toolchain: Toolchain, wish: Wish
+) -> Subject | None:
+    """The reproducer of the failure, where one is known and the program takes long to compile."""
+    if result.compile_seconds < _LONG_SECONDS:
+        return None
+    flags = (*subject.plan.flags, *subject.flags)
+    recalled = known.recall(subject.failure.signature, toolchain.revision, result.target, flags)
+    if recalled is None:
+        return None
+    entry, report = recalled
+    try:
+        source, _, _ = of_reproducer(Path(entry.path))
+        job = Job(source=sources.parse(source, {}, None))
+        loaded = load(job, Store(), toolchain, limits=wish.limits)
+    except (PilotError, TraceFailed):
+        return None
+    return msgspec.structs.replace(
+        subject, loaded=loaded, job=job, settings={}, failure=report.failure
+    )
+
+
+def rehearsed(
+    wanted: Sequence[Candidate], trials: Asked, expired: Callable[[], bool]
+) -> list[Candidate]:
+    """What is to be tried, first what gets the reproducer past the failure, last what does not."""
+    able = [one for one in wanted if not one.fields and one.inline is None]
+    tried = search.search(
+        able,
+        trials.ask,
+        ordered,
+        enough=None,
+        patience=search.PATIENCE,
+        most_pairs=0,
+        width=trials.width,
+        expired=expired,
+    )
+    seen = {one.candidates[0].name: one.outcome.state for one in tried}
+
+    def key(one: Candidate) -> int:
+        state = seen.get(one.name)
+        return 0 if state in ANSWERS else 2 if state == "same" else 1
+
+    return sorted(wanted, key=key)
+
+
+def _longer(each: process.Limits, given: process.Limits) -> process.Limits:
+    """Limits for what the first time was too short for, and for what is to be timed."""
+    seconds = each.seconds and _LONGER_TIMES * each.seconds
+    if given.seconds and seconds:
+        seconds = min(given.seconds, seconds)
+    return msgspec.structs.replace(each, seconds=seconds)
+
+
+def _again_slowly(tried: Sequence[Tried], trials: Trials) -> list[Tried]:
+    """What was tried, with what took too long asked once more."""
+    slow = [one for one in tried if one.outcome.state == "unresolved"]
+    outcomes = trials.ask([one.candidates for one in slow])
+    again = [
+        msgspec.structs.replace(one, outcome=outcome)
+        for one, outcome in zip(slow, outcomes, strict=True)
+    ]
+    return [one for one in tried if one not in slow] + again
 
 
 class _Teller:
@@ -269,146 +321,25 @@ def _effort(result: CaseResult, given: process.Limits) -> effort.Effort:
         less = min(given.seconds, max(_LEAST_SECONDS, _SHARE_OF_LIMIT * given.seconds))
         limits = msgspec.structs.replace(each.limits, seconds=less)
         return msgspec.structs.replace(each, limits=limits)
-    if result.failure.kind != "out-of-memory":
-        allowed = max(_PATIENCE_SECONDS, _PATIENCE_TIMES * took)
-        seconds = min(allowed, given.seconds or allowed)
-        limits = msgspec.structs.replace(each.limits, seconds=seconds)
-        return msgspec.structs.replace(each, limits=limits)
     return each
 
 
 def _wanted(subject: Subject, toolchain: Toolchain) -> list[Candidate]:
     """What is to be tried, in order; flags that the user gives already are none."""
     own = [
-        *_architectures(subject, toolchain),
+        *architectures.fitting(subject.plan, subject.device, toolchain),
         *rewrites.of_zoo(subject.job),
         *rewrites.of_weights(subject.job, subject.loaded),
     ]
-    known = usable([*own, *TABLE], subject.plan.target.backend, toolchain.flags)
+    able = usable([*own, *TABLE], subject.plan.target.backend, toolchain.flags)
     text = subject.loaded.mlir.read_bytes()
     new = [
         one
-        for one in known
+        for one in able
         if (not one.flags or not set(one.flags) <= set(subject.flags))
         and (one.edit is None or text.startswith(_BYTECODE) or edit.NEEDS[one.edit].search(text))
     ]
     return ordered(new, subject.failure)
-
-
-def _architectures(subject: Subject, toolchain: Toolchain) -> list[Candidate]:
-    """Other architectures of the target's backend that fit the device at hand."""
-    target = subject.plan.target
-    if target.backend == "hip" or not target.arch:
-        return []
-    names: Sequence[str] = _PROCESSORS
-    if target.backend == "vulkan":
-        names = (_fitting(subject, toolchain), *GENERIC_VULKAN)
-    found = []
-    for arch in dict.fromkeys(names):
-        if not arch or arch == target.arch:
-            continue
-        other = Target(spec=f"{target.backend}:{arch}", backend=target.backend, arch=arch)
-        try:
-            plan = targets.plan(other, toolchain, subject.device)
-        except PilotError:
-            continue
-        if plan.warnings:
-            continue
-        what = "its device" if target.backend == "vulkan" else "this processor"
-        found.append(
-            Candidate(
-                name=f"-t {other.spec}",
-                reason=f"fits {what}: another choice of types, vector widths and lowerings",
-                group="target",
-                price="free" if target.backend == "vulkan" else "slower",
-                arch=arch,
-                helps=".",
-            )
-        )
-    return found
-
-
-def _fitting(subject: Subject, toolchain: Toolchain) -> str:
-    """The architecture that fits the device best, as a target without one is planned."""
-    backend = subject.plan.target.backend
-    try:
-        plan = targets.plan(Target(spec=backend, backend=backend), toolchain, subject.device)
-    except PilotError:
-        return ""
-    return plan.target.arch or ""
-
-
-def _answer(one: Tried, trials: Trials, wish: Wish, toolchain: Toolchain) -> Answer | None:
-    """The answer that a trial is, seen a second time and timed; None where it came and went."""
-    combination = one.candidates
-    try:
-        loaded = trials.program(combination)
-        result = trials.run(combination, latency_budget=runtime.LATENCY_BUDGET)
-    except (Unusable, PilotError):
-        return None
-    outcome = judge(result, trials.subject.failure, toolchain.phases)
-    if outcome.state not in ANSWERS:
-        return None
-    fields = {k: v for c in combination for k, v in c.fields.items()}
-    edited = any(c.edit for c in combination)
-    program = _placed(loaded, combination, wish.place) if edited else ""
-    plan = trials.plan(combination)
-    command = result.command
-    if program:
-        command = (command[0], program, *command[2:])
-    return Answer(
-        names=tuple(c.name for c in combination),
-        reasons=tuple(c.reason for c in combination),
-        state=outcome.state,
-        price=max((c.price for c in combination), key=PRICES.index),
-        target=result.target,
-        flags=(*plan.flags, *trials.flags(combination)),
-        settings=fields,
-        command=command if program else _command(combination, result.target, trials, wish),
-        compile=command,
-        cost=cost(result),
-        program=program,
-        comparison=result.comparison,
-        drift=rewrites.drift(trials.subject.loaded, loaded) if fields else None,
-        why=outcome.why,
-    )
-
-
-def _command(combination: Combination, target: str, trials: Trials, wish: Wish) -> tuple[str, ...]:
-    """The `iree-pilot run` that does it."""
-    fields = {k: v for c in combination for k, v in c.fields.items()}
-    words = wish.words[:1]
-    rest = iter(wish.words[1:])
-    for word in rest:  # the user's own fields give way
-        value = next(rest) if word == "--set" else ""
-        if word == "--set" and value.partition("=")[0] in fields:
-            continue
-        words = (*words, word, value) if value else (*words, word)
-    for name, value in fields.items():
-        words = (*words, "--set", f"{name}={value}")
-    inline = next((c.inline for c in combination if c.inline is not None), None)
-    if inline is False:
-        words = tuple(w for w in words if w != "--inline-parameters")
-    elif inline:
-        words = (*words, "--inline-parameters")
-    device = ("--device", wish.device) if wish.device else ()
-    flags = trials.flags(combination)
-    given = ("--", *flags) if flags else ()
-    return ("iree-pilot", "run", *words, "-t", target, *device, *given)
-
-
-def _placed(loaded: Loaded, combination: Combination, place: Path | None) -> str:
-    """The rewritten program's file, copied to where the user wants it."""
-    if place is None:
-        return str(loaded.mlir)
-    place.mkdir(parents=True, exist_ok=True)
-    stem = "-".join(rewrites.in_words(c.name) for c in combination if c.edit)
-    file = place / f"{stem}.mlir"
-    file.write_bytes(loaded.mlir.read_bytes())
-    own = Path(loaded.directory, rewrites.FNUZ_WEIGHTS)
-    if own.is_file():
-        (place / own.name).write_bytes(own.read_bytes())
-    return str(file)
 
 
 def _default(
@@ -435,17 +366,6 @@ def _again(subject: Subject, toolchain: Toolchain, settings: Settings) -> CaseRe
     )
 
 
-def cost(result: CaseResult) -> Cost:
-    """What a case that compiled costs; latencies of several functions are added up."""
-    latencies = [f.latency.median_seconds for f in result.functions if f.latency]
-    return Cost(
-        compile_seconds=result.compile_seconds if result.output else None,
-        latency_seconds=math.fsum(latencies) if latencies else None,
-        dispatches=result.dispatches.dispatches if result.dispatches else None,
-        module_bytes=result.output_bytes or None,
-    )
-
-
 def _attempt(one: Tried) -> Attempt:
     failure = one.outcome.failure
     return Attempt(
@@ -454,17 +374,6 @@ def _attempt(one: Tried) -> Attempt:
         why=one.outcome.why,
         signature=failure.signature if failure else "",
         phase=failure.phase if failure else None,
-    )
-
-
-def _rank(answer: Answer) -> tuple[int, int, int, float, float]:
-    """The best first: seen to agree, nothing lost, one thing changed, fast, few dispatches."""
-    return (
-        ANSWERS.index(answer.state),
-        PRICES.index(answer.price),
-        len(answer.names),
-        answer.cost.latency_seconds or 0.0,
-        answer.cost.dispatches or 0,
     )
 
 

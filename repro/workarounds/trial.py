@@ -77,7 +77,7 @@ class Trials:
     ) -> None:
         self.compiles = 0
         self.subject = subject
-        self._toolchain, self._limits, self._width = toolchain, limits, width
+        self._toolchain, self._limits, self.width = toolchain, limits, width
         self._told, self._fresh = told, fresh
         self._store = Store()
         self._programs = directory / "programs"
@@ -90,7 +90,7 @@ class Trials:
 
     def ask(self, combinations: Sequence[Combination]) -> list[Outcome]:
         """What comes of each combination."""
-        return side_by_side(self._one, combinations, self._width)
+        return side_by_side(self._one, combinations, self.width)
 
     def _one(self, combination: Combination) -> Outcome:
         key = Store.key(*(msgspec.json.encode(one).decode() for one in combination))

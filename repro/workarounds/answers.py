@@ -1,0 +1,165 @@
+"""What a workaround is to the one who needs it: a command to paste, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline import runtime
+from pipeline.case import CaseResult
+from pipeline.errors import PilotError
+from pipeline.frontends.load import Loaded
+from pipeline.numerics import Comparison
+from repro.workarounds import rewrites
+from repro.workarounds.candidate import PRICES, Price
+from repro.workarounds.rewrites import Unusable
+from repro.workarounds.search import ANSWERS, Combination, State, Tried
+from repro.workarounds.trial import Trials, judge
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What a case costs: seconds to compile it and to run it once, dispatches, the module's bytes.
+
+    None where it is not known: nothing ran, or the compiler did not get so far.
+    """
+
+    compile_seconds: float | None = None
+    latency_seconds: float | None = None
+    dispatches: int | None = None
+    module_bytes: int | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What works. names, reasons: of the candidates. state `compiles`: it was NOT run here.
+
+    price: what is lost with it. flags: for iree-compile, those of the target and the user's among
+    them. command: to be pasted; compile: the iree-compile command that it stands for. program: the
+    file that was written, where the program is another one. drift: how far the outputs of that
+    program's reference are from the original's, relative; None where it is the original's.
+    """
+
+    names: tuple[str, ...]
+    reasons: tuple[str, ...]
+    state: State
+    price: Price
+    target: str
+    flags: tuple[str, ...]
+    settings: dict[str, str]
+    command: tuple[str, ...]
+    compile: tuple[str, ...]
+    cost: Cost
+    program: str = ""
+    comparison: Comparison | None = None
+    drift: float | None = None
+    why: str = ""
+
+
+def confirmed(
+    one: Tried,
+    trials: Trials,
+    phases: Sequence[str],
+    words: tuple[str, ...],
+    place: Path | None,
+) -> Answer | None:
+    """The answer that a trial is, seen a second time and timed; None where it came and went.
+
+    phases: the compiler's. words: the source and its options as the user gave them. place: where
+    programs that were rewritten go; None leaves them where they are.
+    """
+    combination = one.candidates
+    try:
+        loaded = trials.program(combination)
+        result = trials.run(combination, latency_budget=runtime.LATENCY_BUDGET)
+    except (Unusable, PilotError):
+        return None
+    outcome = judge(result, trials.subject.failure, phases)
+    if outcome.state not in ANSWERS:
+        return None
+    fields = {k: v for c in combination for k, v in c.fields.items()}
+    edited = any(c.edit for c in combination)
+    program = _placed(loaded, combination, place) if edited else ""
+    plan = trials.plan(combination)
+    command = result.command
+    if program:
+        command = (command[0], program, *command[2:])
+    return Answer(
+        names=tuple(c.name for c in combination),
+        reasons=tuple(c.reason for c in combination),
+        state=outcome.state,
+        price=max((c.price for c in combination), key=PRICES.index),
+        target=result.target,
+        flags=(*plan.flags, *trials.flags(combination)),
+        settings=fields,
+        command=command if program else _command(combination, result.target, trials, words),
+        compile=command,
+        cost=cost(result),
+        program=program,
+        comparison=result.comparison,
+        drift=rewrites.drift(trials.subject.loaded, loaded) if fields else None,
+        why=outcome.why,
+    )
+
+
+def _command(
+    combination: Combination, target: str, trials: Trials, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The `iree-pilot run` that does it."""
+    fields = {k: v for c in combination for k, v in c.fields.items()}
+    words = given[:1]
+    rest = iter(given[1:])
+    for word in rest:  # the user's own fields give way
+        value = next(rest) if word == "--set" else ""
+        if word == "--set" and value.partition("=")[0] in fields:
+            continue
+        words = (*words, word, value) if value else (*words, word)
+    for name, value in fields.items():
+        words = (*words, "--set", f"{name}={value}")
+    inline = next((c.inline for c in combination if c.inline is not None), None)
+    if inline is False:
+        words = tuple(w for w in words if w != "--inline-parameters")
+    elif inline:
+        words = (*words, "--inline-parameters")
+    named = trials.subject.device
+    device = ("--device", named) if named else ()
+    flags = trials.flags(combination)
+    last = ("--", *flags) if flags else ()
+    return ("iree-pilot", "run", *words, "-t", target, *device, *last)
+
+
+def _placed(loaded: Loaded, combination: Combination, place: Path | None) -> str:
+    """The rewritten program's file, copied to where the user wants it."""
+    if place is None:
+        return str(loaded.mlir)
+    place.mkdir(parents=True, exist_ok=True)
+    stem = "-".join(rewrites.in_words(c.name) for c in combination if c.edit)
+    file = place / f"{stem}.mlir"
+    file.write_bytes(loaded.mlir.read_bytes())
+    own = Path(loaded.directory, rewrites.FNUZ_WEIGHTS)
+    if own.is_file():
+        (place / own.name).write_bytes(own.read_bytes())
+    return str(file)
+
+
+def cost(result: CaseResult) -> Cost:
+    """What a case that compiled costs; latencies of several functions are added up."""
+    latencies = [f.latency.median_seconds for f in result.functions if f.latency]
+    return Cost(
+        compile_seconds=result.compile_seconds if result.output else None,
+        latency_seconds=math.fsum(latencies) if latencies else None,
+        dispatches=result.dispatches.dispatches if result.dispatches else None,
+        module_bytes=result.output_bytes or None,
+    )
+
+
+def rank(answer: Answer) -> tuple[int, int, int, float, float]:
+    """The best first: seen to agree, nothing lost, one thing changed, fast, few dispatches."""
+    return (
+        ANSWERS.index(answer.state),
+        PRICES.index(answer.price),
+        len(answer.names),
+        answer.cost.latency_seconds or 0.0,
+        answer.cost.dispatches or 0,
+    )
