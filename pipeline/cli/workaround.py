@@ -93,6 +93,8 @@ def command(
         except TraceFailed as failed:
             live.note(f"{source} does not trace: {failed.failure.message}")
             live.note("The compiler has no part in that: iree-pilot bisect isolates it.")
+            for way in _other_ways(session, source, source_options):
+                live.note(f"The zoo makes it in another way, too: {way}")
             raise Failed(1) from None
     if common.json:
         out.emit(result)
@@ -163,6 +165,13 @@ def _find(
         told=told,
         on_wait=lambda: live.note(waiting),
     )
+
+
+def _other_ways(session: Session, source: str, chosen: SourceOptions) -> list[str]:
+    """What of a zoo model that does not trace can be set to something else."""
+    from repro.workarounds import rewrites
+
+    return [f"{one.name}: {one.reason}" for one in rewrites.of_zoo(session.job(source, chosen))]
 
 
 def _words(source: str, chosen: SourceOptions) -> tuple[str, ...]:
