@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import bench_parts
 import click
 import msgspec
 from bench_base import Machine, machine, own_cache, shared, tell_machine, told
@@ -84,12 +85,31 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     to_torch: tuple[float, float, float] | None
 
 
+class Operations(msgspec.Struct, frozen=True, kw_only=True):
+    """The single operations of some programs of one kind, each fed right inputs.
+
+    count: results of operations that were compared. suspected: those that were wrong in one module
+    with the others; accused: those of them that are alone as well, by name. lost: programs of which
+    nothing could be said, with the reason. ratio, to_torch: as in `Row`.
+    """
+
+    kind: str
+    programs: int
+    count: int
+    suspected: int
+    accused: tuple[str, ...]
+    lost: tuple[str, ...]
+    ratio: tuple[float, float, float]
+    to_torch: tuple[float, float, float] | None
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
     seed: int
     levels: tuple[str, ...]
     rows: tuple[Row, ...]
     judged: tuple[Judged, ...]
+    operations: tuple[Operations, ...] = ()
 
 
 def rows(judged: Sequence[Judged]) -> tuple[Row, ...]:
@@ -154,6 +174,35 @@ def measure(
                         lost.add((judged.kind, judged.number))
                     yield judged
         missing = {kind: sum(other == kind for other, _ in lost) for kind in kinds}
+
+
+def measure_operations(
+    kinds: Sequence[str], numbers: Sequence[int], seed: int, toolchain: Toolchain, directory: Path
+) -> Iterator[Operations]:
+    """The operations of these programs, compiled at the default level."""
+    planned = plan(parse(_TARGET), toolchain)
+    traced = _trace([(kind, numbers) for kind in kinds], seed, directory / "operations")
+    for module in traced:
+        found, lost = list[bench_parts.Part](), list[str]()
+        for function in module.loaded.program.functions:
+            place = directory / f"parts-{module.kind}-{function.name}"
+            try:
+                found += bench_parts.judge(
+                    module.loaded, function.name, planned, toolchain, (), place
+                )
+            except bench_parts.Lost as fault:
+                lost.append(f"{function.name}: {fault}")
+        own = [p.output for p in found if p.output.reference_error]
+        yield Operations(
+            kind=module.kind,
+            programs=len(module.numbers) - len(lost),
+            count=len(found),
+            suspected=sum(p.suspected for p in found),
+            accused=tuple(p.op for p in found if p.accused),
+            lost=tuple(lost),
+            ratio=spread([_ratio(p.output) for p in found]),
+            to_torch=spread([o.rel_l2 / (o.reference_error or 1.0) for o in own]) if own else None,
+        )
 
 
 def _each(
@@ -322,6 +371,25 @@ def tell(report: Report) -> None:
             _figures(row.to_torch) if row.to_torch else "exact",
         )
     console.print(table)
+    if report.operations:
+        headings = ("operations", "of programs", "false alarms", "suspected", "error / limit")
+        table = out.table("", *headings, "error / PyTorch's own", right=headings)
+        for one in report.operations:
+            table.add_row(
+                one.kind,
+                str(one.count),
+                str(one.programs),
+                str(len(one.accused)),
+                str(one.suspected),
+                _figures(one.ratio),
+                _figures(one.to_torch) if one.to_torch else "exact",
+            )
+        console.print(table)
+        for one in report.operations:
+            for name in one.accused:
+                console.print(f"{one.kind}: {name} is accused")
+            for why in one.lost:
+                console.print(f"{one.kind} {why}", soft_wrap=True)
     console.print(
         "ratios: median, 95th percentile, largest; faults: PyTorch's result with its largest "
         "value lost",
@@ -342,6 +410,13 @@ def _figures(values: tuple[float, float, float]) -> str:
 @click.option("--first", type=click.IntRange(min=0), default=0, help="Number of the first program.")
 @click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only these.")
 @click.option("--level", "levels", type=click.Choice(LEVELS), multiple=True, help="Only these.")
+@click.option(
+    "--operations",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="Of so many programs of each kind the single operations as well.",
+)
 @click.option("--seed", default=0, show_default=True)
 @shared
 def command(
@@ -349,6 +424,7 @@ def command(
     first: int,
     kinds: tuple[str, ...],
     levels: tuple[str, ...],
+    operations: int,
     seed: int,
     as_json: bool,
     release: str | None,
@@ -361,16 +437,19 @@ def command(
             raise click.ClickException(f"{toolchain.version} has no --{_LEVEL_FLAG}")
         chosen = (kinds or KINDS, count, first, levels or LEVELS, seed)
         judged = [*measure(*chosen, toolchain, directory)]
+        chosen_parts = (kinds or KINDS, range(first, first + operations), seed)
+        parts = [*measure_operations(*chosen_parts, toolchain, directory)] if operations else []
         made = Report(
             machine=machine(load, release),
             seed=seed,
             levels=levels or LEVELS,
             rows=rows(judged),
             judged=tuple(judged),
+            operations=tuple(parts),
         )
     if as_json:
         out.emit(made)
     else:
         tell(made)
-    if any(j.verdict in ("accused", "refused") for j in judged):
+    if any(j.verdict in ("accused", "refused") for j in judged) or any(p.accused for p in parts):
         sys.exit(1)

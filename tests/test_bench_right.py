@@ -91,3 +91,12 @@ def test_what_right_programs_do_not_hold_is_still_wrong(tmp_path: Path) -> None:
     found = [*bench_right.measure(["known"], count, 0, ["O1"], 0, installed(), tmp_path)]
     told = {known.WRONG[j.number]: j.verdict for j in found}
     assert told == dict.fromkeys(known.WRONG, "accused")
+
+
+@pytest.mark.real
+def test_no_operation_of_a_right_program_is_accused_and_a_wrong_one_is(tmp_path: Path) -> None:
+    kinds, numbers = ("f16", "known"), (known.WRONG.index(known.UNSIGNED),)
+    right, wrong = bench_right.measure_operations(kinds, numbers, 0, installed(), tmp_path)
+    assert (right.accused, right.lost) == ((), ())
+    assert right.count > 5
+    assert set(wrong.accused) == {"torch.aten.sort"}

@@ -158,3 +158,20 @@ def test_a_real_night_says_since_when_without_a_network(shared_cache: Path, tmp_
     assert note.endswith("using the releases that are installed")
     told = pilot("nightly", "report", "--database", "history.db", cwd=tmp_path)
     assert "releases: " in told.out and "gone in 3.13.0" in told.out
+
+
+@pytest.mark.real
+def test_a_real_night_tells_a_way_around_wrong_numbers(tmp_path: Path) -> None:
+    shutil.copy(CASES / "u8_sort.py", tmp_path)
+    (tmp_path / "nightly.toml").write_text(
+        '[matrix]\nmodels = ["u8_sort.py"]\ntargets = ["llvm-cpu"]\n'
+        "[schedule]\nreruns = 0\n[news]\nisolate = false\nreleases = false\n"
+    )
+    done = pilot("nightly", "run", "--json", "--database", "history.db", cwd=tmp_path)
+    assert done.code == 1, done.err
+    (row,) = done.document["rows"]
+    (finding,) = row["judgement"]["findings"]
+    assert finding["done"]
+    assert "in i32 (slower): " in finding["said"]
+    (answer,) = finding["details"]["answers"]
+    assert (answer["state"], answer["comparison"]["verdict"]) == ("works", "ok")

@@ -20,8 +20,9 @@ class TestSteps:
     @pytest.mark.parametrize("dtype", ["f16", "bf16"])
     def test_some_roundings_of_a_narrow_type_are_allowed_in_each_element(self, dtype: str) -> None:
         step = noise.unit(dtype)
-        limit = noise.limits(dtype, 10**6, Noise(computes=dtype), step / 2, 0.0).excess
-        assert 5 * step < limit < 10 * step
+        limits = noise.limits(dtype, 10**6, Noise(computes=dtype), 0.4 * step, 0.0)
+        assert 5 * step < limits.excess < 10 * step
+        assert 2 * step < limits.rel_l2 < 5 * step
 
     def test_f32_is_judged_as_closely_as_ever(self) -> None:
         assert noise.limits("f32", 10**6, Noise(), 1e-8, 0.0).excess < 5e-5

@@ -138,6 +138,8 @@ def _taken(body: Body, index: int, part: Part) -> _Taken | None:
     used = {operand for op in ops for operand in op.operands}
     results = [r for op in ops for r in op.results if r not in used]
     results = [r for r in results if not NO_DATA.fullmatch(str(r.type))]
+    # What the program never looks at may be anything: the places of equal values in a top-k.
+    results = [r for r in results if list(r.uses)] or results
     if any(len(op.regions) for op in ops) or not results:
         return None
     return _Taken(index, members, taken, tuple(results))

@@ -1,0 +1,120 @@
+"""Whether single operations of right programs are accused, when each is fed right inputs.
+
+The judgement of `iree-pilot bisect` on wrong numbers: all operations of a program in one module,
+each given what PyTorch computes before it; what seems wrong then is compiled alone, and moved
+inputs say whether it is too ill-conditioned to tell (`repro.numbers`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from pipeline import process
+from pipeline.diagnostics import mismatch
+from pipeline.frontends.load import Loaded
+from pipeline.numerics import OutputComparison
+from pipeline.process import Limits
+from pipeline.targets import Plan
+from pipeline.toolchain import Toolchain
+from repro.ir.editor import Editor
+from repro.ir.graph import Cut, Graph
+from repro.numbers import search, windows
+from repro.numbers.oracle import MismatchOracle
+from repro.oracle import NotAProgram
+from repro.oracle_run import Running
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One operation. suspected: wrong beside the others; accused: wrong alone as well."""
+
+    op: str
+    output: OutputComparison
+    suspected: bool
+    accused: bool
+
+
+class Lost(Exception):
+    """Nothing can be said of a program's operations; the message says why."""
+
+
+def judge(
+    loaded: Loaded,
+    function: str,
+    plan: Plan,
+    toolchain: Toolchain,
+    flags: tuple[str, ...],
+    place: Path,
+) -> Iterator[Part]:
+    """The operations of one function of a program that has been found right.
+
+    Raises Lost.
+    """
+    assert plan.device is not None
+    running = Running(
+        loaded=loaded,
+        function=function,
+        device=plan.device.uri,
+        elsewhere=plan.device.uri,
+        command=(),
+    )
+    every, limits = (*plan.flags, *flags), Limits(seconds=600.0)
+    editor = Editor(loaded.mlir, running.line(loaded.mlir), place / "editor", limits)
+    graph = editor.graph()
+    if graph is None:
+        raise Lost("it has no operations")
+    oracle = MismatchOracle(
+        toolchain, every, mismatch("", what="values"), place, running, limits=limits
+    )
+    try:
+        yield from _judged(graph, editor, oracle, loaded, place)
+    except NotAProgram as fault:
+        raise Lost(str(fault)) from fault
+    finally:
+        oracle.close()
+
+
+def _judged(
+    graph: Graph, editor: Editor, oracle: MismatchOracle, loaded: Loaded, place: Path
+) -> Iterator[Part]:
+    parts = next(iter(search.levels(graph)), ())
+    module, held = _together(loaded.mlir, parts, editor.focus, place / "together")
+    (call,) = oracle.values.calls(module)
+    (evaluated,) = oracle.values.evaluator.evaluate([call], place / "references", jitters=0)
+    compiled = oracle.compiled(module, place)
+    found = oracle.judge(module, call, evaluated, compiled, place / "run")
+    if found.comparison is None:
+        raise Lost(found.why or (found.failure.message if found.failure else ""))
+    for one in held:
+        (op,) = parts[one.part]
+        outputs = found.comparison.outputs[one.first : one.first + one.results]
+        wrong = any(not output.ok for output in outputs)
+        alone = editor.verdicts([Cut(keep=(op,))], oracle.ask) if wrong else []
+        for output in outputs:
+            yield Part(
+                op=graph.ops[op].name,
+                output=output,
+                suspected=not output.ok,
+                accused=not output.ok and alone == ["same"],
+            )
+
+
+def _together(
+    mlir: Path, parts: tuple[search.Part, ...], focus: int, place: Path
+) -> tuple[Path, tuple[windows.Held, ...]]:
+    """(a module of the parts, side by side; where each is in it)."""
+    place.mkdir(parents=True)
+    job = windows.Job(mlir=str(mlir), parts=parts, focus=focus, functions=1)
+    (place / windows.JOB).write_bytes(msgspec.json.encode(job))
+    outcome = process.run(
+        [sys.executable, "-m", "repro.numbers.windows", place],
+        stdout=place / "stdout.txt",
+        stderr=place / "stderr.txt",
+    )
+    if not outcome.ok:
+        raise Lost("its operations cannot be put side by side")
+    held = (place / windows.HELD).read_bytes()
+    return place / windows.MODULE, msgspec.json.decode(held, type=tuple[windows.Held, ...])
