@@ -18,7 +18,9 @@ from pipeline.toolchain import Toolchain
 from repro import bundle, isolate, known, levels, marks, origin, verify
 from repro.bundle import LARGEST_BYTES, Input, Report
 from repro.isolate import Isolated
+from repro.levels import Made
 from repro.numbers import folder, inputs
+from repro.numbers.inputs import Settled
 from repro.numbers.oracle import MismatchOracle
 from repro.numbers.record import Wrong
 from repro.oracle import RememberingOracle
@@ -71,12 +73,15 @@ def write(
     mlir = Path(isolated.mlir)
     alone = msgspec.structs.replace(failure, also=())
     shown = _shown(subject, oracle, isolated, toolchain, state / "run", limits)
-    if shown.wrong:
-        alone = _described(alone, isolated, shown.wrong[0])
+    wrong = shown.settled.wrong if shown.settled else ()
+    if wrong:
+        alone = _described(alone, isolated, wrong[0])
     maker = levels.Maker(
         mlir, alone, toolchain, subject.flags, state / "levels", limits, shown.run, shown.check
     )
     made = maker.make()
+    if shown.settled is not None:
+        made = _compared(made, shown.settled, shown.inputs)
     report = Report(
         failure=alone,
         target=subject.target,
@@ -96,8 +101,8 @@ def write(
         time_limit=limits.seconds or isolate.DEFAULT_SECONDS,
         memory_limit=limits.memory_bytes,
         packages={name: version(name) for name in _PACKAGES},
-        tried=(*context, *shown.tried),
-        wrong=shown.wrong,
+        tried=(*context, *(shown.settled.told if shown.settled else ())),
+        wrong=wrong,
     )
     files = {name: Path(file) for name, file in made.files.items()}
     draft = state / "folder"
@@ -190,7 +195,7 @@ class Shown(NamedTuple):
     """How a reproducer is run, if it is not the compile that fails.
 
     check: what judges its outputs, where that is a command of its own. files: what these need
-    besides the inputs. wrong: outputs. tried: sentences on the inputs. loaded: what gives wrong
+    besides the inputs. settled: of wrong numbers, what they are. loaded: what gives wrong
     numbers, with references.
     """
 
@@ -198,8 +203,7 @@ class Shown(NamedTuple):
     check: tuple[str, ...] = ()
     inputs: tuple[Input, ...] = ()
     files: Mapping[str, bytes] = {}
-    wrong: tuple[Wrong, ...] = ()
-    tried: tuple[str, ...] = ()
+    settled: Settled | None = None
     loaded: Loaded | None = None
 
 
@@ -223,14 +227,22 @@ def _shown(
             check=compared.check,
             inputs=given,
             files=compared.files,
-            wrong=settled.wrong,
-            tried=settled.told,
+            settled=settled,
             loaded=settled.loaded,
         )
     (function,) = describe(mlir, running, toolchain, directory, limits).functions
     given = _given(function.example or (), directory)
     run = bundle.run_command(function.name, running.elsewhere, given)
     return Shown(run=run, inputs=given)
+
+
+def _compared(made: Made, settled: Settled, given: Sequence[Input]) -> Made:
+    """With a repro.py that has these inputs, and is compared with what PyTorch makes of them."""
+    if "repro.py" in made.files:
+        file = Path(made.files["repro.py"])
+        file.write_text(folder.with_inputs(file.read_text(), settled, given))
+    parts = (folder.eager(one) if one.name == "pytorch" else one for one in made.levels)
+    return msgspec.structs.replace(made, levels=tuple(parts))
 
 
 def _given(tensors: Sequence[Tensor], directory: Path) -> tuple[Input, ...]:

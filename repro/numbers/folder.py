@@ -10,12 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
+from pipeline.program import ELEMENT_TYPES, Tensor
 from repro import bundle
-from repro.bundle import Input
+from repro.bundle import Input, Level
 from repro.numbers.inputs import Settled
 from repro.numbers.record import Wrong
 
 CHECK = "check.py"
+_EXPECTED, _EAGER = "expected", "eager"
+#: Lines of repro.py.
+_INPUTS = "def inputs():\n"
+_MAIN = 'if __name__ == "__main__":\n'
 _FLOATS = ("f16", "bf16", "f32", "f64")
 _COMPARED = (*_FLOATS, "i1", "i8", "i16", "i32", "i64")
 #: The relative error that iree-run-module allows besides unless told.
@@ -38,13 +45,13 @@ def comparing(settled: Settled, device: str, inputs: Sequence[Input]) -> Compari
     for one in settled.wrong:
         tensor = settled.expected[one.index]
         content = Path(tensor.file).read_bytes()
-        files[bundle.tensor_file(f"expected{one.index}", tensor)] = bundle.tensor_content(
+        files[bundle.tensor_file(f"{_EXPECTED}{one.index}", tensor)] = bundle.tensor_content(
             tensor, content
         )
     if all(one.dtype in _COMPARED for one in settled.wrong):
         wrong = {one.index for one in settled.wrong}
         words = [
-            bundle.tensor_words(f"expected{index}", tensor) if index in wrong else "(ignored)"
+            bundle.tensor_words(f"{_EXPECTED}{index}", tensor) if index in wrong else "(ignored)"
             for index, tensor in enumerate(settled.expected)
         ]
         expected = [f"--expected_output={word}" for word in words]
@@ -54,7 +61,7 @@ def comparing(settled: Settled, device: str, inputs: Sequence[Input]) -> Compari
         for index, tensor in enumerate(settled.expected)
     }
     outputs = [
-        (one.index, got[one.index], bundle.tensor_file(f"expected{one.index}", tensor), one)
+        (one.index, got[one.index], bundle.tensor_file(f"{_EXPECTED}{one.index}", tensor), one)
         for one in settled.wrong
         for tensor in [settled.expected[one.index]]
     ]
@@ -62,6 +69,56 @@ def comparing(settled: Settled, device: str, inputs: Sequence[Input]) -> Compari
     return Comparing(
         (*run, *(f"--output=@{name}" for name in got.values())), ("python", CHECK), files
     )
+
+
+def eager(level: Level) -> Level:
+    """The level of repro.py, which compares with what PyTorch gives there (`with_inputs`)."""
+    command = tuple(word.replace(f"@{_EXPECTED}", f"@{_EAGER}") for word in level.command)
+    if command == ("python", CHECK):
+        command = (*command, _EAGER)
+    return msgspec.structs.replace(level, command=command)
+
+
+def with_inputs(source: str, settled: Settled, inputs: Sequence[Input]) -> str:
+    """The text of repro.py with the folder's inputs in place of random ones.
+
+    As a program it also writes what PyTorch gives for them, in the form of the `expected` files.
+    """
+    head, _, rest = source.partition(_INPUTS)
+    _, end, main = rest.partition(_MAIN)
+    if not end:
+        return source
+    given = [f"        {_read(index, one)},\n" for index, one in enumerate(inputs)]
+    written = [_written(one, settled.expected[one.index]) for one in settled.wrong]
+    head = head.replace(
+        "import sys\n\nimport torch\n", "import sys\n\nimport numpy\nimport torch\n", 1
+    )
+    eager = "    results = module(*inputs())\n"
+    eager += "    results = results if isinstance(results, tuple) else (results,)\n"
+    body = f"{_INPUTS}    return (\n{''.join(given)}    )\n\n\n"
+    dynamic = rest.partition("    )\n")[2].partition(_MAIN)[0].strip("\n")
+    shapes = f"{dynamic}\n\n\n" if dynamic else ""
+    return f"{head}{body}{shapes}{end}{main.rstrip()}\n{eager}{''.join(written)}"
+
+
+def _read(index: int, given: Input) -> str:
+    tensor = given.tensor
+    shape, dtype = tuple(tensor.shape), f"torch.{ELEMENT_TYPES[tensor.dtype].torch}"
+    if given.data is None:
+        return f"torch.ones({shape}).to({dtype})"
+    file = bundle.tensor_file(f"input{index}", tensor)
+    if file.endswith(".npy"):
+        return f'torch.from_numpy(numpy.load("{file}"))'
+    return f'torch.from_numpy(numpy.fromfile("{file}", "u1")).view({dtype}).reshape({shape})'
+
+
+def _written(wrong: Wrong, expected: Tensor) -> str:
+    value, file = f"results[{wrong.index}]", bundle.tensor_file(f"{_EAGER}{wrong.index}", expected)
+    if file.endswith(".npy"):
+        kind = ELEMENT_TYPES[expected.dtype].numpy
+        return f'    numpy.save("{file}", {value}.contiguous().numpy().view("{kind}"))\n'
+    raw = f"{value}.contiguous().reshape(-1).view(torch.uint8)"
+    return f'    {raw}.numpy().tofile("{file}")\n'
 
 
 def _tolerances(wrong: Sequence[Wrong]) -> list[str]:
