@@ -30,9 +30,9 @@ class Isolated:
         self.data, self._place, self._cache = place / "data", place, cache
         self._known: dict[str, Any] = {}
 
-    def ask(self, source: Path, folder: Path) -> Any:
+    def ask(self, source: Path | str, folder: Path, target: str = "llvm-cpu") -> Any:
         env = {"IREE_PILOT_CACHE": self._cache, "IREE_PILOT_DATA": self.data}
-        done = pilot("bisect", source, "-t", "llvm-cpu", "-o", folder, "--json", env=env)
+        done = pilot("bisect", source, "-t", target, "-o", folder, "--json", env=env)
         assert done.code == 0, done.err
         return done.document
 
@@ -97,6 +97,15 @@ def test_the_phase_and_the_pass_that_make_it_wrong_are_told(
     assert bundle.read(folder).origin is not None
     assert (folder / "pass.diff").read_text() == origin["phase"]["changed"]
     assert pass_name in (folder / "ISSUE.md").read_text()
+
+
+def test_what_is_wrong_together_in_a_vision_tower_is_isolated(
+    isolated: Isolated, tmp_path: Path
+) -> None:
+    document = isolated.ask("gemma3-vision:tiny", tmp_path / "out", "vulkan")
+    made = document["failures"][0]["reproducer"]
+    assert made["op_names"] == ["torch.aten.layer_norm", "torch.aten.transpose.int"]
+    assert made["minimal"] and made["verified"]
 
 
 def test_the_folder_shows_it_with_nothing_of_ours(isolated: Isolated, tmp_path: Path) -> None:

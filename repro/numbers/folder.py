@@ -20,6 +20,9 @@ from repro.numbers.record import Wrong
 
 CHECK = "check.py"
 _EXPECTED, _EAGER = "expected", "eager"
+#: What a traced program's function is called, whatever it was called before.
+_FUNCTION = "--function="
+_TRACED = f"{_FUNCTION}main"
 #: Lines of repro.py.
 _INPUTS = "def inputs():\n"
 _MAIN = 'if __name__ == "__main__":\n'
@@ -73,10 +76,16 @@ def comparing(settled: Settled, device: str, inputs: Sequence[Input]) -> Compari
 
 def eager(level: Level) -> Level:
     """The level of repro.py, which compares with what PyTorch gives there (`with_inputs`)."""
-    command = tuple(word.replace(f"@{_EXPECTED}", f"@{_EAGER}") for word in level.command)
+
+    def own(command: tuple[str, ...]) -> tuple[str, ...]:
+        words = (word.replace(f"@{_EXPECTED}", f"@{_EAGER}") for word in command)
+        return tuple(_TRACED if word.startswith(_FUNCTION) else word for word in words)
+
+    command = own(level.command)
     if command == ("python", CHECK):
         command = (*command, _EAGER)
-    return msgspec.structs.replace(level, command=command)
+    before = tuple(map(own, level.before))
+    return msgspec.structs.replace(level, command=command, before=before)
 
 
 def with_inputs(source: str, settled: Settled, inputs: Sequence[Input]) -> str:

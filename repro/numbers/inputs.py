@@ -78,11 +78,14 @@ class _Settling:
         self._given = [tensors.load(Path(), tensor) for tensor in self._call.inputs]
         self._module = oracle.compiled(program, directory)
         self._asked = 0
+        self._wanted: set[int] = set()
 
     def run(self) -> Settled:
         sizes = [values.size for values in self._given]
         choice = tuple(Kept(tuple(range(size))) for size in sizes)
         if sum(tensor.bytes for tensor in self._call.inputs) <= _LARGEST_BYTES:
+            ((_, _, judged, _),) = self._tried([choice])
+            self._wanted = _indices(judged)
             choice = plain(sizes, self._ask)
         ((call, evaluated, judged, work),) = self._tried([choice])
         if judged.comparison is None or judged.failure is None:
@@ -107,7 +110,11 @@ class _Settling:
         return Loaded(program=program, directory=str(directory), seconds=0.0, cached=False)
 
     def _ask(self, choices: Sequence[Choice]) -> list[bool]:
-        return [self._oracle.enough(judged) for _, _, judged, _ in self._tried(choices)]
+        """The same outputs must be wrong: equal elements can be sorted in more than one way."""
+        return [
+            self._oracle.enough(judged) and _indices(judged) == self._wanted
+            for _, _, judged, _ in self._tried(choices)
+        ]
 
     def _tried(self, choices: Sequence[Choice]) -> list[tuple[Call, Evaluated, Judged, Path]]:
         self._asked += 1
@@ -180,6 +187,12 @@ class _Settling:
             limit=_limit(output),
             elements=tuple(_worst(got, right)),
         )
+
+
+def _indices(judged: Judged) -> set[int]:
+    """The outputs that are wrong."""
+    comparison = judged.comparison
+    return {output.index for output in comparison.outputs if not output.ok} if comparison else set()
 
 
 def _shown(number: int, tensor: Tensor) -> str:
