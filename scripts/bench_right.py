@@ -181,11 +181,14 @@ def measure_operations(
 ) -> Iterator[Operations]:
     """The operations of these programs, compiled at the default level."""
     planned = plan(parse(_TARGET), toolchain)
-    traced = _trace([(kind, numbers) for kind in kinds], seed, directory / "operations")
-    for module in traced:
+    # Each in a module of its own: one that does not compile keeps no other from being compiled.
+    modules = [(kind, (number,)) for kind in kinds for number in numbers]
+    traced = _trace(modules, seed, directory / "operations")
+    for kind in kinds:
         found, lost = list[bench_parts.Part](), list[str]()
-        for function in module.loaded.program.functions:
-            place = directory / f"parts-{module.kind}-{function.name}"
+        for module in (one for one in traced if one.kind == kind):
+            (function,) = module.loaded.program.functions
+            place = directory / f"parts-{kind}-{function.name}"
             try:
                 found += bench_parts.judge(
                     module.loaded, function.name, planned, toolchain, (), place
@@ -194,8 +197,8 @@ def measure_operations(
                 lost.append(f"{function.name}: {fault}")
         own = [p.output for p in found if p.output.reference_error]
         yield Operations(
-            kind=module.kind,
-            programs=len(module.numbers) - len(lost),
+            kind=kind,
+            programs=len(numbers) - len(lost),
             count=len(found),
             suspected=sum(p.suspected for p in found),
             accused=tuple(p.op for p in found if p.accused),
