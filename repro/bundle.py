@@ -283,6 +283,22 @@ def read(directory: Path) -> Report:
         ) from fault
 
 
+def inputs_of(report: Report, directory: Path) -> tuple[str, ...]:
+    """The inputs that repro.mlir in `directory` is run with, as `--input` of ours takes them.
+
+    Empty for a program that only compiles.
+    """
+    level = next((one for one in report.levels if one.name == "mlir"), None)
+    commands = (*level.before, level.command) if level else ()
+    given = [word for command in commands for word in command if word.startswith("--input=")]
+    return tuple(_placed(word.removeprefix("--input="), directory.absolute()) for word in given)
+
+
+def _placed(word: str, directory: Path) -> str:
+    kind, at, file = word.partition("@")
+    return f"{kind}@{directory / file}" if at else word
+
+
 def tries(rate: float) -> int:
     """How often a failure that shows in this share of the runs is asked for before it is gone."""
     if not 0 < rate < 1:

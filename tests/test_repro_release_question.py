@@ -15,6 +15,7 @@ from repro import bundle
 from repro.bundle import Input, Level, Report
 from repro.releases.question import of_reproducer
 from repro.releases.trials import Missing, Trial, verdict
+from repro.workarounds import find
 
 TEXT = "module {\n}\n"
 HIP = ("--iree-hal-target-device=hip", "--iree-hip-target=gfx1100", "--iree-opt-level=O1")
@@ -80,12 +81,18 @@ def test_one_that_fails_to_run_brings_its_inputs(tmp_path: Path) -> None:
     assert [Path(t.file).read_bytes() for t in given] == [bytes(8), b"\x80\x3f" * 4]
 
 
-def test_wrong_numbers_need_the_program_in_pytorch(tmp_path: Path) -> None:
+def test_wrong_numbers_come_with_the_inputs_that_show_them(tmp_path: Path) -> None:
     wrong = failure(kind="mismatch", phase="compare")
+    inputs = (Input(Tensor(dtype="bf16", shape=(2, 2), file=""), None),)
+    level = bundle.level("mlir", HIP, run=bundle.run_command("main", "local-task", inputs))
+    folder = written(tmp_path / "mlir", wrong, level, inputs=inputs)
+    job = of_reproducer(folder, Limits()).job
+    assert job.source.path == str(folder / "repro.mlir")
+    assert job.inputs is not None
+    held = find.of_reproducer(folder)
+    assert (held.source, held.inputs) == (str(folder / "repro.mlir"), ("2x2xbf16=1",))
     folder = written(tmp_path / "python", wrong, bundle.level("pytorch", HIP), "x = 1\n")
-    assert of_reproducer(folder, Limits()).job.source.path == str(folder / "repro.py")
-    folder = written(tmp_path / "mlir", wrong, bundle.level("mlir", HIP))
-    with pytest.raises(UsageError, match=r"repro\.py"):
+    with pytest.raises(UsageError, match=r"repro\.mlir"):
         of_reproducer(folder, Limits())
 
 

@@ -32,9 +32,7 @@ def source(text: str, chosen: SourceOptions) -> tuple[str, SourceOptions]:
             advice=f"Name the source it was made of: {report.source}",
         )
     if not chosen.inputs and level.name == "mlir":
-        words = [word for command in (*level.before, level.command) for word in command]
-        given = [w.removeprefix("--input=") for w in words if w.startswith("--input=")]
-        chosen = msgspec.structs.replace(chosen, inputs=tuple(_placed(g, folder) for g in given))
+        chosen = msgspec.structs.replace(chosen, inputs=bundle.inputs_of(report, folder))
     return str(folder / level.file), chosen
 
 
@@ -58,9 +56,3 @@ def target(text: str, named: str | None, flags: tuple[str, ...]) -> tuple[str, t
 def is_folder(text: str) -> bool:
     """Whether SOURCE is a folder that `bisect` has written."""
     return (Path(text) / "report.json").is_file()
-
-
-def _placed(word: str, folder: Path) -> str:
-    """An input of iree-run-module's with its file where it is seen from here."""
-    kind, at, file = word.partition("@")
-    return f"{kind}@{folder / file}" if at else word

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from pipeline.cli.options import DURATION, Common, SourceOptions, common, source_options
 
@@ -126,8 +127,9 @@ def _find(
     check_flags(flags)
     name = source
     if question.is_reproducer(source):
-        source, own, given = find.of_reproducer(Path(source))
-        target, flags = target or own, (*given, *flags)
+        held = find.of_reproducer(Path(source))
+        source, target, flags = held.source, target or held.target, (*held.flags, *flags)
+        chosen = msgspec.structs.replace(chosen, inputs=chosen.inputs or held.inputs)
     if target is None:
         raise UsageError("no target is named", advice="-t llvm-cpu, -t vulkan or -t hip.")
     ((named, plan),) = session.plans(target, device, flags)

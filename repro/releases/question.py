@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,7 +22,7 @@ from pipeline.store import Store, data_directory
 from pipeline.targets import Target
 from pipeline.toolchain import Toolchain
 from repro import bundle, kept
-from repro.bundle import FILES, Report
+from repro.bundle import FILES
 from repro.releases.search import Change, Verdict
 from repro.releases.trials import Get, Tell, Trials, portable, verdict
 
@@ -69,8 +69,7 @@ def known_to(question: Question, oldest: Toolchain) -> Question:
 def of_reproducer(directory: Path, limits: process.Limits) -> Question:
     """What a reproducer's folder shows: its program, its target, the user's flags, the failure.
 
-    Raises UsageError for one whose program cannot be told right from wrong, or does not trace:
-    those are not the compiler's doing.
+    Raises UsageError for one whose program does not trace: that is not the compiler's doing.
     """
     report = bundle.read(directory)
     if report.failure.phase == "trace":
@@ -79,14 +78,13 @@ def of_reproducer(directory: Path, limits: process.Limits) -> Question:
             advice="Only what compiles or runs differently can be bisected over its releases.",
         )
     target, flags = targets.split_flags(targets.parse(report.target), report.flags)
-    numbers = report.failure.kind == "mismatch"
-    file = directory / FILES["pytorch" if numbers else "mlir"]
+    file = directory / FILES["mlir"]
     if not file.is_file():
         raise UsageError(
             f"{directory} has no {file.name}, which would travel between the releases",
             advice=f"Name the source it was made of: {report.source}",
         )
-    given = None if numbers else _inputs(report, directory)
+    given = inputs(bundle.inputs_of(report, directory))
     job = Job(source=sources.parse(str(file.absolute()), {}, None), inputs=given)
     return Question(
         job=job,
@@ -183,44 +181,14 @@ def _written(directory: Path, question: Question, change: Change) -> Change:
     return msgspec.structs.replace(change, script=str(file.absolute()))
 
 
-def _inputs(report: Report, directory: Path) -> tuple[Tensor, ...] | None:
-    """The inputs that the reproducer is run with; None for one that only compiles."""
-    level = next((one for one in report.levels if one.name == "mlir"), None)
-    words = [
-        word.removeprefix("--input=")
-        for word in (level.command if level else ())
-        if word.startswith("--input=")
-    ]
-    absolute = directory.absolute()
-    return inputs(words, lambda word, at, place: _input(word, at, absolute, place))
-
-
-def inputs(
-    words: Sequence[str], spell: Callable[[str, int, Path], str] = lambda word, at, place: word
-) -> tuple[Tensor, ...] | None:
+def inputs(words: Sequence[str]) -> tuple[Tensor, ...] | None:
     """Inputs as a job takes them, from what the user gives; None where there are none.
 
-    Their files are kept: the question is asked again later. spell: an input's word, with its
-    position and a folder for new files, as `examples.from_files` takes it.
+    words: as `examples.from_files` takes them. Their files are kept: the question is asked again
+    later.
     """
     if not words:
         return None
     kept_in = data_directory() / "releases" / "inputs" / Store.key(str(Path.cwd()), *words)[:16]
     kept_in.mkdir(parents=True, exist_ok=True)
-    specs = tuple(spell(word, at, kept_in) for at, word in enumerate(words))
-    return examples.from_files(specs, kept_in)
-
-
-def _input(word: str, index: int, directory: Path, place: Path) -> str:
-    """An input of iree-run-module's as `examples.from_files` takes it."""
-    kind, at, file = word.partition("@")
-    if at:
-        return f"{kind}@{directory / file}"
-    shape = kind.removesuffix("=1")
-    *dims, dtype = shape.split("x")
-    ones = place / f"ones{index}.bin"
-    count = 1
-    for dim in dims:
-        count *= int(dim)
-    ones.write_bytes(examples.ones(dtype, count))
-    return f"{shape}=@{ones}"
+    return examples.from_files(tuple(words), kept_in)

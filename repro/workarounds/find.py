@@ -24,6 +24,7 @@ from pipeline.targets import Plan
 from pipeline.toolchain import Toolchain
 from repro import bundle, effort, known
 from repro.bundle import LevelName
+from repro.releases import question
 from repro.workarounds import architectures, edit, rewrites, search
 from repro.workarounds.answers import Answer, Cost, confirmed, cost, rank
 from repro.workarounds.candidate import Candidate, ordered, usable
@@ -222,8 +223,9 @@ def _known(
         return None
     entry, report = recalled
     try:
-        source, _, _ = of_reproducer(Path(entry.path))
-        job = Job(source=sources.parse(source, {}, None))
+        held = of_reproducer(Path(entry.path))
+        inputs = question.inputs(held.inputs)
+        job = Job(source=sources.parse(held.source, {}, None), inputs=inputs)
         loaded = load(job, Store(), toolchain, limits=wish.limits)
     except (PilotError, TraceFailed):
         return None
@@ -288,11 +290,22 @@ class _Teller:
         self._told(Progress(names=names, outcome=outcome, count=self._count, total=total))
 
 
-def of_reproducer(directory: Path) -> tuple[str, str, tuple[str, ...]]:
-    """(the source, the target, the user's flags) of a reproducer's folder.
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reproducer's folder is asked about: its program, with inputs as `--input` takes them,
+    its target, the user's flags.
+    """
 
-    The program in PyTorch where it was seen to fail, as it brings a reference. Raises UsageError
-    for a folder whose failure is one to trace.
+    source: str
+    target: str
+    flags: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+
+
+def of_reproducer(directory: Path) -> Held:
+    """What a reproducer's folder holds.
+
+    Where it fails to compile, the program in PyTorch if it was seen to fail, as it brings inputs.
+    Raises UsageError for a folder whose failure is one to trace.
     """
     report = bundle.read(directory)
     if report.failure.phase == "trace":
@@ -302,8 +315,11 @@ def of_reproducer(directory: Path) -> tuple[str, str, tuple[str, ...]]:
         )
     target, flags = targets.split_flags(targets.parse(report.target), report.flags)
     levels = [level.name for level in report.levels if level.verified]
-    name: LevelName = "pytorch" if "pytorch" in levels else "mlir"
-    return str(directory / bundle.FILES[name]), target.spec, flags
+    given = bundle.inputs_of(report, directory)
+    name: LevelName = "pytorch" if "pytorch" in levels and not given else "mlir"
+    return Held(
+        source=str(directory / bundle.FILES[name]), target=target.spec, flags=flags, inputs=given
+    )
 
 
 def _passes(result: CaseResult) -> str:
