@@ -128,6 +128,13 @@ def test_where_a_limit_stops_a_release_is_not_the_point(
     assert verdict(trial("3.0.0", shown), meant) == expected
 
 
+def test_which_output_is_farthest_off_does_not_tell_wrong_numbers_apart() -> None:
+    wanted = failure(kind="mismatch", signature="mismatch/integers/1", phase="compare")
+    shown = failure(kind="mismatch", signature="mismatch/values/2", phase="compare")
+    assert verdict(trial("3.0.0", shown), wanted) == "same"
+    assert verdict(trial("3.0.0", failure()), wanted) == "different"
+
+
 def test_a_release_that_cannot_run_here_says_nothing_of_a_failure_to_run() -> None:
     here = Trial(
         name="3.0.0", version="3.0.0", revision="", build="", state="not-run", why="no device"

@@ -277,8 +277,13 @@ def verdict(tried: Trial | Missing, wanted: Failure | None) -> Verdict:
 
 
 def _alike(failure: Failure, wanted: Failure) -> bool:
-    """Whether it is the same failure; where a limit stops a compile is a matter of its speed."""
-    return failure.shows(wanted.signature) or failure.kind == wanted.kind in STOPPED
+    """Whether it is the same failure.
+
+    Where a limit stops a compile is a matter of its speed, and in which way numbers are wrong one
+    of which output is farthest off.
+    """
+    by_kind = (*STOPPED, "mismatch")
+    return failure.shows(wanted.signature) or failure.kind == wanted.kind in by_kind
 
 
 def portable(loaded: Loaded, toolchain: Toolchain, place: Path) -> Loaded:
