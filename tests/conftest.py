@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
-def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def away_from_the_users_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps what fixtures of classes and modules do out of the user's own cache and data."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IREE_PILOT_CACHE", str(tmp_path_factory.mktemp("cache")))

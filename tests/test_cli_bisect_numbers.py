@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +120,8 @@ def test_the_folder_shows_it_with_nothing_of_ours(isolated: Isolated, tmp_path: 
     assert "gives wrong numbers" in issue
     assert "Each of its operations gives right numbers when it is compiled alone" in issue
     said = {"stdout": tmp_path / "said", "stderr": tmp_path / "errors"}
-    outcome = run(["sh", folder / "run.sh"], limits=Limits(seconds=120), **said)
+    tools = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    outcome = run(["sh", folder / "run.sh"], limits=Limits(seconds=120), env=tools, **said)
     assert outcome.exit_code == 0, (tmp_path / "errors").read_text()
 
 
