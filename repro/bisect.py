@@ -20,7 +20,7 @@ from repro.handing import Subject
 from repro.isolate import GaveUp, Isolated
 from repro.numbers import isolate as numbers
 from repro.numbers.oracle import MismatchOracle
-from repro.oracle import CompileOracle, RememberingOracle
+from repro.oracle import CompileOracle, NotAProgram, RememberingOracle
 from repro.oracle_run import RunOracle
 from repro.origin import Origin
 from repro.shrink import Progress
@@ -182,9 +182,14 @@ class _Search:
         if self._is_new(key):
             folder, limits = self._folder(failure), self._limits
             self._tell("making the reproducer, verifying it from copies")
-            report = handing.write(
-                subject, oracle, outcome, self._toolchain, folder, directory, limits, context
-            )
+            try:
+                report = handing.write(
+                    subject, oracle, outcome, self._toolchain, folder, directory, limits, context
+                )
+            except NotAProgram as fault:
+                why = f"what was isolated ({', '.join(outcome.ops)}) comes and goes: {fault}"
+                self._found.setdefault(failure.signature, Found(failure=failure, why=why))
+                return None
             self._found[key] = Found(
                 failure=_also(report.failure, failure),
                 reproducer=reproduced(folder, report),

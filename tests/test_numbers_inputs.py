@@ -1,0 +1,79 @@
+"""What inputs a program with wrong numbers is handed on with, where the fault comes and goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.numerics import Comparison
+from pipeline.program import Tensor
+from repro.numbers import inputs
+from repro.numbers.plain import Choice
+from repro.oracle import NotAProgram
+
+WRONG = Comparison(
+    verdict="mismatch", why="", output=None, max_abs=0.0, max_rel=0.0, rel_l2=0.0, tolerance=0.0,
+    nan=0, inf=0, outputs=(),
+)  # fmt: skip
+
+
+class Judged:
+    comparison = WRONG
+    outputs = ()
+
+    def __init__(self, wrong: bool) -> None:
+        self.failure = "a mismatch" if wrong else None
+        self.why = "" if wrong else "nothing to compare"
+
+
+class Call:
+    function = "main"
+    inputs = (Tensor(dtype="f32", shape=(2,), file="given.bin"),)
+
+
+class Fickle(inputs._Settling):
+    """Wrong or right as it is told, one run after the other."""
+
+    def __init__(self, runs: Sequence[bool]) -> None:
+        self._call: Any = Call()
+        self._given = [np.array([3.0, 4.0], np.float32)]
+        self._runs = iter(runs)
+        self._wanted = set()
+        self.tried: list[Choice] = []
+
+    def _ask(self, choices: Sequence[Choice]) -> list[bool]:
+        return [True for _ in choices]
+
+    def _tried(self, choices: Sequence[Choice]) -> list[Any]:
+        self.tried += choices
+        return [(self._call, None, Judged(next(self._runs)), Path()) for _ in choices]
+
+    def _loaded(self, call: Any, evaluated: Any) -> Any:
+        return None
+
+
+@pytest.fixture(autouse=True)
+def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "_shown", lambda n, tensor: "")
+
+
+def test_plain_inputs_are_taken_where_they_are_wrong_once_more() -> None:
+    made = Fickle([True, True])
+    assert made.run().kept == 0
+
+
+def test_the_inputs_it_came_with_are_taken_where_plain_ones_are_wrong_no_more() -> None:
+    made = Fickle([True, False, False, True])
+    assert made.run().kept == 2
+    first, plain, *again = made.tried
+    assert plain != first
+    assert again == [first, first]
+
+
+def test_what_is_never_wrong_again_is_not_handed_on() -> None:
+    with pytest.raises(NotAProgram, match="nothing to compare"):
+        Fickle([True, *[False] * 6]).run()
