@@ -11,6 +11,7 @@ import click
 import msgspec
 from rich.markup import escape
 
+from pipeline.cli import reproducer
 from pipeline.cli.options import Common, SourceOptions, common, source_options
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def _question(
     from repro.releases.question import Question
 
     check_flags(flags)
-    if release_question.is_reproducer(source):
+    if reproducer.is_folder(source):
         question = release_question.of_reproducer(Path(source), session.limits)
         planned = targets.parse(target) if target else question.target
         flags = (*question.flags, *flags)

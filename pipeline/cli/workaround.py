@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from pipeline.cli import reproducer
 from pipeline.cli.options import DURATION, Common, SourceOptions, common, source_options
 
 if TYPE_CHECKING:
@@ -121,12 +122,11 @@ def _find(
     from pipeline.case import Settings
     from pipeline.compiler import check_flags
     from pipeline.errors import UsageError
-    from repro.releases import question
     from repro.workarounds import find
 
     check_flags(flags)
     name = source
-    if question.is_reproducer(source):
+    if reproducer.is_folder(source):
         held = find.of_reproducer(Path(source))
         source, target, flags = held.source, target or held.target, (*held.flags, *flags)
         chosen = msgspec.structs.replace(chosen, inputs=chosen.inputs or held.inputs)

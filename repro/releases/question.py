@@ -48,11 +48,6 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         return process.Limits(seconds=self.time_limit, memory_bytes=self.memory_limit)
 
 
-def is_reproducer(source: str) -> bool:
-    """Whether the user's SOURCE is a folder that `bisect` has written."""
-    return (Path(source) / bundle.REPORT).is_file()
-
-
 def known_to(question: Question, oldest: Toolchain) -> Question:
     """The question for the compiler's default, where the oldest release does not know the target.
 
