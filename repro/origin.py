@@ -67,7 +67,7 @@ def find(
         limits,
         device,
         backend=named.backend,
-        interpreter=Interpreter(loaded, toolchain, directory / "interpreted", limits),
+        interpreter=Interpreter(loaded, directory / "interpreted", limits),
     )
     found = phases.find(bench)
     shutil.rmtree(directory, ignore_errors=True)

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import process, tensors, toolchain
+from pipeline.evaluate import child, scalars
 from pipeline.frontends.load import Loaded
 from pipeline.program import Function, Program, Reference, TensorType
-from repro.passes import interpret, phases, scalars
+from pipeline.torch_dialect.evaluate import Evaluation, Work
+from repro.passes import phases
 from repro.passes.bench import INTERPRETED, RealBench
-from repro.passes.interpret import ANSWER, JOB, Answer, Job
 from repro.passes.interpreting import Interpreter
 from repro.trial import Trial
 
@@ -133,41 +134,42 @@ module {
 """  # noqa: E501
 
 
+def evaluated(text: str, directory: Path, *given: Any, **more: Any) -> Evaluation:
+    """What comes of the function `main` of a program."""
+    (directory / "p.mlir").write_text(text)
+    kept = [tensors.save(values, directory, f"{i}.bin") for i, values in enumerate(given)]
+    work = Work(
+        mlir=str(directory / "p.mlir"),
+        function="main",
+        inputs=tuple(msgspec.structs.replace(t, file=str(directory / t.file)) for t in kept),
+        place=str(directory),
+        **more,
+    )
+    *_, found = child.stages(work)
+    return found
+
+
 def test_a_function_is_interpreted(tmp_path: Path) -> None:
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     b = np.array([[3, 200, 1, 255], [9, 8, 7, 128]], np.uint8)
-    given = (tensors.save(x, tmp_path, "x.bin"), tensors.save(b, tmp_path, "b.bin"))
-    (tmp_path / "p.mlir").write_text(PROGRAM)
-    job = Job(
-        mlir=str(tmp_path / "p.mlir"),
-        function="main",
-        inputs=tuple(msgspec.structs.replace(t, file=str(tmp_path / t.file)) for t in given),
-        outputs=("f32", "ui8", "f32", "f32"),
-    )
-    (tmp_path / JOB).write_bytes(msgspec.json.encode(job))
-    interpret.main(tmp_path)
-    answer = msgspec.json.decode((tmp_path / ANSWER).read_bytes(), type=Answer)
-    assert answer.why == ""
-    total, ordered, padded, convolved = (tensors.load(tmp_path, t) for t in answer.outputs)
+    found = evaluated(PROGRAM, tmp_path, x, b, outputs=("f32", "ui8", "f32", "f32"), values=None)
+    assert found.why == "" and found.reference is not None
+    total, ordered, padded, convolved = (tensors.load(tmp_path, t) for t in found.reference.outputs)
     assert np.array_equal(total, (x * x).sum(1))
     assert np.array_equal(ordered, np.sort(b, 1))
     assert np.array_equal(padded, np.pad(x, ((0, 1), (1, 0))))
     assert np.array_equal(convolved, np.convolve(x[0], [100, 10, 1], "valid"))
+    (wide, *_) = (tensors.load(tmp_path, t) for t in found.reference.precise)
+    assert wide.dtype == np.float64 and np.array_equal(wide, (x * x).sum(1))
+    inside = {value.op: value for value in found.values}
+    assert np.array_equal(tensors.load(tmp_path, inside[3].own), total)
+    assert inside[3].precise is not None and inside[3].precise.dtype == "f64"
 
 
 def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     text = PROGRAM.replace("arith.mulf %a, %a", "math.cbrt %a")
-    (tmp_path / "p.mlir").write_text(text)
-    given = (
-        tensors.save(np.zeros((3, 4), np.float32), tmp_path, "x.bin"),
-        tensors.save(np.zeros((2, 4), np.int8), tmp_path, "b.bin"),
-    )
-    inputs = tuple(msgspec.structs.replace(t, file=str(tmp_path / t.file)) for t in given)
-    job = Job(mlir=str(tmp_path / "p.mlir"), function="main", inputs=inputs, outputs=("f32",))
-    (tmp_path / JOB).write_bytes(msgspec.json.encode(job))
-    interpret.main(tmp_path)
-    answer = msgspec.json.decode((tmp_path / ANSWER).read_bytes(), type=Answer)
-    assert answer.outputs == () and "math.cbrt is not interpreted" in answer.why
+    found = evaluated(text, tmp_path, np.zeros((3, 4), np.float32), np.zeros((2, 4), np.int8))
+    assert found.reference is None and "math.cbrt is not interpreted" in found.why
 
 
 #: NaN goes through PyTorch's clamp; IREE's conversion from torch makes it the lower bound.
@@ -208,7 +210,7 @@ def test_a_conversion_that_every_backend_shares_is_found_by_interpreting(tmp_pat
     )
     bench = RealBench(
         loaded.mlir, flags, release, trial, tmp_path / "bench", limits, "local-sync",
-        interpreter=Interpreter(loaded, release, tmp_path / "interpreted", limits),
+        interpreter=Interpreter(loaded, tmp_path / "interpreted", limits),
     )  # fmt: skip
     found = phases.find(bench)
     assert (found.state, found.phase, found.path) == ("earliest", "input", INTERPRETED)

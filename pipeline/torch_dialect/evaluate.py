@@ -19,6 +19,7 @@ from pipeline import diagnostics, process
 from pipeline.program import Function, Program, Reference, Tensor
 
 JOB = "job.json"
+_CHILD = "pipeline.torch_dialect.child"
 #: Says so until the double-precision reference is there.
 UNFINISHED = "no double-precision reference: computing it was ended"
 
@@ -29,7 +30,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     mlir: the file, text or bytecode. archives: hold the parameters that it loads. place: the
     directory to write to: outputs to `data/`, values to `values/`, both made if need be. values:
     the tensors inside the function whose value is wanted too, as (position of the operation in the
-    function's body, number of its result); None: all of them.
+    function's body, number of its result); None: all of them. outputs: the element types of the
+    results, for IR whose integers have no sign.
     """
 
     mlir: str
@@ -38,6 +40,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     place: str
     archives: tuple[str, ...] = ()
     values: tuple[tuple[int, int], ...] | None = ()
+    outputs: tuple[str, ...] = ()
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,30 +86,34 @@ def work(
         place=str(place.absolute()),
         archives=tuple(str(root / a) for a in (parameters.archives if parameters else ())),
         values=values,
+        outputs=tuple(kind.dtype for kind in function.outputs),
     )
 
 
 def evaluate(
-    works: Sequence[Work], *, limits: process.Limits | None = None
+    works: Sequence[Work], *, limits: process.Limits | None = None, child: str = _CHILD
 ) -> tuple[Evaluation, ...]:
     """Evaluates functions one after the other, in one child as long as that lives.
 
-    limits: of each child. What cannot be evaluated, or ends the child, says so in its evaluation;
-    those after it are evaluated all the same. Raises OSError where the disk is full.
+    limits: of each child. child: the module that it runs; this one evaluates with PyTorch. What
+    cannot be evaluated, or ends the child, says so in its evaluation; those after it are evaluated
+    all the same. Raises OSError where the disk is full.
     """
     done: list[Evaluation] = []
     while len(done) < len(works):
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-            done += _child(works[len(done) :], Path(scratch), limits)
+            done += _child(works[len(done) :], Path(scratch), limits, child)
     return tuple(done)
 
 
-def _child(works: Sequence[Work], scratch: Path, limits: process.Limits | None) -> list[Evaluation]:
+def _child(
+    works: Sequence[Work], scratch: Path, limits: process.Limits | None, child: str
+) -> list[Evaluation]:
     """What one child came to; the last may say that it ended there."""
     (scratch / JOB).write_bytes(msgspec.json.encode(list(works)))
     stderr = scratch / "stderr.txt"
     outcome = process.run(
-        [sys.executable, "-m", "pipeline.torch_dialect.child", scratch],
+        [sys.executable, "-m", child, scratch],
         stdout=scratch / "stdout.txt",
         stderr=stderr,
         limits=limits,

@@ -1,9 +1,7 @@
-"""The program after phase `input`, interpreted in numpy: a path that shares nothing with codegen.
+"""IR of linalg on tensors, interpreted in numpy: what its operations are defined to compute.
 
-    python -m repro.passes.interpret DIRECTORY
-
-job.json there is a `Job`; `Answer` goes to answer.json, outputs to out0.bin and so on. The IR is
-that of linalg on tensors, its named operations generalised; what is not known here ends it.
+Once in the types of the program, and once with all floats in float64 (casts to 8-bit floats still
+round). What is not known here raises Unknown.
 """
 
 from __future__ import annotations
@@ -11,18 +9,14 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from pipeline import tensors
-from pipeline.program import ELEMENT_TYPES, Tensor
-from repro.passes import scalars
+from pipeline.evaluate import scalars
+from pipeline.program import ELEMENT_TYPES
 
-JOB, ANSWER = "job.json", "answer.json"
 #: Reductions are carried out one step after the other.
 _MOST_STEPS = 1 << 16
 _MOST_ELEMENTS = 1 << 22
@@ -52,81 +46,71 @@ _SILENT = ("torch.runtime.assert", "cf.assert", "torch.constant.none", "torch.co
 Array = Any
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A function of a program, its inputs in absolute files, the element types of its outputs."""
-
-    mlir: str
-    function: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[str, ...]
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The outputs, in files of the directory; or why there are none."""
-
-    outputs: tuple[Tensor, ...] = ()
-    why: str = ""
+#: Hears of each tensor: (the operation's position in the function, number of the result, value).
+Record = Callable[[int, int, Array], None]
 
 
 class Unknown(Exception):
     """What this does not interpret."""
 
 
-def main(directory: Path) -> None:
-    job = msgspec.json.decode((directory / JOB).read_bytes(), type=Job)
-    try:
-        answer = Answer(outputs=_run(job, directory))
-    except Unknown as why:
-        answer = Answer(why=str(why))
-    (directory / ANSWER).write_bytes(msgspec.json.encode(answer))
+class Module:
+    """A module of MLIR. Raises Unknown for what the bindings cannot parse."""
 
+    def __init__(self, file: Path) -> None:
+        from iree.compiler import ir
 
-def _run(job: Job, directory: Path) -> tuple[Tensor, ...]:
-    import numpy as np
-    from iree.compiler import ir
-
-    with ir.Context() as context, ir.Location.unknown():
-        context.allow_unregistered_dialects = True
+        self._context = ir.Context()
+        self._context.allow_unregistered_dialects = True
         try:
-            module = ir.Module.parse(Path(job.mlir).read_text())
+            with self._context, ir.Location.unknown():
+                self._module = ir.Module.parse(file.read_bytes())
         except ir.MLIRError as fault:
             raise Unknown(f"it cannot be parsed: {fault}") from fault
-        functions = {
+        self._functions = {
             ir.StringAttr(op.attributes["sym_name"]).value: op
-            for op in module.body.operations
+            for op in self._module.body.operations
             if "sym_name" in op.attributes
         }
-        function = functions.get(f"{job.function}$async") or functions.get(job.function)
-        if function is None:
-            raise Unknown(f"it has no function {job.function}")
-        given = [tensors.load(Path(), tensor) for tensor in job.inputs]
-        given = [a.view(f"int{a.itemsize * 8}") if a.dtype.kind == "u" else a for a in given]
-        with np.errstate(all="ignore"):
-            outputs = _Interpreter(ir).call(function.regions[0].blocks[0], given)
-        return tuple(
-            # The IR has no signs: what is unsigned has them back.
-            tensors.save(
-                np.ascontiguousarray(output).view(tensors.numpy_dtype(dtype)),
-                directory,
-                f"out{i}.bin",
-            )
-            for i, (output, dtype) in enumerate(zip(outputs, job.outputs, strict=True))
-        )
+
+    def run(
+        self, function: str, inputs: Sequence[Array], *, wide: bool, record: Record
+    ) -> list[Array]:
+        """What a function returns. wide: in float64. Raises Unknown."""
+        import numpy as np
+        from iree.compiler import ir
+
+        found = self._functions.get(f"{function}$async") or self._functions.get(function)
+        if found is None or not len(found.regions[0].blocks):
+            raise Unknown(f"it has no function {function}")
+        given = [a.view(f"int{a.itemsize * 8}") if a.dtype.kind == "u" else a for a in inputs]
+        with self._context, ir.Location.unknown(), np.errstate(all="ignore"):
+            machine = _Interpreter(ir, wide)
+            return machine.call(found.regions[0].blocks[0], given, record)
 
 
 class _Interpreter:
     """Values of operations, by the values of the IR."""
 
-    def __init__(self, ir: Any) -> None:
+    def __init__(self, ir: Any, wide: bool) -> None:
         self._ir = ir
+        self._wide = wide
 
-    def call(self, block: Any, arguments: Sequence[Array]) -> list[Array]:
+    def call(self, block: Any, arguments: Sequence[Array], record: Record) -> list[Array]:
         # More arguments than inputs are fences.
-        known = dict(zip(block.arguments, arguments, strict=False))
-        return self._block(block, known)
+        known = dict(zip(block.arguments, map(self._widened, arguments), strict=False))
+        return self._block(block, known, record)
 
-    def _block(self, block: Any, known: dict[Any, Array]) -> list[Array]:
-        for op in block.operations:
+    def _widened(self, values: Array) -> Array:
+        import numpy as np
+
+        whole = values.dtype.kind in "bic"
+        return values if whole or not self._wide else values.astype(np.float64)
+
+    def _block(
+        self, block: Any, known: dict[Any, Array], record: Record | None = None
+    ) -> list[Array]:
+        for index, op in enumerate(block.operations):
             name = op.operation.name
             if name in _RETURNS:
                 return [known[value] for value in op.operands]
@@ -134,6 +118,9 @@ class _Interpreter:
                 continue
             results = self._operation(op.operation, name, known)
             known.update(zip(op.operation.results, results, strict=True))
+            for number, result in enumerate(op.operation.results):
+                if record is not None and isinstance(result.type, self._ir.ShapedType):
+                    record(index, number, known[result])
         return []
 
     def _operation(self, op: Any, name: str, known: dict[Any, Array]) -> Sequence[Array]:
@@ -155,16 +142,30 @@ class _Interpreter:
         if name in ("arith.cmpf", "arith.cmpi"):
             compare = scalars.compare_floats if name[-1] == "f" else scalars.compare_integers
             return [compare(self._ir.IntegerAttr(op.attributes["predicate"]).value, *operands)]
-        if len(operands) == 1 and name.startswith("arith."):
-            try:
-                return [scalars.cast(name, operands[0], self._dtype(op.results[0].type))]
-            except KeyError:
-                pass
+        if len(operands) == 1 and name in scalars.CASTS:
+            return [self._cast(name, op, operands[0])]
         if not op.results:
             return []
         raise Unknown(f"{name} is not interpreted")
 
+    def _cast(self, name: str, op: Any, values: Array) -> Array:
+        """Also with all floats in float64, those of 8 bits round."""
+        to = self._dtype(op.results[0].type)
+        if self._wide and name == "arith.bitcast":
+            raise Unknown("arith.bitcast depends on the type of the program's own floats")
+        narrow = self._own(op.results[0].type)
+        if self._wide and narrow.itemsize == 1 and to.kind == "f":
+            return scalars.cast(name, values, narrow).astype(to)
+        return scalars.cast(name, values, to)
+
     def _dtype(self, kind: Any) -> Any:
+        """numpy's type that the elements of an MLIR type are computed in."""
+        import numpy as np
+
+        own = self._own(kind)
+        return np.dtype(np.float64) if self._wide and own.kind in "fV" else own
+
+    def _own(self, kind: Any) -> Any:
         """numpy's type for an MLIR type: of its elements, where it is a tensor."""
         import numpy as np
 
@@ -337,8 +338,7 @@ class _Interpreter:
         """Vectorised over the parallel dimensions, one reduction step after the other."""
         import numpy as np
 
-        ir = self._ir
-        maps = [ir.AffineMap(a.value) if hasattr(a, "value") else a for a in self._maps(op)]
+        maps = self._maps(op)
         operands = [known[value] for value in op.operands]
         outputs = [operand.copy() for operand in operands[-len(op.results) :]]
         kinds = ["parallel" in str(kind) for kind in op.attributes["iterator_types"]]
@@ -371,10 +371,12 @@ class _Interpreter:
         return outputs
 
     def _maps(self, op: Any) -> list[Any]:
-        try:
-            return [a.value for a in op.attributes["indexing_maps"]]
-        except KeyError:
-            raise Unknown(f"{op.name} names no indexing maps") from None
+        from iree.compiler.dialects import linalg
+
+        maps = linalg.get_indexing_maps(op)
+        if maps is None:
+            raise Unknown(f"{op.name} names no indexing maps")
+        return [self._ir.AffineMapAttr(one).value if hasattr(one, "type") else one for one in maps]
 
     def _iree_linalg_ext_sort(self, op: Any, known: dict[Any, Array]) -> list[Array]:
         """Rows one after the other, by the comparator of its region."""
@@ -428,7 +430,3 @@ def _index(expression: Any, indices: dict[int, Array], shape: Sequence[int]) -> 
     if kind not in known:
         raise Unknown(f"{expression} as an index")
     return known[kind](a, b)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

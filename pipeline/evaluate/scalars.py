@@ -181,6 +181,15 @@ def compare_integers(predicate: int, a: Array, b: Array) -> Array:
     return _COMPARED[name[1:]](bits(a), bits(b))
 
 
+CASTS = frozenset(
+    f"arith.{name}"
+    for name in (
+        *("bitcast", "extui", "uitofp", "index_castui", "extsi", "sitofp", "index_cast"),
+        *("extf", "truncf", "trunci", "fptosi", "fptoui"),
+    )
+)
+
+
 def cast(name: str, values: Array, to: Any) -> Array:
     """The conversions of arith; raises KeyError for anything else."""
     if name == "arith.bitcast":

@@ -1,0 +1,23 @@
+"""Asks for the evaluation of functions that are not in the torch dialect.
+
+What is to be done and what came of it is described as for PyTorch's evaluations
+(`pipeline.torch_dialect.evaluate`): outputs in the program's own types and in float64, and the
+values inside the function by the position of the operation in its body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline import process
+from pipeline.torch_dialect import evaluate as by_torch
+from pipeline.torch_dialect.evaluate import Evaluation, Work
+
+_CHILD = "pipeline.evaluate.child"
+
+
+def evaluate(
+    works: Sequence[Work], *, limits: process.Limits | None = None
+) -> tuple[Evaluation, ...]:
+    """Evaluates functions in a child, with its limits; an evaluation says why there is none."""
+    return by_torch.evaluate(works, limits=limits, child=_CHILD)
