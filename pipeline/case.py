@@ -34,12 +34,18 @@ _RESULT = "result.json"
 DOES_NOT_COMPILE = "does not compile"
 
 StepName = Literal["trace", "compile", "load", "run", "compare", "generate"]
-Status = Literal["ok", "failed", "not-run"]
+#: ok: each output was compared, and agrees. ran: something of it could not be compared. compiled:
+#: it was not run.
+Status = Literal["ok", "ran", "compiled", "failed"]
 Alone = Callable[[Device], contextlib.AbstractContextManager[object]]
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a case. cached: taken from the store; seconds is then what finding it took."""
+    """One step of a case. cached: taken from the store; seconds is then what finding it took.
+
+    status: `compiled` of a step that did not come to be, as the module is not run; `ran` of a
+    comparison that is not whole, or not at all. `why` says why.
+    """
 
     name: StepName
     status: Status
@@ -62,7 +68,7 @@ class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One case. status `not-run`: it compiled, and `why` says what it could not be run on.
+    """One case. `why`: what failed, or of `ran` and `compiled` what kept it from being judged.
 
     target: as the user named it; arch: what it was compiled for. messages: the file with what the
     compiler wrote to stderr, if it wrote anything.
@@ -168,7 +174,7 @@ def run(
         device=plan.device.uri if plan.device else None,
         arch=plan.target.arch,
         device_name=plan.device.name if plan.device else None,
-        status="ok" if compiled.ok else "failed",
+        status="compiled" if compiled.ok else "failed",
         why="" if compiled.ok else DOES_NOT_COMPILE,
         steps=(trace, step),
         phases=compiled.phases,
@@ -192,9 +198,8 @@ def run(
     if why:
         return msgspec.structs.replace(
             result,
-            status="not-run",
             why=f"compiled, not run: {why}",
-            steps=(*result.steps, Step(name="run", status="not-run", why=why)),
+            steps=(*result.steps, Step(name="run", status="compiled", why=why)),
         )
     result = _run(result, loaded, plan, toolchain, settings, watcher, alone)
     ran = any(s.name == "run" and s.status == "ok" for s in result.steps)
@@ -386,23 +391,24 @@ def _run(
                     directory=Path(loaded.directory),
                     outputs_directory=workdir,
                 )
-                failure = None if comparison.ok else numerics.to_failure(comparison)
+                failure = numerics.to_failure(comparison) if comparison.differs else None
                 compare_seconds += time.monotonic() - begun
-                failed = failed or (None if comparison.ok else "compare")
+                failed = failed or ("compare" if comparison.differs else None)
         functions.append(_function(function, ran, comparison, failure))
-    steps = tuple(_steps(functions, failed, load_seconds, run_seconds, compare_seconds))
+    left = "" if failed else _not_compared(functions)
+    steps = tuple(_steps(left, failed, load_seconds, run_seconds, compare_seconds))
     for step in steps:
         watcher.ended(result.target, step)
     first = next((f.failure for f in functions if f.failure), None)
     compared = [f.comparison for f in functions if f.comparison]
     return msgspec.structs.replace(
         result,
-        status="failed" if first else "ok",
-        why=_why(failed) if failed else _note(compared, functions),
+        status="failed" if first else "ran" if left else "ok",
+        why=_why(failed) if failed else f"ran, not compared: {left}" if left else "",
         steps=(*result.steps, *steps),
         functions=tuple(functions),
         failure=first,
-        comparison=max(compared, key=lambda c: (not c.ok, c.rel_l2), default=None),
+        comparison=max(compared, key=lambda c: (c.differs, not c.ok, c.rel_l2), default=None),
     )
 
 
@@ -469,7 +475,7 @@ def _function(
 
 
 def _steps(
-    functions: list[FunctionResult],
+    left: str,
     failed: StepName | None,
     load_seconds: float,
     run_seconds: float,
@@ -480,13 +486,12 @@ def _steps(
         ("run", run_seconds),
         ("compare", compare_seconds),
     )
-    compared = any(f.comparison for f in functions)
     for name, seconds in order:
         if name == failed:
             yield Step(name=name, status="failed", seconds=seconds)
             return
-        if name == "compare" and not compared:
-            yield Step(name=name, status="not-run", why="there is no reference to compare with")
+        if name == "compare" and left:
+            yield Step(name=name, status="ran", seconds=seconds, why=left)
         else:
             yield Step(name=name, status="ok", seconds=seconds)
 
@@ -499,8 +504,21 @@ def _why(failed: StepName) -> str:
     }.get(failed, failed)
 
 
-def _note(compared: list[Comparison], functions: list[FunctionResult]) -> str:
-    return "" if compared or not functions else "ran; there is no reference to compare with"
+def _not_compared(functions: list[FunctionResult]) -> str:
+    """Why not all of it was compared; empty where each output of each function was."""
+    reasons: dict[str, list[str]] = {}
+    for function in functions:
+        compared = function.comparison
+        if compared is None or not compared.ok:
+            why = compared.why if compared else "there is no reference to compare with"
+            reasons.setdefault(why, []).append(function.name)
+    if len(functions) == 1 or all(len(names) == len(functions) for names in reasons.values()):
+        return next(iter(reasons), "")
+    told = [f"{', '.join(names)}: {why}" for why, names in reasons.items()]
+    right = [f.name for f in functions if f.comparison and f.comparison.ok]
+    if right:
+        told.append(f"{', '.join(right)} {'agree' if right[1:] else 'agrees'}")
+    return "; ".join(told)
 
 
 class Silent:

@@ -330,7 +330,7 @@ def _tokens(generated: Generated, result: Result, comparison: Comparison) -> Ite
 
 def _mismatch(comparison: Comparison, steps: int) -> Failure | None:
     """The first step that differs: those after it go on with its cache."""
-    wrong = [output for output in comparison.outputs if not output.ok]
+    wrong = [output for output in comparison.outputs if output.differs]
     if not wrong:
         return None
     first = wrong[0]

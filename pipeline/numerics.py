@@ -13,7 +13,7 @@ output's root mean square: cancellation near zero does not count, a lost value d
 
 NaN and Inf must be where PyTorch or the precise reference has them. Integers and booleans are
 exact, but where PyTorch's integer differs from the precise one, either will do. A comparison that
-any result would pass is refused: when there is input, and each output that is not empty is a
+any result would pass is not made: when there is input, and each output that is not empty is a
 floating-point tensor of more than one element, all equal (or none finite).
 
 numpy and ml_dtypes are imported when something is compared, torch never.
@@ -34,7 +34,7 @@ from pipeline.diagnostics import Failure, mismatch
 from pipeline.noise import Noise, Spread
 from pipeline.program import ELEMENT_TYPES, Function, Program, Reference, Tensor
 
-Verdict = Literal["ok", "mismatch", "refused"]
+Verdict = Literal["ok", "mismatch", "not-compared"]
 
 
 class Worst(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class Worst(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """One output against its reference.
+    """One output against its reference. verdict `not-compared`: `why` says why nothing is known.
 
     dtype, shape: the reference's. compared: whether the device's were the same. max_abs: largest
     absolute error. max_rel: largest error relative to the element's size plus the output's root
@@ -88,9 +88,17 @@ class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
     def ok(self) -> bool:
         return self.verdict == "ok"
 
+    @property
+    def differs(self) -> bool:
+        return self.verdict == "mismatch"
+
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """All outputs of a function; the figures are those of the worst one, number `output`."""
+    """All outputs of a function; the figures are those of the worst one, number `output`.
+
+    verdict: `mismatch` where one output differs, else `not-compared` where one could not be
+    compared; `ok` only where each was compared and agrees.
+    """
 
     verdict: Verdict
     why: str
@@ -106,6 +114,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ok(self) -> bool:
         return self.verdict == "ok"
+
+    @property
+    def differs(self) -> bool:
+        return self.verdict == "mismatch"
 
 
 def compare(
@@ -139,12 +151,12 @@ def compare(
     fed = not inputs or any(t.bytes for t in inputs)
     if fed and nonempty and all(nonempty) and all(o.ok for o in judged):
         why = "every output of the reference is constant, so that any comparison would pass"
-        judged = [msgspec.structs.replace(o, verdict="refused", why=why) for o in judged]
+        judged = [msgspec.structs.replace(o, verdict="not-compared", why=why) for o in judged]
     return _summary(tuple(judged), "")
 
 
 def to_failure(comparison: Comparison) -> Failure:
-    """A comparison that is not ok as a failure of kind `mismatch`.
+    """A comparison that differs as a failure of kind `mismatch`.
 
     Its signature says in which way the worst output differs; how far changes with shapes.
     """
@@ -158,8 +170,6 @@ def mismatched(output: OutputComparison | None, message: str) -> Failure:
 
 
 def _manner(output: OutputComparison) -> str:
-    if output.verdict == "refused":
-        return "constant-reference"
     if not output.compared:
         return "type"
     if output.dtype == "i1":
@@ -343,18 +353,20 @@ def _shown(pair: _Pair, element: tuple[int, float, float] | None) -> Worst | Non
 
 
 def _summary(outputs: tuple[OutputComparison, ...], why: str) -> Comparison:
-    def badness(o: OutputComparison) -> tuple[bool, int, float]:
+    def badness(o: OutputComparison) -> tuple[bool, bool, int, float]:
         ratio = o.rel_l2 / o.tolerance if o.tolerance else o.rel_l2
-        return not o.ok, o.mismatched, ratio
+        return o.differs, not o.ok, o.mismatched, ratio
 
-    worst = max(outputs, key=badness) if outputs else None
-    wrong = [o for o in outputs if not o.ok]
-    if worst is not None and wrong:
-        others = f" ({len(wrong)} of {len(outputs)} outputs are wrong)" if len(wrong) > 1 else ""
-        named = f"output {worst.index} ({worst.name}, {'x'.join(map(str, worst.shape))})"
-        why = worst.why if worst.verdict == "refused" else f"{named}: {worst.why}{others}"
+    worst = max(outputs, key=badness, default=None)
+    verdict: Verdict = "mismatch" if why else worst.verdict if worst else "ok"
+    if worst is not None and worst.differs:
+        wrong = sum(o.differs for o in outputs)
+        others = f" ({wrong} of {len(outputs)} outputs are wrong)" if wrong > 1 else ""
+        why = f"{_named(worst)}: {worst.why}{others}"
+    elif worst is not None and not worst.ok:
+        why = _not_compared(outputs)
     return Comparison(
-        verdict=worst.verdict if worst is not None and wrong else "mismatch" if why else "ok",
+        verdict=verdict,
         why=why,
         output=worst.index if worst is not None else None,
         max_abs=worst.max_abs if worst is not None else 0.0,
@@ -365,3 +377,25 @@ def _summary(outputs: tuple[OutputComparison, ...], why: str) -> Comparison:
         inf=worst.inf if worst is not None else 0,
         outputs=outputs,
     )
+
+
+def _named(output: OutputComparison) -> str:
+    return f"output {output.index} ({output.name}, {'x'.join(map(str, output.shape))})"
+
+
+def _not_compared(outputs: tuple[OutputComparison, ...]) -> str:
+    """Which outputs were not compared and why, and that the others agree."""
+    reasons: dict[str, list[OutputComparison]] = {}
+    for output in outputs:
+        if not output.ok:
+            reasons.setdefault(output.why, []).append(output)
+    left = sum(o.ok for o in outputs)
+    if not left and len(reasons) == 1:
+        return next(iter(reasons))
+    told = [
+        f"{_named(same[0])}{f' and {len(same) - 1} more' if len(same) > 1 else ''}: {why}"
+        for why, same in reasons.items()
+    ]
+    if left:
+        told.append(f"the other {left} of {len(outputs)} outputs agree")
+    return "; ".join(told)

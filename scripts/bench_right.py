@@ -44,7 +44,7 @@ _TRACE_SECONDS = 1200.0
 #: Programs in one module: one compile does for all, and one crash loses no more.
 _TOGETHER = 10
 
-Verdict = Literal["right", "accused", "refused", "does not compile", "does not run"]
+Verdict = Literal["right", "accused", "not compared", "does not compile", "does not run"]
 NOT_COMPARED = ("does not compile", "does not run")
 
 
@@ -285,7 +285,7 @@ def _catches(loaded: Loaded, function: Function) -> bool:
     comparison = numerics.compare(
         outputs, loaded.program, function, directory=directory, outputs_directory=directory
     )
-    return not comparison.ok
+    return comparison.differs
 
 
 def _at(traced: _Traced, level: str, toolchain: Toolchain, directory: Path) -> list[Judged] | None:
@@ -312,8 +312,8 @@ def _at(traced: _Traced, level: str, toolchain: Toolchain, directory: Path) -> l
             found.append(_judged(traced, number, level, "does not run", why=why))
             continue
         verdict: Verdict = "right" if comparison.ok else "accused"
-        if comparison.verdict == "refused":
-            verdict = "refused"
+        if comparison.verdict == "not-compared":
+            verdict = "not compared"
         own = [o.rel_l2 / o.reference_error for o in comparison.outputs if o.reference_error]
         found.append(
             _judged(
@@ -454,5 +454,7 @@ def command(
         out.emit(made)
     else:
         tell(made)
-    if any(j.verdict in ("accused", "refused") for j in judged) or any(p.accused for p in parts):
+    if any(j.verdict in ("accused", "not compared") for j in judged) or any(
+        p.accused for p in parts
+    ):
         sys.exit(1)

@@ -31,7 +31,7 @@ class TestTable:
     def test_what_is_accused_or_not_compared_is_counted(self) -> None:
         found = [
             judged(1, ratio=2.0, verdict="accused"),
-            judged(2, verdict="refused"),
+            judged(2, verdict="not compared"),
             judged(3, verdict="does not compile"),
             judged(4, verdict="does not run"),
         ]
@@ -77,7 +77,7 @@ class TestPrograms:
 @pytest.mark.real
 def test_no_right_program_is_accused_and_each_wrong_one_is(tmp_path: Path) -> None:
     found = [*bench_right.measure(bench_right.KINDS, SAMPLE, 0, LEVELS, 0, installed(), tmp_path)]
-    assert [j for j in found if j.verdict in ("accused", "refused")] == []
+    assert [j for j in found if j.verdict in ("accused", "not compared")] == []
     rows = bench_right.rows(found)
     assert [row.kind for row in rows] == [*bench_right.KINDS]
     assert all(row.programs >= SAMPLE for row in rows)

@@ -528,4 +528,4 @@ class TestMigrations:
         import hashlib
 
         digests = [hashlib.sha256(repr(m).encode()).hexdigest()[:16] for m in schema.MIGRATIONS]
-        assert digests == ["5843ac398dd579bb", "3db24e65a6e9c9ec"]
+        assert digests == ["5843ac398dd579bb", "3db24e65a6e9c9ec", "3536e4a42a97cfb0"]

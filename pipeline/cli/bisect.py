@@ -107,7 +107,7 @@ def command(
 
 
 def _passes(source: str, target: str, case: CaseResult) -> str:
-    if case.status == "not-run":
+    if case.status == "compiled":
         return f"{source} compiles for {target} and is not run here ({case.steps[-1].why})"
     return f"{source} compiles and runs for {target}"
 

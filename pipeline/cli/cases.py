@@ -31,7 +31,7 @@ from pipeline.toolchain import Toolchain
 if TYPE_CHECKING:
     from repro.bisect import Bisection
 
-_STYLES = {"ok": "green", "failed": "red", "not-run": "yellow"}
+_STYLES = {"ok": "green", "ran": "yellow", "compiled": "yellow", "failed": "red"}
 
 
 def cases(

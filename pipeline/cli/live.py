@@ -106,8 +106,9 @@ class Live:
 
     def ended(self, target: str, step: Step) -> None:
         self._doing.close()
-        if step.status == "not-run":
-            self._print(f"  {step.name:<10} not run: {escape(step.why)}")
+        if step.status in ("ran", "compiled"):
+            done = "compared" if step.name == "compare" else "run"
+            self._print(f"  {step.name:<10} not {done}: {escape(step.why)}")
             return
         mark = "[green]ok[/green]" if step.status == "ok" else "[red]failed[/red]"
         source = " (from the cache)" if step.cached else ""

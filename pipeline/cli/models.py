@@ -91,7 +91,7 @@ def _passed() -> dict[str, list[str]]:
         plain = case.release == INSTALLED and case.program == case.source and not case.flags
         if model in registry() and plain and one.status != "failed":
             name = f"{model}:{preset or registry()[model].presets[0].name}"
-            compiled = " (compiles)" if one.status == "not-run" else ""
+            compiled = " (compiles)" if one.status == "compiled" else ""
             found.setdefault(name, []).append(f"{case.target}{compiled}")
     return found
 

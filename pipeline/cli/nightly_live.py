@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from pipeline.nightly.records import Case, Finding, Outcome, Question
     from repro.bisect import Bisection
 
-_STYLES = {"ok": "green", "failed": "red", "not-run": "yellow"}
+_STYLES = {
+    "ok": "green",
+    "ran": "yellow",
+    "compiled": "yellow",
+    "failed": "red",
+    "not-run": "yellow",
+}
 _RUNNING_SHOWN = 16
 
 

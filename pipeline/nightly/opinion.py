@@ -137,7 +137,7 @@ def _failed(
         tuple(f.signature for f in also),
     )
     # A night without the device says nothing of what fails on it.
-    told = [p for p in nights if now.step not in _ON_DEVICE or p.status != "not-run"]
+    told = [p for p in nights if now.step not in _ON_DEVICE or p.status != "compiled"]
     streak = _streak(told)
     alike = [p for p in streak if now.is_like(_trouble(p))]
     since = alike[-1].begun if alike else night
@@ -161,7 +161,7 @@ def _failed(
 
 
 def _passed(outcome: Outcome, nights: Sequence[Past], holding: Sequence[Expectation]) -> Judgement:
-    compiled_only = outcome.status == "not-run"
+    compiled_only = outcome.status == "compiled"
     note = outcome.result.why if outcome.result else ""
     known = next((e for e in holding if e.one_case and not e.flaky), None)
     on_device = known is not None and known.signature.startswith(("runtime-error/", "mismatch/"))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline.case import CaseResult
+from pipeline.case import CaseResult, Status
 from pipeline.diagnostics import Failure
 
 #: The release of the environment that the nightly runs in, whatever it is that night.
@@ -103,7 +103,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[str, ...] = ()
 
     @property
-    def status(self) -> Literal["ok", "failed", "not-run"]:
+    def status(self) -> Status | Literal["not-run"]:
+        """The result's; `not-run` where there is none: nothing of the case came to be."""
         return self.result.status if self.result else "not-run"
 
     @property

@@ -13,7 +13,6 @@ import msgspec
 from pipeline.case import CaseResult
 from pipeline.phases import Phase
 
-_RESULT = msgspec.json.Decoder(CaseResult)
 _OPS = msgspec.json.Decoder(dict[str, int])
 
 
@@ -73,9 +72,31 @@ def load(database: sqlite3.Connection, numbers: Collection[int]) -> dict[int, Ca
     for number, record in database.execute(
         "SELECT id, record FROM results WHERE id IN (SELECT value FROM json_each(?))", (wanted,)
     ):
-        result = _RESULT.decode(zlib.decompress(record))
+        result = _read(zlib.decompress(record))
         found[number] = msgspec.structs.replace(result, phases=tuple(phases.get(number, ())))
     return found
+
+
+def _read(record: bytes) -> CaseResult:
+    """A result as it was kept, also by a version whose words meant something else.
+
+    `not-run` was said of what compiled and of a comparison that was not made, `ok` also of what
+    had nothing to be compared with, `refused` of a comparison that any result would pass.
+    """
+    found = msgspec.json.decode(record)
+    for step in found["steps"]:
+        if step["status"] == "not-run":
+            step["status"] = "ran" if step["name"] == "compare" else "compiled"
+    compared = [function["comparison"] for function in found["functions"]]
+    for comparison in filter(None, [*compared, found["comparison"]]):
+        for one in (comparison, *comparison["outputs"]):
+            if one["verdict"] == "refused":
+                one["verdict"] = "not-compared"
+    if found["status"] == "not-run":
+        found["status"] = "compiled"
+    elif found["status"] == "ok" and not all(compared):
+        found["status"] = "ran"
+    return msgspec.convert(found, CaseResult)
 
 
 def forget_unused(database: sqlite3.Connection, number: int) -> None:

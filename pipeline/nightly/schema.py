@@ -132,6 +132,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE runs ADD COLUMN notes TEXT NOT NULL DEFAULT '[]'",
         "ALTER TABLE judgements ADD COLUMN findings TEXT NOT NULL DEFAULT '[]'",
     ),
+    # `ok` no longer says what ran and was not compared, and `not-run` not what compiled.
+    (
+        """UPDATE results SET status = CASE
+            WHEN status = 'not-run' THEN 'compiled'
+            WHEN EXISTS (SELECT 1 FROM steps s WHERE s.result_id = id
+                AND s.name = 'compare' AND s.status = 'not-run') THEN 'ran'
+            ELSE status END
+        WHERE status IN ('ok', 'not-run')""",
+        """UPDATE steps SET status = CASE name WHEN 'compare' THEN 'ran' ELSE 'compiled' END
+        WHERE status = 'not-run'""",
+        """UPDATE outcomes SET
+            status = (SELECT r.status FROM results r WHERE r.id = result_id),
+            attempts = replace(replace(attempts, '"not-run"', '"compiled"'), '"ok"',
+                CASE (SELECT r.status FROM results r WHERE r.id = result_id)
+                    WHEN 'ran' THEN '"ran"' ELSE '"ok"' END)
+        WHERE result_id IS NOT NULL""",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -262,7 +262,7 @@ class MismatchOracle(RememberingOracle):
             )
 
         first = compared(ran.outputs)
-        if first.verdict == "refused":
+        if first.verdict == "not-compared":
             return Judged(function=function.name, why=first.why)
         if not first.ok and evaluated is not None and evaluated.jittered:
             assert evaluated.reference is not None
@@ -272,7 +272,7 @@ class MismatchOracle(RememberingOracle):
             if compared(mended).ok:
                 why = "its result depends on the last bits of its inputs as much as it is off"
                 return Judged(function=function.name, why=why)
-        failure = None if first.ok else numerics.to_failure(first)
+        failure = numerics.to_failure(first) if first.differs else None
         return Judged(
             function=function.name, comparison=first, failure=failure, outputs=ran.outputs
         )

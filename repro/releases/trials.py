@@ -33,7 +33,14 @@ _JOURNAL = "tried.jsonl"
 #: So many downloads at a time.
 _INSTALLS = 3
 
-State = Literal["ok", "not-run", "does-not-compile", "does-not-run", "unsupported"]
+State = Literal["ok", "ran", "not-run", "does-not-compile", "does-not-run", "unsupported"]
+_PASSED: dict[str, State] = {"ok": "ok", "ran": "ran", "compiled": "not-run"}
+#: Of which failures a trial says nothing, by the step in which they show.
+_SILENT_ON: dict[str, tuple[str, ...]] = {
+    "ok": (),
+    "ran": ("compare",),
+    "not-run": ("load", "run", "compare"),
+}
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,8 +190,8 @@ class Trials:
             case.Silent(),
         )
         state, why, failure = _state(result)
-        if state == "ok" and not self._run:
-            return "not-run", "compiled, not run: the target is not of this machine's device", None
+        if state == "not-run" and not self._run:
+            why = "compiled, not run: the target is not of this machine's device"
         return state, why, failure
 
     def _unreadable(self, toolchain: Toolchain) -> str:
@@ -264,7 +271,8 @@ def bisect(
 def verdict(tried: Trial | Missing, wanted: Failure | None) -> Verdict:
     """What a trial says of the failure that is looked for.
 
-    A release that compiles and cannot run the module here says nothing of a failure to run.
+    A release that compiles and cannot run the module here says nothing of a failure to run, and
+    one whose results were not compared nothing of wrong numbers.
     """
     if isinstance(tried, Missing):
         return "not-installable"
@@ -272,8 +280,11 @@ def verdict(tried: Trial | Missing, wanted: Failure | None) -> Verdict:
         return "unsupported"
     if tried.failure is not None:
         return "same" if wanted is not None and _alike(tried.failure, wanted) else "different"
-    ran_wrong = wanted is not None and wanted.phase in ("load", "run", "compare")
-    return "unsupported" if tried.state == "not-run" and ran_wrong else "passes"
+    return (
+        "unsupported"
+        if wanted is not None and wanted.phase in _SILENT_ON[tried.state]
+        else "passes"
+    )
 
 
 def _alike(failure: Failure, wanted: Failure) -> bool:
@@ -334,7 +345,7 @@ def _as_text(mlir: Path, toolchain: Toolchain, place: Path) -> bytes:
 def _state(result: CaseResult) -> tuple[State, str, Failure | None]:
     failure = result.failure
     if failure is None:
-        return ("not-run" if result.status == "not-run" else "ok"), result.why, None
+        return _PASSED[result.status], result.why, None
     if result.why != DOES_NOT_COMPILE:
         return "does-not-run", result.why, failure
     if failure.kind == "diagnostic" and failure.phase is None:
@@ -373,5 +384,8 @@ def _read(journal: Path) -> list[Trial]:
     found = []
     for line in journal.read_bytes().splitlines() if journal.is_file() else ():
         with contextlib.suppress(msgspec.DecodeError):
-            found.append(msgspec.json.decode(line, type=Trial))
+            trial = msgspec.json.decode(line, type=Trial)
+            # Once `ok` was also said of what had nothing to be compared with.
+            ran = trial.state == "ok" and trial.why
+            found.append(msgspec.structs.replace(trial, state="ran") if ran else trial)
     return found

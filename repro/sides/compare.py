@@ -213,7 +213,7 @@ class Comparer:
         for chunk, values, alone in zip(parts, every, apart, strict=True):
             self._told(f"dispatch {self._number(chunk.body, chunk.steps[0])} and after")
             differing += list(self._apart(chunk, values, alone, ours, theirs))
-        if not differing and not all(c.ok or c.verdict == "refused" for _, c in whole):
+        if not differing and any(c.differs for _, c in whole):
             differing = self._together(whole, list(zip(parts, every, strict=True)), theirs)
             if not differing:
                 why = "the programs' results differ, and no part of them that was tried does"
@@ -265,7 +265,7 @@ class Comparer:
         for step in chunk.steps:
             outputs = [kinds[n] for n in step.results]
             compared = self._judge(self.directory / "described" / step.text, outputs, got, expected)
-            if compared.ok or compared.verdict == "refused":
+            if not compared.differs:
                 continue
             differing = self._differing(chunk.body, [step], compared, 0)
             if self.culprit is None:
@@ -285,7 +285,7 @@ class Comparer:
         theirs: Path,
     ) -> list[Differing]:
         """The smallest end of the program, by levels of its dispatches, that differs as one."""
-        wrong = {name for name, compared in whole if not compared.ok}
+        wrong = {name for name, compared in whole if compared.differs}
         body = next(b for b in self._flow.bodies if b.returned and b.name in wrong)
         every = {value.number: value for value in body.values}
         place = self.directory / "chunk"
@@ -314,7 +314,7 @@ class Comparer:
             inputs = self._inputs(cut, body, expected)
             got = self._side.run(ours, cut.name, inputs, body.returned, place / "side")
             compared = self._judge(self._text, body.returned, got, expected)
-            if not (compared.ok or compared.verdict == "refused"):
+            if compared.differs:
                 differing = self._differing(body, steps, compared, levels)
                 self._keep(differing, cut, body, steps[-1].index, returned, expected)
                 return [differing]

@@ -323,7 +323,7 @@ def of_reproducer(directory: Path) -> Held:
 
 
 def _passes(result: CaseResult) -> str:
-    if result.status == "not-run":
+    if result.status == "compiled":
         return f"it compiles for {result.target} and is not run here ({result.steps[-1].why})"
     return f"it compiles and runs for {result.target}"
 

@@ -172,10 +172,10 @@ def judge(result: CaseResult, wanted: Failure, phases: Sequence[str]) -> Outcome
     failure = result.failure
     if failure is None:
         last = len(phases) + len(_AFTER)
-        if result.status == "not-run":
+        if result.status == "compiled":
             return Outcome(state="compiles", rank=last, why=result.why)
-        if not result.functions or any(f.comparison is None for f in result.functions):
-            return Outcome(state="runs", rank=last, why="runs; there is no reference to compare")
+        if result.status == "ran":
+            return Outcome(state="runs", rank=last, why=result.why)
         assert result.comparison is not None
         why = f"relative L2 {result.comparison.rel_l2:.1e}, {result.comparison.tolerance:.1e} is ok"
         return Outcome(state="works", rank=last, why=why)
