@@ -14,7 +14,8 @@ output's root mean square: cancellation near zero does not count, a lost value d
 NaN and Inf must be where PyTorch or the precise reference has them. Integers and booleans are
 exact, but where PyTorch's integer differs from the precise one, either will do. A comparison that
 any result would pass is not made: when there is input, and each output that is not empty is a
-floating-point tensor of more than one element, all equal (or none finite).
+floating-point tensor of more than one element, all equal (or none finite). Of an output that
+depends on random numbers only the type is judged (`Reference.incomparable`).
 
 numpy and ml_dtypes are imported when something is compared, torch never.
 """
@@ -144,14 +145,17 @@ def compare(
     for index, got in enumerate(outputs):
         pair = _Pair(outputs_directory, got, directory, reference, index)
         name = function.outputs[index].name
-        judged.append(_judge(pair, name, program_noise))
+        judged.append(_judge(pair, name, program_noise, reference.why_not(index)))
         blind.append(pair.blind())
     inputs = function.example or ()
-    nonempty = [b for b, got in zip(blind, reference.outputs, strict=True) if got.bytes]
+    agree = [b for b, o, t in zip(blind, judged, outputs, strict=True) if o.ok and t.bytes]
     fed = not inputs or any(t.bytes for t in inputs)
-    if fed and nonempty and all(nonempty) and all(o.ok for o in judged):
+    if fed and agree and all(agree) and not any(o.differs for o in judged):
         why = "every output of the reference is constant, so that any comparison would pass"
-        judged = [msgspec.structs.replace(o, verdict="not-compared", why=why) for o in judged]
+        judged = [
+            msgspec.structs.replace(o, verdict="not-compared", why=why) if o.ok else o
+            for o in judged
+        ]
     return _summary(tuple(judged), "")
 
 
@@ -236,7 +240,7 @@ class _Pair:
         return tensors.read(self.directory / tensor.file, tensor, start)
 
 
-def _judge(pair: _Pair, name: str, program: Noise) -> OutputComparison:
+def _judge(pair: _Pair, name: str, program: Noise, why_not: str) -> OutputComparison:
     common: dict[str, Any] = {
         "index": pair.index,
         "name": name,
@@ -251,6 +255,8 @@ def _judge(pair: _Pair, name: str, program: Noise) -> OutputComparison:
             compared=False,
             mismatched=math.prod(pair.type.shape),
         )
+    if why_not:
+        return OutputComparison(**common, verdict="not-compared", why=why_not)
     judge = _exact if pair.family in ("int", "bool") else _rounded
     return judge(pair, common, program)
 

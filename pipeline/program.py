@@ -104,7 +104,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     computation in `precise_dtype` (casts to 8-bit floats still round), empty where that could not
     be evaluated; `note` then says why. perturbed: the precise outputs of a program that casts to
     8-bit floats when the values to cast are moved by less than any such cast resolves: how far two
-    right implementations may differ.
+    right implementations may differ. incomparable: for each output why nothing can be said of its
+    numbers, empty where it can be compared (and the whole of it where all can).
     """
 
     outputs: tuple[Tensor, ...]
@@ -113,6 +114,11 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     perturbed: tuple[Tensor, ...] = ()
     evaluator: str = "torch eager"
     note: str = ""
+    incomparable: tuple[str, ...] = ()
+
+    def why_not(self, output: int) -> str:
+        """Why an output cannot be compared; empty where it can."""
+        return self.incomparable[output] if output < len(self.incomparable) else ""
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):

@@ -505,3 +505,37 @@ def test_an_exported_program(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = module(torch.ones(4, 3))
     assert torch.equal(read(function.reference.outputs[0], place), expected)
+
+
+NOISY = """
+class Coder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode, self.drop = nn.Linear(8, 8), nn.Dropout(0.1)
+
+    def forward(self, x):
+        mean, spread = self.encode(x).chunk(2, -1)
+        return self.drop(mean + torch.randn_like(mean) * torch.exp(spread)), mean
+
+def model():
+    return Coder(){mode}
+
+def inputs():
+    return torch.ones(2, 8)
+"""
+
+
+class TestRandomNumbers:
+    def test_outputs_that_depend_on_them_say_so(self, build: Any) -> None:
+        program, _ = build(NOISY.format(mode=".eval()"))
+        reference = program.functions[0].reference
+        assert reference.incomparable == ("it draws random numbers: aten.randn_like", "")
+        assert program.notes == ()
+
+    def test_a_model_in_training_mode_is_told_so(self, build: Any) -> None:
+        program, _ = build(NOISY.format(mode=""))
+        why, other = program.functions[0].reference.incomparable
+        assert why.startswith("it draws random numbers: aten.randn_like, aten.")
+        assert why.endswith("(the model is in training mode: .eval() is missing)")
+        assert not other
+        assert any("training mode: .eval() is missing" in note for note in program.notes)

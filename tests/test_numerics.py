@@ -161,6 +161,7 @@ def compare(
     *,
     mlir: str = "",
     inputs: tuple[int, ...] = (4,),
+    incomparable: tuple[str, ...] = (),
 ) -> Comparison:
     """Compares outputs as (dtype, values); precise values are float64, or as they are."""
 
@@ -182,6 +183,7 @@ def compare(
         if precise is not None
         else (),
         precise_dtype="f64" if precise is not None else None,
+        incomparable=incomparable,
     )
     function = Function(
         name="main",
@@ -598,3 +600,34 @@ def test_a_programs_text_shows_what_it_rounds_to(
     mlir = tmp_path / "p.mlir"
     mlir.write_text(f"module {{\n  {line}\n}}\n")
     assert noise.scan(mlir) == Noise(computes=computes, quantizes=quantizes)
+
+
+# What depends on random numbers.
+
+
+def test_of_an_output_that_depends_on_random_numbers_only_the_type_is_judged(
+    tmp_path: Path,
+) -> None:
+    right, other = np.arange(6.0), np.arange(6.0)[::-1]
+    pair = [("f32", right), ("f32", right)]
+    reasons = ("", "it draws random numbers: aten.randn_like")
+
+    def compared(first: Array, second: Array, dtype: str = "f32") -> Comparison:
+        got = [("f32", first), (dtype, second)]
+        return compare(tmp_path, got, pair, [right, right], incomparable=reasons)
+
+    noisy = compared(right, other)
+    assert noisy.verdict == "not-compared"
+    assert "output 1 (y1, 6): it draws random numbers: aten.randn_like" in noisy.why
+    assert [o.verdict for o in noisy.outputs] == ["ok", "not-compared"]
+    assert compared(other, other).verdict == "mismatch"
+    assert compared(right, other, dtype="f16").verdict == "mismatch"
+
+
+def test_a_constant_output_beside_random_numbers_is_not_compared_either(tmp_path: Path) -> None:
+    constant, noisy = np.zeros(6), np.arange(6.0)
+    pair = [("f32", constant), ("f32", noisy)]
+    comparison = compare(
+        tmp_path, pair, pair, [constant, noisy], incomparable=("", "it draws random numbers")
+    )
+    assert [o.verdict for o in comparison.outputs] == ["not-compared"] * 2

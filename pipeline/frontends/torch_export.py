@@ -31,7 +31,7 @@ from torch.utils import _pytree as pytree
 from models.traceable import Entry, Stored, Traceable
 from pipeline import archive, torch_tensors
 from pipeline import program as programs
-from pipeline.frontends import examples, reference, torch_sources
+from pipeline.frontends import draws, examples, reference, torch_sources
 from pipeline.frontends.job import Job
 from pipeline.program import (
     Dim,
@@ -112,8 +112,15 @@ def trace(
         functions=tuple(functions),
         parameters=parameters,
         origin={n: importlib.metadata.version(n) for n in ("torch", "iree-turbine")},
-        notes=tuple(traceable.notes),
+        notes=(*traceable.notes, *_training(traceable, exported)),
     )
+
+
+def _training(traceable: Traceable, exported: Mapping[str, ExportedProgram]) -> list[str]:
+    """What is to be known before anything runs of a model in training mode."""
+    if not any(_trains(e, exported[e.name]) for e in traceable.functions):
+        return []
+    return [f"{draws.TRAINING} (dropout draws random numbers, batch norms use their inputs' means)"]
 
 
 def export(entry: Entry) -> tuple[ExportedProgram, bool]:
@@ -367,21 +374,32 @@ def _example(
             perturbed = _save(values, Path(f"{stem}.perturbed"), directory)
     except reference.NotEvaluable as fault:
         note = f"no double-precision reference: {fault}"
-    outputs = _save(reference.eager(entry.module, args, kwargs), Path(f"{stem}.out"), directory)
+    copy = draws.copied(entry.module)
+    own = reference.eager(entry.module, args, kwargs)
+    again = draws.run(copy, copies[0], copies[1], seed=job.seed + 1)
+    incomparable = draws.reasons(
+        program, draws.differing(own, again), training=_trains(entry, program)
+    )
     return Function(
         name=function.name,
         inputs=function.inputs,
         outputs=function.outputs,
         example=example,
         reference=Reference(
-            outputs=outputs,
+            outputs=_save(own, Path(f"{stem}.out"), directory),
             precise=wide,
             precise_dtype="f64" if wide else None,
             perturbed=perturbed,
             evaluator=f"torch {torch.__version__} eager",
             note=note,
+            incomparable=tuple(incomparable) if any(incomparable) else (),
         ),
     )
+
+
+def _trains(entry: Entry, program: ExportedProgram) -> bool:
+    """Whether the entry computes otherwise as it is in training mode."""
+    return draws.trains(entry.module) or (entry.module.training and any(draws.sources(program)))
 
 
 def _without_reference(job: Job, entry: Entry, function: Function, directory: Path) -> Function:
