@@ -28,6 +28,7 @@ class TestDoctor:
         assert document["ok"] is True
         states = {(f["ability"], f["name"]): f["state"] for f in document["findings"]}
         assert states["trace", "torch"] == "ok"
+        assert states["trace", "isinstance"] == "ok", "iree-turbine's own operations need it"
         assert states["compile", "iree-compile"] == "ok"
         assert states["run", "llvm-cpu"] == "ok"
         for finding in document["findings"]:

@@ -74,7 +74,28 @@ def _tracing() -> list[Finding]:
                     ability="trace", name=name, state=state, found="not installed", mend=mend
                 )
             findings.append(finding)
-    return findings
+    restored = _restored()
+    return [*findings, restored] if restored else findings
+
+
+def _restored() -> Finding | None:
+    """What tracing puts back into the compiler's bindings, where anything is missing there."""
+    try:
+        turbine, compiler = version("iree-turbine"), version("iree-base-compiler")
+    except PackageNotFoundError:
+        return None
+    from pipeline.frontends import bindings
+
+    if not bindings.lacks():
+        return None
+    return Finding(
+        ability="trace",
+        name="isinstance",
+        state="ok",
+        found=f"put back into the bindings of iree-base-compiler {compiler} while tracing: "
+        f"iree-turbine {turbine} uses it for its own operations and aot.CompiledModule "
+        "(IREE issue 24222)",
+    )
 
 
 def _compiling_and_running(release: str | None) -> list[Finding]:

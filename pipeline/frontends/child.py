@@ -58,9 +58,12 @@ def _build(job: Job, directory: Path) -> programs.Program:
         return onnx.build(job, directory, _doing)
     # Warnings of the tracing libraries are theirs; a model's failure must not drown in them.
     warnings.simplefilter("ignore")
-    from pipeline.frontends import torch_export
+    from pipeline.frontends import compiled_module, torch_export, torch_sources
 
-    return torch_export.build(job, directory, _doing)
+    try:
+        return torch_export.build(job, directory, _doing)
+    except torch_sources.Compiled as made:
+        return compiled_module.build(made, job, directory, _doing)
 
 
 def _generate(job: Job, directory: Path) -> Generated:

@@ -31,7 +31,7 @@ from torch.utils import _pytree as pytree
 from models.traceable import Entry, Stored, Traceable
 from pipeline import archive, torch_tensors
 from pipeline import program as programs
-from pipeline.frontends import draws, examples, reference, torch_sources
+from pipeline.frontends import bindings, draws, examples, reference, torch_sources
 from pipeline.frontends.job import Job
 from pipeline.program import (
     Dim,
@@ -151,6 +151,7 @@ def _export_once(entry: Entry, *, strict: bool) -> ExportedProgram:
 
 def to_mlir(exported: dict[str, ExportedProgram]) -> str:
     """The programs as functions of one module, in the torch dialect."""
+    bindings.restore()
     bundle = FxPrograms()
     for name, program in exported.items():
         bundle.programs[name] = ExportTargetDef(program)

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from iree.turbine import aot
 from iree.turbine.aot.decompositions import current_aot_decompositions
 from torch.export import ExportedProgram
 
@@ -21,11 +22,32 @@ from models.spec import Choice, registry
 from models.traceable import Entry, Traceable
 from models.weights import checkpoints, load
 from pipeline.errors import UsageError
+from pipeline.frontends import bindings
 from pipeline.frontends.source import Source, no_module
 
 
+class Compiled(UsageError):
+    """A source's model is an `aot.CompiledModule`, which no export has to trace.
+
+    module: the class, or an instance of it. inputs: what the source's `inputs()` gave, else None.
+    """
+
+    def __init__(self, module: Any, inputs: Any, source: str) -> None:
+        super().__init__(
+            f"{source}: the model is an aot.CompiledModule, of which PyTorch can do nothing here",
+            advice="It can be traced, compiled and run; what asks PyTorch for its parts needs a "
+            "torch.nn.Module.",
+        )
+        self.module = module
+        self.inputs = inputs
+
+
 def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedProgram]]:
-    """The model, and those of its entries that are exported already."""
+    """The model, and those of its entries that are exported already.
+
+    Raises Compiled for an `aot.CompiledModule`, and UsageError for a source that does not fit.
+    """
+    bindings.restore()
     if source.kind == "zoo":
         spec = registry()[source.model or ""]
         preset = spec.preset(source.preset)
@@ -96,17 +118,16 @@ def _python_module(path: str | None, name: str | None) -> ModuleType:
 
 
 def _from_factory(module: ModuleType, factory: str, text: str) -> Traceable:
-    for name, what in ((factory, "the model"), ("inputs", "its example inputs")):
-        if not callable(getattr(module, name, None)):
-            raise UsageError(
-                f"{text}: there is no function {name}() that makes {what}",
-                advice="A source defines model() -> torch.nn.Module and inputs() -> tuple of "
-                "tensors; FILE.py:NAME picks another factory than model().",
-            )
-    model = getattr(module, factory)()
-    if not isinstance(model, torch.nn.Module):
+    _check_callable(module, factory, "the model", text)
+    made = getattr(module, factory)
+    if not _is_compiled(made):
+        made = made()
+    if _is_compiled(made):
+        raise Compiled(made, module.inputs() if hasattr(module, "inputs") else None, text)
+    _check_callable(module, "inputs", "its example inputs", text)
+    if not isinstance(made, torch.nn.Module):
         raise UsageError(
-            f"{text}: {factory}() returned {type(model).__name__}, not a torch.nn.Module",
+            f"{text}: {factory}() returned {type(made).__name__}, not a torch.nn.Module",
             advice="Return the module; put a function into one with a forward() of its own.",
         )
     values: Any = module.inputs()
@@ -123,10 +144,25 @@ def _from_factory(module: ModuleType, factory: str, text: str) -> Traceable:
     shapes = getattr(module, "dynamic_shapes", None)
     entry = Entry(
         name="main",
-        module=model,
+        module=made,
         args=tuple(values),
         kwargs=kwargs,
         dynamic_shapes=shapes() if callable(shapes) else shapes,
         strict=None,
     )
-    return Traceable(root=model, functions=(entry,))
+    return Traceable(root=made, functions=(entry,))
+
+
+def _check_callable(module: ModuleType, name: str, what: str, text: str) -> None:
+    if not callable(getattr(module, name, None)):
+        raise UsageError(
+            f"{text}: there is no function {name}() that makes {what}",
+            advice="A source defines model() -> torch.nn.Module and inputs() -> tuple of "
+            "tensors; FILE.py:NAME picks another factory than model().",
+        )
+
+
+def _is_compiled(made: Any) -> bool:
+    """Whether it is a class that turbine compiles, or an instance of one."""
+    kind = made if isinstance(made, type) else type(made)
+    return issubclass(kind, aot.CompiledModule)

@@ -1,0 +1,65 @@
+"""Sources whose model is an `aot.CompiledModule`: turbine writes the MLIR, which is then a program.
+
+Runs in the tracing child; imports torch and turbine.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from iree.turbine import aot
+
+from pipeline import program as programs
+from pipeline import releases, torch_tensors
+from pipeline.frontends import mlir, reference
+from pipeline.frontends.job import Job
+from pipeline.frontends.torch_sources import Compiled
+from pipeline.program import Program, Tensor
+
+_WRITTEN = "written"
+_DESCRIBED = "described"
+
+
+def build(made: Compiled, job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
+    """Writes the module's MLIR and describes it in `directory`, as that of an MLIR file.
+
+    The source's `inputs()` are the example inputs where it has them. Whatever turbine raises
+    passes through.
+    """
+    doing("writing the aot.CompiledModule")
+    place = directory / _WRITTEN
+    place.mkdir()
+    file = place / programs.MLIR
+    if isinstance(made.module, type):
+        module = aot.export(made.module).mlir_module
+    else:
+        module = aot.CompiledModule.get_mlir_module(made.module)
+    file.write_text(str(module.get_asm(enable_debug_info=False)))
+    inputs = job.inputs
+    if inputs is None and made.inputs is not None:
+        inputs = _saved(made, place)
+    source = msgspec.structs.replace(job.source, kind="mlir", path=str(file))
+    own = msgspec.structs.replace(job, source=source, inputs=inputs)
+    doing("describing the aot.CompiledModule")
+    described = directory / _DESCRIBED
+    described.mkdir()  # scratch files are named alike there and here
+    program = mlir.build(own, described, releases.find(None), None)
+    for entry in described.iterdir():
+        entry.rename(directory / entry.name)
+    described.rmdir()
+    shutil.rmtree(place)
+    return msgspec.structs.replace(
+        program, origin={n: importlib.metadata.version(n) for n in ("torch", "iree-turbine")}
+    )
+
+
+def _saved(made: Compiled, place: Path) -> tuple[Tensor, ...]:
+    saved = (
+        torch_tensors.save(value, place, f"input{index}.bin")
+        for index, value in enumerate(reference.tensors(made.inputs))
+    )
+    return tuple(msgspec.structs.replace(one, file=str(place / one.file)) for one in saved)
