@@ -71,6 +71,25 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
 
 
+class Narrowed(msgspec.Struct, frozen=True, kw_only=True):
+    """What following the numbers from phase to phase has ruled out.
+
+    step: what makes them wrong, a pass or a phase; "" where only `after` is known: the last phase
+    whose IR is still right. generates: it is code generation, or comes after `after`.
+    """
+
+    step: str = ""
+    after: str = ""
+    generates: bool = False
+
+    @property
+    def shared(self) -> str:
+        """What backends that are wrong alike have in common."""
+        if self.step:
+            return f"each of them runs {self.step}"
+        return f"the IR after {self.after} is correct, so it is what each of them does after that"
+
+
 def others(
     target: Target, flags: Sequence[str], device: str, toolchain: Toolchain
 ) -> tuple[Way, ...]:
@@ -165,44 +184,70 @@ def attribute(
     )
 
 
-def conclude(rows: Sequence[Row], *, doubtful: bool = False) -> tuple[Culprit, str]:
+def conclude(
+    rows: Sequence[Row], *, doubtful: bool = False, narrowed: Narrowed | None = None
+) -> tuple[Culprit, str]:
     """(who, why in one sentence) from the rows, the reported one first.
 
     doubtful: PyTorch's own result is as far from the precise one as the device's. A row that does
     not compile or run says nothing. What is nearest to the reported way says most: its module on
-    another device, then other levels, other architectures, other backends.
+    another device, then other levels, other architectures, other backends. What a wrong phase or
+    pass rules out (`narrowed`) is not said: before code generation there is no target, no driver.
     """
     own, *rest = rows
     if own.verdict != "wrong":
         how = "right" if own.verdict == "right" else own.why
         return "undecided", f"when it was compiled and run again, it was {how}"
     told = {what: _names(rest, what) for what in ("device", "level", "target", "backend")}
+    step = narrowed.step if narrowed and not narrowed.generates else ""
     right, wrong = told["device"]["right"], told["device"]["wrong"]
     if right:
-        return "driver", f"the same module is right on {_list(right)}: the device or its driver"
+        on = f"the same module is right on {_list(right)}"
+        return (
+            ("compiler", f"{step}, although {on}")
+            if step
+            else (
+                "driver",
+                f"{on}: the device or its driver",
+            )
+        )
     if right := told["level"]["right"]:
         wrong = told["level"]["wrong"]
         also = f" and wrong at {_list(wrong)}" if wrong else ""
-        return "compiler", f"an optimisation: it is right at {_list(right)}{also}"
+        return "compiler", f"{step or 'an optimisation'}: it is right at {_list(right)}{also}"
     if right := told["target"]["right"]:
         why = f"code for {own.how} is wrong, code for {_list(right)} right on the same device"
+        if step:
+            return "compiler", f"{step}: {why}"
         # A processor without an instruction says so; a GPU computes something else.
         fits = own.backend == "llvm-cpu"
         return ("compiler", why) if fits else ("target", f"{why}, which the former may not fit")
-    right, wrong = told["backend"]["right"], told["backend"]["wrong"]
-    levels = f" at {_list(told['level']['wrong'])} too" if told["level"]["wrong"] else ""
+    return _across_backends(rows, doubtful, narrowed, step)
+
+
+def _across_backends(
+    rows: Sequence[Row], doubtful: bool, narrowed: Narrowed | None, step: str
+) -> tuple[Culprit, str]:
+    """What other backends say, where nothing nearer to the reported way is right."""
+    own, *rest = rows
+    backends, levels = _names(rest, "backend"), _names(rest, "level")["wrong"]
+    devices_too = " and on every device tried" if _names(rest, "device")["wrong"] else ""
+    right, wrong = backends["right"], backends["wrong"]
+    at = f" at {_list(levels)} too" if levels else ""
     if right:
-        same = "" if not told["device"]["wrong"] else " and on every device tried"
-        if own.backend == "llvm-cpu" or same:
-            where = f"wrong{levels}{same}, right with {_list(right)}"
+        where = f"wrong{at}{devices_too}, right with {_list(right)}"
+        if step:
+            return "compiler", f"{step}: {where}"
+        if own.backend == "llvm-cpu" or devices_too:
             return "compiler", f"code generation for {own.backend}: {where}"
-        where = f"wrong{levels}, right with {_list(right)}"
         return (
             "undecided",
-            f"code generation for {own.backend} or the driver of its only device here: {where}",
+            f"code generation for {own.backend} or the driver of its only device here: "
+            f"wrong{at}, right with {_list(right)}",
         )
     if not wrong:
-        return "undecided", f"wrong{levels}; nothing else compiles and runs it here"
+        alone = f"wrong{at}; nothing else compiles and runs it here"
+        return ("compiler", f"{step}: {alone}") if step else ("undecided", alone)
     alike = all(
         r.digest == own.digest for r in rest if r.what == "backend" and r.verdict == "wrong"
     )
@@ -213,11 +258,12 @@ def conclude(rows: Sequence[Row], *, doubtful: bool = False) -> tuple[Culprit, s
             "from its float64 one: the reference is ill-conditioned",
         )
     agree = "give the same wrong numbers" if alike else "are wrong"
-    return (
-        "compiler",
-        f"{_list([own.how, *wrong])} {agree}: what all backends share (the conversion from torch, "
-        "or another pass that each of them runs), unless the reference is wrong",
+    shared = (
+        "what all backends share (the conversion from torch, or another pass that each of them "
+        "runs), unless the reference is wrong"
     )
+    why = narrowed.shared if narrowed else shared
+    return "compiler", f"{_list([own.how, *wrong])} {agree}: {why}"
 
 
 def _names(rows: Iterable[Row], what: str) -> dict[str, list[str]]:

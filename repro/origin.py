@@ -12,7 +12,7 @@ from pipeline import process, targets
 from pipeline.frontends.load import Loaded
 from pipeline.toolchain import Toolchain
 from repro import attribution
-from repro.attribution import Attribution
+from repro.attribution import Attribution, Narrowed
 from repro.passes import phases
 from repro.passes.bench import RealBench
 from repro.passes.interpreting import Interpreter
@@ -71,4 +71,20 @@ def find(
     )
     found = phases.find(bench)
     shutil.rmtree(directory, ignore_errors=True)
+    if narrowed := _narrowed(found):
+        doubtful = who.culprit == "reference"
+        culprit, why = attribution.conclude(who.rows, doubtful=doubtful, narrowed=narrowed)
+        who = msgspec.structs.replace(who, culprit=culprit, conclusion=why)
     return Origin(phase=found, attribution=who, calls=trial.calls)
+
+
+def _narrowed(found: WrongPhase) -> Narrowed | None:
+    """What the phases rule out; None where they rule out nothing."""
+    if found.state == "later":
+        return Narrowed(after=found.phase, generates=True)
+    if found.state != "earliest":
+        return None
+    step = f"phase {found.phase}"
+    if found.pass_name:
+        step = f"{found.pass_name} in {step}"
+    return Narrowed(step=step, after=found.since, generates=found.path == phases.PLAIN)

@@ -11,10 +11,10 @@ import pytest
 
 from pipeline import process, tensors
 from pipeline.frontends.load import Loaded
-from pipeline.program import Function, Program, TensorType
+from pipeline.program import Function, Parameters, Program, TensorType
 from repro.ir import feeds
 from repro.ir.editor import Editor
-from repro.ir.feeds import Feeds, Value
+from repro.ir.feeds import ARGUMENT, Feeds, Value
 from repro.ir.graph import Cut
 from repro.numbers.values import Values
 from repro.oracle import NotAProgram, Off
@@ -120,6 +120,29 @@ def test_the_same_text_with_other_inputs_is_another_program(
         feeds.write(file, (fed,))
         digests.add(values.digest(file))
     assert len(digests) == 2
+
+
+def test_only_parts_that_name_weights_are_run_with_them(
+    loaded: Loaded, values: Values, tmp_path: Path
+) -> None:
+    values.parameters = Parameters(scope="model", tensors=())
+    loads = 'util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<3xf32>'
+    found = []
+    for number, text in enumerate((loads, PROGRAM)):
+        file = tmp_path / f"{number}.mlir"
+        file.write_text(text)
+        own = Feeds(
+            function="main",
+            base=str(loaded.mlir),
+            origin="main",
+            values=(Value(ARGUMENT, 0),),
+            types=(T,),
+            results=(T,),
+        )
+        feeds.write(file, (own,))
+        (call,) = values.calls(file)
+        found.append(call.parameters)
+    assert found == [values.parameters, None]
 
 
 def test_a_program_of_which_nothing_is_known_is_none(values: Values, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pipeline import process, targets, tensors, toolchain
 from pipeline.frontends.load import Loaded
 from pipeline.program import Function, Program, Reference, Tensor, TensorType
 from repro import attribution
-from repro.attribution import Row, Way, What
+from repro.attribution import Narrowed, Row, Way, What
 from repro.passes import phases, retarget
 from repro.passes.bench import RealBench, reference_paths
 from repro.passes.dumps import Dump
@@ -257,6 +257,49 @@ def test_a_reference_that_is_as_far_off_itself_is_suspect() -> None:
     assert attribution.conclude([*rows, row("backend", "x", "right")], doubtful=True)[0] != (
         "reference"
     )
+
+
+PASS = Narrowed(step="demote-f64 in phase input", after="start")
+EVERYWHERE = [CPU, row("backend", "vulkan", "wrong"), row("backend", "vmvx", "wrong")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "narrowed", "culprit", "says", "ruled_out"),
+    [
+        (EVERYWHERE, PASS, "compiler", "each of them runs demote-f64", "unless the reference"),
+        (
+            EVERYWHERE,
+            Narrowed(after="executable-sources", generates=True),
+            "compiler",
+            "the IR after executable-sources is correct",
+            "conversion from torch",
+        ),
+        (
+            [CPU, row("backend", "vmvx", "right")],
+            PASS,
+            "compiler",
+            "demote-f64 in phase input: wrong, right with vmvx",
+            "code generation",
+        ),
+        ([OWN, row("backend", "vmvx", "right")], PASS, "compiler", "demote-f64", "driver"),
+        ([OWN, row("device", "RADV", "right")], PASS, "compiler", "demote-f64", "driver"),
+        ([OWN, row("target", "rdna3", "right")], PASS, "compiler", "demote-f64", "may not fit"),
+        ([OWN], PASS, "compiler", "demote-f64 in phase input: wrong; nothing else", "optimisation"),
+        (
+            [OWN, row("backend", "vmvx", "right")],
+            Narrowed(after="executable-sources", generates=True),
+            "undecided",
+            "code generation for vulkan or the driver",
+            "conversion",
+        ),
+    ],
+)
+def test_what_a_pass_or_a_phase_rules_out_is_not_said(
+    rows: list[Row], narrowed: Narrowed, culprit: str, says: str, ruled_out: str
+) -> None:
+    found, why = attribution.conclude(rows, narrowed=narrowed)
+    assert found == culprit
+    assert says in why and ruled_out not in why
 
 
 def test_what_is_right_again_is_not_tried_in_other_ways() -> None:

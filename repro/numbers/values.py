@@ -7,6 +7,7 @@ for values of its base, so that what it is given is right, whatever the compiler
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from repro.ir import feeds
 from repro.ir.feeds import ARGUMENT, Feeds, Value
 from repro.numbers.references import Call, Evaluator
 from repro.oracle import NotAProgram, Off
+
+#: A part that names no parameter is run, and handed on, without the program's weights.
+_NAMES = re.compile(rb"#\w+\.parameter\.named<")
 
 
 class Values:
@@ -99,7 +103,7 @@ class Values:
             inputs=tuple(inputs),
             types=tuple(types),
             results=tuple(_typed(text, f"result{n}") for n, text in enumerate(fed.results)),
-            parameters=self.parameters,
+            parameters=self.parameters if _NAMES.search(program.read_bytes()) else None,
         )
 
     def _values(self, base: Path, fed: Feeds) -> Mapping[Value, Tensor]:

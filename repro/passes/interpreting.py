@@ -32,8 +32,8 @@ class Interpreter:
 
     def __call__(self, mlir: Path) -> Tried:
         functions = [f for f in self._loaded.program.functions if f.example and f.reference]
-        if len(functions) != 1 or self._loaded.program.parameters is not None:
-            return Tried(verdict="fails", why="it has not one function that takes all it needs")
+        if len(functions) != 1:
+            return Tried(verdict="fails", why="it has not one function with inputs")
         (function,) = functions
         self._asked += 1
         place = self._directory / f"interpreted-{self._asked}"
@@ -44,6 +44,7 @@ class Interpreter:
             function=function.name,
             inputs=self._inputs(function),
             place=str(place.absolute()),
+            archives=self._archives(),
             outputs=tuple(kind.dtype for kind in function.outputs),
         )
         asked = evaluate.evaluate if _TORCH.search(text) else evaluation.evaluate
@@ -57,3 +58,7 @@ class Interpreter:
         return tuple(
             msgspec.structs.replace(t, file=str(root / t.file)) for t in function.example or ()
         )
+
+    def _archives(self) -> tuple[str, ...]:
+        root, parameters = Path(self._loaded.directory).absolute(), self._loaded.program.parameters
+        return tuple(str(root / file) for file in (parameters.archives if parameters else ()))
