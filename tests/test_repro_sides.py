@@ -83,6 +83,24 @@ module attributes {{stream.affinity.default = #hal.device.affinity<@__device_0>}
 """
 
 
+#: A result that is not a dispatch's own, behind a fence, with a size that is known at run time.
+DYNAMIC = f"""\
+module {{
+{_executable("first")}
+  util.func public @main$async(%arg0: !hal.buffer_view, %arg1: !hal.fence,
+                               %arg2: !hal.fence) -> !hal.buffer_view {{
+    %n = hal.buffer_view.dim<%arg0 : !hal.buffer_view>[0] : index
+    %0 = hal.tensor.import wait(%arg1) => %arg0 : !hal.buffer_view -> tensor<?x4xf32>{{%n}}
+    %1 = flow.dispatch @first::@first_code(%0) : (tensor<?x4xf32>{{%n}}) -> tensor<?x4xf32>{{%n}}
+    %2 = flow.tensor.reshape %1 : tensor<?x4xf32>{{%n}} -> tensor<?x2x2xf32>{{%n}}
+    %3 = hal.tensor.barrier join(%2 : tensor<?x2x2xf32>) => %arg2 : !hal.fence
+    %4 = hal.tensor.export %3 : tensor<?x2x2xf32>{{%n}} -> !hal.buffer_view
+    util.return %4 : !hal.buffer_view
+  }}
+}}
+"""
+
+
 @pytest.fixture
 def flow(tmp_path: Path) -> Flow:
     with context():
@@ -204,6 +222,14 @@ class TestFunctions:
         text, interface = made(tmp_path, cut, alone=True)
         assert '"model"::"w"' in text
         assert interface == editor.Interface(arguments=(), fed=())
+
+    def test_a_dynamic_result_is_handed_out_with_its_sizes(self, tmp_path: Path) -> None:
+        source = tmp_path / "flow.mlir"
+        source.write_text(DYNAMIC)
+        (body,) = editor.describe(source, tmp_path / "described").bodies
+        whole = Cut(name="whole", body=body.position, groups=((body.returned[0].number,),))
+        file, _ = editor.make(source, [whole], tmp_path / "made")
+        assert re.search(r"hal\.tensor\.export %\w+ : tensor<\?x2x2xf32>\{%", file.read_text())
 
     def test_ir_that_cannot_be_read_is_refused_with_the_reason(self, tmp_path: Path) -> None:
         source = tmp_path / "flow.mlir"

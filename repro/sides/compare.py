@@ -202,9 +202,12 @@ class Comparer:
             )
             for i, c in enumerate(parts)
         ]
+        # Both are made before either is compiled: what cannot be made is said at once.
+        values_ir = self._made([*plain, *every], "values")
+        apart_ir = self._made([*plain, *apart], "apart")
         self._told(f"compiling {self._flow.dispatches} dispatches for both")
-        theirs = self._module(self._against, [*plain, *every], "values")
-        ours = self._module(self._side, [*plain, *apart], "apart")
+        theirs = self._against.compile(values_ir, "values")
+        ours = self._side.compile(apart_ir, "apart")
         whole = tuple(
             (body.name, self._judged_whole(body, cut, ours, theirs))
             for body, cut in zip(wholes, plain, strict=True)
@@ -229,9 +232,13 @@ class Comparer:
         return self.directory / "values" / MADE
 
     def _module(self, runner: Runner, cuts: Sequence[Cut], name: str) -> Path:
+        return runner.compile(self._made(cuts, name), name)
+
+    def _made(self, cuts: Sequence[Cut], name: str) -> Path:
+        """A module of flow IR with a function for each cut."""
         mlir, interfaces = editor.make(self._mlir, cuts, self.directory / name)
         self._interfaces |= dict(zip((c.name for c in cuts), interfaces, strict=True))
-        return runner.compile(mlir, name)
+        return mlir
 
     def _judged_whole(self, body: Body, cut: Cut, ours: Path, theirs: Path) -> Comparison:
         """What a function returns on both sides, each with its own values throughout."""

@@ -61,12 +61,17 @@ class Seen:
     def returned(self) -> Iterator[Value]:
         for operand in self.ops[-1].operands:
             if operand in self.exports:
-                source = self.exports[operand].operands[0]
-                while (maker := self.ops[self.makers[self.numbers[source]]]).name in HANDED_ON:
-                    source = handed_on(maker, source)
-                kind = parse_type(str(source.type), self.numbers[source])
+                number = self._exported(self.exports[operand])
+                kind = parse_type(str(self._values[number].type), number)
                 if kind is not None:
                     yield kind
+
+    def _exported(self, export: Any) -> int:
+        """The value that an export hands out, behind fences and the caller's memory."""
+        number = self.numbers[export.operands[0]]
+        while number in self.makers and (maker := self.ops[self.makers[number]]).name in HANDED_ON:
+            number = self.numbers[handed_on(maker, self._values[number])]
+        return number
 
     def ends(self) -> list[int]:
         """The feedable values that what is returned comes from, if only by moving data."""
@@ -106,9 +111,8 @@ class Seen:
         if "?" not in str(self._values[number].type):
             return []
         if op.name != DISPATCH:
-            value = self._values[number]
-            dims = [list(e.operands)[1:] for e in self.exports.values() if e.operands[0] == value]
-            return dims[0] if dims else []
+            exports = (e for e in self.exports.values() if self._exported(e) == number)
+            return next((list(e.operands)[1:] for e in exports), [])
         segments = list(op.attributes["operandSegmentSizes"])
         rest = list(op.operands)[sum(segments[:-1]) :]
         for result in op.results:
