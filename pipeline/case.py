@@ -435,15 +435,23 @@ def _generate(
         settings.limits,
         alone(plan.device),
     )
+    left = generated.not_compared
     step = Step(
         name="generate",
-        status="failed" if generated.failure else "ok",
+        status="failed" if generated.failure else "ran" if left else "ok",
         seconds=time.monotonic() - begun,
+        why=left,
     )
     watcher.ended(result.target, step)
     result = msgspec.structs.replace(result, steps=(*result.steps, step), generation=generated)
-    if result.failure or not generated.failure:
+    if result.failure:
         return result
+    if not generated.failure:
+        if not left or result.status != "ok":
+            return result
+        return msgspec.structs.replace(
+            result, status="ran", why=f"ran, not compared: generated tokens: {left}"
+        )
     differs = generated.failure.kind == "mismatch"
     return msgspec.structs.replace(
         result,

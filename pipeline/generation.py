@@ -24,7 +24,7 @@ from pipeline.errors import EnvironmentFault, PilotError, UsageError
 from pipeline.frontends.job import GENERATED, Chained, Generated, Job, TraceFailed
 from pipeline.frontends.load import Loaded, child
 from pipeline.frontends.source import Source
-from pipeline.numerics import Comparison
+from pipeline.numerics import Comparison, Verdict
 from pipeline.program import Function, Program, Tensor, TensorType
 from pipeline.store import Store
 from pipeline.toolchain import Toolchain
@@ -47,8 +47,9 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     """One step: number `step` of the tokens, from 1; the first is prefill's, the others decode's.
 
     token, reference_token: the greedy ones of each sequence. rel_l2, max_abs, tolerance: of the
-    logits of the last position, as `pipeline.numerics` has them; `ok` is their verdict, and `why`
-    says what is wrong. A token that differs where they agree is a tie that rounding decides.
+    logits of the last position, as `pipeline.numerics` has them, `verdict` too; `ok` is whether
+    they agree, and `why` says what is wrong, or why nothing is known. A token that differs where
+    they agree is a tie that rounding decides.
     seconds: wall time of the step.
     """
 
@@ -61,6 +62,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     tolerance: float
     seconds: float
     why: str = ""
+    verdict: Verdict = "ok"
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,11 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     evaluator: str
     tokens: tuple[Token, ...] = ()
     failure: Failure | None = None
+
+    @property
+    def not_compared(self) -> str:
+        """Why not each step was compared, "" where each was."""
+        return next((t.why for t in self.tokens if t.verdict == "not-compared"), "")
 
 
 def chosen(
@@ -325,6 +332,7 @@ def _tokens(generated: Generated, result: Result, comparison: Comparison) -> Ite
             tolerance=output.tolerance,
             seconds=result.seconds[index],
             why=output.why,
+            verdict=output.verdict,
         )
 
 

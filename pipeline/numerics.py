@@ -12,10 +12,10 @@ is its error beyond the rounding of the output's own type, relative to the eleme
 output's root mean square: cancellation near zero does not count, a lost value does.
 
 NaN and Inf must be where PyTorch or the precise reference has them. Integers and booleans are
-exact, but where PyTorch's integer differs from the precise one, either will do. A comparison that
-any result would pass is not made: when there is input, and each output that is not empty is a
-floating-point tensor of more than one element, all equal (or none finite). Of an output that
-depends on random numbers only the type is judged (`Reference.incomparable`).
+exact, but where PyTorch's integer differs from the precise one, either will do. What agrees with a
+reference that tells nothing (`pipeline.blind`) is not taken for compared, but where the program
+takes empty inputs only. Of an output that depends on random numbers only the type is judged
+(`Reference.incomparable`).
 
 numpy and ml_dtypes are imported when something is compared, torch never.
 """
@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline import noise, tensors
+from pipeline import blind, noise, tensors
 from pipeline.deviations import Extremes, Piece, Sums
 from pipeline.diagnostics import Failure, mismatch
 from pipeline.noise import Noise, Spread
@@ -141,22 +141,24 @@ def compare(
             (), f"the device returned {len(outputs)} outputs, PyTorch {len(reference.outputs)}"
         )
     program_noise = noise.scan(directory / program.mlir)
-    judged, blind = [], []
+    judged = []
     for index, got in enumerate(outputs):
         pair = _Pair(outputs_directory, got, directory, reference, index)
         name = function.outputs[index].name
         judged.append(_judge(pair, name, program_noise, reference.why_not(index)))
-        blind.append(pair.blind())
     inputs = function.example or ()
-    agree = [b for b, o, t in zip(blind, judged, outputs, strict=True) if o.ok and t.bytes]
-    fed = not inputs or any(t.bytes for t in inputs)
-    if fed and agree and all(agree) and not any(o.differs for o in judged):
-        why = "every output of the reference is constant, so that any comparison would pass"
-        judged = [
-            msgspec.structs.replace(o, verdict="not-compared", why=why) if o.ok else o
-            for o in judged
-        ]
+    if not inputs or any(t.bytes for t in inputs):
+        agree = [o for o in judged if o.ok]
+        reasons = blind.reasons([reference.outputs[o.index] for o in agree], directory)
+        for output, why in zip(agree, reasons, strict=True):
+            judged[output.index] = _blind(output, why) if why else output
     return _summary(tuple(judged), "")
+
+
+def _blind(output: OutputComparison, why: str) -> OutputComparison:
+    """An output that agrees with a reference that tells nothing."""
+    how = "within the tolerance" if output.max_abs else "exactly"
+    return msgspec.structs.replace(output, verdict="not-compared", why=f"agrees {how}, but {why}")
 
 
 def to_failure(comparison: Comparison) -> Failure:
@@ -209,20 +211,6 @@ class _Pair:
     @property
     def fits(self) -> bool:
         return (self.got_type.dtype, self.got_type.shape) == (self.type.dtype, self.type.shape)
-
-    def blind(self) -> bool:
-        """Whether the reference is the same number everywhere, or nowhere a number."""
-        import numpy as np
-
-        if self.family in ("int", "bool") or math.prod(self.type.shape) == 1:
-            return False
-        low, high = math.inf, -math.inf
-        for start in range(0, tensors.length(self.type), tensors.PIECE):
-            values = tensors.read(self.own_file, self.type, start)
-            values = values[np.isfinite(values)]
-            if values.size:
-                low, high = min(low, float(values.min())), max(high, float(values.max()))
-        return low >= high
 
     def pieces(self) -> Iterator[Piece]:
         for start in range(0, tensors.length(self.type), tensors.PIECE):
@@ -403,5 +391,5 @@ def _not_compared(outputs: tuple[OutputComparison, ...]) -> str:
         for why, same in reasons.items()
     ]
     if left:
-        told.append(f"the other {left} of {len(outputs)} outputs agree")
+        told.append("the other output agrees" if left == 1 else f"the other {left} outputs agree")
     return "; ".join(told)

@@ -91,13 +91,13 @@ def _judged(
     for one in held:
         (op,) = parts[one.part]
         outputs = found.comparison.outputs[one.first : one.first + one.results]
-        wrong = any(not output.ok for output in outputs)
+        wrong = any(output.differs for output in outputs)
         alone = editor.verdicts([Cut(keep=(op,))], oracle.ask) if wrong else []
         for output in outputs:
             yield Part(
                 op=graph.ops[op].name,
                 output=output,
-                suspected=not output.ok,
+                suspected=output.differs,
                 accused=not output.ok and alone == ["same"],
             )
 

@@ -479,17 +479,38 @@ def test_an_index_that_pytorch_gets_otherwise_in_double_precision_may_be_either(
 def test_a_reference_that_is_the_same_everywhere_proves_nothing(tmp_path: Path) -> None:
     for constant in (np.zeros(8), np.ones((2, 3)), np.full(5, np.nan)):
         comparison = compare(tmp_path, [("f32", constant)], [("f32", constant)], [constant])
-        assert comparison.verdict == "not-compared" and not comparison.ok
-        assert "any comparison would pass" in comparison.why
+        assert comparison.verdict == "not-compared" and not comparison.differs
+        assert comparison.why.startswith("agrees exactly, but the reference ")
+        assert "initialise the model's weights, or give other inputs" in comparison.why
     wrong = compare(tmp_path, [("f32", np.full(8, 0.1))], [("f32", np.zeros(8))], [np.zeros(8)])
     assert wrong.verdict == "mismatch"
 
 
 def test_a_constant_output_beside_one_that_tells_something_is_accepted(tmp_path: Path) -> None:
-    zeros, values = np.zeros(8), np.arange(8.0)
-    for other in (("f32", values), ("i64", np.zeros(3, int)), ("f32", np.float64(2.5))):
-        pair = [("f32", zeros), other]
+    for other in (("f32", np.arange(8.0)), ("i64", np.ones(3, int)), ("f32", np.float64(2.5))):
+        pair = [("f32", np.ones(8)), other]
         assert compare(tmp_path, pair, pair).ok, other
+
+
+def test_an_all_zero_output_beside_others_proves_nothing_by_itself(tmp_path: Path) -> None:
+    values = np.arange(8.0)
+    pair = [("f32", np.zeros(8)), ("f32", values)]
+    comparison = compare(tmp_path, pair, pair)
+    assert [o.verdict for o in comparison.outputs] == ["not-compared", "ok"]
+    assert comparison.verdict == "not-compared"
+    assert "output 0 (y0, 8): agrees exactly, but the reference is all zero" in comparison.why
+    assert comparison.why.endswith("; the other output agrees")
+    wrong = compare(tmp_path, [("f32", np.zeros(8)), ("f32", values[::-1])], pair)
+    assert wrong.verdict == "mismatch" and wrong.output == 1
+    zeros = [("f32", np.zeros(8)), ("i64", np.zeros(3, int)), ("f32", np.float64(0))]
+    nothing = compare(tmp_path, zeros, zeros)
+    assert {o.verdict for o in nothing.outputs} == {"not-compared"}
+
+
+def test_what_is_nearly_a_constant_reference_agrees_within_the_tolerance(tmp_path: Path) -> None:
+    near = compare(tmp_path, [("f32", np.full(8, 1e-9))], [("f32", np.zeros(8))], [np.zeros(8)])
+    assert near.verdict == "not-compared"
+    assert near.why.startswith("agrees within the tolerance, but the reference is all zero")
 
 
 def test_a_constant_is_compared_where_nothing_was_put_in(tmp_path: Path) -> None:

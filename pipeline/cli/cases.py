@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from repro.bisect import Bisection
 
 _STYLES = {"ok": "green", "ran": "yellow", "compiled": "yellow", "failed": "red"}
+_MARKS = {
+    "ok": "[green]ok[/green]",
+    "mismatch": "[red]differs[/red]",
+    "not-compared": "[yellow]not compared[/yellow]",
+}
 
 
 def cases(
@@ -268,13 +273,14 @@ def _tell_function(live: Live, function: FunctionResult) -> None:
     live.console.print(escape(line), soft_wrap=True)
     if function.comparison:
         for output in function.comparison.outputs:
-            mark = "[green]ok[/green]" if output.ok else "[red]differs[/red]"
-            live.console.print(
-                f"    {escape(output.name)}: {mark}  relative L2 {output.rel_l2:.2e} "
-                f"(tolerance {output.tolerance:.1e}), max abs {output.max_abs:.2e}, "
-                f"NaN {output.nan}, Inf {output.inf}",
-                soft_wrap=True,
+            said = (
+                f"relative L2 {output.rel_l2:.2e} (tolerance {output.tolerance:.1e}), "
+                f"max abs {output.max_abs:.2e}, NaN {output.nan}, Inf {output.inf}"
             )
+            if output.verdict == "not-compared":
+                said = output.why
+            mark = _MARKS[output.verdict]
+            live.console.print(f"    {escape(output.name)}: {mark}  {escape(said)}", soft_wrap=True)
 
 
 def _tell_generation(live: Live, generation: Generation) -> None:
@@ -284,7 +290,7 @@ def _tell_generation(live: Live, generation: Generation) -> None:
     took = out.seconds(sum(t.seconds for t in tokens))
     live.console.print(f"  {len(tokens)} tokens generated in one session in {took}")
     for token in tokens:
-        mark = "[green]ok[/green]" if token.ok else "[red]differs[/red]"
+        mark = _MARKS[token.verdict]
         live.console.print(
             f"    {token.step:>3}: {mark}  {escape(_picked(token))}, relative L2 of the logits "
             f"{token.rel_l2:.2e} (tolerance {token.tolerance:.1e})",

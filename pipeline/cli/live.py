@@ -107,7 +107,7 @@ class Live:
     def ended(self, target: str, step: Step) -> None:
         self._doing.close()
         if step.status in ("ran", "compiled"):
-            done = "compared" if step.name == "compare" else "run"
+            done = "compared" if step.status == "ran" else "run"
             self._print(f"  {step.name:<10} not {done}: {escape(step.why)}")
             return
         mark = "[green]ok[/green]" if step.status == "ok" else "[red]failed[/red]"

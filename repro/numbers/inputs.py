@@ -102,7 +102,7 @@ class _Settling:
             wrong=tuple(
                 self._wrong(output, evaluated, judged, work)
                 for output in judged.comparison.outputs
-                if not output.ok
+                if output.differs
             ),
             kept=sum(len(kept.elements) for kept in choice),
             elements=sum(sizes),
@@ -197,7 +197,9 @@ class _Settling:
 def _indices(judged: Judged) -> set[int]:
     """The outputs that are wrong."""
     comparison = judged.comparison
-    return {output.index for output in comparison.outputs if not output.ok} if comparison else set()
+    return (
+        {output.index for output in comparison.outputs if output.differs} if comparison else set()
+    )
 
 
 def _shown(number: int, tensor: Tensor) -> str:

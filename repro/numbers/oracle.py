@@ -262,14 +262,14 @@ class MismatchOracle(RememberingOracle):
             )
 
         first = compared(ran.outputs)
-        if first.verdict == "not-compared":
+        if first.verdict == "not-compared" and not any(output.ok for output in first.outputs):
             return Judged(function=function.name, why=first.why)
-        if not first.ok and evaluated is not None and evaluated.jittered:
+        if first.differs and evaluated is not None and evaluated.jittered:
             assert evaluated.reference is not None
             mended = conditioning.forgiven(
                 ran.outputs, work, evaluated.reference, evaluated.jittered, work / "forgiven"
             )
-            if compared(mended).ok:
+            if not compared(mended).differs:
                 why = "its result depends on the last bits of its inputs as much as it is off"
                 return Judged(function=function.name, why=why)
         failure = numerics.to_failure(first) if first.differs else None
@@ -309,7 +309,7 @@ def _unreliable(evaluated: Evaluated) -> str:
 
 
 def _off(output: OutputComparison) -> Off:
-    if output.ok:
+    if not output.differs:
         return Off(error=0.0)
     index = output.worst.index if output.worst else ()
     exact = ELEMENT_TYPES[output.dtype].family in ("int", "bool")
