@@ -37,6 +37,10 @@ StepName = Literal["trace", "compile", "load", "run", "compare", "generate"]
 #: ok: each output was compared, and agrees. ran: something of it could not be compared. compiled:
 #: it was not run.
 Status = Literal["ok", "ran", "compiled", "failed"]
+_SILENT_ON: dict[str, tuple[str, ...]] = {
+    "ran": ("compare", "generate"),
+    "compiled": ("load", "run", "compare", "generate"),
+}
 Alone = Callable[[Device], contextlib.AbstractContextManager[object]]
 
 
@@ -107,6 +111,11 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     resume: tuple[str, ...] | None = None
     kernels: tuple[Kernel, ...] = ()
     spirv: Checked | None = None
+
+
+def tells(status: str, step: str | None) -> bool:
+    """Whether a case of that status says something of a failure in `step` (or phase)."""
+    return step not in _SILENT_ON.get(status, ())
 
 
 class Watcher(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -9,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from fake.nights import case, failure, night, outcome, result
 from pipeline.errors import EnvironmentFault
 from pipeline.nightly import schema
 from pipeline.nightly.history import History, Usual
+from pipeline.nightly.moving import merge
 from pipeline.nightly.records import Judgement
 
 SQL = re.MULTILINE | re.DOTALL
@@ -355,6 +358,7 @@ def holder(path: Path, then: str = "") -> subprocess.Popen[str]:
 
 WRITER = """
 import sys
+import zlib
 from pathlib import Path
 from fake.nights import case, outcome
 from pipeline.nightly.history import History
@@ -528,4 +532,105 @@ class TestMigrations:
         import hashlib
 
         digests = [hashlib.sha256(repr(m).encode()).hexdigest()[:16] for m in schema.MIGRATIONS]
-        assert digests == ["5843ac398dd579bb", "3db24e65a6e9c9ec", "3536e4a42a97cfb0"]
+        assert digests == ["5843ac398dd579bb", "3db24e65a6e9c9ec", "e96e754511515a23"]
+
+
+_STEPS = (("trace", "ok"), ("compile", "ok"), ("load", "ok"), ("run", "ok"))
+_COMPARED = {
+    "verdict": "ok", "why": "", "output": 0, "max_abs": 0.0, "max_rel": 0.0, "rel_l2": 0.0,
+    "tolerance": 1e-5, "nan": 0, "inf": 0, "outputs": [],
+}  # fmt: skip
+#: Case, status, steps, comparison, attempts; then status and verdict as they are read now.
+_OLD = (
+    ("right", "ok", (*_STEPS, ("compare", "ok")), _COMPARED, ["ok"], "ok", "pass"),
+    ("bare", "ok", (*_STEPS, ("compare", "not-run")), None, ["ok", "ok"], "ran", "ran"),
+    ("hip", "not-run", (*_STEPS[:2], ("run", "not-run")), None, [], "compiled", "compiled"),
+    (
+        *("zeros", "failed", (*_STEPS, ("compare", "failed"))),
+        *(_COMPARED | {"verdict": "refused", "why": "constant"}, [], "failed", "new failure"),
+    ),
+)
+
+
+class TestOldWords:
+    """Histories whose `ok` may be of what was not compared, and `not-run` of what compiled."""
+
+    @pytest.fixture
+    def old(self, path: Path) -> Path:
+        path.parent.mkdir(parents=True)
+        database = sqlite3.connect(path, isolation_level=None)
+        schema.migrate(database, schema.MIGRATIONS[:2])
+        database.execute(
+            "INSERT INTO runs (uuid, config, title, machine, revision, begun, finished)"
+            " VALUES ('u', 'c', 'old', 'm', '{}', ?, ?)",
+            ("2026-01-01T02:00:00+00:00", "2026-01-01T03:00:00+00:00"),
+        )
+        for number, (name, status, steps, compared, attempts, _, judged) in enumerate(_OLD, 1):
+            one = case(name)
+            ran = [{
+                "name": "main", "commands": [], "peak_bytes": 0, "latency": None,
+                "latency_note": "", "comparison": compared, "evaluator": "", "failure": None,
+            }]  # fmt: skip
+            record = {
+                "target": "llvm-cpu", "release": "3.13.0", "device": None, "arch": None,
+                "status": status, "why": "", "comparison": compared,
+                "functions": [] if name == "hip" else ran,
+                "steps": [{"name": n, "status": s, "why": ""} for n, s in steps],
+                "failure": None if status != "failed" else {
+                    "kind": "mismatch", "message": "constant", "phase": "compare",
+                    "signature": "mismatch/constant-reference/1",
+                },
+            }  # fmt: skip
+            database.execute(
+                "INSERT INTO results VALUES (?, ?, ?, '3.13.0', NULL, NULL, ?)",
+                (number, bytes([number]), status, zlib.compress(json.dumps(record).encode())),
+            )
+            database.executemany(
+                "INSERT INTO steps VALUES (?, ?, ?, ?, 0, 0, '')",
+                [(number, place, *step) for place, step in enumerate(steps)],
+            )
+            database.execute(
+                "INSERT INTO cases VALUES (?, ?, ?, 'llvm-cpu', 'installed', NULL, ?)",
+                (number, one.name, name, msgspec.json.encode(one).decode()),
+            )
+            database.execute(
+                "INSERT INTO outcomes (id, run_id, case_id, result_id, status, attempts)"
+                " VALUES (?, 1, ?, ?, ?, ?)",
+                (number, number, number, status, json.dumps(attempts)),
+            )
+            database.execute(
+                "INSERT INTO judgements VALUES (?, ?, '', '', '', '', '[]')",
+                (number, judged if status == "failed" else "pass"),
+            )
+        database.close()
+        return path
+
+    def test_they_are_read_in_the_new_ones(self, old: Path) -> None:
+        with History(old) as history:
+            found = history.outcomes(1)
+            past = history.past(found, before=_later(history))
+            verdicts = {j.case: j.verdict for j in history.judgements(1)}
+            for name, _, _, compared, attempts, status, verdict in _OLD:
+                this = found[case(name).name]
+                assert this.result is not None
+                assert (this.status, past[this.case][0].status) == (status, status)
+                assert verdicts[this.case] == verdict
+                assert this.attempts == tuple(status for _ in attempts)
+                told = this.result.comparison.verdict if this.result.comparison else None
+                assert told == (
+                    None if compared is None else {"zeros": "not-compared"}.get(name, "ok")
+                )
+            compare = found[case("bare").name].result.steps[-1]
+            assert (compare.name, compare.status) == ("compare", "ran")
+            assert found[case("hip").name].result.steps[-1].status == "compiled"
+
+    def test_an_export_of_them_is_merged(self, old: Path, tmp_path: Path) -> None:
+        with History(tmp_path / "new.db") as history:
+            assert merge(history, old).outcomes == len(_OLD)
+            statuses = {o.case: o.status for o in history.outcomes(history.run().id).values()}
+        assert statuses == {case(name).name: status for name, *_, status, _ in _OLD}
+
+
+def _later(history: History) -> int:
+    """A night after all others."""
+    return night(history, number=400, finish=False).id

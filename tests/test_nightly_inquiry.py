@@ -93,8 +93,9 @@ class TestWorkaround:
         assert said == "--iree-opt-level=O0 (slower): iree-pilot run 'a b.py'"
 
     def test_one_that_was_not_run_says_so(self) -> None:
-        only = (self.answer(state="compiles"),)
-        assert "was not run here" in inquiry.way_around(Workarounds(status="found", answers=only))
+        for state, said in (("compiles", "was not run here"), ("runs", "were not compared")):
+            only = (self.answer(state=state),)
+            assert said in inquiry.way_around(Workarounds(status="found", answers=only))
 
     def test_where_there_is_none_the_reason_is_told(self) -> None:
         tried = (Attempt(names=("x",), state="same"),)

@@ -350,6 +350,19 @@ class TestFindings:
 
 
 class TestReleases:
+    def test_one_that_was_not_compared_is_no_good_neighbour_of_wrong_numbers(
+        self, desk: Desk
+    ) -> None:
+        wrong = failure("mismatch/values", kind="mismatch", phase="compare")
+        desk.cases = tuple(case("a:tiny", release=r) for r in ("3.11.0", "3.12.0", "3.13.0"))
+        results = {
+            "3.11.0": result(release="3.11.0"),
+            "3.12.0": result(release="3.12.0", status="ran", why="ran, not compared: no reference"),
+            "3.13.0": result(wrong, release="3.13.0"),
+        }
+        desk.scheduler.gives = {c.name: [outcome(c, result=results[c.release])] for c in desk.cases}
+        assert "3.13.0 fails, 3.11.0 passes" in desk.night().rows[2].why
+
     def test_the_releases_around_a_failure_are_named(self, desk: Desk) -> None:
         desk.cases = tuple(case("a:tiny", release=r) for r in ("3.11.0", "3.12.0", "3.13.0"))
         desk.scheduler.gives = {

@@ -138,22 +138,27 @@ class TestDevices:
 
     ON_DEVICE = failure("mismatch/values", kind="mismatch", phase="compare")
 
-    def test_what_can_only_be_compiled_passes_and_says_so(self, nights: Nights) -> None:
+    def test_what_can_only_be_compiled_does_not_pass_and_says_so(self, nights: Nights) -> None:
         told = nights.night(ABSENT)
-        assert (told.verdict, told.why) == ("pass", ABSENT)
+        assert (told.verdict, told.why, told.news) == ("compiled", ABSENT, False)
 
     def test_a_failure_on_the_device_is_not_fixed_without_it(self, nights: Nights) -> None:
         nights.night(self.ON_DEVICE)
         for _ in range(2):
             told = nights.night(ABSENT)
-            assert (told.verdict, told.signature) == ("not run", "mismatch/values")
+            assert (told.verdict, told.signature) == ("compiled", "mismatch/values")
             assert told.why == f"{ABSENT}; on the device it failed last"
         assert nights.night(self.ON_DEVICE).verdict == "same failure"
         nights.night(ABSENT)
         assert nights.night("").verdict == "fixed"
 
     def test_a_failure_of_the_compiler_is_fixed_without_it(self, nights: Nights) -> None:
-        assert nights.verdicts(A, ABSENT, ABSENT, "") == ["new failure", "fixed", "pass", "pass"]
+        assert nights.verdicts(A, ABSENT, ABSENT, "") == [
+            "new failure",
+            "fixed",
+            "compiled",
+            "pass",
+        ]
 
     def test_a_failure_to_compile_after_compiling_is_new(self, nights: Nights) -> None:
         assert nights.verdicts(self.ON_DEVICE, ABSENT, A)[2] == "new failure"
@@ -162,9 +167,60 @@ class TestDevices:
         self, nights: Nights
     ) -> None:
         known = expect("mismatch/values")
-        assert nights.night(ABSENT, known).verdict == "pass"
+        assert nights.night(ABSENT, known).verdict == "compiled"
         assert nights.night(self.ON_DEVICE, known).verdict == "fail"
-        assert nights.night(ABSENT, known).verdict == "not run"
+        assert nights.night(ABSENT, known).verdict == "compiled"
+
+
+class TestNotCompared:
+    """What ran without being compared proves nothing of the numbers, and all that comes before."""
+
+    WRONG = failure("mismatch/values", kind="mismatch", phase="compare")
+    CRASH = failure("runtime-error/x", kind="runtime-error", phase="run")
+
+    def ran(self, nights: Nights, *expected: Expectation) -> Judgement:
+        why = "ran, not compared: there is no reference"
+        return nights.told(outcome(result=result(status="ran", why=why)), *expected)
+
+    def test_it_does_not_pass_and_says_why(self, nights: Nights) -> None:
+        told = self.ran(nights)
+        assert (told.verdict, told.news) == ("ran", False)
+        assert told.why == "ran, not compared: there is no reference"
+
+    def test_a_comparison_that_is_lost_is_told_once(self, nights: Nights) -> None:
+        nights.verdicts("", "")
+        told = self.ran(nights)
+        assert (told.verdict, told.news) == ("comparison lost", True)
+        assert told.why.startswith("it passed on 2026-01-02; ran, not compared: ")
+        assert self.ran(nights).verdict == "ran"
+        assert nights.verdicts(ABSENT, "", ABSENT) == ["compiled", "pass", "comparison lost"]
+
+    def test_wrong_numbers_are_not_fixed_by_not_comparing(self, nights: Nights) -> None:
+        nights.night(self.WRONG)
+        for _ in range(2):
+            told = self.ran(nights)
+            assert (told.verdict, told.signature) == ("ran", "mismatch/values")
+            assert told.why.endswith("; its numbers were wrong last")
+        assert nights.night(self.WRONG).verdict == "same failure"
+        self.ran(nights)
+        assert nights.verdicts("") == ["fixed"]
+
+    def test_a_failure_to_run_is(self, nights: Nights) -> None:
+        nights.night(self.CRASH)
+        told = self.ran(nights)
+        assert told.verdict == "fixed" and "not compared" in told.why
+        assert self.ran(nights).verdict == "ran"
+        told = nights.night(self.CRASH)
+        assert (told.verdict, told.why) == ("new failure", "it ran on 2026-01-03")
+
+    def test_expected_wrong_numbers_are_not_fixed_by_not_comparing(self, nights: Nights) -> None:
+        assert self.ran(nights, expect("mismatch/values")).verdict == "ran"
+
+    def test_a_metric_is_told_of_it_too(self, nights: Nights) -> None:
+        ran = result(status="ran", why="no reference")
+        for dispatches in (20.0, 20.0, 40.0):
+            told = nights.told(outcome(result=ran, metrics={"dispatches": dispatches}))
+        assert told.verdict == "bigger"
 
 
 class TestNotRun:

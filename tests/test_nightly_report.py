@@ -49,6 +49,10 @@ MORE = row(VULKAN, "new failure", "never ran", outcome(VULKAN, CRASH), "repro/cr
 KNOWN = row(case("vit:tiny"), "fail", "expected: no f64", outcome(case("vit:tiny"), CRASH))
 
 
+ABSENT = row(case(target="hip:gfx942"), "compiled", "compiled, not run: no HIP device")
+RAN = row(case("vit:tiny"), "ran", "ran, not compared: there is no reference")
+
+
 class TestReport:
     def test_the_title_counts_the_news(self) -> None:
         assert report(NEWS, KNOWN).title == "zoo of 2026-01-01: 1 news in 2 cases"
@@ -105,6 +109,12 @@ class TestMarkdown:
         assert "parts did not fit" in text
         assert len(markdown(report(*rows), limit=10**7)) > COMMENT
 
+    def test_what_was_not_compared_is_counted_with_its_reason(self) -> None:
+        text = markdown(report(NEWS, ABSENT, RAN))
+        assert "## Not compared\n\n- 1 compiled: compiled, not run: no HIP device\n" in text
+        assert "- 1 ran: ran, not compared: there is no reference\n" in text
+        assert "| llama:tiny | **new failure** | compiled |" in text
+
     def test_notes_are_told(self) -> None:
         assert "> mind this" in markdown(report(KNOWN, notes=("mind this",)))
 
@@ -123,6 +133,19 @@ class TestJUnit:
         assert "reproducer: repro/crash-here" in crashed.result[0].text
         assert known.result[0].message == "fail: expected: no f64"
         assert passed.is_passed
+
+    def test_what_was_not_compared_is_skipped_with_its_reason(self, tmp_path: Path) -> None:
+        lost = row(case("bert:tiny"), "comparison lost", "it passed on 2026-01-01; compiled")
+        file = tmp_path / "report.xml"
+        file.write_text(junit(report(ABSENT, RAN, lost)))
+        document = JUnitXml.fromfile(str(file))
+        assert (document.tests, document.failures, document.skipped) == (3, 1, 2)
+        tests = [test for suite in document for test in suite]
+        assert [test.result[0].message for test in tests] == [
+            "compiled: compiled, not run: no HIP device",
+            "ran: ran, not compared: there is no reference",
+            "comparison lost: it passed on 2026-01-01; compiled",
+        ]
 
     def test_bytes_that_xml_does_not_have_do_not_break_it(self, tmp_path: Path) -> None:
         wild = failure("\x1b[31mred\x00 & <tag> \ufffe")

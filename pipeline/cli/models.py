@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from models.weights.checkpoints import Checkpoint
 
 
+_CAME = {"ok": "", "ran": " (runs, not compared)", "compiled": " (compiles)"}
+
+
 @click.command("models", options_metavar="[OPTIONS]")
 @click.argument("name", required=False, metavar="[NAME]")
 @click.argument("path", required=False, metavar="[check CONFIG_OR_CHECKPOINT]")
@@ -75,7 +78,10 @@ def command(name: str | None, path: str | None, common: Common) -> None:
 
 
 def _passed() -> dict[str, list[str]]:
-    """By `model:preset`, the targets that it passed on the last time that a nightly had it."""
+    """By `model:preset`, the targets that it passed on the last time that a nightly had it.
+
+    Beside a target that it did not fail for, how far it came there.
+    """
     from models.spec import registry
     from pipeline.cli.nightly_history import history_at, place_of
     from pipeline.nightly.records import INSTALLED
@@ -89,10 +95,9 @@ def _passed() -> dict[str, list[str]]:
         case = one.case
         model, _, preset = case.source.partition(":")
         plain = case.release == INSTALLED and case.program == case.source and not case.flags
-        if model in registry() and plain and one.status != "failed":
+        if model in registry() and plain and one.status in _CAME:
             name = f"{model}:{preset or registry()[model].presets[0].name}"
-            compiled = " (compiles)" if one.status == "compiled" else ""
-            found.setdefault(name, []).append(f"{case.target}{compiled}")
+            found.setdefault(name, []).append(f"{case.target}{_CAME[one.status]}")
     return found
 
 

@@ -79,6 +79,12 @@ def tell(console: Console, report: Report, common: Common) -> None:
                 filter(None, [name, f"[dim]{why}[/dim]" if why else "", place, *found])
             )
             console.print(f"[dim]{row.verdict:<15}[/dim] {told}", soft_wrap=True)
+    if not quiet and common.verbosity <= 0:
+        for (verdict, why), count in report.unjudged.items():
+            cases = out.count(count, "case")
+            console.print(
+                f"[dim]{verdict:<15}[/dim] {cases}  [dim]{escape(why)}[/dim]", soft_wrap=True
+            )
     for note in report.notes:
         console.print(f"note: {escape(note)}", soft_wrap=True)
     counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())

@@ -8,6 +8,7 @@ from itertools import pairwise
 import msgspec
 from packaging.version import InvalidVersion, Version
 
+from pipeline.case import tells
 from pipeline.nightly.records import Case, Judgement, Outcome
 
 
@@ -32,8 +33,8 @@ def boundaries(
 ) -> dict[str, tuple[Boundary, ...]]:
     """For each case that fails, where its failure comes or goes among the releases of the night.
 
-    Compared are cases that differ in the release only. A release in which the case could not be
-    tried is left out: it says neither.
+    Compared are cases that differ in the release only. A release that says neither is left out: in
+    which the case could not be tried, or got as far as the failure shows and no further judged.
     """
     families: dict[tuple[object, ...], list[tuple[Version, str, Outcome]]] = {}
     for case in cases:
@@ -46,8 +47,10 @@ def boundaries(
     for members in families.values():
         members.sort(key=lambda member: member[0])
         for _, name, outcome in members:
-            if outcome.failure is not None:
-                found[name] = _around(members, outcome.failure.signature)
+            failure = outcome.failure
+            if failure is not None:
+                telling = [m for m in members if tells(m[2].status, failure.phase)]
+                found[name] = _around(telling, failure.signature)
     return {name: around for name, around in found.items() if around}
 
 

@@ -148,13 +148,19 @@ def _workaround(inquiry: Inquiry) -> Finding:
     )
 
 
+_UNSURE = {
+    "compiles": "; it compiles, and was not run here",
+    "runs": "; it runs, and its numbers were not compared",
+}
+
+
 def way_around(found: Workarounds) -> str:
     """An answer for a workaround on one line: what it costs, and the command to paste."""
     if not found.answers:
         return f"none was found among {len(found.tried)}: {found.why}"
     best = found.answers[0]
-    unsure = "; it compiles, and was not run here" if best.state == "compiles" else ""
-    return f"{' + '.join(best.names)} ({best.price}{unsure}): {shlex.join(best.command)}"
+    price = f"{best.price}{_UNSURE.get(best.state, '')}"
+    return f"{' + '.join(best.names)} ({price}): {shlex.join(best.command)}"
 
 
 def told(found: Found) -> str:

@@ -1,4 +1,7 @@
-"""A night as JUnit XML: known failures are skipped with their reason, news are failures."""
+"""A night as JUnit XML: news are failures; known failures, and what was not compared, are skipped.
+
+Only what was compared and agrees passes.
+"""
 
 from __future__ import annotations
 

@@ -57,6 +57,15 @@ def _sections(report: Report) -> Iterator[str]:
             cells += [_code(row.judgement.signature), _code(row.judgement.reproducer)]
             yield f"| {' | '.join(cells)} |\n"
         yield "\n"
+    if report.unjudged:
+        yield (
+            "## Not compared\n\n"
+            + "".join(
+                f"- {count} {verdict}: {_plain(why)}\n"
+                for (verdict, why), count in report.unjudged.items()
+            )
+            + "\n"
+        )
     yield _matrix(report)
 
 

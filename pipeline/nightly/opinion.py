@@ -5,8 +5,10 @@ this one) in which the case was run and was not flaky. A failure is *new* after 
 if it was seen since the last pass, and *changed* if only another one was. Timeouts and exhausted
 memory are the same in all phases of a step, for where they strike is chance. With an expectation a
 failure is a *fail*, which is no news; another failure than the expected one is *changed*. *Fixed*
-is a case that failed last and passes, or passes the first time though it is expected by its name
-to fail. What could only be compiled passes, unless it failed on the device before.
+is a case that failed last and does so no more, or passes the first time though it is expected by
+its name to fail. A night in which it was only run or compiled ends no failure that it says nothing
+of: none on the device, or no wrong numbers. Such a case is *ran* or *compiled*, and no pass; the
+first such night after one in which it was compared and agreed, the *comparison* is *lost*.
 
 Metrics. Only nights in which the case was run and passed count, on the same class of machine. What
 moved is told once, in the night that makes it certain (see `pipeline.nightly.baseline`).
@@ -21,6 +23,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from pipeline.case import tells
 from pipeline.nightly.baseline import Rule, Shift, shifts, suspected
 from pipeline.nightly.expectations import Expectation
 from pipeline.nightly.history import Past
@@ -47,6 +50,10 @@ _LABELS = {
     "module_bytes": "module",
     "transient_bytes": "transient memory",
 }
+_VERDICTS: dict[str, Verdict] = {"ok": "pass", "ran": "ran", "compiled": "compiled"}
+_DID = {"ok": "passed", "ran": "ran", "compiled": "compiled"}
+#: Where a failure of an expectation shows, by the kind in its signature.
+_STEPS = {"runtime-error": "run", "mismatch": "compare"}
 #: Failures that strike wherever a limit happens to be met.
 _ANYWHERE = ("timeout", "out-of-memory")
 _ON_DEVICE = ("load", "run", "compare")
@@ -118,7 +125,7 @@ def _flaky(outcome: Outcome, holding: Sequence[Expectation], night: str) -> Judg
     known = next((e for e in holding if e.flaky), None)
     if known is None:
         return _said(outcome, "flaky", tried, since=night)
-    verdict: Verdict = "fail" if outcome.status == "failed" else "pass"
+    verdict: Verdict = "fail" if outcome.status == "failed" else _VERDICTS[outcome.status]
     return _said(outcome, verdict, f"{tried}; known to be flaky: {known.told}")
 
 
@@ -136,8 +143,7 @@ def _failed(
         (failure.phase or "") if failure else "",
         tuple(f.signature for f in also),
     )
-    # A night without the device says nothing of what fails on it.
-    told = [p for p in nights if now.step not in _ON_DEVICE or p.status != "compiled"]
+    told = [p for p in nights if tells(p.status, now.step)]
     streak = _streak(told)
     alike = [p for p in streak if now.is_like(_trouble(p))]
     since = alike[-1].begun if alike else night
@@ -156,29 +162,37 @@ def _failed(
     if other is not None:
         why = f"expected is {other.signature}: {other.told}"
         return _said(outcome, "changed failure", why, since=since)
-    why = f"it passed on {told[0].begun[:10]}" if told else "it was never run before"
+    why = (
+        f"it {_DID[told[0].status]} on {told[0].begun[:10]}" if told else "it was never run before"
+    )
     return _said(outcome, "new failure", note or why, since=since)
 
 
 def _passed(outcome: Outcome, nights: Sequence[Past], holding: Sequence[Expectation]) -> Judgement:
-    compiled_only = outcome.status == "compiled"
+    verdict = _VERDICTS[outcome.status]
     note = outcome.result.why if outcome.result else ""
-    known = next((e for e in holding if e.one_case and not e.flaky), None)
-    on_device = known is not None and known.signature.startswith(("runtime-error/", "mismatch/"))
     last = _last_failure(nights)
     if last is not None:
         signature, since = _trouble(last).signature, _streak_from(nights, last)[-1].begun
-        if compiled_only and last.phase in _ON_DEVICE:
-            why = f"{note}; on the device it failed last"
-            return _said(outcome, "not run", why, signature=signature, since=since)
-        why = f"it failed from {since[:10]} on"
+        if not tells(outcome.status, last.phase):
+            where = (
+                "its numbers were wrong" if outcome.status == "ran" else "on the device it failed"
+            )
+            why = f"{note}; {where} last"
+            return _said(outcome, verdict, why, signature=signature, since=since)
+        why = "; ".join(filter(None, [f"it failed from {since[:10]} on", note]))
         return _said(outcome, "fixed", why, signature=signature, since=since)
-    if known is None or (compiled_only and on_device):
-        return _said(outcome, "pass", note)
+    before = next((p for p in nights if p.status != "failed"), None)
+    if verdict != "pass" and before is not None and before.status == "ok":
+        return _said(outcome, "comparison lost", f"it passed on {before.begun[:10]}; {note}")
+    known = next((e for e in holding if e.one_case and not e.flaky), None)
+    if known is None or not tells(outcome.status, _STEPS.get(known.signature.partition("/")[0])):
+        return _said(outcome, verdict, note)
     if not nights:
-        why = f"it was expected to fail: {known.told}"
+        why = "; ".join(filter(None, [f"it was expected to fail: {known.told}", note]))
         return _said(outcome, "fixed", why, signature=known.signature)
-    return _said(outcome, "pass", f"still in the list of expected failures: {known.told}")
+    listed = f"still in the list of expected failures: {known.told}"
+    return _said(outcome, verdict, "; ".join(filter(None, [listed, note])))
 
 
 def _here(past: Sequence[Past], machine: str) -> Sequence[Past]:
@@ -199,13 +213,11 @@ def _streak_from(nights: Sequence[Past], last: Past) -> list[Past]:
 
 
 def _last_failure(nights: Sequence[Past]) -> Past | None:
-    """The failure that a pass ends; nights without the device end none on the device."""
-    for past in nights:
+    """The latest failure that no night since then has ended; nights end what they tell of."""
+    for index, past in enumerate(nights):
         if past.status == "failed":
-            device = past.phase in _ON_DEVICE
-            return past if device or past is nights[0] else None
-        if past.status == "ok":
-            return None
+            ended = any(tells(later.status, past.phase) for later in nights[:index])
+            return None if ended else past
     return None
 
 
@@ -267,7 +279,7 @@ def _with_metrics(
     if not told:
         return judgement
     why = "; ".join(filter(None, [judgement.why, *told]))
-    if judgement.verdict != "pass" or not worse:
+    if judgement.verdict not in _VERDICTS.values() or not worse:
         return msgspec.structs.replace(judgement, why=why)
     verdict: Verdict = "slower" if worse & set(TIMES) else "bigger"
     return msgspec.structs.replace(judgement, verdict=verdict, why=why, since=since)

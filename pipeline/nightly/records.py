@@ -17,7 +17,10 @@ LATEST = "latest"
 
 Verdict = Literal[
     "pass",
+    "ran",
+    "compiled",
     "fail",
+    "comparison lost",
     "new failure",
     "same failure",
     "changed failure",
@@ -28,12 +31,14 @@ Verdict = Literal[
     "not run",
 ]
 
-#: What is worth waking somebody for; `fail` is a failure that is expected.
+#: What is worth waking somebody for; `fail` is a failure that is expected, and `comparison lost`
+#: a case that agreed with its reference and now can only be run or compiled.
 NEWS: tuple[Verdict, ...] = (
     "new failure",
     "changed failure",
     "fixed",
     "flaky",
+    "comparison lost",
     "slower",
     "bigger",
 )

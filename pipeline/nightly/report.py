@@ -15,12 +15,15 @@ _ORDER: tuple[Verdict, ...] = (
     "new failure",
     "changed failure",
     "flaky",
+    "comparison lost",
     "slower",
     "bigger",
     "fixed",
     "same failure",
     "fail",
     "not run",
+    "compiled",
+    "ran",
     "pass",
 )
 assert set(_ORDER) == set(get_args(Verdict))
@@ -93,6 +96,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """How many cases have each verdict, the gravest first."""
         counted = Counter(row.verdict for row in self.rows)
         return {verdict: counted[verdict] for verdict in _ORDER if counted[verdict]}
+
+    @property
+    def unjudged(self) -> dict[tuple[Verdict, str], int]:
+        """How many cases did not fail and were not compared, by verdict and reason."""
+        rows = [row for row in ordered(self.rows) if row.verdict in ("compiled", "ran")]
+        return dict(Counter((row.verdict, row.why) for row in rows))
 
     @property
     def reused(self) -> int:

@@ -148,6 +148,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
                 CASE (SELECT r.status FROM results r WHERE r.id = result_id)
                     WHEN 'ran' THEN '"ran"' ELSE '"ok"' END)
         WHERE result_id IS NOT NULL""",
+        """UPDATE judgements SET verdict = (SELECT o.status FROM outcomes o WHERE o.id = outcome_id)
+        WHERE verdict = 'pass' AND outcome_id IN
+            (SELECT id FROM outcomes WHERE status IN ('ran', 'compiled'))""",
     ),
 )
 
