@@ -20,7 +20,7 @@ from pipeline.frontends.load import Loaded
 from pipeline.generation import Generation, Wanted
 from pipeline.numerics import Comparison
 from pipeline.phases import Phase
-from pipeline.program import Function
+from pipeline.program import Function, Tensor
 from pipeline.runtime import Latency
 from pipeline.spirv import Checked
 from pipeline.store import Store
@@ -29,6 +29,8 @@ from pipeline.toolchain import Toolchain
 
 COMPILE_KIND = "compile"
 _RESULT = "result.json"
+#: What a function returned, beside its files.
+_OUTPUTS = "outputs.json"
 
 #: Why a case failed whose compile did.
 DOES_NOT_COMPILE = "does not compile"
@@ -58,8 +60,18 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
+class Against(msgspec.Struct, frozen=True, kw_only=True):
+    """The results compared with those of another target of the same run."""
+
+    target: str
+    comparison: Comparison
+
+
 class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What running one function gave. commands: to run and to time it again."""
+    """What running one function gave. commands: to run and to time it again.
+
+    against: other targets of the same run, where there is no reference (`pipeline.between`).
+    """
 
     name: str
     commands: tuple[tuple[str, ...], ...]
@@ -69,6 +81,7 @@ class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None
     evaluator: str
     failure: Failure | None = None
+    against: tuple[Against, ...] = ()
 
 
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +146,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     flags: for iree-compile, after the target's. to, resume: phases to stop after and to start
     from. fresh: compile whatever the store holds. run: also load, run and compare. generate: after
-    that, chain the functions. confirm: compile a phase that fails once more, alone.
+    that, chain the functions. confirm: compile a phase that fails once more, alone. keep: a
+    directory for what the functions return, to be read by `kept`; "" keeps nothing.
     """
 
     flags: tuple[str, ...] = ()
@@ -145,6 +159,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     generate: Wanted | None = None
     latency_budget: float = runtime.LATENCY_BUDGET
     confirm: bool = True
+    keep: str = ""
 
 
 def run(
@@ -377,8 +392,7 @@ def _run(
             module=Path(result.output),
             device=plan.device.uri,
         )
-        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-            workdir = Path(scratch)
+        with _workdir(settings.keep, function.name) as workdir:
             with alone(plan.device):
                 ran = runtime.run(
                     job,
@@ -391,6 +405,8 @@ def _run(
             run_seconds += ran.run_seconds
             comparison, failure = None, ran.failure
             failed = failed or ran.failed_step
+            if settings.keep and ran.ok:
+                (workdir / _OUTPUTS).write_bytes(msgspec.json.encode(ran.outputs))
             if ran.ok and function.reference is not None:
                 begun = time.monotonic()
                 comparison = numerics.compare(
@@ -419,6 +435,27 @@ def _run(
         failure=first,
         comparison=max(compared, key=lambda c: (c.differs, not c.ok, c.rel_l2), default=None),
     )
+
+
+@contextlib.contextmanager
+def _workdir(keep: str, function: str) -> Iterator[Path]:
+    """Where a function is run: in `keep`, else in a directory that is gone afterwards."""
+    if keep:
+        place = Path(keep) / function
+        place.mkdir(parents=True)
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        yield Path(scratch)
+
+
+def kept(keep: Path, function: str) -> tuple[Tensor, ...] | None:
+    """What a function returned that was run with `Settings.keep`; None where it did not."""
+    place = keep / function
+    if not (place / _OUTPUTS).is_file():
+        return None
+    outputs = msgspec.json.decode((place / _OUTPUTS).read_bytes(), type=tuple[Tensor, ...])
+    return tuple(msgspec.structs.replace(o, file=str(place / o.file)) for o in outputs)
 
 
 def _generate(

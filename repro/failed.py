@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import devices, process
+from pipeline import between, devices, process
 from pipeline.case import DOES_NOT_COMPILE, CaseResult, FunctionResult
 from pipeline.diagnostics import Failure
 from pipeline.frontends.job import Job
@@ -69,7 +69,7 @@ def isolate(
         assert failing.failure is not None
         first, running = failing.failure, _running(loaded, failing, plan, toolchain, wish.seed)
     every = (*plan.flags, *wish.flags)
-    where = (running.device, running.function, running.seed) if running else ()
+    where = (running.device, running.function, running.seed, *_given(running)) if running else ()
     key = Store.key(loaded.program.digest, every, toolchain.revision, *where)
 
     def place(failure: Failure) -> Path:
@@ -127,6 +127,13 @@ def isolate_trace(
     )
 
 
+def _given(running: Running) -> tuple[str, ...]:
+    """The files of a reference that is not the program's own."""
+    reference = running.loaded.program.function(running.function).reference
+    files = (t.file for t in reference.outputs) if reference else ()
+    return tuple(file for file in files if Path(file).is_absolute())
+
+
 def _can(function: FunctionResult) -> bool:
     """Whether it fails to load, to run or to compare in a way that can be isolated."""
     failure = function.failure
@@ -142,6 +149,10 @@ def _cannot(failure: Failure) -> str:
     if failure.kind != "mismatch":
         return f"it compiles and then fails with {failure.kind}; isolating that is not possible"
     manner = failure.signature.split("/")[1]
+    if manner == between.DIFFER:
+        return (
+            "two targets differ, and without a reference it is bisect --against that compares them"
+        )
     if manner in ("type", "outputs"):
         return "what it returns is of another type or number than in PyTorch: no numbers are wrong"
     return ""

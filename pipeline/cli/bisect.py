@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import Common, SourceOptions, common, source_options
+from pipeline.cli.options import Common, SourceOptions, common, expected_option, source_options
 
 if TYPE_CHECKING:
     from pipeline.case import CaseResult
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     help="Compare dispatch by dispatch with another target, or with other iree-compile flags "
     "(--against=--iree-opt-level=O0); once for each.",
 )
+@expected_option
 @click.option("-o", "--output", metavar="DIR", help="Where the reproducer goes.")
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
@@ -38,6 +39,7 @@ def command(
     target: str | None,
     everything: bool,
     against: tuple[str, ...],
+    expected: tuple[str, ...],
     output: str | None,
     common: Common,
     flags: tuple[str, ...],
@@ -70,6 +72,8 @@ def command(
     from pipeline.frontends.load import TraceFailed
     from repro.bisect import Bisection
 
+    if against and expected:
+        raise click.UsageError("--against compares two sides: it takes no --expected-output")
     if against and everything:
         raise click.UsageError("--against finds the first dispatch that differs: it takes no --all")
     target, flags = reproducer.target(source, target, flags)
@@ -79,7 +83,7 @@ def command(
     quiet = common.json or common.verbosity < 0
     with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
         try:
-            loaded = session.program(source, source_options, live)
+            loaded = session.program(source, source_options, live, expected=expected)
         except TraceFailed as failed:
             result = untraced(session, failed, source, target, source_options, output, live)
         else:
@@ -109,7 +113,14 @@ def command(
 def _passes(source: str, target: str, case: CaseResult) -> str:
     if case.status == "compiled":
         return f"{source} compiles for {target} and is not run here ({case.steps[-1].why})"
-    return f"{source} compiles and runs for {target}"
+    runs = f"{source} compiles and runs for {target}"
+    if case.status == "ok":
+        return f"{runs}, and agrees with its reference"
+    return (
+        f"{runs}; its numbers are {case.why.removeprefix('ran, ')}. "
+        f"To compare two targets dispatch by dispatch: iree-pilot bisect {source} -t {target} "
+        "--against TARGET"
+    )
 
 
 def _case(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 from rich.markup import escape
 
-from pipeline import case, generation
+from pipeline import between, case, generation
 from pipeline.case import CaseResult, FunctionResult, Settings, Step
 from pipeline.cli import code, reproducer
 from pipeline.cli import output as out
@@ -20,6 +21,7 @@ from pipeline.cli.boundary import Failed
 from pipeline.cli.live import Live
 from pipeline.cli.options import Common, SourceOptions
 from pipeline.cli.session import Session
+from pipeline.cli.workaround import words
 from pipeline.compiler import check_flags, check_phases
 from pipeline.errors import UsageError
 from pipeline.frontends import source as sources
@@ -50,6 +52,7 @@ def cases(
     run: bool = True,
     bisect: bool = False,
     generate: int | None = None,
+    expected: tuple[str, ...] = (),
     to: str | None = None,
     resume: str | None = None,
     output: str | None = None,
@@ -81,17 +84,16 @@ def cases(
     refused: TraceFailed | None = None
     results: list[CaseResult] = []
     try:
-        loaded = session.program(text, chosen, live, evaluate=run)
+        loaded = session.program(text, chosen, live, evaluate=run, expected=expected)
         live.program(loaded)
         if wanted:
             generation.check(loaded.program, wanted.steps)
-        for target, plan in plans:
-            results.append(
-                case.run(target, loaded, plan, session.toolchain, session.store, settings, live)
-            )
+        for result in _each(session, loaded, plans, settings, live):
+            results.append(result)
             live.close()
             if not silent:
-                _tell(live, results[-1], common)
+                _tell(live, result, common)
+        results = between.agreed(results)
     except TraceFailed as failed:
         refused = failed
         results = [_untraced(target, plan, session, failed) for target, plan in plans]
@@ -101,6 +103,8 @@ def cases(
         live.close()
     if not silent:
         _summary(live, results)
+        for line in _sides(words(text, chosen), flags, results):
+            console.print(line, soft_wrap=True)
     found: Bisection | None = None
     if bisect and refused is not None:
         found = untraced(session, refused, text, plans[0][0], chosen, None, live)
@@ -117,6 +121,36 @@ def cases(
         _deliver(Path(results[0].output or ""), output)
     if not ok:
         raise Failed(1)
+
+
+def _each(
+    session: Session,
+    loaded: Loaded,
+    plans: list[tuple[str, Plan]],
+    settings: Settings,
+    live: Live,
+) -> Iterator[CaseResult]:
+    """The cases one after the other; several are compared with each other."""
+    toolchain, store = session.toolchain, session.store
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        targets = between.Targets(loaded, Path(scratch))
+        for target, plan in plans:
+            keep = targets.place(target) if len(plans) > 1 else ""
+            given = msgspec.structs.replace(settings, keep=keep)
+            yield targets.compared(case.run(target, loaded, plan, toolchain, store, given, live))
+
+
+def _sides(
+    source: tuple[str, ...], flags: tuple[str, ...], results: list[CaseResult]
+) -> Iterator[str]:
+    """The commands that compare what two targets do differently, dispatch by dispatch."""
+    after = ("--", *flags) if flags else ()
+    for result in results:
+        pairs = [a for f in result.functions for a in f.against if a.comparison.differs]
+        for one in pairs[:1]:
+            sides = ("-t", result.target, "--against", one.target)
+            again = out.command(("iree-pilot", "bisect", *source, *sides, *after))
+            yield f"Which dispatch differs: [bold]{escape(again)}[/bold]"
 
 
 def _generated(
@@ -259,7 +293,7 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
 
 
 def _tell_function(live: Live, function: FunctionResult) -> None:
-    if function.failure and not function.comparison:
+    if function.failure and not (function.comparison or function.against):
         return
     latency = function.latency
     took = (
@@ -271,6 +305,11 @@ def _tell_function(live: Live, function: FunctionResult) -> None:
     )
     line = f"  {function.name}: {took}, peak memory {out.size(function.peak_bytes)}"
     live.console.print(escape(line), soft_wrap=True)
+    for one in function.against:
+        verdict = _MARKS[one.comparison.verdict]
+        compared = one.comparison
+        said = f"relative L2 {compared.rel_l2:.2e} (tolerance {compared.tolerance:.1e})"
+        live.console.print(f"    against {escape(one.target)}: {verdict}  {said}", soft_wrap=True)
     if function.comparison:
         for output in function.comparison.outputs:
             said = (

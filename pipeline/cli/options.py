@@ -151,6 +151,21 @@ def source_options(function: F) -> F:
     )
 
 
+def expected_option(function: F) -> F:
+    """--expected-output."""
+    return _decorated(
+        function,
+        click.option(
+            "--expected-output",
+            "expected",
+            multiple=True,
+            metavar="VALUE",
+            help="What an output is compared with, as --input has it, or (ignored); once for each, "
+            "in order.",
+        ),
+    )
+
+
 def target_option(function: F) -> F:
     """-t TARGET[,TARGET...] and --device."""
     return _decorated(

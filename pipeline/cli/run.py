@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import click
 
-from pipeline.cli.options import Common, SourceOptions, common, source_options, target_option
+from pipeline.cli.options import (
+    Common,
+    SourceOptions,
+    common,
+    expected_option,
+    source_options,
+    target_option,
+)
 
 
 @click.command("run")
 @source_options
 @target_option
+@expected_option
 @click.option("--bisect", is_flag=True, help="Isolate the first target that fails.")
 @click.option(
     "--generate",
@@ -24,6 +32,7 @@ def command(
     source_options: SourceOptions,
     targets: str | None,
     device: str | None,
+    expected: tuple[str, ...],
     bisect: bool,
     generate: int | None,
     common: Common,
@@ -32,8 +41,21 @@ def command(
 ) -> None:
     """Trace SOURCE, compile it for each TARGET, run it there and compare with PyTorch.
 
+    Verdicts: ok (each output was compared, and agrees), ran (not compared: why), compiled (not
+    run: why), failed. Where there is no reference, the targets are compared with each other.
+
     FLAGS after -- go to iree-compile.
     """
     from pipeline.cli.cases import cases
 
-    cases(source, source_options, targets, device, common, flags, bisect=bisect, generate=generate)
+    cases(
+        source,
+        source_options,
+        targets,
+        device,
+        common,
+        flags,
+        bisect=bisect,
+        generate=generate,
+        expected=expected,
+    )

@@ -48,11 +48,18 @@ class Session:
         return Job(source=source, seed=chosen.seed, weights=weights, inline=chosen.inline)
 
     def program(
-        self, text: str, chosen: SourceOptions, live: Live, *, evaluate: bool = True
+        self,
+        text: str,
+        chosen: SourceOptions,
+        live: Live,
+        *,
+        evaluate: bool = True,
+        expected: tuple[str, ...] = (),
     ) -> Loaded:
         """Traces or imports the source, or finds it in the store. Raises TraceFailed.
 
-        evaluate: MLIR, too, to have something to compare with.
+        evaluate: MLIR, too, to have something to compare with. expected: the user's outputs, which
+        it is compared with instead.
         """
         from pipeline.frontends import examples
 
@@ -63,7 +70,7 @@ class Session:
                 job = msgspec.structs.replace(job, inputs=given)
             mlir = job.source.kind == "mlir"
             with live.working(f"reading {text}" if mlir else f"tracing {text}"):
-                return load(
+                loaded = load(
                     job,
                     self.store,
                     self.toolchain,
@@ -71,3 +78,8 @@ class Session:
                     fresh=chosen.fresh,
                     on_wait=lambda: live.note(f"another process is tracing {text}; waiting"),
                 )
+        if not expected:
+            return loaded
+        from pipeline.expected import with_outputs
+
+        return with_outputs(loaded, expected, self.store)

@@ -147,7 +147,7 @@ def _find(
 
     wish = find.Wish(
         job=session.job(source, chosen),
-        words=_words(source, chosen),
+        words=words(source, chosen),
         settings=chosen.settings | ({"dtype": chosen.dtype} if chosen.dtype else {}),
         flags=flags,
         device=device,
@@ -176,7 +176,7 @@ def _other_ways(session: Session, source: str, chosen: SourceOptions) -> list[st
     return [f"{one.name}: {one.reason}" for one in rewrites.of_zoo(session.job(source, chosen))]
 
 
-def _words(source: str, chosen: SourceOptions) -> tuple[str, ...]:
+def words(source: str, chosen: SourceOptions) -> tuple[str, ...]:
     """The source and its options as they are typed; the dtype as the field that it is."""
     words = [source]
     for key, value in chosen.settings.items():
