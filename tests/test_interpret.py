@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import process, tensors, toolchain
-from pipeline.evaluate import child, scalars
+from pipeline.evaluate import child, elements, scalars
 from pipeline.frontends.load import Loaded
 from pipeline.program import Function, Program, Reference, TensorType
 from pipeline.torch_dialect.evaluate import Evaluation, Work
@@ -22,14 +22,14 @@ from repro.passes.interpreting import Interpreter
 from repro.trial import Trial
 
 I8 = st.integers(-128, 127)
+I4 = st.integers(-8, 7)
 
 
-def i8(value: int) -> Any:
-    return np.array([value], np.int8)
-
-
-def computed(name: str, *operands: int) -> int:
-    return int(scalars.OPERATIONS[name](*map(i8, operands))[0])
+def computed(name: str, *operands: int, kind: str = "i8") -> int:
+    """What an operation of integers gives; fails where that is undefined."""
+    element = elements.of(kind)
+    given = [np.array([value], element.dtype) for value in operands]
+    return int(scalars.compute(name, given, element, element, pytest.fail)[0])
 
 
 @given(I8, I8.filter(bool))
@@ -44,21 +44,31 @@ def test_integers_are_divided_as_their_operations_say(a: int, b: int) -> None:
     assert computed("arith.remui", a, b) % 256 == (a % 256) % (b % 256)
 
 
-@given(I8, I8, st.integers(0, 7))
-def test_integers_have_the_bits_that_their_operations_say(a: int, b: int, by: int) -> None:
-    assert computed("arith.addi", a, b) % 256 == (a + b) % 256
-    assert computed("arith.muli", a, b) % 256 == (a * b) % 256
-    assert computed("arith.shli", a, by) % 256 == (a << by) % 256
-    assert computed("arith.shrsi", a, by) == a >> by
-    assert computed("arith.shrui", a, by) % 256 == (a % 256) >> by
-    assert computed("arith.maxui", a, b) % 256 == max(a % 256, b % 256)
-    assert computed("arith.minsi", a, b) == min(a, b)
+@pytest.mark.parametrize(("kind", "size"), [("i8", 256), ("i4", 16), ("i1", 2)])
+@given(a=I4, b=I4, by=st.integers(0, 3))
+def test_integers_have_the_bits_that_their_operations_say(
+    a: int, b: int, by: int, kind: str, size: int
+) -> None:
+    a, b, by = (x if size > 2 else x % 2 for x in (a, b, by))
+    signed = [-x if size == 2 else x for x in (a, b)]
+    assert computed("arith.addi", a, b, kind=kind) % size == (a + b) % size
+    assert computed("arith.subi", a, b, kind=kind) % size == (a - b) % size
+    assert computed("arith.muli", a, b, kind=kind) % size == (a * b) % size
+    assert computed("arith.maxui", a, b, kind=kind) % size == max(a % size, b % size)
+    assert computed("arith.minsi", a, b, kind=kind) % size == min(signed) % size
+    if size > 2:
+        assert computed("arith.shli", a, by, kind=kind) % size == (a << by) % size
+        assert computed("arith.shrsi", a, by, kind=kind) == a >> by
+        assert computed("arith.shrui", a, by, kind=kind) % size == (a % size) >> by
+    if b % size:
+        assert computed("arith.divui", a, b, kind=kind) % size == (a % size) // (b % size)
 
 
 @given(I8, I8)
 def test_integers_compare_signed_and_unsigned(a: int, b: int) -> None:
     names = ["eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge"]
-    found = {n: bool(scalars.compare_integers(i, i8(a), i8(b))[0]) for i, n in enumerate(names)}
+    one, two = np.array([a], np.int8), np.array([b], np.int8)
+    found = {n: bool(scalars.compare_integers(i, one, two)[0]) for i, n in enumerate(names)}
     assert found["slt"] == (a < b) and found["sge"] == (a >= b) and found["eq"] == (a == b)
     assert found["ult"] == (a % 256 < b % 256) and found["uge"] == (a % 256 >= b % 256)
 
@@ -75,18 +85,49 @@ def test_comparisons_with_nan_hold_as_ordered_or_not(dtype: str) -> None:
     assert alike == {"oeq", "oge", "ole", "ord", "ueq", "uge", "ule", "true"}
 
 
+def cast(name: str, value: Any, source: str, result: str) -> Any:
+    own, to = elements.of(source), elements.of(result)
+    return scalars.cast(name, np.array([value], own.dtype), own, to, to.dtype, pytest.fail)[0]
+
+
 def test_casts_keep_signs_only_where_they_should() -> None:
-    minus = i8(-1)
-    assert scalars.cast("arith.extsi", minus, np.int32)[0] == -1
-    assert scalars.cast("arith.extui", minus, np.int32)[0] == 255
-    assert scalars.cast("arith.uitofp", minus, np.float32)[0] == 255.0
-    assert scalars.cast("arith.bitcast", minus, np.uint8)[0] == 255
-    yes = np.array([True])
-    assert scalars.cast("arith.extui", yes, np.int64)[0] == 1
-    assert scalars.cast("arith.extsi", yes, np.int64)[0] == -1
-    assert not scalars.cast("arith.trunci", i8(2), np.bool_)[0]
-    with pytest.raises(KeyError):
-        scalars.cast("arith.unheard", minus, np.int8)
+    assert cast("arith.extsi", -1, "i8", "i32") == -1
+    assert cast("arith.extui", -1, "i8", "i32") == 255
+    assert cast("arith.extui", -1, "i4", "i32") == 15
+    assert cast("arith.extui", -1, "i4", "i8") == 15
+    assert cast("arith.trunci", 9, "i8", "i4") == -7
+    assert cast("arith.uitofp", -1, "i8", "f32") == 255.0
+    assert cast("arith.fptoui", 200.7, "f32", "i8") == -56
+    assert cast("arith.fptosi", -7.9, "f32", "i4") == -7
+    assert cast("arith.extui", True, "i1", "i64") == 1
+    assert cast("arith.extsi", True, "i1", "i64") == -1
+    assert not cast("arith.trunci", 2, "i8", "i1")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "result"),
+    [
+        ("arith.fptosi", (np.nan,), "i32"),
+        ("arith.fptoui", (-1.0,), "i8"),
+        ("arith.divsi", (1, 0), "i8"),
+        ("arith.shli", (1, 8), "i8"),
+    ],
+)
+def test_what_is_undefined_is_reported(name: str, values: tuple[Any, ...], result: str) -> None:
+    heard: list[str] = []
+
+    def undefined(why: str) -> int:
+        heard.append(why)
+        return 5
+
+    to = elements.of(result)
+    source = elements.of("f32" if name.startswith("arith.fp") else "i8")
+    given = [np.array([value], source.dtype) for value in values]
+    if name in scalars.CASTS:
+        made = scalars.cast(name, given[0], source, to, to.dtype, undefined)
+    else:
+        made = scalars.compute(name, given, source, to, undefined)
+    assert made[0] == 5 and len(heard) == 1
 
 
 # -- whole functions ------------------------------------------------------------------------------
@@ -167,9 +208,9 @@ def test_a_function_is_interpreted(tmp_path: Path) -> None:
 
 
 def test_what_is_not_known_is_said(tmp_path: Path) -> None:
-    text = PROGRAM.replace("arith.mulf %a, %a", "math.cbrt %a")
+    text = PROGRAM.replace("arith.mulf %a, %a : f32", '"unheard.square"(%a) : (f32) -> f32')
     found = evaluated(text, tmp_path, np.zeros((3, 4), np.float32), np.zeros((2, 4), np.int8))
-    assert found.reference is None and "math.cbrt is not interpreted" in found.why
+    assert found.reference is None and "unheard.square is not evaluated" in found.why
 
 
 #: NaN goes through PyTorch's clamp; IREE's conversion from torch makes it the lower bound.

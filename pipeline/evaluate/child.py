@@ -15,7 +15,10 @@ import msgspec
 import numpy as np
 
 from pipeline import tensors
-from pipeline.evaluate.interpreter import Array, Module, Unknown
+from pipeline.errors import UsageError
+from pipeline.evaluate.elements import Array, Unknown
+from pipeline.evaluate.interpreter import Interpreter
+from pipeline.evaluate.machine import Mode
 from pipeline.program import ELEMENT_TYPES, Reference, Tensor
 from pipeline.torch_dialect.evaluate import JOB, UNFINISHED, Evaluation, Value, Work
 
@@ -39,45 +42,56 @@ def stages(work: Work) -> Iterator[Evaluation]:
     for name in ("data", *(["values"] if work.values != () else [])):
         (place / name).mkdir(parents=True, exist_ok=True)
     try:
-        module = Module(Path(work.mlir))
-        outputs, own = _evaluated(module, work, "out")
-    except Unknown as why:
+        interpreter = Interpreter(Path(work.mlir), work.archives)
+        own = _Evaluated(interpreter, work, "out", Mode())
+    except (Unknown, UsageError) as why:
         yield Evaluation(why=str(why))
         return
-    reference = Reference(outputs=outputs, evaluator=EVALUATOR, note=UNFINISHED)
-    yield Evaluation(reference=reference, values=_paired(own, {}))
+    reference = Reference(outputs=own.outputs, evaluator=own.evaluator, note=UNFINISHED)
+    yield Evaluation(reference=reference, values=_paired(own.values, {}))
     try:
-        precise, wide = _evaluated(module, work, "precise")
+        precise = _Evaluated(interpreter, work, "precise", Mode(wide=True))
+        perturbed: tuple[Tensor, ...] = ()
+        if precise.rounded:
+            unwatched = msgspec.structs.replace(work, values=())
+            moved = Mode(wide=True, perturbed=True)
+            perturbed = _Evaluated(interpreter, unwatched, "perturbed", moved).outputs
     except Unknown as why:
         note = f"no double-precision reference: {why}"
         reference = msgspec.structs.replace(reference, note=note)
-        yield Evaluation(reference=reference, values=_paired(own, {}))
+        yield Evaluation(reference=reference, values=_paired(own.values, {}))
         return
-    reference = msgspec.structs.replace(reference, precise=precise, precise_dtype="f64", note="")
-    yield Evaluation(reference=reference, values=_paired(own, wide))
-
-
-def _evaluated(
-    module: Module, work: Work, name: str
-) -> tuple[tuple[Tensor, ...], dict[Key, Tensor]]:
-    """(the function's outputs, the values wanted), in files of this name."""
-    place = Path(work.place)
-    wanted = None if work.values is None else set(work.values)
-    values: dict[Key, Tensor] = {}
-
-    def record(op: int, result: int, value: Array) -> None:
-        if wanted is None or (op, result) in wanted:
-            values[op, result] = tensors.save(value, place, f"values/{op}.{result}.{name}.bin")
-
-    given = [tensors.load(Path(), tensor) for tensor in work.inputs]
-    made = module.run(work.function, given, wide=name != "out", record=record)
-    outputs = tuple(
-        tensors.save(_signed(value, dtype), place, f"data/{work.function}.{name}{index}.bin")
-        for index, (value, dtype) in enumerate(
-            zip(made, work.outputs or (None,) * len(made), strict=True)
-        )
+    reference = msgspec.structs.replace(
+        reference, precise=precise.outputs, precise_dtype="f64", perturbed=perturbed, note=""
     )
-    return outputs, values
+    yield Evaluation(reference=reference, values=_paired(own.values, precise.values))
+
+
+class _Evaluated:
+    """One evaluation: the function's outputs and the values wanted, in files of a name."""
+
+    def __init__(self, interpreter: Interpreter, work: Work, name: str, mode: Mode) -> None:
+        self._place = Path(work.place)
+        self._name = name
+        self._wanted = None if work.values is None else set(work.values)
+        self.values: dict[Key, Tensor] = {}
+        given = [tensors.load(Path(), tensor) for tensor in work.inputs]
+        made = interpreter.run(work.function, given, mode, self._record)
+        self.rounded = made.rounded
+        helpers = "".join(f", with {name}" for name in sorted(made.used))
+        self.evaluator = f"{EVALUATOR}{helpers}"
+        types = work.outputs or (None,) * len(made.outputs)
+        if len(types) != len(made.outputs):
+            raise Unknown(f"it returns {len(made.outputs)} tensors where {len(types)} are known of")
+        self.outputs = tuple(
+            tensors.save(_signed(v, dtype), self._place, f"data/{work.function}.{name}{i}.bin")
+            for i, (v, dtype) in enumerate(zip(made.outputs, types, strict=True))
+        )
+
+    def _record(self, op: int, result: int, value: Array) -> None:
+        if self._wanted is None or (op, result) in self._wanted:
+            file = f"values/{op}.{result}.{self._name}.bin"
+            self.values[op, result] = tensors.save(value, self._place, file)
 
 
 def _signed(value: Array, dtype: str | None) -> Array:

@@ -1,13 +1,23 @@
-"""What arith and math operations compute, on numpy arrays of any shape, in the types of the IR."""
+"""What arith, math and complex operations compute, on numpy arrays of any shape.
+
+Floats in the type of the operands, which is float64 where all are in double precision. What an
+operation leaves undefined (a division by 0) is reported and filled with any number.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from pipeline.evaluate.elements import Element, fit, zero_extended
+
 Array = Any
+#: Hears what is undefined, and gives the number to put there.
+Undefined = Callable[[str], int]
+
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _SIGNED = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 
@@ -54,7 +64,7 @@ def _as_unsigned(function: Callable[..., Array]) -> Callable[..., Array]:
     return computed
 
 
-def _truncated(a: Array, b: Array) -> Array:
+def truncated(a: Array, b: Array) -> Array:
     """Division towards zero."""
     safe = np.where(b == 0, 1, b)
     quotient = np.floor_divide(a, safe)
@@ -67,20 +77,19 @@ def _upwards(a: Array, b: Array) -> Array:
     return quotient + (quotient * safe != a)
 
 
-def _erf(x: Array) -> Array:
-    import math
-
-    return np.vectorize(math.erf, otypes=[np.float64])(x)
+def _each(function: Callable[[float], float]) -> Callable[[Array], Array]:
+    return np.vectorize(function, otypes=[np.float64])
 
 
-def _bits(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
-    """A shift: by as many bits as there are or more gives anything, here 0."""
+def _round(a: Array) -> Array:
+    """To the nearest whole number, halves away from zero."""
+    whole = np.trunc(a)
+    return whole + np.where(np.abs(a - whole) >= 0.5, np.sign(a), 0)
 
-    def computed(a: Array, b: Array) -> Array:
-        width = a.dtype.itemsize * 8
-        return np.where(unsigned(b) < width, function(a, np.where(b < width, b, 0)), 0)
 
-    return computed
+def _counted(a: Array) -> Array:
+    """The bits that are 1."""
+    return np.bitwise_count(unsigned(a)).astype(a.dtype)
 
 
 def _select(condition: Array, a: Array, b: Array) -> Array:
@@ -102,18 +111,19 @@ OPERATIONS: dict[str, Callable[..., Array]] = {
     "arith.addi": _within(np.add),
     "arith.subi": _within(np.subtract),
     "arith.muli": _within(np.multiply),
-    "arith.divsi": _within(_truncated),
+    "arith.divsi": _within(truncated),
     "arith.divui": _as_unsigned(lambda a, b: a // np.where(b == 0, 1, b)),
+    "arith.ceildivui": _as_unsigned(_upwards),
     "arith.floordivsi": _within(lambda a, b: a // np.where(b == 0, 1, b)),
     "arith.ceildivsi": _within(_upwards),
-    "arith.remsi": _within(lambda a, b: a - _truncated(a, b) * b),
+    "arith.remsi": _within(lambda a, b: a - truncated(a, b) * b),
     "arith.remui": _as_unsigned(lambda a, b: a % np.where(b == 0, 1, b)),
     "arith.andi": _within(np.bitwise_and),
     "arith.ori": _within(np.bitwise_or),
     "arith.xori": _within(np.bitwise_xor),
-    "arith.shli": _within(_bits(np.left_shift)),
-    "arith.shrsi": _within(_bits(np.right_shift)),
-    "arith.shrui": _as_unsigned(_bits(np.right_shift)),
+    "arith.shli": _within(np.left_shift),
+    "arith.shrsi": _within(np.right_shift),
+    "arith.shrui": _as_unsigned(np.right_shift),
     "arith.maxsi": _within(np.maximum),
     "arith.minsi": _within(np.minimum),
     "arith.maxui": _as_unsigned(np.maximum),
@@ -126,27 +136,96 @@ OPERATIONS: dict[str, Callable[..., Array]] = {
     "math.ceil": _wide(np.ceil),
     "math.cos": _wide(np.cos),
     "math.copysign": _wide(np.copysign),
-    "math.erf": _wide(_erf),
+    "math.erf": _wide(_each(math.erf)),
     "math.exp": _wide(np.exp),
     "math.exp2": _wide(np.exp2),
     "math.expm1": _wide(np.expm1),
     "math.floor": _wide(np.floor),
     "math.fma": _wide(lambda a, b, c: a * b + c),
     "math.ipowi": _within(np.power),
+    "math.acos": _wide(np.arccos),
+    "math.acosh": _wide(np.arccosh),
+    "math.asin": _wide(np.arcsin),
+    "math.asinh": _wide(np.arcsinh),
+    "math.atanh": _wide(np.arctanh),
+    "math.cbrt": _wide(np.cbrt),
+    "math.clampf": _within(lambda a, low, high: np.minimum(np.maximum(a, low), high)),
+    "math.cosh": _wide(np.cosh),
+    "math.ctpop": _counted,
+    "math.erfc": _wide(_each(math.erfc)),
+    "math.fpowi": lambda a, b: np.power(a.astype(np.float64), b).astype(a.dtype),
+    "math.isfinite": lambda a: np.isfinite(a.astype(np.float64)),
+    "math.isinf": lambda a: np.isinf(a.astype(np.float64)),
     "math.isnan": lambda a: np.isnan(a.astype(np.float64)),
+    "math.log10": _wide(np.log10),
+    "math.sinh": _wide(np.sinh),
     "math.log": _wide(np.log),
     "math.log1p": _wide(np.log1p),
     "math.log2": _wide(np.log2),
     "math.powf": _wide(np.power),
     "math.roundeven": _wide(np.rint),
-    "math.round": _wide(lambda a: np.copysign(np.floor(np.abs(a) + 0.5), a)),
+    "math.round": _wide(lambda a: np.copysign(_round(a), a)),
     "math.rsqrt": _wide(lambda a: 1 / np.sqrt(a)),
     "math.sin": _wide(np.sin),
     "math.sqrt": _wide(np.sqrt),
     "math.tan": _wide(np.tan),
     "math.tanh": _wide(np.tanh),
     "math.trunc": _wide(np.trunc),
+    "complex.abs": np.abs,
+    "complex.add": _within(np.add),
+    "complex.angle": np.angle,
+    "complex.conj": np.conj,
+    "complex.cos": np.cos,
+    "complex.div": _within(np.divide),
+    "complex.eq": np.equal,
+    "complex.exp": np.exp,
+    "complex.im": lambda a: a.imag,
+    "complex.log": np.log,
+    "complex.mul": _within(np.multiply),
+    "complex.neg": np.negative,
+    "complex.neq": np.not_equal,
+    "complex.pow": _within(np.power),
+    "complex.re": lambda a: a.real,
+    "complex.sin": np.sin,
+    "complex.sqrt": np.sqrt,
+    "complex.sub": _within(np.subtract),
+    "complex.tanh": np.tanh,
 }
+#: Those that read integers as unsigned ones; comparisons do by their predicate.
+_OF_UNSIGNED = frozenset(
+    f"arith.{name}" for name in ("divui", "remui", "shrui", "maxui", "minui", "ceildivui")
+) | {"math.ctpop"}
+_OF_BITS = frozenset(f"arith.{name}" for name in ("andi", "ori", "xori", "select"))
+_DIVISIONS = frozenset(
+    f"arith.{name}"
+    for name in ("divsi", "divui", "floordivsi", "ceildivsi", "ceildivui", "remsi", "remui")
+)
+_SHIFTS = frozenset(f"arith.{name}" for name in ("shli", "shrsi", "shrui"))
+
+
+def compute(
+    name: str, operands: list[Array], source: Element, result: Element, undefined: Undefined
+) -> Array:
+    """One of OPERATIONS on operands of an element type, with a result of another."""
+    if source.family == "bool" and name not in _OF_BITS:
+        operands = [o.astype(np.int8) for o in operands]
+        if name not in _OF_UNSIGNED:
+            operands = [-o for o in operands]
+    elif name in _OF_UNSIGNED:
+        operands = [zero_extended(o, source) for o in operands]
+    bad = None
+    if name in _DIVISIONS:
+        bad, why = operands[1] == 0, "a division by 0"
+    elif name in _SHIFTS:
+        bad, why = unsigned(operands[1]) >= source.bits, "a shift by all its bits or more"
+        operands = [operands[0], np.where(bad, 0, operands[1]).astype(operands[1].dtype)]
+    made = OPERATIONS[name](*operands)
+    if bad is not None and np.any(bad):
+        made = np.where(bad, undefined(why), made).astype(made.dtype)
+    if result.family == "bool" and made.dtype != np.bool_:
+        return (made & 1).astype(np.bool_)
+    return fit(made, result)
+
 
 #: Predicates of arith.cmpf: those that hold where an operand is NaN begin with `u`.
 _COMPARED: dict[str, Callable[[Array, Array], Array]] = {
@@ -181,28 +260,43 @@ def compare_integers(predicate: int, a: Array, b: Array) -> Array:
     return _COMPARED[name[1:]](bits(a), bits(b))
 
 
-CASTS = frozenset(
+_FROM_UNSIGNED = frozenset(f"arith.{name}" for name in ("extui", "uitofp", "index_castui"))
+CASTS = _FROM_UNSIGNED | {
     f"arith.{name}"
     for name in (
-        *("bitcast", "extui", "uitofp", "index_castui", "extsi", "sitofp", "index_cast"),
-        *("extf", "truncf", "trunci", "fptosi", "fptoui"),
+        *("bitcast", "extsi", "sitofp", "index_cast", "extf", "truncf", "trunci"),
+        *("fptosi", "fptoui"),
     )
-)
+}
 
 
-def cast(name: str, values: Array, to: Any) -> Array:
-    """The conversions of arith; raises KeyError for anything else."""
+def cast(
+    name: str, values: Array, source: Element, result: Element, to: Any, undefined: Undefined
+) -> Array:
+    """One of CASTS. to: numpy's type of the result, float64 where all floats are."""
     if name == "arith.bitcast":
-        return values.view(to)
-    if name in ("arith.extui", "arith.uitofp", "arith.index_castui"):
-        return unsigned(values).astype(to)
+        return values if source.dtype == result.dtype else values.view(to)
+    if name in _FROM_UNSIGNED:
+        return fit(unsigned(zero_extended(values, source)).astype(to), result)
     if name in ("arith.extsi", "arith.sitofp", "arith.index_cast"):
-        return _signed(values).astype(to)
-    if name == "arith.trunci" and to == np.bool_:
+        return fit(_signed(values).astype(to), result)
+    if name == "arith.trunci" and result.family == "bool":
         return (values & 1).astype(to)
-    if name in ("arith.extf", "arith.truncf", "arith.trunci"):
-        return values.astype(to)
     if name in ("arith.fptosi", "arith.fptoui"):
-        whole = np.trunc(values.astype(np.float64))
-        return np.nan_to_num(whole, posinf=0, neginf=0).astype(np.int64).astype(to)
-    raise KeyError(name)
+        return _whole(values, result, name == "arith.fptosi", undefined)
+    return fit(values.astype(to), result)
+
+
+def _whole(values: Array, result: Element, signed: bool, undefined: Undefined) -> Array:
+    """Floats as integers of a type, towards zero."""
+    whole = np.trunc(values.astype(np.float64))
+    low = -(2.0 ** (result.bits - 1)) if signed else 0.0
+    high = 2.0 ** (result.bits - 1 if signed else result.bits)
+    bad = ~((whole >= low) & (whole < high))
+    if np.any(bad):
+        filler = undefined(f"a number outside of {result.name} converted to it")
+        whole = np.where(bad, filler, whole)
+    if result.family == "bool":
+        return whole.astype(np.int64) & 1 != 0
+    wide = whole.astype(np.int64 if signed else np.uint64)
+    return fit(wide.astype(_UNSIGNED[result.dtype.itemsize]).view(result.dtype), result)

@@ -74,7 +74,7 @@ class Module:
 
         Raises NotEvaluable, with the operation that PyTorch does not know or carry out.
         """
-        walk = _Evaluation(self, widening)
+        walk = Evaluation(self, widening)
         try:
             with torch.no_grad():
                 return walk.run(self._block(function), inputs, record)
@@ -127,13 +127,13 @@ def _fillable(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype.is_floating_point and dtype.itemsize == 1 else dtype
 
 
-class _Evaluation(Walk):
+class Evaluation(Walk):
     """One evaluation of a function: its values are tensors, numbers, None, text, lists of these.
 
     A tensor keeps its own type until it is used, so that few are held in double precision at once.
     """
 
-    def __init__(self, module: Module, widening: Widening | None) -> None:
+    def __init__(self, module: Any, widening: Widening | None) -> None:
         super().__init__(module.blobs)
         self._module = module
         self._widening = widening
@@ -165,7 +165,8 @@ class _Evaluation(Walk):
         name = symbol(op)
         if name in self._globals:
             return self._globals[name]
-        return self._module.parameter(name, self)
+        found: torch.Tensor = self._module.parameter(name, self)
+        return found
 
     def store(self, op: Any, value: Any) -> None:
         self._globals[symbol(op)] = value

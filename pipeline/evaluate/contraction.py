@@ -1,0 +1,130 @@
+"""Bodies that multiply two operands and add up: a matrix product for each point of the rest."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.evaluate import affine, elements, scalars
+from pipeline.evaluate.elements import Array, is_float
+from pipeline.evaluate.ir import Block, Op
+
+if TYPE_CHECKING:
+    from pipeline.evaluate.structured import Structured
+
+_PRODUCTS = {"arith.addf": "arith.mulf", "arith.addi": "arith.muli", "complex.add": "complex.mul"}
+_EXTENSIONS = ("arith.extf", "arith.extsi", "arith.extui", "arith.sitofp", "arith.uitofp")
+#: Whole numbers below are exact in float64.
+_EXACT_BITS = 53
+_MOST_STEPS = 1 << 14
+
+
+def carry_out(work: Structured, how: tuple[str, int]) -> bool:
+    """Does so, where the body is such; says whether it was."""
+    chosen = _factors(work.block, how)
+    output = work.outputs[0]
+    rounds = is_float(output) and output.dtype.itemsize < 4
+    if chosen is None or rounds or output.dtype == np.bool_:
+        return False
+    factors = [_converted(work, op_chain, argument) for argument, op_chain in chosen]
+    element = work.machine.element(work.op.types[0])
+    compound = _windows(work)
+    steps = math.prod(work.bounds[d] for d in compound)
+    if steps > _MOST_STEPS:
+        return False
+    for at in itertools.product(*(range(work.bounds[d]) for d in compound)):
+        box = [slice(None)] * len(work.bounds)
+        for d, i in zip(compound, at, strict=True):
+            box[d] = slice(i, i + 1)
+        first, second = (affine.part(f, tuple(box)) for f in factors)
+        work.machine.spend(output.size)
+        product = _product(first, second, work)
+        written = work.written[0]
+        written[...] = elements.fit((written + product).astype(output.dtype), element)
+    return True
+
+
+def _factors(block: Block, how: tuple[str, int]) -> list[tuple[int, list[Op]]] | None:
+    """The two arguments that are multiplied, each with the conversions that it goes through."""
+    name, value = how
+    makers = {v: op for op in block.ops for v in op.results}
+    product = makers.get(value)
+    if product is None or product.name != _PRODUCTS.get(name):
+        return None
+    found = []
+    for operand in product.operands:
+        chain: list[Op] = []
+        while operand in makers and makers[operand].name in _EXTENSIONS:
+            chain.insert(0, makers[operand])
+            operand = makers[operand].operands[0]
+        if operand not in block.arguments[:-1]:
+            return None
+        found.append((block.arguments.index(operand), chain))
+    counted = 2 + sum(len(chain) for _, chain in found) + 1
+    return found if len(block.ops) == counted or len({a for a, _ in found}) == 1 else None
+
+
+def _converted(work: Structured, chain: list[Op], argument: int) -> Array:
+    values = work.inputs[argument]
+    machine = work.machine
+    for op in chain:
+        source, result = machine.element(op.taken[0]), machine.element(op.types[0])
+        to = machine.dtype(result)
+        values = scalars.cast(op.name, values, source, result, to, machine.undefined)
+    return work.view(values, argument)
+
+
+def _windows(work: Structured) -> list[int]:
+    """Reduced dimensions that only shift where an operand is read: those of a convolution."""
+    mixed = {
+        d
+        for one in work.maps
+        for e in one.results
+        if e.dim is None and e.linear is not None
+        for d, factor in enumerate(e.linear[0])
+        if factor
+    }
+    return [d for d in work.reduced if d in mixed]
+
+
+def _product(a: Array, b: Array, work: Structured) -> Array:
+    """The sum over the reduced dimensions of a * b, with axes of size 1 for them."""
+    rank = len(work.bounds)
+    for d in work.reduced:  # what only one of them has is summed up before
+        if a.shape[d] != b.shape[d]:
+            if a.shape[d] == 1:
+                b = b.sum(d, keepdims=True, dtype=b.dtype)
+            else:
+                a = a.sum(d, keepdims=True, dtype=a.dtype)
+    inner = [d for d in work.reduced if a.shape[d] > 1]
+    batch = [d for d in work.parallel if a.shape[d] > 1 and b.shape[d] > 1]
+    left = [d for d in work.parallel if a.shape[d] > 1 and b.shape[d] == 1]
+    right = [d for d in work.parallel if a.shape[d] == 1 and b.shape[d] > 1]
+    rest = [d for d in range(rank) if d not in (*inner, *batch, *left, *right)]
+
+    def size(values: Array, dims: list[int]) -> int:
+        return math.prod(values.shape[d] for d in dims)
+
+    first = a.transpose([*batch, *left, *inner, *right, *rest])
+    second = b.transpose([*batch, *inner, *right, *left, *rest])
+    shape = [*(a.shape[d] for d in (*batch, *left)), *(b.shape[d] for d in right)]
+    first = first.reshape(size(a, batch), size(a, left), size(a, inner))
+    second = second.reshape(size(b, batch), size(b, inner), size(b, right))
+    made = _multiplied(first, second)
+    made = made.reshape([*shape, *(1 for _ in (*inner, *rest))])
+    order = [*batch, *left, *right, *inner, *rest]
+    return made.transpose([order.index(d) for d in range(rank)])
+
+
+def _multiplied(a: Array, b: Array) -> Array:
+    """A batch of matrix products; of integers through floats where those are exact."""
+    if a.dtype.kind not in "iu":
+        return np.matmul(a, b)
+    largest = [max(abs(int(v.max(initial=0))), abs(int(v.min(initial=0)))) for v in (a, b)]
+    if math.prod(largest) * a.shape[-1] < 1 << _EXACT_BITS:
+        made = np.matmul(a.astype(np.float64), b.astype(np.float64))
+        return made.astype(np.int64).astype(a.dtype)
+    return np.matmul(a, b)

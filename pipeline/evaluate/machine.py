@@ -1,0 +1,257 @@
+"""Carries out the operations of a module, one after the other, on numpy arrays.
+
+What each of them computes is told by the tables of the modules beside this one. What MLIR leaves
+undefined is filled with a number and noted: a function whose results depend on it has none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+import numpy as np
+
+from pipeline.evaluate import elements
+from pipeline.evaluate.elements import Array, Element, Unknown
+from pipeline.evaluate.ir import RETURNS, Block, Op, Type
+
+if TYPE_CHECKING:
+    from pipeline.evaluate.module import Module
+
+#: The values of a function by their numbers; None for what is no number.
+Env = dict[int, Any]
+Handler = Callable[["Machine", Op, Env], Sequence[Any]]
+#: Hears of each tensor: (the operation's position in the function, number of the result, value).
+Record = Callable[[int, int, Array], None]
+
+_DEEPEST = 64
+#: What is moved before it is rounded to 8 bits, by this much: see `program.Reference`.
+_PERTURBATION = 2.0**-12
+
+
+class Mode(msgspec.Struct, frozen=True, kw_only=True):
+    """How a function is evaluated.
+
+    wide: with all floats in double precision, only those of 8 bits and fewer still round.
+    perturbed: what is rounded to those is first moved at random. filler: what stands where the
+    program leaves something undefined.
+    """
+
+    wide: bool = False
+    perturbed: bool = False
+    filler: int = 0
+
+
+class Budget(Protocol):
+    """What an evaluation may take."""
+
+    def spend(self, elements: int) -> None:
+        """So many elements are made. Raises Unknown where time or memory do not suffice."""
+
+
+class Limits:
+    """A deadline in seconds, and the most elements of one array."""
+
+    def __init__(self, seconds: float, most: int) -> None:
+        self._end = time.monotonic() + seconds
+        self._seconds = seconds
+        self._most = most
+
+    def spend(self, elements: int) -> None:
+        if elements > self._most:
+            raise Unknown(
+                f"too much to evaluate: an array of {elements} elements, where {self._most} fit"
+            )
+        if time.monotonic() > self._end:
+            raise Unknown(f"too much to evaluate: it takes more than {self._seconds:.0f} s")
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How a block ended: with which operation, and the values that it hands on."""
+
+    op: Op | None
+    values: list[Any]
+
+
+class Machine:
+    """One evaluation of a module's functions.
+
+    used: packages that helped. rounded: whether something was rounded to 8 bits or fewer.
+    unclear: what was undefined in it, as reasons.
+    """
+
+    def __init__(
+        self, module: Module, operations: Mapping[str, Handler], mode: Mode, budget: Budget
+    ) -> None:
+        self.module = module
+        self.mode = mode
+        self.budget = budget
+        self.used: set[str] = set()
+        self.rounded = False
+        self.unclear: dict[str, None] = {}
+        self.globals: dict[str, Any] = {}
+        #: Values that nothing was written to yet.
+        self.blank: set[int] = set()
+        #: Where a vectorised operation is guarded: the condition that holds for it.
+        self.guard: Any = None
+        #: What a table of operations keeps from one operation to the next, by its name.
+        self.helpers: dict[str, Any] = {}
+        #: The indices of the structured operations around, innermost last.
+        self.indices: list[Sequence[Array]] = []
+        self._operations = operations
+        self._random = np.random.default_rng(0)
+        self._depth = 0
+
+    # -- types
+
+    def element(self, kind: Type) -> Element:
+        """Raises Unknown for a type without elements that are evaluated."""
+        if not kind.element:
+            raise Unknown(f"values of type {kind.text} are not evaluated")
+        return elements.of(kind.element)
+
+    def dtype(self, element: Element) -> Any:
+        """numpy's type that such elements are computed in."""
+        return element.wide if self.mode.wide else element.dtype
+
+    def held(self, values: Array, element: Element) -> Array:
+        """Values of the program's own type as they are computed with."""
+        return values.astype(self.dtype(element), copy=False)
+
+    def rounds(self, values: Array, element: Element) -> Array:
+        """Floats converted to another type: in double precision only narrow ones round."""
+        to = self.dtype(element)
+        if not self.mode.wide:
+            self.rounded |= element.narrow
+            return values.astype(to)
+        if not element.narrow:
+            return values.astype(to)
+        self.rounded = True
+        if self.mode.perturbed:
+            values = values * (1 + _PERTURBATION * self._random.standard_normal(values.shape))
+        return values.astype(element.dtype).astype(to)
+
+    def undefined(self, why: str) -> int:
+        """Notes what the program leaves undefined; gives what to fill it with."""
+        self.unclear[why] = None
+        return self.mode.filler
+
+    def spend(self, *shape: int) -> None:
+        count = 1
+        for size in shape:
+            if size < 0:
+                raise Unknown(f"a tensor has a size of {size}")
+            count *= size
+        self.budget.spend(count)
+
+    def shape(self, kind: Type, sizes: Sequence[Any]) -> list[int]:
+        """A tensor's shape, whose dynamic dimensions are given in order."""
+        rest = iter(sizes)
+        shape = [int(next(rest)) if size is None else size for size in kind.shape or ()]
+        self.spend(*shape)
+        return shape
+
+    # -- control
+
+    def call(self, name: str, arguments: Sequence[Any], record: Record | None = None) -> list[Any]:
+        """What a function of the module returns."""
+        blocks, successors = self.module.function(name)
+        if self._depth > _DEEPEST:
+            raise Unknown("its functions call each other too deeply")
+        self._depth += 1
+        try:
+            block, values = blocks[0], list(arguments)
+            known: Env = {}
+            while True:
+                # More arguments than inputs are fences.
+                values += [None] * (len(block.arguments) - len(values))
+                known.update(zip(block.arguments, values, strict=True))
+                ended = self.run(block, known, record, keep=len(blocks) > 1)
+                if ended.op is None or ended.op.name in RETURNS:
+                    return ended.values
+                block, values = self._branch(ended, successors(ended.op), known)
+                self.budget.spend(1)
+        finally:
+            self._depth -= 1
+
+    def _branch(
+        self, ended: Ended, successors: Sequence[Block], known: Env
+    ) -> tuple[Block, list[Any]]:
+        op = ended.op
+        assert op is not None
+        if op.name == "cf.br":
+            return successors[0], ended.values
+        if op.name == "cf.cond_br":
+            first = op.integers("operandSegmentSizes")[1]
+            condition, values = bool(ended.values[0]), ended.values[1:]
+            if condition:
+                return successors[0], values[:first]
+            return successors[1], values[first:]
+        raise Unknown(f"{op.name} is not evaluated")
+
+    def run(
+        self, block: Block, known: Env, record: Record | None = None, *, keep: bool = False
+    ) -> Ended:
+        """Carries out a block's operations; `known` loses what is not used any more.
+
+        keep: nothing is lost, as other blocks may use it.
+        """
+        for index, op in enumerate(block.ops):
+            name = op.name
+            if name in RETURNS or name in ("cf.br", "cf.cond_br", "scf.condition"):
+                return Ended(op, [known[v] for v in op.operands])
+            results = self.operation(op, known)
+            for number, (value, result) in enumerate(zip(op.results, results, strict=True)):
+                known[value] = result
+                if record is not None and result is not None and op.types[number].is_tensor:
+                    record(index, number, result)
+            if not keep:
+                for value in block.last_uses[index]:
+                    known.pop(value, None)
+        return Ended(None, [])
+
+    def inside(self, block: Block, known: Env, arguments: Sequence[Any]) -> list[Any]:
+        """What a block inside of an operation hands on."""
+        return self.body(block, known, arguments).values
+
+    def body(self, block: Block, known: Env, arguments: Sequence[Any]) -> Ended:
+        inner = {value: known[value] for value in block.captured if value in known}
+        inner.update(zip(block.arguments, arguments, strict=True))
+        return self.run(block, inner)
+
+    def operation(self, op: Op, known: Env) -> Sequence[Any]:
+        handler = self._operations.get(op.name) or self._operations.get(
+            op.name.partition(".")[0] + ".*"
+        )
+        if handler is None:
+            raise Unknown(f"{op.name} is not evaluated")
+        if self.blank and op.name not in self.module.overwriting:
+            for value in op.operands:
+                if value in self.blank:
+                    self.undefined("what is in a tensor that nothing was written to")
+        try:
+            return handler(self, op, known)
+        except KeyError as fault:
+            raise Unknown(f"{op.name} lacks {fault}") from fault
+        except (ValueError, TypeError, IndexError, AttributeError, ArithmeticError) as fault:
+            raise Unknown(f"{op.name}: {fault}") from fault
+        except MemoryError as fault:
+            raise Unknown(f"too much to evaluate: {op.name} needs more memory") from fault
+
+
+def array(values: Any) -> Array:
+    """An operand that must be a number or tensor."""
+    if values is None:
+        raise Unknown("it takes what is no tensor")
+    return values
+
+
+def operands(op: Op, known: Env) -> list[Array]:
+    """The operands' values. Raises Unknown for what is no number."""
+    found = [known.get(value) for value in op.operands]
+    for value, kind in zip(found, op.taken, strict=True):
+        if value is None:
+            raise Unknown(f"{op.name} of a value of type {kind.text} is not evaluated")
+    return found

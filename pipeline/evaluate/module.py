@@ -1,0 +1,131 @@
+"""A module of MLIR: its functions as plain data, its globals and what they begin with."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import archive
+from pipeline.evaluate import constants, elements
+from pipeline.evaluate.elements import Array, Element, Unknown
+from pipeline.evaluate.ir import Block, Op, Reader, read_type
+from pipeline.torch_dialect import literals
+
+#: Dialects that the bindings have no classes for: they look for them in vain for each operation,
+#: which takes longer than the operation itself.
+_WITHOUT_CLASSES = (
+    "torch",
+    "torch_c",
+    "stablehlo",
+    "chlo",
+    "check",
+    "iree_linalg_ext",
+    "tm_tensor",
+)
+_BYTECODE = b"ML\xefR"
+_PARAMETER = re.compile(r'#(?:flow|stream)\.parameter\.named<(?:"([^"]*)"::)?"([^"]*)">\s*:\s*(.+)')
+
+
+class Module:
+    """A module, and the archives that hold its parameters.
+
+    To be used in its `context` only. Raises Unknown for what the bindings cannot parse.
+    """
+
+    def __init__(self, file: Path, archives: Sequence[str] = ()) -> None:
+        from iree.compiler import ir
+
+        for dialect in _WITHOUT_CLASSES:
+            name = f"iree.compiler.dialects.{dialect}"
+            sys.modules.setdefault(name, types.ModuleType(name))
+        self.context = ir.Context()
+        self.context.allow_unregistered_dialects = True
+        #: Operations that read nothing of what they write over.
+        self.overwriting: frozenset[str] = frozenset()
+        raw = file.read_bytes()
+        binary = raw.startswith(_BYTECODE)
+        text = "" if binary else raw.decode(errors="replace")
+        try:
+            with self.context, ir.Location.unknown():
+                self.raw = ir.Module.parse(raw if binary else text)
+        except ir.MLIRError as fault:
+            said = str(fault).splitlines()
+            first = next((line for line in said if "error: " in line), said[0])
+            raise Unknown(f"it cannot be parsed here: {first}") from fault
+        self.blobs = literals.resources(text or self.raw.operation.get_asm())
+        self._held = {n: (Path(a), e) for a in archives for n, e in archive.read(Path(a)).items()}
+        self._functions: dict[str, Any] = {}
+        self._globals: dict[str, Any] = {}
+        self.initializers: list[Any] = []
+        self._read: dict[str, tuple[tuple[Block, ...], Callable[[Op], Sequence[Block]]]] = {}
+        for op in (o.operation for o in self.raw.body.operations):
+            if op.name == "util.initializer":
+                self.initializers.append(op)
+            elif "sym_name" in op.attributes:
+                found = self._globals if op.name.endswith(".global") else self._functions
+                found[op.attributes["sym_name"].value] = op
+
+    def function(self, name: str) -> tuple[tuple[Block, ...], Callable[[Op], Sequence[Block]]]:
+        """(a function's blocks, where its branches go to). Raises Unknown."""
+        if name not in self._read:
+            op = self._functions.get(name)
+            if op is None or len(op.regions) != 1 or not len(op.regions[0].blocks):
+                raise Unknown(f"it has no function {name} with a body")
+            self._read[name] = self._of(op)
+        return self._read[name]
+
+    def entry(self, name: str) -> str:
+        """The function that does the work of a public one: of an asynchronous call the one that
+        takes fences."""
+        return f"{name}$async" if f"{name}$async" in self._functions else name
+
+    def initializer(self, index: int) -> tuple[Block, ...]:
+        return self._of(self.initializers[index])[0]
+
+    def _of(self, op: Any) -> tuple[tuple[Block, ...], Callable[[Op], Sequence[Block]]]:
+        reader = Reader()
+        return reader.region(op.regions[0]), reader.successors
+
+    def begin(self, name: str) -> tuple[Array, Element]:
+        """(what a global begins with, in its own type; its element type). Raises Unknown."""
+        declared = self._globals.get(name)
+        if declared is None:
+            raise Unknown(f"it has no global {name}")
+        for attribute in ("initial_value", "value"):
+            if attribute in declared.attributes:
+                return self._initial(name, declared.attributes[attribute])
+        kind = read_type(declared.attributes["type"].value)
+        if not kind.element:
+            raise Unknown(f"the global {name} of type {kind.text} is not evaluated")
+        element = elements.of(kind.element)
+        return np.zeros([size or 0 for size in kind.shape or ()], element.dtype), element
+
+    def _initial(self, name: str, value: Any) -> tuple[Array, Element]:
+        text = str(value)
+        if match := _PARAMETER.match(text):
+            return self._parameter(match)
+        if text.startswith("#"):
+            raise Unknown(f"the global {name} begins with {text[:60]}: not evaluated")
+        return constants.values(value, self.blobs)
+
+    def _parameter(self, match: re.Match[str]) -> tuple[Array, Element]:
+        from iree.compiler import ir
+
+        name, kind = match[2], read_type(ir.Type.parse(match[3]))
+        if name not in self._held:
+            raise Unknown(f"the values of its parameter {name} are not at hand")
+        file, entry = self._held[name]
+        if entry.offset is None:
+            raise Unknown(f"{file} does not write out its parameter {name}")
+        element = elements.of(kind.element)
+        shape = [size or 0 for size in kind.shape or ()]
+        held = np.uint8 if element.family == "bool" else element.dtype
+        found = np.fromfile(file, held, math.prod(shape), offset=entry.offset)
+        return found.astype(element.dtype).reshape(shape), element

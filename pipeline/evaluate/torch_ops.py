@@ -1,0 +1,130 @@
+"""Operations of the torch dialect beside others: carried out by PyTorch.
+
+Between the passes of `convert-torch-to-linalg`, and beside operations of ONNX, functions hold both.
+torch is imported when the first of them is met.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.evaluate import elements
+from pipeline.evaluate.elements import Array, Unknown
+from pipeline.evaluate.ir import Op
+from pipeline.evaluate.machine import Env, Handler, Machine
+
+_KEY = "torch"
+
+
+class _Blobs:
+    """What PyTorch's evaluator needs of a module: its resources."""
+
+    def __init__(self, blobs: dict[str, bytes]) -> None:
+        self.blobs = blobs
+
+
+def _constant(machine: Machine, op: Op, known: Env) -> list[Any]:
+    if "value" not in op.attributes:
+        return [None]
+    value = op.attributes["value"].value
+    return [bool(value) if op.name == "torch.constant.bool" else value]
+
+
+def _carry_out(machine: Machine, op: Op, known: Env) -> list[Any]:
+    import torch
+
+    from pipeline.frontends.reference import NotEvaluable
+    from pipeline.torch_dialect.calls import CannotWrite
+
+    walk = _walk(machine)
+    for number, raw in zip(op.operands, op.raw.operands, strict=True):
+        walk.values[raw] = _to_torch(known[number])
+    try:
+        with torch.no_grad():
+            walk.operation(op.raw)
+    except CannotWrite as fault:
+        raise Unknown(f"{fault.what}: {fault.why}") from fault
+    except NotEvaluable as fault:
+        raise Unknown(str(fault)) from fault
+    machine.used.add(f"torch {torch.__version__}")
+    found = [_from_torch(walk.values.get(raw)) for raw in op.raw.results]
+    walk.values.clear()
+    return found
+
+
+def _walk(machine: Machine) -> Any:
+    if _KEY not in machine.helpers:
+        from pipeline.frontends.reference import Widening
+        from pipeline.torch_dialect.evaluator import Evaluation
+
+        mode = machine.mode
+        widening = Widening(perturbed=mode.perturbed) if mode.wide else None
+        machine.helpers[_KEY] = Evaluation(_Blobs(dict(machine.module.blobs)), widening)
+    return machine.helpers[_KEY]
+
+
+def _to_torch(value: Any) -> Any:
+    import torch
+
+    if isinstance(value, list | tuple):
+        return [_to_torch(one) for one in value]
+    if not isinstance(value, np.ndarray | np.generic):
+        return value
+    values = np.ascontiguousarray(value)
+    dtype = getattr(torch, values.dtype.name)
+    if not values.size:
+        return torch.empty(np.shape(value), dtype=dtype)
+    raw = torch.from_numpy(np.frombuffer(values.tobytes(), np.uint8).copy())
+    return raw.view(dtype).reshape(np.shape(value))
+
+
+def _from_torch(value: Any) -> Any:
+    import torch
+
+    if isinstance(value, list | tuple):
+        return [_from_torch(one) for one in value]
+    if not isinstance(value, torch.Tensor):
+        return value
+    word = str(value.dtype).removeprefix("torch.")
+    dtype = next(
+        (elements.of(name).dtype for name, held in elements.FLOATS.items() if held == word), None
+    ) or np.dtype(word)
+    raw = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return raw.view(dtype).reshape(tuple(value.shape))
+
+
+def _cross(machine: Machine, op: Op, known: Env) -> list[Array]:
+    """Between tensors of torch's and MLIR's own types, whose integers have no sign."""
+    values = known[op.operands[0]]
+    element = machine.element(op.types[0])
+    if element.family == "int" and values.dtype.kind in "iu":
+        values = values.view(element.dtype)
+    return [values]
+
+
+def _number(machine: Machine, op: Op, known: Env) -> list[Array]:
+    value = known[op.operands[0]]
+    return [np.asarray(value).astype(machine.dtype(machine.element(op.types[0])))]
+
+
+def _python(machine: Machine, op: Op, known: Env) -> list[Any]:
+    return [np.asarray(known[op.operands[0]]).item()]
+
+
+OPERATIONS: dict[str, Handler] = {
+    **dict.fromkeys(
+        (f"torch.constant.{kind}" for kind in ("int", "float", "bool", "str", "none", "device")),
+        _constant,
+    ),
+    "torch.*": _carry_out,
+    "torch_c.from_builtin_tensor": _cross,
+    "torch_c.to_builtin_tensor": _cross,
+    "torch_c.to_f64": _number,
+    "torch_c.to_i64": _number,
+    "torch_c.to_i1": _number,
+    "torch_c.from_f64": _python,
+    "torch_c.from_i64": _python,
+    "torch_c.from_i1": _python,
+}
