@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from pipeline.evaluate import affine, elements, scalars
+from pipeline.evaluate.affine import Map
 from pipeline.evaluate.elements import Array, is_float
 from pipeline.evaluate.ir import Block, Op
-
-if TYPE_CHECKING:
-    from pipeline.evaluate.structured import Structured
+from pipeline.evaluate.machine import Machine
 
 _PRODUCTS = {"arith.addf": "arith.mulf", "arith.addi": "arith.muli", "complex.add": "complex.mul"}
 _EXTENSIONS = ("arith.extf", "arith.extsi", "arith.extui", "arith.sitofp", "arith.uitofp")
@@ -22,7 +21,25 @@ _EXACT_BITS = 53
 _MOST_STEPS = 1 << 14
 
 
-def carry_out(work: Structured, how: tuple[str, int]) -> bool:
+class Work(Protocol):
+    """A structured operation, as `structured` has it: its body, operands and dimensions."""
+
+    machine: Machine
+    op: Op
+    block: Block
+    maps: list[Map]
+    bounds: list[int]
+    inputs: list[Array]
+    outputs: list[Array]
+    written: list[Array]
+    parallel: list[int]
+    reduced: list[int]
+
+    def view(self, values: Array, index: int) -> Array:
+        """What stands for operand `index`, over the iteration space."""
+
+
+def carry_out(work: Work, how: tuple[str, int]) -> bool:
     """Does so, where the body is such; says whether it was."""
     chosen = _factors(work.block, how)
     output = work.outputs[0]
@@ -67,7 +84,7 @@ def _factors(block: Block, how: tuple[str, int]) -> list[tuple[int, list[Op]]] |
     return found if len(block.ops) == counted or len({a for a, _ in found}) == 1 else None
 
 
-def _converted(work: Structured, chain: list[Op], argument: int) -> Array:
+def _converted(work: Work, chain: list[Op], argument: int) -> Array:
     values = work.inputs[argument]
     machine = work.machine
     for op in chain:
@@ -77,7 +94,7 @@ def _converted(work: Structured, chain: list[Op], argument: int) -> Array:
     return work.view(values, argument)
 
 
-def _windows(work: Structured) -> list[int]:
+def _windows(work: Work) -> list[int]:
     """Reduced dimensions that only shift where an operand is read: those of a convolution."""
     mixed = {
         d
@@ -90,7 +107,7 @@ def _windows(work: Structured) -> list[int]:
     return [d for d in work.reduced if d in mixed]
 
 
-def _product(a: Array, b: Array, work: Structured) -> Array:
+def _product(a: Array, b: Array, work: Work) -> Array:
     """The sum over the reduced dimensions of a * b, with axes of size 1 for them."""
     rank = len(work.bounds)
     for d in work.reduced:  # what only one of them has is summed up before
