@@ -230,7 +230,7 @@ def _failed(
         if failure.kind == "crash" and not failure.stack:
             failure, resumed = _told_apart(job, again, failure, toolchain, directory, limits)
         if confirm:
-            confirmed = resumed is not None and resumed.signature == failure.signature
+            confirmed = resumed is not None and resumed.shows(failure.signature)
         if reader.last_dump is not None:
             again = msgspec.structs.replace(again, mlir=Path(PHASES) / reader.last_dump.name)
         resume_command = again.command(toolchain, output="-", dumps=None)

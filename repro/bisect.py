@@ -32,6 +32,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     """A reproducer folder; ops counts operations other than constants, list constructs, returns.
 
     levels: those that were verified. bytes: of repro.mlir. current: as in `bundle.Report`.
+    companions: failures that come with the isolated one.
     pass_name, pass_class: the pass that fails, as `iree-opt` and as C++ name it, "" if not known.
     shows: of wrong numbers, which they are and what it takes.
     origin: where wrong numbers come from.
@@ -46,6 +47,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     oracle_calls: int
     seconds: float
     levels: tuple[LevelName, ...]
+    companions: tuple[Failure, ...] = ()
     current: tuple[str, str] | None = None
     pass_name: str = ""
     pass_class: str = ""
@@ -223,6 +225,12 @@ class _Search:
             wanted = next((f for s, f in reported.items() if s not in stuck), None)
             if wanted is None:
                 return False
+            others = tuple(
+                msgspec.structs.replace(f, also=())
+                for f in reported.values()
+                if f.signature != wanted.signature
+            )
+            wanted = msgspec.structs.replace(wanted, also=others)
             directory = state / "masked" / str(masks) if masks else state
             isolated = self.one(subject, wanted, directory)
             if isolated is None:
@@ -266,6 +274,9 @@ class _Search:
     def done(self, unblocked: bool | None) -> Bisection:
         found = sorted(self._found.values(), key=lambda one: -one.blocks)
         told = {one.failure.signature for one in found}
+        for one in found:
+            made = one.reproducer
+            told |= {companion.signature for companion in made.companions} if made else set()
         return Bisection(
             status="isolated" if any(one.reproducer for one in found) else "gave-up",
             failures=tuple(found),
@@ -342,6 +353,7 @@ def reproduced(place: Path, report: Report) -> Reproducer:
         oracle_calls=report.oracle_calls,
         seconds=report.seconds,
         levels=tuple(one.name for one in report.levels if one.verified),
+        companions=report.failure.also,
         current=report.current,
         pass_name=shown.pass_name if shown else "",
         pass_class=shown.pass_class if shown else "",

@@ -71,7 +71,8 @@ def write(
     """
     failure = oracle.wanted
     mlir = Path(isolated.mlir)
-    alone = msgspec.structs.replace(failure, also=())
+    companions = () if failure.kind == "mismatch" else failure.also
+    alone = msgspec.structs.replace(failure, also=companions)
     shown = _shown(subject, oracle, isolated, toolchain, state / "run", limits)
     wrong = shown.settled.wrong if shown.settled else ()
     if wrong:
@@ -187,7 +188,7 @@ def _rate(oracle: RememberingOracle, program: Path) -> float:
     seen = [True]
     for _ in range(isolate.FLAKY_RUNS - 1):
         failure = oracle.again(program)
-        seen.append(failure is not None and failure.signature == oracle.wanted.signature)
+        seen.append(failure is not None and failure.shows(oracle.wanted.signature))
     return sum(seen) / len(seen)
 
 

@@ -303,11 +303,8 @@ class Isolation:
 
     def _appears(self) -> bool:
         self._tell("compiling the whole program again")
-        wanted = self.job.failure.signature
         failure = self.oracle.again(self.job.mlir)
-        if failure is None:
-            return False
-        return wanted in {failure.signature, *(other.signature for other in failure.also)}
+        return failure is not None and failure.shows(self.job.failure.signature)
 
     def _tell(self, doing: str) -> None:
         self.told(Progress(trying=doing, ops=0, asked=self.asked))

@@ -173,7 +173,7 @@ class Maker:
 
     def _same(self, outcome: process.Outcome, said: str) -> bool:
         found = diagnostics.compile_failure(outcome, said, self._failure.phase)
-        return found.signature == self._failure.signature
+        return found.shows(self._failure.signature)
 
     def _run(
         self, argv: list[str | Path], name: str, limits: process.Limits | None = None

@@ -75,10 +75,7 @@ def locate(
     dumps = directory / "executables"
     dumps.mkdir(parents=True, exist_ok=True)
     again, stderr = _dump(program, toolchain, flags, dumps, directory, limits, failure.phase)
-    confirmed = again is not None and failure.signature in {
-        again.signature,
-        *(other.signature for other in again.also),
-    }
+    confirmed = again is not None and again.shows(failure.signature)
     sources = sorted(dumps.glob("*.mlir"))
     executable = _named(stderr, sources, failure) or _running(stderr, sources)
     calls = 1
@@ -203,7 +200,7 @@ def _last(
     )
     said = stderr.read_text(errors="replace")
     found = None if outcome.ok else diagnostics.compile_failure(outcome, said, failure.phase)
-    if found is None or found.signature != failure.signature:
+    if found is None or not found.shows(failure.signature):
         return None
     written = max(tree.rglob("*.mlir"), key=lambda file: file.stat().st_mtime_ns, default=tree)
     shutil.rmtree(tree, ignore_errors=True)
@@ -256,7 +253,7 @@ def _guilty(
         found = diagnostics.compile_failure(
             outcome, stderr.read_text(errors="replace"), failure.phase
         )
-        return found.signature == failure.signature
+        return found.shows(failure.signature)
 
     failing = side_by_side(fails, sources, width)
     guilty = next((s for s, guilty in zip(sources, failing, strict=True) if guilty), None)

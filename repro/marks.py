@@ -124,10 +124,13 @@ def _said(failure: Failure) -> tuple[str, ...]:
 
 
 def _only(failure: Failure) -> tuple[str, ...]:
-    """A failure without a reason is told from those with one by its being alone."""
+    """A failure without a reason is told from those with one by its being alone, or with
+    companions only."""
+    companions = tuple(max(_literals(one.message), key=len, default="") for one in failure.also)
+    allowed = tuple(dict.fromkeys(one for one in companions if one))
     if _NO_PASS_MESSAGE.match(failure.message):
-        return (*CONSEQUENCES, *_PIPELINE)
-    return CONSEQUENCES if failure.message.startswith(CONSEQUENCES) else ()
+        return (*CONSEQUENCES, *_PIPELINE, *allowed)
+    return (*CONSEQUENCES, *allowed) if failure.message.startswith(CONSEQUENCES) else ()
 
 
 def _literals(text: str) -> tuple[str, ...]:

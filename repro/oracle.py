@@ -38,9 +38,9 @@ LOST = 1e300
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """same: this failure and no other. different: `failure` is another one, or not alone.
-    passes: gets beyond what fails. invalid: not a program. unresolved: a limit was
-    reached before it could be told. off: of wrong numbers.
+    """same: this failure, with no other but its companions. different: `failure` is another one,
+    or has others beside it. passes: gets beyond what fails. invalid: not a program. unresolved: a
+    limit was reached before it could be told. off: of wrong numbers.
     """
 
     verdict: Verdict
@@ -93,6 +93,12 @@ class _Entry(msgspec.Struct, frozen=True):
         return had is None or (now is not None and had >= least * now)
 
 
+def strangers(failure: Failure, wanted: Failure) -> tuple[Failure, ...]:
+    """Those of a failure and of what came with it that are neither `wanted` nor its companions."""
+    shown = (msgspec.structs.replace(failure, also=()), *failure.also)
+    return tuple(one for one in shown if not wanted.shows(one.signature))
+
+
 class NotAProgram(Exception):
     """The candidate cannot be asked about."""
 
@@ -100,10 +106,14 @@ class NotAProgram(Exception):
 class RememberingOracle(ABC):
     """Compares what `_failure` finds with the wanted failure, once for each content.
 
-    Answers are remembered by the candidate's content, in memory and in the file `journal`, which
-    a later run reads: a search that is asked again gets to where it was without compiling. calls
-    counts the compiles. others: failures that were met on the way and are not the wanted one. What
-    ended at a lower limit than `limits` is asked again. width: so many are asked about at once.
+    Companions are the failures that the whole program shows beside the wanted one (`also`): a
+    candidate may show them too, and nothing else.
+
+    What was seen is remembered by the candidate's content, in memory and in the file `journal`,
+    which a later run reads: a search that is asked again gets to where it was without compiling.
+    calls counts the compiles. others: failures that were met on the way and are not the wanted one.
+    What ended at a lower limit than `limits` is asked again. width: so many are asked about at
+    once.
     """
 
     def __init__(
@@ -131,7 +141,7 @@ class RememberingOracle(ABC):
         self._known: dict[str, Answer] = {}
         for entry in _read(self._journal):
             if entry.holds(limits):
-                self._know(entry)
+                self._know(self._judged_again(entry))
 
     def ask(self, candidates: Sequence[Path]) -> list[Answer]:
         """Answers in the order of the candidates; those with one content are compiled once."""
@@ -163,8 +173,8 @@ class RememberingOracle(ABC):
         return
 
     def _is_wanted(self, failure: Failure) -> bool:
-        signatures = {failure.signature, *(f.signature for f in failure.also)}
-        return signatures == {self.wanted.signature}
+        """Whether it is the wanted failure, alone or with companions of it only."""
+        return failure.shows(self.wanted.signature) and not strangers(failure, self.wanted)
 
     def close(self) -> None:
         """Ends what waits for questions."""
@@ -200,13 +210,22 @@ class RememberingOracle(ABC):
             failure = self._failure(candidate, digest)
         except NotAProgram:
             return Answer(verdict="invalid")
+        return Answer(verdict=self._verdict(failure), failure=failure)
+
+    def _verdict(self, failure: Failure | None) -> Verdict:
         if failure is None:
-            return Answer(verdict="passes")
+            return "passes"
         if self._is_wanted(failure):
-            return Answer(verdict="same", failure=failure)
-        if failure.kind in STOPPED:
-            return Answer(verdict="unresolved", failure=failure)
-        return Answer(verdict="different", failure=failure)
+            return "same"
+        return "unresolved" if failure.kind in STOPPED else "different"
+
+    def _judged_again(self, entry: _Entry) -> _Entry:
+        """What an earlier search saw, judged by what is wanted now."""
+        answer = entry.answer
+        if answer.failure is None:
+            return entry
+        answer = msgspec.structs.replace(answer, verdict=self._verdict(answer.failure))
+        return msgspec.structs.replace(entry, answer=answer)
 
     def _compile(
         self,
@@ -275,7 +294,7 @@ class CompileOracle(RememberingOracle):
         if self.wanted.kind not in STOPPED:
             command = self.command(str(candidate), *more)
             failure = self._compile(command, candidate, digest, self.wanted.phase)
-            known = failure is None or failure.signature == self.wanted.signature
+            known = failure is None or failure.shows(self.wanted.signature)
             if not known and self._cannot_be_read(candidate, digest):
                 raise NotAProgram(f"{candidate} does not parse")
             return failure

@@ -20,6 +20,7 @@ from pipeline.toolchain import Toolchain
 from repro import bundle
 from repro.bundle import FILES, SCRIPT, Level, Report
 from repro.marks import WRONG
+from repro.oracle import strangers
 
 #: Seconds for what must pass before a level's failure: a trace has to load torch.
 _PREPARE_SECONDS = 600.0
@@ -103,7 +104,10 @@ def check(directory: Path, toolchain: Toolchain) -> Verification:
 
 
 def settle(report: Report, verification: Verification) -> Report:
-    """The report after its verification: what does not reproduce is left out, with the reason."""
+    """The report after its verification: what does not reproduce is left out, with the reason.
+
+    So are the companions of the failure that no level shows.
+    """
     checked = {check.level.name: check for check in verification.levels}
     levels = []
     for one in report.levels:
@@ -113,7 +117,12 @@ def settle(report: Report, verification: Verification) -> Report:
             one = msgspec.structs.replace(one, verified=check.same, why=why)
         levels.append(one)
     verified = any(one.verified for one in levels) and verification.script == 0
-    return msgspec.structs.replace(report, levels=tuple(levels), verified=verified)
+    failure = report.failure
+    shown = [check.failure for check in verification.levels if check.same and check.failure]
+    if shown:
+        also = (one for one in failure.also if any(f.shows(one.signature) for f in shown))
+        failure = msgspec.structs.replace(failure, also=tuple(also))
+    return msgspec.structs.replace(report, failure=failure, levels=tuple(levels), verified=verified)
 
 
 def settle_current(report: Report, current: Verification | None) -> Report:
@@ -144,13 +153,11 @@ def _check(
             break
     if failure is None:
         return Check(level=level, same=False, why=f"it passes with {toolchain.version}")
-    if failure.signature != report.failure.signature:
+    if not failure.shows(report.failure.signature):
         why = f"it fails in another way: {failure.message} ({failure.signature})"
         return Check(level=level, same=False, why=why, failure=failure)
-    known = {other.signature for other in report.failure.also}
-    strangers = [other for other in failure.also if other.signature not in known]
-    if strangers:
-        why = f"it also fails with: {strangers[0].message} ({strangers[0].signature})"
+    if others := strangers(failure, report.failure):
+        why = f"it also fails with: {others[0].message} ({others[0].signature})"
         return Check(level=level, same=False, why=why, failure=failure)
     return Check(level=level, same=True, failure=failure)
 

@@ -614,6 +614,22 @@ class TestVerification:
         assert not found.same
         assert f"it also fails with: {error.message}" in found.why
 
+    def test_accepts_companions_and_keeps_those_that_were_shown(
+        self, tmp_path: Path, stub: Path, error: Failure
+    ) -> None:
+        both = f"// stub: print-at flow repro.mlir:1:1: error: something else\n{ERROR}"
+        failure = failure_of(both, tmp_path / "of", stub)
+        never = msgspec.structs.replace(error, signature="diagnostic/another/one/12345678")
+        whole = msgspec.structs.replace(failure, also=(*failure.also, never))
+        bundle.write(tmp_path / "repro", report(whole), {"repro.mlir": both})
+        found = self.check(tmp_path / "repro", stub)
+        assert found.same and found.script == 0
+        settled = settle(bundle.read(tmp_path / "repro"), found)
+        assert settled.verified
+        assert [one.signature for one in settled.failure.also] == [error.signature]
+        (tmp_path / "repro/repro.mlir").write_text(ERROR)
+        assert "it fails in another way" in self.check(tmp_path / "repro", stub).why
+
     def test_tells_that_it_is_gone(self, folder: Path, stub: Path) -> None:
         (folder / "repro.mlir").write_text("// fine\n")
         found = self.check(folder, stub)

@@ -1,4 +1,4 @@
-"""The compiler as an oracle: only the same failure, alone, is the same."""
+"""The compiler as an oracle: only the same failure, alone or with its companions, is it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from threading import Thread
 
+import msgspec
 import pytest
 from fake import stub_toolchain
 from fake.processes import wait_until
@@ -20,6 +21,8 @@ from repro.oracle import CompileOracle
 BAD = "// stub: error-at flow 'foo.bar' op is not supported\n"
 OTHER = "// stub: error-at flow 'foo.baz' op has no lowering\n"
 LATER = "// stub: error-at vm 'foo.bar' op is not supported\n"
+#: What is printed before an error of another kind.
+BESIDE = "// stub: print-at flow x.mlir:1:1: error: 'foo.baz' op has no lowering\n"
 HANGS = "// stub: hang-at stream\n"
 
 
@@ -69,8 +72,7 @@ class TestVerdicts:
     def test_the_failure_beside_another_one_is_not_the_same(
         self, oracle: CompileOracle, tmp_path: Path
     ) -> None:
-        both = "// stub: print-at flow x.mlir:1:1: error: 'foo.baz' op has no lowering\n" + BAD
-        (answer,) = oracle.ask(candidates(tmp_path, both))
+        (answer,) = oracle.ask(candidates(tmp_path, BESIDE + BAD))
         assert answer.verdict == "different"
 
     def test_only_the_phases_up_to_the_failure_are_compiled(
@@ -93,6 +95,68 @@ class TestVerdicts:
         (answer,) = oracle.ask(candidates(tmp_path, text + OTHER))
         assert answer.verdict == "invalid"
         assert oracle.others == {}
+
+
+class TestCompanions:
+    """A failure that the whole program shows only together with another one."""
+
+    @pytest.fixture
+    def companion(self, toolchain: Toolchain, tmp_path: Path) -> CompileOracle:
+        return self.search(toolchain, tmp_path, BESIDE + BAD)
+
+    def search(self, toolchain: Toolchain, tmp_path: Path, whole: str) -> CompileOracle:
+        program, place = tmp_path / "whole.mlir", tmp_path / "whole"
+        program.write_text(whole)
+        place.mkdir(exist_ok=True)
+        result = compiler.compile(Compile(mlir=program, flags=()), toolchain, place)
+        assert result.failure is not None
+        state, limits = tmp_path / "state", process.Limits(seconds=5)
+        return CompileOracle(toolchain, (), result.failure, state, limits=limits)
+
+    @pytest.mark.parametrize(
+        ("candidate", "verdict"),
+        [
+            (BESIDE + BAD, "same"),
+            (OTHER, "same"),
+            (BAD, "different"),
+            (BESIDE + BAD.replace("foo.bar", "foo.new"), "different"),
+            (BESIDE + BESIDE.replace("foo.baz", "foo.new") + BAD, "different"),
+        ],
+        ids=["both", "only the wanted one", "only the companion", "a stranger", "a third"],
+    )
+    def test_a_candidate_may_show_them_and_nothing_else(
+        self, companion: CompileOracle, tmp_path: Path, candidate: str, verdict: str
+    ) -> None:
+        assert companion.wanted.also, "the whole program shows two"
+        (answer,) = companion.ask(candidates(tmp_path, "// smaller\n" + candidate))
+        assert answer.verdict == verdict
+
+    def test_their_order_does_not_count(
+        self, companion: CompileOracle, toolchain: Toolchain, tmp_path: Path
+    ) -> None:
+        wanted = companion.wanted
+        (other,) = wanted.also
+        swapped = msgspec.structs.replace(other, also=(msgspec.structs.replace(wanted, also=()),))
+        oracle = CompileOracle(
+            toolchain, (), swapped, tmp_path / "s", limits=process.Limits(seconds=5)
+        )
+        (answer,) = oracle.ask(candidates(tmp_path, "// smaller\n" + BESIDE + BAD))
+        assert answer.verdict == "same"
+        assert answer.failure is not None and answer.failure.signature == wanted.signature
+
+    def test_what_an_earlier_search_saw_is_judged_anew(
+        self, toolchain: Toolchain, companion: CompileOracle, tmp_path: Path
+    ) -> None:
+        """Journals of earlier releases took a failure with its companion for another one."""
+        asked = candidates(tmp_path, "// smaller\n" + BESIDE + BAD)
+        companion.ask(asked)
+        journal = tmp_path / "state" / "answers.jsonl"
+        text = journal.read_text()
+        assert '"verdict":"same"' in text
+        journal.write_text(text.replace('"verdict":"same"', '"verdict":"different"'))
+        again = self.search(toolchain, tmp_path, BESIDE + BAD)
+        assert [answer.verdict for answer in again.ask(asked)] == ["same"]
+        assert again.calls == 0 and not again.others
 
 
 class TestHangs:

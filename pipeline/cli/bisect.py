@@ -249,6 +249,7 @@ def tell(console: Any, result: Bisection) -> None:
             ("is", found.why),
             ("blocks", blocks if found.blocks else ""),
             ("left", ": ".join(filter(None, (out.count(made.ops, "operation"), names)))),
+            *(("with", escape(one.message)) for one in made.companions),
             ("pass", _pass(made)),
             *(("shows", escape(line)) for line in made.shows),
             *_origin(made),

@@ -211,7 +211,7 @@ class _Finder:
             return self._failure.kind == "timeout"
         text = file.read_text(errors="replace")
         found = diagnostics.compile_failure(outcome, said, self._failure.phase, text)
-        return found.signature == self._failure.signature
+        return found.shows(self._failure.signature)
 
     def _opt(
         self,
