@@ -76,7 +76,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 class Bisection(msgspec.Struct, frozen=True, kw_only=True):
     """What a bisection found, the failure that blocks most first.
 
-    seen: other failures met on the way, not isolated. unblocked: whether the program does not fail
+    oracle_calls, seconds: all of them, those before an interruption included. seen: other failures
+    met on the way, not isolated. unblocked: whether the program does not fail
     any more with all that was isolated masked; None where that was not asked for.
     """
 
@@ -137,6 +138,7 @@ class _Search:
         self._told = told
         self._begun = time.monotonic()
         self._calls = 0
+        self._earlier_seconds = 0.0
         self._found: dict[str, Found] = {}
         self._seen: dict[str, Failure] = {}
 
@@ -174,7 +176,11 @@ class _Search:
             outcome, context = numbers.run(job, oracle, self._told)
         else:
             outcome = isolate.isolate(job, oracle, self._told)
-        self._calls += oracle.calls
+        spent = oracle.spent
+        spent.keep()
+        self._calls += spent.calls
+        self._earlier_seconds += spent.earlier_seconds
+        outcome = msgspec.structs.replace(outcome, calls=spent.calls, seconds=spent.seconds)
         self._seen |= oracle.others
         if isinstance(outcome, GaveUp):
             found = Found(failure=failure, why=outcome.why, rate=outcome.rate)
@@ -281,7 +287,7 @@ class _Search:
             status="isolated" if any(one.reproducer for one in found) else "gave-up",
             failures=tuple(found),
             oracle_calls=self._calls,
-            seconds=time.monotonic() - self._begun,
+            seconds=self._earlier_seconds + time.monotonic() - self._begun,
             why="; ".join(one.why for one in found if one.why),
             seen=tuple(f for s, f in self._seen.items() if s not in told),
             unblocked=unblocked,

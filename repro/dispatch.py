@@ -72,10 +72,13 @@ def reduced(
 
     whole = Cut(keep=graph.real)
     if ask([whole]) != ["same"]:
-        return Executable(path=str(file), ops=len(graph.real), calls=oracle.calls)
+        return Executable(path=str(file), ops=len(graph.real), calls=oracle.spent.calls)
     shrunk = shrink.shrink(graph, whole, ask, width=_AT_ONCE, budget=_BUDGET)
     (made,) = editor.render([shrunk.cut])
     assert made is not None, "a cut that was asked for can be made again"
     return Executable(
-        path=str(made), ops=len(shrunk.cut.keep), calls=oracle.calls, minimal=shrunk.minimal
+        path=str(made),
+        ops=len(shrunk.cut.keep),
+        calls=oracle.spent.calls,
+        minimal=shrunk.minimal,
     )

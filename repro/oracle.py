@@ -18,6 +18,7 @@ from pipeline.diagnostics import Failure
 from pipeline.phases import dump_files
 from pipeline.toolchain import Toolchain
 from pipeline.workers import side_by_side
+from repro.spent import Spent
 
 Verdict = Literal["same", "different", "passes", "invalid", "unresolved"]
 
@@ -111,9 +112,9 @@ class RememberingOracle(ABC):
 
     What was seen is remembered by the candidate's content, in memory and in the file `journal`,
     which a later run reads: a search that is asked again gets to where it was without compiling.
-    calls counts the compiles. others: failures that were met on the way and are not the wanted one.
-    What ended at a lower limit than `limits` is asked again. width: so many are asked about at
-    once.
+    calls counts the compiles, spent those of earlier runs too. others: failures that were met on
+    the way and are not the wanted one. What ended at a lower limit than `limits` is asked again.
+    width: so many are asked about at once.
     """
 
     def __init__(
@@ -127,7 +128,8 @@ class RememberingOracle(ABC):
         width: int = 1,
     ) -> None:
         self.wanted = wanted
-        self.calls = 0
+        self.spent = Spent(directory / "spent.json")
+        self._counted = 0
         self.others: dict[str, Failure] = {}
         self._toolchain = toolchain
         self._flags = flags
@@ -142,6 +144,15 @@ class RememberingOracle(ABC):
         for entry in _read(self._journal):
             if entry.holds(limits):
                 self._know(self._judged_again(entry))
+
+    @property
+    def calls(self) -> int:
+        return self._counted
+
+    @calls.setter
+    def calls(self, calls: int) -> None:
+        self.spent.add(calls - self._counted)
+        self._counted = calls
 
     def ask(self, candidates: Sequence[Path]) -> list[Answer]:
         """Answers in the order of the candidates; those with one content are compiled once."""

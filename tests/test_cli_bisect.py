@@ -114,17 +114,16 @@ def test_a_failure_to_run_is_handed_on_with_the_run_and_its_inputs(
     assert all("when it is run" in level.why for level in report.levels if level not in held)
 
 
-def test_a_second_search_goes_on_from_what_was_asked(shared_cache: Path, tmp_path: Path) -> None:
-    def calls() -> int:
-        done = pilot(
-            "bisect", CASES / "i8_sub.py", "-t", "llvm-cpu", "-o", tmp_path / "out", "--json",
-            env={"IREE_PILOT_CACHE": shared_cache},
-        )  # fmt: skip
-        return int(done.document["oracle_calls"])
-
-    first = calls()
+def test_a_second_search_goes_on_from_what_was_asked_and_reports_all_of_it(
+    bisect: Any, tmp_path: Path
+) -> None:
+    first = bisect(CASES / "i8_sub.py", "llvm-cpu", "--json").document
     shutil.rmtree(tmp_path / "out")
-    assert calls() < first
+    second = bisect(CASES / "i8_sub.py", "llvm-cpu", "--json").document
+    assert second["oracle_calls"] == first["oracle_calls"], "nothing was asked again"
+    (before,), (after,) = first["failures"], second["failures"]
+    assert after["reproducer"]["oracle_calls"] == before["reproducer"]["oracle_calls"] > 0
+    assert after["reproducer"]["seconds"] > before["reproducer"]["seconds"]
 
 
 def test_a_known_failure_is_told_at_once_unless_asked_anew(bisect: Any, tmp_path: Path) -> None:

@@ -201,6 +201,8 @@ class TestMemory:
         )
         assert again.ask(asked) == before
         assert again.calls == 0
+        assert again.spent.calls == oracle.calls == 2
+        assert again.spent.seconds > again.spent.earlier_seconds > 0
 
     def test_a_journal_that_was_cut_off_loses_its_last_line_only(
         self, toolchain: Toolchain, oracle: CompileOracle, wanted: Failure, tmp_path: Path

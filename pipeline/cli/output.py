@@ -45,21 +45,27 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 def size(count: float) -> str:
     """Bytes for people: `512 B`, `48.2 kB`, `1.30 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
+        if round(count) < 1000 or unit == "GB":
+            return f"{count:.0f} B" if unit == "B" else f"{_three(count)} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
 
 
 def seconds(value: float) -> str:
     """A duration for people: `0.21 ms`, `45 ms`, `1.24 s`, `3 min 20 s`."""
-    if value < 0.001:
-        return f"{value * 1e6:.3g} µs"
-    if value < 1:
-        return f"{value * 1e3:.3g} ms"
-    if value < 120:
-        return f"{value:.3g} s"
-    return f"{int(value // 60)} min {value % 60:.0f} s"
+    if round(value * 1e6) < 1000:
+        return f"{_three(value * 1e6)} µs"
+    if round(value * 1e3) < 1000:
+        return f"{_three(value * 1e3)} ms"
+    if round(value) < 120:
+        return f"{_three(value)} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s"
+
+
+def _three(value: float) -> str:
+    """Three digits, more of what has more: never an exponent."""
+    return f"{value:.0f}" if value >= 999.5 else f"{value:.3g}"
 
 
 def count(number: int, what: str, several: str = "") -> str:

@@ -139,8 +139,8 @@ def _shrunk(
         expected=tuple(_placed(t, asked.directory) for t in asked.expected),
         ops=found.ops if isolated and isinstance(found, Isolated) else (),
         minimal=isolated and isinstance(found, Isolated) and found.minimal,
-        calls=oracle.calls,
-        seconds=time.monotonic() - begun,
+        calls=oracle.spent.calls,
+        seconds=oracle.spent.earlier_seconds + time.monotonic() - begun,
         comparison=asked.comparison,
     )
 

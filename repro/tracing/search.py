@@ -23,10 +23,12 @@ from repro.bundle import Report
 from repro.effort import estimate
 from repro.isolate import DEFAULT_SECONDS
 from repro.shrink import Progress
+from repro.spent import Spent
 from repro.tracing.journal import ANSWERS, ASK, RESULT, Answer, Ask, Journal, Result
 
 PACKAGES = ("torch", "iree-turbine", "iree-base-compiler", "transformers")
 _PROGRAM = bundle.FILES["pytorch"]
+_SPENT = "spent.json"
 #: In the frames of a stack: where packages are installed, and where anything else lies.
 _INSTALLED = re.compile(r"/[^\s()]*/(?:(?:site|dist)-packages/|lib/(?=python3\.\d+/))")
 _ELSEWHERE = re.compile(r"(?<![^\s(])/[^\s()]*/(?=[^/\s()]+)")
@@ -63,19 +65,26 @@ def bisect(
     on where it was. A failure that was isolated before is not isolated again, unless `fresh`.
     took_seconds, limits: of the trace that failed.
     """
-    begun = time.monotonic()
     if not fresh and (before := _known(job, failure, target, toolchain)):
         return Bisection(status="isolated", failures=(before,))
     if job.source.kind == "onnx":
-        return _gave_up(failure, "an ONNX file holds no modules to trace one by one", 0, begun)
+        return _gave_up(failure, "an ONNX file holds no modules to trace one by one", 0, 0.0)
     state.mkdir(parents=True, exist_ok=True)
     if fresh:
         Journal(state).forget()
+        (state / _SPENT).unlink(missing_ok=True)
+    spent = Spent(state / _SPENT)
     seconds = estimate(failure, took_seconds, 0, limits).limits.seconds or DEFAULT_SECONDS
     each = msgspec.structs.replace(limits, seconds=seconds)
-    result, calls = _search(Ask(job=job, failure=failure), state, each, told)
+
+    def heard(progress: Progress) -> None:
+        spent.keep()
+        told(progress)
+
+    result, calls = _search(Ask(job=job, failure=failure), state, each, heard)
+    spent.keep()
     if not result.file:
-        return _gave_up(failure, result.why, calls, begun)
+        return _gave_up(failure, result.why, calls, spent.seconds)
     assert result.failure is not None
     report = Report(
         failure=_alone(result.failure, failure),
@@ -89,7 +98,7 @@ def bisect(
         ops=len(result.ops),
         op_names=result.ops,
         oracle_calls=calls,
-        seconds=time.monotonic() - begun,
+        seconds=spent.seconds,
         minimal=result.minimal,
         verified=False,
         levels=(bundle.level("pytorch", traces=False),),
@@ -120,15 +129,15 @@ def bisect(
         status="isolated",
         failures=(found,),
         oracle_calls=calls,
-        seconds=time.monotonic() - begun,
+        seconds=spent.seconds,
     )
 
 
 def _search(
     ask: Ask, state: Path, limits: process.Limits, told: Callable[[Progress], None]
 ) -> tuple[Result, int]:
-    """(the child's result, how many traces it took); a child that dies is an answer to its last
-    question, and the next one goes on from there."""
+    """(the child's result, how many traces it took, with those of a search that was stopped);
+    a child that dies is an answer to its last question, and the next one goes on from there."""
     asked = len(Journal(state).known)
     (state / ASK).write_bytes(msgspec.json.encode(ask))
     while True:
@@ -147,14 +156,14 @@ def _search(
         except _Slow as slow:
             outcome = slow.outcome
         journal = Journal(state)
-        calls = len(journal.known) - asked
+        calls = len(journal.known)
         if outcome.ok and (state / RESULT).is_file():
             result = msgspec.json.decode((state / RESULT).read_bytes(), type=Result)
-            return result, max(0, calls)
+            return result, calls
         process.check_disk(stderr)
         failure = diagnostics.trace_death(outcome, stderr.read_text(errors="replace"))
         if journal.pending is None or watch.size() == before:
-            return Result(why=f"the search itself ended: {failure.message}"), max(0, calls)
+            return Result(why=f"the search itself ended: {failure.message}"), calls
         journal.settle(journal.pending, Answer(failure=failure))
 
 
@@ -201,12 +210,12 @@ class _Watch:
             )
 
 
-def _gave_up(failure: Failure, why: str, calls: int, begun: float) -> Bisection:
+def _gave_up(failure: Failure, why: str, calls: int, seconds: float) -> Bisection:
     return Bisection(
         status="gave-up",
         failures=(Found(failure=failure, why=why),),
         oracle_calls=calls,
-        seconds=time.monotonic() - begun,
+        seconds=seconds,
         why=why,
     )
 
