@@ -304,7 +304,7 @@ def _compile(
         resume=settings.resume,
     )
     compiler.check_phases(toolchain, resume=job.resume, to=job.to)
-    compiler.check_flags(job.flags)
+    compiler.check_flags(job.flags, phases=not settings.run)
     anew = settings.fresh or compiler.writes_elsewhere(settings.flags)
     key = Store.key(
         loaded.program.digest,

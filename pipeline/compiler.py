@@ -30,6 +30,14 @@ _OWN_FLAGS = {
     "compile-from": "Say it before the --: iree-pilot compile ... --from PHASE.",
     "dump-compilation-phases-to": "The phases are always dumped, beside the module.",
 }
+#: The same for commands that compile whole programs, and have no option for it.
+_COMPILES_ALL = {
+    "o": "The module stays in the cache; iree-pilot compile SOURCE -t TARGET -o FILE copies it.",
+    "compile-to": "This compiles to the end. To stop before: iree-pilot compile SOURCE -t TARGET "
+    "--to PHASE.",
+    "compile-from": "This compiles from the start. From the IR of a later phase: "
+    "iree-pilot compile FILE.mlir -t TARGET --from PHASE -o MODULE, which iree-run-module runs.",
+}
 #: Words in the names of flags that make the compiler write more than its output.
 _TELLING = re.compile(
     r"dump|print|timing|time-passes|save-temp|remark|report|stat(?:istic)?s|reproducer|output"
@@ -118,12 +126,16 @@ def check_phases(toolchain: Toolchain, *, resume: str | None, to: str | None) ->
         )
 
 
-def check_flags(flags: Sequence[str]) -> None:
-    """Raises UsageError for flags that the driver itself gives to iree-compile."""
+def check_flags(flags: Sequence[str], *, phases: bool = False) -> None:
+    """Raises UsageError for flags that the driver itself gives to iree-compile.
+
+    phases: the command has options for the phases that are compiled, and for the output.
+    """
+    advice = _OWN_FLAGS if phases else _OWN_FLAGS | _COMPILES_ALL
     for flag in flags:
         name = flag.lstrip("-").split("=")[0]
-        if flag.startswith("-") and name in _OWN_FLAGS:
-            raise UsageError(f"{flag} cannot be given after --", advice=_OWN_FLAGS[name])
+        if flag.startswith("-") and name in advice:
+            raise UsageError(f"{flag} cannot be given after --", advice=advice[name])
 
 
 def compile(
@@ -143,7 +155,7 @@ def compile(
     when the disk is full.
     """
     check_phases(toolchain, resume=job.resume, to=job.to)
-    check_flags(job.flags)
+    check_flags(job.flags, phases=True)
     order = toolchain.phases
     output = directory / (MODULE if job.to in (None, order[-1]) else f"{job.to}.mlir")
     dumps = directory / PHASES

@@ -163,6 +163,7 @@ class Maker:
             return bundle.level("pass", pass_name=found.named, why=found.why), None
         level = bundle.level(
             "pass",
+            found.flags,
             pipeline=found.pipeline,
             pass_name=found.name,
             pass_class=found.pass_class,

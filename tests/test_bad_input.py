@@ -326,6 +326,17 @@ class TestCompiler:
         said = desk.refused(2, "compile", "a.mlir", "-t", "llvm-cpu", "--", flag)
         assert f"{flag} cannot be given after --" in said
 
+    @pytest.mark.parametrize("command", ["run", "bisect", "releases bisect", "workaround"])
+    def test_a_phase_to_start_from_is_for_the_command_that_takes_one(
+        self, desk: Desk, command: str
+    ) -> None:
+        desk.write("a.mlir", MLIR)
+        flag = "--compile-from=flow"
+        said = desk.refused(2, *command.split(), "a.mlir", "-t", "llvm-cpu", "--", flag)
+        assert f"{flag} cannot be given after --" in said
+        advice = "iree-pilot compile FILE.mlir -t TARGET --from PHASE -o MODULE"
+        assert advice in " ".join(said.split())
+
     @pytest.mark.real
     def test_flags_that_only_print(self, desk: Desk) -> None:
         desk.write("a.mlir", MLIR)

@@ -230,6 +230,29 @@ def test_without_a_reproducer_that_can_be_run_the_printed_ir_serves(
     assert "// fuse" in Path(found.file).read_text()
 
 
+def test_a_pass_that_runs_others_is_named_and_not_the_last_of_those(looked_for: Any) -> None:
+    """Constants are evaluated by a pass that compiles and runs a program of its own."""
+    found, _ = looked_for(nested=["fold", "emit"])
+    assert isinstance(found, FoundPass)
+    assert (found.name, found.pass_class) == ("lower", "LowerPass")
+    assert found.changed == "" or "module {" not in found.changed.splitlines()[3]
+
+
+def test_a_pass_that_is_named_by_the_compiler_is_named_where_it_cannot_be_run(
+    looked_for: Any,
+) -> None:
+    other = Failure(kind="diagnostic", message="", signature="diagnostic/other", phase="input")
+    found, _ = looked_for(other, nested=["emit"])
+    assert isinstance(found, NoPass)
+    assert found.named == "lower" and "lower, the pass that fails" in found.why
+
+
+def test_a_pass_that_only_fails_with_a_flag_gets_it(looked_for: Any) -> None:
+    found, _ = looked_for(needs="--flag")
+    assert isinstance(found, FoundPass)
+    assert (found.name, found.flags) == ("lower", ("--flag",))
+
+
 def test_of_what_never_ends_the_pass_that_runs_is_named(looked_for: Any) -> None:
     endless = Failure(kind="timeout", message="stopped", signature="timeout/input", phase="input")
     found, starts = looked_for(endless, hangs=True)
@@ -293,3 +316,34 @@ def test_the_compilers_own_pass_is_found_by_its_reproducer_and_by_what_it_prints
     assert "+" in found.changed and "linalg.generic" in found.changed
     level = bundle.level("pass", pipeline=found.pipeline, pass_name=found.name)
     assert level.command[2] == f"--pass-pipeline={found.pipeline}"
+
+
+#: A sum of constants, which the compiler computes; a flag adds a function that it does not expect.
+SUM = """
+func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %a = arith.constant dense<[1.0, 2.0, 3.0, 4.0]> : tensor<4xf32>
+  %b = arith.constant dense<[5.0, 6.0, 7.0, 8.0]> : tensor<4xf32>
+  %s = tosa.add %a, %b : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  %0 = tosa.sub %s, %x : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+"""
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("printed", [False, True])
+def test_the_evaluation_of_constants_is_named_and_no_pass_inside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: bool
+) -> None:
+    (tmp_path / "repro.mlir").write_text(SUM)
+    flags = (*FLAGS, "--iree-flow-export-benchmark-funcs")
+    release, limits = toolchain.installed(), process.Limits(seconds=60)
+    job = compiler.Compile(mlir=tmp_path / "repro.mlir", flags=flags)
+    failure = compiler.compile(job, release, tmp_path, limits=limits).failure
+    assert failure is not None and "evaling constant" in failure.message
+    if printed:
+        monkeypatch.setattr(find._Finder, "_reproduced", lambda *_: None)
+    found = find.find(tmp_path / "repro.mlir", failure, release, flags, tmp_path / "out", limits)
+    assert isinstance(found, FoundPass)
+    assert (found.name, found.pass_class) == ("iree-consteval-jit-globals", "JitGlobalsPass")
+    assert found.flags == flags

@@ -69,11 +69,13 @@ def command(
     from pipeline.cli.boundary import Failed
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
+    from pipeline.compiler import check_flags
     from pipeline.frontends.load import TraceFailed
     from repro.bisect import Bisection
 
     if against and expected:
         raise click.UsageError("--against compares two sides: it takes no --expected-output")
+    check_flags(flags)
     if against and everything:
         raise click.UsageError("--against finds the first dispatch that differs: it takes no --all")
     target, flags = reproducer.target(source, target, flags)

@@ -69,7 +69,8 @@ def cases(
     live = Live(console, quiet=silent or common.verbosity < 0, verbose=common.verbosity > 0)
     session = Session(common)
     plans = session.plans(targets, device, flags)
-    _check(text, chosen, plans, session.toolchain, flags, to, resume, output)
+    check_flags(flags, phases=not run)
+    _check(text, chosen, plans, session.toolchain, to, resume, output)
     chosen, wanted = _generated(text, chosen, generate, session) if run else (chosen, None)
     settings = Settings(
         flags=flags,
@@ -191,13 +192,11 @@ def _check(
     chosen: SourceOptions,
     plans: list[tuple[str, Plan]],
     toolchain: Toolchain,
-    flags: tuple[str, ...],
     to: str | None,
     resume: str | None,
     output: str | None,
 ) -> None:
     check_phases(toolchain, resume=resume, to=to)
-    check_flags(flags)
     kind = sources.parse(text, chosen.settings, chosen.dtype).kind
     if resume and kind != "mlir":
         raise UsageError(

@@ -57,6 +57,20 @@ def last(text: str) -> Dump | None:
     return None
 
 
+def failing(text: str) -> Dump | None:
+    """The IR after the pass that failed, the first of several: a pass that runs a pipeline of its
+    own fails after the pass in that."""
+    return next((dump for dump in read(text) if dump.failed), None)
+
+
+def before(text: str, failed: Dump) -> Dump | None:
+    """The last IR that was printed before the same pass on the same operation."""
+    what = (failed.pass_class, failed.operation, failed.symbol)
+    printed = [dump for dump in read(text) if dump.before]
+    same = (d for d in reversed(printed) if (d.pass_class, d.operation, d.symbol) == what)
+    return next(same, None)
+
+
 def _dump(header: re.Match[str], rest: str) -> Dump:
     return Dump(
         before=header["when"] == "Before",

@@ -26,6 +26,7 @@ _PIPELINE = re.compile(r'mlir_reproducer: \{\s*pipeline: "((?:[^"\\]|\\.)*)"')
 _RESOURCES = re.compile(r"\{-#\s*external_resources: \{\s*mlir_reproducer:.*?#-\}", re.DOTALL)
 _GENERIC = "--mlir-print-op-generic"
 _PRINTING = ("--mlir-print-ir-before-all", "--mlir-print-ir-module-scope", SERIAL)
+_NAMING = ("--mlir-print-ir-after-failure", "--mlir-print-ir-module-scope", SERIAL)
 _PRINTED_BYTES = 64 * 2**20
 #: Where passes run: on the program, or on something in it; executables come late, but are many.
 _CHAINS: tuple[tuple[str, ...], ...] = (
@@ -38,7 +39,7 @@ _CHAINS: tuple[tuple[str, ...], ...] = (
     ("builtin.module", "hal.executable", "hal.executable.variant", "builtin.module"),
 )
 #: An option that has no value, or none that can be given.
-_NO_VALUE = re.compile(r"[\w-]+=(?:unknown)?(?=[ }])")
+_NO_VALUE = re.compile(r"\{[\w-]+=(?:unknown)?\}|[\w-]+=(?:unknown)?(?=[ }])")
 #: A hang is looked for where the compiler is after so long, and must then last as long again.
 _HANGS_SECONDS = 15.0
 _DIFF_LINES = 240
@@ -49,7 +50,8 @@ class FoundPass(msgspec.Struct, frozen=True, kw_only=True):
     """A pass that fails when `iree-opt` runs it alone.
 
     name: as pipelines name it. pass_class: the C++ class, where it was told. pipeline: for
-    `--pass-pipeline=`. file: the IR before the pass. changed: what the pass had changed when it
+    `--pass-pipeline=`. flags: of the compile, where the pass only fails with them. file: the IR
+    before the pass. changed: what the pass had changed when it
     failed, as a unified diff; empty where it changed nothing or ended with the compiler.
     runs: of the compiler and of `iree-opt`.
     """
@@ -59,11 +61,13 @@ class FoundPass(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: str
     file: str
     changed: str
+    flags: tuple[str, ...] = ()
     runs: int
 
 
 class NoPass(msgspec.Struct, frozen=True):
-    """Why the pass is not known; named: the last that was begun, where that was printed."""
+    """Why the pass cannot be run alone; named: the one that failed, where the compiler said so, or
+    else the last that was started."""
 
     why: str
     named: str = ""
@@ -102,6 +106,8 @@ class _Finder:
         self._limits = limits
         self._ends = failure.kind not in ("timeout", "out-of-memory")
         self._last: Dump | None = None
+        #: Flags of the compile that `iree-opt` is given too.
+        self._given: Sequence[str] = ()
         self.runs = 0
 
     def find(self) -> FoundPass | NoPass:
@@ -114,7 +120,8 @@ class _Finder:
         named = self._last.name if self._last else ""
         if not named:
             return NoPass("the compiler wrote no crash reproducer and printed no pass")
-        why = f"iree-opt does not fail in the same way on the IR before {named}, the last pass"
+        what = "the pass that fails" if self._last and self._last.failed else "the last pass"
+        why = f"iree-opt does not fail in the same way on the IR before {named}, {what}"
         return NoPass(why, named)
 
     def _reproduced(self, more: Sequence[str]) -> tuple[Path, Element] | None:
@@ -132,12 +139,12 @@ class _Finder:
         if match is None:
             return None
         try:
-            whole = pipeline.parse(match[1].replace('\\"', '"'))
+            whole = pipeline.parse(_NO_VALUE.sub("", match[1].replace('\\"', '"')))
         except ValueError:
             return None
         made = self._directory / "pass.mlir"
         made.write_text(_RESOURCES.sub("", text).rstrip() + "\n")
-        return self._alone(made, whole) if self._fails(made, whole) else None
+        return self._alone(made, whole) if self._shown(made, whole) else None
 
     def _alone(self, file: Path, whole: Element) -> tuple[Path, Element]:
         """The same with only the pass that fails, and the IR before that one."""
@@ -153,7 +160,9 @@ class _Finder:
         return (before, one) if ran.ok and self._fails(before, one) else (file, whole)
 
     def _printed(self, more: Sequence[str]) -> tuple[Path, Element] | None:
-        """(IR, pipeline) of the last pass before which IR was printed."""
+        """(IR, pipeline) of the pass that fails, else of the last before which IR was printed."""
+        if (failing := self._failing(more)) is not None:
+            return self._around(failing, None)
         seconds = self._limits.seconds
         early = seconds is None or seconds > 2 * _HANGS_SECONDS
         waits = [seconds] if self._ends or not early else [_HANGS_SECONDS, seconds]
@@ -163,12 +172,34 @@ class _Finder:
             if dump is None or not dump.spelled:
                 return None
             self._last = dump
-            made = self._directory / "pass.mlir"
-            made.write_text(dump.text.rstrip() + "\n")
-            for candidate in _around(dump):
-                if self._fails(made, candidate, seconds=wait):
-                    return made, candidate
+            if (found := self._around(dump, wait)) is not None:
+                return found
         return None
+
+    def _failing(self, more: Sequence[str]) -> Dump | None:
+        """The IR before the pass that the compiler says has failed; what crashes says nothing.
+
+        The last pass that was started need not be that one: it may belong to the compile of a
+        constant, which is done by a pass of the program's own.
+        """
+        if self._failure.kind != "diagnostic":
+            return None
+        _, said = self._compile(*_NAMING, *more)
+        failed = dumps.failing(said)
+        if failed is None or not failed.spelled:
+            return None
+        self._last = failed
+        named = f"--mlir-print-ir-before={failed.name}"
+        _, said = self._compile(named, "--mlir-print-ir-module-scope", SERIAL, *more)
+        return dumps.before(said, failed)
+
+    def _around(self, dump: Dump, seconds: float | None) -> tuple[Path, Element] | None:
+        """(IR, pipeline) of a pass, where it fails on the IR that was printed before it."""
+        made = self._directory / "pass.mlir"
+        made.write_text(dump.text.rstrip() + "\n")
+        candidates = _around(dump)
+        found = next((one for one in candidates if self._shown(made, one, seconds)), None)
+        return None if found is None else (made, found)
 
     def _described(self, file: Path, element: Element) -> FoundPass:
         last = element.passes[-1]
@@ -184,8 +215,12 @@ class _Finder:
                 "--mlir-print-assume-verified",
             )
             printed = [*dumps.read(said)]
+            failed = [dump for dump in printed if dump.failed]
+            # What a pass compiles for itself is printed as well.
+            after = next((d for d in failed if d.name == name), next(iter(failed), None))
             before = next((d for d in reversed(printed) if d.before), None)
-            after = next((d for d in printed if d.failed), None)
+            if after is not None:
+                before = dumps.before(said, after)
             if before is not None:
                 pass_class = before.pass_class
                 name = name if len(element.passes) == 1 else before.name
@@ -199,8 +234,18 @@ class _Finder:
             pipeline=str(element),
             file=str(file),
             changed=changed,
+            flags=tuple(self._given),
             runs=self.runs,
         )
+
+    def _shown(self, file: Path, element: Element, seconds: float | None = None) -> bool:
+        """As `_fails`, with the flags of the compile where it takes those."""
+        for flags in ((), self._flags):
+            self._given = flags
+            if self._fails(file, element, seconds):
+                return True
+        self._given = ()
+        return False
 
     def _fails(self, file: Path, element: Element, seconds: float | None = None) -> bool:
         """Whether iree-opt fails in the same way; of a hang: whether it lasts as long."""
@@ -222,7 +267,8 @@ class _Finder:
         seconds: float | None = None,
     ) -> tuple[process.Outcome, str]:
         assert self._toolchain.opt is not None
-        given = (f"--pass-pipeline={element}", SERIAL, *more, "-o", output or "/dev/null")
+        flags = (f"--pass-pipeline={element}", *self._given, SERIAL, *more)
+        given = (*flags, "-o", output or "/dev/null")
         return self._run((self._toolchain.opt, file, *given), seconds)
 
     def _compile(self, *more: str, seconds: float | None = None) -> tuple[process.Outcome, str]:
