@@ -7,6 +7,7 @@ inside the package, so the native one is used, and is found without importing th
 from __future__ import annotations
 
 import hashlib
+import importlib.machinery
 import importlib.util
 import os
 import re
@@ -54,6 +55,16 @@ class Toolchain(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Path | None
     phases: tuple[str, ...]
     flags: frozenset[str]
+
+    @property
+    def bindings(self) -> Path | None:
+        """What Python has to look in for this release's `iree.compiler.ir`; None where there is
+        none for the Python that runs."""
+        folder = self.compiler.parent
+        endings = importlib.machinery.EXTENSION_SUFFIXES
+        if any((folder / f"_mlir{ending}").is_file() for ending in endings):
+            return folder.parents[2]
+        return None
 
     def tool(self, name: str) -> Path:
         """The runtime tool `name`; raises EnvironmentFault where it is missing."""

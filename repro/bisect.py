@@ -251,7 +251,7 @@ class _Search:
     ) -> tuple[Subject, Failure | None]:
         """(the program without what was isolated, how that fails)."""
         self._tell("compiling the program without what was isolated")
-        masked = blockers.masked(subject.mlir, isolated, directory, self._limits)
+        masked = blockers.masked(subject.mlir, isolated, self._toolchain, directory, self._limits)
         key = _key(failure, isolated)
         found = self._found[key]
         self._found[key] = msgspec.structs.replace(

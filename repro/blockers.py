@@ -37,9 +37,15 @@ class _Compiled(msgspec.Struct, frozen=True):
     result: CompileResult
 
 
-def masked(program: Path, isolated: Isolated, directory: Path, limits: process.Limits) -> Masked:
+def masked(
+    program: Path,
+    isolated: Isolated,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits,
+) -> Masked:
     """The whole program without what was isolated in it, and without all that is like it."""
-    editor = Editor(program, isolated.focus, directory / "edits", limits)
+    editor = Editor(program, isolated.focus, directory / "edits", limits, toolchain)
     graph = editor.graph()
     assert graph is not None, "the program has the function that was cut"
     groups = alike(graph, isolated.cut)

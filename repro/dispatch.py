@@ -62,7 +62,7 @@ def reduced(
         return Executable(path=str(file))
     width = os.cpu_count() or 1
     oracle = ExecutableOracle(toolchain, flags, failure, directory, limits=limits, width=width)
-    editor = Editor(file, 0, directory / "edits", limits)
+    editor = Editor(file, 0, directory / "edits", limits, toolchain)
     graph = editor.graph()
     if graph is None or not graph.real:
         return Executable(path=str(file))

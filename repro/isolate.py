@@ -19,6 +19,7 @@ from pipeline import process
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
 from repro import kept, locate, shrink, simplify, single, together
+from repro.ir import bindings, edit
 from repro.ir.editor import Editor
 from repro.ir.graph import Cut, Graph, neighbours
 from repro.oracle import Answer, Oracle
@@ -154,7 +155,7 @@ class Isolation:
         focus = located.lines[0] if located.lines else job.focus
         graph = self._graph(focus)
         if graph is None:
-            return self._gave_up("the program has no function whose operations can be cut out")
+            return self._gave_up(self._uncut())
         if not located.confirmed:
             failing, runs = self._confirm()
             if failing < runs:
@@ -194,11 +195,22 @@ class Isolation:
             simpler=part.simpler,
         )
 
+    def _uncut(self) -> str:
+        """Why the program cannot be cut."""
+        why, release = self.editor.why, self.job.toolchain
+        if why.startswith(edit.UNREADABLE):
+            lacking = "" if release.bindings else ", which has no bindings for this Python,"
+            return f"the Python bindings for IREE {release.version}{lacking} cannot read it: {why}"
+        return "the program has no function whose operations can be cut out"
+
     def _graph(self, focus: int) -> Graph | None:
         """The function that has an operation at line `focus` (0: the largest), to be cut up."""
         place = self.job.directory / "edits" / str(focus)
-        self.editor = Editor(self.job.mlir, focus, place, self.job.limits)
+        self.editor = self._editor(self.job.mlir, focus, place)
         return self.editor.graph()
+
+    def _editor(self, file: Path, focus: int, place: Path) -> Editor:
+        return Editor(file, focus, place, self.job.limits, self.job.toolchain)
 
     def _failing_function(self, largest: Graph) -> int:
         """A line of the largest function that fails alone; 0 where that is the largest of all."""
@@ -240,7 +252,7 @@ class Isolation:
             return part
         file = part.file()
         place = self.job.directory / f"simpler-{len(part.cut.keep)}"
-        editor = Editor(file, 0, place, self.job.limits)
+        editor = self._editor(file, 0, place)
         simple = simplify.simplify(
             file,
             editor.survey(),
@@ -258,7 +270,7 @@ class Isolation:
 
     def _alone(self, part: Part, file: Path, name: str) -> Part | None:
         """The part as the program in `file`: the rest is not read again for each candidate."""
-        editor = Editor(file, 0, self.job.directory / name, self.job.limits)
+        editor = self._editor(file, 0, self.job.directory / name)
         graph = editor.graph()
         if graph is None or len(graph.real) != len(part.cut.keep):
             return None
@@ -362,9 +374,10 @@ class Isolation:
 
     def _together(self, editor: Editor, cuts: Sequence[Cut]) -> list[str]:
         candidates, place = editor.render(cuts), editor.place()
-        limits, failure = self.job.limits, self.job.failure
+        failure = self.job.failure
         about = failure.op or failure.message
-        return together.cleared(candidates, place, self._judged, self.oracle.said, limits, about)
+        own = bindings.of(self.job.toolchain, self.job.limits)
+        return together.cleared(candidates, place, self._judged, self.oracle.said, own, about)
 
     def _judged(self, programs: list[Path]) -> list[Answer]:
         self.asked += len(programs)

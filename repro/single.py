@@ -22,7 +22,7 @@ import msgspec
 from pipeline import diagnostics, process
 from pipeline.toolchain import Toolchain
 from repro import kept, together
-from repro.ir import edit
+from repro.ir import bindings, edit
 from repro.ir.body import NO_DATA, Body
 from repro.ir.graph import Graph, with_makers
 from repro.locate import TREE
@@ -87,6 +87,7 @@ class Finder:
         self._flags = flags
         self._directory = directory
         self._limits = limits
+        self._bindings = bindings.of(toolchain, limits)
         self._made = 0
         self._times: dict[Part, int] = {}
         #: Whether it was of no use to ask one thread where it crashed.
@@ -140,11 +141,8 @@ class Finder:
         place.mkdir(parents=True)
         job = Job(mlir=str(self._mlir), parts=parts, focus=self._focus)
         (place / JOB).write_bytes(msgspec.json.encode(job))
-        outcome = process.run(
-            [sys.executable, "-m", "repro.single", place],
-            stdout=place / "stdout.txt",
-            stderr=place / "stderr.txt",
-            limits=self._limits,
+        outcome = self._bindings.run(
+            "repro.single", [place], place / "stdout.txt", place / "stderr.txt"
         )
         if not outcome.ok:
             return None, ()

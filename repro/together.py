@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process
 from repro.ir import feeds
+from repro.ir.bindings import Bindings
 from repro.oracle import Answer
 
 _FUNCTION = re.compile(r"\s*(?:func|util)\.func\b[^@]*@\"?(?P<name>[\w$.-]+)")
@@ -33,7 +33,7 @@ def cleared(
     place: Path,
     ask: Ask,
     said: Said,
-    limits: process.Limits,
+    bindings: Bindings,
     about: str = "",
 ) -> list[str]:
     """What one question says of each candidate: "passes", "invalid", "likely", "suspect", or
@@ -46,11 +46,11 @@ def cleared(
     """
     made = [number for number, file in enumerate(candidates) if file is not None]
     verdicts = ["" if file is not None else "invalid" for file in candidates]
-    outcome = process.run(
-        [sys.executable, "-m", "repro.together", place, *(candidates[n] or "" for n in made)],
-        stdout=place.with_suffix(".stdout.txt"),
-        stderr=place.with_suffix(".stderr.txt"),
-        limits=limits,
+    outcome = bindings.run(
+        "repro.together",
+        [place, *(candidates[n] or "" for n in made)],
+        place.with_suffix(".stdout.txt"),
+        place.with_suffix(".stderr.txt"),
     )
     if not outcome.ok or not made:
         return verdicts

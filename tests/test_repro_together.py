@@ -12,9 +12,11 @@ from pipeline import process
 from pipeline.toolchain import Toolchain
 from repro import together
 from repro.ir import edit
+from repro.ir.bindings import Bindings
 from repro.single import Finder, separate
 
 LIMITS = process.Limits(seconds=60)
+BINDINGS = Bindings(limits=LIMITS)
 
 
 class Said:
@@ -68,7 +70,7 @@ class TestJoin:
 class TestCleared:
     def asked(self, tmp_path: Path, oracle: Said) -> list[str]:
         files = [program(tmp_path, "a.mlir"), None, program(tmp_path, "b.mlir")]
-        return together.cleared(files, tmp_path / "joined.mlir", oracle.ask, oracle.said, LIMITS)
+        return together.cleared(files, tmp_path / "joined.mlir", oracle.ask, oracle.said, BINDINGS)
 
     def test_all_pass_where_their_module_passes(self, tmp_path: Path) -> None:
         oracle = Said("passes")
@@ -96,13 +98,13 @@ class TestCleared:
         oracle, place = Said("same", text), tmp_path / "joined.mlir"
         for about, expected in (("b.c", ["suspect", "likely"]), ("", ["suspect", "suspect"])):
             ask, said = oracle.ask, oracle.said
-            assert together.cleared(files, place, ask, said, LIMITS, about) == expected
+            assert together.cleared(files, place, ask, said, BINDINGS, about) == expected
 
     def test_programs_that_do_not_fit_together_are_not_asked_about(self, tmp_path: Path) -> None:
         oracle = Said("passes")
         files = [program(tmp_path, "a.mlir"), program(tmp_path, "b.mlir", "not MLIR")]
         assert together.cleared(
-            files, tmp_path / "joined.mlir", oracle.ask, oracle.said, LIMITS
+            files, tmp_path / "joined.mlir", oracle.ask, oracle.said, BINDINGS
         ) == ["", ""]
         assert oracle.calls == 0
 

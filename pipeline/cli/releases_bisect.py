@@ -257,6 +257,7 @@ def _question(
         flags=flags,
         time_limit=session.limits.seconds,
         memory_limit=session.limits.memory_bytes,
+        reader=_named(session.common.release),
     )
     return question, loaded
 

@@ -24,6 +24,8 @@ JOB = "job.json"
 GRAPH = "graph.json"
 SURVEY = "survey.json"
 WHY = "why.txt"
+#: The beginning of the reason where the bindings cannot read the program.
+UNREADABLE = "it does not parse"
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +163,7 @@ def parse(text: bytes) -> Any:
     try:
         return ir.Module.parse(text)
     except ir.MLIRError as fault:
-        raise ValueError(f"it does not parse: {fault}") from fault
+        raise ValueError(f"{UNREADABLE}: {fault}") from fault
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import msgspec
 
 from pipeline import process
 from pipeline.errors import EnvironmentFault
-from repro.ir import body, edit
+from pipeline.toolchain import Toolchain
+from repro.ir import bindings, body, edit
 from repro.ir.graph import Cut, Graph
 from repro.oracle import Answer
 from repro.simplify import Proposal, Survey
@@ -21,32 +21,40 @@ _SECONDS = 600.0
 class Editor:
     """Makes graphs and cuts of one program, in child processes (see `repro.ir.edit`).
 
-    focus: a line of the function that is meant; 0 means the largest. why: what kept the program
-    from being surveyed.
+    focus: a line of the function that is meant; 0 means the largest. release: the compiler that the
+    program is for (see `bindings`). why: what kept the program from being described.
     """
 
-    def __init__(self, mlir: Path, focus: int, directory: Path, limits: process.Limits) -> None:
+    def __init__(
+        self,
+        mlir: Path,
+        focus: int,
+        directory: Path,
+        limits: process.Limits,
+        release: Toolchain | None = None,
+    ) -> None:
         self._mlir = mlir
         self.focus = focus
         self._directory = directory
         # What a program takes to compile says nothing of what it takes to edit.
-        self._limits = msgspec.structs.replace(limits, seconds=_SECONDS, memory_bytes=None)
+        limits = msgspec.structs.replace(limits, seconds=_SECONDS, memory_bytes=None)
+        self._bindings = bindings.of(release, limits)
+        self._release = release
         self._batches = 0
         self.why = ""
 
     def graph(self) -> Graph | None:
         """The program's graph; None where it has no function with a body."""
-        file = self._run(self._batch()) / edit.GRAPH
-        if not file.is_file():
-            return None
-        return msgspec.json.decode(file.read_bytes(), type=Graph)
+        file = self._described(self._batch(), edit.GRAPH)
+        return msgspec.json.decode(file.read_bytes(), type=Graph) if file else None
 
     def names(self, cut: Cut, graph: Graph) -> tuple[str, ...]:
         """The operations of a cut, with the arithmetic on sizes that comes along with it."""
         if any(body.SIZES.fullmatch(op.name) for op in graph.ops):
             (file,) = self.render([cut])
             assert file is not None, "a cut that was asked for can be made again"
-            left = Editor(file, 0, self._directory / "names", self._limits).graph()
+            place, limits = self._directory / "names", self._bindings.limits
+            left = Editor(file, 0, place, limits, self._release).graph()
             if left is not None:
                 counted = (op for op in left.ops if not op.pinned)
                 return tuple(
@@ -56,12 +64,8 @@ class Editor:
 
     def survey(self) -> Survey:
         """What of the program could be simpler; nothing where that cannot be told."""
-        place = self._run(self._batch(surveyed=True))
-        file, why = place / edit.SURVEY, place / edit.WHY
-        if not file.is_file():
-            self.why = why.read_text() if why.is_file() else ""
-            return Survey()
-        return msgspec.json.decode(file.read_bytes(), type=Survey)
+        file = self._described(self._batch(surveyed=True), edit.SURVEY)
+        return msgspec.json.decode(file.read_bytes(), type=Survey) if file else Survey()
 
     def render(self, cuts: Sequence[Cut], whole: bool = False) -> list[Path | None]:
         """A file for each cut, None where it cannot be made; whole: with all other functions.
@@ -120,6 +124,19 @@ class Editor:
                 files.append(made if made.is_file() else None)
         return files
 
+    def _described(self, batch: edit.Batch, name: str) -> Path | None:
+        """The file that says it, by the bindings that can read the program."""
+        place = self._run(batch)
+        if not (place / name).is_file() and self._bindings.site is not None:
+            self.why = _why(place)
+            self._bindings = self._bindings.here
+            place = self._run(batch)
+        if (place / name).is_file():
+            self.why = ""
+            return place / name
+        self.why = self.why or _why(place)
+        return None
+
     def _run(self, batch: edit.Batch) -> Path:
         self._batches += 1
         place = self._directory / str(self._batches)
@@ -127,11 +144,8 @@ class Editor:
         for left in place.iterdir():
             left.unlink()
         (place / edit.JOB).write_bytes(msgspec.json.encode(batch))
-        outcome = process.run(
-            [sys.executable, "-m", "repro.ir.edit", place],
-            stdout=place / "stdout.txt",
-            stderr=place / "stderr.txt",
-            limits=self._limits,
+        outcome = self._bindings.run(
+            "repro.ir.edit", [place], place / "stdout.txt", place / "stderr.txt"
         )
         if outcome.ended_by == "exit" and outcome.exit_code not in (0, 1):
             raise EnvironmentFault(
@@ -139,3 +153,9 @@ class Editor:
                 advice="`iree-pilot doctor` shows whether the compiler's bindings are installed.",
             )
         return place
+
+
+def _why(place: Path) -> str:
+    """Why a child made nothing in a directory."""
+    file = place / edit.WHY
+    return " ".join(file.read_text().split()) if file.is_file() else ""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from pipeline import process
 from repro import isolate, locate
-from repro.ir import feeds
+from repro.ir import bindings, feeds
 from repro.ir.graph import Cut, Graph
 from repro.isolate import GaveUp, Groups, Isolated, Job
 from repro.numbers import search, windows
@@ -89,11 +87,9 @@ class _Isolation(isolate.Isolation):
             functions=1 if size == 1 else min(_FUNCTIONS, len(parts)),
         )
         (place / JOB).write_bytes(msgspec.json.encode(wish))
-        outcome = process.run(
-            [sys.executable, "-m", "repro.numbers.windows", place],
-            stdout=place / "stdout.txt",
-            stderr=place / "stderr.txt",
-            limits=msgspec.structs.replace(self.job.limits, seconds=None, memory_bytes=None),
+        limits = msgspec.structs.replace(self.job.limits, seconds=None, memory_bytes=None)
+        outcome = bindings.of(self.job.toolchain, limits).run(
+            "repro.numbers.windows", [place], place / "stdout.txt", place / "stderr.txt"
         )
         off = [0.0] * len(parts)
         if not outcome.ok:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process, targets
+from pipeline import process, releases, targets
 from pipeline.architectures import DEFAULT_VULKAN
 from pipeline.diagnostics import Failure
 from pipeline.errors import EnvironmentFault, UsageError
@@ -32,7 +32,8 @@ QUESTION = "question.json"
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """job: the program. target: with its architecture, the same for all releases. flags: the
     user's. failure: the one that is looked for; None for whatever failure there is. time_limit in
-    seconds and memory_limit in bytes, of each step. run: what compiles is run.
+    seconds and memory_limit in bytes, of each step. run: what compiles is run. reader: the release
+    that the program is written for, as `releases.find` takes it, where that is not the one here.
     """
 
     job: Job
@@ -42,6 +43,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     time_limit: float | None = None
     memory_limit: int | None = None
     run: bool = True
+    reader: str | None = None
 
     @property
     def limits(self) -> process.Limits:
@@ -88,6 +90,7 @@ def of_reproducer(directory: Path, limits: process.Limits) -> Question:
         failure=report.failure,
         time_limit=limits.seconds,
         memory_limit=limits.memory_bytes,
+        reader=report.release,
     )
 
 
@@ -102,10 +105,12 @@ def trials(
 ) -> Trials:
     """The question's program, ready to be tried with the releases that `get` gives.
 
-    toolchain: reads the program, unless it is `loaded` already. What was tried before for the same
-    program, target and flags is not tried again, unless `fresh`.
+    toolchain: reads the program, unless it is `loaded` already or only the question's own reader
+    can. What was tried before for the same program, target and flags is not tried again, unless
+    `fresh`.
     """
-    loaded = loaded or load(question.job, Store(), toolchain, limits=question.limits)
+    if loaded is None:
+        loaded, toolchain = _read(question, toolchain)
     root = data_directory() / "releases"
     key = Store.key(loaded.directory, question.target, question.flags, question.run)[:16]
     with Locks(root / "locks").hold(key):
@@ -121,6 +126,17 @@ def trials(
         fresh=fresh,
         told=told,
     )
+
+
+def _read(question: Question, toolchain: Toolchain) -> tuple[Loaded, Toolchain]:
+    """(the program, what has read it): the text of IR may be readable by its own release only."""
+    try:
+        return load(question.job, Store(), toolchain, limits=question.limits), toolchain
+    except UsageError:
+        if question.reader in (None, toolchain.version):
+            raise
+        own = releases.find(question.reader)
+        return load(question.job, Store(), own, limits=question.limits), own
 
 
 def ask(directory: Path, toolchain: Toolchain, reader: Toolchain) -> tuple[Verdict, str]:

@@ -1,0 +1,65 @@
+"""Which release's `iree.compiler.ir` a child imports: IR is read and written by its own release.
+
+The text forms of operations change between releases, so candidates for an older compiler are cut
+with the bindings that its wheel brings. Where it brings none for this Python, or they cannot read
+the program (the tracer of this environment may write operations that they do not know), those of
+this environment serve.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline import process, toolchain
+from pipeline.errors import EnvironmentFault
+from pipeline.process import Limits, Outcome
+from pipeline.toolchain import Toolchain
+
+
+class Bindings(msgspec.Struct, frozen=True, kw_only=True):
+    """What children that edit IR are run with. site: where they import `iree.compiler` from, None
+    for this environment."""
+
+    limits: Limits
+    site: Path | None = None
+
+    def run(self, module: str, words: Sequence[str | Path], stdout: Path, stderr: Path) -> Outcome:
+        """Runs `python -m MODULE WORDS`."""
+        return process.run(
+            [sys.executable, "-m", module, *words],
+            stdout=stdout,
+            stderr=stderr,
+            limits=self.limits,
+            env=self._environment(),
+        )
+
+    @property
+    def here(self) -> Bindings:
+        """The same with this environment's."""
+        return msgspec.structs.replace(self, site=None)
+
+    def _environment(self) -> dict[str, str] | None:
+        if self.site is None:
+            return None
+        paths = (str(self.site), os.environ.get("PYTHONPATH", ""))
+        return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def of(release: Toolchain | None, limits: Limits) -> Bindings:
+    """Those of a release, where it is not the one in this environment and has them."""
+    site = release.bindings if release else None
+    if site is not None and site == _here():
+        site = None
+    return Bindings(limits=limits, site=site)
+
+
+def _here() -> Path | None:
+    try:
+        return toolchain.installed().bindings
+    except EnvironmentFault:
+        return None
