@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from fake import stub_toolchain
 
-from pipeline import process
+from pipeline import process, releases
 from repro.ir import edit
 from repro.ir.editor import Editor
 from repro.ir.feeds import ARGUMENT, Value
@@ -208,3 +210,68 @@ class TestEditor:
         monkeypatch.setattr(sys, "executable", str(python))
         files = editor.render([Cut(keep=(MATMUL,)), Cut(keep=(RELU,)), Cut(keep=(CONVERT,))])
         assert [file is not None for file in files] == [True, False, True]
+
+
+#: Attention as releases up to 3.12 write it.
+ATTENTION = """
+#q = affine_map<(b, m, n, k, v) -> (b, m, k)>
+#k = affine_map<(b, m, n, k, v) -> (b, n, k)>
+#v = affine_map<(b, m, n, k, v) -> (b, n, v)>
+#s = affine_map<(b, m, n, k, v) -> ()>
+#o = affine_map<(b, m, n, k, v) -> (b, m, v)>
+!T = tensor<1x16x8xf32>
+func.func @attention(%q: !T, %k: !T, %v: !T) -> !T {
+  %scale = arith.constant 5.0e-01 : f32
+  %empty = tensor.empty() : !T
+  %0 = iree_linalg_ext.attention {indexing_maps = [#q, #k, #v, #s, #o]}
+    ins(%q, %k, %v, %scale : !T, !T, !T, f32) outs(%empty : !T) {
+  ^bb0(%score: f32):
+    iree_linalg_ext.yield %score : f32
+  } -> !T
+  return %0 : !T
+}
+"""
+
+
+class TestReleases:
+    """IR is cut with the bindings of the release that it is written for."""
+
+    @pytest.mark.real
+    def test_the_syntax_of_an_older_release(
+        self, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("IREE_PILOT_CACHE", str(shared_cache))
+        old = releases.find("3.12.0")
+        program, limits = tmp_path / "program.mlir", process.Limits(seconds=60)
+        program.write_text(ATTENTION)
+        here = Editor(program, 0, tmp_path / "here", limits)
+        assert here.graph() is None and here.why.startswith(edit.UNREADABLE)
+        editor = Editor(program, 0, tmp_path / "old", limits, old)
+        graph = editor.graph()
+        assert graph is not None and editor.why == ""
+        (attention,) = graph.real
+        assert graph.ops[attention].name == "iree_linalg_ext.attention"
+        (made,) = editor.render([Cut(keep=graph.real)])
+        assert made is not None
+        assert Editor(made, 0, tmp_path / "again", limits, old).graph() is not None
+
+    @pytest.mark.real
+    def test_what_it_cannot_read_is_read_by_this_environment(
+        self, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The tracer of this environment may write what an old release does not know."""
+        monkeypatch.setenv("IREE_PILOT_CACHE", str(shared_cache))
+        program, limits = tmp_path / "program.mlir", process.Limits(seconds=60)
+        program.write_text(re.sub(r"\{(indexing_maps = .*)\}", r"<\1>", ATTENTION))
+        editor = Editor(program, 0, tmp_path / "edits", limits, releases.find("3.12.0"))
+        assert editor.graph() is not None and editor.why == ""
+
+    def test_a_release_without_bindings_is_edited_with_those_of_this_environment(
+        self, tmp_path: Path
+    ) -> None:
+        bare = stub_toolchain(tmp_path / "release")
+        assert bare.bindings is None
+        program = tmp_path / "program.mlir"
+        program.write_bytes(TEXT)
+        limits = process.Limits(seconds=60)
+        assert Editor(program, 0, tmp_path / "edits", limits, bare).graph() is not None
