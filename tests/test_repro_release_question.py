@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pipeline.diagnostics import Failure
@@ -13,6 +14,7 @@ from pipeline.process import Limits
 from pipeline.program import Tensor
 from repro import bundle
 from repro.bundle import Input, Level, Report
+from repro.releases import trials
 from repro.releases.question import of_reproducer
 from repro.releases.trials import Missing, Trial, verdict
 from repro.workarounds import find
@@ -142,3 +144,21 @@ def test_a_release_that_cannot_run_here_says_nothing_of_a_failure_to_run() -> No
     assert verdict(here, failure(phase="run")) == "unsupported"
     assert verdict(here, failure(phase="flow")) == "passes"
     assert verdict(Missing(name="3.0.0", why="no network"), None) == "not-installable"
+
+
+def test_a_release_whose_results_were_not_compared_says_nothing_of_wrong_numbers(
+    tmp_path: Path,
+) -> None:
+    ran = Trial(
+        name="3.0.0", version="3.0.0", revision="", build="", state="ran", why="ran, not compared"
+    )
+    assert verdict(ran, failure(kind="mismatch", phase="compare")) == "unsupported"
+    assert verdict(ran, failure(phase="run")) == "passes"
+    # Written when `ok` was said of it too.
+    journal = tmp_path / "tried.jsonl"
+    lines = [
+        msgspec.structs.replace(ran, state="ok", why="ran; there is no reference to compare with"),
+        msgspec.structs.replace(ran, state="ok", why=""),
+    ]
+    journal.write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
+    assert [trial.state for trial in trials._read(journal)] == ["ran", "ok"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from fake.nights import result
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.diagnostics import Failure
-from repro.workarounds import find, search
+from pipeline.numerics import Comparison
+from repro.workarounds import find, search, trial
 from repro.workarounds.candidate import Candidate, ordered
 from repro.workarounds.search import Combination, Outcome, Tried
 from repro.workarounds.table import TABLE
@@ -18,6 +20,18 @@ FIRST = Failure(kind="crash", phase="stream", message="", signature="first")
 SECOND = Failure(kind="mismatch", phase="compare", message="", signature="second")
 SAME = Outcome(state="same", rank=7, failure=FIRST)
 WORKS = Outcome(state="works", rank=99)
+COMPARED = Comparison(
+    verdict="ok",
+    why="",
+    output=0,
+    max_abs=0.0,
+    max_rel=0.0,
+    rel_l2=0.0,
+    tolerance=1e-5,
+    nan=0,
+    inf=0,
+    outputs=(),
+)
 
 
 def candidate(name: str, **fields: object) -> Candidate:
@@ -53,6 +67,24 @@ def answers(tried: Sequence[Tried]) -> list[tuple[str, ...]]:
         for one in tried
         if one.outcome.state in search.ANSWERS
     ]
+
+
+class TestWhatACaseSays:
+    """Whether a case that did not fail has got past the failure."""
+
+    def outcome(self, status: str, wanted: Failure) -> search.State:
+        why = "" if status == "ok" else f"{status}: why"
+        case = result(status=status, why=why, comparison=COMPARED if status == "ok" else None)
+        return trial.judge(case, wanted, ("flow", "stream")).state
+
+    def test_a_failure_to_compile_is_got_past_whatever_comes_of_the_numbers(self) -> None:
+        states = {status: self.outcome(status, FIRST) for status in ("ok", "ran", "compiled")}
+        assert states == {"ok": "works", "ran": "runs", "compiled": "compiles"}
+
+    def test_wrong_numbers_are_got_past_by_right_ones_only(self) -> None:
+        states = {status: self.outcome(status, SECOND) for status in ("ok", "ran", "compiled")}
+        assert states == {"ok": "works", "ran": "inconclusive", "compiled": "inconclusive"}
+        assert "inconclusive" not in search.ANSWERS
 
 
 class TestSingles:

@@ -119,9 +119,9 @@ def _passes(source: str, target: str, case: CaseResult) -> str:
     if case.status == "ok":
         return f"{runs}, and agrees with its reference"
     return (
-        f"{runs}; its numbers are {case.why.removeprefix('ran, ')}. "
-        f"To compare two targets dispatch by dispatch: iree-pilot bisect {source} -t {target} "
-        "--against TARGET"
+        f"{runs}, and its numbers were {case.why.removeprefix('ran, ')} "
+        f"(two targets, dispatch by dispatch: iree-pilot bisect {source} -t {target} "
+        "--against TARGET)"
     )
 
 
@@ -230,7 +230,7 @@ def tell(console: Any, result: Bisection) -> None:
     from pipeline.cli import output as out
 
     if result.status == "passes":
-        console.print(f"{escape(result.why)}: there is nothing to isolate")
+        console.print(f"{escape(result.why)}: there is nothing to isolate", soft_wrap=True)
         return
     for found in result.failures:
         console.print(f"\n[bold]{escape(found.failure.signature)}[/bold]")

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from repro.bisect import Bisection
 
 _STYLES = {"ok": "green", "ran": "yellow", "compiled": "yellow", "failed": "red"}
+#: From so many columns on the table of verdicts has room for their reasons.
+_WIDE = 120
 _MARKS = {
     "ok": "[green]ok[/green]",
     "mismatch": "[red]differs[/red]",
@@ -342,22 +344,18 @@ def _picked(token: Token) -> str:
 
 
 def _summary(live: Live, results: list[CaseResult]) -> None:
-    """The verdicts side by side."""
+    """The verdicts side by side; on a narrow terminal their reasons are below."""
+    wide = live.console.width >= _WIDE
+    columns = ["target", "verdict", "compile", "device", "latency", "relative L2", "tolerance"]
     table = out.table(
-        "target",
-        "verdict",
-        "compile",
-        "device",
-        "latency",
-        "relative L2",
-        "tolerance",
-        "why",
-        right=("compile", "latency", "relative L2", "tolerance"),
+        *columns, *["why"] * wide, right=("compile", "latency", "relative L2", "tolerance")
     )
     for result in results:
         compiled = next((s for s in result.steps if s.name == "compile"), None)
         latencies = [f.latency.median_seconds for f in result.functions if f.latency]
         compared = result.comparison
+        if compared and compared.verdict == "not-compared":
+            compared = None
         table.add_row(
             escape(result.target),
             f"[{_STYLES[result.status]}]{result.status}[/]",
@@ -366,10 +364,13 @@ def _summary(live: Live, results: list[CaseResult]) -> None:
             " + ".join(out.seconds(s) for s in latencies) or "-",
             f"{compared.rel_l2:.2e}" if compared else "-",
             f"{compared.tolerance:.1e}" if compared else "-",
-            escape(result.why),
+            *[escape(result.why)] * wide,
         )
     live.console.print()
     live.console.print(table)
+    for result in results if not wide else ():
+        if result.why:
+            live.console.print(f"{escape(result.target)}: {escape(result.why)}", soft_wrap=True)
 
 
 def _compile_seconds(result: CaseResult, step: Step | None) -> str:

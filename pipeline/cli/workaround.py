@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _STYLES = {
     "works": "green",
-    "runs": "green",
+    "runs": "yellow",
     "compiles": "yellow",
     "further": "cyan",
     "same": "dim",
@@ -28,7 +28,7 @@ _STYLES = {
 }
 _SAID = {
     "works": "works",
-    "runs": "runs, nothing to compare with",
+    "runs": "runs, not compared",
     "compiles": "compiles, not run here",
 }
 #: So many of what did not work are listed, unless -v.
@@ -274,7 +274,7 @@ def _tell_answer(console: Console, answer: Answer) -> None:
 
     for name, reason in zip(answer.names, answer.reasons, strict=True):
         console.print(f"[bold]{escape(name)}[/bold]: {escape(reason)}", soft_wrap=True)
-    if answer.state == "compiles":
+    if answer.state in ("runs", "compiles"):
         console.print(f"  [yellow]{escape(answer.why)}[/yellow]: whether it agrees is not known")
     if answer.drift is not None:
         judged = "judged by" if answer.comparison else "to be judged by"

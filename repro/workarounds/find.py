@@ -325,7 +325,8 @@ def of_reproducer(directory: Path) -> Held:
 def _passes(result: CaseResult) -> str:
     if result.status == "compiled":
         return f"it compiles for {result.target} and is not run here ({result.steps[-1].why})"
-    return f"it compiles and runs for {result.target}"
+    runs = f"it compiles and runs for {result.target}"
+    return runs if result.status == "ok" else f"{runs} ({result.why})"
 
 
 def _effort(result: CaseResult, given: process.Limits) -> effort.Effort:

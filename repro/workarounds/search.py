@@ -16,14 +16,16 @@ import msgspec
 from pipeline.diagnostics import Failure
 from repro.workarounds.candidate import Candidate
 
-#: works: compiles, runs and agrees with the reference. runs: there is none to compare with.
-#: compiles: it cannot be run here. further: fails in a later step, or in fewer ways at once. same:
-#: the same failure. other: another one, no later. unresolved: a limit was reached. unsupported:
-#: this release does not take the flags. inapplicable: nothing to rewrite.
+#: works: compiles, runs and agrees with the reference. runs: it was not compared with one.
+#: compiles: it cannot be run here. inconclusive: it did not get to where the failure shows (wrong
+#: numbers, and nothing was compared). further: fails in a later step, or in fewer ways at once.
+#: same: the same failure. other: another one, no later. unresolved: a limit was reached.
+#: unsupported: this release does not take the flags. inapplicable: nothing to rewrite.
 State = Literal[
     "works",
     "runs",
     "compiles",
+    "inconclusive",
     "further",
     "same",
     "other",

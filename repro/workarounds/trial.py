@@ -172,6 +172,8 @@ def judge(result: CaseResult, wanted: Failure, phases: Sequence[str]) -> Outcome
     failure = result.failure
     if failure is None:
         last = len(phases) + len(_AFTER)
+        if not case.tells(result.status, wanted.phase):
+            return Outcome(state="inconclusive", rank=last, why=result.why)
         if result.status == "compiled":
             return Outcome(state="compiles", rank=last, why=result.why)
         if result.status == "ran":
