@@ -1,7 +1,9 @@
 """What iree-pilot costs: beside the bare compiler, at its start, the second time, in memory.
 
 How well it isolates failures is measured by `bench_bisect`, what the zoo takes by `bench_zoo`,
-what a long history costs by `bench_history`, whether right programs are accused by `bench_right`.
+what a long history costs by `bench_history`, whether right programs are accused by `bench_right`
+and, delicate ones, by `bench_delicate`, whether verdicts on MLIR are true by `bench_verdicts`,
+whether wrong numbers are seen and isolated by `bench_wrong`.
 
 Things that are compared are measured in rounds, one after the other in alternating order, and a
 ratio is taken within each round: what the machine does meanwhile hits both. Medians and ranges are
@@ -23,9 +25,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import bench_bisect
+import bench_delicate
 import bench_history
 import bench_nightly
 import bench_right
+import bench_verdicts
+import bench_wrong
 import bench_zoo
 import click
 import msgspec
@@ -353,9 +358,12 @@ def all_command(as_json: bool, release: str | None) -> None:
 
 
 cli.add_command(bench_bisect.command)
+cli.add_command(bench_delicate.command)
 cli.add_command(bench_history.command)
 cli.add_command(bench_nightly.command)
 cli.add_command(bench_right.command)
+cli.add_command(bench_verdicts.command)
+cli.add_command(bench_wrong.command)
 cli.add_command(bench_zoo.command)
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def measure(
             modules += [(kind, numbers[at : at + _TOGETHER]) for at in range(0, many, _TOGETHER)]
             after[kind] = numbers.stop
         lost = set()
-        for traced in _trace(modules, seed, directory / f"turn-{turn}"):
+        for traced in trace(modules, seed, directory / f"turn-{turn}"):
             for level in levels:
                 for judged in _each(traced, level, seed, toolchain, directory):
                     if judged.verdict in NOT_COMPARED:
@@ -183,7 +183,7 @@ def measure_operations(
     planned = plan(parse(_TARGET), toolchain)
     # Each in a module of its own: one that does not compile keeps no other from being compiled.
     modules = [(kind, (number,)) for kind in kinds for number in numbers]
-    traced = _trace(modules, seed, directory / "operations")
+    traced = trace(modules, seed, directory / "operations")
     for kind in kinds:
         found, lost = list[bench_parts.Part](), list[str]()
         for module in (one for one in traced if one.kind == kind):
@@ -209,7 +209,7 @@ def measure_operations(
 
 
 def _each(
-    traced: _Traced, level: str, seed: int, toolchain: Toolchain, directory: Path
+    traced: Traced, level: str, seed: int, toolchain: Toolchain, directory: Path
 ) -> Iterator[Judged]:
     found = _at(traced, level, toolchain, directory)
     if found is not None:
@@ -218,7 +218,7 @@ def _each(
     # One of them does not compile; the others must not be lost with it.
     alone = [(traced.kind, (number,)) for number in traced.numbers]
     place = directory / f"{traced.kind}-{traced.numbers[0]}-alone"
-    for single in _trace(alone, seed, place):
+    for single in trace(alone, seed, place):
         yield from _at(single, level, toolchain, directory) or ()
 
 
@@ -230,7 +230,9 @@ class _Module(msgspec.Struct, frozen=True):
     numbers: tuple[int, ...]
 
 
-class _Traced(msgspec.Struct, frozen=True, kw_only=True):
+class Traced(msgspec.Struct, frozen=True, kw_only=True):
+    """A module of programs. caught: those of which a lost value is noticed; steps: in words."""
+
     kind: str
     numbers: tuple[int, ...]
     loaded: Loaded
@@ -238,8 +240,13 @@ class _Traced(msgspec.Struct, frozen=True, kw_only=True):
     steps: dict[str, str]
 
 
-def _trace(wanted: Sequence[tuple[str, Sequence[int]]], seed: int, place: Path) -> list[_Traced]:
-    """The modules (kind, its programs' numbers), from `place` where they were traced already."""
+def trace(
+    wanted: Sequence[tuple[str, Sequence[int]]], seed: int, place: Path, *, catch: bool = True
+) -> list[Traced]:
+    """The modules (kind, its programs' numbers), from `place` where they were traced already.
+
+    catch: try whether a lost value is noticed.
+    """
     modules = [
         _Module(str(place / f"{kind}-{numbers[0]}"), kind, tuple(numbers))
         for kind, numbers in wanted
@@ -257,19 +264,19 @@ def _trace(wanted: Sequence[tuple[str, Sequence[int]]], seed: int, place: Path) 
         )
         if not outcome.ok:
             raise click.ClickException(f"tracing failed\n{said.read_text()[-2000:]}")
-    return [_traced(module) for module in modules]
+    return [_traced(module, catch) for module in modules]
 
 
-def _traced(module: _Module) -> _Traced:
+def _traced(module: _Module, catch: bool) -> Traced:
     directory = Path(module.directory)
     program = programs.load(directory)
     loaded = Loaded(program=program, directory=module.directory, seconds=0.0, cached=False)
     found = zip(module.numbers, program.functions, strict=True)
-    return _Traced(
+    return Traced(
         kind=module.kind,
         numbers=module.numbers,
         loaded=loaded,
-        caught=tuple(number for number, function in found if _catches(loaded, function)),
+        caught=tuple(n for n, function in found if catch and _catches(loaded, function)),
         steps=msgspec.json.decode((directory / "steps.json").read_bytes()),
     )
 
@@ -288,7 +295,7 @@ def _catches(loaded: Loaded, function: Function) -> bool:
     return comparison.differs
 
 
-def _at(traced: _Traced, level: str, toolchain: Toolchain, directory: Path) -> list[Judged] | None:
+def _at(traced: Traced, level: str, toolchain: Toolchain, directory: Path) -> list[Judged] | None:
     """What one level makes of a module; None where one of several programs does not compile."""
     result = case.run(
         _TARGET,
@@ -329,7 +336,7 @@ def _at(traced: _Traced, level: str, toolchain: Toolchain, directory: Path) -> l
     return found
 
 
-def _judged(traced: _Traced, number: int, level: str, verdict: Verdict, **more: Any) -> Judged:
+def _judged(traced: Traced, number: int, level: str, verdict: Verdict, **more: Any) -> Judged:
     steps = traced.steps[f"p{number}"]
     return Judged(
         kind=traced.kind,

@@ -332,7 +332,7 @@ _ANY: tuple[Maker, ...] = (
     _mask,
     _selection,
 )
-_OF_SEQUENCES: tuple[Maker, ...] = (
+OF_SEQUENCES: tuple[Maker, ...] = (
     *_ANY,
     _pointwise,
     _linear,
@@ -382,7 +382,7 @@ def program(draw: Draw, dtype: torch.dtype) -> Right:
         makers = _OF_IMAGES
     else:
         shape = (draw.one((1, 2, 3, 5)), draw.size(), draw.size())
-        makers = _OF_SEQUENCES
+        makers = OF_SEQUENCES
     x = draw.normal(*shape).to(dtype)
     module = chain(draw, x, makers, draw.one(range(2, 9)), tame, lambda step: step.to(dtype))
     dynamic = x.shape[0] > 1 and draw.chance(0.25)

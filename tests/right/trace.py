@@ -42,7 +42,7 @@ def main(file: Path) -> None:
     warnings.simplefilter("ignore")
     import torch
 
-    from right import floats, fp8, integers, known
+    from right import delicate, floats, fp8, integers, known, wrong
     from right.steps import Draw, Right
 
     kinds: dict[str, Callable[[Draw, int], Right]] = {
@@ -52,6 +52,8 @@ def main(file: Path) -> None:
         "fp8": lambda draw, _: fp8.program(draw),
         "integers": lambda draw, _: integers.program(draw),
         "known": known.program,
+        "delicate": delicate.program,
+        "wrong": wrong.program,
     }
     order = msgspec.json.decode(file.read_bytes(), type=Order)
     for module in order.modules:
