@@ -1,8 +1,8 @@
 """References that tell nothing: whatever gives one number throughout agrees with them.
 
 An all-zero output is what a buffer holds that nobody wrote, and what a layer that is not
-initialised computes from anything; agreeing with it proves nothing. numpy is imported when a
-reference is read.
+initialised computes from anything; agreeing with it proves nothing. Where all of it is below the
+smallest normal number, a device may make zeros of it. numpy is imported when a reference is read.
 """
 
 from __future__ import annotations
@@ -11,20 +11,26 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import tensors
+from pipeline import noise, tensors
 from pipeline.program import ELEMENT_TYPES, Tensor
 
+_SMALL = (
+    "all of the reference is below the smallest normal number, which a device may make 0: give "
+    "other inputs"
+)
 _ADVICE = "initialise the model's weights, or give other inputs"
 
 
 def reasons(outputs: Sequence[Tensor], directory: Path) -> tuple[str, ...]:
     """For each reference output why agreeing with it proves nothing; "" where it proves something.
 
-    A floating-point tensor of more than one element tells nothing where it is all zero or nowhere
-    finite. Where every output is one number throughout, none tells anything; integers and single
-    numbers other than zero do, as something must have computed them. Empty outputs are left out.
+    A floating-point tensor of more than one element tells nothing where it is nowhere finite. Where
+    every output is one number throughout, none tells anything; beside others that vary zeros do, as
+    in what is weighted by a router that chose nothing. Integers and single numbers other than zero
+    tell something, as something must have computed them. Empty outputs are left out.
     """
-    constants = [_constant(directory / o.file, o) if o.bytes else None for o in outputs]
+    read = [_constant(directory / o.file, o) if o.bytes else (None, False) for o in outputs]
+    constants = [constant for constant, _ in read]
     wide = [_wide(o) for o in outputs]
     dull = [
         not output.bytes or (constant is not None and (many or constant == 0))
@@ -32,11 +38,13 @@ def reasons(outputs: Sequence[Tensor], directory: Path) -> tuple[str, ...]:
     ]
     everything = all(dull) and any(wide)
     return tuple(
-        _why(constant)
+        _SMALL
+        if small
+        else _why(constant)
         if constant is not None
-        and (everything or (many and (constant == 0 or math.isnan(constant))))
+        and (everything or (many and math.isnan(constant)))
         else ""
-        for constant, many in zip(constants, wide, strict=True)
+        for (constant, small), many in zip(read, wide, strict=True)
     )
 
 
@@ -45,19 +53,26 @@ def _wide(output: Tensor) -> bool:
     return rounds and math.prod(output.shape) > 1
 
 
-def _constant(file: Path, output: Tensor) -> float | None:
-    """The number that the output is throughout, NaN where none is finite; None where it varies."""
+def _constant(file: Path, output: Tensor) -> tuple[float | None, bool]:
+    """(the number that the output is throughout, NaN where none is finite, None where it varies;
+    whether it is zero only where what is below the smallest normal number is)."""
     import numpy as np
 
-    low, high = math.inf, -math.inf
+    rounds = ELEMENT_TYPES[output.dtype].family in ("float", "complex")
+    smallest = noise.smallest(output.dtype) if rounds else 0.0
+    low, high, small = math.inf, -math.inf, False
     for start in range(0, tensors.length(output), tensors.PIECE):
         values = tensors.read(file, output, start)
         values = values[np.isfinite(values)]
+        if rounds:
+            tiny = (np.abs(values) < smallest) & (values != 0)
+            small |= bool(tiny.any())
+            values = np.where(tiny, 0.0, values)
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
         if low < high:
-            return None
-    return low if math.isfinite(low) else math.nan
+            return None, False
+    return (low if math.isfinite(low) else math.nan), small and low == 0
 
 
 def _why(constant: float) -> str:

@@ -18,23 +18,38 @@ if TYPE_CHECKING:
 
 
 class Piece(NamedTuple):
-    """Elements of an output from position `start` on, as float64 or the integers they are.
+    """Elements of an output from position `start` on, as float64.
 
-    own: PyTorch's. precise, perturbed: see `pipeline.program.Reference`; None where there are none.
+    own: PyTorch's, and own_error how far they are off. alike: where the result is finite, NaN or
+    infinite as a reference is. slack: absolute errors that do not count. moved: how far a
+    perturbation moves the elements (see `pipeline.program.Reference`), None where none was made.
+    tied: where another choice among equal values changes what is expected.
     """
 
     start: int
     got: Any
     own: Any
-    precise: Any
-    perturbed: Any
+    expected: Any
+    alike: Any
+    slack: Any
+    own_error: Any
+    moved: Any
+    tied: Any
+
+    @property
+    def error(self) -> Floats:
+        """Absolute errors, 0 where there is no number to compare."""
+        import numpy as np
+
+        error: Floats = np.maximum(absolute(self.got, self.expected) - self.slack, 0.0)
+        return error
 
 
 class Sums:
     """What one pass over an output adds up, over elements finite in result and reference."""
 
     def __init__(self) -> None:
-        self.elements = self.finite = 0
+        self.elements = self.finite = self.tied = 0
         self.reference = self.error = self.own_error = self.perturbed_error = 0.0
         self.nan = self.inf = self.own_nan = self.own_inf = self.misplaced = 0
         self.first: tuple[int, float, float] | None = None
@@ -42,27 +57,25 @@ class Sums:
     def add(self, piece: Piece) -> None:
         import numpy as np
 
-        start, got, own, _, perturbed = piece
-        expected, alike = _expect(piece)
+        got, own, expected = piece.got, piece.own, piece.expected
         self.elements += got.size
+        self.tied += int(piece.tied.sum())
         self.nan += int(np.isnan(got).sum())
         self.inf += int(np.isinf(got).sum())
         self.own_nan += int(np.isnan(own).sum())
         self.own_inf += int(np.isinf(own).sum())
-        misplaced = np.flatnonzero(~alike)
+        misplaced = np.flatnonzero(~piece.alike)
         self.misplaced += misplaced.size
         if misplaced.size and self.first is None:
             at = int(misplaced[0])
-            self.first = (start + at, float(got[at]), float(expected[at]))
+            self.first = (piece.start + at, float(got[at]), float(expected[at]))
         finite = np.isfinite(got) & np.isfinite(expected)
         self.finite += int(finite.sum())
-        wanted = expected[finite]
-        self.reference += float(np.square(wanted).sum())
-        self.error += float(np.square(got[finite] - wanted).sum())
-        both = np.isfinite(own) & np.isfinite(expected)
-        self.own_error += float(np.square(own[both] - expected[both]).sum())
-        if perturbed is not None:
-            self.perturbed_error += float(np.square(absolute(perturbed, expected)).sum())
+        self.reference += float(np.square(expected[finite]).sum())
+        self.error += float(np.square(piece.error[finite]).sum())
+        self.own_error += float(np.square(piece.own_error).sum())
+        if piece.moved is not None:
+            self.perturbed_error += float(np.square(piece.moved[finite]).sum())
 
     @property
     def root_mean_square(self) -> float:
@@ -72,19 +85,6 @@ class Sums:
     def relative(self, squares: float) -> float:
         norm = self.root_mean_square * math.sqrt(self.finite)
         return math.sqrt(squares) / norm if norm else 0.0
-
-
-def _expect(piece: Piece) -> tuple[Floats, NDArray[np.bool_]]:
-    """What is expected, and where the result is alike in being finite, NaN or Inf."""
-    import numpy as np
-
-    _, got, own, precise, _ = piece
-    expected = own if precise is None else np.where(np.isfinite(precise), precise, own)
-    alike = np.isfinite(got) & np.isfinite(expected)
-    for reference in (own, precise):
-        if reference is not None:
-            alike |= (np.isnan(got) & np.isnan(reference)) | (np.isinf(got) & (got == reference))
-    return expected, alike
 
 
 class Extremes:
@@ -99,31 +99,27 @@ class Extremes:
     def add(self, piece: Piece) -> None:
         import numpy as np
 
-        start, got, own, _, perturbed = piece
-        expected, _ = _expect(piece)
+        got, expected, error = piece.got, piece.expected, piece.error
         size = np.abs(expected) + self.root
         step = tensors.step(expected, self.dtype)
-        error = absolute(got, expected)
         relative = np.nan_to_num(error / size)
         at = int(relative.argmax())
         if self.worst is None or float(relative[at]) > self.max_rel:
-            self.worst = (start + at, float(got[at]), float(expected[at]))
-        self.max_abs = max(self.max_abs, float(error.max()))
+            self.worst = (piece.start + at, float(got[at]), float(expected[at]))
+        self.max_abs = max(self.max_abs, float(absolute(got, expected).max()))
         self.max_rel = max(self.max_rel, float(relative[at]))
         self.excess = max(self.excess, _largest((error - step) / size))
-        own_excess = _largest((absolute(own, expected) - step / 2) / size)
-        self.own_excess = max(self.own_excess, own_excess)
-        if perturbed is not None:
-            moved = _largest((absolute(perturbed, expected) - step / 2) / size)
+        self.own_excess = max(self.own_excess, _largest((piece.own_error - step / 2) / size))
+        if piece.moved is not None:
+            moved = _largest((piece.moved - step / 2) / size)
             self.perturbed_excess = max(self.perturbed_excess, moved)
 
     def over(self, piece: Piece, limit: float) -> int:
         """How many elements' excess is over the limit."""
         import numpy as np
 
-        got, (expected, _) = piece.got, _expect(piece)
-        excess = absolute(got, expected) - tensors.step(expected, self.dtype)
-        return int((excess > limit * (np.abs(expected) + self.root)).sum())
+        excess = piece.error - tensors.step(piece.expected, self.dtype)
+        return int((excess > limit * (np.abs(piece.expected) + self.root)).sum())
 
 
 def _largest(values: Floats) -> float:

@@ -25,7 +25,7 @@ from pipeline.frontends.job import GENERATED, Chained, Generated, Job, TraceFail
 from pipeline.frontends.load import Loaded, child
 from pipeline.frontends.source import Source
 from pipeline.numerics import Comparison, Verdict
-from pipeline.program import Function, Program, Tensor, TensorType
+from pipeline.program import Function, Program, TensorType
 from pipeline.store import Store
 from pipeline.toolchain import Toolchain
 
@@ -253,17 +253,7 @@ def _reference(wanted: Wanted, loaded: Loaded, store: Store, limits: process.Lim
     key = Store.key(directory.name, wanted.chain, wanted.steps)
     entry = store.obtain(KIND, key, lambda place: child(job, place, limits, GENERATED))
     generated = msgspec.json.decode((entry / GENERATED).read_bytes(), type=Generated)
-
-    def absolute(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(msgspec.structs.replace(t, file=str(entry / t.file)) for t in tensors)
-
-    reference = msgspec.structs.replace(
-        generated.reference,
-        outputs=absolute(generated.reference.outputs),
-        precise=absolute(generated.reference.precise),
-        perturbed=absolute(generated.reference.perturbed),
-    )
-    return msgspec.structs.replace(generated, reference=reference)
+    return msgspec.structs.replace(generated, reference=generated.reference.placed(entry))
 
 
 def _site(toolchain: Toolchain) -> Path:

@@ -56,6 +56,9 @@ UNIT = {
     "complex<f32>": 2.0**-24,
     "complex<f64>": 2.0**-53,
 }
+#: No wider limit is ever enough: of the whole output, and of an element unless what the program
+#: rounds to 8 bits has larger steps.
+MOST = 0.1
 _FLOAT = re.compile(
     rb"(?<![A-Za-z0-9_])(?:[0-9?]+x)*(bf16|f16|f32|f64|f8E[0-9]M[0-9](?:FNUZ|FN)?)\b"
 )
@@ -108,6 +111,18 @@ def scan(mlir: Path) -> Noise:
             if b"f8E" in line and (name := _quantizes(line)):
                 quantizes = max(quantizes or name, name, key=unit)
     return Noise(computes=max(wide, key=unit, default="f32"), quantizes=quantizes)
+
+
+def smallest(dtype: str) -> float:
+    """The smallest normal number of the type that a device computes values of a type in: what is
+    below it may be 0 there. Narrow types hold nothing that is as small, but for bf16."""
+    return 2.0**-1022 if dtype in ("f64", "complex<f64>") else 2.0**-126
+
+
+def most(noise: Noise, dtype: str) -> float:
+    """The largest relative error that an element of a right result may have."""
+    quantizes = noise.quantizes or (dtype if dtype.startswith("f8") else None)
+    return max(MOST, 2 * unit(quantizes)) if quantizes else MOST
 
 
 def unit(dtype: str) -> float:

@@ -97,6 +97,24 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
         return math.prod(self.shape) * ELEMENT_TYPES[self.dtype].size
 
 
+class Indexed(msgspec.Struct, frozen=True, kw_only=True):
+    """An integer output that says where along an axis something lies, as sort and top-k give it.
+
+    operation: what chose. values: what is pointed into, the axis last, in the program's own type;
+    precise: the same in double precision. rows: for each element of the output, in i64, where the
+    row that it points into begins in the flattened values. exact: the values are given, not
+    computed, so that they are not off by a rounding. tied: they depend on a choice themselves.
+    """
+
+    output: int
+    operation: str
+    values: Tensor
+    rows: Tensor
+    precise: Tensor | None = None
+    exact: bool = False
+    tied: bool = False
+
+
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """What PyTorch (or another evaluator) computes for the example inputs.
 
@@ -106,6 +124,11 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     8-bit floats when the values to cast are moved by less than any such cast resolves: how far two
     right implementations may differ. incomparable: for each output why nothing can be said of its
     numbers, empty where it can be compared (and the whole of it where all can).
+
+    flushed: the precise outputs where values below the smallest normal f32 are 0 as soon as they
+    are computed, as devices may have it. indexed: outputs that point to values. retied: the precise
+    outputs where `ties`, the operations that choose among equal values or those that rounding
+    makes equal, choose others, once for each time that was done.
     """
 
     outputs: tuple[Tensor, ...]
@@ -115,10 +138,41 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     evaluator: str = "torch eager"
     note: str = ""
     incomparable: tuple[str, ...] = ()
+    flushed: tuple[Tensor, ...] = ()
+    indexed: tuple[Indexed, ...] = ()
+    retied: tuple[tuple[Tensor, ...], ...] = ()
+    ties: tuple[str, ...] = ()
 
     def why_not(self, output: int) -> str:
         """Why an output cannot be compared; empty where it can."""
         return self.incomparable[output] if output < len(self.incomparable) else ""
+
+    def placed(self, directory: Path) -> Reference:
+        """The same with the paths of all files below a directory."""
+
+        def one(tensor: Tensor) -> Tensor:
+            return msgspec.structs.replace(tensor, file=str(directory / tensor.file))
+
+        def each(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(map(one, tensors))
+
+        return msgspec.structs.replace(
+            self,
+            outputs=each(self.outputs),
+            precise=each(self.precise),
+            perturbed=each(self.perturbed),
+            flushed=each(self.flushed),
+            retied=tuple(map(each, self.retied)),
+            indexed=tuple(
+                msgspec.structs.replace(
+                    i,
+                    values=one(i.values),
+                    rows=one(i.rows),
+                    precise=None if i.precise is None else one(i.precise),
+                )
+                for i in self.indexed
+            ),
+        )
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):

@@ -132,14 +132,7 @@ def _placed(found: Evaluation, place: Path) -> Evaluation:
     def one(tensor: Tensor) -> Tensor:
         return msgspec.structs.replace(tensor, file=str(place / tensor.file))
 
-    reference = found.reference
-    if reference is not None:
-        reference = msgspec.structs.replace(
-            reference,
-            outputs=tuple(map(one, reference.outputs)),
-            precise=tuple(map(one, reference.precise)),
-            perturbed=tuple(map(one, reference.perturbed)),
-        )
+    reference = None if found.reference is None else found.reference.placed(place)
     values = tuple(msgspec.structs.replace(value, own=one(value.own)) for value in found.values)
     return msgspec.structs.replace(found, reference=reference, values=values)
 

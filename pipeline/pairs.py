@@ -1,0 +1,163 @@
+"""An output beside its references, read from their files piece by piece.
+
+Here is what is taken for the same although it differs: what a device may flush to 0, and what
+hangs on a choice among equal values. numpy is imported when something is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline import noise, tensors
+from pipeline.deviations import Piece, absolute
+from pipeline.program import ELEMENT_TYPES, Reference, Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.deviations import Floats
+
+#: Evaluations in float64 that choose alike differ by no more, relatively.
+_SAME = 1e-9
+
+
+class Integers(NamedTuple):
+    """Elements of an integer or boolean output from position `start` on.
+
+    others: what is as good as PyTorch's. tied: where another choice among equals changes them.
+    """
+
+    start: int
+    got: Any
+    own: Any
+    others: tuple[Any, ...]
+    tied: Any
+
+
+class Pair:
+    """One output and its references on disk."""
+
+    def __init__(
+        self, got_in: Path, got: Tensor, directory: Path, reference: Reference, index: int
+    ) -> None:
+        self.index = index
+        self.got_type = got
+        self.type = reference.outputs[index]
+        self.family = ELEMENT_TYPES[self.type.dtype].family
+        self.directory = directory
+        self._got_file = got_in / got.file
+        precise = reference.precise[index] if reference.precise else None
+        wider = precise is not None and (
+            self.family in ("int", "bool")
+            or noise.unit(precise.dtype) < noise.unit(self.type.dtype)
+        )
+        self.precise = precise if wider else None
+        self.perturbed = reference.perturbed[index] if wider and reference.perturbed else None
+        self.flushed = reference.flushed[index] if wider and reference.flushed else None
+        self.retied = tuple(outputs[index] for outputs in reference.retied) if wider else ()
+        self.smallest = noise.smallest(self.type.dtype)
+
+    @property
+    def fits(self) -> bool:
+        return (self.got_type.dtype, self.got_type.shape) == (self.type.dtype, self.type.shape)
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.type.shape)
+
+    def integers(self) -> Iterator[Integers]:
+        import numpy as np
+
+        for start, got, own in self._read():
+            retied = [self._at(tensor, start) for tensor in self.retied]
+            precise = self._at(self.precise, start)
+            base = own if precise is None else precise
+            tied = np.zeros(own.shape, bool)
+            for other in retied:
+                tied |= other != base
+            others = [*retied] if precise is None else [precise, *retied]
+            yield Integers(start, got, own, tuple(others), tied)
+
+    def pieces(self, *, forgiving: bool = False) -> Iterator[Piece]:
+        """forgiving: what hangs on a choice among equal values counts as right."""
+        import numpy as np
+
+        for start, got, own in self._read():
+            precise = self._at(self.precise, start)
+            flushed = self._at(self.flushed, start)
+            retied = [self._at(tensor, start) for tensor in self.retied]
+            base = own if precise is None else np.where(np.isfinite(precise), precise, own)
+            tied = np.zeros(own.shape, bool)
+            for other in retied:
+                tied |= _differ(other, base)
+            if forgiving:
+                got = np.where(tied, base, got)
+            expected = _nearest(got, base, retied)
+            alike = np.isfinite(got) & np.isfinite(expected)
+            for reference in (own, precise, flushed, *retied):
+                if reference is not None:
+                    alike |= (np.isnan(got) & np.isnan(reference)) | (
+                        np.isinf(got) & (got == reference)
+                    )
+            slack = np.full(own.shape, self.smallest)
+            if flushed is not None:
+                moved = np.where(expected == base, absolute(flushed, expected), 0.0)
+                slack = np.maximum(slack, moved)
+            perturbed = self._at(self.perturbed, start)
+            yield Piece(
+                start=start,
+                got=got,
+                own=own,
+                expected=expected,
+                alike=alike,
+                slack=slack,
+                own_error=absolute(own, _nearest(own, base, retied)),
+                moved=None
+                if perturbed is None
+                else absolute(perturbed, _nearest(perturbed, base, retied)),
+                tied=tied,
+            )
+
+    def whole(self) -> tuple[Any, Any]:
+        """All of the device's and of PyTorch's elements, flattened."""
+        import numpy as np
+
+        got, own = zip(*((got, own) for _, got, own in self._read()), strict=True)
+        return np.concatenate(got), np.concatenate(own)
+
+    def _read(self) -> Iterator[tuple[int, Any, Any]]:
+        for start in range(0, tensors.length(self.type), tensors.PIECE):
+            got = tensors.read(self._got_file, self.got_type, start)
+            yield start, got, tensors.read(self.directory / self.type.file, self.type, start)
+
+    def _at(self, tensor: Tensor | None, start: int) -> Any:
+        if tensor is None:
+            return None
+        return tensors.read(self.directory / tensor.file, tensor, start)
+
+
+def _differ(values: Floats, others: Floats) -> NDArray[np.bool_]:
+    import numpy as np
+
+    same = (values == others) | (np.isnan(values) & np.isnan(others))
+    size = np.maximum(np.abs(values), np.abs(others))
+    with np.errstate(invalid="ignore"):
+        near = np.abs(values - others) <= _SAME * size
+    return np.asarray(~(same | (near & np.isfinite(size))))
+
+
+def _nearest(values: Floats, base: Floats, others: Sequence[Floats]) -> Floats:
+    """Of what each element may be, what is nearest to its value."""
+    import numpy as np
+
+    best = base
+    for other in others:
+        with np.errstate(invalid="ignore"):
+            nearer = np.abs(values - other) < np.abs(values - best)
+        nearer |= (values == other) | (np.isnan(values) & np.isnan(other))
+        best = np.where(nearer, other, best)
+    return best
