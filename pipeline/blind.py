@@ -41,8 +41,7 @@ def reasons(outputs: Sequence[Tensor], directory: Path) -> tuple[str, ...]:
         _SMALL
         if small
         else _why(constant)
-        if constant is not None
-        and (everything or (many and math.isnan(constant)))
+        if constant is not None and (everything or (many and math.isnan(constant)))
         else ""
         for (constant, small), many in zip(read, wide, strict=True)
     )

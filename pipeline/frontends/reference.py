@@ -6,16 +6,25 @@ Runs in the tracing child; imports torch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import getitem
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import msgspec
 import psutil
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
-from torch.fx import Interpreter
+from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from pipeline import noise
+from pipeline.frontends import choices as choosing
+from pipeline.frontends.choices import WAYS, Call, Choices, Pointing
+from pipeline.program import Reference, Tensor
 
 _WIDENED = (torch.float32, torch.float16, torch.bfloat16)
 #: Element types that a program rounds to on purpose.
@@ -28,6 +37,7 @@ NARROW = (
 
 
 _PERTURBATION = 2.0**-12
+SMALLEST = noise.smallest("f32")
 
 
 class NotEvaluable(Exception):
@@ -45,58 +55,156 @@ def eager(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         return tensors(module(*args, **kwargs))
 
 
-def rounds_to_8_bits(program: ExportedProgram) -> bool:
-    """Whether the program itself casts to an 8-bit float."""
-    return any(_narrow_cast(node.args, node.kwargs) for node in program.graph.nodes)
+class Widening:
+    """Carries operations out in float64, whatever type their floating-point tensors have.
 
-
-def precise(
-    program: ExportedProgram,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    perturbed: bool = False,
-) -> list[torch.Tensor]:
-    """The exported program's user outputs with all floating-point computation in float64.
-
-    Casts to 8-bit floats are part of what a program means, so they still round; casts to f16,
-    bf16 and f32 are not carried out. Raises NotEvaluable with the reason when an operation has no
+    Casts to 8-bit floats are part of what a program means, so they still round; casts to f16, bf16
+    and f32 are not carried out. Raises NotEvaluable with the reason when an operation has no
     double-precision form or reads a tensor's bits.
 
-    perturbed: what is rounded to 8 bits is first moved by a relative 2**-12 at random. An
-    8-bit float has few values, so a difference far below the program's own precision can tip an
-    element to the next one (6% to 12% away); two right implementations differ by as much.
+    perturbed: what is rounded to 8 bits is first moved by a relative 2**-12 at random. An 8-bit
+    float has few values, so a difference far below the program's own precision can tip an element
+    to the next one (6% to 12% away); two right implementations differ by as much. flushing: what is
+    below the smallest normal f32 becomes 0. rounded: whether something was rounded to an 8-bit
+    float so far; small: whether something was as small, where that is watched. doubles: the program
+    computes in f64 itself, where such numbers are not small.
     """
-    flat = [a for a in pytree.tree_leaves((args, kwargs)) if a is not None]
-    inputs = iter(flat)
-    signature = program.graph_signature
-    state = {**program.state_dict, **program.constants}
-    needed, free = 8 * sum(v.numel() for v in tensors(state)), psutil.virtual_memory().available
-    if needed > free:
-        raise NotEvaluable(
-            f"its weights take {needed / 1e9:.1f} GB of memory so, and {free / 1e9:.1f} GB is free"
-        )
-    values: list[Any] = []
-    for node in program.graph.nodes:
-        if node.op != "placeholder":
-            continue
-        source = (
-            signature.inputs_to_parameters.get(node.name)
-            or signature.inputs_to_buffers.get(node.name)
-            or signature.inputs_to_lifted_tensor_constants.get(node.name)
-        )
-        values.append(widen(state[source]) if source else widen(next(inputs)))
-    interpreter = _Precise(program.graph_module, perturbed=perturbed)
-    try:
-        with torch.no_grad():
-            results = interpreter.run(*values)
-    except (RuntimeError, NotImplementedError, TypeError, ValueError) as fault:
-        raise NotEvaluable(f"{type(fault).__name__}: {str(fault).splitlines()[0]}") from fault
-    return [
-        result
-        for spec, result in zip(signature.output_specs, results, strict=True)
-        if spec.kind is OutputKind.USER_OUTPUT and isinstance(result, torch.Tensor)
-    ]
+
+    def __init__(
+        self, *, perturbed: bool = False, flushing: bool = False, watching: bool = False
+    ) -> None:
+        self.rounded = self.small = self.doubles = False
+        self._perturbation = _PERTURBATION if perturbed else 0.0
+        self._flushing, self._watching = flushing, watching
+        self._generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, run: Callable[..., Any], target: Any, args: Any, kwargs: Any) -> Any:
+        """`run(*args, **kwargs)` so, where it carries out `target`."""
+        if target is torch.ops.aten._assert_tensor_metadata.default:
+            return None  # export's note of the dtypes it saw, which are widened here
+        if target in (torch.ops.aten.view.dtype, torch.ops.aten._scaled_mm.default):
+            raise NotEvaluable(f"{target} depends on the tensor's own dtype")
+        if args and _narrow_cast(args[1:], kwargs):
+            self.rounded = True
+            if self._perturbation:
+                args = (self._perturb(args[0]), *args[1:])
+        args, kwargs = pytree.tree_map(_wide_dtype, (args, kwargs))
+        results = run(*args, **kwargs)
+        return pytree.tree_map(widen if choosing.moves(target) else self.held, results)
+
+    def held(self, value: Any) -> Any:
+        """A value as it is computed with."""
+        value = widen(value)
+        if not isinstance(value, torch.Tensor) or value.dtype is not torch.float64:
+            return value
+        if self._flushing:
+            return value.masked_fill(value.abs() < SMALLEST, 0.0)
+        if self._watching and not (self.small or self.doubles):
+            self.small = bool(((value.abs() < SMALLEST) & (value != 0)).any())
+        return value
+
+    def _perturb(self, value: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn(value.shape, generator=self._generator, dtype=torch.float64)
+        return value * (1 + self._perturbation * noise)
+
+
+class Evaluated(NamedTuple):
+    """A program's tensor outputs, and for each where its elements point to, if they are indices."""
+
+    outputs: list[torch.Tensor]
+    points: list[Pointing | None]
+
+
+#: Evaluates a program once; without a widening in its own types.
+Evaluate = Callable[[Widening | None, Choices | None], Evaluated]
+#: Writes outputs to files of this name.
+Keep = Callable[[list[torch.Tensor], str], tuple[Tensor, ...]]
+
+
+def graph(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Evaluate:
+    """How to evaluate an exported program for these arguments."""
+
+    kinds = (getattr(node.meta.get("val"), "dtype", None) for node in program.graph.nodes)
+    doubles = torch.float64 in kinds
+
+    def evaluate(widening: Widening | None, choices: Choices | None) -> Evaluated:
+        if widening is not None:
+            widening.doubles = doubles
+        hold = widening.held if widening is not None else _as_it_is
+        flat = iter([a for a in pytree.tree_leaves((args, kwargs)) if a is not None])
+        signature = program.graph_signature
+        state = {**program.state_dict, **program.constants}
+        needed, free = 8 * sum(v.numel() for v in tensors(state)), psutil.virtual_memory().available
+        if widening is not None and needed > free:
+            raise NotEvaluable(
+                f"its weights take {needed / 1e9:.1f} GB of memory so, and {free / 1e9:.1f} GB is "
+                "free"
+            )
+        values: list[Any] = []
+        for node in program.graph.nodes:
+            if node.op != "placeholder":
+                continue
+            source = (
+                signature.inputs_to_parameters.get(node.name)
+                or signature.inputs_to_buffers.get(node.name)
+                or signature.inputs_to_lifted_tensor_constants.get(node.name)
+            )
+            values.append(hold(state[source] if source else next(flat)))
+        interpreter = _Graph(program.graph_module, widening, choices)
+        try:
+            with torch.no_grad():
+                results = interpreter.run(*values)
+        except (RuntimeError, NotImplementedError, TypeError, ValueError) as fault:
+            raise NotEvaluable(f"{type(fault).__name__}: {str(fault).splitlines()[0]}") from fault
+        nodes = next(node for node in program.graph.nodes if node.op == "output").args[0]
+        found = [
+            (result, interpreter.points.get(node))
+            for spec, result, node in zip(signature.output_specs, results, nodes, strict=True)
+            if spec.kind is OutputKind.USER_OUTPUT and isinstance(result, torch.Tensor)
+        ]
+        return Evaluated([result for result, _ in found], [points for _, points in found])
+
+    return evaluate
+
+
+def _as_it_is(value: Any) -> Any:
+    return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+def with_precise(
+    reference: Reference,
+    evaluate: Evaluate,
+    keep: Keep,
+    place: tuple[Path, str],
+    own: Sequence[Pointing | None],
+    choices: Choices,
+) -> Reference:
+    """The reference with what float64 gives, and the forms of it that are as right.
+
+    place: the directory for more files, and what their names begin with. own: where the outputs
+    point to in the program's own types; choices: followed there.
+    """
+    widening = Widening(watching=True)
+    choices.start(wide=True)
+    precise = evaluate(widening, choices)
+    found: dict[str, Any] = {"precise": keep(precise.outputs, "precise"), "precise_dtype": "f64"}
+    if widening.rounded:
+        moved = evaluate(Widening(perturbed=True), None)
+        found["perturbed"] = keep(moved.outputs, "perturbed")
+    if widening.small:
+        flushed = evaluate(Widening(flushing=True), None)
+        found["flushed"] = keep(flushed.outputs, "flushed")
+    retied = []
+    for way in WAYS if choices.ties else ():
+        choices.start(wide=True, way=way)
+        retied.append(keep(evaluate(Widening(), choices).outputs, way))
+    found["retied"], found["ties"] = tuple(retied), tuple(dict.fromkeys(choices.ties))
+    found["indexed"] = tuple(
+        choosing.save(index, (once, wide), place, tied=choices.changed(wide))
+        for index, (once, wide) in enumerate(zip(own, precise.points, strict=False))
+        if once is not None and wide is not None
+    )
+    return msgspec.structs.replace(reference, note="", **found)
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
@@ -123,51 +231,50 @@ def _is_dtype(value: Any) -> bool:
     return isinstance(value, torch.dtype)
 
 
-class Widening:
-    """Carries operations out in float64, whatever type their floating-point tensors have.
+class _Graph(Interpreter):
+    """Runs a graph, with a widening in float64. points: where nodes' values point to."""
 
-    perturbed: as for `precise`. rounded: whether something was rounded to an 8-bit float so far.
-    """
-
-    def __init__(self, *, perturbed: bool = False) -> None:
-        self.rounded = False
-        self._perturbation = _PERTURBATION if perturbed else 0.0
-        self._generator = torch.Generator().manual_seed(0)
-
-    def __call__(self, run: Callable[..., Any], target: Any, args: Any, kwargs: Any) -> Any:
-        """`run(*args, **kwargs)` so, where it carries out `target`."""
-        if target is torch.ops.aten._assert_tensor_metadata.default:
-            return None  # export's note of the dtypes it saw, which are widened here
-        if target in (torch.ops.aten.view.dtype, torch.ops.aten._scaled_mm.default):
-            raise NotEvaluable(f"{target} depends on the tensor's own dtype")
-        if args and _narrow_cast(args[1:], kwargs):
-            self.rounded = True
-            if self._perturbation:
-                args = (self._perturb(args[0]), *args[1:])
-        args, kwargs = pytree.tree_map(_wide_dtype, (args, kwargs))
-        return pytree.tree_map(widen, run(*args, **kwargs))
-
-    def _perturb(self, value: torch.Tensor) -> torch.Tensor:
-        noise = torch.randn(value.shape, generator=self._generator, dtype=torch.float64)
-        return value * (1 + self._perturbation * noise)
-
-
-class _Precise(Interpreter):
-    """Runs a graph with every floating-point tensor held in float64."""
-
-    def __init__(self, graph: torch.fx.GraphModule, *, perturbed: bool) -> None:
+    def __init__(
+        self, graph: torch.fx.GraphModule, widening: Widening | None, choices: Choices | None
+    ) -> None:
         super().__init__(graph)
-        self._widening = Widening(perturbed=perturbed)
+        self.points: dict[Node, Pointing] = {}
+        self._widening, self._choices = widening, choices
+        self._several: dict[Node, dict[int, Pointing]] = {}
+        self._given = {node for node in graph.graph.nodes if node.op == "placeholder"}
+
+    def run_node(self, node: Node) -> Any:
+        if node.op != "call_function" or self._choices is None:
+            return super().run_node(node)
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
+        call = Call(node.target, partial(self._called, node.target), args, kwargs)
+        first = node.args[0] if node.args and isinstance(node.args[0], Node) else None
+        result, points = self._choices.carried_out(call, given=first in self._given)
+        if isinstance(result, tuple | list):
+            self._several[node] = points
+        elif points:
+            self.points[node] = points[0]
+        if first is not None:
+            known = choosing.passed_on(call, self.points.get(first))
+            if node.target is getitem:
+                known = self._several.get(first, {}).get(args[1])
+            if known is not None:
+                self.points[node] = known
+            if first in self._given and choosing.moves(node.target):
+                self._given.add(node)
+        return result
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            return Interpreter.call_function(self, target, args, kwargs)
+        return self._called(target, *args, **kwargs)
 
-        return self._widening(run, target, args, kwargs)
+    def _called(self, target: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._widening is None:
+            return target(*args, **kwargs)
+        return self._widening(target, target, args, kwargs)
 
 
 class Precisely(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within, what PyTorch computes it computes in float64, as `precise` does with a program.
+    """Within, what PyTorch computes it computes in float64, as `Widening` does.
 
     perturbed: as there. rounded: whether something was rounded to an 8-bit float so far. Raises
     NotEvaluable out of what is computed, also where a narrower tensor would have to be changed.

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +32,7 @@ from models.traceable import Entry, Stored, Traceable
 from pipeline import archive, torch_tensors
 from pipeline import program as programs
 from pipeline.frontends import bindings, draws, examples, reference, torch_sources
+from pipeline.frontends.choices import Choices, Pointing, any_chooses
 from pipeline.frontends.job import Job
 from pipeline.program import (
     Dim,
@@ -365,37 +366,50 @@ def _example(
     # PyTorch may write into its inputs, so they are saved before it runs.
     example = _save(reference.tensors((args, kwargs)), Path(f"{stem}.in"), directory)
     copies = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
-    note = ""
-    wide: tuple[Tensor, ...] = ()
-    perturbed: tuple[Tensor, ...] = ()
-    try:
-        wide = _save(reference.precise(program, *copies), Path(f"{stem}.precise"), directory)
-        if reference.rounds_to_8_bits(program):
-            values = reference.precise(program, *copies, perturbed=True)
-            perturbed = _save(values, Path(f"{stem}.perturbed"), directory)
-    except reference.NotEvaluable as fault:
-        note = f"no double-precision reference: {fault}"
+    made = Reference(outputs=(), evaluator=f"torch {torch.__version__} eager")
+    made = _precise(made, program, reference.graph(program, *copies), stem, directory)
     copy = draws.copied(entry.module)
     own = reference.eager(entry.module, args, kwargs)
     again = draws.run(copy, copies[0], copies[1], seed=job.seed + 1)
     incomparable = draws.reasons(
         program, draws.differing(own, again), training=_trains(entry, program)
     )
+    made = msgspec.structs.replace(
+        made,
+        outputs=_save(own, Path(f"{stem}.out"), directory),
+        incomparable=tuple(incomparable) if any(incomparable) else (),
+    )
     return Function(
         name=function.name,
         inputs=function.inputs,
         outputs=function.outputs,
         example=example,
-        reference=Reference(
-            outputs=_save(own, Path(f"{stem}.out"), directory),
-            precise=wide,
-            precise_dtype="f64" if wide else None,
-            perturbed=perturbed,
-            evaluator=f"torch {torch.__version__} eager",
-            note=note,
-            incomparable=tuple(incomparable) if any(incomparable) else (),
-        ),
+        reference=made,
     )
+
+
+def _precise(
+    made: Reference,
+    program: ExportedProgram,
+    evaluate: reference.Evaluate,
+    stem: Path,
+    directory: Path,
+) -> Reference:
+    """The reference with the outputs in double precision, where they can be had."""
+    choices = Choices()
+    points: Sequence[Pointing | None] = ()
+    with contextlib.suppress(reference.NotEvaluable):
+        if any_chooses(node.target for node in program.graph.nodes):
+            points = evaluate(None, choices).points
+    name = str(stem.relative_to(directory))
+
+    def keep(values: list[torch.Tensor], what: str) -> tuple[Tensor, ...]:
+        return _save(values, Path(f"{stem}.{what}"), directory)
+
+    try:
+        return reference.with_precise(made, evaluate, keep, (directory, name), points, choices)
+    except reference.NotEvaluable as fault:
+        return msgspec.structs.replace(made, note=f"no double-precision reference: {fault}")
 
 
 def _trains(entry: Entry, program: ExportedProgram) -> bool:

@@ -1,0 +1,156 @@
+"""What sort, top-k and their like point to, what ties change, what a device may flush to 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pipeline import torch_tensors  # noqa: E402
+from pipeline.frontends import reference  # noqa: E402
+from pipeline.frontends.choices import Choices  # noqa: E402
+from pipeline.program import Reference  # noqa: E402
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # torch's own
+]
+
+
+class Function(torch.nn.Module):  # type: ignore[misc, name-defined]
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+def referenced(directory: Path, function: Callable[..., Any], *args: Any) -> Reference:
+    program = torch.export.export(Function(function), args).run_decompositions({})
+    evaluate, choices = reference.graph(program, args, {}), Choices()
+    own = evaluate(None, choices)
+
+    def keep(values: Any, name: str) -> Any:
+        return tuple(
+            torch_tensors.save(v, directory, f"{name}{i}.bin") for i, v in enumerate(values)
+        )
+
+    made = Reference(outputs=keep(own.outputs, "out"))
+    return reference.with_precise(made, evaluate, keep, (directory, "out"), own.points, choices)
+
+
+def test_every_operation_that_chooses_points_to_what_it_gives(tmp_path: Path) -> None:
+    def function(x: Any) -> Any:
+        y = x * 2
+        chosen = [
+            y.topk(3, 0),
+            y.sort(1, descending=True),
+            y.max(1),
+            y.min(0, keepdim=True),
+            y.kthvalue(2, 1),
+            y.median(0),
+            y.cummax(1),
+        ]
+        more = [y.argmax(), y.argmin(1, keepdim=True)]
+        return [v for values, _ in chosen for v in [values]], [i for _, i in chosen] + more, y
+
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(3))
+    found = referenced(tmp_path, function, x)
+    *outputs, y = (torch_tensors.load(t, tmp_path) for t in found.outputs)
+    given = [*outputs[:7], y.max(), y.min(1, keepdim=True).values]
+    assert [i.output for i in found.indexed] == list(range(7, 16))
+    for indexed, values in zip(found.indexed, given, strict=True):
+        rows = torch_tensors.load(indexed.rows, tmp_path)
+        held = torch_tensors.load(indexed.values, tmp_path).reshape(-1)
+        assert torch.equal(held[rows + outputs[indexed.output]], values), indexed.operation
+        assert not indexed.exact and indexed.precise is not None
+    assert found.ties == ()
+
+
+def test_indices_are_followed_through_what_only_moves_them(tmp_path: Path) -> None:
+    def function(x: Any) -> Any:
+        values, indices = x.transpose(0, 1).topk(3, -1)
+        moved = indices[:, :2].t().unsqueeze(0).to(torch.int32)
+        return moved, indices + 1, values
+
+    found = referenced(tmp_path, function, torch.arange(20.0).reshape(4, 5) % 7)
+    (indexed,) = found.indexed
+    assert (indexed.output, indexed.operation, indexed.exact) == (0, "aten.topk", True)
+    rows = torch_tensors.load(indexed.rows, tmp_path)
+    moved, _, values = (torch_tensors.load(t, tmp_path) for t in found.outputs)
+    held = torch_tensors.load(indexed.values, tmp_path).reshape(-1)
+    assert torch.equal(held[rows + moved], values[:, :2].t().unsqueeze(0))
+
+
+def retied(directory: Path, found: Reference, output: int) -> list[Any]:
+    return [torch_tensors.load(once[output], directory).tolist() for once in found.retied]
+
+
+def test_ties_are_broken_in_other_ways(tmp_path: Path) -> None:
+    def function(x: Any) -> Any:
+        y = torch.relu(x)
+        values, indices = y.topk(2, -1)
+        return indices, torch.zeros_like(y).scatter(-1, indices, 1.0), values, y.argmax(-1)
+
+    found = referenced(tmp_path, function, torch.tensor([[-1.0, -2, -3, 5], [4, 3, -1, -1]]))
+    assert found.ties == ("aten.topk",)
+    first, last, _ = retied(tmp_path, found, 0)
+    assert (first, last) == ([[3, 0], [0, 1]], [[3, 2], [0, 1]])
+    assert retied(tmp_path, found, 1)[:2] == [
+        [[1, 0, 0, 1], [1, 1, 0, 0]],
+        [[0, 0, 1, 1], [1, 1, 0, 0]],
+    ]
+    assert retied(tmp_path, found, 2) == [[[5, 0], [4, 3]]] * 3
+    assert retied(tmp_path, found, 3) == [[3, 0]] * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool, torch.bfloat16])
+def test_equal_values_of_any_type_are_tied(tmp_path: Path, dtype: Any) -> None:
+    x = torch.tensor([1, 0, 1, 1]).to(dtype)
+    found = referenced(tmp_path, lambda x: x.sort(descending=True, stable=True).indices, x)
+    assert found.ties == ("aten.sort",)
+    assert retied(tmp_path, found, 0)[:2] == [[0, 2, 3, 1], [3, 2, 0, 1]]
+    assert found.indexed[0].exact
+
+
+def test_infinities_are_tied_too(tmp_path: Path) -> None:
+    x = torch.tensor([-torch.inf, 2.0, -torch.inf, torch.inf, torch.inf])
+    found = referenced(tmp_path, lambda x: (x * 1).argsort(), x)
+    assert retied(tmp_path, found, 0)[:2] == [[0, 2, 1, 3, 4], [2, 0, 1, 4, 3]] or retied(
+        tmp_path, found, 0
+    )[:2] == [[2, 0, 1, 4, 3], [0, 2, 1, 3, 4]]
+
+
+def test_what_rounding_makes_equal_is_tied_where_it_is_computed(tmp_path: Path) -> None:
+    x = torch.tensor([1.0, 1.0 + 2**-23, 0.5])
+    computed = referenced(tmp_path, lambda x: (x * 3).argmax(), x)
+    assert computed.ties == ("aten.argmax",)
+    assert referenced(tmp_path, lambda x: x.argmax(), x).ties == ()
+
+
+def test_values_that_hang_on_a_tie_are_marked(tmp_path: Path) -> None:
+    def function(x: Any) -> Any:
+        first = x.argmax(-1)
+        return first, torch.tensor([3.0, 2.0, 5.0, 1.0])[first].sort().indices
+
+    found = referenced(tmp_path, function, torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 2]]))
+    assert [i.tied for i in found.indexed] == [False, True]
+
+
+def test_what_is_flushed_is_followed(tmp_path: Path) -> None:
+    x = torch.tensor([0.0, -95.0, -100.0])
+    found = referenced(tmp_path, lambda x: (x.exp().log(), x.exp() * 1e30, x + 1), x)
+    log, scaled, plain = (torch_tensors.load(t, tmp_path).tolist() for t in found.flushed)
+    assert log == [0.0, -torch.inf, -torch.inf]
+    assert scaled == [1e30, 0.0, 0.0]
+    assert plain == [1.0, -94.0, -99.0]
+
+
+@pytest.mark.parametrize("x", [torch.tensor([0.0, -3.0]), torch.tensor([-95.0]).double()])
+def test_nothing_is_flushed_without_need(tmp_path: Path, x: Any) -> None:
+    assert referenced(tmp_path, lambda x: x.exp(), x).flushed == ()
