@@ -88,23 +88,33 @@ def check_parameters(program: Program, directory: Path) -> None:
     One number may have dimensions of size 1.
     """
     wanted = program.parameters
-    if wanted is None or not wanted.tensors:
+    if wanted is None:
         return
-    if not wanted.archives:
+    if wanted.missing:
+        several = "" if len(wanted.by_scope) == 1 else f" of scope {', '.join(wanted.missing)}"
+        scope = "" if len(wanted.by_scope) == 1 else f"{wanted.missing[0]}="
+        count = sum(p.scope in (None, *wanted.missing) for p in wanted.tensors)
+        its = f"its {count} parameters" if count else "its parameters"
         raise UsageError(
-            f"{program.source}: its {len(wanted.tensors)} parameters have names but no values",
-            advice="Give an archive: --weights FILE.irpa, .safetensors or .gguf.",
+            f"{program.source}: {its}{several} have names but no values",
+            advice=f"Give an archive: --weights {scope}FILE.irpa, .safetensors or .gguf.",
         )
-    held = {n: e for file in wanted.archives for n, e in read(directory / file).items()}
-    faults = [fault for p in wanted.tensors if (fault := _misfit(p, held.get(p.name)))]
+    for scope, archives in wanted.by_scope.items():
+        tensors = tuple(p for p in wanted.tensors if p.scope in (None, scope))
+        _check(program.source, tensors, [directory / file for file in archives])
+
+
+def _check(source: str, tensors: tuple[Parameter, ...], archives: list[Path]) -> None:
+    held = {n: e for file in archives for n, e in read(file).items()}
+    faults = [fault for p in tensors if (fault := _misfit(p, held.get(p.name)))]
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise UsageError(
-            f"{', '.join(str(directory / file) for file in wanted.archives)} "
-            f"{'does' if len(wanted.archives) == 1 else 'do'} not fit {program.source}: "
+            f"{', '.join(map(str, archives))} "
+            f"{'does' if len(archives) == 1 else 'do'} not fit {source}: "
             f"{faults[0]}{more}",
-            advice=f"The program loads {len(wanted.tensors)} tensors, "
-            f"{'the archive has' if len(wanted.archives) == 1 else 'the archives have'} "
+            advice=f"The program loads {len(tensors)} tensors, "
+            f"{'the archive has' if len(archives) == 1 else 'the archives have'} "
             f"{len(held)}; names, shapes and dtypes must be the program's own.",
         )
 
@@ -112,9 +122,15 @@ def check_parameters(program: Program, directory: Path) -> None:
 def _misfit(want: Parameter, got: Entry | None) -> str:
     if got is None:
         return f"it lacks the tensor {want.name}, which the program loads as {_type(want)}"
-    element = ELEMENT_TYPES[want.dtype]
+    element = ELEMENT_TYPES.get(want.dtype)
+    if element is None:
+        return ""
+    size = element.bytes(math.prod(want.shape))
     if got.shape is None:
-        fits = got.bytes == math.prod(want.shape) * element.size
+        fits = got.bytes == size
+    elif element.bits:
+        # No format has a name for it: what counts is how many bytes there are.
+        fits = got.bytes == size
     else:
         raw = element.size == 1 and got.dtype in ("i8", "ui8")
         one = math.prod(want.shape) == math.prod(got.shape) == 1
@@ -156,17 +172,18 @@ def read(path: Path) -> dict[str, Entry]:
 def write(path: Path, tensors: Mapping[str, tuple[Entry, Callable[[], bytes]]]) -> None:
     """Writes a safetensors file, one tensor's bytes after the other, as each is asked for.
 
-    8-bit floats are written as bytes: the format has no name for some.
+    8-bit floats and packed integers are written as bytes: the format has no name for some.
     """
     names = {element: name for name, element in _SAFETENSORS.items()}
     header: dict[str, Any] = {}
     end = 0
     for tensor, (entry, _) in tensors.items():
         element = ELEMENT_TYPES[entry.dtype or "ui8"]
-        begin, end = end, end + math.prod(entry.shape or ()) * element.size
+        begin, end = end, end + element.bytes(math.prod(entry.shape or ()))
+        raw = element.name.startswith("f8") or element.bits
         header[tensor] = {
-            "dtype": "U8" if element.name.startswith("f8") else names[element.name],
-            "shape": entry.shape or (),
+            "dtype": "U8" if raw else names[element.name],
+            "shape": (end - begin,) if element.bits else entry.shape or (),
             "data_offsets": (begin, end),
         }
     text = json.dumps(header).encode()

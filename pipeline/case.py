@@ -20,7 +20,7 @@ from pipeline.frontends.load import Loaded
 from pipeline.generation import Generation, Wanted
 from pipeline.numerics import Comparison
 from pipeline.phases import Phase
-from pipeline.program import Function, Tensor
+from pipeline.program import Function, Parameters, Program, Tensor
 from pipeline.runtime import Latency
 from pipeline.spirv import Checked
 from pipeline.store import Store
@@ -262,15 +262,31 @@ def _why_not_run(loaded: Loaded, plan: Plan, toolchain: Toolchain, settings: Set
     if settings.to not in (None, "end"):
         return f"compiled up to {settings.to} only"
     if not program.functions:
-        return "the program has no function that takes and returns tensors"
-    if program.parameters is not None and not program.parameters.archives:
-        return "no weights (only their names are known; --weights gives an archive)"
-    if any(f.example is None for f in program.functions):
-        return "no example inputs"
+        return _no_function(program)
+    if program.parameters is not None and program.parameters.missing:
+        return _no_weights(program.parameters)
+    if all(f.example is None for f in program.functions):
+        unfed = ", ".join(f.name for f in program.functions)
+        return f"no example inputs for {unfed} (--input gives them)"
     if plan.device is None:
         return plan.why_not_run
     # A module needs the runtime of its compiler's release, which not every release has.
     return "" if toolchain.runtime else f"there is no IREE runtime of release {toolchain.version}"
+
+
+def _no_function(program: Program) -> str:
+    if not program.others:
+        return "the program has no public function that can be called"
+    return "; ".join(f"{name}: {why}" for name, why in program.others.items())
+
+
+def _no_weights(parameters: Parameters) -> str:
+    if len(parameters.by_scope) == 1:
+        return "no weights (only their names are known; --weights gives an archive)"
+    missing = parameters.missing
+    return (
+        f"no weights for scope {', '.join(missing)} (--weights {missing[0]}=FILE gives an archive)"
+    )
 
 
 #: The modules that make a `CompileResult` of what the compiler wrote.
@@ -384,6 +400,8 @@ def _run(
     load_seconds = run_seconds = compare_seconds = 0.0
     failed: StepName | None = None
     for function in loaded.program.functions:
+        if function.example is None:
+            continue
         watcher.began(result.target, "run")
         job = runtime.Run(
             program=loaded.program,
@@ -420,7 +438,7 @@ def _run(
                 compare_seconds += time.monotonic() - begun
                 failed = failed or ("compare" if comparison.differs else None)
         functions.append(_function(function, ran, comparison, failure))
-    left = "" if failed else _not_compared(functions)
+    left = "" if failed else "; ".join(_left(functions, loaded.program))
     steps = tuple(_steps(left, failed, load_seconds, run_seconds, compare_seconds))
     for step in steps:
         watcher.ended(result.target, step)
@@ -556,6 +574,17 @@ def _why(failed: StepName) -> str:
         "run": "does not run",
         "compare": "runs, but differs from the reference",
     }.get(failed, failed)
+
+
+def _left(functions: list[FunctionResult], program: Program) -> Iterator[str]:
+    """What was not run or not compared, and why."""
+    if why := _not_compared(functions):
+        yield why
+    for name, why in program.others.items():
+        yield f"{name} is not run: {why}"
+    for function in program.functions:
+        if function.example is None:
+            yield f"{function.name} is not run: it has no example inputs"
 
 
 def _not_compared(functions: list[FunctionResult]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.errors import UsageError
-from pipeline.frontends import examples
+from pipeline.frontends import examples, fitting
 from pipeline.frontends.load import Loaded
 from pipeline.program import Function, Reference, Tensor, TensorType
 from pipeline.store import Store
@@ -43,7 +43,14 @@ def with_outputs(loaded: Loaded, specs: tuple[str, ...], store: Store) -> Loaded
             advice=f"Give each in order, or {IGNORED}. They are {signature}.",
         )
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-        given = [_read(spec, number, Path(scratch)) for number, spec in enumerate(specs)]
+        place = Path(scratch)
+        (place / "data").mkdir()
+        read = [_read(spec, number, place) for number, spec in enumerate(specs)]
+        given = [
+            got and fitting.passed(want, got, f"{program.source}: {OPTION} {number}", place)
+            for number, (want, got) in enumerate(zip(function.outputs, read, strict=True))
+        ]
+        function = _stated(function, given)
         for number, (want, got) in enumerate(zip(function.outputs, given, strict=True)):
             why = "" if got is None else _misfit(want, got)
             if why:
@@ -61,6 +68,17 @@ def with_outputs(loaded: Loaded, specs: tuple[str, ...], store: Store) -> Loaded
     function = msgspec.structs.replace(function, reference=reference)
     program = msgspec.structs.replace(program, functions=(function,))
     return msgspec.structs.replace(loaded, program=program)
+
+
+def _stated(function: Function, given: list[Tensor | None]) -> Function:
+    """The function with the types of what the user gives where it states none."""
+    outputs = tuple(
+        TensorType(name=want.name, dtype=got.dtype, shape=got.shape)
+        if got and want.passed == "opaque"
+        else want
+        for want, got in zip(function.outputs, given, strict=True)
+    )
+    return msgspec.structs.replace(function, outputs=outputs)
 
 
 def _read(spec: str, number: int, scratch: Path) -> Tensor | None:

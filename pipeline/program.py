@@ -18,18 +18,30 @@ import msgspec
 
 from pipeline.errors import UsageError
 
-#: Element types by IREE's names: (bytes per element, numpy or ml_dtypes name, class).
 ElementClass = Literal["float", "int", "bool", "complex"]
+#: How a value crosses the ABI: a tensor as `!hal.buffer_view` or bare as `!hal.buffer`, a number,
+#: a null reference where the function takes a fence. "opaque": a buffer view of which the program
+#: does not state the type.
+Passing = Literal["view", "buffer", "scalar", "null", "opaque"]
 
 
 class ElementType(msgspec.Struct, frozen=True):
-    """One element type: IREE's name for it, its size in bytes, numpy's/ml_dtypes' and torch's."""
+    """One element type: IREE's name for it, its size in bytes, numpy's/ml_dtypes' and torch's.
+
+    size: of one element in numpy. bits: where elements are packed, lowest bits first. torch: empty
+    where PyTorch cannot compute with it.
+    """
 
     name: str
     size: int
     numpy: str
     torch: str
     family: ElementClass
+    bits: int = 0
+
+    def bytes(self, count: int) -> int:
+        """The bytes that `count` elements take in a buffer of IREE's, and in our raw files."""
+        return (count * self.bits + 7) // 8 if self.bits else count * self.size
 
 
 ELEMENT_TYPES = {
@@ -43,6 +55,7 @@ ELEMENT_TYPES = {
         ElementType("f8E4M3FNUZ", 1, "float8_e4m3fnuz", "float8_e4m3fnuz", "float"),
         ElementType("f8E5M2", 1, "float8_e5m2", "float8_e5m2", "float"),
         ElementType("f8E5M2FNUZ", 1, "float8_e5m2fnuz", "float8_e5m2fnuz", "float"),
+        ElementType("f8E8M0FNU", 1, "float8_e8m0fnu", "float8_e8m0fnu", "float"),
         ElementType("i64", 8, "int64", "int64", "int"),
         ElementType("i32", 4, "int32", "int32", "int"),
         ElementType("i16", 2, "int16", "int16", "int"),
@@ -51,12 +64,19 @@ ELEMENT_TYPES = {
         ElementType("ui32", 4, "uint32", "uint32", "int"),
         ElementType("ui16", 2, "uint16", "uint16", "int"),
         ElementType("ui8", 1, "uint8", "uint8", "int"),
+        ElementType("i4", 1, "int4", "", "int", bits=4),
+        ElementType("ui4", 1, "uint4", "", "int", bits=4),
+        ElementType("i2", 1, "int2", "", "int", bits=2),
+        ElementType("ui2", 1, "uint2", "", "int", bits=2),
         ElementType("i1", 1, "bool", "bool", "bool"),
         ElementType("complex<f32>", 8, "complex64", "complex64", "complex"),
         ElementType("complex<f64>", 16, "complex128", "complex128", "complex"),
+        # A number on its own; there are no tensors of it.
+        ElementType("index", 8, "int64", "", "int"),
     )
 }
-TORCH_ELEMENT_TYPES = {e.torch: e.name for e in ELEMENT_TYPES.values()}
+TORCH_ELEMENT_TYPES = {e.torch: e.name for e in ELEMENT_TYPES.values() if e.torch}
+NUMPY_ELEMENT_TYPES = {e.numpy: e.name for e in ELEMENT_TYPES.values() if e.name != "index"}
 
 
 class Dim(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,29 +92,38 @@ class Dim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TensorType(msgspec.Struct, frozen=True, kw_only=True):
-    """One argument or result: name, IREE element type, shape (int: static, Dim: dynamic)."""
+    """One argument or result: name, IREE element type, shape (int: static, Dim: dynamic).
+
+    passed: how. A number has no dimensions; of what is opaque, dtype and shape say nothing.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | Dim, ...]
+    passed: Passing = "view"
 
     def __str__(self) -> str:
         return "x".join([*(str(d) for d in self.shape), self.dtype])
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor's value on disk: raw little-endian bytes of `shape` elements, row-major."""
+    """A tensor's value on disk: raw little-endian bytes of `shape` elements, row-major.
+
+    Elements of less than 8 bits are packed (but `i1`, which takes a byte). passed: how it is given
+    to a function; a number is a tensor without dimensions, too.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     file: str
+    passed: Passing = "view"
 
     def __str__(self) -> str:
         return "x".join([*(str(d) for d in self.shape), self.dtype])
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.shape) * ELEMENT_TYPES[self.dtype].size
+        return ELEMENT_TYPES[self.dtype].bytes(math.prod(self.shape))
 
 
 class Indexed(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,11 +215,16 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
-    """One named parameter that the program loads."""
+    """One named parameter that the program loads.
+
+    scope: where a program has several; None for the only one. dtype may be a type that IREE's
+    runtime does not know; its values are then not looked at.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    scope: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name}: {'x'.join([*(str(d) for d in self.shape), self.dtype])}"
@@ -201,12 +235,27 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
 
     archives: relative to the program's directory, or absolute where they are the user's own; one
     tensor lies in one of them. None when only the names are known (full-size models traced
-    without weights).
+    without weights). scopes: the archives of each scope where there are several; `archives` are
+    then all of them, and `scope` is the first.
+
+    A program in which parameters are loaded by calls (after phase `stream`) has no `tensors`: what
+    they are is not read.
     """
 
     scope: str
     tensors: tuple[Parameter, ...]
     archives: tuple[str, ...] = ()
+    scopes: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def by_scope(self) -> dict[str, tuple[str, ...]]:
+        """The archives of each scope."""
+        return self.scopes or {self.scope: self.archives}
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The scopes that have no archive."""
+        return tuple(scope for scope, archives in self.by_scope.items() if not archives)
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,7 +263,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
     mlir: the file to compile (an MLIR source keeps its own name). digest: SHA-256 of it in hex:
     what a compile depends on. origin: who made it
-    (`torch 2.13.0`, `iree-turbine 3.9.0`, ...). notes: what the user should know of it.
+    (`torch 2.13.0`, `iree-turbine 3.9.0`, ...). notes: what the user should know of it. others:
+    public functions that cannot be called, by name, and why.
     """
 
     source: str
@@ -224,6 +274,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     origin: dict[str, str]
     notes: tuple[str, ...] = ()
     mlir: str = "program.mlir"
+    others: dict[str, str] = {}
 
     def function(self, name: str | None = None) -> Function:
         """The entry function of that name, or the only/first one."""
@@ -260,6 +311,8 @@ def check_inputs(function: Function, inputs: tuple[Tensor, ...], source: str) ->
 
 
 def _misfit(want: TensorType, got: Tensor, bound: dict[str, int]) -> str:
+    if want.passed in ("opaque", "null"):
+        return ""
     if want.dtype != got.dtype:
         return f"dtype {got.dtype} where {want.dtype} is expected"
     if len(want.shape) != len(got.shape):

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline import diagnostics, process
+from pipeline import diagnostics, process, tensors
 from pipeline.archive import check_parameters
 from pipeline.diagnostics import Failure
 from pipeline.errors import EnvironmentFault, UsageError
@@ -106,14 +106,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         parameters = self.program.parameters
         weights: list[str] = []
         if parameters is not None:
-            given = f"--parameters={parameters.scope}"
-            weights = [f"{given}={self._absolute(archive)}" for archive in parameters.archives]
+            weights = [
+                f"--parameters={f'{scope}=' if scope else ''}{self._absolute(archive)}"
+                for scope, archives in parameters.by_scope.items()
+                for archive in archives
+            ]
         return (
             f"--module={self.module.absolute()}",
             f"--device={self.device}",
             f"--function={self.function.name}",
             *weights,
-            *(f"--input={spelled(t)}=@{self._absolute(t.file)}" for t in example),
+            *(f"--input={written(t, self._absolute(t.file))}" for t in example),
         )
 
     def check(self) -> None:
@@ -238,9 +241,32 @@ def spelled(tensor: Tensor) -> str:
     return "x".join([*(str(d) for d in tensor.shape), name])
 
 
+def written(tensor: Tensor, file: Path) -> str:
+    """An input as the runtime's tools take it: `4x8xf32=@FILE`, or a number on its own."""
+    if tensor.passed == "null":
+        return "(null)"
+    if tensor.passed == "scalar":
+        return number(tensor.dtype, file)
+    return f"{'&' if tensor.passed == 'buffer' else ''}{spelled(tensor)}=@{file}"
+
+
+def number(dtype: str, file: Path) -> str:
+    """The number in a file as the runtime's tools take it on its own.
+
+    What a function takes for f16 and bf16 is their bits, as an integer.
+    """
+    raw = file.read_bytes()
+    if ELEMENT_TYPES[dtype].family == "float" and len(raw) < 4:
+        return str(int.from_bytes(raw, "little"))
+    value = tensors.decoded(raw, dtype)[0]
+    if ELEMENT_TYPES[dtype].family == "float":
+        return repr(float(value))
+    return str(int(value))
+
+
 def _output_file(workdir: Path, index: int, want: TensorType) -> Path:
     """.npy, which keeps the shape, for the types that the runtime can write so; .bin for others."""
-    suffix = ".npy" if want.dtype in _NPY.values() else ".bin"
+    suffix = ".npy" if want.dtype in _NPY.values() and want.passed == "view" else ".bin"
     return workdir / "out" / f"{index}{suffix}"
 
 
@@ -262,6 +288,7 @@ def _shapes(function: Function) -> list[tuple[int, ...] | None]:
     sizes = {
         dim.symbol: size
         for want, got in zip(function.inputs, function.example or (), strict=True)
+        if want.passed not in ("opaque", "null")
         for dim, size in zip(want.shape, got.shape, strict=True)
         if not isinstance(dim, int)
     }
@@ -284,11 +311,27 @@ def _raw(file: Path, want: TensorType, shape: tuple[int, ...] | None, workdir: P
     dtype = want.dtype
     if file.suffix == ".npy":
         file, dtype, shape = _strip(file, want.dtype)
+    elif want.passed == "scalar":
+        _narrow(file, dtype)
     size = file.stat().st_size
-    if shape is None or math.prod(shape) * ELEMENT_TYPES[dtype].size != size:
-        dtype = dtype if size % ELEMENT_TYPES[dtype].size == 0 else "ui8"
-        shape = (size // ELEMENT_TYPES[dtype].size,)
+    if shape is None or ELEMENT_TYPES[dtype].bytes(math.prod(shape)) != size:
+        bits = ELEMENT_TYPES[dtype].bits or 8 * ELEMENT_TYPES[dtype].size
+        dtype = dtype if 8 * size % bits == 0 else "ui8"
+        shape = (8 * size // (bits if dtype == want.dtype else 8),)
     return Tensor(dtype=dtype, shape=shape, file=str(file.relative_to(workdir)))
+
+
+def _narrow(file: Path, dtype: str) -> None:
+    """Writes a number in its own type: the VM passes all in 32 or 64 bits, f16 as an integer."""
+    raw, element = file.read_bytes(), ELEMENT_TYPES[dtype]
+    if element.family != "float" or element.size < 4:
+        # The lowest bits are the number's; i1 has one.
+        low = bytes([raw[0] & 1]) if element.family == "bool" else raw[: element.size]
+        file.write_bytes(low)
+    elif len(raw) != element.size:
+        other = "f64" if len(raw) == 8 else "f32"
+        value = tensors.decoded(raw, other).astype(tensors.numpy_dtype(dtype))
+        file.write_bytes(value.tobytes())
 
 
 def _strip(npy: Path, want: str) -> tuple[Path, str, tuple[int, ...]]:

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.program import ELEMENT_TYPES, Program, Tensor
+from pipeline.program import ELEMENT_TYPES, NUMPY_ELEMENT_TYPES, Program, Tensor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +31,41 @@ def load(directory: Path, tensor: Tensor) -> NDArray[Any]:
     """The whole tensor, in its own type; its file is relative to `directory`."""
     import numpy as np
 
-    dtype = numpy_dtype(tensor.dtype)
-    return np.fromfile(directory / tensor.file, dtype).reshape(tensor.shape)
+    file = directory / tensor.file
+    if not ELEMENT_TYPES[tensor.dtype].bits:
+        return np.fromfile(file, numpy_dtype(tensor.dtype)).reshape(tensor.shape)
+    elements = decoded(file.read_bytes(), tensor.dtype)
+    return elements[: math.prod(tensor.shape)].reshape(tensor.shape)
+
+
+def decoded(raw: bytes, dtype: str) -> NDArray[Any]:
+    """The elements in raw bytes, in a row; of packed ones, all that fit into the bytes."""
+    import numpy as np
+
+    bits = ELEMENT_TYPES[dtype].bits
+    if not bits:
+        return np.frombuffer(bytearray(raw), numpy_dtype(dtype))
+    packed = np.frombuffer(raw, np.uint8)
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    apart = ((packed[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)
+    # A conversion to a signed type saturates or wraps by release: the sign is set here.
+    low = apart.astype(np.int8) - ((apart >> (bits - 1)).astype(np.int8) << bits)
+    return (apart if dtype.startswith("u") else low).astype(numpy_dtype(dtype))
+
+
+def encoded(values: NDArray[Any], dtype: str) -> bytes:
+    """An array in its own type as raw bytes, packed where the type is."""
+    import numpy as np
+
+    bits = ELEMENT_TYPES[dtype].bits
+    if not bits:
+        return values.tobytes()
+    per = 8 // bits
+    apart = values.reshape(-1).astype(np.int8).astype(np.uint8) & ((1 << bits) - 1)
+    apart = np.concatenate([apart, np.zeros(-len(apart) % per, np.uint8)]).reshape(-1, per)
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    packed: bytes = (apart << shifts).sum(axis=1).astype(np.uint8).tobytes()
+    return packed
 
 
 def examples(program: Program, directory: Path) -> dict[str, dict[str, NDArray[Any]]]:
@@ -48,8 +81,8 @@ def examples(program: Program, directory: Path) -> dict[str, dict[str, NDArray[A
 
 def save(values: NDArray[Any], directory: Path, file: str) -> Tensor:
     """Writes an array, in its own type, to a file of `directory`."""
-    (directory / file).write_bytes(values.tobytes())
-    dtype = next(e.name for e in ELEMENT_TYPES.values() if e.numpy == values.dtype.name)
+    dtype = NUMPY_ELEMENT_TYPES[values.dtype.name]
+    (directory / file).write_bytes(encoded(values, dtype))
     return Tensor(dtype=dtype, shape=values.shape, file=file)
 
 
@@ -72,6 +105,9 @@ def read(file: Path, tensor: Tensor, start: int) -> Any:
         dtype = np.dtype(np.uint8)
     else:
         dtype = numpy_dtype(tensor.dtype)
+    if bits := ELEMENT_TYPES[tensor.dtype].bits:
+        raw = np.fromfile(file, np.uint8, count=PIECE * bits // 8, offset=start * bits // 8)
+        return decoded(raw.tobytes(), tensor.dtype)[: length(tensor) - start].astype(np.int8)
     values = np.fromfile(file, dtype, count=PIECE, offset=start * dtype.itemsize)
     if family == "bool":
         return values != 0

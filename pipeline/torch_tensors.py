@@ -57,5 +57,8 @@ def mapped(file: Path, dtype: str, shape: tuple[int, ...], offset: int = 0) -> t
 
 
 def _torch(dtype: str) -> torch.dtype:
-    known: torch.dtype = getattr(torch, ELEMENT_TYPES[dtype].torch)
+    name = ELEMENT_TYPES[dtype].torch
+    if not name:
+        raise UsageError(f"PyTorch does not compute with {dtype}")
+    known: torch.dtype = getattr(torch, name)
     return known

@@ -204,7 +204,7 @@ def write(
         raise ValueError(f"a reproducer has some of {[*FILES.values()]}, not {unknown}")
     contents = {name: _content(name, value) for name, value in files.items()}
     for index, given in enumerate(inputs):
-        if given.data is not None:
+        if given.data is not None and given.tensor.passed in ("view", "buffer"):
             name = tensor_file(f"input{index}", given.tensor)
             contents[name] = tensor_content(given.tensor, _content(name, given.data))
     for name, file in (beside or {}).items():
@@ -321,7 +321,11 @@ def _content(name: str, value: str | bytes | Path) -> bytes:
 
 def tensor_file(stem: str, tensor: Tensor) -> str:
     """The name of a tensor's file in a folder."""
-    return f"{stem}{'.npy' if tensor.dtype in _NPY_TYPES else '.bin'}"
+    return f"{stem}{'.npy' if _has_header(tensor) else '.bin'}"
+
+
+def _has_header(tensor: Tensor) -> bool:
+    return tensor.dtype in _NPY_TYPES and tensor.passed == "view"
 
 
 def tensor_words(stem: str, tensor: Tensor) -> str:
@@ -331,14 +335,21 @@ def tensor_words(stem: str, tensor: Tensor) -> str:
 
 
 def _input_words(index: int, given: Input) -> str:
+    tensor = given.tensor
+    if tensor.passed == "null":
+        return runtime.written(tensor, Path())
+    if tensor.passed == "scalar":
+        return "1" if given.data is None else runtime.number(tensor.dtype, given.data)
     if given.data is None:
-        return f"{runtime.spelled(given.tensor)}=1"
-    return tensor_words(f"input{index}", given.tensor)
+        return f"{runtime.spelled(tensor)}=1"
+    # A bare buffer has no header.
+    words = tensor_words(f"input{index}", tensor)
+    return f"&{words}" if tensor.passed == "buffer" else words
 
 
 def tensor_content(tensor: Tensor, raw: bytes) -> bytes:
     """What is in a tensor's file: raw bytes, or with numpy's header."""
-    if tensor.dtype not in _NPY_TYPES:
+    if not _has_header(tensor):
         return raw
     import io
 

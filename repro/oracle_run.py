@@ -41,11 +41,15 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None = None
 
     @property
-    def weights(self) -> tuple[str, ...]:
-        """The archives that the program and its parts load their parameters from."""
+    def weights(self) -> tuple[tuple[str, str], ...]:
+        """The archives that the program and its parts load their parameters from, by scope."""
         parameters = self.loaded.program.parameters
         place = Path(self.loaded.directory).absolute()
-        return tuple(str(place / file) for file in (parameters.archives if parameters else ()))
+        return tuple(
+            (scope, str(place / file))
+            for scope, archives in (parameters.by_scope if parameters else {}).items()
+            for file in archives
+        )
 
     def line(self, program: Path) -> int:
         """A line of a program inside the function that failed, 0 where that is not to be seen."""
@@ -71,7 +75,7 @@ def describe(
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     source = Source(text=candidate.name, kind="mlir", path=str(candidate))
-    job = Job(source=source, seed=running.seed, weights=running.weights, evaluate=False)
+    job = Job(source=source, seed=running.seed, scoped=running.weights, evaluate=False)
     try:
         program = mlir.build(job, directory, toolchain, limits)
     except (UsageError, TraceFailed) as fault:

@@ -77,8 +77,11 @@ class Live:
         if program.parameters is not None:
             held = program.parameters.archives
             where = f"in {_some(held)}" if held else "named only: there are no weights"
+            if held and program.parameters.missing:
+                where += f"; none for scope {', '.join(program.parameters.missing)}"
             count = len(program.parameters.tensors)
-            self._print(f"  {count} parameter{'' if count == 1 else 's'}, {where}")
+            told = f"{count} parameter{'' if count == 1 else 's'}" if count else "parameters"
+            self._print(f"  {told}, {where}")
         for note in program.notes:
             self._print(f"  note: {escape(note)}")
 

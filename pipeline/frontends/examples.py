@@ -2,56 +2,97 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from pipeline import tensors
 from pipeline.errors import UsageError
-from pipeline.program import ELEMENT_TYPES, Dim, Function, Tensor, TensorType
+from pipeline.program import (
+    ELEMENT_TYPES,
+    NUMPY_ELEMENT_TYPES,
+    Dim,
+    Function,
+    Passing,
+    Tensor,
+    TensorType,
+)
 
 #: Size of a dynamic dimension of which nothing is known but that it is dynamic.
 DYNAMIC = 4
-_RAW = re.compile(r"((?:\d+x)*)([a-zA-Z][\w<>]*)=(?:@(.+)|(-?\d[\d.e+-]*))")
+#: Integers that are made up are smaller than this: they may be indices.
+INTEGERS = 8
+_RAW = re.compile(r"&?((?:\d+x)*)([a-zA-Z][\w<>]*)=(?:@(.+)|([-\d\[.].*))", re.DOTALL)
+_NUMBER = re.compile(r"-?(?:\d+|0x[\da-fA-F]+)|-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|-?inf|nan")
+_TRUTH = {"true": "1", "false": "0"}
+#: The runtime's and MLIR's words for element types that have another name here.
+_WORDS = {"cf64": "complex<f32>", "cf128": "complex<f64>"} | {
+    f"si{bits}": f"i{bits}" for bits in (2, 4, 8, 16, 32, 64)
+}
 
 
-def random(function: Function, seed: int, directory: Path) -> tuple[Tensor, ...]:
-    """Seeded values for each input, written under `directory`/data.
+class Freedom(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of inputs that are made up: the sizes of dimensions by symbol, numbers that
+    are passed on their own by the argument's name, and how large integers may be."""
+
+    sizes: dict[str, int] = {}
+    numbers: dict[str, int] = {}
+    integers: int = INTEGERS
+
+
+def random(
+    function: Function, seed: int, directory: Path, freedom: Freedom | None = None
+) -> tuple[Tensor, ...]:
+    """Seeded values for each input, whose types are known, written under `directory`/data.
 
     Floats are standard normal, integers small and not negative (they may be indices), dynamic
     dimensions as small as their bounds allow but at least 4 where they may be.
     """
     import numpy
 
+    freedom = freedom or Freedom()
     generator = numpy.random.default_rng(seed)
     (directory / "data").mkdir(exist_ok=True)
-    tensors = []
+    made = []
     for index, want in enumerate(function.inputs):
-        shape = tuple(_size(d) for d in want.shape)
-        values = _values(generator, want, shape)
+        shape = tuple(_size(d, freedom) for d in want.shape)
+        values = _values(generator, want, shape, freedom)
         file = Path("data") / f"{function.name}.in{index}.bin"
-        (directory / file).write_bytes(values.tobytes())
-        tensors.append(Tensor(dtype=want.dtype, shape=shape, file=str(file)))
-    return tuple(tensors)
+        (directory / file).write_bytes(tensors.encoded(values, want.dtype))
+        made.append(Tensor(dtype=want.dtype, shape=shape, file=str(file), passed=want.passed))
+    return tuple(made)
 
 
-def _size(dim: int | Dim) -> int:
+def _size(dim: int | Dim, freedom: Freedom) -> int:
     if isinstance(dim, int):
         return dim
+    if dim.symbol in freedom.sizes:
+        return freedom.sizes[dim.symbol]
     size = max(dim.min, DYNAMIC)
     return size if dim.max is None else min(size, dim.max)
 
 
-def _values(generator: Any, want: TensorType, shape: tuple[int, ...]) -> Any:
+def _values(generator: Any, want: TensorType, shape: tuple[int, ...], freedom: Freedom) -> Any:
+    import numpy
+
     element = ELEMENT_TYPES[want.dtype]
     dtype = numpy_dtype(want.dtype)
+    if want.name in freedom.numbers and want.passed == "scalar":
+        return numpy.full(shape, freedom.numbers[want.name]).astype(dtype)
     if element.family == "bool":
         return generator.integers(0, 2, shape).astype(dtype)
     if element.family == "int":
-        return generator.integers(0, 8, shape).astype(dtype)
+        most = 1 << (element.bits - (not element.name.startswith("u"))) if element.bits else 1 << 7
+        return generator.integers(0, min(most, freedom.integers), shape).astype(dtype)
     values = generator.standard_normal(shape)
     if element.family == "complex":
         values = values + 1j * generator.standard_normal(shape)
-    return values.astype(dtype)
+    if element.name == "f8E8M0FNU":  # powers of two only
+        values = numpy.exp2(values)
+    return numpy.asarray(values).astype(dtype)
 
 
 def numpy_dtype(name: str) -> Any:
@@ -67,35 +108,45 @@ def ones(dtype: str, count: int) -> bytes:
     """So many ones of an element type, as raw bytes."""
     import numpy
 
-    return numpy.ones(count, numpy_dtype(dtype)).tobytes()
+    return tensors.encoded(numpy.ones(count, numpy_dtype(dtype)), dtype)
 
 
 def from_files(specs: tuple[str, ...], directory: Path) -> tuple[Tensor, ...]:
-    """The user's inputs: `@file.npy`, `file.npy`, raw bytes as `2x3xbf16=@file.bin`, or one number
-    throughout as `2x3xbf16=1`.
+    """The user's inputs: `@file.npy`, `file.npy`, raw bytes as `2x3xbf16=@file.bin`, numbers as
+    `2x3xbf16=1` (one throughout, or all of them); for a function that takes numbers on their own
+    `5` or `0.5`, for a `!hal.buffer` an `&` in front; `(null)`.
 
-    Values without a raw file of the user's are written to one in `directory`. Raises UsageError for
-    what cannot be read.
+    A number on its own is i64 or f64 until it is known what the function takes. Values without a
+    raw file of the user's are written to one in `directory`. Raises UsageError for what cannot be
+    read.
     """
     return tuple(_from_file(spec, index, directory) for index, spec in enumerate(specs))
 
 
 def _from_file(spec: str, index: int, directory: Path) -> Tensor:
+    number = _TRUTH.get(spec, spec)
+    if _NUMBER.fullmatch(number):
+        return _alone(number, index, directory)
+    if spec == "(null)":
+        return null(directory)
     raw = _RAW.fullmatch(spec)
     if raw is None and not spec.endswith(".npy"):
         raise UsageError(
-            f"--input {spec} is neither an .npy file nor SHAPExDTYPE=@FILE or =NUMBER",
-            advice="For example --input x.npy, --input 2x64xbf16=@x.bin or --input 4xf32=1",
+            f"--input {spec} is neither an .npy file, nor SHAPExDTYPE=@FILE or =NUMBERS, "
+            "nor a number",
+            advice="For example --input x.npy, --input 2x64xbf16=@x.bin, --input 4xf32=1 or "
+            "--input 5",
         )
+    passed: Passing = "buffer" if spec.startswith("&") else "view"
     if raw is not None and raw[4]:
-        return _from_number(spec, raw, index, directory)
+        return _from_numbers(spec, raw, index, directory)
     path = Path(raw[3] if raw else spec.removeprefix("@"))
     if not path.is_file():
         raise UsageError(f"--input {spec}: no file {path}", advice="Check the path.")
     if raw is None:
         return _from_npy(path, index, directory)
     shape, dtype = _spelled(spec, raw)
-    tensor = Tensor(dtype=dtype, shape=shape, file=str(path.resolve()))
+    tensor = Tensor(dtype=dtype, shape=shape, file=str(path.resolve()), passed=passed)
     if path.stat().st_size != tensor.bytes:
         raise UsageError(
             f"--input {spec}: {path} has {path.stat().st_size} bytes, {tensor} needs "
@@ -105,27 +156,67 @@ def _from_file(spec: str, index: int, directory: Path) -> Tensor:
     return tensor
 
 
-def _from_number(spec: str, raw: re.Match[str], index: int, directory: Path) -> Tensor:
+def _from_numbers(spec: str, raw: re.Match[str], index: int, directory: Path) -> Tensor:
     import numpy
 
     shape, dtype = _spelled(spec, raw)
+    words = re.split(r"[\s,\[\]]+", raw[4].strip(" [],\n"))
+    count = math.prod(shape)
+    if not all(_NUMBER.fullmatch(word) for word in words):
+        raise UsageError(f"--input {spec}: {raw[4]} is not a number, or numbers between spaces")
+    if len(words) not in (1, count):
+        raise UsageError(
+            f"--input {spec}: {len(words)} numbers where {count} are needed",
+            advice="Give all of them, or one that they all are.",
+        )
+    element = ELEMENT_TYPES[dtype]
+    exact = element.family in ("int", "bool")
+    bits = element.bits or 8 * element.size
     try:
-        values = numpy.full(shape, float(raw[4])).astype(numpy_dtype(dtype))
+        held = [int(w, 0) if exact else float(w) for w in words]
     except ValueError as fault:
-        raise UsageError(f"--input {spec}: {raw[4]} is not a number") from fault
+        raise UsageError(f"--input {spec}: {raw[4]} is not of type {dtype}") from fault
+    # Types without sign hold numbers of either kind, and a bool is true for any but 0.
+    if element.family == "int" and not all(-(1 << bits - 1) <= n < 1 << bits for n in held):
+        raise UsageError(f"--input {spec}: {dtype} cannot hold {raw[4]}")
+    wide = "uint64" if exact and max(held) >= 1 << 63 else "int64" if exact else "float64"
+    values = numpy.array(held, wide).astype(numpy_dtype(dtype))
+    values = numpy.broadcast_to(values, count) if len(words) == 1 else values
     out = directory / f"input{index}.bin"
-    out.write_bytes(values.tobytes())
-    return Tensor(dtype=dtype, shape=shape, file=str(out.resolve()))
+    out.write_bytes(tensors.encoded(values, dtype))
+    passed: Passing = "buffer" if spec.startswith("&") else "view"
+    return Tensor(dtype=dtype, shape=shape, file=str(out.resolve()), passed=passed)
+
+
+def _alone(word: str, index: int, directory: Path) -> Tensor:
+    """A number on its own."""
+    import numpy
+
+    try:
+        value = numpy.asarray(int(word, 0), "int64")
+    except ValueError:
+        value = numpy.asarray(float(word), "float64")
+    except OverflowError as fault:
+        raise UsageError(f"--input {word}: it does not fit into 64 bits") from fault
+    out = directory / f"input{index}.bin"
+    out.write_bytes(value.tobytes())
+    dtype = NUMPY_ELEMENT_TYPES[value.dtype.name]
+    return Tensor(dtype=dtype, shape=(), file=str(out.resolve()), passed="scalar")
+
+
+def null(directory: Path) -> Tensor:
+    """A null reference, for a fence."""
+    out = directory / "null.bin"
+    out.write_bytes(b"")
+    return Tensor(dtype="i1", shape=(0,), file=str(out.resolve()), passed="null")
 
 
 def _spelled(spec: str, raw: re.Match[str]) -> tuple[tuple[int, ...], str]:
     """(shape, dtype) of `2x3xbf16=...`."""
-    dims, dtype = raw[1], raw[2]
-    if dtype not in ELEMENT_TYPES:
-        raise UsageError(
-            f"--input {spec}: unknown element type {dtype}",
-            advice=f"Known: {', '.join(ELEMENT_TYPES)}.",
-        )
+    dims, dtype = raw[1], _WORDS.get(raw[2], raw[2])
+    if dtype not in ELEMENT_TYPES or dtype == "index":
+        known = ", ".join(name for name in ELEMENT_TYPES if name != "index")
+        raise UsageError(f"--input {spec}: unknown element type {dtype}", advice=f"Known: {known}.")
     return tuple(int(d) for d in dims.split("x") if d), dtype
 
 
@@ -136,13 +227,13 @@ def _from_npy(path: Path, index: int, directory: Path) -> Tensor:
         values = numpy.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as fault:
         raise UsageError(f"--input {path}: not a readable .npy file: {fault}") from fault
-    by_numpy = {e.numpy: e.name for e in ELEMENT_TYPES.values()}
-    dtype = by_numpy.get(values.dtype.name)
+    dtype = NUMPY_ELEMENT_TYPES.get(values.dtype.name)
     if dtype is None:
         raise UsageError(
             f"--input {path}: dtype {values.dtype} has no IREE element type",
-            advice=f"Known: {', '.join(by_numpy)}.",
+            advice=f"Known: {', '.join(NUMPY_ELEMENT_TYPES)}.",
         )
     out = directory / f"input{index}.bin"
-    out.write_bytes(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+    values = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    out.write_bytes(tensors.encoded(values, dtype))
     return Tensor(dtype=dtype, shape=tuple(values.shape), file=str(out.resolve()))

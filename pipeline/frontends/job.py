@@ -36,18 +36,22 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Make a program of `source` in the directory the job lies in.
 
     inputs: replace the source's own example inputs (files are absolute). weights: archives, or
-    directories of safetensors, whose tensors replace the source's own (absolute). inline: keep
+    directories of safetensors, whose tensors replace the source's own (absolute). scoped: the same
+    for one scope of the program's parameters, as (scope, path). inline: keep
     the parameters in the MLIR as constants instead of in an archive. seed: for random weights and
     inputs. evaluate: MLIR, too, to have something to compare with; whatever else is traced always
-    has. chained: make what PyTorch generates with the program instead.
+    has. function: of MLIR, the only one that is wanted. chained: make what PyTorch generates with
+    the program instead.
     """
 
     source: Source
     seed: int = 0
     inputs: tuple[Tensor, ...] | None = None
     weights: tuple[str, ...] = ()
+    scoped: tuple[tuple[str, str], ...] = ()
     inline: bool = False
     evaluate: bool = True
+    function: str = ""
     chained: Chained | None = None
 
 

@@ -98,8 +98,9 @@ def _search(job: Job, store: Store, key: str) -> tuple[Path | None, str]:
 
 def _loaded(entry: Path, begun: float, *, cached: bool) -> Loaded:
     program = programs.load(entry)
-    archives = program.parameters.archives if program.parameters else ()
-    if any(Path(archive).is_absolute() for archive in archives):  # the user's, not our own
+    parameters = program.parameters
+    own = parameters and any(Path(archive).is_absolute() for archive in parameters.archives)
+    if parameters and own and not parameters.missing:  # the user's, not our own
         check_parameters(program, entry)
     return Loaded(
         program=program,
@@ -121,7 +122,7 @@ def _key(job: Job, fresh: bool) -> str:
     named = (
         msgspec.structs.replace(job, inputs=None),
         inputs,
-        tuple(_state(Path(file)) for file in job.weights),
+        tuple(_state(Path(file)) for file in (*job.weights, *(path for _, path in job.scoped))),
         _state(path) if path else "",
         str(Path.cwd()) if job.source.kind == "module" else "",
     )
@@ -144,7 +145,7 @@ def _own_code(*, zoo: bool) -> str:
     """A digest of the code that makes programs: what it does may change between our releases."""
     root = Path(__file__).resolve().parents[2]
     own = root / "pipeline"
-    files = [own / "program.py", own / "torch_tensors.py"]
+    files = [own / name for name in ("program.py", "tensors.py", "torch_tensors.py")]
     files += [*(own / "frontends").glob("*.py"), *(own / "torch_dialect").glob("*.py")]
     files += (root / "models").rglob("*.py") if zoo else ()
     hashed = hashlib.sha256()

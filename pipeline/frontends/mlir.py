@@ -11,11 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import diagnostics, process
+from pipeline import archive, diagnostics, process
 from pipeline.errors import UsageError
-from pipeline.frontends import examples, mlir_text
+from pipeline.frontends import examples, fitting, mlir_signature, mlir_text
 from pipeline.frontends.job import Job, TraceFailed
-from pipeline.program import Program, Tensor, check_inputs
+from pipeline.program import Function, Parameters, Program
 from pipeline.toolchain import Toolchain
 from pipeline.torch_dialect import evaluate
 
@@ -57,28 +57,23 @@ def build(
             process.check_disk(stderr)
             raise _unreadable(original, toolchain, outcome, said)
     text = generic.read_text(errors="replace") if generic.is_file() else ""
-    functions, other = mlir_text.functions(text)
-    notes += [f"{name} takes or returns more than tensors: compiled, never run" for name in other]
+    signatures = mlir_signature.read(text)
+    functions, others = fitting.chosen(
+        signatures.functions, signatures.others, job.function, job.source.text
+    )
     if functions and job.inputs is not None:
-        check_inputs(functions[0], job.inputs, job.source.text)
-        functions = (msgspec.structs.replace(functions[0], example=_own(job.inputs, directory)),)
-    elif functions:
+        functions = (fitting.fed(functions, job.inputs, job.source.text, directory),)
+        others = {}
+    else:
         functions = tuple(
-            msgspec.structs.replace(f, example=examples.random(f, job.seed, directory))
+            f
+            if any(t.passed == "opaque" for t in f.inputs)
+            else msgspec.structs.replace(f, example=examples.random(f, job.seed, directory))
             for f in functions
         )
-        notes.append(
-            f"inputs are made up (seed {job.seed}, dynamic dimensions {examples.DYNAMIC}); "
-            "give your own with --input"
-        )
-    try:
-        parameters = mlir_text.parameters(text)
-    except ValueError as fault:
-        raise UsageError(
-            f"{original}: {fault}", advice="Use one scope and static parameter types."
-        ) from fault
-    if parameters is not None and job.weights:
-        parameters = msgspec.structs.replace(parameters, archives=_archives(job.weights))
+        notes += _told(functions, job.seed)
+    notes += [f"{name} is not run: {why}" for name, why in others.items()]
+    parameters = _with_weights(_parameters(text), job)
     for scratch in (generic, stderr, directory / "stdout.txt"):
         scratch.unlink(missing_ok=True)
     program = Program(
@@ -89,6 +84,7 @@ def build(
         parameters=parameters,
         origin={"file": original.name},
         notes=tuple(notes),
+        others=others,
     )
     if job.evaluate and _OF_TORCH in text:
         return with_references(program, directory, limits)
@@ -103,19 +99,73 @@ def with_references(
     Without the values of its parameters it stays as it is: it cannot be run either.
     """
     parameters = program.parameters
-    if parameters is not None and not parameters.archives:
+    if parameters is not None and parameters.missing:
         return program
-    works = [evaluate.work(program, directory, f, directory) for f in program.functions]
-    functions, notes = [], []
-    for function, found in zip(
-        program.functions, evaluate.evaluate(works, limits=limits), strict=True
-    ):
-        functions.append(msgspec.structs.replace(function, reference=found.reference))
+    given = tuple(f for f in program.functions if f.example is not None)
+    works = [evaluate.work(program, directory, f, directory) for f in given]
+    known, notes = {}, []
+    for function, found in zip(given, evaluate.evaluate(works, limits=limits), strict=True):
+        known[function.name] = msgspec.structs.replace(function, reference=found.reference)
         if found.reference is None:
             notes.append(f"{function.name} has nothing to be compared with: {found.why}")
-    return msgspec.structs.replace(
-        program, functions=tuple(functions), notes=(*program.notes, *notes)
-    )
+    functions = tuple(known.get(f.name, f) for f in program.functions)
+    return msgspec.structs.replace(program, functions=functions, notes=(*program.notes, *notes))
+
+
+def _told(functions: tuple[Function, ...], seed: int) -> list[str]:
+    """What the user should know of inputs that are made up, or not."""
+    notes = [
+        f"{f.name} has no inputs: {', '.join(unknown)} is a buffer view of no stated type; "
+        "give its inputs with --input"
+        for f in functions
+        if (unknown := [t.name for t in f.inputs if t.passed == "opaque"])
+    ]
+    if any(f.example for f in functions):
+        notes.append(
+            f"inputs are made up (seed {seed}, dynamic dimensions {examples.DYNAMIC}); "
+            "give your own with --input"
+        )
+    return notes
+
+
+def _parameters(text: str) -> Parameters | None:
+    """The parameters of a program; of one of a late phase only their scopes."""
+    named = mlir_text.parameters(text)
+    if named is None:
+        scopes = mlir_text.loaded_scopes(text)
+        named = Parameters(scope=scopes[0], tensors=()) if scopes else None
+    else:
+        scopes = tuple(dict.fromkeys(p.scope for p in named.tensors if p.scope is not None))
+    if named is None or len(scopes) < 2:
+        return named
+    return msgspec.structs.replace(named, scopes=dict.fromkeys(scopes, ()))
+
+
+def _with_weights(parameters: Parameters | None, job: Job) -> Parameters | None:
+    """The parameters with the user's archives: those of a scope, else those that fit any."""
+    if parameters is None:
+        return None
+    scoped = {
+        scope: _archives(tuple(path for name, path in job.scoped if name == scope))
+        for scope in parameters.by_scope
+    }
+    general = _archives(job.weights)
+    archives = {
+        scope: scoped[scope] or _fitting(parameters, scope, general)
+        for scope in parameters.by_scope
+    }
+    held = tuple(dict.fromkeys(file for files in archives.values() for file in files))
+    several = archives if len(archives) > 1 else {}
+    return msgspec.structs.replace(parameters, archives=held, scopes=several)
+
+
+def _fitting(parameters: Parameters, scope: str, general: tuple[str, ...]) -> tuple[str, ...]:
+    """Archives that are given for no scope: of several, those scopes take them that they hold."""
+    if len(parameters.by_scope) == 1 or not general:
+        return general
+    held = {name for file in general for name in archive.read(Path(file))}
+    wanted = {p.name for p in parameters.tensors if p.scope == scope}
+    return general if wanted <= held else ()
 
 
 def _archives(weights: tuple[str, ...]) -> tuple[str, ...]:
@@ -130,17 +180,6 @@ def _archives(weights: tuple[str, ...]) -> tuple[str, ...]:
         for path in paths
     ]
     return tuple(file for group in files for file in group)
-
-
-def _own(inputs: tuple[Tensor, ...], directory: Path) -> tuple[Tensor, ...]:
-    """The user's inputs, copied into the program's directory."""
-    (directory / "data").mkdir(exist_ok=True)
-    kept = []
-    for index, tensor in enumerate(inputs):
-        file = f"data/input{index}.bin"
-        shutil.copyfile(tensor.file, directory / file)
-        kept.append(msgspec.structs.replace(tensor, file=file))
-    return tuple(kept)
 
 
 def _unreadable(

@@ -1,67 +1,64 @@
-"""Signatures and parameter names read from printed MLIR.
-
-Functions are read from the generic form (`--mlir-print-op-generic`), which is the same for
-`func.func` and `util.func` and changes least between releases.
-"""
+"""Types and parameter names read from printed MLIR."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-from pipeline.program import ELEMENT_TYPES, Dim, Function, Parameter, Parameters, TensorType
+from pipeline.program import ELEMENT_TYPES, Dim, Parameter, Parameters, TensorType
 
-_FUNCTION = re.compile(r'^  "(?:func|util)\.func"\(\) (.*)$', re.MULTILINE)
-_TYPE = re.compile(r"function_type = ")
-_NAME = re.compile(r'sym_name = "([^"]*)"')
 _PARAMETER = re.compile(
-    r'#(?:flow|stream|torch_c?)\.parameter\.named<"([^"]*)"::"([^"]*)">\s*:\s*(tensor<[^>]*>)'
+    r'#(?:flow|stream|torch_c?)\.parameter\.named<(?:"([^"]*)"::)?"([^"]*)">'
+    r"\s*:\s*((?:tensor|vector)<(?:[^<>]|<[^<>]*>)*>)"
 )
 _TENSOR = re.compile(r"tensor<((?:(?:\d+|\?)x)*)([\w<>]+?)(?:,.*)?>")
-_TORCH_TENSOR = re.compile(r"!torch\.vtensor<\[([\d?,]*)\],([\w<>]+)>")
-#: Torch's integer types carry a sign that the program's ABI does not: `si8` is passed as `i8`.
-_SIGNED = {f"si{bits}": f"i{bits}" for bits in (8, 16, 32, 64)}
+_TORCH_TENSOR = re.compile(r"!torch\.v?tensor<\[([\d?,]*)\],([\w<>]+)>")
+#: A tensor of integers with a sign is passed as one without: `si8` as `i8`.
+_SIGNED = {f"si{bits}": f"i{bits}" for bits in (2, 4, 8, 16, 32, 64)}
+#: Numbers on their own. IREE demotes f64 by default, and torch's float is one.
+_SCALARS = {name: name for name in ("i1", "i2", "i4", "i8", "i16", "i32", "i64", "index")} | {
+    "f16": "f16",
+    "bf16": "bf16",
+    "f32": "f32",
+    "f64": "f32",
+    "!torch.int": "i64",
+    "!torch.float": "f32",
+    "!torch.bool": "i1",
+}
 
-
-def functions(generic: str) -> tuple[tuple[Function, ...], tuple[str, ...]]:
-    """(functions that take and return only tensors, names of the public ones that do not)."""
-    usable, other = [], []
-    for match in _FUNCTION.finditer(generic):
-        line = match[1]
-        name, begin = _NAME.search(line), _TYPE.search(line)
-        if not name or not begin or 'sym_visibility = "private"' in line:
-            continue
-        inputs, outputs = _function_type(line[begin.end() :])
-        try:
-            usable.append(
-                Function(
-                    name=name[1],
-                    inputs=tuple(_typed(inputs, "arg")),
-                    outputs=tuple(_typed(outputs, "result")),
-                )
-            )
-        except ValueError:
-            other.append(name[1])
-    return tuple(usable), tuple(other)
+_LOADS = re.compile(
+    r'"(?:io_parameters|stream[\w.]*\.parameter)\.\w+"\(([^()]*)\)'
+    r'|"vm\.call[\w.]*"\(([^()]*)\)(?:\[[^\]]*\])? <\{callee = @io_parameters\.\w+'
+)
+_TEXT = re.compile(
+    r'(%\w+) = "(?:util\.buffer\.constant"\(\) <\{[^\n]*?value = "([^"]*)"'
+    r'|vm\.const\.ref\.rodata"\(\) <\{rodata = @(\w+))'
+)
+_RODATA = re.compile(r'"vm\.rodata"\(\) <\{[^\n]*?sym_name = "([^"]*)"[^\n]*?value = "([^"\n]*)"')
 
 
 def parameters(text: str) -> Parameters | None:
     """The named parameters that a program's globals load; None if there are none.
 
-    Raises ValueError for a parameter of an unknown type or for several scopes.
+    Of types that are not known, the name is kept, and nothing is checked.
     """
-    found: dict[str, Parameter] = {}
-    scopes = set()
+    found: dict[tuple[str, str], Parameter] = {}
     for scope, name, type_text in _PARAMETER.findall(text):
-        tensor = parse_type(type_text, name)
-        shape = tuple(d for d in tensor.shape if isinstance(d, int))
-        scopes.add(scope)
-        found[name] = Parameter(name=name, dtype=tensor.dtype, shape=shape)
+        try:
+            tensor = parse_type(type_text.replace("vector<", "tensor<"), name)
+            dtype, shape = tensor.dtype, tuple(d for d in tensor.shape if isinstance(d, int))
+        except ValueError:
+            dtype, shape = type_text, ()
+        found[scope, name] = Parameter(name=name, dtype=dtype, shape=shape, scope=scope)
     if not found:
         return None
-    if len(scopes) > 1:
-        raise ValueError(f"parameters in several scopes: {', '.join(sorted(scopes))}")
-    return Parameters(scope=scopes.pop(), tensors=tuple(found.values()))
+    first = next(iter(found))[0]
+    # The scope is said once where there is only one.
+    one = all(scope == first for scope, _ in found)
+    tensors = (
+        Parameter(name=p.name, dtype=p.dtype, shape=p.shape, scope=None if one else p.scope)
+        for p in found.values()
+    )
+    return Parameters(scope=first, tensors=tuple(tensors))
 
 
 def parse_type(text: str, name: str) -> TensorType:
@@ -72,52 +69,39 @@ def parse_type(text: str, name: str) -> TensorType:
         dims, element = match[1].split(","), match[2]
     else:
         raise ValueError(f"not a tensor type: {text}")
+    return tensor(element, [d for d in dims if d], name)
+
+
+def tensor(element: str, dims: list[str], name: str) -> TensorType:
+    """A tensor's type of an element type and sizes as text, `?` for a dynamic one."""
     element = _SIGNED.get(element, element)
-    if element not in ELEMENT_TYPES:
-        raise ValueError(f"unknown element type {element} in {text}")
+    if element not in ELEMENT_TYPES or element == "index":
+        raise ValueError(f"unknown element type {element}")
     shape = tuple(
         Dim(symbol=f"{name}_d{axis}") if size == "?" else int(size)
-        for axis, size in enumerate(d for d in dims if d)
+        for axis, size in enumerate(dims)
     )
     return TensorType(name=name, dtype=element, shape=shape)
 
 
-def _typed(types: list[str], stem: str) -> Iterator[TensorType]:
-    for index, text in enumerate(types):
-        yield parse_type(text, f"{stem}{index}")
+def scalar(text: str, name: str) -> TensorType | None:
+    """The type of a number that is passed on its own; None for what is none."""
+    dtype = _SCALARS.get(text)
+    return TensorType(name=name, dtype=dtype, shape=(), passed="scalar") if dtype else None
 
 
-def _function_type(text: str) -> tuple[list[str], list[str]]:
-    """The argument and result types of `(A, B) -> (C)`, `(A) -> C` at the start of `text`."""
-    inputs, rest = _parenthesised(text)
-    rest = rest.removeprefix(" -> ")
-    if rest.startswith("("):
-        return inputs, _parenthesised(rest)[0]
-    return inputs, _split(rest)[:1]
+def loaded_scopes(text: str) -> tuple[str, ...]:
+    """The scopes from which a program loads parameters in the forms of the phases after flow.
 
-
-def _parenthesised(text: str) -> tuple[list[str], str]:
-    depth = 0
-    for position, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if depth == 0:
-            return _split(text[1:position]), text[position + 1 :]
-    raise ValueError("unbalanced parentheses in a function type")
-
-
-def _split(text: str) -> list[str]:
-    """Splits at commas outside any brackets; `->` inside a type does not count as one."""
-    parts: list[str] = []
-    depth = begin = 0
-    for position, character in enumerate(text):
-        if character in "<([{":
-            depth += 1
-        elif character in ")]}" or (character == ">" and text[position - 1] != "-"):
-            depth -= 1
-            if depth < 0:
-                return [*parts, text[begin:position].strip()]
-        elif character == "," and depth == 0:
-            parts.append(text[begin:position].strip())
-            begin = position + 1
-    last = text[begin:].strip()
-    return [*parts, last] if last else parts
+    There the names are operands: the first text that a load takes is its scope.
+    """
+    constants = dict(_RODATA.findall(text))
+    known: dict[str, str] = {}
+    found: dict[str, None] = {}
+    for line in text.splitlines():
+        if value := _TEXT.search(line):
+            known[value[1]] = value[2] or constants.get(value[3] or "", "")
+        elif load := _LOADS.search(line):
+            operands = [part.strip() for part in (load[1] or load[2] or "").split(",")]
+            found |= dict.fromkeys([known[o] for o in operands if known.get(o)][:1])
+    return tuple(found)

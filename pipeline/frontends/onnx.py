@@ -21,7 +21,7 @@ from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.frontends import examples, mlir_text
 from pipeline.frontends.job import Job
 from pipeline.program import (
-    ELEMENT_TYPES,
+    NUMPY_ELEMENT_TYPES,
     Dim,
     Function,
     Program,
@@ -151,7 +151,7 @@ def _type(value: Any) -> TensorType:
 
     tensor = value.type.tensor_type
     numpy_name = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    by_numpy = {e.numpy: e.name for e in ELEMENT_TYPES.values()}
+    by_numpy = NUMPY_ELEMENT_TYPES
     if numpy_name not in by_numpy:
         raise UsageError(
             f"{value.name} has element type {numpy_name}, which IREE programs cannot take",

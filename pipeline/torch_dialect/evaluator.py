@@ -21,6 +21,8 @@ from pipeline.torch_dialect import calls, literals
 from pipeline.torch_dialect.calls import CannotWrite
 from pipeline.torch_dialect.walk import TENSOR, VIEWS, Walk, symbol
 
+#: Numbers that a function takes or returns on its own; IREE passes torch's float in f32.
+_NUMBERS = {"!torch.int": torch.int64, "!torch.float": torch.float32, "!torch.bool": torch.bool}
 _TENSORS = ("!torch.vtensor<", "!torch.tensor<", "tensor<")
 #: Dialects that the bindings have no classes for: they look for them in vain for each operation,
 #: which takes longer than the operation itself.
@@ -144,7 +146,7 @@ class Evaluation(Walk):
         ops = [op.operation for op in block.operations]
         last = {value: index for index, op in enumerate(ops) for value in op.operands}
         for argument, value in zip(block.arguments, inputs, strict=True):
-            self.values[argument] = value
+            self.values[argument] = value.item() if str(argument.type) in _NUMBERS else value
         for index, op in enumerate(ops):
             self.operation(op)
             for number, result in enumerate(op.results):
@@ -240,6 +242,8 @@ class Evaluation(Walk):
     def _tensor(self, value: Any) -> torch.Tensor:
         """What a value of a tensor's type is now."""
         known = self.values[value]
+        if str(value.type) in _NUMBERS:  # returned on its own
+            return torch.tensor(known, dtype=_NUMBERS[str(value.type)])
         if not isinstance(known, torch.Tensor):  # a number that stands for a tensor
             known = torch.tensor(known, dtype=self.tensor(value.type).dtype)
         return known if self._widening is None else widen(known)

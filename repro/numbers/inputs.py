@@ -146,7 +146,7 @@ class _Settling:
             made = np.full(values.size, kept.fill).astype(values.dtype)
             made[list(kept.elements)] = values.reshape(-1)[list(kept.elements)]
             file = place / f"{number}-{index}.bin"
-            file.write_bytes(made.tobytes())
+            file.write_bytes(tensors.encoded(made, tensor.dtype))
             inputs.append(msgspec.structs.replace(tensor, file=str(file)))
         return msgspec.structs.replace(self._call, inputs=tuple(inputs))
 

@@ -95,7 +95,7 @@ def find(
     cannot be known at all.
     """
     program, directory = loaded.program, Path(loaded.directory)
-    if program.parameters is not None and not program.parameters.archives:
+    if program.parameters is not None and program.parameters.missing:
         raise UsageError(
             f"{program.source} cannot be evaluated: only the names of its weights are known",
             advice="Give their values: --weights FILE.",

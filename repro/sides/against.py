@@ -214,7 +214,7 @@ class Origins:
 
 def _check_weights(loaded: Loaded) -> None:
     parameters = loaded.program.parameters
-    if parameters is not None and not parameters.archives:
+    if parameters is not None and parameters.missing:
         raise UsageError(
             f"{loaded.program.source} cannot be run: only the names of its weights are known",
             advice="Give an archive with --weights.",

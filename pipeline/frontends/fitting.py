@@ -1,0 +1,126 @@
+"""Which function of an MLIR program is meant, and the user's inputs in the form that it takes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from pipeline import tensors
+from pipeline.errors import UsageError
+from pipeline.frontends import examples
+from pipeline.program import ELEMENT_TYPES, Function, Tensor, TensorType, check_inputs
+
+
+def chosen(
+    functions: tuple[Function, ...], others: dict[str, str], name: str, source: str
+) -> tuple[tuple[Function, ...], dict[str, str]]:
+    """(functions that are wanted, those that are too and cannot be called, and why).
+
+    All of them where none is named. Raises UsageError for a name that there is not.
+    """
+    if not name:
+        return functions, others
+    if name in others:
+        return (), {name: others[name]}
+    return (named(functions, name, source, tuple(others)),), {}
+
+
+def named(
+    functions: tuple[Function, ...], name: str, source: str, others: tuple[str, ...] = ()
+) -> Function:
+    """The function of that name. Raises UsageError where there is none."""
+    for function in functions:
+        if function.name == name:
+            return function
+    known = [f.name for f in functions] + list(others)
+    raise UsageError(
+        f"{source} has no function {name!r}", advice=f"Its functions: {', '.join(known)}."
+    )
+
+
+def fed(
+    functions: tuple[Function, ...], inputs: tuple[Tensor, ...], source: str, directory: Path
+) -> Function:
+    """The only function that the user's inputs fit, with these, copied into `directory`.
+
+    Raises UsageError where they fit none or several.
+    """
+    (directory / "data").mkdir(exist_ok=True)
+    fitting, faults = [], []
+    for function in functions:
+        try:
+            given = _fitted(function, inputs, source, directory)
+        except UsageError as fault:
+            faults.append(fault)
+        else:
+            fitting.append(msgspec.structs.replace(function, example=given))
+    if len(fitting) == 1:
+        return fitting[0]
+    if len(functions) == 1:
+        raise faults[0]
+    signatures = "; ".join(signature(f) for f in fitting or functions)
+    count = f"{len(inputs)} input{'' if len(inputs) == 1 else 's'}"
+    raise UsageError(
+        f"{source}: the {count} given fit {'several functions' if fitting else 'no function'}: "
+        f"{signatures}",
+        advice="Name the function: --function NAME.",
+    )
+
+
+def signature(function: Function) -> str:
+    """`decode(arg0: 1x1xi64, arg1: 4xf32)`."""
+    return f"{function.name}({', '.join(f'{t.name}: {t}' for t in function.inputs)})"
+
+
+def _fitted(
+    function: Function, inputs: tuple[Tensor, ...], source: str, directory: Path
+) -> tuple[Tensor, ...]:
+    """The inputs as the function takes them. Raises UsageError where they do not fit."""
+    fences = [i for i, want in enumerate(function.inputs) if want.passed == "null"]
+    given = list(inputs)
+    if len(given) == len(function.inputs) - len(fences):
+        for index in fences:
+            given.insert(index, examples.null(directory / "data"))
+    if len(given) == len(function.inputs):
+        given = [
+            passed(want, got, f"{source}: input {index} ({want.name})", directory)
+            for index, (want, got) in enumerate(zip(function.inputs, given, strict=True))
+        ]
+    check_inputs(function, tuple(given), source)
+    return tuple(
+        _kept(tensor, f"data/{function.name}.input{index}.bin", directory)
+        for index, tensor in enumerate(given)
+    )
+
+
+def _kept(tensor: Tensor, file: str, directory: Path) -> Tensor:
+    shutil.copyfile(directory / tensor.file, directory / file)
+    return msgspec.structs.replace(tensor, file=file)
+
+
+def passed(want: TensorType, got: Tensor, what: str, directory: Path) -> Tensor:
+    """A value in the way that a function passes it: a number on its own, in its type.
+
+    what: for messages. New values are written to `directory`/data. Raises UsageError for a number
+    that the type cannot hold.
+    """
+    if want.passed in ("null", "opaque") or got.passed == "null":
+        return got
+    if want.shape or got.shape or "scalar" not in (want.passed, got.passed):
+        return msgspec.structs.replace(got, passed=want.passed)
+    import numpy
+
+    value = tensors.load(directory, got)
+    with numpy.errstate(invalid="ignore"):
+        kept = numpy.asarray(value).astype(examples.numpy_dtype(want.dtype))
+    exact = ELEMENT_TYPES[want.dtype].family in ("int", "bool")
+    if exact and (not numpy.isfinite(value) or kept.astype(value.dtype) != value):
+        raise UsageError(
+            f"{what} is {value}, which {want.dtype} cannot hold",
+            advice="Give a number of the type that the function has.",
+        )
+    file = directory / "data" / f"{want.name}.number.bin"
+    file.write_bytes(tensors.encoded(kept, want.dtype))
+    return Tensor(dtype=want.dtype, shape=(), file=str(file.resolve()), passed=want.passed)

@@ -1,0 +1,147 @@
+"""What iree-compile and iree-run-module take is taken: every way to pass a value, of any scope."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from pipeline import archive, process, runtime, tensors, toolchain
+from pipeline.archive import Entry
+from pipeline.errors import UsageError
+from pipeline.frontends import examples, mlir, source
+from pipeline.frontends.job import Job
+from pipeline.process import Limits
+from pipeline.program import Parameters, Program
+from pipeline.runtime import Run
+
+CPU = (
+    "--iree-hal-target-device=local",
+    "--iree-hal-local-target-device-backends=llvm-cpu",
+    "--iree-llvmcpu-target-cpu=generic",
+)
+#: Numbers of several types, packed integers and weights of two scopes, in and out.
+TAKEN = """
+util.global private @a = #flow.parameter.named<"model"::"w"> : tensor<4xi32>
+util.global private @b = #flow.parameter.named<"other"::"w"> : tensor<8xi4>
+func.func @main(%n: i32, %x: tensor<4xi32>, %k: f32, %i: index, %t: i1, %h: bf16, %p: tensor<8xi4>)
+    -> (tensor<4xi32>, i32, f32, index, i1, bf16, tensor<8xi4>, tensor<8xi4>) {
+  %a = util.global.load @a : tensor<4xi32>
+  %b = util.global.load @b : tensor<8xi4>
+  %e = tensor.empty() : tensor<4xi32>
+  %f = linalg.fill ins(%n : i32) outs(%e : tensor<4xi32>) -> tensor<4xi32>
+  %s = arith.addi %x, %f : tensor<4xi32>
+  %r = arith.addi %s, %a : tensor<4xi32>
+  return %r, %n, %k, %i, %t, %h, %p, %b : tensor<4xi32>, i32, f32, index, i1, bf16, tensor<8xi4>,
+    tensor<8xi4>
+}
+"""
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> dict[str, Path]:
+    """One for each scope; both name their tensor alike."""
+    integers = np.arange(4, dtype=np.int32)
+    nibbles = np.array([1, -8, 7, -1, 0, 2, 3, -2], ml_dtypes.int4)
+    made = {}
+    for scope, values, dtype in (("model", integers, "i32"), ("other", nibbles, "i4")):
+        raw = tensors.encoded(values, dtype)
+        made[scope] = tmp_path / f"{scope}.safetensors"
+        entry = Entry(dtype=dtype, shape=values.shape)
+        archive.write(made[scope], {"w": (entry, lambda raw=raw: raw)})
+    return made
+
+
+def build(place: Path, text: str, words: tuple[str, ...] = (), **options: Any) -> Program:
+    """The program of an MLIR text in a new directory below `place`."""
+    (place / "p.mlir").write_text(text)
+    directory = place / "program"
+    directory.mkdir()
+    inputs = examples.from_files(words, place) if words else None
+    job = Job(source=source.parse(str(place / "p.mlir"), {}, None), inputs=inputs, **options)
+    return mlir.build(job, directory, toolchain.installed(), Limits(seconds=120))
+
+
+def run(place: Path, program: Program) -> list[Any]:
+    """What its first function returns, as numpy has it."""
+    tools = toolchain.installed()
+    directory, module, log = place / "program", place / "p.vmfb", place / "log.txt"
+    argv = [tools.compiler, directory / program.mlir, *CPU, "-o", module]
+    assert process.run(argv, stdout=log, stderr=log, limits=Limits(seconds=120)).ok, log.read_text()
+    job = Run(
+        program=program,
+        directory=directory,
+        function=program.functions[0],
+        module=module,
+        device="local-sync",
+    )
+    result = runtime.run(job, tools, place / "run", latency_budget=0.2)
+    assert result.ok, result.failure
+    assert result.latency is not None, result.latency_note
+    return [tensors.load(place / "run", t).tolist() for t in result.outputs]
+
+
+@pytest.mark.real
+def test_numbers_packed_integers_and_weights_of_two_scopes_go_in_and_come_out(
+    tmp_path: Path, archives: dict[str, Path]
+) -> None:
+    words = ("-5", "4xi32=1 2 3 4", "2.5", "7", "true", "-1.5", "8xi4=[-8 7 -1 0 1 2 3 4]")
+    scoped = tuple((scope, str(path)) for scope, path in archives.items())
+    program = build(tmp_path, TAKEN, words, scoped=scoped)
+    assert run(tmp_path, program) == [
+        [1 - 5, 2 - 5 + 1, 3 - 5 + 2, 4 - 5 + 3],
+        *(-5, 2.5, 7, True, -1.5),
+        [-8, 7, -1, 0, 1, 2, 3, 4],
+        [1, -8, 7, -1, 0, 2, 3, -2],
+    ]
+
+
+@pytest.mark.real
+class TestScopes:
+    def test_without_an_archive_a_scope_is_named(
+        self, tmp_path: Path, archives: dict[str, Path]
+    ) -> None:
+        program = build(tmp_path, TAKEN, scoped=(("model", str(archives["model"])),))
+        assert program.parameters is not None
+        assert program.parameters.missing == ("other",)
+        with pytest.raises(UsageError, match="1 parameters of scope other have names but no"):
+            archive.check_parameters(program, tmp_path)
+
+    def test_an_archive_for_none_serves_those_that_it_holds(
+        self, tmp_path: Path, archives: dict[str, Path]
+    ) -> None:
+        program = build(tmp_path, TAKEN, weights=(str(archives["model"]),))
+        assert program.parameters is not None
+        assert program.parameters.missing == ()
+
+    def test_each_must_hold_its_own(self, tmp_path: Path, archives: dict[str, Path]) -> None:
+        program = build(tmp_path, TAKEN, weights=(str(archives["model"]),))
+        with pytest.raises(UsageError, match="its tensor w is 4xi32, but 8xi4 in the program"):
+            archive.check_parameters(program, tmp_path)
+
+
+def test_a_record_of_one_scope_is_read_as_before() -> None:
+    old = Parameters(scope="model", tensors=(), archives=("a.irpa",))
+    assert old.by_scope == {"model": ("a.irpa",)}
+    assert old.missing == ()
+
+
+@pytest.mark.real
+def test_buffers_views_and_fences_of_a_dump_after_phase_abi(tmp_path: Path) -> None:
+    text = """
+util.func public @main(%v: !hal.buffer_view, %b: !hal.buffer, %wait: !hal.fence,
+    %signal: !hal.fence) -> (!hal.buffer_view, !hal.buffer) {
+  %t = hal.tensor.import wait(%wait) => %v : !hal.buffer_view -> tensor<4xf32>
+  %u = hal.tensor.import wait(%wait) => %b : !hal.buffer -> tensor<4xf32>
+  %r = arith.addf %t, %u : tensor<4xf32>
+  %j = hal.tensor.barrier join(%r : tensor<4xf32>) => %signal : !hal.fence
+  %x = hal.tensor.export %j : tensor<4xf32> -> !hal.buffer_view
+  %y = hal.tensor.export %j : tensor<4xf32> -> !hal.buffer
+  util.return %x, %y : !hal.buffer_view, !hal.buffer
+}
+"""
+    program = build(tmp_path, text, ("4xf32=1", "&4xf32=2"))
+    assert run(tmp_path, program) == [[3.0] * 4, [3.0] * 4]
