@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
@@ -46,15 +47,16 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What every command with a SOURCE takes."""
+    """What every command with a SOURCE takes. weights: PATH or SCOPE=PATH."""
 
     settings: dict[str, str]
     dtype: str | None
     seed: int
-    weights: str | None
+    weights: tuple[str, ...]
     inputs: tuple[str, ...]
     inline: bool
     fresh: bool
+    function: str = ""
 
 
 def common(function: F) -> F:
@@ -101,7 +103,7 @@ def common(function: F) -> F:
 
 
 def source_options(function: F) -> F:
-    """SOURCE and --set --dtype --seed --weights --input --inline-parameters --fresh."""
+    """SOURCE and --set --dtype --seed --weights --input --function --inline-parameters --fresh."""
 
     @functools.wraps(function)  # keeps the options that click has noted on it
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -113,6 +115,7 @@ def source_options(function: F) -> F:
             inputs=kwargs.pop("inputs"),
             inline=kwargs.pop("inline"),
             fresh=kwargs.pop("fresh"),
+            function=kwargs.pop("entry") or "",
         )
         return function(*args, source_options=chosen, **kwargs)
 
@@ -131,15 +134,25 @@ def source_options(function: F) -> F:
         click.option("--seed", type=int, default=0, help="For random weights and inputs."),
         click.option(
             "--weights",
-            type=click.Path(exists=True, resolve_path=True),
-            help="Weights by name: .safetensors, .irpa, .gguf, or a directory of safetensors.",
+            multiple=True,
+            metavar="[SCOPE=]PATH",
+            callback=_archives,
+            help="Weights by name: .safetensors, .irpa, .gguf, or a directory of safetensors; "
+            "for one scope of MLIR's parameters, or all.",
         ),
         click.option(
             "--input",
             "inputs",
             multiple=True,
             metavar="VALUE",
-            help="An input: FILE.npy, SHAPExDTYPE=@FILE or =NUMBER; once for each, in order.",
+            help="An input: FILE.npy, SHAPExDTYPE=@FILE or =NUMBERS, or a NUMBER for an argument "
+            "that is one; once for each, in order.",
+        ),
+        click.option(
+            "--function",
+            "entry",
+            metavar="NAME",
+            help="The only function of SOURCE to feed, run and compare.",
         ),
         click.option(
             "--inline-parameters",
@@ -195,6 +208,21 @@ def _pairs(
         if not equals or not key:
             raise click.BadParameter(f"{value!r} is not KEY=VALUE", ctx, param)
     return [(key, value) for key, _, value in pairs]
+
+
+def _archives(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Each with its path made absolute."""
+    found = []
+    for value in values:
+        scope, equals, path = value.partition("=")
+        if Path(value).exists():
+            scope, equals, path = "", "", value
+        if not Path(path or value).exists():
+            raise click.BadParameter(f"there is no file {path or value}", ctx, param)
+        found.append(f"{scope}{equals}{Path(path).resolve()}")
+    return tuple(found)
 
 
 def limits(common: Common) -> Any:

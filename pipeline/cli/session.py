@@ -14,6 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.frontends import source as sources
 from pipeline.frontends.job import Job
 from pipeline.frontends.load import Loaded, load
+from pipeline.program import Program
 from pipeline.releases import find
 from pipeline.store import Store
 from pipeline.targets import Plan, parse_list, plan
@@ -44,8 +45,15 @@ class Session:
     def job(self, text: str, chosen: SourceOptions) -> Job:
         """What the source is and how it is traced, with its own example inputs."""
         source = sources.parse(text, chosen.settings, chosen.dtype)
-        weights = (chosen.weights,) if chosen.weights else ()
-        return Job(source=source, seed=chosen.seed, weights=weights, inline=chosen.inline)
+        weights, scoped = _weights(chosen.weights, scopes=source.kind == "mlir")
+        return Job(
+            source=source,
+            seed=chosen.seed,
+            weights=weights,
+            scoped=scoped,
+            inline=chosen.inline,
+            function=chosen.function if source.kind == "mlir" else "",
+        )
 
     def program(
         self,
@@ -61,7 +69,7 @@ class Session:
         evaluate: MLIR, too, to have something to compare with. expected: the user's outputs, which
         it is compared with instead.
         """
-        from pipeline.frontends import examples
+        from pipeline.frontends import examples, fitting
 
         job = msgspec.structs.replace(self.job(text, chosen), evaluate=evaluate)
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
@@ -78,8 +86,46 @@ class Session:
                     fresh=chosen.fresh,
                     on_wait=lambda: live.note(f"another process is tracing {text}; waiting"),
                 )
+        if mlir and chosen.weights:
+            _check_scopes(loaded.program, job.scoped)
+        if chosen.function and not mlir:
+            only = fitting.named(loaded.program.functions, chosen.function, text)
+            program = msgspec.structs.replace(loaded.program, functions=(only,))
+            loaded = msgspec.structs.replace(loaded, program=program)
         if not expected:
             return loaded
         from pipeline.expected import with_outputs
 
         return with_outputs(loaded, expected, self.store)
+
+
+def _check_scopes(program: Program, scoped: tuple[tuple[str, str], ...]) -> None:
+    """Raises UsageError for weights that the program has no use for."""
+    scopes = program.parameters.by_scope if program.parameters else {}
+    unknown = next((scope for scope, _ in scoped if scope not in scopes), None)
+    if not scopes or unknown is not None:
+        what = "parameters" if unknown is None else f"parameters of scope {unknown!r}"
+        raise UsageError(
+            f"{program.source} loads no {what}, but weights are given",
+            advice=f"Its scopes: {', '.join(scopes)}." if scopes else "Leave --weights out.",
+        )
+
+
+def _weights(
+    given: tuple[str, ...], *, scopes: bool
+) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """(paths for any scope, paths for one as (scope, path))."""
+    general: list[str] = []
+    scoped: list[tuple[str, str]] = []
+    for word in given:
+        scope, equals, path = word.partition("=")
+        if not equals or Path(word).exists():
+            general.append(word)
+        elif scopes:
+            scoped.append((scope, path))
+        else:
+            raise UsageError(
+                f"--weights {word}: only MLIR has scopes of parameters",
+                advice=f"Give the path alone: --weights {path}",
+            )
+    return tuple(general), tuple(scoped)

@@ -185,8 +185,10 @@ def words(source: str, chosen: SourceOptions) -> tuple[str, ...]:
         words += ["--set", f"dtype={chosen.dtype}"]
     if chosen.seed:
         words += ["--seed", str(chosen.seed)]
-    if chosen.weights:
-        words += ["--weights", chosen.weights]
+    for given in chosen.weights:
+        words += ["--weights", given]
+    if chosen.function:
+        words += ["--function", chosen.function]
     for given in chosen.inputs:
         words += ["--input", given]
     if chosen.inline:
