@@ -213,6 +213,30 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     assert found.reference is None and "unheard.square is not evaluated" in found.why
 
 
+HALF = """
+func.func @main(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>) {
+  %0 = "test.draws"(%x) : (tensor<4xf32>) -> tensor<4xf32>
+  %1 = arith.negf %0 : tensor<4xf32>
+  %2 = arith.addf %x, %x : tensor<4xf32>
+  return %1, %2 : tensor<4xf32>, tensor<4xf32>
+}
+"""
+
+
+def test_what_does_not_depend_on_what_is_not_known_is_evaluated(tmp_path: Path) -> None:
+    x = np.arange(4, dtype=np.float32)
+    found = evaluated(HALF, tmp_path, x, outputs=("f32", "f32"), values=None)
+    assert found.reference is None and found.skipped == (0,)
+    assert "test.draws" in found.why
+    (sum_,) = found.values
+    assert sum_.op == 2 and np.array_equal(tensors.load(tmp_path, sum_.own), 2 * x)
+    rest = HALF.replace("return %1", "return %2")
+    found = evaluated(rest, tmp_path, x, outputs=("f32", "f32"), values=None)
+    assert found.reference is not None and found.skipped == (0,)
+    assert found.reference.precise_dtype == "f64"
+    assert evaluated(rest, tmp_path, x, outputs=("f32", "f32")).reference is None
+
+
 #: NaN goes through PyTorch's clamp; IREE's conversion from torch makes it the lower bound.
 CLAMP = """
 func.func @main(%x: !torch.vtensor<[4],f32>) -> !torch.vtensor<[4],f32> {

@@ -366,6 +366,30 @@ def test_what_cannot_be_evaluated_says_why(mlir: str, why: str, tmp_path: Path) 
     assert found.reference is None
 
 
+def test_what_does_not_depend_on_what_cannot_be_evaluated_is_known(tmp_path: Path) -> None:
+    mlir = program(
+        f"""%f = torch.constant.float 5.000000e-01
+        %true = torch.constant.bool true
+        %d = torch.aten.dropout %x, %f, %true : {X}, !torch.float, !torch.bool -> {X}
+        %e = torch.aten.exp %d : {X} -> {X}
+        %n = torch.aten.neg %x : {X} -> {X}
+        %m = torch.aten.mul.Tensor %n, %n : {X}, {X} -> {X}""",
+        gives=f"%e : {X}; %m : {X}",
+    )
+    found = evaluated(asked(mlir, tmp_path, VALUE, values=None))
+    assert found.reference is None and found.why.endswith("what it gives is random")
+    assert found.skipped == (2,)
+    inside = {
+        value.op: torch_tensors.mapped(
+            tmp_path / "made" / value.own.file, value.own.dtype, value.own.shape
+        )
+        for value in found.values
+    }
+    assert inside.keys() == {4, 5} and torch.equal(inside[5], VALUE * VALUE)
+    only = evaluated(asked(mlir.replace("return %e, %m", "return %n, %m"), tmp_path, VALUE))
+    assert only.reference is None, "as long as all of it is asked for"
+
+
 def test_what_draws_no_number_is_not_random(tmp_path: Path) -> None:
     mlir = call("torch.aten.dropout", "%x, %f, %no", f"{X}, !torch.float, !torch.bool")
     mlir = mlir.replace("%true = torch.constant.bool true", "%no = torch.constant.bool false")

@@ -41,42 +41,66 @@ def stages(work: Work) -> Iterator[Evaluation]:
     place = Path(work.place)
     for name in ("data", *(["values"] if work.values != () else [])):
         (place / name).mkdir(parents=True, exist_ok=True)
+    own, precise = _Evaluated(work, "out"), _Evaluated(work, "precise")
     try:
         interpreter = Interpreter(Path(work.mlir), work.archives)
-        own = _Evaluated(interpreter, work, "out", Mode())
+        own.evaluate(interpreter, Mode())
     except (Unknown, UsageError) as why:
-        yield Evaluation(why=str(why))
+        yield Evaluation(why=str(why), values=_paired(own.values, {}), skipped=own.passed)
         return
     reference = Reference(outputs=own.outputs, evaluator=own.evaluator, note=UNFINISHED)
-    yield Evaluation(reference=reference, values=_paired(own.values, {}))
+    first = next(iter((own.skipped or {}).values()), "")
+    done = Evaluation(
+        reference=reference, values=_paired(own.values, {}), skipped=own.passed, why=first
+    )
+    yield done
     try:
-        precise = _Evaluated(interpreter, work, "precise", Mode(wide=True))
+        precise.evaluate(interpreter, Mode(wide=True))
         perturbed: tuple[Tensor, ...] = ()
         if precise.rounded:
             unwatched = msgspec.structs.replace(work, values=())
             moved = Mode(wide=True, perturbed=True)
-            perturbed = _Evaluated(interpreter, unwatched, "perturbed", moved).outputs
-    except Unknown as why:
-        note = f"no double-precision reference: {why}"
+            other = _Evaluated(unwatched, "perturbed")
+            other.evaluate(interpreter, moved)
+            perturbed = other.outputs
+    except Unknown as fault:
+        note = f"no double-precision reference: {fault}"
         reference = msgspec.structs.replace(reference, note=note)
-        yield Evaluation(reference=reference, values=_paired(own.values, {}))
+        yield msgspec.structs.replace(done, reference=reference)
         return
     reference = msgspec.structs.replace(
         reference, precise=precise.outputs, precise_dtype="f64", perturbed=perturbed, note=""
     )
-    yield Evaluation(reference=reference, values=_paired(own.values, precise.values))
+    values = _paired(own.values, precise.values)
+    yield msgspec.structs.replace(done, reference=reference, values=values)
 
 
 class _Evaluated:
-    """One evaluation: the function's outputs and the values wanted, in files of a name."""
+    """One evaluation: the function's outputs and the values wanted, in files of a name.
 
-    def __init__(self, interpreter: Interpreter, work: Work, name: str, mode: Mode) -> None:
+    skipped: where all values are wanted, what was passed over as it is not evaluated, and why.
+    """
+
+    def __init__(self, work: Work, name: str) -> None:
+        self._work = work
         self._place = Path(work.place)
         self._name = name
         self._wanted = None if work.values is None else set(work.values)
+        self.skipped: dict[int, str] | None = {} if self._wanted is None else None
         self.values: dict[Key, Tensor] = {}
+        self.outputs: tuple[Tensor, ...] = ()
+        self.evaluator = EVALUATOR
+        self.rounded = False
+
+    @property
+    def passed(self) -> tuple[int, ...]:
+        return tuple(self.skipped or ())
+
+    def evaluate(self, interpreter: Interpreter, mode: Mode) -> None:
+        """Raises Unknown."""
+        work, name = self._work, self._name
         given = [tensors.load(Path(), tensor) for tensor in work.inputs]
-        made = interpreter.run(work.function, given, mode, self._record)
+        made = interpreter.run(work.function, given, mode, self._record, self.skipped)
         self.rounded = made.rounded
         helpers = "".join(f", with {name}" for name in sorted(made.used))
         self.evaluator = f"{EVALUATOR}{helpers}"

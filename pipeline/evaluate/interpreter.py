@@ -54,23 +54,31 @@ class Interpreter:
         inputs: Sequence[Array],
         mode: Mode | None = None,
         record: Record | None = None,
+        skipped: dict[int, str] | None = None,
     ) -> Outcome:
         """What a function returns. Raises Unknown, with the operation and the reason.
 
+        skipped: gets the operations that are not evaluated, by position, and why; what does not
+        depend on them is computed all the same.
         Where something is undefined, it is filled in two ways: what comes out must be the same.
         """
         mode = mode or Mode()
-        machine, outputs = self._once(function, inputs, mode, record)
+        machine, outputs = self._once(function, inputs, mode, record, skipped)
         if machine.unclear and not mode.wide:
             other = msgspec.structs.replace(mode, filler=_OTHER_FILLER)
-            _, again = self._once(function, inputs, other, None)
+            _, again = self._once(function, inputs, other, None, skipped)
             if any(not same(a, b) for a, b in zip(outputs, again, strict=True)):
                 reasons = ", ".join(machine.unclear)
                 raise Unknown(f"its results depend on what MLIR leaves undefined: {reasons}")
         return Outcome(outputs=outputs, used=frozenset(machine.used), rounded=machine.rounded)
 
     def _once(
-        self, function: str, inputs: Sequence[Array], mode: Mode, record: Record | None
+        self,
+        function: str,
+        inputs: Sequence[Array],
+        mode: Mode,
+        record: Record | None,
+        skipped: dict[int, str] | None,
     ) -> tuple[Machine, list[Array]]:
         from iree.compiler import ir
 
@@ -79,6 +87,7 @@ class Interpreter:
         budget: Budget = Limits(self._seconds, _MOST_ELEMENTS)
         with module.context, ir.Location.unknown(), np.errstate(all="ignore"):
             machine = Machine(module, OPERATIONS, mode, budget)
+            machine.skipped = skipped
             faults = control.initial(machine)
             try:
                 given = [_given(values, mode) for values in inputs]

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.evaluate import elements
 from pipeline.evaluate.elements import Array, Element, Unknown
-from pipeline.evaluate.ir import RETURNS, Block, Op, Type
+from pipeline.evaluate.ir import RETURNS, Block, Op, Type, uses
 
 if TYPE_CHECKING:
     from pipeline.evaluate.module import Module
@@ -78,8 +78,9 @@ class Ended(msgspec.Struct, frozen=True):
 class Machine:
     """One evaluation of a module's functions.
 
-    used: packages that helped. rounded: whether something was rounded to 8 bits or fewer.
-    unclear: what was undefined in it, as reasons.
+    skipped: where it is there, what is not evaluated of the function that is called is passed over:
+    positions of operations, and why. used: packages that helped. rounded: whether something was
+    rounded to 8 bits or fewer. unclear: what was undefined in it, as reasons.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Machine:
         self.module = module
         self.mode = mode
         self.budget = budget
+        self.skipped: dict[int, str] | None = None
         self.used: set[str] = set()
         self.rounded = False
         self.unclear: dict[str, None] = {}
@@ -168,7 +170,8 @@ class Machine:
                 # More arguments than inputs are fences.
                 values += [None] * (len(block.arguments) - len(values))
                 known.update(zip(block.arguments, values, strict=True))
-                ended = self.run(block, known, record, keep=len(blocks) > 1)
+                skipped = self.skipped if self._depth == 1 else None
+                ended = self.run(block, known, record, keep=len(blocks) > 1, skipped=skipped)
                 if ended.op is None or ended.op.name in RETURNS:
                     return ended.values
                 block, values = self._branch(ended, successors(ended.op), known)
@@ -192,17 +195,33 @@ class Machine:
         raise Unknown(f"{op.name} is not evaluated")
 
     def run(
-        self, block: Block, known: Env, record: Record | None = None, *, keep: bool = False
+        self,
+        block: Block,
+        known: Env,
+        record: Record | None = None,
+        *,
+        keep: bool = False,
+        skipped: dict[int, str] | None = None,
     ) -> Ended:
         """Carries out a block's operations; `known` loses what is not used any more.
 
-        keep: nothing is lost, as other blocks may use it.
+        keep: nothing is lost, as other blocks may use it. skipped: gets what is not evaluated.
         """
         for index, op in enumerate(block.ops):
             name = op.name
             if name in RETURNS or name in ("cf.br", "cf.cond_br", "scf.condition"):
+                if skipped and any(v not in known for v in op.operands):
+                    raise Unknown(next(iter(skipped.values())))
                 return Ended(op, [known[v] for v in op.operands])
-            results = self.operation(op, known)
+            if skipped and any(v not in known for v in uses(op)):
+                continue
+            try:
+                results = self.operation(op, known)
+            except Unknown as why:
+                if skipped is None:
+                    raise
+                skipped[index] = str(why)
+                continue
             for number, (value, result) in enumerate(zip(op.results, results, strict=True)):
                 known[value] = result
                 if record is not None and result is not None and op.types[number].is_tensor:

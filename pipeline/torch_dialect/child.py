@@ -44,40 +44,54 @@ def stages(work: Work) -> Iterator[Evaluation]:
     place = Path(work.place)
     for name in ("data", *(["values"] if work.values != () else [])):
         (place / name).mkdir(parents=True, exist_ok=True)
+    own: dict[Key, Tensor] = {}
+    skipped: dict[int, str] = {}
     try:
         module = Module(Path(work.mlir), work.archives)
-        outputs, own = _evaluated(module, work, "out", None)
+        outputs = _evaluated(module, work, None, own, skipped)
     except (NotEvaluable, UsageError) as fault:
-        yield Evaluation(why=str(fault))
+        yield Evaluation(why=str(fault), values=_paired(own, {}), skipped=tuple(skipped))
         return
     reference = Reference(outputs=outputs, evaluator=_EVALUATOR, note=UNFINISHED)
-    yield Evaluation(reference=reference, values=_paired(own, {}))
+    done = Evaluation(reference=reference, values=_paired(own, {}), skipped=tuple(skipped))
+    if skipped:
+        done = msgspec.structs.replace(done, why=next(iter(skipped.values())))
+    yield done
     widening = Widening()
+    wide: dict[Key, Tensor] = {}
     try:
-        precise, wide = _evaluated(module, work, "precise", widening)
+        precise = _evaluated(module, work, widening, wide, {})
         perturbed: tuple[Tensor, ...] = ()
         if widening.rounded:
             moved = Widening(perturbed=True)
             unwatched = msgspec.structs.replace(work, values=())
-            perturbed, _ = _evaluated(module, unwatched, "perturbed", moved)
+            perturbed = _evaluated(module, unwatched, moved, {}, {}, name="perturbed")
     except (NotEvaluable, UsageError) as fault:
         note = f"no double-precision reference: {fault}"
         reference = msgspec.structs.replace(reference, note=note)
-        yield Evaluation(reference=reference, values=_paired(own, {}))
+        yield msgspec.structs.replace(done, reference=reference)
         return
     reference = msgspec.structs.replace(
         reference, precise=precise, precise_dtype="f64", perturbed=perturbed, note=""
     )
-    yield Evaluation(reference=reference, values=_paired(own, wide))
+    yield msgspec.structs.replace(done, reference=reference, values=_paired(own, wide))
 
 
 def _evaluated(
-    module: Module, work: Work, name: str, widening: Widening | None
-) -> tuple[tuple[Tensor, ...], dict[Key, Tensor]]:
-    """(the function's outputs, the values wanted), in files of this name."""
+    module: Module,
+    work: Work,
+    widening: Widening | None,
+    values: dict[Key, Tensor],
+    skipped: dict[int, str],
+    name: str = "",
+) -> tuple[Tensor, ...]:
+    """The function's outputs, in files of this name; `values` gets the values that are wanted.
+
+    Where all of them are, `skipped` gets what cannot be evaluated.
+    """
     place = Path(work.place)
+    name = name or ("out" if widening is None else "precise")
     wanted = None if work.values is None else set(work.values)
-    values: dict[Key, Tensor] = {}
 
     def record(op: int, result: int, value: torch.Tensor) -> None:
         if wanted is None or (op, result) in wanted:
@@ -85,11 +99,11 @@ def _evaluated(
             values[op, result] = torch_tensors.save(value, place, file)
 
     inputs = [torch_tensors.mapped(Path(t.file), t.dtype, t.shape) for t in work.inputs]
-    outputs = tuple(
+    passed = skipped if wanted is None else None
+    return tuple(
         torch_tensors.save(value, place, f"data/{work.function}.{name}{index}.bin")
-        for index, value in enumerate(module.run(work.function, inputs, widening, record))
+        for index, value in enumerate(module.run(work.function, inputs, widening, record, passed))
     )
-    return outputs, values
 
 
 def _paired(own: dict[Key, Tensor], precise: dict[Key, Tensor]) -> tuple[Value, ...]:

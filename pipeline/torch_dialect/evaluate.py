@@ -19,7 +19,7 @@ from pipeline import diagnostics, process
 from pipeline.program import Function, Program, Reference, Tensor
 
 JOB = "job.json"
-_CHILD = "pipeline.torch_dialect.child"
+CHILD = "pipeline.torch_dialect.child"
 #: Says so until the double-precision reference is there.
 UNFINISHED = "no double-precision reference: computing it was ended"
 
@@ -59,12 +59,15 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a `Work`. Files are relative to its place.
 
-    reference: None where the function cannot be evaluated; why then says the reason.
+    reference: None where the function cannot be evaluated; why then says the reason. Where all
+    values are wanted those are there that do not depend on what cannot be evaluated; skipped: the
+    operations that cannot, by position.
     """
 
     reference: Reference | None = None
     values: tuple[Value, ...] = ()
     why: str = ""
+    skipped: tuple[int, ...] = ()
 
 
 def work(
@@ -91,7 +94,7 @@ def work(
 
 
 def evaluate(
-    works: Sequence[Work], *, limits: process.Limits | None = None, child: str = _CHILD
+    works: Sequence[Work], *, limits: process.Limits | None = None, child: str = CHILD
 ) -> tuple[Evaluation, ...]:
     """Evaluates functions one after the other, in one child as long as that lives.
 

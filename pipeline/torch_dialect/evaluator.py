@@ -71,12 +71,15 @@ class Module:
         inputs: Sequence[torch.Tensor],
         widening: Widening | None,
         record: Record,
+        skipped: dict[int, str] | None = None,
     ) -> list[torch.Tensor]:
         """What the function returns. widening: computes in its stead, in double precision.
 
-        Raises NotEvaluable, with the operation that PyTorch does not know or carry out.
+        skipped: gets the operations that PyTorch does not know or carry out, by position, and why;
+        what does not depend on them is computed all the same. Raises NotEvaluable with the first
+        of them where there is no such list, and where what is returned depends on one.
         """
-        walk = Evaluation(self, widening)
+        walk = Evaluation(self, widening, skipped)
         try:
             with torch.no_grad():
                 return walk.run(self._block(function), inputs, record)
@@ -135,8 +138,11 @@ class Evaluation(Walk):
     A tensor keeps its own type until it is used, so that few are held in double precision at once.
     """
 
-    def __init__(self, module: Any, widening: Widening | None) -> None:
+    def __init__(
+        self, module: Any, widening: Widening | None, skipped: dict[int, str] | None = None
+    ) -> None:
         super().__init__(module.blobs)
+        self._skipped = skipped
         self._module = module
         self._widening = widening
         self._globals: dict[str, torch.Tensor] = {}
@@ -148,7 +154,8 @@ class Evaluation(Walk):
         for argument, value in zip(block.arguments, inputs, strict=True):
             self.values[argument] = value.item() if str(argument.type) in _NUMBERS else value
         for index, op in enumerate(ops):
-            self.operation(op)
+            if not self._carried(index, op):
+                continue
             for number, result in enumerate(op.results):
                 if result in self.values and str(result.type).startswith(_TENSORS):
                     record(index, number, self._tensor(result))
@@ -156,6 +163,24 @@ class Evaluation(Walk):
                 if last.get(value, index) <= index:
                     self.values.pop(value, None)
         return self._returned
+
+    def _carried(self, index: int, op: Any) -> bool:
+        """Carries an operation out; False for one that is skipped, or takes what one would give."""
+        if self._skipped is None:
+            self.operation(op)
+            return True
+        if op.name != "func.return" and any(value not in self.values for value in op.operands):
+            return False
+        try:
+            self.operation(op)
+        except (CannotWrite, NotEvaluable) as fault:
+            said = f"{fault.what}: {fault.why}" if isinstance(fault, CannotWrite) else str(fault)
+            self._skipped[index] = said
+            return False
+        except KeyError:
+            (first, *_) = self._skipped.values()
+            raise NotEvaluable(first) from None
+        return True
 
     def device(self, name: str) -> torch.device:
         return torch.device(name)
