@@ -254,8 +254,8 @@ def _across_backends(
     if doubtful:
         return (
             "reference",
-            f"{_list([own.how, *wrong])} agree with each other, and PyTorch's own result is as far "
-            "from its float64 one: the reference is ill-conditioned",
+            f"{_list([own.how, *wrong])} agree with each other, and the reference in the program's "
+            "own types is as far from its float64 one: it is ill-conditioned",
         )
     agree = "give the same wrong numbers" if alike else "are wrong"
     shared = (

@@ -19,7 +19,7 @@ from repro import bundle, isolate, known, levels, marks, origin, verify
 from repro.bundle import LARGEST_BYTES, Input, Report
 from repro.isolate import Isolated
 from repro.levels import Made
-from repro.numbers import folder, inputs
+from repro.numbers import engines, folder, inputs
 from repro.numbers.inputs import Settled
 from repro.numbers.oracle import MismatchOracle
 from repro.numbers.record import Wrong
@@ -76,7 +76,7 @@ def write(
     shown = _shown(subject, oracle, isolated, toolchain, state / "run", limits)
     wrong = shown.settled.wrong if shown.settled else ()
     if wrong:
-        alone = _described(alone, isolated, wrong[0])
+        alone = _described(alone, isolated, wrong[0], shown.reference)
     maker = levels.Maker(
         mlir, alone, toolchain, subject.flags, state / "levels", limits, shown.run, shown.check
     )
@@ -104,6 +104,7 @@ def write(
         packages={name: version(name) for name in _PACKAGES},
         tried=(*context, *(shown.settled.told if shown.settled else ())),
         wrong=wrong,
+        reference=shown.reference,
     )
     files = {name: Path(file) for name, file in made.files.items()}
     draft = state / "folder"
@@ -197,7 +198,7 @@ class Shown(NamedTuple):
 
     check: what judges its outputs, where that is a command of its own. files: what these need
     besides the inputs. settled: of wrong numbers, what they are. loaded: what gives wrong
-    numbers, with references.
+    numbers, with references; reference: who computed these.
     """
 
     run: tuple[str, ...] = ()
@@ -206,6 +207,7 @@ class Shown(NamedTuple):
     files: Mapping[str, bytes] = {}
     settled: Settled | None = None
     loaded: Loaded | None = None
+    reference: str = engines.TORCH.name
 
 
 def _shown(
@@ -230,6 +232,7 @@ def _shown(
             files=compared.files,
             settled=settled,
             loaded=settled.loaded,
+            reference=oracle.values.evaluator.engine.name,
         )
     (function,) = describe(mlir, running, toolchain, directory, limits).functions
     given = _given(function.example or (), directory)
@@ -252,12 +255,12 @@ def _given(tensors: Sequence[Tensor], directory: Path) -> tuple[Input, ...]:
     )
 
 
-def _described(failure: Failure, isolated: Isolated, wrong: Wrong) -> Failure:
+def _described(failure: Failure, isolated: Isolated, wrong: Wrong, reference: str) -> Failure:
     """The failure as the reproducer shows it."""
     shape = "x".join([*map(str, wrong.shape), wrong.dtype])
     said = f"{wrong.wrong} of {wrong.count} elements are wrong"
     if not wrong.wrong and wrong.own_error is not None:
-        said = f"it is up to {wrong.error:.3g} off, PyTorch itself {wrong.own_error:.3g}"
+        said = f"it is up to {wrong.error:.3g} off, {reference} itself {wrong.own_error:.3g}"
     for worst in wrong.elements[:1]:
         place = ", ".join(map(str, worst.index))
         said += f", worst [{place}]: {worst.got} where {worst.expected} is expected"

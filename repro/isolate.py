@@ -156,6 +156,8 @@ class Isolation:
         graph = self._graph(focus)
         if graph is None:
             return self._gave_up(self._uncut())
+        if why := self.refusal(graph):
+            return self._gave_up(why)
         if not located.confirmed:
             failing, runs = self._confirm()
             if failing < runs:
@@ -202,6 +204,10 @@ class Isolation:
             lacking = "" if release.bindings else ", which has no bindings for this Python,"
             return f"the Python bindings for IREE {release.version}{lacking} cannot read it: {why}"
         return "the program has no function whose operations can be cut out"
+
+    def refusal(self, graph: Graph) -> str:
+        """Why there is nothing to search, as far as that is known before anything is compiled."""
+        return ""
 
     def _graph(self, focus: int) -> Graph | None:
         """The function that has an operation at line `focus` (0: the largest), to be cut up."""

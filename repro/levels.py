@@ -21,6 +21,7 @@ from repro.passes.find import NoPass
 
 _DEBUG = re.compile(r"\s+loc\((?:unknown|\"[^\"]*\":\d+:\d+)\)")
 
+_OF_TORCH = re.compile(r"\btorch\.(?:aten|prims|operator)\b")
 _COMPILES = "it compiles, and fails when it is run"
 #: The writer of PyTorch loads torch and compiles nothing: a compile's limit is not for it.
 _WRITER_SECONDS = 600.0
@@ -71,6 +72,8 @@ class Maker:
         return Made(levels=tuple(levels), files=files)
 
     def _pytorch(self) -> tuple[Level, Path | None]:
+        if not _OF_TORCH.search(self._program.read_text(errors="replace")):
+            return self._level("pytorch", "it has no operations of PyTorch"), None
         made = self._directory / "repro.py"
         outcome, said = self._run(
             [

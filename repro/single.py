@@ -23,7 +23,7 @@ from pipeline import diagnostics, process
 from pipeline.toolchain import Toolchain
 from repro import kept, together
 from repro.ir import bindings, edit
-from repro.ir.body import NO_DATA, Body
+from repro.ir.body import NO_DATA, Body, meanings
 from repro.ir.graph import Graph, with_makers
 from repro.locate import TREE
 
@@ -248,6 +248,7 @@ def _function(body: Body, part: Part, name: str) -> Any:
         function = ir.Operation.create(
             body.function.name,
             attributes={
+                **meanings(body.function),
                 "sym_name": ir.StringAttr.get(name),
                 "function_type": ir.TypeAttr.get(kind),
             },

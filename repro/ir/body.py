@@ -23,6 +23,7 @@ _GLUE = re.compile(
     SIZES.pattern + r"|"
     r"torch\.(constant\..*|prim\.ListConstruct|vtensor\.literal|symbolic_int"
     r"|aten\._assert_tensor_metadata)"
+    r"|onnx\.Constant"
     r"|(arith|complex|ml_program|mhlo|chlo|stablehlo)\.\w*const\w*|tosa\.const(_shape)?"
     r"|flow\.tensor\.constant|tensor\.empty|util\.null"
     r"|hal\.interface\..*|(stream|flow)\.(binding\.subspan|dispatch\.workgroup\..*)"
@@ -30,6 +31,7 @@ _GLUE = re.compile(
 #: Types of values that are no data: what makes them comes along. Torch's integers and lists, and
 #: shapes, are not what a program is called with.
 NO_DATA = re.compile(r"!torch\.(?!vtensor|tensor).*|!tosa\.shape<.*")
+_META = "torch.onnx_meta."
 _UNPACKS = ("torch.prim.ListUnpack", "torch.aten.__getitem__.t")
 _REFERENCE = re.compile(r"!hal\.\w+|!vm\.ref<.*")
 _SCALAR = re.compile(r"index|[su]?i\d+|b?f\d\w*|tf32")
@@ -54,6 +56,7 @@ class Body:
         self.arguments = len(self.values)
         self.places = [Value(ARGUMENT, number) for number in range(self.arguments)]
         self.ops = symbols.operations(self.function)
+        self.names = [operator_name(op) for op in self.ops]
         for index, op in enumerate(self.ops):
             self.values += list(op.results)
             self.places += [Value(index, number) for number in range(len(op.results))]
@@ -74,11 +77,11 @@ class Body:
             ops=tuple(
                 Op(
                     index=index,
-                    name=op.name,
+                    name=self.names[index],
                     operands=tuple(self._taken(op)),
                     results=tuple(self.numbers[r] for r in op.results),
                     line=symbols.line(op),
-                    glue=bool(_GLUE.fullmatch(op.name)),
+                    glue=bool(_GLUE.fullmatch(self.names[index])),
                     pinned=index == last,
                 )
                 for index, op in enumerate(self.ops)
@@ -239,7 +242,7 @@ class Body:
                 maker = self.makers.get(number)
                 if maker is None or number in splat:
                     continue
-                if _GLUE.fullmatch(self.ops[maker].name) or NO_DATA.fullmatch(
+                if _GLUE.fullmatch(self.names[maker]) or NO_DATA.fullmatch(
                     str(self.values[number].type)
                 ):
                     along(maker)
@@ -272,6 +275,21 @@ class Body:
                 for nested in block.operations:
                     found += self._values_taken(nested.operation)
         return found
+
+
+def meanings(function: Any) -> dict[str, Any]:
+    """The attributes of a function that say what its operations mean, such as ONNX's opset."""
+    attributes = function.attributes
+    # What they are iterated as has changed between releases.
+    names = [getattr(one, "name", one) for one in attributes]
+    return {name: attributes[name] for name in names if name.startswith(_META)}
+
+
+def operator_name(op: Any) -> str:
+    """An operation's name; of one that torch does not know, its own (`onnx.Relu`)."""
+    if op.name == "torch.operator" and "name" in op.attributes:
+        return str(op.attributes["name"].value)
+    return str(op.name)
 
 
 def _one(element: str) -> str:

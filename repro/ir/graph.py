@@ -6,9 +6,13 @@ graph of IR and carries a cut out on it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
+
+_TENSORS = ("tensor<", "!torch.vtensor<", "!torch.tensor<")
+_SCALAR = re.compile(r"index|[su]?i\d+|b?f\d\w*|tf32")
 
 
 class Op(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +87,35 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
     def size(self) -> tuple[int, int, int]:
         """What a search makes smaller: operations, then values that are not constants."""
         return (len(self.keep), -len(self.bypass), -len(self.splat))
+
+
+def is_tensor(type_: str) -> bool:
+    """Whether values of a type, as MLIR prints it, are data that a program is called with."""
+    return type_.startswith(_TENSORS)
+
+
+def with_numbers(graph: Graph, parts: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """Parts of real operations, with those that make sizes and single numbers for them.
+
+    Such values are no tensors: what takes them is no program of its own without their makers.
+    """
+    producers = graph.producers()
+
+    def whole(part: tuple[int, ...]) -> tuple[int, ...]:
+        seen, waiting = set(part), list(part)
+        while waiting:
+            for value in graph.ops[waiting.pop()].operands:
+                maker = producers.get(value)
+                if maker is None or maker in seen:
+                    continue
+                if graph.ops[maker].glue or _SCALAR.fullmatch(graph.types[value]):
+                    seen.add(maker)
+                    waiting.append(maker)
+        if len(seen) == len(part):
+            return part
+        return tuple(sorted(op for op in seen if not graph.ops[op].glue))
+
+    return tuple(dict.fromkeys(map(whole, parts)))
 
 
 def sources(graph: Graph) -> dict[int, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from repro import isolate, locate
 from repro.ir import bindings, feeds
 from repro.ir.graph import Cut, Graph
 from repro.isolate import GaveUp, Groups, Isolated, Job
-from repro.numbers import search, windows
+from repro.numbers import known, search, windows
 from repro.numbers.oracle import MismatchOracle
 from repro.numbers.search import Part
 from repro.numbers.windows import HELD, JOB, MODULE, Held
@@ -31,9 +31,11 @@ def run(
     """(the part, sentences on what it takes to be wrong)."""
     isolation = _Isolation(job, oracle, told)
     outcome = isolation.run()
-    if isinstance(outcome, GaveUp) and oracle.values.why:
-        why = f"PyTorch cannot compute the values inside of it: {oracle.values.why}"
-        return msgspec.structs.replace(outcome, why=f"{why}; {_AGAINST}"), ()
+    inside = oracle.values.inside()
+    if isinstance(outcome, GaveUp) and inside.why:
+        name = oracle.values.evaluator.engine.name
+        why = f"{outcome.why}; {name} cannot evaluate all of it ({inside.why}): {_AGAINST}"
+        return msgspec.structs.replace(outcome, why=why), ()
     said = isolation.context(outcome) if isinstance(outcome, Isolated) else ()
     return outcome, said
 
@@ -50,6 +52,12 @@ class _Isolation(isolate.Isolation):
         self.numbers = oracle
         self.found = search.Found(part=None)
         self._modules = 0
+
+    def refusal(self, graph: Graph) -> str:
+        self._tell("computing the values inside of the program")
+        inside = self.numbers.values.inside()
+        first = next(search.levels(graph), ())
+        return "" if any(known.judgeable(graph, first, inside)) else "nothing in it can be compared"
 
     def located(self) -> locate.Located:
         """Nothing: wrong numbers have no place in the program."""
@@ -73,7 +81,17 @@ class _Isolation(isolate.Isolation):
 
     def _hint(self, graph: Graph, parts: Sequence[Part]) -> list[float]:
         """How far each part is off, all of them in one module."""
-        size = max(map(len, parts), default=0)
+        can = known.judgeable(graph, parts, self.numbers.values.inside())
+        asked = [number for number, judgeable in enumerate(can) if judgeable]
+        off = [0.0] * len(parts)
+        if asked:
+            found = self._compared([parts[n] for n in asked])
+            for number, error in zip(asked, found, strict=True):
+                off[number] = error
+        return off
+
+    def _compared(self, parts: Sequence[Part]) -> list[float]:
+        size = max(map(len, parts))
         what = "each operation alone" if size == 1 else f"parts of up to {size} operations"
         self._tell(f"comparing {what}, {len(parts)} in one module")
         self._modules += 1
@@ -99,9 +117,9 @@ class _Isolation(isolate.Isolation):
         held = msgspec.json.decode((place / HELD).read_bytes(), type=tuple[Held, ...])
         names = [fed.function for fed in feeds.of(place / MODULE)]
         for one in held:
-            known = errors.get(names[one.function])
-            if known:
-                off[one.part] = max(known[one.first : one.first + one.results], default=0.0)
+            function = errors.get(names[one.function])
+            if function:
+                off[one.part] = max(function[one.first : one.first + one.results], default=0.0)
         return off
 
     def context(self, isolated: Isolated) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MismatchOracle(RememberingOracle):
-    """Compiles and runs a candidate, and compares it with what PyTorch makes of the same inputs.
+    """Compiles and runs a candidate, and compares it with what is right for the same inputs.
 
     Any wrong number is the same failure, if it is off by `least` or more: another fault, that of
     the whole program is not due to, may be in the same part. An error that the last bits of the
@@ -301,7 +301,7 @@ def _unreliable(evaluated: Evaluated) -> str:
     """Why nobody can be blamed on the strength of a reference."""
     reference = evaluated.reference
     if reference is None:
-        return f"PyTorch cannot evaluate it: {evaluated.why}"
+        return f"it cannot be evaluated: {evaluated.why}"
     rounded = any(ELEMENT_TYPES[t.dtype].family in ("float", "complex") for t in reference.outputs)
     if rounded and not reference.precise:
         return f"it cannot be evaluated in float64: {reference.note}"

@@ -1,4 +1,4 @@
-"""What PyTorch computes for parts of a program, many at once.
+"""What is right of parts of a program, as its engine computes it, many at once.
 
 Beside the reference itself it is told how far the precise results move when the inputs do, by less
 than a computation resolves: an error that is no larger says nothing about the compiler.
@@ -17,9 +17,10 @@ from pipeline.program import Parameters, Reference, Tensor, TensorType
 from pipeline.torch_dialect import evaluate as torch_dialect
 from pipeline.torch_dialect.evaluate import Evaluation, Work
 from repro.ir.feeds import Value
+from repro.numbers.engines import Engine
 from repro.numbers.server import Server
 
-#: An evaluation may take longer than a compile: PyTorch computes in float64 as well.
+#: An evaluation may take longer than a compile: it is done in float64 as well.
 _LEAST_SECONDS = 600.0
 #: Inputs of these types are moved to see what that changes.
 _MOVED = ("f32", "f64")
@@ -45,13 +46,25 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-class Evaluator:
-    """Evaluates calls; `limits` are of one question. Close it."""
+class Inside(msgspec.Struct, frozen=True, kw_only=True):
+    """The tensors that a function computes, in their own types.
 
-    def __init__(self, directory: Path, limits: process.Limits) -> None:
-        self._directory = directory
+    skipped: its operations that cannot be evaluated, by position; what depends on them is not
+    there. why: the reason, of the first of them or of all.
+    """
+
+    values: Mapping[Value, Tensor]
+    skipped: tuple[int, ...] = ()
+    why: str = ""
+
+
+class Evaluator:
+    """Evaluates calls by an engine; `limits` are of one question. Close it."""
+
+    def __init__(self, directory: Path, limits: process.Limits, engine: Engine) -> None:
+        self.engine = engine
         self._seconds = max(limits.seconds or _LEAST_SECONDS, _LEAST_SECONDS)
-        self._server = Server(directory)
+        self._server = Server(directory, engine.module)
 
     def close(self) -> None:
         self._server.close()
@@ -76,17 +89,15 @@ class Evaluator:
         found = self._done(works, directory)
         return [_evaluated([found[index] for index in span]) for span in spans]
 
-    def intermediates(self, call: Call, directory: Path) -> Mapping[Value, Tensor] | str:
-        """Each tensor that the function computes, in its own type; else why there are none."""
+    def inside(self, call: Call, directory: Path) -> Inside:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         (found,) = self._done([_work(call, call.inputs, directory, every=True)], directory)
-        if found.reference is None:
-            return found.why
-        return {Value(one.op, one.result): one.own for one in found.values}
+        values = {Value(one.op, one.result): one.own for one in found.values}
+        return Inside(values=values, skipped=found.skipped, why=found.why)
 
     def _done(self, works: Sequence[Work], directory: Path) -> list[Evaluation]:
-        """What came of the works, with absolute files. One that ends PyTorch says so."""
+        """What came of the works, with absolute files. One that ends the engine says so."""
         done: list[Evaluation] = []
         while len(done) < len(works):
             place = directory / f"asked{len(done)}"
@@ -113,6 +124,7 @@ def _work(call: Call, inputs: tuple[Tensor, ...], place: Path, every: bool = Fal
         place=str(place.absolute()),
         archives=parameters.archives if parameters else (),
         values=None if every else (),
+        outputs=tuple(kind.dtype for kind in call.results),
     )
 
 

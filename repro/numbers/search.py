@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from repro.ir.graph import Graph, with_makers
+from repro.ir.graph import Graph, is_tensor, with_makers, with_numbers
 
 #: Real operations by position.
 Part = tuple[int, ...]
@@ -29,6 +29,8 @@ _WINDOW = 8
 _NAMED = 4
 #: Operations that only move values in and out.
 _MOVES = ("util.global.", "torch_c.")
+#: What operations that give several tensors may give.
+_LISTS = "!torch.list<"
 #: What is this much less wrong than the program is not why the program is.
 _EXPLAINS = 0.1
 
@@ -55,10 +57,10 @@ def find(graph: Graph, hint: Hint, ask: Ask, *, error: float) -> Found:
     """
     right: tuple[int, ...] = ()
     hidden: list[Part] = []
-    for parts in levels(graph):
+    for number, parts in enumerate(levels(graph)):
         errors = hint(parts)
-        if len(parts[0]) == 1:
-            right = tuple(p[0] for p, off in zip(parts, errors, strict=True) if off == 0)
+        if number == 0:
+            right = tuple(p[-1] for p, off in zip(parts, errors, strict=True) if off == 0)
         named = [part for part in ranked(parts, errors, error) if part not in hidden]
         for begin in range(0, min(len(named), 2 * _NAMED), _NAMED):
             some = named[begin : begin + _NAMED]
@@ -74,19 +76,27 @@ def find(graph: Graph, hint: Hint, ask: Ask, *, error: float) -> Found:
 
 def levels(graph: Graph) -> Iterator[tuple[Part, ...]]:
     """Parts of one size after the other: single operations, each with what it is made of, windows
-    of operations in a row that overlap by half."""
-    real = graph.real
-    yield tuple((op,) for op in real if not graph.ops[op].name.startswith(_MOVES))
+    of operations in a row that overlap by half; each with the numbers that it is given."""
+    real = tuple(op for op in graph.real if _gives_tensors(graph, op))
+    if not real:
+        return
+    yield with_numbers(graph, [(op,) for op in real if not graph.ops[op].name.startswith(_MOVES)])
     if len(real) <= _WINDOW:
         return
     for steps in range(1, _STEPS + 1):
         if parts := with_makers(graph, steps):
-            yield parts
+            yield with_numbers(graph, parts)
     size = _WINDOW
     while size < len(real):
         begins = range(0, len(real) - size // 2, size // 2)
-        yield tuple(real[begin : begin + size] for begin in begins)
+        yield with_numbers(graph, [real[begin : begin + size] for begin in begins])
         size *= 2
+
+
+def _gives_tensors(graph: Graph, op: int) -> bool:
+    """Whether an operation has results that can be compared; sizes and numbers have none."""
+    types = [graph.types[value] for value in graph.ops[op].results]
+    return any(is_tensor(type_) or type_.startswith(_LISTS) for type_ in types)
 
 
 def ranked(parts: Sequence[Part], errors: Sequence[float], error: float) -> list[Part]:

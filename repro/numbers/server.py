@@ -1,13 +1,14 @@
-"""PyTorch, loaded once for all evaluations of a search: a child that is asked over pipes.
+"""An evaluator, loaded once for all evaluations of a search: a child that is asked over pipes.
 
-`python -m repro.numbers.server REQUESTS ANSWERS` reads the name of a directory from each line of
-the pipe REQUESTS, has a fork of itself do what `pipeline.torch_dialect.child` does there, and says
-so in a line of ANSWERS. Loading PyTorch takes longer than anything that is asked of it here.
+`python -m repro.numbers.server MODULE REQUESTS ANSWERS` reads the name of a directory from each
+line of the pipe REQUESTS, has a fork of itself do what the MODULE does there, and says so in a line
+of ANSWERS. Loading PyTorch takes longer than anything that is asked of it here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import select
 import sys
@@ -26,11 +27,14 @@ _ENDED = b"ended\n"
 class Server:
     """The child, started when it is first asked; its pipes lie in `directory`.
 
+    module: what it does the work with.
+
     Close it: it would wait for questions for as long as this process lives.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, module: str) -> None:
         self._directory = directory
+        self._module = module
         self._thread: Thread | None = None
         self._stop = Event()
         self._to = self._from = -1
@@ -55,7 +59,7 @@ class Server:
             return ""
         printed = directory / _STDERR
         said = printed.read_text(errors="replace") if printed.is_file() else ""
-        return said.strip().rpartition("\n")[2] or f"PyTorch ended with {answer.decode().strip()}"
+        return said.strip().rpartition("\n")[2] or f"it ended with {answer.decode().strip()}"
 
     def close(self) -> None:
         """Ends the child; it is started again when it is asked again."""
@@ -83,16 +87,15 @@ class Server:
         process.STOP.set(stop)
         with contextlib.suppress(KeyboardInterrupt):
             process.run(
-                [sys.executable, "-m", "repro.numbers.server", requests, answers],
+                [sys.executable, "-m", "repro.numbers.server", self._module, requests, answers],
                 stdout=self._directory / "server.stdout.txt",
                 stderr=self._directory / "server.stderr.txt",
             )
         os.write(self._from, _ENDED)
 
 
-def main(requests: Path, answers: Path) -> int:
-    from pipeline.torch_dialect import child
-
+def main(module: str, requests: Path, answers: Path) -> int:
+    child = importlib.import_module(module)
     with requests.open() as asked, answers.open("wb", buffering=0) as answer:
         for line in asked:
             directory = Path(line.removesuffix("\n"))
@@ -119,4 +122,4 @@ def _do(work: object, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])))

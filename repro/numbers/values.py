@@ -1,4 +1,4 @@
-"""What candidates are run with: the values that the whole program computes, by PyTorch.
+"""What candidates are run with: the values that the whole program computes, by an engine.
 
 A candidate is a part of a program (its base), which may be a part of another. Its arguments stand
 for values of its base, so that what it is given is right, whatever the compiler makes of the rest.
@@ -19,7 +19,8 @@ from pipeline.frontends.load import Loaded
 from pipeline.program import ELEMENT_TYPES, Parameters, Tensor, TensorType
 from repro.ir import feeds
 from repro.ir.feeds import ARGUMENT, Feeds, Value
-from repro.numbers.references import Call, Evaluator
+from repro.numbers import engines
+from repro.numbers.references import Call, Evaluator, Inside
 from repro.oracle import NotAProgram, Off
 
 #: A part that names no parameter is run, and handed on, without the program's weights.
@@ -38,7 +39,7 @@ class Values:
         self.whole = loaded.mlir
         self.parameters = _absolute(loaded)
         self._directory = directory
-        self.evaluator = Evaluator(directory / "pytorch", limits)
+        self.evaluator = Evaluator(directory / "engine", limits, engines.of(loaded.mlir))
         chosen = loaded.program.function(function)
         place = Path(loaded.directory).absolute()
         self._call = Call(
@@ -51,9 +52,7 @@ class Values:
             results=chosen.outputs,
             parameters=self.parameters,
         )
-        self._known: dict[str, Mapping[Value, Tensor]] = {}
-        #: Why the values inside a program cannot be computed, where that is so.
-        self.why = ""
+        self._known: dict[str, Inside] = {}
         #: What is known of the worst elements of candidates, by their digests.
         self.worst: dict[str, Off] = {}
 
@@ -109,17 +108,20 @@ class Values:
     def _values(self, base: Path, fed: Feeds) -> Mapping[Value, Tensor]:
         """Those of the base: its arguments and, if they are asked for, its operations' results."""
         (call,) = (one for one in self.calls(base) if one.function == fed.origin)
-        arguments = {Value(ARGUMENT, n): tensor for n, tensor in enumerate(call.inputs)}
         if all(value.op == ARGUMENT for value in fed.values):
-            return arguments
-        key = f"{self.digest(base)[:16]}-{fed.origin}"
+            return _arguments(call)
+        return self._inside(base, call).values
+
+    def inside(self) -> Inside:
+        """What the whole program's function computes, its arguments included."""
+        return self._inside(self.whole, self._call)
+
+    def _inside(self, base: Path, call: Call) -> Inside:
+        key = f"{self.digest(base)[:16]}-{call.function}"
         if key not in self._known:
-            place = self._directory / key
-            computed = self.evaluator.intermediates(call, place)
-            if isinstance(computed, str):
-                self.why = computed
-                raise NotAProgram(f"its values cannot be computed: {computed}")
-            self._known[key] = {**arguments, **computed}
+            found = self.evaluator.inside(call, self._directory / key)
+            values = {**_arguments(call), **found.values}
+            self._known[key] = msgspec.structs.replace(found, values=values)
         return self._known[key]
 
     def _fitted(self, tensor: Tensor, kind: TensorType, base: str, program: Path) -> Tensor:
@@ -142,6 +144,10 @@ class Values:
         own = hashlib.sha256(f"{program} {tensor.file} {kind}".encode()).hexdigest()[:24]
         made = tensors.save(part.astype(tensors.numpy_dtype(kind.dtype)), place, own)
         return msgspec.structs.replace(made, dtype=kind.dtype, file=str(place / own))
+
+
+def _arguments(call: Call) -> dict[Value, Tensor]:
+    return {Value(ARGUMENT, number): tensor for number, tensor in enumerate(call.inputs)}
 
 
 def _unchanged(fed: Feeds, text: bytes) -> bool:

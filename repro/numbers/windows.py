@@ -9,15 +9,16 @@ DIRECTORY` makes the module, in a child, because the bindings can abort. Imports
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from repro.ir import edit, feeds
-from repro.ir.body import NO_DATA, Body
+from repro.ir.body import Body, meanings
 from repro.ir.feeds import Feeds
+from repro.ir.graph import is_tensor
 
 JOB, MODULE, HELD = "job.json", "windows.mlir", "held.json"
 _NAME = "windows_{}"
@@ -99,6 +100,7 @@ def _function(
         function = ir.Operation.create(
             body.function.name,
             attributes={
+                **meanings(body.function),
                 "sym_name": ir.StringAttr.get(name),
                 "function_type": ir.TypeAttr.get(kind),
             },
@@ -114,8 +116,7 @@ def _function(
             for index in one.ops:
                 op = body.ops[index]
                 clone = op.clone(point).operation
-                for position, operand in enumerate(op.operands):
-                    clone.operands[position] = known[operand]
+                _give(clone, known)
                 known |= dict(zip(op.results, clone.results, strict=True))
             held.append(Held(one.part, number, len(given), len(one.results)))
             given += [known[result] for result in one.results]
@@ -131,16 +132,27 @@ def _function(
     return fed, tuple(held)
 
 
+def _give(op: Any, known: Mapping[Any, Any]) -> None:
+    """Has an operation, and what is nested in it, take the values that are known here."""
+    for position, operand in enumerate(list(op.operands)):
+        if operand in known:
+            op.operands[position] = known[operand]
+    for region in op.regions:
+        for block in region:
+            for nested in block.operations:
+                _give(nested.operation, known)
+
+
 def _taken(body: Body, index: int, part: Part) -> _Taken | None:
-    """None for a part that holds regions, or whose results functions cannot return."""
+    """None for a part that takes or gives what is no tensor."""
     members, taken = body.with_glue(part)
     ops = [body.ops[position] for position in members]
     used = {operand for op in ops for operand in op.operands}
     results = [r for op in ops for r in op.results if r not in used]
-    results = [r for r in results if not NO_DATA.fullmatch(str(r.type))]
+    results = [r for r in results if is_tensor(str(r.type))]
     # What the program never looks at may be anything: the places of equal values in a top-k.
     results = [r for r in results if list(r.uses)] or results
-    if any(len(op.regions) for op in ops) or not results:
+    if not results or not all(is_tensor(str(body.values[value].type)) for value in taken):
         return None
     return _Taken(index, members, taken, tuple(results))
 

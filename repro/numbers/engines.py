@@ -1,0 +1,37 @@
+"""Who computes what is right of a program: the search and its oracle do not know which it is.
+
+Each is a module with `main(directory)`, which does the `pipeline.torch_dialect.evaluate.Work` of
+the directory's job and answers with an `Evaluation` for each.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from pipeline.torch_dialect import evaluate as torch_dialect
+
+_TORCH = re.compile(rb"\baten\.[a-z_]|\bprims\.[a-z]")
+#: Of dialects that PyTorch does not know, functions may hold operations beside torch's.
+_OTHERS = re.compile(
+    rb"\bonnx\.[A-Z]|\b(?:linalg|tensor|stablehlo|tosa|iree_linalg_ext|tm_tensor)\.(?!py\b)"
+)
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """One of them: its name for the user, and the module."""
+
+    name: str
+    module: str
+
+
+TORCH = Engine(name="PyTorch", module=torch_dialect.CHILD)
+NUMPY = Engine(name="numpy", module="pipeline.evaluate.child")
+
+
+def of(program: Path) -> Engine:
+    """The one that knows the operations of a program, text or bytecode."""
+    content = program.read_bytes()
+    return TORCH if _TORCH.search(content) and not _OTHERS.search(content) else NUMPY

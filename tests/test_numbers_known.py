@@ -1,0 +1,64 @@
+"""Which parts of a program can be judged is told before anything is compiled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.program import Tensor
+from repro.ir.feeds import ARGUMENT, Value
+from repro.ir.graph import Graph, Op
+from repro.numbers import engines
+from repro.numbers.known import judgeable
+from repro.numbers.references import Inside
+
+T = "tensor<4xf32>"
+#: %1, %2 = draw(%0); %3 = neg(%1); %4 = size(%2); %5 = fill(%4, %0)
+GRAPH = Graph(
+    function="main",
+    arguments=(0,),
+    ops=(
+        Op(index=0, name="draw", operands=(0,), results=(1, 2)),
+        Op(index=1, name="neg", operands=(1,), results=(3,)),
+        Op(index=2, name="size", operands=(2,), results=(4,)),
+        Op(index=3, name="fill", operands=(4, 0), results=(5,)),
+        Op(index=4, name="return", operands=(3, 5), results=(), pinned=True),
+    ),
+    returned=(3, 5),
+    types=(T, T, T, T, "index", T),
+)
+PARTS = [(0,), (1,), (0, 1), (2, 3), (3,)]
+
+
+def tensor() -> Tensor:
+    return Tensor(dtype="f32", shape=(4,), file="x")
+
+
+def test_what_takes_known_values_only_can_be_judged() -> None:
+    every = {Value(op, n): tensor() for op, n in ((ARGUMENT, 0), (0, 0), (0, 1), (1, 0), (3, 0))}
+    assert judgeable(GRAPH, PARTS, Inside(values=every)) == [True] * 5
+    without = {place: value for place, value in every.items() if place.op != 0}
+    found = judgeable(GRAPH, PARTS, Inside(values=without, skipped=(0,), why="draw: is random"))
+    assert found == [False] * 5
+    half = {place: value for place, value in every.items() if place != Value(0, 1)}
+    assert judgeable(GRAPH, PARTS, Inside(values=half)) == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "engine"),
+    [
+        ("torch.aten.relu %x", engines.TORCH),
+        ('torch.aten.relu %x loc("tensor.py":3:4)', engines.TORCH),
+        ("linalg.add ins(%x)", engines.NUMPY),
+        ('torch.operator "onnx.Relu"(%x)', engines.NUMPY),
+        ("torch.aten.relu %x\n linalg.add ins(%x)", engines.NUMPY),
+        ("arith.addf %x, %x", engines.NUMPY),
+    ],
+)
+def test_a_program_is_evaluated_by_who_knows_its_operations(
+    text: str, engine: engines.Engine, tmp_path: Path
+) -> None:
+    file = tmp_path / "program.mlir"
+    file.write_text(text)
+    assert engines.of(file) == engine
