@@ -115,25 +115,25 @@ def test_a_team_goes_through_its_first_nights(team: Team) -> None:
     team.fails(bad="it is bad")
     first = team("run", "--json")
     assert first.code == 1, first.err
-    assert verdicts(first) == {"good": "pass", "bad": "new failure"}
+    assert verdicts(first) == {"good": "compiled", "bad": "new failure"}
     accepted = team("expect", "--accept", "--reason", "known when we began")
     assert accepted.code == 0, accepted.err
     assert "known when we began" in (team.directory / "expectations.toml").read_text()
     second = team("run", "--json")
-    assert (second.code, verdicts(second)) == (0, {"good": "pass", "bad": "fail"})
+    assert (second.code, verdicts(second)) == (0, {"good": "compiled", "bad": "fail"})
     assert all(row["outcome"]["reused"] for row in second.document["rows"])
     team.fails(bad="it is worse")
     third = team("run", "--json", "--fresh", "--markdown", "report.md", "--junit", "report.xml")
-    assert (third.code, verdicts(third)) == (1, {"good": "pass", "bad": "changed failure"})
+    assert (third.code, verdicts(third)) == (1, {"good": "compiled", "bad": "changed failure"})
     assert "changed failure" in (team.directory / "report.md").read_text()
     assert "<testsuites" in (team.directory / "report.xml").read_text()
     team.fails()
     fourth = team("run", "--json", "--fresh")
-    assert (fourth.code, verdicts(fourth)) == (1, {"good": "pass", "bad": "fixed"})
+    assert (fourth.code, verdicts(fourth)) == (1, {"good": "compiled", "bad": "fixed"})
     assert team("expect", "--accept", "--reason", "mended").code == 0
     assert team("expect").out.startswith("nothing is expected to fail")
     fifth = team("run", "--json", "--fresh")
-    assert (fifth.code, verdicts(fifth)) == (0, {"good": "pass", "bad": "pass"})
+    assert (fifth.code, verdicts(fifth)) == (0, {"good": "compiled", "bad": "compiled"})
 
 
 def test_people_are_told_in_lines(team: Team) -> None:
@@ -147,10 +147,10 @@ def test_people_are_told_in_lines(team: Team) -> None:
     assert f"reproducer: {reproducer}" in told.out
     left = (reproducer / "repro.mlir").read_text()
     assert ("test.bad" in left, "test.one" in left) == (True, False)
-    assert told.out.rstrip().endswith("1 news in 2 cases: 1 new failure, 1 pass")
+    assert told.out.rstrip().endswith("1 news in 2 cases: 1 new failure, 1 compiled")
     assert "\x1b" not in told.out
     status = team("status")
-    assert (status.code, "1 new failure, 1 pass" in status.out) == (0, True)
+    assert (status.code, "1 new failure, 1 compiled" in status.out) == (0, True)
     again = team("report", "--format", "markdown")
     assert "### new failure: bad.mlir" in again.out
     assert team("report", "7").code == 2
