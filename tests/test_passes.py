@@ -160,6 +160,7 @@ def test_the_last_pass_begun_is_the_one_that_was_running() -> None:
     last = dumps.last(PRINTED)
     assert last is not None and last.spelled == "cse"
     assert dumps.last("error: nothing was printed\n") is None
+    assert dumps.failing("error: nothing was printed\n") is None
 
 
 # -- the failing pass -----------------------------------------------------------------------------

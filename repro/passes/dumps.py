@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 
 import msgspec
 
@@ -43,8 +44,8 @@ class Dump(msgspec.Struct, frozen=True, kw_only=True):
 def read(text: str) -> Iterator[Dump]:
     """The dumps in what the compiler wrote to stderr, in their order."""
     headers = [*_HEADER.finditer(text)]
-    ends = [*(h.start() for h in headers[1:]), len(text)]
-    for header, end in zip(headers, ends, strict=True):
+    for header, after in zip_longest(headers, headers[1:]):
+        end = after.start() if after else len(text)
         yield _dump(header, text[header.end() : end])
 
 
