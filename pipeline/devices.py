@@ -25,7 +25,8 @@ _STATUS = re.compile(r"^\S+\.(?:c|cc|h):\d+: (.+)", re.MULTILINE)
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """One device: `uri` is what `--device=` takes.
+    """One device: `uri` is what `--device=` takes, or several between commas, for a program for
+    several devices.
 
     driver: `local-task`, `local-sync`, `vulkan`, `hip`. fingerprint: changes with the device and
     its driver's version; part of cache keys. properties: what the runtime tells, flat, in its own
@@ -92,6 +93,11 @@ def pick(uri: str, found: Found) -> Device:
         f"there is no device {uri}" + ("" if listed else f": {found.why}"),
         advice=f"There are: {listed}." if listed else found.advice,
     )
+
+
+def options(uri: str) -> tuple[str, ...]:
+    """What the runtime's tools take for a device, or for several between commas, in their order."""
+    return tuple(f"--device={one}" for one in uri.split(","))
 
 
 def parse_dump(text: str, driver: str) -> tuple[Device, ...]:

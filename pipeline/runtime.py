@@ -20,6 +20,7 @@ import msgspec
 
 from pipeline import diagnostics, process, tensors
 from pipeline.archive import check_parameters
+from pipeline.devices import options
 from pipeline.diagnostics import Failure
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.program import ELEMENT_TYPES, Function, Program, Tensor, TensorType, check_inputs
@@ -91,7 +92,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """What to run: a function of `module`, compiled from the program in `directory`, on `device`.
 
-    device: a URI as `--device=` takes it (`local-task`, `vulkan`, `hip://0`).
+    device: a URI as `--device=` takes it (`local-task`, `vulkan`, `hip://0`); several between
+    commas for a program for several devices.
     """
 
     program: Program
@@ -113,7 +115,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             ]
         return (
             f"--module={self.module.absolute()}",
-            f"--device={self.device}",
+            *options(self.device),
             f"--function={self.function.name}",
             *weights,
             *(f"--input={written(t, self._absolute(t.file))}" for t in example),
@@ -225,12 +227,12 @@ def patiently(
     that waits for ever to be destroyed, in 1 of 14 runs, and the status is never printed. So where
     such a run does nothing, `local-sync` is asked for the failure.
     """
-    if device != "local-task":
+    if "local-task" not in device.split(","):
         return once(device, limits)
     outcome = once(device, msgspec.structs.replace(limits, idle_seconds=_IDLE_SECONDS))
     if outcome.ended_by != "idle-limit":
         return outcome
-    outcome = once("local-sync", limits)
+    outcome = once(device.replace("local-task", "local-sync"), limits)
     # It only waited, for a slow disk perhaps: all the time there is, then.
     return once(device, limits) if outcome.ok else outcome
 

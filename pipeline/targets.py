@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from pipeline import architectures, devices
+from pipeline import architectures, devices, target_devices
 from pipeline.architectures import DEFAULT_VULKAN, Choice, Probe
 from pipeline.devices import Device, Found
 from pipeline.errors import EnvironmentFault, UsageError, nearest
@@ -138,12 +138,69 @@ def plan(
     device, EnvironmentFault where the toolchain cannot compile for the backend.
     """
     given = dict(_split(flag) for flag in user_flags)
-    if _DEVICE_FLAG in given or _BACKENDS_FLAG in given:
+    asked = tuple(value for name, value in map(_split, user_flags) if name == _DEVICE_FLAG)
+    counts = target_devices.counts(asked)
+    own = {_HAL.get(backend, backend): backend for backend in BACKENDS}
+    if _BACKENDS_FLAG in given or (asked and not counts.keys() <= own.keys()):
         return _plan_by_flags(target, toolchain, device, given)
-    named = next((given[f] for f in _ARCH_FLAGS[target.backend] if given.get(f)), target.arch)
-    made = _PLANNERS[target.backend](named, toolchain, device)
-    kept = tuple(flag for flag in made.flags if _split(flag)[0] not in given)
-    return msgspec.structs.replace(made, flags=kept)
+    backends = [own[name] for name in counts] or [target.backend]
+    uris = device.split(",") if device else []
+    plans = [
+        _plan_for(backend, target, given, toolchain, _for_backend(uris, backend, len(backends)))
+        for backend in backends
+    ]
+    flags = dict.fromkeys(f for p in plans for f in p.flags if _split(f)[0] not in given)
+    if not asked:
+        return msgspec.structs.replace(plans[0], flags=tuple(flags))
+    lacking = next((p for p in plans if p.device is None), None)
+    return Plan(
+        target=plans[0].target,
+        flags=tuple(flags),
+        device=None if lacking else _several(plans, tuple(counts.values()), uris, toolchain),
+        why_not_run=lacking.why_not_run if lacking else "",
+        advice=lacking.advice if lacking else "",
+        warnings=tuple(dict.fromkeys(w for p in plans for w in p.warnings)),
+    )
+
+
+def _plan_for(
+    backend: Backend,
+    target: Target,
+    given: dict[str, str],
+    toolchain: Toolchain,
+    uri: str | None,
+) -> Plan:
+    """The plan of a backend, for the architecture that the user names."""
+    arch = target.arch if backend == target.backend else None
+    named = next((given[f] for f in _ARCH_FLAGS[backend] if given.get(f)), arch)
+    return _PLANNERS[backend](named, toolchain, uri)
+
+
+def _several(
+    plans: Sequence[Plan], counts: Sequence[int], uris: Sequence[str], toolchain: Toolchain
+) -> Device:
+    """So many devices for each plan, or those that the user lists, as one."""
+    if len(uris) > 1:
+        drivers = [uri.partition("://")[0].partition("?")[0] for uri in uris]
+        named = zip(uris, drivers, strict=True)
+        return target_devices.joined(
+            [devices.pick(u, devices.find(d, toolchain)) for u, d in named]
+        )
+    found = [
+        one
+        for planned, count in zip(plans, counts, strict=True)
+        if planned.device is not None
+        for one in target_devices.several(planned.device, count, toolchain)
+    ]
+    return target_devices.joined(found)
+
+
+def _for_backend(uris: Sequence[str], backend: Backend, backends: int) -> str | None:
+    """Of the user's devices the one for a backend; of a program for one backend the first."""
+    if backends == 1:
+        return next(iter(uris), None)
+    drivers = devices.LOCAL if backend == "llvm-cpu" else (backend,)
+    return next((u for u in uris if u.partition("://")[0] in drivers), None)
 
 
 def _plan_cpu(arch: str | None, toolchain: Toolchain, uri: str | None) -> Plan:
@@ -264,7 +321,8 @@ def _plan_by_flags(
     target: Target, toolchain: Toolchain, uri: str | None, given: dict[str, str]
 ) -> Plan:
     """The user's own flags say what to compile for; `target` is only its name."""
-    value = given.get(_DEVICE_FLAG) or given.get(_BACKENDS_FLAG, "")
+    named = given.get(_DEVICE_FLAG)
+    value = target_devices.alias(named) if named else given.get(_BACKENDS_FLAG, "")
     driver = uri.partition("://")[0] if uri else _DRIVERS.get(value, value)
     found = devices.find(driver, toolchain)
     device = devices.pick(uri, found) if uri else next(iter(found.devices), None)

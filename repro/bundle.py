@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline import runtime
+from pipeline import devices, runtime
 from pipeline.diagnostics import SERIAL, Failure
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.program import Tensor
@@ -177,7 +177,7 @@ def run_command(function: str, device: str, inputs: Sequence[Input]) -> tuple[st
     return (
         "iree-run-module",
         f"--module={_MODULE}",
-        f"--device={device}",
+        *devices.options(device),
         f"--function={function}",
         *(f"--input={_input_words(i, given)}" for i, given in enumerate(inputs)),
     )

@@ -164,12 +164,13 @@ def _running(
     assert plan.device is not None
     driver = plan.device.driver
     elsewhere = plan.device.uri
-    if len(devices.find(driver, toolchain).devices) == 1:
+    several = "," in elsewhere
+    if not several and len(devices.find(driver, toolchain).devices) == 1:
         elsewhere = driver
     failure = function.failure
     if driver == "local-task" and failure is not None and failure.kind != "timeout":
         # After a call that fails, local-task does not always come to an end.
-        elsewhere = "local-sync"
+        elsewhere = elsewhere.replace("local-task", "local-sync")
     return Running(
         loaded=loaded,
         function=function.name,

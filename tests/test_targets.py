@@ -287,6 +287,61 @@ def test_other_backends_are_reached_by_the_users_own_flags(tmp_path: Path) -> No
     assert local.device.uri == "local-task"
 
 
+class TestSeveralDevices:
+    """A program names its devices by flags, one for each; those are not ours to swallow."""
+
+    def test_our_own_flags_are_kept_and_each_device_is_given(self, tmp_path: Path) -> None:
+        named = [f"--iree-hal-target-device=device_{x}=local[{i}]" for i, x in enumerate("ab")]
+        made = plan("llvm-cpu:generic", tools(tmp_path), user_flags=named)
+        assert made.flags == (
+            "--iree-hal-local-target-device-backends=llvm-cpu",
+            "--iree-llvmcpu-target-cpu=generic",
+        )
+        assert made.device is not None
+        assert made.device.uri == "local-task,local-task"
+        assert devices.options(made.device.uri) == ("--device=local-task", "--device=local-task")
+
+    def test_one_without_an_ordinal_is_the_first_of_its_kind(self, tmp_path: Path) -> None:
+        named = [f"--iree-hal-target-device={x}=local" for x in "ab"]
+        made = plan("llvm-cpu", tools(tmp_path), user_flags=named)
+        assert made.device is not None
+        assert made.device.uri == "local-task"
+
+    def test_other_gpus_come_before_the_same_again(self, tmp_path: Path) -> None:
+        named = [f"--iree-hal-target-device=d{i}=vulkan[{i}]" for i in range(3)]
+        chain = tools(tmp_path, vulkan=RADEON + dumps.llvmpipe())
+        made = plan("vulkan:rdna3", chain, user_flags=named)
+        assert made.device is not None
+        gpu, software, again = made.device.uri.split(",")
+        assert gpu == again != software
+        assert made.device.name.startswith("2 x ")
+
+    def test_kinds_may_be_mixed(self, tmp_path: Path) -> None:
+        named = ["--iree-hal-target-device=a=vulkan", "--iree-hal-target-device=b=local[1]"]
+        made = plan("llvm-cpu", tools(tmp_path, vulkan=dumps.llvmpipe()), user_flags=named)
+        assert "--iree-vulkan-target=llvmpipe" in made.flags
+        assert "--iree-hal-local-target-device-backends=llvm-cpu" in made.flags
+        assert made.device is not None
+        assert [u.partition(":")[0] for u in made.device.uri.split(",")] == [
+            "vulkan",
+            "local-task",
+            "local-task",
+        ]
+
+    def test_the_users_own_list_is_taken_as_it_is(self, tmp_path: Path) -> None:
+        named = [f"--iree-hal-target-device=d{i}=local[{i}]" for i in range(2)]
+        both = "local-sync,local-task"
+        made = plan("llvm-cpu", tools(tmp_path), both, user_flags=named)
+        assert made.device is not None
+        assert made.device.uri == both
+
+    def test_where_one_kind_lacks_it_is_compiled_only(self, tmp_path: Path) -> None:
+        named = ["--iree-hal-target-device=a=local", "--iree-hal-target-device=b=hip"]
+        made = plan("llvm-cpu", tools(tmp_path), user_flags=named)
+        assert made.device is None
+        assert "HIP" in made.why_not_run
+
+
 def test_a_plan_is_what_json_says(tmp_path: Path) -> None:
     made = plan("vulkan", tools(tmp_path, vulkan=dumps.llvmpipe()))
     assert msgspec.json.decode(msgspec.json.encode(made), type=Plan) == made
