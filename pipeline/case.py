@@ -71,6 +71,7 @@ class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
     """What running one function gave. commands: to run and to time it again.
 
     against: other targets of the same run, where there is no reference (`pipeline.between`).
+    unevaluated: why there is none.
     """
 
     name: str
@@ -82,6 +83,7 @@ class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
     evaluator: str
     failure: Failure | None = None
     against: tuple[Against, ...] = ()
+    unevaluated: str = ""
 
 
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -543,6 +545,7 @@ def _function(
         comparison=comparison,
         evaluator=function.reference.evaluator if function.reference else "",
         failure=failure,
+        unevaluated=function.unevaluated,
     )
 
 
@@ -593,7 +596,7 @@ def _not_compared(functions: list[FunctionResult]) -> str:
     for function in functions:
         compared = function.comparison
         if compared is None or not compared.ok:
-            why = compared.why if compared else "there is no reference to compare with"
+            why = compared.why if compared else _no_reference(function)
             reasons.setdefault(why, []).append(function.name)
     if len(functions) == 1 or all(len(names) == len(functions) for names in reasons.values()):
         return next(iter(reasons), "")
@@ -602,6 +605,11 @@ def _not_compared(functions: list[FunctionResult]) -> str:
     if right:
         told.append(f"{', '.join(right)} {'agree' if right[1:] else 'agrees'}")
     return "; ".join(told)
+
+
+def _no_reference(function: FunctionResult) -> str:
+    said = "there is no reference to compare with"
+    return f"{said}: {function.unevaluated}" if function.unevaluated else said
 
 
 class Silent:

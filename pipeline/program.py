@@ -205,13 +205,17 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry function: its types, and example inputs with their reference if there are any."""
+    """An entry function: its types, and example inputs with their reference if there are any.
+
+    unevaluated: why it has no reference, where that was tried.
+    """
 
     name: str
     inputs: tuple[TensorType, ...]
     outputs: tuple[TensorType, ...]
     example: tuple[Tensor, ...] | None = None
     reference: Reference | None = None
+    unevaluated: str = ""
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):

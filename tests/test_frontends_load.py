@@ -11,7 +11,7 @@ import pytest
 from fake import stub_toolchain
 from fake.processes import alive, wait_until
 
-from pipeline import toolchain
+from pipeline import tensors, toolchain
 from pipeline.errors import UsageError
 from pipeline.frontends import source as sources
 from pipeline.frontends.job import Job
@@ -74,7 +74,7 @@ class TestMlir:
         assert [str(t) for t in function.inputs] == ["2xarg0_d1[0..]xf32"]
         assert function.example is not None
         assert [t.shape for t in function.example] == [(2, 4)]
-        assert function.reference is None
+        assert function.reference is not None
         assert any("inputs are made up" in note for note in found.program.notes)
         assert found.mlir.read_text() == MLIR
         assert not found.cached
@@ -166,9 +166,24 @@ SEGMENTS = """func.func @main(%begins: !torch.vtensor<[5],si64>) -> !torch.vtens
 """
 
 
+#: The first is false; the second holds only as nearly as it says.
+CHECKS = """
+func.func @main() {
+  %x = util.unfoldable_constant dense<[1, 2, 3]> : tensor<3xi4>
+  check.expect_eq_const(%x, dense<[1, 2, 4]> : tensor<3xi4>) : tensor<3xi4>
+  %y = util.unfoldable_constant dense<[1.0, 2.0]> : tensor<2xf32>
+  check.expect_almost_eq_const(%y, dense<[1.001, 2.0]> : tensor<2xf32>, atol 1.0e-2)
+    : tensor<2xf32>
+  %z = util.unfoldable_constant 1 : i32
+  check.expect_true(%z) : i32
+  return
+}
+"""
+
+
 @pytest.mark.real
 class TestReferences:
-    """MLIR of the torch dialect is compared as a model that is traced is."""
+    """MLIR is compared as a model that is traced is, whatever dialect it is in."""
 
     def test_they_are_what_pytorch_computes_for_the_users_inputs(self, here: Path) -> None:
         import torch
@@ -199,15 +214,43 @@ class TestReferences:
 
     def test_why_there_are_none_is_noted(self, here: Path) -> None:
         (here / "a.mlir").write_text(
-            "func.func @main(%x: !torch.vtensor<[2],f32>) -> !torch.vtensor<[2],f32> {\n  %y = "
-            'torch.operator "onnx.Relu"(%x) : (!torch.vtensor<[2],f32>) -> !torch.vtensor<[2],f32>'
-            "\n  return %y : !torch.vtensor<[2],f32>\n}\n"
+            "func.func @main(%x: tensor<2xf32>) -> tensor<2xf32> {\n"
+            "  %y = stablehlo.custom_call @f(%x) : (tensor<2xf32>) -> tensor<2xf32>\n"
+            "  return %y : tensor<2xf32>\n}\n"
+            "func.func @other(%x: tensor<2xf32>) -> tensor<2xf32> {\n"
+            "  %y = arith.addf %x, %x : tensor<2xf32>\n"
+            "  return %y : tensor<2xf32>\n}\n"
         )
         program = loaded("a.mlir").program
-        assert program.functions[0].reference is None
-        assert program.notes[-1] == (
-            "main has nothing to be compared with: onnx.Relu: it is not an operation of PyTorch"
+        main, other = program.functions
+        assert (
+            main.reference is None and main.unevaluated == "stablehlo.custom_call is not evaluated"
         )
+        assert f"main has nothing to be compared with: {main.unevaluated}" in program.notes
+        assert other.reference is not None and other.unevaluated == ""
+        assert other.reference.evaluator.startswith("numpy")
+
+    def test_a_check_is_an_output_with_what_it_expects(self, here: Path) -> None:
+        import numpy as np
+
+        (here / "a.mlir").write_text(CHECKS)
+        found = loaded("a.mlir")
+        (function,) = found.program.functions
+        assert [(o.name, str(o)) for o in function.outputs] == [
+            ("check0.value", "3xi8"),
+            ("check1.value", "2xf32"),
+            ("check1.holds", "2xi1"),
+            ("check2.holds", "i1"),
+        ]
+        reference = function.reference
+        assert reference is not None and reference.incomparable == ()
+        value, near, holds, not_zero = (
+            tensors.load(Path(found.directory), t) for t in reference.outputs
+        )
+        assert value.tolist() == [1, 2, 4] and near.tolist() == [1, 2]
+        assert holds.tolist() == [True, True] and bool(not_zero)
+        assert np.array_equal(near, tensors.load(Path(found.directory), reference.precise[1]))
+        assert "check." not in (Path(found.directory) / "a.mlir").read_text()
 
     def test_what_is_only_compiled_is_not_evaluated(self, here: Path) -> None:
         (here / "mask.mlir").write_text(SEGMENTS)

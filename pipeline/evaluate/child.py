@@ -43,7 +43,7 @@ def stages(work: Work) -> Iterator[Evaluation]:
         (place / name).mkdir(parents=True, exist_ok=True)
     own, precise = _Evaluated(work, "out"), _Evaluated(work, "precise")
     try:
-        interpreter = Interpreter(Path(work.mlir), work.archives)
+        interpreter = Interpreter(Path(work.mlir), work.archives, work.scopes)
         own.evaluate(interpreter, Mode())
     except (Unknown, UsageError) as why:
         yield Evaluation(why=str(why), values=_paired(own.values, {}), skipped=own.passed)
@@ -99,7 +99,7 @@ class _Evaluated:
     def evaluate(self, interpreter: Interpreter, mode: Mode) -> None:
         """Raises Unknown."""
         work, name = self._work, self._name
-        given = [tensors.load(Path(), tensor) for tensor in work.inputs]
+        given = [_loaded(tensor) for tensor in work.inputs]
         made = interpreter.run(work.function, given, mode, self._record, self.skipped)
         self.rounded = made.rounded
         helpers = "".join(f", with {name}" for name in sorted(made.used))
@@ -108,21 +108,34 @@ class _Evaluated:
         if len(types) != len(made.outputs):
             raise Unknown(f"it returns {len(made.outputs)} tensors where {len(types)} are known of")
         self.outputs = tuple(
-            tensors.save(_signed(v, dtype), self._place, f"data/{work.function}.{name}{i}.bin")
+            tensors.save(_outward(v, dtype), self._place, f"data/{work.function}.{name}{i}.bin")
             for i, (v, dtype) in enumerate(zip(made.outputs, types, strict=True))
         )
 
-    def _record(self, op: int, result: int, value: Array) -> None:
+    def _record(self, op: int, result: int, value: Array, element: str) -> None:
         if self._wanted is None or (op, result) in self._wanted:
             file = f"values/{op}.{result}.{self._name}.bin"
-            self.values[op, result] = tensors.save(value, self._place, file)
+            narrow = element if element in ELEMENT_TYPES else None
+            self.values[op, result] = tensors.save(_outward(value, narrow), self._place, file)
 
 
-def _signed(value: Array, dtype: str | None) -> Array:
-    """The IR has no signs: what is unsigned has them back."""
+def _loaded(tensor: Tensor) -> Array | None:
+    """An input; None for a null reference."""
+    if tensor.passed == "null":
+        return None
+    values = tensors.load(Path(), tensor)
+    return values.astype(np.int8) if ELEMENT_TYPES[tensor.dtype].bits else values
+
+
+def _outward(value: Array, dtype: str | None) -> Array:
+    """An output as its type is: IR has no signs, and holds narrow integers in bytes."""
     value = np.ascontiguousarray(value).reshape(value.shape)
     if dtype is None or ELEMENT_TYPES[dtype].family != "int":
         return value
+    if ELEMENT_TYPES[dtype].bits:
+        mask = (1 << ELEMENT_TYPES[dtype].bits) - 1
+        value = value & mask if dtype.startswith("u") else value
+        return value.astype(tensors.numpy_dtype(dtype))
     return value.view(tensors.numpy_dtype(dtype))
 
 

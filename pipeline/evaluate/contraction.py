@@ -130,13 +130,13 @@ def _product(a: Array, b: Array, work: Work) -> Array:
     shape = [*(a.shape[d] for d in (*batch, *left)), *(b.shape[d] for d in right)]
     first = first.reshape(size(a, batch), size(a, left), size(a, inner))
     second = second.reshape(size(b, batch), size(b, inner), size(b, right))
-    made = _multiplied(first, second)
+    made = multiplied(first, second)
     made = made.reshape([*shape, *(1 for _ in (*inner, *rest))])
     order = [*batch, *left, *right, *inner, *rest]
     return made.transpose([order.index(d) for d in range(rank)])
 
 
-def _multiplied(a: Array, b: Array) -> Array:
+def multiplied(a: Array, b: Array) -> Array:
     """A batch of matrix products; of integers through floats where those are exact."""
     if a.dtype.kind not in "iu":
         return np.matmul(a, b)

@@ -284,6 +284,8 @@ OPERATIONS: dict[str, Handler] = {
     "arith.mului_extended": _extended,
     "complex.constant": _complex_constant,
     "complex.create": _complex_create,
+    "stablehlo.constant": _constant,
+    "chlo.constant": _constant,
     "util.unfoldable_constant": _constant,
     "flow.tensor.constant": _constant,
     "flow.tensor.dynamic_constant": _constant,

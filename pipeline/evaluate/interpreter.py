@@ -8,7 +8,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pipeline.evaluate import control, elements, linalg_ext, structured, tensor, torch_ops
+from pipeline.evaluate import (
+    control,
+    elements,
+    linalg_ext,
+    onnx_ops,
+    stablehlo,
+    stablehlo_reductions,
+    structured,
+    tensor,
+    torch_ops,
+    tosa,
+)
 from pipeline.evaluate.elements import Array, Unknown
 from pipeline.evaluate.machine import Budget, Handler, Limits, Machine, Mode, Record
 from pipeline.evaluate.module import Module
@@ -20,6 +31,10 @@ OPERATIONS: Mapping[str, Handler] = {
     **linalg_ext.OPERATIONS,
     **tensor.OPERATIONS,
     **torch_ops.OPERATIONS,
+    **onnx_ops.OPERATIONS,
+    **tosa.OPERATIONS,
+    **stablehlo.OPERATIONS,
+    **stablehlo_reductions.OPERATIONS,
     **control.OPERATIONS,
 }
 _OVERWRITING = (
@@ -43,15 +58,20 @@ class Interpreter:
     """A module, ready to be evaluated. Raises Unknown for what cannot be parsed."""
 
     def __init__(
-        self, file: Path, archives: Sequence[str] = (), *, seconds: float = _SECONDS
+        self,
+        file: Path,
+        archives: Sequence[str] = (),
+        scopes: Mapping[str, Sequence[str]] | None = None,
+        *,
+        seconds: float = _SECONDS,
     ) -> None:
-        self._module = Module(file, archives)
+        self._module = Module(file, archives, scopes)
         self._seconds = seconds
 
     def run(
         self,
         function: str,
-        inputs: Sequence[Array],
+        inputs: Sequence[Array | None],
         mode: Mode | None = None,
         record: Record | None = None,
         skipped: dict[int, str] | None = None,
@@ -75,7 +95,7 @@ class Interpreter:
     def _once(
         self,
         function: str,
-        inputs: Sequence[Array],
+        inputs: Sequence[Array | None],
         mode: Mode,
         record: Record | None,
         skipped: dict[int, str] | None,
@@ -88,10 +108,15 @@ class Interpreter:
         with module.context, ir.Location.unknown(), np.errstate(all="ignore"):
             machine = Machine(module, OPERATIONS, mode, budget)
             machine.skipped = skipped
+            name = module.entry(function)
+            types = module.function(name)[0][0].types
             faults = control.initial(machine)
             try:
-                given = [_given(values, mode) for values in inputs]
-                outputs = machine.call(module.entry(function), given, record)
+                given = [
+                    _given(values, types[i].element if i < len(types) else "", mode)
+                    for i, values in enumerate(inputs)
+                ]
+                outputs = machine.call(name, given, record)
             except Unknown as why:
                 if faults:
                     raise Unknown(f"{why} (an initializer: {faults[0]})") from why
@@ -99,10 +124,15 @@ class Interpreter:
         return machine, [np.asarray(v) for v in outputs if v is not None]
 
 
-def _given(values: Array, mode: Mode) -> Array:
-    """An input as IR without signs takes it."""
-    if values.dtype.kind == "u":
-        return values.view(f"int{values.itemsize * 8}")
+def _given(values: Array | None, element: str, mode: Mode) -> Array | None:
+    """An input as IR takes it, whose integers have no sign unless their type says so."""
+    if values is None:
+        return None
+    unsigned = element.startswith("ui")
+    if values.dtype.kind == ("i" if unsigned else "u"):
+        values = values.view(f"{'u' if unsigned else ''}int{values.itemsize * 8}")
+    if values.dtype.kind in "iu" and element:
+        return elements.fit(values, elements.of(element))
     if mode.wide and (elements.is_float(values) or values.dtype.kind == "c"):
         return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
     return values

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 #: The values of a function by their numbers; None for what is no number.
 Env = dict[int, Any]
 Handler = Callable[["Machine", Op, Env], Sequence[Any]]
-#: Hears of each tensor: (the operation's position in the function, number of the result, value).
-Record = Callable[[int, int, Array], None]
+#: Hears of each tensor: (the operation's position in the function, number of the result, value,
+#: its element type by name).
+Record = Callable[[int, int, Array, str], None]
 
 _DEEPEST = 64
 #: What is moved before it is rounded to 8 bits, by this much: see `program.Reference`.
@@ -224,8 +225,9 @@ class Machine:
                 continue
             for number, (value, result) in enumerate(zip(op.results, results, strict=True)):
                 known[value] = result
-                if record is not None and result is not None and op.types[number].is_tensor:
-                    record(index, number, result)
+                kind = op.types[number]
+                if record is not None and isinstance(result, np.ndarray) and kind.is_tensor:
+                    record(index, number, result, kind.element)
             if not keep:
                 for value in block.last_uses[index]:
                     known.pop(value, None)

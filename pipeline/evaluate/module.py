@@ -6,16 +6,17 @@ import math
 import re
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline import archive
+from pipeline import archive, tensors
 from pipeline.evaluate import constants, elements
 from pipeline.evaluate.elements import Array, Element, Unknown
 from pipeline.evaluate.ir import Block, Op, Reader, read_type
+from pipeline.program import ELEMENT_TYPES
 from pipeline.torch_dialect import literals
 
 #: Dialects that the bindings have no classes for: they look for them in vain for each operation,
@@ -39,7 +40,12 @@ class Module:
     To be used in its `context` only. Raises Unknown for what the bindings cannot parse.
     """
 
-    def __init__(self, file: Path, archives: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        file: Path,
+        archives: Sequence[str] = (),
+        scopes: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         from iree.compiler import ir
 
         for dialect in _WITHOUT_CLASSES:
@@ -60,7 +66,10 @@ class Module:
             first = next((line for line in said if "error: " in line), said[0])
             raise Unknown(f"it cannot be parsed here: {first}") from fault
         self.blobs = literals.resources(text or self.raw.operation.get_asm())
-        self._held = {n: (Path(a), e) for a in archives for n, e in archive.read(Path(a)).items()}
+        self._held = {
+            scope: {n: (Path(a), e) for a in files for n, e in archive.read(Path(a)).items()}
+            for scope, files in (scopes or {"": archives}).items()
+        }
         self._functions: dict[str, Any] = {}
         self._globals: dict[str, Any] = {}
         self.initializers: list[Any] = []
@@ -119,13 +128,18 @@ class Module:
         from iree.compiler import ir
 
         name, kind = match[2], read_type(ir.Type.parse(match[3]))
-        if name not in self._held:
+        held = self._held.get(match[1] or "", self._held.get("", {}))
+        if name not in held:
             raise Unknown(f"the values of its parameter {name} are not at hand")
-        file, entry = self._held[name]
+        file, entry = held[name]
         if entry.offset is None:
             raise Unknown(f"{file} does not write out its parameter {name}")
         element = elements.of(kind.element)
         shape = [size or 0 for size in kind.shape or ()]
-        held = np.uint8 if element.family == "bool" else element.dtype
-        found = np.fromfile(file, held, math.prod(shape), offset=entry.offset)
+        raw = np.fromfile(file, np.uint8, entry.bytes or 0, offset=entry.offset).tobytes()
+        if kind.element in ELEMENT_TYPES and ELEMENT_TYPES[kind.element].bits:
+            found = tensors.decoded(raw, kind.element)[: math.prod(shape)]
+            return found.astype(element.dtype).reshape(shape), element
+        held_as = np.uint8 if element.family == "bool" else element.dtype
+        found = np.frombuffer(raw, held_as, math.prod(shape))
         return found.astype(element.dtype).reshape(shape), element

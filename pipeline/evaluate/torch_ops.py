@@ -32,7 +32,8 @@ def _constant(machine: Machine, op: Op, known: Env) -> list[Any]:
     return [bool(value) if op.name == "torch.constant.bool" else value]
 
 
-def _carry_out(machine: Machine, op: Op, known: Env) -> list[Any]:
+def carry_out(machine: Machine, op: Op, known: Env) -> list[Any]:
+    """An operation of torch's, by its operator."""
     import torch
 
     from pipeline.frontends.reference import NotEvaluable
@@ -118,7 +119,7 @@ OPERATIONS: dict[str, Handler] = {
         (f"torch.constant.{kind}" for kind in ("int", "float", "bool", "str", "none", "device")),
         _constant,
     ),
-    "torch.*": _carry_out,
+    "torch.*": carry_out,
     "torch_c.from_builtin_tensor": _cross,
     "torch_c.to_builtin_tensor": _cross,
     "torch_c.to_f64": _number,

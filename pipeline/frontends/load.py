@@ -25,8 +25,8 @@ from pipeline.toolchain import Toolchain
 __all__ = ["Loaded", "TraceFailed", "find", "load"]
 
 KIND = "program"
-_MAKERS = ("torch", "iree-turbine", "transformers", "iree-base-compiler")
-_EXTRA_MAKERS = ("diffusers", "gguf")
+_MAKERS = ("torch", "iree-turbine", "transformers", "iree-base-compiler", "numpy")
+_EXTRA_MAKERS = ("diffusers", "gguf", "onnx", "onnxruntime")
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +147,7 @@ def _own_code(*, zoo: bool) -> str:
     own = root / "pipeline"
     files = [own / name for name in ("program.py", "tensors.py", "torch_tensors.py")]
     files += [*(own / "frontends").glob("*.py"), *(own / "torch_dialect").glob("*.py")]
+    files += (own / "evaluate").glob("*.py")
     files += (root / "models").rglob("*.py") if zoo else ()
     hashed = hashlib.sha256()
     for file in sorted(files):

@@ -1,6 +1,6 @@
 """MLIR files as programs: the file as it is; its signature read by the toolchain's own parser.
 
-What is in the torch dialect is evaluated with PyTorch, so that there is something to compare with.
+What can be evaluated gets a reference to compare with (`pipeline.evaluate.references`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import msgspec
 
 from pipeline import archive, diagnostics, process
 from pipeline.errors import UsageError
+from pipeline.evaluate import checks, references
 from pipeline.frontends import examples, fitting, mlir_signature, mlir_text
 from pipeline.frontends.job import Job, TraceFailed
 from pipeline.program import Function, Parameters, Program
 from pipeline.toolchain import Toolchain
-from pipeline.torch_dialect import evaluate
 
-_OF_TORCH = '"torch.'
 _ELIDE = "--mlir-elide-elementsattrs-if-larger=8", "--mlir-elide-resource-strings-if-larger=8"
 
 
@@ -37,9 +36,12 @@ def build(
     original = Path(job.source.path or "")
     copy = directory / original.name
     shutil.copyfile(original, copy)
+    checked = checks.rewrite(copy, directory, limits) if job.evaluate else checks.Rewritten()
     generic = directory / "generic.txt"
     stderr = directory / "stderr.txt"
-    notes: list[str] = []
+    notes = list(checked.left)
+    if checked.added:
+        notes.append("a copy is compiled that returns what its check operations check")
     if toolchain.opt is not None:
         outcome = process.run(
             [toolchain.opt, copy, "--mlir-print-op-generic", *_ELIDE, "-o", generic],
@@ -61,6 +63,7 @@ def build(
     functions, others = fitting.chosen(
         signatures.functions, signatures.others, job.function, job.source.text
     )
+    functions = checks.named(functions, checked)
     if functions and job.inputs is not None:
         functions = (fitting.fed(functions, job.inputs, job.source.text, directory),)
         others = {}
@@ -86,30 +89,10 @@ def build(
         notes=tuple(notes),
         others=others,
     )
-    if job.evaluate and _OF_TORCH in text:
-        return with_references(program, directory, limits)
+    if job.evaluate:
+        program = references.with_references(program, directory, toolchain, limits, text)
+        return checks.expect(program, directory, checked)
     return program
-
-
-def with_references(
-    program: Program, directory: Path, limits: process.Limits | None = None
-) -> Program:
-    """The program in `directory` with what PyTorch computes for its example inputs.
-
-    Without the values of its parameters it stays as it is: it cannot be run either.
-    """
-    parameters = program.parameters
-    if parameters is not None and parameters.missing:
-        return program
-    given = tuple(f for f in program.functions if f.example is not None)
-    works = [evaluate.work(program, directory, f, directory) for f in given]
-    known, notes = {}, []
-    for function, found in zip(given, evaluate.evaluate(works, limits=limits), strict=True):
-        known[function.name] = msgspec.structs.replace(function, reference=found.reference)
-        if found.reference is None:
-            notes.append(f"{function.name} has nothing to be compared with: {found.why}")
-    functions = tuple(known.get(f.name, f) for f in program.functions)
-    return msgspec.structs.replace(program, functions=functions, notes=(*program.notes, *notes))
 
 
 def _told(functions: tuple[Function, ...], seed: int) -> list[str]:

@@ -31,7 +31,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     directory to write to: outputs to `data/`, values to `values/`, both made if need be. values:
     the tensors inside the function whose value is wanted too, as (position of the operation in the
     function's body, number of its result); None: all of them. outputs: the element types of the
-    results, for IR whose integers have no sign.
+    results, for IR whose integers have no sign. scopes: the archives of each scope of parameters,
+    where there are several.
     """
 
     mlir: str
@@ -41,6 +42,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     archives: tuple[str, ...] = ()
     values: tuple[tuple[int, int], ...] | None = ()
     outputs: tuple[str, ...] = ()
+    scopes: dict[str, tuple[str, ...]] = {}
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +92,10 @@ def work(
         archives=tuple(str(root / a) for a in (parameters.archives if parameters else ())),
         values=values,
         outputs=tuple(kind.dtype for kind in function.outputs),
+        scopes={
+            scope: tuple(str(root / a) for a in files)
+            for scope, files in (parameters.scopes if parameters else {}).items()
+        },
     )
 
 

@@ -1,0 +1,142 @@
+"""`check.expect_*`: what a program expects of its own numbers, as outputs with references.
+
+`iree-run-module` does not know these operations and skips them. A copy of the program is made that
+returns what they check instead, and the rest is as with any program: it is compiled, run, and its
+outputs are compared with what is expected. So the device computes what is judged.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline import process
+from pipeline.program import Function, Program, Reference, Tensor
+
+_CHECKS = re.compile(rb"\bcheck\.expect_\w+")
+_CHILD = "pipeline.evaluate.checks_child"
+FOUND = "checks.json"
+_SECONDS = 60.0
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """An output that was added to a function.
+
+    name: with the number of the check. value: what it must be, where that is a constant; its file
+    is relative to the program's directory. everywhere: it is a condition that must hold in each
+    element.
+    """
+
+    name: str
+    value: Tensor | None = None
+    everywhere: bool = False
+
+
+class Rewritten(msgspec.Struct, frozen=True, kw_only=True):
+    """What was added to the results of each function; what keeps a check from being returned."""
+
+    added: dict[str, tuple[Expected, ...]] = {}
+    left: tuple[str, ...] = ()
+
+
+def rewrite(mlir: Path, directory: Path, limits: process.Limits | None) -> Rewritten:
+    """Makes `mlir`, a file of a program in `directory`, return what it checks.
+
+    It is as it was where nothing is checked, or that cannot be returned; `left` says why.
+    """
+    if not _CHECKS.search(mlir.read_bytes()):
+        return Rewritten()
+    (directory / "data").mkdir(exist_ok=True)
+    limits = limits or process.Limits()
+    outcome = process.run(
+        [sys.executable, "-m", _CHILD, mlir, directory],
+        stdout=directory / "stdout.txt",
+        stderr=directory / "stderr.txt",
+        limits=msgspec.structs.replace(limits, seconds=min(limits.seconds or _SECONDS, _SECONDS)),
+    )
+    found = directory / FOUND
+    try:
+        if not outcome.ok:
+            lines = (directory / "stderr.txt").read_text(errors="replace").splitlines()
+            said = lines[-1] if lines else outcome.ended_by
+            return Rewritten(left=(f"what it checks is not compared: {said}",))
+        return msgspec.json.decode(found.read_bytes(), type=Rewritten)
+    finally:
+        for scratch in (found, directory / "stdout.txt", directory / "stderr.txt"):
+            scratch.unlink(missing_ok=True)
+
+
+def named(functions: Sequence[Function], found: Rewritten) -> tuple[Function, ...]:
+    """The functions with names for the outputs that were added."""
+    made = []
+    for function in functions:
+        added = found.added.get(function.name, ())
+        first = len(function.outputs) - len(added)
+        outputs = list(function.outputs)
+        for index, one in enumerate(added):
+            outputs[first + index] = msgspec.structs.replace(outputs[first + index], name=one.name)
+        made.append(msgspec.structs.replace(function, outputs=tuple(outputs)))
+    return tuple(made)
+
+
+def expect(program: Program, directory: Path, found: Rewritten) -> Program:
+    """The program whose references say what is expected, wherever a check does."""
+    functions = tuple(
+        _expecting(f, directory, found.added[f.name]) if f.name in found.added else f
+        for f in program.functions
+    )
+    return msgspec.structs.replace(program, functions=functions)
+
+
+def _expecting(function: Function, directory: Path, added: Sequence[Expected]) -> Function:
+    """What is computed stands for the rest, where it could be; else that is not compared."""
+    own = function.reference
+    first = len(function.outputs) - len(added)
+    outputs: list[Tensor] = []
+    precise: list[Tensor] = []
+    reasons: list[str] = []
+    for index, kind in enumerate(function.outputs):
+        expected = added[index - first] if index >= first else None
+        shape = tuple(d for d in kind.shape if isinstance(d, int))
+        known = own.outputs[index].shape if own else shape
+        value = None
+        if expected is not None and expected.value is not None:
+            value = expected.value
+        elif expected is not None and expected.everywhere and len(known) == len(kind.shape):
+            value = _everywhere(directory, f"{function.name}.{index}", known)
+        if value is not None:
+            outputs.append(value)
+            precise.append(value)
+            reasons.append("")
+        elif own is not None:
+            outputs.append(own.outputs[index])
+            precise.append(own.precise[index] if own.precise else own.outputs[index])
+            reasons.append(own.why_not(index))
+        else:
+            file = f"data/{function.name}.{index}.unknown.bin"
+            tensor = Tensor(dtype=kind.dtype, shape=shape, file=file)
+            (directory / file).write_bytes(bytes(tensor.bytes))
+            outputs.append(tensor)
+            reasons.append(function.unevaluated or "nothing is known of it")
+    evaluator = "the program's own check operations"
+    if own is not None:
+        evaluator += f", and {own.evaluator}"
+    reference = Reference(
+        outputs=tuple(outputs),
+        precise=tuple(precise) if own is not None and own.precise else (),
+        precise_dtype=own.precise_dtype if own else None,
+        evaluator=evaluator,
+        note=own.note if own else "",
+        incomparable=tuple(reasons) if any(reasons) else (),
+    )
+    return msgspec.structs.replace(function, reference=reference, unevaluated="")
+
+
+def _everywhere(directory: Path, name: str, shape: tuple[int, ...]) -> Tensor:
+    tensor = Tensor(dtype="i1", shape=shape, file=f"data/{name}.holds.bin")
+    (directory / tensor.file).write_bytes(b"\1" * tensor.bytes)
+    return tensor

@@ -1,0 +1,132 @@
+"""References of MLIR programs: each function's from the first evaluator that can give one.
+
+PyTorch evaluates what is in its dialect; numpy (`interpreter`) whatever else is known there. Where
+that does not know an operation of an input dialect, what IREE's own conversion to linalg makes of
+the program is evaluated: then that conversion is trusted, and the evaluator's name says so.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from pipeline import process
+from pipeline.evaluate import evaluation
+from pipeline.program import Function, Program
+from pipeline.toolchain import Toolchain
+from pipeline.torch_dialect import evaluate
+from pipeline.torch_dialect.evaluate import Evaluation, Work
+
+_OF_TORCH = re.compile(r"\btorch\.(?:aten|prims|prim)\.|torch\.vtensor\.literal")
+#: Dialects that IREE converts to linalg.
+_CONVERTED = {"stablehlo", "chlo", "tosa", "torch", "tm_tensor"}
+_DIALECT = re.compile(r'(?:^|[\s"])(\w+)\.\w')
+#: All evaluations of a program's functions together, and one conversion.
+_SECONDS, _CONVERSION_SECONDS = 240.0, 60.0
+#: Of the memory that is free.
+_SHARE = 0.5
+
+Evaluator = Callable[[Sequence[Work]], tuple[Evaluation, ...]]
+
+
+def with_references(
+    program: Program,
+    directory: Path,
+    toolchain: Toolchain,
+    limits: process.Limits | None = None,
+    text: str = "",
+) -> Program:
+    """The program in `directory` with what its functions compute for their example inputs.
+
+    Without the values of its parameters it stays as it is: it cannot be run either. Functions that
+    cannot be evaluated say why, and so do notes. text: the program's, where it is read already.
+    """
+    parameters = program.parameters
+    if parameters is not None and parameters.missing:
+        return program
+    text = text or (directory / program.mlir).read_text(errors="replace")
+    limits = _limits(limits)
+    functions = {f.name: f for f in program.functions}
+    open_ = [f for f in program.functions if f.example is not None and f.outputs]
+    for evaluator in _evaluators(program, directory, toolchain, limits, text):
+        works = [evaluate.work(program, directory, f, directory) for f in open_]
+        for function, found in zip(open_, evaluator(works) if works else (), strict=True):
+            functions[function.name] = _with(functions[function.name], found)
+        open_ = [f for f in open_ if functions[f.name].reference is None]
+    notes = [
+        f"{f.name} has nothing to be compared with: {f.unevaluated}"
+        for f in functions.values()
+        if f.unevaluated
+    ]
+    return msgspec.structs.replace(
+        program, functions=tuple(functions.values()), notes=(*program.notes, *notes)
+    )
+
+
+def _with(function: Function, found: Evaluation) -> Function:
+    """The function with what an evaluator found. The first reason that one gives stays."""
+    if found.reference is not None:
+        return msgspec.structs.replace(function, reference=found.reference, unevaluated="")
+    return msgspec.structs.replace(function, unevaluated=function.unevaluated or found.why)
+
+
+def _limits(limits: process.Limits | None) -> process.Limits:
+    """The user's, but never without: what is compared must not be what a run waits for."""
+    limits = limits or process.Limits()
+    free = int(psutil.virtual_memory().available * _SHARE)
+    return msgspec.structs.replace(
+        limits,
+        seconds=min(limits.seconds or _SECONDS, _SECONDS),
+        memory_bytes=min(limits.memory_bytes or free, free),
+    )
+
+
+def _evaluators(
+    program: Program, directory: Path, toolchain: Toolchain, limits: process.Limits, text: str
+) -> Sequence[Evaluator]:
+    def by_torch(works: Sequence[Work]) -> tuple[Evaluation, ...]:
+        return evaluate.evaluate(works, limits=limits)
+
+    def by_numpy(works: Sequence[Work]) -> tuple[Evaluation, ...]:
+        return evaluation.evaluate(works, limits=limits)
+
+    def converted(works: Sequence[Work]) -> tuple[Evaluation, ...]:
+        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+            return _converted(works, toolchain, Path(scratch), limits)
+
+    found: list[Evaluator] = [by_torch] if _OF_TORCH.search(text) else []
+    found.append(by_numpy)
+    if _CONVERTED & set(_DIALECT.findall(text)):
+        found.append(converted)
+    return found
+
+
+def _converted(
+    works: Sequence[Work], toolchain: Toolchain, scratch: Path, limits: process.Limits
+) -> tuple[Evaluation, ...]:
+    """Evaluates what the compiler's own conversion makes of the programs."""
+    mlir, linalg = works[0].mlir, scratch / "linalg.mlir"
+    outcome = process.run(
+        (toolchain.compiler, mlir, "--compile-to=input", "-o", linalg),
+        stdout=scratch / "stdout.txt",
+        stderr=scratch / "stderr.txt",
+        limits=msgspec.structs.replace(limits, seconds=_CONVERSION_SECONDS),
+    )
+    if not outcome.ok:
+        return tuple(Evaluation(why="IREE does not convert it to linalg") for _ in works)
+    given = [msgspec.structs.replace(work, mlir=str(linalg)) for work in works]
+    return tuple(_trusting(found, toolchain) for found in evaluation.evaluate(given, limits=limits))
+
+
+def _trusting(found: Evaluation, toolchain: Toolchain) -> Evaluation:
+    if found.reference is None:
+        return found
+    said = f"{found.reference.evaluator}, on what IREE {toolchain.version} converts it to: "
+    said += "that conversion is trusted"
+    reference = msgspec.structs.replace(found.reference, evaluator=said)
+    return msgspec.structs.replace(found, reference=reference)
