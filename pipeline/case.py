@@ -7,6 +7,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -14,8 +15,9 @@ import msgspec
 
 from pipeline import amdgpu, compiler, generation, numerics, process, runtime, spirv
 from pipeline.amdgpu import Kernel
-from pipeline.compiler import Compile, CompileResult, Dispatches
+from pipeline.compiler import Compile, CompileResult, Dispatches, Listener
 from pipeline.diagnostics import Failure
+from pipeline.executables import Compiling
 from pipeline.frontends.load import Loaded
 from pipeline.generation import Generation, Wanted
 from pipeline.numerics import Comparison
@@ -139,6 +141,7 @@ class Watcher(Protocol):
     def planned(self, target: str, arch: str | None, warnings: tuple[str, ...]) -> None: ...
     def began(self, target: str, step: StepName) -> None: ...
     def phase(self, target: str, phase: Phase) -> None: ...
+    def compiling(self, target: str, state: Compiling) -> None: ...
     def ended(self, target: str, step: Step) -> None: ...
     def waiting(self, target: str) -> None: ...
 
@@ -149,7 +152,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     flags: for iree-compile, after the target's. to, resume: phases to stop after and to start
     from. fresh: compile whatever the store holds. run: also load, run and compare. generate: after
     that, chain the functions. confirm: compile a phase that fails once more, alone. keep: a
-    directory for what the functions return, to be read by `kept`; "" keeps nothing.
+    directory for what the functions return, to be read by `kept`; "" keeps nothing. hasty: do not
+    wait for a compile that does not end, see `Compile`.
     """
 
     flags: tuple[str, ...] = ()
@@ -162,6 +166,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     latency_budget: float = runtime.LATENCY_BUDGET
     confirm: bool = True
     keep: str = ""
+    hasty: bool = False
 
 
 def run(
@@ -292,7 +297,16 @@ def _no_weights(parameters: Parameters) -> str:
 
 
 #: The modules that make a `CompileResult` of what the compiler wrote.
-_READERS = ("compiler", "diagnostics", "phases", "reports", "signatures", "stacks", "stderr")
+_READERS = (
+    "compiler",
+    "diagnostics",
+    "executables",
+    "phases",
+    "reports",
+    "signatures",
+    "stacks",
+    "stderr",
+)
 #: Failures that may be gone the next time, on the same input.
 PASSING = ("timeout", "out-of-memory", "tool-missing")
 
@@ -320,6 +334,7 @@ def _compile(
         flags=(*plan.flags, *settings.flags),
         to=settings.to,
         resume=settings.resume,
+        hasty=settings.hasty,
     )
     compiler.check_phases(toolchain, resume=job.resume, to=job.to)
     compiler.check_flags(job.flags, phases=not settings.run)
@@ -349,7 +364,9 @@ def _compile(
             toolchain,
             directory,
             limits=settings.limits,
-            on_phase=lambda phase: watcher.phase(target, phase),
+            listener=Listener(
+                phase=partial(watcher.phase, target), compiling=partial(watcher.compiling, target)
+            ),
             confirm=settings.confirm,
         )
         (directory / _RESULT).write_bytes(msgspec.json.encode(result))
@@ -618,5 +635,6 @@ class Silent:
     def planned(self, target: str, arch: str | None, warnings: tuple[str, ...]) -> None: ...
     def began(self, target: str, step: StepName) -> None: ...
     def phase(self, target: str, phase: Phase) -> None: ...
+    def compiling(self, target: str, state: Compiling) -> None: ...
     def ended(self, target: str, step: Step) -> None: ...
     def waiting(self, target: str) -> None: ...

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from pipeline import diagnostics, process
-from pipeline.diagnostics import Failure
+from pipeline import diagnostics, executables, process
+from pipeline.diagnostics import Failure, Stopped
 from pipeline.errors import UsageError, nearest
+from pipeline.executables import Compiling, Survey, Watch
 from pipeline.phases import DumpReader, Phase
 from pipeline.toolchain import Toolchain
 
@@ -84,16 +87,27 @@ class CompileResult(msgspec.Struct, frozen=True, kw_only=True):
         return self.failure is None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """Hears of a compile while it goes on: of each phase, and of the executables that it is at."""
+
+    phase: Callable[[Phase], None]
+    compiling: Callable[[Compiling], None]
+
+
 class Compile(msgspec.Struct, frozen=True, kw_only=True):
     """What to compile: `mlir` with `flags` (the target's, then the user's).
 
     to: stop after this phase and write IR. resume: the input is IR dumped after this phase.
+    hasty: give up where an executable does not end (`executables.UNENDING_SECONDS`) when it is
+    compiled alone; else that is only told.
     """
 
     mlir: Path
     flags: tuple[str, ...]
     to: str | None = None
     resume: str | None = None
+    hasty: bool = False
 
     def command(
         self, toolchain: Toolchain, output: str = MODULE, dumps: str | None = PHASES
@@ -144,15 +158,16 @@ def compile(
     directory: Path,
     *,
     limits: process.Limits | None = None,
-    on_phase: Callable[[Phase], None] | None = None,
+    listener: Listener | None = None,
     confirm: bool = True,
 ) -> CompileResult:
     """Runs one compile whose files go to `directory`: phases/, the module, stderr.txt.
 
-    `on_phase` hears of each phase while the compiler runs. A failing compile is a result with a
-    `failure`; confirm: the phase that failed is compiled once more, alone. Raises UsageError for
-    phases and flags that do not fit, EnvironmentFault when there is no compiler to run, and OSError
-    when the disk is full.
+    `listener` hears of each phase while the compiler runs, and of the executables that it is at
+    when generating code takes long: these are compiled alone beside it. A failing compile is a
+    result with a `failure`; confirm: the phase that failed is compiled once more, alone. Raises
+    UsageError for phases and flags that do not fit, EnvironmentFault when there is no compiler to
+    run, and OSError when the disk is full.
     """
     check_phases(toolchain, resume=job.resume, to=job.to)
     check_flags(job.flags, phases=True)
@@ -168,24 +183,38 @@ def compile(
 
     reader = DumpReader(dumps, time.time_ns())
 
-    def tick(*, final: bool = False) -> None:
+    def read(*, final: bool = False) -> None:
         for phase in reader.read(final=final):
-            if on_phase:
-                on_phase(phase)
+            if listener:
+                listener.phase(phase)
 
-    outcome = process.run(
-        argv,
-        stdout=directory / "stdout.txt",
-        stderr=directory / STDERR,
-        limits=limits,
-        on_tick=tick,
-    )
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        watch = _watch(job, toolchain, dumps, Path(scratch), limits, listener)
+
+        def tick() -> bool:
+            read()
+            if watch is not None:
+                watch.look()
+            return job.hasty and watch is not None and watch.hopeless
+
+        try:
+            outcome = process.run(
+                argv,
+                stdout=directory / "stdout.txt",
+                stderr=directory / STDERR,
+                limits=limits,
+                on_tick=tick,
+            )
+        finally:
+            if watch is not None:
+                watch.close()
     ended_ns = time.time_ns()
-    tick(final=True)
+    read(final=True)
     command = job.command(toolchain, output.name)
     if not outcome.ok:
         process.check_disk(directory / STDERR)
-        return _failed(job, toolchain, directory, outcome, reader, command, limits, confirm)
+        failed = _failed(job, toolchain, directory, outcome, reader, command, limits, confirm)
+        return _explained(failed, watch.state if watch else None)
     if not output.is_file():
         raise UsageError(
             f"iree-compile ended well but wrote no module, with the flags {' '.join(job.flags)}",
@@ -201,8 +230,8 @@ def compile(
             ops={},
         )
         reader.phases.append(end)
-        if on_phase:
-            on_phase(end)
+        if listener:
+            listener.phase(end)
     return CompileResult(
         command=command,
         seconds=outcome.seconds,
@@ -255,6 +284,35 @@ def _failed(
         phase_confirmed=confirmed,
         resume_command=resume_command,
     )
+
+
+def _watch(
+    job: Compile,
+    toolchain: Toolchain,
+    dumps: Path,
+    scratch: Path,
+    limits: process.Limits | None,
+    listener: Listener | None,
+) -> Watch | None:
+    """What looks into the compile where it generates code for long; None where nobody listens."""
+    if listener is None:
+        return None
+    survey = Survey(toolchain, job.flags, scratch, limits or process.Limits(), nice=not job.hasty)
+    wait = executables.HASTY_SECONDS if job.hasty else executables.WAIT_SECONDS
+    return Watch(survey, dumps, listener.compiling, wait)
+
+
+def _explained(result: CompileResult, state: Compiling | None) -> CompileResult:
+    """A compile that was stopped, with what is known of its executables."""
+    failure = result.failure
+    if failure is None or failure.kind != "timeout" or state is None or not state.unending:
+        return result
+    failure = msgspec.structs.replace(
+        failure,
+        message=str(state),
+        stopped=Stopped(seconds=state.limit_seconds, executable=state.unending),
+    )
+    return msgspec.structs.replace(result, failure=failure)
 
 
 def _told_apart(

@@ -28,6 +28,20 @@ Kind = Literal[
 ]
 
 
+class Stopped(msgspec.Struct, frozen=True, kw_only=True):
+    """The time limit that a failure is about.
+
+    seconds: the limit; default: nobody chose it. processor_seconds: what the child used until then.
+    executable: the one that did not end within the limit when it was compiled alone, "" where that
+    was not asked; `seconds` is then processor time.
+    """
+
+    seconds: float
+    default: bool = False
+    processor_seconds: float = 0.0
+    executable: str = ""
+
+
 class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"}):
     """Why a step ended.
 
@@ -35,6 +49,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"
     failure is about (`torch.aten.matmul`, `vector.bitcast`). location: `file:line:column` in the
     program. signal and stack (innermost frame first, demangled function names) for crashes.
     signature: equal for two runs of one bug. also: other, distinct failures of the same run.
+    stopped: of what did not end.
     """
 
     kind: Kind
@@ -47,6 +62,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"
     signal: str | None = None
     stack: tuple[str, ...] = ()
     also: tuple[Failure, ...] = ()
+    stopped: Stopped | None = None
 
     def shows(self, signature: str) -> bool:
         """Whether this is the failure with a signature, or that one is among the others."""
@@ -292,8 +308,14 @@ def _stopped(outcome: Outcome, stderr: str, phase: str | None) -> Failure | None
     """The failure of a child that met a limit: ours, the machine's, or none (None)."""
     kind: Kind = "out-of-memory"
     used = f"{outcome.peak_bytes / 2**20:.0f} MiB resident at most"
+    stopped = None
     if outcome.ended_by == "time-limit":
-        kind, message = "timeout", f"stopped at the time limit, after {outcome.seconds:.0f} s"
+        kind, message = "timeout", _at_time_limit(outcome)
+        stopped = Stopped(
+            seconds=outcome.seconds,
+            default=outcome.default_limit,
+            processor_seconds=outcome.processor_seconds,
+        )
     elif outcome.ended_by == "output-limit":
         kind = "timeout"
         message = f"stopped at the output limit, after {outcome.seconds:.0f} s of writing"
@@ -314,6 +336,17 @@ def _stopped(outcome: Outcome, stderr: str, phase: str | None) -> Failure | None
         phase=phase,
         signal=outcome.signal if kind == "out-of-memory" else None,
         stack=read_stack(stderr),
+        stopped=stopped,
+    )
+
+
+def _at_time_limit(outcome: Outcome) -> str:
+    after = f"after {outcome.seconds:.0f} s"
+    if not outcome.default_limit:
+        return f"stopped at the time limit, {after}"
+    return (
+        f"stopped at the default time limit, {after} ({outcome.processor_seconds:.0f} s of "
+        "processor time); --time-limit changes it"
     )
 
 

@@ -30,6 +30,9 @@ _RESERVED_BYTES = 64 * 1024
 _FALLOC_FL_KEEP_SIZE = 1
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+#: States of a thread that runs or would run, or waits for a disk.
+_WAITING_FOR_NOBODY = "RD"
+_TICKS = os.sysconf("SC_CLK_TCK")
 #: Once it is set, a wait for a child ends as Ctrl-C ends it, which only the main thread hears.
 STOP: ContextVar[Event | None] = ContextVar("STOP", default=None)
 
@@ -39,13 +42,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: wall time. memory_bytes: resident memory of the child and its descendants.
     output_bytes: size of each of its stdout and stderr files. idle_seconds: wall time in which the
-    child uses no processor time at all.
+    child uses no processor time at all. of_processor: `seconds` is processor time (or wall time in
+    which the child uses none), so that a busy machine makes nothing look slow. default: nobody
+    chose `seconds`.
     """
 
     seconds: float | None = None
     idle_seconds: float | None = None
     memory_bytes: int | None = None
     output_bytes: int | None = 256 * 2**20
+    of_processor: bool = False
+    default: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +60,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     exit_code is None when a signal ended it; signal is that signal's name (`SIGSEGV`), also for a
     child that was killed at a limit. peak_bytes is the largest resident memory seen; the system
-    counts from the fork, so it is never less than this process's own.
+    counts from the fork, so it is never less than this process's own. processor_seconds: of the
+    child, and of those of its children that have ended. default_limit: as in `Limits`.
     """
 
     argv: tuple[str, ...]
@@ -62,6 +70,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     signal: str | None
     seconds: float
     peak_bytes: int
+    processor_seconds: float = 0.0
+    default_limit: bool = False
 
     @property
     def ok(self) -> bool:
@@ -76,14 +86,14 @@ def run(
     limits: Limits | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    on_tick: Callable[[], None] | None = None,
+    on_tick: Callable[[], object] | None = None,
 ) -> Outcome:
     """Runs `argv` to its end and returns how it ended; a failing child is not an error here.
 
     The child leads a session of its own, which is killed as a whole when the child ends, when a
     limit is reached and when the wait is interrupted, also should this process be killed itself
     (see `orphans`). `on_tick` is called about every 50 ms while the child runs; what it
-    raises ends the child and passes through.
+    raises ends the child and passes through, and True from it is the child's time limit.
 
     Raises EnvironmentFault when the program is missing or cannot be executed, and OSError when
     there is no room for what it writes to stderr.
@@ -109,7 +119,7 @@ def run(
         try:
             with orphans.kept(child.pid):
                 try:
-                    ended_by, peak = _wait(child, begun, limits, (stdout, stderr), on_tick)
+                    ended_by, peak, spent = _wait(child, begun, limits, (stdout, stderr), on_tick)
                 finally:
                     _kill_group(child)
         finally:
@@ -123,6 +133,8 @@ def run(
         signal=signal.Signals(-code).name if code < 0 else None,
         seconds=seconds,
         peak_bytes=peak,
+        processor_seconds=spent,
+        default_limit=limits.default,
     )
 
 
@@ -171,12 +183,15 @@ def _wait(
     begun: float,
     limits: Limits,
     logs: tuple[Path, Path],
-    on_tick: Callable[[], None] | None,
-) -> tuple[Ended | None, int]:
-    """Waits for the child's end or a limit; returns (the limit reached or None, peak bytes)."""
+    on_tick: Callable[[], object] | None,
+) -> tuple[Ended | None, int, float]:
+    """Waits for the child's end or a limit.
+
+    Returns (the limit reached or None, peak bytes, seconds of processor time).
+    """
     pidfd = os.pidfd_open(child.pid)
     peak = 0
-    worked, used = begun, 0
+    worked, used = begun, 0.0
     stop = STOP.get()
     try:
         poll = select.poll()
@@ -184,31 +199,42 @@ def _wait(
         while not poll.poll(_TICK_SECONDS * 1000):
             if stop is not None and stop.is_set():
                 raise KeyboardInterrupt
-            if on_tick is not None:
-                on_tick()
+            over = on_tick is not None and on_tick() is True
             peak = max(peak, _resident_bytes(child.pid))
-            if limits.idle_seconds is not None:
-                spent, now = _processor_ticks(child.pid), time.monotonic()
-                worked, used = (now if spent != used else worked), spent
-                if now - worked > limits.idle_seconds:
-                    return "idle-limit", peak
-            reached = _limit_reached(time.monotonic() - begun, peak, limits, logs)
+            spent, now = _processor_seconds(child.pid), time.monotonic()
+            if spent != used or (limits.of_processor and _runnable(child.pid)):
+                worked, used = now, spent
+            if over:
+                return "time-limit", peak, spent
+            if limits.idle_seconds is not None and now - worked > limits.idle_seconds:
+                return "idle-limit", peak, spent
+            seconds = max(spent, now - worked) if limits.of_processor else now - begun
+            reached = _limit_reached(seconds, peak, limits, logs)
             if reached:
-                return reached, peak
+                return reached, peak, spent
         # waitid leaves the child to be reaped by Popen; ru_maxrss needs wait4.
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
-        return None, max(peak, usage.ru_maxrss * 1024)
+        return None, max(peak, usage.ru_maxrss * 1024), usage.ru_utime + usage.ru_stime
     finally:
         os.close(pidfd)
 
 
-def _processor_ticks(pid: int) -> int:
-    """Processor time that all threads of a process have used, in the kernel's ticks (10 ms)."""
+def _processor_seconds(pid: int) -> float:
+    """Processor time of all threads of a process, and of its children that have ended."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
-    return 0
+        return sum(int(field) for field in fields[11:15]) / _TICKS
+    return 0.0
+
+
+def _runnable(pid: int) -> bool:
+    """Whether a thread of a process would go on if only a processor were free for it."""
+    for task in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            if task.read_text().rpartition(")")[2].split()[0] in _WAITING_FOR_NOBODY:
+                return True
+    return False
 
 
 def _limit_reached(

@@ -13,13 +13,13 @@ import msgspec
 
 from pipeline import process
 from pipeline.diagnostics import Failure
+from pipeline.executables import MODE
 from pipeline.toolchain import Toolchain
 from repro import shrink
 from repro.ir.editor import Editor
 from repro.ir.graph import Cut
 from repro.oracle import CompileOracle
 
-MODE = "--compile-mode=hal-executable"
 #: So many programs are asked about at most: a dispatch of many operations is still one dispatch.
 _BUDGET = 48
 #: Compiles of an instant: what is asked for in vain costs less than another batch.

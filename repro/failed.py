@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from pipeline import between, devices, process
+from pipeline import between, devices, executables, process
 from pipeline.case import DOES_NOT_COMPILE, CaseResult, FunctionResult
 from pipeline.diagnostics import Failure
 from pipeline.frontends.job import Job
@@ -25,6 +26,9 @@ from repro.tracing import search as tracing
 
 #: The functions in a row, each fed what the last one gave, differ, and none does by itself.
 _NO_FUNCTION = "each of its functions gives right numbers: they only differ in a row"
+
+#: Processor time that a part of a program may take beyond what is usual.
+_HANGS_SECONDS = 60.0
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +65,8 @@ def isolate(
     """
     assert case.failure is not None
     first, running = case.failure, None
+    if why := _too_busy(first):
+        return Bisection(status="gave-up", failures=(Found(failure=first, why=why),), why=why)
     if case.why != DOES_NOT_COMPILE:
         failing = next((f for f in case.functions if _can(f)), None)
         if failing is None:
@@ -95,12 +101,47 @@ def isolate(
             toolchain,
             place,
             state,
-            limits=wish.limits,
+            limits=_limits(case, first, wish.limits),
             everything=wish.everything,
             fresh=wish.fresh,
             begun=begun,
             told=told,
         )
+
+
+def _limits(case: CaseResult, failure: Failure, given: process.Limits) -> process.Limits:
+    """The limits that candidates are judged at.
+
+    Of a compile that does not end, the one that an executable was seen to exceed alone. Where only
+    the default limit was met, nobody chose that for a part of the program: a part has processor
+    time for what the phases before take, and some more.
+    """
+    stopped = failure.stopped
+    if stopped is None or case.why != DOES_NOT_COMPILE:
+        return given
+    if stopped.executable:
+        seconds = stopped.seconds
+    elif not stopped.default:
+        return given
+    elif failure.phase in executables.GENERATING:
+        seconds = executables.UNENDING_SECONDS
+    else:
+        seconds = _HANGS_SECONDS + 2 * sum(phase.seconds for phase in case.phases)
+    return msgspec.structs.replace(given, seconds=seconds, of_processor=True, default=False)
+
+
+def _too_busy(failure: Failure) -> str:
+    """Why the default limit says nothing: other processes had the machine; else empty."""
+    stopped = failure.stopped
+    if stopped is None or not stopped.default or stopped.executable:
+        return ""
+    load, cores = os.getloadavg()[1], len(os.sched_getaffinity(0))
+    if stopped.processor_seconds > stopped.seconds / 2 or load <= cores:
+        return ""
+    return (
+        f"{failure.message}: other processes keep this machine busy (load {load:.1f} on {cores} "
+        "cores), so it may only be slow"
+    )
 
 
 def isolate_trace(

@@ -22,7 +22,7 @@ from repro import kept, locate, shrink, simplify, single, together
 from repro.ir import bindings, edit
 from repro.ir.editor import Editor
 from repro.ir.graph import Cut, Graph, neighbours
-from repro.oracle import Answer, Oracle
+from repro.oracle import STOPPED, Answer, Oracle
 from repro.shrink import Progress
 
 #: Where the user sets no limit, for one candidate.
@@ -35,6 +35,8 @@ _WIDENINGS = 3
 _SMALL = 8
 #: What shrinking takes for each operation, or nearly.
 _PROOF = 2
+#: Calls for simpler shapes where each one that fails alike takes its whole limit.
+_STOPPED_SIMPLER = 2
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -158,6 +160,11 @@ class Isolation:
             return self._gave_up(self._uncut())
         if why := self.refusal(graph):
             return self._gave_up(why)
+        if not located.confirmed and self._only_slow(located):
+            return self._gave_up(
+                f"no executable takes {self.job.limits.seconds:.0f} s of processor time alone, so "
+                f"the program is slow as a whole: {self.job.failure.message}"
+            )
         if not located.confirmed:
             failing, runs = self._confirm()
             if failing < runs:
@@ -209,6 +216,12 @@ class Isolation:
         """Why there is nothing to search, as far as that is known before anything is compiled."""
         return ""
 
+    def _only_slow(self, located: locate.Located) -> bool:
+        """Whether a limit that nobody chose was met, and each executable ends soon."""
+        stopped = self.job.failure.stopped
+        default = stopped is not None and stopped.default
+        return default and located.calls > 1 and located.executable is None
+
     def _graph(self, focus: int) -> Graph | None:
         """The function that has an operation at line `focus` (0: the largest), to be cut up."""
         place = self.job.directory / "edits" / str(focus)
@@ -253,7 +266,8 @@ class Isolation:
 
         Leaves enough calls for shrinking it.
         """
-        budget = min(self._left - _PROOF * (len(part.cut.keep) - 1), self.most_simpler)
+        most = _STOPPED_SIMPLER if self.job.failure.kind in STOPPED else self.most_simpler
+        budget = min(self._left - _PROOF * (len(part.cut.keep) - 1), most)
         if budget <= 0:
             return part
         file = part.file()

@@ -13,6 +13,7 @@ import msgspec
 
 from pipeline import diagnostics, process
 from pipeline.diagnostics import Failure
+from pipeline.executables import MODE
 from pipeline.toolchain import Toolchain
 from repro import bundle, dispatch
 from repro.bundle import Level, LevelName
@@ -127,7 +128,7 @@ class Maker:
                 [
                     self._toolchain.compiler,
                     made,
-                    dispatch.MODE,
+                    MODE,
                     *self._flags,
                     "-o",
                     "/dev/null",

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import diagnostics, process
+from pipeline import diagnostics, executables, process
 from pipeline.diagnostics import Failure
+from pipeline.executables import MODE, Survey
 from pipeline.phases import dump_files
 from pipeline.toolchain import Toolchain
 from pipeline.workers import side_by_side
@@ -73,6 +74,8 @@ def locate(
     if not generated:
         return Located(lines=own)
     dumps = directory / "executables"
+    if failure.kind == "timeout":
+        return _unending(program, failure, toolchain, flags, dumps, limits, own)
     dumps.mkdir(parents=True, exist_ok=True)
     again, stderr = _dump(program, toolchain, flags, dumps, directory, limits, failure.phase)
     confirmed = again is not None and again.shows(failure.signature)
@@ -90,6 +93,36 @@ def locate(
         lines=tuple(dict.fromkeys((*own, *lines))),
         executable=str(executable) if executable else None,
         confirmed=confirmed,
+        calls=calls,
+    )
+
+
+def _unending(
+    program: Path,
+    failure: Failure,
+    toolchain: Toolchain,
+    flags: tuple[str, ...],
+    dumps: Path,
+    limits: process.Limits,
+    own: tuple[int, ...],
+) -> Located:
+    """Where a compile does not end: the executable that does not when it is compiled alone.
+
+    The program is compiled no farther than its executables, and where the failure names the one,
+    that was seen already.
+    """
+    sources = executables.dump(program, None, toolchain, flags, dumps, limits)
+    known = failure.stopped.executable if failure.stopped else ""
+    found = next((one for one in sources if executables.name(one) == known), None)
+    calls = 1
+    if found is None and sources:
+        survey = Survey(toolchain, flags, dumps, limits, limit_seconds=limits.seconds)
+        found = survey.run(sources)
+        calls += survey.calls
+    return Located(
+        lines=tuple(dict.fromkeys((*own, *(_lines(found, program) if found else ())))),
+        executable=str(found) if found else None,
+        confirmed=found is not None,
         calls=calls,
     )
 
@@ -240,7 +273,7 @@ def _guilty(
                 toolchain.compiler,
                 source,
                 *flags,
-                "--compile-mode=hal-executable",
+                MODE,
                 "-o",
                 "/dev/null",
             ],

@@ -17,6 +17,7 @@ from pipeline.errors import EnvironmentFault, PilotError
 from pipeline.process import Limits, Outcome
 from pipeline.releases import Tell, find
 from pipeline.toolchain import Toolchain
+from pipeline.workers import side_by_side
 from repro import bundle
 from repro.bundle import FILES, SCRIPT, Level, Report
 from repro.marks import WRONG
@@ -85,9 +86,13 @@ def check(directory: Path, toolchain: Toolchain) -> Verification:
     report = bundle.read(directory)
     present = [one for one in report.levels if (directory / one.file).is_file()]
     with tempfile.TemporaryDirectory(prefix="iree-pilot-verify-") as scratch:
-        checks = tuple(
-            _check(directory, report, one, toolchain, Path(scratch) / one.name) for one in present
-        )
+
+        def checked(one: Level) -> Check:
+            return _check(directory, report, one, toolchain, Path(scratch) / one.name)
+
+        # What does not end takes its whole limit each time, and mostly one processor.
+        width = len(os.sched_getaffinity(0)) if report.failure.kind == "timeout" else 1
+        checks = tuple(side_by_side(checked, present, width))
         script, said = _script(directory, report, checks, toolchain, Path(scratch) / "script")
     wrong = [f"{c.level.file}: {c.why}" for c in checks if not c.same]
     if script != 0:
@@ -165,7 +170,11 @@ def _check(
 def _failure(
     command: tuple[str, ...], report: Report, toolchain: Toolchain, scratch: Path
 ) -> Failure | None:
-    limits = Limits(seconds=report.time_limit, memory_bytes=report.memory_limit)
+    limits = Limits(
+        seconds=report.time_limit,
+        memory_bytes=report.memory_limit,
+        of_processor=report.failure.kind == "timeout",
+    )
     outcome, text = _run(command, toolchain, scratch, limits)
     failure = _classified(command, outcome, text, report, scratch)
     mute = failure is not None and failure.kind == "crash" and not failure.stack

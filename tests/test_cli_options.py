@@ -71,7 +71,7 @@ class TestOptions:
     def test_what_is_not_said_has_a_default(self) -> None:
         result = self.result("llama")
         assert result.exit_code == 0
-        assert "Common(json=False, verbosity=0, time_limit=600.0, memory_limit=None" in (
+        assert "Common(json=False, verbosity=0, time_limit=600.0, default_limit=True" in (
             result.output
         )
 

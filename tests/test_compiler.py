@@ -11,7 +11,7 @@ from fake import stub_toolchain
 from fake.processes import running, wait_until
 
 from pipeline import compiler
-from pipeline.compiler import Compile, CompileResult
+from pipeline.compiler import Compile, CompileResult, Listener
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.phases import Phase
 from pipeline.process import Limits
@@ -41,6 +41,10 @@ def compile(stub: Toolchain, tmp_path: Path) -> Any:
     return made
 
 
+def hearing(phase: Any) -> Listener:
+    return Listener(phase=phase, compiling=lambda state: None)
+
+
 def names(phases: tuple[Phase, ...]) -> list[str]:
     return [phase.name for phase in phases]
 
@@ -50,7 +54,7 @@ class TestSuccess:
         self, compile: Any, stub: Toolchain, tmp_path: Path
     ) -> None:
         heard: list[Phase] = []
-        result = compile("module {\n}\n", on_phase=heard.append)
+        result = compile("module {\n}\n", listener=hearing(heard.append))
         assert result.ok
         assert names(result.phases) == list(stub.phases[1:])
         assert heard == list(result.phases)
@@ -256,7 +260,7 @@ class TestLimits:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            compile("// stub: hang-at flow\n", on_phase=interrupt)
+            compile("// stub: hang-at flow\n", listener=hearing(interrupt))
         wait_until(lambda: not running(str(stub.compiler)))
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import diagnostics, process, toolchain
-from pipeline.diagnostics import Failure, compile_failure, mismatch, runtime_failure
+from pipeline.diagnostics import Failure, Stopped, compile_failure, mismatch, runtime_failure
 from pipeline.process import Outcome
 from pipeline.signatures import canonical
 
@@ -115,6 +115,17 @@ class TestExitStatusFirst:
         failure = compile_failure(ended("time-limit", seconds=60), self.TEXT, "flow")
         assert failure.message == "stopped at the time limit, after 60 s"
         assert [other.op for other in failure.also] == ["vector.bitcast"]
+
+    def test_a_limit_that_nobody_chose_is_said_to_be_the_default(self) -> None:
+        outcome = msgspec.structs.replace(
+            ended("time-limit", seconds=600), default_limit=True, processor_seconds=71.0
+        )
+        failure = compile_failure(outcome, "", "flow")
+        assert failure.message == (
+            "stopped at the default time limit, after 600 s (71 s of processor time); "
+            "--time-limit changes it"
+        )
+        assert failure.stopped == Stopped(seconds=600, default=True, processor_seconds=71)
 
     def test_timeouts_of_one_phase_are_one_failure_however_long_they_took(self) -> None:
         one = compile_failure(ended("time-limit", seconds=60), "", "flow")

@@ -262,3 +262,27 @@ def test_what_a_tick_raises_ends_the_child(run: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="enough"):
         run(f"import os; print(os.getpid(), flush=True); {HANG}", on_tick=tick)
     assert not alive(int((tmp_path / "out").read_text()))
+
+
+def test_a_tick_that_returns_true_is_the_time_limit(run: Any) -> None:
+    assert run(HANG, on_tick=lambda: True).ended_by == "time-limit"
+
+
+class TestProcessorTime:
+    """A limit of processor time: a busy machine makes nothing look slow."""
+
+    NAPS = "import time\nfor _ in range(12): time.sleep(0.1); sum(range(10**5))"
+
+    def test_waiting_for_others_is_not_counted(self, run: Any) -> None:
+        outcome = run(self.NAPS, limits=Limits(seconds=0.9, of_processor=True))
+        assert outcome.ok and outcome.seconds > 1.2
+        assert 0 < outcome.processor_seconds < outcome.seconds
+
+    def test_work_is(self, run: Any) -> None:
+        outcome = run("while True: pass", limits=Limits(seconds=0.3, of_processor=True))
+        assert outcome.ended_by == "time-limit"
+        assert outcome.processor_seconds >= 0.3
+
+    def test_doing_nothing_at_all_is_too(self, run: Any) -> None:
+        outcome = run(HANG, limits=Limits(seconds=0.5, of_processor=True))
+        assert outcome.ended_by == "time-limit"

@@ -137,7 +137,13 @@ def _case(
     from pipeline import case
     from pipeline.case import Settings
 
-    settings = Settings(flags=flags, limits=session.limits, fresh=chosen.fresh, latency_budget=0)
+    settings = Settings(
+        flags=flags,
+        limits=session.limits,
+        fresh=chosen.fresh,
+        latency_budget=0,
+        hasty=session.limits.default,
+    )
     live.program(loaded)
     return case.run(named, loaded, plan, session.toolchain, session.store, settings, live)
 

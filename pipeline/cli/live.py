@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from pipeline.case import Step, StepName
 from pipeline.cli.output import command, seconds, size
+from pipeline.executables import Compiling
 from pipeline.frontends.load import Loaded
 from pipeline.phases import Phase
 from pipeline.program import Function
@@ -106,6 +107,15 @@ class Live:
         self._print(
             f"  {phase.name:<26}{seconds(phase.seconds):>8}  {size(phase.bytes):>8} {content}"
         )
+
+    def compiling(self, target: str, state: Compiling) -> None:
+        """The executables that a compile takes long for: at the bottom, in a pipe a line."""
+        told = f"{target}: {state}"
+        if not self.console.is_terminal:
+            self.note(f"  {told}")
+            return
+        self._doing.close()
+        self._doing.enter_context(self.working(told))
 
     def ended(self, target: str, step: Step) -> None:
         self._doing.close()

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from pipeline import quantities
 
@@ -37,11 +38,13 @@ SIZE = _Quantity("size", quantities.size)
 
 
 class Common(msgspec.Struct, frozen=True, kw_only=True):
-    """What every command takes. verbosity: -1 quiet, 0, 1 verbose."""
+    """What every command takes. verbosity: -1 quiet, 0, 1 verbose. default_limit: the user gave
+    no time limit."""
 
     json: bool
     verbosity: int
     time_limit: float
+    default_limit: bool
     memory_limit: float | None
     release: str | None
 
@@ -67,10 +70,12 @@ def common(function: F) -> F:
         verbose, quiet = kwargs.pop("verbose"), kwargs.pop("quiet")
         if verbose and quiet:
             raise click.UsageError("-v and -q contradict each other")
+        given = click.get_current_context().get_parameter_source("time_limit")
         chosen = Common(
             json=kwargs.pop("as_json"),
             verbosity=int(verbose) - int(quiet),
             time_limit=kwargs.pop("time_limit"),
+            default_limit=given != ParameterSource.COMMANDLINE,
             memory_limit=kwargs.pop("memory_limit"),
             release=kwargs.pop("release"),
         )
@@ -232,4 +237,4 @@ def limits(common: Common) -> Any:
     from pipeline.process import Limits
 
     memory = common.memory_limit or 0.9 * psutil.virtual_memory().available
-    return Limits(seconds=common.time_limit, memory_bytes=int(memory))
+    return Limits(seconds=common.time_limit, memory_bytes=int(memory), default=common.default_limit)

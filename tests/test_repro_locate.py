@@ -1,0 +1,145 @@
+"""A compile that does not end: the executable it is about, and limits that nobody chose."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from fake import stub_toolchain
+
+from pipeline.case import DOES_NOT_COMPILE, CaseResult
+from pipeline.diagnostics import Failure, Stopped
+from pipeline.phases import Phase
+from pipeline.process import Limits
+from pipeline.toolchain import Toolchain
+from repro import failed, isolate, locate
+from repro.isolate import GaveUp
+
+FAILURE = Failure(
+    kind="timeout", message="stopped", signature="timeout", phase="executable-targets"
+)
+DEFAULT = Stopped(seconds=600, default=True, processor_seconds=590)
+SOON = Limits(seconds=3, of_processor=True)
+PROGRAM = """func.func @main(%a: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = arith.addf %a, %a : tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+// stub: executable copy
+// stub: executable add HOW
+"""
+
+
+def stopped(at: Stopped) -> Failure:
+    return msgspec.structs.replace(FAILURE, stopped=at)
+
+
+@pytest.fixture
+def located(tmp_path: Path) -> Any:
+    toolchain = stub_toolchain(tmp_path / "release")
+
+    def made(failure: Failure) -> locate.Located:
+        program = tmp_path / "program.mlir"
+        program.write_text(PROGRAM.replace("HOW", "hang-at executable-targets"))
+        return locate.locate(program, failure, toolchain, (), tmp_path, limits=SOON, width=1)
+
+    return made
+
+
+class TestLocate:
+    def test_the_one_that_is_named_is_not_tried_again(self, located: Any) -> None:
+        found = located(stopped(Stopped(seconds=10, executable="copy")))
+        assert Path(found.executable).name == "program_copy.mlir"
+        assert (found.confirmed, found.calls) == (True, 1)
+
+    def test_else_each_is_compiled_alone(self, located: Any) -> None:
+        found = located(FAILURE)
+        assert Path(found.executable).name == "program_add.mlir"
+        assert (found.confirmed, found.calls) == (True, 3)
+
+
+@pytest.mark.real
+def test_a_program_that_is_slow_as_a_whole_is_not_accused(tmp_path: Path) -> None:
+    program = tmp_path / "program.mlir"
+    program.write_text(PROGRAM.replace("HOW", ""))
+    toolchain: Toolchain = stub_toolchain(tmp_path / "release")
+    job = isolate.Job(
+        mlir=program,
+        failure=stopped(DEFAULT),
+        toolchain=toolchain,
+        flags=(),
+        directory=tmp_path,
+        limits=Limits(seconds=10, of_processor=True),
+    )
+    from repro.oracle import CompileOracle
+
+    oracle = CompileOracle(toolchain, (), job.failure, tmp_path, limits=job.limits)
+    outcome = isolate.isolate(job, oracle)
+    assert isinstance(outcome, GaveUp)
+    assert outcome.why == (
+        "no executable takes 10 s of processor time alone, so the program is slow as a whole: "
+        "stopped"
+    )
+
+
+class TestLimits:
+    """What candidates are judged at."""
+
+    CASE = CaseResult(
+        target="vulkan",
+        release="3.13.0",
+        device=None,
+        arch=None,
+        status="failed",
+        why=DOES_NOT_COMPILE,
+        steps=(),
+        phases=(Phase(name="input", seconds=7, bytes=0, ops={}),),
+    )
+    GIVEN = Limits(seconds=600, memory_bytes=1, default=True)
+
+    def limits(self, failure: Failure) -> Limits:
+        return failed._limits(self.CASE, failure, self.GIVEN)
+
+    def test_the_users_own_are_kept(self) -> None:
+        assert self.limits(FAILURE) == self.GIVEN
+        assert self.limits(stopped(Stopped(seconds=90))) == self.GIVEN
+
+    def test_that_which_an_executable_was_seen_to_exceed(self) -> None:
+        limits = self.limits(stopped(Stopped(seconds=25, executable="matmul")))
+        assert (limits.seconds, limits.of_processor, limits.default) == (25, True, False)
+        assert limits.memory_bytes == 1
+
+    def test_of_the_default_no_part_has_all(self) -> None:
+        assert self.limits(stopped(DEFAULT)).seconds == 10
+        early = msgspec.structs.replace(stopped(DEFAULT), phase="flow")
+        assert self.limits(early).seconds == 60 + 2 * 7
+
+
+class TestBusy:
+    @pytest.fixture(autouse=True)
+    def load(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cores = len(os.sched_getaffinity(0))
+        monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 3.0 * cores, 0.0))
+
+    def test_the_default_limit_on_a_busy_machine_is_no_finding(self) -> None:
+        starved = Stopped(seconds=600, default=True, processor_seconds=200)
+        why = failed._too_busy(stopped(starved))
+        assert why.startswith("stopped: other processes keep this machine busy (load ")
+
+    @pytest.mark.parametrize(
+        "at",
+        [
+            DEFAULT,
+            Stopped(seconds=600, processor_seconds=200),
+            Stopped(seconds=10, executable="matmul"),
+        ],
+    )
+    def test_one_that_had_its_time_is(self, at: Stopped) -> None:
+        assert failed._too_busy(stopped(at)) == ""
+
+    def test_nor_is_a_machine_blamed_that_has_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 0.1, 0.1))
+        starved = Stopped(seconds=600, default=True, processor_seconds=200)
+        assert failed._too_busy(stopped(starved)) == ""
