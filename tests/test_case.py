@@ -161,7 +161,7 @@ class TestWhyNotRun:
     @pytest.mark.parametrize(
         ("fields", "why"),
         [
-            ({"functions": ()}, "no function that takes and returns tensors"),
+            ({"functions": ()}, "no public function that can be called"),
             (
                 {"functions": (msgspec.structs.replace(MAIN, example=None),)},
                 "no example inputs",
