@@ -12,17 +12,20 @@ import msgspec
 
 from pipeline import process
 from pipeline.diagnostics import Failure
+from pipeline.errors import UsageError
 from pipeline.toolchain import Toolchain
 from repro import blockers, bundle, handing, isolate, known
 from repro.bundle import LevelName, Report
 from repro.effort import Effort, estimate
 from repro.handing import Subject
+from repro.ir.graph import Cut
 from repro.isolate import GaveUp, Isolated
 from repro.numbers import isolate as numbers
 from repro.numbers.oracle import MismatchOracle
 from repro.oracle import CompileOracle, NotAProgram, RememberingOracle
 from repro.oracle_run import RunOracle
 from repro.origin import Origin
+from repro.releases.trials import BYTECODE, as_text
 from repro.shrink import Progress
 
 __all__ = ["Bisection", "Found", "Reproducer", "Subject", "bisect"]
@@ -35,7 +38,8 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     companions: failures that come with the isolated one.
     pass_name, pass_class: the pass that fails, as `iree-opt` and as C++ name it, "" if not known.
     shows: of wrong numbers, which they are and what it takes.
-    origin: where wrong numbers come from.
+    origin: where wrong numbers come from. whole: it is the program that failed, nothing smaller was
+    found; op_names then has each name once.
     """
 
     path: str
@@ -53,10 +57,12 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     pass_class: str = ""
     shows: tuple[str, ...] = ()
     origin: Origin | None = None
+    whole: bool = False
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """A failure and its reproducer; None, with the reason, where it could not be isolated.
+    """A failure and its reproducer; why: it could not be isolated, the reproducer is the whole
+    program then, or None where that cannot be handed on.
 
     known_since: the date of an earlier bisection, whose reproducer this is; empty if it is new.
     blocks, places: how many of the program's operations were masked for its sake to get beyond it,
@@ -183,8 +189,9 @@ class _Search:
         outcome = msgspec.structs.replace(outcome, calls=spent.calls, seconds=spent.seconds)
         self._seen |= oracle.others
         if isinstance(outcome, GaveUp):
-            found = Found(failure=failure, why=outcome.why, rate=outcome.rate)
-            self._found.setdefault(failure.signature, found)
+            if self._is_new(failure.signature):
+                whole = self._whole(subject, oracle, outcome, directory)
+                self._found[failure.signature] = whole
             return None
         key = _key(failure, outcome)
         if self._is_new(key):
@@ -205,6 +212,44 @@ class _Search:
             )
         return outcome
 
+    def _whole(
+        self, subject: Subject, oracle: RememberingOracle, outcome: GaveUp, directory: Path
+    ) -> Found:
+        """What is handed on where nothing was isolated: the whole program, and what was tried."""
+        failure = oracle.wanted
+        found = Found(failure=failure, why=outcome.why, rate=outcome.rate)
+        if isinstance(oracle, MismatchOracle):
+            return found
+        self._tell("making a reproducer of the whole program, verifying it from copies")
+        mlir = subject.mlir
+        if mlir.read_bytes().startswith(BYTECODE):
+            mlir = directory / "whole.mlir"
+            mlir.write_bytes(as_text(subject.mlir, self._toolchain, directory))
+        isolated = Isolated(
+            mlir=str(mlir),
+            ops=outcome.ops,
+            cut=Cut(keep=()),
+            focus=0,
+            minimal=False,
+            located=False,
+            calls=outcome.calls,
+            seconds=outcome.seconds,
+            whole=True,
+            rate=outcome.rate or 1.0,
+        )
+        folder, limits = self._folder(failure), self._limits
+        tried = (f"Nothing smaller was found: {outcome.why}.", *oracle.summary)
+        try:
+            report = handing.write(
+                subject, oracle, isolated, self._toolchain, folder, directory, limits, tried
+            )
+        except (NotAProgram, UsageError) as fault:
+            why = f"{outcome.why}; the whole program stays at {subject.mlir}: {fault}"
+            return msgspec.structs.replace(found, why=why)
+        return msgspec.structs.replace(
+            found, failure=_also(report.failure, failure), reproducer=reproduced(folder, report)
+        )
+
     def _folder(self, failure: Failure) -> Path:
         """Where a failure's folder goes: beside that of another one with its signature."""
         place = self._place(failure)
@@ -215,7 +260,7 @@ class _Search:
     def _is_new(self, key: str) -> bool:
         """Whether there is no folder for a failure like it."""
         before = self._found.get(key)
-        return before is None or before.reproducer is None
+        return before is None or before.reproducer is None or before.reproducer.whole
 
     def _tell(self, doing: str) -> None:
         self._told(Progress(trying=doing, ops=0, asked=self._calls))
@@ -284,7 +329,7 @@ class _Search:
             made = one.reproducer
             told |= {companion.signature for companion in made.companions} if made else set()
         return Bisection(
-            status="isolated" if any(one.reproducer for one in found) else "gave-up",
+            status="isolated" if any(map(_isolated, found)) else "gave-up",
             failures=tuple(found),
             oracle_calls=self._calls,
             seconds=self._earlier_seconds + time.monotonic() - self._begun,
@@ -292,6 +337,10 @@ class _Search:
             seen=tuple(f for s, f in self._seen.items() if s not in told),
             unblocked=unblocked,
         )
+
+
+def _isolated(found: Found) -> bool:
+    return found.reproducer is not None and not found.reproducer.whole
 
 
 def _key(failure: Failure, isolated: Isolated) -> str:
@@ -365,4 +414,5 @@ def reproduced(place: Path, report: Report) -> Reproducer:
         pass_class=shown.pass_class if shown else "",
         shows=(report.failure.message, *report.tried) if report.wrong else (),
         origin=report.origin,
+        whole=report.whole,
     )

@@ -38,6 +38,8 @@ SCRIPT = "run.sh"
 DIFF = "pass.diff"
 #: A reproducer is text that is read and pasted: what is larger than this holds weights.
 LARGEST_BYTES = 2**20
+#: A whole program is handed on where nothing smaller shows the failure, with its constants.
+LARGEST_WHOLE_BYTES = 64 * 2**20
 #: What `inputs` become .npy files for; the runtime reads the other types raw.
 _NPY_TYPES = ("f16", "f32", "f64", "i8", "i16", "i32", "i64")
 _TITLES: dict[LevelName, str] = {
@@ -95,8 +97,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     packages: versions of what traced the program. tried: sentences for the draft of the issue.
     current: what becomes of it with the release that was installed when it was made, where that is
     another one: (its version, "same" or why not). wrong: the outputs with wrong numbers, by what
-    `reference` gives; origin: where these come from. files: SHA-256 of each file of the folder,
-    filled in by `write`.
+    `reference` gives; origin: where these come from. whole: repro.mlir is the program that failed
+    at first, nothing smaller was found; op_names then has each name once. files: SHA-256 of each
+    file of the folder, filled in by `write`.
     """
 
     failure: Failure
@@ -123,6 +126,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     wrong: tuple[Wrong, ...] = ()
     reference: str = "PyTorch"
     origin: Origin | None = None
+    whole: bool = False
     files: dict[str, str] = {}
     made_by: Literal["iree-pilot"] = "iree-pilot"
 
@@ -172,13 +176,16 @@ def level(
     )
 
 
-def run_command(function: str, device: str, inputs: Sequence[Input]) -> tuple[str, ...]:
-    """The iree-run-module command of a folder with these inputs."""
+def run_command(
+    function: str, device: str, inputs: Sequence[Input], parameters: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The iree-run-module command of a folder with these inputs; parameters: words for them."""
     return (
         "iree-run-module",
         f"--module={_MODULE}",
         *devices.options(device),
         f"--function={function}",
+        *parameters,
         *(f"--input={_input_words(i, given)}" for i, given in enumerate(inputs)),
     )
 
@@ -202,7 +209,8 @@ def write(
     unknown = [name for name in files if name not in FILES.values()]
     if unknown or not files:
         raise ValueError(f"a reproducer has some of {[*FILES.values()]}, not {unknown}")
-    contents = {name: _content(name, value) for name, value in files.items()}
+    most = LARGEST_WHOLE_BYTES if report.whole else LARGEST_BYTES
+    contents = {name: _content(name, value, most) for name, value in files.items()}
     for index, given in enumerate(inputs):
         if given.data is not None and given.tensor.passed in ("view", "buffer"):
             name = tensor_file(f"input{index}", given.tensor)
@@ -306,13 +314,13 @@ def tries(rate: float) -> int:
     return min(_MOST_TRIES, math.ceil(math.log(_SURPRISE) / math.log(1 - rate)))
 
 
-def _content(name: str, value: str | bytes | Path) -> bytes:
+def _content(name: str, value: str | bytes | Path, most: int = LARGEST_BYTES) -> bytes:
     size = value.stat().st_size if isinstance(value, Path) else len(value)
-    if size > LARGEST_BYTES:
+    if size > most:
         raise UsageError(
             f"{name} of the reproducer would have {size:,} bytes, as many as weights have",
             advice="Turn large constants and inputs into arguments, splats or smaller shapes; "
-            f"at most {LARGEST_BYTES:,} bytes are handed on.",
+            f"at most {most:,} bytes are handed on.",
         )
     if isinstance(value, Path):
         return value.read_bytes()
@@ -420,7 +428,7 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
         "frames_left": max(0, len(failure.stack) - _FRAMES),
         "components": _components(failure),
         "tools": {c[0] for one in shown for c in (*one.before, one.command)},
-        "titles": _TITLES,
+        "titles": _TITLES | ({"mlir": "The whole program"} if report.whole else {}),
         "fence": _fence("\n".join([failure.message, *failure.stack, *texts.values(), changed])),
         "changed": changed,
         "diff": DIFF,

@@ -80,7 +80,7 @@ def write(
     maker = levels.Maker(
         mlir, alone, toolchain, subject.flags, state / "levels", limits, shown.run, shown.check
     )
-    made = maker.make()
+    made = maker.make(isolated.whole, isolated.rate == 1)
     if shown.settled is not None:
         made = _compared(made, shown.settled, shown.inputs)
     report = Report(
@@ -93,7 +93,7 @@ def write(
         command=subject.running.command if subject.running else subject.command,
         program=str(subject.mlir),
         ops=len(isolated.ops),
-        op_names=isolated.ops,
+        op_names=tuple(dict.fromkeys(isolated.ops)) if isolated.whole else isolated.ops,
         oracle_calls=isolated.calls,
         seconds=isolated.seconds,
         minimal=isolated.minimal,
@@ -105,12 +105,14 @@ def write(
         tried=(*context, *(shown.settled.told if shown.settled else ())),
         wrong=wrong,
         reference=shown.reference,
+        whole=isolated.whole,
+        rate=isolated.rate,
     )
     files = {name: Path(file) for name, file in made.files.items()}
     draft = state / "folder"
     assert report.levels[0].name == "mlir", "what was isolated comes first"
     settled = _verified(draft, report, files, shown, toolchain)
-    if not (settled.verified and settled.levels[0].verified):
+    if isolated.rate == 1 and not (settled.verified and settled.levels[0].verified):
         rate = _rate(oracle, mlir)
         if rate < 1:
             report = msgspec.structs.replace(report, rate=rate)
@@ -121,7 +123,7 @@ def write(
     bundle.write(draft, report, good, shown.inputs, data=shown.files)
     report = verify.settle_current(report, verify.current(draft, toolchain))
     bundle.write(place, report, good, shown.inputs, data=shown.files)
-    if report.verified:
+    if report.verified and not report.whole:
         known.remember(
             known.Known(
                 signature=failure.signature,
@@ -234,6 +236,12 @@ def _shown(
             loaded=settled.loaded,
             reference=oracle.values.evaluator.engine.name,
         )
+    if isolated.whole:
+        loaded = running.loaded
+        function, place = loaded.program.function(running.function), Path(loaded.directory)
+        given = _given(function.example or (), place)
+        words = (running.elsewhere, given, running.parameters)
+        return Shown(run=bundle.run_command(function.name, *words), inputs=given)
     (function,) = describe(mlir, running, toolchain, directory, limits).functions
     given = _given(function.example or (), directory)
     run = bundle.run_command(function.name, running.elsewhere, given)

@@ -46,7 +46,8 @@ class Isolated(msgspec.Struct, frozen=True, kw_only=True):
 
     minimal: taking any one operation away was tried, and none of it failed in the same way.
     cut: the part, of the function that has an operation at line `focus` (0: the largest one).
-    simpler: what else was made simpler than in the program.
+    simpler: what else was made simpler than in the program. whole: nothing smaller was found, it is
+    the program itself. rate: in which share of the runs the failure appears.
     """
 
     mlir: str
@@ -59,15 +60,21 @@ class Isolated(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     executable: str | None = None
     simpler: tuple[str, ...] = ()
+    whole: bool = False
+    rate: float = 1.0
 
 
 class GaveUp(msgspec.Struct, frozen=True, kw_only=True):
-    """Why nothing was isolated; rate: in which share of the runs a flaky failure appeared."""
+    """Why nothing was isolated; rate: in which share of the runs a flaky failure appeared.
+
+    ops: the operations of the whole function, by name, where it could be read.
+    """
 
     why: str
     calls: int
     seconds: float
     rate: float | None = None
+    ops: tuple[str, ...] = ()
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +155,7 @@ class Isolation:
         self.oracle = oracle
         self.told = told
         self.asked = 0
+        self.ops: tuple[str, ...] = ()
         self.begun = time.monotonic()
 
     def run(self) -> Isolated | GaveUp:
@@ -158,6 +166,7 @@ class Isolation:
         graph = self._graph(focus)
         if graph is None:
             return self._gave_up(self._uncut())
+        self.ops = tuple(graph.ops[index].name for index in graph.real)
         if why := self.refusal(graph):
             return self._gave_up(why)
         if not located.confirmed and self._only_slow(located):
@@ -413,6 +422,7 @@ class Isolation:
             calls=self.oracle.calls,
             seconds=time.monotonic() - self.begun,
             rate=rate,
+            ops=self.ops,
         )
 
 

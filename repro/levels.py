@@ -17,6 +17,7 @@ from pipeline.executables import MODE
 from pipeline.toolchain import Toolchain
 from repro import bundle, dispatch
 from repro.bundle import Level, LevelName
+from repro.oracle import STOPPED
 from repro.passes import find
 from repro.passes.find import NoPass
 
@@ -24,6 +25,7 @@ _DEBUG = re.compile(r"\s+loc\((?:unknown|\"[^\"]*\":\d+:\d+)\)")
 
 _OF_TORCH = re.compile(r"\btorch\.(?:aten|prims|operator)\b")
 _COMPILES = "it compiles, and fails when it is run"
+_WHOLE = "it is the whole program, not a part of it"
 #: The writer of PyTorch loads torch and compiles nothing: a compile's limit is not for it.
 _WRITER_SECONDS = 600.0
 
@@ -63,10 +65,16 @@ class Maker:
         self._limits = limits
         directory.mkdir(parents=True, exist_ok=True)
 
-    def make(self) -> Made:
+    def make(self, whole: bool = False, steady: bool = True) -> Made:
+        """whole: it is all of a program, whose PyTorch is the user's own model. steady: it fails in
+        all runs."""
         files = {"repro.mlir": str(self._program)}
         levels = [self._level("mlir")]
-        for level, file in (self._pytorch(), self._dispatch(), self._pass()):
+        parts = [(self._level("pytorch", _WHOLE), None) if whole else self._pytorch()]
+        if steady and not (whole and self._failure.kind in STOPPED):
+            # Each executable, each pass would be waited for until it met the limit.
+            parts += [self._dispatch(), self._pass()]
+        for level, file in parts:
             levels.append(level)
             if file is not None:
                 files[level.file] = str(file)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import shutil
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
@@ -36,6 +37,16 @@ class Off(msgspec.Struct, frozen=True, kw_only=True):
 
 #: Farther than any two numbers are from each other.
 LOST = 1e300
+
+
+#: What came of a number of candidates.
+_WORDS: dict[Verdict, str] = {
+    "passes": "pass",
+    "different": "fail in another way",
+    "invalid": "are no programs",
+    "unresolved": "met a limit",
+    "same": "fail in the same way",
+}
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +185,13 @@ class RememberingOracle(ABC):
         digest = self._digest(candidate)
         kept = self._scratch / f"{digest[:16]}.stderr.txt"
         return kept.read_text(errors="replace") if kept.is_file() else ""
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """A sentence on the candidates, of earlier runs too; nothing where there were none."""
+        counts = Counter(answer.verdict for answer in self._known.values())
+        told = [f"{counts[one]} {words}" for one, words in _WORDS.items() if counts[one]]
+        return (f"Of the smaller programs that were tried, {', '.join(told)}.",) if told else ()
 
     def _digest(self, candidate: Path) -> str:
         """What the answer depends on, as a name."""

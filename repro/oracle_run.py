@@ -51,6 +51,13 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
             for file in archives
         )
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The words that load them, for the tools of the runtime."""
+        return tuple(
+            f"--parameters={f'{scope}=' if scope else ''}{file}" for scope, file in self.weights
+        )
+
     def line(self, program: Path) -> int:
         """A line of a program inside the function that failed, 0 where that is not to be seen."""
         lines = program.read_text(errors="replace").splitlines()

@@ -191,7 +191,8 @@ class TestComesAndGoes:
         (found,) = done.document["failures"]
         assert found["why"] == "the failure comes and goes: 1 of 5 runs"
         assert found["rate"] == 0.2
-        assert not desk.out.exists()
+        assert found["reproducer"]["whole"] and not found["reproducer"]["verified"]
+        assert bundle.read(desk.out).rate == 0.2
 
     @pytest.mark.parametrize("turns", ["x-", "xx-"])
     def test_one_that_is_seen_later_on(self, desk: Desk, turns: str) -> None:
@@ -199,6 +200,34 @@ class TestComesAndGoes:
         (found,) = desk.bisect().document["failures"]
         assert 0 < found["rate"] < 1, found
         assert desk.out.exists() == (found["reproducer"] is not None)
+
+
+class TestNothingSmaller:
+    def test_the_whole_program_is_handed_on_with_what_was_tried(self, desk: Desk) -> None:
+        """What makes it fail is gone from all that is printed again: a comment."""
+        (desk.directory / "a.mlir").write_text(program(OPS).replace("module {", "module { // odd"))
+        desk.fails("print-at parse nothing", ("// odd", f"error-at flow {SAYS}"))
+        done = desk.bisect()
+        assert (done.code, done.document["status"]) == (1, "gave-up")
+        (found,) = done.document["failures"]
+        assert found["why"] == "no part of the program was found that fails in the same way"
+        made = found["reproducer"]
+        assert (made["whole"], made["minimal"], made["verified"]) == (True, False, True)
+        assert (made["ops"], made["op_names"]) == (8, [f"test.{name}" for name in OPS])
+        assert made["oracle_calls"] == done.document["oracle_calls"] > 0
+        report = bundle.read(desk.out)
+        assert "Nothing smaller was found" in report.tried[0]
+        assert "pass" in report.tried[1] and "same" not in report.tried[1]
+        assert "The whole program" in (desk.out / "ISSUE.md").read_text()
+        assert not list(desk.data.glob("known/*")), "it says nothing of other programs"
+
+    def test_a_program_that_the_bindings_cannot_read_too(self, desk: Desk) -> None:
+        (desk.directory / "a.mlir").write_text(f"not MLIR\n{program(OPS)}")
+        desk.fails(f"error-at flow {SAYS}")
+        done = desk.bisect()
+        (found,) = done.document["failures"]
+        assert "cannot read it: it does not parse" in found["why"]
+        assert found["reproducer"]["whole"] and found["reproducer"]["verified"]
 
 
 def test_a_hang_is_isolated(desk: Desk) -> None:

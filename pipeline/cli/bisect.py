@@ -241,22 +241,24 @@ def tell(console: Any, result: Bisection) -> None:
     for found in result.failures:
         console.print(f"\n[bold]{escape(found.failure.signature)}[/bold]")
         made = found.reproducer
-        if made is None:
+        if made is None or made.whole:
             console.print(f"  not isolated: {escape(found.why)}", soft_wrap=True)
+        if made is None:
             continue
         if found.known_since:
             since = f"known since {found.known_since}: {made.path}"
             console.print(f"  {escape(since)}", soft_wrap=True)
         minimal = "minimal" if made.minimal else "not proved minimal"
         verified = "verified" if made.verified else "[red]NOT verified[/red]"
-        names = ", ".join(made.op_names)
+        names = "" if made.whole else ", ".join(made.op_names)
+        left = ": ".join(filter(None, (out.count(made.ops, "operation"), names)))
         blocks = f"{out.count(found.blocks, 'operation')} in {out.count(found.places, 'place')}"
         asked = "trace" if found.failure.phase == "trace" else "compile"
         took = f"{out.count(made.oracle_calls, asked)}, {out.seconds(made.seconds)}"
         pairs = [
-            ("is", found.why),
+            ("is", "" if made.whole else found.why),
             ("blocks", blocks if found.blocks else ""),
-            ("left", ": ".join(filter(None, (out.count(made.ops, "operation"), names)))),
+            ("whole" if made.whole else "left", left),
             *(("with", escape(one.message)) for one in made.companions),
             ("pass", _pass(made)),
             *(("shows", escape(line)) for line in made.shows),

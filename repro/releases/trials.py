@@ -28,7 +28,8 @@ from repro.releases.search import Change, Verdict, assumed, changes, search
 _CHECK = re.compile(
     r'^[ \t]*(?:torch\.operator )?"?torch\.aten\._assert_tensor_metadata"?[ (].*\n', re.MULTILINE
 )
-_BYTECODE = b"ML\xefR"
+#: What a program in bytecode begins with.
+BYTECODE = b"ML\xefR"
 _JOURNAL = "tried.jsonl"
 #: So many downloads at a time.
 _INSTALLS = 3
@@ -306,8 +307,8 @@ def portable(loaded: Loaded, toolchain: Toolchain, place: Path) -> Loaded:
     original = loaded.mlir.read_bytes()
     text = original
     place.mkdir(parents=True, exist_ok=True)
-    if original.startswith(_BYTECODE):
-        text = _as_text(loaded.mlir, toolchain, place)
+    if original.startswith(BYTECODE):
+        text = as_text(loaded.mlir, toolchain, place)
     text = _CHECK.sub("", text.decode(errors="surrogateescape")).encode(errors="surrogateescape")
     if text == original:
         return loaded
@@ -321,7 +322,8 @@ def portable(loaded: Loaded, toolchain: Toolchain, place: Path) -> Loaded:
     return msgspec.structs.replace(loaded, program=program, directory=str(place))
 
 
-def _as_text(mlir: Path, toolchain: Toolchain, place: Path) -> bytes:
+def as_text(mlir: Path, toolchain: Toolchain, place: Path) -> bytes:
+    """A program in bytecode as text; raises EnvironmentFault where that cannot be done."""
     if toolchain.opt is None:
         raise EnvironmentFault(
             f"cannot write {mlir} as text: there is no iree-opt beside {toolchain.compiler}",
