@@ -237,6 +237,44 @@ def test_what_does_not_depend_on_what_is_not_known_is_evaluated(tmp_path: Path) 
     assert evaluated(rest, tmp_path, x, outputs=("f32", "f32")).reference is None
 
 
+ARGMAX = """
+#row = affine_map<(i, j) -> (i, j)>
+#one = affine_map<(i, j) -> (i)>
+func.func @main(%x: tensor<2x4xf32>) -> (tensor<2xf32>, tensor<2xi32>, tensor<2x4xf32>) {
+  %low = arith.constant dense<0xFF800000> : tensor<2xf32>
+  %zero = arith.constant dense<0> : tensor<2xi32>
+  %m:2 = linalg.generic {indexing_maps = [#row, #one, #one],
+      iterator_types = ["parallel", "reduction"]}
+      ins(%x : tensor<2x4xf32>) outs(%low, %zero : tensor<2xf32>, tensor<2xi32>) {
+  ^bb0(%a: f32, %v: f32, %p: i32):
+    %j = linalg.index 1 : index
+    %k = arith.index_cast %j : index to i32
+    %c = arith.cmpf ogt, %a, %v : f32
+    %w = arith.select %c, %a, %v : f32
+    %q = arith.select %c, %k, %p : i32
+    linalg.yield %w, %q : f32, i32
+  } -> (tensor<2xf32>, tensor<2xi32>)
+  %tiny = arith.constant dense<1.0e-30> : tensor<2x4xf32>
+  %s = arith.mulf %tiny, %tiny : tensor<2x4xf32>
+  %t = arith.divf %s, %tiny : tensor<2x4xf32>
+  return %m#0, %m#1, %t : tensor<2xf32>, tensor<2xi32>, tensor<2x4xf32>
+}
+"""
+
+
+def test_what_is_as_right_is_told_of_ties_and_of_what_devices_flush(tmp_path: Path) -> None:
+    x = np.array([[1, 3, 3, 2], [0, 1, 2, 3]], np.float32)
+    found = evaluated(ARGMAX, tmp_path, x).reference
+    assert found is not None
+    (backwards,), ties = found.retied, found.ties
+    assert ties == ("linalg.generic",)
+    assert tensors.load(tmp_path, found.outputs[1]).tolist() == [1, 3]
+    assert tensors.load(tmp_path, backwards[1]).tolist() == [2, 3]
+    assert tensors.load(tmp_path, backwards[0]).tolist() == [3, 3]
+    assert np.allclose(tensors.load(tmp_path, found.precise[2]), 1e-30)
+    assert not tensors.load(tmp_path, found.flushed[2]).any()
+
+
 #: NaN goes through PyTorch's clamp; IREE's conversion from torch makes it the lower bound.
 CLAMP = """
 func.func @main(%x: !torch.vtensor<[4],f32>) -> !torch.vtensor<[4],f32> {

@@ -10,6 +10,7 @@ import faulthandler
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -56,23 +57,37 @@ def stages(work: Work) -> Iterator[Evaluation]:
     yield done
     try:
         precise.evaluate(interpreter, Mode(wide=True))
-        perturbed: tuple[Tensor, ...] = ()
-        if precise.rounded:
-            unwatched = msgspec.structs.replace(work, values=())
-            moved = Mode(wide=True, perturbed=True)
-            other = _Evaluated(unwatched, "perturbed")
-            other.evaluate(interpreter, moved)
-            perturbed = other.outputs
+        found = _forms(interpreter, work, precise)
     except Unknown as fault:
         note = f"no double-precision reference: {fault}"
         reference = msgspec.structs.replace(reference, note=note)
         yield msgspec.structs.replace(done, reference=reference)
         return
     reference = msgspec.structs.replace(
-        reference, precise=precise.outputs, precise_dtype="f64", perturbed=perturbed, note=""
+        reference, precise=precise.outputs, precise_dtype="f64", note="", **found
     )
     values = _paired(own.values, precise.values)
     yield msgspec.structs.replace(done, reference=reference, values=values)
+
+
+def _forms(interpreter: Interpreter, work: Work, precise: _Evaluated) -> dict[str, Any]:
+    """What is as right as what is precise, where the program leaves room: see `Reference`."""
+    unwatched = msgspec.structs.replace(work, values=())
+
+    def once(name: str, mode: Mode) -> tuple[Tensor, ...]:
+        other = _Evaluated(unwatched, name)
+        other.evaluate(interpreter, mode)
+        return other.outputs
+
+    found: dict[str, Any] = {}
+    if precise.rounded:
+        found["perturbed"] = once("perturbed", Mode(wide=True, perturbed=True))
+    if precise.small:
+        found["flushed"] = once("flushed", Mode(wide=True, flushing=True))
+    if precise.choices:
+        found["retied"] = (once("backwards", Mode(wide=True, backwards=True)),)
+        found["ties"] = precise.choices
+    return found
 
 
 class _Evaluated:
@@ -90,7 +105,8 @@ class _Evaluated:
         self.values: dict[Key, Tensor] = {}
         self.outputs: tuple[Tensor, ...] = ()
         self.evaluator = EVALUATOR
-        self.rounded = False
+        self.rounded = self.small = False
+        self.choices: tuple[str, ...] = ()
 
     @property
     def passed(self) -> tuple[int, ...]:
@@ -101,7 +117,7 @@ class _Evaluated:
         work, name = self._work, self._name
         given = [_loaded(tensor) for tensor in work.inputs]
         made = interpreter.run(work.function, given, mode, self._record, self.skipped)
-        self.rounded = made.rounded
+        self.rounded, self.small, self.choices = made.rounded, made.small, made.choices
         helpers = "".join(f", with {name}" for name in sorted(made.used))
         self.evaluator = f"{EVALUATOR}{helpers}"
         types = work.outputs or (None,) * len(made.outputs)

@@ -47,11 +47,13 @@ _OTHER_FILLER = 1
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What an evaluation gave. used: packages that helped. rounded: to 8-bit floats."""
+    """What an evaluation gave: see `Machine` for used, rounded, small and choices."""
 
     outputs: list[Array]
     used: frozenset[str]
     rounded: bool
+    small: bool = False
+    choices: tuple[str, ...] = ()
 
 
 class Interpreter:
@@ -90,7 +92,13 @@ class Interpreter:
             if any(not same(a, b) for a, b in zip(outputs, again, strict=True)):
                 reasons = ", ".join(machine.unclear)
                 raise Unknown(f"its results depend on what MLIR leaves undefined: {reasons}")
-        return Outcome(outputs=outputs, used=frozenset(machine.used), rounded=machine.rounded)
+        return Outcome(
+            outputs=outputs,
+            used=frozenset(machine.used),
+            rounded=machine.rounded,
+            small=machine.small,
+            choices=tuple(machine.choices),
+        )
 
     def _once(
         self,

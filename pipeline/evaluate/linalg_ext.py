@@ -22,7 +22,11 @@ def _sort(machine: Machine, op: Op, known: Env) -> list[Array]:
 
 
 def sort_rows(machine: Machine, op: Op, known: Env, made: list[Array]) -> list[Array]:
-    """Tensors sorted along their last axis, stably."""
+    """Tensors sorted along their last axis, of equal elements the first comes first."""
+    stable = op.flag("is_stable")
+    backwards = machine.mode.backwards and not stable
+    if not stable:
+        machine.choices[op.name] = None
 
     def before(a: tuple[Array, ...], b: tuple[Array, ...]) -> bool:
         given = [np.asarray(v) for pair in zip(a, b, strict=True) for v in pair]
@@ -33,8 +37,9 @@ def sort_rows(machine: Machine, op: Op, known: Env, made: list[Array]) -> list[A
     )
     for row in np.ndindex(made[0].shape[:-1]):
         machine.spend(made[0].shape[-1])
+        elements = list(zip(*(values[row] for values in made), strict=True))
         elements = sorted(
-            zip(*(values[row] for values in made), strict=True), key=functools.cmp_to_key(order)
+            elements[::-1] if backwards else elements, key=functools.cmp_to_key(order)
         )
         for values, column in zip(made, zip(*elements, strict=True), strict=False):
             values[row] = np.array(column, values.dtype)
@@ -114,6 +119,7 @@ def _topk(machine: Machine, op: Op, known: Env) -> list[Array]:
         indices = np.moveaxis(given[1], axis, -1)
     else:
         indices = np.broadcast_to(np.arange(rows.shape[-1], dtype=np.int32), rows.shape)
+    machine.choices[op.name] = None
     made = [np.moveaxis(v.copy(), axis, -1) for v in values[-count:]]
     wanted = made[0].shape[-1]
 
@@ -126,7 +132,9 @@ def _topk(machine: Machine, op: Op, known: Env) -> list[Array]:
         machine.spend(rows.shape[-1])
         row = [np.asarray(v) for v in rows[at]]
         key = functools.cmp_to_key(functools.partial(before, row=row))
-        order = sorted(range(len(row)), key=key)[:wanted]
+        places = range(len(row))
+        backwards = machine.mode.backwards
+        order = sorted(reversed(places) if backwards else places, key=key)[:wanted]
         made[0][at] = rows[at][order]
         if count > 1:
             made[1][at] = indices[at][order]
@@ -144,10 +152,12 @@ def _arg_compare(machine: Machine, op: Op, known: Env) -> list[Array]:
     rows = np.moveaxis(given[0], axis, 0)
     best, place = (v.copy() for v in started)
     blank = op.operands[-2] in machine.blank
-    for i, row in enumerate(rows):
+    machine.choices[op.name] = None
+    steps = list(enumerate(rows))
+    for step, (i, row) in enumerate(steps[::-1] if machine.mode.backwards else steps):
         machine.spend(row.size)
         (better,) = machine.inside(op.block, known, [row, best])
-        if blank and not i:
+        if blank and not step:
             better = np.ones(row.shape, np.bool_)
         at = np.moveaxis(given[1], axis, 0)[i] if count > 1 else i + base
         best = np.where(better, row, best).astype(row.dtype)

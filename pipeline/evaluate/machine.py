@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import numpy as np
 
+from pipeline import noise
 from pipeline.evaluate import elements
 from pipeline.evaluate.elements import Array, Element, Unknown
 from pipeline.evaluate.ir import RETURNS, Block, Op, Type, uses
@@ -28,6 +29,7 @@ Handler = Callable[["Machine", Op, Env], Sequence[Any]]
 Record = Callable[[int, int, Array, str], None]
 
 _DEEPEST = 64
+_SMALLEST = noise.smallest("f32")
 #: What is moved before it is rounded to 8 bits, by this much: see `program.Reference`.
 _PERTURBATION = 2.0**-12
 
@@ -36,12 +38,15 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     """How a function is evaluated.
 
     wide: with all floats in double precision, only those of 8 bits and fewer still round.
-    perturbed: what is rounded to those is first moved at random. filler: what stands where the
-    program leaves something undefined.
+    perturbed: what is rounded to those is first moved at random. flushing: what is below the
+    smallest normal f32 becomes 0. backwards: of equal values the last is chosen, where a program
+    chooses. filler: what stands where the program leaves something undefined.
     """
 
     wide: bool = False
     perturbed: bool = False
+    flushing: bool = False
+    backwards: bool = False
     filler: int = 0
 
 
@@ -92,7 +97,8 @@ class Machine:
         self.budget = budget
         self.skipped: dict[int, str] | None = None
         self.used: set[str] = set()
-        self.rounded = False
+        self.rounded = self.small = False
+        self.choices: dict[str, None] = {}
         self.unclear: dict[str, None] = {}
         self.globals: dict[str, Any] = {}
         #: Values that nothing was written to yet.
@@ -135,6 +141,16 @@ class Machine:
         if self.mode.perturbed:
             values = values * (1 + _PERTURBATION * self._random.standard_normal(values.shape))
         return values.astype(element.dtype).astype(to)
+
+    def flushed(self, value: Any, kind: Type) -> Any:
+        """A result in double precision, watched for what a device may flush to 0."""
+        if not isinstance(value, np.ndarray) or value.dtype != np.float64 or kind.element == "f64":
+            return value
+        if not self.mode.flushing and self.small:
+            return value
+        below = (np.abs(value) < _SMALLEST) & (value != 0)
+        self.small |= bool(below.any())
+        return np.where(below, 0.0, value) if self.mode.flushing else value
 
     def undefined(self, why: str) -> int:
         """Notes what the program leaves undefined; gives what to fill it with."""
@@ -224,8 +240,8 @@ class Machine:
                 skipped[index] = str(why)
                 continue
             for number, (value, result) in enumerate(zip(op.results, results, strict=True)):
-                known[value] = result
                 kind = op.types[number]
+                known[value] = result = self.flushed(result, kind) if self.mode.wide else result
                 if record is not None and isinstance(result, np.ndarray) and kind.is_tensor:
                     record(index, number, result, kind.element)
             if not keep:

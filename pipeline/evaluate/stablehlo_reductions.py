@@ -131,6 +131,9 @@ def _reduce(machine: Machine, op: Op, known: Env) -> list[Array]:
             return [start.reshape(kept)]
         return [structured.combine(name, start, values[0], axes).reshape(kept)]
     rows = [np.moveaxis(v, axes, range(len(axes))).reshape(-1, *kept) for v in values]
+    if count > 1:
+        machine.choices[op.name] = None
+        rows = [v[::-1] for v in rows] if machine.mode.backwards else rows
     made = [np.full(kept, start, v.dtype) for v, start in zip(values, starts, strict=True)]
     for step in zip(*rows, strict=True):
         machine.spend(made[0].size)

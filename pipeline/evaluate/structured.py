@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,8 +80,12 @@ class Structured:
             if self.reduced and (how := combined(self.block, len(self.outputs))):
                 self._reduce(how)
             else:
-                steps = dict.fromkeys(self.reduced, 1)
-                for box in self._boxes(steps):
+                boxes: Iterable[Any] = self._boxes(dict.fromkeys(self.reduced, 1))
+                if self.reduced and len(self.outputs) > 1:
+                    # In which order a reduction goes is left open, and so which value it meets first.
+                    self.machine.choices[self.op.name] = None
+                    boxes = reversed([*boxes]) if self.machine.mode.backwards else boxes
+                for box in boxes:
                     self._step(box)
         return self.outputs
 

@@ -16,6 +16,7 @@ from pipeline.evaluate.ir import Op
 from pipeline.evaluate.machine import Env, Handler, Machine
 
 _KEY = "torch"
+_NUMBERS = ("!torch.int", "!torch.float", "!torch.bool")
 
 
 class _Blobs:
@@ -40,8 +41,11 @@ def carry_out(machine: Machine, op: Op, known: Env) -> list[Any]:
     from pipeline.torch_dialect.calls import CannotWrite
 
     walk = _walk(machine)
-    for number, raw in zip(op.operands, op.raw.operands, strict=True):
-        walk.values[raw] = _to_torch(known[number])
+    for number, raw, kind in zip(op.operands, op.raw.operands, op.taken, strict=True):
+        value = known[number]
+        if kind.text in _NUMBERS and isinstance(value, np.ndarray | np.generic):
+            value = value.item()
+        walk.values[raw] = _to_torch(value)
     try:
         with torch.no_grad():
             walk.operation(op.raw)

@@ -210,7 +210,12 @@ def _reduce(machine: Machine, op: Op, known: Env) -> list[Array]:
 def _argmax(machine: Machine, op: Op, known: Env) -> list[Array]:
     value = known[op.operands[0]]
     whole = value if value.dtype.kind in "iu" else value.astype(np.float64)
-    made = np.argmax(whole, op.integer("axis"))
+    axis = op.integer("axis")
+    machine.choices[op.name] = None
+    if machine.mode.backwards:
+        made = value.shape[axis] - 1 - np.argmax(np.flip(whole, axis), axis)
+    else:
+        made = np.argmax(whole, axis)
     return [made.astype(machine.element(op.types[0]).dtype)]
 
 
