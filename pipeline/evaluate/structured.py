@@ -82,7 +82,7 @@ class Structured:
             else:
                 boxes: Iterable[Any] = self._boxes(dict.fromkeys(self.reduced, 1))
                 if self.reduced and len(self.outputs) > 1:
-                    # In which order a reduction goes is left open, and so which value it meets first.
+                    # Which value a reduction meets first is left open: its order is.
                     self.machine.choices[self.op.name] = None
                     boxes = reversed([*boxes]) if self.machine.mode.backwards else boxes
                 for box in boxes:
