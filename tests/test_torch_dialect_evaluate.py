@@ -335,10 +335,6 @@ def call(name: str, operands: str, types: str, result: str = X) -> str:
     ("mlir", "why"),
     [
         (
-            call("torch.aten.dropout", "%x, %f, %true", f"{X}, !torch.float, !torch.bool"),
-            "torch.aten.dropout: what it gives is random",
-        ),
-        (
             call('torch.operator "onnx.Relu"', "(%x)", f"({X})"),
             "onnx.Relu: it is not an operation of PyTorch",
         ),
@@ -370,14 +366,14 @@ def test_what_does_not_depend_on_what_cannot_be_evaluated_is_known(tmp_path: Pat
     mlir = program(
         f"""%f = torch.constant.float 5.000000e-01
         %true = torch.constant.bool true
-        %d = torch.aten.dropout %x, %f, %true : {X}, !torch.float, !torch.bool -> {X}
+        %d = torch.operator "onnx.Relu"(%x) : ({X}) -> {X}
         %e = torch.aten.exp %d : {X} -> {X}
         %n = torch.aten.neg %x : {X} -> {X}
         %m = torch.aten.mul.Tensor %n, %n : {X}, {X} -> {X}""",
         gives=f"%e : {X}; %m : {X}",
     )
     found = evaluated(asked(mlir, tmp_path, VALUE, values=None))
-    assert found.reference is None and found.why.endswith("what it gives is random")
+    assert found.reference is None and found.why.endswith("it is not an operation of PyTorch")
     assert found.skipped == (2,)
     inside = {
         value.op: torch_tensors.mapped(
@@ -393,7 +389,60 @@ def test_what_does_not_depend_on_what_cannot_be_evaluated_is_known(tmp_path: Pat
 def test_what_draws_no_number_is_not_random(tmp_path: Path) -> None:
     mlir = call("torch.aten.dropout", "%x, %f, %no", f"{X}, !torch.float, !torch.bool")
     mlir = mlir.replace("%true = torch.constant.bool true", "%no = torch.constant.bool false")
-    assert torch.equal(outputs(evaluated(asked(mlir, tmp_path, VALUE)), tmp_path)[0], VALUE)
+    found = evaluated(asked(mlir, tmp_path, VALUE))
+    assert torch.equal(outputs(found, tmp_path)[0], VALUE)
+    assert found.reference is not None and found.reference.incomparable == ()
+
+
+def test_what_depends_on_random_numbers_is_named_and_the_rest_is_not(tmp_path: Path) -> None:
+    mlir = program(
+        f"""%n = torch.constant.none
+        %one = torch.constant.int 1
+        %f = torch.constant.float 5.000000e-01
+        %true = torch.constant.bool true
+        %drop = torch.aten.dropout %x, %f, %true : {X}, !torch.float, !torch.bool -> {X}
+        %noise = torch.aten.rand_like %x, %n, %n, %n, %n, %n : {X}, !torch.none, !torch.none,
+            !torch.none, !torch.none, !torch.none -> {X}
+        %both = torch.aten.add.Tensor %drop, %noise, %one : {X}, {X}, !torch.int -> {X}
+        %shape = torch.aten.zeros_like %drop, %n, %n, %n, %n, %n : {X}, !torch.none, !torch.none,
+            !torch.none, !torch.none, !torch.none -> {X}
+        %twice = torch.aten.add.Tensor %x, %x, %one : {X}, {X}, !torch.int -> {X}""",
+        gives=f"%both : {X}; %twice : {X}; %shape : {X}",
+    )
+    found = evaluated(asked(mlir, tmp_path, VALUE, values=None))
+    assert found.reference is not None
+    why, *others = found.reference.incomparable
+    assert why == "it draws random numbers: aten.dropout, aten.rand_like"
+    assert others == ["", ""]
+    assert torch.equal(outputs(found, tmp_path)[1], VALUE * 2)
+    assert len(found.values) >= 5
+
+
+def test_what_operations_point_to_is_found(tmp_path: Path) -> None:
+    mlir = program(
+        f"""%two = torch.constant.int 2
+        %last = torch.constant.int -1
+        %true = torch.constant.bool true
+        %y = torch.aten.relu %x : {X} -> {X}
+        %v, %i = torch.aten.topk %y, %two, %last, %true, %true : {X}, !torch.int, !torch.int,
+            !torch.bool, !torch.bool -> !torch.vtensor<[2,2],f32>, !torch.vtensor<[2,2],si64>
+        %small = torch.prims.convert_element_type %i, %three
+            : !torch.vtensor<[2,2],si64>, !torch.int -> !torch.vtensor<[2,2],si32>""".replace(
+            "%y = ", "%three = torch.constant.int 3\n        %y = "
+        ),
+        gives="%small : !torch.vtensor<[2,2],si32>; %v : !torch.vtensor<[2,2],f32>",
+    )
+    value = torch.tensor([[-1.0, -2, -3], [4, 5, -6]])
+    reference = evaluated(asked(mlir, tmp_path, value)).reference
+    assert reference is not None and reference.ties == ("aten.topk",)
+    (indexed,) = reference.indexed
+    assert (indexed.output, indexed.operation, indexed.exact) == (0, "aten.topk", False)
+    held = torch_tensors.load(indexed.values, tmp_path / "made")
+    assert torch.equal(held, torch.relu(value))
+    rows = torch_tensors.load(indexed.rows, tmp_path / "made")
+    assert rows.tolist() == [[0, 0], [3, 3]]
+    first, last, _ = (torch_tensors.load(once[0], tmp_path / "made") for once in reference.retied)
+    assert (first[0].tolist(), last[0].tolist()) == ([0, 1], [2, 1])
 
 
 class TestChild:

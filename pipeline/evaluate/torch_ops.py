@@ -37,6 +37,7 @@ def carry_out(machine: Machine, op: Op, known: Env) -> list[Any]:
     """An operation of torch's, by its operator."""
     import torch
 
+    from pipeline.frontends import draws
     from pipeline.frontends.reference import NotEvaluable
     from pipeline.torch_dialect.calls import CannotWrite
 
@@ -53,6 +54,8 @@ def carry_out(machine: Machine, op: Op, known: Env) -> list[Any]:
         raise Unknown(f"{fault.what}: {fault.why}") from fault
     except NotEvaluable as fault:
         raise Unknown(str(fault)) from fault
+    if names := [name for raw in op.raw.results for name in walk.drawn(raw)]:
+        raise Unknown(draws.why(names))
     machine.used.add(f"torch {torch.__version__}")
     found = [_from_torch(walk.values.get(raw)) for raw in op.raw.results]
     walk.values.clear()
@@ -62,11 +65,11 @@ def carry_out(machine: Machine, op: Op, known: Env) -> list[Any]:
 def _walk(machine: Machine) -> Any:
     if _KEY not in machine.helpers:
         from pipeline.frontends.reference import Widening
-        from pipeline.torch_dialect.evaluator import Evaluation
+        from pipeline.torch_dialect.evaluator import Evaluation, How
 
         mode = machine.mode
         widening = Widening(perturbed=mode.perturbed) if mode.wide else None
-        machine.helpers[_KEY] = Evaluation(_Blobs(dict(machine.module.blobs)), widening)
+        machine.helpers[_KEY] = Evaluation(_Blobs(dict(machine.module.blobs)), How(widening))
     return machine.helpers[_KEY]
 
 

@@ -36,6 +36,32 @@ _TRAINED = (
 #: another order.
 _ROUNDINGS = 64
 
+_UNWRITTEN = (
+    "aten::empty",
+    "aten::empty_like",
+    "aten::empty_strided",
+    "aten::empty_permuted",
+    "aten::new_empty",
+    "aten::new_empty_strided",
+)
+#: Operations of MLIR that take no more than the shape of their operands.
+SHAPES_ONLY = frozenset(
+    f"torch.aten.{name}"
+    for name in (
+        "size.int",
+        "size",
+        "numel",
+        "fill.Scalar",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "zero",
+    )
+)
+
 TRAINING = "the model is in training mode: .eval() is missing"
 AGAIN = (
     "PyTorch gives other numbers when it is run again with another seed: it draws random numbers "
@@ -54,6 +80,24 @@ def draws(target: Any, args: Sequence[Any], kwargs: Any) -> bool:
             if isinstance(given, bool | int | float) and not given:
                 return False
     return True
+
+
+def leaves_unwritten(target: Any) -> bool:
+    """Whether an operator gives memory that nobody wrote."""
+    return getattr(getattr(target, "_schema", None), "name", "") in _UNWRITTEN
+
+
+def why(names: Sequence[str]) -> str:
+    """Why an output cannot be compared that depends on these operations; empty if there are none.
+
+    The operations draw random numbers, or leave memory unwritten.
+    """
+    unwritten = [name for name in names if "empty" in name]
+    drawing = [name for name in names if name not in unwritten]
+    told = [f"it draws random numbers: {', '.join(drawing)}"] if drawing else []
+    if unwritten:
+        told.append(f"it reads memory that nobody wrote: {', '.join(unwritten)}")
+    return "; ".join(told)
 
 
 def sources(program: ExportedProgram) -> list[tuple[str, ...]]:
@@ -181,6 +225,6 @@ def reasons(program: ExportedProgram, unstable: Sequence[bool], *, training: boo
     """
     found = []
     for names, differs in zip(sources(program), unstable, strict=False):
-        why = f"it draws random numbers: {', '.join(names)}" if names else AGAIN if differs else ""
-        found.append(f"{why} ({TRAINING})" if why and training else why)
+        reason = why(names) or (AGAIN if differs else "")
+        found.append(f"{reason} ({TRAINING})" if reason and training else reason)
     return found

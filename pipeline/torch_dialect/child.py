@@ -18,10 +18,12 @@ from iree.compiler import ir
 
 from pipeline import torch_tensors
 from pipeline.errors import UsageError
-from pipeline.frontends.reference import NotEvaluable, Widening
+from pipeline.frontends import draws
+from pipeline.frontends.choices import Choices
+from pipeline.frontends.reference import Evaluated, NotEvaluable, Widening, with_precise
 from pipeline.program import Reference, Tensor
 from pipeline.torch_dialect.evaluate import JOB, UNFINISHED, Evaluation, Value, Work
-from pipeline.torch_dialect.evaluator import Module
+from pipeline.torch_dialect.evaluator import How, Module, Record
 
 _EVALUATOR = f"torch {torch.__version__}, operation by operation"
 Key = tuple[int, int]
@@ -39,71 +41,70 @@ def main(scratch: Path) -> int:
 
 
 def stages(work: Work) -> Iterator[Evaluation]:
-    """What is known of a function after each evaluation of it: in its own dtypes, in float64, and
-    perturbed if it rounds to 8-bit floats."""
+    """What is known of a function after it was evaluated in its own dtypes, and after it was in
+    float64."""
     place = Path(work.place)
     for name in ("data", *(["values"] if work.values != () else [])):
         (place / name).mkdir(parents=True, exist_ok=True)
+    wanted = None if work.values is None else set(work.values)
+    inputs = [torch_tensors.mapped(Path(t.file), t.dtype, t.shape) for t in work.inputs]
     own: dict[Key, Tensor] = {}
+    wide: dict[Key, Tensor] = {}
     skipped: dict[int, str] = {}
+    choices = Choices()
+
+    def recording(values: dict[Key, Tensor], name: str) -> Record:
+        def record(op: int, result: int, value: torch.Tensor) -> None:
+            if wanted is None or (op, result) in wanted:
+                file = f"values/{op}.{result}.{name}.bin"
+                values[op, result] = torch_tensors.save(value, place, file)
+
+        return record
+
+    def keep(values: list[torch.Tensor], name: str) -> tuple[Tensor, ...]:
+        return tuple(
+            torch_tensors.save(value, place, f"data/{work.function}.{name}{index}.bin")
+            for index, value in enumerate(values)
+        )
+
+    def evaluate(widening: Widening | None, follow: Choices | None) -> Evaluated:
+        record = _ignore if wide else recording(wide, "precise")
+        if widening is not None:
+            widening.doubles = module.doubles
+        how = How(widening, follow, {} if wanted is None else None)
+        found = module.run(work.function, inputs, record, how)
+        return Evaluated(found.outputs, found.points)
+
     try:
         module = Module(Path(work.mlir), work.archives)
-        outputs = _evaluated(module, work, None, own, skipped)
+        how = How(None, choices, skipped if wanted is None else None)
+        found = module.run(work.function, inputs, recording(own, "out"), how)
+        reference = Reference(
+            outputs=keep(found.outputs, "out"),
+            evaluator=_EVALUATOR,
+            note=UNFINISHED,
+            incomparable=tuple(map(draws.why, found.drawn)) if any(found.drawn) else (),
+        )
     except (NotEvaluable, UsageError) as fault:
         yield Evaluation(why=str(fault), values=_paired(own, {}), skipped=tuple(skipped))
         return
-    reference = Reference(outputs=outputs, evaluator=_EVALUATOR, note=UNFINISHED)
     done = Evaluation(reference=reference, values=_paired(own, {}), skipped=tuple(skipped))
     if skipped:
         done = msgspec.structs.replace(done, why=next(iter(skipped.values())))
     yield done
-    widening = Widening()
-    wide: dict[Key, Tensor] = {}
+    stem = (place, f"data/{work.function}.")
     try:
-        precise = _evaluated(module, work, widening, wide, {})
-        perturbed: tuple[Tensor, ...] = ()
-        if widening.rounded:
-            moved = Widening(perturbed=True)
-            unwatched = msgspec.structs.replace(work, values=())
-            perturbed = _evaluated(module, unwatched, moved, {}, {}, name="perturbed")
+        reference = with_precise(reference, evaluate, keep, stem, found.points, choices)
     except (NotEvaluable, UsageError) as fault:
         note = f"no double-precision reference: {fault}"
         reference = msgspec.structs.replace(reference, note=note)
         yield msgspec.structs.replace(done, reference=reference)
         return
-    reference = msgspec.structs.replace(
-        reference, precise=precise, precise_dtype="f64", perturbed=perturbed, note=""
-    )
     yield msgspec.structs.replace(done, reference=reference, values=_paired(own, wide))
 
 
-def _evaluated(
-    module: Module,
-    work: Work,
-    widening: Widening | None,
-    values: dict[Key, Tensor],
-    skipped: dict[int, str],
-    name: str = "",
-) -> tuple[Tensor, ...]:
-    """The function's outputs, in files of this name; `values` gets the values that are wanted.
-
-    Where all of them are, `skipped` gets what cannot be evaluated.
-    """
-    place = Path(work.place)
-    name = name or ("out" if widening is None else "precise")
-    wanted = None if work.values is None else set(work.values)
-
-    def record(op: int, result: int, value: torch.Tensor) -> None:
-        if wanted is None or (op, result) in wanted:
-            file = f"values/{op}.{result}.{name}.bin"
-            values[op, result] = torch_tensors.save(value, place, file)
-
-    inputs = [torch_tensors.mapped(Path(t.file), t.dtype, t.shape) for t in work.inputs]
-    passed = skipped if wanted is None else None
-    return tuple(
-        torch_tensors.save(value, place, f"data/{work.function}.{name}{index}.bin")
-        for index, value in enumerate(module.run(work.function, inputs, widening, record, passed))
-    )
+def _ignore(op: int, result: int, value: torch.Tensor) -> None:
+    """Keeps nothing of a value."""
 
 
 def _paired(own: dict[Key, Tensor], precise: dict[Key, Tensor]) -> tuple[Value, ...]:

@@ -5,21 +5,24 @@ Runs in `pipeline.torch_dialect.child`: the bindings may abort on IR that they d
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils import _pytree as pytree
 
 from pipeline import archive, torch_tensors
-from pipeline.frontends import mlir_text
+from pipeline.frontends import choices as choosing
+from pipeline.frontends import draws, mlir_text
+from pipeline.frontends.choices import Call, Choices, Pointing
 from pipeline.frontends.reference import NotEvaluable, Widening, widen
 from pipeline.torch_dialect import calls, literals
 from pipeline.torch_dialect.calls import CannotWrite
-from pipeline.torch_dialect.walk import TENSOR, VIEWS, Walk, symbol
+from pipeline.torch_dialect.walk import TENSOR, TRANSPARENT, VIEWS, Walk, symbol
 
 #: Numbers that a function takes or returns on its own; IREE passes torch's float in f32.
 _NUMBERS = {"!torch.int": torch.int64, "!torch.float": torch.float32, "!torch.bool": torch.bool}
@@ -27,7 +30,10 @@ _TENSORS = ("!torch.vtensor<", "!torch.tensor<", "tensor<")
 #: Dialects that the bindings have no classes for: they look for them in vain for each operation,
 #: which takes longer than the operation itself.
 _WITHOUT_CLASSES = ("torch", "torch_c")
+#: Operations whose results the program does not compute.
+_GIVE = ("torch.vtensor.literal", "util.global.load")
 _BYTECODE = b"ML\xefR"
+_DOUBLE = re.compile(r"tensor<[^>]*\bf64>")
 #: What PyTorch raises of operands that do not fit.
 _REFUSALS = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, ArithmeticError)
 
@@ -35,8 +41,29 @@ _REFUSALS = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexErro
 Record = Callable[[int, int, torch.Tensor], None]
 
 
+class How(NamedTuple):
+    """How a function is evaluated.
+
+    widening: computes in its stead, in double precision. choices: follow it. skipped: gets the
+    operations that PyTorch does not know or carry out, by position, and why.
+    """
+
+    widening: Widening | None = None
+    choices: Choices | None = None
+    skipped: dict[int, str] | None = None
+
+
+class Returned(NamedTuple):
+    """What a function returns, where those of its results point that are indices, and the
+    operations that draw which each depends on."""
+
+    outputs: list[torch.Tensor]
+    points: list[Pointing | None]
+    drawn: list[tuple[str, ...]]
+
+
 class Module:
-    """A module of MLIR, and the archives that hold its parameters.
+    """A module of MLIR, and the archives that hold its parameters. doubles: it has tensors of f64.
 
     Raises NotEvaluable for what the bindings cannot parse.
     """
@@ -56,7 +83,9 @@ class Module:
             said = str(fault).splitlines()
             first = next((line for line in said if "error: " in line), said[0])
             raise NotEvaluable(f"it cannot be parsed here: {first}") from fault
-        self.blobs = literals.resources(text or self.module.operation.get_asm())
+        text = text or self.module.operation.get_asm()
+        self.blobs = literals.resources(text)
+        self.doubles = bool(_DOUBLE.search(text))
         self.held = {n: (Path(a), e) for a in archives for n, e in archive.read(Path(a)).items()}
         self.globals: dict[str, Any] = {}
         self.functions: dict[str, Any] = {}
@@ -69,17 +98,17 @@ class Module:
         self,
         function: str,
         inputs: Sequence[torch.Tensor],
-        widening: Widening | None,
         record: Record,
-        skipped: dict[int, str] | None = None,
-    ) -> list[torch.Tensor]:
-        """What the function returns. widening: computes in its stead, in double precision.
+        how: How,
+    ) -> Returned:
+        """What the function returns. Random numbers are the same in each run.
 
-        skipped: gets the operations that PyTorch does not know or carry out, by position, and why;
-        what does not depend on them is computed all the same. Raises NotEvaluable with the first
-        of them where there is no such list, and where what is returned depends on one.
+        What does not depend on operations that are skipped is computed all the same. Raises
+        NotEvaluable with the first of them where there is no list of them, and where what is
+        returned depends on one.
         """
-        walk = Evaluation(self, widening, skipped)
+        walk = Evaluation(self, how)
+        torch.manual_seed(0)
         try:
             with torch.no_grad():
                 return walk.run(self._block(function), inputs, record)
@@ -138,24 +167,28 @@ class Evaluation(Walk):
     A tensor keeps its own type until it is used, so that few are held in double precision at once.
     """
 
-    def __init__(
-        self, module: Any, widening: Widening | None, skipped: dict[int, str] | None = None
-    ) -> None:
+    def __init__(self, module: Any, how: How) -> None:
         super().__init__(module.blobs)
-        self._skipped = skipped
+        self._widening, self._choices, self._skipped = how
         self._module = module
-        self._widening = widening
         self._globals: dict[str, torch.Tensor] = {}
-        self._returned: list[torch.Tensor] = []
+        self._returned = Returned([], [], [])
+        #: By MLIR value: where it points to, and the operations that draw which it depends on;
+        #: these by the names of globals too.
+        self._points: dict[Any, Pointing] = {}
+        self._drawn: dict[Any, tuple[str, ...]] = {}
+        self._given: set[Any] = set()
 
-    def run(self, block: Any, inputs: Sequence[torch.Tensor], record: Record) -> list[torch.Tensor]:
+    def run(self, block: Any, inputs: Sequence[torch.Tensor], record: Record) -> Returned:
         ops = [op.operation for op in block.operations]
         last = {value: index for index, op in enumerate(ops) for value in op.operands}
         for argument, value in zip(block.arguments, inputs, strict=True):
             self.values[argument] = value.item() if str(argument.type) in _NUMBERS else value
+            self._given.add(argument)
         for index, op in enumerate(ops):
             if not self._carried(index, op):
                 continue
+            self._pass_on(op)
             for number, result in enumerate(op.results):
                 if result in self.values and str(result.type).startswith(_TENSORS):
                     record(index, number, self._tensor(result))
@@ -181,6 +214,10 @@ class Evaluation(Walk):
             (first, *_) = self._skipped.values()
             raise NotEvaluable(first) from None
         return True
+
+    def drawn(self, value: Any) -> tuple[str, ...]:
+        """The operations that draw random numbers which a value of MLIR depends on."""
+        return self._drawn.get(value, ())
 
     def device(self, name: str) -> torch.device:
         return torch.device(name)
@@ -220,19 +257,61 @@ class Evaluation(Walk):
             raise CannotWrite(name, "it writes into a tensor")
         if name in VIEWS:
             operands = [operands[0].contiguous(), *operands[1:]]
-        arguments = calls.arguments(operator, operands)
-        drawn = torch.get_rng_state()
-        found = self._asked(name, lambda: self._carried_out(operator, *arguments))
-        # Asked of the generator: a dropout by nothing is random by its name only.
-        if torch.Tag.nondeterministic_seeded in operator.tags and not torch.equal(
-            drawn, torch.get_rng_state()
-        ):
-            raise CannotWrite(name, "what it gives is random")
+        args, kwargs = calls.arguments(operator, operands)
+        if draws.draws(operator, args, kwargs) or draws.leaves_unwritten(operator):
+            own = (name.removeprefix("torch.").removesuffix(".memory_format"),)
+            self._drawn.update(dict.fromkeys(op.results, own))
+        found, points = self._asked(name, lambda: self._chosen(op, operator, args, kwargs))
         results = [found] if len(op.results) == 1 else list(found)
+        self._points.update((op.results[at], pointing) for at, pointing in points.items())
         for result, value in zip(op.results, results, strict=True):
             self.values[result] = value
             if self._widening is None:
                 self._check(name, result, value)
+
+    def _chosen(
+        self, op: Any, operator: Any, args: list[Any], kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[int, Pointing]]:
+        """(what a call gives, where those of its results point that are indices)."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return self._carried_out(operator, args, kwargs)
+
+        if self._choices is None:
+            return run(*args, **kwargs), {}
+        call = Call(operator, run, args, kwargs)
+        if self._widening is not None and choosing.chooses(call):
+            call = call._replace(args=pytree.tree_map(widen, args))
+        first = op.operands[0] if len(op.operands) else None
+        given = first in self._given
+        found, points = self._choices.carried_out(call, given=given)
+        if (known := choosing.passed_on(call, self._points.get(first))) is not None:
+            points = {0: known}
+        if given and choosing.moves(operator):
+            self._given.update(op.results)
+        return found, points
+
+    def _pass_on(self, op: Any) -> None:
+        """Notes which of an operation's results depend on random numbers, or are given."""
+        transparent = op.name in TRANSPARENT and len(op.operands)
+        if op.name in _GIVE or (transparent and op.operands[0] in self._given):
+            self._given.update(op.results)
+        if transparent and op.operands[0] in self._points:
+            self._points[op.results[0]] = self._points[op.operands[0]]
+        if op.name in draws.SHAPES_ONLY:
+            return
+        names = [name for value in op.operands for name in self._drawn.get(value, ())]
+        if op.name == "util.global.load":
+            names += self._drawn.get(symbol(op), ())
+        if not names:
+            return
+        written: list[Any] = list(op.results)
+        if op.name == "util.global.store":
+            written = [symbol(op)]
+        elif op.name == "torch.overwrite.tensor.contents":
+            written = [op.operands[1]]
+        for value in written:
+            self._drawn[value] = tuple(dict.fromkeys((*self._drawn.get(value, ()), *names)))
 
     def _carried_out(self, operator: Any, args: Any, kwargs: Any) -> Any:
         if operator is torch.ops.prims.convert_element_type.default:
@@ -262,7 +341,11 @@ class Evaluation(Walk):
             raise CannotWrite(name, f"PyTorch gives {own} where the program has {result.type}")
 
     def give_back(self, op: Any) -> None:
-        self._returned = [self._tensor(value) for value in op.operands]
+        self._returned = Returned(
+            [self._tensor(value) for value in op.operands],
+            [self._points.get(value) for value in op.operands],
+            [self.drawn(value) for value in op.operands],
+        )
 
     def _tensor(self, value: Any) -> torch.Tensor:
         """What a value of a tensor's type is now."""

@@ -20,7 +20,7 @@ _BUILTIN = re.compile(r"tensor<((?:(?:\d+|\?)x)*)(.+)>")
 #: The integer types of MLIR carry no sign; those of torch do.
 _SIGNED = {f"i{bits}": f"si{bits}" for bits in (8, 16, 32, 64)}
 #: What goes in comes out: Python needs none of these, the tracer makes them again.
-_TRANSPARENT = {
+TRANSPARENT = {
     "torch_c.from_builtin_tensor",
     "torch_c.to_builtin_tensor",
     "torch.copy.to_vtensor",
@@ -85,7 +85,7 @@ class Walk(abc.ABC):
             self.store(op, operands[0])
         elif name == "torch.overwrite.tensor.contents":
             self.overwrite(op.operands[1], operands[0])
-        elif name in _TRANSPARENT:
+        elif name in TRANSPARENT:
             self.values[op.results[0]] = self.passed(op, operands[0])
         elif name == "torch.prim.ListConstruct":
             self.values[op.results[0]] = operands
