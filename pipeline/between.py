@@ -134,7 +134,7 @@ def _told(comparison: Comparison, target: str, other: str) -> str:
     if comparison.output is None or not comparison.outputs:
         return f"{target} returns another number of outputs than {other}"
     output = comparison.outputs[comparison.output]
-    size = "x".join(map(str, output.shape))
+    size = "x".join(map(str, output.shape)) or "a number"
     what = f"output {output.index} ({output.name}, {size}) of {target} and of {other} differ"
     return (
         f"{what}{_how(output, target, other)}; without a reference it is not known which is right"

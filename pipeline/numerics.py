@@ -164,7 +164,8 @@ def _summary(outputs: tuple[OutputComparison, ...], why: str) -> Comparison:
 
 
 def _named(output: OutputComparison) -> str:
-    return f"output {output.index} ({output.name}, {'x'.join(map(str, output.shape))})"
+    shape = "x".join(map(str, output.shape)) or "a number"
+    return f"output {output.index} ({output.name}, {shape})"
 
 
 def _not_compared(outputs: tuple[OutputComparison, ...]) -> str:

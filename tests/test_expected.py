@@ -51,6 +51,11 @@ def test_files_numbers_and_what_is_ignored_become_the_reference(tmp_path: Path) 
         values = [Path(o.file).read_bytes() for o in reference.outputs]
         assert np.frombuffer(values[0], np.float32).tolist() == [0, 1, 2, 3, 4, 5]
         assert np.frombuffer(values[1], np.int64).tolist() == [7] * 4
+    found = with_outputs(loaded(*PAIR), ("2x3xf32=[1 2 3] [4 5 6]", "(ignored)"), Store(tmp_path))
+    reference = found.program.functions[0].reference
+    assert reference is not None
+    numbers = np.fromfile(reference.outputs[0].file, np.float32)
+    assert numbers.tolist() == [1, 2, 3, 4, 5, 6]
     found = with_outputs(loaded(*PAIR), ("(ignored)", "4xi64=7"), Store(tmp_path / "store"))
     reference = found.program.functions[0].reference
     assert reference is not None
