@@ -6,7 +6,7 @@ The files are written with the package gguf: its table of names, its quantisatio
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pipeline.errors import EnvironmentFault, UsageError
 Arrays = dict[str, NDArray[Any]]
 F32, F16 = gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
+YARN = gguf.RopeScalingType.YARN
 Q = "blk.0.attn_q.weight"
 
 
@@ -71,9 +72,11 @@ def write(
     arrays: Mapping[str, NDArray[Any]],
     types: Mapping[str, gguf.GGMLQuantizationType] | None = None,
     heads: int = 4,
+    header: Callable[[gguf.GGUFWriter], object] = lambda writer: None,
 ) -> Path:
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_head_count(heads)
+    header(writer)
     for name, array in arrays.items():
         kind = (types or {}).get(name, F32)
         packed = gguf.quants.quantize(np.ascontiguousarray(array), kind)
@@ -179,6 +182,159 @@ def test_another_count_of_heads_is_told_though_all_shapes_fit(tmp_path: Path) ->
     arrays = as_llama_cpp(model("llama"), "llama")
     message = told(model("llama"), write(tmp_path / "w.gguf", "llama", arrays, heads=8))
     assert "w.gguf: llama.attention.head_count: expected 4, found 8" in message
+
+
+class TestHeader:
+    """Hyper-parameters that no tensor's shape shows."""
+
+    def logits(self, root: Any) -> torch.Tensor:
+        with torch.no_grad():
+            found: torch.Tensor = root(torch.arange(6)[None]).logits
+        return found
+
+    def other(self, **changes: Any) -> Any:
+        """A Llama with weights, and hyper-parameters, of its own."""
+        config = transformers.LlamaConfig(**{**model("llama").config.to_dict(), **changes})
+        torch.manual_seed(1)
+        return transformers.LlamaForCausalLM(config).eval().requires_grad_(False)
+
+    def test_the_files_rope_base_and_norm_epsilon_are_used(self, tmp_path: Path) -> None:
+        rope = {"rope_type": "default", "rope_theta": 10000.0}
+        saved = self.other(rope_parameters=rope, rms_norm_eps=1e-3)
+
+        def header(writer: gguf.GGUFWriter) -> None:
+            writer.add_rope_freq_base(10000.0)
+            writer.add_layer_norm_rms_eps(1e-3)
+
+        root = model("llama")
+        arrays = as_llama_cpp(saved, "llama")
+        notes = replace(
+            root, (str(write(tmp_path / "w.gguf", "llama", arrays, header=header)),), "llama"
+        )
+        torch.testing.assert_close(self.logits(root), self.logits(saved))
+        assert notes == (
+            "norm epsilon 0.001 in place of 1e-05, as w.gguf says",
+            "rotary frequencies of base 10000, as w.gguf says",
+        )
+
+    def test_so_are_its_factors_and_its_linear_scaling(self, tmp_path: Path) -> None:
+        rope = {
+            "rope_type": "llama3",
+            "rope_theta": 500000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        }
+        saved = self.other(rope_parameters=rope)
+        plain = model("llama").model.rotary_emb.inv_freq
+        arrays = as_llama_cpp(saved, "llama")
+        arrays["rope_freqs.weight"] = (plain / saved.model.rotary_emb.inv_freq).numpy()
+        file = write(
+            tmp_path / "w.gguf", "llama", arrays, header=lambda w: w.add_rope_freq_base(500000.0)
+        )
+        root = model("llama")
+        (note,) = replace(root, (str(file),), "llama")
+        assert note.startswith("rotary frequencies of base 500000 and by rope_freqs.weight")
+        torch.testing.assert_close(self.logits(root), self.logits(saved))
+
+        def header(writer: gguf.GGUFWriter) -> None:
+            writer.add_rope_freq_base(500000.0)
+            writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+            writer.add_rope_scaling_factor(4.0)
+
+        root = model("llama")
+        file = write(tmp_path / "s.gguf", "llama", as_llama_cpp(saved, "llama"), header=header)
+        replace(root, (str(file),), "llama")
+        torch.testing.assert_close(root.model.rotary_emb.inv_freq, plain / 4)
+
+    def test_of_gemma3_the_layers_with_a_window_have_their_own(self, tmp_path: Path) -> None:
+        def header(writer: gguf.GGUFWriter) -> None:
+            writer.add_rope_freq_base(1e6)
+            writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+            writer.add_rope_scaling_factor(8.0)
+
+        saved, root = model("gemma3", seed=1), model("gemma3")
+        file = write(tmp_path / "w.gguf", "gemma3", as_llama_cpp(saved, "gemma3"), header=header)
+        assert replace(root, (str(file),), "gemma3") == (), "all of it is so already"
+        torch.testing.assert_close(self.logits(root), self.logits(saved))
+
+    def test_a_model_without_values_gets_them_too(self, tmp_path: Path) -> None:
+        saved = model("llama", seed=1)
+        made = resolve("llama", {"layers": "2"}).build(0)
+        file = write(
+            tmp_path / "w.gguf",
+            "llama",
+            as_llama_cpp(saved, "llama"),
+            header=lambda writer: writer.add_rope_freq_base(10000.0),
+        )
+        taken = referenced(made, (str(file),), "llama")
+        assert "rotary frequencies of base 10000, as w.gguf says" in taken.notes
+
+    @pytest.mark.parametrize(
+        ("name", "header", "message"),
+        [
+            (
+                "llama",
+                lambda w: (w.add_rope_freq_base(1e4), w.add_rope_scaling_type(YARN)),
+                "llama.rope.scaling.type: expected none or linear, found yarn",
+            ),
+            (
+                "llama",
+                lambda w: (w.add_rope_freq_base(1e4), w.add_rope_dimension_count(8)),
+                "llama.rope.dimension_count: expected 16, found 8",
+            ),
+            (
+                "llama",
+                lambda w: w.add_context_length(8),
+                "llama.context_length: expected 128 or more, found 8",
+            ),
+            (
+                "llama",
+                lambda w: w.add_sliding_window(4),
+                "llama.attention.sliding_window: expected none, found 4",
+            ),
+            (
+                "llama",
+                lambda w: w.add_head_count_kv([2, 1]),
+                "llama.attention.head_count_kv: expected 2, found [2, 1]",
+            ),
+            (
+                "llama",
+                lambda w: w.add_expert_count(8),
+                "llama.expert_count: expected none, found 8",
+            ),
+            (
+                "gemma2",
+                lambda w: w.add_final_logit_softcapping(20.0),
+                "gemma2.final_logit_softcapping: expected 2.0, found 20.0",
+            ),
+        ],
+    )
+    def test_what_the_model_cannot_have_is_refused(
+        self, name: str, header: Any, message: str, tmp_path: Path
+    ) -> None:
+        arrays = as_llama_cpp(model(name), name)
+        file = write(tmp_path / "w.gguf", name, arrays, header=header)
+        assert message in told(model(name), file, name)
+
+
+class TestTied:
+    """A head that is the embedding."""
+
+    def test_a_file_without_a_head_gives_its_embedding(self, tmp_path: Path) -> None:
+        saved, root = model("llama", seed=1), model("llama")
+        arrays = as_llama_cpp(saved, "llama")
+        del arrays["output.weight"]
+        replace(root, (str(write(tmp_path / "w.gguf", "llama", arrays)),), "llama")
+        assert torch.equal(root.lm_head.weight, saved.model.embed_tokens.weight)
+        assert torch.equal(root.model.embed_tokens.weight, saved.model.embed_tokens.weight)
+
+    def test_a_head_of_its_own_is_refused_where_the_model_has_none(self, tmp_path: Path) -> None:
+        arrays = as_llama_cpp(model("gemma2"), "gemma2")
+        arrays["output.weight"] = arrays["token_embd.weight"] + 1
+        message = told(model("gemma2"), write(tmp_path / "w.gguf", "gemma2", arrays), "gemma2")
+        assert "w.gguf: output.weight: expected token_embd.weight, found other numbers" in message
 
 
 def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 from transformers import modeling_gguf_pytorch_utils as tables
 
 from models import versions
 from models.weights.checkpoints import Held
+from models.weights.hyperparameters import FACTORS, Header, header
 from models.weights.reasons import LLAMA_CPP
 from pipeline.archive import Entry
 from pipeline.errors import EnvironmentFault, UsageError
@@ -29,8 +31,7 @@ _ARCHITECTURES = {
     "gemma3_text": "gemma3",
     "qwen2": "qwen2",
 }
-#: Sizes that change what is computed and no tensor's shape.
-_HIDDEN_SIZES = ("num_attention_heads", "num_key_value_heads", "sliding_window")
+_EMBEDDING, _HEAD, _OWN_HEAD = "token_embd.weight", "output.weight", "lm_head.weight"
 _NEEDS = (
     versions.Signature(
         function="transformers.modeling_gguf_pytorch_utils:get_gguf_hf_weights_map",
@@ -48,12 +49,14 @@ _NEEDS = (
 class Translated(msgspec.Struct, frozen=True, kw_only=True):
     """A file's tensors for a model. names: the model's names to the file's, those that it has no
     name for under the file's. held: the file's tensors, of the types that they have when unpacked.
-    made: gives a tensor's value by the file's name, in f32, as the model has it.
+    made: gives a tensor's value by the file's name, in f32, as the model has it. header: what the
+    model is to have besides.
     """
 
     names: dict[str, str]
     held: dict[str, Held]
     made: dict[str, Callable[[], torch.Tensor]]
+    header: Header
 
 
 def is_one(held: Mapping[str, Held]) -> bool:
@@ -65,7 +68,8 @@ def translate(model: Any, held: Mapping[str, Held], what: str) -> Translated:
     """The tensors of one GGUF file for a transformers model, without reading values.
 
     what: the model, for messages. Raises EnvironmentFault without the package gguf, and UsageError
-    for several files, one that is cut short, and one of another architecture than the model's.
+    for several files, one that is cut short, one of another architecture than the model's, and one
+    whose header says what the model cannot have.
     """
     path, *more = sorted({one.file for one in held.values()})
     if more:
@@ -89,12 +93,23 @@ def translate(model: Any, held: Mapping[str, Held], what: str) -> Translated:
             f"({config.model_type}), found {found}",
             advice="Known: " + ", ".join(f"{own} as {g}" for own, g in _ARCHITECTURES.items()),
         )
-    _check_sizes(path, reader, found, config)
+    given = header(
+        functools.partial(_read, reader, found),
+        model,
+        _factors(tensors),
+        functools.partial(_disagreement, path, found),
+    )
+    held = {name: one for name, one in held.items() if name != FACTORS}
     kind = tables.TENSOR_PROCESSORS.get(found, tables.TensorProcessor)
     processor = kind(config=config.to_dict())
     known = tables.get_gguf_hf_weights_map(model, processor)
+    names = {known.get(name, name): name for name in held}
+    if config.tie_word_embeddings:
+        _check_tied(path, tensors)
+    elif _HEAD not in held and _EMBEDDING in held:
+        names[_OWN_HEAD] = _EMBEDDING  # llama.cpp leaves out a head that is the embedding
     return Translated(
-        names={known.get(name, name): name for name in held},
+        names=names,
         held={
             name: msgspec.structs.replace(one, entry=Entry(dtype="f32", shape=one.entry.shape))
             if _packed(one)
@@ -104,6 +119,7 @@ def translate(model: Any, held: Mapping[str, Held], what: str) -> Translated:
         made={
             name: functools.partial(_value, path, name, tensors[name], processor) for name in held
         },
+        header=given,
     )
 
 
@@ -126,18 +142,34 @@ def _opened(path: str) -> tuple[Any, str]:
     return reader, architecture
 
 
-def _check_sizes(path: str, reader: Any, architecture: str, config: Any) -> None:
-    """Raises UsageError for a size in the file's metadata that is not the model's."""
-    wrong = []
-    for key, own in tables.GGUF_TO_TRANSFORMERS_MAPPING["config"][architecture].items():
-        found = tables.read_field(reader, f"{architecture}.{key}")
-        if own in _HIDDEN_SIZES and found and found[0] != getattr(config, own):
-            wrong.append(f"{architecture}.{key}: expected {getattr(config, own)}, found {found[0]}")
-    if wrong:
-        raise UsageError(
-            f"{path}: {'; '.join(wrong)}",
-            advice="Nothing was loaded. Choose the preset, or --set the fields, that belong to it.",
-        )
+def _read(reader: Any, architecture: str, key: str) -> Any:
+    """A value of the file's metadata; a list where it has several, None where there is none."""
+    found = tables.read_field(reader, f"{architecture}.{key}")
+    return None if not found else found[0] if len(found) == 1 else list(found)
+
+
+def _factors(tensors: Mapping[str, Any]) -> tuple[float, ...]:
+    found = tensors.get(FACTORS)
+    return () if found is None else tuple(float(value) for value in found.data.reshape(-1))
+
+
+def _disagreement(path: str, architecture: str, wrong: list[str]) -> UsageError:
+    return UsageError(
+        f"{path}: {'; '.join(f'{architecture}.{one}' for one in wrong)}",
+        advice="Nothing was loaded. Choose the preset, or --set the fields, that belong to it.",
+    )
+
+
+def _check_tied(path: str, tensors: Mapping[str, Any]) -> None:
+    """Raises UsageError where the model's head is the embedding, and the file's another tensor."""
+    head, embedding = tensors.get(_HEAD), tensors.get(_EMBEDDING)
+    if head is None or embedding is None or np.array_equal(head.data, embedding.data):
+        return
+    raise UsageError(
+        f"{path}: {_HEAD}: expected {_EMBEDDING}, found other numbers (the model's output head is "
+        "its embedding)",
+        advice="Nothing was loaded. Take a model with tie_word_embeddings=False.",
+    )
 
 
 def _value(path: str, name: str, tensor: Any, processor: Any) -> torch.Tensor:

@@ -21,8 +21,9 @@ from transformers import PreTrainedModel
 from models.fp8 import FORMATS
 from models.spec import Value, referred
 from models.traceable import DTYPES, Traceable, valueless
-from models.weights import compare, llama_cpp
+from models.weights import compare, hyperparameters, llama_cpp
 from models.weights.checkpoints import Checkpoint, Held, tensors
+from models.weights.hyperparameters import Header
 from models.weights.plan import (
     Plan,
     as_scalar,
@@ -164,18 +165,20 @@ def _check_converted(model: nn.Module, checkpoint: Checkpoint) -> None:
             )
 
 
-def replace(root: nn.Module, paths: tuple[str, ...], source: str) -> None:
+def replace(root: nn.Module, paths: tuple[str, ...], source: str) -> tuple[str, ...]:
     """Replaces a model's weights by those of archives or of a directory's safetensors, all or none.
 
-    Raises UsageError with every tensor that does not fit.
+    Returns what else of the model is the file's then, as sentences. Raises UsageError with every
+    tensor that does not fit.
     """
-    values, _ = _fitting(root, paths, source)
+    values, _, header = _fitting(root, paths, source)
     own, stored = root.state_dict(keep_vars=True), values.stored()
     # What must be converted may yet be refused, so it comes before anything is replaced.
     converted = {name: values(name) for name in own if name not in stored}
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(converted[name] if name in converted else values(name))
+    return hyperparameters.adopt(root, header, Path(paths[0]).name)
 
 
 def referenced(made: Traceable, paths: tuple[str, ...], source: str) -> Traceable:
@@ -183,7 +186,7 @@ def referenced(made: Traceable, paths: tuple[str, ...], source: str) -> Traceabl
 
     Raises UsageError with every tensor that does not fit.
     """
-    values, wanted = _fitting(made.root, paths, source)
+    values, wanted, header = _fitting(made.root, paths, source)
     stored = values.stored()
     return dataclasses.replace(
         made,
@@ -191,6 +194,7 @@ def referenced(made: Traceable, paths: tuple[str, ...], source: str) -> Traceabl
         made={n: functools.partial(values, n) for n in wanted if n not in stored},
         notes=(
             *made.notes,
+            *hyperparameters.adopt(made.root, header, Path(paths[0]).name),
             f"{source} is traced without values, so PyTorch does not run it and "
             "there is nothing to compare with",
         ),
@@ -199,18 +203,19 @@ def referenced(made: Traceable, paths: tuple[str, ...], source: str) -> Traceabl
 
 def _fitting(
     root: nn.Module, paths: tuple[str, ...], source: str
-) -> tuple[Values, dict[str, Entry]]:
+) -> tuple[Values, dict[str, Entry], Header]:
     held: dict[str, Held] = {}
     for path in paths:
         held |= tensors(Path(path))
     where = ", ".join(paths)
     wanted, ties = wanted_by(root)
     made: dict[str, Callable[[], torch.Tensor]] = {}
+    header = Header()
     if not isinstance(root, PreTrainedModel):
         names = {name: name for name in held}
     elif llama_cpp.is_one(held):
         translated = llama_cpp.translate(root, held, source)
-        names, held = translated.names, translated.held
+        names, held, header = translated.names, translated.held, translated.header
         made = {name: translated.made[own] for name, own in names.items()}
     else:
         names = renamed(root, held, wanted)
@@ -234,4 +239,4 @@ def _fitting(
     compare.refuse(faults, source, f"--weights {where}", len(held))
     if not made:  # else as they are unpacked
         compare.refuse(not_finite(held), source, f"--weights {where}", len(held))
-    return Values(wanted, by_name, ties, codes, made), wanted
+    return Values(wanted, by_name, ties, codes, made), wanted, header

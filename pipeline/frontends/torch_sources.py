@@ -5,6 +5,7 @@ Runs in the tracing child; imports torch.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import importlib.util
@@ -92,8 +93,8 @@ def with_weights(made: Traceable, weights: tuple[str, ...], source: str) -> Trac
         return made
     if not made.weights:
         return load.referenced(made, weights, source)
-    load.replace(made.root, weights, source)
-    return made
+    notes = load.replace(made.root, weights, source)
+    return dataclasses.replace(made, notes=(*made.notes, *notes))
 
 
 def _python_module(path: str | None, name: str | None) -> ModuleType:
