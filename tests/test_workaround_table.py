@@ -51,6 +51,18 @@ def test_each_has_a_name_of_its_own_and_a_line_of_reason() -> None:
     assert all(one.flags or one.edit for one in TABLE)
 
 
+def test_a_flag_of_one_code_generator_is_for_its_targets_only() -> None:
+    """LLVMGPU is that of HIP (and CUDA): none of its flags changes a module for Vulkan."""
+    owners = {
+        "llvmcpu": ("llvm-cpu",),
+        **dict.fromkeys(("llvmgpu", "rocm", "rocdl", "hip"), ("hip",)),
+        **dict.fromkeys(("spirv", "vulkan"), ("vulkan",)),
+    }
+    for one in TABLE:
+        named = {word for flag in one.flag_names for word in flag.split("-")} & owners.keys()
+        assert all(one.backends == owners[word] for word in named), one.name
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_only_flags_that_the_release_lists_are_used(backend: str) -> None:
     some = {"iree-opt-level", "iree-llvmcpu-enable-ukernels", "iree-spirv-index-bits"}

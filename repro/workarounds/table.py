@@ -10,7 +10,6 @@ from pipeline.targets import Backend
 from repro.workarounds.candidate import Candidate, Group, Price
 
 _CPU: tuple[Backend, ...] = ("llvm-cpu",)
-_GPU: tuple[Backend, ...] = ("vulkan", "hip")
 _VULKAN: tuple[Backend, ...] = ("vulkan",)
 _HIP: tuple[Backend, ...] = ("hip",)
 
@@ -514,7 +513,7 @@ TABLE: tuple[Candidate, ...] = (
         "FP8 and FP4 that the chip lacks are emulated: exact, and slow",
         "codegen",
         "slower",
-        _GPU,
+        _HIP,
         helps=r"F8E|f8E|FP8|fp8|small-float",
     ),
     _flag(
@@ -522,7 +521,7 @@ TABLE: tuple[Candidate, ...] = (
         "another way to distribute vectors over threads",
         "codegen",
         "slower",
-        _GPU,
+        _HIP,
         helps=r"vector|contract|timeout|layout",
     ),
     _flag(
@@ -530,7 +529,7 @@ TABLE: tuple[Candidate, ...] = (
         "another way to lower reductions",
         "codegen",
         "slower",
-        _GPU,
+        _HIP,
         helps=_LARGE + "|reduc|softmax|vector",
     ),
     _flag(
@@ -538,7 +537,7 @@ TABLE: tuple[Candidate, ...] = (
         "another way to lower matmuls",
         "codegen",
         "free",
-        _GPU,
+        _HIP,
         helps=r"matmul|contract|mma",
     ),
     _flag(
@@ -546,7 +545,7 @@ TABLE: tuple[Candidate, ...] = (
         "the older way to lower matmuls",
         "codegen",
         "slower",
-        _GPU,
+        _HIP,
         helps=r"matmul|contract|vector",
     ),
     _flag(
@@ -554,7 +553,7 @@ TABLE: tuple[Candidate, ...] = (
         "convolutions are not lowered as matmuls",
         "codegen",
         "slower",
-        _GPU,
+        _HIP,
         helps=r"conv|im2col",
     ),
     _flag(
@@ -562,7 +561,7 @@ TABLE: tuple[Candidate, ...] = (
         "no prefetching into shared memory",
         "codegen",
         "slower",
-        _GPU,
+        _HIP,
         helps=r"shared memory|prefetch",
     ),
     _flag(
