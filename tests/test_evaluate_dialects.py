@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import toolchain
+from pipeline.evaluate import contraction
 from pipeline.evaluate.elements import Unknown
 from pipeline.evaluate.interpreter import Interpreter
 from pipeline.evaluate.machine import Mode
@@ -359,6 +360,35 @@ def test_functions_call_loop_branch_and_keep_state(tmp_path: Path, yes: bool) ->
     agree(found, [X * 8, 6, X[0, 1] * (8 if yes else -8)])
 
 
+FILLED = """
+func.func @main(%x: tensor<3x4xf32>, %y: tensor<4x5xf32>) -> tensor<3x5xf32> {
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<3x5xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<3x5xf32>) -> tensor<3x5xf32>
+  %m = linalg.matmul ins(%x, %y : tensor<3x4xf32>, tensor<4x5xf32>)
+    outs(%f : tensor<3x5xf32>) -> tensor<3x5xf32>
+  return %m : tensor<3x5xf32>
+}
+"""
+
+
+def test_long_sums_in_narrow_floats_are_rounded_a_few_steps_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = FILLED.replace("f32", "f16").replace("4x5", "64x5").replace("3x4", "3x64")
+    x, y = (RANDOM.standard_normal(s).astype(np.float16) for s in ((3, 64), (64, 5)))
+    (each,) = evaluated(text, tmp_path, x, y)
+    monkeypatch.setattr(contraction, "_EACH_STEP", 0)
+    monkeypatch.setattr(contraction, "_ROUNDINGS", 3 * 64 * 5 // 8)
+    (few,) = evaluated(text, tmp_path, x, y)
+    exact = x.astype(np.float64) @ y.astype(np.float64)
+    assert few.dtype == np.float16 and not np.array_equal(each, few)
+    agree([each, few], [exact, exact], 0.05)
+    monkeypatch.setattr(contraction, "_ROUNDINGS", 1)
+    with pytest.raises(Unknown, match="too much to evaluate"):
+        evaluated(text, tmp_path, x, y)
+
+
 UNDEFINED = """
 func.func @main(%x: tensor<4xi32>, %y: tensor<4xi32>) -> tensor<4xi32> {
   %q = arith.divsi %x, %y : tensor<4xi32>
@@ -375,6 +405,15 @@ def test_what_depends_on_the_undefined_is_refused_and_nothing_else(tmp_path: Pat
     agree(evaluated(UNDEFINED.replace("RESULT", "r"), tmp_path, x, y), [[3, -3, 0, 1]])
     with pytest.raises(Unknown, match="undefined: a division by 0"):
         evaluated(UNDEFINED.replace("RESULT", "q"), tmp_path, x, y)
+
+
+def test_what_is_overwritten_whole_is_not_undefined(tmp_path: Path) -> None:
+    """Else each program with a tensor.empty would be evaluated twice."""
+    (tmp_path / "p.mlir").write_text(FILLED)
+    module = Interpreter(tmp_path / "p.mlir")
+    machine, outputs = module.once("main", [X, Y], Mode(), None)
+    assert not machine.unclear
+    agree(outputs, [X @ Y])
 
 
 def test_what_is_too_much_is_refused_before_it_is_tried(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.evaluate import affine, elements, scalars
 from pipeline.evaluate.affine import Map
-from pipeline.evaluate.elements import Array, is_float
+from pipeline.evaluate.elements import Array, Unknown, is_float
 from pipeline.evaluate.ir import Block, Op
 from pipeline.evaluate.machine import Machine
 
@@ -19,6 +19,9 @@ _EXTENSIONS = ("arith.extf", "arith.extsi", "arith.extui", "arith.sitofp", "arit
 #: Whole numbers below are exact in float64.
 _EXACT_BITS = 53
 _MOST_STEPS = 1 << 14
+#: Of sums in narrow floats: products up to which each step is rounded by itself, roundings that
+#: are carried out of larger ones, and the most steps that are rounded together.
+_EACH_STEP, _ROUNDINGS, _MOST_TOGETHER = 1 << 26, 1 << 29, 16
 
 
 class Work(Protocol):
@@ -43,25 +46,54 @@ def carry_out(work: Work, how: tuple[str, int]) -> bool:
     """Does so, where the body is such; says whether it was."""
     chosen = _factors(work.block, how)
     output = work.outputs[0]
-    rounds = is_float(output) and output.dtype.itemsize < 4
-    if chosen is None or rounds or output.dtype == np.bool_:
+    if chosen is None or output.dtype == np.bool_:
         return False
-    factors = [_converted(work, op_chain, argument) for argument, op_chain in chosen]
+    windows = _windows(work)
+    cuts = dict.fromkeys(windows, 1)
+    kind = output.dtype
+    if is_float(output) and output.dtype.itemsize < 4:
+        kind = np.dtype(np.float32)
+        block = _rounded(work, windows, cuts)
+        if not block:
+            return False
+    counts = [-(-size // cuts.get(d, size)) if size else 0 for d, size in enumerate(work.bounds)]
+    if math.prod(counts) > _MOST_STEPS:
+        return False
+    factors = [_converted(work, chain, argument) for argument, chain in chosen]
     element = work.machine.element(work.op.types[0])
-    compound = _windows(work)
-    steps = math.prod(work.bounds[d] for d in compound)
-    if steps > _MOST_STEPS:
-        return False
-    for at in itertools.product(*(range(work.bounds[d]) for d in compound)):
+    total = work.written[0].astype(kind)
+    for at in itertools.product(*(range(counts[d]) for d in cuts)):
         box = [slice(None)] * len(work.bounds)
-        for d, i in zip(compound, at, strict=True):
-            box[d] = slice(i, i + 1)
-        first, second = (affine.part(f, tuple(box)) for f in factors)
+        for (d, length), i in zip(cuts.items(), at, strict=True):
+            box[d] = slice(i * length, (i + 1) * length)
+        first, second = (affine.part(f, tuple(box)).astype(kind, copy=False) for f in factors)
         work.machine.spend(output.size)
         product = _product(first, second, work)
-        written = work.written[0]
-        written[...] = elements.fit((written + product).astype(output.dtype), element)
+        total += product
+        if kind != output.dtype:
+            total = total.astype(output.dtype).astype(kind)
+    work.written[0][...] = elements.fit(total.astype(output.dtype), element)
     return True
+
+
+def _rounded(work: Work, windows: list[int], cuts: dict[int, int]) -> int:
+    """How many steps of a sum are rounded to its type of 16 bits or fewer together; 0 where all
+    are carried out by themselves.
+
+    A large product would take minutes else. Rounding errors of so few steps hardly add up; the
+    dimension that is cut so joins `cuts`.
+    """
+    plain = [d for d in work.reduced if d not in windows]
+    total = math.prod(work.bounds)
+    if not plain or total <= _EACH_STEP:
+        return 0
+    longest = max(plain, key=lambda d: work.bounds[d])
+    rest = math.prod(work.bounds[d] for d in plain if d != longest)
+    block = -(-total // _ROUNDINGS)
+    if rest * block > _MOST_TOGETHER:
+        raise Unknown(f"too much to evaluate: {total} products that are summed up in narrow floats")
+    cuts[longest] = block
+    return block
 
 
 def _factors(block: Block, how: tuple[str, int]) -> list[tuple[int, list[Op]]] | None:

@@ -85,10 +85,10 @@ class Interpreter:
         Where something is undefined, it is filled in two ways: what comes out must be the same.
         """
         mode = mode or Mode()
-        machine, outputs = self._once(function, inputs, mode, record, skipped)
+        machine, outputs = self.once(function, inputs, mode, record, skipped)
         if machine.unclear and not mode.wide:
             other = msgspec.structs.replace(mode, filler=_OTHER_FILLER)
-            _, again = self._once(function, inputs, other, None, skipped)
+            _, again = self.once(function, inputs, other, None, skipped)
             if any(not same(a, b) for a, b in zip(outputs, again, strict=True)):
                 reasons = ", ".join(machine.unclear)
                 raise Unknown(f"its results depend on what MLIR leaves undefined: {reasons}")
@@ -100,14 +100,15 @@ class Interpreter:
             choices=tuple(machine.choices),
         )
 
-    def _once(
+    def once(
         self,
         function: str,
         inputs: Sequence[Array | None],
         mode: Mode,
         record: Record | None,
-        skipped: dict[int, str] | None,
+        skipped: dict[int, str] | None = None,
     ) -> tuple[Machine, list[Array]]:
+        """(how one evaluation went, what the function returns)."""
         from iree.compiler import ir
 
         module = self._module

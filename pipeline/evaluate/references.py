@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -27,7 +28,7 @@ _OF_TORCH = re.compile(r"\btorch\.(?:aten|prims|prim)\.|torch\.vtensor\.literal"
 _CONVERTED = {"stablehlo", "chlo", "tosa", "torch", "tm_tensor"}
 _DIALECT = re.compile(r'(?:^|[\s"])(\w+)\.\w')
 #: All evaluations of a program's functions together, and one conversion.
-_SECONDS, _CONVERSION_SECONDS = 240.0, 60.0
+_SECONDS, _CONVERSION_SECONDS = 180.0, 60.0
 #: Of the memory that is free.
 _SHARE = 0.5
 
@@ -99,25 +100,50 @@ def _evaluators(
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
             return _converted(works, toolchain, Path(scratch), limits)
 
+    def printed(works: Sequence[Work]) -> tuple[Evaluation, ...]:
+        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+            return _printed(works, toolchain, Path(scratch), limits)
+
     found: list[Evaluator] = [by_torch] if _OF_TORCH.search(text) else []
     found.append(by_numpy)
+    if toolchain.version != version("iree-base-compiler"):
+        found.append(printed)
     if _CONVERTED & set(_DIALECT.findall(text)):
         found.append(converted)
     return found
+
+
+def _printed(
+    works: Sequence[Work], toolchain: Toolchain, scratch: Path, limits: process.Limits
+) -> tuple[Evaluation, ...]:
+    """Evaluates programs in the syntax of another release, printed by that in the generic form."""
+    generic = scratch / "generic.mlir"
+    if toolchain.opt is None:
+        return tuple(Evaluation(why="the release has no iree-opt") for _ in works)
+    argv = (toolchain.opt, works[0].mlir, "--mlir-print-op-generic", "-o", generic)
+    if not _ran(argv, scratch, limits):
+        return tuple(Evaluation(why="iree-opt does not print it") for _ in works)
+    given = [msgspec.structs.replace(work, mlir=str(generic)) for work in works]
+    return evaluation.evaluate(given, limits=limits)
+
+
+def _ran(argv: tuple[str | Path, ...], scratch: Path, limits: process.Limits) -> bool:
+    outcome = process.run(
+        argv,
+        stdout=scratch / "stdout.txt",
+        stderr=scratch / "stderr.txt",
+        limits=msgspec.structs.replace(limits, seconds=_CONVERSION_SECONDS),
+    )
+    return outcome.ok
 
 
 def _converted(
     works: Sequence[Work], toolchain: Toolchain, scratch: Path, limits: process.Limits
 ) -> tuple[Evaluation, ...]:
     """Evaluates what the compiler's own conversion makes of the programs."""
-    mlir, linalg = works[0].mlir, scratch / "linalg.mlir"
-    outcome = process.run(
-        (toolchain.compiler, mlir, "--compile-to=input", "-o", linalg),
-        stdout=scratch / "stdout.txt",
-        stderr=scratch / "stderr.txt",
-        limits=msgspec.structs.replace(limits, seconds=_CONVERSION_SECONDS),
-    )
-    if not outcome.ok:
+    linalg = scratch / "linalg.mlir"
+    argv = (toolchain.compiler, works[0].mlir, "--compile-to=input", "-o", linalg)
+    if not _ran(argv, scratch, limits):
         return tuple(Evaluation(why="IREE does not convert it to linalg") for _ in works)
     given = [msgspec.structs.replace(work, mlir=str(linalg)) for work in works]
     return tuple(_trusting(found, toolchain) for found in evaluation.evaluate(given, limits=limits))
