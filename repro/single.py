@@ -231,16 +231,16 @@ def separate(text: bytes, parts: Sequence[Part], focus: int = 0) -> tuple[str, t
 def _function(body: Body, part: Part, name: str) -> Any:
     """A function at the end of the module that holds operations and the glue that they need.
 
-    None where it would take or return what functions cannot, or holds operations with regions.
+    None where it would take or return what functions cannot.
     """
     from iree.compiler import ir
 
     members, taken = body.with_glue(part)
     ops = [body.ops[position] for position in members]
-    used = {operand for op in ops for operand in op.operands}
+    used = {body.values[number] for op in ops for number in body.taken_by(op)}
     results = [result for op in ops for result in op.results if result not in used]
     given = [body.values[number] for number in taken]
-    if any(len(op.regions) for op in ops) or any(NO_DATA.fullmatch(str(v.type)) for v in results):
+    if any(NO_DATA.fullmatch(str(v.type)) for v in results):
         return None
     types = [value.type for value in given]
     kind = ir.FunctionType.get(types, [result.type for result in results])
@@ -259,11 +259,21 @@ def _function(body: Body, part: Part, name: str) -> Any:
     with ir.InsertionPoint(block) as point:
         for op in ops:
             clone = op.clone(point).operation
-            for number, operand in enumerate(op.operands):
-                clone.operands[number] = known[operand]
+            _rewire(clone, known)
             known |= dict(zip(op.results, clone.results, strict=True))
         ir.Operation.create(body.ops[-1].name, operands=[known[result] for result in results])
     return function
+
+
+def _rewire(op: Any, known: dict[Any, Any]) -> None:
+    """Gives an operation, and what is nested in it, the values that stand for those it takes."""
+    for number, operand in enumerate(op.operands):
+        if operand in known:
+            op.operands[number] = known[operand]
+    for region in op.regions:
+        for block in region:
+            for inner in block.operations:
+                _rewire(inner.operation, known)
 
 
 if __name__ == "__main__":

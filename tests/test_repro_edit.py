@@ -14,6 +14,7 @@ from repro.ir import edit
 from repro.ir.editor import Editor
 from repro.ir.feeds import ARGUMENT, Value
 from repro.ir.graph import Cut, bridged, by_line
+from repro.single import separate
 
 PROGRAM = """\
 !T28 = !torch.vtensor<[2,8],f32>
@@ -165,6 +166,66 @@ class TestCuts:
           return %1 : tensor<4xf32>
         }"""
         assert "arith.addf" not in edit.apply(text, Cut(keep=(1,)))
+
+
+#: Loops that fill a buffer and read another one.
+LOOPS = """
+func.func @relu(%in: memref<4x8xf32>) -> memref<4x8xf32> {
+  %zero = arith.constant 0.0 : f32
+  %out = memref.alloc() : memref<4x8xf32>
+  affine.for %i = 0 to 4 {
+    affine.for %j = 0 to 8 {
+      %x = affine.load %in[%i, %j] : memref<4x8xf32>
+      %y = arith.maximumf %x, %zero : f32
+      affine.store %y, %out[%i, %j] : memref<4x8xf32>
+    }
+  }
+  %view = memref.subview %out[0, 0] [2, 2] [1, 1]
+    : memref<4x8xf32> to memref<2x2xf32, strided<[8, 1]>>
+  linalg.fill ins(%zero : f32) outs(%view : memref<2x2xf32, strided<[8, 1]>>)
+  return %out : memref<4x8xf32>
+}
+"""
+
+
+class TestBuffers:
+    """What is written to a buffer counts only where the buffer is seen from outside."""
+
+    ALLOC, LOOP, VIEW, FILL = 1, 2, 3, 4
+
+    @pytest.mark.parametrize(
+        ("keep", "results"),
+        [
+            ((ALLOC,), "-> memref<4x8xf32>"),
+            ((LOOP,), None),
+            ((ALLOC, LOOP), "-> memref<4x8xf32>"),
+            ((VIEW, FILL), "-> memref<2x2xf32, strided<[8, 1]>>"),
+            (
+                (ALLOC, LOOP, VIEW, FILL),
+                "-> (memref<4x8xf32>, memref<2x2xf32, strided<[8, 1]>>)",
+            ),
+        ],
+    )
+    def test_it_is_returned_where_it_is_made(
+        self, keep: tuple[int, ...], results: str | None
+    ) -> None:
+        text = edit.apply(LOOPS.encode(), Cut(keep=keep))
+        header = text[text.index("func.func") :].splitlines()[0]
+        assert results in header if results else "->" not in header
+        assert ("affine.store" in text) == (self.LOOP in keep)
+        assert ("linalg.fill" in text) == (self.FILL in keep)
+
+    def test_loops_take_what_they_lack_as_arguments(self) -> None:
+        text = edit.apply(LOOPS.encode(), Cut(keep=(self.LOOP,)))
+        assert (
+            text.count("%arg") and "@relu(%arg0: memref<4x8xf32>, %arg1: memref<4x8xf32>)" in text
+        )
+        assert "arith.constant" in text
+
+    def test_parts_with_regions_are_functions_of_one_module_too(self) -> None:
+        text, alone = separate(LOOPS.encode(), [(self.ALLOC,), (self.LOOP,), (self.FILL,)])
+        assert [one.ops for one in alone] == [(self.ALLOC,), (self.LOOP,), (self.FILL,)]
+        assert text.count("func.func") == 3 and text.count("affine.for") == 2
 
 
 class TestEditor:

@@ -2,7 +2,8 @@
 
 A function that others rely on (the code of an executable, what is called) keeps its signature:
 what it lacks becomes a constant. Any other gets arguments for what it
-lacks, and returns what is not used.
+lacks, and returns what is not used. A buffer is also returned where it was before, or where it is
+only written to: what is done to it would be dead code.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _GLUE = re.compile(
 NO_DATA = re.compile(r"!torch\.(?!vtensor|tensor).*|!tosa\.shape<.*")
 _META = "torch.onnx_meta."
 _UNPACKS = ("torch.prim.ListUnpack", "torch.aten.__getitem__.t")
+#: Values that operations without a result change.
+_BUFFER = re.compile(r"memref<.*")
 _REFERENCE = re.compile(r"!hal\.\w+|!vm\.ref<.*")
 _SCALAR = re.compile(r"index|[su]?i\d+|b?f\d\w*|tf32")
 _STATIC = re.compile(r"(?:tensor|vector)<(?:\d+x)*([\w]+)>")
@@ -78,7 +81,7 @@ class Body:
                 Op(
                     index=index,
                     name=self.names[index],
-                    operands=tuple(self._taken(op)),
+                    operands=tuple(self.taken_by(op)),
                     results=tuple(self.numbers[r] for r in op.results),
                     line=symbols.line(op),
                     glue=bool(_GLUE.fullmatch(self.names[index])),
@@ -119,7 +122,7 @@ class Body:
 
         kept = self._with_glue(cut.keep, source, splat)
         inside = {self.numbers[r] for i in kept for r in self.ops[i].results}
-        taken = {v for i in kept for v in self._taken(self.ops[i])}
+        taken = {v for i in kept for v in self.taken_by(self.ops[i])}
         used = {source(v) for v in taken}
         if self.fixed:
             taken.update(self._ends())
@@ -127,11 +130,15 @@ class Body:
             replacement = self._replacement(source(number), inside, splat)
             if replacement != self.values[number]:
                 self.values[number].replace_all_uses_with(replacement)
+        read = {source(v) for i in kept if self.ops[i].results for v in self.taken_by(self.ops[i])}
+        written = {n for n in used - read if self._is_buffer(n)}
+        written |= {source(n) for n in self._ends() if self._is_buffer(n)}
         sinks = [
             self.values[number]
             for i in cut.keep
             for number in (self.numbers[result] for result in self.ops[i].results)
-            if number not in used and not NO_DATA.fullmatch(str(self.values[number].type))
+            if (number not in used or number in written)
+            and not NO_DATA.fullmatch(str(self.values[number].type))
         ]
         gone = [i for i in range(len(self.ops) - 1) if i not in kept]
         if self.fixed:
@@ -215,7 +222,7 @@ class Body:
         taken = dict.fromkeys(
             number
             for index in sorted(members)
-            for number in self._taken(self.ops[index])
+            for number in self.taken_by(self.ops[index])
             if self.makers.get(number) not in members
         )
         return tuple(sorted(members)), tuple(taken)
@@ -238,7 +245,7 @@ class Body:
 
         while waiting:
             op = self.ops[waiting.pop()]
-            for number in map(source, self._taken(op)):
+            for number in map(source, self.taken_by(op)):
                 maker = self.makers.get(number)
                 if maker is None or number in splat:
                     continue
@@ -255,16 +262,20 @@ class Body:
                                 along(user)
         return kept
 
+    def _is_buffer(self, number: int) -> bool:
+        return _BUFFER.fullmatch(str(self.values[number].type)) is not None
+
     def _index(self, op: Any) -> int:
         return next((i for i, own in enumerate(self.ops) if own == op), -1)
 
     def _ends(self) -> list[int]:
         """What the terminator takes, and what other blocks do."""
         return list(
-            dict.fromkeys(n for op in (self.ops[-1], *self.elsewhere) for n in self._taken(op))
+            dict.fromkeys(n for op in (self.ops[-1], *self.elsewhere) for n in self.taken_by(op))
         )
 
-    def _taken(self, op: Any) -> list[int]:
+    def taken_by(self, op: Any) -> list[int]:
+        """The values of this body that an operation takes, in its regions too."""
         return list(dict.fromkeys(self.numbers[v] for v in self._values_taken(op)))
 
     def _values_taken(self, op: Any) -> list[Any]:
