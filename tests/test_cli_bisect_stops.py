@@ -127,6 +127,7 @@ def test_one_that_is_killed_again_and_again_gets_there_all_the_same(desk: Desk) 
     assert kills > 0
     assert len(desk.asked()) <= uninterrupted + 2 * kills, "more was asked again than was in flight"
     (again,) = ended.document["failures"]
+    assert again["reproducer"]["oracle_calls"] >= made["reproducer"]["oracle_calls"]
     assert again["reproducer"]["op_names"] == made["reproducer"]["op_names"] == ["test.bad"]
     assert (desk.out / "repro.mlir").read_text() == wanted
 
