@@ -345,7 +345,7 @@ def memory_command(layers: int, as_json: bool, release: str | None) -> None:
 @cli.command("all")
 @shared
 def all_command(as_json: bool, release: str | None) -> None:
-    """All of them but bisect, nightly, nightly-status, right and zoo, at their defaults."""
+    """Start, compile, run and memory, at their defaults: what using it costs."""
     benches = {
         "start": lambda: bench_start(15),
         "compile llama-fp8:small for llvm-cpu": lambda: bench_compile(

@@ -116,7 +116,7 @@ def expected(number: int) -> tuple[str, ...]:
 
 
 def program(draw: Draw, number: int) -> Right:
-    """Program `number`: a chain of 10 to 36 steps on [batch, length, width]."""
+    """Program `number`: a chain of 6 to 17 steps on [batch, length, width]."""
     x = draw.normal(2, draw.one((8, 16, 17, 64)), draw.one((8, 16, 32)))
     makers, dtype = floats.OF_SEQUENCES, draw.one((torch.float32,) * 3 + (torch.float16,))
     if number >= KNOWN:
@@ -124,17 +124,17 @@ def program(draw: Draw, number: int) -> Right:
     x = x.to(dtype)
 
     def longer(start: Tensor, most: int) -> Chain:
-        length = draw.one(range(5, most))
+        length = draw.one(range(3, most))
         return chain(draw, start, makers, length, _tame, lambda step: step.to(dtype))
 
-    before = longer(x, 18)
+    before = longer(x, 9)
     between: list[Step] = []
     middle = before(x)[0]
     if number >= KNOWN:
         between = [FAULTS[(number - KNOWN) % len(FAULTS)][0](draw, middle)]
         between[0].eval().requires_grad_(False)
         middle = between[0](middle)
-    after = longer(middle, 18)
+    after = longer(middle, 9)
     steps = [*before.steps, *between, *after.steps]
     kind = Noisy if draw.chance(_NOISY) else Chain
     return Right(kind(steps, [*before.told]), (x,))
