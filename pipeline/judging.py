@@ -6,12 +6,13 @@ numpy is imported when something is judged.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
 
 from pipeline import noise, pointing, tensors
-from pipeline.deviations import Extremes, Sums
+from pipeline.deviations import Extremes, Piece, Sums
 from pipeline.noise import Limits, Noise, Spread
 from pipeline.pairs import Pair
 from pipeline.program import Indexed, Reference
@@ -96,6 +97,12 @@ def judge(pair: Pair, name: str, program: Noise, reference: Reference) -> Output
     if pair.family in ("int", "bool"):
         return _exact(pair, common, program, reference)
     judged = _rounded(pair, common, program)
+    if judged.differs and _explained(pair, common, program):
+        return msgspec.structs.replace(
+            judged,
+            verdict="not-compared",
+            why=f"the reference cannot judge: roundings before it explain it ({judged.why})",
+        )
     if not judged.differs or not pair.retied:
         return judged
     forgiven = _rounded(pair, common, program, forgiving=True)
@@ -106,6 +113,11 @@ def judge(pair: Pair, name: str, program: Noise, reference: Reference) -> Output
     return msgspec.structs.replace(
         judged, verdict="not-compared", why=_depends(tied, pair.elements, reference)
     )
+
+
+def _explained(pair: Pair, common: dict[str, Any], program: Noise) -> bool:
+    """Whether roundings before an output explain its error."""
+    return bool(pair.jittered) and not _rounded(pair, common, program, excusing=True).differs
 
 
 def _depends(tied: int, elements: int, reference: Reference) -> str:
@@ -179,14 +191,23 @@ def _pointing_wrong(pair: Pair, indexed: Indexed | None, program: Noise) -> Any:
 
 
 def _rounded(
-    pair: Pair, common: dict[str, Any], program: Noise, *, forgiving: bool = False
+    pair: Pair,
+    common: dict[str, Any],
+    program: Noise,
+    *,
+    forgiving: bool = False,
+    excusing: bool = False,
 ) -> OutputComparison:
-    """forgiving: as in `Pair.pieces`."""
+    """forgiving, excusing: as in `Pair.pieces`."""
+
+    def pieces() -> Iterator[Piece]:
+        return pair.pieces(forgiving=forgiving, excusing=excusing)
+
     sums = Sums()
-    for piece in pair.pieces(forgiving=forgiving):
+    for piece in pieces():
         sums.add(piece)
     extremes = Extremes(pair.type.dtype, sums.root_mean_square)
-    for piece in pair.pieces(forgiving=forgiving):
+    for piece in pieces():
         extremes.add(piece)
     rel_l2 = sums.relative(sums.error)
     own_error = None if pair.precise is None else sums.relative(sums.own_error)
@@ -200,8 +221,7 @@ def _rounded(
     )
     wrong = 0
     if extremes.excess > limits.excess:
-        pieces = pair.pieces(forgiving=forgiving)
-        wrong = sum(extremes.over(piece, limits.excess) for piece in pieces)
+        wrong = sum(extremes.over(piece, limits.excess) for piece in pieces())
 
     worst = _shown(pair, sums.first or extremes.worst)
     why = ""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Evaluations in float64 that choose alike differ by no more, relatively.
 _SAME = 1e-9
+#: An error so many times what a rounding of each value before moves a result by is not theirs.
+_MOVED = 8.0
+_BESIDE = 8
 
 
 class Integers(NamedTuple):
@@ -59,6 +62,7 @@ class Pair:
         self.perturbed = reference.perturbed[index] if wider and reference.perturbed else None
         self.flushed = reference.flushed[index] if wider and reference.flushed else None
         self.retied = tuple(outputs[index] for outputs in reference.retied) if wider else ()
+        self.jittered = tuple(outputs[index] for outputs in reference.jittered) if wider else ()
         self.smallest = noise.smallest(self.type.dtype)
 
     @property
@@ -82,8 +86,9 @@ class Pair:
             others = [*retied] if precise is None else [precise, *retied]
             yield Integers(start, got, own, tuple(others), tied)
 
-    def pieces(self, *, forgiving: bool = False) -> Iterator[Piece]:
-        """forgiving: what hangs on a choice among equal values counts as right."""
+    def pieces(self, *, forgiving: bool = False, excusing: bool = False) -> Iterator[Piece]:
+        """forgiving: what hangs on a choice among equal values counts as right. excusing: what is
+        off by no more than roundings before it explain does."""
         import numpy as np
 
         for start, got, own in self._read():
@@ -96,6 +101,9 @@ class Pair:
                 tied |= _differ(other, base)
             if forgiving:
                 got = np.where(tied, base, got)
+            if excusing:
+                jittered = [self._at(tensor, start) for tensor in self.jittered]
+                got = np.where(_explained(got, base, jittered), base, got)
             expected = _nearest(got, base, retied)
             alike = np.isfinite(got) & np.isfinite(expected)
             for reference in (own, precise, flushed, *retied):
@@ -148,6 +156,23 @@ def _differ(values: Floats, others: Floats) -> NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
         near = np.abs(values - others) <= _SAME * size
     return np.asarray(~(same | (near & np.isfinite(size))))
+
+
+def _explained(values: Floats, base: Floats, jittered: Sequence[Floats]) -> NDArray[np.bool_]:
+    """Whether values are off by a few times what roundings before them move the right ones by, or
+    their neighbours: a few tries move one element by less than another of its row."""
+    import numpy as np
+    from numpy.lib.stride_tricks import sliding_window_view
+
+    moved = np.zeros(base.shape)
+    for other in jittered:
+        step = np.where(_differ(other, base), absolute(other, base), 0.0)
+        # What becomes or stops being a number may be anything.
+        moved = np.maximum(moved, np.where(np.isfinite(step), step, np.inf))
+    around = sliding_window_view(np.pad(moved, _BESIDE), 2 * _BESIDE + 1).max(-1)
+    error = absolute(values, base)
+    within = np.where(np.isfinite(error), error, np.inf) <= _MOVED * around
+    return np.asarray((moved > 0) & within)
 
 
 def _nearest(values: Floats, base: Floats, others: Sequence[Floats]) -> Floats:

@@ -157,7 +157,9 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     flushed: the precise outputs where values below the smallest normal f32 are 0 as soon as they
     are computed, as devices may have it. indexed: outputs that point to values. retied: the precise
     outputs where `ties`, the operations that choose among equal values or those that rounding
-    makes equal, choose others, once for each time that was done.
+    makes equal, choose others, once for each time that was done. jittered: the precise outputs
+    where each value is moved by a rounding of its type, once for each time, where that moves them
+    by far more: what is left of values that cancel, norms of what hardly varies.
     """
 
     outputs: tuple[Tensor, ...]
@@ -171,6 +173,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     indexed: tuple[Indexed, ...] = ()
     retied: tuple[tuple[Tensor, ...], ...] = ()
     ties: tuple[str, ...] = ()
+    jittered: tuple[tuple[Tensor, ...], ...] = ()
 
     def why_not(self, output: int) -> str:
         """Why an output cannot be compared; empty where it can."""
@@ -192,6 +195,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
             perturbed=each(self.perturbed),
             flushed=each(self.flushed),
             retied=tuple(map(each, self.retied)),
+            jittered=tuple(map(each, self.jittered)),
             indexed=tuple(
                 msgspec.structs.replace(
                     i,

@@ -30,7 +30,9 @@ class Function(torch.nn.Module):  # type: ignore[misc, name-defined]
         return self.function(*args)
 
 
-def referenced(directory: Path, function: Callable[..., Any], *args: Any) -> Reference:
+def referenced(
+    directory: Path, function: Callable[..., Any], *args: Any, jitter: bool = False
+) -> Reference:
     program = torch.export.export(Function(function), args).run_decompositions({})
     evaluate, choices = reference.graph(program, args, {}), Choices()
     own = evaluate(None, choices)
@@ -41,7 +43,8 @@ def referenced(directory: Path, function: Callable[..., Any], *args: Any) -> Ref
         )
 
     made = Reference(outputs=keep(own.outputs, "out"))
-    return reference.with_precise(made, evaluate, keep, (directory, "out"), own.points, choices)
+    place = (directory, "out")
+    return reference.with_precise(made, evaluate, keep, place, own.points, choices, jitter=jitter)
 
 
 def test_every_operation_that_chooses_points_to_what_it_gives(tmp_path: Path) -> None:
@@ -154,3 +157,22 @@ def test_what_is_flushed_is_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("x", [torch.tensor([0.0, -3.0]), torch.tensor([-95.0]).double()])
 def test_nothing_is_flushed_without_need(tmp_path: Path, x: Any) -> None:
     assert referenced(tmp_path, lambda x: x.exp(), x).flushed == ()
+
+
+def test_values_that_cancel_are_moved_and_others_are_not(tmp_path: Path) -> None:
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    made = referenced(tmp_path, lambda x: x.softmax(-1).sum(-1) - 1, x, jitter=True)
+    moved = [torch_tensors.load(once[0], tmp_path) for once in made.jittered]
+    assert len(moved) == 3
+    assert all(0 < one.abs().max() < 1e-6 for one in moved)
+    assert referenced(tmp_path, lambda x: x.softmax(-1), x, jitter=True).jittered == ()
+    half = x.half()
+    assert referenced(tmp_path, lambda x: torch.tanh(x), half, jitter=True).jittered == ()
+    rows = (half[:, :1] * 8).expand(3, 8).clone()
+    made = referenced(tmp_path, lambda x: torch.layer_norm(x, (8,)), rows, jitter=True)
+    assert all(torch_tensors.load(once[0], tmp_path).abs().max() > 0.1 for once in made.jittered)
+
+
+def test_a_factor_below_the_smallest_normal_number_may_be_zero(tmp_path: Path) -> None:
+    made = referenced(tmp_path, lambda x: x * 1e-38, torch.tensor([2.0, 3.0]))
+    assert torch_tensors.load(made.flushed[0], tmp_path).tolist() == [0.0, 0.0]

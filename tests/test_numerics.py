@@ -165,6 +165,7 @@ def compare(
     flushed: list[Array] | None = None,
     retied: tuple[list[Array], ...] = (),
     indexed: tuple[Indexed, ...] = (),
+    jittered: tuple[list[Array], ...] = (),
 ) -> Comparison:
     """Compares outputs as (dtype, values); precise values are float64, or as they are."""
 
@@ -186,6 +187,7 @@ def compare(
         precise=again("p", precise),
         flushed=again("f", flushed),
         retied=tuple(again(f"r{n}-", values) for n, values in enumerate(retied)),
+        jittered=tuple(again(f"j{n}-", values) for n, values in enumerate(jittered)),
         ties=("aten.topk",) if retied else (),
         indexed=indexed,
         precise_dtype="f64" if precise is not None else None,
@@ -736,6 +738,43 @@ def test_what_comes_of_a_number_that_is_flushed_may_be_either(tmp_path: Path) ->
     assert compared(-np.inf, 2.0, 3.0, -101.0, 0.5, 7.0).verdict == "mismatch"
     assert compared(-88.0, 2.0, 3.0, -101.0, 1.5, 7.0).verdict == "mismatch"
     assert compared(-88.0, 2.0, 3.0, -101.0, 0.5, 0.0).verdict == "mismatch"
+
+
+# What is left of values that cancel.
+
+
+def test_what_roundings_before_it_explain_is_not_compared(tmp_path: Path) -> None:
+    right = np.array([0.0, 1.0, 2.0, 3.0])
+    moved = ([np.array([6e-8, 1.0, 2.0, 3.0])], [np.array([-2e-8, 1.0, 2.0, 3.0])])
+
+    def compared(*got: float) -> Comparison:
+        outputs = [("f32", np.array(got))], [("f32", right)], [right]
+        return compare(tmp_path, *outputs, jittered=moved)
+
+    assert compared(*right).ok
+    # Within what 1 alone may be off by.
+    assert compared(1e-7, 1.0, 2.0, 3.0).ok
+    assert compared(1e-3, 1.0, 2.0, 3.0).verdict == "mismatch"
+    assert compared(0.0, 1.1, 2.0, 3.0).verdict == "mismatch"
+
+
+def test_a_row_that_hardly_varies_is_not_compared_and_another_still_accused(
+    tmp_path: Path,
+) -> None:
+    chance = np.random.default_rng(0)
+    right = np.concatenate([np.zeros((4, 64)), chance.standard_normal((2, 64))])
+    noise_ = np.concatenate([np.ones((4, 64)), np.full((2, 64), 1e-7)])
+    moved = tuple([right + noise_ * chance.standard_normal(right.shape)] for _ in range(3))
+    other = right + noise_ * chance.standard_normal(right.shape)
+
+    def compared(got: Array) -> Comparison:
+        return compare(tmp_path, [("f32", got)], [("f32", right)], [right], jittered=moved)
+
+    judged = compared(other)
+    assert judged.verdict == "not-compared"
+    assert "roundings before it explain it" in judged.why
+    lost = np.where(np.arange(6)[:, None] == 5, 0.0, other)
+    assert compared(lost).verdict == "mismatch"
 
 
 # Choices among equal values.

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pipeline import noise
 from pipeline.frontends import choices as choosing
 from pipeline.frontends.choices import WAYS, Call, Choices, Pointing
-from pipeline.program import Reference, Tensor
+from pipeline.program import TORCH_ELEMENT_TYPES, Reference, Tensor
 
 _WIDENED = (torch.float32, torch.float16, torch.bfloat16)
 #: Element types that a program rounds to on purpose.
@@ -37,6 +37,8 @@ NARROW = (
 
 
 _PERTURBATION = 2.0**-12
+#: How often values are moved by a rounding each, where that moves an output by so many.
+_JITTERS, _ROUNDINGS = 3, 64
 SMALLEST = noise.smallest("f32")
 
 
@@ -65,18 +67,26 @@ class Widening:
     perturbed: what is rounded to 8 bits is first moved by a relative 2**-12 at random. An 8-bit
     float has few values, so a difference far below the program's own precision can tip an element
     to the next one (6% to 12% away); two right implementations differ by as much. flushing: what is
-    below the smallest normal f32 becomes 0. rounded: whether something was rounded to an 8-bit
+    below the smallest normal f32 becomes 0. jitter: each value is moved by a rounding of its type,
+    `unit`, at random from this seed. rounded: whether something was rounded to an 8-bit
     float so far; small: whether something was as small, where that is watched. doubles: the program
     computes in f64 itself, where such numbers are not small.
     """
 
     def __init__(
-        self, *, perturbed: bool = False, flushing: bool = False, watching: bool = False
+        self,
+        *,
+        perturbed: bool = False,
+        flushing: bool = False,
+        watching: bool = False,
+        jitter: int | None = None,
     ) -> None:
         self.rounded = self.small = self.doubles = False
         self._perturbation = _PERTURBATION if perturbed else 0.0
         self._flushing, self._watching = flushing, watching
-        self._generator = torch.Generator().manual_seed(0)
+        self._generator = torch.Generator().manual_seed(jitter or 0)
+        self._jittering = jitter is not None
+        self.unit = noise.unit("f32")
 
     def __call__(self, run: Callable[..., Any], target: Any, args: Any, kwargs: Any) -> Any:
         """`run(*args, **kwargs)` so, where it carries out `target`."""
@@ -87,32 +97,47 @@ class Widening:
         if args and _narrow_cast(args[1:], kwargs):
             self.rounded = True
             if self._perturbation:
-                args = (self._perturb(args[0]), *args[1:])
-        args, kwargs = pytree.tree_map(_wide_dtype, (args, kwargs))
+                args = (self._perturb(args[0], self._perturbation), *args[1:])
+        args, kwargs = pytree.tree_map(self._given, (args, kwargs))
         results = run(*args, **kwargs)
-        return pytree.tree_map(widen if choosing.moves(target) else self.held, results)
+        hold = widen if choosing.moves(target) else partial(self.held, unit=self.unit)
+        return pytree.tree_map(hold, results)
 
-    def held(self, value: Any) -> Any:
-        """A value as it is computed with."""
+    def _given(self, value: Any) -> Any:
+        """An argument that is no tensor, or was held before."""
+        if isinstance(value, float) and 0 < abs(value) < SMALLEST and not self.doubles:
+            self.small = True
+            return 0.0 if self._flushing else value
+        return _wide_dtype(value)
+
+    def held(self, value: Any, unit: float | None = None) -> Any:
+        """A value as it is computed with. unit: a rounding of it; None: of its own type."""
+        unit = _unit(value) if unit is None else unit
         value = widen(value)
         if not isinstance(value, torch.Tensor) or value.dtype is not torch.float64:
             return value
+        if self._jittering:
+            return self._perturb(value, unit)
         if self._flushing:
             return value.masked_fill(value.abs() < SMALLEST, 0.0)
         if self._watching and not (self.small or self.doubles):
             self.small = bool(((value.abs() < SMALLEST) & (value != 0)).any())
         return value
 
-    def _perturb(self, value: torch.Tensor) -> torch.Tensor:
-        noise = torch.randn(value.shape, generator=self._generator, dtype=torch.float64)
-        return value * (1 + self._perturbation * noise)
+    def _perturb(self, value: torch.Tensor, by: float) -> torch.Tensor:
+        moved = torch.randn(value.shape, generator=self._generator, dtype=torch.float64)
+        return value * (1 + by * moved)
 
 
 class Evaluated(NamedTuple):
-    """A program's tensor outputs, and for each where its elements point to, if they are indices."""
+    """A program's tensor outputs, and for each where its elements point to, if they are indices.
+
+    units: a rounding of each in the program's own types, where these are known.
+    """
 
     outputs: list[torch.Tensor]
     points: list[Pointing | None]
+    units: tuple[float, ...] = ()
 
 
 #: Evaluates a program once; without a widening in its own types.
@@ -158,11 +183,12 @@ def graph(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any
             raise NotEvaluable(f"{type(fault).__name__}: {str(fault).splitlines()[0]}") from fault
         nodes = next(node for node in program.graph.nodes if node.op == "output").args[0]
         found = [
-            (result, interpreter.points.get(node))
+            (result, interpreter.points.get(node), _unit(node.meta.get("val")))
             for spec, result, node in zip(signature.output_specs, results, nodes, strict=True)
             if spec.kind is OutputKind.USER_OUTPUT and isinstance(result, torch.Tensor)
         ]
-        return Evaluated([result for result, _ in found], [points for _, points in found])
+        results, points, units = zip(*found, strict=True) if found else ((), (), ())
+        return Evaluated([*results], [*points], units)
 
     return evaluate
 
@@ -178,11 +204,13 @@ def with_precise(
     place: tuple[Path, str],
     own: Sequence[Pointing | None],
     choices: Choices,
+    *,
+    jitter: bool = False,
 ) -> Reference:
     """The reference with what float64 gives, and the forms of it that are as right.
 
     place: the directory for more files, and what their names begin with. own: where the outputs
-    point to in the program's own types; choices: followed there.
+    point to in the program's own types; choices: followed there. jitter: also where values cancel.
     """
     widening = Widening(watching=True)
     choices.start(wide=True)
@@ -194,6 +222,13 @@ def with_precise(
     if widening.small:
         flushed = evaluate(Widening(flushing=True), None)
         found["flushed"] = keep(flushed.outputs, "flushed")
+    jittered: list[tuple[Tensor, ...]] = []
+    for seed in range(_JITTERS if jitter else 0):
+        moved = evaluate(Widening(jitter=seed), None)
+        if not jittered and not _moves(precise, moved.outputs):
+            break  # nothing cancels, or hardly
+        jittered.append(keep(moved.outputs, f"jittered{seed}-"))
+    found["jittered"] = tuple(jittered)
     retied = []
     for way in WAYS if choices.ties else ():
         choices.start(wide=True, way=way)
@@ -205,6 +240,21 @@ def with_precise(
         if once is not None and wide is not None
     )
     return msgspec.structs.replace(reference, note="", **found)
+
+
+def _moves(precise: Evaluated, moved: Sequence[torch.Tensor]) -> bool:
+    """Whether an element of an output moves by more than a number of its type's roundings."""
+    for unit, base, other in zip(precise.units, precise.outputs, moved, strict=True):
+        if base.dtype is not torch.float64 or not base.numel():
+            continue
+        size = base.abs() + base.square().mean().sqrt()
+        size = torch.where(size.isfinite(), size, base.abs())
+        limit = _ROUNDINGS * unit * size
+        # Also where one of them is no number.
+        near = ((other - base).abs() <= limit) | (other == base) | (other.isnan() & base.isnan())
+        if not bool(near.all()):
+            return True
+    return False
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
@@ -221,6 +271,13 @@ def widen(value: Any) -> Any:
 
 def _wide_dtype(value: Any) -> Any:
     return torch.float64 if isinstance(value, torch.dtype) and value in _WIDENED else value
+
+
+def _unit(value: Any) -> float:
+    """A rounding of the type of a value, or of the first of several; f32's where it has none."""
+    first = next((v for v in pytree.tree_leaves(value) if isinstance(v, torch.Tensor)), None)
+    name = "" if first is None else TORCH_ELEMENT_TYPES.get(str(first.dtype)[6:], "")
+    return noise.unit(name) or noise.unit("f32")
 
 
 def _narrow_cast(args: Any, kwargs: Any) -> bool:
@@ -244,6 +301,8 @@ class _Graph(Interpreter):
         self._given = {node for node in graph.graph.nodes if node.op == "placeholder"}
 
     def run_node(self, node: Node) -> Any:
+        if self._widening is not None:
+            self._widening.unit = _unit(node.meta.get("val"))
         if node.op != "call_function" or self._choices is None:
             return super().run_node(node)
         args, kwargs = self.fetch_args_kwargs_from_env(node)

@@ -407,7 +407,9 @@ def _precise(
         return _save(values, Path(f"{stem}.{what}"), directory)
 
     try:
-        return reference.with_precise(made, evaluate, keep, (directory, name), points, choices)
+        return reference.with_precise(
+            made, evaluate, keep, (directory, name), points, choices, jitter=True
+        )
     except reference.NotEvaluable as fault:
         return msgspec.structs.replace(made, note=f"no double-precision reference: {fault}")
 
