@@ -7,7 +7,8 @@ import platform
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -17,12 +18,14 @@ import click
 import msgspec
 
 from pipeline.cli import output as out
+from pipeline.cli.options import DURATION
 from pipeline.devices import LOCAL, find
 from pipeline.errors import PilotError
 from pipeline.releases import find as find_release
 from pipeline.store import cache_directory
 
 PILOT = str(Path(sys.executable).with_name("iree-pilot"))
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -117,6 +120,27 @@ def shared(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def until(found: Iterable[T], limit: float) -> Iterator[T]:
+    """What is found until so many seconds have passed; what comes after is not waited for."""
+    begun = time.monotonic()
+    for one in found:
+        yield one
+        if time.monotonic() - begun > limit:
+            click.echo(f"stopped after {out.seconds(limit)}", err=True)
+            return
+
+
+def limit_option(function: F) -> F:
+    return click.option(
+        "--limit",
+        type=DURATION,
+        default="24h",
+        show_default=True,
+        metavar="TIME",
+        help="Begin with no other program after it, and report what there is.",
+    )(function)
 
 
 def rounds_option(default: int) -> Callable[[F], F]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import bench_right
 import click
 import msgspec
-from bench_base import Machine, machine, own_cache, shared, tell_machine, told
+from bench_base import Machine, limit_option, machine, own_cache, shared, tell_machine, told, until
 from bench_right import Traced
 
 from pipeline import case
@@ -201,12 +201,14 @@ def describe(judged: Judged) -> str:
 @click.option("--first", type=click.IntRange(min=0), default=0, help="Number of the first program.")
 @click.option("-t", "--target", "targets", type=click.Choice(TARGETS), multiple=True)
 @click.option("--seed", default=0, show_default=True)
+@limit_option
 @shared
 def command(
     count: int,
     first: int,
     targets: tuple[str, ...],
     seed: int,
+    limit: float,
     as_json: bool,
     release: str | None,
 ) -> None:
@@ -215,7 +217,7 @@ def command(
     judged = []
     with told(), own_cache() as directory:
         chosen = (count, first, targets or TARGETS, seed)
-        for one in measure(*chosen, find_release(release), directory):
+        for one in until(measure(*chosen, find_release(release), directory), limit):
             judged.append(one)
             if one.verdict == "accused":
                 click.echo(describe(one), err=True)

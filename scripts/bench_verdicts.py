@@ -16,18 +16,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import bench_stock
 import click
 import msgspec
-from bench_base import Machine, machine, own_cache, shared, tell_machine, told
+from bench_base import Machine, limit_option, machine, own_cache, shared, tell_machine, told, until
 from bench_stock import Call, Stock
 
 from pipeline import process
@@ -129,7 +130,7 @@ def fault(stock: Stock, said: Said) -> Fault | None:
 def rows(judged: Sequence[Judged]) -> tuple[Row, ...]:
     """The table, one row a dialect."""
     found = []
-    for dialect in dict.fromkeys(j.dialect for j in judged):
+    for dialect in sorted({j.dialect for j in judged}, key=("given", *DIALECTS).index):
         own = [j for j in judged if j.dialect == dialect]
         said = [j.said.verdict for j in own]
         faults = [j.fault for j in own]
@@ -303,19 +304,22 @@ def _phases(
 
 
 def measure(
-    given: Sequence[Given] | Iterator[Given],
+    given: Iterable[Given],
     flags: Sequence[str],
     toolchain: Toolchain,
     place: Path,
+    keep: Path | None = None,
 ) -> Iterator[Judged]:
-    """Each program on both sides."""
+    """Each program on both sides. keep: where those with a fault are copied to."""
     place.mkdir(parents=True, exist_ok=True)
     for one in given:
         stock = bench_stock.ask(one.mlir, one.calls, one.archives, flags, toolchain, place)
         said = pilot(one)
-        yield Judged(
-            name=one.name, dialect=one.dialect, stock=stock, said=said, fault=fault(stock, said)
-        )
+        wrong = fault(stock, said)
+        if wrong is not None and keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            shutil.copy(one.mlir, keep / f"{one.name.replace(' ', '-')}.mlir")
+        yield Judged(name=one.name, dialect=one.dialect, stock=stock, said=said, fault=wrong)
 
 
 def tell(report: Report) -> None:
@@ -363,6 +367,7 @@ def describe(judged: Judged) -> str:
 )
 @click.option("--keep", type=click.Path(path_type=Path), help="Copy programs with faults here.")
 @click.option("--seed", default=0, show_default=True)
+@limit_option
 @shared
 def command(
     count: int,
@@ -371,6 +376,7 @@ def command(
     also: tuple[Path, ...],
     keep: Path | None,
     seed: int,
+    limit: float,
     as_json: bool,
     release: str | None,
 ) -> None:
@@ -380,7 +386,7 @@ def command(
     with told(), own_cache() as directory:
         toolchain = find_release(release)
         flags = plan(parse(_TARGET), toolchain).flags
-        given: dict[str, Iterator[Given] | Sequence[Given]] = {
+        given: dict[str, Iterable[Given]] = {
             "given": [Given(name=f.name, dialect="given", mlir=f.absolute()) for f in also]
         }
         for dialect in dialects or DIALECTS:
@@ -389,17 +395,13 @@ def command(
                 given[dialect] = _phases(count, seed, flags, toolchain, place)
             else:
                 given[dialect] = generated(dialect, count, first, seed, place)
-        for own in given.values():
-            files = {}
-            own = [*own]
-            files = {one.name: one.mlir for one in own}
-            for one in measure(own, flags, toolchain, directory / "stock"):
-                judged.append(one)
-                if one.fault is not None:
-                    click.echo(describe(one), err=True)
-                if one.fault is not None and keep is not None:
-                    keep.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(files[one.name], keep / f"{one.name.replace(' ', '-')}.mlir")
+        # In turn, so that what is stopped early has some of each.
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*given.values()))
+        every = (one for one in turns if one is not None)
+        for one in until(measure(every, flags, toolchain, directory / "stock", keep), limit):
+            judged.append(one)
+            if one.fault is not None:
+                click.echo(describe(one), err=True)
         made = Report(
             machine=machine(load, release), seed=seed, rows=rows(judged), judged=tuple(judged)
         )

@@ -24,7 +24,7 @@ import bench_plant
 import bench_right
 import click
 import msgspec
-from bench_base import Machine, machine, own_cache, shared, tell_machine, told
+from bench_base import Machine, limit_option, machine, own_cache, shared, tell_machine, told, until
 from bench_right import Traced
 
 from pipeline import case, runtime, tensors
@@ -293,9 +293,16 @@ def describe(judged: Judged) -> str:
 @click.option("--known", type=click.IntRange(min=0), default=8, show_default=True)
 @click.option("--first", type=click.IntRange(min=0), default=0, help="Number of the first program.")
 @click.option("--seed", default=0, show_default=True)
+@limit_option
 @shared
 def command(
-    count: int, known: int, first: int, seed: int, as_json: bool, release: str | None
+    count: int,
+    known: int,
+    first: int,
+    seed: int,
+    limit: float,
+    as_json: bool,
+    release: str | None,
 ) -> None:
     """Faults planted, and known ones, in whole models: each is seen, and isolated."""
     load = os.getloadavg()[0]
@@ -303,7 +310,8 @@ def command(
     with told(), own_cache() as directory:
         os.environ["IREE_PILOT_DATA"] = str(directory / "data")
         toolchain = find_release(release)
-        for one in measure(count, known, first, seed, toolchain, directory):
+        found = measure(count, known, first, seed, toolchain, directory)
+        for one in until(found, limit):
             judged.append(one)
             click.echo(describe(one), err=True)
         made = Report(
