@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from pipeline import amdgpu, compiler, generation, numerics, process, runtime, spirv
+from pipeline import amdgpu, compiler, generation, numerics, process, refitting, runtime, spirv
 from pipeline.amdgpu import Kernel
 from pipeline.compiler import Compile, CompileResult, Dispatches, Listener
 from pipeline.diagnostics import Failure
@@ -421,6 +421,7 @@ def _run(
     for function in loaded.program.functions:
         if function.example is None:
             continue
+        refitting.refuse(loaded.program.source, function)
         watcher.began(result.target, "run")
         job = runtime.Run(
             program=loaded.program,
@@ -438,6 +439,9 @@ def _run(
                     limits=settings.limits,
                     latency_budget=settings.latency_budget,
                 )
+            if ran.failure is not None:
+                dumps = Path(result.output).parent / compiler.PHASES
+                refitting.check(job, ran.failure, toolchain, dumps, settings.limits)
             load_seconds += ran.load_seconds
             run_seconds += ran.run_seconds
             comparison, failure = None, ran.failure

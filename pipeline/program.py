@@ -208,10 +208,24 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class MadeUp(msgspec.Struct, frozen=True, kw_only=True):
+    """How inputs are made up where nobody gives any.
+
+    sizes: of dynamic dimensions, by symbol. numbers: those that are passed on their own, by the
+    argument's name. integers: all of them are smaller: they may be indices.
+    """
+
+    seed: int = 0
+    sizes: dict[str, int] = {}
+    numbers: dict[str, int] = {}
+    integers: int = 8
+
+
 class Function(msgspec.Struct, frozen=True, kw_only=True):
     """An entry function: its types, and example inputs with their reference if there are any.
 
     unevaluated: why it has no reference, where that was tried.
+    made_up: how the inputs were, where nobody gave them: then they may not be what it needs.
     """
 
     name: str
@@ -220,6 +234,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     example: tuple[Tensor, ...] | None = None
     reference: Reference | None = None
     unevaluated: str = ""
+    made_up: MadeUp | None = None
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process, runtime
+from pipeline import process, refitting, runtime
 from pipeline.compiler import MODULE, Compile
 from pipeline.diagnostics import Failure
 from pipeline.errors import UsageError
@@ -148,8 +148,17 @@ class RunOracle(RememberingOracle):
             except UsageError as fault:
                 raise NotAProgram(str(fault)) from fault
             if ran.failure is not None:
+                _check_inputs(job, ran.failure, self._toolchain, self._limits)
                 found.setdefault(ran.failure.signature, ran.failure)
         if not found:
             return None
         first, *others = found.values()
         return msgspec.structs.replace(first, also=(*first.also, *others))
+
+
+def _check_inputs(job: Run, failure: Failure, toolchain: Toolchain, limits: process.Limits) -> None:
+    """Raises NotAProgram where the inputs that were made up for a part do not fit it."""
+    try:
+        refitting.check(job, failure, toolchain, limits=limits)
+    except refitting.Misfit as misfit:
+        raise NotAProgram(misfit.message) from misfit

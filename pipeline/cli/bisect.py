@@ -97,7 +97,11 @@ def command(
                 dispatches.finish(console, compared, common.json)
                 return
             ((named, plan),) = session.plans(target, None, flags)
-            case = _case(session, loaded, named, plan, source_options, flags, live)
+            loaded, case = session.settled(
+                loaded,
+                lambda program: _case(session, program, named, plan, source_options, flags, live),
+                live,
+            )
             if case.failure is None:
                 result = Bisection(status="passes", why=_passes(source, target, case))
             else:

@@ -91,11 +91,16 @@ def cases(
         live.program(loaded)
         if wanted:
             generation.check(loaded.program, wanted.steps)
-        for result in _each(session, loaded, plans, settings, live):
-            results.append(result)
-            live.close()
-            if not silent:
-                _tell(live, result, common)
+
+        def told(loaded: Loaded) -> None:
+            results.clear()
+            for result in _each(session, loaded, plans, settings, live):
+                results.append(result)
+                live.close()
+                if not silent:
+                    _tell(live, result, common)
+
+        loaded = session.settled(loaded, told, live)[0]
         results = between.agreed(results)
     except TraceFailed as failed:
         refused = failed

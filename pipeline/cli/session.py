@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -19,6 +21,8 @@ from pipeline.releases import find
 from pipeline.store import Store
 from pipeline.targets import Plan, parse_list, plan
 from pipeline.toolchain import Toolchain
+
+T = TypeVar("T")
 
 
 class Session:
@@ -97,6 +101,20 @@ class Session:
         from pipeline.expected import with_outputs
 
         return with_outputs(loaded, expected, self.store)
+
+    def settled(
+        self, loaded: Loaded, attempt: Callable[[Loaded], T], live: Live
+    ) -> tuple[Loaded, T]:
+        """What `attempt` gives for the program, whose inputs are made up anew as it demands."""
+        from pipeline import refitting
+
+        def again(changed: Loaded) -> None:
+            live.close()
+            live.note(changed.program.notes[-1])
+
+        return refitting.settled(
+            loaded, attempt, self.store, self.toolchain, self.limits, on_change=again
+        )
 
 
 def _check_scopes(program: Program, scoped: tuple[tuple[str, str], ...]) -> None:

@@ -136,7 +136,13 @@ def _find(
     loaded = session.program(source, chosen, live)
     live.program(loaded)
     settings = Settings(flags=flags, limits=session.limits, fresh=chosen.fresh, latency_budget=0)
-    result = case.run(named, loaded, plan, session.toolchain, session.store, settings, live)
+    loaded, result = session.settled(
+        loaded,
+        lambda program: case.run(
+            named, program, plan, session.toolchain, session.store, settings, live
+        ),
+        live,
+    )
     if result.failure:
         live.note(f"\nlooking for a way around {result.failure.signature}")
 

@@ -69,6 +69,32 @@ def with_references(
     )
 
 
+def first(
+    program: Program,
+    directory: Path,
+    functions: Sequence[Function],
+    toolchain: Toolchain,
+    limits: process.Limits | None,
+    text: str,
+) -> int | None:
+    """Which of `functions`, one of the program's with several inputs, can be evaluated first.
+
+    The inputs' files are absolute.
+    """
+    limits = _limits(limits)
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        places = [Path(scratch) / str(number) for number in range(len(functions))]
+        works = [
+            evaluate.work(program, directory, f, place)
+            for f, place in zip(functions, places, strict=True)
+        ]
+        for evaluator in _evaluators(program, directory, toolchain, limits, text) if works else ():
+            for number, found in enumerate(evaluator(works)):
+                if found.reference is not None:
+                    return number
+    return None
+
+
 def _with(function: Function, found: Evaluation) -> Function:
     """The function with what an evaluator found. The first reason that one gives stays."""
     if found.reference is not None:

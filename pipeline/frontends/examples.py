@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from pipeline import tensors
 from pipeline.errors import UsageError
 from pipeline.program import (
@@ -16,6 +14,7 @@ from pipeline.program import (
     NUMPY_ELEMENT_TYPES,
     Dim,
     Function,
+    MadeUp,
     Passing,
     Tensor,
     TensorType,
@@ -23,8 +22,6 @@ from pipeline.program import (
 
 #: Size of a dynamic dimension of which nothing is known but that it is dynamic.
 DYNAMIC = 4
-#: Integers that are made up are smaller than this: they may be indices.
-INTEGERS = 8
 _RAW = re.compile(r"&?((?:\d+x)*)([a-zA-Z][\w<>]*)=(?:@(.+)|([-\d\[.].*))", re.DOTALL)
 _NUMBER = re.compile(r"-?(?:\d+|0x[\da-fA-F]+)|-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|-?inf|nan")
 _TRUTH = {"true": "1", "false": "0"}
@@ -34,59 +31,53 @@ _WORDS = {"cf64": "complex<f32>", "cf128": "complex<f64>"} | {
 }
 
 
-class Freedom(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of inputs that are made up: the sizes of dimensions by symbol, numbers that
-    are passed on their own by the argument's name, and how large integers may be."""
-
-    sizes: dict[str, int] = {}
-    numbers: dict[str, int] = {}
-    integers: int = INTEGERS
-
-
 def random(
-    function: Function, seed: int, directory: Path, freedom: Freedom | None = None
+    function: Function, seed: int, directory: Path, chosen: MadeUp | None = None
 ) -> tuple[Tensor, ...]:
     """Seeded values for each input, whose types are known, written under `directory`/data.
+
+    chosen: more of them, where the function needs it; its seed counts then.
 
     Floats are standard normal, integers small and not negative (they may be indices), dynamic
     dimensions as small as their bounds allow but at least 4 where they may be.
     """
     import numpy
 
-    freedom = freedom or Freedom()
-    generator = numpy.random.default_rng(seed)
+    chosen = chosen or MadeUp(seed=seed)
+    generator = numpy.random.default_rng(chosen.seed)
     (directory / "data").mkdir(exist_ok=True)
     made = []
     for index, want in enumerate(function.inputs):
-        shape = tuple(_size(d, freedom) for d in want.shape)
-        values = _values(generator, want, shape, freedom)
+        shape = tuple(size(d, chosen) for d in want.shape)
+        values = _values(generator, want, shape, chosen)
         file = Path("data") / f"{function.name}.in{index}.bin"
         (directory / file).write_bytes(tensors.encoded(values, want.dtype))
         made.append(Tensor(dtype=want.dtype, shape=shape, file=str(file), passed=want.passed))
     return tuple(made)
 
 
-def _size(dim: int | Dim, freedom: Freedom) -> int:
+def size(dim: int | Dim, chosen: MadeUp) -> int:
+    """The size that a dimension gets."""
     if isinstance(dim, int):
         return dim
-    if dim.symbol in freedom.sizes:
-        return freedom.sizes[dim.symbol]
-    size = max(dim.min, DYNAMIC)
-    return size if dim.max is None else min(size, dim.max)
+    if dim.symbol in chosen.sizes:
+        return chosen.sizes[dim.symbol]
+    least = max(dim.min, DYNAMIC)
+    return least if dim.max is None else min(least, dim.max)
 
 
-def _values(generator: Any, want: TensorType, shape: tuple[int, ...], freedom: Freedom) -> Any:
+def _values(generator: Any, want: TensorType, shape: tuple[int, ...], chosen: MadeUp) -> Any:
     import numpy
 
     element = ELEMENT_TYPES[want.dtype]
     dtype = numpy_dtype(want.dtype)
-    if want.name in freedom.numbers and want.passed == "scalar":
-        return numpy.full(shape, freedom.numbers[want.name]).astype(dtype)
+    if want.name in chosen.numbers and want.passed == "scalar":
+        return numpy.full(shape, chosen.numbers[want.name]).astype(dtype)
     if element.family == "bool":
         return generator.integers(0, 2, shape).astype(dtype)
     if element.family == "int":
         most = 1 << (element.bits - (not element.name.startswith("u"))) if element.bits else 1 << 7
-        return generator.integers(0, min(most, freedom.integers), shape).astype(dtype)
+        return generator.integers(0, min(most, chosen.integers), shape).astype(dtype)
     values = generator.standard_normal(shape)
     if element.family == "complex":
         values = values + 1j * generator.standard_normal(shape)

@@ -14,12 +14,21 @@ import msgspec
 from pipeline import archive, diagnostics, process
 from pipeline.errors import UsageError
 from pipeline.evaluate import checks, references
-from pipeline.frontends import examples, fitting, mlir_signature, mlir_text
+from pipeline.frontends import (
+    constraints,
+    examples,
+    fitting,
+    fitting_inputs,
+    mlir_signature,
+    mlir_text,
+)
+from pipeline.frontends import generic as generic_form
+from pipeline.frontends.generic import Body
 from pipeline.frontends.job import Job, TraceFailed
-from pipeline.program import Function, Parameters, Program
+from pipeline.program import Function, MadeUp, Parameters, Program
 from pipeline.toolchain import Toolchain
 
-_ELIDE = "--mlir-elide-elementsattrs-if-larger=8", "--mlir-elide-resource-strings-if-larger=8"
+ELIDE = "--mlir-elide-elementsattrs-if-larger=8", "--mlir-elide-resource-strings-if-larger=8"
 
 
 def build(
@@ -41,10 +50,10 @@ def build(
     stderr = directory / "stderr.txt"
     notes = list(checked.left)
     if checked.added:
-        notes.append("a copy is compiled that returns what its check operations check")
+        notes.append(checks.NOTE)
     if toolchain.opt is not None:
         outcome = process.run(
-            [toolchain.opt, copy, "--mlir-print-op-generic", *_ELIDE, "-o", generic],
+            [toolchain.opt, copy, "--mlir-print-op-generic", *ELIDE, "-o", generic],
             stdout=directory / "stdout.txt",
             stderr=stderr,
             limits=limits,
@@ -59,7 +68,8 @@ def build(
             process.check_disk(stderr)
             raise _unreadable(original, toolchain, outcome, said)
     text = generic.read_text(errors="replace") if generic.is_file() else ""
-    signatures = mlir_signature.read(text)
+    bodies = generic_form.functions(text)
+    signatures = mlir_signature.of_bodies(bodies)
     functions, others = fitting.chosen(
         signatures.functions, signatures.others, job.function, job.source.text
     )
@@ -68,12 +78,7 @@ def build(
         functions = (fitting.fed(functions, job.inputs, job.source.text, directory),)
         others = {}
     else:
-        functions = tuple(
-            f
-            if any(t.passed == "opaque" for t in f.inputs)
-            else msgspec.structs.replace(f, example=examples.random(f, job.seed, directory))
-            for f in functions
-        )
+        functions = tuple(_made_up(f, bodies, job.seed, directory) for f in functions)
         notes += _told(functions, job.seed)
     notes += [f"{name} is not run: {why}" for name, why in others.items()]
     parameters = _with_weights(_parameters(text), job)
@@ -91,8 +96,23 @@ def build(
     )
     if job.evaluate:
         program = references.with_references(program, directory, toolchain, limits, text)
+        program = fitting_inputs.settle(program, directory, toolchain, limits, text)
         return checks.expect(program, directory, checked)
     return program
+
+
+def _made_up(function: Function, bodies: dict[str, Body], seed: int, directory: Path) -> Function:
+    """The function with inputs that satisfy what it states about them, as far as that is read."""
+    if any(t.passed == "opaque" for t in function.inputs):
+        return function
+    made_up, body = MadeUp(seed=seed), constraints.stated(bodies, function.name)
+    if body is not None:
+        made_up = constraints.solve(body, function, made_up) or made_up
+        limit = constraints.index_limit(body)
+        integers = max(1, min(made_up.integers, limit)) if limit else made_up.integers
+        made_up = msgspec.structs.replace(made_up, integers=integers)
+    example = examples.random(function, seed, directory, made_up)
+    return msgspec.structs.replace(function, example=example, made_up=made_up)
 
 
 def _told(functions: tuple[Function, ...], seed: int) -> list[str]:
@@ -104,8 +124,16 @@ def _told(functions: tuple[Function, ...], seed: int) -> list[str]:
         if (unknown := [t.name for t in f.inputs if t.passed == "opaque"])
     ]
     if any(f.example for f in functions):
+        adopted = {
+            name: value
+            for f in functions
+            if f.made_up
+            for name, value in (f.made_up.sizes | f.made_up.numbers).items()
+        }
+        sizes = ", ".join(f"{name} = {value}" for name, value in adopted.items())
+        but = f"; as the program demands: {sizes}" if sizes else ""
         notes.append(
-            f"inputs are made up (seed {seed}, dynamic dimensions {examples.DYNAMIC}); "
+            f"inputs are made up (seed {seed}, dynamic dimensions {examples.DYNAMIC}{but}); "
             "give your own with --input"
         )
     return notes

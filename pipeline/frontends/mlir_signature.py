@@ -49,11 +49,15 @@ class Signatures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(generic: str) -> Signatures:
-    """The signatures of a module's public functions.
+    """The signatures of a module's public functions."""
+    return of_bodies(functions(generic))
+
+
+def of_bodies(bodies: dict[str, Body]) -> Signatures:
+    """The signatures of the public functions among these.
 
     A function beside its own asynchronous form (`main` and `main$async`) stands for both.
     """
-    bodies = functions(generic)
     found: list[Function] = []
     others: dict[str, str] = {}
     public = {body.exported: body for body in bodies.values() if body.exported is not None}

@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline import case as cases
-from pipeline import devices, generation, process, releases
+from pipeline import devices, generation, process, refitting, releases
 from pipeline.case import CaseResult, Settings, Silent, Step
 from pipeline.errors import EnvironmentFault, PilotError
 from pipeline.frontends.load import Loaded, TraceFailed, load
@@ -171,9 +171,14 @@ def _case(order: Order) -> Outcome:
             fresh=order.fresh or number > 0,
             generate=generation.usual(keys.job(case), toolchain),
         )
-        results.append(
-            cases.run(case.target, loaded, plan, toolchain, store, settings, Silent(), alone=alone)
-        )
+
+        def attempt(program: Loaded, settings: Settings = settings) -> CaseResult:
+            return cases.run(
+                case.target, program, plan, toolchain, store, settings, Silent(), alone=alone
+            )
+
+        loaded, result = refitting.settled(loaded, attempt, store, toolchain, limits(order))
+        results.append(result)
     result = next((r for r in results if r.status == "failed"), results[0])
     outcome = Outcome(
         case=case.name,

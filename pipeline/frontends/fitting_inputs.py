@@ -1,0 +1,145 @@
+"""Other inputs where those that were made up are not what a function needs.
+
+The evaluators know when sizes do not go together, or an index is out of range: then other sizes
+are tried, those that the signature has first, and smaller integers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from pipeline import process
+from pipeline.evaluate import references
+from pipeline.frontends import examples
+from pipeline.program import ELEMENT_TYPES, Dim, Function, MadeUp, Program
+from pipeline.toolchain import Toolchain
+
+#: What evaluators say of inputs that do not go together, or lead out of a tensor.
+_COMPLAINTS = re.compile(
+    r"must match|do not fit|size mismatch|shapes? .*(?:mismatch|not aligned|incompatible)"
+    r"|cannot be multiplied|could not be broadcast|out of (?:range|bounds)|indexes? outside"
+    r"|a slice from -?\d+ to -?\d+ of a dimension"
+    r"|invalid for input of size|incorrect (?:batch|matrix) size|expected .* to (?:have|be) .*size",
+    re.IGNORECASE,
+)
+_MOST = 32
+
+
+def complains(function: Function) -> bool:
+    """Whether an evaluator refuses the inputs of a function, which nobody gave."""
+    made_up = function.made_up is not None and _is_free(function)
+    return made_up and bool(_COMPLAINTS.search(function.unevaluated))
+
+
+def settle(
+    program: Program,
+    directory: Path,
+    toolchain: Toolchain,
+    limits: process.Limits | None,
+    text: str,
+) -> Program:
+    """The program in `directory` whose made-up inputs go together, as far as evaluators know."""
+    functions, notes = list(program.functions), list(program.notes)
+    for index, function in enumerate(functions):
+        if not complains(function):
+            continue
+        functions[index] = again = _settled(program, function, directory, toolchain, limits, text)
+        if again.made_up != function.made_up:
+            notes = [n for n in notes if function.unevaluated not in n]
+            notes.append(made_again(again, function.unevaluated))
+    return msgspec.structs.replace(program, functions=tuple(functions), notes=tuple(notes))
+
+
+def made_again(function: Function, why: str) -> str:
+    """What the user should know of inputs that were made up a second time."""
+    made_up = function.made_up or MadeUp()
+    chosen = ", ".join(f"{name} = {value}" for name, value in _chosen(made_up))
+    return f"the inputs of {function.name} were made up again ({chosen}): {why}"
+
+
+def _chosen(made_up: MadeUp) -> Iterator[tuple[str, int]]:
+    yield from made_up.sizes.items()
+    yield from made_up.numbers.items()
+    if made_up.integers != MadeUp().integers:
+        yield "integers below", made_up.integers
+
+
+def alternatives(function: Function, made_up: MadeUp) -> Iterator[MadeUp]:
+    """Other inputs, where there is something to choose, the likelier ones first."""
+    symbols = list({d.symbol: None for t in function.inputs for d in t.shape if isinstance(d, Dim)})
+    # What the program states stays, as long as there is something else to choose.
+    symbols = [symbol for symbol in symbols if symbol not in made_up.sizes] or symbols
+    numbers = [
+        t.name
+        for t in function.inputs
+        if t.passed == "scalar"
+        and ELEMENT_TYPES[t.dtype].family == "int"
+        and t.name not in made_up.numbers
+    ]
+    if not _is_free(function):
+        return
+    stated = {d for t in function.inputs for d in t.shape if isinstance(d, int) and d}
+    static = sorted(stated | {*made_up.sizes.values(), *made_up.numbers.values()})
+    tried = dict.fromkeys((*static, 1, 2, 8, 64))
+    alike = [dict.fromkeys(symbols, size) for size in tried] if symbols else []
+    each = [{symbol: size} for size in static for symbol in symbols]
+    pairs = [
+        {one: a, two: b}
+        for one, two in itertools.combinations(symbols, 2)
+        for a, b in itertools.product(static, repeat=2)
+    ]
+    for sizes in [{}, *each, *alike, *pairs]:
+        for number in (0, 1) if numbers else (0,):
+            yield msgspec.structs.replace(
+                made_up,
+                sizes=made_up.sizes | sizes,
+                numbers=made_up.numbers | dict.fromkeys(numbers, number),
+                integers=1,
+            )
+
+
+def has_integers(function: Function) -> bool:
+    """Whether it takes integers, which may be indices."""
+    return any(ELEMENT_TYPES[t.dtype].family == "int" for t in function.inputs)
+
+
+def _is_free(function: Function) -> bool:
+    return has_integers(function) or any(
+        isinstance(d, Dim) for t in function.inputs for d in t.shape
+    )
+
+
+def _settled(
+    program: Program,
+    function: Function,
+    directory: Path,
+    toolchain: Toolchain,
+    limits: process.Limits | None,
+    text: str,
+) -> Function:
+    """The function with the first other inputs that can be evaluated; as it is without."""
+    assert function.made_up is not None
+    bare = msgspec.structs.replace(function, reference=None, unevaluated="")
+    chosen = list(itertools.islice(alternatives(function, function.made_up), _MOST))
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        tried = []
+        for number, made_up in enumerate(chosen):
+            place = Path(scratch) / str(number)
+            place.mkdir()
+            given = examples.random(bare, made_up.seed, place, made_up)
+            given = tuple(msgspec.structs.replace(t, file=str(place / t.file)) for t in given)
+            tried.append(msgspec.structs.replace(bare, example=given, made_up=made_up))
+        found = references.first(program, directory, tried, toolchain, limits, text)
+    if found is None:
+        return function
+    made_up = chosen[found]
+    example = examples.random(bare, made_up.seed, directory, made_up)
+    again = msgspec.structs.replace(bare, example=example, made_up=made_up)
+    only = msgspec.structs.replace(program, functions=(again,), notes=())
+    return references.with_references(only, directory, toolchain, limits, text).functions[0]
