@@ -89,7 +89,7 @@ class Many:
 
 @pytest.mark.real
 def test_what_iree_converts_from_torch_comes_out_as_in_pytorch(tmp_path: Path) -> None:
-    """Also where IREE has optimised it, with attention and sort as operations of their own."""
+    """Also where IREE has optimised it, and where dispatches are formed."""
     import torch
     from iree.turbine import aot
 
@@ -104,7 +104,7 @@ def test_what_iree_converts_from_torch_comes_out_as_in_pytorch(tmp_path: Path) -
     wanted = Model()(*inputs)
     exported = torch.export.export(Model().eval(), inputs)
     aot.export(exported).save_mlir(tmp_path / "torch.mlir")
-    for phase in ("input", "global-optimization"):
+    for phase in ("input", "global-optimization", "flow"):
         made = tmp_path / f"{phase}.mlir"
         flags = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx")
         tool = toolchain.installed().compiler

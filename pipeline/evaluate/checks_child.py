@@ -114,32 +114,34 @@ class _Function:
             zero = _number(value.type, 0)
             unequal = "ne" if whole else "une"
             return [("holds", _compare("eq" if name == "false" else unequal, value, zero), None)]
-        constant = None
+        tensor = None
         if name.endswith("_const"):
-            attribute = check.attributes["value"]
-            constant, _ = constants.values(attribute, self._blobs)
-            other = _constant(attribute)
+            other = check.attributes["value"]
+            if "almost" not in name:
+                tensor = self._saved(constants.values(other, self._blobs)[0])
         else:
             other = check.operands[1]
-        if "almost" in name:
-            holds = _near(value, other, *(check.attributes[n].value for n in ("atol", "rtol")))
-        elif whole:
-            holds = _compare("eq", value, other)
-        else:
-            nan = [_compare("uno", one, one) for one in (value, other)]
-            both = _create("arith.andi", nan, nan[0].type)
-            holds = _create("arith.ori", [_compare("oeq", value, other), both], both.type)
-        exact = constant is not None and "almost" not in name
-        tensor = self._saved(constant) if exact else None
         found = [("value", _in_bytes(value, element), tensor)]
-        if not (exact and whole):
-            found.append(("holds", holds, None))
+        if tensor is None or not whole:  # else it is exact by itself
+            other = _constant(other) if name.endswith("_const") else other
+            found.append(("holds", _holds(check, value, other, whole), None))
         return found
 
     def _saved(self, values: Any) -> Any:
         self._count += 1
         file = f"data/{self._name}.expected{self._count}.bin"
         return tensors.save(values, self._directory, file)
+
+
+def _holds(check: Any, value: Any, other: Any, whole: bool) -> Any:
+    """Where a value is what is expected."""
+    if "almost" in check.name:
+        return _near(value, other, *(check.attributes[n].value for n in ("atol", "rtol")))
+    if whole:
+        return _compare("eq", value, other)
+    nan = [_compare("uno", one, one) for one in (value, other)]
+    both = _create("arith.andi", nan, nan[0].type)
+    return _create("arith.ori", [_compare("oeq", value, other), both], both.type)
 
 
 def _is_check(op: Any) -> bool:

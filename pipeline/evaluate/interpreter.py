@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.evaluate import (
     control,
+    dispatches,
     elements,
     linalg_ext,
     onnx_ops,
@@ -35,6 +36,7 @@ OPERATIONS: Mapping[str, Handler] = {
     **tosa.OPERATIONS,
     **stablehlo.OPERATIONS,
     **stablehlo_reductions.OPERATIONS,
+    **dispatches.OPERATIONS,
     **control.OPERATIONS,
 }
 _OVERWRITING = (

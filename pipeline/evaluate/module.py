@@ -95,6 +95,26 @@ class Module:
         takes fences."""
         return f"{name}$async" if f"{name}$async" in self._functions else name
 
+    def exported(self, executable: str, name: str) -> Block:
+        """What an executable has under a name. Raises Unknown."""
+        key = f"{executable}::{name}"
+        if key not in self._read:
+            held = self._functions.get(executable)
+            inner = [
+                one.operation
+                for region in (held.regions if held is not None else ())
+                for block in region.blocks
+                for op in block.operations
+                if op.operation.name == "builtin.module"
+                for one in op.operation.regions[0].blocks[0].operations
+            ]
+            found = [o for o in inner if "sym_name" in o.attributes]
+            named = [o for o in found if o.attributes["sym_name"].value == name]
+            if not named or not len(named[0].regions[0].blocks):
+                raise Unknown(f"it has no dispatch {key} with a body")
+            self._read[key] = self._of(named[0])
+        return self._read[key][0][0]
+
     def initializer(self, index: int) -> tuple[Block, ...]:
         return self._of(self.initializers[index])[0]
 

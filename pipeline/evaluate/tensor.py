@@ -144,7 +144,7 @@ def places(op: Op, known: Env, dynamic: Sequence[int]) -> tuple[list[int], list[
     return read("static_offsets"), read("static_sizes"), read("static_strides")
 
 
-def _slices(shape: Sequence[int], where: tuple[list[int], list[int], list[int]]) -> Any:
+def slices(shape: Sequence[int], where: tuple[list[int], list[int], list[int]]) -> Any:
     """Raises Unknown for a slice that leaves the tensor."""
     for size, offset, count, stride in zip(shape, *where, strict=True):
         last = offset + (count - 1) * stride
@@ -159,7 +159,7 @@ def _slices(shape: Sequence[int], where: tuple[list[int], list[int], list[int]])
 def _extract_slice(machine: Machine, op: Op, known: Env) -> list[Array]:
     source = known[op.operands[0]]
     where = places(op, known, op.operands[1:])
-    values = source[_slices(source.shape, where)]
+    values = source[slices(source.shape, where)]
     return [values.reshape(_kept(op, values.shape))]
 
 
@@ -178,7 +178,7 @@ def _kept(op: Op, sizes: Sequence[int]) -> list[int]:
 def insert_slice(machine: Machine, op: Op, known: Env) -> list[Array]:
     source, target = known[op.operands[0]], known[op.operands[1]]
     made = target.copy()
-    where = _slices(target.shape, places(op, known, op.operands[2:]))
+    where = slices(target.shape, places(op, known, op.operands[2:]))
     made[where] = source.reshape(made[where].shape)
     return [made]
 
@@ -234,39 +234,29 @@ def _gather(machine: Machine, op: Op, known: Env) -> list[Array]:
 
 
 def _flow_slice(machine: Machine, op: Op, known: Env) -> list[Array]:
-    source, offsets, lengths = _flow_places(op, known, 0)
-    where = _slices(source.shape, (offsets, lengths, [1] * len(offsets)))
-    return [source[where]]
+    source, _, *given, _ = segments(op)
+    offsets, lengths = ([int(known[v]) for v in group] for group in given)
+    values = known[source[0]]
+    return [values[slices(values.shape, (offsets, lengths, [1] * len(offsets)))]]
 
 
 def _flow_update(machine: Machine, op: Op, known: Env) -> list[Array]:
-    target, update = known[op.operands[0]], None
-    segments = _segments(op)
-    update = known[segments[3][0]] if len(segments) > 3 else None
-    if update is None:
-        raise Unknown(f"{op.name} is not evaluated")
-    offsets = [int(known[v]) for v in segments[2]]
-    made = target.copy()
-    where = _slices(target.shape, (offsets, list(update.shape), [1] * len(offsets)))
-    made[where] = update
+    target, _, starts, update, *_ = segments(op)
+    made, value = known[target[0]].copy(), known[update[0]]
+    offsets = [int(known[v]) for v in starts]
+    made[slices(made.shape, (offsets, list(value.shape), [1] * len(offsets)))] = value
     return [made]
 
 
-def _flow_places(op: Op, known: Env, source: int) -> tuple[Array, list[int], list[int]]:
-    segments = _segments(op)
-    given = [int(known[v]) for v in segments[2]], [int(known[v]) for v in segments[3]]
-    return known[segments[source][0]], *given
-
-
-def _segments(op: Op) -> list[list[int]]:
+def segments(op: Op) -> list[list[int]]:
+    """The operands of an operation by the groups that it has them in."""
     rest = iter(op.operands)
     return [[next(rest) for _ in range(count)] for count in op.integers("operandSegmentSizes")]
 
 
 def _flow_load(machine: Machine, op: Op, known: Env) -> list[Array]:
-    segments = _segments(op)
-    indices = [known[v] for v in segments[2]]
-    return [read_at(machine, known[segments[0][0]], indices, op.name)]
+    source, _, indices = segments(op)
+    return [read_at(machine, known[source[0]], [known[v] for v in indices], op.name)]
 
 
 OPERATIONS: dict[str, Handler] = {
