@@ -94,6 +94,11 @@ def is_tensor(type_: str) -> bool:
     return type_.startswith(_TENSORS)
 
 
+def is_number(type_: str) -> bool:
+    """Whether values of a type are single numbers or sizes."""
+    return bool(_SCALAR.fullmatch(type_))
+
+
 def with_numbers(graph: Graph, parts: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
     """Parts of real operations, with those that make sizes and single numbers for them.
 
@@ -108,7 +113,7 @@ def with_numbers(graph: Graph, parts: Iterable[tuple[int, ...]]) -> tuple[tuple[
                 maker = producers.get(value)
                 if maker is None or maker in seen:
                     continue
-                if graph.ops[maker].glue or _SCALAR.fullmatch(graph.types[value]):
+                if graph.ops[maker].glue or is_number(graph.types[value]):
                     seen.add(maker)
                     waiting.append(maker)
         if len(seen) == len(part):

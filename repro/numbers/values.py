@@ -166,7 +166,7 @@ def _around(worst: Off | None, have: tuple[int, ...], want: tuple[int, ...]) -> 
 
 def _typed(text: str, name: str) -> TensorType:
     try:
-        kind = mlir_text.parse_type(text, name)
+        kind = mlir_text.scalar(text, name) or mlir_text.parse_type(text, name)
     except ValueError as fault:
         raise NotAProgram(str(fault)) from fault
     assert kind.dtype in ELEMENT_TYPES

@@ -18,7 +18,7 @@ import msgspec
 from repro.ir import edit, feeds
 from repro.ir.body import Body, meanings
 from repro.ir.feeds import Feeds
-from repro.ir.graph import is_tensor
+from repro.ir.graph import is_number, is_tensor
 
 JOB, MODULE, HELD = "job.json", "windows.mlir", "held.json"
 _NAME = "windows_{}"
@@ -144,7 +144,7 @@ def _give(op: Any, known: Mapping[Any, Any]) -> None:
 
 
 def _taken(body: Body, index: int, part: Part) -> _Taken | None:
-    """None for a part that takes or gives what is no tensor."""
+    """None for a part that takes what is no data, or gives no tensor."""
     members, taken = body.with_glue(part)
     ops = [body.ops[position] for position in members]
     used = {operand for op in ops for operand in op.operands}
@@ -152,7 +152,8 @@ def _taken(body: Body, index: int, part: Part) -> _Taken | None:
     results = [r for r in results if is_tensor(str(r.type))]
     # What the program never looks at may be anything: the places of equal values in a top-k.
     results = [r for r in results if list(r.uses)] or results
-    if not results or not all(is_tensor(str(body.values[value].type)) for value in taken):
+    kinds = [str(body.values[value].type) for value in taken]
+    if not results or not all(is_tensor(kind) or is_number(kind) for kind in kinds):
         return None
     return _Taken(index, members, taken, tuple(results))
 
