@@ -108,7 +108,8 @@ def judge(pair: Pair, name: str, program: Noise, reference: Reference) -> Output
     forgiven = _rounded(pair, common, program, forgiving=True)
     tied = sum(int(piece.tied.sum()) for piece in pair.pieces())
     # What one choice moved comes instead of what another one moved.
-    if forgiven.differs and not 0 < forgiven.mismatched <= tied:
+    excused = judged.mismatched - forgiven.mismatched
+    if forgiven.differs and not 0 < forgiven.mismatched <= excused:
         return forgiven if tied else judged
     return msgspec.structs.replace(
         judged, verdict="not-compared", why=_depends(tied, pair.elements, reference)

@@ -87,8 +87,8 @@ class Pair:
             yield Integers(start, got, own, tuple(others), tied)
 
     def pieces(self, *, forgiving: bool = False, excusing: bool = False) -> Iterator[Piece]:
-        """forgiving: what hangs on a choice among equal values counts as right. excusing: what is
-        off by no more than roundings before it explain does."""
+        """forgiving: what hangs on a choice among equal values counts as right, where it is off by
+        what other choices make. excusing: what is off by what roundings before it make does."""
         import numpy as np
 
         for start, got, own in self._read():
@@ -100,7 +100,7 @@ class Pair:
             for other in retied:
                 tied |= _differ(other, base)
             if forgiving:
-                got = np.where(tied, base, got)
+                got = np.where(_explained(got, base, retied), base, got)
             if excusing:
                 jittered = [self._at(tensor, start) for tensor in self.jittered]
                 got = np.where(_explained(got, base, jittered), base, got)
@@ -158,14 +158,14 @@ def _differ(values: Floats, others: Floats) -> NDArray[np.bool_]:
     return np.asarray(~(same | (near & np.isfinite(size))))
 
 
-def _explained(values: Floats, base: Floats, jittered: Sequence[Floats]) -> NDArray[np.bool_]:
-    """Whether values are off by a few times what roundings before them move the right ones by, or
-    their neighbours: a few tries move one element by less than another of its row."""
+def _explained(values: Floats, base: Floats, moving: Sequence[Floats]) -> NDArray[np.bool_]:
+    """Whether values are off by a few times what roundings, or choices, before them move the right
+    ones by, or their neighbours: a few tries move one element by less than another of its row."""
     import numpy as np
     from numpy.lib.stride_tricks import sliding_window_view
 
     moved = np.zeros(base.shape)
-    for other in jittered:
+    for other in moving:
         step = np.where(_differ(other, base), absolute(other, base), 0.0)
         # What becomes or stops being a number may be anything.
         moved = np.maximum(moved, np.where(np.isfinite(step), step, np.inf))

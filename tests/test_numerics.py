@@ -873,3 +873,15 @@ def test_what_hangs_on_a_tie_is_right_by_either_choice(tmp_path: Path) -> None:
         spread = third.copy()
         spread[[0, 1, 2, 7, 8, 9, 10, 11]] += 3
         assert compared(spread).verdict == "mismatch"
+
+
+def test_a_tie_that_hardly_changes_a_result_does_not_hide_what_is_wrong(tmp_path: Path) -> None:
+    right = np.random.default_rng(0).standard_normal(256)
+    retied = ([right * (1 + 3e-8)], [right * (1 - 3e-8)])
+
+    def compared(got: Array) -> Comparison:
+        return compare(tmp_path, [("f32", got)], [("f32", right)], [right], retied=retied)
+
+    assert compared(right * (1 + 6e-8)).ok
+    assert compared(np.sort(right)).verdict == "mismatch"
+    assert compared(right * 1.05).verdict == "mismatch"
