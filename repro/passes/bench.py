@@ -160,7 +160,7 @@ class RealBench:
         if source and (not changed or _computes(file) == _computes(self._mlir)):
             return Tried(verdict="right", why="the reference is that of the source")
         if LAST not in order or order.index(phase) > order.index(LAST):
-            return Tried(verdict="fails", why=f"there are dispatches after {phase}")
+            return Tried(verdict="fails", why=f"IR after {phase} cannot be evaluated")
         return self._interpreter(file)
 
     def _of(self, path: str) -> Targets | None:

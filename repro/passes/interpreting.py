@@ -14,8 +14,8 @@ from pipeline.program import Function, Tensor
 from pipeline.torch_dialect import evaluate
 from repro.trial import Tried, compare, judged
 
-#: The last phase that leaves linalg on tensors.
-LAST = "global-optimization"
+#: The last phase whose IR is on tensors: after it they are resources of a stream.
+LAST = "flow"
 _TORCH = re.compile(r"\btorch\.(?:aten|prims|operator)\b")
 _SECONDS = 60.0
 
