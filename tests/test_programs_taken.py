@@ -17,6 +17,7 @@ from pipeline.frontends.job import Job
 from pipeline.process import Limits
 from pipeline.program import Parameters, Program
 from pipeline.runtime import Run
+from tests.driver import pilot
 
 CPU = (
     "--iree-hal-target-device=local",
@@ -78,7 +79,7 @@ def run(place: Path, program: Program) -> list[Any]:
         module=module,
         device="local-sync",
     )
-    result = runtime.run(job, tools, place / "run", latency_budget=0.2)
+    result = runtime.run(job, tools, place / "run", latency_budget=20)
     assert result.ok, result.failure
     assert result.latency is not None, result.latency_note
     return [tensors.load(place / "run", t).tolist() for t in result.outputs]
@@ -145,3 +146,25 @@ util.func public @main(%v: !hal.buffer_view, %b: !hal.buffer, %wait: !hal.fence,
 """
     program = build(tmp_path, text, ("4xf32=1", "&4xf32=2"))
     assert run(tmp_path, program) == [[3.0] * 4, [3.0] * 4]
+
+
+@pytest.mark.real
+def test_a_dump_of_a_late_phase_is_run_from_there(tmp_path: Path) -> None:
+    (tmp_path / "p.mlir").write_text(
+        "func.func @main(%a: tensor<?x2xf32>, %n: i32) -> (tensor<?x2xf32>, i32) {"
+        " %r = arith.addf %a, %a : tensor<?x2xf32> return %r, %n : tensor<?x2xf32>, i32 }"
+    )
+    dump = tmp_path / "stream.mlir"
+    to = ("-t", "llvm-cpu:generic", "--to", "stream", "-o", dump)
+    assert pilot("compile", tmp_path / "p.mlir", *to).code == 0
+    given = ("--input=1x2xf32=1 2", "--input=5", "--expected-output=1x2xf32=2 4")
+    given += ("--expected-output=5", "--from=stream", "--json")
+    done = pilot("run", dump, "-t", "llvm-cpu:generic", *given)
+    assert done.code == 0, done.out
+    assert done.document["cases"][0]["status"] == "ok"
+    assert any("compile it with --from" in note for note in done.document["program"]["notes"])
+
+
+def test_what_is_isolated_is_compiled_from_the_start() -> None:
+    done = pilot("run", "a.mlir", "-t", "llvm-cpu", "--from", "flow", "--bisect")
+    assert (done.code, "takes no --from" in done.err) == (2, True)

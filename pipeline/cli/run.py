@@ -26,6 +26,7 @@ from pipeline.cli.options import (
     help="Then generate N tokens in one session on the device and compare each with PyTorch's: "
     "prefill gives the first, N - 1 steps of decode the others. Traces with dynamic=true.",
 )
+@click.option("--from", "resume", metavar="PHASE", help="SOURCE is MLIR dumped after this phase.")
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -35,6 +36,7 @@ def command(
     expected: tuple[str, ...],
     bisect: bool,
     generate: int | None,
+    resume: str | None,
     common: Common,
     flags: tuple[str, ...],
     source: str,
@@ -48,6 +50,8 @@ def command(
     """
     from pipeline.cli.cases import cases
 
+    if bisect and resume:
+        raise click.UsageError("--bisect isolates programs from the start: it takes no --from")
     cases(
         source,
         source_options,
@@ -57,5 +61,6 @@ def command(
         flags,
         bisect=bisect,
         generate=generate,
+        resume=resume,
         expected=expected,
     )
