@@ -239,7 +239,7 @@ class TestInputs:
             (["gone.npy"], "no file gone.npy"),
             (["2x3xf32=@short.bin"], "short.bin has 5 bytes, 2x3xf32 needs 24"),
             (["2x3xf33=@short.bin"], "unknown element type f33"),
-            (["ok"], "neither an .npy file nor SHAPExDTYPE=@FILE"),
+            (["ok"], "neither an .npy file, nor SHAPExDTYPE=@FILE"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else None,
     )

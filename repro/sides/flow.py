@@ -34,7 +34,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def bytes(self) -> int:
         """Its size, with dynamic dimensions counted as one."""
-        return math.prod(d or 1 for d in self.shape) * ELEMENT_TYPES[self.dtype].size
+        return ELEMENT_TYPES[self.dtype].bytes(math.prod(d or 1 for d in self.shape))
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,9 +124,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_type(text: str, number: int) -> Value | None:
-    """The type of a value that can be taken out; None for encoded tensors and what is no tensor."""
+    """The type of a value that can be taken out; None for encoded tensors, for tensors of indices,
+    which no function returns, and for what is no tensor."""
     match = _TENSOR.fullmatch(text)
-    if match is None or match[2] not in ELEMENT_TYPES:
+    if match is None or match[2] == "index" or match[2] not in ELEMENT_TYPES:
         return None
     sizes = tuple(None if d == "?" else int(d) for d in match[1].split("x") if d)
     return Value(number=number, dtype=match[2], shape=sizes)
