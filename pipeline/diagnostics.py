@@ -49,7 +49,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"
     failure is about (`torch.aten.matmul`, `vector.bitcast`). location: `file:line:column` in the
     program. signal and stack (innermost frame first, demangled function names) for crashes.
     signature: equal for two runs of one bug. also: other, distinct failures of the same run.
-    stopped: of what did not end.
+    stopped: of what did not end, and only there.
     """
 
     kind: Kind
@@ -62,7 +62,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"
     signal: str | None = None
     stack: tuple[str, ...] = ()
     also: tuple[Failure, ...] = ()
-    stopped: Stopped | None = None
+    stopped: Stopped | msgspec.UnsetType = msgspec.UNSET
 
     def shows(self, signature: str) -> bool:
         """Whether this is the failure with a signature, or that one is among the others."""
@@ -308,7 +308,7 @@ def _stopped(outcome: Outcome, stderr: str, phase: str | None) -> Failure | None
     """The failure of a child that met a limit: ours, the machine's, or none (None)."""
     kind: Kind = "out-of-memory"
     used = f"{outcome.peak_bytes / 2**20:.0f} MiB resident at most"
-    stopped = None
+    stopped: Stopped | msgspec.UnsetType = msgspec.UNSET
     if outcome.ended_by == "time-limit":
         kind, message = "timeout", _at_time_limit(outcome)
         stopped = Stopped(

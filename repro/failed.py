@@ -117,7 +117,7 @@ def _limits(case: CaseResult, failure: Failure, given: process.Limits) -> proces
     time for what the phases before take, and some more.
     """
     stopped = failure.stopped
-    if stopped is None or case.why != DOES_NOT_COMPILE:
+    if not stopped or case.why != DOES_NOT_COMPILE:
         return given
     if stopped.executable:
         seconds = stopped.seconds
@@ -133,7 +133,7 @@ def _limits(case: CaseResult, failure: Failure, given: process.Limits) -> proces
 def _too_busy(failure: Failure) -> str:
     """Why the default limit says nothing: other processes had the machine; else empty."""
     stopped = failure.stopped
-    if stopped is None or not stopped.default or stopped.executable:
+    if not stopped or not stopped.default or stopped.executable:
         return ""
     load, cores = os.getloadavg()[1], len(os.sched_getaffinity(0))
     if stopped.processor_seconds > stopped.seconds / 2 or load <= cores:

@@ -228,7 +228,7 @@ class Isolation:
     def _only_slow(self, located: locate.Located) -> bool:
         """Whether a limit that nobody chose was met, and each executable ends soon."""
         stopped = self.job.failure.stopped
-        default = stopped is not None and stopped.default
+        default = stopped.default if stopped else False
         return default and located.calls > 1 and located.executable is None
 
     def _graph(self, focus: int) -> Graph | None:

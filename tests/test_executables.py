@@ -127,4 +127,4 @@ class TestCompile:
     def test_what_fails_before_is_the_failure(self, compile: Any) -> None:
         result, _ = compile(HANGS.replace("hang-at", "error-at", 1), hasty=True)
         assert result.failure.kind == "diagnostic"
-        assert result.failure.stopped is None
+        assert not result.failure.stopped
