@@ -116,7 +116,9 @@ def measure(
         modules = [
             (_KIND, numbers[at : at + _TOGETHER]) for at in range(0, len(numbers), _TOGETHER)
         ]
-        for traced in bench_right.trace(modules, seed, directory / f"{place}", catch=False):
+        for module in modules:
+            own = directory / f"{place}-{module[1][0]}"
+            (traced,) = bench_right.trace([module], seed, own, catch=False)
             yield from _each(traced, planned, seed, toolchain, directory)
 
 
