@@ -263,7 +263,8 @@ def trace(
             env={**os.environ, "PYTHONPATH": f"{_TESTS.parent}{os.pathsep}{_TESTS}"},
         )
         if not outcome.ok:
-            raise click.ClickException(f"tracing failed\n{said.read_text()[-2000:]}")
+            why = "" if outcome.ended_by == "exit" else f": {outcome.ended_by}"
+            raise click.ClickException(f"tracing failed{why}\n{said.read_text()[-2000:]}")
     return [_traced(module, catch) for module in modules]
 
 
