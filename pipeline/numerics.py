@@ -107,7 +107,28 @@ def compare(
 def _blind(output: OutputComparison, why: str) -> OutputComparison:
     """An output that agrees with a reference that tells nothing."""
     how = "within the tolerance" if output.max_abs else "exactly"
-    return msgspec.structs.replace(output, verdict="not-compared", why=f"agrees {how}, but {why}")
+    return msgspec.structs.replace(
+        output, verdict="not-compared", why=f"{_AGREES} {how}, but {why}"
+    )
+
+
+#: In which way numbers are wrong that the whole program does not show.
+HIDDEN = "hidden"
+_AGREES = "agrees"
+
+
+def hides(comparison: Comparison) -> bool:
+    """Whether wrong numbers inside of the program would not show: what it returns depends on random
+    numbers, on a choice among equal values, or on more rounding than the reference can judge."""
+    return any(
+        output.verdict == "not-compared" and not output.why.startswith(_AGREES)
+        for output in comparison.outputs
+    )
+
+
+def hidden(comparison: Comparison) -> Failure:
+    """What is looked for in a program that hides wrong numbers: an operation that gives some."""
+    return mismatch(f"wrong numbers that do not show: {comparison.why}", what=HIDDEN)
 
 
 def to_failure(comparison: Comparison) -> Failure:

@@ -6,10 +6,11 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from pipeline import between, devices, executables, process
+from pipeline import between, devices, executables, numerics, process
 from pipeline.case import DOES_NOT_COMPILE, CaseResult, FunctionResult
 from pipeline.diagnostics import Failure
 from pipeline.frontends.job import Job
@@ -142,6 +143,36 @@ def _too_busy(failure: Failure) -> str:
         f"{failure.message}: other processes keep this machine busy (load {load:.1f} on {cores} "
         "cores), so it may only be slow"
     )
+
+
+def isolate_hidden(
+    loaded: Loaded,
+    case: CaseResult,
+    plan: Plan,
+    toolchain: Toolchain,
+    wish: Wish,
+    **hearing: Any,
+) -> Bisection | None:
+    """Isolates an operation that is wrong in a program that cannot show it (`numerics.hides`).
+
+    None where the program would show it, or no operation that can be judged is wrong. hearing: as
+    in `isolate`.
+    """
+    functions = []
+    first: Failure | None = None
+    for function in case.functions:
+        comparison = function.comparison
+        if comparison is not None and function.failure is None and numerics.hides(comparison):
+            failure = numerics.hidden(comparison)
+            first = first or failure
+            function = msgspec.structs.replace(function, failure=failure)
+        functions.append(function)
+    if first is None or case.failure is not None:
+        return None
+    case = msgspec.structs.replace(case, functions=tuple(functions), failure=first)
+    wish = msgspec.structs.replace(wish, everything=False)
+    found = isolate(loaded, case, plan, toolchain, wish, **hearing)
+    return found if found.status == "isolated" else None
 
 
 def isolate_trace(

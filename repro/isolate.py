@@ -186,7 +186,7 @@ class Isolation:
         groups = locate.groups(graph, located.lines)
         start, root = self.start(graph, groups)
         if start is None:
-            failing, runs = self._again(2, 2)
+            failing, runs = self._again(2, 2) if self.shows else (0, 0)
             if failing < runs:
                 return self._flaky(failing, runs)
             return self._gave_up("no part of the program was found that fails in the same way")
@@ -220,6 +220,11 @@ class Isolation:
             lacking = "" if release.bindings else ", which has no bindings for this Python,"
             return f"the Python bindings for IREE {release.version}{lacking} cannot read it: {why}"
         return "the program has no function whose operations can be cut out"
+
+    @property
+    def shows(self) -> bool:
+        """Whether the whole program fails by itself."""
+        return True
 
     def refusal(self, graph: Graph) -> str:
         """Why there is nothing to search, as far as that is known before anything is compiled."""

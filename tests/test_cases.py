@@ -165,6 +165,26 @@ def test_wrong_numbers(run: Any) -> None:
     assert [(o["mismatched"], o["tolerance"]) for o in outputs] == [(85, 0.0), (15, 0.0)]
 
 
+def test_what_is_right_in_more_than_one_way_is_not_accused(run: Any) -> None:
+    code, case = run("delicate", "llvm-cpu")
+    assert (code, case["status"]) == (0, "ok"), case["why"]
+    weighted, indices, small = case["comparison"]["outputs"]
+    assert {o["verdict"] for o in (weighted, indices, small)} == {"ok"}
+    assert indices["basis"] == "indices of aten.topk are right where they point to equal values"
+
+
+def test_what_depends_on_random_numbers_is_not_compared(run: Any) -> None:
+    code, case = run("noisy_pad:coder", "llvm-cpu")
+    assert (code, case["status"]) == (0, "ran")
+    noisy, mean = case["comparison"]["outputs"]
+    assert (noisy["verdict"], noisy["why"]) == (
+        "not-compared",
+        "it draws random numbers: aten.randn_like",
+    )
+    assert mean["verdict"] == "ok"
+    assert "aten.randn_like" in case["why"] and "the other output agrees" in case["why"]
+
+
 @pytest.mark.parametrize("model", ["batchnorm", "chunk", "f8_matmul", "zero_rows"])
 def test_what_older_releases_failed_on_agrees_with_pytorch(run: Any, model: str) -> None:
     code, case = run(model, "llvm-cpu")

@@ -29,11 +29,11 @@ class Isolated:
     """What `bisect` makes of the cases, each once; `data` is where that is remembered."""
 
     def __init__(self, place: Path, cache: Path) -> None:
-        self.data, self._place, self._cache = place / "data", place, cache
+        self.data, self._place, self.cache = place / "data", place, cache
         self._known: dict[str, Any] = {}
 
     def ask(self, source: Path | str, folder: Path, target: str = "llvm-cpu") -> Any:
-        env = {"IREE_PILOT_CACHE": self._cache, "IREE_PILOT_DATA": self.data}
+        env = {"IREE_PILOT_CACHE": self.cache, "IREE_PILOT_DATA": self.data}
         done = pilot("bisect", source, "-t", target, "-o", folder, "--json", env=env)
         assert done.code == 0, done.err
         return done.document
@@ -59,6 +59,7 @@ def isolated(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Is
         ("f8_subnormals.py", ["torch.prims.convert_element_type"], "[2],f8E4M3FN", 8),
         ("nan_clamp.py", ["torch.aten.clamp"], "[2,4],f32", 8),
         ("segment_mask.py", MASK, "[4,4],i1", 12),
+        ("noisy_pad.py", ["torch.aten.pad"], "[1,2,4],f32", 8),
     ],
 )
 def test_the_operation_that_is_wrong_given_right_inputs_is_isolated(
@@ -99,6 +100,17 @@ def test_the_phase_and_the_pass_that_make_it_wrong_are_told(
     assert bundle.read(folder).origin is not None
     assert (folder / "pass.diff").read_text() == origin["phase"]["changed"]
     assert pass_name in (folder / "ISSUE.md").read_text()
+
+
+def test_operations_beside_random_numbers_that_are_right_are_not_accused(
+    isolated: Isolated, tmp_path: Path
+) -> None:
+    env = {"IREE_PILOT_CACHE": isolated.cache, "IREE_PILOT_DATA": tmp_path}
+    source = f"{CASES / 'noisy_pad.py'}:coder"
+    done = pilot("bisect", source, "-t", "llvm-cpu", "--json", env=env)
+    assert (done.code, done.document["status"]) == (1, "passes")
+    assert "it draws random numbers: aten.randn_like" in done.document["why"]
+    assert "no operation of it that can be compared is wrong by itself" in done.document["why"]
 
 
 def test_what_is_wrong_together_in_a_vision_tower_is_isolated(

@@ -138,3 +138,26 @@ def test_the_parts_grow_and_cover_the_program(length: int) -> None:
     for parts in levels(graph):
         assert {op for part in parts for op in part} == set(graph.real)
         assert len(set(parts)) == len(parts)
+
+
+def test_where_nothing_shows_large_parts_are_not_asked_about() -> None:
+    graph = chain(40)
+    sizes: list[int] = []
+
+    def hint(parts: Sequence[Part]) -> list[float]:
+        sizes.append(max(map(len, parts)))
+        return [0.0] * len(parts)
+
+    def ask(parts: Sequence[Part]) -> list[str]:
+        raise AssertionError("nothing was named")
+
+    found = find(graph, hint, ask, error=0.0, shows=False)
+    assert found.part is None and max(sizes) < 8
+    wrong = find(
+        graph,
+        lambda parts: [float(7 in part) for part in parts],
+        lambda parts: ["same" if 7 in part else "passes" for part in parts],
+        error=0.0,
+        shows=False,
+    )
+    assert wrong.part == (7,)

@@ -885,3 +885,18 @@ def test_a_tie_that_hardly_changes_a_result_does_not_hide_what_is_wrong(tmp_path
     assert compared(right * (1 + 6e-8)).ok
     assert compared(np.sort(right)).verdict == "mismatch"
     assert compared(right * 1.05).verdict == "mismatch"
+
+
+def test_what_hides_wrong_numbers_is_told_from_what_tells_nothing(tmp_path: Path) -> None:
+    varied, zeros = np.arange(6.0), np.zeros(6)
+
+    def compared(values: Array, why: str) -> Comparison:
+        pair = [("f32", values)]
+        return compare(tmp_path, pair, pair, [values], incomparable=(why,))
+
+    noisy = compared(varied, "it draws random numbers: aten.rand")
+    assert numerics.hides(noisy) and noisy.verdict == "not-compared"
+    failure = numerics.hidden(noisy)
+    assert failure.kind == "mismatch" and failure.signature.split("/")[1] == numerics.HIDDEN
+    assert "aten.rand" in failure.message
+    assert not numerics.hides(compared(zeros, "")) and not numerics.hides(compared(varied, ""))

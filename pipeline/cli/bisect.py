@@ -102,12 +102,10 @@ def command(
                 lambda program: _case(session, program, named, plan, source_options, flags, live),
                 live,
             )
-            if case.failure is None:
-                result = Bisection(status="passes", why=_passes(source, target, case))
-            else:
-                result = isolate(
-                    session, loaded, case, plan, flags, source_options, everything, output, live
-                )
+            found = isolate(
+                session, loaded, case, plan, flags, source_options, everything, output, live
+            )
+            result = found or Bisection(status="passes", why=_passes(source, target, case))
     if common.json:
         out.emit(result)
     else:
@@ -117,13 +115,18 @@ def command(
 
 
 def _passes(source: str, target: str, case: CaseResult) -> str:
+    from pipeline import numerics
+
     if case.status == "compiled":
         return f"{source} compiles for {target} and is not run here ({case.steps[-1].why})"
     runs = f"{source} compiles and runs for {target}"
     if case.status == "ok":
         return f"{runs}, and agrees with its reference"
+    compared = (f.comparison for f in case.functions if f.comparison)
+    alone = "; no operation of it that can be compared is wrong by itself"
     return (
-        f"{runs}, and its numbers were {case.why.removeprefix('ran, ')} "
+        f"{runs}, and its numbers were {case.why.removeprefix('ran, ')}"
+        f"{alone if any(map(numerics.hides, compared)) else ''} "
         f"(two targets, dispatch by dispatch: iree-pilot bisect {source} -t {target} "
         "--against TARGET)"
     )
@@ -162,14 +165,17 @@ def isolate(
     everything: bool,
     output: str | None,
     live: Any,
-) -> Bisection:
+) -> Bisection | None:
     """Isolates the failure of a case (and with `everything` what else keeps it from working).
 
-    flags: the user's for the compile. Without `output` the folder is made where the user is.
+    Of one whose numbers could not be compared, an operation that is wrong by itself. None where
+    there is nothing to isolate. flags: the user's for the compile. Without `output` the folder is
+    made where the user is.
     """
     from repro import failed
 
-    return failed.isolate(
+    act = failed.isolate if case.failure is not None else failed.isolate_hidden
+    return act(
         loaded,
         case,
         plan,

@@ -127,7 +127,7 @@ def cases(
     ok = all(r.status != "failed" for r in results)
     if output and ok:
         _deliver(Path(results[0].output or ""), output)
-    if not ok:
+    if not ok or (found and found.status == "isolated"):
         raise Failed(1)
 
 
@@ -184,13 +184,13 @@ def _isolate(
     flags: tuple[str, ...],
     live: Live,
 ) -> Bisection | None:
-    """Isolates the first target that fails; None if all are well."""
+    """Isolates the first target that fails, or that hides wrong numbers; None if all are well."""
     for (_, plan), result in zip(plans, results, strict=True):
         generated = result.generation
         if generated and generated.failure and generated.failure == result.failure:
             live.note(f"{result.target}: what shows in a chain of functions only is not isolated")
-        elif result.failure is not None:
-            return isolate(session, loaded, result, plan, flags, chosen, False, None, live)
+        elif found := isolate(session, loaded, result, plan, flags, chosen, False, None, live):
+            return found
     return None
 
 

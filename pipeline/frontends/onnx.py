@@ -18,7 +18,7 @@ import msgspec
 
 from pipeline import program as programs
 from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.frontends import examples, mlir_text
+from pipeline.frontends import examples, mlir_text, onnx_draws
 from pipeline.frontends.job import Job
 from pipeline.program import (
     NUMPY_ELEMENT_TYPES,
@@ -189,7 +189,9 @@ def _example(
             _save(numpy.asarray(value), want.dtype, f"data/output{index}.bin", directory)
             for index, (want, value) in enumerate(zip(function.outputs, results, strict=True))
         )
-        reference = Reference(outputs=outputs, evaluator=evaluator)
+        reference = Reference(
+            outputs=outputs, evaluator=evaluator, incomparable=onnx_draws.reasons(model)
+        )
         note = f"the outputs are compared with those of {evaluator}"
     except Exception as fault:  # noqa: BLE001 - the evaluator does not know every operator
         why = str(fault).strip().splitlines() or [""]

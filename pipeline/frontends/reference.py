@@ -177,7 +177,8 @@ def graph(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any
             values.append(hold(state[source] if source else next(flat)))
         interpreter = _Graph(program.graph_module, widening, choices)
         try:
-            with torch.no_grad():
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                torch.manual_seed(0)  # what it draws is the same in each evaluation
                 results = interpreter.run(*values)
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as fault:
             raise NotEvaluable(f"{type(fault).__name__}: {str(fault).splitlines()[0]}") from fault

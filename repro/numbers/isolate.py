@@ -53,6 +53,10 @@ class _Isolation(isolate.Isolation):
         self.found = search.Found(part=None)
         self._modules = 0
 
+    @property
+    def shows(self) -> bool:
+        return not self.numbers.hidden
+
     def refusal(self, graph: Graph) -> str:
         self._tell("computing the values inside of the program")
         inside = self.numbers.values.inside()
@@ -60,8 +64,8 @@ class _Isolation(isolate.Isolation):
         return "" if any(known.judgeable(graph, first, inside)) else "nothing in it can be compared"
 
     def located(self) -> locate.Located:
-        """Nothing: wrong numbers have no place in the program."""
-        return locate.Located(lines=())
+        """Nothing: wrong numbers have no place in the program, and some do not show in it."""
+        return locate.Located(lines=(), confirmed=self.numbers.hidden)
 
     def start(self, graph: Graph, groups: Groups) -> tuple[Cut | None, int | None]:
         self.found = search.find(
@@ -69,6 +73,7 @@ class _Isolation(isolate.Isolation):
             lambda parts: self._hint(graph, parts),
             lambda parts: self._ask([Cut(keep=part) for part in parts]),
             error=self.numbers.error,
+            shows=self.shows,
         )
         part = self.found.part
         if part is None:

@@ -80,6 +80,11 @@ class MismatchOracle(RememberingOracle):
         self.values.evaluator.close()
 
     @property
+    def hidden(self) -> bool:
+        """Whether the whole program cannot show that it is wrong."""
+        return self.wanted.signature.split("/")[1] == numerics.HIDDEN
+
+    @property
     def error(self) -> float:
         """How far the whole program is off, as it was compared at first."""
         comparison = self._running.comparison

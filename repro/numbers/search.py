@@ -49,15 +49,18 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     hidden: tuple[Part, ...] = ()
 
 
-def find(graph: Graph, hint: Hint, ask: Ask, *, error: float) -> Found:
+def find(graph: Graph, hint: Hint, ask: Ask, *, error: float, shows: bool = True) -> Found:
     """The smallest part that is wrong alone, of those of a few sizes; of one size the first that
     can be why the whole program is off by `error`.
 
-    One hint for each size, from single operations to half of the program; then all of it.
+    One hint for each size, from single operations to half of the program; then all of it. Where it
+    does not show that the whole is wrong, operations with what they are made of are enough.
     """
     right: tuple[int, ...] = ()
     hidden: list[Part] = []
     for number, parts in enumerate(levels(graph)):
+        if not shows and number > _STEPS:
+            break
         errors = hint(parts)
         if number == 0:
             right = tuple(p[-1] for p, off in zip(parts, errors, strict=True) if off == 0)
@@ -69,6 +72,8 @@ def find(graph: Graph, hint: Hint, ask: Ask, *, error: float) -> Found:
                 if verdict == "same":
                     return Found(part=part, right=right, hinted=True, hidden=tuple(hidden))
             hidden += some
+    if not shows:
+        return Found(part=None, right=right, hidden=tuple(hidden))
     whole = graph.real
     (verdict,) = ask([whole])
     return Found(part=whole if verdict == "same" else None, right=right, hidden=tuple(hidden))
