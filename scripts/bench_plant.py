@@ -89,7 +89,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 def faults(mlir: str) -> list[Fault]:
     """What can be planted in a program, each once, in the order of its operations."""
-    found = {}
+    found: dict[Fault, None] = {}
     for line in mlir.splitlines():
         match = _LINE.match(line)
         if match is None or (how := _how(match["op"], match["result"])) is None:

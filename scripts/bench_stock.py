@@ -51,7 +51,7 @@ def ask(
     said = _did([toolchain.compiler, mlir, *flags, "-o", module], place)
     if said is not None:
         return Stock(compiles=False, runs=False, said=said)
-    run = [
+    run: list[str | Path] = [
         toolchain.tool("iree-run-module"),
         f"--module={module}",
         "--device=local-sync",
