@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import msgspec
 
 from pipeline import process
-from pipeline.evaluate import evaluation
 from pipeline.frontends.load import Loaded
 from pipeline.program import Function, Tensor
 from pipeline.torch_dialect import evaluate
+from repro.numbers import engines
 from repro.trial import Tried, compare, judged
 
 #: The last phase whose IR is on tensors: after it they are resources of a stream.
 LAST = "flow"
-_TORCH = re.compile(r"\btorch\.(?:aten|prims|operator)\b")
 _SECONDS = 60.0
 
 
@@ -38,7 +36,6 @@ class Interpreter:
         self._asked += 1
         place = self._directory / f"interpreted-{self._asked}"
         place.mkdir(parents=True)
-        text = mlir.read_text(errors="replace")
         work = evaluate.Work(
             mlir=str(mlir.absolute()),
             function=function.name,
@@ -47,8 +44,8 @@ class Interpreter:
             archives=self._archives(),
             outputs=tuple(kind.dtype for kind in function.outputs),
         )
-        asked = evaluate.evaluate if _TORCH.search(text) else evaluation.evaluate
-        (found,) = asked([work], limits=self._limits)
+        engine = engines.of(mlir)
+        (found,) = evaluate.evaluate([work], limits=self._limits, child=engine.module)
         if found.reference is None:
             return Tried(verdict="fails", why=found.why)
         return judged([compare(self._loaded, function, found.reference.outputs, place)])
