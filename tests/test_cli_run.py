@@ -311,7 +311,7 @@ class TestCompile:
         done = pilot("compile", "a.mlir", "-t", "llvm-cpu", "--json", "--", "--iree-opt-level=O3")
         (case,) = done.document["cases"]
         assert "--iree-opt-level=O3" in case["command"]
-        assert case["status"] == "ok"
+        assert case["status"] == "compiled"
 
     def test_what_the_compiler_prints_can_be_found(self) -> None:
         done = pilot("compile", "a.mlir", "-t", "llvm-cpu", "--json", "--", "--mlir-timing")
@@ -330,7 +330,7 @@ class TestCompile:
             "--iree-hal-target-device=local",
         )
         (case,) = done.document["cases"]
-        assert (done.code, case["status"]) == (0, "ok")
+        assert (done.code, case["status"]) == (0, "compiled")
 
 
 @pytest.mark.usefixtures("program")
