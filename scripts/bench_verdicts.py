@@ -239,7 +239,12 @@ def generated(dialect: str, count: int, first: int, seed: int, place: Path) -> I
 def dumps(given: Given, flags: Sequence[str], toolchain: Toolchain, place: Path) -> list[Given]:
     """A program as the compiler dumps it after each of its phases."""
     place.mkdir(parents=True)
-    argv: list[str | Path] = [toolchain.compiler, given.mlir, *flags, f"--dump-compilation-phases-to={place}"]
+    argv: list[str | Path] = [
+        toolchain.compiler,
+        given.mlir,
+        *flags,
+        f"--dump-compilation-phases-to={place}",
+    ]
     process.run(
         [*argv, "-o", place / "module.vmfb"],
         stdout=place / "stdout.txt",
