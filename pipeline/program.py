@@ -71,12 +71,10 @@ ELEMENT_TYPES = {
         ElementType("i1", 1, "bool", "bool", "bool"),
         ElementType("complex<f32>", 8, "complex64", "complex64", "complex"),
         ElementType("complex<f64>", 16, "complex128", "complex128", "complex"),
-        # A number on its own; there are no tensors of it.
-        ElementType("index", 8, "int64", "", "int"),
     )
 }
 TORCH_ELEMENT_TYPES = {e.torch: e.name for e in ELEMENT_TYPES.values() if e.torch}
-NUMPY_ELEMENT_TYPES = {e.numpy: e.name for e in ELEMENT_TYPES.values() if e.name != "index"}
+NUMPY_ELEMENT_TYPES = {e.numpy: e.name for e in ELEMENT_TYPES.values()}
 
 
 class Dim(msgspec.Struct, frozen=True, kw_only=True):

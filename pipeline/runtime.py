@@ -327,9 +327,9 @@ def _narrow(file: Path, dtype: str) -> None:
     """Writes a number in its own type: the VM passes all in 32 or 64 bits, f16 as an integer."""
     raw, element = file.read_bytes(), ELEMENT_TYPES[dtype]
     if element.family != "float" or element.size < 4:
-        # The lowest bits are the number's; i1 has one.
-        low = bytes([raw[0] & 1]) if element.family == "bool" else raw[: element.size]
-        file.write_bytes(low)
+        # The lowest bits are the number's; i1 has one. An index may have 32 bits.
+        low = raw[: element.size].ljust(element.size, b"\xff" if raw[-1] & 0x80 else b"\0")
+        file.write_bytes(bytes([raw[0] & 1]) if element.family == "bool" else low)
     elif len(raw) != element.size:
         other = "f64" if len(raw) == 8 else "f32"
         value = tensors.decoded(raw, other).astype(tensors.numpy_dtype(dtype))

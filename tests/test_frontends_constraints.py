@@ -47,7 +47,7 @@ F = Function(
     inputs=(
         matrix("arg0"),
         matrix("arg1"),
-        TensorType(name="arg2", dtype="index", shape=(), passed="scalar"),
+        TensorType(name="arg2", dtype="i64", shape=(), passed="scalar"),
     ),
     outputs=(),
 )

@@ -125,7 +125,7 @@ class TestNumbers:
         [
             ("i1", "i1"),
             ("i32", "i32"),
-            ("index", "index"),
+            ("index", "i64"),
             ("bf16", "bf16"),
             ("f64", "f32"),
             ("!torch.int", "i64"),

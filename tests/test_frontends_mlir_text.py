@@ -11,7 +11,7 @@ from pipeline.program import ELEMENT_TYPES, Dim, Parameter, TensorType
 
 SIZES = st.none() | st.integers(0, 2**40)
 #: Element types that builtin tensors have, and torch's: those spell integers with a sign.
-BUILTIN = sorted(n for n in ELEMENT_TYPES if not n.startswith("ui") and n != "index")
+BUILTIN = sorted(n for n in ELEMENT_TYPES if not n.startswith("ui"))
 TORCH = {
     "f64": "f64",
     "f32": "f32",

@@ -205,8 +205,8 @@ def null(directory: Path) -> Tensor:
 def _spelled(spec: str, raw: re.Match[str]) -> tuple[tuple[int, ...], str]:
     """(shape, dtype) of `2x3xbf16=...`."""
     dims, dtype = raw[1], _WORDS.get(raw[2], raw[2])
-    if dtype not in ELEMENT_TYPES or dtype == "index":
-        known = ", ".join(name for name in ELEMENT_TYPES if name != "index")
+    if dtype not in ELEMENT_TYPES:
+        known = ", ".join(ELEMENT_TYPES)
         raise UsageError(f"--input {spec}: unknown element type {dtype}", advice=f"Known: {known}.")
     return tuple(int(d) for d in dims.split("x") if d), dtype
 

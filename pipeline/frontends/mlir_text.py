@@ -15,7 +15,8 @@ _TORCH_TENSOR = re.compile(r"!torch\.v?tensor<\[([\d?,]*)\],([\w<>]+)>")
 #: A tensor of integers with a sign is passed as one without: `si8` as `i8`.
 _SIGNED = {f"si{bits}": f"i{bits}" for bits in (2, 4, 8, 16, 32, 64)}
 #: Numbers on their own. IREE demotes f64 by default, and torch's float is one.
-_SCALARS = {name: name for name in ("i1", "i2", "i4", "i8", "i16", "i32", "i64", "index")} | {
+_SCALARS = {name: name for name in ("i1", "i2", "i4", "i8", "i16", "i32", "i64")} | {
+    "index": "i64",
     "f16": "f16",
     "bf16": "bf16",
     "f32": "f32",
@@ -75,7 +76,7 @@ def parse_type(text: str, name: str) -> TensorType:
 def tensor(element: str, dims: list[str], name: str) -> TensorType:
     """A tensor's type of an element type and sizes as text, `?` for a dynamic one."""
     element = _SIGNED.get(element, element)
-    if element not in ELEMENT_TYPES or element == "index":
+    if element not in ELEMENT_TYPES:
         raise ValueError(f"unknown element type {element}")
     shape = tuple(
         Dim(symbol=f"{name}_d{axis}") if size == "?" else int(size)
