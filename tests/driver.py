@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 PROGRAM = Path(sys.executable).with_name("iree-pilot")
-_DEADLINE_SECONDS = 300
+_DEADLINE_SECONDS = 900
 
 
 class Done(msgspec.Struct, frozen=True):

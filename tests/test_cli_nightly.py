@@ -82,12 +82,14 @@ class Team:
         """A night that is killed some time after it begins, or after one more case is done."""
         before = self.done()
         night = start(*self.arguments("run", "-q"), cwd=self.directory, start_new_session=True)
-        if progress:
-            wait_until(lambda: self.done() > before or night.poll() is not None)
-        with pytest.raises(subprocess.TimeoutExpired):
-            night.communicate(timeout=seconds)
-        night.kill()
-        night.communicate(timeout=30)
+        try:
+            if progress:  # which begins when all 60 sources are traced
+                wait_until(lambda: self.done() > before or night.poll() is not None, seconds=300)
+            with pytest.raises(subprocess.TimeoutExpired):
+                night.communicate(timeout=seconds)
+        finally:
+            night.kill()
+            night.communicate(timeout=30)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         database = sqlite3.connect(self.history)
