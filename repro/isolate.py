@@ -320,7 +320,7 @@ class Isolation:
 
     def located(self) -> locate.Located:
         """Where the failure is, as an earlier search has found out or by compiling."""
-        before = kept.recall(self._kept, locate.Located)
+        before = kept.recall(self._kept, locate.Located) or self._named()
         if before is not None:
             return before
         job = self.job
@@ -336,6 +336,18 @@ class Isolation:
         )
         self.oracle.calls += located.calls
         return located
+
+    def _named(self) -> locate.Located | None:
+        """The operation that the failure names, where it fails alone.
+
+        That confirms the failure too: the whole program is not compiled once more.
+        """
+        line = locate.line_of(self.job.failure)
+        graph = self._graph(line) if line else None
+        groups = locate.groups(graph, (line,)) if graph else ()
+        if not groups or not self._same(groups[0]):
+            return None
+        return locate.Located(lines=(line,), confirmed=True)
 
     def _confirm(self) -> tuple[int, int]:
         """(how often the whole program failed in this way, runs): a second run confirms the first,
