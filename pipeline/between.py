@@ -9,7 +9,6 @@ What a program draws at random may differ, so that a program that draws is not c
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import msgspec
 
 from pipeline import diagnostics, noise, numerics
 from pipeline.case import Against, CaseResult, FunctionResult, kept
+from pipeline.evaluate import references
 from pipeline.frontends.load import Loaded
 from pipeline.noise import Noise
 from pipeline.numerics import Comparison, OutputComparison
@@ -24,10 +24,6 @@ from pipeline.program import Function, Reference, Tensor
 
 #: What the signature of such a failure says.
 DIFFER = "targets-differ"
-_DRAWS = re.compile(
-    rb"\b(?:torch\.aten\.(?:rand|bernoulli|multinomial|normal|uniform|exponential|native_dropout)"
-    rb"|stablehlo\.rng|mhlo\.rng|onnx\.(?:Random|Bernoulli|Multinomial))\w*"
-)
 
 
 class Targets:
@@ -36,7 +32,7 @@ class Targets:
     def __init__(self, loaded: Loaded, directory: Path) -> None:
         self._loaded, self._directory = loaded, directory
         self._ran: list[tuple[str, Path]] = []
-        open_ = [f.name for f in loaded.program.functions if f.reference is None]
+        open_ = [f.name for f in loaded.program.functions if f.reference is None and not f.signals]
         self._open = () if open_ and _draws(loaded.mlir) else tuple(open_)
         self._noise: Noise | None = None
 
@@ -154,4 +150,4 @@ def _how(output: OutputComparison, target: str, other: str) -> str:
 
 
 def _draws(mlir: Path) -> bool:
-    return _DRAWS.search(mlir.read_bytes()) is not None
+    return references.DRAWS.search(mlir.read_text(errors="replace")) is not None

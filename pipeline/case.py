@@ -33,6 +33,12 @@ COMPILE_KIND = "compile"
 _RESULT = "result.json"
 #: What a function returned, beside its files.
 _OUTPUTS = "outputs.json"
+#: What runs a program in threads of its own, and what in the caller's: nothing is to be waited for.
+_TASK, _SYNC = "local-task", "local-sync"
+_SIGNALS = (
+    "it signals a fence when it is done, and iree-run-module, which is given none, does not wait: "
+    "what it returns may be read too early"
+)
 
 #: Why a case failed whose compile did.
 DOES_NOT_COMPILE = "does not compile"
@@ -428,8 +434,9 @@ def _run(
             directory=Path(loaded.directory),
             function=function,
             module=Path(result.output),
-            device=plan.device.uri,
+            device=_SYNC if function.signals and plan.device.uri == _TASK else plan.device.uri,
         )
+        waited = job.device == _SYNC or not function.signals
         with _workdir(settings.keep, function.name) as workdir:
             with alone(plan.device):
                 ran = runtime.run(
@@ -448,7 +455,7 @@ def _run(
             failed = failed or ran.failed_step
             if settings.keep and ran.ok:
                 (workdir / _OUTPUTS).write_bytes(msgspec.json.encode(ran.outputs))
-            if ran.ok and function.reference is not None:
+            if ran.ok and function.reference is not None and waited:
                 begun = time.monotonic()
                 comparison = numerics.compare(
                     ran.outputs,
@@ -566,7 +573,7 @@ def _function(
         comparison=comparison,
         evaluator=function.reference.evaluator if function.reference else "",
         failure=failure,
-        unevaluated=function.unevaluated,
+        unevaluated="" if comparison else _SIGNALS if function.signals else function.unevaluated,
     )
 
 
@@ -629,6 +636,8 @@ def _not_compared(functions: list[FunctionResult]) -> str:
 
 
 def _no_reference(function: FunctionResult) -> str:
+    if function.unevaluated == _SIGNALS:
+        return _SIGNALS
     said = "there is no reference to compare with"
     return f"{said}: {function.unevaluated}" if function.unevaluated else said
 

@@ -85,6 +85,7 @@ _UNKNOWN_FLAG = re.compile(
     re.MULTILINE,
 )
 #: What the compiler says of its command line, before it has looked at the program.
+_UNKNOWN = "unknown command line argument"
 _COMMAND_LINE = re.compile(r"for the -\S+ option: |Too many positional arguments|Not enough pos")
 _TOOL_MISSING = re.compile(
     r"^sh: (?:\d+: )?(?P<tool>\S+): (?:not found|Permission denied)|"
@@ -350,20 +351,24 @@ def _at_time_limit(outcome: Outcome) -> str:
     )
 
 
+def of_command_line(failure: Failure) -> bool:
+    """Whether the compiler refused its flags, and did not look at the program."""
+    told = failure.message.startswith(_UNKNOWN) or _COMMAND_LINE.match(failure.message)
+    return failure.kind == "diagnostic" and failure.phase is None and bool(told)
+
+
 def _undiagnosed(outcome: Outcome, stderr: str, said: Stderr, phase: str | None) -> list[Failure]:
     """The failures of a compile that ended with an exit code and no diagnostic."""
     flags = []
     for match in _UNKNOWN_FLAG.finditer(stderr):
-        text = f"unknown command line argument '{match['flag']}{match['value']}'"
+        text = f"{_UNKNOWN} '{match['flag']}{match['value']}'"
         if match["meant"]:
             text += f" (did you mean '{match['meant']}'?)"
         flags.append(
             Failure(
                 kind="diagnostic",
                 message=_shorten(text),
-                signature=signature(
-                    "diagnostic", about=match["flag"], text="unknown command line argument"
-                ),
+                signature=signature("diagnostic", about=match["flag"], text=_UNKNOWN),
             )
         )
     if flags:

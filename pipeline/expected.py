@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline import judging
 from pipeline.errors import UsageError
 from pipeline.frontends import examples, fitting
 from pipeline.frontends.load import Loaded
@@ -60,8 +61,10 @@ def with_outputs(loaded: Loaded, specs: tuple[str, ...], store: Store) -> Loaded
                     advice=f"It is {want}, given is {got}. The outputs are {signature}.",
                 )
         outputs = _stored(function, given, store)
+    evaluated = function.reference
     reference = Reference(
         outputs=outputs,
+        own_errors=judging.own_errors(evaluated, Path(loaded.directory)) if evaluated else (),
         evaluator=f"the user's {OPTION}",
         incomparable=tuple(f"it is {IGNORED} by the user" if g is None else "" for g in given),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -191,6 +192,23 @@ def _pointing_wrong(pair: Pair, indexed: Indexed | None, program: Noise) -> Any:
     return pointing.wrong(indexed, pair.directory, got, own, program)
 
 
+def own_errors(reference: Reference, directory: Path) -> tuple[tuple[float, float], ...]:
+    """How far each output is from its precise one: relative L2, and of an element."""
+    found = []
+    for index, own in enumerate(reference.outputs):
+        pair = Pair(directory, own, directory, reference, index)
+        sums = Sums()
+        if pair.precise is None or pair.family in ("int", "bool"):
+            return ()
+        for piece in pair.pieces():
+            sums.add(piece)
+        extremes = Extremes(pair.type.dtype, sums.root_mean_square)
+        for piece in pair.pieces():
+            extremes.add(piece)
+        found.append((sums.relative(sums.own_error), extremes.own_excess))
+    return tuple(found)
+
+
 def _rounded(
     pair: Pair,
     common: dict[str, Any],
@@ -211,15 +229,15 @@ def _rounded(
     for piece in pieces():
         extremes.add(piece)
     rel_l2 = sums.relative(sums.error)
-    own_error = None if pair.precise is None else sums.relative(sums.own_error)
+    own_error, own_excess = pair.own_errors or (None, 0.0)
+    if pair.precise is not None:
+        own_error, own_excess = sums.relative(sums.own_error), extremes.own_excess
     moved = (
         None
         if pair.perturbed is None
         else Spread(rel_l2=sums.relative(sums.perturbed_error), excess=extremes.perturbed_excess)
     )
-    limits = noise.limits(
-        pair.type.dtype, sums.elements, program, own_error, extremes.own_excess, moved
-    )
+    limits = noise.limits(pair.type.dtype, sums.elements, program, own_error, own_excess, moved)
     wrong = 0
     if extremes.excess > limits.excess:
         wrong = sum(extremes.over(piece, limits.excess) for piece in pieces())

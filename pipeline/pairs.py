@@ -48,6 +48,7 @@ class Pair:
         self, got_in: Path, got: Tensor, directory: Path, reference: Reference, index: int
     ) -> None:
         self.index = index
+        self.own_errors = reference.own_errors[index] if reference.own_errors else None
         self.got_type = got
         self.type = reference.outputs[index]
         self.family = ELEMENT_TYPES[self.type.dtype].family

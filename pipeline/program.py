@@ -157,7 +157,9 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     outputs where `ties`, the operations that choose among equal values or those that rounding
     makes equal, choose others, once for each time that was done. jittered: the precise outputs
     where each value is moved by a rounding of its type, once for each time, where that moves them
-    by far more: what is left of values that cancel, norms of what hardly varies.
+    by far more: what is left of values that cancel, norms of what hardly varies. own_errors: of
+    outputs that are given, how far an evaluator's own are from its precise ones: relative L2 and of
+    an element.
     """
 
     outputs: tuple[Tensor, ...]
@@ -172,6 +174,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     retied: tuple[tuple[Tensor, ...], ...] = ()
     ties: tuple[str, ...] = ()
     jittered: tuple[tuple[Tensor, ...], ...] = ()
+    own_errors: tuple[tuple[float, float], ...] = ()
 
     def why_not(self, output: int) -> str:
         """Why an output cannot be compared; empty where it can."""
@@ -210,13 +213,14 @@ class MadeUp(msgspec.Struct, frozen=True, kw_only=True):
     """How inputs are made up where nobody gives any.
 
     sizes: of dynamic dimensions, by symbol. numbers: those that are passed on their own, by the
-    argument's name. integers: all of them are smaller: they may be indices.
+    argument's name. integers: so many different ones, from `least` on: they may be indices.
     """
 
     seed: int = 0
     sizes: dict[str, int] = {}
     numbers: dict[str, int] = {}
     integers: int = 8
+    least: int = 0
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,6 +237,11 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     reference: Reference | None = None
     unevaluated: str = ""
     made_up: MadeUp | None = None
+
+    @property
+    def signals(self) -> bool:
+        """Whether it signals fences. None are given, so nobody waits for what it returns."""
+        return any(taken.passed == "null" for taken in self.inputs)
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):

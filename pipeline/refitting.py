@@ -107,10 +107,10 @@ def judge(
     if asserted is not None:
         return asserted
     if code in _RANGE and "element type" not in failure.message:
-        better = next(
-            (one for one in fitting_inputs.alternatives(function, made_up) if trial(one)), None
-        )
-        return better is not None, better
+        shifts = fitting_inputs.constants(texts())
+        others = fitting_inputs.alternatives(function, made_up, shifts)
+        better = next((one for one in others if trial(one)), None)
+        return better is not None or fitting_inputs.leads_outside(function), better
     return False, None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline import between, devices, executables, numerics, process
+from pipeline import between, devices, diagnostics, executables, numerics, process
 from pipeline.case import DOES_NOT_COMPILE, CaseResult, FunctionResult
 from pipeline.diagnostics import Failure
 from pipeline.frontends.job import Job
@@ -66,7 +66,7 @@ def isolate(
     """
     assert case.failure is not None
     first, running = case.failure, None
-    if why := _too_busy(first):
+    if why := _too_busy(first) or _misspelled(first):
         return Bisection(status="gave-up", failures=(Found(failure=first, why=why),), why=why)
     if case.why != DOES_NOT_COMPILE:
         failing = next((f for f in case.functions if _can(f)), None)
@@ -129,6 +129,13 @@ def _limits(case: CaseResult, failure: Failure, given: process.Limits) -> proces
     else:
         seconds = _HANGS_SECONDS + 2 * sum(phase.seconds for phase in case.phases)
     return msgspec.structs.replace(given, seconds=seconds, of_processor=True, default=False)
+
+
+def _misspelled(failure: Failure) -> str:
+    """Why there is nothing to isolate where the compiler refuses its flags; else empty."""
+    if not diagnostics.of_command_line(failure):
+        return ""
+    return f"the compiler refuses its command line, whatever the program is: {failure.message}"
 
 
 def _too_busy(failure: Failure) -> str:

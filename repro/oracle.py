@@ -19,6 +19,7 @@ from pipeline.diagnostics import Failure
 from pipeline.phases import dump_files
 from pipeline.toolchain import Toolchain
 from pipeline.workers import side_by_side
+from repro.marks import CONSEQUENCES
 from repro.spent import Spent
 
 Verdict = Literal["same", "different", "passes", "invalid", "unresolved"]
@@ -106,9 +107,15 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 def strangers(failure: Failure, wanted: Failure) -> tuple[Failure, ...]:
-    """Those of a failure and of what came with it that are neither `wanted` nor its companions."""
+    """Those of a failure and of what came with it that are neither `wanted` nor its companions.
+
+    What only follows from another failure is told of whatever operation that is at, or of none.
+    """
     shown = (msgspec.structs.replace(failure, also=()), *failure.also)
-    return tuple(one for one in shown if not wanted.shows(one.signature))
+    follows = {one.message for one in wanted.also if one.message.startswith(CONSEQUENCES)}
+    return tuple(
+        one for one in shown if not wanted.shows(one.signature) and one.message not in follows
+    )
 
 
 class NotAProgram(Exception):

@@ -351,6 +351,12 @@ class TestCompiler:
         done = desk.pilot("compile", "a.mlir", "-t", "llvm-cpu", "--", "--iree-no-such")
         assert done.code == 1
         assert "unknown command line argument '--iree-no-such'" in done.out
+        done = desk.pilot("bisect", "a.mlir", "-t", "llvm-cpu", "--", "--iree-no-such")
+        assert (done.code, "refuses its command line" in done.out) == (1, True)
+        said = desk.refused(
+            2, "workaround", "a.mlir", "-t", "llvm-cpu", "--", "--iree-no-such", at_once=False
+        )
+        assert "refuses its command line" in said
 
 
 @pytest.fixture

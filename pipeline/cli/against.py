@@ -67,7 +67,7 @@ def sides(
         raise click.UsageError(f"--against names {len(named)} targets: {', '.join(named)}")
     made = []
     for spec, given in ((target, flags), (named[0] if named else target, (*flags, *more))):
-        ((name, plan),) = session.plans(spec, None, given)
+        name, plan = session.plan(spec, None, given)
         name = " ".join((name, *(given if more else ())))
         made.append(Side(name=name, plan=plan, flags=(*plan.flags, *given)))
     if made[0].flags == made[1].flags:

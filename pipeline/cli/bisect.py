@@ -96,7 +96,7 @@ def command(
                 live.close()
                 dispatches.finish(console, compared, common.json)
                 return
-            ((named, plan),) = session.plans(target, None, flags)
+            named, plan = session.plan(target, None, flags)
             loaded, case = session.settled(
                 loaded,
                 lambda program: _case(session, program, named, plan, source_options, flags, live),

@@ -59,9 +59,7 @@ def command(
     plan = None
     if target is not None:
         check_flags(flags)
-        if "," in target:
-            raise click.UsageError(f"-t {target}: one target at a time")
-        ((_, plan),) = session.plans(target, device, flags)
+        _, plan = session.plan(target, device, flags)
     with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
         try:
             loaded = session.program(source, source_options, live, evaluate=False)

@@ -244,7 +244,7 @@ def _question(
         return msgspec.structs.replace(question, target=planned, flags=flags), None
     if target is None:
         raise UsageError("no target is named", advice="-t llvm-cpu, -t vulkan or -t hip.")
-    ((_, plan),) = session.plans(target, None, flags)
+    _, plan = session.plan(target, None, flags)
     loaded = session.program(source, chosen, live)
     live.program(loaded)
     for warning in plan.warnings:

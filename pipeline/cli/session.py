@@ -46,6 +46,15 @@ class Session:
             )
         return [(t.spec, plan(t, self.toolchain, device, user_flags=flags)) for t in parsed]
 
+    def plan(self, target: str, device: str | None, flags: tuple[str, ...]) -> tuple[str, Plan]:
+        """What the only target means here. Raises UsageError for several."""
+        found, *others = self.plans(target, device, flags)
+        if others:
+            raise UsageError(
+                f"-t {target}: one target at a time", advice=f"For example: -t {found[0]}"
+            )
+        return found
+
     def job(self, text: str, chosen: SourceOptions) -> Job:
         """What the source is and how it is traced, with its own example inputs."""
         source = sources.parse(text, chosen.settings, chosen.dtype)

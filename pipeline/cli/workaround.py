@@ -118,7 +118,7 @@ def _find(
     output: str | None,
     live: Any,
 ) -> Workarounds:
-    from pipeline import case
+    from pipeline import case, diagnostics
     from pipeline.case import Settings
     from pipeline.compiler import check_flags
     from pipeline.errors import UsageError
@@ -132,7 +132,7 @@ def _find(
         chosen = msgspec.structs.replace(chosen, inputs=chosen.inputs or held.inputs)
     if target is None:
         raise UsageError("no target is named", advice="-t llvm-cpu, -t vulkan or -t hip.")
-    ((named, plan),) = session.plans(target, device, flags)
+    named, plan = session.plan(target, device, flags)
     loaded = session.program(source, chosen, live)
     live.program(loaded)
     settings = Settings(flags=flags, limits=session.limits, fresh=chosen.fresh, latency_budget=0)
@@ -143,6 +143,11 @@ def _find(
         ),
         live,
     )
+    if result.failure and diagnostics.of_command_line(result.failure):
+        raise UsageError(
+            f"the compiler refuses its command line: {result.failure.message}",
+            advice="Check what stands after --.",
+        )
     if result.failure:
         live.note(f"\nlooking for a way around {result.failure.signature}")
 

@@ -77,7 +77,7 @@ def _scatter(machine: Machine, op: Op, known: Env) -> list[Array]:
             inside &= 0 <= int(i) < original.shape[d]
             box[d] = int(i)
         if not inside:
-            machine.undefined("a scatter outside of its tensor")
+            made[...] = machine.undefined(f"{op.name} outside of a tensor")
             continue
         place = tuple(box)
         update = updates[at]
@@ -100,12 +100,14 @@ def _gather(machine: Machine, op: Op, known: Env) -> list[Array]:
     for at in np.ndindex(*batch):
         machine.budget.spend(1)
         box: list[Any] = [slice(None)] * source.ndim
+        inside = True
         for d, i in zip(dims, np.reshape(indices[at], -1), strict=True):
-            if not 0 <= int(i) < source.shape[d]:
-                machine.undefined("a gather outside of its tensor")
-                i = 0
+            inside &= 0 <= int(i) < source.shape[d]
             box[d] = int(i)
-        made[at] = source[tuple(box)]
+        if inside:
+            made[at] = source[tuple(box)]
+        else:
+            made[at] = machine.undefined(f"{op.name} outside of a tensor")
     return [made]
 
 

@@ -27,6 +27,11 @@ _OF_TORCH = re.compile(r"\btorch\.(?:aten|prims|prim)\.|torch\.vtensor\.literal"
 #: Dialects that IREE converts to linalg.
 _CONVERTED = {"stablehlo", "chlo", "tosa", "torch", "tm_tensor"}
 _DIALECT = re.compile(r'(?:^|[\s"])(\w+)\.\w')
+#: Operations that draw random numbers: what IREE converts them to draws numbers of its own.
+DRAWS = re.compile(
+    r"\b(?:torch\.aten\.(?:rand|bernoulli|multinomial|normal|uniform|exponential|native_dropout)"
+    r"|stablehlo\.rng|mhlo\.rng|onnx\.(?:Random|Bernoulli|Multinomial))\w*"
+)
 #: All evaluations of a program's functions together, and one conversion.
 _SECONDS, _CONVERSION_SECONDS = 180.0, 60.0
 #: Of the memory that is free.
@@ -134,7 +139,7 @@ def _evaluators(
     found.append(by_numpy)
     if toolchain.version != version("iree-base-compiler"):
         found.append(printed)
-    if _CONVERTED & set(_DIALECT.findall(text)):
+    if _CONVERTED & set(_DIALECT.findall(text)) and not DRAWS.search(text):
         found.append(converted)
     return found
 

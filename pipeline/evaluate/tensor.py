@@ -60,18 +60,21 @@ def read_at(machine: Machine, tensor: Array, indices: Sequence[Array], what: str
 
     Where a condition guards the reading, only what it lets through counts.
     """
-    places = []
+    places, outside = [], np.False_
     for index, size in zip(indices, tensor.shape, strict=True):
         bad = (index < 0) | (index >= size)
         if np.any(bad):
-            counts = bad if machine.guard is None else bad & machine.guard
-            if np.any(counts):
-                machine.undefined(f"{what} outside of a tensor")
             if not size:
                 raise Unknown(f"{what} of an empty tensor")
             index = np.where(bad, 0, index)
+            outside = outside | bad
         places.append(index)
-    return np.asarray(tensor[tuple(places)])
+    found = np.asarray(tensor[tuple(places)])
+    counts = outside if machine.guard is None else outside & machine.guard
+    if np.any(counts):
+        filler = np.int8(machine.undefined(f"{what} outside of a tensor")).astype(found.dtype)
+        found = np.where(outside, filler, found)
+    return found
 
 
 def _extract(machine: Machine, op: Op, known: Env) -> list[Array]:
@@ -84,7 +87,7 @@ def _insert(machine: Machine, op: Op, known: Env) -> list[Array]:
     made = tensor.copy()
     place = tuple(int(i) for i in indices)
     if not all(0 <= i < size for i, size in zip(place, tensor.shape, strict=True)):
-        machine.undefined("writing outside of a tensor")
+        made[...] = machine.undefined("writing outside of a tensor")
     else:
         made[place] = value
     return [made]
@@ -226,7 +229,7 @@ def _gather(machine: Machine, op: Op, known: Env) -> list[Array]:
         box = [slice(None)] * source.ndim
         for d, i in zip(dims, place, strict=True):
             if not 0 <= int(i) < source.shape[d]:
-                raise Unknown("tensor.gather outside of a tensor")
+                raise Unknown(f"{op.name} outside of a tensor")
             box[d] = slice(int(i), int(i) + 1)
         rows.append(source[tuple(box)])
     shape = machine.shape(op.types[0], [indices.shape[i] for i in range(indices.ndim - 1)])

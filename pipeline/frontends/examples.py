@@ -76,8 +76,10 @@ def _values(generator: Any, want: TensorType, shape: tuple[int, ...], chosen: Ma
     if element.family == "bool":
         return generator.integers(0, 2, shape).astype(dtype)
     if element.family == "int":
-        most = 1 << (element.bits - (not element.name.startswith("u"))) if element.bits else 1 << 7
-        return generator.integers(0, min(most, chosen.integers), shape).astype(dtype)
+        signed = not element.name.startswith("u")
+        most = 1 << (element.bits - signed) if element.bits else 1 << 7
+        least = min(max(chosen.least, -most if signed else 0), most - 1)
+        return generator.integers(least, min(most, least + chosen.integers), shape).astype(dtype)
     values = generator.standard_normal(shape)
     if element.family == "complex":
         values = values + 1j * generator.standard_normal(shape)

@@ -1,7 +1,8 @@
 """Other inputs where those that were made up are not what a function needs.
 
 The evaluators know when sizes do not go together, or an index is out of range: then other sizes
-are tried, those that the signature has first, and smaller integers.
+are tried, those that the signature has first, and other integers: less different ones, from what
+the program adds to them or takes away.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,13 +29,35 @@ _COMPLAINTS = re.compile(
     r"|invalid for input of size|incorrect (?:batch|matrix) size|expected .* to (?:have|be) .*size",
     re.IGNORECASE,
 )
+#: What they say of results that an index leads to which no tensor has. That may be the program's.
+_OUTSIDE = "outside of a tensor"
+_CONSTANT = re.compile(r"(?:\bvalue = |\bdense<)(-?\d{1,4})(?=>? : )")
 _MOST = 32
+_MOST_CONSTANTS = 6
 
 
 def complains(function: Function) -> bool:
     """Whether an evaluator refuses the inputs of a function, which nobody gave."""
-    made_up = function.made_up is not None and _is_free(function)
-    return made_up and bool(_COMPLAINTS.search(function.unevaluated))
+    return function.made_up is not None and refuses(function)
+
+
+def refuses(function: Function) -> bool:
+    """Whether an evaluator refuses the inputs of a function where there is something to choose."""
+    return _is_free(function) and bool(_COMPLAINTS.search(function.unevaluated))
+
+
+def leads_outside(function: Function) -> bool:
+    """Whether integers that nobody gave lead out of a tensor, so that results are undefined."""
+    return (
+        function.made_up is not None and has_integers(function) and _OUTSIDE in function.unevaluated
+    )
+
+
+def constants(texts: Iterable[str]) -> tuple[int, ...]:
+    """Small numbers of a program in generic form, which its indices may be off by; 1 first."""
+    found = (abs(int(match[1])) for text in texts for match in _CONSTANT.finditer(text))
+    several = dict.fromkeys((1, *sorted({number for number in found if number > 1})))
+    return tuple(several)[:_MOST_CONSTANTS]
 
 
 def settle(
@@ -47,7 +70,7 @@ def settle(
     """The program in `directory` whose made-up inputs go together, as far as evaluators know."""
     functions, notes = list(program.functions), list(program.notes)
     for index, function in enumerate(functions):
-        if not complains(function):
+        if not complains(function) and not leads_outside(function):
             continue
         functions[index] = again = _settled(program, function, directory, toolchain, limits, text)
         if again.made_up != function.made_up:
@@ -67,11 +90,18 @@ def _chosen(made_up: MadeUp) -> Iterator[tuple[str, int]]:
     yield from made_up.sizes.items()
     yield from made_up.numbers.items()
     if made_up.integers != MadeUp().integers:
-        yield "integers below", made_up.integers
+        yield "integers below", made_up.least + made_up.integers
+    if made_up.least:
+        yield "integers from", made_up.least
 
 
-def alternatives(function: Function, made_up: MadeUp) -> Iterator[MadeUp]:
-    """Other inputs, where there is something to choose, the likelier ones first."""
+def alternatives(
+    function: Function, made_up: MadeUp, shifts: Sequence[int] = ()
+) -> Iterator[MadeUp]:
+    """Other inputs, where there is something to choose, the likelier ones first.
+
+    shifts: numbers that integers may be off by.
+    """
     symbols = list({d.symbol: None for t in function.inputs for d in t.shape if isinstance(d, Dim)})
     # What the program states stays, as long as there is something else to choose.
     symbols = [symbol for symbol in symbols if symbol not in made_up.sizes] or symbols
@@ -94,14 +124,22 @@ def alternatives(function: Function, made_up: MadeUp) -> Iterator[MadeUp]:
         for one, two in itertools.combinations(symbols, 2)
         for a, b in itertools.product(static, repeat=2)
     ]
-    for sizes in [{}, *each, *alike, *pairs]:
+
+    def chosen(sizes: dict[str, int], number: int) -> MadeUp:
+        return msgspec.structs.replace(
+            made_up,
+            sizes=made_up.sizes | sizes,
+            numbers=made_up.numbers | dict.fromkeys(numbers, number),
+            integers=1,
+            least=number,
+        )
+
+    yield chosen({}, 0)
+    if has_integers(function):
+        yield from (chosen({}, number) for shift in shifts for number in (shift, -shift))
+    for sizes in [*each, *alike, *pairs]:
         for number in (0, 1) if numbers else (0,):
-            yield msgspec.structs.replace(
-                made_up,
-                sizes=made_up.sizes | sizes,
-                numbers=made_up.numbers | dict.fromkeys(numbers, number),
-                integers=1,
-            )
+            yield chosen(sizes, number)
 
 
 def has_integers(function: Function) -> bool:
@@ -126,7 +164,8 @@ def _settled(
     """The function with the first other inputs that can be evaluated; as it is without."""
     assert function.made_up is not None
     bare = msgspec.structs.replace(function, reference=None, unevaluated="")
-    chosen = list(itertools.islice(alternatives(function, function.made_up), _MOST))
+    others = alternatives(function, function.made_up, constants([text]))
+    chosen = list(itertools.islice(others, _MOST))
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         tried = []
         for number, made_up in enumerate(chosen):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -18,12 +19,13 @@ import msgspec
 
 from pipeline import program as programs
 from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.frontends import examples, mlir_text, onnx_draws
+from pipeline.frontends import examples, fitting_inputs, mlir_text, onnx_draws
 from pipeline.frontends.job import Job
 from pipeline.program import (
     NUMPY_ELEMENT_TYPES,
     Dim,
     Function,
+    MadeUp,
     Program,
     Reference,
     Tensor,
@@ -39,6 +41,8 @@ _OPSET = "17"
 #: The importer keeps tensors with fewer elements in the program: many are shapes, which the
 #: compiler must see.
 _FEW = 100
+#: So many other inputs are tried where those that were made up do not fit.
+_MOST = 8
 _FUNCTION = re.compile(r'func\.func @"?([^"(]+)"?\(')
 
 
@@ -169,11 +173,35 @@ def _type(value: Any) -> TensorType:
 def _example(
     job: Job, model: Any, path: Path, function: Function, directory: Path
 ) -> tuple[Function, str]:
-    """The function with its example inputs and reference; what computed it, or why it has none."""
+    """The function with its example inputs and reference; what computed it, or why it has none.
+
+    Where nobody gave inputs, and the evaluators refuse those that were made up, others are tried.
+    """
+    if job.inputs:
+        check_inputs(function, job.inputs, job.source.text)
+        return _referenced(model, path, function, job.inputs, directory)
+    made_up = MadeUp(seed=job.seed)
+    inputs = examples.random(function, job.seed, directory)
+    first = _referenced(model, path, function, inputs, directory)
+    if first[0].reference is not None or not fitting_inputs.refuses(first[0]):
+        return first
+    for other in itertools.islice(fitting_inputs.alternatives(function, made_up, (1,)), _MOST):
+        inputs = examples.random(function, job.seed, directory, other)
+        made = _referenced(model, path, function, inputs, directory)
+        if made[0].reference is not None:
+            again = msgspec.structs.replace(made[0], made_up=other)
+            note = fitting_inputs.made_again(again, first[0].unevaluated)
+            return made[0], f"{note}; {made[1]}"
+    inputs = examples.random(function, job.seed, directory)
+    return _referenced(model, path, function, inputs, directory)
+
+
+def _referenced(
+    model: Any, path: Path, function: Function, inputs: tuple[Tensor, ...], directory: Path
+) -> tuple[Function, str]:
+    """The function with these inputs and what an evaluator makes of them, as `_example` has it."""
     import numpy
 
-    inputs = job.inputs or examples.random(function, job.seed, directory)
-    check_inputs(function, inputs, job.source.text)
     example, feeds = [], {}
     (directory / "data").mkdir(exist_ok=True)
     for index, (want, given) in enumerate(zip(function.inputs, inputs, strict=True)):
@@ -181,22 +209,23 @@ def _example(
         values = numpy.frombuffer(raw, examples.numpy_dtype(given.dtype)).reshape(given.shape)
         feeds[want.name] = values
         example.append(_save(values, given.dtype, f"data/input{index}.bin", directory))
-    reference = None
-    note = ""
+    fed = msgspec.structs.replace(function, example=tuple(example))
     try:
         results, evaluator = _evaluated(model, path, feeds)
         outputs = tuple(
             _save(numpy.asarray(value), want.dtype, f"data/output{index}.bin", directory)
             for index, (want, value) in enumerate(zip(function.outputs, results, strict=True))
         )
-        reference = Reference(
-            outputs=outputs, evaluator=evaluator, incomparable=onnx_draws.reasons(model)
-        )
-        note = f"the outputs are compared with those of {evaluator}"
     except Exception as fault:  # noqa: BLE001 - the evaluator does not know every operator
-        why = str(fault).strip().splitlines() or [""]
-        note = f"there is nothing to compare with: onnx.reference: {type(fault).__name__}: {why[0]}"
-    return msgspec.structs.replace(function, example=tuple(example), reference=reference), note
+        said = str(fault).strip().splitlines() or [""]
+        why = f"onnx.reference: {type(fault).__name__}: {said[0]}"
+        unevaluated = msgspec.structs.replace(fed, unevaluated=why)
+        return unevaluated, f"there is nothing to compare with: {why}"
+    reference = Reference(
+        outputs=outputs, evaluator=evaluator, incomparable=onnx_draws.reasons(model)
+    )
+    note = f"the outputs are compared with those of {evaluator}"
+    return msgspec.structs.replace(fed, reference=reference), note
 
 
 def _evaluated(model: Any, path: Path, feeds: dict[str, Any]) -> tuple[list[Any], str]:
