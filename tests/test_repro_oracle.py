@@ -16,7 +16,7 @@ from pipeline import compiler, process
 from pipeline.compiler import Compile
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
-from repro.oracle import CompileOracle
+from repro.oracle import CompileOracle, strangers
 
 BAD = "// stub: error-at flow 'foo.bar' op is not supported\n"
 OTHER = "// stub: error-at flow 'foo.baz' op has no lowering\n"
@@ -130,6 +130,17 @@ class TestCompanions:
         assert companion.wanted.also, "the whole program shows two"
         (answer,) = companion.ask(candidates(tmp_path, "// smaller\n" + candidate))
         assert answer.verdict == verdict
+
+    def test_what_only_follows_is_told_of_any_operation_or_of_none(self) -> None:
+        def failed(message: str, op: str | None = None) -> Failure:
+            return Failure(kind="diagnostic", message=message, signature=f"{op}/{message}", op=op)
+
+        link, serialize = "failed to link executable", "failed to serialize executables"
+        wanted = msgspec.structs.replace(failed(link), also=(failed(serialize),))
+        alone = failed(serialize, "linalg.softmax")
+        assert strangers(msgspec.structs.replace(failed(link), also=(alone,)), wanted) == ()
+        other = failed("op is not supported", "linalg.softmax")
+        assert strangers(msgspec.structs.replace(failed(link), also=(other,)), wanted) == (other,)
 
     def test_their_order_does_not_count(
         self, companion: CompileOracle, toolchain: Toolchain, tmp_path: Path
