@@ -72,7 +72,8 @@ def _allowed(indexed: Indexed, values: Any, precise: Any, program: Noise) -> Any
     root = math.sqrt(float(np.square(finite).mean())) if finite.size else 1.0
     step, size = tensors.step(precise, dtype), np.abs(precise) + root
     error = absolute(values, precise)
-    own_excess = float(np.nan_to_num((error - step / 2) / size).max(initial=0.0))
+    with np.errstate(divide="ignore", invalid="ignore"):  # of zeros throughout
+        own_excess = float(np.nan_to_num((error - step / 2) / size).max(initial=0.0))
     norm = root * math.sqrt(max(finite.size, 1))
     own_error = math.sqrt(float(np.square(error).sum())) / norm if norm else 0.0
     limit = noise.limits(dtype, values.size, program, own_error, max(own_excess, 0.0)).excess

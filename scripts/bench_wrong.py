@@ -248,7 +248,8 @@ class _Bench:
             return Judged(**common, outcome="not isolated", why=bisection.why)
         ops = found.reproducer.op_names
         alone = kind == "known" or len(ops) == 1
-        hit = alone and any(name in ops for name in expected)
+        # An overload is the operation too: floor_divide.Scalar.
+        hit = alone and any(op == n or op.startswith(f"{n}.") for op in ops for n in expected)
         return Judged(**common, outcome="isolated" if hit else "elsewhere", ops=ops)
 
 
