@@ -310,6 +310,8 @@ def _tell_function(live: Live, function: FunctionResult) -> None:
         else f"latency not measured: {function.latency_note}"
     )
     line = f"  {function.name}: {took}, peak memory {out.size(function.peak_bytes)}"
+    if function.comparison and not function.evaluator.endswith("eager"):
+        line += f", compared with {function.evaluator}"
     live.console.print(escape(line), soft_wrap=True)
     for one in function.against:
         verdict = _MARKS[one.comparison.verdict]
