@@ -213,6 +213,46 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     assert found.reference is None and "unheard.square is not evaluated" in found.why
 
 
+OUTSIDE = """
+func.func @main(%a: tensor<4xf32>, %i: tensor<2xi32>) -> (tensor<2xf32>, tensor<4xf32>) {
+  %c1 = arith.constant 1 : i32
+  %e = tensor.empty() : tensor<2xf32>
+  %r = linalg.generic {indexing_maps = [affine_map<(d) -> (d)>, affine_map<(d) -> (d)>],
+      iterator_types = ["parallel"]} ins(%i : tensor<2xi32>) outs(%e : tensor<2xf32>) {
+  ^bb0(%x: i32, %o: f32):
+    %y = arith.subi %x, %c1 : i32
+    %at = arith.index_cast %y : i32 to index
+    %v = tensor.extract %a[%at] : tensor<4xf32>
+    linalg.yield %v : f32
+  } -> tensor<2xf32>
+  %c0 = arith.constant 0 : index
+  %first = tensor.extract %i[%c0] : tensor<2xi32>
+  %to = arith.index_cast %first : i32 to index
+  %zero = arith.constant 0.0 : f32
+  %w = tensor.insert %zero into %a[%to] : tensor<4xf32>
+  return %r, %w : tensor<2xf32>, tensor<4xf32>
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("indices", "what"),
+    [([0, 2], "tensor.extract outside of a tensor"), ([4, 1], "writing outside of a tensor")],
+)
+def test_what_lies_outside_of_a_tensor_is_no_reference(
+    tmp_path: Path, indices: list[int], what: str
+) -> None:
+    x = np.arange(1, 5, dtype=np.float32)
+    given = (x, np.array([1, 4], np.int32))
+    right = evaluated(OUTSIDE, tmp_path, *given, outputs=("f32", "f32"))
+    assert right.reference is not None
+    read, written = (tensors.load(tmp_path, t) for t in right.reference.outputs)
+    assert read.tolist() == [1, 4] and written.tolist() == [1, 0, 3, 4]
+    wrong = evaluated(OUTSIDE, tmp_path, x, np.array(indices, np.int32), outputs=("f32", "f32"))
+    assert wrong.reference is None
+    assert f"depend on what MLIR leaves undefined: {what}" in wrong.why
+
+
 HALF = """
 func.func @main(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>) {
   %0 = "test.draws"(%x) : (tensor<4xf32>) -> tensor<4xf32>

@@ -225,6 +225,24 @@ def test_without_a_reference_the_program_says_why(build: Any, tmp_path: Path) ->
     assert any("nothing to compare with" in note for note in program.notes)
 
 
+def test_indices_that_nobody_gave_are_made_up_until_they_fit(build: Any, tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["x", "i"], ["y"])],
+        "g",
+        [value("x", TensorProto.FLOAT, [2, 3]), value("i", TensorProto.INT64, [16])],
+        [value("y", TensorProto.FLOAT, [16, 3])],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "a.onnx")
+    program, _ = build(tmp_path / "a.onnx")
+    assert program.functions[0].reference is not None
+    assert any("were made up again" in note for note in program.notes)
+
+
 def test_it_runs_and_agrees_end_to_end(tmp_path: Path) -> None:
     from driver import pilot
 

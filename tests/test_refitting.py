@@ -122,6 +122,16 @@ class TestWhatEvaluatorsSay:
         tried = [one.sizes for one in fitting_inputs.alternatives(function, MadeUp())]
         assert {"arg0_d1": 24} in tried
 
+    def test_numbers_that_the_program_is_off_by_are_tried(self) -> None:
+        number = TensorType(name="i", dtype="i64", shape=(), passed="scalar")
+        function = msgspec.structs.replace(MADE, inputs=(number,), made_up=MadeUp())
+        shifts = fitting_inputs.constants(['"arith.constant"() <{value = -10 : index}>'])
+        assert shifts == (1, 10)
+        tried = [
+            one.numbers["i"] for one in fitting_inputs.alternatives(function, MadeUp(), shifts)
+        ]
+        assert tried[:5] == [0, 1, -1, 10, -10]
+
     def test_only_what_nobody_gave_is_complained_about(self) -> None:
         said = msgspec.structs.replace(
             MADE, unevaluated="PyTorch says The size of tensor a (4) must match the size of b (24)"
@@ -157,6 +167,44 @@ func.func @main(%a: tensor<1x24xf32>, %b: tensor<?x?xf32>) -> tensor<1x24xf32> {
   return %r : tensor<1x24xf32>
 }
 """
+
+
+#: Numbers that nobody gave lead out of the tensor, if they are not what the program takes away.
+INDEXED = """
+func.func @main(%a: tensor<4xf32>, %i: index) -> f32 {
+  %c10 = arith.constant 10 : index
+  %y = arith.subi %i, %c10 : index
+  %v = tensor.extract %a[%y] : tensor<4xf32>
+  return %v : f32
+}
+"""
+SELECTED = """
+func.func @main(%a: !torch.vtensor<[4,2],f32>, %i: !torch.vtensor<[3],si64>)
+    -> !torch.vtensor<[3,2],f32> {
+  %0 = torch.constant.int 0
+  %r = torch.aten.index_select %a, %0, %i : !torch.vtensor<[4,2],f32>, !torch.int,
+      !torch.vtensor<[3],si64> -> !torch.vtensor<[3,2],f32>
+  return %r : !torch.vtensor<[3,2],f32>
+}
+"""
+
+
+@pytest.mark.real
+class TestIndicesThatNobodyGave:
+    @pytest.mark.parametrize("text", [INDEXED, SELECTED], ids=["a number", "a tensor"])
+    def test_they_are_made_up_until_they_fit(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "p.mlir").write_text(text)
+        done = pilot("run", tmp_path / "p.mlir", "-t", "llvm-cpu:generic", "--json")
+        assert (done.code, done.document["cases"][0]["status"]) == (0, "ok"), done.err
+        assert any("made up again" in note for note in done.document["program"]["notes"])
+
+    def test_what_the_users_lead_to_is_not_compared(self, tmp_path: Path) -> None:
+        (tmp_path / "p.mlir").write_text(SELECTED)
+        given = ("--input", "4x2xf32=1", "--input", "3xi64=1 2 4")
+        done = pilot("run", tmp_path / "p.mlir", "-t", "llvm-cpu:generic", *given, "--json")
+        (found,) = done.document["cases"]
+        assert (done.code, found["status"]) == (0, "ran"), done.err
+        assert "index out of range" in found["why"]
 
 
 @pytest.mark.real

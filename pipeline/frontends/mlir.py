@@ -84,8 +84,11 @@ def build(
     )
     functions = checks.named(functions, checked)
     if functions and job.inputs is not None:
-        functions = (fitting.fed(functions, job.inputs, job.source.text, directory),)
-        others = {}
+        fed = fitting.fed(functions, job.inputs, job.source.text, directory)
+        left = [f.name for f in functions if f.name != fed.name]
+        if left:
+            notes.append(f"the inputs fit {fed.name} only: not run: {', '.join(left)}")
+        functions, others = (fed,), {}
     else:
         functions = tuple(_made_up(f, bodies, job.seed, directory) for f in functions)
         notes += _told(functions, job.seed)
