@@ -112,3 +112,26 @@ def test_a_program_is_judged_by_it(tmp_path: Path) -> None:
     code, wrong = run("y.npy", "4xi32=3")
     assert (code, wrong["status"]) == (1, "failed")
     assert "output 0" in str(wrong["failure"])
+
+
+#: Rounds to f16 inside, and gives f32.
+HALF = """func.func @main(%x: tensor<64xf32>) -> tensor<64xf32> {
+  %h = arith.truncf %x : tensor<64xf32> to tensor<64xf16>
+  %s = arith.addf %h, %h : tensor<64xf16>
+  %y = arith.extf %s : tensor<64xf16> to tensor<64xf32>
+  return %y : tensor<64xf32>
+}
+"""
+
+
+@pytest.mark.real
+def test_what_it_may_be_off_by_is_what_an_evaluator_is(tmp_path: Path) -> None:
+    (tmp_path / "half.mlir").write_text(HALF)
+    x = np.linspace(1, 2, 64, dtype=np.float32)
+    right = 2 * x.astype(np.float16).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    for name, values, status in (("right", right, "ok"), ("off", 1.01 * right, "failed")):
+        np.save(tmp_path / f"{name}.npy", values)
+        words = ("--input", "x.npy", "--expected-output", f"{name}.npy", "--json")
+        done = pilot("run", "half.mlir", "-t", "llvm-cpu", *words, cwd=tmp_path)
+        assert done.document["cases"][0]["status"] == status, done.out

@@ -148,6 +148,49 @@ util.func public @main(%v: !hal.buffer_view, %b: !hal.buffer, %wait: !hal.fence,
     assert run(tmp_path, program) == [[3.0] * 4, [3.0] * 4]
 
 
+#: As turbine writes it, without the reflection by which the runtime would give it fences.
+ASYNC = """
+util.func public @twice$async(%v: !hal.buffer_view, %wait: !hal.fence, %signal: !hal.fence)
+    -> !hal.buffer_view attributes {iree.abi.model = "coarse-fences", iree.abi.stub} {
+  %t = hal.tensor.import wait(%wait) => %v : !hal.buffer_view -> tensor<5xf32>
+  %r = arith.addf %t, %t : tensor<5xf32>
+  %j = hal.tensor.barrier join(%r : tensor<5xf32>) => %signal : !hal.fence
+  %x = hal.tensor.export %j : tensor<5xf32> -> !hal.buffer_view
+  util.return %x : !hal.buffer_view
+}
+"""
+
+
+@pytest.mark.real
+def test_what_signals_a_fence_is_compared_where_it_is_done_when_it_returns(tmp_path: Path) -> None:
+    (tmp_path / "p.mlir").write_text(ASYNC)
+    done = pilot(
+        "run", tmp_path / "p.mlir", "-t", "llvm-cpu,vulkan", "--input", "5xf32=1 2 3 4 5", "--json"
+    )
+    assert done.code == 0, done.out
+    cpu, vulkan = done.document["cases"]
+    assert cpu["status"] == "ok"
+    assert (vulkan["status"], "signals a fence" in vulkan["why"]) == ("ran", True)
+
+
+@pytest.mark.real
+def test_what_iree_converts_random_numbers_to_is_no_reference(tmp_path: Path) -> None:
+    (tmp_path / "p.mlir").write_text("""
+func.func @main() -> tensor<4xf32> {
+  %a = stablehlo.constant dense<0.0> : tensor<f32>
+  %b = stablehlo.constant dense<1.0> : tensor<f32>
+  %s = stablehlo.constant dense<4> : tensor<1xi64>
+  %r = stablehlo.rng %a, %b, %s, distribution = UNIFORM
+      : (tensor<f32>, tensor<f32>, tensor<1xi64>) -> tensor<4xf32>
+  return %r : tensor<4xf32>
+}
+""")
+    done = pilot("run", tmp_path / "p.mlir", "-t", "llvm-cpu:generic", "--json")
+    (found,) = done.document["cases"]
+    assert (done.code, found["status"]) == (0, "ran"), done.out
+    assert "stablehlo.rng" in found["why"]
+
+
 @pytest.mark.real
 def test_a_dump_of_a_late_phase_is_run_from_there(tmp_path: Path) -> None:
     (tmp_path / "p.mlir").write_text(
