@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from pipeline import process
+from pipeline import expected, process
 from pipeline.diagnostics import Failure
 from pipeline.errors import UsageError
 from pipeline.toolchain import Toolchain
@@ -219,7 +219,11 @@ class _Search:
         failure = oracle.wanted
         found = Found(failure=failure, why=outcome.why, rate=outcome.rate)
         if isinstance(oracle, MismatchOracle):
-            return found
+            if oracle.hidden:
+                return found
+            if subject.running and subject.running.is_users_word:
+                why = f"{outcome.why}; check what {expected.OPTION} says"
+                return msgspec.structs.replace(found, why=why)
         self._tell("making a reproducer of the whole program, verifying it from copies")
         mlir = subject.mlir
         if mlir.read_bytes().startswith(BYTECODE):

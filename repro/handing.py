@@ -224,9 +224,12 @@ def _shown(
     if running is None:
         return Shown()
     if isinstance(oracle, MismatchOracle):
-        settled = inputs.settle(oracle, mlir, directory)
+        if isolated.whole:
+            settled, weights = inputs.of_whole(running, directory), running.parameters
+        else:
+            settled, weights = inputs.settle(oracle, mlir, directory), ()
         given = _given(settled.inputs, Path())
-        compared = folder.comparing(settled, running.elsewhere, given)
+        compared = folder.comparing(settled, running.elsewhere, given, weights)
         return Shown(
             run=compared.run,
             check=compared.check,

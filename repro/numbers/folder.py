@@ -41,9 +41,14 @@ class Comparing(NamedTuple):
     files: dict[str, bytes]
 
 
-def comparing(settled: Settled, device: str, inputs: Sequence[Input]) -> Comparing:
-    """What a folder has to do and to hold to show that outputs are wrong."""
-    run = bundle.run_command(settled.function, device, inputs)
+def comparing(
+    settled: Settled, device: str, inputs: Sequence[Input], weights: tuple[str, ...] = ()
+) -> Comparing:
+    """What a folder has to do and to hold to show that outputs are wrong.
+
+    weights: the words that load parameters.
+    """
+    run = bundle.run_command(settled.function, device, inputs, weights)
     files = {}
     for one in settled.wrong:
         tensor = settled.expected[one.index]

@@ -20,6 +20,7 @@ from repro.numbers.plain import Choice, Kept, plain
 from repro.numbers.record import Element, Wrong
 from repro.numbers.references import Call, Evaluated
 from repro.oracle import NotAProgram
+from repro.oracle_run import Running
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +70,48 @@ def settle(oracle: MismatchOracle, program: Path, directory: Path) -> Settled:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     return _Settling(oracle, program, directory).run()
+
+
+def of_whole(running: Running, directory: Path) -> Settled:
+    """The same of a whole program, with the inputs and the references that it has.
+
+    Raises NotAProgram where it is not wrong itself.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    loaded, comparison = running.loaded, running.comparison
+    function, place = loaded.program.function(running.function), Path(loaded.directory)
+    if comparison is None or not comparison.differs or function.reference is None:
+        raise NotAProgram("the whole program gives nothing that is seen to be wrong")
+    reference = function.reference.placed(place)
+    rights = [
+        _right(reference.outputs, reference.precise, n) for n in range(len(reference.outputs))
+    ]
+    expected = []
+    for number, (own, right) in enumerate(zip(reference.outputs, rights, strict=True)):
+        file = directory / f"expected{number}.bin"
+        file.write_bytes(tensors.encoded(right, own.dtype))
+        expected.append(msgspec.structs.replace(own, file=str(file), dtype=_signless(own.dtype)))
+    return Settled(
+        function=function.name,
+        inputs=tuple(
+            msgspec.structs.replace(t, file=str(place / t.file)) for t in function.example or ()
+        ),
+        expected=tuple(expected),
+        wrong=tuple(
+            _described(
+                output,
+                rights[output.index],
+                tensors.load(Path(), reference.outputs[output.index]),
+                output.max_abs,
+                (Element(w.index, w.got, w.expected),) if (w := output.worst) else (),
+            )
+            for output in comparison.outputs
+            if output.differs and output.compared
+        ),
+        kept=0,
+        elements=0,
+        loaded=loaded,
+    )
 
 
 class _Settling:
@@ -164,34 +207,44 @@ class _Settling:
     def _wrong(
         self, output: OutputComparison, evaluated: Evaluated, judged: Judged, work: Path
     ) -> Wrong:
-        import numpy as np
-
         reference = evaluated.reference
         assert reference is not None
-        index = output.index
-        exact = ELEMENT_TYPES[output.dtype].family in ("int", "bool")
-        right = _right(reference.outputs, reference.precise, index)
-        got = tensors.load(work, judged.outputs[index])
-        own_error, threshold = None, 0.0
-        size = np.abs(_wide(right))
-        largest = float(size[np.isfinite(size)].max(initial=0.0))
-        if not exact:
-            own_error = _farthest(tensors.load(Path(), reference.outputs[index]), right)
-            step = float(tensors.step(np.array([largest]), output.dtype)[0])
-            threshold = _between(own_error, _farthest(got, right), step)
-        return Wrong(
-            index=index,
-            dtype=_signless(self._call.results[index].dtype),
-            shape=output.shape,
-            error=output.max_abs,
-            own_error=own_error,
-            threshold=threshold,
-            size=largest,
-            wrong=output.mismatched,
-            count=math.prod(output.shape),
-            limit=_limit(output),
-            elements=tuple(_worst(got, right)),
-        )
+        right = _right(reference.outputs, reference.precise, output.index)
+        got = tensors.load(work, judged.outputs[output.index])
+        own = tensors.load(Path(), reference.outputs[output.index])
+        return _described(output, right, own, _farthest(got, right), tuple(_worst(got, right)))
+
+
+def _described(
+    output: OutputComparison,
+    right: NDArray[Any],
+    own: NDArray[Any],
+    farthest: float,
+    elements: tuple[Element, ...],
+) -> Wrong:
+    """What is told of an output that is wrong, by so much at most; own: the reference's values."""
+    import numpy as np
+
+    own_error, threshold = None, 0.0
+    size = np.abs(_wide(right))
+    largest = float(size[np.isfinite(size)].max(initial=0.0))
+    if ELEMENT_TYPES[output.dtype].family not in ("int", "bool"):
+        own_error = _farthest(own, right)
+        step = float(tensors.step(np.array([largest]), output.dtype)[0])
+        threshold = _between(own_error, farthest, step)
+    return Wrong(
+        index=output.index,
+        dtype=_signless(output.dtype),
+        shape=output.shape,
+        error=output.max_abs,
+        own_error=own_error,
+        threshold=threshold,
+        size=largest,
+        wrong=output.mismatched,
+        count=math.prod(output.shape),
+        limit=_limit(output),
+        elements=elements,
+    )
 
 
 def _indices(judged: Judged) -> set[int]:

@@ -1,0 +1,62 @@
+"""Wrong numbers of which nothing smaller is found: the whole program is handed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipeline import case, targets
+from pipeline.case import Settings
+from pipeline.frontends import source as sources
+from pipeline.frontends.job import Job
+from pipeline.frontends.load import load
+from pipeline.process import Limits
+from pipeline.store import Store
+from pipeline.toolchain import installed
+from repro import failed
+from repro.bundle import Report
+from repro.numbers import search
+from tests.driver import pilot
+
+CASE = Path(__file__).with_name("cases") / "u8_sort.py"
+RIGHT = """func.func @main(%a: tensor<4xf32>, %b: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = arith.addf %a, %b : tensor<4xf32>
+  %1 = arith.mulf %0, %b : tensor<4xf32>
+  return %1 : tensor<4xf32>
+}
+"""
+
+pytestmark = pytest.mark.real
+
+
+def test_the_whole_program_shows_them(
+    tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IREE_PILOT_CACHE", str(shared_cache))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(search, "find", lambda *_, **__: search.Found(part=None))
+    toolchain, store = installed(), Store()
+    loaded = load(Job(source=sources.parse(str(CASE), {}, None)), store, toolchain)
+    plan = targets.plan(targets.parse("llvm-cpu"), toolchain)
+    settings = Settings(limits=Limits(seconds=120), latency_budget=0)
+    result = case.run("llvm-cpu", loaded, plan, toolchain, store, settings, case.Silent())
+    assert result.failure is not None and result.failure.kind == "mismatch"
+    wish = failed.Wish(place=tmp_path / "out", limits=Limits(seconds=120))
+    bisection = failed.isolate(loaded, result, plan, toolchain, wish)
+    assert bisection.status == "gave-up"
+    made = bisection.failures[0].reproducer
+    assert made is not None and made.whole and made.verified and not made.minimal
+    report = msgspec.json.decode((tmp_path / "out" / "report.json").read_bytes(), type=Report)
+    (wrong,) = (one for one in report.wrong if one.index == 0)
+    assert wrong.wrong and wrong.elements
+
+
+def test_what_only_the_user_calls_wrong_is_no_issue_of_the_compilers(tmp_path: Path) -> None:
+    (tmp_path / "p.mlir").write_text(RIGHT)
+    given = ("--input", "4xf32=1", "--input", "4xf32=1 2 3 4", "--expected-output", "4xf32=9")
+    done = pilot("bisect", "p.mlir", "-t", "llvm-cpu:generic", *given, cwd=tmp_path)
+    assert done.code == 1, done.err
+    assert "check what --expected-output says" in done.out
+    assert not list(tmp_path.glob("repro-*"))
