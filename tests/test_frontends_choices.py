@@ -173,6 +173,19 @@ def test_values_that_cancel_are_moved_and_others_are_not(tmp_path: Path) -> None
     assert all(torch_tensors.load(once[0], tmp_path).abs().max() > 0.1 for once in made.jittered)
 
 
+def test_a_long_sum_in_f16_may_round_each_of_its_steps(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    long = torch.randn(3, 3000).half()
+    made = referenced(tmp_path, lambda x: x.sum(-1), long, jitter=True)
+    right = torch_tensors.load(made.precise[0], tmp_path)
+    assert torch.allclose(right, long.double().sum(-1))
+    moved = [torch_tensors.load(once[0], tmp_path) - right for once in made.jittered]
+    size = right.square().mean().sqrt()
+    assert all(2e-3 < off.abs().max() / size < 5e-2 for off in moved) and len(moved) == 3
+    assert referenced(tmp_path, lambda x: x.sum(-1), long.float(), jitter=True).jittered == ()
+    assert referenced(tmp_path, lambda x: x.sum(-1), long[:, :99], jitter=True).jittered == ()
+
+
 def test_a_factor_below_the_smallest_normal_number_may_be_zero(tmp_path: Path) -> None:
     made = referenced(tmp_path, lambda x: x * 1e-38, torch.tensor([2.0, 3.0]))
     assert torch_tensors.load(made.flushed[0], tmp_path).tolist() == [0.0, 0.0]

@@ -40,6 +40,15 @@ _PERTURBATION = 2.0**-12
 #: How often values are moved by a rounding each, where that moves an output by so many.
 _JITTERS, _ROUNDINGS = 3, 64
 SMALLEST = noise.smallest("f32")
+_SUMS = (
+    torch.ops.aten.sum.default,
+    torch.ops.aten.sum.dim_IntList,
+    torch.ops.aten.mean.default,
+    torch.ops.aten.mean.dim,
+    torch.ops.aten.cumsum.default,
+)
+#: A sum of so many steps is long; a step's error as a share of `unit`, its standard deviation.
+_LONG_SUM, _STEP = 256, 0.4
 
 
 class NotEvaluable(Exception):
@@ -68,9 +77,10 @@ class Widening:
     float has few values, so a difference far below the program's own precision can tip an element
     to the next one (6% to 12% away); two right implementations differ by as much. flushing: what is
     below the smallest normal f32 becomes 0. jitter: each value is moved by a rounding of its type,
-    `unit`, at random from this seed. rounded: whether something was rounded to an 8-bit
-    float so far; small: whether something was as small, where that is watched. doubles: the program
-    computes in f64 itself, where such numbers are not small.
+    `unit`, at random from this seed, a long sum in 16 bits by one for each step. rounded: whether
+    something was rounded to an 8-bit float so far; small: whether something was as small, where
+    that is watched; summed: whether such a sum was met. doubles: the program computes in f64
+    itself, where such numbers are not small.
     """
 
     def __init__(
@@ -81,7 +91,7 @@ class Widening:
         watching: bool = False,
         jitter: int | None = None,
     ) -> None:
-        self.rounded = self.small = self.doubles = False
+        self.rounded = self.small = self.summed = self.doubles = False
         self._perturbation = _PERTURBATION if perturbed else 0.0
         self._flushing, self._watching = flushing, watching
         self._generator = torch.Generator().manual_seed(jitter or 0)
@@ -100,6 +110,8 @@ class Widening:
                 args = (self._perturb(args[0], self._perturbation), *args[1:])
         args, kwargs = pytree.tree_map(self._given, (args, kwargs))
         results = run(*args, **kwargs)
+        if self._jittering and target in _SUMS:
+            results = self._summed(results, args[0], target)
         hold = widen if choosing.moves(target) else partial(self.held, unit=self.unit)
         return pytree.tree_map(hold, results)
 
@@ -123,6 +135,23 @@ class Widening:
         if self._watching and not (self.small or self.doubles):
             self.small = bool(((value.abs() < SMALLEST) & (value != 0)).any())
         return value
+
+    def _summed(self, total: Any, values: Any, target: Any) -> Any:
+        """A sum moved by what rounding each of its steps comes to, where that is much.
+
+        PyTorch sums 16-bit floats up in f32 and rounds once; compiled code may round each partial
+        sum. Those grow to the total's own size, and as many roundings add up as their root.
+        """
+        if not isinstance(total, torch.Tensor) or self.unit <= noise.unit("f32"):
+            return total
+        running = target is torch.ops.aten.cumsum.default
+        steps = max(values.shape, default=1) if running else values.numel() / max(total.numel(), 1)
+        if steps < _LONG_SUM or total.dtype is not torch.float64:
+            return total
+        self.summed = True
+        size = total.abs() + total.square().mean().sqrt()
+        moved = torch.randn(total.shape, generator=self._generator, dtype=torch.float64)
+        return total + moved * size * (_STEP * self.unit * steps**0.5)
 
     def _perturb(self, value: torch.Tensor, by: float) -> torch.Tensor:
         moved = torch.randn(value.shape, generator=self._generator, dtype=torch.float64)
@@ -225,8 +254,9 @@ def with_precise(
         found["flushed"] = keep(flushed.outputs, "flushed")
     jittered: list[tuple[Tensor, ...]] = []
     for seed in range(_JITTERS if jitter else 0):
-        moved = evaluate(Widening(jitter=seed), None)
-        if not jittered and not _moves(precise, moved.outputs):
+        jitters = Widening(jitter=seed)
+        moved = evaluate(jitters, None)
+        if not jittered and not jitters.summed and not _moves(precise, moved.outputs):
             break  # nothing cancels, or hardly
         jittered.append(keep(moved.outputs, f"jittered{seed}-"))
     found["jittered"] = tuple(jittered)
