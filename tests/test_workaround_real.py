@@ -105,9 +105,9 @@ class TestWhatIsKnownToFail:
         found = bench.found()
         assert found.failure is not None
         assert found.failure.phase == "executable-targets"
-        answer = found.answers[0]  # what was tried beside it may work too
-        assert answer.names == ("matmuls in f32",)
-        assert {one.state for one in found.answers} == {"works"}
+        # What was tried beside it may work too, and be faster.
+        assert ("matmuls in f32",) in {answer.names for answer in found.answers}
+        assert {answer.state for answer in found.answers} == {"works"}
 
     def test_e4m3fn_on_gfx942_becomes_fnuz_which_is_not_run_here(self, tmp_path: Path) -> None:
         bench = Bench(CASES / "f8_matmul.py", "hip:gfx942", tmp_path)
