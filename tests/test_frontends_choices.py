@@ -182,6 +182,10 @@ def test_a_long_sum_in_f16_may_round_each_of_its_steps(tmp_path: Path) -> None:
     moved = [torch_tensors.load(once[0], tmp_path) - right for once in made.jittered]
     size = right.square().mean().sqrt()
     assert all(2e-3 < off.abs().max() / size < 5e-2 for off in moved) and len(moved) == 3
+    balanced = torch.cat((long, -long), -1)  # nothing is left, and the partial sums were as large
+    made = referenced(tmp_path, lambda x: x.sum(-1), balanced, jitter=True)
+    assert all(torch_tensors.load(o[0], tmp_path).abs().max() > 0.01 for o in made.jittered)
+    assert len(made.jittered) == 3
     assert referenced(tmp_path, lambda x: x.sum(-1), long.float(), jitter=True).jittered == ()
     assert referenced(tmp_path, lambda x: x.sum(-1), long[:, :99], jitter=True).jittered == ()
 

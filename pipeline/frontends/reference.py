@@ -40,12 +40,12 @@ _PERTURBATION = 2.0**-12
 #: How often values are moved by a rounding each, where that moves an output by so many.
 _JITTERS, _ROUNDINGS = 3, 64
 SMALLEST = noise.smallest("f32")
+_MEANS = (torch.ops.aten.mean.default, torch.ops.aten.mean.dim)
 _SUMS = (
     torch.ops.aten.sum.default,
     torch.ops.aten.sum.dim_IntList,
-    torch.ops.aten.mean.default,
-    torch.ops.aten.mean.dim,
     torch.ops.aten.cumsum.default,
+    *_MEANS,
 )
 #: A sum of so many steps is long; a step's error as a share of `unit`, its standard deviation.
 _LONG_SUM, _STEP = 256, 0.4
@@ -111,7 +111,7 @@ class Widening:
         args, kwargs = pytree.tree_map(self._given, (args, kwargs))
         results = run(*args, **kwargs)
         if self._jittering and target in _SUMS:
-            results = self._summed(results, args[0], target)
+            results = self._summed(results, args, target)
         hold = widen if choosing.moves(target) else partial(self.held, unit=self.unit)
         return pytree.tree_map(hold, results)
 
@@ -136,20 +136,24 @@ class Widening:
             self.small = bool(((value.abs() < SMALLEST) & (value != 0)).any())
         return value
 
-    def _summed(self, total: Any, values: Any, target: Any) -> Any:
+    def _summed(self, total: Any, args: Any, target: Any) -> Any:
         """A sum moved by what rounding each of its steps comes to, where that is much.
 
         PyTorch sums 16-bit floats up in f32 and rounds once; compiled code may round each partial
-        sum. Those grow to the total's own size, and as many roundings add up as their root.
+        sum. Those grow as the root of their number where values cancel, and so do the roundings.
         """
+        values = args[0]
         if not isinstance(total, torch.Tensor) or self.unit <= noise.unit("f32"):
             return total
         running = target is torch.ops.aten.cumsum.default
-        steps = max(values.shape, default=1) if running else values.numel() / max(total.numel(), 1)
+        steps = values.numel() / max(total.numel(), 1)
+        if running:
+            steps = values.shape[args[1]] if values.ndim else 1
         if steps < _LONG_SUM or total.dtype is not torch.float64:
             return total
         self.summed = True
-        size = total.abs() + total.square().mean().sqrt()
+        largest = values.square().mean().sqrt() * steps**0.5
+        size = total.abs() + (largest / steps if target in _MEANS else largest)
         moved = torch.randn(total.shape, generator=self._generator, dtype=torch.float64)
         return total + moved * size * (_STEP * self.unit * steps**0.5)
 
