@@ -84,8 +84,8 @@ _UNKNOWN_FLAG = re.compile(
     r"(?:.*\n\S+: Did you mean '(?P<meant>[^']+)'\?)?",
     re.MULTILINE,
 )
-#: What the compiler says of its command line, before it has looked at the program.
 _UNKNOWN = "unknown command line argument"
+#: What the compiler says of its command line, before it has looked at the program.
 _COMMAND_LINE = re.compile(r"for the -\S+ option: |Too many positional arguments|Not enough pos")
 _TOOL_MISSING = re.compile(
     r"^sh: (?:\d+: )?(?P<tool>\S+): (?:not found|Permission denied)|"

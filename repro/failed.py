@@ -135,7 +135,10 @@ def _misspelled(failure: Failure) -> str:
     """Why there is nothing to isolate where the compiler refuses its flags; else empty."""
     if not diagnostics.of_command_line(failure):
         return ""
-    return f"the compiler refuses its command line, whatever the program is: {failure.message}"
+    return (
+        f"the compiler refuses its command line, whatever the program is: {failure.message}; "
+        "check the flags after --"
+    )
 
 
 def _too_busy(failure: Failure) -> str:

@@ -109,7 +109,8 @@ class _Entry(msgspec.Struct, frozen=True):
 def strangers(failure: Failure, wanted: Failure) -> tuple[Failure, ...]:
     """Those of a failure and of what came with it that are neither `wanted` nor its companions.
 
-    What only follows from another failure is told of whatever operation that is at, or of none.
+    A diagnostic that only follows from another one (`failed to serialize executables`) counts as
+    the companion whatever operation it is reported at.
     """
     shown = (msgspec.structs.replace(failure, also=()), *failure.also)
     follows = {one.message for one in wanted.also if one.message.startswith(CONSEQUENCES)}

@@ -222,7 +222,11 @@ def _described(
     farthest: float,
     elements: tuple[Element, ...],
 ) -> Wrong:
-    """What is told of an output that is wrong, by so much at most; own: the reference's values."""
+    """The record of a wrong output.
+
+    right, own: expected values, and those of the reference in its own types. farthest: the largest
+    absolute error. elements: the worst ones.
+    """
     import numpy as np
 
     own_error, threshold = None, 0.0
