@@ -1,8 +1,8 @@
 """Other inputs where those that were made up are not what a function needs.
 
 The evaluators know when sizes do not go together, or an index is out of range: then other sizes
-are tried, those that the signature has first, and other integers: less different ones, from what
-the program adds to them or takes away.
+are tried, those that the signature has first, and other integers: all alike, off by what the
+program adds to them or takes away.
 """
 
 from __future__ import annotations
