@@ -114,12 +114,13 @@ def test_a_program_is_judged_by_it(tmp_path: Path) -> None:
     assert "output 0" in str(wrong["failure"])
 
 
-#: Rounds to f16 inside, and gives f32.
-HALF = """func.func @main(%x: tensor<64xf32>) -> tensor<64xf32> {
+#: Rounds to f16 inside, and gives f32 and an integer.
+HALF = """func.func @main(%x: tensor<64xf32>) -> (tensor<64xf32>, i32) {
+  %n = arith.constant 3 : i32
   %h = arith.truncf %x : tensor<64xf32> to tensor<64xf16>
   %s = arith.addf %h, %h : tensor<64xf16>
   %y = arith.extf %s : tensor<64xf16> to tensor<64xf32>
-  return %y : tensor<64xf32>
+  return %y, %n : tensor<64xf32>, i32
 }
 """
 
@@ -133,5 +134,6 @@ def test_what_it_may_be_off_by_is_what_an_evaluator_is(tmp_path: Path) -> None:
     for name, values, status in (("right", right, "ok"), ("off", 1.01 * right, "failed")):
         np.save(tmp_path / f"{name}.npy", values)
         words = ("--input", "x.npy", "--expected-output", f"{name}.npy", "--json")
+        words += ("--expected-output", "3")  # integers beside are exact
         done = pilot("run", "half.mlir", "-t", "llvm-cpu", *words, cwd=tmp_path)
         assert done.document["cases"][0]["status"] == status, done.out
