@@ -323,6 +323,8 @@ class TestPython:
         import numpy
         from safetensors.numpy import save_file
 
+        (here / "elsewhere").mkdir()
+        (here / "helper.py").symlink_to("elsewhere/helper.py")
         write(here / "helper.py", "FACTOR = 2.0\n")
         (here / "data.txt").write_text("3.0")
         save_file({"w": numpy.ones(2, numpy.float32)}, here / "w.safetensors")
@@ -378,8 +380,10 @@ class TestPython:
         write(
             here / "mine" / "models.py",
             """
+            import sys
             import torch
             def small():
+                assert "transformers" not in sys.modules, "it takes seconds to import"
                 return torch.nn.ReLU()
             def inputs():
                 return (torch.ones(2),)

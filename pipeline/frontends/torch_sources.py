@@ -21,7 +21,7 @@ from torch.export import ExportedProgram
 
 from models.spec import Choice, registry
 from models.traceable import Entry, Traceable
-from models.weights import checkpoints, load
+from models.weights import checkpoints
 from pipeline.errors import UsageError
 from pipeline.frontends import bindings
 from pipeline.frontends.source import Source, no_module
@@ -55,6 +55,8 @@ def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedP
         choice = Choice(spec=spec, preset=preset, fields=source.fields, part=source.part)
         return choice.build(seed), {}
     if source.kind == "checkpoint":
+        from models.weights import load  # and with it transformers, which most sources do not need
+
         checkpoint = checkpoints.read(Path(source.path or ""))
         return load.traceable(checkpoint, source.fields, source.part or "", seed), {}
     if source.kind == "pt2":
@@ -91,6 +93,8 @@ def with_weights(made: Traceable, weights: tuple[str, ...], source: str) -> Trac
     """
     if not weights:
         return made
+    from models.weights import load
+
     if not made.weights:
         return load.referenced(made, weights, source)
     notes = load.replace(made.root, weights, source)
