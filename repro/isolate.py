@@ -157,6 +157,7 @@ class Isolation:
         self.asked = 0
         self.ops: tuple[str, ...] = ()
         self.begun = time.monotonic()
+        self._editors: dict[int, Editor] = {}
 
     def run(self) -> Isolated | GaveUp:
         job = self.job
@@ -238,8 +239,10 @@ class Isolation:
 
     def _graph(self, focus: int) -> Graph | None:
         """The function that has an operation at line `focus` (0: the largest), to be cut up."""
-        place = self.job.directory / "edits" / str(focus)
-        self.editor = self._editor(self.job.mlir, focus, place)
+        if focus not in self._editors:
+            place = self.job.directory / "edits" / str(focus)
+            self._editors[focus] = self._editor(self.job.mlir, focus, place)
+        self.editor = self._editors[focus]
         return self.editor.graph()
 
     def _editor(self, file: Path, focus: int, place: Path) -> Editor:

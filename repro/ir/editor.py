@@ -22,7 +22,8 @@ class Editor:
     """Makes graphs and cuts of one program, in child processes (see `repro.ir.edit`).
 
     focus: a line of the function that is meant; 0 means the largest. release: the compiler that the
-    program is for (see `bindings`). why: what kept the program from being described.
+    program is for (see `bindings`). why: what kept the program from being described. A child takes
+    longer to start than most of what is asked of it: what was made before is not made again.
     """
 
     def __init__(
@@ -41,12 +42,16 @@ class Editor:
         self._bindings = bindings.of(release, limits)
         self._release = release
         self._batches = 0
+        self._graph: Graph | None = None
+        self._rendered: dict[tuple[Cut, bool], Path | None] = {}
         self.why = ""
 
     def graph(self) -> Graph | None:
         """The program's graph; None where it has no function with a body."""
-        file = self._described(self._batch(), edit.GRAPH)
-        return msgspec.json.decode(file.read_bytes(), type=Graph) if file else None
+        if self._graph is None:
+            file = self._described(self._batch(), edit.GRAPH)
+            self._graph = msgspec.json.decode(file.read_bytes(), type=Graph) if file else None
+        return self._graph
 
     def names(self, cut: Cut, graph: Graph) -> tuple[str, ...]:
         """The operations of a cut, with the arithmetic on sizes that comes along with it."""
@@ -72,7 +77,11 @@ class Editor:
 
         A cut on which the bindings abort costs itself: the ones after it are made by another child.
         """
-        return self._made(len(cuts), lambda at: self._batch(cuts=tuple(cuts[at:]), whole=whole))
+        made = self._rendered
+        new = tuple(dict.fromkeys(cut for cut in cuts if (cut, whole) not in made))
+        files = self._made(len(new), lambda at: self._batch(cuts=new[at:], whole=whole))
+        made.update(zip(((cut, whole) for cut in new), files, strict=True))
+        return [made[cut, whole] for cut in cuts]
 
     def simpler(self, proposals: Sequence[Proposal]) -> list[Path | None]:
         """A file for each simpler program, None where there is no such program."""
