@@ -189,9 +189,7 @@ def _verified(
 def _rate(oracle: RememberingOracle, program: Path) -> float:
     """In which share of the runs a program fails in the wanted way that did so once."""
     seen = [True]
-    for _ in range(isolate.FLAKY_RUNS - 1):
-        failure = oracle.again(program)
-        seen.append(failure is not None and failure.shows(oracle.wanted.signature))
+    seen += (oracle.shows(oracle.again(program)) for _ in range(isolate.FLAKY_RUNS - 1))
     return sum(seen) / len(seen)
 
 

@@ -364,8 +364,7 @@ class Isolation:
 
     def _appears(self) -> bool:
         self._tell("compiling the whole program again")
-        failure = self.oracle.again(self.job.mlir)
-        return failure is not None and failure.shows(self.job.failure.signature)
+        return self.oracle.shows(self.oracle.again(self.job.mlir))
 
     def _tell(self, doing: str) -> None:
         self.told(Progress(trying=doing, ops=0, asked=self.asked))

@@ -76,6 +76,10 @@ class Oracle(Protocol):
         """The failure of a program, found out anew whatever is remembered."""
         ...
 
+    def shows(self, failure: Failure | None) -> bool:
+        """Whether a run of the whole program shows the wanted failure, whatever else fails."""
+        ...
+
     def said(self, candidate: Path) -> str:
         """What was printed when the candidate was asked about; empty where that is not kept."""
         ...
@@ -208,6 +212,9 @@ class RememberingOracle(ABC):
     def _prepare(self, fresh: Mapping[str, Path]) -> None:
         """What can be done once for candidates (by their digests) that are about to be judged."""
         return
+
+    def shows(self, failure: Failure | None) -> bool:
+        return failure is not None and failure.shows(self.wanted.signature)
 
     def _is_wanted(self, failure: Failure) -> bool:
         """Whether it is the wanted failure, alone or with companions of it only."""

@@ -31,8 +31,12 @@ class Done(msgspec.Struct, frozen=True):
 def start(
     *arguments: str | Path, env: Mapping[str, str | Path] | None = None, **options: Any
 ) -> subprocess.Popen[str]:
-    """Starts `iree-pilot` with `env` added to this process's environment, outside any terminal."""
-    own = {**os.environ, **{name: str(value) for name, value in (env or {}).items()}}
+    """Starts `iree-pilot` with `env` added to this process's environment, outside any terminal.
+
+    Should it crash, its stderr says where.
+    """
+    own = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+    own |= {name: str(value) for name, value in (env or {}).items()}
     own.pop("COLUMNS", None)
     return subprocess.Popen(
         [PROGRAM, *arguments],

@@ -28,7 +28,6 @@ DIAGNOSTICS = [
     ("f16_matmul", VULKAN, TARGETS, BITCAST, "vector.bitcast", "torch.aten.matmul"),
     ("attention", VULKAN, TARGETS, ATTENTION, "iree_linalg_ext.online_attention", SDPA),
     ("fp8_llama:layers16", VULKAN, TARGETS, BITCAST, "vector.bitcast", CONVERT),
-    ("fp8_llama:layers32", VULKAN, TARGETS, BITCAST, "vector.bitcast", CONVERT),
 ]
 
 pytestmark = pytest.mark.real

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from driver import Done, pilot
+from rich.console import Console
+
+from pipeline.cli.bisect import tell
+from repro.bisect import Bisection
 
 CASES = Path(__file__).with_name("cases")
 VULKAN = "vulkan:vp_android_baseline_2022"
@@ -78,6 +84,8 @@ def test_a_failure_that_hides_another_is_masked_wherever_it_is(bisect: Any, tmp_
     assert [f["failure"]["kind"] for f in found] == ["crash", "crash", "diagnostic"]
     assert done.document["unblocked"] is True and not done.document["seen"]
 
-    said = bisect(tmp_path / "hidden.py", "llvm-cpu").out
+    written = io.StringIO()
+    tell(Console(file=written, width=100), msgspec.convert(done.document, Bisection))
+    said = written.getvalue()
     assert "blocks 2 operations in 2 places" in said
     assert "with these masked, nothing else fails" in said

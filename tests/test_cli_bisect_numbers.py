@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from driver import pilot
 
+from pipeline.locks import Locks
 from pipeline.process import Limits, run
 from repro import bundle
 
@@ -26,11 +28,12 @@ pytestmark = pytest.mark.real
 
 
 class Isolated:
-    """What `bisect` makes of the cases, each once; `data` is where that is remembered."""
+    """What `bisect` makes of the cases, each once, whichever worker asks for it; `data` is where
+    that is remembered."""
 
     def __init__(self, place: Path, cache: Path) -> None:
         self.data, self._place, self.cache = place / "data", place, cache
-        self._known: dict[str, Any] = {}
+        self._locks = Locks(place / "locks")
 
     def ask(self, source: Path | str, folder: Path, target: str = "llvm-cpu") -> Any:
         env = {"IREE_PILOT_CACHE": self.cache, "IREE_PILOT_DATA": self.data}
@@ -39,17 +42,21 @@ class Isolated:
         return done.document
 
     def document(self, case: str) -> Any:
-        if case not in self._known:
-            self._known[case] = self.ask(CASES / case, self.folder(case))
-        return self._known[case]
+        known = self.folder(case).with_suffix(".json")
+        with self._locks.hold(case):
+            if not known.is_file():
+                known.write_text(json.dumps(self.ask(CASES / case, self.folder(case))))
+        return json.loads(known.read_text())
 
     def folder(self, case: str) -> Path:
         return self._place / case.removesuffix(".py")
 
 
-@pytest.fixture(scope="module")
-def isolated(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Isolated:
-    return Isolated(tmp_path_factory.mktemp("isolated"), shared_cache)
+@pytest.fixture
+def isolated(shared_cache: Path) -> Isolated:
+    place = shared_cache.with_name("isolated")
+    place.mkdir(exist_ok=True)
+    return Isolated(place, shared_cache)
 
 
 @pytest.mark.parametrize(

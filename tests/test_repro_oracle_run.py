@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from pipeline import process
+from pipeline import diagnostics, process
 from pipeline.compiler import Compile
 from pipeline.frontends.job import Job
 from pipeline.frontends.load import Loaded, load
@@ -14,6 +15,7 @@ from pipeline.frontends.source import Source
 from pipeline.runtime import Run, run
 from pipeline.store import Store
 from pipeline.toolchain import Toolchain, installed
+from repro.numbers.oracle import MismatchOracle
 from repro.oracle_run import Running, RunOracle
 
 pytestmark = pytest.mark.real
@@ -103,3 +105,15 @@ def test_the_whole_program_fails_again_with_its_own_inputs(
 def test_the_function_that_failed_is_found_among_others(running: Running) -> None:
     lines = running.loaded.mlir.read_text().splitlines()
     assert "torch.constant.int" in lines[running.line(running.loaded.mlir) - 1]
+
+
+def test_numbers_that_are_wrong_in_another_way_are_wrong_all_the_same(
+    toolchain: Toolchain, running: Running, tmp_path: Path
+) -> None:
+    """What reads memory that nobody wrote gives NaN in some runs, and other numbers in the rest."""
+    first, later = (diagnostics.mismatch("it differs", what=what) for what in ("nan", "values"))
+    oracle = MismatchOracle(toolchain, CPU, first, tmp_path / "asked", running, limits=LIMITS)
+    assert first.signature != later.signature
+    assert oracle.shows(first) and oracle.shows(later)
+    assert not oracle.shows(None)
+    assert not oracle.shows(msgspec.structs.replace(later, kind="runtime-error"))

@@ -150,6 +150,10 @@ class MismatchOracle(RememberingOracle):
     def _digest(self, candidate: Path) -> str:
         return self.values.digest(candidate)
 
+    def shows(self, failure: Failure | None) -> bool:
+        """In whichever way it is wrong: memory that nobody wrote is NaN in some runs only."""
+        return failure is not None and failure.kind == "mismatch"
+
     def _is_wanted(self, failure: Failure) -> bool:
         return {failure.kind, *(other.kind for other in failure.also)} == {"mismatch"}
 
