@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from iree.compiler import ir
 
-from pipeline import tensors
+from pipeline import dialects, tensors
 from pipeline.evaluate import constants, elements
 from pipeline.evaluate.checks import FOUND, Expected, Rewritten
 from pipeline.evaluate.elements import Unknown
@@ -25,6 +25,7 @@ _CMPI, _CMPF = ("eq", "ne"), {"oeq": 1, "ole": 5, "une": 13, "uno": 14}
 
 
 def main(mlir: Path, directory: Path) -> int:
+    dialects.complete()
     with ir.Context() as context, ir.Location.unknown():
         context.allow_unregistered_dialects = True
         raw = mlir.read_bytes()

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-import sys
-import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline import archive, tensors
+from pipeline import archive, dialects, tensors
 from pipeline.evaluate import constants, elements
 from pipeline.evaluate.elements import Array, Element, Unknown
 from pipeline.evaluate.ir import Block, Op, Reader, read_type
 from pipeline.program import ELEMENT_TYPES
 from pipeline.torch_dialect import literals
 
-#: Dialects that the bindings have no classes for: they look for them in vain for each operation,
-#: which takes longer than the operation itself.
-_WITHOUT_CLASSES = (
-    "torch",
-    "torch_c",
-    "stablehlo",
-    "chlo",
-    "check",
-    "iree_linalg_ext",
-    "tm_tensor",
-)
 _BYTECODE = b"ML\xefR"
 _PARAMETER = re.compile(r'#(?:flow|stream)\.parameter\.named<(?:"([^"]*)"::)?"([^"]*)">\s*:\s*(.+)')
 
@@ -48,9 +35,7 @@ class Module:
     ) -> None:
         from iree.compiler import ir
 
-        for dialect in _WITHOUT_CLASSES:
-            name = f"iree.compiler.dialects.{dialect}"
-            sys.modules.setdefault(name, types.ModuleType(name))
+        dialects.complete()
         self.context = ir.Context()
         self.context.allow_unregistered_dialects = True
         #: Operations that read nothing of what they write over.

@@ -29,7 +29,7 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from models.traceable import Entry, Stored, Traceable
-from pipeline import archive, torch_tensors
+from pipeline import archive, dialects, torch_tensors
 from pipeline import program as programs
 from pipeline.frontends import bindings, draws, examples, reference, torch_sources
 from pipeline.frontends.choices import Choices, Pointing, any_chooses
@@ -153,6 +153,7 @@ def _export_once(entry: Entry, *, strict: bool) -> ExportedProgram:
 def to_mlir(exported: dict[str, ExportedProgram]) -> str:
     """The programs as functions of one module, in the torch dialect."""
     bindings.restore()
+    dialects.complete()
     bundle = FxPrograms()
     for name, program in exported.items():
         bundle.programs[name] = ExportTargetDef(program)

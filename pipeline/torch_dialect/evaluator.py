@@ -6,8 +6,6 @@ Runs in `pipeline.torch_dialect.child`: the bindings may abort on IR that they d
 from __future__ import annotations
 
 import re
-import sys
-import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils import _pytree as pytree
 
-from pipeline import archive, torch_tensors
+from pipeline import archive, dialects, torch_tensors
 from pipeline.frontends import choices as choosing
 from pipeline.frontends import draws, mlir_text
 from pipeline.frontends.choices import Call, Choices, Pointing
@@ -27,9 +25,6 @@ from pipeline.torch_dialect.walk import TENSOR, TRANSPARENT, VIEWS, Walk, symbol
 #: Numbers that a function takes or returns on its own; IREE passes torch's float in f32.
 _NUMBERS = {"!torch.int": torch.int64, "!torch.float": torch.float32, "!torch.bool": torch.bool}
 _TENSORS = ("!torch.vtensor<", "!torch.tensor<", "tensor<")
-#: Dialects that the bindings have no classes for: they look for them in vain for each operation,
-#: which takes longer than the operation itself.
-_WITHOUT_CLASSES = ("torch", "torch_c")
 #: Operations whose results the program does not compute.
 _GIVE = ("torch.vtensor.literal", "util.global.load")
 _BYTECODE = b"ML\xefR"
@@ -71,9 +66,7 @@ class Module:
     def __init__(self, file: Path, archives: Sequence[str]) -> None:
         from iree.compiler import ir
 
-        for dialect in _WITHOUT_CLASSES:
-            name = f"iree.compiler.dialects.{dialect}"
-            sys.modules.setdefault(name, types.ModuleType(name))
+        dialects.complete()
         raw = file.read_bytes()
         binary = raw.startswith(_BYTECODE)
         text = "" if binary else raw.decode(errors="replace")

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline import dialects
 from pipeline.torch_dialect import calls as calls
 from pipeline.torch_dialect import literals
 from pipeline.torch_dialect import text as python
@@ -47,6 +48,7 @@ def write(mlir: str, flags: Sequence[str] = ()) -> str:
     """
     from iree.compiler import ir
 
+    dialects.complete()
     with ir.Context():
         try:
             module = ir.Module.parse(mlir)

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from pipeline import dialects
 from repro.ir import feeds
 from repro.ir import simpler as simplify_ir
 from repro.ir.body import Body
@@ -141,6 +142,7 @@ def _printed(module: Any) -> str:
 def context() -> Any:
     from iree.compiler import ir
 
+    dialects.complete()
     context = ir.Context()
     context.allow_unregistered_dialects = True
     location = ir.Location.unknown(context)
