@@ -74,7 +74,12 @@ class Maker:
         if steady and not (whole and self._failure.kind in STOPPED):
             # Each executable, each pass would be waited for until it met the limit.
             parts += [self._dispatch(), self._pass()]
+        most = bundle.LARGEST_WHOLE_BYTES if whole else bundle.LARGEST_BYTES
         for level, file in parts:
+            size = file.stat().st_size if file is not None else 0
+            if size > most:  # IR that grows without end, say
+                why = f"it has {size:,} bytes; at most {most:,} are handed on"
+                level, file = msgspec.structs.replace(level, why=why, changed=""), None
             levels.append(level)
             if file is not None:
                 files[level.file] = str(file)
