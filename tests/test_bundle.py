@@ -747,7 +747,7 @@ class TestRealFailures:
         entry = next(e for e in ENTRIES if e.bug == "run-f64")
         (tmp_path / "0.bin").write_bytes(bytes(24))
         given = [Input(Tensor(dtype="f64", shape=(3,), file="0.bin"), tmp_path / "0.bin")]
-        one = bundle.level("mlir", CPU, run=bundle.run_command("main", "local-task", given))
+        one = bundle.level("mlir", CPU, run=bundle.run_command("main", "local-sync", given))
         failure = msgspec.structs.replace(classify(entry), phase="run")
         files = {"repro.mlir": ADD_F64}
         bundle.write(tmp_path / "repro", report(failure, one, **installed), files, given)
