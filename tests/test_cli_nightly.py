@@ -138,6 +138,20 @@ def test_a_team_goes_through_its_first_nights(team: Team) -> None:
     assert (fifth.code, verdicts(fifth)) == (0, {"good": "compiled", "bad": "compiled"})
 
 
+def test_a_failure_says_whether_the_model_changed(team: Team) -> None:
+    team.models("good", "same")
+    assert team("run", "-q").code == 0
+    (team.directory / "good.mlir").write_text(PROGRAM.format("bad"))
+    team.fails(bad="it is bad", same="so is this")
+    told = {
+        row["case"]["source"]: row["judgement"]["why"]
+        for row in team("run", "--json", "--fresh").document["rows"]
+    }
+    changed = "; since then the model changed (good.mlir, program)"
+    assert told["good.mlir"].endswith(changed), told
+    assert told["same.mlir"].endswith("; the program is the same"), told
+
+
 def test_people_are_told_in_lines(team: Team) -> None:
     team.models("good", "bad", bisect=True)
     team.fails(bad="'test.bad' op is not supported")

@@ -532,7 +532,12 @@ class TestMigrations:
         import hashlib
 
         digests = [hashlib.sha256(repr(m).encode()).hexdigest()[:16] for m in schema.MIGRATIONS]
-        assert digests == ["5843ac398dd579bb", "3db24e65a6e9c9ec", "e96e754511515a23"]
+        assert digests == [
+            "5843ac398dd579bb",
+            "3db24e65a6e9c9ec",
+            "e96e754511515a23",
+            "afd398db575045d4",
+        ]
 
 
 _STEPS = (("trace", "ok"), ("compile", "ok"), ("load", "ok"), ("run", "ok"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
+import msgspec
 import pytest
 from fake.nights import case, failure, outcome, result
 from hypothesis import given
@@ -52,6 +53,8 @@ class Nights:
                 reused=tonight.reused,
                 machine=tonight.machine,
                 metrics=tonight.metrics,
+                program=tonight.program,
+                files=msgspec.json.encode(tonight.files).decode(),
             ),
         )
         return judgement
@@ -355,6 +358,67 @@ def measured(nights: Nights, name: str, values: Sequence[float], **fields: Any) 
         nights.night(metrics={name: value * (1 + jitter * n)}, **fields).verdict
         for n, value in enumerate(values)
     ]
+
+
+class TestWhetherTheModelChanged:
+    """A failure in a program that was changed yesterday is another piece of news."""
+
+    @pytest.mark.parametrize(
+        ("program", "files", "said"),
+        [
+            ("p", {"mlp.py": "1", "w.bin": "1"}, "; the program is the same"),
+            (
+                "q",
+                {"mlp.py": "2", "w.bin": "1"},
+                "; since then the model changed (mlp.py, program)",
+            ),
+            (
+                "q",
+                {"mlp.py": "1", "w.bin": "1"},
+                "; since then the model changed (program, none of its files)",
+            ),
+            (
+                "p",
+                {"mlp.py": "1", "w.bin": "2"},
+                "; since then the model changed (w.bin), its program did not",
+            ),
+            (
+                "q",
+                {"mlp.py": "1", "w.bin": "1", "src/more.py": "1"},
+                "; since then the model changed (more.py, program)",
+            ),
+            (
+                "q",
+                {"mlp.py": "2", "a": "1", "b": "1", "c": "1", "w.bin": "1"},
+                "; since then the model changed (a, b, c, 1 more, program)",
+            ),
+            ("", {"mlp.py": "2"}, "; since then the model changed (mlp.py)"),
+            ("", {"mlp.py": "1"}, ""),
+        ],
+    )
+    def test_is_said_of_a_new_failure(
+        self, nights: Nights, program: str, files: dict[str, str], said: str
+    ) -> None:
+        nights.night(program="p", files={"mlp.py": "1", "w.bin": "1"})
+        told = nights.night(A, program=program, files=files)
+        assert told.why == f"it passed on 2026-01-01{said}"
+
+    def test_is_said_of_one_that_went_away_and_of_one_that_is_another(self, nights: Nights) -> None:
+        nights.night(A, program="p", files={"mlp.py": "1"})
+        other = nights.night(B, program="p", files={"mlp.py": "1"})
+        assert other.why == "last night it was a; the program is the same"
+        fixed = nights.night(program="q", files={"mlp.py": "2"})
+        assert fixed.why.endswith("; since then the model changed (mlp.py, program)")
+
+    def test_nights_that_do_not_know_say_nothing(self, nights: Nights) -> None:
+        nights.night()
+        assert nights.night(A, program="p", files={"mlp.py": "1"}).why == "it passed on 2026-01-01"
+
+    def test_metrics_of_another_program_are_not_compared(self, nights: Nights) -> None:
+        nights.night(metrics={"dispatches": 40}, program="p")
+        assert nights.night(metrics={"dispatches": 80}, program="q").verdict == "pass"
+        told = nights.night(metrics={"dispatches": 90}, program="q")
+        assert (told.verdict, told.why) == ("bigger", "dispatches 90, 80 the one time before")
 
 
 class TestMetrics:

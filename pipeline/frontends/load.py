@@ -17,6 +17,7 @@ from pipeline.archive import check_parameters
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.frontends import mlir
 from pipeline.frontends.job import DEPENDENCIES, JOB, REFUSAL, Job, Refusal, TraceFailed
+from pipeline.frontends.source import Source
 from pipeline.program import Program
 from pipeline.sealed import state
 from pipeline.store import Store
@@ -76,6 +77,18 @@ def find(job: Job, store: Store) -> Loaded | None:
     begun = time.monotonic()
     found, _ = _search(job, store, _key(job, False))
     return _loaded(found, begun, cached=True) if found else None
+
+
+def made_of(loaded: Loaded, source: Source) -> dict[str, str]:
+    """The user's files that a program was made of, with what they were: the source, what it
+    imported and what it read. A file that is gone since is left out."""
+    return _recorded(Path(loaded.directory)) | source_file(source)
+
+
+def source_file(source: Source) -> dict[str, str]:
+    """The source's own file with what it is; none where that is a module's name or the zoo's."""
+    path = Path(source.path or "")
+    return {str(path.resolve()): state(path)} if path.is_file() else {}
 
 
 def _search(job: Job, store: Store, key: str) -> tuple[Path | None, str]:

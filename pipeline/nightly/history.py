@@ -46,7 +46,8 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     """What is remembered of a case on one finished night: as much as opinions are made of.
 
     begun: when the night began. kind, phase: of its failure. signatures: of its failure and of
-    those beside it. machine: class of the machine.
+    those beside it. machine: class of the machine. program, files: as in
+    `Outcome`, the latter as JSON.
     """
 
     run: int
@@ -60,6 +61,8 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     reused: bool = False
     machine: str = ""
     metrics: dict[str, float] = {}
+    program: str = ""
+    files: str = "{}"
 
 
 class Usual(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,8 +161,8 @@ class History(Database):
         result = results.keep(database, outcome.result) if outcome.result else None
         database.execute(
             "UPDATE outcomes SET result_id = ?, status = ?, why = ?, key = ?, machine = ?,"
-            " worker = ?, begun = ?, seconds = ?, peak_bytes = ?, reused = ?, attempts = ?"
-            " WHERE id = ?",
+            " worker = ?, begun = ?, seconds = ?, peak_bytes = ?, reused = ?, attempts = ?,"
+            " program = ?, files = ? WHERE id = ?",
             (
                 result,
                 outcome.status,
@@ -172,6 +175,8 @@ class History(Database):
                 outcome.peak_bytes,
                 outcome.reused,
                 _json(outcome.attempts),
+                outcome.program,
+                _json(outcome.files),
                 number,
             ),
         )
@@ -270,7 +275,8 @@ class History(Database):
         with self.reading() as database:
             rows = database.execute(queries.PAST, (before, _json(sorted(cases)), limit)).fetchall()
         found: dict[str, list[Past]] = {name: [] for name in cases}
-        for name, run, begun, status, ran, reused, machine, verdict, failures, metrics in rows:
+        for name, run, begun, status, ran, reused, machine, verdict, failures, *rest in rows:
+            metrics, program, files = rest
             failed = sorted(_FAILURES.decode(failures)) if failures else []
             found[name].append(
                 Past(
@@ -285,6 +291,8 @@ class History(Database):
                     reused=bool(reused),
                     machine=machine,
                     metrics=_METRICS.decode(metrics),
+                    program=program,
+                    files=files,
                 )
             )
         return found
@@ -360,7 +368,7 @@ class History(Database):
     def _outcomes(self, where: str, values: tuple[object, ...]) -> list[Outcome]:
         with self.reading() as database:
             rows = database.execute(f"{queries.OUTCOMES} WHERE {where}", values).fetchall()
-            numbers = {row[-3] for row in rows if row[-3] is not None}
+            numbers = {row[9] for row in rows if row[9] is not None}
             loaded = results.load(database, numbers)
         fields = ("case", "why", "key", "machine", "worker", "begun", "seconds", "peak_bytes")
         return [
@@ -370,8 +378,10 @@ class History(Database):
                 result=loaded.get(number),
                 attempts=_STRINGS.decode(attempts),
                 metrics=_METRICS.decode(metrics),
+                program=program,
+                files=_FILES.decode(files),
             )
-            for *row, reused, number, attempts, metrics in rows
+            for *row, reused, number, attempts, metrics, program, files in rows
         ]
 
     def _outcome(self, database: sqlite3.Connection, run: int, case: str) -> tuple[int, int | None]:
@@ -408,7 +418,7 @@ _FINDINGS = msgspec.json.Decoder(tuple[Finding, ...])
 _STRINGS = msgspec.json.Decoder(tuple[str, ...])
 _FAILURES = msgspec.json.Decoder(list[tuple[int, str, str, str]])
 _METRICS = msgspec.json.Decoder(dict[str, float])
-_REVISION = msgspec.json.Decoder(dict[str, str])
+_REVISION = _FILES = msgspec.json.Decoder(dict[str, str])
 _VERDICTS = msgspec.json.Decoder(dict[str, int])
 
 

@@ -10,8 +10,11 @@ its name to fail. A night in which it was only run or compiled ends no failure t
 of: none on the device, or no wrong numbers. Such a case is *ran* or *compiled*, and no pass; the
 first such night after one in which it was compared and agreed, the *comparison* is *lost*.
 
-Metrics. Only nights in which the case was run and passed count, on the same class of machine. What
-moved is told once, in the night that makes it certain (see `pipeline.nightly.baseline`).
+Of a verdict that changed it is said whether the model did too: its program, and which of its files.
+
+Metrics. Only nights in which the case was run and passed count, with the same program and on the
+same class of machine. What moved is told once, in the night that makes it certain (see
+`pipeline.nightly.baseline`).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -57,6 +61,8 @@ _STEPS = {"runtime-error": "run", "mismatch": "compare"}
 #: Failures that strike wherever a limit happens to be met.
 _ANYWHERE = ("timeout", "out-of-memory")
 _ON_DEVICE = ("load", "run", "compare")
+_FILES = msgspec.json.Decoder(dict[str, str])
+_MOST_NAMES = 3
 _SECONDS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6))
 _BYTES = (("GiB", 2.0**30), ("MiB", _MIB), ("KiB", 1024.0), ("bytes", 1.0))
 
@@ -117,6 +123,7 @@ def unsettled(past: Sequence[Past]) -> bool:
     first, on any machine; those on the machine of the newest count.
     """
     here = _here(past, past[0].machine) if past else []
+    here = [p for p in here if p.program in ("", here[0].program)]
     return any(suspected([value for _, value in series], rule) for _, rule, series in _series(here))
 
 
@@ -157,14 +164,15 @@ def _failed(
     if alike:
         return _said(outcome, "new failure", note or "not expected any more", since=since)
     if streak:
-        why = f"last night it was {_trouble(streak[0]).signature}"
+        why = f"last night it was {_trouble(streak[0]).signature}{_since(outcome, streak[0])}"
         return _said(outcome, "changed failure", why, since=since)
     if other is not None:
         why = f"expected is {other.signature}: {other.told}"
         return _said(outcome, "changed failure", why, since=since)
-    why = (
-        f"it {_DID[told[0].status]} on {told[0].begun[:10]}" if told else "it was never run before"
-    )
+    why = "it was never run before"
+    if told:
+        before = told[0]
+        why = f"it {_DID[before.status]} on {before.begun[:10]}{_since(outcome, before)}"
     return _said(outcome, "new failure", note or why, since=since)
 
 
@@ -180,11 +188,13 @@ def _passed(outcome: Outcome, nights: Sequence[Past], holding: Sequence[Expectat
             )
             why = f"{note}; {where} last"
             return _said(outcome, verdict, why, signature=signature, since=since)
-        why = "; ".join(filter(None, [f"it failed from {since[:10]} on", note]))
+        ended = f"it failed from {since[:10]} on{_since(outcome, last)}"
+        why = "; ".join(filter(None, [ended, note]))
         return _said(outcome, "fixed", why, signature=signature, since=since)
     before = next((p for p in nights if p.status != "failed"), None)
     if verdict != "pass" and before is not None and before.status == "ok":
-        return _said(outcome, "comparison lost", f"it passed on {before.begun[:10]}; {note}")
+        when = f"it passed on {before.begun[:10]}{_since(outcome, before)}"
+        return _said(outcome, "comparison lost", f"{when}; {note}")
     known = next((e for e in holding if e.one_case and not e.flaky), None)
     if known is None or not tells(outcome.status, _STEPS.get(known.signature.partition("/")[0])):
         return _said(outcome, verdict, note)
@@ -193,6 +203,35 @@ def _passed(outcome: Outcome, nights: Sequence[Past], holding: Sequence[Expectat
         return _said(outcome, "fixed", why, signature=known.signature)
     listed = f"still in the list of expected failures: {known.told}"
     return _said(outcome, verdict, "; ".join(filter(None, [listed, note])))
+
+
+def _since(outcome: Outcome, before: Past) -> str:
+    """What of the model is another than on an earlier night, to follow what it did then.
+
+    Empty where that is not known: what a night before us wrote, or a program that does not trace.
+    """
+    then = _FILES.decode(before.files)
+    changed = {file for file, state in outcome.files.items() if then.get(file, state) != state}
+    if outcome.program and before.program:
+        changed |= then.keys() ^ outcome.files.keys()
+    names = [Path(file).name for file in sorted(changed)]
+    if len(names) > _MOST_NAMES:
+        names[_MOST_NAMES:] = [f"{len(names) - _MOST_NAMES} more"]
+    same = outcome.program == before.program
+    if not outcome.program or not before.program:
+        return f"; since then the model changed ({', '.join(names)})" if names else ""
+    if not same:
+        alone = "" if names else ", none of its files"
+        return f"; since then the model changed ({', '.join([*names, 'program'])}{alone})"
+    if names:
+        return f"; since then the model changed ({', '.join(names)}), its program did not"
+    return "; the program is the same"
+
+
+def _is_comparable(outcome: Outcome, before: Past) -> bool:
+    """Whether metrics of an earlier night are of the same program on the same class of machine."""
+    same = before.program in ("", outcome.program) or not outcome.program
+    return same and before.machine == outcome.machine
 
 
 def _here(past: Sequence[Past], machine: str) -> Sequence[Past]:
@@ -264,8 +303,9 @@ def _with_metrics(
         status=outcome.status,
         machine=outcome.machine,
         metrics=outcome.metrics,
+        program=outcome.program,
     )
-    here = [p for p in nights if p.machine == outcome.machine]
+    here = [p for p in nights if _is_comparable(outcome, p)]
     worse, told, since = set(), [], ""
     for name, rule, series in _series([tonight, *here]):
         moved = shifts([value for _, value in series], rule)
@@ -286,10 +326,11 @@ def _with_metrics(
 
 
 def _telling(name: str, shift: Shift) -> str:
-    nights = f"{shift.values} night{'' if shift.values == 1 else 's'}"
     label = _LABELS.get(name, name.replace("_", " "))
     now, usual = _quantity(name, shift.after), _quantity(name, shift.before)
-    return f"{label} {now}, usually {usual} ({nights})"
+    if shift.values == 1:
+        return f"{label} {now}, {usual} the one time before"
+    return f"{label} {now}, usually {usual} ({shift.values} nights)"
 
 
 def _quantity(name: str, value: float) -> str:

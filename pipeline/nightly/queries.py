@@ -20,7 +20,8 @@ FROM chosen ORDER BY begun DESC, id DESC
 OUTCOMES = """
 SELECT c.name, o.why, o.key, o.machine, o.worker, o.begun, o.seconds, o.peak_bytes, o.reused,
     o.result_id, o.attempts,
-    (SELECT json_group_object(name, value) FROM metrics WHERE outcome_id = o.id)
+    (SELECT json_group_object(name, value) FROM metrics WHERE outcome_id = o.id),
+    o.program, o.files
 FROM outcomes o JOIN cases c ON c.id = o.case_id JOIN runs r ON r.id = o.run_id
 """
 
@@ -39,7 +40,8 @@ SELECT c.name, n.run_id, n.begun, o.status, o.result_id IS NOT NULL, o.reused,
     CASE o.status WHEN 'failed' THEN (
         SELECT json_group_array(json_array(position, kind, coalesce(phase, ''), signature))
         FROM failures WHERE result_id = o.result_id) END,
-    (SELECT json_group_object(name, value) FROM metrics WHERE outcome_id = n.id)
+    (SELECT json_group_object(name, value) FROM metrics WHERE outcome_id = n.id),
+    o.program, o.files
 FROM nights n JOIN outcomes o ON o.id = n.id JOIN cases c ON c.id = n.case_id
 LEFT JOIN judgements j ON j.outcome_id = n.id
 WHERE n.place <= ?3

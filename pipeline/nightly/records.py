@@ -91,7 +91,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     `pipeline.nightly.metrics`. machine: class of the machine, for comparing metrics. begun: ISO
     8601 with the offset from UTC. seconds: wall time. peak_bytes: of the largest process.
     reused: an earlier night's result under the same key, not run again. attempts: every status
-    that it had this night, in order, where it was run more than once.
+    that it had this night, in order, where it was run more than once. program: digest of the MLIR,
+    empty where it is not known. files: what the model was made of, by path (relative to the
+    configuration's directory where it lies in it), each with a digest.
     """
 
     case: str
@@ -106,6 +108,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int = 0
     reused: bool = False
     attempts: tuple[str, ...] = ()
+    program: str = ""
+    files: dict[str, str] = {}
 
     @property
     def status(self) -> Status | Literal["not-run"]:

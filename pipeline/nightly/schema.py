@@ -152,6 +152,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         WHERE verdict = 'pass' AND outcome_id IN
             (SELECT id FROM outcomes WHERE status IN ('ran', 'compiled'))""",
     ),
+    (
+        "ALTER TABLE outcomes ADD COLUMN program TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outcomes ADD COLUMN files TEXT NOT NULL DEFAULT '{}'",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -26,7 +26,7 @@ from pipeline import case as cases
 from pipeline import devices, generation, process, refitting, releases
 from pipeline.case import CaseResult, Settings, Silent, Step
 from pipeline.errors import EnvironmentFault, PilotError
-from pipeline.frontends.load import Loaded, TraceFailed, load
+from pipeline.frontends.load import Loaded, TraceFailed, load, made_of, source_file
 from pipeline.locks import Locks
 from pipeline.nightly import keys, parcels
 from pipeline.nightly.metrics import metrics
@@ -186,8 +186,20 @@ def _case(order: Order) -> Outcome:
         metrics=metrics(result),
         machine=machine(plan.device),
         attempts=tuple(r.status for r in results) if len(results) > 1 else (),
+        program=loaded.program.digest,
+        files=_files(made_of(loaded, keys.job(case).source), Path(order.directory)),
     )
     return msgspec.structs.replace(outcome, key=key if keys.lasting(outcome) else "")
+
+
+def _files(files: Mapping[str, str], base: Path) -> dict[str, str]:
+    """Files by names that are the same on another machine, as far as they can be."""
+    base = base.resolve()
+    inside = {file: Path(file).is_relative_to(base) for file in files}
+    return {
+        str(Path(file).relative_to(base)) if inside[file] else file: state
+        for file, state in files.items()
+    }
 
 
 def toolchain_of(order: Order) -> Toolchain:
@@ -215,6 +227,7 @@ def _untraced(order: Order, toolchain: Toolchain, failed: TraceFailed) -> Outcom
         result=msgspec.structs.replace(
             result, status="failed", why="does not trace", failure=failed.failure
         ),
+        files=_files(source_file(keys.job(order.case).source), Path(order.directory)),
     )
 
 
