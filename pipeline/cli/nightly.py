@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pipeline.nightly.records import Case
     from pipeline.nightly.report import Report
 
+#: Cases of a running night that are named.
+_MOST_LEFT = 5
+
 _CONFIG = click.option(
     "-c",
     "--config",
@@ -128,12 +131,14 @@ def status(database: str | None, limit: int, common: Common) -> None:
 
     runs: list[Run] = []
     report: Report | None = None
+    running = False
     if place_of(database).exists():
         with history_at(database) as history:
+            running = history.is_held
             runs = history.runs(limit)
             report = _report(history, None) if runs else None
     if common.json:
-        out.emit({"runs": runs, "latest": report})
+        out.emit({"runs": runs, "latest": report, "running": running})
         return
     console = out.console()
     if report is None:
@@ -142,10 +147,17 @@ def status(database: str | None, limit: int, common: Common) -> None:
     table = out.table("night", "begun", "cases", "verdicts", right=("night", "cases"))
     for one in runs:
         counts = ", ".join(f"{count} {verdict}" for verdict, count in one.verdicts.items())
-        state = counts or f"not finished: {one.done} of {one.cases} done"
+        now = running and one is runs[0]
+        state = counts or f"{'running' if now else 'stopped'}: {one.done} of {one.cases} done"
         table.add_row(str(one.id), one.begun[:16].replace("T", " "), str(one.cases), state)
     console.print(table)
     console.print()
+    if running and report.going_on:
+        left = [row.case.name for row in report.rows if row.outcome is None]
+        what = f"to come: {', '.join(left[:_MOST_LEFT])}" if left else "its news are looked into"
+        more = f" and {len(left) - _MOST_LEFT} more" if len(left) > _MOST_LEFT else ""
+        console.print(f"it is running now; {what}{more}", markup=False, soft_wrap=True)
+        return
     tell(console, report, common)
 
 

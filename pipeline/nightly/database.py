@@ -88,6 +88,12 @@ class Database:
                     self._replace(why, alone=True)
             yield
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a nightly is at work on this database now, of this process or another."""
+        with self._reporting("lock"), self._locks.try_hold("nightly") as free:
+            return not free
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The database for queries; they see what was committed."""
