@@ -176,6 +176,17 @@ class TestTime:
         assert second.notes == ()
         assert findings(second, 1) == (("releases", "told of releases"),)
 
+    def test_nothing_is_promised_that_the_configuration_switched_off(self, desk: Desk) -> None:
+        desk.set(news=config.News(budget=TIME_IS_UP, workaround=False))
+        desk.night((A, FAILS, "new failure"), (C, OTHER, "new failure"))
+        desk.set(news=config.News(releases=False, workaround=False))
+        second = desk.night((C, OTHER, "same failure"))
+        assert findings(second) == (("releases", "not looked for yet: [news] releases = false"),)
+        assert second.notes == ()
+        desk.set(news=config.News(workaround=False))
+        third = desk.night((C, OTHER, "same failure"))
+        assert findings(third) == (("releases", "told of releases"),)
+
     def test_so_is_an_isolation(self, desk: Desk) -> None:
         desk.set(bisect=config.Bisect(budget=TIME_IS_UP))
         first = desk.night((A, FAILS, "new failure"), (C, OTHER, "new failure"))

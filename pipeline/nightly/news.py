@@ -77,7 +77,9 @@ class News:
         """The judgements with reproducers and findings: of tonight, or kept from before."""
         signatures = {j.signature for j in judgements if j.signature}
         kept = self._history.findings(signatures)
-        self._findings = {s: {f.question: f for f in kept.get(s, ())} for s in signatures}
+        self._findings = {
+            s: {f.question: self._promised(f) for f in kept.get(s, ())} for s in signatures
+        }
         subjects = _subjects(cases, outcomes, judgements)
         self._isolate_all(subjects)
         for judgement in judgements:
@@ -178,6 +180,15 @@ class News:
             finding = self._ask(asked, Path(scratch))
         self._found(subject, finding)
         self._watcher.answered(subject.case, finding)
+
+    def _promised(self, finding: Finding) -> Finding:
+        """A finding of an earlier night, without the promise to go on where that is off now."""
+        news = self._config.news
+        on = {"isolate": news.isolate, "releases": news.releases, "workaround": news.workaround}
+        if finding.done or on[finding.question]:
+            return finding
+        said = f"not looked for yet: [news] {finding.question} = false"
+        return msgspec.structs.replace(finding, said=said, off=True)
 
     def _place(self, subject: _Subject) -> Path:
         return self._artifacts / subject.signature.replace("/", "-").replace(":", "-")

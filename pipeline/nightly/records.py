@@ -128,14 +128,16 @@ Question = Literal["isolate", "releases", "workaround"]
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What was found out about a failure, beyond that it is there.
 
-    said: in words, on one line. done: False where time ended it, and the next night goes on. note:
-    what kept the answer from being a better one, for the people who keep the nightly. details: as
-    what was asked gives it (`repro.releases.trials.Found`).
+    said: in words, on one line. done: False where time ended it, and the next night goes on, unless
+    the configuration keeps it from that: `off`. note: what kept the answer from being a better one,
+    for the people who keep the nightly. details: as what was asked gives it
+    (`repro.releases.trials.Found`).
     """
 
     question: Question
     said: str
     done: bool = True
+    off: bool = False
     note: str = ""
     details: dict[str, Any] = {}
 

@@ -138,7 +138,9 @@ def _notes(judgements: Iterable[Judgement]) -> Iterable[str]:
     found = {(j.signature, f.question): f for j in judgements for f in j.findings}
     yield from dict.fromkeys(f.note for f in found.values() if f.note)
     left = [
-        f"{question} of {signature}" for (signature, question), f in found.items() if not f.done
+        f"{question} of {signature}"
+        for (signature, question), f in found.items()
+        if not (f.done or f.off)
     ]
     if left:
         yield f"not done for lack of time, the next night goes on: {', '.join(left)}"
