@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline import devices, runtime
+from pipeline import devices, outputs, runtime
 from pipeline.diagnostics import SERIAL, Failure
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.program import Tensor
@@ -245,10 +245,8 @@ def write(
 
 def check_place(directory: Path) -> None:
     """Raises UsageError unless a reproducer may be written to `directory`."""
-    if not directory.exists():
+    if not outputs.directory(directory).exists():
         return
-    if not directory.is_dir():
-        raise UsageError(f"{directory} is not a folder", advice="Choose another one with -o DIR.")
     names = sorted(
         str(path.relative_to(directory))
         for path in directory.rglob("*")

@@ -86,7 +86,9 @@ class TestExport:
 
     def test_a_place_that_cannot_be_written_is_told(self, here: History, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        for path in (tmp_path / "file" / "export.db", tmp_path, Path("/proc/export.db")):
+        with pytest.raises(UsageError, match="it is a directory"):
+            export(here, tmp_path)
+        for path in (tmp_path / "file" / "export.db", Path("/proc/export.db")):
             with pytest.raises(EnvironmentFault, match="cannot export the history"):
                 export(here, path)
 

@@ -63,6 +63,7 @@ def command(
     The reproducer's path is the last line printed. Exit code 0: isolated; 1: it does not fail, or
     nothing could be isolated.
     """
+    from pipeline import outputs
     from pipeline.cli import against as dispatches
     from pipeline.cli import output as out
     from pipeline.cli import reproducer
@@ -76,6 +77,8 @@ def command(
     if against and expected:
         raise click.UsageError("--against compares two sides: it takes no --expected-output")
     check_flags(flags)
+    if output:
+        outputs.directory(Path(output))
     if against and everything:
         raise click.UsageError("--against finds the first dispatch that differs: it takes no --all")
     target, flags = reproducer.target(source, target, flags)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.markup import escape
 
-from pipeline import between, case, generation
+from pipeline import between, case, generation, outputs
 from pipeline.case import CaseResult, FunctionResult, Settings, Step
 from pipeline.cli import code, reproducer
 from pipeline.cli import output as out
@@ -216,17 +216,7 @@ def _check(
             advice="Compile the targets one by one.",
         )
     if output and output != "-":
-        _check_output(Path(output))
-
-
-def _check_output(path: Path) -> None:
-    if not path.absolute().parent.is_dir():
-        raise UsageError(
-            f"cannot write {path}: there is no directory {path.parent}",
-            advice="Make it first, or name another file.",
-        )
-    if path.is_dir():
-        raise UsageError(f"cannot write {path}: it is a directory", advice="Name a file in it.")
+        outputs.check(Path(output))
 
 
 def _program(loaded: Loaded) -> dict[str, object]:
@@ -387,18 +377,10 @@ def _compile_seconds(result: CaseResult, step: Step | None) -> str:
 
 
 def _deliver(source: Path, target: str) -> None:
-    """Copies the output to where the user wants it, whole or not at all."""
+    """Copies the output to where the user wants it."""
     if target == "-":
         with source.open("rb") as stream:
             shutil.copyfileobj(stream, sys.stdout.buffer)
         sys.stdout.flush()
         return
-    path = Path(target).absolute()
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as t:
-        temporary = Path(t.name)
-    try:
-        shutil.copyfile(source, temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    outputs.write(Path(target), source)

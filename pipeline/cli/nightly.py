@@ -179,11 +179,13 @@ def report(
     """Tell of one NIGHT (a number of `nightly status`; the latest one by default) again."""
     import msgspec
 
+    from pipeline import outputs
     from pipeline.cli import output as out
     from pipeline.cli.nightly_tell import as_text, tell
     from pipeline.nightly.junit import junit
     from pipeline.nightly.markdown import markdown
 
+    _check_writable(output)
     with history_at(database) as history:
         found = _report(history, night)
     if common.json or form == "json":
@@ -198,7 +200,7 @@ def report(
         tell(out.console(), found, common)
         return
     if output:
-        _write(output, text)
+        outputs.write(Path(output), text)
     else:
         click.echo(text)
 
@@ -320,7 +322,11 @@ def _scheduler(nightly: Nightly, address: str | None) -> Scheduler:
 
 
 def _artifacts(chosen: str | None, history: History) -> Path:
-    return Path(chosen).absolute() if chosen else history.path.absolute().parent / "reproducers"
+    from pipeline import outputs
+
+    if chosen:
+        return outputs.directory(Path(chosen))
+    return history.path.absolute().parent / "reproducers"
 
 
 def _overridden(ctx: click.Context, common: Common, cases: tuple[Case, ...]) -> tuple[Case, ...]:
@@ -353,34 +359,21 @@ def _report(history: History, night: int | None) -> Report:
 
 
 def _check_writable(*files: str | None) -> None:
-    from pipeline.errors import UsageError
+    from pipeline import outputs
 
     for file in files:
-        if file and file != "-" and not Path(file).absolute().parent.is_dir():
-            raise UsageError(
-                f"cannot write {file}: there is no directory {Path(file).parent}",
-                advice="Make it first, or name another file.",
-            )
+        if file and file != "-":
+            outputs.check(Path(file))
 
 
 def _publish(report: Report, markdown: str | None, junit: str | None) -> None:
+    from pipeline import outputs
     from pipeline.nightly import junit as xml
     from pipeline.nightly import markdown as text
 
     if markdown == "-":
         click.echo(text.markdown(report))
     elif markdown:
-        _write(markdown, text.markdown(report))
+        outputs.write(Path(markdown), text.markdown(report))
     if junit:
-        _write(junit, xml.junit(report))
-
-
-def _write(path: str, text: str) -> None:
-    from pipeline.errors import EnvironmentFault
-
-    try:
-        Path(path).write_text(text)
-    except OSError as fault:
-        raise EnvironmentFault(
-            f"cannot write {path}: {fault.strerror}", advice="Name another file."
-        ) from fault
+        outputs.write(Path(junit), xml.junit(report))

@@ -20,9 +20,9 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
     {} in COMMAND stands for the file; without it the file is the last argument.
     """
     import os
-    import shutil
     import tempfile
 
+    from pipeline import outputs
     from pipeline.cli import output as out
     from pipeline.cli.live import Live
     from pipeline.cli.options import limits
@@ -32,8 +32,7 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
     if not file.is_file():
         raise UsageError(f"no file {file}", advice="Check the path.")
     target = Path(output) if output else file.with_suffix(".reduced.mlir")
-    if not target.absolute().parent.is_dir():
-        raise UsageError(f"there is no directory {target.parent}", advice="Make it first.")
+    outputs.check(target)
     console = out.console(stderr=common.json)
     quiet = common.json or common.verbosity < 0
     with (
@@ -48,9 +47,7 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
             width=max(1, os.cpu_count() or 1),
             told=live.progress,
         )
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copyfile(reduced.mlir, temporary)
-        temporary.replace(target)
+        outputs.write(target, Path(reduced.mlir))
     if common.json:
         out.emit({**_facts(reduced), "path": str(target)})
         return

@@ -88,6 +88,8 @@ def bisect(
     from repro.releases import question as release_question
     from repro.releases import trials as release_trials
 
+    if output:
+        release_question.check_place(Path(output))
     console = out.console(stderr=common.json)
     session = Session(common)
     quiet = common.json or common.verbosity < 0

@@ -18,6 +18,7 @@ from pipeline.cli.options import Common, SourceOptions, common, source_options
 @common
 def command(source_options: SourceOptions, output: str, common: Common, source: str) -> None:
     """Trace SOURCE to MLIR: program.mlir, parameters, example inputs and PyTorch's outputs."""
+    from pipeline import outputs
     from pipeline.cli import output as out
     from pipeline.cli import reproducer
     from pipeline.cli.boundary import Failed
@@ -26,7 +27,7 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
     from pipeline.frontends.load import TraceFailed
 
     source, source_options = reproducer.source(source, source_options)
-    directory = Path(output).absolute()
+    directory = outputs.directory(Path(output))
     _check(directory)
     console = out.console(stderr=common.json)
     live = Live(console, quiet=common.json or common.verbosity < 0, verbose=common.verbosity > 0)
@@ -52,8 +53,6 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
 def _check(directory: Path) -> None:
     from pipeline.errors import UsageError
 
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(f"{directory} is a file", advice="Name a directory.")
     if (
         directory.is_dir()
         and any(directory.iterdir())

@@ -118,13 +118,15 @@ def _find(
     output: str | None,
     live: Any,
 ) -> Workarounds:
-    from pipeline import case, diagnostics
+    from pipeline import case, diagnostics, outputs
     from pipeline.case import Settings
     from pipeline.compiler import check_flags
     from pipeline.errors import UsageError
     from repro.workarounds import find
 
     check_flags(flags)
+    if output:
+        outputs.directory(Path(output))
     name = source
     if reproducer.is_folder(source):
         held = find.of_reproducer(Path(source))

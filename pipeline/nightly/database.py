@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline import outputs
 from pipeline.errors import EnvironmentFault, PilotError
 from pipeline.locks import Locks
 from pipeline.nightly import schema
@@ -42,6 +43,7 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
+        outputs.check_regular(path)
         self.path = path
         self.set_aside: Path | None = None
         self._locks = Locks(path.with_name(path.name + ".lock"))
@@ -160,11 +162,13 @@ class Database:
         if hasattr(self, "_database"):
             self._database.close()
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-        aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
-        self.path.rename(aside)
+        # Of a link, the file: SQLite keeps what belongs to it beside that.
+        own = Path(os.path.realpath(self.path))
+        aside = own.with_name(f"{own.name}.damaged-{stamp}")
+        own.rename(aside)
         for ending in _BESIDE:
             with contextlib.suppress(FileNotFoundError):
-                Path(f"{self.path}{ending}").rename(f"{aside}{ending}")
+                Path(f"{own}{ending}").rename(f"{aside}{ending}")
         _log.info("the history %s is damaged (%s); kept as %s", self.path, why, aside)
         self.set_aside = aside
         self._database = self._open()

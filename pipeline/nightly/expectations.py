@@ -11,9 +11,7 @@ expires = 2026-12-31                                    # optional: the last day
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
-import secrets
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from pipeline import outputs
 from pipeline.errors import EnvironmentFault
 from pipeline.nightly import strict
 from pipeline.nightly.records import Judgement
@@ -162,16 +161,10 @@ def _matches(pattern: str, text: str) -> bool:
 
 def _write(path: Path, text: str) -> None:
     """Replaces the file as a whole; whoever reads it meanwhile sees the one or the other."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        outputs.put(path, text)
     except OSError as fault:
-        temporary.unlink(missing_ok=True)
         raise EnvironmentFault(
             f"cannot write the expectations {path}: {fault.strerror}",
             advice="Make sure that you may write there and that there is room; nothing changed.",

@@ -7,8 +7,6 @@ keeps its UUID wherever it goes, so that merging it twice adds nothing.
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from pipeline import outputs
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.nightly import schema
 from pipeline.nightly.history import History
@@ -34,31 +33,27 @@ class Merged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def export(history: History, path: Path) -> int:
-    """Writes all of the history, as it is now, into the file `path`, which is replaced if there.
+    """Writes all of the history, as it is now, into `path`; a file that is there is replaced.
 
     Returns how many nights that are. Raises UsageError where that is the history itself,
     EnvironmentFault where it cannot be written.
     """
     if path.exists() and path.samefile(history.path):
         raise UsageError(f"cannot export the history to itself: {path}", advice="Name another.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()  # SQLite would speak of the history where it cannot write this one
-        with history.reading() as database:
-            database.execute("VACUUM INTO ?", (str(temporary),))
-            (nights,) = database.execute("SELECT count(*) FROM runs").fetchone()
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+            made = Path(scratch) / "history.db"
+            made.touch()  # SQLite would speak of the history where it cannot write this one
+            with history.reading() as database:
+                database.execute("VACUUM INTO ?", (str(made),))
+                (nights,) = database.execute("SELECT count(*) FROM runs").fetchone()
+            outputs.put(path, made)
     except OSError as fault:
         raise EnvironmentFault(
             f"cannot export the history to {path}: {fault.strerror}",
             advice="Name a file in a directory that can be written to.",
         ) from fault
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return int(nights)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process, releases, targets
+from pipeline import outputs, process, releases, targets
 from pipeline.architectures import DEFAULT_VULKAN
 from pipeline.diagnostics import Failure
 from pipeline.errors import EnvironmentFault, UsageError
@@ -162,14 +162,7 @@ def write(directory: Path, question: Question, changes: Sequence[Change]) -> tup
     A folder that was written so before is written again. Raises UsageError for another one that
     is not empty, EnvironmentFault where it cannot be written.
     """
-    if directory.exists() and (
-        not directory.is_dir()
-        or (any(directory.iterdir()) and not (directory / QUESTION).is_file())
-    ):
-        raise UsageError(
-            f"{directory} is there already and was not written by `releases bisect`",
-            advice="Choose another folder with -o DIR.",
-        )
+    directory = check_place(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for old in directory.glob("git-bisect-*.sh"):
@@ -181,6 +174,17 @@ def write(directory: Path, question: Question, changes: Sequence[Change]) -> tup
             f"cannot write {fault.filename or directory}: {fault.strerror or fault}",
             advice="Choose another folder with -o DIR.",
         ) from fault
+
+
+def check_place(directory: Path) -> Path:
+    """The folder that the question may be kept in; raises UsageError for one that holds others."""
+    place = outputs.directory(directory)
+    if place.is_dir() and any(place.iterdir()) and not (place / QUESTION).is_file():
+        raise UsageError(
+            f"{directory} is there already and was not written by `releases bisect`",
+            advice="Choose another folder with -o DIR.",
+        )
+    return place
 
 
 def _written(directory: Path, question: Question, change: Change) -> Change:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import runtime
+from pipeline import outputs, runtime
 from pipeline.case import CaseResult
 from pipeline.errors import PilotError
 from pipeline.frontends.load import Loaded
@@ -133,13 +133,14 @@ def _placed(loaded: Loaded, combination: Combination, place: Path | None) -> str
     """The rewritten program's file, copied to where the user wants it."""
     if place is None:
         return str(loaded.mlir)
+    place = outputs.directory(place)
     place.mkdir(parents=True, exist_ok=True)
     stem = "-".join(rewrites.in_words(c.name) for c in combination if c.edit)
     file = place / f"{stem}.mlir"
-    file.write_bytes(loaded.mlir.read_bytes())
+    outputs.write(file, loaded.mlir)
     own = Path(loaded.directory, rewrites.FNUZ_WEIGHTS)
     if own.is_file():
-        (place / own.name).write_bytes(own.read_bytes())
+        outputs.write(place / own.name, own)
     return str(file)
 
 

@@ -1,0 +1,187 @@
+"""Writing where the user says (`-o PATH`), without destroying what PATH is.
+
+A regular file, or one that is not there yet, appears as a whole by one rename; links are followed,
+so a link stays one. Whatever else takes bytes (a device, a FIFO, /dev/stdout) is written into: a
+rename would put a regular file in its place, and as root in that of /dev/null.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import EnvironmentFault, UsageError
+
+#: More links in a row than this are a loop, as for the kernel.
+_MOST_LINKS = 40
+#: Why a rename onto a file is refused that may be written itself: the directory belongs to somebody
+#: else or is read-only, the file is a mount point of its own.
+_ONLY_IN_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
+_KINDS = (
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISREG, "a file"),
+)
+
+
+def check(path: Path) -> None:
+    """Raises UsageError unless a file may be written to `path`: before the work, not after it."""
+    _place(path)
+
+
+def write(path: Path, content: Path | bytes | str) -> None:
+    """As `put`, for what the user names: raises EnvironmentFault where it cannot be written."""
+    try:
+        put(path, content)
+    except OSError as fault:
+        raise EnvironmentFault(
+            f"cannot write {path}: {fault.strerror or fault}", advice="Name another file."
+        ) from fault
+
+
+def put(path: Path, content: Path | bytes | str) -> None:
+    """Writes a text, bytes, or a copy of the file `content` to `path`; follows links.
+
+    Raises UsageError where `path` cannot be a file, OSError where it cannot be written.
+    """
+    place = _place(path)
+    if place is None:
+        _into(path, content)
+    else:
+        _renamed(place, content)
+
+
+def check_regular(path: Path) -> None:
+    """Raises UsageError unless `path` is a regular file or nothing yet, links followed.
+
+    For what is more than written: a database is locked, read, and moved aside when damaged.
+    """
+    kind = _kind(path)
+    if kind is not None and not stat.S_ISREG(kind):
+        raise UsageError(f"{path} is {_name(kind)}", advice="Name a file.")
+
+
+def directory(path: Path) -> Path:
+    """The directory that `path` means, its links followed; it need not be there yet.
+
+    Raises UsageError where something else is there.
+    """
+    kind = _kind(path)
+    if kind is not None and not stat.S_ISDIR(kind):
+        raise UsageError(f"{path} is {_name(kind)}", advice="Name a directory.")
+    return Path(os.path.realpath(path))
+
+
+def _place(path: Path) -> Path | None:
+    """Where a file for `path` appears by a rename; None where it has to be written into."""
+    kind = _kind(path)
+    if kind is not None and stat.S_ISDIR(kind):
+        raise UsageError(f"cannot write {path}: it is a directory", advice="Name a file in it.")
+    if kind is not None and stat.S_ISSOCK(kind):
+        raise UsageError(f"cannot write {path}: it is a socket", advice="Name a file.")
+    if kind is not None and not stat.S_ISREG(kind):
+        return None
+    place = Path(os.path.realpath(path))
+    if _of_a_process(path):
+        return None
+    if not place.parent.is_dir():
+        raise UsageError(
+            f"cannot write {path}: there is no directory {_named(path, place).parent}",
+            advice="Make it first, or name another file.",
+        )
+    return place
+
+
+def _named(path: Path, place: Path) -> Path:
+    """The path for a message: the user's, unless it is a link that leads elsewhere."""
+    return place if path.is_symlink() else path
+
+
+def _kind(path: Path) -> int | None:
+    """The mode of what is at `path`, links followed; None where nothing is, or a link to nothing.
+
+    Raises UsageError for a link that leads to itself.
+    """
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    except OSError as fault:
+        raise UsageError(
+            f"cannot write {path}: {fault.strerror or fault}", advice="Name another path."
+        ) from fault
+
+
+def _name(mode: int) -> str:
+    return next(name for test, name in _KINDS if test(mode))
+
+
+def _of_a_process(path: Path) -> bool:
+    """Whether it is what a process has open (/dev/stdout, /dev/fd/3), which a rename would miss."""
+    path = path.absolute()
+    for _ in range(_MOST_LINKS):
+        folder = os.path.realpath(path.parent)
+        if f"{folder}/".startswith("/proc/"):
+            return True
+        if not path.is_symlink():
+            return False
+        path = Path(folder) / path.readlink()
+    return False
+
+
+def _into(path: Path, content: Path | bytes | str) -> None:
+    """Writes into what is there, whatever it is."""
+    # Without O_CREAT: what was there a moment ago, or nothing.
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC), "wb") as stream:
+        _copy(content, stream)
+
+
+def _renamed(place: Path, content: Path | bytes | str) -> None:
+    """Puts a whole file in place of a regular one, whose mode and owner stay, or of nothing."""
+    try:
+        before = place.stat()
+    except FileNotFoundError:
+        before = None
+    try:
+        scratch = tempfile.mkdtemp(prefix=f".{place.name[:100]}.", dir=place.parent)
+    except OSError as fault:
+        if before is None or fault.errno not in _ONLY_IN_PLACE:
+            raise
+        _into(place, content)
+        return
+    made = Path(scratch, "file")
+    try:
+        # Not by tempfile: a new file has the mode that the user's umask says.
+        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as stream:
+            _copy(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if before is not None:
+            made.chmod(stat.S_IMODE(before.st_mode))
+            with contextlib.suppress(OSError):  # only root may give files away
+                os.chown(made, before.st_uid, before.st_gid)
+        try:
+            made.replace(place)
+        except OSError as fault:
+            if before is None or fault.errno not in _ONLY_IN_PLACE:
+                raise
+            _into(place, content)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _copy(content: Path | bytes | str, out: BinaryIO) -> None:
+    if isinstance(content, Path):
+        with content.open("rb") as source:
+            shutil.copyfileobj(source, out, 1 << 20)
+    else:
+        out.write(content.encode() if isinstance(content, str) else content)

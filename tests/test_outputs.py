@@ -1,0 +1,436 @@
+"""Where the user says that something is written, nothing is destroyed that is no regular file."""
+
+from __future__ import annotations
+
+import ast
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from driver import pilot
+from fake import nights, stub_release
+
+from pipeline import outputs, targets
+from pipeline.cli import cases, nightly, reduce, trace
+from pipeline.diagnostics import Failure
+from pipeline.errors import EnvironmentFault, UsageError
+from pipeline.frontends.job import Job
+from pipeline.frontends.source import Source
+from pipeline.nightly import expectations, report
+from pipeline.nightly.history import History
+from pipeline.nightly.records import Judgement
+from repro import bundle
+from repro.bundle import Report
+from repro.reduce import Reduced
+from repro.releases import question
+from repro.releases.question import Question
+from repro.workarounds import answers
+
+CLI = Path(cases.__file__).parent
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fifo(path: Path) -> tuple[threading.Thread, list[bytes]]:
+    """Makes a FIFO; reads all that is written into it."""
+    os.mkfifo(path)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(path.read_bytes()), daemon=True)
+    reader.start()
+    return reader, read
+
+
+class TestWrite:
+    def test_a_new_file_has_the_mode_that_the_umask_says(self, here: Path) -> None:
+        before = os.umask(0o027)
+        try:
+            outputs.write(here / "new", b"text")
+        finally:
+            os.umask(before)
+        assert (here / "new").read_bytes() == b"text"
+        assert stat.S_IMODE((here / "new").stat().st_mode) == 0o640
+
+    def test_a_regular_file_is_replaced_and_keeps_its_mode(self, here: Path) -> None:
+        (here / "old").write_text("old")
+        (here / "old").chmod(0o600)
+        with (here / "old").open() as reader:
+            outputs.write(here / "old", "new")
+            assert reader.read() == "old", "whoever reads it sees the one or the other"
+        assert (here / "old").read_text() == "new"
+        assert stat.S_IMODE((here / "old").stat().st_mode) == 0o600
+        assert [p.name for p in here.iterdir()] == ["old"]
+
+    def test_a_copy_of_a_file(self, here: Path) -> None:
+        (here / "a").write_bytes(b"\0\1" * 3_000_000)
+        outputs.write(here / "b", here / "a")
+        assert (here / "b").read_bytes() == (here / "a").read_bytes()
+
+    @pytest.mark.parametrize("place", ["file", "elsewhere/file"])
+    def test_a_link_stays_a_link(self, here: Path, place: str) -> None:
+        (here / "elsewhere").mkdir()
+        (here / place).write_text("old")
+        (here / "link").symlink_to(place)
+        (here / "second").symlink_to("link")
+        outputs.write(Path("second"), "new")
+        assert (here / "link").is_symlink()
+        assert (here / "second").is_symlink()
+        assert (here / place).read_text() == "new"
+
+    def test_a_link_to_nothing_makes_what_it_names(self, here: Path) -> None:
+        (here / "elsewhere").mkdir()
+        (here / "link").symlink_to("elsewhere/file")
+        outputs.write(here / "link", "new")
+        assert (here / "link").is_symlink()
+        assert (here / "elsewhere/file").read_text() == "new"
+
+    def test_a_device_is_written_into(self, here: Path) -> None:
+        (here / "null").symlink_to("/dev/null")
+        before = Path("/dev/null").stat()
+        for path in (Path("/dev/null"), here / "null"):
+            outputs.check(path)
+            outputs.write(path, "text")
+        after = Path("/dev/null").stat()
+        assert (before.st_ino, before.st_mode, before.st_rdev) == (
+            after.st_ino,
+            after.st_mode,
+            after.st_rdev,
+        )
+        assert (here / "null").is_symlink()
+
+    def test_a_full_device_is_the_machines_fault(self) -> None:
+        with pytest.raises(EnvironmentFault, match=r"cannot write /dev/full: No space left"):
+            outputs.write(Path("/dev/full"), "text")
+        assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
+
+    def test_a_fifo_is_written_into(self, here: Path) -> None:
+        reader, read = fifo(here / "fifo")
+        outputs.write(here / "fifo", "text")
+        reader.join(10)
+        assert read == [b"text"]
+        assert stat.S_ISFIFO((here / "fifo").stat().st_mode)
+
+    def test_what_a_process_has_open_is_written_into(self, here: Path) -> None:
+        with (here / "log").open("w+") as log:
+            (here / "link").symlink_to(f"/dev/fd/{log.fileno()}")
+            outputs.write(here / "link", "text")
+            assert log.read() == "text", "not another file of the same name"
+        reading, writing = os.pipe()
+        outputs.write(Path(f"/dev/fd/{writing}"), "text")
+        os.close(writing)
+        assert os.read(reading, 9) == b"text"
+        os.close(reading)
+
+    def test_a_file_in_a_directory_of_somebody_elses_is_written_into(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (here / "file").write_text("a longer text")
+
+        def refused(**_: Any) -> str:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(outputs.tempfile, "mkdtemp", refused)
+        outputs.write(here / "file", "text")
+        assert (here / "file").read_text() == "text"
+        with pytest.raises(EnvironmentFault, match="Permission denied"):
+            outputs.write(here / "new", "text")
+
+    def test_a_failure_leaves_what_was_there(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (here / "file").write_text("old")
+
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(outputs.os, "fsync", full)
+        with pytest.raises(EnvironmentFault, match="No space left"):
+            outputs.write(here / "file", "new")
+        assert {p.name: p.read_text() for p in here.iterdir()} == {"file": "old"}
+
+
+class TestRefused:
+    """Before the work is done."""
+
+    def test_a_directory(self, here: Path) -> None:
+        (here / "link").symlink_to(here)
+        for path in (here, here / "link"):
+            with pytest.raises(UsageError, match="it is a directory"):
+                outputs.check(path)
+
+    def test_a_file_where_there_is_no_directory(self, here: Path) -> None:
+        with pytest.raises(UsageError, match="there is no directory missing"):
+            outputs.check(Path("missing/file"))
+        (here / "link").symlink_to(here / "missing/file")
+        with pytest.raises(UsageError, match=f"there is no directory {here}/missing"):
+            outputs.check(here / "link")
+
+    def test_links_in_a_circle(self, here: Path) -> None:
+        (here / "a").symlink_to("b")
+        (here / "b").symlink_to("a")
+        for refuses in (outputs.check, outputs.directory, outputs.check_regular):
+            with pytest.raises(UsageError, match="Too many levels of symbolic links"):
+                refuses(here / "a")
+        assert (here / "a").is_symlink()
+
+    def test_a_path_through_a_file(self, here: Path) -> None:
+        (here / "file").write_text("")
+        with pytest.raises(UsageError, match="Not a directory"):
+            outputs.check(here / "file/below")
+
+    def test_a_socket(self, here: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind("socket")
+            with pytest.raises(UsageError, match="it is a socket"):
+                outputs.check(here / "socket")
+
+    @pytest.mark.parametrize(
+        ("path", "what"), [("/dev/null", "a character device"), ("fifo", "a FIFO"), ("f", "a file")]
+    )
+    def test_what_is_no_directory(self, here: Path, path: str, what: str) -> None:
+        os.mkfifo(here / "fifo")
+        (here / "f").write_text("")
+        with pytest.raises(UsageError, match=f"{path} is {what}"):
+            outputs.directory(Path(path))
+
+
+def test_a_directory_is_found_through_links(here: Path) -> None:
+    (here / "link").symlink_to("there/new")
+    assert outputs.directory(Path("link")) == here / "there/new"
+    assert outputs.directory(here) == here
+
+
+MODULE = "module"
+
+
+def delivered(path: Path) -> None:
+    Path(MODULE).write_text("module")
+    cases._deliver(Path(MODULE), str(path))
+
+
+def reduced(path: Path) -> None:
+    Path("program.mlir").write_text("func.func @f() { return }")
+    Path("small.mlir").write_text("small")
+    made = Reduced(mlir="small.mlir", ops=(), minimal=True, calls=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("repro.reduce.reduce", lambda *_, **__: made)
+        invoked(reduce.command, "program.mlir", "-o", str(path), "--", "true")
+
+
+def reported(path: Path) -> None:
+    with History(Path("history.db")) as history:
+        nights.night(history, [nights.outcome()])
+    words = ("--database", "history.db", "--format", "junit", "-o", str(path))
+    invoked(nightly.command, "report", *words)
+
+
+def published(path: Path) -> None:
+    with History(Path("history.db")) as history:
+        nights.night(history, [nights.outcome()])
+        nightly._publish(report.of(history, history.run(None)), str(path), None)
+
+
+def published_as_junit(path: Path) -> None:
+    with History(Path("history.db")) as history:
+        nights.night(history, [nights.outcome()])
+        nightly._publish(report.of(history, history.run(None)), None, str(path))
+
+
+def exported(path: Path) -> None:
+    with History(Path("history.db")) as history:
+        nights.night(history, [nights.outcome()])
+    invoked(nightly.command, "export", "--database", "history.db", str(path))
+
+
+def accepted(path: Path) -> None:
+    news = Judgement(case="a | vulkan", verdict="new failure", signature="a/b/c")
+    expectations._write(path, "# known\n")
+    if path.is_file():  # what is no file has nothing to be read again
+        expectations.accept(path, [news], reason="known")
+
+
+def invoked(command: click.Command, *words: str) -> None:
+    done = CliRunner().invoke(command, words, catch_exceptions=False)
+    if done.exit_code == UsageError.exit_code:
+        raise UsageError(done.output)
+    assert done.exit_code == 0, done.output
+
+
+#: Everything that writes a file where the user says.
+WRITERS = (
+    delivered,
+    reduced,
+    reported,
+    published,
+    published_as_junit,
+    exported,
+    accepted,
+)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+class TestEachCommand:
+    def test_makes_a_file(self, here: Path, writer: Callable[[Path], None]) -> None:
+        writer(here / "out")
+        assert (here / "out").stat().st_size > 0
+        writer(here / "out")
+        assert stat.S_ISREG((here / "out").lstat().st_mode)
+
+    def test_follows_links(self, here: Path, writer: Callable[[Path], None]) -> None:
+        (here / "link").symlink_to("file")
+        writer(Path("link"))
+        assert (here / "link").is_symlink()
+        assert (here / "file").stat().st_size > 0
+
+    def test_writes_into_devices(self, here: Path, writer: Callable[[Path], None]) -> None:
+        (here / "null").symlink_to("/dev/null")
+        writer(here / "null")
+        writer(Path("/dev/null"))
+        assert (here / "null").is_symlink()
+        assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+    def test_writes_into_fifos(self, here: Path, writer: Callable[[Path], None]) -> None:
+        reader, read = fifo(here / "fifo")
+        writer(here / "fifo")
+        reader.join(10)
+        assert len(read[0]) > 0
+        assert stat.S_ISFIFO((here / "fifo").stat().st_mode)
+
+    def test_refuses_a_directory(self, here: Path, writer: Callable[[Path], None]) -> None:
+        (here / "full").mkdir()
+        (here / "full" / "thesis.txt").write_text("years")
+        with pytest.raises(UsageError, match="is a directory"):
+            writer(here / "full")
+        assert [p.name for p in (here / "full").iterdir()] == ["thesis.txt"]
+
+
+def traced(path: Path) -> None:
+    made = Path("made")
+    made.mkdir(exist_ok=True)
+    (made / "program.json").write_text("{}")
+    place = outputs.directory(path)
+    trace._check(place)
+    trace._copy(made, place)
+
+
+def asked(path: Path) -> None:
+    job = Job(source=Source(text="a.mlir", kind="mlir", path="/a.mlir"))
+    question.write(path, Question(job=job, target=targets.parse("llvm-cpu")), ())
+
+
+def worked_around(path: Path) -> None:
+    program = Path("made.mlir").absolute()
+    program.write_text("rewritten")
+    loaded: Any = SimpleNamespace(mlir=program, directory=str(program.parent))
+    candidate: Any = SimpleNamespace(name="no fusion", edit=True)
+    answers._placed(loaded, (candidate,), path)
+
+
+def handed_on(path: Path) -> None:
+    bundle.write(path, REPORT, {"repro.mlir": "func.func @f() { return }"})
+
+
+REPORT = Report(
+    failure=Failure(kind="diagnostic", message="it failed", signature="a/b/c", phase="flow"),
+    target="llvm-cpu",
+    flags=(),
+    release="9.9.0",
+    revision="unknown",
+    source="model.py",
+    command=("iree-compile",),
+    program="",
+    ops=1,
+    op_names=("a.b",),
+    oracle_calls=1,
+    seconds=1,
+    minimal=True,
+    verified=True,
+    time_limit=20,
+    levels=(bundle.level("mlir"),),
+)
+
+
+@pytest.mark.parametrize("writer", [traced, asked, worked_around, handed_on])
+class TestEachCommandWithAFolder:
+    def test_follows_links(self, here: Path, writer: Callable[[Path], None]) -> None:
+        (here / "there").mkdir()
+        (here / "link").symlink_to("there")
+        (here / "dangling").symlink_to("new")
+        for name in ("link", "dangling"):
+            writer(Path(name))
+            writer(Path(name))
+            assert (here / name).is_symlink()
+            assert any((here / name).iterdir())
+
+    @pytest.mark.parametrize("what", ["/dev/null", "fifo", "file", "link", "circle"])
+    def test_refuses_what_is_none(
+        self, here: Path, what: str, writer: Callable[[Path], None]
+    ) -> None:
+        os.mkfifo(here / "fifo")
+        (here / "file").write_text("years")
+        (here / "link").symlink_to("fifo")
+        (here / "circle").symlink_to("circle")
+        before = Path(what).lstat()
+        with pytest.raises(UsageError):
+            writer(Path(what))
+        after = Path(what).lstat()
+        assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
+
+
+def test_a_history_is_a_file(here: Path) -> None:
+    """A damaged one is moved aside: /dev/null must not be."""
+    for path in ("/dev/null", "/dev/zero"):
+        with pytest.raises(UsageError, match=f"{path} is a character device"):
+            History(Path(path))
+    assert not Path("/dev/null.lock").exists()
+
+
+def test_of_a_damaged_history_that_is_a_link_the_file_is_moved_aside(here: Path) -> None:
+    (here / "disk").mkdir()
+    (here / "disk/history.db").write_bytes(b"nothing that SQLite wrote" * 100)
+    (here / "link.db").symlink_to("disk/history.db")
+    with History(here / "link.db") as history:
+        assert history.set_aside is not None
+        assert history.set_aside.parent == here / "disk"
+        assert history.set_aside.read_bytes().startswith(b"nothing that SQLite wrote")
+    assert (here / "link.db").is_symlink()
+    assert stat.S_ISREG((here / "disk/history.db").lstat().st_mode)
+
+
+@pytest.mark.real
+def test_compile_writes_through_a_link_and_into_a_device(here: Path) -> None:
+    stub_release(here / "release")
+    Path("a.mlir").write_text("func.func @main() { return }\n")
+    Path("link").symlink_to("module")
+    for path in ("link", "/dev/null"):
+        words = ("-t", "hip:gfx942", "--release", "./release", "-q", "-o", path)
+        done = pilot("compile", "a.mlir", *words)
+        assert done.code == 0, done.err
+    assert Path("link").is_symlink()
+    assert Path("module").stat().st_size > 0
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_the_command_line_writes_files_in_no_other_way() -> None:
+    """Whoever adds an option that names a file finds the one way to write it."""
+    ways = ("write_text", "write_bytes", "copyfile", "copy", "copy2", "move", "rename")
+    own = {"boundary.py": ["write_text"]}  # the log of a crash, in the data directory
+    for file in sorted(CLI.glob("*.py")):
+        tree = ast.parse(file.read_text())
+        called = [
+            node.func.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        ]
+        assert [name for name in called if name in ways] == own.get(file.name, []), file
