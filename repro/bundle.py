@@ -21,6 +21,7 @@ from pipeline import devices, outputs, runtime
 from pipeline.diagnostics import SERIAL, Failure
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.program import Tensor
+from repro import own
 from repro.marks import MEMORY, STACK, marks
 from repro.numbers.record import Wrong
 from repro.origin import Origin
@@ -236,6 +237,7 @@ def write(
     try:
         check_place(place)
         _place(place, contents)
+        own.remember(contents[REPORT])
     except OSError as fault:
         raise EnvironmentFault(
             f"cannot write the reproducer to {directory}: {fault.strerror or fault}",
@@ -274,9 +276,15 @@ def check_place(directory: Path) -> None:
 
 def read(directory: Path) -> Report:
     """The report of a reproducer folder; raises UsageError where there is none."""
+    return read_with_content(directory)[1]
+
+
+def read_with_content(directory: Path) -> tuple[bytes, Report]:
+    """(what report.json holds, the report in it); raises as `read`."""
     file = directory / REPORT
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Report)
+        content = file.read_bytes()
+        return content, msgspec.json.decode(content, type=Report)
     except FileNotFoundError:
         raise UsageError(
             f"there is no {REPORT} in {directory}",
@@ -394,6 +402,17 @@ def _place(directory: Path, contents: Mapping[str, bytes]) -> None:
         with contextlib.suppress(OSError):
             shutil.rmtree(made)
         raise
+
+
+def script(report: Report, names: Sequence[str]) -> str:
+    """The text of run.sh for a folder with these files, of which repro.py imports none.
+
+    Raises ValueError or KeyError for a report that is none of a failure.
+    """
+    texts = dict.fromkeys((name for name in names if name in FILES.values()), "")
+    written = (REPORT, SCRIPT, "ISSUE.md", "README.md", DIFF)
+    more = sorted(n for n in names if n not in (*texts, *written))
+    return render(f"{SCRIPT}.j2", **_facts(report, texts, more), beside=[])
 
 
 def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import msgspec
 
 from pipeline import diagnostics, process
 from pipeline.diagnostics import SERIAL, Failure
-from pipeline.errors import EnvironmentFault, PilotError
+from pipeline.errors import EnvironmentFault, PilotError, UsageError
 from pipeline.process import Limits, Outcome
 from pipeline.releases import Tell, find
 from pipeline.toolchain import Toolchain
@@ -22,27 +22,36 @@ from repro import bundle
 from repro.bundle import FILES, SCRIPT, Level, Report
 from repro.marks import WRONG
 from repro.oracle import strangers
+from repro.trust import Opened, is_rendered, open_folder
 
 #: Seconds for what must pass before a level's failure: a trace has to load torch.
 _PREPARE_SECONDS = 600.0
 #: Seconds that run.sh may take besides its commands.
 _SCRIPT_SECONDS = 60.0
+_FOREIGN_SCRIPT = "it is not what this iree-pilot writes for the report"
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether one level shows the failure; why it does not, and what it shows in its place."""
+    """Whether one level shows the failure; why it does not, and what it shows in its place.
+
+    ran: False for one that is not run without `--trust`; `why` says so.
+    """
 
     level: Level
     same: bool
     why: str = ""
     failure: Failure | None = None
+    ran: bool = True
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a reproducer with a release. same: run.sh and every level show the failure.
+    """What became of a reproducer with a release. same: run.sh and every level that was run show
+    the failure.
 
-    script: the exit status of run.sh, None if it had to be stopped. why: says in one sentence what
-    is not the same. current: the same with the release in this environment, where that is another.
+    script: the exit status of run.sh, None if it had to be stopped, or was not run: script_why says
+    why. why: says in one sentence what is not the same. current: the same with the release in this
+    environment, where that is another. changed: files that are not as report.json has them, with
+    how they differ.
     """
 
     release: str
@@ -51,51 +60,80 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     script: int | None
     why: str = ""
     current: Verification | None = None
+    script_why: str = ""
+    changed: dict[str, str] = {}
 
 
-def verify(directory: Path, release: str | None = None, tell: Tell | None = None) -> Verification:
+def verify(
+    directory: Path,
+    release: str | None = None,
+    tell: Tell | None = None,
+    *,
+    trust: bool = False,
+) -> Verification:
     """Runs each level of the reproducer in `directory`, and run.sh, from copies of it.
 
     release: as `releases.find` takes it; None is the one that showed the failure and, if that is
     another, the one in this environment; only the latter where the former cannot be had. Nothing in
-    `directory` is written. Raises UsageError where there is no reproducer or no such release,
-    EnvironmentFault where a tool is missing.
+    `directory` is written. Raises UsageError where there is no reproducer or no such release, and
+    where nothing of it is run without `trust`; EnvironmentFault where a tool is missing.
     """
+    opened = open_folder(directory, trust=trust)
     if release is not None:
-        return check(directory, find(release, tell))
-    report = bundle.read(directory)
+        return _checked(opened, find(release, tell))
     try:
-        own = find(report.release, tell)
+        own = find(opened.report.release, tell)
     except PilotError:
-        return check(directory, find(None))
-    found = check(directory, own)
-    return msgspec.structs.replace(found, current=current(directory, own))
+        return _checked(opened, find(None))
+    found = _checked(opened, own)
+    return msgspec.structs.replace(found, current=_current(opened, own))
 
 
 def current(directory: Path, toolchain: Toolchain) -> Verification | None:
+    """`check` with the release in this environment, if that is another one."""
+    return _current(open_folder(directory), toolchain)
+
+
+def check(directory: Path, toolchain: Toolchain) -> Verification:
+    """As `verify`, with a toolchain that is at hand."""
+    return _checked(open_folder(directory), toolchain)
+
+
+def _current(opened: Opened, toolchain: Toolchain) -> Verification | None:
     """What becomes of a reproducer with the release in this environment, if that is another one."""
     try:
         here = find(None)
     except EnvironmentFault:
         return None
-    return None if here.version == toolchain.version else check(directory, here)
+    return None if here.version == toolchain.version else _checked(opened, here)
 
 
-def check(directory: Path, toolchain: Toolchain) -> Verification:
-    """As `verify`, with a toolchain that is at hand."""
-    report = bundle.read(directory)
+def _checked(opened: Opened, toolchain: Toolchain) -> Verification:
+    directory, report = opened.directory, opened.report
     present = [one for one in report.levels if (directory / one.file).is_file()]
+    left = {one.name: why for one in present if (why := opened.refuses_level(one))}
+    if present and len(left) == len(present):
+        raise UsageError(
+            f"nothing of {directory} is run: {next(iter(left.values()))}",
+            advice="Read what it runs first; if you trust whom it comes from, add --trust.",
+        )
     with tempfile.TemporaryDirectory(prefix="iree-pilot-verify-") as scratch:
 
         def checked(one: Level) -> Check:
-            return _check(directory, report, one, toolchain, Path(scratch) / one.name)
+            if why := left.get(one.name):
+                return Check(level=one, same=False, why=why, ran=False)
+            return _check(opened, one, toolchain, Path(scratch) / one.name)
 
         # What does not end takes its whole limit each time, and mostly one processor.
         width = len(os.sched_getaffinity(0)) if report.failure.kind == "timeout" else 1
         checks = tuple(side_by_side(checked, present, width))
-        script, said = _script(directory, report, checks, toolchain, Path(scratch) / "script")
-    wrong = [f"{c.level.file}: {c.why}" for c in checks if not c.same]
-    if script != 0:
+        script_why = "" if is_rendered(opened) else _FOREIGN_SCRIPT
+        script, said = None, ""
+        if not script_why:
+            ran = [one for one in checks if one.ran]
+            script, said = _script(opened, ran, toolchain, Path(scratch) / "script")
+    wrong = [f"{c.level.file}: {c.why}" for c in checks if c.ran and not c.same]
+    if script != 0 and not script_why:
         wrong.append(f"{SCRIPT} ends with {script}{': ' + said if said else ''}")
     if not present:
         wrong.append("there is no program in it")
@@ -105,6 +143,8 @@ def check(directory: Path, toolchain: Toolchain) -> Verification:
         levels=checks,
         script=script,
         why="; ".join(wrong),
+        script_why=script_why,
+        changed=opened.changed,
     )
 
 
@@ -140,14 +180,13 @@ def settle_current(report: Report, current: Verification | None) -> Report:
     return msgspec.structs.replace(report, current=(current.release, why), tried=tried)
 
 
-def _check(
-    source: Path, report: Report, level: Level, toolchain: Toolchain, scratch: Path
-) -> Check:
+def _check(opened: Opened, level: Level, toolchain: Toolchain, scratch: Path) -> Check:
     """Runs the level's commands in a copy of the folder; a failure that comes and goes gets more
     than one chance."""
+    report = opened.report
     for _ in range(bundle.tries(report.rate)):
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(source, scratch / "files")
+        _copy(opened, scratch / "files")
         for command in level.before:
             outcome, text = _run(command, toolchain, scratch, Limits(seconds=_PREPARE_SECONDS))
             if not outcome.ok:
@@ -199,9 +238,8 @@ def _classified(
         loading = report.failure.phase == "load"
         return diagnostics.runtime_failure(outcome, text, "load" if loading else "run")
     program = scratch / "files" / command[1]
-    return diagnostics.compile_failure(
-        outcome, text, report.failure.phase, program.read_text(errors="replace")
-    )
+    held = program.read_text(errors="replace") if program.is_file() else ""
+    return diagnostics.compile_failure(outcome, text, report.failure.phase, held)
 
 
 def _output(scratch: Path) -> str:
@@ -240,15 +278,20 @@ def _tool(name: str, toolchain: Toolchain) -> Path:
     return toolchain.opt
 
 
+def _copy(opened: Opened, place: Path) -> None:
+    """Copies what the folder's commands need, and nothing that lies beside it."""
+    python = not opened.refuses(FILES["pytorch"])
+    for name in opened.files if python else opened.data:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(opened.directory / name, place / name)
+
+
 def _script(
-    source: Path,
-    report: Report,
-    checks: Sequence[Check],
-    toolchain: Toolchain,
-    scratch: Path,
+    opened: Opened, checks: Sequence[Check], toolchain: Toolchain, scratch: Path
 ) -> tuple[int | None, str]:
     """(exit status of run.sh, the last that it said), asked of the first level that holds."""
-    shutil.copytree(source, scratch / "files")
+    report = opened.report
+    _copy(opened, scratch / "files")
     good = [c.level.name for c in checks if c.same] or [c.level.name for c in checks]
     named = [name for name in FILES if name in good][:1]
     environment = _environment()

@@ -81,7 +81,7 @@ def command(
         outputs.directory(Path(output))
     if against and everything:
         raise click.UsageError("--against finds the first dispatch that differs: it takes no --all")
-    target, flags = reproducer.target(source, target, flags)
+    target, flags = reproducer.target(source, target, flags, trust=source_options.trust)
     source, source_options = reproducer.source(source, source_options)
     console = out.console(stderr=common.json)
     session = Session(common)

@@ -65,7 +65,7 @@ def cases(
             "--json and -o - cannot both have stdout", advice="Write the output to a file: -o FILE."
         )
     silent = common.json or output == "-"
-    targets, flags = reproducer.target(text, targets, flags)
+    targets, flags = reproducer.target(text, targets, flags, trust=chosen.trust)
     text, chosen = reproducer.source(text, chosen)
     console = out.console(stderr=silent)
     live = Live(console, quiet=silent or common.verbosity < 0, verbose=common.verbosity > 0)

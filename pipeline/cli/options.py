@@ -50,7 +50,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What every command with a SOURCE takes. weights: PATH or SCOPE=PATH."""
+    """What every command with a SOURCE takes. weights: PATH or SCOPE=PATH. trust: code out of
+    SOURCE may be run, whoever it comes from."""
 
     settings: dict[str, str]
     dtype: str | None
@@ -60,6 +61,14 @@ class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
     inline: bool
     fresh: bool
     function: str = ""
+    trust: bool = False
+
+
+_TRUST = click.option(
+    "--trust",
+    is_flag=True,
+    help="Run what a reproducer's folder or a .pt2 of somebody else's has to run.",
+)
 
 
 def common(function: F) -> F:
@@ -108,7 +117,8 @@ def common(function: F) -> F:
 
 
 def source_options(function: F) -> F:
-    """SOURCE and --set --dtype --seed --weights --input --function --inline-parameters --fresh."""
+    """SOURCE and --set --dtype --seed --weights --input --function --inline-parameters --fresh
+    --trust."""
 
     @functools.wraps(function)  # keeps the options that click has noted on it
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -121,6 +131,7 @@ def source_options(function: F) -> F:
             inline=kwargs.pop("inline"),
             fresh=kwargs.pop("fresh"),
             function=kwargs.pop("entry") or "",
+            trust=kwargs.pop("trust"),
         )
         return function(*args, source_options=chosen, **kwargs)
 
@@ -166,7 +177,13 @@ def source_options(function: F) -> F:
             help="Write the weights into the MLIR as constants.",
         ),
         click.option("--fresh", is_flag=True, help="Take nothing from the cache."),
+        _TRUST,
     )
+
+
+def trust_option(function: F) -> F:
+    """--trust."""
+    return _decorated(function, _TRUST)
 
 
 def expected_option(function: F) -> F:

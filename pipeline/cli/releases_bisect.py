@@ -12,7 +12,7 @@ import msgspec
 from rich.markup import escape
 
 from pipeline.cli import reproducer
-from pipeline.cli.options import Common, SourceOptions, common, source_options
+from pipeline.cli.options import Common, SourceOptions, common, source_options, trust_option
 
 if TYPE_CHECKING:
     from pipeline.cli.live import Live
@@ -146,8 +146,9 @@ def bisect(
 @click.command("ask")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--toolchain", metavar="PATH", help="A local build.", required=True)
+@trust_option
 @common
-def ask(directory: Path, toolchain: str, common: Common) -> None:
+def ask(directory: Path, toolchain: str, trust: bool, common: Common) -> None:
     """Ask one compiler what `releases bisect` asked, and print its verdict.
 
     For scripts: DIR is the folder that `releases bisect` has written.
@@ -157,7 +158,8 @@ def ask(directory: Path, toolchain: str, common: Common) -> None:
     from repro.releases import question as release_question
 
     one = releases.find(str(Path(toolchain).absolute()))
-    said, why = release_question.ask(directory, one, releases.find(common.release))
+    reader = releases.find(common.release)
+    said, why = release_question.ask(directory, one, reader, trust=trust)
     if common.json:
         out.emit({"verdict": said, "reason": why})
         return
@@ -237,10 +239,12 @@ def _question(
     from pipeline.errors import UsageError
     from repro.releases import question as release_question
     from repro.releases.question import Question
+    from repro.trust import open_folder
 
     check_flags(flags)
     if reproducer.is_folder(source):
-        question = release_question.of_reproducer(Path(source), session.limits)
+        reproducer.announce(open_folder(Path(source), trust=chosen.trust))
+        question = release_question.of_reproducer(Path(source), session.limits, trust=chosen.trust)
         planned = targets.parse(target) if target else question.target
         flags = (*question.flags, *flags)
         return msgspec.structs.replace(question, target=planned, flags=flags), None

@@ -58,6 +58,11 @@ class Session:
     def job(self, text: str, chosen: SourceOptions) -> Job:
         """What the source is and how it is traced, with its own example inputs."""
         source = sources.parse(text, chosen.settings, chosen.dtype)
+        if source.path and source.kind in ("file", "pt2"):
+            from repro import trust
+
+            trust.of_source(Path(source.path), trust=chosen.trust)
+            source = msgspec.structs.replace(source, trusted=chosen.trust and source.kind == "pt2")
         weights, scoped = _weights(chosen.weights, scopes=source.kind == "mlir")
         return Job(
             source=source,

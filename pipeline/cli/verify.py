@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from pipeline.cli.options import Common, common
+from pipeline.cli.options import Common, common, trust_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,20 +18,27 @@ if TYPE_CHECKING:
 
 @click.command("verify")
 @click.argument("directory", metavar="REPRODUCER_DIR", type=click.Path(path_type=Path))
+@trust_option
 @common
-def command(directory: Path, common: Common) -> None:
+def command(directory: Path, trust: bool, common: Common) -> None:
     """Run a reproducer's programs from a copy in an empty directory, with the stock tools only.
 
     With the release that showed the failure, and with the one that is installed; --release names
     another one. Exit code 0: every level and run.sh show the failure; 1: one of them does not.
+
+    Of a folder that was not written here, Python is not run without --trust, nor is a run.sh that
+    is not what iree-pilot writes; what is left out is said, and the verdict is that of the rest.
     """
     from pipeline.cli import output as out
+    from pipeline.cli import reproducer
     from pipeline.cli.boundary import Failed
     from repro import verify
+    from repro.trust import open_folder
 
     console = out.console(stderr=common.json)
+    reproducer.announce(open_folder(directory, trust=trust))
     result = verify.verify(
-        directory, common.release, lambda text: console.print(text, markup=False)
+        directory, common.release, lambda text: console.print(text, markup=False), trust=trust
     )
     if common.json:
         out.emit(result)
@@ -46,8 +53,10 @@ def command(directory: Path, common: Common) -> None:
 def _tell(console: Console, result: Verification) -> None:
     for check in result.levels:
         mark = "[green]same[/green]" if check.same else "[red]not the same[/red]"
+        mark = mark if check.ran else "[yellow]not run[/yellow]"
         console.print(f"{check.level.file:<14} {mark} {escape(check.why)}", soft_wrap=True)
-    console.print(f"run.sh         exit code {result.script}")
+    script = f"not run: {result.script_why}" if result.script_why else f"exit code {result.script}"
+    console.print(f"run.sh         {script}", soft_wrap=True)
     told = (
         f"the failure is there with {result.release}"
         if result.same

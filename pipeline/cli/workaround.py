@@ -122,6 +122,7 @@ def _find(
     from pipeline.case import Settings
     from pipeline.compiler import check_flags
     from pipeline.errors import UsageError
+    from repro.trust import open_folder
     from repro.workarounds import find
 
     check_flags(flags)
@@ -129,7 +130,8 @@ def _find(
         outputs.directory(Path(output))
     name = source
     if reproducer.is_folder(source):
-        held = find.of_reproducer(Path(source))
+        reproducer.announce(open_folder(Path(source), trust=chosen.trust))
+        held = find.of_reproducer(Path(source), trust=chosen.trust)
         source, target, flags = held.source, target or held.target, (*held.flags, *flags)
         chosen = msgspec.structs.replace(chosen, inputs=chosen.inputs or held.inputs)
     if target is None:
@@ -206,6 +208,8 @@ def words(source: str, chosen: SourceOptions) -> tuple[str, ...]:
         words += ["--input", given]
     if chosen.inline:
         words.append("--inline-parameters")
+    if chosen.trust:
+        words.append("--trust")
     return tuple(words)
 
 

@@ -30,7 +30,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     text: as the user wrote it. path: the file or the checkpoint's directory, absolute. factory:
     name of the callable that makes the model (`model` by default). module: dotted module name.
     model, preset, part, fields: of a zoo model; of a checkpoint: the family, the part, and those
-    fields that were set.
+    fields that were set. trusted: the user says that code in the file may be run (a .pt2's).
     """
 
     text: str
@@ -42,6 +42,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     preset: str | None = None
     part: str | None = None
     fields: dict[str, str | int | bool] = {}
+    trusted: bool = False
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ more within an absolute error. For other types the folder has a check.py, which 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,20 @@ _FLOATS = ("f16", "bf16", "f32", "f64")
 _COMPARED = (*_FLOATS, "i1", "i8", "i16", "i32", "i64")
 #: The relative error that iree-run-module allows besides unless told.
 _OWN_TOLERANCE = 1e-5
+
+
+_OUTPUT = re.compile(
+    r'^    \((?P<index>\d+), "(?P<got>[\w.]+)", "(?P<expected>[\w.]+)", "(?P<dtype>[\w<>]+)", '
+    r"(?P<threshold>[\d.e+-]+)\),$",
+    re.MULTILINE | re.ASCII,
+)
+
+
+class _Line(NamedTuple):
+    """What check.py says of an output."""
+
+    dtype: str
+    threshold: float
 
 
 class Comparing(NamedTuple):
@@ -77,6 +92,15 @@ def comparing(
     return Comparing(
         (*run, *(f"--output=@{name}" for name in got.values())), ("python", CHECK), files
     )
+
+
+def only_compares(text: str) -> bool:
+    """Whether a check.py is what `comparing` writes for some outputs: it runs nothing else."""
+    outputs = [
+        (int(m["index"]), m["got"], m["expected"], _Line(m["dtype"], float(m["threshold"])))
+        for m in _OUTPUT.finditer(text)
+    ]
+    return text == bundle.render("check.py.j2", outputs=outputs)
 
 
 def eager(level: Level) -> Level:

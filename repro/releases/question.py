@@ -21,10 +21,11 @@ from pipeline.program import Tensor
 from pipeline.store import Store, data_directory
 from pipeline.targets import Target
 from pipeline.toolchain import Toolchain
-from repro import bundle, kept
+from repro import bundle, kept, own
 from repro.bundle import FILES
 from repro.releases.search import Change, Verdict
 from repro.releases.trials import Get, Tell, Trials, portable, verdict
+from repro.trust import open_folder
 
 QUESTION = "question.json"
 
@@ -63,12 +64,13 @@ def known_to(question: Question, oldest: Toolchain) -> Question:
     return question
 
 
-def of_reproducer(directory: Path, limits: process.Limits) -> Question:
+def of_reproducer(directory: Path, limits: process.Limits, *, trust: bool = False) -> Question:
     """What a reproducer's folder shows: its program, its target, the user's flags, the failure.
 
-    Raises UsageError for one whose program does not trace: that is not the compiler's doing.
+    Raises UsageError for one whose program does not trace: that is not the compiler's doing; and as
+    `open_folder` does.
     """
-    report = bundle.read(directory)
+    report = open_folder(directory, trust=trust).report
     if report.failure.phase == "trace":
         raise UsageError(
             f"{directory} shows a failure to trace, in which the compiler has no part",
@@ -139,16 +141,26 @@ def _read(question: Question, toolchain: Toolchain) -> tuple[Loaded, Toolchain]:
         return load(question.job, Store(), own, limits=question.limits), own
 
 
-def ask(directory: Path, toolchain: Toolchain, reader: Toolchain) -> tuple[Verdict, str]:
+def ask(
+    directory: Path, toolchain: Toolchain, reader: Toolchain, *, trust: bool = False
+) -> tuple[Verdict, str]:
     """(verdict, what was seen) of one toolchain, for the question kept in a folder.
 
-    Raises UsageError where there is none.
+    Raises UsageError where there is none, or, without `trust`, one that was not written here: it
+    names a program, which may be code, and flags.
     """
-    question = kept.recall(directory / QUESTION, Question)
+    file = directory / QUESTION
+    question = kept.recall(file, Question)
     if question is None:
         raise UsageError(
             f"there is no {QUESTION} in {directory}",
             advice="Name a folder that `iree-pilot releases bisect` has written.",
+        )
+    if not trust and not own.wrote(file.read_bytes()):
+        raise UsageError(
+            f"{file} was not written by your iree-pilot, and what it names would be compiled and "
+            f"run: {question.job.source.text} {' '.join(question.flags)}".rstrip(),
+            advice="If you trust whom it comes from, add --trust.",
         )
     name = str(toolchain.compiler)
     asked = trials(question, reader, lambda _: toolchain)
@@ -168,6 +180,7 @@ def write(directory: Path, question: Question, changes: Sequence[Change]) -> tup
         for old in directory.glob("git-bisect-*.sh"):
             old.unlink()
         kept.keep(directory / QUESTION, question)
+        own.remember((directory / QUESTION).read_bytes())
         return tuple(_written(directory, question, change) for change in changes)
     except OSError as fault:
         raise EnvironmentFault(

@@ -25,6 +25,7 @@ from pipeline.toolchain import Toolchain
 from repro import bundle, effort, known
 from repro.bundle import LevelName
 from repro.releases import question
+from repro.trust import open_folder
 from repro.workarounds import architectures, edit, rewrites, search
 from repro.workarounds.answers import Answer, Cost, confirmed, cost, rank
 from repro.workarounds.candidate import Candidate, ordered, usable
@@ -301,13 +302,14 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[str, ...] = ()
 
 
-def of_reproducer(directory: Path) -> Held:
+def of_reproducer(directory: Path, *, trust: bool = False) -> Held:
     """What a reproducer's folder holds.
 
     Where it fails to compile, the program in PyTorch if it was seen to fail, as it brings inputs.
-    Raises UsageError for a folder whose failure is one to trace.
+    Raises UsageError for a folder whose failure is one to trace, and as `open_folder` does.
     """
-    report = bundle.read(directory)
+    opened = open_folder(directory, trust=trust)
+    report = opened.report
     if report.failure.phase == "trace":
         raise UsageError(
             f"{directory} shows a failure to trace, which flags do not change",
@@ -315,6 +317,8 @@ def of_reproducer(directory: Path) -> Held:
         )
     target, flags = targets.split_flags(targets.parse(report.target), report.flags)
     levels = [level.name for level in report.levels if level.verified]
+    if opened.refuses(bundle.FILES["pytorch"]):
+        levels = []
     given = bundle.inputs_of(report, directory)
     name: LevelName = "pytorch" if "pytorch" in levels and not given else "mlir"
     return Held(

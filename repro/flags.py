@@ -1,0 +1,153 @@
+"""What a flag out of a folder of somebody else's would do besides compiling.
+
+An allow-list by kind: iree-compile has 2,500 flags, most of them LLVM's, and each release others.
+Known to do nothing else are IREE's own switches and numbers, its words for targets, modes and
+strategies, and MLIR's printing to stderr; unless a name speaks of files or tools. The rest is
+refused, with what it would do as far as its name says that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+#: What a file of a folder may be called where only the folder's own files are meant.
+PLAIN = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
+
+_SWITCH = re.compile(r"(?:|true|false|[+-]?\d+(?:\.\d+)?|0x[\da-fA-F]+|O[0-3s])", re.ASCII)
+#: Text without what a path, a quoted attribute or a list of files needs.
+_TEXT = re.compile(r"[\w.,:;+=\[\]@-]*", re.ASCII)
+_NAME = re.compile(r"iree-[a-z0-9-]+", re.ASCII)
+#: How names of IREE's flags end whose text says what to compile for, or how.
+_SAYS_HOW = re.compile(
+    r"-(?:targets?|devices?|backends|cpu|features|abi|triple|layout|levels?|strategy|mode|model"
+    r"|favor|format|type|ukernels|operations|ops|range|resolver|platform|sanitize|along|stages"
+    r"|dispatch|math-f32)$"
+)
+_RUNS = re.compile(r"linker|ptxas|tool|executables?-with|command(?!-buffers)|debugger")
+_LOADS = re.compile(r"plugin")
+_WRITES = re.compile(
+    r"dump|output(?!-format)|export(?!-benchmark)|splat|listing|save|keep|dot\b|graph|-to$|print-ir-tree|reproducer|remarks"
+)
+_READS = re.compile(
+    r"file|path|dir\b|library|-from$|import|(?<!ukernel-)bitcode|substitute|object|spec\b|replay|profile"
+)
+#: Of MLIR and of the driver: what prints to stderr, checks, or names a phase.
+_OTHERS = re.compile(
+    r"mlir-(?:disable-threading|elide-[\w-]+|pass-statistics|pretty-debuginfo|timing"
+    r"|print-(?!ir-tree)[\w-]+|use-nameloc-as-prefix)|verify(?:-each)?|compile-(?:mode|from|to)"
+    r"|O[0-3s]"
+)
+_PIPELINES = ("iree-preprocessing-pass-pipeline", "pass-pipeline")
+_PIPELINE = re.compile(r"[\w.,:;(){}=+ \[\]\"'-]*", re.ASCII)
+_OPTION = re.compile(r"([\w-]+)=(\"[^\"]*\"|'[^']*'|[^\s{}]+)")
+_EMBEDDED = "iree-llvmcpu-link-embedded"
+
+_DEVICE = re.compile(r"[\w-]+(?:://[\w.,?=&:-]*)?", re.ASCII)
+_VALUES = re.compile(r"[&*]?[\w<>,.+=?\[\]() -]*", re.ASCII)
+_MARKED = re.compile(r"[&*]?[\w<>,?]*=?", re.ASCII)
+_NUMBERS = re.compile(r"expected_(?:\w+_threshold|rtol)", re.ASCII)
+
+
+def refused(flag: str) -> str:
+    """What a flag of iree-compile does besides compiling; empty for one that does nothing else."""
+    if flag.startswith("@"):
+        return f"reads more flags out of the file {flag[1:]}"
+    if not flag.startswith("-"):
+        return "is no flag: the compiler would read a file of that name"
+    name, equals, value = flag.lstrip("-").partition("=")
+    if name in _PIPELINES:
+        return _of_pipeline(value)
+    if name == _EMBEDDED and value.lower() not in ("", "true", "1"):
+        return "runs the system's linker, and what it links may call any library"
+    if _OTHERS.fullmatch(name):
+        return "" if _TEXT.fullmatch(value) else _unknown(value)
+    if does := _does(name, value):
+        return does
+    if not _NAME.fullmatch(name):
+        return "is none of IREE's own: what it does is not known here"
+    if _SWITCH.fullmatch(value) or (_SAYS_HOW.search(name) and _TEXT.fullmatch(value)):
+        return ""
+    return _unknown(value) if equals else "is not known to do nothing else"
+
+
+def refused_words(command: Sequence[str]) -> list[tuple[str, str]]:
+    """(word, what it does) of those in a command of a folder that reach beyond its directory.
+
+    The command's tool is known to be IREE's.
+    """
+    tool, *words = command
+    check = _of_run if tool == "iree-run-module" else _of_compile
+    return [(word, does) for word, does in check(words) if does]
+
+
+def _does(name: str, value: str) -> str:
+    """What a flag does by its name, where that speaks of tools or files."""
+    if _LOADS.search(name):
+        return f"loads code{f': {value}' if value else ''}"
+    if _WRITES.search(name):
+        return f"writes files{f': {value}' if value else ''}"
+    if _RUNS.search(name):
+        return f"runs a program{f': {value}' if value else ''}"
+    if _READS.search(name):
+        return f"reads files{f': {value}' if value else ''}"
+    return ""
+
+
+def _unknown(value: str) -> str:
+    return f"may take {value} for the name of a file"
+
+
+def _of_pipeline(text: str) -> str:
+    """What options of passes do besides; a pass that is only named works on the program."""
+    if not _PIPELINE.fullmatch(text):
+        return "has passes whose options may name files"
+    for name, value in _OPTION.findall(text):
+        if (does := _does(name, value.strip("\"'"))) and value.strip("\"'"):
+            return f"has a pass that {does}"
+    return ""
+
+
+def _of_compile(words: Sequence[str]) -> list[tuple[str, str]]:
+    found = []
+    rest = iter(words)
+    for word in rest:
+        if word == "-o":
+            output = next(rest, "")
+            if output != "/dev/null" and not PLAIN.fullmatch(output):
+                found.append((f"-o {output}", "writes outside of the directory that it runs in"))
+        elif word.startswith(("-", "@")):
+            found.append((word, refused(word)))
+        elif not PLAIN.fullmatch(word):
+            found.append((word, "is no plain name of a file"))
+    return found
+
+
+def _of_run(words: Sequence[str]) -> list[tuple[str, str]]:
+    return [(word, _of_run_word(word)) for word in words]
+
+
+def _of_run_word(word: str) -> str:
+    """What a word of iree-run-module does besides running the folder's module."""
+    name, _, value = word.removeprefix("--").partition("=")
+    if not word.startswith("--"):
+        return "is no option of iree-run-module"
+    if name == "module":
+        fits = PLAIN.fullmatch(value)
+    elif name == "device":
+        fits = _DEVICE.fullmatch(value)
+    elif name == "function":
+        fits = re.fullmatch(r"[\w.$-]+", value)
+    elif name == "parameters":
+        fits = PLAIN.fullmatch(value.rpartition("=")[2])
+    elif _NUMBERS.fullmatch(name):
+        fits = re.fullmatch(r"[\d.e+-]+", value)
+    elif name in ("input", "output", "expected_output"):
+        before, marked, file = value.rpartition("@")
+        if marked:
+            fits = _MARKED.fullmatch(before) and PLAIN.fullmatch(file)
+        else:
+            fits = None if name == "output" else _VALUES.fullmatch(value)
+    else:
+        return "is not known to do nothing but run the module"
+    return "" if fits else "names something that is no plain file of the folder"
