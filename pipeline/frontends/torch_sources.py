@@ -60,19 +60,16 @@ def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedP
         checkpoint = checkpoints.read(Path(source.path or ""))
         return load.traceable(checkpoint, source.fields, source.part or "", seed), {}
     if source.kind == "pt2":
-        return _from_pt2(Path(source.path or ""))
+        return _from_pt2(source)
     module = _python_module(source.path, source.module)
     return _from_factory(module, source.factory, source.text), {}
 
 
-def _from_pt2(path: Path) -> tuple[Traceable, dict[str, ExportedProgram]]:
-    try:
-        program = torch.export.load(path)
-    except Exception as fault:  # whatever torch's reader says of a damaged file
-        raise UsageError(
-            f"{path} cannot be read as an exported program: {str(fault).splitlines()[0]}",
-            advice="Write it with torch.export.save of the torch release in use.",
-        ) from fault
+def _from_pt2(source: Source) -> tuple[Traceable, dict[str, ExportedProgram]]:
+    from pipeline.frontends import pt2
+
+    path = Path(source.path or "")
+    program = pt2.load(path, trusted=source.trusted)
     if program.example_inputs is None:
         raise UsageError(
             f"{path} carries no example inputs",
@@ -112,6 +109,9 @@ def _python_module(path: str | None, name: str | None) -> ModuleType:
                 raise no_module(name) from fault
             raise
     file = Path(path or "")
+    if (file.parent / "report.json").is_file():
+        # A reproducer's folder stays as it was written: modules that come to it may be of others.
+        sys.dont_write_bytecode = True
     unique = f"source_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{file.stem}"
     spec = importlib.util.spec_from_file_location(unique.replace("-", "_"), file)
     assert spec is not None and spec.loader is not None
