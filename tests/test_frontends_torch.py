@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -477,6 +478,20 @@ class TestRefusals:
         job = Job(source=sources.parse(str(tmp_path / "a.pt2"), {}, None))
         with pytest.raises(UsageError, match="cannot be read as an exported program"):
             torch_export.build(job, tmp_path, lambda doing: None)
+
+
+def test_a_reproducers_folder_stays_as_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Modules that come to it, compiled ones too, may be somebody else's."""
+    from pipeline.frontends import torch_sources
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("report.json", "repro.py"):
+        (tmp_path / name).write_text("")
+    torch_sources._python_module(str(tmp_path / "repro.py"), None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.json", "repro.py"]
 
 
 def test_an_exported_program(tmp_path: Path) -> None:

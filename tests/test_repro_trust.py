@@ -606,6 +606,17 @@ class TestVerify:
         assert check(folder, trust=True).levels[1].ran
         assert (tmp_path / "ran").exists()
 
+    def test_what_was_left_out_is_said(self, folder: Path, release: Path) -> None:
+        (folder / "run.sh").write_text("#!/bin/sh\nexit 0\n")
+        words = [str(forged(folder)), "--release", str(release)]
+        done = CliRunner().invoke(verify.command, words)
+        assert done.exit_code == 0, done.output
+        assert "run.sh was changed since report.json was written" in done.output
+        assert "report.json: --iree-hal-target-device=hip" in done.output
+        assert "repro.mlir     same" in done.output
+        assert "repro.py       not run: it runs Python" in done.output
+        assert "run.sh         not run: it is not what this iree-pilot writes" in done.output
+
     def test_a_folder_of_which_nothing_is_run_is_refused(
         self, folder: Path, check: Callable[..., Verification]
     ) -> None:

@@ -53,7 +53,7 @@ def command(directory: Path, trust: bool, common: Common) -> None:
 def _tell(console: Console, result: Verification) -> None:
     for check in result.levels:
         mark = "[green]same[/green]" if check.same else "[red]not the same[/red]"
-        mark = mark if check.ran else "[yellow]not run[/yellow]"
+        mark = mark if check.ran else "[yellow]not run:[/yellow]"
         console.print(f"{check.level.file:<14} {mark} {escape(check.why)}", soft_wrap=True)
     script = f"not run: {result.script_why}" if result.script_why else f"exit code {result.script}"
     console.print(f"run.sh         {script}", soft_wrap=True)
