@@ -9,7 +9,6 @@ import click
 from rich.markup import escape
 
 from pipeline.cli import output as out
-from pipeline.cli.boundary import Failed
 
 if TYPE_CHECKING:
     from pipeline.cli.options import SourceOptions
@@ -24,21 +23,15 @@ _SHOWN = 10
 def bisect(
     session: Session,
     loaded: Loaded,
-    target: str,
-    others: tuple[str, ...],
-    flags: tuple[str, ...],
+    compared: tuple[Side, Side],
     chosen: SourceOptions,
     place: Path,
     live: Any,
 ) -> Against:
-    """Finds the first dispatch that differs and writes it to the folder `place`.
-
-    others: what --against was given: a target, flags of iree-compile, or both. flags: the user's,
-    for both sides.
-    """
+    """Finds the first dispatch that differs between two `sides`, in the folder `place`."""
     from repro.sides import against
 
-    side, other = sides(session, target, others, flags)
+    side, other = compared
     for one in (side, other):
         live.planned(one.name, None, one.plan.warnings)
     return against.bisect(
@@ -58,7 +51,11 @@ def bisect(
 def sides(
     session: Session, target: str, others: tuple[str, ...], flags: tuple[str, ...]
 ) -> tuple[Side, Side]:
-    """The side that is asked about, and the one that it is held against."""
+    """The side that is asked about, and the one that it is held against.
+
+    others: what --against was given: a target, flags of iree-compile, or both. flags: the user's,
+    for both sides.
+    """
     from repro.sides.side import Side
 
     more = tuple(word for word in others if word.startswith("-"))
@@ -73,16 +70,6 @@ def sides(
     if made[0].flags == made[1].flags:
         raise click.UsageError(f"--against {' '.join(others)} is what -t {target} is already")
     return made[0], made[1]
-
-
-def finish(console: Any, result: Against, json: bool) -> None:
-    """Tells what was found; exits with 1 unless a dispatch was isolated."""
-    if json:
-        out.emit(result)
-    else:
-        tell(console, result)
-    if result.status != "isolated":
-        raise Failed(1)
 
 
 def tell(console: Any, result: Against) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from pipeline.cli.options import Common, SourceOptions, common, expected_option, source_options
+from pipeline.cli import several
+from pipeline.cli.options import (
+    Common,
+    SourceOptions,
+    common,
+    expected_option,
+    source_options,
+    targets_option,
+)
 
 if TYPE_CHECKING:
     from pipeline.case import CaseResult
@@ -15,11 +25,12 @@ if TYPE_CHECKING:
     from pipeline.frontends.load import Loaded, TraceFailed
     from pipeline.targets import Plan
     from repro.bisect import Bisection, Reproducer
+    from repro.sides.against import Against
 
 
 @click.command("bisect")
 @source_options
-@click.option("-t", "--target", metavar="TARGET", help="One target; a reproducer brings its own.")
+@targets_option("Isolate what fails for each")
 @click.option(
     "--all", "everything", is_flag=True, help="All that fails, one after the other masked."
 )
@@ -45,7 +56,7 @@ def command(
     flags: tuple[str, ...],
     source: str,
 ) -> None:
-    """Isolate what makes SOURCE fail for TARGET into a minimal, verified reproducer.
+    """Isolate what makes SOURCE fail for each TARGET into a minimal, verified reproducer.
 
     Failures to trace, to compile, to load and to run are isolated, and wrong numbers: the first
     operation whose result is wrong given right inputs.
@@ -60,19 +71,17 @@ def command(
 
     FLAGS after -- go to iree-compile and are kept. A search that was stopped goes on where it was;
     of a failure that was isolated before, the reproducer is named at once (--fresh isolates anew).
-    The reproducer's path is the last line printed. Exit code 0: isolated; 1: it does not fail, or
-    nothing could be isolated.
+    The reproducer's path is the last line printed. Of several targets --json prints `results`,
+    each with its `target`. Exit code 0: what fails was isolated; 1: nothing fails, or something
+    could not be isolated.
     """
     from pipeline import outputs
-    from pipeline.cli import against as dispatches
     from pipeline.cli import output as out
     from pipeline.cli import reproducer
     from pipeline.cli.boundary import Failed
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
     from pipeline.compiler import check_flags
-    from pipeline.frontends.load import TraceFailed
-    from repro.bisect import Bisection
 
     if against and expected:
         raise click.UsageError("--against compares two sides: it takes no --expected-output")
@@ -85,36 +94,85 @@ def command(
     source, source_options = reproducer.source(source, source_options)
     console = out.console(stderr=common.json)
     session = Session(common)
+    plans = session.plans(target, None, flags)
+    asked = _Asked(source, source_options, flags, expected, against, everything, output)
+    results: list[tuple[str, Bisection | Against]] = []
     quiet = common.json or common.verbosity < 0
-    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
-        try:
-            loaded = session.program(source, source_options, live, expected=expected)
-        except TraceFailed as failed:
-            result = untraced(session, failed, source, target, source_options, output, live)
-        else:
-            if against:
-                place = _place(source, output)
-                sides = (target, against, flags)
-                compared = dispatches.bisect(session, loaded, *sides, source_options, place, live)
-                live.close()
-                dispatches.finish(console, compared, common.json)
-                return
-            named, plan = session.plan(target, None, flags)
-            loaded, case = session.settled(
-                loaded,
-                lambda program: _case(session, program, named, plan, source_options, flags, live),
-                live,
-            )
-            found = isolate(
-                session, loaded, case, plan, flags, source_options, everything, output, live
-            )
-            result = found or Bisection(status="passes", why=_passes(source, target, case))
+    with (
+        Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
+        several.finishing(results, targets=len(plans)),
+    ):
+        for name, result in _each(session, asked, plans, live):
+            live.close()
+            if not common.json and all(result is not before for _, before in results):
+                several.heading(console, name, len(plans))
+                _tell_either(console, result)
+            results.append((name, result))
     if common.json:
-        out.emit(result)
-    else:
-        tell(console, result)
-    if result.status != "isolated":
+        out.emit(several.document(results, targets=len(plans)))
+    said = {result.status for _, result in results}
+    if "isolated" not in said or "gave-up" in said:
         raise Failed(1)
+
+
+class _Asked(NamedTuple):
+    """What the user asks for, whatever the target is."""
+
+    source: str
+    chosen: SourceOptions
+    flags: tuple[str, ...]
+    expected: tuple[str, ...]
+    against: tuple[str, ...]
+    everything: bool
+    output: str | None
+
+    def place(self, target: str, targets: int) -> str | None:
+        """The folder that -o names, or of several targets that of one in it."""
+        if self.output is None or targets == 1:
+            return self.output
+        return str(Path(self.output, several.slug(target)))
+
+
+def _each(
+    session: Session, asked: _Asked, plans: list[tuple[str, Plan]], live: Any
+) -> Iterator[tuple[str, Bisection | Against]]:
+    """What is found for the targets, one after the other; why it does not trace is one for all."""
+    from pipeline.cli import against as dispatches
+    from pipeline.frontends.load import TraceFailed
+    from repro.bisect import Bisection
+
+    source, chosen, flags = asked.source, asked.chosen, asked.flags
+    compared = [
+        dispatches.sides(session, target, asked.against, flags)
+        for target, _ in plans
+        if asked.against
+    ]
+    try:
+        loaded = session.program(source, chosen, live, expected=asked.expected)
+    except TraceFailed as failed:
+        untraceable = untraced(session, failed, source, plans[0][0], chosen, asked.output, live)
+        yield from ((target, untraceable) for target, _ in plans)
+        return
+    for number, (target, plan) in enumerate(plans):
+        place = asked.place(target, len(plans))
+        if asked.against:
+            sides, folder = compared[number], _place(source, place)
+            yield target, dispatches.bisect(session, loaded, sides, chosen, folder, live)
+            continue
+        attempt = functools.partial(_case, session, target, plan, chosen, flags, live)
+        loaded, case = session.settled(loaded, attempt, live)
+        found = isolate(session, loaded, case, plan, flags, chosen, asked.everything, place, live)
+        yield target, found or Bisection(status="passes", why=_passes(source, target, case))
+
+
+def _tell_either(console: Any, result: Bisection | Against) -> None:
+    from pipeline.cli import against as dispatches
+    from repro.bisect import Bisection
+
+    if isinstance(result, Bisection):
+        tell(console, result)
+    else:
+        dispatches.tell(console, result)
 
 
 def _passes(source: str, target: str, case: CaseResult) -> str:
@@ -137,12 +195,12 @@ def _passes(source: str, target: str, case: CaseResult) -> str:
 
 def _case(
     session: Session,
-    loaded: Loaded,
     named: str,
     plan: Plan,
     chosen: SourceOptions,
     flags: tuple[str, ...],
     live: Any,
+    loaded: Loaded,
 ) -> CaseResult:
     from pipeline import case
     from pipeline.case import Settings

@@ -8,9 +8,11 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Event
 from types import FrameType
+from typing import Any
 
 import click
 import msgspec
@@ -30,6 +32,14 @@ _REFUSED = {
     errno.EROFS: ("the file system is read-only", _ELSEWHERE),
     errno.EACCES: ("permission denied", _ELSEWHERE),
 }
+
+
+class Interrupted(KeyboardInterrupt):
+    """The command was interrupted after some of its work: `finished` is a document of that."""
+
+    def __init__(self, finished: dict[str, Any]) -> None:
+        super().__init__()
+        self.finished = finished
 
 
 class Failed(Exception):
@@ -59,7 +69,10 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
         return error.exit_code
     except PilotError as error:
         return _told(arguments, error)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as end:
+        cause = end.__cause__ if isinstance(end, click.Abort) else end
+        finished = cause.finished if isinstance(cause, Interrupted) else {}
+        _json_too(arguments, "interrupted", "", INTERRUPTED, finished)
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
@@ -109,12 +122,15 @@ def _told(arguments: list[str], error: PilotError) -> int:
     return error.exit_code
 
 
-def _json_too(arguments: list[str], message: str, advice: str, code: int) -> None:
-    """A reader of `--json` gets its one document also when there is nothing but an error."""
+def _json_too(
+    arguments: list[str], message: str, advice: str, code: int, finished: Mapping[str, Any] = {}
+) -> None:
+    """A reader of `--json` gets its one document also when there is an error: with what was
+    finished before, if anything."""
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--json" in own:
-        document = {"error": {"message": message, "advice": advice, "exit_code": code}}
-        click.echo(msgspec.json.encode(document))
+        error = {"message": message, "advice": advice, "exit_code": code}
+        click.echo(msgspec.json.encode({**finished, "error": error}))
 
 
 def _unexpected(arguments: list[str], fault: BaseException) -> int:

@@ -216,6 +216,16 @@ def target_option(function: F) -> F:
     )
 
 
+def targets_option(doing: str) -> Callable[[F], F]:
+    """-t TARGET[,TARGET...] of a command that has a result for each."""
+    return click.option(
+        "-t",
+        "--target",
+        metavar="TARGET[,TARGET...]",
+        help=f"{doing}, one after the other; a reproducer brings its own.",
+    )
+
+
 def _decorated(function: F, *options: Callable[[F], F]) -> F:
     for option in reversed(options):
         function = option(function)

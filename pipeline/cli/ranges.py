@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
+from pipeline.cli import several
 from pipeline.cli.options import Common, SourceOptions, common, source_options
 
 if TYPE_CHECKING:
+    from pipeline.targets import Plan
     from repro.ranges.find import Ranges, Reading
     from repro.ranges.measure import Counts
 
@@ -24,7 +26,12 @@ _WORDS = {
 
 @click.command("ranges")
 @source_options
-@click.option("-t", "--target", metavar="TARGET", help="Look on this target's device, too.")
+@click.option(
+    "-t",
+    "--target",
+    metavar="TARGET[,TARGET...]",
+    help="Look on this target's device, too; of several, one after the other.",
+)
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
@@ -39,7 +46,8 @@ def command(
     """Find the intermediates of SOURCE that its 8-bit and 16-bit floats cannot hold.
 
     PyTorch evaluates the program in its own types and in double precision, operation by operation.
-    FLAGS after -- go to iree-compile.
+    FLAGS after -- go to iree-compile. Of several targets --json prints `results`, each with its
+    `target`.
     """
     from pipeline.cli import output as out
     from pipeline.cli import reproducer
@@ -56,11 +64,15 @@ def command(
     console = out.console(stderr=common.json)
     quiet = common.json or common.verbosity < 0
     session = Session(common)
-    plan = None
+    plans: list[tuple[str, Plan | None]] = [("", None)]
     if target is not None:
         check_flags(flags)
-        _, plan = session.plan(target, device, flags)
-    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+        plans = [*session.plans(target, device, flags)]
+    results: list[tuple[str, Ranges]] = []
+    with (
+        Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
+        several.finishing(results, targets=len(plans)),
+    ):
         try:
             loaded = session.program(source, source_options, live, evaluate=False)
         except TraceFailed as failed:
@@ -71,11 +83,17 @@ def command(
                 lines = out.failure_lines(failed.failure, verbose=common.verbosity > 0)
                 out.print_pairs(console, lines)
             raise Failed(1) from failed
-        found = find(loaded, session.toolchain, plan, flags, limits=session.limits, told=live.note)
+        for named, plan in plans:
+            found = find(
+                loaded, session.toolchain, plan, flags, limits=session.limits, told=live.note
+            )
+            live.close()
+            if not common.json:
+                several.heading(console, named, len(plans))
+                tell(console, found, everything=common.verbosity > 0)
+            results.append((named, found))
     if common.json:
-        out.emit(found)
-    else:
-        tell(console, found, everything=common.verbosity > 0)
+        out.emit(several.document(results, targets=len(plans)))
 
 
 def tell(console: Any, found: Ranges, *, everything: bool) -> None:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import msgspec
 from rich.markup import escape
 
-from pipeline.cli import reproducer
-from pipeline.cli.options import Common, SourceOptions, common, source_options, trust_option
+from pipeline.cli import reproducer, several
+from pipeline.cli.options import (
+    Common,
+    SourceOptions,
+    common,
+    source_options,
+    targets_option,
+    trust_option,
+)
 
 if TYPE_CHECKING:
     from pipeline.cli.live import Live
@@ -34,7 +41,7 @@ _STYLES = {
 
 @click.command("bisect")
 @source_options
-@click.option("-t", "--target", metavar="TARGET", help="One target; a reproducer brings its own.")
+@targets_option("Ask for each")
 @click.option("--from", "first", metavar="VERSION", help="The oldest release that is asked.")
 @click.option("--to", "last", metavar="VERSION", help="The newest release that is asked.")
 @click.option("--every", is_flag=True, help="Ask every release, whatever those around it say.")
@@ -78,69 +85,120 @@ def bisect(
     with them, and are marked so; --every asks them too. Where the ends agree, all are asked.
 
     For each change DIR gets a script for `git bisect run`. What was asked before is not asked
-    again (--fresh does). Exit code 0: the failure was found in a release; 1: there is none.
+    again (--fresh does). Of several targets --json prints `results`, each with its `target`. Exit
+    code 0: the failure was found in a release; 1: there is none for any target.
     """
+    from pipeline import targets
     from pipeline.cli import output as out
     from pipeline.cli.boundary import Failed
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
     from pipeline.frontends.load import TraceFailed
-    from repro.releases import question as release_question
-    from repro.releases import trials as release_trials
 
     if output:
         release_question.check_place(Path(output))
     console = out.console(stderr=common.json)
     session = Session(common)
+    wanted = [t.spec for t in targets.parse_list(target)] if target else [None]
+    results: list[tuple[str, Found]] = []
     quiet = common.json or common.verbosity < 0
-    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+    with (
+        Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
+        several.finishing(results, targets=len(wanted)),
+    ):
         names, get = _asked(first, last, toolchains, live)
-        try:
-            question, loaded = _question(session, source, target, source_options, flags, live)
-            question = _for_all(question, target, names, get, live)
-        except TraceFailed as failed:
-            live.note(f"{source} does not trace: {failed.failure.message}")
-            live.note("The compiler has no part in that: iree-pilot bisect isolates it.")
-            raise Failed(1) from None
-
-        def ask(question: Question, loaded: Loaded | None) -> Found:
-            trials = release_question.trials(
-                question,
-                session.toolchain,
-                get,
-                loaded=loaded,
-                fresh=source_options.fresh,
-                told=lambda name, what: live.note(f"  {name:<8} {what}"),
-            )
-            with live.working(f"asking {len(names)} releases"):
-                return release_trials.bisect(
-                    names,
-                    trials,
-                    wanted=question.failure,
-                    reference=_named(common.release),
-                    every=every,
-                )
-
-        found = ask(question, loaded)
-        if found.failure is None and (inlined := _inlined(question, loaded)):
-            live.note("none fails; with the weights in the program as constants:")
-            with contextlib.suppress(TraceFailed):
-                again = ask(inlined, None)
-                if again.failure is not None:
-                    compiles = found.compiles + again.compiles
-                    question = inlined
-                    found = msgspec.structs.replace(again, inline=True, compiles=compiles)
-    if found.boundaries:
-        question = msgspec.structs.replace(question, failure=found.failure)
-        place = Path(output or f"releases-{_name(source)}")
-        scripts = release_question.write(place, question, found.boundaries)
-        found = msgspec.structs.replace(found, boundaries=scripts)
+        asked = _Asked(source, source_options, flags, names, get, every)
+        for one in wanted:
+            try:
+                question, found = _find(session, asked, one, live)
+            except TraceFailed as failed:
+                live.note(f"{source} does not trace: {failed.failure.message}")
+                live.note("The compiler has no part in that: iree-pilot bisect isolates it.")
+                raise Failed(1) from None
+            if found.boundaries:
+                place = _place(source, output, one, len(wanted))
+                found = _scripts(question, found, place)
+            live.close()
+            if not common.json:
+                several.heading(console, one, len(wanted))
+                _tell(console, found)
+            results.append((one or "", found))
     if common.json:
-        out.emit(found)
-    else:
-        _tell(console, found)
-    if found.failure is None or not {"same", "different"} & set(found.releases.values()):
+        out.emit(several.document(results, targets=len(wanted)))
+    if not any(_fails(found) for _, found in results):
         raise Failed(1)
+
+
+class _Asked(NamedTuple):
+    """What the user asks for, whatever the target is. names: of the releases; get: gets one."""
+
+    source: str
+    chosen: SourceOptions
+    flags: tuple[str, ...]
+    names: list[str]
+    get: Get
+    every: bool
+
+
+def _find(
+    session: Session, asked: _Asked, target: str | None, live: Live
+) -> tuple[Question, Found]:
+    """(what was asked, the answer). Raises TraceFailed."""
+    from pipeline.frontends.load import TraceFailed
+    from repro.releases import question as release_question
+    from repro.releases import trials as release_trials
+
+    names, get, chosen = asked.names, asked.get, asked.chosen
+    question, loaded = _question(session, asked.source, target, chosen, asked.flags, live)
+    question = _for_all(question, target, names, get, live)
+
+    def ask(question: Question, loaded: Loaded | None) -> Found:
+        trials = release_question.trials(
+            question,
+            session.toolchain,
+            get,
+            loaded=loaded,
+            fresh=chosen.fresh,
+            told=lambda name, what: live.note(f"  {name:<8} {what}"),
+        )
+        with live.working(f"asking {len(names)} releases"):
+            return release_trials.bisect(
+                names,
+                trials,
+                wanted=question.failure,
+                reference=_named(session.common.release),
+                every=asked.every,
+            )
+
+    found = ask(question, loaded)
+    if found.failure is None and (inlined := _inlined(question, loaded)):
+        live.note("none fails; with the weights in the program as constants:")
+        with contextlib.suppress(TraceFailed):
+            again = ask(inlined, None)
+            if again.failure is not None:
+                compiles = found.compiles + again.compiles
+                question = inlined
+                found = msgspec.structs.replace(again, inline=True, compiles=compiles)
+    return question, found
+
+
+def _scripts(question: Question, found: Found, place: Path) -> Found:
+    """The answer with a script in `place` for each change."""
+    from repro.releases import question as release_question
+
+    question = msgspec.structs.replace(question, failure=found.failure)
+    scripts = release_question.write(place, question, found.boundaries)
+    return msgspec.structs.replace(found, boundaries=scripts)
+
+
+def _fails(found: Found) -> bool:
+    return found.failure is not None and bool({"same", "different"} & set(found.releases.values()))
+
+
+def _place(source: str, output: str | None, target: str | None, targets: int) -> Path:
+    """Where the scripts go: where the user said, or where he is."""
+    place = Path(output or f"releases-{_name(source)}")
+    return place / several.slug(target) if target and targets > 1 else place
 
 
 @click.command("ask")

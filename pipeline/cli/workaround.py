@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from pipeline.cli import reproducer
-from pipeline.cli.options import DURATION, Common, SourceOptions, common, source_options
+from pipeline.cli import reproducer, several
+from pipeline.cli.options import (
+    DURATION,
+    Common,
+    SourceOptions,
+    common,
+    source_options,
+    targets_option,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipeline.case import Settings
     from pipeline.cli.session import Session
+    from pipeline.frontends.load import Loaded
+    from pipeline.targets import Plan
     from repro.workarounds.answers import Answer, Cost
-    from repro.workarounds.find import Progress, Workarounds
+    from repro.workarounds.find import Progress, Wish, Workarounds
 
 _STYLES = {
     "works": "green",
@@ -37,7 +47,7 @@ _LISTED = 8
 
 @click.command("workaround")
 @source_options
-@click.option("-t", "--target", metavar="TARGET", help="One target; a reproducer brings its own.")
+@targets_option("Look for each")
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
 @click.option("--all", "everything", is_flag=True, help="Try everything; do not stop at three.")
 @click.option("--budget", type=DURATION, metavar="TIME", help="Search no longer than that.")
@@ -55,7 +65,7 @@ def command(
     flags: tuple[str, ...],
     source: str,
 ) -> None:
-    """Find what makes SOURCE compile, run and agree with PyTorch where it fails for TARGET.
+    """Find what makes SOURCE compile, run and agree with PyTorch where it fails for a TARGET.
 
     Tried are flags of the compiler that its help lists, other architectures of the target that fit
     the device, other fields of a zoo model, and rewrites of the program; those made for such a
@@ -66,80 +76,98 @@ def command(
     latency, dispatches. For a target that cannot be run here an answer compiles, no more, and says
     so. The command to paste is the last line. FLAGS after -- go to iree-compile.
 
-    A search that was stopped goes on where it was. Exit code 0: found; 1: there is none, or
-    nothing fails.
+    A search that was stopped goes on where it was. Of several targets --json prints `results`,
+    each with its `target`. Exit code 0: found, for each target that fails; 1: there is none for
+    one, or nothing fails.
     """
+    from pipeline import outputs
+    from pipeline.case import Settings
     from pipeline.cli import output as out
     from pipeline.cli.boundary import Failed
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
+    from pipeline.compiler import check_flags
+    from pipeline.errors import UsageError
     from pipeline.frontends.load import TraceFailed
+    from repro.trust import open_folder
+    from repro.workarounds import find
 
     console = out.console(stderr=common.json)
     session = Session(common)
+    check_flags(flags)
+    if output:
+        outputs.directory(Path(output))
+    name = source
+    if reproducer.is_folder(source):
+        reproducer.announce(open_folder(Path(source), trust=source_options.trust))
+        held = find.of_reproducer(Path(source), trust=source_options.trust)
+        source, target, flags = held.source, target or held.target, (*held.flags, *flags)
+        inputs = source_options.inputs or held.inputs
+        source_options = msgspec.structs.replace(source_options, inputs=inputs)
+    if target is None:
+        raise UsageError("no target is named", advice="-t llvm-cpu, -t vulkan or -t hip.")
+    plans = session.plans(target, device, flags)
+    settings = Settings(
+        flags=flags, limits=session.limits, fresh=source_options.fresh, latency_budget=0
+    )
+    results: list[tuple[str, Workarounds]] = []
     quiet = common.json or common.verbosity < 0
-    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+    with (
+        Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
+        several.finishing(results, targets=len(plans)),
+    ):
         try:
-            result = _find(
-                session,
-                source,
-                target,
-                device,
-                source_options,
-                flags,
-                everything,
-                budget,
-                output,
-                live,
-            )
+            loaded = session.program(source, source_options, live)
         except TraceFailed as failed:
             live.note(f"{source} does not trace: {failed.failure.message}")
             live.note("The compiler has no part in that: iree-pilot bisect isolates it.")
             for way in _other_ways(session, source, source_options):
                 live.note(f"The zoo makes it in another way, too: {way}")
             raise Failed(1) from None
+        live.program(loaded)
+        wish = find.Wish(
+            job=session.job(source, source_options),
+            words=words(source, source_options),
+            settings=source_options.settings
+            | ({"dtype": source_options.dtype} if source_options.dtype else {}),
+            flags=flags,
+            device=device,
+            limits=session.limits,
+            enough=None if everything else 3,
+            seconds=budget,
+            fresh=source_options.fresh,
+        )
+        for named, plan in plans:
+            place = Path(output or f"workaround-{_short(name)}")
+            if output and len(plans) > 1:
+                place /= several.slug(named)
+            own = msgspec.structs.replace(wish, place=place)
+            result = _find(session, loaded, (named, plan), settings, own, live)
+            live.close()
+            if not common.json:
+                several.heading(console, named, len(plans))
+                tell(console, result, source, verbose=common.verbosity > 0)
+            results.append((named, result))
     if common.json:
-        out.emit(result)
-    else:
-        tell(console, result, source, verbose=common.verbosity > 0)
-    if result.status != "found":
+        out.emit(several.document(results, targets=len(plans)))
+    said = {result.status for _, result in results}
+    if "found" not in said or said - {"found", "passes"}:
         raise Failed(1)
 
 
 def _find(
     session: Session,
-    source: str,
-    target: str | None,
-    device: str | None,
-    chosen: SourceOptions,
-    flags: tuple[str, ...],
-    everything: bool,
-    budget: float | None,
-    output: str | None,
+    loaded: Loaded,
+    target: tuple[str, Plan],
+    settings: Settings,
+    wish: Wish,
     live: Any,
 ) -> Workarounds:
-    from pipeline import case, diagnostics, outputs
-    from pipeline.case import Settings
-    from pipeline.compiler import check_flags
+    from pipeline import case, diagnostics
     from pipeline.errors import UsageError
-    from repro.trust import open_folder
     from repro.workarounds import find
 
-    check_flags(flags)
-    if output:
-        outputs.directory(Path(output))
-    name = source
-    if reproducer.is_folder(source):
-        reproducer.announce(open_folder(Path(source), trust=chosen.trust))
-        held = find.of_reproducer(Path(source), trust=chosen.trust)
-        source, target, flags = held.source, target or held.target, (*held.flags, *flags)
-        chosen = msgspec.structs.replace(chosen, inputs=chosen.inputs or held.inputs)
-    if target is None:
-        raise UsageError("no target is named", advice="-t llvm-cpu, -t vulkan or -t hip.")
-    named, plan = session.plan(target, device, flags)
-    loaded = session.program(source, chosen, live)
-    live.program(loaded)
-    settings = Settings(flags=flags, limits=session.limits, fresh=chosen.fresh, latency_budget=0)
+    named, plan = target
     loaded, result = session.settled(
         loaded,
         lambda program: case.run(
@@ -160,18 +188,6 @@ def _find(
         label = f"[{progress.count}/{progress.total}]"
         live.note(f"  {label:>9} {outcome.state:<12} {' + '.join(progress.names)}")
 
-    wish = find.Wish(
-        job=session.job(source, chosen),
-        words=words(source, chosen),
-        settings=chosen.settings | ({"dtype": chosen.dtype} if chosen.dtype else {}),
-        flags=flags,
-        device=device,
-        limits=session.limits,
-        enough=None if everything else 3,
-        seconds=budget,
-        fresh=chosen.fresh,
-        place=Path(output or f"workaround-{_short(name)}"),
-    )
     waiting = "another process is looking for the same; waiting"
     return find.find(
         loaded,

@@ -1,0 +1,45 @@
+"""Commands that take several targets: one after the other, and one document of them all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from rich.markup import escape
+
+from pipeline.cli.boundary import Interrupted
+
+#: (target, its result).
+Results = Sequence[tuple[str, Any]]
+
+
+def document(results: Results, *, targets: int) -> Any:
+    """What `--json` prints of results for so many targets.
+
+    That of the only one is as it is; those of several are in `results`, each with its `target`.
+    """
+    if targets == 1:
+        return results[0][1]
+    return {"results": [{"target": one, **msgspec.to_builtins(made)} for one, made in results]}
+
+
+@contextlib.contextmanager
+def finishing(results: Results, *, targets: int) -> Iterator[None]:
+    """An interruption of the block leaves the results so far to be printed."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(document(results, targets=targets) if targets > 1 else {}) from None
+
+
+def slug(target: str) -> str:
+    """A target in the name of a folder."""
+    return target.replace(":", "-")
+
+
+def heading(console: Any, target: str | None, targets: int) -> None:
+    """The target above what is told of it, where there are several."""
+    if targets > 1 and target:
+        console.print(f"\n[bold]{escape(target)}[/bold]")

@@ -1,0 +1,115 @@
+"""Commands that take several targets, one after the other, and where what they write goes.
+
+The compiler is a stand-in that fails on one operation; the IR is edited by the real bindings.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driver import Done, pilot
+from fake import stub_release
+
+VULKAN = "vulkan:vp_android_baseline_2022"
+LOCAL = "--iree-hal-target-device=local"
+#: What the stand-in knows of the flags of the targets.
+FLAGS = (
+    "compile-from compile-to dump-compilation-phases-to iree-hal-target-device "
+    "iree-hal-local-target-device-backends iree-llvmcpu-target-cpu iree-vulkan-target"
+).split()
+PROGRAM = """module {
+  func.func @main(%0: tensor<4xf32>) -> tensor<4xf32> {
+    %1 = "test.one"(%0) : (tensor<4xf32>) -> tensor<4xf32>
+    %2 = "test.bad"(%1) : (tensor<4xf32>) -> tensor<4xf32>
+    return %2 : tensor<4xf32>
+  }
+}
+"""
+
+pytestmark = pytest.mark.real
+
+
+class Desk:
+    """A directory with a program and a release that does not compile it for some targets."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "a.mlir").write_text(PROGRAM)
+        self.says("'test.bad' op is not supported")
+
+    def says(self, message: str, *, but: str = "--none") -> None:
+        """What the compiler says of test.bad, but not where that argument is given."""
+        stub_release(
+            self.directory / "release",
+            when={'"test.bad"': f"// stub: error-at flow {message}"},
+            mends=[{"given": [but]}],
+        )
+
+    def pilot(self, *words: str) -> Done:
+        end = words.index("--") if "--" in words else len(words)
+        release = ("--release", str(self.directory / "release"))
+        return pilot(*words[:end], *release, *words[end:], cwd=self.directory)
+
+    def document(self, *words: str) -> Any:
+        return self.pilot(*words, "--json").document
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+class TestSeveralTargets:
+    def test_bisect_isolates_each_that_fails(self, desk: Desk) -> None:
+        desk.says("'test.bad' op is not supported", but=LOCAL)
+        done = desk.pilot("bisect", "a.mlir", "-t", f"llvm-cpu,{VULKAN}", "-o", "out", "--json")
+        assert done.code == 0, done.err
+        passes, found = done.document["results"]
+        assert (passes["target"], passes["status"]) == ("llvm-cpu", "passes")
+        assert (found["target"], found["status"]) == (VULKAN, "isolated")
+        made = found["failures"][0]["reproducer"]
+        assert made["op_names"] == ["test.bad"]
+        assert [p.name for p in (desk.directory / "out").iterdir()] == [Path(made["path"]).name]
+
+    def test_bisect_fails_where_nothing_does(self, desk: Desk) -> None:
+        desk.says("nothing", but=LOCAL)
+        done = desk.pilot("bisect", "a.mlir", "-t", "llvm-cpu:generic,llvm-cpu:host")
+        assert done.code == 1
+        assert done.out.count("there is nothing to isolate") == 2
+
+    def test_a_target_that_is_misspelt_is_refused_before_the_first_one(self, desk: Desk) -> None:
+        done = desk.pilot("bisect", "a.mlir", "-t", "llvm-cpu,vulcan")
+        assert done.code == 2
+        assert "vulcan" in done.err
+        assert not list(desk.directory.glob("repro-*"))
+
+    def test_workaround_looks_for_each(self, desk: Desk) -> None:
+        flag = "--iree-opt-level=O0"
+        stub_release(
+            desk.directory / "release",
+            flags=[*FLAGS, "iree-opt-level"],
+            when={'"test.bad"': "// stub: error-at flow 'test.bad' op is not supported"},
+            mends=[{"given": [flag]}],
+        )
+        done = desk.pilot("workaround", "a.mlir", "-t", f"llvm-cpu,{VULKAN}", "--json")
+        assert done.code == 0, done.err
+        assert [(r["target"], r["status"]) for r in done.document["results"]] == [
+            ("llvm-cpu", "found"),
+            (VULKAN, "found"),
+        ]
+        for result in done.document["results"]:
+            assert flag in result["answers"][0]["command"]
+            assert result["target"] in result["answers"][0]["command"]
+
+    def test_releases_bisect_asks_for_each(self, desk: Desk) -> None:
+        stub_release(desk.directory / "old", revision="1" * 40)
+        words = ["--toolchain", "old", "--toolchain", "release"]
+        done = desk.pilot(
+            "releases", "bisect", "a.mlir", "-t", f"llvm-cpu,{VULKAN}", *words, "--json"
+        )
+        assert done.code == 0, done.err
+        assert [r["target"] for r in done.document["results"]] == ["llvm-cpu", VULKAN]
+        scripts = [change["script"] for r in done.document["results"] for change in r["boundaries"]]
+        assert len(set(scripts)) == 2 and all(Path(script).is_file() for script in scripts)
