@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -14,9 +13,9 @@ from pipeline import expected, process
 from pipeline.diagnostics import Failure
 from pipeline.errors import UsageError
 from pipeline.toolchain import Toolchain
-from repro import blockers, bundle, handing, isolate, known
-from repro.bundle import LevelName, Report
+from repro import blockers, handing, isolate, known, places
 from repro.effort import Effort, estimate
+from repro.found import Bisection, Found, Reproducer, placed, reproduced
 from repro.handing import Subject
 from repro.ir.graph import Cut
 from repro.isolate import GaveUp, Isolated
@@ -24,76 +23,11 @@ from repro.numbers import isolate as numbers
 from repro.numbers.oracle import MismatchOracle
 from repro.oracle import CompileOracle, NotAProgram, RememberingOracle
 from repro.oracle_run import RunOracle
-from repro.origin import Origin
+from repro.places import Identity
 from repro.releases.trials import BYTECODE, as_text
 from repro.shrink import Progress
 
-__all__ = ["Bisection", "Found", "Reproducer", "Subject", "bisect"]
-
-
-class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
-    """A reproducer folder; ops counts operations other than constants, list constructs, returns.
-
-    levels: those that were verified. bytes: of repro.mlir. current: as in `bundle.Report`.
-    companions: failures that come with the isolated one.
-    pass_name, pass_class: the pass that fails, as `iree-opt` and as C++ name it, "" if not known.
-    shows: of wrong numbers, which they are and what it takes.
-    origin: where wrong numbers come from. whole: it is the program that failed, nothing smaller was
-    found; op_names then has each name once.
-    """
-
-    path: str
-    ops: int
-    op_names: tuple[str, ...]
-    bytes: int
-    minimal: bool
-    verified: bool
-    oracle_calls: int
-    seconds: float
-    levels: tuple[LevelName, ...]
-    companions: tuple[Failure, ...] = ()
-    current: tuple[str, str] | None = None
-    pass_name: str = ""
-    pass_class: str = ""
-    shows: tuple[str, ...] = ()
-    origin: Origin | None = None
-    whole: bool = False
-
-
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """A failure and its reproducer; why: it could not be isolated, the reproducer is the whole
-    program then, or None where that cannot be handed on.
-
-    known_since: the date of an earlier bisection, whose reproducer this is; empty if it is new.
-    blocks, places: how many of the program's operations were masked for its sake to get beyond it,
-    in how many groups like the isolated one; 0 where only one failure was asked for.
-    rate: in which share of the runs a failure appeared that comes and goes.
-    """
-
-    failure: Failure
-    reproducer: Reproducer | None = None
-    why: str = ""
-    known_since: str = ""
-    blocks: int = 0
-    places: int = 0
-    rate: float | None = None
-
-
-class Bisection(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bisection found, the failure that blocks most first.
-
-    oracle_calls, seconds: all of them, those before an interruption included. seen: other failures
-    met on the way, not isolated. unblocked: whether the program does not fail
-    any more with all that was isolated masked; None where that was not asked for.
-    """
-
-    status: Literal["isolated", "passes", "gave-up"]
-    failures: tuple[Found, ...] = ()
-    oracle_calls: int = 0
-    seconds: float = 0.0
-    why: str = ""
-    seen: tuple[Failure, ...] = ()
-    unblocked: bool | None = None
+__all__ = ["Bisection", "Found", "Reproducer", "Subject", "bisect", "reproduced"]
 
 
 def bisect(
@@ -106,10 +40,14 @@ def bisect(
     limits: process.Limits,
     everything: bool = False,
     fresh: bool = False,
+    default: bool = False,
     begun: Callable[[Failure], None] = lambda _: None,
     told: Callable[[Progress], None] = lambda _: None,
 ) -> Bisection:
     """Isolates a failure into the folder `place(failure)`.
+
+    default: nobody named that folder, see `places.settled`; one that the user named gets a copy of
+    what was isolated before.
 
     everything: then its cause is masked in the whole program, and so on with what fails next,
     until the program does not fail: each signature into a folder of its own. state: a directory
@@ -118,8 +56,10 @@ def bisect(
     begun hears of each failure, told of what is asked about it.
     """
     if not everything and not fresh and (before := _known(subject, failure, toolchain)):
+        if not default:
+            before = placed(before, place(failure), _identity(subject, failure))
         return Bisection(status="isolated", failures=(before,))
-    search = _Search(toolchain, place, limits, begun, told)
+    search = _Search(toolchain, place, default, limits, begun, told)
     if everything:
         return search.done(search.all(subject, failure, state))
     search.one(subject, failure, state)
@@ -133,12 +73,14 @@ class _Search:
         self,
         toolchain: Toolchain,
         place: Callable[[Failure], Path],
+        default: bool,
         limits: process.Limits,
         begun: Callable[[Failure], None],
         told: Callable[[Progress], None],
     ) -> None:
         self._toolchain = toolchain
         self._place = place
+        self._default = default
         self._limits = limits
         self._begins = begun
         self._told = told
@@ -151,7 +93,7 @@ class _Search:
     def one(self, subject: Subject, failure: Failure, state: Path) -> Isolated | None:
         """Isolates one failure; its folder is written unless its signature has one."""
         if failure.kind == "mismatch" or self._is_new(failure.signature):
-            bundle.check_place(self._folder(failure))
+            self._folder(subject, failure)
         self._begins(failure)
         directory = _directory(state, failure, self._limits)
         effort = estimate(failure, subject.took_seconds, subject.peak_bytes, self._limits)
@@ -195,7 +137,7 @@ class _Search:
             return None
         key = _key(failure, outcome)
         if self._is_new(key):
-            folder, limits = self._folder(failure), self._limits
+            folder, limits = self._folder(subject, failure), self._limits
             self._tell("making the reproducer, verifying it from copies")
             try:
                 report = handing.write(
@@ -209,6 +151,7 @@ class _Search:
                 failure=_also(report.failure, failure),
                 reproducer=reproduced(folder, report),
                 rate=report.rate if report.rate < 1 else None,
+                beside=self._beside(folder, failure),
             )
         return outcome
 
@@ -241,7 +184,7 @@ class _Search:
             whole=True,
             rate=outcome.rate or 1.0,
         )
-        folder, limits = self._folder(failure), self._limits
+        folder, limits = self._folder(subject, failure), self._limits
         tried = (f"Nothing smaller was found: {outcome.why}.", *oracle.summary)
         try:
             report = handing.write(
@@ -251,15 +194,28 @@ class _Search:
             why = f"{outcome.why}; the whole program stays at {subject.mlir}: {fault}"
             return msgspec.structs.replace(found, why=why)
         return msgspec.structs.replace(
-            found, failure=_also(report.failure, failure), reproducer=reproduced(folder, report)
+            found,
+            failure=_also(report.failure, failure),
+            reproducer=reproduced(folder, report),
+            beside=self._beside(folder, failure),
         )
 
-    def _folder(self, failure: Failure) -> Path:
-        """Where a failure's folder goes: beside that of another one with its signature."""
+    def _folder(self, subject: Subject, failure: Failure) -> Path:
+        """Where a failure's folder goes. Raises UsageError where the user's own is taken."""
+        wanted = _identity(subject, failure)
+        return places.settled(self._usual(failure), wanted, default=self._default)
+
+    def _usual(self, failure: Failure) -> Path:
+        """The usual name of the folder: beside that of another failure with its signature."""
         place = self._place(failure)
         made = [one for one in self._found.values() if one.reproducer is not None]
         alike = sum(one.failure.signature == failure.signature for one in made)
         return place.with_name(f"{place.name}-{alike + 1}") if alike else place
+
+    def _beside(self, folder: Path, failure: Failure) -> str:
+        """Why it is not the folder of the usual name; empty where it is."""
+        usual = self._usual(failure)
+        return "" if folder == usual else places.beside(usual)
 
     def _is_new(self, key: str) -> bool:
         """Whether there is no folder for a failure like it."""
@@ -365,6 +321,16 @@ def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | 
     return Found(failure=_also(report.failure, failure), reproducer=made, known_since=before.date)
 
 
+def _identity(subject: Subject, failure: Failure) -> Identity:
+    return Identity(
+        failure=failure,
+        source=subject.source,
+        target=subject.target,
+        flags=subject.flags,
+        program=str(subject.mlir),
+    )
+
+
 def _also(isolated: Failure, failure: Failure) -> Failure:
     """A failure with the pass that was found where it was isolated."""
     return msgspec.structs.replace(failure, pass_=failure.pass_ or isolated.pass_)
@@ -396,27 +362,3 @@ def _oracle(
             toolchain, flags, failure, directory, running, limits=limits, width=width
         )
     return RunOracle(toolchain, flags, failure, directory, running, limits=limits, width=width)
-
-
-def reproduced(place: Path, report: Report) -> Reproducer:
-    """What is told of the folder at `place`."""
-    mlir = place / bundle.FILES["mlir"]
-    shown = next((one for one in report.levels if one.name == "pass"), None)
-    return Reproducer(
-        path=str(place),
-        ops=report.ops,
-        op_names=report.op_names,
-        bytes=mlir.stat().st_size if mlir.is_file() else 0,
-        minimal=report.minimal,
-        verified=report.verified,
-        oracle_calls=report.oracle_calls,
-        seconds=report.seconds,
-        levels=tuple(one.name for one in report.levels if one.verified),
-        companions=report.failure.also,
-        current=report.current,
-        pass_name=shown.pass_name if shown else "",
-        pass_class=shown.pass_class if shown else "",
-        shows=(report.failure.message, *report.tried) if report.wrong else (),
-        origin=report.origin,
-        whole=report.whole,
-    )

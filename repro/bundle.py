@@ -274,6 +274,19 @@ def check_place(directory: Path) -> None:
             )
 
 
+def copy(folder: Path, directory: Path) -> None:
+    """Copies a reproducer that nobody has changed to `directory`, whole or not at all."""
+    place = Path(os.path.realpath(directory))
+    try:
+        names = (*read(folder).files, REPORT)
+        _place(place, {name: (folder / name).read_bytes() for name in names})
+    except OSError as fault:
+        raise EnvironmentFault(
+            f"cannot copy {folder} to {directory}: {fault.strerror or fault}",
+            advice="Choose another place with -o DIR.",
+        ) from fault
+
+
 def read(directory: Path) -> Report:
     """The report of a reproducer folder; raises UsageError where there is none."""
     return read_with_content(directory)[1]

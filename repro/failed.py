@@ -20,6 +20,7 @@ from pipeline.store import Store, data_directory
 from pipeline.targets import Plan
 from pipeline.toolchain import Toolchain
 from repro import bisect as search
+from repro import places
 from repro.bisect import Bisection, Found
 from repro.oracle_run import Running
 from repro.shrink import Progress
@@ -36,12 +37,15 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """How a failure is to be isolated.
 
     place: the folder of the reproducer; with `everything` that of the folders, one for each
-    failure. flags: the user's for the compile. seed: of the program's inputs. fresh: whatever is
-    known, and from the beginning.
+    failure. default: nobody named that folder: where it is taken, another one is made, and with
+    `everything` the failures' signatures are in the names of folders beside it. flags: the user's
+    for the compile. seed: of the program's inputs. fresh: whatever is known, and from the
+    beginning.
     """
 
     place: Path
     limits: process.Limits
+    default: bool = False
     flags: tuple[str, ...] = ()
     seed: int = 0
     everything: bool = False
@@ -80,8 +84,10 @@ def isolate(
     key = Store.key(loaded.program.digest, every, toolchain.revision, *where)
 
     def place(failure: Failure) -> Path:
-        last = failure.signature.rsplit("/", 1)[-1]
-        return wish.place / last if wish.everything else wish.place
+        if not wish.everything:
+            return wish.place
+        last = places.last_of(failure)
+        return _beside(wish.place, last) if wish.default else wish.place / last
 
     state = data_directory() / "bisect" / key[:16]
     with Locks(state.parent / "locks").hold(key, on_wait=on_wait):
@@ -105,9 +111,14 @@ def isolate(
             limits=_limits(case, first, wish.limits),
             everything=wish.everything,
             fresh=wish.fresh,
+            default=wish.default,
             begun=begun,
             told=told,
         )
+
+
+def _beside(place: Path, last: str) -> Path:
+    return place.with_name(f"{place.name}-{last}")
 
 
 def _limits(case: CaseResult, failure: Failure, given: process.Limits) -> process.Limits:
@@ -205,6 +216,7 @@ def isolate_trace(
         took_seconds=failed.seconds,
         limits=wish.limits,
         fresh=wish.fresh,
+        default=wish.default,
         told=told,
     )
 

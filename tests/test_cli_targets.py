@@ -14,11 +14,12 @@ from fake import stub_release
 
 VULKAN = "vulkan:vp_android_baseline_2022"
 LOCAL = "--iree-hal-target-device=local"
-#: What the stand-in knows of the flags of the targets.
-FLAGS = (
-    "compile-from compile-to dump-compilation-phases-to iree-hal-target-device "
-    "iree-hal-local-target-device-backends iree-llvmcpu-target-cpu iree-vulkan-target"
-).split()
+#: Those of the targets, and those of compiling phase by phase.
+OWN_FLAGS = [
+    *("iree-hal-target-device", "iree-hal-local-target-device-backends"),
+    *("iree-llvmcpu-target-cpu", "iree-vulkan-target"),
+    *("compile-from", "compile-to", "dump-compilation-phases-to"),
+]
 PROGRAM = """module {
   func.func @main(%0: tensor<4xf32>) -> tensor<4xf32> {
     %1 = "test.one"(%0) : (tensor<4xf32>) -> tensor<4xf32>
@@ -89,7 +90,7 @@ class TestSeveralTargets:
         flag = "--iree-opt-level=O0"
         stub_release(
             desk.directory / "release",
-            flags=[*FLAGS, "iree-opt-level"],
+            flags=[*OWN_FLAGS, "iree-opt-level"],
             when={'"test.bad"': "// stub: error-at flow 'test.bad' op is not supported"},
             mends=[{"given": [flag]}],
         )
@@ -113,3 +114,23 @@ class TestSeveralTargets:
         assert [r["target"] for r in done.document["results"]] == ["llvm-cpu", VULKAN]
         scripts = [change["script"] for r in done.document["results"] for change in r["boundaries"]]
         assert len(set(scripts)) == 2 and all(Path(script).is_file() for script in scripts)
+
+
+def test_a_folder_is_named_after_the_target_and_keeps_what_it_shows(desk: Desk) -> None:
+    usual = desk.directory / "repro-a-llvm-cpu"
+    first = desk.pilot("bisect", "a.mlir", "-t", "llvm-cpu")
+    assert first.out.splitlines()[-1] == usual.name
+    kept = {file.name: file.read_bytes() for file in usual.iterdir()}
+    known = desk.pilot("bisect", "a.mlir", "-t", "llvm-cpu", "-o", "mine")
+    assert known.code == 0, known.err
+    assert f": mine, copied from {usual}" in known.out
+    assert {f.name: f.read_bytes() for f in (desk.directory / "mine").iterdir()} == kept
+    desk.says("'test.bad' op is something else")
+    refused = desk.pilot("bisect", "a.mlir", "-t", "llvm-cpu", "-o", "mine")
+    assert refused.code == 2
+    assert "mine holds the reproducer of another failure: diagnostic/" in refused.err
+    other = desk.pilot("bisect", "a.mlir", "-t", "llvm-cpu")
+    latest = other.out.splitlines()[-1]
+    assert latest.startswith("repro-a-llvm-cpu-")
+    assert f"latest {latest}; {usual.name} shows diagnostic/" in other.out
+    assert {file.name: file.read_bytes() for file in usual.iterdir()} == kept

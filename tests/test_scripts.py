@@ -249,5 +249,7 @@ def test_the_demo_bisects_what_fails_and_takes_that_for_an_answer(
 
 
 def test_what_the_demo_writes_is_not_offered_for_a_commit() -> None:
-    checked = subprocess.run(["git", "check-ignore", "-q", "repro-llama-fp8/run.sh"], cwd=ROOT)
+    checked = subprocess.run(
+        ["git", "check-ignore", "-q", "repro-llama-fp8-vulkan/run.sh"], cwd=ROOT
+    )
     assert checked.returncode == 0

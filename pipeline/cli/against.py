@@ -25,10 +25,13 @@ def bisect(
     loaded: Loaded,
     compared: tuple[Side, Side],
     chosen: SourceOptions,
-    place: Path,
+    folder: tuple[Path, bool],
     live: Any,
 ) -> Against:
-    """Finds the first dispatch that differs between two `sides`, in the folder `place`."""
+    """Finds the first dispatch that differs between two `sides`.
+
+    folder: where it goes, and whether that is only the usual place (`places.settled`).
+    """
     from repro.sides import against
 
     side, other = compared
@@ -39,7 +42,8 @@ def bisect(
         side,
         other,
         session.toolchain,
-        place,
+        folder[0],
+        default=folder[1],
         limits=session.limits,
         seed=chosen.seed,
         fresh=chosen.fresh,
@@ -110,6 +114,9 @@ def tell(console: Any, result: Against) -> None:
             state = "verified" if found.reproducer.verified else "[red]NOT verified[/red]"
             names = ", ".join(found.reproducer.op_names)
             console.print(f"\n  [dim]left  [/dim] {escape(names)}, {state}", soft_wrap=True)
+            if found.beside:
+                latest = escape(f"{found.reproducer.path}; {found.beside}")
+                console.print(f"  [dim]latest[/dim] {latest}", soft_wrap=True)
             console.print(found.reproducer.path, soft_wrap=True)
         elif found.why:
             console.print(f"\nno reproducer: {escape(found.why)}", soft_wrap=True)

@@ -156,7 +156,8 @@ def _each(
     for number, (target, plan) in enumerate(plans):
         place = asked.place(target, len(plans))
         if asked.against:
-            sides, folder = compared[number], _place(source, place)
+            sides = compared[number]
+            folder = _place(source, place, target), place is None
             yield target, dispatches.bisect(session, loaded, sides, chosen, folder, live)
             continue
         attempt = functools.partial(_case, session, target, plan, chosen, flags, live)
@@ -242,7 +243,8 @@ def isolate(
         plan,
         session.toolchain,
         failed.Wish(
-            place=_place(loaded.program.source, output),
+            place=_place(loaded.program.source, output, case.target),
+            default=output is None,
             limits=session.limits,
             flags=flags,
             seed=chosen.seed,
@@ -269,16 +271,23 @@ def untraced(
 
     live.note(f"\nisolating {refused.failure.signature}")
     wish = failed.Wish(
-        place=_place(text, output), limits=session.limits, seed=chosen.seed, fresh=chosen.fresh
+        place=_place(text, output),
+        default=output is None,
+        limits=session.limits,
+        seed=chosen.seed,
+        fresh=chosen.fresh,
     )
     return failed.isolate_trace(
         session.job(text, chosen), refused, target, session.toolchain, wish, told=live.progress
     )
 
 
-def _place(source: str, output: str | None) -> Path:
-    """Where a reproducer goes: where the user said, or where he is."""
-    return Path(output or f"repro-{Path(source.replace(':', '-')).name.removesuffix('.py')}")
+def _place(source: str, output: str | None, target: str = "") -> Path:
+    """Where a reproducer goes: where the user said, or where he is, named after source and target.
+
+    target: none for what does not trace, which is the same for all.
+    """
+    return Path(output) if output else several.place("repro", source, target)
 
 
 def _pass(made: Reproducer) -> str:
@@ -317,7 +326,8 @@ def tell(console: Any, result: Bisection) -> None:
         if made is None:
             continue
         if found.known_since:
-            since = f"known since {found.known_since}: {made.path}"
+            copied = f", copied from {found.copied_from}" if found.copied_from else ""
+            since = f"known since {found.known_since}: {made.path}{copied}"
             console.print(f"  {escape(since)}", soft_wrap=True)
         minimal = "minimal" if made.minimal else "not proved minimal"
         verified = "verified" if made.verified else "[red]NOT verified[/red]"
@@ -340,6 +350,7 @@ def tell(console: Any, result: Bisection) -> None:
                 "" if found.rate is None else f"it comes and goes: in {found.rate:.0%} of runs",
             ),
             ("took", "" if found.known_since else took),
+            ("latest", escape(f"{made.path}; {found.beside}") if found.beside else ""),
         ]
         for label, text in pairs:
             if text:

@@ -94,6 +94,7 @@ def bisect(
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
     from pipeline.frontends.load import TraceFailed
+    from repro.releases import question as release_question
 
     if output:
         release_question.check_place(Path(output))
@@ -117,7 +118,7 @@ def bisect(
                 raise Failed(1) from None
             if found.boundaries:
                 place = _place(source, output, one, len(wanted))
-                found = _scripts(question, found, place)
+                found = _scripts(question, found, place, default=output is None)
             live.close()
             if not common.json:
                 several.heading(console, one, len(wanted))
@@ -182,11 +183,17 @@ def _find(
     return question, found
 
 
-def _scripts(question: Question, found: Found, place: Path) -> Found:
-    """The answer with a script in `place` for each change."""
+def _scripts(question: Question, found: Found, place: Path, *, default: bool) -> Found:
+    """The answer with a script in `place` for each change.
+
+    default: nobody named it: where it is another failure's, the signature goes into the name.
+    """
+    from repro import places
     from repro.releases import question as release_question
 
     question = msgspec.structs.replace(question, failure=found.failure)
+    if default and found.failure and release_question.asks_of_another(place, question):
+        place = place.with_name(f"{place.name}-{places.last_of(found.failure)}")
     scripts = release_question.write(place, question, found.boundaries)
     return msgspec.structs.replace(found, boundaries=scripts)
 
@@ -197,8 +204,9 @@ def _fails(found: Found) -> bool:
 
 def _place(source: str, output: str | None, target: str | None, targets: int) -> Path:
     """Where the scripts go: where the user said, or where he is."""
-    place = Path(output or f"releases-{_name(source)}")
-    return place / several.slug(target) if target and targets > 1 else place
+    if output is None:
+        return several.place("releases", source, target or "")
+    return Path(output, several.slug(target)) if target and targets > 1 else Path(output)
 
 
 @click.command("ask")
@@ -359,11 +367,6 @@ def _inlined(question: Question, loaded: Loaded | None) -> Question | None:
     if not held or sum(file.stat().st_size for file in held) > _INLINED_BYTES:
         return None
     return msgspec.structs.replace(question, job=msgspec.structs.replace(job, inline=True))
-
-
-def _name(source: str) -> str:
-    """A short name for a folder."""
-    return Path(source.replace(":", "-")).name.removesuffix(".py")
 
 
 def _tell(console: Any, found: Found) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -37,6 +39,13 @@ def finishing(results: Results, *, targets: int) -> Iterator[None]:
 def slug(target: str) -> str:
     """A target in the name of a folder."""
     return target.replace(":", "-")
+
+
+def place(kind: str, source: str, target: str = "") -> Path:
+    """The folder where the user is that gets what is made of a source for a target."""
+    name = Path(source.replace(":", "-").rstrip("/")).name
+    name = re.sub(r"\.(py|mlir|mlirbc|pt2|onnx)$", "", name)
+    return Path("-".join(filter(None, (kind, name, slug(target)))))
 
 
 def heading(console: Any, target: str | None, targets: int) -> None:

@@ -138,9 +138,9 @@ def command(
             fresh=source_options.fresh,
         )
         for named, plan in plans:
-            place = Path(output or f"workaround-{_short(name)}")
-            if output and len(plans) > 1:
-                place /= several.slug(named)
+            place = several.place("workaround", name, named)
+            if output:
+                place = Path(output, several.slug(named)) if len(plans) > 1 else Path(output)
             own = msgspec.structs.replace(wish, place=place)
             result = _find(session, loaded, (named, plan), settings, own, live)
             live.close()
@@ -227,10 +227,6 @@ def words(source: str, chosen: SourceOptions) -> tuple[str, ...]:
     if chosen.trust:
         words.append("--trust")
     return tuple(words)
-
-
-def _short(name: str) -> str:
-    return Path(name.replace(":", "-").rstrip("/")).name.removesuffix(".py")
 
 
 def tell(console: Console, result: Workarounds, source: str, *, verbose: bool) -> None:

@@ -171,10 +171,15 @@ def ask(
 def write(directory: Path, question: Question, changes: Sequence[Change]) -> tuple[Change, ...]:
     """Keeps the question in a folder, with a script for each change; the changes, with the paths.
 
-    A folder that was written so before is written again. Raises UsageError for another one that
-    is not empty, EnvironmentFault where it cannot be written.
+    A folder that was written so before for this failure is written again. Raises UsageError for
+    another one that is not empty, EnvironmentFault where it cannot be written.
     """
     directory = check_place(directory)
+    if asks_of_another(directory, question):
+        raise UsageError(
+            f"{directory} has the scripts of another failure",
+            advice="Choose another folder with -o DIR, or move that one away.",
+        )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for old in directory.glob("git-bisect-*.sh"):
@@ -198,6 +203,15 @@ def check_place(directory: Path) -> Path:
             advice="Choose another folder with -o DIR.",
         )
     return place
+
+
+def asks_of_another(directory: Path, question: Question) -> bool:
+    """Whether a folder is there that asks about another failure."""
+    there = kept.recall(directory / QUESTION, Question)
+    if there is None or there.failure is None or question.failure is None:
+        return False
+    shown, wanted = there.failure.signature, question.failure.signature
+    return (shown, there.target.spec) != (wanted, question.target.spec)
 
 
 def _written(directory: Path, question: Question, change: Change) -> Change:

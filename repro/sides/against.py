@@ -20,8 +20,9 @@ from pipeline.locks import Locks
 from pipeline.program import Function, Tensor
 from pipeline.store import Store, data_directory
 from pipeline.toolchain import Toolchain
-from repro import bundle
+from repro import bundle, places
 from repro.bisect import Found, reproduced
+from repro.places import Identity
 from repro.sides import editor, reproducer, smaller
 from repro.sides.compare import Compared, Comparer
 from repro.sides.flow import Flow
@@ -62,15 +63,20 @@ def bisect(
     toolchain: Toolchain,
     place: Path,
     *,
+    default: bool = False,
     limits: process.Limits,
     seed: int = 0,
     fresh: bool = False,
     told: Callable[[str], None] = lambda _: None,
     on_wait: Callable[[], None] | None = None,
 ) -> Against:
-    """Isolates the first dispatch that differs into the folder `place`; see `compare`."""
+    """Isolates the first dispatch that differs into the folder `place`; see `compare`.
+
+    default: nobody named that folder, see `places.settled`.
+    """
     begun = time.monotonic()
-    bundle.check_place(place)
+    if not default:
+        bundle.check_place(place)
     compared, comparer = compare(
         loaded,
         side,
@@ -90,7 +96,18 @@ def bisect(
             comparer.culprit, comparer, side, against, toolchain, comparer.directory, limits
         )
         calls += small.calls
-        failures = (_found(small, comparer, loaded, side, against, toolchain, place, limits),)
+        wanted = Identity(
+            failure=numerics.to_failure(small.comparison),
+            source=loaded.program.source,
+            target=side.name,
+            flags=(*side.flags, *small.flags),
+            program=str(loaded.mlir),
+        )
+        usual, place = place, places.settled(place, wanted, default=default)
+        found = _found(small, comparer, loaded, side, against, toolchain, place, limits)
+        if found.reproducer and place != usual:
+            found = msgspec.structs.replace(found, beside=places.beside(usual))
+        failures = (found,)
     status: Literal["isolated", "passes", "gave-up"] = "gave-up"
     if compared.status == "agrees":
         status = "passes"

@@ -17,11 +17,12 @@ from pipeline.diagnostics import Failure
 from pipeline.frontends.job import Job
 from pipeline.store import Store
 from pipeline.toolchain import Toolchain
-from repro import bundle, known, verify
-from repro.bisect import Bisection, Found, Reproducer
+from repro import bundle, known, places, verify
 from repro.bundle import Report
 from repro.effort import estimate
+from repro.found import Bisection, Found, Reproducer, placed
 from repro.isolate import DEFAULT_SECONDS
+from repro.places import Identity
 from repro.shrink import Progress
 from repro.spent import Spent
 from repro.tracing.journal import ANSWERS, ASK, RESULT, Answer, Ask, Journal, Result
@@ -57,18 +58,24 @@ def bisect(
     took_seconds: float,
     limits: process.Limits,
     fresh: bool = False,
+    default: bool = False,
     told: Callable[[Progress], None] = lambda _: None,
 ) -> Bisection:
     """Isolates the failure that `frontends.load` had with `job` into the folder `place`.
 
     target: as the user named it. state: a directory that keeps what was asked; the same call goes
     on where it was. A failure that was isolated before is not isolated again, unless `fresh`.
-    took_seconds, limits: of the trace that failed.
+    default: nobody named `place`, see `repro.bisect.bisect`. took_seconds, limits: of the trace
+    that failed.
     """
+    wanted = Identity(failure=failure, source=job.source.text)
     if not fresh and (before := _known(job, failure, target, toolchain)):
+        if not default:
+            before = placed(before, place, wanted)
         return Bisection(status="isolated", failures=(before,))
     if job.source.kind == "onnx":
         return _gave_up(failure, "an ONNX file holds no modules to trace one by one", 0, 0.0)
+    usual, place = place, places.settled(place, wanted, default=default)
     state.mkdir(parents=True, exist_ok=True)
     if fresh:
         Journal(state).forget()
@@ -124,7 +131,12 @@ def bisect(
                 source=job.source.text,
             )
         )
-    found = Found(failure=failure, reproducer=_reproducer(place, report), why=result.subject)
+    found = Found(
+        failure=failure,
+        reproducer=_reproducer(place, report),
+        why=result.subject,
+        beside="" if place == usual else places.beside(usual),
+    )
     return Bisection(
         status="isolated",
         failures=(found,),

@@ -1,0 +1,129 @@
+"""A reproducer's folder is never put in the place of one that shows another failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.diagnostics import Failure
+from pipeline.errors import UsageError
+from repro import bundle, places
+from repro.bundle import Report
+from repro.places import Identity
+
+
+def identity(
+    signature: str = "diagnostic/a.b/c/0a1b2c3d", kind: str = "diagnostic", **fields: object
+) -> Identity:
+    failure = Failure(kind=kind, message="m", signature=signature, phase=fields.pop("phase", None))
+    facts = {"source": "net.py", "target": "vulkan", "program": "/cache/1"} | fields
+    return Identity(failure=failure, **facts)
+
+
+def written(place: Path, shown: Identity) -> Path:
+    report = Report(
+        failure=shown.failure,
+        target=shown.target,
+        flags=shown.flags,
+        release="9.9.0",
+        revision="0" * 40,
+        source=shown.source,
+        command=("iree-compile",),
+        program=shown.program,
+        ops=1,
+        op_names=("a.b",),
+        oracle_calls=1,
+        seconds=1.0,
+        minimal=True,
+        verified=True,
+        levels=(bundle.level("mlir"),),
+        time_limit=60,
+    )
+    bundle.write(place, report, {"repro.mlir": "module {}\n"})
+    return place
+
+
+OTHERS = [
+    identity("diagnostic/a.b/c/ffffffff"),
+    identity(target="llvm-cpu"),
+    identity(flags=("--iree-opt-level=O0",)),
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_name_that_nobody_gave_gets_the_signature(tmp_path: Path, other: Identity) -> None:
+    usual = written(tmp_path / "repro-net-vulkan", other)
+    before = (usual / bundle.REPORT).read_bytes()
+    place = places.settled(usual, identity(), default=True)
+    assert place == tmp_path / "repro-net-vulkan-0a1b2c3d"
+    assert (usual / bundle.REPORT).read_bytes() == before
+    assert places.beside(usual) == f"{usual} shows {other.failure.signature} for {other.target}"
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_folder_that_the_user_named_is_refused(tmp_path: Path, other: Identity) -> None:
+    place = written(tmp_path / "out", other)
+    with pytest.raises(UsageError, match="another failure") as caught:
+        places.settled(place, identity(), default=False)
+    assert other.failure.signature in caught.value.message
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_the_same_failure_is_written_anew(tmp_path: Path, default: bool) -> None:
+    place = written(tmp_path / "out", identity(source="other.py", program="/cache/2"))
+    assert places.settled(place, identity(), default=default) == place
+
+
+def test_where_the_signature_is_taken_too_there_is_a_number(tmp_path: Path) -> None:
+    usual = written(tmp_path / "repro-net", identity(target="hip"))
+    changed = written(tmp_path / "repro-net-0a1b2c3d", identity())
+    (changed / "repro.mlir").write_text("mine")
+    (tmp_path / "repro-net-0a1b2c3d-2").mkdir()
+    (tmp_path / "repro-net-0a1b2c3d-2" / "thesis.txt").write_text("mine")
+    place = places.settled(usual, identity(), default=True)
+    assert place == tmp_path / "repro-net-0a1b2c3d-3"
+    assert "was changed since" in places.beside(changed)
+
+
+def test_wrong_numbers_of_another_program_are_another_failure(tmp_path: Path) -> None:
+    shown = identity("mismatch/numbers/0a1b2c3d", "mismatch")
+    place = written(tmp_path / "out", shown)
+    other = identity("mismatch/numbers/0a1b2c3d", "mismatch", program="/cache/2")
+    assert places.settled(place, shown, default=True) == place
+    assert places.settled(place, other, default=True) != place
+
+
+def test_what_does_not_trace_is_one_failure_for_all_targets_and_one_a_source(
+    tmp_path: Path,
+) -> None:
+    shown = identity("trace-error/A/0a1b2c3d", "trace-error", phase="trace")
+    place = written(tmp_path / "out", shown)
+    same = identity("trace-error/A/0a1b2c3d", "trace-error", phase="trace", target="hip")
+    other = identity("trace-error/A/0a1b2c3d", "trace-error", phase="trace", source="b.py")
+    assert places.settled(place, same, default=True) == place
+    assert places.settled(place, other, default=True) != place
+
+
+class TestCopied:
+    def test_all_of_it_is_in_the_place_that_is_named(self, tmp_path: Path) -> None:
+        before = written(tmp_path / "before", identity())
+        after = places.copied(before, tmp_path / "deep" / "after", identity())
+        names = sorted(path.name for path in before.iterdir())
+        assert names == sorted(path.name for path in after.iterdir())
+        assert "run.sh" in names and (after / "run.sh").stat().st_mode & 0o111
+        for name in names:
+            assert (before / name).read_bytes() == (after / name).read_bytes()
+
+    def test_but_not_over_another_failure(self, tmp_path: Path) -> None:
+        before = written(tmp_path / "before", identity())
+        place = written(tmp_path / "after", OTHERS[0])
+        with pytest.raises(UsageError, match="another failure"):
+            places.copied(before, place, identity())
+
+    def test_its_own_folder_stays_as_it_is(self, tmp_path: Path) -> None:
+        before = written(tmp_path / "before", identity())
+        inode = before.stat().st_ino
+        (tmp_path / "link").symlink_to(before)
+        assert places.copied(before, tmp_path / "link", identity()) == tmp_path / "link"
+        assert (before.stat().st_ino, (tmp_path / "link").is_symlink()) == (inode, True)
