@@ -70,13 +70,10 @@ def isolate(
     """
     assert case.failure is not None
     first, running = case.failure, None
-    if why := _too_busy(first) or _misspelled(first):
+    if why := why_not(case):
         return Bisection(status="gave-up", failures=(Found(failure=first, why=why),), why=why)
     if case.why != DOES_NOT_COMPILE:
-        failing = next((f for f in case.functions if _can(f)), None)
-        if failing is None:
-            why = _cannot(first) or _NO_FUNCTION
-            return Bisection(status="gave-up", failures=(Found(failure=first, why=why),), why=why)
+        failing = next(f for f in case.functions if _can(f))
         assert failing.failure is not None
         first, running = failing.failure, _running(loaded, failing, plan, toolchain, wish.seed)
     every = (*plan.flags, *wish.flags)
@@ -115,6 +112,17 @@ def isolate(
             begun=begun,
             told=told,
         )
+
+
+def why_not(case: CaseResult) -> str:
+    """Why the failure of a case cannot be isolated; empty where a search may find something."""
+    assert case.failure is not None
+    first = case.failure
+    if why := _too_busy(first) or _misspelled(first):
+        return why
+    if first.phase == "trace" or case.why == DOES_NOT_COMPILE or any(map(_can, case.functions)):
+        return ""
+    return _cannot(first) or _NO_FUNCTION
 
 
 def _beside(place: Path, last: str) -> Path:

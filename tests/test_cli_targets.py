@@ -115,6 +115,19 @@ class TestSeveralTargets:
         scripts = [change["script"] for r in done.document["results"] for change in r["boundaries"]]
         assert len(set(scripts)) == 2 and all(Path(script).is_file() for script in scripts)
 
+    def test_run_isolates_each_that_fails_and_keeps_the_first_where_it_was(
+        self, desk: Desk
+    ) -> None:
+        done = desk.pilot("run", "a.mlir", "-t", f"llvm-cpu,{VULKAN}", "--bisect", "--json")
+        assert done.code == 1, done.err
+        both = done.document["bisections"]
+        assert [one["target"] for one in both] == ["llvm-cpu", VULKAN]
+        places = [one["failures"][0]["reproducer"]["path"] for one in both]
+        assert places == ["repro-a-llvm-cpu", f"repro-a-{VULKAN.replace(':', '-')}"]
+        assert all((desk.directory / place / "run.sh").is_file() for place in places)
+        assert {"target": "llvm-cpu"} | done.document["bisect"] == both[0]
+        assert done.document["next"] == [], "it has been done"
+
 
 def test_a_folder_is_named_after_the_target_and_keeps_what_it_shows(desk: Desk) -> None:
     usual = desk.directory / "repro-a-llvm-cpu"

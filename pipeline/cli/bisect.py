@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.command("bisect")
 @source_options
 @targets_option("Isolate what fails for each")
+@click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
 @click.option(
     "--all", "everything", is_flag=True, help="All that fails, one after the other masked."
 )
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 def command(
     source_options: SourceOptions,
     target: str | None,
+    device: str | None,
     everything: bool,
     against: tuple[str, ...],
     expected: tuple[str, ...],
@@ -85,6 +87,8 @@ def command(
 
     if against and expected:
         raise click.UsageError("--against compares two sides: it takes no --expected-output")
+    if against and device:
+        raise click.UsageError("--against names both sides by their targets: it takes no --device")
     check_flags(flags)
     if output:
         outputs.directory(Path(output))
@@ -94,7 +98,7 @@ def command(
     source, source_options = reproducer.source(source, source_options)
     console = out.console(stderr=common.json)
     session = Session(common)
-    plans = session.plans(target, None, flags)
+    plans = session.plans(target, device, flags)
     asked = _Asked(source, source_options, flags, expected, against, everything, output)
     results: list[tuple[str, Bisection | Against]] = []
     quiet = common.json or common.verbosity < 0

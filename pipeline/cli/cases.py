@@ -5,23 +5,22 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.markup import escape
 
 from pipeline import between, case, generation, outputs
 from pipeline.case import CaseResult, FunctionResult, Settings, Step
-from pipeline.cli import code, reproducer
+from pipeline.cli import code, following, reproducer, several
 from pipeline.cli import output as out
 from pipeline.cli.bisect import isolate, tell, untraced
-from pipeline.cli.boundary import Failed
+from pipeline.cli.boundary import Failed, Interrupted
 from pipeline.cli.live import Live
 from pipeline.cli.options import Common, SourceOptions
 from pipeline.cli.session import Session
-from pipeline.cli.workaround import words
 from pipeline.compiler import check_flags, check_phases
 from pipeline.errors import UsageError
 from pipeline.frontends import source as sources
@@ -66,12 +65,13 @@ def cases(
         )
     silent = common.json or output == "-"
     targets, flags = reproducer.target(text, targets, flags, trust=chosen.trust)
+    named, given = text, chosen
     text, chosen = reproducer.source(text, chosen)
     console = out.console(stderr=silent)
     live = Live(console, quiet=silent or common.verbosity < 0, verbose=common.verbosity > 0)
     session = Session(common)
-    plans = session.plans(targets, device, flags)
     check_flags(flags, phases=not run)
+    plans = session.plans(targets, device, flags)
     _check(text, chosen, plans, session.toolchain, to, resume, output)
     chosen, wanted = _generated(text, chosen, generate, session) if run else (chosen, None)
     settings = Settings(
@@ -107,28 +107,59 @@ def cases(
         results = [_untraced(target, plan, session, failed) for target, plan in plans]
         if not silent:
             _tell(live, results[0], common)
+    except KeyboardInterrupt:
+        raise Interrupted(_document(loaded, results)) from None
     finally:
         live.close()
+    typed = following.Typed(
+        source=named,
+        chosen=given if named != text else chosen,
+        common=common,
+        flags=flags,
+        device=device,
+        expected=expected,
+        resume=resume,
+    )
+    after = () if bisect else following.bisecting(typed, results)
     if not silent:
         _summary(live, results)
-        for line in _sides(words(text, chosen), flags, results):
-            console.print(line, soft_wrap=True)
-    found: Bisection | None = None
-    if bisect and refused is not None:
-        found = untraced(session, refused, text, plans[0][0], chosen, None, live)
-    elif bisect and loaded:
-        found = _isolate(session, loaded, plans, results, chosen, flags, live)
+        for argv in following.comparing(typed, results):
+            again = escape(out.command(argv))
+            console.print(f"Which dispatch differs: [bold]{again}[/bold]", soft_wrap=True)
+        if after:
+            console.print(f"next: [bold]{escape(out.command(after))}[/bold]", soft_wrap=True)
+    found: list[tuple[str, Bisection]] = []
+    isolated = _isolated(session, loaded or refused, plans, results, (text, chosen, flags), live)
+    try:
+        for target, one in isolated if bisect else ():
+            found.append((target, one))
+            live.close()
+            if not common.json:
+                several.heading(console, target, len(plans))
+                tell(console, one)
+    except KeyboardInterrupt:
+        raise Interrupted(_document(loaded, results, found)) from None
     if common.json:
-        program = _program(loaded) if loaded else None
-        document = {"program": program, "cases": results}
-        out.emit(document | ({"bisect": found} if bisect else {}))
-    elif found:
-        tell(console, found)
+        document = _document(loaded, results, found if bisect else None)
+        out.emit(document | {"next": after})
     ok = all(r.status != "failed" for r in results)
     if output and ok:
         _deliver(Path(results[0].output or ""), output)
-    if not ok or (found and found.status == "isolated"):
+    if not ok or any(one.status == "isolated" for _, one in found):
         raise Failed(1)
+
+
+def _document(
+    loaded: Loaded | None,
+    results: Sequence[CaseResult],
+    found: Sequence[tuple[str, Bisection]] | None = None,
+) -> dict[str, Any]:
+    """What --json prints; found: of --bisect, the first one in `bisect`, all in `bisections`."""
+    document = {"program": _program(loaded) if loaded else None, "cases": results}
+    if found is None:
+        return document
+    first = found[0][1] if found else None
+    return document | {"bisect": first, "bisections": several.labelled(found)}
 
 
 def _each(
@@ -148,19 +179,6 @@ def _each(
             yield targets.compared(case.run(target, loaded, plan, toolchain, store, given, live))
 
 
-def _sides(
-    source: tuple[str, ...], flags: tuple[str, ...], results: list[CaseResult]
-) -> Iterator[str]:
-    """The commands that compare what two targets do differently, dispatch by dispatch."""
-    after = ("--", *flags) if flags else ()
-    for result in results:
-        pairs = [a for f in result.functions for a in f.against if a.comparison.differs]
-        for one in pairs[:1]:
-            sides = ("-t", result.target, "--against", one.target)
-            again = out.command(("iree-pilot", "bisect", *source, *sides, *after))
-            yield f"Which dispatch differs: [bold]{escape(again)}[/bold]"
-
-
 def _generated(
     text: str, chosen: SourceOptions, asked: int | None, session: Session
 ) -> tuple[SourceOptions, Wanted | None]:
@@ -175,23 +193,29 @@ def _generated(
     return chosen, generation.wanted(session.job(text, chosen), steps)
 
 
-def _isolate(
+def _isolated(
     session: Session,
-    loaded: Loaded,
+    made: Loaded | TraceFailed | None,
     plans: list[tuple[str, Plan]],
     results: list[CaseResult],
-    chosen: SourceOptions,
-    flags: tuple[str, ...],
+    typed: tuple[str, SourceOptions, tuple[str, ...]],
     live: Live,
-) -> Bisection | None:
-    """Isolates the first target that fails, or that hides wrong numbers; None if all are well."""
+) -> Iterator[tuple[str, Bisection]]:
+    """Isolates each target that fails, or that hides wrong numbers.
+
+    made: the program, or why there is none. typed: the source, its options, the flags.
+    """
+    text, chosen, flags = typed
+    if isinstance(made, TraceFailed):
+        yield plans[0][0], untraced(session, made, text, plans[0][0], chosen, None, live)
+    if not isinstance(made, Loaded):
+        return
     for (_, plan), result in zip(plans, results, strict=True):
         generated = result.generation
         if generated and generated.failure and generated.failure == result.failure:
             live.note(f"{result.target}: what shows in a chain of functions only is not isolated")
-        elif found := isolate(session, loaded, result, plan, flags, chosen, False, None, live):
-            return found
-    return None
+        elif found := isolate(session, made, result, plan, flags, chosen, False, None, live):
+            yield result.target, found
 
 
 def _check(
@@ -361,13 +385,14 @@ def _summary(live: Live, results: list[CaseResult]) -> None:
             " + ".join(out.seconds(s) for s in latencies) or "-",
             f"{compared.rel_l2:.2e}" if compared else "-",
             f"{compared.tolerance:.1e}" if compared else "-",
-            *[escape(result.why)] * wide,
+            *[escape(following.why(result))] * wide,
         )
     live.console.print()
     live.console.print(table)
     for result in results if not wide else ():
         if result.why:
-            live.console.print(f"{escape(result.target)}: {escape(result.why)}", soft_wrap=True)
+            why = escape(following.why(result))
+            live.console.print(f"{escape(result.target)}: {why}", soft_wrap=True)
 
 
 def _compile_seconds(result: CaseResult, step: Step | None) -> str:

@@ -87,7 +87,7 @@ def failure_lines(failure: Failure, *, verbose: bool) -> list[tuple[str, str]]:
         "pass": failure.pass_,
         "op": failure.op,
         "location": failure.location,
-        "": _quoted(failure.location),
+        "": quoted(failure.location),
         "message": failure.message,
     }
     lines += [(label, text) for label, text in named.items() if text]
@@ -100,7 +100,7 @@ def failure_lines(failure: Failure, *, verbose: bool) -> list[tuple[str, str]]:
     return lines
 
 
-def _quoted(location: str | None) -> str | None:
+def quoted(location: str | None) -> str | None:
     """The line that a location names, if the file is there."""
     match = _LOCATION.fullmatch(location or "")
     if not match or not Path(match["file"]).is_file():

@@ -18,7 +18,7 @@ from pipeline.cli.options import (
 @source_options
 @target_option
 @expected_option
-@click.option("--bisect", is_flag=True, help="Isolate the first target that fails.")
+@click.option("--bisect", is_flag=True, help="Isolate each target that fails.")
 @click.option(
     "--generate",
     type=int,

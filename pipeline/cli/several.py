@@ -24,7 +24,12 @@ def document(results: Results, *, targets: int) -> Any:
     """
     if targets == 1:
         return results[0][1]
-    return {"results": [{"target": one, **msgspec.to_builtins(made)} for one, made in results]}
+    return {"results": labelled(results)}
+
+
+def labelled(results: Results) -> list[dict[str, Any]]:
+    """The results, each with its `target`."""
+    return [{"target": one, **msgspec.to_builtins(made)} for one, made in results]
 
 
 @contextlib.contextmanager

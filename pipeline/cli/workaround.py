@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from pipeline.cli import reproducer, several
+from pipeline.cli.following import source_words
 from pipeline.cli.options import (
     DURATION,
     Common,
@@ -127,7 +128,7 @@ def command(
         live.program(loaded)
         wish = find.Wish(
             job=session.job(source, source_options),
-            words=words(source, source_options),
+            words=source_words(source, source_options),
             settings=source_options.settings
             | ({"dtype": source_options.dtype} if source_options.dtype else {}),
             flags=flags,
@@ -205,28 +206,6 @@ def _other_ways(session: Session, source: str, chosen: SourceOptions) -> list[st
     from repro.workarounds import rewrites
 
     return [f"{one.name}: {one.reason}" for one in rewrites.of_zoo(session.job(source, chosen))]
-
-
-def words(source: str, chosen: SourceOptions) -> tuple[str, ...]:
-    """The source and its options as they are typed; the dtype as the field that it is."""
-    words = [source]
-    for key, value in chosen.settings.items():
-        words += ["--set", f"{key}={value}"]
-    if chosen.dtype:
-        words += ["--set", f"dtype={chosen.dtype}"]
-    if chosen.seed:
-        words += ["--seed", str(chosen.seed)]
-    for given in chosen.weights:
-        words += ["--weights", given]
-    if chosen.function:
-        words += ["--function", chosen.function]
-    for given in chosen.inputs:
-        words += ["--input", given]
-    if chosen.inline:
-        words.append("--inline-parameters")
-    if chosen.trust:
-        words.append("--trust")
-    return tuple(words)
 
 
 def tell(console: Console, result: Workarounds, source: str, *, verbose: bool) -> None:

@@ -1,0 +1,105 @@
+"""What to type after a failure: the commands that go on from it, ready to paste."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline.case import CaseResult
+from pipeline.cli import output as out
+from pipeline.cli.options import Common, SourceOptions
+from pipeline.stderr import operation_in
+
+
+class Typed(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user typed, as far as a command that goes on from it has to repeat it.
+
+    flags: of iree-compile, with those that a reproducer's folder brings. resume: a phase that the
+    program is compiled from.
+    """
+
+    source: str
+    chosen: SourceOptions
+    common: Common
+    flags: tuple[str, ...] = ()
+    device: str | None = None
+    expected: tuple[str, ...] = ()
+    resume: str | None = None
+
+    def command(self, verb: str, target: str, *more: str) -> tuple[str, ...]:
+        """The same for another command."""
+        words = ["iree-pilot", verb, *source_words(self.source, self.chosen), "-t", target]
+        words += [*more]
+        if self.common.release:
+            words += ["--release", self.common.release]
+        if not self.common.default_limit:
+            words += ["--time-limit", f"{self.common.time_limit:g}s"]
+        if self.common.memory_limit:
+            words += ["--memory-limit", f"{self.common.memory_limit:.0f}B"]
+        return (*words, *(("--", *self.flags) if self.flags else ()))
+
+
+def source_words(source: str, chosen: SourceOptions) -> tuple[str, ...]:
+    """The source and its options as they are typed; the dtype as the field that it is."""
+    words = [source]
+    for key, value in chosen.settings.items():
+        words += ["--set", f"{key}={value}"]
+    if chosen.dtype:
+        words += ["--set", f"dtype={chosen.dtype}"]
+    if chosen.seed:
+        words += ["--seed", str(chosen.seed)]
+    for given in chosen.weights:
+        words += ["--weights", given]
+    if chosen.function:
+        words += ["--function", chosen.function]
+    for given in chosen.inputs:
+        words += ["--input", given]
+    if chosen.inline:
+        words.append("--inline-parameters")
+    if chosen.trust:
+        words.append("--trust")
+    return tuple(words)
+
+
+def bisecting(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
+    """The command that isolates what failed; none where it would isolate nothing.
+
+    A source that does not trace does so for all targets: the first one is enough.
+    """
+    from repro import failed
+
+    if typed.resume:
+        return ()
+    left = [r for r in results if r.failure is not None and not failed.why_not(r)]
+    if not left:
+        return ()
+    if left[0].steps[0].status == "failed":
+        left = left[:1]
+    more = [word for one in typed.expected for word in ("--expected-output", one)]
+    if typed.device:
+        more += ["--device", typed.device]
+    return typed.command("bisect", ",".join(r.target for r in left), *more)
+
+
+def comparing(typed: Typed, results: Sequence[CaseResult]) -> Iterator[tuple[str, ...]]:
+    """The commands that compare what two targets do differently, dispatch by dispatch."""
+    for result in results:
+        pairs = [a for f in result.functions for a in f.against if a.comparison.differs]
+        for one in pairs[:1]:
+            yield typed.command("bisect", result.target, "--against", one.target)
+
+
+def why(result: CaseResult) -> str:
+    """Why a case is what it is, with the operation and the line that it is about."""
+    failure = result.failure
+    if failure is None:
+        return result.why
+    file, _, rest = (failure.location or "").partition(":")
+    line = rest.partition(":")[0]
+    where = f"{Path(file).name}:{line}" if file and line else ""
+    written = operation_in(out.quoted(failure.location) or "") if file.endswith(".mlir") else None
+    of = f"of {written}" if written and failure.op and written != failure.op else ""
+    about = " ".join(filter(None, (failure.op or written, of, where and f"at {where}")))
+    return f"{result.why}: {about}" if about else result.why
