@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+#: No compiler, and no Python, starts with less.
+LEAST_MEMORY = 16 * 2**20
 _SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _BYTES = {"": 1.0, "b": 1.0}
 for _power, _letter in enumerate("kmgt", start=1):
@@ -19,6 +21,14 @@ def duration(text: str) -> float:
 def size(text: str) -> float:
     """Bytes, in powers of 1000 (`MB`) or 1024 (`MiB`); raises ValueError as `duration` does."""
     return _parse(text, _BYTES, "size", "512MB, 4GiB")
+
+
+def memory(value: str | float) -> float:
+    """Bytes that a step may use; raises ValueError as `size` does, and for what no step runs in."""
+    found = size(value) if isinstance(value, str) else value
+    if found < LEAST_MEMORY:
+        raise ValueError(f"{value!r} is less memory than any step needs (16MiB; for example 4GiB)")
+    return found
 
 
 def _parse(text: str, units: dict[str, float], what: str, example: str) -> float:

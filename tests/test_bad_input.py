@@ -15,6 +15,8 @@ from driver import Done, pilot
 from fake import stub_release
 from fake.disk import tiny_disk
 
+from pipeline.toolchain import installed
+
 MLIR = """func.func @main(%x: tensor<2x3xf32>) -> tensor<2x3xf32> {
   %0 = arith.addf %x, %x : tensor<2x3xf32>
   return %0 : tensor<2x3xf32>
@@ -103,6 +105,12 @@ class TestNames:
             (["run", "llama", "-t", "llvm-cpu", "--set", "layers"], "'layers'", "KEY=VALUE"),
             (["cache", "gc"], "say what to remove", "--max-size"),
             (["run", "a.mlir", "-t", "llvm-cpu", "--set", "a=b"], "no fields to set", "zoo"),
+            (["run", "a.mlir", "-t", "llvm-cpu", "--seed", "-1"], "--seed", "-1 is not in the"),
+            (["run", "a.mlir", "-t", "llvm-cpu", "--seed", str(2**64)], "--seed", "not in the"),
+            (["run", "a.mlir", "-t", "llvm-cpu", "--memory-limit", "1KB"], "less memory", "4GiB"),
+            (["run", "net.py", "-t", "llvm-cpu"], "no function inputs()", "tuple of tensors"),
+            (["trace", "net.py", "-o", "out"], "no function inputs()", "tuple of tensors"),
+            (["bisect", "net.py:modell", "-t", "hip"], "no function modell()", "net.py:model?"),
         ],
         ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
     )
@@ -110,7 +118,10 @@ class TestNames:
         self, desk: Desk, arguments: list[str], message: str, advice: str
     ) -> None:
         desk.write("a.mlir", MLIR)
-        said = desk.refused(2, *arguments)
+        desk.write("net.py", "import torch\ndef model():\n    return torch.nn.Linear(1, 1)\n")
+        desk.write("torch.py", "raise SystemExit('torch is loaded')\n")
+        first = os.pathsep.join((str(desk.directory), os.environ.get("PYTHONPATH", "")))
+        said = desk.refused(2, *arguments, PYTHONPATH=first)
         assert message in said
         assert advice in said
         assert desk.compiled == 0
@@ -346,17 +357,36 @@ class TestCompiler:
         assert "wrote no module" in said
 
     @pytest.mark.real
-    def test_an_unknown_flag_is_the_compilers_answer(self, desk: Desk) -> None:
+    @pytest.mark.parametrize(
+        "command", ["compile", "run", "bisect", "workaround", "ranges", "releases bisect"]
+    )
+    def test_a_flag_that_is_misspelt_is_refused_before_anything_is_traced(
+        self, desk: Desk, command: str
+    ) -> None:
         desk.write("a.mlir", MLIR)
-        done = desk.pilot("compile", "a.mlir", "-t", "llvm-cpu", "--", "--iree-no-such")
-        assert done.code == 1
-        assert "unknown command line argument '--iree-no-such'" in done.out
-        done = desk.pilot("bisect", "a.mlir", "-t", "llvm-cpu", "--", "--iree-no-such")
-        assert (done.code, "refuses its command line" in done.out) == (1, True)
-        said = desk.refused(
-            2, "workaround", "a.mlir", "-t", "llvm-cpu", "--", "--iree-no-such", at_once=False
-        )
-        assert "refuses its command line" in said
+        own = ("--toolchain", installed().compiler.parents[3])
+        more = own if command == "releases bisect" else ()
+        words = (*command.split(), "a.mlir", "-t", "llvm-cpu", *more, "--")
+        said = desk.refused(2, *words, "--iree-opt-levl=O2")
+        assert "has no flag --iree-opt-levl" in said
+        assert "Did you mean --iree-opt-level" in said
+        assert not list(desk.cache.glob("store/program/*"))
+
+    @pytest.mark.real
+    @pytest.mark.parametrize(
+        ("flags", "says"),
+        [
+            (["--iree-opt-level=O9"], "for the --iree-opt-level option: 'O9'"),
+            (["iree-opt-level=O2"], "iree-opt-level=O2 after -- is no flag"),
+            (["--zzz", "--iree-opt-level=O2", "--yyy=1"], "has no flag --zzz, --yyy"),
+        ],
+    )
+    def test_flags_that_the_compiler_does_not_take(
+        self, desk: Desk, flags: list[str], says: str
+    ) -> None:
+        desk.write("a.mlir", MLIR)
+        said = desk.refused(2, "compile", "a.mlir", "-t", "llvm-cpu", "--", *flags)
+        assert says in said
 
 
 @pytest.fixture

@@ -322,6 +322,8 @@ class TestWrong:
     def test_accepting_needs_a_reason(self, team: Team) -> None:
         team.models("good")
         assert team("expect", "--accept").code == 2
+        past = team("expect", "--accept", "--reason", "r", "--expires", "2020-01-31")
+        assert (past.code, "--expires 2020-01-31 is past" in past.err) == (2, True)
 
     def test_a_report_that_cannot_be_written_is_told_before(self, team: Team) -> None:
         team.models("good")

@@ -63,10 +63,29 @@ def test_a_whole_config_is_read(file: Path) -> None:
 
 
 def test_numbers_are_seconds_and_bytes(file: Path) -> None:
-    file.write_text("[matrix]\ntime_limit = 1.5\nmemory_limit = 1000\n[schedule]\nmemory = 10\n")
+    file.write_text(
+        "[matrix]\ntime_limit = 1.5\nmemory_limit = 20000000\n[schedule]\nmemory = 30000000\n"
+    )
     found = config.read(file).config
-    assert (found.matrix.seconds, found.matrix.memory_bytes) == (1.5, 1000)
-    assert found.schedule.memory_bytes == 10
+    assert (found.matrix.seconds, found.matrix.memory_bytes) == (1.5, 20_000_000)
+    assert found.schedule.memory_bytes == 30_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[matrix]\nmemory_limit = '1KB'\n", "less memory than any step needs"),
+        ("[matrix]\nmemory_limit = 1000\n", "less memory than any step needs"),
+        ("[schedule]\nmemory = 10\n", "less memory than any step needs"),
+        (f"[schedule]\njobs = {10**20}\n", "jobs"),
+        ("[schedule]\njobs = 5000\n", "<= 4096"),
+    ],
+)
+def test_amounts_that_no_machine_has_or_works_with(file: Path, text: str, says: str) -> None:
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        config.read(file)
+    assert says in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,8 @@ class TestPrograms:
         assert "PyTorch  6 become infinite" in told.out
         assert "remedy   multiplied by 0.25 (2^-2) it is in range" in told.out
         assert "2 of 3 intermediates of low precision leave the range" in told.out
+        checked = pilot("ranges", "product.mlir", *inputs, "--check", "--json", cwd=tmp_path)
+        assert (checked.code, len(checked.document["found"])) == (1, 2)
 
     def test_another_dialect_has_no_intermediates_to_tell(self, tmp_path: Path) -> None:
         mlir = (

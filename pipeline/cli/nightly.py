@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -246,6 +247,11 @@ def expect(
             )
         tell_expected(common, expectations.read(path), path)
         return
+    if expires and expires.date() < date.today():
+        raise UsageError(
+            f"--expires {expires.date()} is past: nothing would be expected",
+            advice="Name the last day that the failure is expected.",
+        )
     if not reason:
         raise UsageError(
             "--accept needs a reason, for those who read the file later",

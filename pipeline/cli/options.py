@@ -15,6 +15,8 @@ from pipeline import quantities
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: What PyTorch and numpy both begin to draw random numbers with.
+MOST_SEED = 2**63 - 1
 #: A step that takes longer than this is taken to hang.
 DEFAULT_SECONDS = 600.0
 
@@ -35,6 +37,7 @@ class _Quantity(click.ParamType[float]):
 
 DURATION = _Quantity("duration", quantities.duration)
 SIZE = _Quantity("size", quantities.size)
+MEMORY = _Quantity("size", quantities.memory)
 
 
 class Common(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +107,7 @@ def common(function: F) -> F:
         ),
         click.option(
             "--memory-limit",
-            type=SIZE,
+            type=MEMORY,
             metavar="SIZE",
             help="For each step (4GiB; default 90% of what is available).",
         ),
@@ -147,7 +150,13 @@ def source_options(function: F) -> F:
             help="A field of a zoo model's preset.",
         ),
         click.option("--dtype", metavar="DTYPE", help="A zoo model's dtype: f32, f16, bf16."),
-        click.option("--seed", type=int, default=0, help="For random weights and inputs."),
+        click.option(
+            "--seed",
+            type=click.IntRange(0, MOST_SEED),
+            default=0,
+            metavar="NUMBER",
+            help="For random weights and inputs.",
+        ),
         click.option(
             "--weights",
             multiple=True,

@@ -33,12 +33,14 @@ _WORDS = {
     help="Look on this target's device, too; of several, one after the other.",
 )
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
+@click.option("--check", is_flag=True, help="Exit with 1 where anything leaves its range.")
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
     source_options: SourceOptions,
     target: str | None,
     device: str | None,
+    check: bool,
     common: Common,
     flags: tuple[str, ...],
     source: str,
@@ -94,6 +96,8 @@ def command(
             results.append((named, found))
     if common.json:
         out.emit(several.document(results, targets=len(plans)))
+    if check and any(found.found for _, found in results):
+        raise Failed(1)
 
 
 def tell(console: Any, found: Ranges, *, everything: bool) -> None:

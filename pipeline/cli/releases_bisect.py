@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
     from pipeline.frontends.load import Loaded
+    from pipeline.toolchain import Toolchain
     from repro.releases.question import Question
     from repro.releases.trials import Found, Get
 
@@ -150,6 +151,7 @@ def _find(
     from repro.releases import trials as release_trials
 
     names, get, chosen = asked.names, asked.get, asked.chosen
+    _check_flags(session, asked, target)
     question, loaded = _question(session, asked.source, target, chosen, asked.flags, live)
     question = _for_all(question, target, names, get, live)
 
@@ -292,6 +294,32 @@ def _between(names: list[str], first: str | None, last: str | None) -> list[str]
     return names[begin : end + 1]
 
 
+def _check_flags(session: Session, asked: _Asked, target: str | None) -> None:
+    """Raises UsageError for flags that no compiler at hand has: ours, the oldest, the newest."""
+    from pipeline import flags, targets
+    from pipeline.compiler import check_flags
+    from pipeline.errors import PilotError
+
+    check_flags(asked.flags)
+    if reproducer.is_folder(asked.source):
+        target, _ = reproducer.target(asked.source, target, ())
+    if not asked.flags or target is None:
+        return
+    parsed = targets.parse(target)
+
+    def refusal(toolchain: Toolchain) -> PilotError | None:
+        plan = targets.plan(parsed, toolchain, None, user_flags=asked.flags)
+        return flags.refusal(toolchain, plan.flags, asked.flags)
+
+    fault = refusal(session.toolchain)
+    for name in dict.fromkeys((asked.names[-1], asked.names[0])) if fault else ():
+        with contextlib.suppress(PilotError):
+            if refusal(asked.get(name)) is None:
+                return
+    if fault:
+        raise fault
+
+
 def _question(
     session: Session,
     source: str,
@@ -301,13 +329,11 @@ def _question(
     live: Live,
 ) -> tuple[Question, Loaded | None]:
     from pipeline import targets
-    from pipeline.compiler import check_flags
     from pipeline.errors import UsageError
     from repro.releases import question as release_question
     from repro.releases.question import Question
     from repro.trust import open_folder
 
-    check_flags(flags)
     if reproducer.is_folder(source):
         reproducer.announce(open_folder(Path(source), trust=chosen.trust))
         question = release_question.of_reproducer(Path(source), session.limits, trust=chosen.trust)
@@ -316,7 +342,8 @@ def _question(
         return msgspec.structs.replace(question, target=planned, flags=flags), None
     if target is None:
         raise UsageError("no target is named", advice="-t llvm-cpu, -t vulkan or -t hip.")
-    _, plan = session.plan(target, None, flags)
+    parsed = targets.parse(target)
+    plan = targets.plan(parsed, session.toolchain, None, user_flags=flags)
     loaded = session.program(source, chosen, live)
     live.program(loaded)
     for warning in plan.warnings:

@@ -9,10 +9,12 @@ from typing import TypeVar
 
 import msgspec
 
+from pipeline import flags as compile_flags
 from pipeline import process
 from pipeline.cli.live import Live
 from pipeline.cli.options import Common, SourceOptions, limits
 from pipeline.errors import UsageError
+from pipeline.frontends import outline
 from pipeline.frontends import source as sources
 from pipeline.frontends.job import Job
 from pipeline.frontends.load import Loaded, load
@@ -37,14 +39,18 @@ class Session:
     def plans(
         self, targets: str, device: str | None, flags: tuple[str, ...]
     ) -> list[tuple[str, Plan]]:
-        """What each target means here; raises before anything is traced."""
+        """What each target means here; raises before anything is traced, also for flags that the
+        compiler does not have."""
         parsed = parse_list(targets)
         if device and len(parsed) > 1:
             raise UsageError(
                 f"--device {device} goes with one target, {targets} names {len(parsed)}",
                 advice="Run the targets one by one.",
             )
-        return [(t.spec, plan(t, self.toolchain, device, user_flags=flags)) for t in parsed]
+        plans = [(t.spec, plan(t, self.toolchain, device, user_flags=flags)) for t in parsed]
+        for _, one in plans:
+            compile_flags.check(self.toolchain, one.flags, flags)
+        return plans
 
     def plan(self, target: str, device: str | None, flags: tuple[str, ...]) -> tuple[str, Plan]:
         """What the only target means here. Raises UsageError for several."""
@@ -63,6 +69,7 @@ class Session:
 
             trust.of_source(Path(source.path), trust=chosen.trust)
             source = msgspec.structs.replace(source, trusted=chosen.trust and source.kind == "pt2")
+        outline.check_source(source)
         weights, scoped = _weights(chosen.weights, scopes=source.kind == "mlir")
         return Job(
             source=source,

@@ -164,8 +164,7 @@ def _find(
     wish: Wish,
     live: Any,
 ) -> Workarounds:
-    from pipeline import case, diagnostics
-    from pipeline.errors import UsageError
+    from pipeline import case
     from repro.workarounds import find
 
     named, plan = target
@@ -176,11 +175,6 @@ def _find(
         ),
         live,
     )
-    if result.failure and diagnostics.of_command_line(result.failure):
-        raise UsageError(
-            f"the compiler refuses its command line: {result.failure.message}",
-            advice="Check what stands after --.",
-        )
     if result.failure:
         live.note(f"\nlooking for a way around {result.failure.signature}")
 

@@ -24,6 +24,7 @@ from models.traceable import Entry, Traceable
 from models.weights import checkpoints
 from pipeline.errors import UsageError
 from pipeline.frontends import bindings
+from pipeline.frontends.outline import no_function
 from pipeline.frontends.source import Source, no_module
 
 
@@ -160,11 +161,7 @@ def _from_factory(module: ModuleType, factory: str, text: str) -> Traceable:
 
 def _check_callable(module: ModuleType, name: str, what: str, text: str) -> None:
     if not callable(getattr(module, name, None)):
-        raise UsageError(
-            f"{text}: there is no function {name}() that makes {what}",
-            advice="A source defines model() -> torch.nn.Module and inputs() -> tuple of "
-            "tensors; FILE.py:NAME picks another factory than model().",
-        )
+        raise no_function(text, name, what)
 
 
 def _is_compiled(made: Any) -> bool:

@@ -15,6 +15,8 @@ from pipeline.nightly import strict
 DEFAULT_SECONDS = 600.0
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+#: More processes at once than any machine has room for are a slip of the pen.
+Jobs = Annotated[int, msgspec.Meta(ge=0, le=4096)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 #: `10min` or seconds; `4GiB` or bytes.
 Duration = str | Annotated[float, msgspec.Meta(gt=0)]
@@ -35,8 +37,10 @@ def _check(**named: str | float | None) -> None:
     """Raises ValueError that begins with the key whose value cannot be read."""
     for key, value in named.items():
         try:
-            if isinstance(value, str):
-                (quantities.size if "memory" in key else quantities.duration)(value)
+            if "memory" in key and value is not None:
+                quantities.memory(value)
+            elif isinstance(value, str):
+                quantities.duration(value)
         except ValueError as fault:
             raise ValueError(f"{key}: {fault}") from fault
 
@@ -98,7 +102,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     often a new failure is run again, to see whether it is flaky.
     """
 
-    jobs: Count = 0
+    jobs: Jobs = 0
     memory: Size | None = None
     reruns: Count = 1
 
