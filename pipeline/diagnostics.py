@@ -64,6 +64,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"
     also: tuple[Failure, ...] = ()
     stopped: Stopped | msgspec.UnsetType = msgspec.UNSET
 
+    @property
+    def operation(self) -> str:
+        """`op` for people: the own name of an operation that torch-mlir has no class for."""
+        return (self.op or "").removeprefix("torch.operator ")
+
     def shows(self, signature: str) -> bool:
         """Whether this is the failure with a signature, or that one is among the others."""
         return signature in {self.signature, *(other.signature for other in self.also)}

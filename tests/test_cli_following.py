@@ -11,9 +11,11 @@ import pytest
 
 from pipeline.case import CaseResult, FunctionResult, Step
 from pipeline.cli import cli, following
+from pipeline.cli import output as out
 from pipeline.cli.following import Typed
 from pipeline.cli.options import Common, SourceOptions
 from pipeline.diagnostics import Failure
+from repro.sides import against
 
 COMMON = Common(
     json=False,
@@ -167,6 +169,20 @@ class TestWhy:
         )
         told = following.why(case(why="does not trace", failed=failed, trace="failed"))
         assert told == "does not trace: torch.aten.nonzero at net.py:12"
+
+    def test_has_the_own_name_of_an_operation_that_torch_mlir_does_not_know(
+        self, tmp_path: Path
+    ) -> None:
+        program = tmp_path / "program.mlir"
+        program.write_text('%g = torch.operator "torch.aten.meshgrid"(%l) : (!l) -> !l\n')
+        failed = msgspec.structs.replace(
+            failure(), op="torch.operator torch.aten.meshgrid", location=f"{program}:1:6"
+        )
+        told = "does not compile: torch.aten.meshgrid at program.mlir:1"
+        assert following.why(case(failed=failed)) == told
+        assert ("op", "torch.aten.meshgrid") in out.failure_lines(failed, verbose=False)
+        of = against.Origins(program)([(str(program), 1)])
+        assert of == ("program.mlir:1: torch.aten.meshgrid",)
 
     def test_is_as_it_was_where_neither_is_known(self) -> None:
         assert following.why(case(failed=failure())) == "does not compile"

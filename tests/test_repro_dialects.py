@@ -253,6 +253,22 @@ func.func @main(%x: !torch.vtensor<[?,64],f32>) -> !torch.vtensor<[?,32],f32> {
 """
 
 
+HALF = "!torch.vtensor<[?,32],f32>"
+LIST = "!torch.list<vtensor<[4,3],f32>>"
+PIECE = "!torch.vtensor<[4,3],f32>"
+GRID = f"""
+func.func @main(%x: !torch.vtensor<[4],f32>, %y: !torch.vtensor<[3],f32>)
+    -> !torch.vtensor<[3,4],f32> {{
+  %l = torch.prim.ListConstruct %x, %y
+    : (!torch.vtensor<[4],f32>, !torch.vtensor<[3],f32>) -> !torch.list<vtensor>
+  %g = torch.operator "torch.aten.meshgrid"(%l) : (!torch.list<vtensor>) -> {LIST}
+  %u:2 = torch.prim.ListUnpack %g : {LIST} -> {PIECE}, {PIECE}
+  %t = torch.aten.t %u#0 : {PIECE} -> !torch.vtensor<[3,4],f32>
+  return %t : !torch.vtensor<[3,4],f32>
+}}
+"""
+
+
 class TestWhatIsNoTensor:
     def test_a_size_is_taken_of_the_value_that_is_an_argument(self) -> None:
         text = cut(SIZES, "torch.aten.view")
@@ -275,6 +291,18 @@ class TestWhatIsNoTensor:
         text = cut(SIZES, "torch.aten.split.Tensor")
         assert "torch.prim.ListUnpack" in text
         assert "!torch.list" not in signature(text)
+        assert signature(text).endswith(f"-> ({HALF}, {HALF}) {{"), "its elements are data"
+
+    def test_what_makes_a_list_counts_as_an_operation(self, tmp_path: Path) -> None:
+        program = tmp_path / "program.mlir"
+        program.write_text(GRID)
+        editor = Editor(program, 0, tmp_path / "edits", LIMITS)
+        graph = editor.graph()
+        assert graph is not None
+        last = Cut(keep=indices(GRID, "torch.prim.ListUnpack") + indices(GRID, "torch.aten.t"))
+        names = ("torch.aten.meshgrid", "torch.prim.ListUnpack", "torch.aten.t")
+        assert editor.names(last, graph) == names
+        assert signature(cut(GRID, "torch.aten.meshgrid")).count("[4,3],f32>") == 2
 
     def test_a_list_that_is_unpacked_is_made(self) -> None:
         text = cut(SIZES, "torch.prim.ListUnpack")

@@ -100,6 +100,8 @@ def why(result: CaseResult) -> str:
     line = rest.partition(":")[0]
     where = f"{Path(file).name}:{line}" if file and line else ""
     written = operation_in(out.quoted(failure.location) or "") if file.endswith(".mlir") else None
-    of = f"of {written}" if written and failure.op and written != failure.op else ""
-    about = " ".join(filter(None, (failure.op or written, of, where and f"at {where}")))
+    written = (written or "").removeprefix("torch.operator ")
+    named = failure.operation
+    of = f"of {written}" if written and named and written != named else ""
+    about = " ".join(filter(None, (named or written, of, where and f"at {where}")))
     return f"{result.why}: {about}" if about else result.why

@@ -85,7 +85,7 @@ def failure_lines(failure: Failure, *, verbose: bool) -> list[tuple[str, str]]:
         "signal": failure.signal,
         "phase": failure.phase,
         "pass": failure.pass_,
-        "op": failure.op,
+        "op": failure.operation,
         "location": failure.location,
         "": quoted(failure.location),
         "message": failure.message,

@@ -81,7 +81,7 @@ def _story(rows: tuple[Row, ...]) -> str:
         facts |= {
             "kind": failure.kind,
             "phase": failure.phase or "",
-            "operation": failure.op or "",
+            "operation": failure.operation,
             "message": failure.message,
         }
     facts["reproducer"] = row.judgement.reproducer

@@ -33,7 +33,8 @@ _GLUE = re.compile(
 #: shapes, are not what a program is called with.
 NO_DATA = re.compile(r"!torch\.(?!vtensor|tensor).*|!tosa\.shape<.*")
 _META = "torch.onnx_meta."
-_UNPACKS = ("torch.prim.ListUnpack", "torch.aten.__getitem__.t")
+#: What makes values of a list, which is data where its elements are.
+UNPACKS = ("torch.prim.ListUnpack", "torch.aten.__getitem__.t")
 #: Values that operations without a result change.
 _BUFFER = re.compile(r"memref<.*")
 _REFERENCE = re.compile(r"!hal\.\w+|!vm\.ref<.*")
@@ -133,9 +134,10 @@ class Body:
         read = {source(v) for i in kept if self.ops[i].results for v in self.taken_by(self.ops[i])}
         written = {n for n in used - read if self._is_buffer(n)}
         written |= {source(n) for n in self._ends() if self._is_buffer(n)}
+        unpacked = {i for i in kept if self.names[i] in UNPACKS}
         sinks = [
             self.values[number]
-            for i in cut.keep
+            for i in sorted({*cut.keep, *unpacked})
             for number in (self.numbers[result] for result in self.ops[i].results)
             if (number not in used or number in written)
             and not NO_DATA.fullmatch(str(self.values[number].type))
@@ -258,7 +260,7 @@ class Body:
                     users = {self._index(use.owner.operation) for use in result.uses}
                     if not users & kept:
                         for user in sorted(users):
-                            if user >= 0 and self.ops[user].name in _UNPACKS:
+                            if user >= 0 and self.ops[user].name in UNPACKS:
                                 along(user)
         return kept
 

@@ -54,8 +54,9 @@ class Editor:
         return self._graph
 
     def names(self, cut: Cut, graph: Graph) -> tuple[str, ...]:
-        """The operations of a cut, with the arithmetic on sizes that comes along with it."""
-        if any(body.SIZES.fullmatch(op.name) for op in graph.ops):
+        """The operations of a cut, with what comes along with it and counts: arithmetic on sizes,
+        and what makes or unpacks a list of tensors."""
+        if any(body.SIZES.fullmatch(op.name) or op.name in body.UNPACKS for op in graph.ops):
             (file,) = self.render([cut])
             assert file is not None, "a cut that was asked for can be made again"
             place, limits = self._directory / "names", self._bindings.limits

@@ -18,6 +18,7 @@ from pipeline.frontends import examples
 from pipeline.frontends.load import Loaded
 from pipeline.locks import Locks
 from pipeline.program import Function, Tensor
+from pipeline.stderr import operation_in
 from pipeline.store import Store, data_directory
 from pipeline.toolchain import Toolchain
 from repro import bundle, places
@@ -225,8 +226,9 @@ class Origins:
     def _operation(self, file: str, line: int) -> str:
         if Path(file).name != self._name or not 0 < line <= len(self._lines):
             return ""
-        match = _OPERATION.search(self._lines[line - 1])
-        return match[1] if match else ""
+        text = self._lines[line - 1].strip()
+        match = _OPERATION.search(text)
+        return (operation_in(text) or (match[1] if match else "")).removeprefix("torch.operator ")
 
 
 def _check_weights(loaded: Loaded) -> None:
