@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -80,6 +81,30 @@ def test_while_compiling(desk: Desk, number: int) -> None:
     assert (code, err) == (130, "interrupted\n")
     assert not (desk.directory / "out.vmfb").exists()
     desk.check_clean()
+
+
+def test_json_has_what_was_finished(desk: Desk) -> None:
+    stub_release(desk.release, mends=[{"given": ["--iree-hal-target-device=local"]}])
+    desk.write("// stub: hang-at flow\n")
+    targets = "llvm-cpu,vulkan:vp_android_baseline_2022"
+    process = desk.start("compile", "a.mlir", "-t", targets, "--json")
+    wait_until(lambda: desk.started("--dump-compilation-phases-to") == 2)
+    code, out, err = end(process, signal.SIGINT)
+    assert (code, err) == (130, "interrupted\n")
+    document = json.loads(out)
+    (finished,) = document["cases"]
+    assert (finished["target"], finished["status"]) == ("llvm-cpu", "compiled")
+    assert document["program"]["source"] == "a.mlir"
+    assert document["error"]["exit_code"] == 130
+
+
+def test_json_has_its_one_document_where_nothing_was_finished(desk: Desk) -> None:
+    desk.write("// stub: hang-at parse\n")
+    process = desk.start("bisect", "a.mlir", "-t", "llvm-cpu", "--json")
+    wait_until(lambda: desk.started("iree-opt") == 1)
+    code, out, _ = end(process, signal.SIGINT)
+    error = {"message": "interrupted", "advice": "", "exit_code": 130}
+    assert (code, json.loads(out)) == (130, {"error": error})
 
 
 def test_while_confirming_the_failed_phase(desk: Desk) -> None:
