@@ -9,6 +9,7 @@ import click
 import msgspec
 import pytest
 
+from pipeline import python_lines
 from pipeline.case import CaseResult, FunctionResult, Step
 from pipeline.cli import cli, following
 from pipeline.cli import output as out
@@ -160,6 +161,15 @@ class TestWhy:
         assert following.why(case(failed=failed)) == (
             "does not compile: linalg.generic of torch.aten.prelu at program.mlir:2"
         )
+        python_lines.keep(
+            tmp_path,
+            program.read_text(),
+            '#loc1 = loc("/home/me/net.py":8:0)\n'
+            + program.read_text().replace("f32>\n", "f32> loc(#loc1)\n"),
+        )
+        assert following.why(case(failed=failed)).endswith(" at program.mlir:2 (net.py:8)")
+        assert ("python", "/home/me/net.py:8") in out.failure_lines(failed, verbose=False)
+        (tmp_path / "python.json").unlink()
         plain = msgspec.structs.replace(failed, op=None)
         assert following.why(case(failed=plain)).endswith(": torch.aten.prelu at program.mlir:2")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline import python_lines
 from pipeline.case import CaseResult
 from pipeline.cli import output as out
 from pipeline.cli.options import Common, SourceOptions
@@ -103,5 +104,7 @@ def why(result: CaseResult) -> str:
     written = (written or "").removeprefix("torch.operator ")
     named = failure.operation
     of = f"of {written}" if written and named and written != named else ""
-    about = " ".join(filter(None, (named or written, of, where and f"at {where}")))
+    python = python_lines.of(failure.location)
+    source = f"({Path(python).name})" if python else ""
+    about = " ".join(filter(None, (named or written, of, where and f"at {where}", source)))
     return f"{result.why}: {about}" if about else result.why

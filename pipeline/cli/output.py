@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline import python_lines
 from pipeline.diagnostics import Failure
 
 #: Lines in a pipe are not wrapped at 80 columns: scripts and logs read them.
@@ -81,6 +82,7 @@ def command(argv: tuple[str, ...]) -> str:
 def failure_lines(failure: Failure, *, verbose: bool) -> list[tuple[str, str]]:
     """(label, text) of each thing known about a failure, in the order people ask for them."""
     lines: list[tuple[str, str]] = [("kind", failure.kind)]
+    python = python_lines.of(failure.location)
     named = {
         "signal": failure.signal,
         "phase": failure.phase,
@@ -88,6 +90,8 @@ def failure_lines(failure: Failure, *, verbose: bool) -> list[tuple[str, str]]:
         "op": failure.operation,
         "location": failure.location,
         "": quoted(failure.location),
+        "python": python,
+        " ": quoted(python),
         "message": failure.message,
     }
     lines += [(label, text) for label, text in named.items() if text]

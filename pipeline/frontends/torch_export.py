@@ -29,7 +29,7 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from models.traceable import Entry, Stored, Traceable
-from pipeline import archive, dialects, torch_tensors
+from pipeline import archive, dialects, python_lines, torch_tensors
 from pipeline import program as programs
 from pipeline.frontends import bindings, draws, examples, reference, torch_sources
 from pipeline.frontends.choices import Choices, Pointing, any_chooses
@@ -94,7 +94,7 @@ def trace(
             )
     # Outside the mode: in it, a constant's own numbers could not be read.
     doing("importing to MLIR")
-    text = to_mlir(exported)
+    text = to_mlir(exported, directory)
     (directory / programs.MLIR).write_text(text)
     functions = []
     (directory / "data").mkdir()
@@ -150,8 +150,11 @@ def _export_once(entry: Entry, *, strict: bool) -> ExportedProgram:
     return decomposed
 
 
-def to_mlir(exported: dict[str, ExportedProgram]) -> str:
-    """The programs as functions of one module, in the torch dialect."""
+def to_mlir(exported: dict[str, ExportedProgram], directory: Path | None = None) -> str:
+    """The programs as functions of one module, in the torch dialect.
+
+    directory: gets the lines of Python that its lines come from.
+    """
     bindings.restore()
     dialects.complete()
     bundle = FxPrograms()
@@ -159,7 +162,12 @@ def to_mlir(exported: dict[str, ExportedProgram]) -> str:
         bundle.programs[name] = ExportTargetDef(program)
     with _tracked_alive():
         output = aot.export(bundle)
-    return str(output.mlir_module.get_asm(enable_debug_info=False))
+    text = str(output.mlir_module.get_asm(enable_debug_info=False))
+    if directory is not None:
+        short = {"large_elements_limit": 16, "large_resource_limit": 16}
+        located = output.mlir_module.get_asm(enable_debug_info=True, **short)
+        python_lines.keep(directory, text, str(located))
+    return text
 
 
 @contextlib.contextmanager
