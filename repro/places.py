@@ -48,7 +48,7 @@ def settled(place: Path, wanted: Identity, *, default: bool) -> Path:
     if not default:
         _check(place, wanted)
         return place
-    return next(one for one in _names(place, wanted.failure) if _is_free(one, wanted))
+    return next(one for one in names(place, wanted.failure) if _is_free(one, wanted))
 
 
 def beside(place: Path) -> str:
@@ -77,7 +77,8 @@ def last_of(failure: Failure) -> str:
     return failure.signature.rsplit("/", 1)[-1]
 
 
-def _names(place: Path, failure: Failure) -> Iterator[Path]:
+def names(place: Path, failure: Failure) -> Iterator[Path]:
+    """Names for a folder, the usual one first: with the failure's signature, then with numbers."""
     yield place
     last = last_of(failure)
     name = place.name if last in place.name else f"{place.name}-{last}"

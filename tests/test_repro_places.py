@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import targets
 from pipeline.diagnostics import Failure
 from pipeline.errors import UsageError
+from pipeline.frontends.job import Job
+from pipeline.frontends.source import Source
 from repro import bundle, places
 from repro.bundle import Report
 from repro.places import Identity
+from repro.releases import question
+from repro.releases.question import Question
 
 
 def identity(
@@ -127,3 +132,25 @@ class TestCopied:
         (tmp_path / "link").symlink_to(before)
         assert places.copied(before, tmp_path / "link", identity()) == tmp_path / "link"
         assert (before.stat().st_ino, (tmp_path / "link").is_symlink()) == (inode, True)
+
+
+class TestScriptsOfReleases:
+    def ask(self, signature: str, target: str = "llvm-cpu") -> Question:
+        return Question(
+            job=Job(source=Source(text="net.py", kind="file", path="/home/me/net.py")),
+            target=targets.parse(target),
+            flags=(),
+            failure=identity(signature).failure,
+        )
+
+    def test_those_of_another_failure_stay(self, tmp_path: Path) -> None:
+        place, one, other = tmp_path / "out", self.ask("a/b/11111111"), self.ask("a/b/22222222")
+        question.write(place, one, ())
+        question.write(place, one, ())
+        before = (place / question.QUESTION).read_bytes()
+        with pytest.raises(UsageError, match="scripts of another failure"):
+            question.write(place, other, ())
+        assert question.free(place, one) == place
+        assert question.free(place, other) == tmp_path / "out-22222222"
+        assert question.free(place, self.ask("a/b/11111111", "hip")) == tmp_path / "out-11111111"
+        assert (place / question.QUESTION).read_bytes() == before

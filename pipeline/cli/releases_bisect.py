@@ -190,12 +190,11 @@ def _scripts(question: Question, found: Found, place: Path, *, default: bool) ->
 
     default: nobody named it: where it is another failure's, the signature goes into the name.
     """
-    from repro import places
     from repro.releases import question as release_question
 
     question = msgspec.structs.replace(question, failure=found.failure)
-    if default and found.failure and release_question.asks_of_another(place, question):
-        place = place.with_name(f"{place.name}-{places.last_of(found.failure)}")
+    if default:
+        place = release_question.free(place, question)
     scripts = release_question.write(place, question, found.boundaries)
     return msgspec.structs.replace(found, boundaries=scripts)
 

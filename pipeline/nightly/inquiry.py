@@ -104,7 +104,8 @@ def _releases(inquiry: Inquiry) -> Finding:
     trials = release_question.trials(question, reader, releases.find)
     found = release_trials.bisect(names, trials, wanted=question.failure)
     if found.boundaries:
-        scripts = release_question.write(Path(inquiry.place), question, found.boundaries)
+        place = release_question.free(Path(inquiry.place), question)
+        scripts = release_question.write(place, question, found.boundaries)
         found = msgspec.structs.replace(found, boundaries=scripts)
     return Finding(
         question="releases",

@@ -67,7 +67,12 @@ def _isolate(orders: Orders) -> Bisection:
     order = Order(what="case", case=case, directory=orders.directory)
     toolchain = worker.toolchain_of(order)
     wish = failed.Wish(
-        place=Path(orders.place), limits=worker.limits(order), flags=case.flags, seed=case.seed
+        place=Path(orders.place),
+        # Named after the signature: another target that fails alike gets a name of its own.
+        default=True,
+        limits=worker.limits(order),
+        flags=case.flags,
+        seed=case.seed,
     )
     job = keys.job(case)
     trace = result.steps[0]

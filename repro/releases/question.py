@@ -21,7 +21,7 @@ from pipeline.program import Tensor
 from pipeline.store import Store, data_directory
 from pipeline.targets import Target
 from pipeline.toolchain import Toolchain
-from repro import bundle, kept, own
+from repro import bundle, kept, own, places
 from repro.bundle import FILES
 from repro.releases.search import Change, Verdict
 from repro.releases.trials import Get, Tell, Trials, portable, verdict
@@ -203,6 +203,13 @@ def check_place(directory: Path) -> Path:
             advice="Choose another folder with -o DIR.",
         )
     return place
+
+
+def free(directory: Path, question: Question) -> Path:
+    """The folder, or one beside it where nobody named it and it asks about another failure."""
+    failure = question.failure
+    names = places.names(directory, failure) if failure else iter((directory,))
+    return next(one for one in names if not asks_of_another(one, question))
 
 
 def asks_of_another(directory: Path, question: Question) -> bool:
