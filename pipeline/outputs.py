@@ -43,9 +43,10 @@ def write(path: Path, content: Path | bytes | str) -> None:
     try:
         put(path, content)
     except OSError as fault:
-        raise EnvironmentFault(
-            f"cannot write {path}: {fault.strerror or fault}", advice="Name another file."
-        ) from fault
+        why, advice = fault.strerror or str(fault), "Name another file."
+        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+            why, advice = "the disk is full", "Free some space there, or name another file."
+        raise EnvironmentFault(f"cannot write {path}: {why}", advice=advice) from fault
 
 
 def put(path: Path, content: Path | bytes | str) -> None:
