@@ -139,7 +139,7 @@ class TestMainJob:
 
 class TestDocument:
     def test_it_has_what_is_promised(self, llama_fp8: dict[str, Any]) -> None:
-        assert set(llama_fp8) == {"program", "cases"}
+        assert set(llama_fp8) == {"program", "cases", "next"}
         assert {"source", "functions", "parameters", "directory"} <= set(llama_fp8["program"])
         for case in llama_fp8["cases"]:
             assert set(case) >= CASE
