@@ -11,8 +11,11 @@ from pipeline.diagnostics import Failure
 from pipeline.errors import UsageError
 from pipeline.frontends.job import Job
 from pipeline.frontends.source import Source
+from pipeline.nightly.isolation import brought
 from repro import bundle, places
+from repro.bisect import Bisection, Found
 from repro.bundle import Report
+from repro.found import reproduced
 from repro.places import Identity
 from repro.releases import question
 from repro.releases.question import Question
@@ -47,6 +50,27 @@ def written(place: Path, shown: Identity) -> Path:
     )
     bundle.write(place, report, {"repro.mlir": "module {}\n"})
     return place
+
+
+def test_a_night_gets_a_copy_of_what_a_person_isolated_before(tmp_path: Path) -> None:
+    shown, artifacts = identity(), tmp_path / "artifacts"
+    person = written(tmp_path / "home" / "repro-net", shown)
+    known = Found(
+        failure=shown.failure,
+        reproducer=reproduced(person, bundle.read(person)),
+        known_since="2026-11-20",
+    )
+    answer = Bisection(status="isolated", failures=(known,))
+    place = artifacts / "diagnostic-a.b"
+    for _ in range(2):
+        (told,) = brought(answer, place).failures
+        assert told.reproducer is not None and told.reproducer.path == str(place)
+        assert bundle.read(place) == bundle.read(person)
+    other = written(artifacts / "diagnostic-x", identity("diagnostic/x/y/ffffffff"))
+    (told,) = brought(answer, other).failures
+    assert told.reproducer is not None and Path(told.reproducer.path) != other
+    assert bundle.read(other).failure.signature == "diagnostic/x/y/ffffffff"
+    assert Path(told.reproducer.path, "repro.mlir").is_file()
 
 
 OTHERS = [

@@ -17,8 +17,10 @@ from pipeline.nightly import alone, keys, worker
 from pipeline.nightly.orders import Order
 from pipeline.nightly.records import Case
 from pipeline.store import Store
-from repro import failed
+from repro import bundle, failed
 from repro.bisect import Bisection
+from repro.bundle import REPORT
+from repro.places import names
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,9 +80,38 @@ def _isolate(orders: Orders) -> Bisection:
     trace = result.steps[0]
     if trace.status == "failed":
         refused = TraceFailed(result.failure, trace.seconds)
-        return failed.isolate_trace(job, refused, case.target, toolchain, wish)
-    loaded = load(job, Store(), toolchain, limits=wish.limits)
-    return failed.isolate(loaded, result, keys.planned(case, toolchain), toolchain, wish)
+        found = failed.isolate_trace(job, refused, case.target, toolchain, wish)
+    else:
+        loaded = load(job, Store(), toolchain, limits=wish.limits)
+        plan = keys.planned(case, toolchain)
+        found = failed.isolate(loaded, result, plan, toolchain, wish)
+    return brought(found, wish.place)
+
+
+def brought(found: Bisection, place: Path) -> Bisection:
+    """The answer with copies, beside `place`, of folders that an earlier bisection left elsewhere.
+
+    Those who read of the night cannot look into the directory of whoever bisected it before.
+    """
+    failures = []
+    for one in found.failures:
+        made = one.reproducer
+        if made is not None and one.known_since and Path(made.path).parent != place.parent:
+            report = Path(made.path, REPORT).read_bytes()
+            copy = next(n for n in names(place, one.failure) if _is_for(n, report))
+            if not copy.exists():
+                bundle.copy(Path(made.path), copy)
+            one = msgspec.structs.replace(
+                one, reproducer=msgspec.structs.replace(made, path=str(copy))
+            )
+        failures.append(one)
+    return msgspec.structs.replace(found, failures=tuple(failures))
+
+
+def _is_for(folder: Path, report: bytes) -> bool:
+    """Whether nothing is there yet, or this very reproducer."""
+    file = folder / REPORT
+    return not folder.exists() or (file.is_file() and file.read_bytes() == report)
 
 
 if __name__ == "__main__":
