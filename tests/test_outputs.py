@@ -110,7 +110,7 @@ class TestWrite:
         assert (here / "null").is_symlink()
 
     def test_a_full_device_is_the_machines_fault(self) -> None:
-        with pytest.raises(EnvironmentFault, match=r"cannot write /dev/full: No space left"):
+        with pytest.raises(EnvironmentFault, match=r"cannot write /dev/full: the disk is full"):
             outputs.write(Path("/dev/full"), "text")
         assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
 
@@ -155,7 +155,7 @@ class TestWrite:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(outputs.os, "fsync", full)
-        with pytest.raises(EnvironmentFault, match="No space left"):
+        with pytest.raises(EnvironmentFault, match="the disk is full"):
             outputs.write(here / "file", "new")
         assert {p.name: p.read_text() for p in here.iterdir()} == {"file": "old"}
 

@@ -43,7 +43,8 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
-        outputs.check_regular(path)
+        if path.exists() and not path.is_dir():
+            outputs.check_regular(path)  # a device is no damaged history to be moved aside
         self.path = path
         self.set_aside: Path | None = None
         self._locks = Locks(path.with_name(path.name + ".lock"))
