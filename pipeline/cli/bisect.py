@@ -73,9 +73,9 @@ def command(
 
     FLAGS after -- go to iree-compile and are kept. A search that was stopped goes on where it was;
     of a failure that was isolated before, the reproducer is named at once (--fresh isolates anew).
-    The reproducer's path is the last line printed. Of several targets --json prints `results`,
-    each with its `target`. Exit code 0: what fails was isolated; 1: nothing fails, or something
-    could not be isolated.
+    The reproducer's path is the last line printed. With several targets, --json prints
+    `results`, each with its `target`. Exit code 0: what fails was isolated; 1: nothing fails, or
+    something could not be isolated.
     """
     from pipeline import outputs
     from pipeline.cli import output as out

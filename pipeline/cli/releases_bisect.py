@@ -86,8 +86,8 @@ def bisect(
     with them, and are marked so; --every asks them too. Where the ends agree, all are asked.
 
     For each change DIR gets a script for `git bisect run`. What was asked before is not asked
-    again (--fresh does). Of several targets --json prints `results`, each with its `target`. Exit
-    code 0: the failure was found in a release; 1: there is none for any target.
+    again (--fresh does). With several targets, --json prints `results`, each with its `target`.
+    Exit code 0: the failure was found in a release; 1: there is none for any target.
     """
     from pipeline import targets
     from pipeline.cli import output as out

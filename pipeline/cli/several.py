@@ -54,6 +54,6 @@ def place(kind: str, source: str, target: str = "") -> Path:
 
 
 def heading(console: Any, target: str | None, targets: int) -> None:
-    """The target above what is told of it, where there are several."""
+    """Prints the target as a heading, where there are several."""
     if targets > 1 and target:
         console.print(f"\n[bold]{escape(target)}[/bold]")

@@ -77,8 +77,8 @@ def command(
     latency, dispatches. For a target that cannot be run here an answer compiles, no more, and says
     so. The command to paste is the last line. FLAGS after -- go to iree-compile.
 
-    A search that was stopped goes on where it was. Of several targets --json prints `results`,
-    each with its `target`. Exit code 0: found, for each target that fails; 1: there is none for
+    A search that was interrupted is resumed. With several targets, --json prints `results`, each
+    with its `target`. Exit code 0: found, for each target that fails; 1: there is none for
     one, or nothing fails.
     """
     from pipeline import outputs

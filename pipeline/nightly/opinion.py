@@ -13,7 +13,7 @@ first such night after one in which it was compared and agreed, the *comparison*
 Of a verdict that changed it is said whether the model did too: its program, and which of its files.
 
 Metrics. Only nights in which the case was run and passed count, with the same program and on the
-same class of machine. What moved is told once, in the night that makes it certain (see
+same class of machine. A shift is reported once, in the night that makes it certain (see
 `pipeline.nightly.baseline`).
 """
 
