@@ -416,6 +416,25 @@ def test_what_is_overwritten_whole_is_not_undefined(tmp_path: Path) -> None:
     agree(outputs, [X @ Y])
 
 
+#: What is left of f64 at a program's border once its functions compute in f32.
+BORDER = """util.func public @main(%x: !hal.buffer_view) -> !hal.buffer_view {
+  %0 = hal.tensor.import %x : !hal.buffer_view -> tensor<4xf64> as tensor<4xf32>
+  %1 = hal.tensor.export %0 : tensor<4xEXPORTED> as tensor<4xf32> -> !hal.buffer_view
+  util.return %1 : !hal.buffer_view
+}"""
+
+
+def test_the_border_of_a_program_reads_bytes_and_converts_nothing(tmp_path: Path) -> None:
+    """So does IREE, whose f64 read as f32 must not be taken for right."""
+    x = np.array([1.0, 2.5, -3.0, 4.0])
+    text = BORDER.replace("EXPORTED", "i32")
+    agree(evaluated(text, tmp_path, x), [x.view(np.int32)[:4]])
+    text = BORDER.replace("EXPORTED", "f32")
+    agree(evaluated(text, tmp_path, x, wide=True), [x.view(np.float32)[:4]])
+    with pytest.raises(Unknown, match="reads 32 bytes where there are 16"):
+        evaluated(BORDER.replace("EXPORTED", "f64"), tmp_path, x)
+
+
 def test_what_is_too_much_is_refused_before_it_is_tried(tmp_path: Path) -> None:
     text = """func.func @main(%x: tensor<1xf32>) -> tensor<1000000x1000000xf32> {
       %e = tensor.empty() : tensor<1000000x1000000xf32>

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluate import constants, scalars
-from pipeline.evaluate.elements import Array, Unknown
-from pipeline.evaluate.ir import Op
+from pipeline.evaluate.elements import Array, Element, Unknown
+from pipeline.evaluate.ir import Op, read_type
 from pipeline.evaluate.machine import Env, Handler, Machine, operands
-from pipeline.evaluate.tensor import insert_slice
+from pipeline.evaluate.tensor import insert_slice, reinterpreted
 
 _MOST_STEPS = 1 << 20
 
@@ -197,12 +197,42 @@ def _store(machine: Machine, op: Op, known: Env) -> list[Any]:
 
 
 def _import(machine: Machine, op: Op, known: Env) -> list[Any]:
+    """What a caller stored, read as the type that the program goes on with."""
     values = known[op.operands[0]]
     dynamic = [known[v] for v in op.operands[1:] if known.get(v) is not None]
     shape = machine.shape(op.types[0], dynamic)
+    stored, result = (
+        machine.element(kind)
+        for kind in (read_type(op.attributes["target_encoding"].value), op.types[0])
+    )
+    if not _alike(stored, result):
+        # Inputs are exact, in double precision too.
+        read = reinterpreted(op.name, values.astype(stored.dtype), result, shape)
+        return [machine.held(read, result)]
     if list(values.shape) != shape:
         raise Unknown(f"an input is {list(values.shape)} where {op.types[0].text} is expected")
     return [values]
+
+
+def _export(machine: Machine, op: Op, known: Env) -> list[Any]:
+    """What the program computed, as the type that a caller reads."""
+    read, source = (
+        machine.element(kind)
+        for kind in (read_type(op.attributes["source_encoding"].value), op.taken[0])
+    )
+    if _alike(read, source):
+        return _same(machine, op, known)
+    values = known[op.operands[0]]
+    if machine.mode.wide:
+        raise Unknown(f"{op.name} depends on the type of the program's own floats")
+    return [reinterpreted(op.name, values, read, values.shape)]
+
+
+def _alike(one: Element, other: Element) -> bool:
+    """Whether the values of both lie alike in memory."""
+    if "bool" in (one.family, other.family):
+        return True
+    return (one.family, one.dtype.itemsize) == (other.family, other.dtype.itemsize)
 
 
 def _view_dim(machine: Machine, op: Op, known: Env) -> list[Any]:
@@ -232,7 +262,6 @@ def _join(machine: Machine, op: Op, known: Env) -> list[Any]:
 
 
 _SAME = (
-    "hal.tensor.export",
     "hal.tensor.alias",
     "hal.tensor.transient",
     "tensor.cast",
@@ -304,6 +333,7 @@ OPERATIONS: dict[str, Handler] = {
     "util.global.store": _store,
     "ml_program.global_store": _store,
     "hal.tensor.import": _import,
+    "hal.tensor.export": _export,
     "hal.tensor.barrier": _join,
     "hal.buffer_view.dim": _view_dim,
     "hal.buffer_view.rank": _view_rank,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluate import affine, elements
-from pipeline.evaluate.elements import Array, Unknown
+from pipeline.evaluate.elements import Array, Element, Unknown
 from pipeline.evaluate.ir import Op
 from pipeline.evaluate.machine import Env, Handler, Machine, operands
 
@@ -215,8 +215,17 @@ def _bitcast(machine: Machine, op: Op, known: Env) -> list[Array]:
             raise Unknown(f"{op.name} from {source.name} to {result.name} is not evaluated")
         return [elements.fit(values.astype(result.dtype), result)]
     dynamic = [known[v] for v in op.operands[1 + (op.taken[0].shape or ()).count(None) :]]
-    shape = machine.shape(op.types[0], dynamic)
-    return [np.ascontiguousarray(values).reshape(-1).view(result.dtype).reshape(shape)]
+    return [reinterpreted(op.name, values, result, machine.shape(op.types[0], dynamic))]
+
+
+def reinterpreted(name: str, values: Array, result: Element, shape: Sequence[int]) -> Array:
+    """The bytes of an operation's operand read as elements of another type. Raises Unknown where
+    there are too few."""
+    stored = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    size = math.prod(shape) * result.dtype.itemsize
+    if stored.size < size:
+        raise Unknown(f"{name} reads {size} bytes where there are {stored.size}")
+    return stored[:size].view(result.dtype).reshape(shape)
 
 
 def _gather(machine: Machine, op: Op, known: Env) -> list[Array]:
