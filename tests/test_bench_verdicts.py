@@ -113,7 +113,19 @@ def test_one_program_on_both_sides(tmp_path: Path) -> None:
     given = Given(name="sum", dialect="linalg", mlir=mlir, calls=calls)
     broken = Given(name="broken", dialect="linalg", mlir=tmp_path / "broken.mlir", calls=calls)
     broken.mlir.write_text("func.func @main( {\n")
-    both = [given, broken]
-    one, other = bench_verdicts.measure(both, flags, toolchain, tmp_path / "stock")
+    narrowed = tmp_path / "narrowed.mlir"
+    narrowed.write_text(
+        "func.func @main(%v: !hal.buffer_view) -> !hal.buffer_view {\n"
+        '  %0 = hal.tensor.import %v "v" : !hal.buffer_view -> tensor<4xf64>\n'
+        "  %1 = stablehlo.convert %0 : (tensor<4xf64>) -> tensor<4xi8>\n"
+        '  %2 = hal.tensor.export %1 "w" : tensor<4xi8> -> !hal.buffer_view\n'
+        "  return %2 : !hal.buffer_view\n}\n"
+    )
+    read = Given(
+        name="narrowed", dialect="stablehlo", mlir=narrowed, calls=(Call("main", ("4xf64=1",)),)
+    )
+    asked = [given, broken, read]
+    one, other, third = bench_verdicts.measure(asked, flags, toolchain, tmp_path / "stock")
     assert one.stock.runs and one.said.verdict in ("ok", "ran") and one.fault is None
     assert not other.stock.compiles and other.said.verdict == "refused" and other.fault is None
+    assert (third.said.verdict, third.narrowed, third.fault) == ("failed", True, None)
