@@ -347,7 +347,7 @@ def _wrapped(draw: Draw) -> Made:
             return x + x, x * 3 + most
         if kind == "shift":
             return (x << 3, x >> 2)
-        return (torch.full_like(x, -most - 1) + x - x).abs(), -x
+        return (torch.full_like(x, -most - 1) + x - x).abs(), 0 - x  # known.NEGATED
 
     return f"{kind} of {dtype} beyond its range", call, x, {}
 

@@ -17,7 +17,9 @@ GELU = "gelu(x, approximate='tanh')"
 STRIDED = "x + 1 and its depthwise convolution by 1x1 with stride 2"
 #: Compared as signed.
 UNSIGNED = "sort of uint8"
-WRONG = (GELU, STRIDED, UNSIGNED)
+#: Negated in f32.
+NEGATED = "neg of int64"
+WRONG = (GELU, STRIDED, UNSIGNED, NEGATED)
 
 
 def program(draw: Draw, number: int) -> Right:
@@ -29,6 +31,9 @@ def program(draw: Draw, number: int) -> Right:
     if name == UNSIGNED:
         values = torch.tensor([[1, 200, 3, 129]], dtype=torch.uint8)
         return Right(Chain([Step(name, lambda _, x: torch.sort(x).values)], []), (values,))
+    if name == NEGATED:
+        values = torch.tensor([[2**24 + 1, -3, 2**53 + 1]])
+        return Right(Chain([Step(name, lambda _, x: -x)], []), (values,))
     layer = torch.nn.Conv2d(2, 2, 1, stride=2, groups=2, bias=False).requires_grad_(False)
 
     def convolved(m: Step, x: Tensor) -> Tensor:
