@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from pipeline import torch_tensors  # noqa: E402
-from pipeline.frontends import reference  # noqa: E402
+from pipeline.frontends import norms, reference  # noqa: E402
 from pipeline.frontends.choices import Choices  # noqa: E402
 from pipeline.program import Reference  # noqa: E402
 
@@ -171,6 +171,52 @@ def test_values_that_cancel_are_moved_and_others_are_not(tmp_path: Path) -> None
     rows = (half[:, :1] * 8).expand(3, 8).clone()
     made = referenced(tmp_path, lambda x: torch.layer_norm(x, (8,)), rows, jitter=True)
     assert all(torch_tensors.load(once[0], tmp_path).abs().max() > 0.1 for once in made.jittered)
+
+
+def test_the_mean_in_a_norm_may_round_each_of_its_steps(tmp_path: Path) -> None:
+    """Of 100 equal values in f16: a right implementation of it is off by more than 1."""
+    rows = torch.tensor([[0.3774], [-0.4351]]).half().expand(2, 100).clone()
+    made = referenced(tmp_path, lambda x: torch.layer_norm(x, (100,)), rows, jitter=True)
+    moved = [torch_tensors.load(once[0], tmp_path).abs().max() for once in made.jittered]
+    assert all(0.15 < one < 2 for one in moved) and len(moved) == 3
+    varied = torch.randn(2, 100, generator=torch.Generator().manual_seed(0)).half()
+    made = referenced(tmp_path, lambda x: torch.layer_norm(x, (100,)), varied, jitter=True)
+    assert made.jittered == ()
+
+
+@pytest.mark.parametrize(
+    ("shape", "norm"),
+    [
+        ((3, 4, 5), lambda x, w: torch.layer_norm(x, (4, 5))),
+        ((3, 4, 5), lambda x, w: torch.layer_norm(x, (5,), x[0, 0], x[1, 1], 1e-2)),
+        ((3, 4, 5), lambda x, w: torch.group_norm(x, 2, w, w + 1, 1e-2)),
+        (
+            (3, 4, 5),
+            lambda x, w: torch.instance_norm(x, w, w + 1, None, None, True, 0.1, 1e-2, False),
+        ),
+        ((3, 4), lambda x, w: torch.group_norm(x, 4, w)),
+        ((3, 4, 5), lambda x, w: torch.native_layer_norm(x, (5,), None, None, 1e-2)[0]),
+        ((3, 4, 5), lambda x, w: torch.native_group_norm(x, w, None, 3, 4, 5, 2, 1e-2)[0]),
+    ],
+)
+def test_a_norm_with_its_own_means_is_what_torch_computes(
+    shape: tuple[int, ...], norm: Callable[..., Any]
+) -> None:
+    torch.manual_seed(0)
+    x, w = torch.randn(shape).double(), torch.randn(shape[1]).double()
+    program = torch.export.export(Function(norm), (x, w))
+    assert any(node.target in norms.NORMS for node in program.graph.nodes)
+
+    class Own(torch.fx.Interpreter):  # type: ignore[misc, name-defined]
+        def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+            found = super().call_function(target, args, kwargs)
+            if target not in norms.NORMS:
+                return found
+            made = norms.with_means(target, args, kwargs, lambda means, count: means)
+            return (made, *found[1:]) if isinstance(found, tuple) else made
+
+    (found,) = Own(program.graph_module).run(x, w)
+    assert torch.allclose(found, norm(x, w))
 
 
 def test_a_long_sum_in_f16_may_round_each_of_its_steps(tmp_path: Path) -> None:

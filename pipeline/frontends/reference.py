@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline import noise
 from pipeline.frontends import choices as choosing
+from pipeline.frontends import norms
 from pipeline.frontends.choices import WAYS, Call, Choices, Pointing
 from pipeline.program import TORCH_ELEMENT_TYPES, Reference, Tensor
 
@@ -77,10 +78,10 @@ class Widening:
     float has few values, so a difference far below the program's own precision can tip an element
     to the next one (6% to 12% away); two right implementations differ by as much. flushing: what is
     below the smallest normal f32 becomes 0. jitter: each value is moved by a rounding of its type,
-    `unit`, at random from this seed, a long sum in 16 bits by one for each step. rounded: whether
-    something was rounded to an 8-bit float so far; small: whether something was as small, where
-    that is watched; summed: whether such a sum was met. doubles: the program computes in f64
-    itself, where such numbers are not small.
+    `unit`, at random from this seed, a long sum in 16 bits and the mean in a norm by one for each
+    step. rounded: whether something was rounded to an 8-bit float so far; small: whether something
+    was as small, where that is watched; summed: whether such a sum was met. doubles: the program
+    computes in f64 itself, where such numbers are not small.
     """
 
     def __init__(
@@ -112,6 +113,9 @@ class Widening:
         results = run(*args, **kwargs)
         if self._jittering and target in _SUMS:
             results = self._summed(results, args, target)
+        if self._jittering and target in norms.NORMS:
+            moved = norms.with_means(target, args, kwargs, self._off)
+            results = (moved, *results[1:]) if isinstance(results, tuple) else moved
         hold = widen if choosing.moves(target) else partial(self.held, unit=self.unit)
         return pytree.tree_map(hold, results)
 
@@ -153,9 +157,13 @@ class Widening:
             return total
         self.summed = True
         largest = values.square().mean().sqrt() * steps**0.5
-        size = total.abs() + (largest / steps if target in _MEANS else largest)
+        return self._off(total, steps, largest / steps if target in _MEANS else largest)
+
+    def _off(self, total: torch.Tensor, steps: float, beside: Any = 0.0) -> torch.Tensor:
+        """A sum or mean moved by the roundings of its steps. beside: what cancelled in it."""
         moved = torch.randn(total.shape, generator=self._generator, dtype=torch.float64)
-        return total + moved * size * (_STEP * self.unit * steps**0.5)
+        by: torch.Tensor = (total.abs() + beside) * (_STEP * self.unit * steps**0.5)
+        return total + moved * by
 
     def _perturb(self, value: torch.Tensor, by: float) -> torch.Tensor:
         moved = torch.randn(value.shape, generator=self._generator, dtype=torch.float64)
