@@ -1,4 +1,6 @@
-"""Norms whose mean is off: what is left of nearly equal values is little else than that error.
+"""Norms whose mean or variance is off, as it is where each step of a sum is rounded.
+
+What is left of nearly equal values, once their mean is taken away, is little else than its error.
 
 Imports torch.
 """
@@ -20,18 +22,19 @@ NORMS = (
 )
 
 
-def with_means(
-    target: Any, args: Any, kwargs: Any, moved: Callable[[torch.Tensor, int], torch.Tensor]
-) -> torch.Tensor:
-    """The output of one of `NORMS` in the type of its input, computed with other means.
+#: What becomes of sums of so many values each, divided by their number.
+Moved = Callable[[torch.Tensor, int], torch.Tensor]
 
-    moved: what becomes of the means of so many values each.
-    """
+
+def with_moments(target: Any, args: Any, kwargs: Any, mean: Moved, variance: Moved) -> torch.Tensor:
+    """The output of one of `NORMS` in the type of its input, with other means and variances."""
     given = dict(zip((a.name for a in target._schema.arguments), args, strict=False)) | kwargs
     values = given["input"]
     rows = values.reshape(*_rows(target, given), -1)
-    rest = rows - moved(rows.mean(-1, keepdim=True), rows.shape[-1])
-    rest = rest * torch.rsqrt(rest.square().mean(-1, keepdim=True) + given.get("eps", 1e-5))
+    count = rows.shape[-1]
+    rest = rows - mean(rows.mean(-1, keepdim=True), count)
+    square = variance(rest.square().mean(-1, keepdim=True), count)
+    rest = rest * torch.rsqrt(square + given.get("eps", 1e-5))
     result: torch.Tensor = rest.reshape(values.shape)
     for name, apply in (("weight", torch.mul), ("bias", torch.add)):
         if (factor := given.get(name)) is not None:

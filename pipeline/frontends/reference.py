@@ -114,7 +114,7 @@ class Widening:
         if self._jittering and target in _SUMS:
             results = self._summed(results, args, target)
         if self._jittering and target in norms.NORMS:
-            moved = norms.with_means(target, args, kwargs, self._off)
+            moved = norms.with_moments(target, args, kwargs, self._off, self._long)
             results = (moved, *results[1:]) if isinstance(results, tuple) else moved
         hold = widen if choosing.moves(target) else partial(self.held, unit=self.unit)
         return pytree.tree_map(hold, results)
@@ -147,17 +147,23 @@ class Widening:
         sum. Those grow as the root of their number where values cancel, and so do the roundings.
         """
         values = args[0]
-        if not isinstance(total, torch.Tensor) or self.unit <= noise.unit("f32"):
+        if not isinstance(total, torch.Tensor):
             return total
         running = target is torch.ops.aten.cumsum.default
         steps = values.numel() / max(total.numel(), 1)
         if running:
             steps = values.shape[args[1]] if values.ndim else 1
-        if steps < _LONG_SUM or total.dtype is not torch.float64:
+        if total.dtype is not torch.float64:
+            return total
+        largest = values.square().mean().sqrt() * steps**0.5
+        return self._long(total, steps, largest / steps if target in _MEANS else largest)
+
+    def _long(self, total: torch.Tensor, steps: float, beside: Any = 0.0) -> torch.Tensor:
+        """As `_off`, where a sum is long enough in a type that is narrow enough."""
+        if steps < _LONG_SUM or self.unit <= noise.unit("f32"):
             return total
         self.summed = True
-        largest = values.square().mean().sqrt() * steps**0.5
-        return self._off(total, steps, largest / steps if target in _MEANS else largest)
+        return self._off(total, steps, beside)
 
     def _off(self, total: torch.Tensor, steps: float, beside: Any = 0.0) -> torch.Tensor:
         """A sum or mean moved by the roundings of its steps. beside: what cancelled in it."""
