@@ -24,6 +24,12 @@ class TestSteps:
         assert 5 * step < limits.excess < 10 * step
         assert 2 * step < limits.rel_l2 < 5 * step
 
+    def test_a_narrow_type_counts_where_pytorchs_own_error_shows_it(self) -> None:
+        """An output in f32 beside others that a program computes in bf16."""
+        beside = noise.limits("f32", 10**6, Noise(computes="bf16"), 1e-7, 0.0)
+        reached = noise.limits("f32", 10**6, Noise(computes="bf16"), 1e-3, 0.0)
+        assert beside.rel_l2 < 1e-4 and reached.rel_l2 > 2 * noise.unit("bf16")
+
     def test_f32_is_judged_as_closely_as_ever(self) -> None:
         assert noise.limits("f32", 10**6, Noise(), 1e-8, 0.0).excess < 5e-5
 
