@@ -26,6 +26,11 @@ KNOWN = {
     "llama-fp8": {"vulkan": ("diagnostic", "diagnostic/vector.bitcast/op-source-result-bitwidth")},
     "mixtral-moe:eager": dict.fromkeys(TARGETS, _DATA_DEPENDENT),
 }
+#: Larger ones, made of what others hold too: here on llvm-cpu alone, in a nightly on every target.
+LARGER = {
+    *("gemma", "gemma2", "gemma3", "gemma3-multimodal", "paligemma", "paligemma2"),
+    *("qwen2.5-vl", "unet", "whisper-encoder"),
+}
 #: How far results may be from PyTorch's where rounding to FP8 multiplies small differences.
 ROUNDINGS = {"llama-fp8": 0.033}
 
@@ -60,10 +65,11 @@ def assert_as_known(
     cache: Path,
     options: tuple[str, ...] = (),
 ) -> None:
-    """Every target agrees or, if it is one of `known`, fails with that kind and signature."""
+    """Each target agrees or, if it is one of `known`, fails with that kind and signature."""
     spec = resolve(source, {}).spec
     without_device = {}
-    for case in run(source, *TARGETS, cache=cache, options=options):
+    targets = TARGETS[:1] if source in LARGER else TARGETS
+    for case in run(source, *targets, cache=cache, options=options):
         target, failure = case["target"], case["failure"]
         if target != "hip:gfx942" and case["status"] == "compiled":
             without_device[target] = case["why"]
@@ -84,9 +90,7 @@ def assert_as_known(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_tiny_model_agrees_on_every_target_or_fails_as_known(
-    source: str, shared_cache: Path
-) -> None:
+def test_a_tiny_model_agrees_or_fails_as_known(source: str, shared_cache: Path) -> None:
     """A wrong result is known as a mismatch, never let pass with a wider tolerance."""
     known = KNOWN.get(source, {})
     assert_as_known(source, known, ROUNDINGS.get(source, 1e-5), shared_cache)
@@ -108,7 +112,8 @@ def test_a_format_of_fp8_agrees_in_each_dtype_of_compute_or_fails_as_known(
 
 
 def test_a_known_failure_is_one_of_a_model_that_there_is() -> None:
-    assert set(KNOWN) | set(ROUNDINGS) <= set(SOURCES)
+    assert set(KNOWN) | set(ROUNDINGS) | LARGER <= set(SOURCES)
+    assert not set(KNOWN) & LARGER
 
 
 def test_gelu_with_tanh_gets_a_wrong_constant_from_the_compiler(shared_cache: Path) -> None:
