@@ -18,6 +18,7 @@ _SMALL = (
     "all of the reference is below the smallest normal number, which a device may make 0: give "
     "other inputs"
 )
+_EMPTY = "the reference has no elements: give other inputs"
 _ADVICE = "initialise the model's weights, or give other inputs"
 
 
@@ -31,25 +32,30 @@ def reasons(outputs: Sequence[Tensor], directory: Path) -> tuple[str, ...]:
     """
     read = [_constant(directory / o.file, o) if o.bytes else (None, False) for o in outputs]
     constants = [constant for constant, _ in read]
-    wide = [_wide(o) for o in outputs]
+    many = [math.prod(o.shape) > 1 for o in outputs]
+    wide = [_rounds(o) and several for o, several in zip(outputs, many, strict=True)]
     dull = [
-        not output.bytes or (constant is not None and (many or constant == 0))
-        for output, constant, many in zip(outputs, constants, wide, strict=True)
+        not output.bytes or (constant is not None and (values or constant == 0))
+        for output, constant, values in zip(outputs, constants, wide, strict=True)
     ]
-    everything = all(dull) and any(wide)
+    everything = all(dull) and any(many)
     return tuple(
         _SMALL
         if small
         else _why(constant)
-        if constant is not None and (everything or (many and math.isnan(constant)))
+        if constant is not None and (everything or (values and math.isnan(constant)))
         else ""
-        for (constant, small), many in zip(read, wide, strict=True)
+        for (constant, small), values in zip(read, wide, strict=True)
     )
 
 
-def _wide(output: Tensor) -> bool:
-    rounds = ELEMENT_TYPES[output.dtype].family in ("float", "complex")
-    return rounds and math.prod(output.shape) > 1
+def empty(outputs: Sequence[Tensor]) -> tuple[str, ...]:
+    """As `reasons`, where no output has elements; "" for each where one has."""
+    return ("" if any(o.bytes for o in outputs) else _EMPTY,) * len(outputs)
+
+
+def _rounds(output: Tensor) -> bool:
+    return ELEMENT_TYPES[output.dtype].family in ("float", "complex")
 
 
 def _constant(file: Path, output: Tensor) -> tuple[float | None, bool]:
@@ -57,7 +63,7 @@ def _constant(file: Path, output: Tensor) -> tuple[float | None, bool]:
     whether it is zero only where what is below the smallest normal number is)."""
     import numpy as np
 
-    rounds = ELEMENT_TYPES[output.dtype].family in ("float", "complex")
+    rounds = _rounds(output)
     smallest = noise.smallest(output.dtype) if rounds else 0.0
     low, high, small = math.inf, -math.inf, False
     for start in range(0, tensors.length(output), tensors.PIECE):

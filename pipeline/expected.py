@@ -66,6 +66,7 @@ def with_outputs(loaded: Loaded, specs: tuple[str, ...], store: Store) -> Loaded
         outputs=outputs,
         own_errors=judging.own_errors(evaluated, Path(loaded.directory)) if evaluated else (),
         evaluator=f"the user's {OPTION}",
+        stated=True,
         incomparable=tuple(f"it is {IGNORED} by the user" if g is None else "" for g in given),
     )
     function = msgspec.structs.replace(function, reference=reference)

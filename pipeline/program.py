@@ -159,7 +159,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     where each value is moved by a rounding of its type, once for each time, where that moves them
     by far more: what is left of values that cancel, norms of what hardly varies. own_errors: of
     outputs that are given, how far an evaluator's own are from its precise ones: relative L2 and of
-    an element.
+    an element. stated: the outputs are what the user or the program itself says has to come out.
     """
 
     outputs: tuple[Tensor, ...]
@@ -175,6 +175,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     ties: tuple[str, ...] = ()
     jittered: tuple[tuple[Tensor, ...], ...] = ()
     own_errors: tuple[tuple[float, float], ...] = ()
+    stated: bool = False
 
     def why_not(self, output: int) -> str:
         """Why an output cannot be compared; empty where it can."""
@@ -226,7 +227,8 @@ class MadeUp(msgspec.Struct, frozen=True, kw_only=True):
 class Function(msgspec.Struct, frozen=True, kw_only=True):
     """An entry function: its types, and example inputs with their reference if there are any.
 
-    unevaluated: why it has no reference, where that was tried.
+    unevaluated: why it has no reference, where that was tried. cut_off: the limits, in seconds and
+    bytes, that ended an evaluation of it.
     made_up: how the inputs were, where nobody gave them: then they may not be what it needs.
     """
 
@@ -236,6 +238,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     example: tuple[Tensor, ...] | None = None
     reference: Reference | None = None
     unevaluated: str = ""
+    cut_off: tuple[float, int] | None = None
     made_up: MadeUp | None = None
 
     @property

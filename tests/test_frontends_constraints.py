@@ -62,6 +62,15 @@ class TestSolve:
         made = solved(dim("%0", "%arg1", 1), compare("%1", 0, "%0", "%c24"), check("%1"))
         assert made == MadeUp(sizes={"arg1_d1": 24})
 
+    def test_a_size_of_nothing_is_the_last_that_is_tried(self) -> None:
+        made = solved(
+            dim("%0", "%arg1", 1),
+            '%1 = "arith.remui"(%0, %c24) : (index, index) -> index',
+            compare("%2", 0, "%1", "%c0"),
+            check("%2", "a multiple of 24"),
+        )
+        assert made == MadeUp(sizes={"arg1_d1": 24})
+
     def test_dimensions_of_each_other_and_a_number(self) -> None:
         made = solved(
             dim("%0", "%arg0", 0),

@@ -166,6 +166,7 @@ def compare(
     retied: tuple[list[Array], ...] = (),
     indexed: tuple[Indexed, ...] = (),
     jittered: tuple[list[Array], ...] = (),
+    stated: bool = False,
 ) -> Comparison:
     """Compares outputs as (dtype, values); precise values are float64, or as they are."""
 
@@ -192,6 +193,7 @@ def compare(
         indexed=indexed,
         precise_dtype="f64" if precise is not None else None,
         incomparable=incomparable,
+        stated=stated,
     )
     function = Function(
         name="main",
@@ -523,7 +525,31 @@ def test_a_constant_is_compared_where_nothing_was_put_in(tmp_path: Path) -> None
     pair = [("f32", np.zeros(5)), ("f32", np.zeros((0, 5)))]
     assert compare(tmp_path, pair, pair, [v for _, v in pair], inputs=(0, 5)).ok
     assert compare(tmp_path, pair, pair, inputs=(3, 5)).verdict == "not-compared"
-    assert compare(tmp_path, pair[1:], pair[1:], inputs=(3, 5)).ok
+
+
+def test_outputs_without_elements_prove_nothing_by_themselves(tmp_path: Path) -> None:
+    empty = ("f32", np.zeros((0, 5)))
+    for inputs in ((3, 5), (0, 5)):
+        nothing = compare(tmp_path, [empty], [empty], inputs=inputs)
+        assert nothing.verdict == "not-compared"
+        assert nothing.why == "agrees exactly, but the reference has no elements: give other inputs"
+    beside = [empty, ("f32", np.arange(5.0))]
+    assert compare(tmp_path, beside, beside, inputs=(3, 5)).ok
+
+
+def test_integers_and_booleans_of_zeros_prove_nothing_either(tmp_path: Path) -> None:
+    zeros = [("i1", np.zeros(8, bool)), ("i64", np.zeros(3, int))]
+    for pair in (zeros, zeros[:1], zeros[1:]):
+        assert compare(tmp_path, pair, pair).verdict == "not-compared"
+    for told in (("i1", np.ones(8, bool)), ("i64", np.full(3, 7)), ("i64", np.array(0))):
+        assert compare(tmp_path, [told], [told]).ok
+
+
+def test_what_somebody_says_has_to_come_out_may_be_one_number(tmp_path: Path) -> None:
+    six = [("f32", np.full(4, 6.0))]
+    assert compare(tmp_path, six, six).verdict == "not-compared"
+    assert compare(tmp_path, six, six, stated=True).ok
+    assert compare(tmp_path, [("f32", np.full(4, 5.0))], six, stated=True).differs
 
 
 # What is compared at all.

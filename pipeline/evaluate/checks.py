@@ -136,6 +136,7 @@ def _expecting(function: Function, directory: Path, added: Sequence[Expected]) -
         precise=tuple(precise) if own is not None and own.precise else (),
         precise_dtype=own.precise_dtype if own else None,
         evaluator=evaluator,
+        stated=not first,
         note=own.note if own else "",
         incomparable=tuple(reasons) if any(reasons) else (),
     )

@@ -177,14 +177,15 @@ def _violated(wanted: Sequence[Demand], values: Values) -> int:
 
 
 def _candidates(function: Function, wanted: Sequence[Demand], values: Values) -> list[int]:
-    """What is tried for an unknown, the constants of the demands first."""
+    """What is tried for an unknown, the constants of the demands first, 0 last: of a tensor without
+    elements nothing can be compared."""
     stated = sorted({c for d in wanted for c in d.constants})
     near = [c + step for c in stated for step in (0, 1, -1)]
     products = [a * b for a, b in itertools.combinations_with_replacement(stated, 2)]
     own = list(values.values())
-    usual = [2 * one for one in own] + [1, 2, 4, 8, 16, 32, 64, 3, 5, 6, 12, 0]
+    usual = [2 * one for one in own] + [1, 2, 4, 8, 16, 32, 64, 3, 5, 6, 12]
     tried = dict.fromkeys([*near, *own, *usual, *products])
-    return [one for one in tried if 0 <= one <= _LARGEST][:_MOST_SIZES]
+    return [*[one for one in tried if 0 < one <= _LARGEST][:_MOST_SIZES], 0]
 
 
 def _search(
