@@ -13,6 +13,7 @@ from fake.processes import alive, wait_until
 
 from pipeline import tensors, toolchain
 from pipeline.errors import UsageError
+from pipeline.evaluate import references
 from pipeline.frontends import source as sources
 from pipeline.frontends.job import Job
 from pipeline.frontends.load import Loaded, TraceFailed, load
@@ -267,6 +268,22 @@ class TestReferences:
         assert f"main has nothing to be compared with: {main.unevaluated}" in program.notes
         assert other.reference is not None and other.unevaluated == ""
         assert other.reference.evaluator.startswith("numpy")
+
+    def test_one_that_a_limit_cut_off_is_evaluated_again_with_more_time(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (here / "a.mlir").write_text(SAME_SUMS)
+        with monkeypatch.context() as short:
+            short.setattr(references, "_SECONDS", 0.01)
+            for cached in (False, True):
+                found = loaded("a.mlir")
+                (function,) = found.program.functions
+                assert "stopped at the time limit" in function.unevaluated
+                assert function.reference is None and found.cached is cached
+        for cached in (False, True):
+            found = loaded("a.mlir")
+            (function,) = found.program.functions
+            assert function.reference is not None and found.cached is cached
 
     def test_a_check_is_an_output_with_what_it_expects(self, here: Path) -> None:
         import numpy as np

@@ -62,7 +62,10 @@ def with_references(
     for evaluator in _evaluators(program, directory, toolchain, limits, text):
         works = [evaluate.work(program, directory, f, directory) for f in open_]
         for function, found in zip(open_, evaluator(works) if works else (), strict=True):
-            functions[function.name] = _with(functions[function.name], found)
+            made = _with(functions[function.name], found)
+            if found.cut_off:
+                made = msgspec.structs.replace(made, cut_off=_allowed(limits))
+            functions[function.name] = made
         open_ = [f for f in open_ if functions[f.name].reference is None]
     notes = [
         f"{f.name} has nothing to be compared with: {f.unevaluated}"
@@ -98,6 +101,18 @@ def first(
                 if found.reference is not None:
                     return number
     return None
+
+
+def goes_further(program: Program, limits: process.Limits | None) -> bool:
+    """Whether an evaluation that was cut off would have more time now, or twice the memory."""
+    seconds, memory = _allowed(_limits(limits))
+    ends = [f.cut_off for f in program.functions if f.cut_off is not None]
+    return any(seconds > end[0] or memory > 2 * end[1] for end in ends)
+
+
+def _allowed(limits: process.Limits) -> tuple[float, int]:
+    assert limits.seconds is not None and limits.memory_bytes is not None
+    return limits.seconds, limits.memory_bytes
 
 
 def _with(function: Function, found: Evaluation) -> Function:

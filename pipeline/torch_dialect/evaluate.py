@@ -63,13 +63,14 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
     reference: None where the function cannot be evaluated; why then says the reason. Where all
     values are wanted those are there that do not depend on what cannot be evaluated; skipped: the
-    operations that cannot, by position.
+    operations that cannot, by position. cut_off: a limit ended it, more would have let it go on.
     """
 
     reference: Reference | None = None
     values: tuple[Value, ...] = ()
     why: str = ""
     skipped: tuple[int, ...] = ()
+    cut_off: bool = False
 
 
 def work(
@@ -135,9 +136,13 @@ def _child(
         if not file.is_file():
             break
         found.append(msgspec.json.decode(file.read_bytes(), type=Evaluation))
+    cut_off = outcome.ended_by in ("time-limit", "memory-limit")
     unfinished = found and found[-1].reference and found[-1].reference.note == UNFINISHED
+    if unfinished:
+        found[-1] = msgspec.structs.replace(found[-1], cut_off=cut_off)
     if len(found) < len(works) and not unfinished:
         said = stderr.read_text(errors="replace")
         failure = diagnostics.trace_death(outcome, said)
-        found.append(Evaluation(why=f"evaluating it failed: {failure.message}"))
+        why = f"evaluating it failed: {failure.message}"
+        found.append(Evaluation(why=why, cut_off=cut_off))
     return found
