@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from pipeline.cli import several
+from pipeline.cli import completing, several
 from pipeline.cli.options import (
     Common,
     SourceOptions,
@@ -43,7 +43,13 @@ if TYPE_CHECKING:
     "(--against=--iree-opt-level=O0); once for each.",
 )
 @expected_option
-@click.option("-o", "--output", metavar="DIR", help="Where the reproducer goes.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    shell_complete=completing.files,
+    help="Where the reproducer goes.",
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(

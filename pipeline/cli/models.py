@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli import completing
 from pipeline.cli.options import Common, common
 
 if TYPE_CHECKING:
@@ -17,8 +18,10 @@ _CAME = {"ok": "", "ran": " (runs, not compared)", "compiled": " (compiles)"}
 
 
 @click.command("models", options_metavar="[OPTIONS]")
-@click.argument("name", required=False, metavar="[NAME]")
-@click.argument("path", required=False, metavar="[check CONFIG_OR_CHECKPOINT]")
+@click.argument("name", required=False, metavar="[NAME]", shell_complete=completing.models)
+@click.argument(
+    "path", required=False, metavar="[check CONFIG_OR_CHECKPOINT]", shell_complete=completing.files
+)
 @common
 def command(name: str | None, path: str | None, common: Common) -> None:
     """List the zoo's models and presets; with NAME, its fields too.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from pipeline.cli import several
+from pipeline.cli import completing, several
 from pipeline.cli.options import Common, SourceOptions, common, source_options
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _WORDS = {
     "-t",
     "--target",
     metavar="TARGET[,TARGET...]",
+    shell_complete=completing.targets,
     help="Look on this target's device, too; of several, one after the other.",
 )
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")

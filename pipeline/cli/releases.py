@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pipeline.cli import releases_bisect
+from pipeline.cli import completing, releases_bisect
 from pipeline.cli.options import Common, common
 
 #: So many downloads at a time.
@@ -86,7 +86,7 @@ def install(versions: tuple[str, ...], common: Common) -> None:
 
 
 @command.command("remove")
-@click.argument("version")
+@click.argument("version", shell_complete=completing.versions)
 @common
 def remove(version: str, common: Common) -> None:
     """Remove a release from the cache."""

@@ -11,7 +11,7 @@ import click
 import msgspec
 from rich.markup import escape
 
-from pipeline.cli import reproducer, several
+from pipeline.cli import completing, reproducer, several
 from pipeline.cli.options import (
     Common,
     SourceOptions,
@@ -43,8 +43,20 @@ _STYLES = {
 @click.command("bisect")
 @source_options
 @targets_option("Ask for each")
-@click.option("--from", "first", metavar="VERSION", help="The oldest release that is asked.")
-@click.option("--to", "last", metavar="VERSION", help="The newest release that is asked.")
+@click.option(
+    "--from",
+    "first",
+    metavar="VERSION",
+    shell_complete=completing.versions,
+    help="The oldest release that is asked.",
+)
+@click.option(
+    "--to",
+    "last",
+    metavar="VERSION",
+    shell_complete=completing.versions,
+    help="The newest release that is asked.",
+)
 @click.option("--every", is_flag=True, help="Ask every release, whatever those around it say.")
 @click.option(
     "--toolchain",
@@ -55,7 +67,13 @@ _STYLES = {
     help="Ask this local build, or all wheels in this folder, in place of the releases; "
     "once for each, the oldest first.",
 )
-@click.option("-o", "--output", metavar="DIR", help="Where the scripts for git bisect go.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    shell_complete=completing.files,
+    help="Where the scripts for git bisect go.",
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def bisect(

@@ -9,12 +9,20 @@ from pathlib import Path
 import click
 import msgspec
 
+from pipeline.cli import completing
 from pipeline.cli.options import Common, SourceOptions, common, source_options
 
 
 @click.command("trace")
 @source_options
-@click.option("-o", "--output", required=True, metavar="DIR", help="Where the program's files go.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="DIR",
+    shell_complete=completing.files,
+    help="Where the program's files go.",
+)
 @common
 def command(source_options: SourceOptions, output: str, common: Common, source: str) -> None:
     """Trace SOURCE to MLIR: program.mlir, parameters, example inputs and PyTorch's outputs."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from pipeline.cli import reproducer, several
+from pipeline.cli import completing, reproducer, several
 from pipeline.cli.following import source_words
 from pipeline.cli.options import (
     DURATION,
@@ -52,7 +52,13 @@ _LISTED = 8
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
 @click.option("--all", "everything", is_flag=True, help="Try everything; do not stop at three.")
 @click.option("--budget", type=DURATION, metavar="TIME", help="Search no longer than that.")
-@click.option("-o", "--output", metavar="DIR", help="Where programs that were rewritten go.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    shell_complete=completing.files,
+    help="Where programs that were rewritten go.",
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
