@@ -46,6 +46,7 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
         tempfile.TemporaryDirectory(prefix="iree-pilot-reduce-") as scratch,
         Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
     ):
+        live.doing(f"reducing {file}")
         reduced = reduce(
             file,
             test,
@@ -55,6 +56,7 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
             told=live.progress,
         )
         outputs.write(target, Path(reduced.mlir))
+    out.wrote(target, quiet=common.verbosity < 0)
     if common.json:
         out.emit({**_facts(reduced), "path": str(target)})
         return

@@ -118,7 +118,6 @@ def bisect(
     if output:
         release_question.check_place(Path(output))
     console = out.console(stderr=common.json)
-    session = Session(common)
     wanted = [t.spec for t in targets.parse_list(target)] if target else [None]
     results: list[tuple[str, Found]] = []
     quiet = common.json or common.verbosity < 0
@@ -126,6 +125,7 @@ def bisect(
         Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
         several.finishing(results, targets=len(wanted)),
     ):
+        session = Session(common)
         names, get = _asked(first, last, toolchains, live)
         asked = _Asked(source, source_options, flags, names, get, every)
         for one in wanted:
@@ -144,7 +144,12 @@ def bisect(
                 _tell(console, found)
             results.append((one or "", found))
     if common.json:
-        out.emit(several.document(results, targets=len(wanted)))
+        out.emit(several.document(results, targets=len(wanted), took=live.took))
+    else:
+        live.summary()
+    if output:
+        for change in (change for _, found in results for change in found.boundaries):
+            out.wrote(change.script, quiet=common.verbosity < 0)
     if not any(_fails(found) for _, found in results):
         raise Failed(1)
 
@@ -164,6 +169,7 @@ def _find(
     session: Session, asked: _Asked, target: str | None, live: Live
 ) -> tuple[Question, Found]:
     """(what was asked, the answer). Raises TraceFailed."""
+    from pipeline.cli import output as out
     from pipeline.frontends.load import TraceFailed
     from repro.releases import question as release_question
     from repro.releases import trials as release_trials
@@ -173,6 +179,14 @@ def _find(
     question, loaded = _question(session, asked.source, target, chosen, asked.flags, live)
     question = _for_all(question, target, names, get, live)
 
+    count = 0
+
+    def told(name: str, what: str) -> None:
+        nonlocal count
+        count += 1
+        live.note(f"  {name:<8} {what}")
+        live.doing(f"asking {len(names)} releases, {out.count(count, 'answer')} so far")
+
     def ask(question: Question, loaded: Loaded | None) -> Found:
         trials = release_question.trials(
             question,
@@ -180,9 +194,9 @@ def _find(
             get,
             loaded=loaded,
             fresh=chosen.fresh,
-            told=lambda name, what: live.note(f"  {name:<8} {what}"),
+            told=told,
         )
-        with live.working(f"asking {len(names)} releases"):
+        with live.working(f"asking {len(names)} releases", "ask"):
             return release_trials.bisect(
                 names,
                 trials,
@@ -444,7 +458,7 @@ def _tell(console: Any, found: Found) -> None:
             f"{change.newer_revision or 'unknown'}",
             soft_wrap=True,
         )
-        console.print(f"  git bisect run {escape(change.script)}", soft_wrap=True)
+        console.print(f"  git bisect run {escape(change.script)}", soft_wrap=True, no_wrap=True)
     if found.failure is None:
         console.print("\nno release that was asked fails: there is nothing to look for")
     elif not found.boundaries:
@@ -453,4 +467,4 @@ def _tell(console: Any, found: Found) -> None:
         console.print("\nonly with the weights as constants (--inline-parameters)")
     if found.assumed:
         console.print("\nassumed: nothing changes between two releases that agree (--every asks)")
-    console.print(f"{found.compiles} compile{'' if found.compiles == 1 else 's'}")
+    console.print(out.count(found.compiles, "compile"))

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 #: Lines and tables in a pipe are not wrapped: scripts and logs read them.
-_PIPE_WIDTH = 10_000
+PIPE_WIDTH = 10_000
 #: With the number before it: `191 MB` stays together.
 _WORD = re.compile(r"(?:(?<!\S)\(?\d[\d.]* )?\S+\s*")
 _GAP = re.compile(r" {2,}(?=\S)")
@@ -90,7 +90,7 @@ def screen(*, stderr: bool = False) -> Screen:
     """Standard output, or stderr: colour on a terminal, plain lines in a pipe."""
     made = Screen(stderr=stderr, highlight=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
-        made = Screen(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+        made = Screen(stderr=stderr, highlight=False, width=PIPE_WIDTH)
     return made
 
 
