@@ -66,13 +66,22 @@ class Compiling(msgspec.Struct, frozen=True, kw_only=True):
         if not self.unending:
             return f"{self.ended} of {self.total} executables compile alone"
         told = (
-            f"executable {self.unending} was still compiling after {self.limit_seconds:.0f} s of "
-            f"processor time, alone; {self.ended} of the {self.total - 1} others took at most "
+            f"{self.waits_for}; {self.ended} of the {self.total - 1} others took at most "
             f"{self.slowest_seconds:.1f} s"
         )
         if self.slow:
             told += f", {len(self.slow)} more than {_QUICK_SECONDS:.0f} s"
         return told
+
+    @property
+    def waits_for(self) -> str:
+        """What the compile waits for; empty as long as nothing is known to keep it."""
+        if not self.unending:
+            return ""
+        return (
+            f"executable {self.unending} was still compiling after {self.limit_seconds:.0f} s of "
+            "processor time, alone"
+        )
 
 
 def dump(

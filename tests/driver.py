@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,3 +66,71 @@ def pilot(
             process.terminate()
             raise
     return Done(process.returncode, out, err)
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """How a command on a terminal ended: exit code, what stands there at the end, and all that it
+    wrote, in pieces as they came."""
+
+    code: int
+    lines: list[str]
+    pieces: list[str]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+def terminal(
+    *arguments: str | Path,
+    columns: int = 80,
+    env: Mapping[str, str | Path] | None = None,
+    cwd: Path,
+) -> Shown:
+    """Runs `iree-pilot` on a terminal of so many columns to its end."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    own = {**os.environ, "TERM": "xterm-256color"} | {k: str(v) for k, v in (env or {}).items()}
+    own.pop("COLUMNS", None)
+    with subprocess.Popen(
+        [PROGRAM, *arguments], stdin=slave, stdout=slave, stderr=slave, env=own, cwd=cwd
+    ) as process:
+        os.close(slave)
+        pieces = []
+        with open(master, "rb", buffering=0) as reader:  # noqa: PTH123 - a descriptor
+            while piece := _read(reader):
+                pieces.append(piece)
+    whole = b"".join(pieces).decode()
+    return Shown(process.returncode, _screen(whole), [p.decode(errors="replace") for p in pieces])
+
+
+def _read(reader: io.FileIO) -> bytes:
+    try:
+        return reader.read(65536) or b""
+    except OSError:  # what Linux says when nobody has the other end
+        return b""
+
+
+_CODE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
+
+
+def _screen(written: str) -> list[str]:
+    """The lines that stand on a terminal after this: what Rich writes, and no more, is understood.
+
+    Lines are not wrapped: one that is longer than the terminal is seen as it is.
+    """
+    lines, row, at = [""], 0, 0
+    while at < len(written):
+        code = _CODE.match(written, at)
+        end = code.end() if code else at + 1
+        if code and code[2] == "A":
+            row -= int(code[1] or 1)
+        elif code and code[2] == "K":
+            lines[row] = ""
+        elif written[at] == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif not code and written[at] != "\r":
+            lines[row] += written[at]
+        at = end
+    return [line.rstrip() for line in lines]

@@ -129,6 +129,7 @@ def test_a_team_goes_through_its_first_nights(team: Team) -> None:
     assert (third.code, verdicts(third)) == (1, {"good": "compiled", "bad": "changed failure"})
     assert "changed failure" in (team.directory / "report.md").read_text()
     assert "<testsuites" in (team.directory / "report.xml").read_text()
+    assert third.err.endswith("wrote report.md\nwrote report.xml\n")
     team.fails()
     fourth = team("run", "--json", "--fresh")
     assert (fourth.code, verdicts(fourth)) == (1, {"good": "compiled", "bad": "fixed"})

@@ -344,7 +344,7 @@ class TestTrace:
         assert "manifest.json" not in names
         (tmp_path / "traced" / "a.mlir").write_text("the user may write here")
         again = pilot("trace", "a.mlir", "-o", "traced")
-        assert again.code == 0
+        assert (again.code, again.err) == (0, "wrote traced\n")
         assert (tmp_path / "traced" / "a.mlir").read_text() == MLIR
         assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mlir", "traced"]
 

@@ -7,6 +7,7 @@ runs, so that `--help` is instant.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -29,6 +30,7 @@ _COMMANDS = {
     "workaround": "workaround",
     "nightly": "nightly",
     "cache": "cache",
+    "completion": "completion",
 }
 
 
@@ -71,4 +73,6 @@ def cli() -> None:
 
 def main() -> None:
     """The console script."""
+    if "_IREE_PILOT_COMPLETE" in os.environ:
+        importlib.import_module("pipeline.cli.completion")  # our own for bash
     sys.exit(guarded(cli, sys.argv[1:]))

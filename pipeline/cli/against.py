@@ -34,6 +34,7 @@ def bisect(
     """
     from repro.sides import against
 
+    live.doing("comparing dispatch by dispatch", "compare")
     side, other = compared
     for one in (side, other):
         live.planned(one.name, None, one.plan.warnings)
@@ -77,7 +78,7 @@ def sides(
 
 
 def tell(console: Any, result: Against) -> None:
-    """What differs, the first dispatch first; the reproducer's path comes last."""
+    """What differs, the first dispatch first, but for the reproducers' paths."""
     compared = result.compared
     side, other = compared.sides
     count = out.count(compared.dispatches, "dispatch", "dispatches")
@@ -117,6 +118,5 @@ def tell(console: Any, result: Against) -> None:
             if found.beside:
                 latest = escape(f"{found.reproducer.path}; {found.beside}")
                 console.print(f"  [dim]latest[/dim] {latest}", soft_wrap=True)
-            console.print(found.reproducer.path, soft_wrap=True)
         elif found.why:
             console.print(f"\nno reproducer: {escape(found.why)}", soft_wrap=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from pipeline.cli import several
+from pipeline.cli import completing, several
 from pipeline.cli.options import (
     Common,
     SourceOptions,
@@ -43,7 +43,13 @@ if TYPE_CHECKING:
     "(--against=--iree-opt-level=O0); once for each.",
 )
 @expected_option
-@click.option("-o", "--output", metavar="DIR", help="Where the reproducer goes.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    shell_complete=completing.files,
+    help="Where the reproducer goes.",
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -97,23 +103,28 @@ def command(
     target, flags = reproducer.target(source, target, flags, trust=source_options.trust)
     source, source_options = reproducer.source(source, source_options)
     console = out.console(stderr=common.json)
-    session = Session(common)
-    plans = session.plans(target, device, flags)
-    asked = _Asked(source, source_options, flags, expected, against, everything, output)
     results: list[tuple[str, Bisection | Against]] = []
     quiet = common.json or common.verbosity < 0
-    with (
-        Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
-        several.finishing(results, targets=len(plans)),
-    ):
-        for name, result in _each(session, asked, plans, live):
-            live.close()
-            if not common.json and all(result is not before for _, before in results):
-                several.heading(console, name, len(plans))
-                _tell_either(console, result)
-            results.append((name, result))
+    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+        session = Session(common)
+        plans = session.plans(target, device, flags)
+        asked = _Asked(source, source_options, flags, expected, against, everything, output)
+        with several.finishing(results, targets=len(plans)):
+            for name, result in _each(session, asked, plans, live):
+                live.close()
+                if not common.json and all(result is not before for _, before in results):
+                    several.heading(console, name, len(plans))
+                    _tell_either(console, result)
+                results.append((name, result))
     if common.json:
-        out.emit(several.document(results, targets=len(plans)))
+        out.emit(several.document(results, targets=len(plans), took=live.took))
+    else:
+        live.summary()
+        tell_places(console, [result for _, result in results])
+    if output:
+        made = [f.reproducer for _, one in results for f in one.failures if f.reproducer]
+        for path in dict.fromkeys(one.path for one in made):
+            out.wrote(path, quiet=common.verbosity < 0)
     said = {result.status for _, result in results}
     if "isolated" not in said or "gave-up" in said:
         raise Failed(1)
@@ -255,7 +266,7 @@ def isolate(
             everything=everything,
             fresh=chosen.fresh,
         ),
-        begun=lambda failure: live.note(f"\nisolating {failure.signature}"),
+        begun=live.isolating,
         told=live.progress,
         on_wait=lambda: live.note("another process is isolating the same; waiting"),
     )
@@ -273,7 +284,7 @@ def untraced(
     """Isolates why the source `text` does not trace."""
     from repro import failed
 
-    live.note(f"\nisolating {refused.failure.signature}")
+    live.isolating(refused.failure)
     wish = failed.Wish(
         place=_place(text, output),
         default=output is None,
@@ -314,7 +325,7 @@ def _origin(made: Reproducer) -> list[tuple[str, str]]:
 
 
 def tell(console: Any, result: Bisection) -> None:
-    """What a bisection found; the folders' paths come last."""
+    """What a bisection found, but for the folders' paths."""
     from rich.markup import escape
 
     from pipeline.cli import output as out
@@ -339,7 +350,7 @@ def tell(console: Any, result: Bisection) -> None:
         left = ": ".join(filter(None, (out.count(made.ops, "operation"), names)))
         blocks = f"{out.count(found.blocks, 'operation')} in {out.count(found.places, 'place')}"
         asked = "trace" if found.failure.phase == "trace" else "compile"
-        took = f"{out.count(made.oracle_calls, asked)}, {out.seconds(made.seconds)}"
+        search = out.count(made.oracle_calls, asked)
         pairs = [
             ("is", "" if made.whole else found.why),
             ("blocks", blocks if found.blocks else ""),
@@ -353,7 +364,7 @@ def tell(console: Any, result: Bisection) -> None:
                 "rate",
                 "" if found.rate is None else f"it comes and goes: in {found.rate:.0%} of runs",
             ),
-            ("took", "" if found.known_since else took),
+            ("search", "" if found.known_since else search),
             ("latest", escape(f"{made.path}; {found.beside}") if found.beside else ""),
         ]
         for label, text in pairs:
@@ -367,6 +378,10 @@ def tell(console: Any, result: Bisection) -> None:
         console.print(
             f"also seen: {escape(failure.kind)}: {escape(failure.message)}", soft_wrap=True
         )
-    for found in result.failures:
-        if found.reproducer:
-            console.print(found.reproducer.path, soft_wrap=True)
+
+
+def tell_places(console: Any, results: Sequence[Bisection | Against]) -> None:
+    """The paths of the reproducers' folders: the last lines."""
+    paths = [f.reproducer.path for one in results for f in one.failures if f.reproducer]
+    for path in dict.fromkeys(paths):
+        console.print(path, soft_wrap=True)

@@ -57,8 +57,9 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
     files removed.
     """
     _hear_signals()
+    begun = time.monotonic() - _age()
     try:
-        command.main(arguments, prog_name="iree-pilot", standalone_mode=False)
+        command.main(arguments, prog_name="iree-pilot", standalone_mode=False, obj=begun)
     except Failed as end:
         return end.exit_code
     except click.exceptions.Exit as end:
@@ -88,6 +89,12 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
     except Exception as fault:  # noqa: BLE001 - a bug of ours: say so, keep the traceback
         return _unexpected(arguments, fault)
     return 0
+
+
+def _age() -> float:
+    """How many seconds ago this process was started: before Python was."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _hear_signals() -> None:

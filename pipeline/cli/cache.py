@@ -60,15 +60,18 @@ def gc(max_size: float | None, older_than: float | None, common: Common) -> None
 def verify(common: Common) -> None:
     """Hash every file; damaged entries are removed and made anew when they are needed."""
     from pipeline.cli import output as out
+    from pipeline.cli.live import Live
     from pipeline.store import Store
 
+    console = out.console(stderr=common.json)
     store = Store()
     count = sum(kind.entries for kind in store.info())
-    damaged = store.verify()
+    with Live(console, quiet=common.json or common.verbosity < 0, verbose=False) as live:
+        live.doing(f"reading {out.count(count, 'entry', 'entries')}")
+        damaged = store.verify()
     if common.json:
         out.emit({"entries": count, "damaged": damaged})
         return
-    console = out.console()
     for entry in damaged:
         console.print(f"removed {entry.kind}/{entry.key}: {entry.why}", soft_wrap=True)
     console.print(f"{count} entries verified, {len(damaged)} damaged")

@@ -16,7 +16,7 @@ from pipeline import between, case, generation, outputs
 from pipeline.case import CaseResult, FunctionResult, Settings, Step
 from pipeline.cli import code, following, reproducer, several
 from pipeline.cli import output as out
-from pipeline.cli.bisect import isolate, tell, untraced
+from pipeline.cli.bisect import isolate, tell, tell_places, untraced
 from pipeline.cli.boundary import Failed, Interrupted
 from pipeline.cli.live import Live
 from pipeline.cli.options import Common, SourceOptions
@@ -68,83 +68,92 @@ def cases(
     named, given = text, chosen
     text, chosen = reproducer.source(text, chosen)
     console = out.console(stderr=silent)
-    live = Live(console, quiet=silent or common.verbosity < 0, verbose=common.verbosity > 0)
-    session = Session(common)
-    check_flags(flags, phases=not run)
-    plans = session.plans(targets, device, flags)
-    _check(text, chosen, plans, session.toolchain, to, resume, output)
-    chosen, wanted = _generated(text, chosen, generate, session) if run else (chosen, None)
-    settings = Settings(
-        flags=flags,
-        to=to,
-        resume=resume,
-        limits=session.limits,
-        fresh=chosen.fresh,
-        run=run,
-        generate=wanted,
-    )
-    loaded: Loaded | None = None
-    refused: TraceFailed | None = None
-    results: list[CaseResult] = []
-    try:
-        loaded = session.program(text, chosen, live, evaluate=run, expected=expected)
-        live.program(loaded)
-        if wanted:
-            generation.check(loaded.program, wanted.steps)
+    quiet = silent or common.verbosity < 0
+    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+        session = Session(common)
+        check_flags(flags, phases=not run)
+        plans = session.plans(targets, device, flags)
+        _check(text, chosen, plans, session.toolchain, to, resume, output)
+        chosen, wanted = _generated(text, chosen, generate, session) if run else (chosen, None)
+        settings = Settings(
+            flags=flags,
+            to=to,
+            resume=resume,
+            limits=session.limits,
+            fresh=chosen.fresh,
+            run=run,
+            generate=wanted,
+        )
+        loaded: Loaded | None = None
+        refused: TraceFailed | None = None
+        results: list[CaseResult] = []
+        try:
+            loaded = session.program(text, chosen, live, evaluate=run, expected=expected)
+            live.program(loaded)
+            if wanted:
+                generation.check(loaded.program, wanted.steps)
 
-        def told(loaded: Loaded) -> None:
-            results.clear()
-            for result in _each(session, loaded, plans, settings, live):
-                results.append(result)
+            def told(loaded: Loaded) -> None:
+                results.clear()
+                for result in _each(session, loaded, plans, settings, live):
+                    results.append(result)
+                    live.close()
+                    if not silent:
+                        _tell(live, result, common)
+
+            loaded = session.settled(loaded, told, live)[0]
+            results = between.agreed(results)
+        except TraceFailed as failed:
+            refused = failed
+            results = [_untraced(target, plan, session, failed) for target, plan in plans]
+            if not silent:
+                _tell(live, results[0], common)
+        except KeyboardInterrupt:
+            raise Interrupted(_document(loaded, results)) from None
+        typed = following.Typed(
+            source=named,
+            chosen=given if named != text else chosen,
+            common=common,
+            flags=flags,
+            device=device,
+            expected=expected,
+            resume=resume,
+        )
+        after = () if bisect else following.bisecting(typed, results)
+        live.close()
+        if not silent:
+            _summary(live, results)
+        found: list[tuple[str, Bisection]] = []
+        isolated = _isolated(
+            session, loaded or refused, plans, results, (text, chosen, flags), live
+        )
+        try:
+            for target, one in isolated if bisect else ():
+                found.append((target, one))
                 live.close()
                 if not silent:
-                    _tell(live, result, common)
-
-        loaded = session.settled(loaded, told, live)[0]
-        results = between.agreed(results)
-    except TraceFailed as failed:
-        refused = failed
-        results = [_untraced(target, plan, session, failed) for target, plan in plans]
-        if not silent:
-            _tell(live, results[0], common)
-    except KeyboardInterrupt:
-        raise Interrupted(_document(loaded, results)) from None
-    finally:
-        live.close()
-    typed = following.Typed(
-        source=named,
-        chosen=given if named != text else chosen,
-        common=common,
-        flags=flags,
-        device=device,
-        expected=expected,
-        resume=resume,
-    )
-    after = () if bisect else following.bisecting(typed, results)
+                    several.heading(console, target, len(plans))
+                    tell(console, one)
+        except KeyboardInterrupt:
+            raise Interrupted(_document(loaded, results, found)) from None
     if not silent:
-        _summary(live, results)
+        live.summary()
         for argv in following.comparing(typed, results):
             again = escape(out.command(argv))
-            console.print(f"Which dispatch differs: [bold]{again}[/bold]", soft_wrap=True)
+            console.print(
+                f"Which dispatch differs: [bold]{again}[/bold]", soft_wrap=True, no_wrap=True
+            )
         if after:
-            console.print(f"next: [bold]{escape(out.command(after))}[/bold]", soft_wrap=True)
-    found: list[tuple[str, Bisection]] = []
-    isolated = _isolated(session, loaded or refused, plans, results, (text, chosen, flags), live)
-    try:
-        for target, one in isolated if bisect else ():
-            found.append((target, one))
-            live.close()
-            if not common.json:
-                several.heading(console, target, len(plans))
-                tell(console, one)
-    except KeyboardInterrupt:
-        raise Interrupted(_document(loaded, results, found)) from None
-    if common.json:
-        document = _document(loaded, results, found if bisect else None)
-        out.emit(document | {"next": after})
+            console.print(
+                f"next: [bold]{escape(out.command(after))}[/bold]", soft_wrap=True, no_wrap=True
+            )
+        tell_places(console, [one for _, one in found])
     ok = all(r.status != "failed" for r in results)
     if output and ok:
-        _deliver(Path(results[0].output or ""), output)
+        _deliver(Path(results[0].output or ""), output, quiet=common.verbosity < 0)
+    if common.json:
+        document = _document(loaded, results, found if bisect else None)
+        out.emit(document | {"next": after, "took": live.took.document})
     if not ok or any(one.status == "isolated" for _, one in found):
         raise Failed(1)
 
@@ -270,7 +279,8 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
         console.print(
             f"  {d.dispatches} dispatches of {d.executables} executables, "
             f"{out.size(d.transient_bytes)} transient; compiler's peak memory "
-            f"{out.size(result.peak_bytes)}"
+            f"{out.size(result.peak_bytes)}",
+            soft_wrap=True,
         )
     if not quiet and result.output:
         what = f"{Path(result.output).name}, {out.size(result.output_bytes)}"
@@ -302,14 +312,19 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
     if result.failure and result.failure.phase and result.phase_confirmed is not None:
         how = "is confirmed" if result.phase_confirmed else "was NOT confirmed"
         console.print(f"    the phase {how} by resuming from the one before it")
-    if result.command and (failed or not quiet):
-        console.print(f"    [dim]$ {escape(out.command(result.command))}[/dim]", soft_wrap=True)
+    for label, argv in _commands(result, everything=common.verbosity > 0):
+        out.print_command(console, label, argv, indent="    ")
+
+
+def _commands(result: CaseResult, *, everything: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(what it does, command) of what failed, or with `everything` of all that was done."""
+    if result.command and (result.failure or everything):
+        yield "compile", result.command
     if result.failure and result.phase_confirmed and result.resume:
-        console.print(f"    [dim]$ {escape(out.command(result.resume))}[/dim]", soft_wrap=True)
+        yield "resume", result.resume
     for function in result.functions:
-        if function.commands and (function.failure or not quiet):
-            again = escape(out.command(function.commands[0]))
-            console.print(f"    [dim]$ {again}[/dim]", soft_wrap=True)
+        named = zip(("run", "benchmark"), function.commands, strict=False)
+        yield from named if everything else [*named][: bool(function.failure)]
 
 
 def _tell_function(live: Live, function: FunctionResult) -> None:
@@ -377,11 +392,12 @@ def _summary(live: Live, results: list[CaseResult]) -> None:
         compared = result.comparison
         if compared and compared.verdict == "not-compared":
             compared = None
+        device = result.device_name or result.device or "-"
         table.add_row(
             escape(result.target),
             f"[{_STYLES[result.status]}]{result.status}[/]",
             _compile_seconds(result, compiled),
-            escape(result.device_name or result.device or "-"),
+            escape(device if wide else device.partition(" (")[0]),
             " + ".join(out.seconds(s) for s in latencies) or "-",
             f"{compared.rel_l2:.2e}" if compared else "-",
             f"{compared.tolerance:.1e}" if compared else "-",
@@ -398,10 +414,14 @@ def _summary(live: Live, results: list[CaseResult]) -> None:
 def _compile_seconds(result: CaseResult, step: Step | None) -> str:
     if step is None:
         return "-"
-    return f"{out.seconds(result.compile_seconds)}{' cached' if step.cached else ''}"
+    return (
+        f"{out.seconds(result.compile_seconds)} cached"
+        if step.cached
+        else out.seconds(step.seconds)
+    )
 
 
-def _deliver(source: Path, target: str) -> None:
+def _deliver(source: Path, target: str, *, quiet: bool) -> None:
     """Copies the output to where the user wants it."""
     if target == "-":
         with source.open("rb") as stream:
@@ -409,3 +429,4 @@ def _deliver(source: Path, target: str) -> None:
         sys.stdout.flush()
         return
     outputs.write(Path(target), source)
+    out.wrote(target, quiet=quiet)

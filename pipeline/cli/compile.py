@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import click
 
+from pipeline.cli import completing
 from pipeline.cli.options import Common, SourceOptions, common, source_options, target_option
 
 
 @click.command("compile")
 @source_options
 @target_option
-@click.option("--to", metavar="PHASE", help="Stop after this phase and write the IR.")
-@click.option("--from", "resume", metavar="PHASE", help="SOURCE is MLIR dumped after this phase.")
-@click.option("-o", "--output", metavar="FILE", help="Copy the module (or IR) there; - for stdout.")
+@click.option(
+    "--to",
+    metavar="PHASE",
+    shell_complete=completing.phases,
+    help="Stop after this phase and write the IR.",
+)
+@click.option(
+    "--from",
+    "resume",
+    metavar="PHASE",
+    shell_complete=completing.phases,
+    help="SOURCE is MLIR dumped after this phase.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Copy the module (or IR) there; - for stdout.",
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(

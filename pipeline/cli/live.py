@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live as Bottom
 from rich.markup import escape
+from rich.spinner import Spinner
+from rich.text import Text
 
 from pipeline.case import Step, StepName
-from pipeline.cli.output import command, seconds, size
+from pipeline.cli import took
+from pipeline.cli.output import seconds, size
+from pipeline.diagnostics import Failure
 from pipeline.executables import Compiling
 from pipeline.frontends.load import Loaded
 from pipeline.phases import Phase
@@ -20,49 +27,116 @@ if TYPE_CHECKING:
     from repro.shrink import Progress
 
 _DIALECTS_SHOWN = 4
+#: Columns of a phase's line before its dialects.
+_PHASE_WIDTH = 60
+#: In a pipe a search says no more often where it is.
+_QUIET_SECONDS = 10.0
+_DOING: dict[StepName, tuple[str, str]] = {
+    "compile": ("compiling", "compile"),
+    "run": ("running", "run"),
+    "generate": ("generating tokens", "generate"),
+}
+
+
+class Doing:
+    """The line at the bottom of a terminal: what is going on, since when, and since the start."""
+
+    def __init__(self, since_start: took.Took) -> None:
+        self._took = since_start
+        self._spinner = Spinner("dots")
+        self._begun = time.monotonic()
+        self.what = ""
+
+    def begin(self, what: str) -> None:
+        self.what, self._begun = what, time.monotonic()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        now = time.monotonic()
+        spent, whole = int(now - self._begun), int(self._took.seconds)
+        clock = f"  {clock_of(spent)}"
+        clock += f", {clock_of(whole)} in all" if whole > spent + 1 else ""
+        what = Text(self.what)
+        what.truncate(max(10, options.max_width - cell_len(clock) - 3), overflow="ellipsis")
+        frame = self._spinner.render(console.get_time())
+        yield Text.assemble(frame if isinstance(frame, Text) else "", " ", what, (clock, "dim"))
+
+
+def clock_of(spent: float) -> str:
+    """Whole seconds, for what is shown while they pass."""
+    return seconds(int(spent)) if spent >= 1 else "0 s"
 
 
 class Live:
     """Prints to `console`; `quiet` prints nothing but what is asked for directly.
 
-    On a terminal the line at the bottom says what is going on; in a pipe there is no such line.
+    On a terminal the line at the bottom says what is going on and for how long, from the start to
+    `close`; in a pipe a line is printed when a step begins. `took` has the time of each part.
     """
 
     def __init__(self, console: Console, *, quiet: bool, verbose: bool) -> None:
         self.console = console
+        self.took = took.of_command()
         self._quiet = quiet
         self._verbose = verbose
-        self._doing = contextlib.ExitStack()
+        self._doing = Doing(self.took)
+        self._bottom: Bottom | None = None
+        self._said = float("-inf")
+        self._step: StepName | None = None
+        self._unending = ""
 
     def __enter__(self) -> Live:
+        self.doing("looking for the compiler and the devices")
         return self
 
     def __exit__(self, *fault: object) -> None:
         self.close()
 
-    @contextlib.contextmanager
-    def working(self, what: str) -> Iterator[None]:
-        """Shows `what` at the bottom of the terminal until the block ends."""
-        if self._quiet or not self.console.is_terminal:
-            yield
+    def doing(self, what: str, part: str = "") -> None:
+        """Shows `what` at the bottom of the terminal until something else is being done.
+
+        part: what its time is told as.
+        """
+        if part:
+            self.took.enter(part)
+        if self._quiet or not self.console.is_interactive:
             return
-        with self.console.status(escape(what)):
-            yield
+        self._doing.begin(what)
+        if self._bottom is None:
+            self._bottom = Bottom(
+                self._doing, console=self.console, transient=True, refresh_per_second=8
+            )
+            self._bottom.start()
+
+    @contextlib.contextmanager
+    def working(self, what: str, part: str = "") -> Iterator[None]:
+        """Shows `what` until the block ends; in a pipe a line."""
+        if not self.console.is_interactive:
+            self.note(what)
+        self.doing(what, part)
+        yield
+        self.close()
 
     def note(self, text: str) -> None:
         """A line of its own."""
         if not self._quiet:
             self.console.print(escape(text), soft_wrap=True)
 
+    def isolating(self, failure: Failure) -> None:
+        """The failure whose smallest program is looked for from now on."""
+        self.note(f"\nisolating {failure.signature}")
+        self.doing("isolating", "isolate")
+
     def progress(self, progress: Progress) -> None:
-        """What a search does now: at the bottom of the terminal; in a pipe, or verbose, a line."""
+        """What a search does now: at the bottom of the terminal; verbose, a line; in a pipe a line
+        now and then."""
         left = "" if not progress.ops else f", of {progress.ops} operations that are left"
         text = f"  {progress.trying}{left} ({progress.asked} asked)"
-        if self._verbose or not self.console.is_terminal:
+        now = time.monotonic()
+        silent = not self.console.is_interactive and now - self._said > _QUIET_SECONDS
+        if self._verbose or silent:
+            self._said = now
             self.note(text)
-            return
-        self._doing.close()
-        self._doing.enter_context(self.working(text.strip()))
+        self.doing(text.strip())
 
     def program(self, loaded: Loaded) -> None:
         """The program that all targets share."""
@@ -93,32 +167,41 @@ class Live:
             self._print(f"  [yellow]warning:[/yellow] {escape(warning)}")
 
     def began(self, target: str, step: StepName) -> None:
-        self._doing.close()
-        self._doing.enter_context(self.working(f"{target}: {step}"))
+        what, part = _DOING[step]
+        if step != "compile" and step != self._step and not self.console.is_interactive:
+            self.note(f"  {what}")
+        self.doing(f"{target}: {what}", part)
+        self._step, self._unending = step, ""
 
     def phase(self, target: str, phase: Phase) -> None:
+        line = f"  {phase.name:<26}{seconds(phase.seconds):>8}  {size(phase.bytes):>8} "
         if phase.ops:
-            shown = list(phase.ops.items())[: None if self._verbose else _DIALECTS_SHOWN]
-            dialects = " ".join(f"{name}:{count}" for name, count in shown)
-            more = " ..." if len(shown) < len(phase.ops) else ""
-            content = f"{phase.op_count:>7} ops  [dim]{dialects}{more}[/dim]"
+            line += f"{phase.op_count:>7} ops  [dim]{self._dialects(phase)}[/dim]"
         else:
-            content = "        module"
-        self._print(
-            f"  {phase.name:<26}{seconds(phase.seconds):>8}  {size(phase.bytes):>8} {content}"
-        )
+            line += "        module"
+        self._print(line)
+        self.doing(f"{target}: compiling, {phase.name} is done")
+
+    def _dialects(self, phase: Phase) -> str:
+        """The operations by dialect: verbose all, else as many as the line has room for."""
+        told = [f"{name}:{count}" for name, count in phase.ops.items()]
+        if self._verbose:
+            return " ".join(told)
+        shown = told[:_DIALECTS_SHOWN]
+        while shown and len(" ".join([*shown, "..."])) > self.console.width - _PHASE_WIDTH:
+            shown.pop()
+        return " ".join([*shown, *["..."] * (len(shown) < len(told))])
 
     def compiling(self, target: str, state: Compiling) -> None:
-        """The executables that a compile takes long for: at the bottom, in a pipe a line."""
-        told = f"{target}: {state}"
-        if not self.console.is_terminal:
-            self.note(f"  {told}")
-            return
-        self._doing.close()
-        self._doing.enter_context(self.working(told))
+        """What a compile waits for: a line when it is known; at the bottom how the others do."""
+        if state.unending != self._unending:
+            self._unending = state.unending
+            self.note(f"  {target}: {state.waits_for}")
+        alone = f"{state.ended} of {state.total - 1} other executables compile alone"
+        self.doing(f"{target}: compiling, {alone}")
 
     def ended(self, target: str, step: Step) -> None:
-        self._doing.close()
+        self.doing(f"{target}: {step.name} is done")
         if step.status in ("ran", "compiled"):
             done = "compared" if step.status == "ran" else "run"
             self._print(f"  {step.name:<10} not {done}: {escape(step.why)}")
@@ -130,12 +213,17 @@ class Live:
     def waiting(self, target: str) -> None:
         self.note(f"{target}: another process is compiling the same; waiting")
 
-    def command(self, argv: tuple[str, ...]) -> None:
-        self._print(f"  [dim]$ {escape(command(argv))}[/dim]")
+    def summary(self) -> None:
+        """Says what took how long, at the end of it all."""
+        self.close()
+        if not self._quiet:
+            self.console.print(str(self.took), soft_wrap=True)
 
     def close(self) -> None:
         """Takes the line at the bottom away."""
-        self._doing.close()
+        if self._bottom is not None:
+            self._bottom.stop()
+            self._bottom = None
 
     def _print(self, text: str) -> None:
         if not self._quiet:

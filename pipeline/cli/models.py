@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli import completing
 from pipeline.cli.options import Common, common
 
 if TYPE_CHECKING:
@@ -17,8 +18,10 @@ _CAME = {"ok": "", "ran": " (runs, not compared)", "compiled": " (compiles)"}
 
 
 @click.command("models", options_metavar="[OPTIONS]")
-@click.argument("name", required=False, metavar="[NAME]")
-@click.argument("path", required=False, metavar="[check CONFIG_OR_CHECKPOINT]")
+@click.argument("name", required=False, metavar="[NAME]", shell_complete=completing.models)
+@click.argument(
+    "path", required=False, metavar="[check CONFIG_OR_CHECKPOINT]", shell_complete=completing.files
+)
 @common
 def command(name: str | None, path: str | None, common: Common) -> None:
     """List the zoo's models and presets; with NAME, its fields too.
@@ -63,7 +66,7 @@ def command(name: str | None, path: str | None, common: Common) -> None:
             )
     console.print(table)
     for spec in shown:
-        parts = f" Parts: {', '.join(spec.parts)}." if spec.parts else ""
+        parts = f". Parts: {', '.join(spec.parts)}." if spec.parts else ""
         parts += " Generates tokens." if spec.chain else ""
         console.print(f"\n[bold]{spec.name}[/bold]  {spec.help}{parts}", soft_wrap=True)
         if name is None:
@@ -104,16 +107,20 @@ def _passed() -> dict[str, list[str]]:
 def _check(path: Path, common: Common) -> None:
     from models.weights import checkpoints
     from pipeline.cli import output as out
+    from pipeline.cli.live import Live
 
     checkpoint = checkpoints.read_config(path) if path.is_file() else checkpoints.read(path)
     # Frameworks from here on: only once the files themselves are in order.
     from models.weights import compare, read
     from models.weights.plan import check
 
-    plan = check(checkpoint, {})
-    plan.refuse()
-    held = checkpoint.tensors
-    faults = read.not_finite(held)
+    console = out.console(stderr=common.json)
+    with Live(console, quiet=common.json or common.verbosity < 0, verbose=False) as live:
+        live.doing(f"reading {path}")
+        plan = check(checkpoint, {})
+        plan.refuse()
+        held = checkpoint.tensors
+        faults = read.not_finite(held)
     compare.refuse(faults, checkpoint.architecture, checkpoint.path, len(held))
     if common.json:
         out.emit(
@@ -130,7 +137,7 @@ def _check(path: Path, common: Common) -> None:
         )
         return
     for line in _told(checkpoint, plan):
-        out.console().print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def _told(checkpoint: Checkpoint, plan: Any) -> list[str]:

@@ -77,28 +77,31 @@ def run(
     """
     from pipeline.cli import output as out
     from pipeline.cli.boundary import Failed
+    from pipeline.cli.live import Live
     from pipeline.cli.nightly_live import NightLive
     from pipeline.cli.nightly_tell import tell, tell_plan
     from pipeline.nightly import expectations, matrix, selection
     from pipeline.nightly.keys import Keys
     from pipeline.nightly.night import Night
 
-    nightly, notes = _read(config), list[str]()
-    cases = _overridden(ctx, common, matrix.expand(nightly, told=notes.append))
-    cases = selection.select(cases, only=only, shard=shard)
-    expected = expectations.read(_expectations(nightly))
-    _check_writable(markdown, junit)
     silent = common.json or markdown == "-"
     console = out.console(stderr=silent)
+    quiet = common.verbosity < 0 or silent
+    with Live(console, quiet=quiet, verbose=False) as live:
+        live.doing("reading the configuration")
+        nightly, notes = _read(config), list[str]()
+        cases = _overridden(ctx, common, matrix.expand(nightly, told=notes.append))
+        cases = selection.select(cases, only=only, shard=shard)
+    expected = expectations.read(_expectations(nightly))
+    _check_writable(markdown, junit)
     with history_at(database, begin=True) as history:
         known = Keys(nightly.directory)
         if dry_run:
             tell_plan(common, _previews(history, cases, known, fresh), _width(nightly))
             return
-        quiet = common.verbosity < 0 or silent
         with (
             held(history, wait),
-            NightLive(console, quiet=quiet, verbose=common.verbosity > 0) as live,
+            NightLive(console, quiet=quiet, verbose=common.verbosity > 0) as watcher,
         ):
             report = Night(
                 nightly,
@@ -106,13 +109,13 @@ def run(
                 history,
                 expected,
                 _scheduler(nightly, scheduler),
-                live,
+                watcher,
                 keys=known,
                 artifacts=_artifacts(artifacts, history),
                 fresh=fresh,
                 notes=notes,
             ).run()
-    _publish(report, markdown, junit)
+    _publish(report, markdown, junit, quiet=common.verbosity < 0)
     if common.json:
         out.emit(report)
     elif markdown != "-":
@@ -202,6 +205,7 @@ def report(
         return
     if output:
         outputs.write(Path(output), text)
+        out.wrote(output, quiet=common.verbosity < 0)
     else:
         click.echo(text)
 
@@ -372,8 +376,9 @@ def _check_writable(*files: str | None) -> None:
             outputs.check(Path(file))
 
 
-def _publish(report: Report, markdown: str | None, junit: str | None) -> None:
+def _publish(report: Report, markdown: str | None, junit: str | None, *, quiet: bool) -> None:
     from pipeline import outputs
+    from pipeline.cli import output as out
     from pipeline.nightly import junit as xml
     from pipeline.nightly import markdown as text
 
@@ -381,5 +386,7 @@ def _publish(report: Report, markdown: str | None, junit: str | None) -> None:
         click.echo(text.markdown(report))
     elif markdown:
         outputs.write(Path(markdown), text.markdown(report))
+        out.wrote(markdown, quiet=quiet)
     if junit:
         outputs.write(Path(junit), xml.junit(report))
+        out.wrote(junit, quiet=quiet)

@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from pipeline.cli import took
+from pipeline.cli.live import Doing, clock_of
 from pipeline.cli.output import seconds, table
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class NightLive:
         self._begun = time.monotonic()
         self._seen: set[str] = set()
         self._done = self._total = self._reused = 0
+        self._looking = Doing(took.of_command())
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -53,7 +56,10 @@ class NightLive:
     def __enter__(self) -> NightLive:
         if self.console.is_terminal and not self._quiet:
             self._live = Live(
-                console=self.console, get_renderable=self._shown, refresh_per_second=4
+                console=self.console,
+                get_renderable=self._shown,
+                refresh_per_second=4,
+                transient=True,
             )
             self._live.__enter__()
         return self
@@ -104,6 +110,7 @@ class NightLive:
 
     def isolating(self, case: Case, signature: str) -> None:
         self._say(f"isolating {escape(signature)} of {escape(case.name)}")
+        self._looking.begin(f"isolating what fails in {case.name}")
 
     def isolated(self, case: Case, found: Bisection) -> None:
         for one in found.failures:
@@ -111,14 +118,17 @@ class NightLive:
                 made = one.reproducer
                 count = f"{made.ops} operation{'' if made.ops == 1 else 's'}"
                 self._say(f"  {count}: {escape(made.path)}")
+        self._looking.begin("")
         if found.status != "isolated":
             self._say(f"  not isolated: {escape(found.why)}")
 
     def asking(self, case: Case, signature: str, question: Question) -> None:
         self._say(f"{question} of {escape(signature)}, {escape(case.name)}")
+        self._looking.begin(f"{question} of what fails in {case.name}")
 
     def answered(self, case: Case, finding: Finding) -> None:
         self._say(f"  {escape(finding.said)}")
+        self._looking.begin("")
 
     @property
     def _width(self) -> int:
@@ -130,9 +140,11 @@ class NightLive:
 
     def _shown(self) -> Group:
         now = time.monotonic()
+        if self._looking.what:
+            return Group(self._looking)
         running: Table = table("running", "for", right=("for",))
         for name, since in list(self._running.items())[:_RUNNING_SHOWN]:
-            running.add_row(escape(name), seconds(now - since))
+            running.add_row(escape(name), clock_of(now - since))
         counts = "  ".join(f"{count} {status}" for status, count in self._counts.items())
         self._bar.update(
             self._task, total=self._total or None, completed=self._done, left=self._left(now)

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from pipeline.cli import output as out
 from pipeline.cli.options import Common
+from pipeline.cli.screen import PIPE_WIDTH, Screen
 from pipeline.nightly.expectations import Expectation
 from pipeline.nightly.markdown import again
 from pipeline.nightly.orders import Preview, shared_out
@@ -56,7 +57,7 @@ def tell_expected(common: Common, expected: Sequence[Expectation], path: Path) -
 def as_text(report: Report, common: Common) -> str:
     """What `tell` prints, as plain lines."""
     file = StringIO()
-    tell(Console(file=file, width=160, highlight=False), report, common)
+    tell(Screen(file=file, width=PIPE_WIDTH, highlight=False), report, common)
     return file.getvalue()
 
 

@@ -12,6 +12,7 @@ import msgspec
 from click.core import ParameterSource
 
 from pipeline import quantities
+from pipeline.cli import completing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -114,6 +115,7 @@ def common(function: F) -> F:
         click.option(
             "--release",
             metavar="VERSION",
+            shell_complete=completing.releases,
             help="Another compiler release, installed on demand.",
         ),
     )
@@ -140,7 +142,7 @@ def source_options(function: F) -> F:
 
     return _decorated(
         cast(F, wrapped),
-        click.argument("source"),
+        click.argument("source", shell_complete=completing.sources),
         click.option(
             "--set",
             "settings",
@@ -162,6 +164,7 @@ def source_options(function: F) -> F:
             multiple=True,
             metavar="[SCOPE=]PATH",
             callback=_archives,
+            shell_complete=completing.files,
             help="Weights by name: .safetensors, .irpa, .gguf, or a directory of safetensors; "
             "for one scope of MLIR's parameters, or all.",
         ),
@@ -219,6 +222,7 @@ def target_option(function: F) -> F:
             "--target",
             "targets",
             metavar="TARGET[,TARGET...]",
+            shell_complete=completing.targets,
             help="llvm-cpu[:host|generic|CPU], vulkan[:ARCH], hip[:GFX]; a reproducer brings one.",
         ),
         click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets)."),
@@ -231,6 +235,7 @@ def targets_option(doing: str) -> Callable[[F], F]:
         "-t",
         "--target",
         metavar="TARGET[,TARGET...]",
+        shell_complete=completing.targets,
         help=f"{doing}, one after the other; a reproducer brings its own.",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from pathlib import Path
@@ -15,19 +14,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import python_lines
+from pipeline.cli.screen import screen
 from pipeline.diagnostics import Failure
 
-#: Lines in a pipe are not wrapped at 80 columns: scripts and logs read them.
-_PIPE_WIDTH = 160
 _LOCATION = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::\d+)?")
 
 
 def console(*, stderr: bool = False) -> Console:
     """A console that has colour on a terminal and plain lines in a pipe."""
-    made = Console(stderr=stderr, highlight=False)
-    if not made.is_terminal and "COLUMNS" not in os.environ:
-        made = Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
-    return made
+    return screen(stderr=stderr)
 
 
 def emit(document: Any) -> None:
@@ -36,10 +31,13 @@ def emit(document: Any) -> None:
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """A table without lines; the columns named in `right` are right-aligned."""
+    """A table without lines; the columns named in `right`, numbers, are right-aligned and whole."""
     made = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        number = column in right
+        made.add_column(
+            column, justify="right" if number else "left", overflow="fold", no_wrap=number
+        )
     return made
 
 
@@ -115,8 +113,21 @@ def quoted(location: str | None) -> str | None:
         )
 
 
+def print_command(to: Console, label: str, argv: tuple[str, ...], *, indent: str = "") -> None:
+    """`label $ command`: whole, to be pasted."""
+    to.print(
+        f"{indent}[dim]{label:<9} $ {escape(command(argv))}[/dim]", soft_wrap=True, no_wrap=True
+    )
+
+
+def wrote(path: str | Path, *, quiet: bool = False) -> None:
+    """Says on stderr that a file or directory which the user named was written."""
+    if not quiet:
+        click.echo(f"wrote {path}", err=True)
+
+
 def print_pairs(to: Console, pairs: list[tuple[str, str]], *, indent: str = "  ") -> None:
-    """Aligned `label  text` lines; the text is not wrapped, so that it can be copied."""
+    """Aligned `label  text` lines; words are not broken, so that they can be copied."""
     width = max((len(label) for label, _ in pairs), default=0)
     for label, text in pairs:
         head, *rest = text.splitlines() or [""]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from pipeline.cli import several
+from pipeline.cli import completing, several
 from pipeline.cli.options import Common, SourceOptions, common, source_options
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _WORDS = {
     "-t",
     "--target",
     metavar="TARGET[,TARGET...]",
+    shell_complete=completing.targets,
     help="Look on this target's device, too; of several, one after the other.",
 )
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
@@ -65,16 +66,16 @@ def command(
     source, source_options = reproducer.source(source, source_options)
     console = out.console(stderr=common.json)
     quiet = common.json or common.verbosity < 0
-    session = Session(common)
     plans: list[tuple[str, Plan | None]] = [("", None)]
     if target is not None:
         check_flags(flags)
-        plans = [*session.plans(target, device, flags)]
     results: list[tuple[str, Ranges]] = []
-    with (
-        Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
-        several.finishing(results, targets=len(plans)),
-    ):
+    live = Live(console, quiet=quiet, verbose=common.verbosity > 0)
+    with live:
+        session = Session(common)
+        if target is not None:
+            plans = [*session.plans(target, device, flags)]
+    with live, several.finishing(results, targets=len(plans)):
         try:
             loaded = session.program(source, source_options, live, evaluate=False)
         except TraceFailed as failed:
@@ -86,6 +87,7 @@ def command(
                 out.print_pairs(console, lines)
             raise Failed(1) from failed
         for named, plan in plans:
+            live.doing("evaluating each operation", "evaluate")
             found = find(
                 loaded, session.toolchain, plan, flags, limits=session.limits, told=live.note
             )

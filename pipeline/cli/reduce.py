@@ -6,12 +6,19 @@ from pathlib import Path
 
 import click
 
+from pipeline.cli import completing
 from pipeline.cli.options import Common, common
 
 
 @click.command("reduce")
 @click.argument("file", metavar="FILE.mlir", type=click.Path(path_type=Path))
-@click.option("-o", "--output", metavar="FILE", help="Default: FILE.reduced.mlir beside it.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Default: FILE.reduced.mlir beside it.",
+)
 @common
 @click.argument("test", metavar="-- COMMAND", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(file: Path, output: str | None, common: Common, test: tuple[str, ...]) -> None:
@@ -39,6 +46,7 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
         tempfile.TemporaryDirectory(prefix="iree-pilot-reduce-") as scratch,
         Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
     ):
+        live.doing(f"reducing {file}")
         reduced = reduce(
             file,
             test,
@@ -48,6 +56,7 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
             told=live.progress,
         )
         outputs.write(target, Path(reduced.mlir))
+    out.wrote(target, quiet=common.verbosity < 0)
     if common.json:
         out.emit({**_facts(reduced), "path": str(target)})
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pipeline.cli import releases_bisect
+from pipeline.cli import completing, releases_bisect
 from pipeline.cli.options import Common, common
 
 #: So many downloads at a time.
@@ -27,15 +27,19 @@ command.add_command(releases_bisect.ask)
 def _list(common: Common) -> None:
     from pipeline import releases, toolchain
     from pipeline.cli import output as out
+    from pipeline.cli.live import Live
     from pipeline.errors import EnvironmentFault
 
+    console = out.console(stderr=common.json)
     here = toolchain.installed()
     cached = releases.local()
     unknown = ""
-    try:
-        known = releases.available()
-    except EnvironmentFault as fault:
-        known, unknown = [], fault.message
+    with Live(console, quiet=common.json, verbose=False) as live:
+        live.doing("asking the package index for releases")
+        try:
+            known = releases.available()
+        except EnvironmentFault as fault:
+            known, unknown = [], fault.message
     if common.json:
         out.emit(
             {
@@ -46,7 +50,6 @@ def _list(common: Common) -> None:
             }
         )
         return
-    console = out.console()
     table = out.table("release", "state", "size", right=("size",))
     sizes = {r.version: r.bytes for r in cached}
     for version in dict.fromkeys([here.version, *known, *sizes]):
@@ -68,25 +71,26 @@ def install(versions: tuple[str, ...], common: Common) -> None:
     """Install releases into the cache: the compiler and the runtime that goes with it."""
     from pipeline import releases
     from pipeline.cli import output as out
+    from pipeline.cli.live import Live
     from pipeline.workers import side_by_side
 
     console = out.console(stderr=common.json)
-
-    def tell(text: str) -> None:
-        if common.verbosity >= 0:
-            console.print(text, soft_wrap=True, markup=False)
-
-    found = side_by_side(lambda version: releases.install(version, tell), versions, _AT_ONCE)
+    with Live(console, quiet=common.verbosity < 0, verbose=common.verbosity > 0) as live:
+        live.doing(f"installing {', '.join(versions)}", "install")
+        found = side_by_side(
+            lambda version: releases.install(version, live.note), versions, _AT_ONCE
+        )
     if common.json:
-        out.emit({"installed": found})
+        out.emit({"installed": found, "took": live.took.document})
         return
     for toolchain in found:
         runtime = "with its runtime" if toolchain.runtime else "without a runtime"
         console.print(f"{toolchain.version} ({toolchain.revision[:12]}) {runtime}")
+    live.summary()
 
 
 @command.command("remove")
-@click.argument("version")
+@click.argument("version", shell_complete=completing.versions)
 @common
 def remove(version: str, common: Common) -> None:
     """Remove a release from the cache."""

@@ -11,7 +11,7 @@ import click
 import msgspec
 from rich.markup import escape
 
-from pipeline.cli import reproducer, several
+from pipeline.cli import completing, reproducer, several
 from pipeline.cli.options import (
     Common,
     SourceOptions,
@@ -43,8 +43,20 @@ _STYLES = {
 @click.command("bisect")
 @source_options
 @targets_option("Ask for each")
-@click.option("--from", "first", metavar="VERSION", help="The oldest release that is asked.")
-@click.option("--to", "last", metavar="VERSION", help="The newest release that is asked.")
+@click.option(
+    "--from",
+    "first",
+    metavar="VERSION",
+    shell_complete=completing.versions,
+    help="The oldest release that is asked.",
+)
+@click.option(
+    "--to",
+    "last",
+    metavar="VERSION",
+    shell_complete=completing.versions,
+    help="The newest release that is asked.",
+)
 @click.option("--every", is_flag=True, help="Ask every release, whatever those around it say.")
 @click.option(
     "--toolchain",
@@ -55,7 +67,13 @@ _STYLES = {
     help="Ask this local build, or all wheels in this folder, in place of the releases; "
     "once for each, the oldest first.",
 )
-@click.option("-o", "--output", metavar="DIR", help="Where the scripts for git bisect go.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    shell_complete=completing.files,
+    help="Where the scripts for git bisect go.",
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def bisect(
@@ -100,7 +118,6 @@ def bisect(
     if output:
         release_question.check_place(Path(output))
     console = out.console(stderr=common.json)
-    session = Session(common)
     wanted = [t.spec for t in targets.parse_list(target)] if target else [None]
     results: list[tuple[str, Found]] = []
     quiet = common.json or common.verbosity < 0
@@ -108,6 +125,7 @@ def bisect(
         Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
         several.finishing(results, targets=len(wanted)),
     ):
+        session = Session(common)
         names, get = _asked(first, last, toolchains, live)
         asked = _Asked(source, source_options, flags, names, get, every)
         for one in wanted:
@@ -126,7 +144,12 @@ def bisect(
                 _tell(console, found)
             results.append((one or "", found))
     if common.json:
-        out.emit(several.document(results, targets=len(wanted)))
+        out.emit(several.document(results, targets=len(wanted), took=live.took))
+    else:
+        live.summary()
+    if output:
+        for change in (change for _, found in results for change in found.boundaries):
+            out.wrote(change.script, quiet=common.verbosity < 0)
     if not any(_fails(found) for _, found in results):
         raise Failed(1)
 
@@ -146,6 +169,7 @@ def _find(
     session: Session, asked: _Asked, target: str | None, live: Live
 ) -> tuple[Question, Found]:
     """(what was asked, the answer). Raises TraceFailed."""
+    from pipeline.cli import output as out
     from pipeline.frontends.load import TraceFailed
     from repro.releases import question as release_question
     from repro.releases import trials as release_trials
@@ -155,6 +179,14 @@ def _find(
     question, loaded = _question(session, asked.source, target, chosen, asked.flags, live)
     question = _for_all(question, target, names, get, live)
 
+    count = 0
+
+    def told(name: str, what: str) -> None:
+        nonlocal count
+        count += 1
+        live.note(f"  {name:<8} {what}")
+        live.doing(f"asking {len(names)} releases, {out.count(count, 'answer')} so far")
+
     def ask(question: Question, loaded: Loaded | None) -> Found:
         trials = release_question.trials(
             question,
@@ -162,9 +194,9 @@ def _find(
             get,
             loaded=loaded,
             fresh=chosen.fresh,
-            told=lambda name, what: live.note(f"  {name:<8} {what}"),
+            told=told,
         )
-        with live.working(f"asking {len(names)} releases"):
+        with live.working(f"asking {len(names)} releases", "ask"):
             return release_trials.bisect(
                 names,
                 trials,
@@ -426,7 +458,7 @@ def _tell(console: Any, found: Found) -> None:
             f"{change.newer_revision or 'unknown'}",
             soft_wrap=True,
         )
-        console.print(f"  git bisect run {escape(change.script)}", soft_wrap=True)
+        console.print(f"  git bisect run {escape(change.script)}", soft_wrap=True, no_wrap=True)
     if found.failure is None:
         console.print("\nno release that was asked fails: there is nothing to look for")
     elif not found.boundaries:
@@ -435,4 +467,4 @@ def _tell(console: Any, found: Found) -> None:
         console.print("\nonly with the weights as constants (--inline-parameters)")
     if found.assumed:
         console.print("\nassumed: nothing changes between two releases that agree (--every asks)")
-    console.print(f"{found.compiles} compile{'' if found.compiles == 1 else 's'}")
+    console.print(out.count(found.compiles, "compile"))

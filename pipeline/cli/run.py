@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pipeline.cli import completing
 from pipeline.cli.options import (
     Common,
     SourceOptions,
@@ -26,7 +27,13 @@ from pipeline.cli.options import (
     help="Then generate N tokens in one session on the device and compare each with PyTorch's: "
     "prefill gives the first, N - 1 steps of decode the others. Traces with dynamic=true.",
 )
-@click.option("--from", "resume", metavar="PHASE", help="SOURCE is MLIR dumped after this phase.")
+@click.option(
+    "--from",
+    "resume",
+    metavar="PHASE",
+    shell_complete=completing.phases,
+    help="SOURCE is MLIR dumped after this phase.",
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(

@@ -102,7 +102,7 @@ class Session:
                 given = examples.from_files(chosen.inputs, Path(scratch))
                 job = msgspec.structs.replace(job, inputs=given)
             mlir = job.source.kind == "mlir"
-            with live.working(f"reading {text}" if mlir else f"tracing {text}"):
+            with live.working(f"{'reading' if mlir else 'tracing'} {text}", "trace"):
                 loaded = load(
                     job,
                     self.store,

@@ -12,19 +12,20 @@ import msgspec
 from rich.markup import escape
 
 from pipeline.cli.boundary import Interrupted
+from pipeline.cli.took import Took
 
 #: (target, its result).
 Results = Sequence[tuple[str, Any]]
 
 
-def document(results: Results, *, targets: int) -> Any:
+def document(results: Results, *, targets: int, took: Took | None = None) -> Any:
     """What `--json` prints of results for so many targets.
 
     That of the only one is as it is; those of several are in `results`, each with its `target`.
+    took: what the command took, all of it.
     """
-    if targets == 1:
-        return results[0][1]
-    return {"results": labelled(results)}
+    told = msgspec.to_builtins(results[0][1]) if targets == 1 else {"results": labelled(results)}
+    return {**told, "took": took.document} if took else told
 
 
 def labelled(results: Results) -> list[dict[str, Any]]:

@@ -9,12 +9,20 @@ from pathlib import Path
 import click
 import msgspec
 
+from pipeline.cli import completing
 from pipeline.cli.options import Common, SourceOptions, common, source_options
 
 
 @click.command("trace")
 @source_options
-@click.option("-o", "--output", required=True, metavar="DIR", help="Where the program's files go.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="DIR",
+    shell_complete=completing.files,
+    help="Where the program's files go.",
+)
 @common
 def command(source_options: SourceOptions, output: str, common: Common, source: str) -> None:
     """Trace SOURCE to MLIR: program.mlir, parameters, example inputs and PyTorch's outputs."""
@@ -30,24 +38,31 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
     directory = outputs.directory(Path(output))
     _check(directory)
     console = out.console(stderr=common.json)
-    live = Live(console, quiet=common.json or common.verbosity < 0, verbose=common.verbosity > 0)
+    quiet = common.json or common.verbosity < 0
+    live = Live(console, quiet=quiet, verbose=common.verbosity > 0)
     try:
-        loaded = Session(common).program(source, source_options, live)
+        with live:
+            loaded = Session(common).program(source, source_options, live)
     except TraceFailed as failed:
         if common.json:
-            out.emit({"program": None, "failure": failed.failure})
+            took = live.took.document
+            out.emit({"program": None, "failure": failed.failure, "took": took})
         else:
             console.print(f"[bold red]{source} does not trace[/bold red]")
             lines = out.failure_lines(failed.failure, verbose=common.verbosity > 0)
             out.print_pairs(console, lines)
+            live.summary()
         raise Failed(1) from failed
     live.program(loaded)
     _copy(Path(loaded.directory), directory)
     if common.json:
         record = msgspec.to_builtins(loaded.program)
-        out.emit({"program": {**record, "directory": str(directory), "cached": loaded.cached}})
+        program = {**record, "directory": str(directory), "cached": loaded.cached}
+        out.emit({"program": program, "took": live.took.document})
     else:
+        live.summary()
         console.print(str(directory), soft_wrap=True)
+    out.wrote(output, quiet=common.verbosity < 0)
 
 
 def _check(directory: Path) -> None:

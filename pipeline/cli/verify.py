@@ -32,14 +32,16 @@ def command(directory: Path, trust: bool, common: Common) -> None:
     from pipeline.cli import output as out
     from pipeline.cli import reproducer
     from pipeline.cli.boundary import Failed
+    from pipeline.cli.live import Live
     from repro import verify
     from repro.trust import open_folder
 
     console = out.console(stderr=common.json)
     reproducer.announce(open_folder(directory, trust=trust))
-    result = verify.verify(
-        directory, common.release, lambda text: console.print(text, markup=False), trust=trust
-    )
+    quiet = common.json or common.verbosity < 0
+    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+        live.doing(f"running the programs of {directory} with the stock tools")
+        result = verify.verify(directory, common.release, live.note, trust=trust)
     if common.json:
         out.emit(result)
     else:

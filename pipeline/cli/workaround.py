@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from pipeline.cli import reproducer, several
+from pipeline.cli import completing, reproducer, several
 from pipeline.cli.following import source_words
 from pipeline.cli.options import (
     DURATION,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.case import Settings
+    from pipeline.cli.live import Live
     from pipeline.cli.session import Session
     from pipeline.frontends.load import Loaded
     from pipeline.targets import Plan
@@ -52,7 +53,13 @@ _LISTED = 8
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
 @click.option("--all", "everything", is_flag=True, help="Try everything; do not stop at three.")
 @click.option("--budget", type=DURATION, metavar="TIME", help="Search no longer than that.")
-@click.option("-o", "--output", metavar="DIR", help="Where programs that were rewritten go.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    shell_complete=completing.files,
+    help="Where programs that were rewritten go.",
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -94,7 +101,6 @@ def command(
     from repro.workarounds import find
 
     console = out.console(stderr=common.json)
-    session = Session(common)
     check_flags(flags)
     if output:
         outputs.directory(Path(output))
@@ -107,16 +113,16 @@ def command(
         source_options = msgspec.structs.replace(source_options, inputs=inputs)
     if target is None:
         raise UsageError("no target is named", advice="-t llvm-cpu, -t vulkan or -t hip.")
-    plans = session.plans(target, device, flags)
+    results: list[tuple[str, Workarounds]] = []
+    quiet = common.json or common.verbosity < 0
+    live = Live(console, quiet=quiet, verbose=common.verbosity > 0)
+    with live:
+        session = Session(common)
+        plans = session.plans(target, device, flags)
     settings = Settings(
         flags=flags, limits=session.limits, fresh=source_options.fresh, latency_budget=0
     )
-    results: list[tuple[str, Workarounds]] = []
-    quiet = common.json or common.verbosity < 0
-    with (
-        Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
-        several.finishing(results, targets=len(plans)),
-    ):
+    with live, several.finishing(results, targets=len(plans)):
         try:
             loaded = session.program(source, source_options, live)
         except TraceFailed as failed:
@@ -150,7 +156,12 @@ def command(
                 tell(console, result, source, verbose=common.verbosity > 0)
             results.append((named, result))
     if common.json:
-        out.emit(several.document(results, targets=len(plans)))
+        out.emit(several.document(results, targets=len(plans), took=live.took))
+    else:
+        _summary(live, results)
+    if output:
+        for program in (a.program for _, one in results for a in one.answers if a.program):
+            out.wrote(program, quiet=common.verbosity < 0)
     said = {result.status for _, result in results}
     if "found" not in said or said - {"found", "passes"}:
         raise Failed(1)
@@ -177,11 +188,13 @@ def _find(
     )
     if result.failure:
         live.note(f"\nlooking for a way around {result.failure.signature}")
+        live.doing("looking for a way around it", "search")
 
     def told(progress: Progress) -> None:
         outcome = progress.outcome
         label = f"[{progress.count}/{progress.total}]"
         live.note(f"  {label:>9} {outcome.state:<12} {' + '.join(progress.names)}")
+        live.doing(f"looking for a way around it, {progress.count} of {progress.total} tried")
 
     waiting = "another process is looking for the same; waiting"
     return find.find(
@@ -203,7 +216,7 @@ def _other_ways(session: Session, source: str, chosen: SourceOptions) -> list[st
 
 
 def tell(console: Console, result: Workarounds, source: str, *, verbose: bool) -> None:
-    """What was found and what was tried; the command of the best answer comes last."""
+    """What was found and what was tried, but for the answers' commands."""
     from rich.markup import escape
 
     from pipeline.cli import output as out
@@ -212,9 +225,9 @@ def tell(console: Console, result: Workarounds, source: str, *, verbose: bool) -
         console.print(f"{escape(result.why)}: there is nothing to work around")
         return
     _tell_tried(console, result, verbose)
-    took = f"{result.compiles} compiles, {out.seconds(result.seconds)}"
+    search = out.count(result.compiles, "compile")
     if not result.answers:
-        console.print(f"\nno workaround was found ({took}): {escape(result.why)}", soft_wrap=True)
+        console.print(f"\nno workaround was found ({search}): {escape(result.why)}", soft_wrap=True)
         return
     console.print()
     table = out.table(
@@ -237,9 +250,19 @@ def tell(console: Console, result: Workarounds, source: str, *, verbose: bool) -
             f"{answer.comparison.rel_l2:.1e}" if answer.comparison else "",
         )
     console.print(table)
-    console.print(f"{took}\n")
-    for answer in reversed(result.answers):
-        _tell_answer(console, answer)
+    console.print(search)
+
+
+def _summary(live: Live, results: list[tuple[str, Workarounds]]) -> None:
+    """What took how long, then the answers, the best one last."""
+    live.summary()
+    for target, result in results:
+        if not result.answers:
+            continue
+        several.heading(live.console, target, len(results))
+        live.console.print()
+        for answer in reversed(result.answers):
+            _tell_answer(live.console, answer)
 
 
 def _tell_tried(console: Console, result: Workarounds, verbose: bool) -> None:
@@ -288,7 +311,7 @@ def _tell_answer(console: Console, answer: Answer) -> None:
         )
     if answer.program:
         console.print(f"  the rewritten program: {escape(answer.program)}", soft_wrap=True)
-    console.print(f"{escape(out.command(answer.command))}\n", soft_wrap=True)
+    console.print(f"{escape(out.command(answer.command))}\n", soft_wrap=True, no_wrap=True)
 
 
 def _cost(cost: Cost) -> tuple[str, str, str]:

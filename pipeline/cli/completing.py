@@ -1,0 +1,93 @@
+"""What a shell may complete words to; each asks only what answers at once: no torch, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+from click.shell_completion import CompletionItem
+
+#: Architectures that are asked for by name, of those that a backend has.
+_ARCHITECTURES = {
+    "llvm-cpu": ("host", "generic"),
+    "hip": ("gfx942", "gfx950", "gfx90a", "gfx1100", "gfx1201", "mi300x"),
+}
+
+Items = list[CompletionItem[str]]
+
+
+def sources(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Models of the zoo; behind a colon their presets, behind a slash their parts; files."""
+    return [*_models(incomplete), CompletionItem(incomplete, type="file")]
+
+
+def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Models of the zoo, and `check`."""
+    from models.spec import registry
+
+    return _beginning(("check", *registry()), incomplete)
+
+
+def targets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Targets behind a comma; behind a colon architectures of one."""
+    from pipeline.architectures import GENERIC_VULKAN
+    from pipeline.targets import BACKENDS
+
+    before, comma, last = incomplete.rpartition(",")
+    backend, colon, _ = last.partition(":")
+    known = {**_ARCHITECTURES, "vulkan": (*GENERIC_VULKAN, "ampere", "ada", "rdna3", "rdna4")}
+    names = [f"{backend}:{arch}" for arch in known.get(backend, ())] if colon else BACKENDS
+    return _beginning((f"{before}{comma}{name}" for name in names), incomplete)
+
+
+def phases(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Compilation phases of the compiler that --release names, where it is installed."""
+    from pipeline import releases
+    from pipeline.errors import PilotError
+
+    try:
+        toolchain = releases.present(ctx.params.get("release"))
+    except PilotError:
+        return []
+    return _beginning(toolchain.phases if toolchain else (), incomplete)
+
+
+def versions(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Compiler releases on this machine."""
+    from pipeline import releases, toolchain
+    from pipeline.errors import PilotError
+
+    try:
+        here = [toolchain.installed().version]
+    except PilotError:
+        here = []
+    known = dict.fromkeys([*here, *(one.version for one in releases.local())])
+    return _beginning(known, incomplete)
+
+
+def releases(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Compiler releases on this machine, and directories of others."""
+    return [*versions(ctx, param, incomplete), CompletionItem(incomplete, type="dir")]
+
+
+def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Files."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _models(incomplete: str) -> Items:
+    from models.spec import registry
+
+    zoo = registry()
+    named, slash, _ = incomplete.partition("/")
+    name, colon, _ = named.partition(":")
+    spec = zoo.get(name)
+    if spec is None or not (slash or colon):
+        return _beginning(zoo, incomplete)
+    if slash:
+        return _beginning((f"{named}/{part}" for part in spec.parts), incomplete)
+    return _beginning((f"{name}:{preset.name}" for preset in spec.presets), incomplete)
+
+
+def _beginning(words: Iterable[str], incomplete: str) -> Items:
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]

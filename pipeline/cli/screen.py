@@ -1,0 +1,121 @@
+"""Where people read: on a terminal lines break between words, in a pipe they are whole."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+#: Lines and tables in a pipe are not wrapped: scripts and logs read them.
+PIPE_WIDTH = 10_000
+#: With the number before it: `191 MB` stays together.
+_WORD = re.compile(r"(?:(?<!\S)\(?\d[\d.]* )?\S+\s*")
+_GAP = re.compile(r" {2,}(?=\S)")
+
+
+class Screen(Console):
+    """A console whose text is wrapped between words on a terminal.
+
+    What goes on in the next line begins below the text, not below its label. A word that is longer
+    than a line (a path) stays whole, for the terminal to break; so does text that is printed with
+    `no_wrap` (a command to paste). A table that a terminal is too narrow for is printed row by row,
+    each column in a line of its own. In a pipe a table has the width that it needs.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        first = objects[0] if len(objects) == 1 else None
+        if isinstance(first, Table):
+            self._table(first)
+        elif isinstance(first, str) and self._wraps(options):
+            text = self.render_str(first, markup=options.get("markup"), highlight=False)
+            for line in text.split("\n", allow_blank=True):
+                for part in _wrapped(line, self.width):
+                    super().print(part, **{**options, "soft_wrap": True})
+        else:
+            super().print(*objects, **options)
+
+    def _wraps(self, options: dict[str, Any]) -> bool:
+        return self.is_terminal and not options.get("no_wrap") and "end" not in options
+
+    def _table(self, table: Table) -> None:
+        if not self.is_terminal:
+            for line in self.render_lines(table, pad=False):
+                text = Text.assemble(*((part.text, part.style or "") for part in line))
+                text.rstrip()
+                super().print(text, soft_wrap=True)
+        elif self._fits(table):
+            super().print(table)
+        else:
+            self._records(table)
+
+    def _fits(self, table: Table) -> bool:
+        """Whether the table has room with each word whole; its columns are narrowed to it.
+
+        Rich's own narrowing looks at how wide a column is, not at how long its words are.
+        """
+        least, widths = [], []
+        for column in table.columns:
+            measured = [self.measure(cell) for cell in (column.header, *column.cells)]
+            widths.append(max(one.maximum for one in measured))
+            least.append(widths[-1] if column.no_wrap else max(one.minimum for one in measured))
+        room = self.width - (len(widths) - 1)
+        if sum(least) > room:
+            return False
+        while sum(widths) > room:
+            widest = max((n for n, w in enumerate(widths) if w > least[n]), key=widths.__getitem__)
+            widths[widest] -= 1
+            table.columns[widest].width = widths[widest]
+        return True
+
+    def _records(self, table: Table) -> None:
+        """Each row as `column  cell` lines, an empty line between two rows."""
+        names = [str(column.header) for column in table.columns]
+        width = max(map(len, names))
+        cells = [list(column.cells) for column in table.columns]
+        for number, row in enumerate(zip(*cells, strict=True)):
+            if number:
+                super().print()
+            for name, cell in zip(names, row, strict=True):
+                if cell:
+                    self.print(f"[bold]{name:<{width}}[/bold]  {cell}", soft_wrap=True)
+
+
+def screen(*, stderr: bool = False) -> Screen:
+    """Standard output, or stderr: colour on a terminal, plain lines in a pipe."""
+    made = Screen(stderr=stderr, highlight=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made = Screen(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    return made
+
+
+def _wrapped(line: Text, width: int) -> Iterator[Text]:
+    """The line in parts that fit where their words do; all but the first are indented.
+
+    A word that has no room beside the label has a line of its own where it fits there.
+    """
+    hanging = _hanging(line.plain, width)
+    cuts, indents, at = list[int](), [0], 0
+    for word in _WORD.finditer(line.plain):
+        begin = cell_len(line.plain[: word.start()])
+        length = cell_len(word[0].rstrip())
+        if begin - at + length <= width - indents[-1]:
+            continue
+        if word.start() > hanging or (hanging and length <= width):
+            cuts.append(word.start())
+            indents.append(max(0, min(hanging, width - length)))
+            at = begin
+    for indent, part in zip(indents, line.divide(cuts), strict=True):
+        part.rstrip()
+        yield Text.assemble(" " * indent, part)
+
+
+def _hanging(line: str, width: int) -> int:
+    """The column where the text of a line begins: after its label, if it has one."""
+    gaps = [gap.end() for gap in _GAP.finditer(line) if gap.end() <= width // 3]
+    return gaps[-1] if gaps else 0

@@ -1,0 +1,135 @@
+"""What a shell completes iree-pilot's words to, asked as the shells ask."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from driver import PROGRAM, pilot
+from fake import stub_release
+
+#: Words that bash breaks lines at, as it comes.
+BREAKS = " \t\n\"'><=;|&(:"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A directory with some files, and a torch that nobody may load."""
+    (tmp_path / "model.py").touch()
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/a.mlir").touch()
+    (tmp_path / "poison/torch").mkdir(parents=True)
+    (tmp_path / "poison/torch/__init__.py").write_text("raise SystemExit('torch was loaded')")
+    return tmp_path
+
+
+def completed(here: Path, line: str, *, breaks: str = BREAKS) -> list[str]:
+    """What bash would offer behind this line."""
+    env = {
+        "_IREE_PILOT_COMPLETE": "bash_complete",
+        "COMP_LINE": f"iree-pilot {line}",
+        "COMP_WORDBREAKS": breaks,
+        "PYTHONPATH": here / "poison",
+    }
+    done = pilot(env=env, cwd=here)
+    assert (done.code, done.err) == (0, "")
+    return done.out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "some"),
+    [
+        ("", ["doctor", "run", "completion"]),
+        ("nightly ", ["run", "status"]),
+        ("run lla", ["llama", "llama-fp8"]),
+        ("run mod", ["model.py"]),
+        ("run lib/", ["lib/a.mlir"]),
+        ("run llama-fp8:", ["tiny", "small", "8b"]),
+        ("run llama:t", ["tiny"]),
+        ("run llama:tiny/d", ["tiny/decode"]),
+        ("run llama -t v", ["vulkan"]),
+        ("run llama -t llvm-cpu,hip:gfx94", ["gfx942"]),
+        ("run llama --inl", ["--inline-parameters"]),
+        ("bisect llama --target=vul", ["vulkan"]),
+        ("ranges llama -t ll", ["llvm-cpu"]),
+        ("compile a.mlir --to=executable-t", ["executable-targets"]),
+        ("run a.mlir --from str", ["stream"]),
+        ("models che", ["check"]),
+        ("completion ", ["bash", "zsh", "fish"]),
+        ("nightly report --format m", ["markdown"]),
+        ("verify li", ["lib/"]),
+    ],
+)
+def test_bash_is_offered(here: Path, line: str, some: list[str]) -> None:
+    offered = completed(here, line)
+    assert set(some) <= set(offered)
+
+
+def test_a_bash_that_does_not_break_at_colons_gets_whole_words(here: Path) -> None:
+    assert completed(here, "run llama:t", breaks=" \t\n") == ["llama:tiny"]
+
+
+def test_phases_are_those_of_the_release(here: Path) -> None:
+    stub_release(here / "stub", phases=["start", "own-phase", "end"])
+    assert completed(here, "compile a.mlir --release ./stub --to o") == ["own-phase"]
+
+
+def test_releases_are_those_that_are_here(here: Path) -> None:
+    from importlib.metadata import version
+
+    assert version("iree-base-compiler") in completed(here, "run a.mlir --release ")
+    assert "lib/" in completed(here, "run a.mlir --release l")
+
+
+def test_files_are_left_to_zsh_and_fish(here: Path) -> None:
+    asked = {"COMP_WORDS": "iree-pilot run mamb", "PYTHONPATH": here / "poison"}
+    zsh = pilot(env={"_IREE_PILOT_COMPLETE": "zsh_complete", "COMP_CWORD": "2", **asked}, cwd=here)
+    assert zsh.out.splitlines() == ["plain", "mamba", "_", "file", "mamb", "_"]
+    fish = pilot(
+        env={"_IREE_PILOT_COMPLETE": "fish_complete", "COMP_CWORD": "mamb", **asked}, cwd=here
+    )
+    assert [line.split("\t")[0] for line in fish.out.splitlines()] == ["plain,mamba", "file,mamb"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_is_printed(shell: str) -> None:
+    done = pilot("completion", shell)
+    assert (done.code, done.err) == (0, "")
+    assert "_IREE_PILOT_COMPLETE" in done.out
+    assert "iree-pilot" in done.out
+
+
+def test_another_shell_is_wrong_usage() -> None:
+    done = pilot("completion", "tcsh")
+    assert done.code == 2
+    assert "'bash', 'zsh', 'fish'" in done.err
+
+
+def test_bash_itself_takes_the_script(here: Path) -> None:
+    """Sourced by a real bash, which calls the function as readline does."""
+    script = (
+        'eval "$(iree-pilot completion bash)"\n'
+        "compopt() { echo compopt $*; }\n"
+        "ask() { COMP_LINE=$1; COMP_POINT=${#1}; _iree_pilot_completion iree-pilot;"
+        ' printf "%s\\n" "${COMPREPLY[@]}"; }\n'
+        'ask "iree-pilot run llama-fp8:s"; ask "iree-pilot verify li"; complete -p iree-pilot\n'
+    )
+    path = f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        cwd=here,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "small",
+        "compopt -o nospace",
+        "lib/",
+        "complete -o default -o nosort -F _iree_pilot_completion iree-pilot",
+    ]

@@ -1,0 +1,211 @@
+"""What commands show on a terminal, at work and when they are done, beside a pipe's lines."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from driver import Shown, pilot, terminal
+from fake import stub_release
+
+from pipeline.cli import live as lives
+from pipeline.cli.live import Live
+from pipeline.cli.screen import Screen
+from pipeline.executables import Compiling
+from pipeline.phases import Phase
+
+WIDTHS = (80, 140)
+
+
+class Desk:
+    """A working directory with a stub release and a program."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        stub_release(directory / "release")
+        self.write("module {\n}\n")
+
+    def write(self, text: str) -> None:
+        (self.directory / "a.mlir").write_text(text)
+
+    def show(self, *arguments: str, columns: int = 80, **env: str) -> Shown:
+        words = (*arguments, "--release", str(self.directory / "release"))
+        return terminal(*words, columns=columns, env=env, cwd=self.directory)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+class TestCompile:
+    @pytest.mark.parametrize("columns", WIDTHS)
+    def test_breaks_no_line_but_paths(self, desk: Desk, columns: int) -> None:
+        shown = desk.show("compile", "a.mlir", "-t", "llvm-cpu", columns=columns)
+        assert shown.code == 0
+        assert [one for one in shown.lines if len(one) > columns and "/" not in one] == []
+
+    def test_says_what_it_does_before_anything_else(self, desk: Desk) -> None:
+        shown = desk.show("compile", "a.mlir", "-t", "llvm-cpu")
+        written = "".join(shown.pieces)
+        said = [
+            written.index(what)
+            for what in ("looking for the compiler", "reading a.mlir", "llvm-cpu: compiling")
+        ]
+        assert said == sorted(said)
+        assert "looking for" not in shown.text, "it is gone when it is done"
+
+    def test_tells_what_took_how_long_once(self, desk: Desk) -> None:
+        desk.write("// stub: error-at flow no\n")
+        shown = desk.show("compile", "a.mlir", "-t", "llvm-cpu")
+        (told,) = [line for line in shown.lines if line.startswith("took ")]
+        assert "compile " in told
+        (step,) = [line for line in shown.lines if line.startswith("  compile    failed")]
+        (row,) = [line for line in shown.lines if line.startswith("llvm-cpu failed")]
+        assert step.removeprefix("  compile    failed ") in row
+
+    def test_shows_commands_of_what_failed_by_what_they_do(self, desk: Desk) -> None:
+        desk.write("// stub: error-at flow no\n")
+        shown = desk.show("compile", "a.mlir", "-t", "llvm-cpu")
+        labels = [line.split("$")[0].strip() for line in shown.lines if " $ " in line]
+        assert labels == ["compile", "resume"]
+
+    def test_shows_other_commands_when_asked(self, desk: Desk) -> None:
+        plain = desk.show("compile", "a.mlir", "-t", "llvm-cpu")
+        verbose = desk.show("compile", "a.mlir", "-t", "llvm-cpu", "-v")
+        assert " $ " not in plain.text
+        assert "    compile   $ " in verbose.text
+
+    def test_has_no_colour_where_nobody_wants_any(self, desk: Desk) -> None:
+        desk.write("// stub: error-at flow no\n")
+        plain = desk.show("compile", "a.mlir", "-t", "llvm-cpu", NO_COLOR="1")
+        coloured = desk.show("compile", "a.mlir", "-t", "llvm-cpu")
+        assert "\x1b[31m" in "".join(coloured.pieces) or "\x1b[1;31m" in "".join(coloured.pieces)
+        assert "31m" not in "".join(plain.pieces)
+        assert plain.code == coloured.code == 1
+
+    def test_says_that_a_file_was_written(self, desk: Desk) -> None:
+        shown = desk.show("compile", "a.mlir", "-t", "llvm-cpu", "-o", "out.vmfb")
+        assert "wrote out.vmfb" in shown.lines
+        quiet = desk.show("compile", "a.mlir", "-t", "llvm-cpu", "-o", "out.vmfb", "-q")
+        assert "wrote" not in quiet.text
+
+
+class TestPipe:
+    def test_a_line_says_when_reading_begins(self, desk: Desk) -> None:
+        release = str(desk.directory / "release")
+        done = pilot(
+            "compile", "a.mlir", "-t", "llvm-cpu", "--release", release, cwd=desk.directory
+        )
+        assert done.out.splitlines()[0] == "reading a.mlir"
+        assert ("\x1b" in done.out, done.err) == (False, "")
+
+    def test_json_has_stdout_to_itself_and_says_what_took_how_long(self, desk: Desk) -> None:
+        release = str(desk.directory / "release")
+        begun = time.monotonic()
+        done = pilot(
+            *("compile", "a.mlir", "-t", "llvm-cpu", "-o", "out.vmfb", "--json"),
+            *("--release", release),
+            cwd=desk.directory,
+        )
+        took = done.document["took"]
+        assert 0 < took["seconds"] < time.monotonic() - begun + 0.05
+        assert sum(took["parts"].values()) == pytest.approx(took["seconds"])
+        assert {"start", "trace", "compile"} <= set(took["parts"])
+        assert done.err == "wrote out.vmfb\n"
+
+    def test_other_tables_are_not_cut(self, tmp_path: Path) -> None:
+        wide = pilot("models", cwd=tmp_path)
+        assert "a loop over experts: fails to trace in MixtralExperts\n" in wide.out
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+@pytest.mark.parametrize("command", ["models", "models llama", "targets", "doctor"])
+def test_lists_fit(tmp_path: Path, command: str, columns: int) -> None:
+    shown = terminal(*command.split(), columns=columns, cwd=tmp_path)
+    assert shown.code in (0, 3)
+    assert [one for one in shown.lines if len(one) > columns and "/" not in one] == []
+
+
+class Noting:
+    """A console of some width, on a terminal or not, and what is printed on it."""
+
+    def __init__(self, width: int, *, tty: bool) -> None:
+        self.file = io.StringIO()
+        console = Screen(file=self.file, width=width, force_terminal=tty, color_system=None)
+        self.live = Live(console, quiet=False, verbose=False)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.file.getvalue().splitlines()
+
+
+def surveyed(ended: int, *slow: str) -> Compiling:
+    return Compiling(
+        total=92,
+        ended=ended,
+        slowest_seconds=0.1,
+        unending="mmt4d",
+        limit_seconds=10.0,
+        slow=slow,
+    )
+
+
+def test_an_executable_that_does_not_end_is_told_once() -> None:
+    noting = Noting(200, tty=False)
+    for state in (surveyed(39), surveyed(40, "a"), surveyed(41, "a", "b")):
+        noting.live.compiling("vulkan", state)
+    assert noting.lines == [
+        "  vulkan: executable mmt4d was still compiling after 10 s of processor time, alone"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "dialects"),
+    [
+        (80, "linalg:15731 ..."),
+        (100, "linalg:15731 arith:8006 tensor:2001 ..."),
+        (140, "linalg:15731 arith:8006 tensor:2001 util:900 ..."),
+    ],
+)
+def test_a_phase_drops_dialects_that_have_no_room(width: int, dialects: str) -> None:
+    noting = Noting(width, tty=False)
+    ops = {"linalg": 15731, "arith": 8006, "tensor": 2001, "util": 900, "hal": 1}
+    noting.live.phase("vulkan", Phase(name="input", seconds=1.45, bytes=3_380_000, ops=ops))
+    (line,) = noting.lines
+    assert line == f"  {'input':<26}  1.45 s   3.38 MB   26639 ops  {dialects}"
+    assert len(line) <= width
+
+
+def test_a_search_says_now_and_then_in_a_pipe_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from repro.shrink import Progress
+
+    noting = Noting(200, tty=False)
+    now = 0.0
+    monkeypatch.setattr(lives.time, "monotonic", lambda: now)
+    for asked in range(25):
+        noting.live.progress(Progress(trying="without 4 operations", ops=13, asked=asked))
+        now += 1.0
+    assert len(noting.lines) == 3
+
+
+def test_the_line_at_the_bottom_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    noting = Noting(40, tty=True)
+    doing = lives.Doing(noting.live.took)
+    doing.begin("vulkan: compiling, executable-sources is done")
+    begun = time.monotonic()
+    monkeypatch.setattr(lives.time, "monotonic", lambda: begun + 75.0)
+    noting.live.console.print(doing)
+    (line,) = noting.lines
+    assert line.endswith("…  75 s")
+    assert len(line) <= 40
+
+
+def test_json_errors_are_the_only_thing_on_stdout(desk: Desk) -> None:
+    done = pilot("compile", "b.mlir", "-t", "llvm-cpu", "--json", cwd=desk.directory)
+    assert json.loads(done.out)["error"]["exit_code"] == 2
+    assert os.linesep in done.err
