@@ -220,8 +220,6 @@ def write(
         contents[name] = _content(name, file)
     for name, content in (data or {}).items():
         contents[name] = _content(name, content)
-    if "repro.py" in contents and b"__main__" not in contents["repro.py"]:
-        contents["repro.py"] += b"\n\n" + render("main.py.j2").encode()
     texts = {name: c.decode(errors="replace") for name, c in contents.items() if name in files}
     more = sorted(contents.keys() - files.keys() - (beside or {}).keys())
     facts = _facts(report, texts, more) | {"beside": sorted(beside or {})}

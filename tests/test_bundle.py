@@ -278,6 +278,15 @@ class TestTheScript:
         answer = ask(folder, "--bisect", IREE_COMPILE=stub)
         assert answer == Answer(125, "run.sh: cannot say: there is no option --bisect\n")
 
+    @pytest.mark.parametrize("word", ["--help", "-h"])
+    def test_says_how_it_is_used(self, folder: Path, tmp_path: Path, word: str) -> None:
+        answer = ask(folder, word, cwd=tmp_path)
+        assert answer.status == 0
+        for said in ("  run.sh --git-bisect  ", "  run.sh LEVEL  ", "IREE_COMPILE", "TIME_LIMIT"):
+            assert said in answer.said
+        assert "#" not in answer.said
+        assert "shellcheck" not in answer.said
+
     def test_asks_of_another_level(self, tmp_path: Path, stub: Path, crash: Failure) -> None:
         levels = [bundle.level(name) for name in ("mlir", "dispatch")]
         files = {"repro.mlir": CRASH, "dispatch.mlir": "// fine\n"}
@@ -474,7 +483,7 @@ class TestTheFolder:
         beside["parts/inner.py"].write_text("import net\nraise KeyError(f'{net.value} wrong')\n")
         failure = diagnostics.trace_failure("KeyError", "'7 wrong'")
         level = bundle.level("pytorch", traces=False)
-        made, files = report(failure, level), {"repro.py": "import parts.inner  # __main__\n"}
+        made, files = report(failure, level), {"repro.py": "import parts.inner\n"}
         for _ in range(2):
             bundle.write(tmp_path / "out", made, files, beside=beside)
             (tmp_path / "out" / "parts" / "__pycache__").mkdir()
@@ -688,6 +697,14 @@ def model():
 
 def inputs():
     return (torch.zeros(64, 128, dtype=torch.float16), torch.zeros(128, 64, dtype=torch.float16))
+
+
+if __name__ == "__main__":
+    import sys
+
+    from iree.turbine import aot
+
+    aot.export(model(), args=inputs()).save_mlir(sys.argv[1])
 """
 SUBTRACT_I8 = """module @module {
   func.func @main(%a: !torch.vtensor<[4,8],si8>) -> !torch.vtensor<[4,8],si8> {
