@@ -50,7 +50,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     known_since: the date of an earlier bisection, whose reproducer this is; empty if it is new.
     blocks, places: how many of the program's operations were masked for its sake to get beyond it,
     in how many groups like the isolated one; 0 where only one failure was asked for.
-    rate: in which share of the runs a failure appeared that comes and goes.
+    rate: in which share of the runs an intermittent failure appeared.
     copied_from: the earlier bisection's folder, where the user named another one. beside: why the
     reproducer is not in the folder of the usual name.
     """

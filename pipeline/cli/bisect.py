@@ -351,7 +351,7 @@ def tell(console: Any, result: Bisection) -> None:
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
             (
                 "rate",
-                "" if found.rate is None else f"it comes and goes: in {found.rate:.0%} of runs",
+                "" if found.rate is None else f"intermittent: {found.rate:.0%} of runs",
             ),
             ("took", "" if found.known_since else took),
             ("latest", escape(f"{made.path}; {found.beside}") if found.beside else ""),

@@ -56,8 +56,7 @@ class Live:
 
     def progress(self, progress: Progress) -> None:
         """What a search does now: at the bottom of the terminal; in a pipe, or verbose, a line."""
-        left = "" if not progress.ops else f", of {progress.ops} operations that are left"
-        text = f"  {progress.trying}{left} ({progress.asked} asked)"
+        text = f"  {progress}"
         if self._verbose or not self.console.is_terminal:
             self.note(text)
             return

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from pipeline import python_lines
 from pipeline.diagnostics import Failure
+from pipeline.plural import count as count
 
 #: Lines in a pipe are not wrapped at 80 columns: scripts and logs read them.
 _PIPE_WIDTH = 160
@@ -67,11 +68,6 @@ def seconds(value: float) -> str:
 def _three(value: float) -> str:
     """Three digits, more of what has more: never an exponent."""
     return f"{value:.0f}" if value >= 999.5 else f"{value:.3g}"
-
-
-def count(number: int, what: str, several: str = "") -> str:
-    """`1 dispatch`, `2 dispatches`; several: the plural where it is not made with an s."""
-    return f"1 {what}" if number == 1 else f"{number} {several or what + 's'}"
 
 
 def command(argv: tuple[str, ...]) -> str:

@@ -20,6 +20,7 @@ from pipeline.cli.options import (
     targets_option,
     trust_option,
 )
+from pipeline.plural import count
 
 if TYPE_CHECKING:
     from pipeline.cli.live import Live
@@ -164,7 +165,7 @@ def _find(
             fresh=chosen.fresh,
             told=lambda name, what: live.note(f"  {name:<8} {what}"),
         )
-        with live.working(f"asking {len(names)} releases"):
+        with live.working(f"trying {count(len(names), 'release')}"):
             return release_trials.bisect(
                 names,
                 trials,
@@ -435,4 +436,4 @@ def _tell(console: Any, found: Found) -> None:
         console.print("\nonly with the weights as constants (--inline-parameters)")
     if found.assumed:
         console.print("\nassumed: nothing changes between two releases that agree (--every asks)")
-    console.print(f"{found.compiles} compile{'' if found.compiles == 1 else 's'}")
+    console.print(out.count(found.compiles, "compile"))

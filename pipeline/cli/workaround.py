@@ -212,7 +212,7 @@ def tell(console: Console, result: Workarounds, source: str, *, verbose: bool) -
         console.print(f"{escape(result.why)}: there is nothing to work around")
         return
     _tell_tried(console, result, verbose)
-    took = f"{result.compiles} compiles, {out.seconds(result.seconds)}"
+    took = f"{out.count(result.compiles, 'compile')}, {out.seconds(result.seconds)}"
     if not result.answers:
         console.print(f"\nno workaround was found ({took}): {escape(result.why)}", soft_wrap=True)
         return
