@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline import devices, outputs, runtime
+from pipeline import devices, outputs, plural, runtime
 from pipeline.diagnostics import SERIAL, Failure
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.program import Tensor
-from repro import own
+from repro import issue, own
 from repro.marks import MEMORY, STACK, marks
 from repro.numbers.record import Wrong
 from repro.origin import Origin
@@ -57,7 +57,7 @@ _FRAMES = 12
 _FRAME_CHARACTERS = 200
 #: Room for libraries and threads over the memory that a failing compile may use.
 _ADDRESS_SPACE_KIB = 4 * 2**20
-#: A failure that comes and goes is asked for until its absence would be a surprise.
+#: An intermittent failure is asked for until its absence would be a surprise.
 _SURPRISE = 0.01
 _MOST_TRIES = 20
 
@@ -95,7 +95,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     command: what failed at first, program: where the full program lies. ops: operations of
     repro.mlir other than constants, list constructs and returns; op_names: theirs. time_limit:
     seconds that one command may take; memory_limit: bytes. rate: the share of runs that fail.
-    packages: versions of what traced the program. tried: sentences for the draft of the issue.
+    packages: versions of what traced the program. environment: the machine, in words, as
+    `repro.environment` has it. tried: sentences for the draft of the issue.
     current: what becomes of it with the release that was installed when it was made, where that is
     another one: (its version, "same" or why not). wrong: the outputs with wrong numbers, by what
     `reference` gives; origin: where these come from. whole: repro.mlir is the program that failed
@@ -122,6 +123,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     memory_limit: int | None = None
     rate: float = 1.0
     packages: dict[str, str] = {}
+    environment: dict[str, str] = {}
     tried: tuple[str, ...] = ()
     current: tuple[str, str] | None = None
     wrong: tuple[Wrong, ...] = ()
@@ -434,6 +436,7 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
     if not shown:
         raise ValueError("no level of the report has its file")
     memory = report.memory_limit
+    visible, folded = issue.shown(failure.message)
     changed = "".join(one.changed for one in shown)
     if report.origin is not None:
         changed = changed or report.origin.phase.changed
@@ -454,33 +457,21 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
         "revision": report.revision.partition("+")[0],
         "frames": [_shortened(frame) for frame in failure.stack[:_FRAMES]],
         "frames_left": max(0, len(failure.stack) - _FRAMES),
-        "components": _components(failure),
+        "components": issue.components(failure),
+        "title": issue.title(failure, report.target, report.op_names, shown[0].command[0]),
+        "message": visible,
+        "whole_message": folded,
         "tools": {c[0] for one in shown for c in (*one.before, one.command)},
         "titles": _TITLES | ({"mlir": "The whole program"} if report.whole else {}),
-        "fence": _fence("\n".join([failure.message, *failure.stack, *texts.values(), changed])),
+        "fence": issue.fence(
+            "\n".join([failure.message, *failure.stack, *texts.values(), changed])
+        ),
         "changed": changed,
         "diff": DIFF,
         "quoted": _QUOTED_CHARACTERS // 2,
         "KILL": signal.SIGKILL.value,
         "XFSZ": signal.SIGXFSZ.value,
     }
-
-
-def _fence(text: str) -> str:
-    """A code fence that nothing in the text ends."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    return "`" * max(3, longest + 1)
-
-
-def _components(failure: Failure) -> str:
-    """What IREE's form offers: the parts that the failing step belongs to."""
-    if failure.phase == "trace":
-        return "Frontends, Python"
-    if failure.phase in ("load", "run"):
-        return "Runtime"
-    if failure.phase == "compare":
-        return "Compiler"
-    return "Frontends, Compiler" if failure.phase in ("start", "input") else "Compiler"
 
 
 def render(template: str, **facts: Any) -> str:
@@ -494,7 +485,14 @@ def render(template: str, **facts: Any) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # shell and Markdown; what is quoted is quoted by the filters
     )
-    environment.filters |= {"quote": _quoted, "typed": shlex.join, "script": _script_command}
+    environment.filters |= {
+        "quote": _quoted,
+        "typed": shlex.join,
+        "script": _script_command,
+        "count": plural.count,
+        "is_long": issue.is_long,
+        "size": issue.size,
+    }
     return environment.get_template(template).render(facts)
 
 

@@ -414,9 +414,12 @@ class TestTheFolder:
             Level(name="pass", file="pass.mlir", command=(), why=why),
         )
         tried = ("3.12.0 compiles it.",)
+        machine = {"OS": "Debian GNU/Linux 12", "Device": "none was used"}
         files = {"repro.mlir": CRASH}
-        bundle.write(tmp_path / "repro", report(crash, *levels, tried=tried), files)
+        made = report(crash, *levels, tried=tried, environment=machine)
+        bundle.write(tmp_path / "repro", made, files)
         draft = (tmp_path / "repro/ISSUE.md").read_text()
+        assert draft.startswith("# [llvm-cpu] iree-compile: SIGSEGV in mlir::stub::StubPass::run")
         asked = [line.removeprefix("### ") for line in draft.splitlines() if line[:4] == "### "]
         assert asked == [
             "What happened?",
@@ -431,6 +434,7 @@ class TestTheFolder:
             CRASH.strip(),
             f"iree-compile repro.mlir {' '.join(CPU)} -o /dev/null",
             "IREE compiler 9.9.0",
+            "- OS: Debian GNU/Linux 12\n- Device: none was used\n",
             "Found in llama-fp8",
             "3.12.0 compiles it.",
             f"No `pass.mlir`: {why}.",
