@@ -22,6 +22,7 @@ from pipeline.diagnostics import SERIAL, Failure
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.program import Tensor
 from repro import issue, own
+from repro.further import SinceRelease, Workarounds
 from repro.marks import MEMORY, STACK, marks
 from repro.numbers.record import Wrong
 from repro.origin import Origin
@@ -37,6 +38,8 @@ REPORT = "report.json"
 SCRIPT = "run.sh"
 #: What the pass that fails had changed until then.
 DIFF = "pass.diff"
+#: What `write` makes of the rest.
+_WRITTEN = (REPORT, SCRIPT, "ISSUE.md", "README.md", DIFF)
 #: A reproducer is text that is read and pasted: what is larger than this holds weights.
 LARGEST_BYTES = 2**20
 #: A whole program is handed on where nothing smaller shows the failure, with its constants.
@@ -100,7 +103,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     current: what becomes of it with the release that was installed when it was made, where that is
     another one: (its version, "same" or why not). wrong: the outputs with wrong numbers, by what
     `reference` gives; origin: where these come from. whole: repro.mlir is the program that failed
-    at first, nothing smaller was found; op_names then has each name once. files: SHA-256 of each
+    at first, nothing smaller was found; op_names then has each name once. since_release,
+    workarounds: where that was asked. files: SHA-256 of each
     file of the folder, filled in by `write`.
     """
 
@@ -130,6 +134,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reference: str = "PyTorch"
     origin: Origin | None = None
     whole: bool = False
+    since_release: SinceRelease | None = None
+    workarounds: Workarounds | None = None
     files: dict[str, str] = {}
     made_by: Literal["iree-pilot"] = "iree-pilot"
 
@@ -229,6 +235,29 @@ def write(
         contents[DIFF] = facts["changed"].encode()
     for name in ("run.sh", "ISSUE.md", "README.md"):
         contents[name] = render(f"{name}.j2", **facts).encode()
+    _finish(directory, report, contents)
+
+
+def add(directory: Path, **answers: SinceRelease | Workarounds) -> Report:
+    """Puts what else is known into a folder that nobody has changed: the report, with it.
+
+    answers: fields of the report. Raises as `write`. repro.py must import no files beside it.
+    """
+    check_place(directory)
+    report = read(directory)
+    contents = {name: (directory / name).read_bytes() for name in report.files}
+    texts = {n: c.decode(errors="replace") for n, c in contents.items() if n in FILES.values()}
+    more = sorted(n for n in contents if n not in (*texts, *_WRITTEN))
+    report = msgspec.structs.replace(report, **answers)
+    facts = _facts(report, texts, more) | {"beside": []}
+    for name in ("ISSUE.md", "README.md"):
+        contents[name] = render(f"{name}.j2", **facts).encode()
+    _finish(directory, report, contents)
+    return report
+
+
+def _finish(directory: Path, report: Report, contents: dict[str, bytes]) -> None:
+    """Puts the report beside the contents, and all of it in its place."""
     told = msgspec.structs.replace(
         report, files={n: hashlib.sha256(c).hexdigest() for n, c in sorted(contents.items())}
     )
@@ -423,8 +452,7 @@ def script(report: Report, names: Sequence[str]) -> str:
     Raises ValueError or KeyError for a report that is none of a failure.
     """
     texts = dict.fromkeys((name for name in names if name in FILES.values()), "")
-    written = (REPORT, SCRIPT, "ISSUE.md", "README.md", DIFF)
-    more = sorted(n for n in names if n not in (*texts, *written))
+    more = sorted(n for n in names if n not in (*texts, *_WRITTEN))
     return render(f"{SCRIPT}.j2", **_facts(report, texts, more), beside=[])
 
 
@@ -492,6 +520,7 @@ def render(template: str, **facts: Any) -> str:
         "count": plural.count,
         "is_long": issue.is_long,
         "size": issue.size,
+        "sentence": lambda text: text[:1].upper() + text[1:].rstrip(".") + ".",
     }
     return environment.get_template(template).render(facts)
 

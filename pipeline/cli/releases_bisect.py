@@ -132,6 +132,13 @@ def bisect(
         raise Failed(1)
 
 
+def of_reproducer(session: Session, folder: Path, chosen: SourceOptions, live: Live) -> Found:
+    """What the releases that can be had make of a reproducer's folder; raises as `bisect`."""
+    names, get = _asked(None, None, (), live)
+    asked = _Asked(str(folder), chosen, (), names, get, every=False)
+    return _find(session, asked, None, live)[1]
+
+
 class _Asked(NamedTuple):
     """What the user asks for, whatever the target is. names: of the releases; get: gets one."""
 
