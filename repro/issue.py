@@ -26,10 +26,10 @@ def title(failure: Failure, target: str, ops: Sequence[str], tool: str) -> str:
     """
     names = [*dict.fromkeys(ops)]
     about = names[:_OPERATIONS] + ["..."] * (len(names) > _OPERATIONS)
-    if failure.phase == "trace":
-        tool, about = "iree-turbine", [failure.operation] if failure.operation else about
-    backend = target.partition(":")[0]
     of = f" ({', '.join(about)})" if about else ""
+    if failure.phase == "trace":  # the same for all backends
+        return f"iree-turbine: {_essential(failure).partition('. ')[0]}{of}"
+    backend = target.partition(":")[0]
     if failure.kind == "mismatch":
         return f"[{backend}] wrong results{of}"
     return f"[{backend}] {tool}: {_essential(failure)}{of}"

@@ -63,6 +63,11 @@ class TestTitle:
     ) -> None:
         assert issue.title(failing, target, ops, tool) == title
 
+    def test_of_a_failure_to_trace_names_no_backend(self) -> None:
+        failing = failure("trace-error", "ValueError: no. (Size-like symbols: none)", phase="trace")
+        said = issue.title(failing, "llvm-cpu", ["torch.aten.mean"], "python")
+        assert said == "iree-turbine: ValueError: no (torch.aten.mean)"
+
     def test_is_short(self) -> None:
         said = issue.title(failure("diagnostic", "word " * 200), "llvm-cpu", [], "iree-compile")
         assert len(said) < 160 and said.endswith("…")
