@@ -18,6 +18,7 @@ import msgspec
 from pipeline import process
 from pipeline.errors import PilotError
 from pipeline.phases import dump_files
+from pipeline.plural import count
 from pipeline.toolchain import Toolchain
 
 #: Compiles one dumped executable.
@@ -64,11 +65,11 @@ class Compiling(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """What is still compiling, for a reader."""
         if not self.unending:
-            return f"{self.ended} of {self.total} executables compile alone"
-        told = (
-            f"{self.waits_for}; {self.ended} of the {self.total - 1} others took at most "
-            f"{self.slowest_seconds:.1f} s"
-        )
+            return f"{self.ended} of {count(self.total, 'executable')} compiled alone"
+        told = self.waits_for
+        if self.total > 1:
+            others = count(self.total - 1, "other")
+            told += f"; {self.ended} of {others} took at most {self.slowest_seconds:.1f} s"
         if self.slow:
             told += f", {len(self.slow)} more than {_QUICK_SECONDS:.0f} s"
         return told

@@ -17,6 +17,7 @@ from typing import Literal
 import msgspec
 
 from pipeline.errors import UsageError
+from pipeline.plural import count
 
 ElementClass = Literal["float", "int", "bool", "complex"]
 #: How a value crosses the ABI: a tensor as `!hal.buffer_view` or bare as `!hal.buffer`, a number,
@@ -330,7 +331,8 @@ def check_inputs(function: Function, inputs: tuple[Tensor, ...], source: str) ->
     signature = f"{function.name}({', '.join(f'{t.name}: {t}' for t in function.inputs)})"
     if len(inputs) != len(function.inputs):
         raise UsageError(
-            f"{source}: {function.name} takes {len(function.inputs)} inputs, got {len(inputs)}",
+            f"{source}: {function.name} takes {count(len(function.inputs), 'input')}, "
+            f"got {len(inputs)}",
             advice=f"Its signature is {signature}.",
         )
     bound: dict[str, int] = {}

@@ -144,7 +144,7 @@ class _Search:
                     subject, oracle, outcome, self._toolchain, folder, directory, limits, context
                 )
             except NotAProgram as fault:
-                why = f"what was isolated ({', '.join(outcome.ops)}) comes and goes: {fault}"
+                why = f"what was isolated ({', '.join(outcome.ops)}) is intermittent: {fault}"
                 self._found.setdefault(failure.signature, Found(failure=failure, why=why))
                 return None
             self._found[key] = Found(

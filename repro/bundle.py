@@ -17,11 +17,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline import devices, outputs, runtime
+from pipeline import devices, outputs, plural, runtime
 from pipeline.diagnostics import SERIAL, Failure
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.program import Tensor
-from repro import own
+from repro import issue, own
+from repro.further import SinceRelease, Workarounds
 from repro.marks import MEMORY, STACK, marks
 from repro.numbers.record import Wrong
 from repro.origin import Origin
@@ -37,6 +38,8 @@ REPORT = "report.json"
 SCRIPT = "run.sh"
 #: What the pass that fails had changed until then.
 DIFF = "pass.diff"
+#: What `write` makes of the rest.
+_WRITTEN = (REPORT, SCRIPT, "ISSUE.md", "README.md", DIFF)
 #: A reproducer is text that is read and pasted: what is larger than this holds weights.
 LARGEST_BYTES = 2**20
 #: A whole program is handed on where nothing smaller shows the failure, with its constants.
@@ -57,7 +60,7 @@ _FRAMES = 12
 _FRAME_CHARACTERS = 200
 #: Room for libraries and threads over the memory that a failing compile may use.
 _ADDRESS_SPACE_KIB = 4 * 2**20
-#: A failure that comes and goes is asked for until its absence would be a surprise.
+#: An intermittent failure is asked for until its absence would be a surprise.
 _SURPRISE = 0.01
 _MOST_TRIES = 20
 
@@ -95,11 +98,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     command: what failed at first, program: where the full program lies. ops: operations of
     repro.mlir other than constants, list constructs and returns; op_names: theirs. time_limit:
     seconds that one command may take; memory_limit: bytes. rate: the share of runs that fail.
-    packages: versions of what traced the program. tried: sentences for the draft of the issue.
+    packages: versions of what traced the program. environment: the machine, in words, as
+    `repro.environment` has it. tried: sentences for the draft of the issue.
     current: what becomes of it with the release that was installed when it was made, where that is
     another one: (its version, "same" or why not). wrong: the outputs with wrong numbers, by what
     `reference` gives; origin: where these come from. whole: repro.mlir is the program that failed
-    at first, nothing smaller was found; op_names then has each name once. files: SHA-256 of each
+    at first, nothing smaller was found; op_names then has each name once. since_release,
+    workarounds: where that was asked. files: SHA-256 of each
     file of the folder, filled in by `write`.
     """
 
@@ -122,12 +127,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     memory_limit: int | None = None
     rate: float = 1.0
     packages: dict[str, str] = {}
+    environment: dict[str, str] = {}
     tried: tuple[str, ...] = ()
     current: tuple[str, str] | None = None
     wrong: tuple[Wrong, ...] = ()
     reference: str = "PyTorch"
     origin: Origin | None = None
     whole: bool = False
+    since_release: SinceRelease | None = None
+    workarounds: Workarounds | None = None
     files: dict[str, str] = {}
     made_by: Literal["iree-pilot"] = "iree-pilot"
 
@@ -220,8 +228,6 @@ def write(
         contents[name] = _content(name, file)
     for name, content in (data or {}).items():
         contents[name] = _content(name, content)
-    if "repro.py" in contents and b"__main__" not in contents["repro.py"]:
-        contents["repro.py"] += b"\n\n" + render("main.py.j2").encode()
     texts = {name: c.decode(errors="replace") for name, c in contents.items() if name in files}
     more = sorted(contents.keys() - files.keys() - (beside or {}).keys())
     facts = _facts(report, texts, more) | {"beside": sorted(beside or {})}
@@ -229,6 +235,29 @@ def write(
         contents[DIFF] = facts["changed"].encode()
     for name in ("run.sh", "ISSUE.md", "README.md"):
         contents[name] = render(f"{name}.j2", **facts).encode()
+    _finish(directory, report, contents)
+
+
+def add(directory: Path, **answers: SinceRelease | Workarounds) -> Report:
+    """Puts what else is known into a folder that nobody has changed: the report, with it.
+
+    answers: fields of the report. Raises as `write`. repro.py must import no files beside it.
+    """
+    check_place(directory)
+    report = read(directory)
+    contents = {name: (directory / name).read_bytes() for name in report.files}
+    texts = {n: c.decode(errors="replace") for n, c in contents.items() if n in FILES.values()}
+    more = sorted(n for n in contents if n not in (*texts, *_WRITTEN))
+    report = msgspec.structs.replace(report, **answers)
+    facts = _facts(report, texts, more) | {"beside": []}
+    for name in ("ISSUE.md", "README.md"):
+        contents[name] = render(f"{name}.j2", **facts).encode()
+    _finish(directory, report, contents)
+    return report
+
+
+def _finish(directory: Path, report: Report, contents: dict[str, bytes]) -> None:
+    """Puts the report beside the contents, and all of it in its place."""
     told = msgspec.structs.replace(
         report, files={n: hashlib.sha256(c).hexdigest() for n, c in sorted(contents.items())}
     )
@@ -423,8 +452,7 @@ def script(report: Report, names: Sequence[str]) -> str:
     Raises ValueError or KeyError for a report that is none of a failure.
     """
     texts = dict.fromkeys((name for name in names if name in FILES.values()), "")
-    written = (REPORT, SCRIPT, "ISSUE.md", "README.md", DIFF)
-    more = sorted(n for n in names if n not in (*texts, *written))
+    more = sorted(n for n in names if n not in (*texts, *_WRITTEN))
     return render(f"{SCRIPT}.j2", **_facts(report, texts, more), beside=[])
 
 
@@ -436,6 +464,7 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
     if not shown:
         raise ValueError("no level of the report has its file")
     memory = report.memory_limit
+    visible, folded = issue.shown(failure.message)
     changed = "".join(one.changed for one in shown)
     if report.origin is not None:
         changed = changed or report.origin.phase.changed
@@ -456,33 +485,21 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
         "revision": report.revision.partition("+")[0],
         "frames": [_shortened(frame) for frame in failure.stack[:_FRAMES]],
         "frames_left": max(0, len(failure.stack) - _FRAMES),
-        "components": _components(failure),
+        "components": issue.components(failure),
+        "title": issue.title(failure, report.target, report.op_names, shown[0].command[0]),
+        "message": visible,
+        "whole_message": folded,
         "tools": {c[0] for one in shown for c in (*one.before, one.command)},
         "titles": _TITLES | ({"mlir": "The whole program"} if report.whole else {}),
-        "fence": _fence("\n".join([failure.message, *failure.stack, *texts.values(), changed])),
+        "fence": issue.fence(
+            "\n".join([failure.message, *failure.stack, *texts.values(), changed])
+        ),
         "changed": changed,
         "diff": DIFF,
         "quoted": _QUOTED_CHARACTERS // 2,
         "KILL": signal.SIGKILL.value,
         "XFSZ": signal.SIGXFSZ.value,
     }
-
-
-def _fence(text: str) -> str:
-    """A code fence that nothing in the text ends."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    return "`" * max(3, longest + 1)
-
-
-def _components(failure: Failure) -> str:
-    """What IREE's form offers: the parts that the failing step belongs to."""
-    if failure.phase == "trace":
-        return "Frontends, Python"
-    if failure.phase in ("load", "run"):
-        return "Runtime"
-    if failure.phase == "compare":
-        return "Compiler"
-    return "Frontends, Compiler" if failure.phase in ("start", "input") else "Compiler"
 
 
 def render(template: str, **facts: Any) -> str:
@@ -496,7 +513,15 @@ def render(template: str, **facts: Any) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # shell and Markdown; what is quoted is quoted by the filters
     )
-    environment.filters |= {"quote": _quoted, "typed": shlex.join, "script": _script_command}
+    environment.filters |= {
+        "quote": _quoted,
+        "typed": shlex.join,
+        "script": _script_command,
+        "count": plural.count,
+        "is_long": issue.is_long,
+        "size": issue.size,
+        "sentence": lambda text: text[:1].upper() + text[1:].rstrip(".") + ".",
+    }
     return environment.get_template(template).render(facts)
 
 

@@ -100,6 +100,7 @@ def isolate(
                 running=running,
                 took_seconds=max((case.compile_seconds, *(s.seconds for s in case.steps[2:]))),
                 peak_bytes=max((case.peak_bytes, *(f.peak_bytes for f in case.functions))),
+                device=plan.device,
             ),
             first,
             toolchain,

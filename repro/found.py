@@ -10,6 +10,7 @@ import msgspec
 from pipeline.diagnostics import Failure
 from repro import bundle, places
 from repro.bundle import LevelName, Report
+from repro.further import SinceRelease, Workarounds
 from repro.origin import Origin
 from repro.places import Identity
 
@@ -22,7 +23,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     pass_name, pass_class: the pass that fails, as `iree-opt` and as C++ name it, "" if not known.
     shows: of wrong numbers, which they are and what it takes.
     origin: where wrong numbers come from. whole: it is the program that failed, nothing smaller was
-    found; op_names then has each name once.
+    found; op_names then has each name once. since_release, workarounds: where that was asked.
     """
 
     path: str
@@ -41,6 +42,8 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     shows: tuple[str, ...] = ()
     origin: Origin | None = None
     whole: bool = False
+    since_release: SinceRelease | None = None
+    workarounds: Workarounds | None = None
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +53,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     known_since: the date of an earlier bisection, whose reproducer this is; empty if it is new.
     blocks, places: how many of the program's operations were masked for its sake to get beyond it,
     in how many groups like the isolated one; 0 where only one failure was asked for.
-    rate: in which share of the runs a failure appeared that comes and goes.
+    rate: in which share of the runs an intermittent failure appeared.
     copied_from: the earlier bisection's folder, where the user named another one. beside: why the
     reproducer is not in the folder of the usual name.
     """
@@ -104,6 +107,8 @@ def reproduced(place: Path, report: Report) -> Reproducer:
         shows=(report.failure.message, *report.tried) if report.wrong else (),
         origin=report.origin,
         whole=report.whole,
+        since_release=report.since_release,
+        workarounds=report.workarounds,
     )
 
 

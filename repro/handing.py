@@ -11,11 +11,12 @@ from typing import NamedTuple
 import msgspec
 
 from pipeline import process
+from pipeline.devices import Device
 from pipeline.diagnostics import Failure
 from pipeline.frontends.load import Loaded
 from pipeline.program import Tensor
 from pipeline.toolchain import Toolchain
-from repro import bundle, isolate, known, levels, marks, origin, verify
+from repro import bundle, environment, isolate, known, levels, marks, origin, verify
 from repro.bundle import LARGEST_BYTES, Input, Report
 from repro.isolate import Isolated
 from repro.levels import Made
@@ -33,7 +34,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """What fails: a program compiled for a target.
 
     mlir: the program. source, target: the user's words. command: the compile. running: how it was
-    run, if it is not the compile that failed. took_seconds, peak_bytes: of what failed.
+    run, if it is not the compile that failed. took_seconds, peak_bytes: of what failed. device:
+    that it is compiled for, if there is one here.
     """
 
     mlir: Path
@@ -44,6 +46,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     running: Running | None = None
     took_seconds: float
     peak_bytes: int
+    device: Device | None = None
 
     def told(self, failure: Failure) -> str:
         """What tells this program from others that fail alike, where the signature says too little:
@@ -102,6 +105,7 @@ def write(
         time_limit=limits.seconds or isolate.DEFAULT_SECONDS,
         memory_limit=limits.memory_bytes,
         packages={name: version(name) for name in _PACKAGES},
+        environment=environment.describe(subject.target, subject.device, alone.phase),
         tried=(*context, *(shown.settled.told if shown.settled else ())),
         wrong=wrong,
         reference=shown.reference,

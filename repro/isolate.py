@@ -65,7 +65,7 @@ class Isolated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GaveUp(msgspec.Struct, frozen=True, kw_only=True):
-    """Why nothing was isolated; rate: in which share of the runs a flaky failure appeared.
+    """Why nothing was isolated; rate: in which share of the runs an intermittent failure appeared.
 
     ops: the operations of the whole function, by name, where it could be read.
     """
@@ -432,7 +432,7 @@ class Isolation:
         return self.oracle.ask(programs)
 
     def _flaky(self, failing: int, runs: int) -> GaveUp:
-        why = f"the failure comes and goes: {failing} of {runs} runs"
+        why = f"the failure is intermittent: {failing} of {runs} runs"
         return self._gave_up(why, failing / runs)
 
     def _gave_up(self, why: str, rate: float | None = None) -> GaveUp:

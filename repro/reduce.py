@@ -147,7 +147,7 @@ class _Reduction:
         self._directory = directory
         self._limits = limits
         self._width = width
-        self._told = told
+        self._told = lambda p: told(msgspec.structs.replace(p, unit="run"))
         self._editors = 0
 
     def editor(self, file: Path, line: int) -> Editor:

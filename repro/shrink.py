@@ -23,6 +23,7 @@ from typing import Literal
 
 import msgspec
 
+from pipeline.plural import count
 from repro.ir.graph import Cut, Graph, Op, links, sources
 
 #: Answers a verdict for each cut, in order: "same", or why it is not.
@@ -45,12 +46,20 @@ _FEW = 12
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Where a search is: what it tries next, operations in the best cut, cuts asked so far.
 
-    ops: 0 where there is no cut yet.
+    ops: 0 where there is no cut yet, or it is not cuts that are tried. unit: what each asked costs.
     """
 
     trying: str
     ops: int
     asked: int
+    unit: str = "compile"
+
+    def __str__(self) -> str:
+        """For people: `13 operations left, 2 compiles: trying without 4 operations`."""
+        left = f"{count(self.ops, 'operation')} left" if self.ops else ""
+        done = count(self.asked, self.unit) if self.asked else ""
+        trying = f"trying {self.trying}" if self.ops else self.trying
+        return ": ".join(filter(None, [", ".join(filter(None, [left, done])), trying]))
 
 
 class Shrunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,7 +221,7 @@ class _Search:
         if self._together is None or len(cut.keep) > _FEW:
             return False
         fresh = self._fresh(step for op in cut.keep for step in self.steps(cut, op))
-        suspects, rest = self._clear(fresh, "all steps together")
+        suspects, rest = self._clear(fresh, "all further reductions in one module")
         return bool(suspects) or not rest
 
     def any(self, cuts: Iterable[Cut], trying: str) -> Cut | None:
@@ -369,7 +378,7 @@ def _around(search: _Search, cut: Cut, root: int) -> Cut:
     sizes = {_GROWTH**power for power in range(len(nearest).bit_length())} | {len(distance)}
     for size in sorted(size for size in sizes if size < len(nearest)):
         part = search.normal(cut.without(nearest[size:]))
-        if search.first([part], f"{_operations(size)} around the root"):
+        if search.first([part], f"{count(size, 'operation')} around the root"):
             return search.accept(part)
     return cut
 
@@ -390,7 +399,7 @@ def _thin(search: _Search, cut: Cut, root: int) -> Cut:
         rate = (needed + _TRIED * expected) / (tried + _TRIED)
         likely = 1 if rate >= 0.5 else int(math.log(0.5) / math.log(1 - rate))
         size = max(suspects // 2, 1) if suspects else min(likely, len(pending))
-        without = f"without {_operations(size)}"
+        without = f"without {count(size, 'operation')}"
         found = search.first([search.without(cut, pending[:size], way)], without)
         if found is None and size > 1:
             suspects = size
@@ -424,16 +433,13 @@ def _prove(search: _Search, cut: Cut, constants: bool) -> int:
         for op in sorted(cut.keep, key=lambda op: (op not in near, op)):
             yield from search.steps(cut, op)
 
-    if constants and (found := search.first([fixed(search.arguments(cut))], "no arguments")):
+    inside = "constants in place of arguments"
+    if constants and (found := search.first([fixed(search.arguments(cut))], inside)):
         cut = search.accept(found)
-    while found := search.any(steps(), "each step that is left"):
+    while found := search.any(steps(), "each further reduction"):
         near = {other for op in {*cut.keep} - {*found.keep} for other in search.links[op]}
         cut = search.accept(found)
     return sum(search.known.get(step) == "unresolved" for step in {*steps()})
-
-
-def _operations(number: int) -> str:
-    return "1 operation" if number == 1 else f"{number} operations"
 
 
 def _distances(search: _Search, cut: Cut, root: int) -> dict[int, int]:

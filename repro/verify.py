@@ -181,7 +181,7 @@ def settle_current(report: Report, current: Verification | None) -> Report:
 
 
 def _check(opened: Opened, level: Level, toolchain: Toolchain, scratch: Path) -> Check:
-    """Runs the level's commands in a copy of the folder; a failure that comes and goes gets more
+    """Runs the level's commands in a copy of the folder; an intermittent failure gets more
     than one chance."""
     report = opened.report
     for _ in range(bundle.tries(report.rate)):

@@ -246,7 +246,7 @@ class TestInputs:
         [
             (["x.npy"], "dimension 1 is 4 where 3 is expected"),
             (["d.npy"], "dtype f64 where f32 is expected"),
-            (["ok.npy", "ok.npy"], "takes 1 inputs, got 2"),
+            (["ok.npy", "ok.npy"], "takes 1 input, got 2"),
             (["gone.npy"], "no file gone.npy"),
             (["2x3xf32=@short.bin"], "short.bin has 5 bytes, 2x3xf32 needs 24"),
             (["2x3xf33=@short.bin"], "unknown element type f33"),

@@ -278,6 +278,15 @@ class TestTheScript:
         answer = ask(folder, "--bisect", IREE_COMPILE=stub)
         assert answer == Answer(125, "run.sh: cannot say: there is no option --bisect\n")
 
+    @pytest.mark.parametrize("word", ["--help", "-h"])
+    def test_says_how_it_is_used(self, folder: Path, tmp_path: Path, word: str) -> None:
+        answer = ask(folder, word, cwd=tmp_path)
+        assert answer.status == 0
+        for said in ("  run.sh --git-bisect  ", "  run.sh LEVEL  ", "IREE_COMPILE", "TIME_LIMIT"):
+            assert said in answer.said
+        assert "#" not in answer.said
+        assert "shellcheck" not in answer.said
+
     def test_asks_of_another_level(self, tmp_path: Path, stub: Path, crash: Failure) -> None:
         levels = [bundle.level(name) for name in ("mlir", "dispatch")]
         files = {"repro.mlir": CRASH, "dispatch.mlir": "// fine\n"}
@@ -405,9 +414,12 @@ class TestTheFolder:
             Level(name="pass", file="pass.mlir", command=(), why=why),
         )
         tried = ("3.12.0 compiles it.",)
+        machine = {"OS": "Debian GNU/Linux 12", "Device": "none was used"}
         files = {"repro.mlir": CRASH}
-        bundle.write(tmp_path / "repro", report(crash, *levels, tried=tried), files)
+        made = report(crash, *levels, tried=tried, environment=machine)
+        bundle.write(tmp_path / "repro", made, files)
         draft = (tmp_path / "repro/ISSUE.md").read_text()
+        assert draft.startswith("# [llvm-cpu] iree-compile: SIGSEGV in mlir::stub::StubPass::run")
         asked = [line.removeprefix("### ") for line in draft.splitlines() if line[:4] == "### "]
         assert asked == [
             "What happened?",
@@ -422,6 +434,7 @@ class TestTheFolder:
             CRASH.strip(),
             f"iree-compile repro.mlir {' '.join(CPU)} -o /dev/null",
             "IREE compiler 9.9.0",
+            "- OS: Debian GNU/Linux 12\n- Device: none was used\n",
             "Found in llama-fp8",
             "3.12.0 compiles it.",
             f"No `pass.mlir`: {why}.",
@@ -474,7 +487,7 @@ class TestTheFolder:
         beside["parts/inner.py"].write_text("import net\nraise KeyError(f'{net.value} wrong')\n")
         failure = diagnostics.trace_failure("KeyError", "'7 wrong'")
         level = bundle.level("pytorch", traces=False)
-        made, files = report(failure, level), {"repro.py": "import parts.inner  # __main__\n"}
+        made, files = report(failure, level), {"repro.py": "import parts.inner\n"}
         for _ in range(2):
             bundle.write(tmp_path / "out", made, files, beside=beside)
             (tmp_path / "out" / "parts" / "__pycache__").mkdir()
@@ -688,6 +701,14 @@ def model():
 
 def inputs():
     return (torch.zeros(64, 128, dtype=torch.float16), torch.zeros(128, 64, dtype=torch.float16))
+
+
+if __name__ == "__main__":
+    import sys
+
+    from iree.turbine import aot
+
+    aot.export(model(), args=inputs()).save_mlir(sys.argv[1])
 """
 SUBTRACT_I8 = """module @module {
   func.func @main(%a: !torch.vtensor<[4,8],si8>) -> !torch.vtensor<[4,8],si8> {

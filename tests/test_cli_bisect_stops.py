@@ -190,7 +190,7 @@ class TestComesAndGoes:
         done = desk.bisect()
         assert done.code == 1
         (found,) = done.document["failures"]
-        assert found["why"] == "the failure comes and goes: 1 of 5 runs"
+        assert found["why"] == "the failure is intermittent: 1 of 5 runs"
         assert found["rate"] == 0.2
         assert found["reproducer"]["whole"] and not found["reproducer"]["verified"]
         assert bundle.read(desk.out).rate == 0.2

@@ -62,7 +62,7 @@ class TestSurvey:
         assert made.found.stem == "b"
         assert str(made.state) == (
             "executable b_f32 was still compiling after 15 s of processor time, alone; "
-            "2 of the 3 others took at most 0.5 s, 1 more than 3 s"
+            "2 of 3 others took at most 0.5 s, 1 more than 3 s"
         )
 
     def test_nothing_is_said_where_all_end(self, survey: Any) -> None:

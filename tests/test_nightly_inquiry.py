@@ -12,6 +12,7 @@ from fake.nights import case, failure, result
 
 from pipeline.nightly import alone, inquiry
 from pipeline.nightly.inquiry import Inquiry
+from repro import deep
 from repro.releases.search import Change, Verdict, changes
 from repro.releases.trials import Found
 from repro.workarounds.find import Answer, Attempt, Cost, Workarounds
@@ -49,13 +50,17 @@ class TestReleases:
                 {"r1": "passes", "r2": "same", "r3": "passes"},
                 "since 3.2.0 (3.1.0 passes); gone in 3.3.0 (3.2.0 shows it)",
             ),
-            ({"r1": "same", "r2": "unsupported", "r3": "same"}, "in all that can tell, 3.1.0 to"),
+            (
+                {"r1": "same", "r2": "unsupported", "r3": "same"},
+                "in all releases that can tell, 3.1.0 to",
+            ),
+            ({"r1": "unsupported", "r2": "same"}, "only 3.2.0 can tell, and shows it"),
             ({"r1": "passes", "r2": "passes"}, "no release shows it by itself"),
             ({"r1": "passes", "r2": "different"}, "3.1.0 passes, 3.2.0 fails in another way"),
         ],
     )
     def test_an_answer_is_one_line(self, verdicts: dict[str, Verdict], said: str) -> None:
-        assert inquiry.told(found(**verdicts)).startswith(said)
+        assert deep.told(found(**verdicts)).startswith(said)
 
     def test_commits_stand_beside_a_change(self) -> None:
         change = Change(
@@ -67,7 +72,7 @@ class TestReleases:
             good_revision="a" * 40,
             bad_revision="b" * 40,
         )
-        assert inquiry._change(change) == (
+        assert deep._change(change) == (
             "since 3.2.0 (3.1.0 passes, commits aaaaaaaaaaaa to bbbbbbbbbbbb)"
         )
 
@@ -89,18 +94,18 @@ class TestWorkaround:
         return Answer(**(given | fields))
 
     def test_it_is_a_command_to_paste_with_what_it_costs(self) -> None:
-        said = inquiry.way_around(Workarounds(status="found", answers=(self.answer(),)))
+        said = deep.way_around(Workarounds(status="found", answers=(self.answer(),)))
         assert said == "--iree-opt-level=O0 (slower): iree-pilot run 'a b.py'"
 
     def test_one_that_was_not_run_says_so(self) -> None:
         for state, said in (("compiles", "was not run here"), ("runs", "were not compared")):
             only = (self.answer(state=state),)
-            assert said in inquiry.way_around(Workarounds(status="found", answers=only))
+            assert said in deep.way_around(Workarounds(status="found", answers=only))
 
     def test_where_there_is_none_the_reason_is_told(self) -> None:
         tried = (Attempt(names=("x",), state="same"),)
-        said = inquiry.way_around(Workarounds(status="none", tried=tried, why="all was tried"))
-        assert said == "none was found among 1: all was tried"
+        said = deep.way_around(Workarounds(status="none", tried=tried, why="all was tried"))
+        assert said == "none was found among 1 candidate: all was tried"
 
 
 class TestChild:

@@ -256,7 +256,7 @@ class TestFlaky:
         told = nights.night("", known, attempts=("failed", "ok"))
         assert (told.verdict, told.why) == (
             "pass",
-            "2 attempts: failed, ok; known to be flaky: we know",
+            "2 attempts: failed, ok; known to be intermittent: we know",
         )
         assert nights.night(A, known, attempts=("ok", "failed")).verdict == "fail"
 

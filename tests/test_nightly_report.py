@@ -56,11 +56,11 @@ RAN = row(case("vit:tiny"), "ran", "ran, not compared: there is no reference")
 class TestReport:
     def test_the_title_counts_the_news(self) -> None:
         assert report(NEWS, KNOWN).title == "zoo of 2026-01-01: 1 news in 2 cases"
-        assert report(KNOWN).title == "zoo of 2026-01-01: nothing new in 1 cases"
+        assert report(KNOWN).title == "zoo of 2026-01-01: nothing new in 1 case"
 
     def test_a_night_that_is_not_judged_is_not_said_to_be_without_news(self) -> None:
         open_row = Row(case=LLAMA, outcome=outcome(LLAMA, CRASH))
-        assert report(open_row).title == "zoo of 2026-01-01: not finished, 1 done in 1 cases"
+        assert report(open_row).title == "zoo of 2026-01-01: not finished, 1 done in 1 case"
         assert not report(open_row, KNOWN).going_on
 
     def test_the_gravest_news_come_first(self) -> None:

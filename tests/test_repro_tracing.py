@@ -335,7 +335,7 @@ def test_a_failure_that_comes_and_goes_is_told_and_not_isolated(tmp_path: Path) 
     (tmp_path / "count").write_text("2")
     found = case.bisect()
     assert (found.status, found.oracle_calls) == ("gave-up", 5)
-    assert found.why.startswith("the failure comes and goes: ")
+    assert found.why.startswith("the failure is intermittent: ")
     assert not (tmp_path / "out").exists()
 
 

@@ -589,6 +589,14 @@ class TestProgress:
         shrink(graph, start, ask, told=seen.append)
         assert seen[-1] == Progress(trying="1 operation around the root", ops=21, asked=0)
 
+    def test_reads_as_an_engineer_would_say_it(self) -> None:
+        said = Progress(trying="without 4 operations", ops=13, asked=2)
+        assert str(said) == "13 operations left, 2 compiles: trying without 4 operations"
+        said = Progress(trying="the whole program", ops=1, asked=0)
+        assert str(said) == "1 operation left: trying the whole program"
+        said = Progress(trying="tracing layers.4.gate", ops=0, asked=1, unit="trace")
+        assert str(said) == "1 trace: tracing layers.4.gate"
+
 
 class TestMask:
     @given(graphs(), st.data())

@@ -555,7 +555,7 @@ def test_the_child_writes_the_file_with_its_flags_or_says_why_not(tmp_path: Path
     source, target = tmp_path / "in.mlir", tmp_path / "repro.py"
     source.write_text(program("", takes=f"%x: {X}", gives=f"%x : {X}"))
     assert child(source, target, "--iree-opt-level=O2").returncode == 0
-    assert "-o repro.vmfb --iree-opt-level=O2\n" in target.read_text()
+    assert "-o traced.vmfb --iree-opt-level=O2\n" in target.read_text()
     target.unlink()
     source.write_text("module {")
     done = child(source, target)
@@ -667,6 +667,18 @@ def test_what_is_written_computes_what_the_model_does(source: str, tmp_path: Pat
         strict=True,
     ):
         torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize(("words", "code"), [((), 2), (("-h",), 0)])
+def test_the_file_says_how_it_is_used(words: tuple[str, ...], code: int, tmp_path: Path) -> None:
+    file = tmp_path / "repro.py"
+    file.write_text(write(program("", takes=f"%x: {X}", gives=f"%x : {X}")))
+    done = subprocess.run(
+        [sys.executable, file, *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == code
+    assert "usage: repro.py [-h] FILE.mlir" in (done.stderr if code else done.stdout)
+    assert "repro.mlir" not in file.read_text(), "that is a file of the folder"
 
 
 @pytest.mark.real

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     "--all", "everything", is_flag=True, help="All that fails, one after the other masked."
 )
 @click.option(
+    "--deep",
+    is_flag=True,
+    help="Also ask since which release it fails and what works around it, for the issue.",
+)
+@click.option(
     "--against",
     multiple=True,
     metavar="TARGET|FLAG",
@@ -57,6 +62,7 @@ def command(
     target: str | None,
     device: str | None,
     everything: bool,
+    deep: bool,
     against: tuple[str, ...],
     expected: tuple[str, ...],
     output: str | None,
@@ -77,6 +83,10 @@ def command(
     dispatch is then run for TARGET with the values that the other side computes, and the first one
     whose results differ is isolated. So wrong numbers are found without a reference in PyTorch.
 
+    With --deep, each reproducer is then given to `releases bisect` and to `workaround`; the answers
+    go into its report.json, README.md and ISSUE.md. What cannot be answered is said there, and does
+    not change the exit code.
+
     FLAGS after -- go to iree-compile and are kept. A search that was stopped goes on where it was;
     of a failure that was isolated before, the reproducer is named at once (--fresh isolates anew).
     The reproducer's path is the last line printed. With several targets, --json prints
@@ -95,6 +105,8 @@ def command(
         raise click.UsageError("--against compares two sides: it takes no --expected-output")
     if against and device:
         raise click.UsageError("--against names both sides by their targets: it takes no --device")
+    if against and deep:
+        raise click.UsageError("--against compares two sides: it takes no --deep")
     check_flags(flags)
     if output:
         outputs.directory(Path(output))
@@ -109,9 +121,12 @@ def command(
         session = Session(common)
         plans = session.plans(target, device, flags)
         asked = _Asked(source, source_options, flags, expected, against, everything, output)
+        further = functools.partial(_further, session, source_options, device) if deep else None
         with several.finishing(results, targets=len(plans)):
             for name, result in _each(session, asked, plans, live):
                 live.close()
+                if further is not None:
+                    result = further(result, live)
                 if not common.json and all(result is not before for _, before in results):
                     several.heading(console, name, len(plans))
                     _tell_either(console, result)
@@ -179,6 +194,14 @@ def _each(
         loaded, case = session.settled(loaded, attempt, live)
         found = isolate(session, loaded, case, plan, flags, chosen, asked.everything, place, live)
         yield target, found or Bisection(status="passes", why=_passes(source, target, case))
+
+
+def _further(
+    session: Session, chosen: SourceOptions, device: str | None, result: Any, live: Any
+) -> Any:
+    from pipeline.cli import deep
+
+    return deep.ask(session, result, chosen, device, live)
 
 
 def _tell_either(console: Any, result: Bisection | Against) -> None:
@@ -362,9 +385,11 @@ def tell(console: Any, result: Bisection) -> None:
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
             (
                 "rate",
-                "" if found.rate is None else f"it comes and goes: in {found.rate:.0%} of runs",
+                "" if found.rate is None else f"intermittent: {found.rate:.0%} of runs",
             ),
             ("search", "" if found.known_since else search),
+            ("since", escape(made.since_release.said) if made.since_release else ""),
+            ("around", escape(made.workarounds.said) if made.workarounds else ""),
             ("latest", escape(f"{made.path}; {found.beside}") if found.beside else ""),
         ]
         for label, text in pairs:

@@ -52,7 +52,9 @@ def gc(max_size: float | None, older_than: float | None, common: Common) -> None
         out.emit(msgspec.to_builtins(removed))
         return
     kept = f"; {removed.in_use} in use were kept" if removed.in_use else ""
-    out.console().print(f"removed {removed.entries} entries, {out.size(removed.bytes)}{kept}")
+    out.console().print(
+        f"removed {out.count(removed.entries, 'entry', 'entries')}, {out.size(removed.bytes)}{kept}"
+    )
 
 
 @command.command("verify")
@@ -74,4 +76,4 @@ def verify(common: Common) -> None:
         return
     for entry in damaged:
         console.print(f"removed {entry.kind}/{entry.key}: {entry.why}", soft_wrap=True)
-    console.print(f"{count} entries verified, {len(damaged)} damaged")
+    console.print(f"{out.count(count, 'entry', 'entries')} verified, {len(damaged)} damaged")

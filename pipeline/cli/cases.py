@@ -277,7 +277,8 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
     if not quiet and result.dispatches:
         d = result.dispatches
         console.print(
-            f"  {d.dispatches} dispatches of {d.executables} executables, "
+            f"  {out.count(d.dispatches, 'dispatch', 'dispatches')} of "
+            f"{out.count(d.executables, 'executable')}, "
             f"{out.size(d.transient_bytes)} transient; compiler's peak memory "
             f"{out.size(result.peak_bytes)}",
             soft_wrap=True,
@@ -364,7 +365,7 @@ def _tell_generation(live: Live, generation: Generation) -> None:
     if not tokens:
         return
     took = out.seconds(sum(t.seconds for t in tokens))
-    live.console.print(f"  {len(tokens)} tokens generated in one session in {took}")
+    live.console.print(f"  {out.count(len(tokens), 'token')} generated in one session in {took}")
     for token in tokens:
         mark = _MARKS[token.verdict]
         live.console.print(

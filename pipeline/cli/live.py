@@ -129,8 +129,7 @@ class Live:
     def progress(self, progress: Progress) -> None:
         """What a search does now: at the bottom of the terminal; verbose, a line; in a pipe a line
         now and then."""
-        left = "" if not progress.ops else f", of {progress.ops} operations that are left"
-        text = f"  {progress.trying}{left} ({progress.asked} asked)"
+        text = f"  {progress}"
         now = time.monotonic()
         silent = not self.console.is_interactive and now - self._said > _QUIET_SECONDS
         if self._verbose or silent:

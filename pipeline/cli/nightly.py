@@ -73,7 +73,8 @@ def run(
     """Run the matrix, or what is left of a night that was stopped.
 
     Exit code 0: nothing new; 1: news (a failure that is new or changed, one that went away, a
-    case that is flaky, slower or bigger, or that was compared before and is not any more).
+    case that is intermittent (`flaky`), slower or bigger, or that was compared before and is not
+    any more).
     """
     from pipeline.cli import output as out
     from pipeline.cli.boundary import Failed

@@ -16,6 +16,7 @@ from rich.table import Table
 from pipeline.cli import took
 from pipeline.cli.live import Doing, clock_of
 from pipeline.cli.output import seconds, table
+from pipeline.plural import count
 
 if TYPE_CHECKING:
     from pipeline.nightly.history import Run
@@ -72,7 +73,7 @@ class NightLive:
     def begun(self, run: Run, cases: Sequence[Case], done: int) -> None:
         self._total, self._done = len(cases) + done, done
         goes_on = f", goes on from {run.begun[:16]}: {done} are done" if done else ""
-        self._say(f"[bold]{escape(run.title)}[/bold]  {self._total} cases{goes_on}")
+        self._say(f"[bold]{escape(run.title)}[/bold]  {count(self._total, 'case')}{goes_on}")
 
     def started(self, name: str, worker: str) -> None:
         self._running[name] = time.monotonic()
@@ -103,7 +104,9 @@ class NightLive:
         )
 
     def again(self, cases: Sequence[Case]) -> None:
-        self._say(f"{len(cases)} run once more, to see whether the failure is flaky")
+        self._say(
+            f"{count(len(cases), 'case')} run again, to see whether the failure is intermittent"
+        )
 
     def note(self, text: str) -> None:
         self._say(escape(text))
@@ -116,8 +119,7 @@ class NightLive:
         for one in found.failures:
             if one.reproducer:
                 made = one.reproducer
-                count = f"{made.ops} operation{'' if made.ops == 1 else 's'}"
-                self._say(f"  {count}: {escape(made.path)}")
+                self._say(f"  {count(made.ops, 'operation')}: {escape(made.path)}")
         self._looking.begin("")
         if found.status != "isolated":
             self._say(f"  not isolated: {escape(found.why)}")

@@ -36,7 +36,7 @@ def tell_plan(common: Common, previews: Sequence[Preview], width: int) -> None:
         table.add_row(escape(one.case), "be reused: unchanged" if one.cached else "run", takes)
     console.print(table)
     new = len(previews) - len(known)
-    told = [f"{len(previews)} cases", f"{unchanged} unchanged"]
+    told = [out.count(len(previews), "case"), f"{unchanged} unchanged"]
     told += [f"{new} never ran before"] if new else []
     told += [f"about {out.seconds(expected)}{' for the others' if new else ''}"] if expected else []
     console.print(f"\n{', '.join(told)}")

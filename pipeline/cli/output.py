@@ -16,6 +16,7 @@ from rich.table import Table
 from pipeline import python_lines
 from pipeline.cli.screen import screen
 from pipeline.diagnostics import Failure
+from pipeline.plural import count as count
 
 _LOCATION = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::\d+)?")
 
@@ -65,11 +66,6 @@ def seconds(value: float) -> str:
 def _three(value: float) -> str:
     """Three digits, more of what has more: never an exponent."""
     return f"{value:.0f}" if value >= 999.5 else f"{value:.3g}"
-
-
-def count(number: int, what: str, several: str = "") -> str:
-    """`1 dispatch`, `2 dispatches`; several: the plural where it is not made with an s."""
-    return f"1 {what}" if number == 1 else f"{number} {several or what + 's'}"
 
 
 def command(argv: tuple[str, ...]) -> str:

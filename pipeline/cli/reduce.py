@@ -62,7 +62,8 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
         return
     minimal = "minimal" if reduced.minimal else "not proved minimal"
     console.print(
-        f"{len(reduced.ops)} operations left, {minimal}, {reduced.calls} runs of the test"
+        f"{out.count(len(reduced.ops), 'operation')} left, {minimal}, "
+        f"{out.count(reduced.calls, 'run')} of the test"
     )
     console.print(str(target), soft_wrap=True)
 

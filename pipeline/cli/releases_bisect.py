@@ -20,6 +20,7 @@ from pipeline.cli.options import (
     targets_option,
     trust_option,
 )
+from pipeline.plural import count
 
 if TYPE_CHECKING:
     from pipeline.cli.live import Live
@@ -154,6 +155,13 @@ def bisect(
         raise Failed(1)
 
 
+def of_reproducer(session: Session, folder: Path, chosen: SourceOptions, live: Live) -> Found:
+    """What the releases that can be had make of a reproducer's folder; raises as `bisect`."""
+    names, get = _asked(None, None, (), live)
+    asked = _Asked(str(folder), chosen, (), names, get, every=False)
+    return _find(session, asked, None, live)[1]
+
+
 class _Asked(NamedTuple):
     """What the user asks for, whatever the target is. names: of the releases; get: gets one."""
 
@@ -179,13 +187,13 @@ def _find(
     question, loaded = _question(session, asked.source, target, chosen, asked.flags, live)
     question = _for_all(question, target, names, get, live)
 
-    count = 0
+    asked = 0
 
     def told(name: str, what: str) -> None:
-        nonlocal count
-        count += 1
+        nonlocal asked
+        asked += 1
         live.note(f"  {name:<8} {what}")
-        live.doing(f"asking {len(names)} releases, {out.count(count, 'answer')} so far")
+        live.doing(f"asking {len(names)} releases, {out.asked(asked, 'answer')} so far")
 
     def ask(question: Question, loaded: Loaded | None) -> Found:
         trials = release_question.trials(
@@ -196,7 +204,7 @@ def _find(
             fresh=chosen.fresh,
             told=told,
         )
-        with live.working(f"asking {len(names)} releases", "ask"):
+        with live.working(f"trying {count(len(names), 'release')}", "try"):
             return release_trials.bisect(
                 names,
                 trials,

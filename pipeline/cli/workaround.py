@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -22,7 +22,6 @@ from pipeline.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.case import Settings
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
     from pipeline.frontends.load import Loaded
@@ -89,7 +88,6 @@ def command(
     one, or nothing fails.
     """
     from pipeline import outputs
-    from pipeline.case import Settings
     from pipeline.cli import output as out
     from pipeline.cli.boundary import Failed
     from pipeline.cli.live import Live
@@ -119,9 +117,6 @@ def command(
     with live:
         session = Session(common)
         plans = session.plans(target, device, flags)
-    settings = Settings(
-        flags=flags, limits=session.limits, fresh=source_options.fresh, latency_budget=0
-    )
     with live, several.finishing(results, targets=len(plans)):
         try:
             loaded = session.program(source, source_options, live)
@@ -132,24 +127,14 @@ def command(
                 live.note(f"The zoo makes it in another way, too: {way}")
             raise Failed(1) from None
         live.program(loaded)
-        wish = find.Wish(
-            job=session.job(source, source_options),
-            words=source_words(source, source_options),
-            settings=source_options.settings
-            | ({"dtype": source_options.dtype} if source_options.dtype else {}),
-            flags=flags,
-            device=device,
-            limits=session.limits,
-            enough=None if everything else 3,
-            seconds=budget,
-            fresh=source_options.fresh,
-        )
+        wish = _wish(session, source, source_options, flags, device)
+        wish = msgspec.structs.replace(wish, enough=None if everything else 3, seconds=budget)
         for named, plan in plans:
             place = several.place("workaround", name, named)
             if output:
                 place = Path(output, several.slug(named)) if len(plans) > 1 else Path(output)
             own = msgspec.structs.replace(wish, place=place)
-            result = _find(session, loaded, (named, plan), settings, own, live)
+            result = _find(session, loaded, (named, plan), own, live)
             live.close()
             if not common.json:
                 several.heading(console, named, len(plans))
@@ -167,18 +152,63 @@ def command(
         raise Failed(1)
 
 
-def _find(
+def of_reproducer(
+    session: Session, folder: Path, chosen: SourceOptions, device: str | None, live: Live
+) -> Workarounds:
+    """What gets the program of a reproducer's folder past its failure.
+
+    chosen: of these options those that hold for any source. Raises TraceFailed, UsageError as
+    `find.of_reproducer`.
+    """
+    from repro.workarounds import find
+
+    held = find.of_reproducer(folder, trust=chosen.trust)
+    chosen = SourceOptions(
+        settings={},
+        dtype=None,
+        seed=chosen.seed,
+        weights=(),
+        inputs=held.inputs,
+        inline=False,
+        fresh=chosen.fresh,
+        trust=chosen.trust,
+    )
+    planned = session.plan(held.target, device, held.flags)
+    loaded = session.program(held.source, chosen, live)
+    wish = _wish(session, held.source, chosen, held.flags, device)
+    place = several.place("workaround", str(folder))
+    return _find(session, loaded, planned, msgspec.structs.replace(wish, place=place), live)
+
+
+def _wish(
     session: Session,
-    loaded: Loaded,
-    target: tuple[str, Plan],
-    settings: Settings,
-    wish: Wish,
-    live: Any,
+    source: str,
+    chosen: SourceOptions,
+    flags: tuple[str, ...],
+    device: str | None,
+) -> Wish:
+    from repro.workarounds import find
+
+    return find.Wish(
+        job=session.job(source, chosen),
+        words=source_words(source, chosen),
+        settings=chosen.settings | ({"dtype": chosen.dtype} if chosen.dtype else {}),
+        flags=flags,
+        device=device,
+        limits=session.limits,
+        fresh=chosen.fresh,
+    )
+
+
+def _find(
+    session: Session, loaded: Loaded, target: tuple[str, Plan], wish: Wish, live: Live
 ) -> Workarounds:
     from pipeline import case
+    from pipeline.case import Settings
     from repro.workarounds import find
 
     named, plan = target
+    settings = Settings(flags=wish.flags, limits=session.limits, fresh=wish.fresh, latency_budget=0)
     loaded, result = session.settled(
         loaded,
         lambda program: case.run(

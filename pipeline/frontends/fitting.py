@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import tensors
+from pipeline import plural, tensors
 from pipeline.errors import UsageError
 from pipeline.frontends import examples
 from pipeline.program import ELEMENT_TYPES, Function, Tensor, TensorType, check_inputs
@@ -61,7 +61,7 @@ def fed(
     if len(functions) == 1:
         raise faults[0]
     signatures = "; ".join(signature(f) for f in fitting or functions)
-    count = f"{len(inputs)} input{'' if len(inputs) == 1 else 's'}"
+    count = plural.count(len(inputs), "input")
     raise UsageError(
         f"{source}: the {count} given fit {'several functions' if fitting else 'no function'}: "
         f"{signatures}",

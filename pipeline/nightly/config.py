@@ -99,7 +99,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How much runs at once on this machine, and what runs again.
 
     jobs: 0 stands for one a core. memory: None stands for 90% of what is available. reruns: how
-    often a new failure is run again, to see whether it is flaky.
+    often a new failure is run again, to see whether it is intermittent.
     """
 
     jobs: Jobs = 0

@@ -5,7 +5,6 @@ A search that was killed goes on where it was the next time: what was tried is r
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +19,10 @@ from pipeline.nightly import alone, keys, worker
 from pipeline.nightly.orders import Order
 from pipeline.nightly.records import Case, Finding, Question
 from pipeline.store import Store
+from repro import deep
 from repro.releases import question as release_question
 from repro.releases import trials as release_trials
-from repro.releases.search import TELLING, Change
-from repro.releases.trials import Found
 from repro.workarounds import find as workarounds
-from repro.workarounds.find import Workarounds
 
 #: The share of the time that is searched: what was found has to be seen again after that.
 _SEARCHING = 0.7
@@ -109,7 +106,7 @@ def _releases(inquiry: Inquiry) -> Finding:
         found = msgspec.structs.replace(found, boundaries=scripts)
     return Finding(
         question="releases",
-        said=told(found),
+        said=deep.told(found),
         note="; ".join(notes),
         details=msgspec.to_builtins(found),
     )
@@ -143,52 +140,10 @@ def _workaround(inquiry: Inquiry) -> Finding:
     )
     return Finding(
         question="workaround",
-        said=way_around(found),
+        said=deep.way_around(found),
         done=found.complete,
         details=msgspec.to_builtins({"status": found.status, "answers": found.answers}),
     )
-
-
-_UNSURE = {
-    "compiles": "; it compiles, and was not run here",
-    "runs": "; it runs, and its numbers were not compared",
-}
-
-
-def way_around(found: Workarounds) -> str:
-    """An answer for a workaround on one line: what it costs, and the command to paste."""
-    if not found.answers:
-        return f"none was found among {len(found.tried)}: {found.why}"
-    best = found.answers[0]
-    price = f"{best.price}{_UNSURE.get(best.state, '')}"
-    return f"{' + '.join(best.names)} ({price}): {shlex.join(best.command)}"
-
-
-def told(found: Found) -> str:
-    """An answer for releases on one line."""
-    said = [_change(change) for change in found.boundaries]
-    if found.compiles and not said:
-        telling = [name for name, verdict in found.releases.items() if verdict in TELLING]
-        shown = [name for name in telling if found.releases[name] == "same"]
-        if shown:
-            said = [f"in all that can tell, {shown[0]} to {shown[-1]}"]
-    return "; ".join(said) or "no release shows it by itself"
-
-
-def _change(change: Change) -> str:
-    words = {"passes": "passes", "different": "fails in another way", "same": "shows it"}
-    commits = ", ".join(
-        f"{commit[:12]} to {other[:12]}"
-        for commit, other in [(change.older_revision, change.newer_revision)]
-        if commit and other
-    )
-    revisions = f", commits {commits}" if commits else ""
-    if change.came and change.bad_verdict == "same":
-        return f"since {change.bad} ({change.good} {words[change.good_verdict]}{revisions})"
-    if change.bad_verdict == "same":
-        return f"gone in {change.good} ({change.bad} shows it{revisions})"
-    older, newer = words[change.older_verdict], words[change.newer_verdict]
-    return f"{change.older} {older}, {change.newer} {newer}{revisions}"
 
 
 _WAYS: dict[Question, Callable[[Inquiry], Finding]] = {

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pipeline.nightly.records import INSTALLED
 from pipeline.nightly.report import Report, Row, ordered
+from pipeline.plural import count
 
 #: A comment on GitHub may have 65,536 characters.
 COMMENT = 60_000
@@ -114,7 +115,9 @@ def _matrix(report: Report) -> str:
     ]
     rule = "|---" * (len(columns) + 1) + "|\n"
     body = "".join([head, rule, *lines])
-    return f"<details><summary>All {len(report.rows)} cases</summary>\n\n{body}\n</details>\n"
+    return (
+        f"<details><summary>All {count(len(report.rows), 'case')}</summary>\n\n{body}\n</details>\n"
+    )
 
 
 def _column(row: Row) -> str:

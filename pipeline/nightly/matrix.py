@@ -12,7 +12,7 @@ import msgspec
 from packaging.version import Version
 
 from models.spec import ModelSpec, registry
-from pipeline import compiler, releases, targets, toolchain
+from pipeline import compiler, plural, releases, targets, toolchain
 from pipeline.errors import EnvironmentFault, UsageError, nearest
 from pipeline.frontends import source as sources
 from pipeline.nightly import strict
@@ -67,7 +67,7 @@ def expand(
 def _left_out(exclude: Exclude, count: int) -> str:
     given = msgspec.structs.asdict(exclude)
     said = [", ".join(value) for key, value in given.items() if key != "reason" and value]
-    cases = f"{count} case{'' if count == 1 else 's'}"
+    cases = plural.count(count, "case")
     return f"{cases} left out ({'; '.join(said)}): {exclude.reason or 'no reason is given'}"
 
 

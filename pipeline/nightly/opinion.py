@@ -133,7 +133,7 @@ def _flaky(outcome: Outcome, holding: Sequence[Expectation], night: str) -> Judg
     if known is None:
         return _said(outcome, "flaky", tried, since=night)
     verdict: Verdict = "fail" if outcome.status == "failed" else _VERDICTS[outcome.status]
-    return _said(outcome, verdict, f"{tried}; known to be flaky: {known.told}")
+    return _said(outcome, verdict, f"{tried}; known to be intermittent: {known.told}")
 
 
 def _failed(

@@ -10,6 +10,7 @@ import msgspec
 
 from pipeline.nightly.history import History, Run
 from pipeline.nightly.records import Case, Judgement, Outcome, Question, Verdict
+from pipeline.plural import count
 
 _ORDER: tuple[Verdict, ...] = (
     "new failure",
@@ -114,7 +115,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         said = f"{news} news" if news else "nothing new"
         if self.going_on:
             said = f"not finished, {self.run.done} done"
-        return f"{self.run.title} of {self.run.begun[:10]}: {said} in {len(self.rows)} cases"
+        return (
+            f"{self.run.title} of {self.run.begun[:10]}: {said} in {count(len(self.rows), 'case')}"
+        )
 
 
 def ordered(rows: Iterable[Row]) -> list[Row]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from pipeline.plural import count
+
 #: Integers are small, so that they can be positions; bytes have all values.
 _SMALL = 8
 
@@ -119,15 +121,15 @@ def file(module: Module) -> str:
     """The whole file; as a program of its own it writes the MLIR that iree-turbine makes of it."""
     torch, turbine = (importlib.metadata.version(n) for n in ("torch", "iree-turbine"))
     shapes = ", dynamic_shapes=dynamic_shapes" if module.dimensions else ""
-    what = "1 operation" if module.operations == 1 else f"{module.operations} operations"
     lines = [
-        f"# {what}, written for torch {torch} and iree-turbine {turbine}.",
+        f"# {count(module.operations, 'operation')}, written for torch {torch} and "
+        f"iree-turbine {turbine}.",
         "# To compile:",
         "#",
-        "#     python repro.py repro.mlir",
-        f"#     {' '.join(['iree-compile repro.mlir -o repro.vmfb', *module.flags])}",
+        "#     python repro.py traced.mlir",
+        f"#     {' '.join(['iree-compile traced.mlir -o traced.vmfb', *module.flags])}",
         "",
-        "import sys",
+        "import argparse",
         "",
         "import torch",
         "",
@@ -157,15 +159,30 @@ def file(module: Module) -> str:
         *module.dimensions,
         *([""] if module.dimensions else []),
         'if __name__ == "__main__":',
+        *_indented(usage(), 4),
+        "",
         "    from iree.turbine import aot",
         "",
         "    module = model()",
         '    aot.externalize_module_parameters(module, external_scope="model")',
         f"    program = aot.export(module, args=inputs(){shapes}, strict_export=False)",
-        "    program.save_mlir(sys.argv[1])",
+        "    program.save_mlir(options.file)",
         "",
     ]
     return "\n".join(lines)
+
+
+def usage(default: str = "") -> list[str]:
+    """Statements that read the file to write from the command line, or say how that is used.
+
+    default: the file where none is named; without it one has to be.
+    """
+    optional = f'nargs="?", default="{default}", ' if default else ""
+    return [
+        'parser = argparse.ArgumentParser(description="Trace the model with iree-turbine.")',
+        f'parser.add_argument("file", metavar="FILE.mlir", {optional}help="where the MLIR goes")',
+        "options = parser.parse_args()",
+    ]
 
 
 def _indented(lines: Sequence[str], by: int) -> list[str]:

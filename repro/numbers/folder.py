@@ -129,7 +129,7 @@ def with_inputs(source: str, settled: Settled, inputs: Sequence[Input]) -> str:
     given = [f"        {_read(index, one)},\n" for index, one in enumerate(inputs)]
     written = [_written(one, settled.expected[one.index]) for one in settled.wrong]
     head = head.replace(
-        "import sys\n\nimport torch\n", "import sys\n\nimport numpy\nimport torch\n", 1
+        "import argparse\n\nimport torch\n", "import argparse\n\nimport numpy\nimport torch\n", 1
     )
     eager = "    results = module(*inputs())\n"
     eager += "    results = results if isinstance(results, tuple) else (results,)\n"

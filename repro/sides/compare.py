@@ -23,6 +23,7 @@ import msgspec
 from pipeline import numerics, process
 from pipeline.frontends.load import Loaded
 from pipeline.numerics import Comparison
+from pipeline.plural import count
 from pipeline.program import Function, Reference, Tensor
 from pipeline.toolchain import Toolchain
 from repro.sides import editor
@@ -205,7 +206,7 @@ class Comparer:
         # Both are made before either is compiled: what cannot be made is said at once.
         values_ir = self._made([*plain, *every], "values")
         apart_ir = self._made([*plain, *apart], "apart")
-        self._told(f"compiling {self._flow.dispatches} dispatches for both")
+        self._told(f"compiling {count(self._flow.dispatches, 'dispatch', 'dispatches')} for both")
         theirs = self._against.compile(values_ir, "values")
         ours = self._side.compile(apart_ir, "apart")
         whole = tuple(

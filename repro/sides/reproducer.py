@@ -15,7 +15,7 @@ from pipeline.frontends.load import Loaded
 from pipeline.numerics import Comparison, OutputComparison
 from pipeline.program import Tensor
 from pipeline.toolchain import Toolchain
-from repro import bundle, isolate, verify
+from repro import bundle, environment, isolate, verify
 from repro.bundle import LARGEST_BYTES, Input, Report
 from repro.numbers import folder
 from repro.numbers.inputs import Settled
@@ -94,6 +94,7 @@ def _prepared(
         levels=(level,),
         time_limit=limits.seconds or isolate.DEFAULT_SECONDS,
         memory_limit=limits.memory_bytes,
+        environment=environment.describe(side.name, side.plan.device, "compare"),
         tried=_tried(small, differing, against),
         wrong=settled.wrong,
         reference=against.name,

@@ -125,7 +125,7 @@ class _Search:
                 first = next((a.failure for a in answers if a.failure), None)
         seen = sum(map(self._same, answers))
         if seen:
-            return Result(why=f"the failure comes and goes: {seen} of {_FLAKY_RUNS} traces had it")
+            return Result(why=f"the failure is intermittent: {seen} of {_FLAKY_RUNS} traces had it")
         if first is not None:
             return Result(why=f"it now fails in another way: {first.message}")
         return Result(why="the failure did not appear again")

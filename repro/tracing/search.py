@@ -17,7 +17,7 @@ from pipeline.diagnostics import Failure
 from pipeline.frontends.job import Job
 from pipeline.store import Store
 from pipeline.toolchain import Toolchain
-from repro import bundle, known, places, verify
+from repro import bundle, environment, known, places, verify
 from repro.bundle import Report
 from repro.effort import estimate
 from repro.found import Bisection, Found, Reproducer, placed
@@ -112,6 +112,7 @@ def bisect(
         time_limit=seconds,
         memory_limit=limits.memory_bytes,
         packages={name: version(name) for name in PACKAGES[:2]},
+        environment=environment.describe(target, None, failure.phase),
         tried=(*result.tried, *_where(failure)),
     )
     files = {_PROGRAM: state / result.file}
@@ -208,7 +209,7 @@ class _Watch:
             journal = Journal(self._file.parent)
             if journal.pending is not None:
                 asked = len(journal.known) - self._asked
-                self._told(Progress(trying=journal.pending, ops=0, asked=asked))
+                self._told(Progress(trying=journal.pending, ops=0, asked=asked, unit="trace"))
         elif now - self._since > self._seconds:
             raise _Slow(
                 process.Outcome(

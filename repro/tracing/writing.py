@@ -287,8 +287,10 @@ def _inputs(texts: Any) -> list[str]:
 
 
 _MAIN = """
-if __name__ == "__main__":  # python repro.py [FILE.mlir]
-    import sys
+if __name__ == "__main__":
+    import argparse
+
+    USAGE
 
     from iree.turbine import aot
     from iree.turbine.aot.decompositions import current_aot_decompositions
@@ -304,12 +306,13 @@ if __name__ == "__main__":  # python repro.py [FILE.mlir]
         strict=STRICT,
     )
     program = program.run_decompositions(current_aot_decompositions())
-    aot.export(program).save_mlir(sys.argv[1] if len(sys.argv) > 1 else "/dev/null")
+    aot.export(program).save_mlir(options.file)
 """
 
 
 def _main(manner: Manner) -> list[str]:
     externalize = 'aot.externalize_module_parameters(module, external_scope="model")\n    '
     text = inspect.cleandoc(_MAIN) + "\n"
+    text = text.replace("USAGE", "\n    ".join(python.usage("/dev/null")))
     text = text.replace("EXTERNALIZE\n    ", "" if manner.inline else externalize)
     return text.replace("STRICT", str(manner.strict)).split("\n")

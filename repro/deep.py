@@ -1,0 +1,87 @@
+"""Answers for since which release, and for workarounds: on one line, and as a folder keeps them."""
+
+from __future__ import annotations
+
+import shlex
+
+from pipeline.plural import count
+from repro import further
+from repro.further import SinceRelease
+from repro.releases.search import TELLING, Change
+from repro.releases.trials import Found
+from repro.workarounds.find import Workarounds
+
+_UNSURE = {
+    "compiles": "; it compiles, and was not run here",
+    "runs": "; it runs, and its numbers were not compared",
+}
+
+
+def since_release(found: Found, notes: tuple[str, ...] = ()) -> SinceRelease:
+    """The answer as a folder keeps it. notes: what limits it."""
+    return SinceRelease(
+        said="; ".join([told(found), *notes]),
+        releases=found.releases,
+        assumed=found.assumed,
+        boundaries=found.boundaries,
+    )
+
+
+def workarounds(found: Workarounds) -> further.Workarounds:
+    """The answer as a folder keeps it."""
+    return further.Workarounds(
+        said=way_around(found),
+        tried=len(found.tried),
+        answers=tuple(
+            further.Workaround(
+                names=one.names,
+                reasons=one.reasons,
+                price=one.price,
+                state=one.state,
+                flags=one.flags,
+                program=one.program,
+                command=one.command,
+            )
+            for one in found.answers
+        ),
+    )
+
+
+def way_around(found: Workarounds) -> str:
+    """An answer for a workaround on one line: what it costs, and the command to paste."""
+    if found.status == "passes":
+        return f"none is needed: {found.why}"
+    if not found.answers:
+        return f"none was found among {count(len(found.tried), 'candidate')}: {found.why}"
+    best = found.answers[0]
+    price = f"{best.price}{_UNSURE.get(best.state, '')}"
+    return f"{' + '.join(best.names)} ({price}): {shlex.join(best.command)}"
+
+
+def told(found: Found) -> str:
+    """An answer for releases on one line."""
+    said = [_change(change) for change in found.boundaries]
+    if found.compiles and not said:
+        telling = [name for name, verdict in found.releases.items() if verdict in TELLING]
+        shown = [name for name in telling if found.releases[name] == "same"]
+        if len(shown) == 1:
+            said = [f"only {shown[0]} can tell, and shows it"]
+        elif shown:
+            said = [f"in all releases that can tell, {shown[0]} to {shown[-1]}"]
+    return "; ".join(said) or "no release shows it by itself"
+
+
+def _change(change: Change) -> str:
+    words = {"passes": "passes", "different": "fails in another way", "same": "shows it"}
+    commits = ", ".join(
+        f"{commit[:12]} to {other[:12]}"
+        for commit, other in [(change.older_revision, change.newer_revision)]
+        if commit and other
+    )
+    revisions = f", commits {commits}" if commits else ""
+    if change.came and change.bad_verdict == "same":
+        return f"since {change.bad} ({change.good} {words[change.good_verdict]}{revisions})"
+    if change.bad_verdict == "same":
+        return f"gone in {change.good} ({change.bad} shows it{revisions})"
+    older, newer = words[change.older_verdict], words[change.newer_verdict]
+    return f"{change.older} {older}, {change.newer} {newer}{revisions}"

@@ -1,0 +1,161 @@
+"""`bisect --deep`: what else is known of a failure goes into its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from driver import pilot
+from fake.nights import failure
+from test_bundle import CPU, report
+
+from pipeline.cli import deep, releases_bisect, workaround
+from pipeline.cli.options import SourceOptions
+from pipeline.cli.session import Session
+from pipeline.errors import EnvironmentFault
+from repro import bundle, trust
+from repro.bisect import Bisection
+from repro.found import Found, reproduced
+from repro.releases.search import changes
+from repro.releases.trials import Found as Releases
+from repro.workarounds.answers import Answer, Cost
+from repro.workarounds.find import Attempt, Workarounds
+
+CASES = Path(__file__).with_name("cases")
+CHOSEN = SourceOptions(
+    settings={}, dtype=None, seed=0, weights=(), inputs=(), inline=False, fresh=False
+)
+RELEASES = {"3.1.0": "passes", "3.2.0": "same"}
+
+
+class Desk:
+    """A folder of a failure, and stand-ins for what answers for it."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.notes, self.asked = directory / "repro", list[str](), list[str]()
+        one = bundle.level("mlir", CPU, verified=True)
+        made = report(failure("crash/here"), one, verified=True)
+        bundle.write(self.folder, made, {"repro.mlir": "//\n"})
+        self.releases: Any = Releases(
+            releases=cast(Any, RELEASES),
+            boundaries=changes([*RELEASES], cast(Any, RELEASES)),
+            assumed=(),
+            revisions={},
+            reasons={},
+            failure=failure("crash/here"),
+            compiles=2,
+        )
+        answer = Answer(
+            names=("--iree-opt-level=O0",),
+            reasons=("less is done",),
+            state="compiles",
+            price="slower",
+            target="llvm-cpu",
+            flags=(*CPU, "--iree-opt-level=O0"),
+            settings={},
+            command=("iree-pilot", "run", "repro.mlir"),
+            compile=(),
+            cost=Cost(),
+        )
+        tried = (Attempt(names=("x",), state="compiles"),)
+        self.workarounds: Any = Workarounds(status="found", answers=(answer,), tried=tried)
+        monkeypatch.setattr(releases_bisect, "of_reproducer", self._answer("releases"))
+        monkeypatch.setattr(workaround, "of_reproducer", self._answer("workarounds"))
+
+    def _answer(self, name: str) -> Any:
+        def answered(*_: object) -> Any:
+            self.asked.append(name)
+            said = getattr(self, name)
+            if isinstance(said, Exception):
+                raise said
+            return said
+
+        return answered
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def ask(self, **fields: Any) -> Any:
+        made = reproduced(self.folder, bundle.read(self.folder))
+        found = Found(failure=failure("crash/here", **fields), reproducer=made)
+        result = Bisection(status="isolated", failures=(found,))
+        result = deep.ask(cast(Session, None), result, CHOSEN, None, cast(Any, self))
+        return result.failures[0].reproducer
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    return Desk(tmp_path, monkeypatch)
+
+
+def test_the_answers_are_in_the_report_and_in_both_documents(desk: Desk) -> None:
+    made = desk.ask()
+    assert made.since_release.said == "since 3.2.0 (3.1.0 passes)"
+    kept = bundle.read(desk.folder)
+    assert (kept.since_release, kept.workarounds) == (made.since_release, made.workarounds)
+    draft = (desk.folder / "ISSUE.md").read_text()
+    assert "#### Since which release\n\nSince 3.2.0 (3.1.0 passes).\n" in draft
+    assert "| 3.1.0 | passes |" in draft
+    assert "`--iree-opt-level=O0`: compiles, not run; costs: slower. less is done" in draft
+    assert f"iree-compile repro.mlir {' '.join(CPU)} --iree-opt-level=O0 -o module.vmfb" in draft
+    text = (desk.folder / "README.md").read_text()
+    assert "Since which release? Since 3.2.0 (3.1.0 passes)." in text
+    assert "    iree-pilot run repro.mlir\n" in text
+
+
+def test_the_folder_counts_as_unchanged_and_as_ones_own(desk: Desk) -> None:
+    desk.ask()
+    bundle.check_place(desk.folder)
+    assert trust.open_folder(desk.folder).written_here
+
+
+def test_what_was_answered_is_not_asked_again(desk: Desk) -> None:
+    first = desk.ask()
+    assert desk.ask() == first
+    assert desk.asked == ["releases", "workarounds"]
+
+
+def test_what_cannot_be_answered_is_said_and_asked_again(desk: Desk) -> None:
+    desk.releases = EnvironmentFault("no release can be had", advice="Go online.")
+    made = desk.ask()
+    assert made.since_release.said == "not known: no release can be had"
+    assert "Not known: no release can be had." in (desk.folder / "ISSUE.md").read_text()
+    assert made.workarounds.answers, "the other question is asked all the same"
+    desk.ask()
+    assert desk.asked == ["releases", "workarounds", "releases"]
+
+
+def test_none_is_said_where_there_is_none(desk: Desk) -> None:
+    tried = (Attempt(names=("x",), state="same"),)
+    desk.workarounds = Workarounds(status="none", tried=tried, why="all was tried")
+    assert desk.ask().workarounds.said == "none was found among 1 candidate: all was tried"
+    said = "None was found among 1 candidate: all was tried."
+    assert f"#### Workaround\n\n{said}" in (desk.folder / "ISSUE.md").read_text()
+
+
+def test_of_a_failure_to_trace_nothing_is_asked(desk: Desk) -> None:
+    assert desk.ask(phase="trace").since_release is None
+    assert not desk.asked and "does not trace" in desk.notes[0]
+
+
+@pytest.mark.real
+def test_without_network_what_is_here_answers(shared_cache: Path, tmp_path: Path) -> None:
+    offline = {
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_RETRIES": "0",
+    }
+    done = pilot(
+        *("bisect", CASES / "i8_sub.py", "-t", "llvm-cpu", "--deep", "-o", tmp_path / "out"),
+        "--json",
+        env=offline | {"IREE_PILOT_CACHE": shared_cache},
+        cwd=tmp_path,
+    )
+    assert done.code == 0, done.err
+    (found,) = done.document["failures"]
+    made = found["reproducer"]
+    assert "same" in made["since_release"]["releases"].values()
+    assert any("i32" in name for one in made["workarounds"]["answers"] for name in one["names"])
+    assert bundle.read(tmp_path / "out").workarounds is not None

@@ -1,0 +1,123 @@
+"""A draft of an issue has a short title, and long things in it are folded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_bundle import CPU, report
+
+from pipeline.devices import Device
+from pipeline.diagnostics import Failure
+from repro import bundle, environment, issue
+
+BITCAST = (
+    "failed to legalize operation 'vector.bitcast': "
+    '%320 = "vector.bitcast"(%319) : (vector<2xf32>) -> vector<4xf16>'
+)
+
+
+def failure(kind: Any, message: str, **fields: Any) -> Failure:
+    return Failure(kind=kind, message=message, signature=f"{kind}/x", **fields)
+
+
+class TestTitle:
+    @pytest.mark.parametrize(
+        ("failing", "target", "ops", "tool", "title"),
+        [
+            (
+                failure("diagnostic", BITCAST, phase="executable-targets"),
+                "vulkan:vp_android_baseline_2022",
+                ["torch.aten.mm"],
+                "iree-compile",
+                "[vulkan] iree-compile: failed to legalize operation 'vector.bitcast' "
+                "(torch.aten.mm)",
+            ),
+            (
+                failure("crash", "unimplemented (then SIGSEGV in mlir::MulIOp::build)"),
+                "llvm-cpu",
+                ["torch.aten.sub.Scalar"] * 2,
+                "iree-compile",
+                "[llvm-cpu] iree-compile: SIGSEGV in mlir::MulIOp::build (torch.aten.sub.Scalar)",
+            ),
+            (
+                failure("mismatch", "output 0: 2 of 8 elements are wrong"),
+                "hip:gfx942",
+                ["a.x", "b.y", "c.z"],
+                "python",
+                "[hip] wrong results (a.x, b.y, ...)",
+            ),
+            (
+                failure("timeout", "still compiling", phase="hal"),
+                "hip:gfx942",
+                ["torch.aten.softmax.int"],
+                "iree-compile",
+                "[hip] iree-compile: does not end in hal (torch.aten.softmax.int)",
+            ),
+        ],
+    )
+    def test_says_what_fails_on_what_backend(
+        self, failing: Failure, target: str, ops: list[str], tool: str, title: str
+    ) -> None:
+        assert issue.title(failing, target, ops, tool) == title
+
+    def test_of_a_failure_to_trace_names_no_backend(self) -> None:
+        failing = failure("trace-error", "ValueError: no. (Size-like symbols: none)", phase="trace")
+        said = issue.title(failing, "llvm-cpu", ["torch.aten.mean"], "python")
+        assert said == "iree-turbine: ValueError: no (torch.aten.mean)"
+
+    def test_is_short(self) -> None:
+        said = issue.title(failure("diagnostic", "word " * 200), "llvm-cpu", [], "iree-compile")
+        assert len(said) < 160 and said.endswith("…")
+
+
+class TestFolded:
+    def draft(self, directory: Path, failing: Failure, mlir: str) -> str:
+        bundle.write(directory, report(failing, bundle.level("mlir", CPU)), {"repro.mlir": mlir})
+        return (directory / "ISSUE.md").read_text()
+
+    def test_long_programs_and_stacks_are(self, tmp_path: Path) -> None:
+        failing = failure("crash", "SIGSEGV in f", stack=("f()", "g()"), signal="SIGSEGV")
+        draft = self.draft(tmp_path / "long", failing, "// line\n" * 50)
+        folded = re.findall(r"<details>\n *<summary>(.*)</summary>\n\n", draft)
+        assert folded == ["The first frames of the stack, innermost first", "repro.mlir, 50 lines"]
+        assert draft.count("</details>") == 2
+        before, _, _ = draft.partition("<details>")
+        assert "SIGSEGV in f" in before, "the essential message stays visible"
+
+    def test_short_ones_are_not(self, tmp_path: Path) -> None:
+        draft = self.draft(tmp_path / "short", failure("diagnostic", BITCAST), "// line\n")
+        assert "<details>" not in draft
+
+    def test_of_a_long_message_the_beginning_is_visible(self, tmp_path: Path) -> None:
+        message = "\n".join(["an error", *(f"note {n}" for n in range(100))])
+        draft = self.draft(tmp_path / "long", failure("diagnostic", message), "//\n")
+        before, _, after = draft.partition("<details>")
+        assert "an error\n" in before and "note 99" not in before
+        assert "The whole message, 101 lines" in after and "note 99" in after
+
+
+class TestEnvironment:
+    GPU = Device(
+        uri="vulkan://0",
+        driver="vulkan",
+        name="Navi",
+        fingerprint="",
+        properties={"driver": "RADV", "driver_info": "Mesa 25", "api": "1.4"},
+    )
+
+    def test_names_the_device_and_its_driver(self) -> None:
+        said = environment.describe("vulkan:rdna3", self.GPU, "run")
+        assert said["Device"] == "Navi"
+        assert (said["Driver"], said["Vulkan API"]) == ("RADV, Mesa 25", "1.4")
+        assert said["OS"] and said["CPU"]
+
+    def test_says_that_a_compile_that_fails_used_none(self) -> None:
+        said = environment.describe("vulkan:rdna3", self.GPU, "executable-targets")
+        assert said["Device"] == "Navi (compiled for, not used: the compile fails)"
+        assert "none was used" in environment.describe("hip:gfx942", None, "hal")["Device"]
+
+    def test_of_the_processor_says_no_more(self) -> None:
+        assert [*environment.describe("llvm-cpu", None, "input")] == ["OS", "CPU"]
