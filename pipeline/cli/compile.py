@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pipeline.cli.options import Common, SourceOptions, common, source_options, target_option
+from pipeline.cli.options import Common, Place, SourceOptions, common, source_options, target_option
 
 
 @click.command("compile")
@@ -12,7 +12,13 @@ from pipeline.cli.options import Common, SourceOptions, common, source_options, 
 @target_option
 @click.option("--to", metavar="PHASE", help="Stop after this phase and write the IR.")
 @click.option("--from", "resume", metavar="PHASE", help="SOURCE is MLIR dumped after this phase.")
-@click.option("-o", "--output", metavar="FILE", help="Copy the module (or IR) there; - for stdout.")
+@click.option(
+    "-o",
+    "--output",
+    type=Place(),
+    metavar="FILE",
+    help="Copy the module (or IR) there; - for stdout.",
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(

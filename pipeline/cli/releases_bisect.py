@@ -14,6 +14,7 @@ from rich.markup import escape
 from pipeline.cli import reproducer, several
 from pipeline.cli.options import (
     Common,
+    Place,
     SourceOptions,
     common,
     source_options,
@@ -55,7 +56,9 @@ _STYLES = {
     help="Ask this local build, or all wheels in this folder, in place of the releases; "
     "once for each, the oldest first.",
 )
-@click.option("-o", "--output", metavar="DIR", help="Where the scripts for git bisect go.")
+@click.option(
+    "-o", "--output", type=Place(), metavar="DIR", help="Where the scripts for git bisect go."
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def bisect(
@@ -108,6 +111,8 @@ def bisect(
         Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
         several.finishing(results, targets=len(wanted)),
     ):
+        if target is None and not reproducer.is_folder(source):
+            raise reproducer.no_target(source)
         names, get = _asked(first, last, toolchains, live)
         asked = _Asked(source, source_options, flags, names, get, every)
         for one in wanted:
@@ -243,9 +248,11 @@ def _asked(
 
     from packaging.version import Version
 
-    from pipeline import releases
+    from pipeline import releases, toolchain
     from pipeline.errors import UsageError
 
+    for bound in filter(None, (first, last)):
+        releases.normal(bound)
     if not toolchains:
         names = _between(releases.here_or_available(live.note), first, last)
         return names, lambda name: releases.find(name, live.note)
@@ -261,6 +268,7 @@ def _asked(
             way: Get = partial(releases.install, tell=live.note, wheels=path)
             ways |= dict.fromkeys(versions, way)
         else:
+            toolchain.compiler_in(path)
             ways[str(path)] = releases.find
     return list(ways), lambda name: ways.get(name, releases.find)(name)
 
@@ -328,7 +336,6 @@ def _question(
     live: Live,
 ) -> tuple[Question, Loaded | None]:
     from pipeline import targets
-    from pipeline.errors import UsageError
     from repro.releases import question as release_question
     from repro.releases.question import Question
     from repro.trust import open_folder
@@ -340,7 +347,7 @@ def _question(
         flags = (*question.flags, *flags)
         return msgspec.structs.replace(question, target=planned, flags=flags), None
     if target is None:
-        raise UsageError("no target is named", advice="-t llvm-cpu, -t vulkan or -t hip.")
+        raise reproducer.no_target(source)
     parsed = targets.parse(target)
     plan = targets.plan(parsed, session.toolchain, None, user_flags=flags)
     loaded = session.program(source, chosen, live)

@@ -9,12 +9,19 @@ from pathlib import Path
 import click
 import msgspec
 
-from pipeline.cli.options import Common, SourceOptions, common, source_options
+from pipeline.cli.options import Common, Place, SourceOptions, common, source_options
 
 
 @click.command("trace")
 @source_options
-@click.option("-o", "--output", required=True, metavar="DIR", help="Where the program's files go.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=Place(),
+    metavar="DIR",
+    help="Where the program's files go.",
+)
 @common
 def command(source_options: SourceOptions, output: str, common: Common, source: str) -> None:
     """Trace SOURCE to MLIR: program.mlir, parameters, example inputs and PyTorch's outputs."""
@@ -26,7 +33,7 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
     from pipeline.cli.session import Session
     from pipeline.frontends.load import TraceFailed
 
-    source, source_options = reproducer.source(source, source_options)
+    source, source_options = reproducer.source(source, source_options, flagged=False)
     directory = outputs.directory(Path(output))
     _check(directory)
     console = out.console(stderr=common.json)

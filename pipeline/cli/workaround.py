@@ -13,6 +13,7 @@ from pipeline.cli.following import source_words
 from pipeline.cli.options import (
     DURATION,
     Common,
+    Place,
     SourceOptions,
     common,
     source_options,
@@ -52,7 +53,9 @@ _LISTED = 8
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
 @click.option("--all", "everything", is_flag=True, help="Try everything; do not stop at three.")
 @click.option("--budget", type=DURATION, metavar="TIME", help="Search no longer than that.")
-@click.option("-o", "--output", metavar="DIR", help="Where programs that were rewritten go.")
+@click.option(
+    "-o", "--output", type=Place(), metavar="DIR", help="Where programs that were rewritten go."
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -88,7 +91,6 @@ def command(
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
     from pipeline.compiler import check_flags
-    from pipeline.errors import UsageError
     from pipeline.frontends.load import TraceFailed
     from repro.trust import open_folder
     from repro.workarounds import find
@@ -106,7 +108,7 @@ def command(
         inputs = source_options.inputs or held.inputs
         source_options = msgspec.structs.replace(source_options, inputs=inputs)
     if target is None:
-        raise UsageError("no target is named", advice="-t llvm-cpu, -t vulkan or -t hip.")
+        raise reproducer.no_target(source)
     plans = session.plans(target, device, flags)
     settings = Settings(
         flags=flags, limits=session.limits, fresh=source_options.fresh, latency_budget=0

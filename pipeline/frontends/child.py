@@ -60,6 +60,8 @@ def _build(job: Job, directory: Path) -> programs.Program:
         from pipeline.frontends import onnx
 
         return onnx.build(job, directory, _doing)
+    if job.source.kind == "file":
+        _parse(Path(job.source.path or ""))
     # Warnings of the tracing libraries are theirs; a model's failure must not drown in them.
     warnings.simplefilter("ignore")
     with _uncollected():
@@ -69,6 +71,17 @@ def _build(job: Job, directory: Path) -> programs.Program:
         return torch_export.build(job, directory, _doing)
     except torch_sources.Compiled as made:
         return compiled_module.build(made, job, directory, _doing)
+
+
+def _parse(file: Path) -> None:
+    """Raises SyntaxError for a file that is no Python, before seconds go into importing torch."""
+    _doing(f"reading {file.name}")
+    try:
+        compile(file.read_bytes(), file, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as fault:
+        if isinstance(fault, SyntaxError) and fault.filename:
+            raise
+        raise SyntaxError(str(fault), (str(file), 1, None, None)) from fault
 
 
 @contextlib.contextmanager
@@ -96,12 +109,18 @@ def _doing(what: str) -> None:
 
 
 def _refusal(fault: BaseException) -> Refusal:
-    frames = traceback.extract_tb(fault.__traceback__)
+    frames = [
+        (f.filename, f.lineno or 0, f.name) for f in traceback.extract_tb(fault.__traceback__)
+    ]
+    if isinstance(fault, SyntaxError) and fault.filename:
+        # No frame is in a file that does not parse. The name is that of what imports one, and
+        # part of the signature.
+        frames.append((fault.filename, fault.lineno or 1, "_call_with_frames_removed"))
     return Refusal(
         message=str(fault) or type(fault).__name__,
         exception=type(fault).__name__,
         doing=_DOING,
-        frames=tuple((f.filename, f.lineno or 0, f.name) for f in frames),
+        frames=tuple(frames),
     )
 
 
