@@ -10,6 +10,8 @@ import pytest
 from driver import PROGRAM
 from wrong_usage import MLIR, Refusals, Wrong, desk, rows
 
+from pipeline import toolchain
+
 FILES: dict[str, str | bytes] = {
     "a.mlir": MLIR,
     "empty.mlir": "",
@@ -168,6 +170,25 @@ def test_a_reduction(refusals: Refusals, wrong: Wrong) -> None:
     Wrong("targets extra", ("unexpected extra argument (extra)",)),
 )
 def test_a_command(refusals: Refusals, wrong: Wrong) -> None:
+    refusals.check(wrong)
+
+
+@rows(
+    Wrong("run a.mlir -t hip --device hip", ("there is no device hip", "ROCm"), 3),
+    Wrong("bisect a.mlir -t hip --device hip://0", ("there is no device hip://0", "ROCm"), 3),
+)
+def test_a_device_on_a_machine_without_one(refusals: Refusals, wrong: Wrong) -> None:
+    refusals.check(wrong)
+
+
+@rows(
+    Wrong("compile a.mlir -t llvm-cpu", ("no IREE compiler", "pip install iree-base-compiler"), 3),
+    Wrong("targets", ("no IREE compiler", "pip install iree-base-compiler"), 3),
+)
+def test_an_environment_without_a_compiler(
+    refusals: Refusals, wrong: Wrong, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolchain, "_locations", lambda name: [])
     refusals.check(wrong)
 
 

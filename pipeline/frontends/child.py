@@ -22,6 +22,7 @@ import msgspec
 
 from pipeline import program as programs
 from pipeline.errors import PilotError
+from pipeline.frontends import libraries
 from pipeline.frontends.job import DEPENDENCIES, GENERATED, JOB, REFUSAL, Generated, Job, Refusal
 from pipeline.sealed import state
 
@@ -31,15 +32,14 @@ _DOING = "preparing"
 def main(directory: Path) -> int:
     job = msgspec.json.decode((directory / JOB).read_bytes(), type=Job)
     faulthandler.enable()  # a crash in native code then names the line of the model
-    opened = watch_files()
     try:
+        opened = watch_files()
         made = _generate(job, directory) if job.chained else _build(job, directory)
     except PilotError as error:
-        refusal = Refusal(
-            message=error.message, advice=error.advice, exit_code=error.exit_code, doing=_DOING
-        )
+        refusal = _told(error)
     except BaseException as fault:  # noqa: BLE001 - the model may raise anything, SystemExit too
-        refusal = _refusal(fault)
+        library = libraries.fault(fault)
+        refusal = _told(library) if library else _refusal(fault)
     else:
         if isinstance(made, Generated):
             (directory / GENERATED).write_bytes(msgspec.json.encode(made))
@@ -106,6 +106,12 @@ def _generate(job: Job, directory: Path) -> Generated:
 def _doing(what: str) -> None:
     global _DOING
     _DOING = what
+
+
+def _told(error: PilotError) -> Refusal:
+    return Refusal(
+        message=error.message, advice=error.advice, exit_code=error.exit_code, doing=_DOING
+    )
 
 
 def _refusal(fault: BaseException) -> Refusal:
