@@ -245,7 +245,9 @@ def check(page: Path, cache: Path, *, everything: bool) -> list[str]:
                     what = typist.type(command, code)
                     took = f"{time.monotonic() - begun:.1f} s"
                     print(f"{'WRONG' if what else 'ok':<10} {where} ({took})", flush=True)
-                    wrong += [f"{where}: {what}"] if what else []
+                    if what:
+                        print(what, flush=True)
+                        wrong.append(f"{where}: {what.partition(chr(10))[0]}")
     return wrong
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy
@@ -114,6 +115,17 @@ def refusals(
     Wrong("models check checkpoint", ("NoSuch", "Known:")),
 )
 def test_a_source(refusals: Refusals, wrong: Wrong) -> None:
+    refusals.check(wrong)
+
+
+@rows(
+    Wrong("run a.mlir -t llvm-cpu", ("cannot read a.mlir: permission denied", "chmod u+r")),
+    Wrong("trace net.py -o out", ("cannot read net.py: permission denied",)),
+)
+def test_a_source_that_is_not_the_users_to_read(
+    refusals: Refusals, wrong: Wrong, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK)  # root may read all
     refusals.check(wrong)
 
 
