@@ -79,8 +79,8 @@ def find(driver: str, toolchain: Toolchain) -> Found:
 def pick(uri: str, found: Found) -> Device:
     """The device that the user's `uri` names: as listed, or by driver alone or number.
 
-    What follows `?` (options for the driver) is kept. Raises UsageError where there is no such
-    device.
+    What follows `?` (options for the driver) is kept. Raises UsageError where there are others,
+    EnvironmentFault where there is none at all.
     """
     bare, _, options = uri.partition("?")
     driver, _, path = bare.partition("://")
@@ -88,11 +88,10 @@ def pick(uri: str, found: Found) -> Device:
         if device.driver == driver and (bare == device.uri or path in ("", str(number))):
             chosen = device.uri + (f"?{options}" if options else "")
             return msgspec.structs.replace(device, uri=chosen)
+    if not found.devices:
+        raise EnvironmentFault(f"there is no device {uri}: {found.why}", advice=found.advice)
     listed = ", ".join(d.uri for d in found.devices)
-    raise UsageError(
-        f"there is no device {uri}" + ("" if listed else f": {found.why}"),
-        advice=f"There are: {listed}." if listed else found.advice,
-    )
+    raise UsageError(f"there is no device {uri}", advice=f"There are: {listed}.")
 
 
 def options(uri: str) -> tuple[str, ...]:

@@ -53,8 +53,8 @@ def refusal(toolchain: Toolchain, own: Sequence[str], flags: Sequence[str]) -> U
     words = [flag for flag in flags if not flag.startswith("-")]
     if words and _WORDS.search(answer.stderr):
         return UsageError(
-            f"{' '.join(words)} after -- is no flag of iree-compile",
-            advice="Flags begin with dashes; what is for iree-pilot itself goes before the --.",
+            f"{' '.join(words)} is no flag of iree-compile, and SOURCE is one word",
+            advice="Flags begin with dashes and come after --; what is for iree-pilot before it.",
         )
     return None
 

@@ -399,8 +399,8 @@ def _pick(uri: str | None, drivers: Sequence[str], toolchain: Toolchain) -> Devi
     driver = uri.partition("://")[0].partition("?")[0]
     if driver not in drivers:
         raise UsageError(
-            f"device {uri} cannot run what is compiled for this target",
-            advice=f"It takes a device of {' or '.join(drivers)}.",
+            f"--device {uri} cannot run what is compiled for this target",
+            advice=f"It takes a device of {' or '.join(drivers)} (`iree-pilot targets`).",
         )
     return devices.pick(uri, devices.find(driver, toolchain))
 

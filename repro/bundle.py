@@ -324,6 +324,11 @@ def read(directory: Path) -> Report:
 def read_with_content(directory: Path) -> tuple[bytes, Report]:
     """(what report.json holds, the report in it); raises as `read`."""
     file = directory / REPORT
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(
+            f"{directory} is not a folder",
+            advice="Name a folder that `iree-pilot bisect` has written.",
+        )
     try:
         content = file.read_bytes()
         return content, msgspec.json.decode(content, type=Report)
@@ -346,8 +351,13 @@ def inputs_of(report: Report, directory: Path) -> tuple[str, ...]:
     """
     level = next((one for one in report.levels if one.name == "mlir"), None)
     commands = (*level.before, level.command) if level else ()
-    given = [word for command in commands for word in command if word.startswith("--input=")]
-    return tuple(_placed(word.removeprefix("--input="), directory.absolute()) for word in given)
+    words = [word for command in commands for word in given(command)]
+    return tuple(_placed(word.removeprefix("--input="), directory.absolute()) for word in words)
+
+
+def given(command: Sequence[str]) -> list[str]:
+    """The words of a command that are inputs."""
+    return [word for word in command if word.startswith("--input=")]
 
 
 def _placed(word: str, directory: Path) -> str:

@@ -99,11 +99,12 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
                 yield name
 
 
-def open_folder(directory: Path, *, trust: bool = False) -> Opened:
+def open_folder(directory: Path, *, trust: bool = False, flagged: bool = True) -> Opened:
     """Looks into a reproducer's folder before anything of it is used.
 
     Raises UsageError where it is none, where it names something outside of it, or where, without
-    `trust`, it has flags that do more than compile.
+    `trust`, it has flags that do more than compile. flagged: its flags are used; else of its
+    commands only the inputs.
     """
     content, report = bundle.read_with_content(directory)
     written_here = own.wrote(content)
@@ -113,7 +114,7 @@ def open_folder(directory: Path, *, trust: bool = False) -> Opened:
     changed = _changed(directory, report)
     if not trust:
         foreign = [name for name in FILES.values() if name in changed or not written_here]
-        found = [] if written_here else _words(report)
+        found = [] if written_here else _words(report, flagged=flagged)
         _refuse(directory, [*found, *_machine_code(directory, foreign)])
     return Opened(
         directory=directory,
@@ -162,10 +163,10 @@ def is_rendered(opened: Opened) -> bool:
         return False
 
 
-def notes(opened: Opened) -> list[str]:
+def notes(opened: Opened, *, flagged: bool = True) -> list[str]:
     """What the user is told of a folder that is not as his own iree-pilot wrote it."""
     said = [f"{opened.directory / name} {how}" for name, how in opened.changed.items()]
-    if not opened.written_here and opened.report.flags:
+    if flagged and not opened.written_here and opened.report.flags:
         said.append(f"flags out of {opened.directory / REPORT}: {' '.join(opened.report.flags)}")
     return said
 
@@ -232,8 +233,15 @@ def _is_version(release: str) -> bool:
     return True
 
 
-def _words(report: Report) -> list[tuple[str, str]]:
+def _words(report: Report, *, flagged: bool) -> list[tuple[str, str]]:
     """(word, what it does) of flags and words of commands that do more than they have to."""
+    if not flagged:
+        return [
+            found
+            for level in report.levels
+            for command in (*level.before, level.command)
+            for found in flags.refused_words((TOOLS[2], *bundle.given(command)))
+        ]
     found = [(flag, does) for flag in report.flags if (does := flags.refused(flag))]
     for level in report.levels:
         for command in (*level.before, level.command):

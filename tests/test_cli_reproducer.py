@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 from driver import pilot
 
-from pipeline.cli import reproducer
+from pipeline.cli import reproducer, several
 from pipeline.cli.options import SourceOptions
 from pipeline.diagnostics import Failure
 from pipeline.errors import UsageError
@@ -90,6 +89,24 @@ class TestSource:
         assert reproducer.source(str(tmp_path), CHOSEN) == (str(tmp_path), CHOSEN)
 
 
+class TestPlace:
+    """What is made of a reproducer's program is named after its folder."""
+
+    def test_it_is_beside_the_folder_that_it_is_made_of(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = folder.rename(folder.with_name("repro-net-vulkan"))
+        program = str(folder / "repro.mlir")
+        assert several.place("repro", program, "hip:gfx942") == Path("repro-net-vulkan-hip-gfx942")
+        assert several.place("repro", program, "vulkan") == Path("repro-net-vulkan")
+        monkeypatch.chdir(folder.parent)
+        assert several.place("repro", program, "vulkan") == Path("repro-net-vulkan-again")
+
+    def test_it_is_seen_from_inside(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(folder.rename(folder.with_name("net")))
+        assert several.place("repro", "repro.mlir", "vulkan") == Path("repro-net-vulkan")
+
+
 class TestTarget:
     def test_is_the_folders_with_its_flags_before_the_users(self, folder: Path) -> None:
         found = reproducer.target(str(folder), None, ("--mlir-timing",))
@@ -99,7 +116,7 @@ class TestTarget:
         assert reproducer.target(str(folder), "vulkan", ()) == ("vulkan", ())
 
     def test_has_to_be_named_for_other_sources(self) -> None:
-        with pytest.raises(click.UsageError, match="Missing option '-t'"):
+        with pytest.raises(UsageError, match="no target is named for llama:tiny"):
             reproducer.target("llama:tiny", None, ())
 
 

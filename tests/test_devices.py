@@ -9,7 +9,7 @@ from fake import dumps, stub_release, stub_toolchain
 
 from pipeline import devices, toolchain
 from pipeline.devices import Found
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentFault, UsageError
 
 TWO = dumps.llvmpipe() + dumps.vulkan("AMD Radeon RX 7900 XTX (RADV NAVI31)", uri="vulkan://GPU-1")
 
@@ -81,7 +81,7 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(UsageError, match="there is no device vulkan://7") as caught:
         devices.pick("vulkan://7", found)
     assert "vulkan://GPU-1" in caught.value.advice
-    with pytest.raises(UsageError, match="no device hip://0: no HIP device"):
+    with pytest.raises(EnvironmentFault, match="no device hip://0: no HIP device"):
         devices.pick("hip://0", Found(why="no HIP device"))
 
 

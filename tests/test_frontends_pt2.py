@@ -120,6 +120,7 @@ def test_a_pickle_that_runs_code(hostile: Callable[..., Path], tmp_path: Path) -
     with pytest.raises(UsageError, match="runs code when it is read: it unpickles") as caught:
         load(path)
     assert "--trust" in caught.value.advice
+    assert "a nightly, which has no such option" in caught.value.advice
     assert not (tmp_path / "ran").exists()
     with contextlib.suppress(UsageError):  # what it leaves is no input
         load(path, trusted=True)

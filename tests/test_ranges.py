@@ -209,6 +209,11 @@ class TestPrograms:
         assert found.found == ()
         (note,) = found.notes
         assert note.startswith("main cannot be evaluated: torch.aten.mm: PyTorch ")
+        assert (found.watched, found.checked) == (3, 0)
+        (tmp_path / "unknown.mlir").write_text(mlir)
+        done = pilot("ranges", "unknown.mlir", "--check", cwd=tmp_path)
+        assert done.code == 1, "what is not known is not in range"
+        assert "3 of 3 intermediates of low precision could not be checked" in done.out
 
     def test_the_command_tells_what_to_do(self, tmp_path: Path) -> None:
         (tmp_path / "product.mlir").write_text(PRODUCT)

@@ -413,6 +413,7 @@ class TestFacts:
             open_folder(forged(folder, time_limit=limit), trust=True)
 
 
+EVIL = "--iree-llvmcpu-system-linker-path=evil.sh"
 COMMANDS = {
     "run": (run.command, ()),
     "compile": (compile.command, ()),
@@ -449,7 +450,6 @@ class TestEachCommand:
     @pytest.mark.parametrize(
         ("changes", "says"),
         [
-            ({"flags": ["--iree-llvmcpu-system-linker-path=evil.sh"]}, "runs a program: evil.sh"),
             ({"release": "./release"}, "is no version"),
             ({"levels": [{"name": "pytorch", "file": "../o.py", "command": ["python"]}]}, "names"),
         ],
@@ -465,6 +465,37 @@ class TestEachCommand:
     ) -> None:
         forged(folder, **changes)
         assert says in call(command, "repro", *words).message
+
+    @pytest.mark.parametrize(("command", "words"), COMMANDS.values(), ids=COMMANDS)
+    def test_refuses_flags_where_it_would_use_them(
+        self, folder: Path, call: Callable[..., UsageError], command: Any, words: tuple[str, ...]
+    ) -> None:
+        forged(folder, flags=[EVIL])
+        if command not in (trace.command, ranges.command):
+            assert "runs a program: evil.sh" in call(command, "repro", *words).message
+        # Those of the user do not count as the folder's.
+        opened = open_folder(folder, flagged=False)
+        assert trust.notes(opened, flagged=False) == []
+
+    @pytest.mark.parametrize("name", ["run", "compile", "bisect", "trace", "ranges"])
+    def test_takes_the_program_alone_where_the_user_names_a_target(
+        self, folder: Path, release: Path, name: str
+    ) -> None:
+        forged(folder, flags=[EVIL])
+        command, words = COMMANDS[name]
+        words = words if name in ("trace", "ranges") else (*words, "-t", "hip:gfx942")
+        done = CliRunner().invoke(command, ["repro", *words, "--release", str(release)])
+        assert not isinstance(done.exception, UsageError), done.exception
+        assert "evil" not in done.output
+
+    @pytest.mark.parametrize("name", ["run", "compile", "bisect", "trace", "ranges"])
+    def test_looks_at_inputs_whoever_names_the_target(
+        self, folder: Path, call: Callable[..., UsageError], name: str
+    ) -> None:
+        with_level(command=[*RUN, "--input=@/etc/passwd"])(folder)
+        command, words = COMMANDS[name]
+        words = words if name in ("trace", "ranges") else (*words, "-t", "hip:gfx942")
+        assert "/etc/passwd" in call(command, "repro", *words).message
 
     @pytest.mark.parametrize("name", ["run", "compile", "bisect", "trace", "ranges"])
     def test_asks_before_it_runs_python(

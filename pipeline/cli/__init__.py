@@ -13,6 +13,7 @@ import sys
 import click
 
 from pipeline.cli.boundary import guarded
+from pipeline.cli.group import Group
 
 #: In the order of `--help`: command, the module that has it.
 _COMMANDS = {
@@ -34,7 +35,7 @@ _COMMANDS = {
 }
 
 
-class _Lazy(click.Group):
+class _Lazy(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
@@ -44,17 +45,6 @@ class _Lazy(click.Group):
         module = importlib.import_module(f"pipeline.cli.{_COMMANDS[cmd_name]}")
         command: click.Command = module.command
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        from pipeline.errors import nearest
-
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(
-                f"no command {args[0]!r}. {nearest(args[0], list(_COMMANDS))}", ctx
-            )
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from pipeline.cli import completing, several
+from pipeline.cli import several
 from pipeline.cli.options import (
     Common,
+    Place,
     SourceOptions,
     common,
     expected_option,
@@ -48,13 +49,7 @@ if TYPE_CHECKING:
     "(--against=--iree-opt-level=O0); once for each.",
 )
 @expected_option
-@click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    shell_complete=completing.files,
-    help="Where the reproducer goes.",
-)
+@click.option("-o", "--output", type=Place(), metavar="DIR", help="Where the reproducer goes.")
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -112,8 +107,9 @@ def command(
         outputs.directory(Path(output))
     if against and everything:
         raise click.UsageError("--against finds the first dispatch that differs: it takes no --all")
+    flagged = target is None
     target, flags = reproducer.target(source, target, flags, trust=source_options.trust)
-    source, source_options = reproducer.source(source, source_options)
+    source, source_options = reproducer.source(source, source_options, flagged=flagged)
     console = out.console(stderr=common.json)
     results: list[tuple[str, Bisection | Against]] = []
     quiet = common.json or common.verbosity < 0

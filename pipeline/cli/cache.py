@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 import msgspec
 
+from pipeline.cli.group import Group
 from pipeline.cli.options import DURATION, SIZE, Common, common
 
 
-@click.group("cache")
+@click.group("cache", cls=Group)
 def command() -> None:
     """Look at, shrink or verify the cache of programs and modules."""
 

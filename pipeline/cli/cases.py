@@ -64,9 +64,10 @@ def cases(
             "--json and -o - cannot both have stdout", advice="Write the output to a file: -o FILE."
         )
     silent = common.json or output == "-"
+    flagged = targets is None
     targets, flags = reproducer.target(text, targets, flags, trust=chosen.trust)
     named, given = text, chosen
-    text, chosen = reproducer.source(text, chosen)
+    text, chosen = reproducer.source(text, chosen, flagged=flagged)
     console = out.console(stderr=silent)
     quiet = silent or common.verbosity < 0
     with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pipeline.cli import completing
-from pipeline.cli.options import Common, SourceOptions, common, source_options, target_option
+from pipeline.cli.options import Common, Place, SourceOptions, common, source_options, target_option
 
 
 @click.command("compile")
@@ -27,8 +27,8 @@ from pipeline.cli.options import Common, SourceOptions, common, source_options, 
 @click.option(
     "-o",
     "--output",
+    type=Place(),
     metavar="FILE",
-    shell_complete=completing.files,
     help="Copy the module (or IR) there; - for stdout.",
 )
 @common

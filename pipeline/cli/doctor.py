@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
@@ -74,8 +75,31 @@ def _tracing() -> list[Finding]:
                     ability="trace", name=name, state=state, found="not installed", mend=mend
                 )
             findings.append(finding)
+    findings = [*_importable(findings)]
     restored = _restored()
     return [*findings, restored] if restored else findings
+
+
+def _importable(findings: list[Finding]) -> Iterator[Finding]:
+    """The findings; those that are there and cannot be imported are as good as missing."""
+    from pipeline.frontends import libraries
+
+    broken = libraries.broken()
+    for one in findings:
+        why = broken.pop(one.name, "") if one.state == "ok" else ""
+        yield _unusable(one.name, why) if why else one
+    for name, why in broken.items():
+        yield _unusable(name, why)
+
+
+def _unusable(name: str, why: str) -> Finding:
+    return Finding(
+        ability="trace",
+        name=name,
+        state="missing",
+        found=why,
+        mend=f"install it anew: pip install --force-reinstall {name}",
+    )
 
 
 def _restored() -> Finding | None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli import nightly_moving
+from pipeline.cli.group import Group
 from pipeline.cli.nightly_history import database_option, held, history_at, place_of
-from pipeline.cli.options import Common, common
+from pipeline.cli.options import Common, Place, common
 
 if TYPE_CHECKING:
     from pipeline.nightly.config import Nightly
@@ -27,12 +28,12 @@ _MOST_LEFT = 5
 _CONFIG = click.option(
     "-c",
     "--config",
-    type=click.Path(dir_okay=False),
+    type=Place(dir_okay=False),
     help="What to run (default: nightly.toml here, else the zoo's tiny presets).",
 )
 
 
-@click.group("nightly")
+@click.group("nightly", cls=Group)
 def command() -> None:
     """Run models x targets x releases, compare with the nights before, isolate what is new."""
 
@@ -50,9 +51,9 @@ command.add_command(nightly_moving.merge)
 @click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster (tcp://...).")
 @click.option("--fresh", is_flag=True, help="Run unchanged cases too.")
 @click.option("--wait", is_flag=True, help="Wait for another night on the same history.")
-@click.option("--markdown", type=click.Path(), help="Write the report there (- for stdout).")
-@click.option("--junit", type=click.Path(), help="Write JUnit XML there.")
-@click.option("--artifacts", type=click.Path(file_okay=False), help="Where reproducers go.")
+@click.option("--markdown", type=Place(), help="Write the report there (- for stdout).")
+@click.option("--junit", type=Place(), help="Write JUnit XML there.")
+@click.option("--artifacts", type=Place(file_okay=False), help="Where reproducers go.")
 @common
 @click.pass_context
 def run(
@@ -91,6 +92,8 @@ def run(
     with Live(console, quiet=quiet, verbose=False) as live:
         live.doing("reading the configuration")
         nightly, notes = _read(config), list[str]()
+        if common.release:
+            matrix.check_release(nightly, common.release)
         cases = _overridden(ctx, common, matrix.expand(nightly, told=notes.append))
         cases = selection.select(cases, only=only, shard=shard)
     expected = expectations.read(_expectations(nightly))
@@ -127,7 +130,13 @@ def run(
 
 @command.command("status")
 @database_option
-@click.option("--limit", default=10, show_default=True, help="How many nights are listed.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="How many nights are listed.",
+)
 @common
 def status(database: str | None, limit: int, common: Common) -> None:
     """The last nights, and what stands after the latest one."""
@@ -176,7 +185,7 @@ def status(database: str | None, limit: int, common: Common) -> None:
     default="text",
     help="text, markdown, junit or json.",
 )
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write it there.")
+@click.option("-o", "--output", type=Place(dir_okay=False), help="Write it there.")
 @common
 def report(
     database: str | None, night: int | None, form: str, output: str | None, common: Common

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.cli.options import Place
+
 if TYPE_CHECKING:
     from pipeline.nightly.history import History
 
+#: What each SQLite database begins with.
+_SQLITE = b"SQLite format 3\0"
+
 database_option = click.option(
     "--database",
-    type=click.Path(dir_okay=False),
+    type=Place(dir_okay=False),
     help="The history (default: nightly/history.db in the data directory).",
 )
 
@@ -33,9 +38,22 @@ def history_at(database: str | None, *, begin: bool = False) -> History:
             f"there is no history {path}",
             advice="`iree-pilot nightly run` begins one; --database names another.",
         )
+    if database and _holds_something_else(path):
+        raise UsageError(
+            f"{path} is no history: it is not an SQLite database",
+            advice="Name the file of a history, or one that is not there yet.",
+        )
     history = History(path)
     _tell_damage(history)
     return history
+
+
+def _holds_something_else(path: Path) -> bool:
+    """Whether it is a file that was never a database, which nobody wants moved aside."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) != _SQLITE
 
 
 def place_of(database: str | None) -> Path:

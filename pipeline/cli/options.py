@@ -36,6 +36,18 @@ class _Quantity(click.ParamType[float]):
             self.fail(str(fault), param, ctx)
 
 
+class Place(click.Path):
+    """Where something is written: click's path, but not an empty one, which would be here."""
+
+    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(file_okay=file_okay, dir_okay=dir_okay, readable=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty; name a place", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 DURATION = _Quantity("duration", quantities.duration)
 SIZE = _Quantity("size", quantities.size)
 MEMORY = _Quantity("size", quantities.memory)

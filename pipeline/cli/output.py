@@ -99,14 +99,13 @@ def failure_lines(failure: Failure, *, verbose: bool) -> list[tuple[str, str]]:
 
 
 def quoted(location: str | None) -> str | None:
-    """The line that a location names, if the file is there."""
+    """The line that a location names, if the file is there and that is a line of text."""
     match = _LOCATION.fullmatch(location or "")
     if not match or not Path(match["file"]).is_file():
         return None
     with Path(match["file"]).open(errors="replace") as file:
-        return next(
-            (line.strip() for n, line in enumerate(file, 1) if n == int(match["line"])), None
-        )
+        line = next((line.strip() for n, line in enumerate(file, 1) if n == int(match["line"])), "")
+    return line if line.replace("\t", " ").isprintable() else None
 
 
 def print_command(to: Console, label: str, argv: tuple[str, ...], *, indent: str = "") -> None:

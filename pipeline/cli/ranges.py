@@ -34,7 +34,11 @@ _WORDS = {
     help="Look on this target's device, too; of several, one after the other.",
 )
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
-@click.option("--check", is_flag=True, help="Exit with 1 where anything leaves its range.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Exit with 1 where anything leaves its range, or cannot be checked.",
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -63,7 +67,7 @@ def command(
 
     if target is None and (device or flags):
         raise click.UsageError("--device and FLAGS go with a target: -t TARGET")
-    source, source_options = reproducer.source(source, source_options)
+    source, source_options = reproducer.source(source, source_options, flagged=False)
     console = out.console(stderr=common.json)
     quiet = common.json or common.verbosity < 0
     plans: list[tuple[str, Plan | None]] = [("", None)]
@@ -98,7 +102,7 @@ def command(
             results.append((named, found))
     if common.json:
         out.emit(several.document(results, targets=len(plans)))
-    if check and any(found.found for _, found in results):
+    if check and any(found.found or found.checked < found.watched for _, found in results):
         raise Failed(1)
 
 
@@ -114,6 +118,12 @@ def tell(console: Any, found: Ranges, *, everything: bool) -> None:
         console.print(f"\n{left} more hold infinities or NaN of these (-v)")
     if found.watched == 0:
         console.print("nothing is computed in 8-bit or 16-bit floats")
+    elif found.checked < found.watched and not found.found:
+        unknown = found.watched - found.checked
+        console.print(
+            f"{unknown} of {found.watched} intermediates of low precision could not be checked, "
+            "for want of values"
+        )
     elif not found.found:
         console.print(f"all {found.watched} intermediates of low precision are in range")
     else:

@@ -6,18 +6,13 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli import completing
-from pipeline.cli.options import Common, common
+from pipeline.cli.options import Common, Place, common
 
 
 @click.command("reduce")
 @click.argument("file", metavar="FILE.mlir", type=click.Path(path_type=Path))
 @click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    shell_complete=completing.files,
-    help="Default: FILE.reduced.mlir beside it.",
+    "-o", "--output", type=Place(), metavar="FILE", help="Default: FILE.reduced.mlir beside it."
 )
 @common
 @click.argument("test", metavar="-- COMMAND", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -27,6 +22,7 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
     {} in COMMAND stands for the file; without it the file is the last argument.
     """
     import os
+    import shutil
     import tempfile
 
     from pipeline import outputs
@@ -37,7 +33,14 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
     from repro.reduce import reduce
 
     if not file.is_file():
-        raise UsageError(f"no file {file}", advice="Check the path.")
+        what = f"{file} is not a file" if file.exists() else f"no file {file}"
+        raise UsageError(what, advice="Name an .mlir file.")
+    if shutil.which(test[0]) is None:
+        raise UsageError(
+            f"cannot run {test[0]}, which decides whether {file} is interesting: there is no such "
+            "command, or it is not executable",
+            advice="Name a command on PATH, or the path of a script (chmod +x makes it one).",
+        )
     target = Path(output) if output else file.with_suffix(".reduced.mlir")
     outputs.check(target)
     console = out.console(stderr=common.json)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from pipeline.cli import completing, releases_bisect
+from pipeline.cli.group import Group
 from pipeline.cli.options import Common, common
 
 #: So many downloads at a time.
 _AT_ONCE = 3
 
 
-@click.group("releases", invoke_without_command=True)
+@click.group("releases", cls=Group, invoke_without_command=True)
 @common
 @click.pass_context
 def command(ctx: click.Context, common: Common) -> None:

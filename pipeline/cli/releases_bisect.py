@@ -14,6 +14,7 @@ from rich.markup import escape
 from pipeline.cli import completing, reproducer, several
 from pipeline.cli.options import (
     Common,
+    Place,
     SourceOptions,
     common,
     source_options,
@@ -69,11 +70,7 @@ _STYLES = {
     "once for each, the oldest first.",
 )
 @click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    shell_complete=completing.files,
-    help="Where the scripts for git bisect go.",
+    "-o", "--output", type=Place(), metavar="DIR", help="Where the scripts for git bisect go."
 )
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
@@ -126,6 +123,8 @@ def bisect(
         Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
         several.finishing(results, targets=len(wanted)),
     ):
+        if target is None and not reproducer.is_folder(source):
+            raise reproducer.no_target(source)
         session = Session(common)
         names, get = _asked(first, last, toolchains, live)
         asked = _Asked(source, source_options, flags, names, get, every)
@@ -177,7 +176,6 @@ def _find(
     session: Session, asked: _Asked, target: str | None, live: Live
 ) -> tuple[Question, Found]:
     """(what was asked, the answer). Raises TraceFailed."""
-    from pipeline.cli import output as out
     from pipeline.frontends.load import TraceFailed
     from repro.releases import question as release_question
     from repro.releases import trials as release_trials
@@ -187,13 +185,13 @@ def _find(
     question, loaded = _question(session, asked.source, target, chosen, asked.flags, live)
     question = _for_all(question, target, names, get, live)
 
-    asked = 0
+    heard = 0
 
     def told(name: str, what: str) -> None:
-        nonlocal asked
-        asked += 1
+        nonlocal heard
+        heard += 1
         live.note(f"  {name:<8} {what}")
-        live.doing(f"asking {len(names)} releases, {out.asked(asked, 'answer')} so far")
+        live.doing(f"asking {len(names)} releases, {count(heard, 'answer')} so far")
 
     def ask(question: Question, loaded: Loaded | None) -> Found:
         trials = release_question.trials(
@@ -283,9 +281,11 @@ def _asked(
 
     from packaging.version import Version
 
-    from pipeline import releases
+    from pipeline import releases, toolchain
     from pipeline.errors import UsageError
 
+    for bound in filter(None, (first, last)):
+        releases.normal(bound)
     if not toolchains:
         names = _between(releases.here_or_available(live.note), first, last)
         return names, lambda name: releases.find(name, live.note)
@@ -301,6 +301,7 @@ def _asked(
             way: Get = partial(releases.install, tell=live.note, wheels=path)
             ways |= dict.fromkeys(versions, way)
         else:
+            toolchain.compiler_in(path)
             ways[str(path)] = releases.find
     return list(ways), lambda name: ways.get(name, releases.find)(name)
 
@@ -368,7 +369,6 @@ def _question(
     live: Live,
 ) -> tuple[Question, Loaded | None]:
     from pipeline import targets
-    from pipeline.errors import UsageError
     from repro.releases import question as release_question
     from repro.releases.question import Question
     from repro.trust import open_folder
@@ -380,7 +380,7 @@ def _question(
         flags = (*question.flags, *flags)
         return msgspec.structs.replace(question, target=planned, flags=flags), None
     if target is None:
-        raise UsageError("no target is named", advice="-t llvm-cpu, -t vulkan or -t hip.")
+        raise reproducer.no_target(source)
     parsed = targets.parse(target)
     plan = targets.plan(parsed, session.toolchain, None, user_flags=flags)
     loaded = session.program(source, chosen, live)

@@ -9,25 +9,25 @@ import click
 import msgspec
 
 from pipeline.cli.options import SourceOptions
+from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from repro.trust import Opened
 
 
-def source(text: str, chosen: SourceOptions) -> tuple[str, SourceOptions]:
+def source(text: str, chosen: SourceOptions, *, flagged: bool = True) -> tuple[str, SourceOptions]:
     """SOURCE and its options; for a reproducer's folder the program in it, with its inputs.
 
     That is the one in MLIR where there is one, else that in PyTorch. Inputs that the user gives go
     before its own. Raises UsageError for a folder that holds no program, or only one whose code the
-    user does not trust.
+    user does not trust. flagged: the folder's flags are used, too (`target` gives them).
     """
     if not is_folder(text):
         return text, chosen
-    from pipeline.errors import UsageError
     from repro import bundle, trust
 
     folder = Path(text)
-    opened = trust.open_folder(folder, trust=chosen.trust)
+    opened = trust.open_folder(folder, trust=chosen.trust, flagged=flagged)
     report = opened.report
     levels = {one.name: one for one in report.levels if (folder / one.file).is_file()}
     level = levels.get("mlir") or levels.get("pytorch")
@@ -39,7 +39,7 @@ def source(text: str, chosen: SourceOptions) -> tuple[str, SourceOptions]:
         )
     if level.name == "pytorch":
         trust.check_runs(opened, level.file)
-    announce(opened)
+    announce(opened, flagged=flagged)
     if not chosen.inputs and level.name == "mlir":
         chosen = msgspec.structs.replace(chosen, inputs=bundle.inputs_of(report, folder))
     return str(folder / level.file), chosen
@@ -50,13 +50,13 @@ def target(
 ) -> tuple[str, tuple[str, ...]]:
     """(the target, flags of iree-compile): where none is named, those of a reproducer's folder.
 
-    Its flags go before the user's. Raises click's UsageError where there is neither, UsageError for
-    flags of somebody else's folder that do more than compile, unless the user says `trust`.
+    Its flags go before the user's. Raises UsageError where there is neither, and for flags of
+    somebody else's folder that do more than compile, unless the user says `trust`.
     """
     if named is not None:
         return named, flags
     if not is_folder(text):
-        raise click.UsageError("Missing option '-t' / '--target'.")
+        raise no_target(text)
     from pipeline import targets
     from repro.trust import open_folder
 
@@ -65,11 +65,19 @@ def target(
     return own.spec, (*given, *flags)
 
 
-def announce(opened: Opened) -> None:
+def no_target(text: str) -> UsageError:
+    """The error for a source that brings no target, where none is named."""
+    return UsageError(
+        f"no target is named for {text}",
+        advice="Add -t TARGET, such as -t llvm-cpu; `iree-pilot targets` lists them.",
+    )
+
+
+def announce(opened: Opened, *, flagged: bool = True) -> None:
     """Says on stderr what of the folder is not as it was written here, and its flags."""
     from repro import trust
 
-    for note in trust.notes(opened):
+    for note in trust.notes(opened, flagged=flagged):
         click.echo(note, err=True)
 
 

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
+from pipeline import archive, process
 from pipeline import flags as compile_flags
-from pipeline import process
 from pipeline.cli.live import Live
 from pipeline.cli.options import Common, SourceOptions, limits
 from pipeline.errors import UsageError
@@ -71,6 +71,9 @@ class Session:
             source = msgspec.structs.replace(source, trusted=chosen.trust and source.kind == "pt2")
         outline.check_source(source)
         weights, scoped = _weights(chosen.weights, scopes=source.kind == "mlir")
+        for file in map(Path, (*weights, *(path for _, path in scoped))):
+            if not file.is_dir():
+                archive.read(file)  # what cannot be read is refused before anything is traced
         return Job(
             source=source,
             seed=chosen.seed,

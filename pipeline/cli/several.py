@@ -48,10 +48,20 @@ def slug(target: str) -> str:
 
 
 def place(kind: str, source: str, target: str = "") -> Path:
-    """The folder where the user is that gets what is made of a source for a target."""
+    """The folder where the user is that gets what is made of a source for a target.
+
+    A reproducer's program is named after its folder, which it does not take the place of.
+    """
     name = Path(source.replace(":", "-").rstrip("/")).name
     name = re.sub(r"\.(py|mlir|mlirbc|pt2|onnx)$", "", name)
-    return Path("-".join(filter(None, (kind, name, slug(target)))))
+    folder = Path(source).parent
+    of_reproducer = (folder / "report.json").is_file()
+    if of_reproducer:
+        name = folder.resolve().name.removeprefix(f"{kind}-").removesuffix(f"-{slug(target)}")
+    made = Path("-".join(filter(None, (kind, name, slug(target)))))
+    if of_reproducer and made.exists() and made.samefile(folder):
+        made = Path(f"{made}-again")
+    return made
 
 
 def heading(console: Any, target: str | None, targets: int) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from pipeline.cli import completing
-from pipeline.cli.options import Common, SourceOptions, common, source_options
+from pipeline.cli.options import Common, Place, SourceOptions, common, source_options
 
 
 @click.command("trace")
@@ -19,8 +18,8 @@ from pipeline.cli.options import Common, SourceOptions, common, source_options
     "-o",
     "--output",
     required=True,
+    type=Place(),
     metavar="DIR",
-    shell_complete=completing.files,
     help="Where the program's files go.",
 )
 @common
@@ -34,7 +33,7 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
     from pipeline.cli.session import Session
     from pipeline.frontends.load import TraceFailed
 
-    source, source_options = reproducer.source(source, source_options)
+    source, source_options = reproducer.source(source, source_options, flagged=False)
     directory = outputs.directory(Path(output))
     _check(directory)
     console = out.console(stderr=common.json)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from pipeline.cli import completing, reproducer, several
+from pipeline.cli import reproducer, several
 from pipeline.cli.following import source_words
 from pipeline.cli.options import (
     DURATION,
     Common,
+    Place,
     SourceOptions,
     common,
     source_options,
@@ -53,11 +54,7 @@ _LISTED = 8
 @click.option("--all", "everything", is_flag=True, help="Try everything; do not stop at three.")
 @click.option("--budget", type=DURATION, metavar="TIME", help="Search no longer than that.")
 @click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    shell_complete=completing.files,
-    help="Where programs that were rewritten go.",
+    "-o", "--output", type=Place(), metavar="DIR", help="Where programs that were rewritten go."
 )
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
@@ -93,7 +90,6 @@ def command(
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
     from pipeline.compiler import check_flags
-    from pipeline.errors import UsageError
     from pipeline.frontends.load import TraceFailed
     from repro.trust import open_folder
     from repro.workarounds import find
@@ -110,7 +106,7 @@ def command(
         inputs = source_options.inputs or held.inputs
         source_options = msgspec.structs.replace(source_options, inputs=inputs)
     if target is None:
-        raise UsageError("no target is named", advice="-t llvm-cpu, -t vulkan or -t hip.")
+        raise reproducer.no_target(source)
     results: list[tuple[str, Workarounds]] = []
     quiet = common.json or common.verbosity < 0
     live = Live(console, quiet=quiet, verbose=common.verbosity > 0)

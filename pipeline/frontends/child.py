@@ -22,6 +22,7 @@ import msgspec
 
 from pipeline import program as programs
 from pipeline.errors import PilotError
+from pipeline.frontends import libraries
 from pipeline.frontends.job import DEPENDENCIES, GENERATED, JOB, REFUSAL, Generated, Job, Refusal
 from pipeline.sealed import state
 
@@ -31,15 +32,14 @@ _DOING = "preparing"
 def main(directory: Path) -> int:
     job = msgspec.json.decode((directory / JOB).read_bytes(), type=Job)
     faulthandler.enable()  # a crash in native code then names the line of the model
-    opened = watch_files()
     try:
+        opened = watch_files()
         made = _generate(job, directory) if job.chained else _build(job, directory)
     except PilotError as error:
-        refusal = Refusal(
-            message=error.message, advice=error.advice, exit_code=error.exit_code, doing=_DOING
-        )
+        refusal = _told(error)
     except BaseException as fault:  # noqa: BLE001 - the model may raise anything, SystemExit too
-        refusal = _refusal(fault)
+        library = libraries.fault(fault)
+        refusal = _told(library) if library else _refusal(fault)
     else:
         if isinstance(made, Generated):
             (directory / GENERATED).write_bytes(msgspec.json.encode(made))
@@ -60,6 +60,8 @@ def _build(job: Job, directory: Path) -> programs.Program:
         from pipeline.frontends import onnx
 
         return onnx.build(job, directory, _doing)
+    if job.source.kind == "file":
+        _parse(Path(job.source.path or ""))
     # Warnings of the tracing libraries are theirs; a model's failure must not drown in them.
     warnings.simplefilter("ignore")
     with _uncollected():
@@ -69,6 +71,17 @@ def _build(job: Job, directory: Path) -> programs.Program:
         return torch_export.build(job, directory, _doing)
     except torch_sources.Compiled as made:
         return compiled_module.build(made, job, directory, _doing)
+
+
+def _parse(file: Path) -> None:
+    """Raises SyntaxError for a file that is no Python, before seconds go into importing torch."""
+    _doing(f"reading {file.name}")
+    try:
+        compile(file.read_bytes(), file, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as fault:
+        if isinstance(fault, SyntaxError) and fault.filename:
+            raise
+        raise SyntaxError(str(fault), (str(file), 1, None, None)) from fault
 
 
 @contextlib.contextmanager
@@ -95,13 +108,25 @@ def _doing(what: str) -> None:
     _DOING = what
 
 
+def _told(error: PilotError) -> Refusal:
+    return Refusal(
+        message=error.message, advice=error.advice, exit_code=error.exit_code, doing=_DOING
+    )
+
+
 def _refusal(fault: BaseException) -> Refusal:
-    frames = traceback.extract_tb(fault.__traceback__)
+    frames = [
+        (f.filename, f.lineno or 0, f.name) for f in traceback.extract_tb(fault.__traceback__)
+    ]
+    if isinstance(fault, SyntaxError) and fault.filename:
+        # No frame is in a file that does not parse. The name is that of what imports one, and
+        # part of the signature.
+        frames.append((fault.filename, fault.lineno or 1, "_call_with_frames_removed"))
     return Refusal(
         message=str(fault) or type(fault).__name__,
         exception=type(fault).__name__,
         doing=_DOING,
-        frames=tuple((f.filename, f.lineno or 0, f.name) for f in frames),
+        frames=tuple(frames),
     )
 
 

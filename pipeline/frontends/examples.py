@@ -156,7 +156,10 @@ def _from_numbers(spec: str, raw: re.Match[str], index: int, directory: Path) ->
     words = re.split(r"[\s,\[\]]+", raw[4].strip(" [],\n"))
     count = math.prod(shape)
     if not all(_NUMBER.fullmatch(word) for word in words):
-        raise UsageError(f"--input {spec}: {raw[4]} is not a number, or numbers between spaces")
+        raise UsageError(
+            f"--input {spec}: {raw[4]} is not a number, or numbers between spaces",
+            advice="For example --input 4xf32=1 or --input '4xf32=1 2 3 4'.",
+        )
     if len(words) not in (1, count):
         raise UsageError(
             f"--input {spec}: {len(words)} numbers where {count} are needed",
@@ -168,10 +171,16 @@ def _from_numbers(spec: str, raw: re.Match[str], index: int, directory: Path) ->
     try:
         held = [int(w, 0) if exact else float(w) for w in words]
     except ValueError as fault:
-        raise UsageError(f"--input {spec}: {raw[4]} is not of type {dtype}") from fault
+        raise UsageError(
+            f"--input {spec}: {raw[4]} is not of type {dtype}",
+            advice="Give whole numbers, or another dtype.",
+        ) from fault
     # Types without sign hold numbers of either kind, and a bool is true for any but 0.
     if element.family == "int" and not all(-(1 << bits - 1) <= n < 1 << bits for n in held):
-        raise UsageError(f"--input {spec}: {dtype} cannot hold {raw[4]}")
+        raise UsageError(
+            f"--input {spec}: {dtype} cannot hold {raw[4]}",
+            advice="Give numbers that it can hold, or another dtype.",
+        )
     wide = "uint64" if exact and max(held) >= 1 << 63 else "int64" if exact else "float64"
     values = numpy.array(held, wide).astype(numpy_dtype(dtype))
     values = numpy.broadcast_to(values, count) if len(words) == 1 else values
@@ -190,7 +199,10 @@ def _alone(word: str, index: int, directory: Path) -> Tensor:
     except ValueError:
         value = numpy.asarray(float(word), "float64")
     except OverflowError as fault:
-        raise UsageError(f"--input {word}: it does not fit into 64 bits") from fault
+        raise UsageError(
+            f"--input {word}: it does not fit into 64 bits",
+            advice="Give a smaller number, or the bytes as SHAPExDTYPE=@FILE.",
+        ) from fault
     out = directory / f"input{index}.bin"
     out.write_bytes(value.tobytes())
     dtype = NUMPY_ELEMENT_TYPES[value.dtype.name]
@@ -219,7 +231,11 @@ def _from_npy(path: Path, index: int, directory: Path) -> Tensor:
     try:
         values = numpy.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as fault:
-        raise UsageError(f"--input {path}: not a readable .npy file: {fault}") from fault
+        why = fault.strerror if isinstance(fault, OSError) else ""
+        raise UsageError(
+            f"--input {path}: not a readable .npy file of numbers{f': {why}' if why else ''}",
+            advice="Write it with numpy.save; raw bytes are given as SHAPExDTYPE=@FILE.",
+        ) from fault
     dtype = NUMPY_ELEMENT_TYPES.get(values.dtype.name)
     if dtype is None:
         raise UsageError(

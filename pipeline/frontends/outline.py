@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import zipfile
 from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib.machinery import PathFinder
@@ -56,7 +57,15 @@ def check(file: Path, factory: str, text: str) -> None:
 
 
 def check_source(source: Source) -> None:
-    """`check` of a source that is a Python file or a module; nothing is imported."""
+    """`check` of a source that is a Python file or a module; nothing is imported.
+
+    Raises UsageError, too, for a .pt2 that is no archive.
+    """
+    if source.kind == "pt2" and not zipfile.is_zipfile(source.path or ""):
+        raise UsageError(
+            f"{source.text} cannot be read as an exported program: it is no zip archive",
+            advice="Write it with torch.export.save, and copy it as a binary file.",
+        )
     if source.kind == "file":
         check(Path(source.path or ""), source.factory, source.text)
     elif source.kind == "module" and (file := _module_file(source.module or "")):

@@ -92,7 +92,8 @@ def load(path: Path, *, trusted: bool) -> ExportedProgram:
     except _Code as fault:
         raise UsageError(
             f"{path} runs code when it is read: it {fault}",
-            advice="If you trust whom it comes from, add --trust.",
+            advice="If you trust whom it comes from, add --trust; a nightly, which has no such "
+            "option, takes only files that run no code.",
         ) from fault
     except Exception as fault:  # whatever torch's reader says of a damaged file
         raise UsageError(

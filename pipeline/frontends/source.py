@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from importlib.machinery import PathFinder
@@ -165,6 +166,10 @@ def _existing_file(path: Path) -> Path:
         )
     if not path.is_file():
         raise UsageError(f"{path} is not a file", advice="Name the file itself.")
+    if not os.access(path, os.R_OK):
+        raise UsageError(
+            f"cannot read {path}: permission denied", advice=f"For example: chmod u+r {path}"
+        )
     if path.stat().st_size == 0:
         raise UsageError(f"{path} is empty", advice="Was it written to the end?")
     return path.resolve()

@@ -15,6 +15,8 @@ from pipeline.nightly import strict
 DEFAULT_SECONDS = 600.0
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+#: What PyTorch and numpy both begin to draw random numbers with.
+Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 #: More processes at once than any machine has room for are a slip of the pen.
 Jobs = Annotated[int, msgspec.Meta(ge=0, le=4096)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -63,7 +65,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     fields: dict[str, str | int | bool] | None = None
     flags: tuple[str, ...] | None = None
     tags: tuple[str, ...] | None = None
-    seed: Count | None = None
+    seed: Seed | None = None
     time_limit: Duration | None = None
     memory_limit: Size | None = None
     repeats: Positive | None = None

@@ -13,6 +13,7 @@ from packaging.version import Version
 
 from models.spec import ModelSpec, registry
 from pipeline import compiler, plural, releases, targets, toolchain
+from pipeline import flags as compile_flags
 from pipeline.errors import EnvironmentFault, UsageError, nearest
 from pipeline.frontends import source as sources
 from pipeline.nightly import strict
@@ -64,6 +65,11 @@ def expand(
     return tuple(found.values())
 
 
+def check_release(nightly: Nightly, text: str) -> None:
+    """Raises UsageError for a release that does not exist."""
+    _Checks(nightly, releases.available).release(text)
+
+
 def _left_out(exclude: Exclude, count: int) -> str:
     given = msgspec.structs.asdict(exclude)
     said = [", ".join(value) for key, value in given.items() if key != "reason" and value]
@@ -102,6 +108,9 @@ def _cases(block: Block, where: Keys, check: _Checks) -> Iterator[Case]:
     for release in block.releases or (INSTALLED,):
         with check.placing(where, "releases", release):
             check.release(release)
+        for target in block.targets or ():
+            with check.placing(where, "flags" if flags else "targets", "" if flags else target):
+                check.compiles(release, target, flags)
     dtypes: tuple[str | None, ...] = block.dtypes or (None,)
     for pattern in block.models or ():
         with check.placing(where, "models", pattern):
@@ -179,6 +188,7 @@ class _Checks:
         self._available = available
         self._known: list[str] | None = None
         self._checked: set[str] = set()
+        self._compiled: set[tuple[str, str, tuple[str, ...]]] = set()
 
     def at(self, where: Keys) -> str:
         return strict.place(self._path, *where)
@@ -212,6 +222,22 @@ class _Checks:
                     advice = nearest(version, sorted(known, key=Version))
                     raise UsageError(f"there is no release {version}", advice=advice)
         self._checked.add(text)
+
+    def compiles(self, release: str, target: str, flags: tuple[str, ...]) -> None:
+        """Raises UsageError for flags or an architecture that a release at hand does not have."""
+        asked = (release, target, flags)
+        if asked in self._compiled or not (flags or targets.parse(target).arch):
+            return
+        self._compiled.add(asked)
+        with contextlib.suppress(EnvironmentFault):  # the cases that need it tell
+            known = (
+                None
+                if release == LATEST
+                else releases.present(None if release == INSTALLED else release)
+            )
+            if known is not None:
+                plan = targets.plan(targets.parse(target), known, user_flags=flags)
+                compile_flags.check(known, plan.flags, flags)
 
     def _installable(self) -> list[str]:
         if self._known is None:

@@ -157,7 +157,8 @@ def _copy(history: History, path: Path) -> Iterator[Path]:
         try:
             source = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
         except sqlite3.Error as fault:
-            raise _unreadable(path, str(fault)) from fault
+            why = str(fault) if path.exists() else "there is no such file"
+            raise _unreadable(path, why) from fault
         with contextlib.closing(source):
             try:
                 found = schema.version(source)

@@ -17,6 +17,15 @@ T = TypeVar("T")
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _REFUSED = re.compile(r"(?P<what>.*?)(?: - at `(?P<key>key in )?(?P<path>\$[^`]*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+_WORDS = {
+    "array": "a list",
+    "object": "a table",
+    "str": "a string",
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+}
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 
 
@@ -95,6 +104,7 @@ def _refuse(path: Path, text: str, form: type[Any], message: str) -> NoReturn:
         name or (0 if number == "..." else int(number)) for name, number in _STEP.findall(where)
     ]
     unknown = _UNKNOWN.fullmatch(what)
+    what = _plain(what)
     advice = "See docs/nightly.md for what it can say."
     if unknown:
         keys.append(unknown[1])
@@ -107,6 +117,15 @@ def _refuse(path: Path, text: str, form: type[Any], message: str) -> NoReturn:
         what = f"{'.'.join(key for key in keys if isinstance(key, str))}: {what}"
     line = line_of(text, *keys)
     raise UsageError(f"{path}:{line or 1}: {what}", advice=advice)
+
+
+def _plain(what: str) -> str:
+    """What msgspec says of a value, in the words of TOML."""
+    if missing := _MISSING.fullmatch(what):
+        return f"the key {missing[1]!r} is missing"
+    for word, said in _WORDS.items():
+        what = re.sub(rf"`(?:{word})(?: \| null)?`", said, what)
+    return what
 
 
 def _known(form: type[Any], keys: list[str | int]) -> list[str]:

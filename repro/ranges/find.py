@@ -66,6 +66,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 class Ranges(msgspec.Struct, frozen=True, kw_only=True):
     """What was found of a program. watched: how many intermediates of low precision there are.
+    checked: how many of them PyTorch evaluated.
 
     program: its file. device: the name of that it was run on. notes: what could not be looked at,
     and why.
@@ -78,6 +79,7 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True):
     watched: int
     found: tuple[Reading, ...]
     notes: tuple[str, ...] = ()
+    checked: int = 0
 
 
 def find(
@@ -140,6 +142,7 @@ def find(
         watched=sum(map(len, watched.values())),
         found=tuple(readings),
         notes=tuple(notes),
+        checked=sum(len(watched[f.name]) for f in functions),
     )
 
 

@@ -1,0 +1,131 @@
+"""Whether a library of the environment is at fault for what tracing raised, not the source.
+
+Frameworks are imported where they are needed: one that is broken matters to who needs it only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import tempfile
+import traceback
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+
+from pipeline import process
+from pipeline.errors import EnvironmentFault
+
+#: What models are made, traced and read with: the name that is imported, what pip installs.
+_DISTRIBUTIONS = {
+    "diffusers": "diffusers",
+    "gguf": "gguf",
+    "iree": "iree-turbine iree-base-compiler",
+    "ml_dtypes": "ml_dtypes",
+    "numpy": "numpy",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "safetensors": "safetensors",
+    "timm": "timm",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "transformers": "transformers",
+}
+#: What is imported to trace: by distribution. transformers imports torchvision where it is.
+_TRACED_WITH = {
+    "torch": "torch",
+    "iree-turbine": "iree.turbine.aot",
+    "transformers": "transformers",
+    "torchvision": "torchvision",
+}
+#: An import that takes longer hangs.
+_SECONDS = 120.0
+#: Our own packages: what they import has to be there, whatever the source is.
+_OWN = ("models", "pipeline", "repro")
+
+
+def fault(raised: BaseException) -> EnvironmentFault | None:
+    """The fault of a library that cannot be imported; None where that is not why it was raised.
+
+    A library is at fault for what is raised while it is imported, whoever imports it, and where it
+    lacks what it or our own code imports. What a source of the user's imports in vain is its own.
+    """
+    if isinstance(raised, KeyboardInterrupt | MemoryError):
+        return None
+    frames = [*_frames(raised.__traceback__)]
+    importing = [name for name, doing in frames if doing == "<module>" and name in _DISTRIBUTIONS]
+    by_library = bool(frames) and frames[-1][0] in (*_OWN, *_DISTRIBUTIONS)
+    if isinstance(raised, ImportError) and by_library:
+        name = (raised.name or "").partition(".")[0]
+        if name in _DISTRIBUTIONS:
+            return _fault(name, raised, missing=isinstance(raised, ModuleNotFoundError))
+    return _fault(importing[-1], raised) if importing else None
+
+
+def _fault(name: str, raised: BaseException, *, missing: bool = False) -> EnvironmentFault:
+    distribution = _DISTRIBUTIONS[name]
+    try:
+        release = f" {version(distribution.partition(' ')[0])}"
+    except PackageNotFoundError:
+        release = ""
+    if missing and not release:
+        return EnvironmentFault(
+            f"tracing needs {name}, which is not installed",
+            advice=f"Install it: pip install {distribution}; scripts/setup installs all.",
+        )
+    said = "".join(traceback.format_exception_only(raised)).strip().splitlines()[-1]
+    last = traceback.extract_tb(raised.__traceback__)[-1]
+    return EnvironmentFault(
+        f"{name}{release} is installed, but cannot be imported: {said} "
+        f"({last.filename}:{last.lineno})",
+        advice=f"Install it anew: pip install --force-reinstall {distribution}, or run "
+        "scripts/setup; `iree-pilot doctor` tells what is found.",
+    )
+
+
+def _frames(trace: TracebackType | None) -> list[tuple[str, str]]:
+    """(package, function) of each frame that is not of the import system, outermost first."""
+    found = []
+    while trace is not None:
+        code, name = trace.tb_frame.f_code, trace.tb_frame.f_globals.get("__name__", "")
+        if not code.co_filename.startswith("<frozen importlib"):
+            found.append((name.partition(".")[0], code.co_name))
+        trace = trace.tb_next
+    return found
+
+
+def broken() -> dict[str, str]:
+    """What tracing imports and cannot be imported here, with the reason; found out in a child."""
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        out = Path(scratch) / "stdout.txt"
+        ended = process.run(
+            [sys.executable, "-m", __name__],
+            stdout=out,
+            stderr=Path(scratch) / "stderr.txt",
+            limits=process.Limits(seconds=_SECONDS),
+        )
+        lines = out.read_text(errors="replace").splitlines()
+    found = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    last = lines[-1] if lines else ""
+    if not ended.ok and last and "\t" not in last:
+        found[last] = f"importing it ended by {ended.signal or ended.ended_by}"
+    return found
+
+
+def _import_all() -> None:
+    """Says each name before it is imported; with a reason where that fails."""
+    for name, module in _TRACED_WITH.items():
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            continue
+        print(name, flush=True)
+        try:
+            importlib.import_module(module)
+        except Exception as raised:  # noqa: BLE001 - a broken library may raise anything
+            found = fault(raised)
+            why = found.message if found else f"{type(raised).__name__}: {raised}"
+            print(name, " ".join(why.split()), sep="\t", flush=True)
+
+
+if __name__ == "__main__":
+    _import_all()

@@ -1,0 +1,104 @@
+"""A library that cannot be imported is the environment's fault, and only of what needs it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driver import Done, pilot
+
+from pipeline.frontends import libraries
+
+BROKEN = "raise RuntimeError('built for another CUDA')\n"
+NET = """import torch
+def model():
+    return torch.nn.Linear(4, 4).eval()
+def inputs():
+    return (torch.ones(1, 4),)
+"""
+
+
+def raised(code: str, package: str) -> BaseException:
+    """What the code raises as code of a package."""
+    try:
+        exec(compile(code, "<code>", "exec"), {"__name__": f"{package}.module"})
+    except BaseException as found:  # noqa: BLE001 - whatever it is
+        return found
+    raise AssertionError("nothing was raised")
+
+
+class TestFault:
+    @pytest.mark.parametrize(
+        ("code", "package", "says"),
+        [
+            (BROKEN, "transformers", ("transformers", "RuntimeError: built for another CUDA")),
+            (BROKEN, "torch", ("torch", "cannot be imported", "<code>:1")),
+            ("raise ModuleNotFoundError(name='timm')", "models", ("needs timm, which is not",)),
+            ("raise ImportError('no x', name='numpy')", "pipeline", ("numpy", "ImportError")),
+            ("import iree.turbine.gone", "pipeline", ("iree", "iree.turbine.gone")),
+        ],
+    )
+    def test_of_a_library(self, code: str, package: str, says: tuple[str, ...]) -> None:
+        found = libraries.fault(raised(code, package))
+        assert found is not None
+        assert found.exit_code == 3
+        assert all(words in found.message for words in says), found.message
+        assert "pip install" in found.advice
+
+    @pytest.mark.parametrize(
+        ("code", "package"),
+        [
+            ("import timm_that_is_not_there", "model"),
+            ("raise ModuleNotFoundError(name='timm')", "model"),
+            ("raise ImportError('cannot import name', name='transformers')", "model"),
+            ("def forward():\n    raise RuntimeError('shape')\nforward()", "model"),
+            ("raise KeyboardInterrupt", "torch"),
+            ("raise MemoryError", "torch"),
+        ],
+    )
+    def test_of_the_source_or_of_nobody(self, code: str, package: str) -> None:
+        assert libraries.fault(raised(code, package)) is None
+
+
+@pytest.mark.real
+class TestCommands:
+    @pytest.fixture
+    def call(self, tmp_path: Path, shared_cache: Path) -> Any:
+        (tmp_path / "net.py").write_text(NET)
+
+        def call(*arguments: str, broken: tuple[str, ...]) -> Done:
+            poison = tmp_path / "poison"
+            for name in broken:
+                (poison / name).mkdir(parents=True, exist_ok=True)
+                (poison / name / "__init__.py").write_text(BROKEN)
+            paths = (str(poison), os.environ.get("PYTHONPATH", ""))
+            path = os.pathsep.join(filter(None, paths))
+            return pilot(*arguments, cwd=tmp_path, env={"PYTHONPATH": path})
+
+        return call
+
+    def test_a_plain_file_needs_neither_transformers_nor_torchvision(self, call: Any) -> None:
+        done = call("trace", "net.py", "-o", "out", broken=("transformers", "torchvision"))
+        assert done.code == 0, done.out + done.err
+
+    @pytest.mark.parametrize(
+        ("source", "broken"),
+        [("rms-norm:tiny", "torchvision"), ("rms-norm:tiny", "transformers"), ("net.py", "torch")],
+    )
+    def test_what_needs_it_says_so(self, call: Any, source: str, broken: str) -> None:
+        done = call("run", source, "-t", "llvm-cpu", broken=(broken,))
+        assert (done.code, done.out) == (3, "")
+        assert f"error: {broken}" in done.err
+        assert "cannot be imported: RuntimeError: built for another CUDA" in done.err
+        assert f"pip install --force-reinstall {broken}" in done.err
+
+    def test_doctor_finds_it(self, call: Any) -> None:
+        done = call("doctor", "--json", broken=("transformers", "torchvision"))
+        assert done.code == 3
+        found = {one["name"]: one for one in done.document["findings"]}
+        for name in ("transformers", "torchvision"):
+            assert found[name]["state"] == "missing"
+            assert "built for another CUDA" in found[name]["found"]
+        assert found["torch"]["state"] == "ok"

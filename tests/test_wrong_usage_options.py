@@ -1,0 +1,202 @@
+"""Wrong usage, row by row: options, targets, outputs and commands that are not there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from driver import PROGRAM
+from wrong_usage import MLIR, Refusals, Wrong, desk, rows
+
+from pipeline import toolchain
+
+FILES: dict[str, str | bytes] = {
+    "a.mlir": MLIR,
+    "empty.mlir": "",
+    "prose.mlir": "Dear reader,\n",
+    "ok.npy": b"",
+    "script": "exit 0\n",
+    "dir.mlir/": "",
+    "folder/": "",
+    "taken/file": "x",
+}
+FLAG = ("no flag --iree-opt-levle", "Did you mean --iree-opt-level?")
+TARGET = ("unknown target 'vulcan'", "Did you mean vulkan?")
+NO_TARGET = ("no target is named for a.mlir", "-t llvm-cpu", "iree-pilot targets")
+
+
+@pytest.fixture
+def refusals(
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Refusals:
+    desk(tmp_path, FILES)
+    return Refusals(tmp_path, cache, monkeypatch, capsys)
+
+
+@rows(
+    Wrong("run a.mlir", NO_TARGET),
+    Wrong("compile a.mlir", NO_TARGET),
+    Wrong("bisect a.mlir", NO_TARGET),
+    Wrong("workaround a.mlir", NO_TARGET),
+    Wrong("releases bisect a.mlir", NO_TARGET),
+    Wrong("run a.mlir -t ''", ("no target is named", "llvm-cpu")),
+    Wrong("run a.mlir -t vulcan", TARGET),
+    Wrong("run a.mlir -t llvm-cpu,vulcan", TARGET),
+    Wrong("bisect a.mlir -t vulcan", TARGET),
+    Wrong("bisect a.mlir -t llvm-cpu --against vulcan", TARGET),
+    Wrong("ranges a.mlir -t vulcan", TARGET),
+    Wrong("workaround a.mlir -t vulcan", TARGET),
+    Wrong("releases bisect a.mlir -t vulcan", TARGET),
+    Wrong("run a.mlir -t llvm-cpu:", ("no architecture after the colon", "llvm-cpu:ARCH")),
+    Wrong("run a.mlir -t llvm-cpu:z80", ("llvm-cpu:z80", "llvm-cpu:host")),
+    Wrong("compile a.mlir -t hip:gfx9999", ("hip:gfx9999", "gfx942")),
+    Wrong("compile a.mlir -t vulkan:rdna9", ("vulkan:rdna9", "rdna3")),
+    Wrong("run a.mlir -t llvm-cpu --device cuda", ("--device cuda", "local-task")),
+    Wrong("run a.mlir -t llvm-cpu,hip --device hip", ("one target", "one by one")),
+    Wrong("bisect a.mlir -t llvm-cpu --against llvm-cpu", ("what -t llvm-cpu is already",)),
+)
+def test_a_target(refusals: Refusals, wrong: Wrong) -> None:
+    refusals.check(wrong)
+
+
+@rows(
+    Wrong("run a.mlir -t llvm-cpu -- --iree-opt-levle=O1", FLAG),
+    Wrong("bisect a.mlir -t llvm-cpu -- --iree-opt-levle=O1", FLAG),
+    Wrong("bisect a.mlir -t llvm-cpu --against=--iree-opt-levle=O0", FLAG),
+    Wrong("ranges a.mlir -t llvm-cpu -- --iree-opt-levle=O1", FLAG),
+    Wrong("workaround a.mlir -t llvm-cpu -- --iree-opt-levle=O1", FLAG),
+    Wrong("run a.mlir -t llvm-cpu -- --iree-opt-level=O9", ("--iree-opt-level", "O0/O1/O2/O3")),
+    Wrong("run a.mlir -t llvm-cpu -- O1", ("O1 is no flag of iree-compile", "dashes")),
+    Wrong("run a.mlir -t llvm-cpu b.mlir", ("b.mlir is no flag", "SOURCE is one word")),
+    Wrong("run a.mlir -t llvm-cpu -- -o x", ("-o cannot be given after --", "iree-pilot compile")),
+    Wrong("compile a.mlir -t hip -- --compile-to=flow", ("--compile-to=flow", "--to PHASE")),
+    Wrong("compile a.mlir -t hip -- --dump-compilation-phases-to=x", ("always dumped",)),
+    Wrong("compile a.mlir -t llvm-cpu --to flwo", ("phase 'flwo'", "Did you mean flow?")),
+    Wrong("run a.mlir -t llvm-cpu --from flwo", ("phase 'flwo'", "Did you mean flow?")),
+    Wrong("compile a.mlir -t hip --from vm --to flow", ("--to flow is not after", "in order")),
+    Wrong("compile llama -t llvm-cpu --from flow", ("not MLIR of that phase", "--to flow -o")),
+)
+def test_a_flag_or_a_phase(refusals: Refusals, wrong: Wrong) -> None:
+    refusals.check(wrong)
+
+
+@rows(
+    Wrong("run a.mlir -t llvm-cpu --seed -1", ("'--seed'", "-1 is not in the range")),
+    Wrong(f"run a.mlir -t llvm-cpu --seed {2**63}", ("'--seed'", "is not in the range")),
+    Wrong("run a.mlir -t llvm-cpu --seed x", ("'--seed'", "'x' is not a valid integer")),
+    Wrong("run a.mlir -t llvm-cpu --time-limit soon", ("'--time-limit'", "'soon'", "90s")),
+    Wrong("run a.mlir -t llvm-cpu --time-limit 0", ("'--time-limit'", "'0'", "90s")),
+    Wrong("run a.mlir -t llvm-cpu --time-limit -5", ("'--time-limit'", "'-5'", "90s")),
+    Wrong("run a.mlir -t llvm-cpu --memory-limit 1KB", ("'1KB' is less memory", "4GiB")),
+    Wrong("run a.mlir -t llvm-cpu --memory-limit lots", ("'--memory-limit'", "'lots'", "4GiB")),
+    Wrong("workaround a.mlir -t llvm-cpu --budget soon", ("'--budget'", "'soon'", "10min")),
+    Wrong("cache gc --max-size lots", ("'--max-size'", "'lots'", "512MB")),
+    Wrong("cache gc --older-than soon", ("'--older-than'", "'soon'", "10min")),
+    Wrong("cache gc", ("say what to remove", "--max-size SIZE")),
+    Wrong("run a.mlir -t llvm-cpu --release three", ("'three' is not a release", "3.12.0")),
+    Wrong("run a.mlir -t llvm-cpu --release ./folder", ("no iree-compile in folder", "one of")),
+    Wrong("targets --release /no/such", ("no iree-compile in /no/such",)),
+    Wrong("releases install three", ("'three' is not a release",)),
+    Wrong("releases remove 1.0.0", ("1.0.0 is not in the cache", "Installed here")),
+    Wrong("releases bisect a.mlir -t hip --from three", ("'three' is not a release",)),
+    Wrong("releases bisect a.mlir -t hip --toolchain gone", ("'--toolchain'", "'gone'")),
+    Wrong("releases bisect a.mlir -t hip --toolchain folder", ("no iree-compile in", "folder")),
+    Wrong("releases ask folder --toolchain folder", ("no iree-compile in", "folder")),
+    Wrong("run a.mlir -t llvm-cpu -q -v", ("-v and -q contradict each other",)),
+    Wrong("run a.mlir -t llvm-cpu --bisect --from flow", ("--bisect", "takes no --from")),
+    Wrong("bisect a.mlir -t hip --against hip --all", ("--against", "takes no --all")),
+    Wrong("bisect a.mlir -t hip --against llvm-cpu --device hip", ("takes no --device",)),
+    Wrong(
+        "bisect a.mlir -t hip --against llvm-cpu --expected-output ok.npy",
+        ("takes no --expected-output",),
+    ),
+    Wrong("ranges a.mlir --device local-task", ("--device and FLAGS go with a target",)),
+    Wrong("ranges a.mlir -- --iree-opt-level=O1", ("go with a target", "-t TARGET")),
+)
+def test_a_value(refusals: Refusals, wrong: Wrong) -> None:
+    refusals.check(wrong)
+
+
+@rows(
+    Wrong("compile a.mlir -t hip -o no/such/x.vmfb", ("no directory no/such", "Make it first")),
+    Wrong("compile a.mlir -t hip -o taken", ("cannot write taken: it is a directory", "in it")),
+    Wrong("compile a.mlir -t hip -o a.mlir/x", ("cannot write a.mlir/x", "another path")),
+    Wrong("compile a.mlir -t hip -o ''", ("'--output'", "it is empty")),
+    Wrong("compile a.mlir -t llvm-cpu,hip -o x.vmfb", ("one target, 2 are named", "one by one")),
+    Wrong("trace a.mlir", ("Missing option '-o'",)),
+    Wrong("trace a.mlir -o taken", ("taken has files that are no program's", "empty directory")),
+    Wrong("trace a.mlir -o no/such/dir", ("there is no directory", "no/such", "Make it first")),
+    Wrong("trace a.mlir -o a.mlir", ("a.mlir is a file", "Name a directory")),
+    Wrong("trace a.mlir -o ''", ("'--output'", "it is empty")),
+    Wrong("bisect a.mlir -t llvm-cpu -o a.mlir", ("a.mlir is a file", "Name a directory")),
+    Wrong("workaround a.mlir -t llvm-cpu -o a.mlir", ("a.mlir is a file", "Name a directory")),
+    Wrong("releases bisect a.mlir -t hip -o a.mlir", ("a.mlir is a file", "Name a directory")),
+    Wrong("releases bisect a.mlir -t hip -o taken", ("taken is there already", "-o DIR")),
+    Wrong("reduce a.mlir -o no/x.mlir -- true", ("there is no directory no", "Make it first")),
+    Wrong("reduce a.mlir -o taken -- true", ("cannot write taken", "Name a file in it")),
+)
+def test_an_output(refusals: Refusals, wrong: Wrong) -> None:
+    refusals.check(wrong)
+
+
+@rows(
+    Wrong("reduce gone.mlir -- true", ("no file gone.mlir",)),
+    Wrong("reduce dir.mlir -- true", ("dir.mlir is not a file",)),
+    Wrong("reduce a.mlir", ("Missing argument '-- COMMAND'",)),
+    Wrong("reduce a.mlir -- nosuch", ("cannot run nosuch", "a.mlir is interesting", "on PATH")),
+    Wrong("reduce a.mlir -- ./script", ("cannot run ./script", "chmod +x")),
+    Wrong("reduce a.mlir -- false", ("a.mlir is not interesting", "exit with 0")),
+    Wrong("reduce empty.mlir -- true", ("empty.mlir has no function", "func.func")),
+    Wrong("reduce prose.mlir -- true", ("prose.mlir cannot be read", "Dear")),
+)
+def test_a_reduction(refusals: Refusals, wrong: Wrong) -> None:
+    refusals.check(wrong)
+
+
+@rows(
+    Wrong("runn a.mlir", ("no command 'runn'", "Did you mean run?")),
+    Wrong("releases instal 3.12.0", ("no command 'instal'", "Did you mean install")),
+    Wrong("cache frobnicate", ("no command 'frobnicate'", "Known: gc, info, verify")),
+    Wrong("run", ("Missing argument 'SOURCE'",)),
+    Wrong("releases install", ("Missing argument 'VERSION...'",)),
+    Wrong("releases ask folder", ("Missing option '--toolchain'",)),
+    Wrong("run a.mlir --targt hip", ("No such option '--targt'", "'--target'")),
+    Wrong("doctor extra", ("unexpected extra argument (extra)",)),
+    Wrong("targets extra", ("unexpected extra argument (extra)",)),
+)
+def test_a_command(refusals: Refusals, wrong: Wrong) -> None:
+    refusals.check(wrong)
+
+
+@rows(
+    Wrong("run a.mlir -t hip --device hip", ("there is no device hip", "ROCm"), 3),
+    Wrong("bisect a.mlir -t hip --device hip://0", ("there is no device hip://0", "ROCm"), 3),
+)
+def test_a_device_on_a_machine_without_one(refusals: Refusals, wrong: Wrong) -> None:
+    refusals.check(wrong)
+
+
+@rows(
+    Wrong("compile a.mlir -t llvm-cpu", ("no IREE compiler", "pip install iree-base-compiler"), 3),
+    Wrong("targets", ("no IREE compiler", "pip install iree-base-compiler"), 3),
+)
+def test_an_environment_without_a_compiler(
+    refusals: Refusals, wrong: Wrong, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolchain, "_locations", lambda name: [])
+    refusals.check(wrong)
+
+
+def test_a_reader_that_has_gone_is_told_nothing(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone:
+        done = subprocess.run(
+            [PROGRAM, "models"], stdout=gone, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (141, "")
