@@ -86,7 +86,7 @@ class TestCompile:
     def compile(self, stub: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(executables, "WAIT_SECONDS", 0)
         monkeypatch.setattr(executables, "HASTY_SECONDS", 0)
-        monkeypatch.setattr(executables, "UNENDING_SECONDS", 0.4)
+        monkeypatch.setattr(executables, "UNENDING_SECONDS", 1.5)
         monkeypatch.setattr(executables, "_TIMES", 2)
         monkeypatch.setattr(executables, "_HOPELESS_SECONDS", 0)
 

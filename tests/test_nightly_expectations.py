@@ -67,10 +67,10 @@ class TestReading:
         [
             (('reason = "races"', 'raeson = "races"'), "13: there is no key 'raeson'", "reason"),
             (('[[expect]]\ncase = "g', '[[expects]]\ncase = "g'), "10: there is no key", "expect"),
-            (('reason = "races"\n', ""), ":10: expect: Object missing required field `reason`", ""),
+            (('reason = "races"\n', ""), ":10: expect: the key 'reason' is missing", ""),
             (
                 ('reason = "races"', "reason = 3"),
-                ":13: expect.reason: Expected `str`, got `int`",
+                ":13: expect.reason: Expected a string, got a whole number",
                 "",
             ),
             (('reason = "races"', 'reason = " "'), ":13: reason: it is empty", ""),
@@ -93,7 +93,7 @@ class TestReading:
     @pytest.mark.parametrize(
         ("text", "told"),
         [
-            ("[expect]\ncase = 'x'\n", ":1: expect: Expected `array`"),
+            ("[expect]\ncase = 'x'\n", ":1: expect: Expected a list, got a table"),
             ("expect = 3", ":1: expect: Expected"),
         ],
     )

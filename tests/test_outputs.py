@@ -216,7 +216,7 @@ MODULE = "module"
 
 def delivered(path: Path) -> None:
     Path(MODULE).write_text("module")
-    cases._deliver(Path(MODULE), str(path))
+    cases._deliver(Path(MODULE), str(path), quiet=True)
 
 
 def reduced(path: Path) -> None:
@@ -238,13 +238,13 @@ def reported(path: Path) -> None:
 def published(path: Path) -> None:
     with History(Path("history.db")) as history:
         nights.night(history, [nights.outcome()])
-        nightly._publish(report.of(history, history.run(None)), str(path), None)
+        nightly._publish(report.of(history, history.run(None)), str(path), None, quiet=True)
 
 
 def published_as_junit(path: Path) -> None:
     with History(Path("history.db")) as history:
         nights.night(history, [nights.outcome()])
-        nightly._publish(report.of(history, history.run(None)), None, str(path))
+        nightly._publish(report.of(history, history.run(None)), None, str(path), quiet=True)
 
 
 def exported(path: Path) -> None:

@@ -110,7 +110,8 @@ class TestInputs:
             return
         with pytest.raises(UsageError) as caught:
             check_inputs(function, wrong, "model.py")
-        assert f"main takes {len(inputs)} inputs, got {count}" in caught.value.message
+        inputs_taken = "1 input" if len(inputs) == 1 else f"{len(inputs)} inputs"
+        assert f"main takes {inputs_taken}, got {count}" in caught.value.message
 
     FUNCTION = Function(
         name="decode",
