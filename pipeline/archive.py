@@ -16,7 +16,13 @@ from typing import Any, BinaryIO
 import msgspec
 
 from pipeline.errors import UsageError
-from pipeline.program import ELEMENT_TYPES, TORCH_ELEMENT_TYPES, Parameter, Program
+from pipeline.program import (
+    ELEMENT_TYPES,
+    TORCH_ELEMENT_TYPES,
+    Parameter,
+    Program,
+    scopes_text,
+)
 
 _SAFETENSORS = {
     "F64": "f64",
@@ -91,7 +97,7 @@ def check_parameters(program: Program, directory: Path) -> None:
     if wanted is None:
         return
     if wanted.missing:
-        several = "" if len(wanted.by_scope) == 1 else f" of scope {', '.join(wanted.missing)}"
+        several = "" if len(wanted.by_scope) == 1 else f" of scope {scopes_text(wanted.missing)}"
         scope = "" if len(wanted.by_scope) == 1 else f"{wanted.missing[0]}="
         count = sum(p.scope in (None, *wanted.missing) for p in wanted.tensors)
         its = f"its {count} parameters" if count else "its parameters"

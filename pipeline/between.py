@@ -79,6 +79,8 @@ class Targets:
         if wrong is not None:
             again = f"iree-pilot bisect {self._loaded.program.source} -t {target}"
             message = _told(wrong.comparison, target, wrong.target)
+            if len(self._loaded.program.functions) > 1:
+                message = f"{one.name}: {message}"
             message += f"; {again} --against {wrong.target} finds the dispatch"
             failure = diagnostics.mismatch(message, what=DIFFER)
         return msgspec.structs.replace(one, against=tuple(found), failure=failure)

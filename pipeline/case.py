@@ -22,7 +22,7 @@ from pipeline.frontends.load import Loaded
 from pipeline.generation import Generation, Wanted
 from pipeline.numerics import Comparison
 from pipeline.phases import Phase
-from pipeline.program import Function, Parameters, Program, Tensor
+from pipeline.program import Function, Parameters, Program, Tensor, scopes_text
 from pipeline.runtime import Latency
 from pipeline.spirv import Checked
 from pipeline.store import Store
@@ -298,7 +298,8 @@ def _no_weights(parameters: Parameters) -> str:
         return "no weights (only their names are known; --weights gives an archive)"
     missing = parameters.missing
     return (
-        f"no weights for scope {', '.join(missing)} (--weights {missing[0]}=FILE gives an archive)"
+        f"no weights for scope {scopes_text(missing)} "
+        f"(--weights {missing[0]}=FILE gives an archive)"
     )
 
 
@@ -467,6 +468,10 @@ def _run(
                 failure = numerics.to_failure(comparison) if comparison.differs else None
                 compare_seconds += time.monotonic() - begun
                 failed = failed or ("compare" if comparison.differs else None)
+        if failure is not None and len(loaded.program.functions) > 1:
+            failure = msgspec.structs.replace(
+                failure, message=f"{function.name}: {failure.message}"
+            )
         functions.append(_function(function, ran, comparison, failure))
     left = "" if failed else "; ".join(_left(functions, loaded.program))
     steps = tuple(_steps(left, failed, load_seconds, run_seconds, compare_seconds))

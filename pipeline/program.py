@@ -11,6 +11,7 @@ A program lives in one directory, and everything in its record is relative to it
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -290,6 +291,11 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     def missing(self) -> tuple[str, ...]:
         """The scopes that have no archive."""
         return tuple(scope for scope, archives in self.by_scope.items() if not archives)
+
+
+def scopes_text(scopes: Iterable[str]) -> str:
+    """Scopes as people read them: one may have no name."""
+    return ", ".join(scope or "(unnamed)" for scope in scopes)
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):

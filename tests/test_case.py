@@ -175,6 +175,14 @@ class TestWhyNotRun:
                 },
                 "no weights",
             ),
+            (
+                {
+                    "parameters": Parameters(
+                        scope="model", tensors=(), scopes={"model": ("a.irpa",), "": ()}
+                    )
+                },
+                "no weights for scope (unnamed) (--weights =FILE",
+            ),
         ],
     )
     def test_the_program_may_not_be_ready(
@@ -185,6 +193,19 @@ class TestWhyNotRun:
         result = bench.run(plan=plan, loaded=loaded)
         assert result.status == "compiled"
         assert why in result.why
+
+    def test_one_of_several_functions_is_named_where_it_fails(
+        self, bench: Bench, tmp_path: Path
+    ) -> None:
+        plan = Plan(target=TARGET, flags=(), device=HOST)
+        broken = stub_toolchain(tmp_path / "broken", run={HOST.uri: "UNAVAILABLE; it is broken"})
+        for names in (["main"], ["main", "other"]):
+            functions = tuple(msgspec.structs.replace(MAIN, name=name) for name in names)
+            loaded = bench.load("module {\n}\n", functions=functions)
+            result = bench.run(plan=plan, loaded=loaded, toolchain=broken)
+            messages = [f.failure.message for f in result.functions if f.failure]
+            starts = ["UNAVAILABLE"] if names == ["main"] else [f"{n}: UNAVAILABLE" for n in names]
+            assert [m[: len(s)] for m, s in zip(messages, starts, strict=True)] == starts
 
     def test_a_release_may_have_no_runtime(self, bench: Bench) -> None:
         plan = Plan(target=TARGET, flags=(), device=HOST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import ml_dtypes
@@ -163,11 +164,36 @@ class TestFromFiles:
         assert Path(tensor.file).stat().st_size == tensor.bytes < 4
         assert tensors.load(tmp_path, tensor).tolist() == values
 
+    @pytest.mark.parametrize(
+        ("spec", "values"),
+        [
+            ("4xf32=nan inf -0.0 1", [math.nan, math.inf, -0.0, 1]),
+            ("2xf32=inf", [math.inf] * 2),
+            ("4xf32=0x1p3 1e-3 +1 -INF", [8, float(numpy.float32(1e-3)), 1, -math.inf]),
+            ("2xf32=-nan [.5]", [-math.nan, 0.5]),
+            ("2xi32=+1 010", [1, 10]),
+            ("1xf32=-0", [-0.0]),
+            ("2xi32", [0, 0]),
+            ("1x2xf32=", [[0, 0]]),
+            ("0xf32", []),
+            ("0x2xi64=", []),
+        ],
+    )
+    def test_numbers_as_iree_run_module_takes_them(
+        self, tmp_path: Path, spec: str, values: list[float]
+    ) -> None:
+        (tensor,) = examples.from_files((spec,), tmp_path)
+        assert tensor.passed == "view"
+        held = tensors.load(tmp_path, tensor)
+        numpy.testing.assert_array_equal(held, numpy.reshape(values, tensor.shape))
+        assert (numpy.signbit(held) == numpy.signbit(numpy.reshape(values, tensor.shape))).all()
+
     def test_numbers_on_their_own_bare_buffers_and_null(self, tmp_path: Path) -> None:
-        given = examples.from_files(("-5", "0x10", "1e-3", "true", "&2xf32=1", "(null)"), tmp_path)
-        assert [t.passed for t in given] == [*["scalar"] * 4, "buffer", "null"]
-        values = [tensors.load(tmp_path, t).item() for t in given[:4]]
-        assert values == [-5, 16, 1e-3, 1]
+        alone = ("-5", "0x10", "1e-3", "true", "+1", "0x1p3", "-inf")
+        given = examples.from_files((*alone, "&2xf32=1", "(null)"), tmp_path)
+        assert [t.passed for t in given] == [*["scalar"] * len(alone), "buffer", "null"]
+        values = [tensors.load(tmp_path, t).item() for t in given[: len(alone)]]
+        assert values == [-5, 16, 1e-3, 1, 1, 8, -math.inf]
 
     @pytest.mark.parametrize(
         ("spec", "content", "message"),
@@ -177,6 +203,12 @@ class TestFromFiles:
             ("3xi32=1.5", b"", "1.5 is not of type i32"),
             ("x.txt", b"", "neither an .npy file, nor SHAPExDTYPE=@FILE"),
             ("2xf32=1e", b"", "1e is not a number"),
+            ("2xf32=1_0", b"", "1_0 is not a number"),
+            ("2xf32=x", b"", "x is not a number"),
+            ("2xf99", b"", "unknown element type f99"),
+            (f"{1 << 64}", b"", "does not fit into 64 bits"),
+            (f"{1 << 63}", b"", "does not fit into 64 bits"),
+            ("f32", b"", "neither an .npy file"),
             ("2x3=@x.bin", b"", "neither"),
             ("2x3xf99=@x.bin", bytes(24), "unknown element type f99"),
             ("2x3xf32=@x.bin", bytes(23), "x.bin has 23 bytes, 2x3xf32 needs 24"),

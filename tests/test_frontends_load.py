@@ -329,6 +329,18 @@ class TestReader:
         assert found.program.functions == ()
         assert any("iree-opt met SIGSEGV" in note for note in found.program.notes)
 
+    def test_what_one_release_has_read_says_nothing_of_another(self, here: Path) -> None:
+        (here / "a.mlir").write_text("old syntax\n")
+        old = stub_toolchain(here / "old", version="3.11.0")
+        new = stub_toolchain(
+            here / "new", version="3.13.0", when={"old syntax": "// stub: exit-at parse 1"}
+        )
+        for _ in range(2):
+            loaded("a.mlir", old)
+            with pytest.raises(UsageError, match=r"cannot be read as MLIR by IREE 3\.13\.0"):
+                loaded("a.mlir", new)
+        assert loaded("a.mlir", old).cached
+
 
 def write(path: Path, code: str) -> None:
     path.write_text(textwrap.dedent(code))

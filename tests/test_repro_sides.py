@@ -395,6 +395,21 @@ class TestCommand:
             assert done.document["compared"]["dispatches"] == 1
             assert done.document["oracle_calls"] == compiles
 
+    def test_only_the_function_that_is_named_is_compared(
+        self, shared_cache: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "two.mlir").write_text(SMALL + SMALL.replace("@main", "@other"))
+        done = pilot(
+            "bisect", "two.mlir", "-t", "llvm-cpu", "--against", "llvm-cpu:generic",
+            "--function", "other", "--input", "4x8xf32=1",
+            env={"IREE_PILOT_CACHE": shared_cache, "IREE_PILOT_DATA": tmp_path / "data"},
+            cwd=tmp_path,
+        )  # fmt: skip
+        assert done.code == 1, done.err
+        assert "other as a whole is not compared: agrees exactly, but" in done.out
+        assert "1 dispatch of" in done.out
+        assert "main" not in done.out
+
     @pytest.mark.parametrize(
         ("options", "why"),
         [

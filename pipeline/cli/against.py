@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from repro.sides.side import Side
 
 _SHOWN = 10
+_VERDICTS = {
+    "ok": "[green]agrees[/green]",
+    "mismatch": "[red]differs[/red]",
+    "not-compared": "is not compared",
+}
 
 
 def bisect(
@@ -87,8 +92,7 @@ def tell(console: Any, result: Against) -> None:
     for note in compared.notes:
         console.print(f"  note: {escape(note)}", soft_wrap=True)
     for name, whole in compared.whole:
-        same = "[green]agrees[/green]" if whole.ok else "[red]differs[/red]"
-        told = f"{same}{escape(f': {whole.why}' if whole.why else '')}"
+        told = f"{_VERDICTS[whole.verdict]}{escape(f': {whole.why}' if whole.why else '')}"
         console.print(f"  {escape(name)} as a whole {told}", soft_wrap=True)
     if compared.status == "agrees":
         console.print("no dispatch differs")

@@ -21,7 +21,7 @@ from pipeline.diagnostics import Failure
 from pipeline.executables import Compiling
 from pipeline.frontends.load import Loaded
 from pipeline.phases import Phase
-from pipeline.program import Function
+from pipeline.program import Function, scopes_text
 
 if TYPE_CHECKING:
     from repro.shrink import Progress
@@ -152,7 +152,7 @@ class Live:
             held = program.parameters.archives
             where = f"in {_some(held)}" if held else "named only: there are no weights"
             if held and program.parameters.missing:
-                where += f"; none for scope {', '.join(program.parameters.missing)}"
+                where += f"; none for scope {scopes_text(program.parameters.missing)}"
             count = len(program.parameters.tensors)
             told = f"{count} parameter{'' if count == 1 else 's'}" if count else "parameters"
             self._print(f"  {told}, {where}")

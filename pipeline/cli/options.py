@@ -185,8 +185,8 @@ def source_options(function: F) -> F:
             "inputs",
             multiple=True,
             metavar="VALUE",
-            help="An input: FILE.npy, SHAPExDTYPE=@FILE or =NUMBERS, or a NUMBER for an argument "
-            "that is one; once for each, in order.",
+            help="An input: FILE.npy, SHAPExDTYPE=@FILE, =NUMBERS or alone (zeros), or a NUMBER "
+            "for an argument that is one; once for each, in order.",
         ),
         click.option(
             "--function",

@@ -18,7 +18,7 @@ from pipeline.frontends import outline
 from pipeline.frontends import source as sources
 from pipeline.frontends.job import Job
 from pipeline.frontends.load import Loaded, load
-from pipeline.program import Program
+from pipeline.program import Program, scopes_text
 from pipeline.releases import find
 from pipeline.store import Store
 from pipeline.targets import Plan, parse_list, plan
@@ -146,10 +146,10 @@ def _check_scopes(program: Program, scoped: tuple[tuple[str, str], ...]) -> None
     scopes = program.parameters.by_scope if program.parameters else {}
     unknown = next((scope for scope, _ in scoped if scope not in scopes), None)
     if not scopes or unknown is not None:
-        what = "parameters" if unknown is None else f"parameters of scope {unknown!r}"
+        what = "parameters" if unknown is None else f"parameters of scope {scopes_text([unknown])}"
         raise UsageError(
             f"{program.source} loads no {what}, but weights are given",
-            advice=f"Its scopes: {', '.join(scopes)}." if scopes else "Leave --weights out.",
+            advice=f"Its scopes: {scopes_text(scopes)}." if scopes else "Leave --weights out.",
         )
 
 

@@ -22,8 +22,9 @@ from pipeline.program import (
 
 #: Size of a dynamic dimension of which nothing is known but that it is dynamic.
 DYNAMIC = 4
-_RAW = re.compile(r"&?((?:\d+x)*)([a-zA-Z][\w<>]*)=(?:@(.+)|([-\d\[.].*))", re.DOTALL)
-_NUMBER = re.compile(r"-?(?:\d+|0x[\da-fA-F]+)|-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|-?inf|nan")
+_RAW = re.compile(r"&?((?:\d+x)*)([a-zA-Z][\w<>]*)=(?:@(.+)|(.*))", re.DOTALL)
+#: Without values: zeros. A type on its own, without `=`, is none.
+_ZEROS = re.compile(r"&?((?:\d+x)+)([a-zA-Z][\w<>]*)()()")
 _TRUTH = {"true": "1", "false": "0"}
 #: The runtime's and MLIR's words for element types that have another name here.
 _WORDS = {"cf64": "complex<f32>", "cf128": "complex<f64>"} | {
@@ -106,8 +107,8 @@ def ones(dtype: str, count: int) -> bytes:
 
 def from_files(specs: tuple[str, ...], directory: Path) -> tuple[Tensor, ...]:
     """The user's inputs: `@file.npy`, `file.npy`, raw bytes as `2x3xbf16=@file.bin`, numbers as
-    `2x3xbf16=1` (one throughout, or all of them); for a function that takes numbers on their own
-    `5` or `0.5`, for a `!hal.buffer` an `&` in front; `(null)`.
+    `2x3xbf16=1` (one throughout, or all of them) or `2x3xbf16` (zeros); for a function that takes
+    numbers on their own `5` or `0.5`, for a `!hal.buffer` an `&` in front; `(null)`.
 
     A number on its own is i64 or f64 until it is known what the function takes. Values without a
     raw file of the user's are written to one in `directory`. Raises UsageError for what cannot be
@@ -117,12 +118,15 @@ def from_files(specs: tuple[str, ...], directory: Path) -> tuple[Tensor, ...]:
 
 
 def _from_file(spec: str, index: int, directory: Path) -> Tensor:
-    number = _TRUTH.get(spec, spec)
-    if _NUMBER.fullmatch(number):
-        return _alone(number, index, directory)
     if spec == "(null)":
         return null(directory)
-    raw = _RAW.fullmatch(spec)
+    raw = _RAW.fullmatch(spec) or _ZEROS.fullmatch(spec)
+    if raw is not None and spec.endswith(".npy") and not _is_type(raw[2]):
+        raw = None  # the name of a file
+    if raw is None:
+        word = _TRUTH.get(spec, spec)
+        if _real(word) is not None:
+            return _alone(word, index, directory)
     if raw is None and not spec.endswith(".npy"):
         raise UsageError(
             f"--input {spec} is neither an .npy file, nor SHAPExDTYPE=@FILE or =NUMBERS, "
@@ -131,7 +135,7 @@ def _from_file(spec: str, index: int, directory: Path) -> Tensor:
             "--input 5",
         )
     passed: Passing = "buffer" if spec.startswith("&") else "view"
-    if raw is not None and raw[4]:
+    if raw is not None and not raw[3]:
         return _from_numbers(spec, raw, index, directory)
     path = Path(raw[3] if raw else spec.removeprefix("@"))
     if not path.is_file():
@@ -153,9 +157,9 @@ def _from_numbers(spec: str, raw: re.Match[str], index: int, directory: Path) ->
     import numpy
 
     shape, dtype = _spelled(spec, raw)
-    words = re.split(r"[\s,\[\]]+", raw[4].strip(" [],\n"))
+    words = re.sub(r"[,\[\]]", " ", raw[4]).split() or ["0"]
     count = math.prod(shape)
-    if not all(_NUMBER.fullmatch(word) for word in words):
+    if any(_real(word) is None for word in words):
         raise UsageError(
             f"--input {spec}: {raw[4]} is not a number, or numbers between spaces",
             advice="For example --input 4xf32=1 or --input '4xf32=1 2 3 4'.",
@@ -168,13 +172,12 @@ def _from_numbers(spec: str, raw: re.Match[str], index: int, directory: Path) ->
     element = ELEMENT_TYPES[dtype]
     exact = element.family in ("int", "bool")
     bits = element.bits or 8 * element.size
-    try:
-        held = [int(w, 0) if exact else float(w) for w in words]
-    except ValueError as fault:
+    held = [n for n in map(_integer if exact else _real, words) if n is not None]
+    if len(held) != len(words):
         raise UsageError(
             f"--input {spec}: {raw[4]} is not of type {dtype}",
             advice="Give whole numbers, or another dtype.",
-        ) from fault
+        )
     # Types without sign hold numbers of either kind, and a bool is true for any but 0.
     if element.family == "int" and not all(-(1 << bits - 1) <= n < 1 << bits for n in held):
         raise UsageError(
@@ -190,15 +193,37 @@ def _from_numbers(spec: str, raw: re.Match[str], index: int, directory: Path) ->
     return Tensor(dtype=dtype, shape=shape, file=str(out.resolve()), passed=passed)
 
 
+def _integer(word: str) -> int | None:
+    """The integer that a word is, or None: `+1`, `0x10`, `010`."""
+    try:
+        return None if "_" in word else int(word, 16 if _is_hexadecimal(word) else 10)
+    except ValueError:
+        return None
+
+
+def _real(word: str) -> float | None:
+    """The number that a word is, or None, as C writes them: `+1`, `1e-3`, `0x1p3`, `-nan`."""
+    try:
+        if "_" in word:  # which Python allows
+            return None
+        return float.fromhex(word) if _is_hexadecimal(word) else float(word)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _is_hexadecimal(word: str) -> bool:
+    return "0x" in word.lower()
+
+
 def _alone(word: str, index: int, directory: Path) -> Tensor:
     """A number on its own."""
     import numpy
 
+    number = _integer(word)
     try:
-        value = numpy.asarray(int(word, 0), "int64")
-    except ValueError:
-        value = numpy.asarray(float(word), "float64")
-    except OverflowError as fault:
+        value = numpy.asarray(_real(word) if number is None else number)
+        value = value.astype("float64" if number is None else "int64", casting="safe")
+    except (OverflowError, TypeError) as fault:
         raise UsageError(
             f"--input {word}: it does not fit into 64 bits",
             advice="Give a smaller number, or the bytes as SHAPExDTYPE=@FILE.",
@@ -214,6 +239,10 @@ def null(directory: Path) -> Tensor:
     out = directory / "null.bin"
     out.write_bytes(b"")
     return Tensor(dtype="i1", shape=(0,), file=str(out.resolve()), passed="null")
+
+
+def _is_type(word: str) -> bool:
+    return _WORDS.get(word, word) in ELEMENT_TYPES
 
 
 def _spelled(spec: str, raw: re.Match[str]) -> tuple[tuple[int, ...], str]:

@@ -57,14 +57,14 @@ def load(
 
     What counts: the source's text, every file that Python opened or imported while it was made (a
     large one by its size and times), the inputs and weights given, the seed, the releases of the
-    tracing packages, and this package's own tracing code. fresh: make it anew whatever the store
-    holds.
+    tracing packages, for MLIR the toolchain that reads it, and this package's own tracing code.
+    fresh: make it anew whatever the store holds.
 
     Raises TraceFailed where tracing failed, UsageError where the source or the user's archive does
     not fit, and EnvironmentFault where the disk is full.
     """
     begun = time.monotonic()
-    found, key = _search(job, store, _key(job, fresh))
+    found, key = _search(job, store, _key(job, toolchain, fresh=fresh))
     while found is not None:
         loaded = _loaded(found, begun, cached=True)
         if not references.goes_further(loaded.program, limits):
@@ -77,10 +77,15 @@ def load(
     return _loaded(entry, begun, cached=False)
 
 
-def find(job: Job, store: Store) -> Loaded | None:
-    """The program of `job.source` where the store has it as it would be made now; else None."""
+def find(job: Job, store: Store, toolchain: Toolchain | None) -> Loaded | None:
+    """The program of `job.source` where the store has it as it would be made now; else None.
+
+    toolchain: as for `load`; None where it is not installed, which only MLIR needs.
+    """
     begun = time.monotonic()
-    found, _ = _search(job, store, _key(job, False))
+    if toolchain is None and job.source.kind == "mlir":
+        return None
+    found, _ = _search(job, store, _key(job, toolchain))
     return _loaded(found, begun, cached=True) if found else None
 
 
@@ -128,7 +133,9 @@ def _loaded(entry: Path, begun: float, *, cached: bool) -> Loaded:
     )
 
 
-def _key(job: Job, fresh: bool) -> str:
+def _key(job: Job, toolchain: Toolchain | None, *, fresh: bool = False) -> str:
+    reader = toolchain if job.source.kind == "mlir" else None  # another may refuse it
+    release = (reader.version, reader.revision) if reader else ()
     makers = () if job.source.kind == "mlir" and not job.evaluate else _makers()
     if job.source.kind != "mlir":
         job = msgspec.structs.replace(job, evaluate=True)
@@ -145,7 +152,7 @@ def _key(job: Job, fresh: bool) -> str:
         str(Path.cwd()) if job.source.kind == "module" else "",
     )
     code = _own_code(zoo=job.source.kind in ("zoo", "checkpoint"))
-    return Store.key(*named, makers, code, *([time.time_ns()] if fresh else []))
+    return Store.key(*named, makers, release, code, *([time.time_ns()] if fresh else []))
 
 
 def _makers() -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class Keys:
     def __init__(self, directory: Path, store: Store | None = None) -> None:
         self._directory = directory
         self._store = store or Store()
-        self._loaded: dict[str, Loaded | None] = {}
+        self._loaded: dict[tuple[str, str], Loaded | None] = {}
         self._released: dict[str, str] = {}
 
     def program(self, case: Case) -> Loaded | None:
@@ -43,12 +43,16 @@ class Keys:
 
         None also where the source does not fit: tracing it tells why.
         """
-        if case.program not in self._loaded:
+        release = self.release(case)
+        known = case.program, release
+        if known not in self._loaded:
             found = None
             with contextlib.suppress(PilotError), contextlib.chdir(self._directory):
-                found = load.find(job(case), self._store)
-            self._loaded[case.program] = found
-        return self._loaded[case.program]
+                wanted = job(case)
+                reader = _present(release) if wanted.source.kind == "mlir" else None
+                found = load.find(wanted, self._store, reader)
+            self._loaded[known] = found
+        return self._loaded[known]
 
     def release(self, case: Case) -> str:
         """What the case's release stands for tonight; `latest` where that cannot be looked up."""
@@ -65,8 +69,7 @@ class Keys:
             return ""
         try:
             with contextlib.chdir(self._directory):
-                release = self.release(case)
-                toolchain = releases.present(None if release == INSTALLED else release)
+                toolchain = _present(self.release(case))
                 return key(case, loaded, toolchain, planned(case, toolchain)) if toolchain else ""
         except PilotError:
             return ""
@@ -75,6 +78,10 @@ class Keys:
 def job(case: Case) -> Job:
     """What is traced; raises UsageError as `source.parse`. Files are relative to where we are."""
     return Job(source=source.parse(case.source, case.fields, case.dtype), seed=case.seed)
+
+
+def _present(release: str) -> Toolchain | None:
+    return releases.present(None if release == INSTALLED else release)
 
 
 def planned(case: Case, toolchain: Toolchain) -> Plan:

@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.frontends import examples
 from pipeline.frontends.load import Loaded
 from pipeline.locks import Locks
-from pipeline.program import Function, Tensor
+from pipeline.program import Function, Program, Tensor
 from pipeline.stderr import operation_in
 from pipeline.store import Store, data_directory
 from pipeline.toolchain import Toolchain
@@ -185,7 +185,7 @@ def compare(
         told("compiling to flow")
         try:
             flow, compiles = _flow(loaded, side, toolchain, place, limits)
-            described = editor.describe(flow, place / "described")
+            described = _wanted(editor.describe(flow, place / "described"), loaded.program)
         except Broken as fault:
             return Compared(status="gave-up", sides=names, compiles=1, why=str(fault)), None
         except editor.NotEditable as fault:
@@ -261,6 +261,15 @@ def _flow(
         raise Broken(side.name, "the program does not compile to flow", result.failure)
     (scratch / made.name).rename(made)
     return made, 1
+
+
+def _wanted(flow: Flow, program: Program) -> Flow:
+    """Without the functions that the program has beside those that are wanted (`--function`)."""
+    names = {function.name for function in program.functions}
+    if names.isdisjoint(body.name for body in flow.bodies):
+        return flow
+    bodies = tuple(body for body in flow.bodies if body.initializer or body.name in names)
+    return msgspec.structs.replace(flow, bodies=bodies)
 
 
 def _examples(loaded: Loaded, flow: Flow, place: Path, seed: int) -> dict[str, tuple[Tensor, ...]]:
