@@ -18,6 +18,11 @@ _SMALL = (
     "all of the reference is below the smallest normal number, which a device may make 0: give "
     "other inputs"
 )
+#: See `pipeline.pairs.Pair.unsettled`.
+UNSETTLED = (
+    "all of it depends on numbers below the smallest normal one, which a device may make 0: give "
+    "other inputs"
+)
 _ADVICE = "initialise the model's weights, or give other inputs"
 
 

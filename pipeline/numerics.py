@@ -91,15 +91,20 @@ def compare(
             (), f"the device returned {len(outputs)} outputs, PyTorch {len(reference.outputs)}"
         )
     program_noise = program_noise or noise.scan(directory / program.mlir)
-    judged = []
-    for index, got in enumerate(outputs):
-        pair = Pair(outputs_directory, got, directory, reference, index)
-        judged.append(judge(pair, function.outputs[index].name, program_noise, reference))
+    pairs = [
+        Pair(outputs_directory, got, directory, reference, index)
+        for index, got in enumerate(outputs)
+    ]
+    judged = [
+        judge(pair, kind.name, program_noise, reference)
+        for pair, kind in zip(pairs, function.outputs, strict=True)
+    ]
     inputs = function.example or ()
     if not inputs or any(t.bytes for t in inputs):
         agree = [o for o in judged if o.ok]
         reasons = blind.reasons([reference.outputs[o.index] for o in agree], directory)
         for output, why in zip(agree, reasons, strict=True):
+            why = why or (blind.UNSETTLED if pairs[output.index].unsettled else "")
             judged[output.index] = _blind(output, why) if why else output
     return _summary(tuple(judged), "")
 

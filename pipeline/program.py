@@ -153,13 +153,13 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     numbers, empty where it can be compared (and the whole of it where all can).
 
     flushed: the precise outputs where values below the smallest normal f32 are 0 as soon as they
-    are computed, as devices may have it. indexed: outputs that point to values. retied: the precise
-    outputs where `ties`, the operations that choose among equal values or those that rounding
-    makes equal, choose others, once for each time that was done. jittered: the precise outputs
-    where each value is moved by a rounding of its type, once for each time, where that moves them
-    by far more: what is left of values that cancel, norms of what hardly varies. own_errors: of
-    outputs that are given, how far an evaluator's own are from its precise ones: relative L2 and of
-    an element.
+    are given or computed, as devices may have it. indexed: outputs that point to values. retied:
+    the precise outputs where `ties`, the operations that choose among equal values or those that
+    rounding makes equal, choose others, once for each time that was done. jittered: the precise
+    outputs where each value is moved by a rounding of its type, once for each time, where that
+    moves them by far more: what is left of values that cancel, norms of what hardly varies.
+    own_errors: of outputs that are given, how far an evaluator's own are from its precise ones:
+    relative L2 and of an element.
     """
 
     outputs: tuple[Tensor, ...]

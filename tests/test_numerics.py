@@ -740,6 +740,46 @@ def test_what_comes_of_a_number_that_is_flushed_may_be_either(tmp_path: Path) ->
     assert compared(-88.0, 2.0, 3.0, -101.0, 0.5, 0.0).verdict == "mismatch"
 
 
+def test_integers_and_booleans_that_come_of_a_number_that_is_flushed_may_be_either(
+    tmp_path: Path,
+) -> None:
+    def compared(dtype: str, precise: Array, flushed: Array, got: Array) -> str:
+        outputs = [(dtype, got)], [(dtype, precise)], [precise]
+        return compare(tmp_path, *outputs, flushed=[flushed]).verdict
+
+    positive = np.array([True, True, True, False]), np.array([False, False, True, False])
+    for values in ([1, 1, 1, 0], [0, 0, 1, 0], [1, 0, 1, 0]):
+        assert compared("i1", *positive, np.array(values, bool)) == "ok"
+    for values in ([1, 1, 0, 0], [0, 0, 1, 1]):
+        assert compared("i1", *positive, np.array(values, bool)) == "mismatch"
+    counts = np.array([8, 8, 3]), np.array([0, 8, 3])
+    for values in ([8, 8, 3], [0, 8, 3], [5, 8, 3]):
+        assert compared("i64", *counts, np.array(values)) == "ok"
+    for values in ([9, 8, 3], [-1, 8, 3], [8, 0, 3]):
+        assert compared("i64", *counts, np.array(values)) == "mismatch"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precise", "flushed"),
+    [
+        ("i1", [True, True], [False, False]),
+        ("i1", [False, False], [True, True]),
+        ("i32", [3, 0], [0, 0]),
+        ("f32", [0.005, 0.003], [0.0, 0.0]),
+        ("f32", [-101.0, -100.0], [-np.inf, -np.inf]),
+    ],
+)
+def test_an_output_that_depends_on_numbers_that_are_flushed_is_not_compared(
+    tmp_path: Path, dtype: str, precise: list[Any], flushed: list[Any]
+) -> None:
+    right, other = np.array(precise), np.array(flushed)
+    for got in (right, other):
+        outputs = [(dtype, got)], [(dtype, right)], [right]
+        judged = compare(tmp_path, *outputs, flushed=[other])
+        assert judged.verdict == "not-compared"
+        assert "depends on numbers below the smallest normal one" in judged.why
+
+
 # What is left of values that cancel.
 
 

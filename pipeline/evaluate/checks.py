@@ -104,6 +104,7 @@ def _expecting(function: Function, directory: Path, added: Sequence[Expected]) -
     first = len(function.outputs) - len(added)
     outputs: list[Tensor] = []
     precise: list[Tensor] = []
+    flushed: list[Tensor] = []
     reasons: list[str] = []
     for index, kind in enumerate(function.outputs):
         expected = added[index - first] if index >= first else None
@@ -117,10 +118,12 @@ def _expecting(function: Function, directory: Path, added: Sequence[Expected]) -
         if value is not None:
             outputs.append(value)
             precise.append(value)
+            flushed.append(value)
             reasons.append("")
         elif own is not None:
             outputs.append(own.outputs[index])
             precise.append(own.precise[index] if own.precise else own.outputs[index])
+            flushed.append(own.flushed[index] if own.flushed else precise[index])
             reasons.append(own.why_not(index))
         else:
             file = f"data/{function.name}.{index}.unknown.bin"
@@ -134,6 +137,7 @@ def _expecting(function: Function, directory: Path, added: Sequence[Expected]) -
     reference = Reference(
         outputs=tuple(outputs),
         precise=tuple(precise) if own is not None and own.precise else (),
+        flushed=tuple(flushed) if own is not None and own.flushed else (),
         precise_dtype=own.precise_dtype if own else None,
         evaluator=evaluator,
         note=own.note if own else "",
