@@ -159,7 +159,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     outputs where each value is moved by a rounding of its type, once for each time, where that
     moves them by far more: what is left of values that cancel, norms of what hardly varies.
     own_errors: of outputs that are given, how far an evaluator's own are from its precise ones:
-    relative L2 and of an element.
+    relative L2 and of an element. computed: of outputs whose references are what the program
+    expects of itself, what the evaluator makes of them.
     """
 
     outputs: tuple[Tensor, ...]
@@ -175,6 +176,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     ties: tuple[str, ...] = ()
     jittered: tuple[tuple[Tensor, ...], ...] = ()
     own_errors: tuple[tuple[float, float], ...] = ()
+    computed: Reference | None = None
 
     def why_not(self, output: int) -> str:
         """Why an output cannot be compared; empty where it can."""
@@ -197,6 +199,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
             flushed=each(self.flushed),
             retied=tuple(map(each, self.retied)),
             jittered=tuple(map(each, self.jittered)),
+            computed=None if self.computed is None else self.computed.placed(directory),
             indexed=tuple(
                 msgspec.structs.replace(
                     i,

@@ -250,6 +250,19 @@ class TestReferences:
         assert (done.code, case["failure"]["kind"]) == (1, "mismatch")
         assert said in case["failure"]["message"]
 
+    def test_a_check_that_expects_what_is_not_computed_is_not_the_compilers_fault(
+        self, here: Path
+    ) -> None:
+        from driver import pilot
+
+        (here / "a.mlir").write_text(CHECKS)
+        done = pilot("bisect", "a.mlir", "-t", "llvm-cpu", "--json", cwd=here)
+        (found,) = done.document["failures"]
+        assert done.code == 1 and found["reproducer"] is None
+        assert "what the program expects of itself is wrong" in found["why"]
+        assert found["failure"]["message"].endswith(": the expectation is wrong")
+        assert not list(here.glob("repro-*"))
+
     def test_why_there_are_none_is_noted(self, here: Path) -> None:
         (here / "a.mlir").write_text(
             "func.func @main(%x: tensor<2xf32>) -> tensor<2xf32> {\n"

@@ -166,6 +166,7 @@ def compare(
     retied: tuple[list[Array], ...] = (),
     indexed: tuple[Indexed, ...] = (),
     jittered: tuple[list[Array], ...] = (),
+    computed: Array | None = None,
 ) -> Comparison:
     """Compares outputs as (dtype, values); precise values are float64, or as they are."""
 
@@ -192,6 +193,12 @@ def compare(
         indexed=indexed,
         precise_dtype="f64" if precise is not None else None,
         incomparable=incomparable,
+        computed=None
+        if computed is None
+        else Reference(
+            outputs=tuple(store(f"c{i}", d, computed) for i, (d, _) in enumerate(torch)),
+            evaluator="numpy",
+        ),
     )
     function = Function(
         name="main",
@@ -778,6 +785,29 @@ def test_an_output_that_depends_on_numbers_that_are_flushed_is_not_compared(
         judged = compare(tmp_path, *outputs, flushed=[other])
         assert judged.verdict == "not-compared"
         assert "depends on numbers below the smallest normal one" in judged.why
+
+
+def test_an_expectation_is_wrong_where_an_evaluator_computes_what_the_device_gives(
+    tmp_path: Path,
+) -> None:
+    wanted, other = np.array([1.0, 2.0, 54.7]), np.array([1.0, 2.0, 54.598])
+
+    def compared(got: Array, evaluated: Array) -> Comparison:
+        return compare(
+            tmp_path,
+            [("f32", got), ("f32", got)],
+            [("f32", wanted), ("f32", evaluated)],
+            computed=evaluated,
+        )
+
+    refuted = compared(other, other)
+    assert refuted.differs and refuted.refuted == "numpy"
+    assert refuted.why.endswith("the device agrees with numpy: the expectation is wrong")
+    assert numerics.to_failure(refuted).signature.startswith("mismatch/expectation/")
+    wrong = compared(np.array([1.0, 2.5, 54.598]), other)
+    assert wrong.differs and not wrong.refuted
+    assert numerics.to_failure(wrong).signature.startswith("mismatch/values/")
+    assert compared(wanted, wanted).ok
 
 
 # What is left of values that cancel.
