@@ -19,6 +19,11 @@ _SMALL = (
     "other inputs"
 )
 _EMPTY = "the reference has no elements: give other inputs"
+#: See `pipeline.pairs.Pair.unsettled`.
+UNSETTLED = (
+    "all of it depends on numbers below the smallest normal one, which a device may make 0: give "
+    "other inputs"
+)
 _ADVICE = "initialise the model's weights, or give other inputs"
 
 

@@ -46,7 +46,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """All outputs of a function; the figures are those of the worst one, number `output`.
 
     verdict: `mismatch` where one output differs, else `not-compared` where one could not be
-    compared; `ok` only where each was compared and agrees.
+    compared; `ok` only where each was compared and agrees. refuted: who computes what the device
+    gives wherever it differs from what the program expects of itself, so that this is wrong.
     """
 
     verdict: Verdict
@@ -59,6 +60,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     nan: int
     inf: int
     outputs: tuple[OutputComparison, ...]
+    refuted: str = ""
 
     @property
     def ok(self) -> bool:
@@ -91,10 +93,14 @@ def compare(
             (), f"the device returned {len(outputs)} outputs, PyTorch {len(reference.outputs)}"
         )
     program_noise = program_noise or noise.scan(directory / program.mlir)
-    judged = []
-    for index, got in enumerate(outputs):
-        pair = Pair(outputs_directory, got, directory, reference, index)
-        judged.append(judge(pair, function.outputs[index].name, program_noise, reference))
+    pairs = [
+        Pair(outputs_directory, got, directory, reference, index)
+        for index, got in enumerate(outputs)
+    ]
+    judged = [
+        judge(pair, kind.name, program_noise, reference)
+        for pair, kind in zip(pairs, function.outputs, strict=True)
+    ]
     agree = [o for o in judged if o.ok]
     values = [reference.outputs[o.index] for o in agree]
     reasons = blind.empty(values)
@@ -104,8 +110,26 @@ def compare(
     if not any(reasons) and not expected:
         reasons = blind.reasons(values, directory)
     for output, why in zip(agree, reasons, strict=True):
+        why = why or (blind.UNSETTLED if pairs[output.index].unsettled else "")
         judged[output.index] = _blind(output, why) if why else output
-    return _summary(tuple(judged), "")
+    summary = _summary(tuple(judged), "")
+    computed = reference.computed
+    if computed is None or not summary.differs:
+        return summary
+    again = (
+        judge(
+            Pair(outputs_directory, outputs[o.index], directory, computed, o.index),
+            o.name,
+            program_noise,
+            computed,
+        )
+        for o in judged
+        if o.differs
+    )
+    if not all(output.ok for output in again):
+        return summary
+    why = f"{summary.why}; the device agrees with {computed.evaluator}: the expectation is wrong"
+    return msgspec.structs.replace(summary, why=why, refuted=computed.evaluator)
 
 
 def _blind(output: OutputComparison, why: str) -> OutputComparison:
@@ -118,6 +142,8 @@ def _blind(output: OutputComparison, why: str) -> OutputComparison:
 
 #: In which way numbers are wrong that the whole program does not show.
 HIDDEN = "hidden"
+#: What differs where the program expects of itself what it does not compute.
+EXPECTATION = "expectation"
 _AGREES = "agrees"
 
 
@@ -140,6 +166,8 @@ def to_failure(comparison: Comparison) -> Failure:
 
     Its signature says in which way the worst output differs; how far changes with shapes.
     """
+    if comparison.refuted:
+        return mismatch(comparison.why, what=EXPECTATION)
     worst = None if comparison.output is None else comparison.outputs[comparison.output]
     return mismatched(worst, comparison.why)
 

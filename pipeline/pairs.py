@@ -31,13 +31,16 @@ _BESIDE = 8
 class Integers(NamedTuple):
     """Elements of an integer or boolean output from position `start` on.
 
-    others: what is as good as PyTorch's. tied: where another choice among equals changes them.
+    others: what is as good as PyTorch's. flushed: where what comes of numbers that a device may
+    make 0 is as good, too: it lies between what it is with and without them. tied: where another
+    choice among equals changes them.
     """
 
     start: int
     got: Any
     own: Any
     others: tuple[Any, ...]
+    flushed: Any
     tied: Any
 
 
@@ -85,7 +88,11 @@ class Pair:
             for other in retied:
                 tied |= other != base
             others = [*retied] if precise is None else [precise, *retied]
-            yield Integers(start, got, own, tuple(others), tied)
+            flushed = self._at(self.flushed, start)
+            either = np.zeros(own.shape, bool)
+            if flushed is not None:
+                either = (np.minimum(base, flushed) <= got) & (got <= np.maximum(base, flushed))
+            yield Integers(start, got, own, tuple(others), either, tied)
 
     def pieces(self, *, forgiving: bool = False, excusing: bool = False) -> Iterator[Piece]:
         """forgiving: what hangs on a choice among equal values counts as right, where it is off by
@@ -130,6 +137,28 @@ class Pair:
                 else absolute(perturbed, _nearest(perturbed, base, retied)),
                 tied=tied,
             )
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether all that is not 0 depends on numbers that a device may make 0, so that any result
+        would do."""
+        import numpy as np
+
+        if self.flushed is None:
+            return False
+        depends = False
+        for start in range(0, tensors.length(self.type), tensors.PIECE):
+            base, flushed = (
+                np.asarray(self._at(tensor, start), np.float64)
+                for tensor in (self.precise, self.flushed)
+            )
+            with np.errstate(invalid="ignore"):
+                near = np.abs(flushed - base) <= noise.MOST * np.abs(base)
+            moved = _differ(flushed, base) & ~near
+            if (base[~moved] != 0).any():
+                return False
+            depends |= bool(moved.any())
+        return depends
 
     def whole(self) -> tuple[Any, Any]:
         """All of the device's and of PyTorch's elements, flattened."""

@@ -155,13 +155,15 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     numbers, empty where it can be compared (and the whole of it where all can).
 
     flushed: the precise outputs where values below the smallest normal f32 are 0 as soon as they
-    are computed, as devices may have it. indexed: outputs that point to values. retied: the precise
-    outputs where `ties`, the operations that choose among equal values or those that rounding
-    makes equal, choose others, once for each time that was done. jittered: the precise outputs
-    where each value is moved by a rounding of its type, once for each time, where that moves them
-    by far more: what is left of values that cancel, norms of what hardly varies. own_errors: of
-    outputs that are given, how far an evaluator's own are from its precise ones: relative L2 and of
-    an element. stated: the outputs are what the user or the program itself says has to come out.
+    are given or computed, as devices may have it. indexed: outputs that point to values. retied:
+    the precise outputs where `ties`, the operations that choose among equal values or those that
+    rounding makes equal, choose others, once for each time that was done. jittered: the precise
+    outputs where each value is moved by a rounding of its type, once for each time, where that
+    moves them by far more: what is left of values that cancel, norms of what hardly varies.
+    own_errors: of outputs that are given, how far an evaluator's own are from its precise ones:
+    relative L2 and of an element. stated: the outputs are what the user or the program itself says
+    has to come out. computed: of outputs whose references are what the program expects of itself,
+    what the evaluator makes of them.
     """
 
     outputs: tuple[Tensor, ...]
@@ -178,6 +180,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     jittered: tuple[tuple[Tensor, ...], ...] = ()
     own_errors: tuple[tuple[float, float], ...] = ()
     stated: bool = False
+    computed: Reference | None = None
 
     def why_not(self, output: int) -> str:
         """Why an output cannot be compared; empty where it can."""
@@ -200,6 +203,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
             flushed=each(self.flushed),
             retied=tuple(map(each, self.retied)),
             jittered=tuple(map(each, self.jittered)),
+            computed=None if self.computed is None else self.computed.placed(directory),
             indexed=tuple(
                 msgspec.structs.replace(
                     i,

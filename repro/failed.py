@@ -256,6 +256,8 @@ def _cannot(failure: Failure) -> str:
         return (
             "two targets differ, and without a reference it is bisect --against that compares them"
         )
+    if manner == numerics.EXPECTATION:
+        return "what the program expects of itself is wrong, not what is computed: correct that"
     if manner in ("type", "outputs"):
         return "what it returns is of another type or number than in PyTorch: no numbers are wrong"
     return ""

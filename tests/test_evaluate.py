@@ -315,6 +315,25 @@ def test_what_is_as_right_is_told_of_ties_and_of_what_devices_flush(tmp_path: Pa
     assert not tensors.load(tmp_path, found.flushed[2]).any()
 
 
+POSITIVE = """
+func.func @main(%x: tensor<3x{type}>) -> tensor<3xi1> {{
+  %zero = arith.constant dense<0.0> : tensor<3x{type}>
+  %0 = arith.cmpf ogt, %x, %zero : tensor<3x{type}>
+  return %0 : tensor<3xi1>
+}}
+"""
+
+
+def test_what_is_given_is_flushed_but_for_f64(tmp_path: Path) -> None:
+    x = np.array([1e-40, 1.0, -1e-40], np.float32)
+    found = evaluated(POSITIVE.format(type="f32"), tmp_path, x).reference
+    assert found is not None
+    assert tensors.load(tmp_path, found.precise[0]).tolist() == [True, True, False]
+    assert tensors.load(tmp_path, found.flushed[0]).tolist() == [False, True, False]
+    wide = evaluated(POSITIVE.format(type="f64"), tmp_path, x.astype(np.float64)).reference
+    assert wide is not None and wide.flushed == ()
+
+
 #: NaN goes through PyTorch's clamp; IREE's conversion from torch makes it the lower bound.
 CLAMP = """
 func.func @main(%x: !torch.vtensor<[4],f32>) -> !torch.vtensor<[4],f32> {

@@ -154,6 +154,14 @@ def test_what_is_flushed_is_followed(tmp_path: Path) -> None:
     assert plain == [1.0, -94.0, -99.0]
 
 
+def test_what_is_given_is_flushed_and_what_booleans_come_of_it(tmp_path: Path) -> None:
+    x = torch.tensor([1.0, 1e-40, -2e-41])
+    found = referenced(tmp_path, lambda x: (x > 0, (x != 0).sum(), x * 1e38), x)
+    positive, count, scaled = (torch_tensors.load(t, tmp_path).tolist() for t in found.flushed)
+    assert (positive, count) == ([True, False, False], 1)
+    assert scaled == pytest.approx([1e38, 0.0, 0.0])
+
+
 @pytest.mark.parametrize("x", [torch.tensor([0.0, -3.0]), torch.tensor([-95.0]).double()])
 def test_nothing_is_flushed_without_need(tmp_path: Path, x: Any) -> None:
     assert referenced(tmp_path, lambda x: x.exp(), x).flushed == ()

@@ -195,6 +195,18 @@ func.func @main(%x: tensor<64x8xi32>) -> tensor<64x64xi1> {
 """
 
 
+#: What it returns depends on numbers that a device may make 0.
+CHECKS_BESIDE = """
+func.func @main(%x: tensor<3xf32>) -> tensor<3xi1> {
+  %zero = arith.constant dense<0.0> : tensor<3xf32>
+  %0 = arith.cmpf ogt, %x, %zero : tensor<3xf32>
+  %1 = util.unfoldable_constant 1 : i32
+  check.expect_true(%1) : i32
+  return %0 : tensor<3xi1>
+}
+"""
+
+
 #: The first is false; the second holds only as nearly as it says.
 CHECKS = """
 func.func @main() {
@@ -250,6 +262,32 @@ class TestReferences:
         (case,) = done.document["cases"]
         assert (done.code, case["failure"]["kind"]) == (1, "mismatch")
         assert said in case["failure"]["message"]
+
+    def test_a_check_that_expects_what_is_not_computed_is_not_the_compilers_fault(
+        self, here: Path
+    ) -> None:
+        from driver import pilot
+
+        (here / "a.mlir").write_text(CHECKS)
+        done = pilot("bisect", "a.mlir", "-t", "llvm-cpu", "--json", cwd=here)
+        (found,) = done.document["failures"]
+        assert done.code == 1 and found["reproducer"] is None
+        assert "what the program expects of itself is wrong" in found["why"]
+        assert found["failure"]["message"].endswith(": the expectation is wrong")
+        assert not list(here.glob("repro-*"))
+
+    def test_what_a_device_may_flush_is_known_beside_checks(self, here: Path) -> None:
+        import numpy as np
+
+        (here / "a.mlir").write_text(CHECKS_BESIDE)
+        (here / "x.bin").write_bytes(np.array([1e-40, 1, -1], np.float32).tobytes())
+        given = Tensor(dtype="f32", shape=(3,), file=str(here / "x.bin"))
+        found = loaded("a.mlir", inputs=(given,))
+        reference = found.program.functions[0].reference
+        assert reference is not None
+        values = (o[0].file for o in (reference.outputs, reference.flushed))
+        either = [(Path(found.directory) / file).read_bytes() for file in values]
+        assert either == [b"\1\1\0", b"\0\1\0"]
 
     def test_why_there_are_none_is_noted(self, here: Path) -> None:
         (here / "a.mlir").write_text(

@@ -167,6 +167,7 @@ def compare(
     indexed: tuple[Indexed, ...] = (),
     jittered: tuple[list[Array], ...] = (),
     stated: bool = False,
+    computed: Array | None = None,
 ) -> Comparison:
     """Compares outputs as (dtype, values); precise values are float64, or as they are."""
 
@@ -194,6 +195,12 @@ def compare(
         precise_dtype="f64" if precise is not None else None,
         incomparable=incomparable,
         stated=stated,
+        computed=None
+        if computed is None
+        else Reference(
+            outputs=tuple(store(f"c{i}", d, computed) for i, (d, _) in enumerate(torch)),
+            evaluator="numpy",
+        ),
     )
     function = Function(
         name="main",
@@ -764,6 +771,69 @@ def test_what_comes_of_a_number_that_is_flushed_may_be_either(tmp_path: Path) ->
     assert compared(-np.inf, 2.0, 3.0, -101.0, 0.5, 7.0).verdict == "mismatch"
     assert compared(-88.0, 2.0, 3.0, -101.0, 1.5, 7.0).verdict == "mismatch"
     assert compared(-88.0, 2.0, 3.0, -101.0, 0.5, 0.0).verdict == "mismatch"
+
+
+def test_integers_and_booleans_that_come_of_a_number_that_is_flushed_may_be_either(
+    tmp_path: Path,
+) -> None:
+    def compared(dtype: str, precise: Array, flushed: Array, got: Array) -> str:
+        outputs = [(dtype, got)], [(dtype, precise)], [precise]
+        return compare(tmp_path, *outputs, flushed=[flushed]).verdict
+
+    positive = np.array([True, True, True, False]), np.array([False, False, True, False])
+    for values in ([1, 1, 1, 0], [0, 0, 1, 0], [1, 0, 1, 0]):
+        assert compared("i1", *positive, np.array(values, bool)) == "ok"
+    for values in ([1, 1, 0, 0], [0, 0, 1, 1]):
+        assert compared("i1", *positive, np.array(values, bool)) == "mismatch"
+    counts = np.array([8, 8, 3]), np.array([0, 8, 3])
+    for values in ([8, 8, 3], [0, 8, 3], [5, 8, 3]):
+        assert compared("i64", *counts, np.array(values)) == "ok"
+    for values in ([9, 8, 3], [-1, 8, 3], [8, 0, 3]):
+        assert compared("i64", *counts, np.array(values)) == "mismatch"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precise", "flushed"),
+    [
+        ("i1", [True, True], [False, False]),
+        ("i1", [False, False], [True, True]),
+        ("i32", [3, 0], [0, 0]),
+        ("f32", [0.005, 0.003], [0.0, 0.0]),
+        ("f32", [-101.0, -100.0], [-np.inf, -np.inf]),
+    ],
+)
+def test_an_output_that_depends_on_numbers_that_are_flushed_is_not_compared(
+    tmp_path: Path, dtype: str, precise: list[Any], flushed: list[Any]
+) -> None:
+    right, other = np.array(precise), np.array(flushed)
+    for got in (right, other):
+        outputs = [(dtype, got)], [(dtype, right)], [right]
+        judged = compare(tmp_path, *outputs, flushed=[other])
+        assert judged.verdict == "not-compared"
+        assert "depends on numbers below the smallest normal one" in judged.why
+
+
+def test_an_expectation_is_wrong_where_an_evaluator_computes_what_the_device_gives(
+    tmp_path: Path,
+) -> None:
+    wanted, other = np.array([1.0, 2.0, 54.7]), np.array([1.0, 2.0, 54.598])
+
+    def compared(got: Array, evaluated: Array) -> Comparison:
+        return compare(
+            tmp_path,
+            [("f32", got), ("f32", got)],
+            [("f32", wanted), ("f32", evaluated)],
+            computed=evaluated,
+        )
+
+    refuted = compared(other, other)
+    assert refuted.differs and refuted.refuted == "numpy"
+    assert refuted.why.endswith("the device agrees with numpy: the expectation is wrong")
+    assert numerics.to_failure(refuted).signature.startswith("mismatch/expectation/")
+    wrong = compared(np.array([1.0, 2.5, 54.598]), other)
+    assert wrong.differs and not wrong.refuted
+    assert numerics.to_failure(wrong).signature.startswith("mismatch/values/")
+    assert compared(wanted, wanted).ok
 
 
 # What is left of values that cancel.

@@ -481,3 +481,21 @@ class TestChild:
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
         ).stdout.split()
         assert not {"torch", "numpy", "iree.compiler"} & set(loaded)
+
+
+def test_what_is_given_is_flushed_too(tmp_path: Path) -> None:
+    mlir = program(
+        """%zero = torch.constant.int 0
+    %0 = torch.aten.gt.Scalar %x, %zero : !torch.vtensor<[2,3],f32>, !torch.int
+        -> !torch.vtensor<[2,3],i1>""",
+        gives="%0 : !torch.vtensor<[2,3],i1>",
+    )
+    x = torch.tensor([[1e-40, 5.6e-45, 1.0], [-1e-40, 0.0, 2.0]])
+    found = evaluated(asked(mlir, tmp_path, x)).reference
+    assert found is not None
+    precise, flushed = (
+        torch_tensors.load(outputs[0], tmp_path / "made").tolist()
+        for outputs in (found.precise, found.flushed)
+    )
+    assert precise == [[True, True, True], [False, False, True]]
+    assert flushed == [[False, False, True], [False, False, True]]

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline import process
+from pipeline.evaluate import references
 from pipeline.program import Function, Program, Reference, Tensor
 
 _CHECKS = re.compile(rb"\bcheck\.expect_\w+")
@@ -104,6 +105,7 @@ def _expecting(function: Function, directory: Path, added: Sequence[Expected]) -
     first = len(function.outputs) - len(added)
     outputs: list[Tensor] = []
     precise: list[Tensor] = []
+    flushed: list[Tensor] = []
     reasons: list[str] = []
     for index, kind in enumerate(function.outputs):
         expected = added[index - first] if index >= first else None
@@ -117,10 +119,12 @@ def _expecting(function: Function, directory: Path, added: Sequence[Expected]) -
         if value is not None:
             outputs.append(value)
             precise.append(value)
+            flushed.append(value)
             reasons.append("")
         elif own is not None:
             outputs.append(own.outputs[index])
             precise.append(own.precise[index] if own.precise else own.outputs[index])
+            flushed.append(own.flushed[index] if own.flushed else precise[index])
             reasons.append(own.why_not(index))
         else:
             file = f"data/{function.name}.{index}.unknown.bin"
@@ -131,9 +135,13 @@ def _expecting(function: Function, directory: Path, added: Sequence[Expected]) -
     evaluator = "the program's own check operations"
     if own is not None:
         evaluator += f", and {own.evaluator}"
+    # Whoever takes the compiler's word cannot say that it is right.
+    independent = own is not None and not own.evaluator.endswith(references.TRUSTING)
     reference = Reference(
         outputs=tuple(outputs),
+        computed=own if independent else None,
         precise=tuple(precise) if own is not None and own.precise else (),
+        flushed=tuple(flushed) if own is not None and own.flushed else (),
         precise_dtype=own.precise_dtype if own else None,
         evaluator=evaluator,
         stated=not first,

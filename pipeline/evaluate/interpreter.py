@@ -124,7 +124,7 @@ class Interpreter:
             faults = control.initial(machine)
             try:
                 given = [
-                    _given(values, types[i].element if i < len(types) else "", mode)
+                    _given(values, types[i].element if i < len(types) else "", machine)
                     for i, values in enumerate(inputs)
                 ]
                 outputs = machine.call(name, given, record)
@@ -135,7 +135,7 @@ class Interpreter:
         return machine, [np.asarray(v) for v in outputs if v is not None]
 
 
-def _given(values: Array | None, element: str, mode: Mode) -> Array | None:
+def _given(values: Array | None, element: str, machine: Machine) -> Array | None:
     """An input as IR takes it, whose integers have no sign unless their type says so."""
     if values is None:
         return None
@@ -144,8 +144,11 @@ def _given(values: Array | None, element: str, mode: Mode) -> Array | None:
         values = values.view(f"{'u' if unsigned else ''}int{values.itemsize * 8}")
     if values.dtype.kind in "iu" and element:
         return elements.fit(values, elements.of(element))
-    if mode.wide and (elements.is_float(values) or values.dtype.kind == "c"):
-        return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
+    if machine.mode.wide and values.dtype.kind == "c":
+        return values.astype(np.complex128)
+    if machine.mode.wide and elements.is_float(values):
+        own = "f64" if values.dtype == np.float64 else element
+        return machine.flushed(values.astype(np.float64), own)
     return values
 
 

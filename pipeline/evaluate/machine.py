@@ -142,9 +142,9 @@ class Machine:
             values = values * (1 + _PERTURBATION * self._random.standard_normal(values.shape))
         return values.astype(element.dtype).astype(to)
 
-    def flushed(self, value: Any, kind: Type) -> Any:
-        """A result in double precision, watched for what a device may flush to 0."""
-        if not isinstance(value, np.ndarray) or value.dtype != np.float64 or kind.element == "f64":
+    def flushed(self, value: Any, element: str) -> Any:
+        """A value in double precision, watched for what a device may flush to 0."""
+        if not isinstance(value, np.ndarray) or value.dtype != np.float64 or element == "f64":
             return value
         if not self.mode.flushing and self.small:
             return value
@@ -241,7 +241,9 @@ class Machine:
                 continue
             for number, (value, result) in enumerate(zip(op.results, results, strict=True)):
                 kind = op.types[number]
-                known[value] = result = self.flushed(result, kind) if self.mode.wide else result
+                known[value] = result = (
+                    self.flushed(result, kind.element) if self.mode.wide else result
+                )
                 if record is not None and isinstance(result, np.ndarray) and kind.is_tensor:
                     record(index, number, result, kind.element)
             if not keep:

@@ -34,6 +34,8 @@ DRAWS = re.compile(
 )
 #: All evaluations of a program's functions together, and one conversion.
 _SECONDS, _CONVERSION_SECONDS = 180.0, 60.0
+#: How the name of an evaluator ends that took IREE's conversion for right.
+TRUSTING = "that conversion is trusted"
 #: Of the memory that is free.
 _SHARE = 0.5
 
@@ -199,6 +201,6 @@ def _trusting(found: Evaluation, toolchain: Toolchain) -> Evaluation:
     if found.reference is None:
         return found
     said = f"{found.reference.evaluator}, on what IREE {toolchain.version} converts it to: "
-    said += "that conversion is trusted"
+    said += TRUSTING
     reference = msgspec.structs.replace(found.reference, evaluator=said)
     return msgspec.structs.replace(found, reference=reference)

@@ -109,7 +109,7 @@ class Widening:
             self.rounded = True
             if self._perturbation:
                 args = (self._perturb(args[0], self._perturbation), *args[1:])
-        args, kwargs = pytree.tree_map(self._given, (args, kwargs))
+        args, kwargs = pytree.tree_map(self._argument, (args, kwargs))
         results = run(*args, **kwargs)
         if self._jittering and target in _SUMS:
             results = self._summed(results, args, target)
@@ -119,7 +119,7 @@ class Widening:
         hold = widen if choosing.moves(target) else partial(self.held, unit=self.unit)
         return pytree.tree_map(hold, results)
 
-    def _given(self, value: Any) -> Any:
+    def _argument(self, value: Any) -> Any:
         """An argument that is no tensor, or was held before."""
         if isinstance(value, float) and 0 < abs(value) < SMALLEST and not self.doubles:
             self.small = True
@@ -132,8 +132,16 @@ class Widening:
         value = widen(value)
         if not isinstance(value, torch.Tensor) or value.dtype is not torch.float64:
             return value
-        if self._jittering:
-            return self._perturb(value, unit)
+        return self._perturb(value, unit) if self._jittering else self._flushed(value)
+
+    def given(self, value: Any) -> Any:
+        """A value of the program's own types that is given to an operation."""
+        wide = widen(value)
+        fresh = wide is not value and wide.dtype is torch.float64
+        return self._flushed(wide) if fresh else wide
+
+    def _flushed(self, value: torch.Tensor) -> torch.Tensor:
+        """A value in float64, watched for what a device may flush to 0."""
         if self._flushing:
             return value.masked_fill(value.abs() < SMALLEST, 0.0)
         if self._watching and not (self.small or self.doubles):

@@ -274,7 +274,7 @@ class Evaluation(Walk):
             return run(*args, **kwargs), {}
         call = Call(operator, run, args, kwargs)
         if self._widening is not None and choosing.chooses(call):
-            call = call._replace(args=pytree.tree_map(widen, args))
+            call = call._replace(args=pytree.tree_map(self._widening.given, args))
         first = op.operands[0] if len(op.operands) else None
         given = first in self._given
         found, points = self._choices.carried_out(call, given=given)
@@ -312,7 +312,8 @@ class Evaluation(Walk):
             operator, args, kwargs = torch.ops.aten._to_copy.default, args[:1], {"dtype": args[1]}
         if self._widening is None:
             return operator(*args, **kwargs)
-        return self._widening(operator, operator, *pytree.tree_map(widen, (args, kwargs)))
+        given = pytree.tree_map(self._widening.given, (args, kwargs))
+        return self._widening(operator, operator, *given)
 
     def _asked(self, name: str, ask: Callable[[], Any]) -> Any:
         try:

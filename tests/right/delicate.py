@@ -110,7 +110,7 @@ def _tiny(draw: Draw) -> Made:
 
     def call(_: Any, x: Tensor) -> tuple[Tensor, ...]:
         small = x * scale
-        return (small, small + small) if add else (small, x * 2)
+        return (small, small + small if add else x * 2, small > 0)
 
     return f"products of {scale}", call, x, {}
 
