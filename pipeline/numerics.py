@@ -91,6 +91,8 @@ def compare(
             (), f"the device returned {len(outputs)} outputs, PyTorch {len(reference.outputs)}"
         )
     program_noise = program_noise or noise.scan(directory / program.mlir)
+    computes = [program_noise.computes, *(got.dtype for got in outputs if got.stated)]
+    program_noise = msgspec.structs.replace(program_noise, computes=max(computes, key=noise.unit))
     judged = []
     for index, got in enumerate(outputs):
         pair = Pair(outputs_directory, got, directory, reference, index)
@@ -110,6 +112,17 @@ def _blind(output: OutputComparison, why: str) -> OutputComparison:
     return msgspec.structs.replace(
         output, verdict="not-compared", why=f"{_AGREES} {how}, but {why}"
     )
+
+
+def excused(comparison: Comparison, why: str) -> Comparison:
+    """A comparison in which what differs is not the program's failure, and why."""
+    outputs = tuple(
+        msgspec.structs.replace(o, verdict="not-compared", why=f"{_AGREES} {why}")
+        if o.differs
+        else o
+        for o in comparison.outputs
+    )
+    return _summary(outputs, "")
 
 
 #: In which way numbers are wrong that the whole program does not show.
