@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from pipeline import sealed, tensors
+from pipeline.diagnostics import Failure
 from pipeline.errors import UsageError
 from pipeline.frontends import mlir_signature, mlir_text
 from pipeline.program import ELEMENT_TYPES, Function, Tensor, TensorType
 from pipeline.store import Store
 
 KIND = "border"
+_OTHERWISE = re.compile(
+    r"NOT_FOUND; no function `|INVALID_ARGUMENT; input list and function mismatch"
+)
+
 #: What a type may become, by the flags of iree-compile that change types at the border.
 BECOMES = {
     "f64": ("f32",),
@@ -59,6 +66,17 @@ def given(function: Function, want: Function, directory: Path, place: Path) -> F
         for tensor, kind in zip(function.example or (), want.inputs, strict=True)
     )
     return msgspec.structs.replace(want, example=example)
+
+
+def uncallable(failure: Failure, flags: Sequence[str]) -> str:
+    """Why a module cannot be called as its program states, where the user's flags say what it
+    exports and how that is called; empty for any other failure."""
+    if not flags or not _OTHERWISE.match(failure.message):
+        return ""
+    return (
+        f"with {' '.join(flags)} the module cannot be called as the program states: "
+        f"{failure.message}"
+    )
 
 
 def stored(function: Function, want: Function, directory: Path, store: Store) -> Function:

@@ -246,16 +246,20 @@ def run(
         return result
     why = _why_not_run(loaded, plan, toolchain, settings)
     if why:
-        return msgspec.structs.replace(
-            result,
-            why=f"compiled, not run: {why}",
-            steps=(*result.steps, Step(name="run", status="compiled", why=why)),
-        )
+        return _not_run(result, why)
     result = _run(result, loaded, plan, toolchain, store, settings, watcher, alone)
     ran = any(s.name == "run" and s.status == "ok" for s in result.steps)
     if settings.generate is None or not ran:
         return result
     return _generate(result, loaded, plan, toolchain, store, settings, watcher, alone)
+
+
+def _not_run(result: CaseResult, why: str) -> CaseResult:
+    return msgspec.structs.replace(
+        result,
+        why=f"compiled, not run: {why}",
+        steps=(*result.steps, Step(name="run", status="compiled", why=why)),
+    )
 
 
 def _placed(command: tuple[str, ...] | None, directory: Path) -> tuple[str, ...] | None:
@@ -465,6 +469,8 @@ def _run(
                     latency_budget=settings.latency_budget,
                 )
             if ran.failure is not None:
+                if why := border.uncallable(ran.failure, settings.flags):
+                    return _not_run(result, why)
                 dumps = Path(result.output).parent / compiler.PHASES
                 refitting.check(job, ran.failure, toolchain, dumps, settings.limits)
             load_seconds += ran.load_seconds

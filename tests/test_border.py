@@ -10,6 +10,7 @@ import pytest
 from driver import pilot
 
 from pipeline import border, numerics
+from pipeline.diagnostics import Failure
 from pipeline.errors import UsageError
 from pipeline.frontends import fitting
 from pipeline.noise import Noise
@@ -22,6 +23,10 @@ def function(taken: str, returned: str, shape: tuple[int, ...] = (4,)) -> Functi
         inputs=(TensorType(name="arg0", dtype=taken, shape=shape),),
         outputs=(TensorType(name="result0", dtype=returned, shape=shape),),
     )
+
+
+def failure(message: str) -> Failure:
+    return Failure(kind="runtime-error", message=message, signature="")
 
 
 def module(directory: Path, declaration: str) -> Path:
@@ -244,3 +249,32 @@ def test_flags_that_change_types_are_no_failure(
     file.write_text(text)
     status, why, border = verdict(file, flags=(flag,))
     assert (status, why) == ("ok", "") and said in border
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--iree-flow-export-benchmark-funcs", "no function `f` exported"),
+        ("--iree-native-bindings-support=false", "expected 2 arguments but passed 1"),
+    ],
+)
+def test_a_flag_that_changes_how_functions_are_called_is_no_failure(
+    tmp_path: Path, flag: str, said: str
+) -> None:
+    file = tmp_path / "flag.mlir"
+    file.write_text(WHOLE)
+    done = pilot("run", file, "-t", "llvm-cpu", "--json", "--", flag)
+    (case,) = done.document["cases"]
+    assert (done.code, case["status"], case["failure"]) == (0, "compiled", None)
+    assert f"with {flag} the module cannot be called as the program states" in case["why"]
+    assert said in case["why"]
+    done = pilot("bisect", file, "-t", "llvm-cpu", "--json", "--", flag)
+    assert (done.code, done.document["status"]) == (1, "passes")
+
+
+def test_only_a_users_flag_explains_how_a_module_is_called() -> None:
+    missing = failure("NOT_FOUND; no function `f` exported by module")
+    assert "with --a --b the module cannot" in border.uncallable(missing, ("--a", "--b"))
+    assert not border.uncallable(missing, ())
+    assert not border.uncallable(failure("OUT_OF_RANGE; element 3"), ("--a",))
