@@ -13,7 +13,18 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from pipeline import amdgpu, compiler, generation, numerics, process, refitting, runtime, spirv
+from pipeline import (
+    amdgpu,
+    border,
+    compiler,
+    demoted,
+    generation,
+    numerics,
+    process,
+    refitting,
+    runtime,
+    spirv,
+)
 from pipeline.amdgpu import Kernel
 from pipeline.compiler import Compile, CompileResult, Dispatches, Listener
 from pipeline.diagnostics import Failure
@@ -79,7 +90,8 @@ class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
     """What running one function gave. commands: to run and to time it again.
 
     against: other targets of the same run, where there is no reference (`pipeline.between`).
-    unevaluated: why there is none.
+    unevaluated: why there is none. border: what was given and compared in other types than the
+    program's, as the compiler changed them.
     """
 
     name: str
@@ -92,6 +104,7 @@ class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     against: tuple[Against, ...] = ()
     unevaluated: str = ""
+    border: str = ""
 
 
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,16 +246,20 @@ def run(
         return result
     why = _why_not_run(loaded, plan, toolchain, settings)
     if why:
-        return msgspec.structs.replace(
-            result,
-            why=f"compiled, not run: {why}",
-            steps=(*result.steps, Step(name="run", status="compiled", why=why)),
-        )
-    result = _run(result, loaded, plan, toolchain, settings, watcher, alone)
+        return _not_run(result, why)
+    result = _run(result, loaded, plan, toolchain, store, settings, watcher, alone)
     ran = any(s.name == "run" and s.status == "ok" for s in result.steps)
     if settings.generate is None or not ran:
         return result
     return _generate(result, loaded, plan, toolchain, store, settings, watcher, alone)
+
+
+def _not_run(result: CaseResult, why: str) -> CaseResult:
+    return msgspec.structs.replace(
+        result,
+        why=f"compiled, not run: {why}",
+        steps=(*result.steps, Step(name="run", status="compiled", why=why)),
+    )
 
 
 def _placed(command: tuple[str, ...] | None, directory: Path) -> tuple[str, ...] | None:
@@ -417,6 +434,7 @@ def _run(
     loaded: Loaded,
     plan: Plan,
     toolchain: Toolchain,
+    store: Store,
     settings: Settings,
     watcher: Watcher,
     alone: Alone,
@@ -430,11 +448,15 @@ def _run(
             continue
         refitting.refuse(loaded.program.source, function)
         watcher.began(result.target, "run")
+        module, directory = Path(result.output), Path(loaded.directory)
+        compiled = border.of_module(module, function)
+        changed = compiled is not function
         job = runtime.Run(
             program=loaded.program,
-            directory=Path(loaded.directory),
+            directory=directory,
             function=function,
-            module=Path(result.output),
+            module=module,
+            changed=border.stored(function, compiled, directory, store) if changed else None,
             device=_SYNC if function.signals and plan.device.uri == _TASK else plan.device.uri,
         )
         waited = job.device == _SYNC or not function.signals
@@ -448,6 +470,8 @@ def _run(
                     latency_budget=settings.latency_budget,
                 )
             if ran.failure is not None:
+                if why := border.uncallable(ran.failure, settings.flags):
+                    return _not_run(result, why)
                 dumps = Path(result.output).parent / compiler.PHASES
                 refitting.check(job, ran.failure, toolchain, dumps, settings.limits)
             load_seconds += ran.load_seconds
@@ -465,6 +489,10 @@ def _run(
                     directory=Path(loaded.directory),
                     outputs_directory=workdir,
                 )
+                if comparison.differs and ran.changed is not None:
+                    comparison = demoted.judged(
+                        comparison, ran, job, toolchain, workdir, settings.limits
+                    )
                 failure = numerics.to_failure(comparison) if comparison.differs else None
                 compare_seconds += time.monotonic() - begun
                 failed = failed or ("compare" if comparison.differs else None)
@@ -579,6 +607,7 @@ def _function(
         evaluator=function.reference.evaluator if function.reference else "",
         failure=failure,
         unevaluated="" if comparison else _SIGNALS if function.signals else function.unevaluated,
+        border=border.told(function, ran.changed) if ran.changed else "",
     )
 
 

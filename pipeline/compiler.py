@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
@@ -40,6 +41,11 @@ _COMPILES_ALL = {
     "--to PHASE.",
     "compile-from": "This compiles from the start. From the IR of a later phase: "
     "iree-pilot compile FILE.mlir -t TARGET --from PHASE -o MODULE, which iree-run-module runs.",
+}
+#: Flags with the values that make a module which can be run, and what the others make.
+_MAKES_MODULES = {
+    "output-format": (("vm-bytecode",), "C or assembly"),
+    "compile-mode": (("std", "vm"), "an executable or IR"),
 }
 #: Words in the names of flags that make the compiler write more than its output.
 _TELLING = re.compile(
@@ -146,10 +152,20 @@ def check_flags(flags: Sequence[str], *, phases: bool = False) -> None:
     phases: the command has options for the phases that are compiled, and for the output.
     """
     advice = _OWN_FLAGS if phases else _OWN_FLAGS | _COMPILES_ALL
-    for flag in flags:
-        name = flag.lstrip("-").split("=")[0]
+    for flag, following in zip_longest(flags, flags[1:], fillvalue=""):
+        name, equals, value = flag.lstrip("-").partition("=")
         if flag.startswith("-") and name in advice:
             raise UsageError(f"{flag} cannot be given after --", advice=advice[name])
+        values, others = _MAKES_MODULES.get(name, ((), ""))
+        if flag.startswith("-") and others and not phases:
+            value = value if equals else following
+            if value not in values:
+                raise UsageError(
+                    f"{name}={value} cannot be given after --: it makes {others}, not a module "
+                    "that can be run",
+                    advice=f"iree-pilot compile SOURCE -t TARGET -o FILE -- --{name}={value} "
+                    "writes it.",
+                )
 
 
 def compile(

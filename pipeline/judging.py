@@ -82,7 +82,7 @@ def judge(pair: Pair, name: str, program: Noise, reference: Reference) -> Output
     common: dict[str, Any] = {
         "index": pair.index,
         "name": name,
-        "dtype": pair.type.dtype,
+        "dtype": pair.dtype,
         "shape": pair.type.shape,
     }
     if not pair.fits and pair.type.file:
@@ -228,7 +228,7 @@ def _rounded(
     sums = Sums()
     for piece in pieces():
         sums.add(piece)
-    extremes = Extremes(pair.type.dtype, sums.root_mean_square)
+    extremes = Extremes(pair.dtype, sums.root_mean_square)
     for piece in pieces():
         extremes.add(piece)
     rel_l2 = sums.relative(sums.error)
@@ -240,7 +240,7 @@ def _rounded(
         if pair.perturbed is None
         else Spread(rel_l2=sums.relative(sums.perturbed_error), excess=extremes.perturbed_excess)
     )
-    limits = noise.limits(pair.type.dtype, sums.elements, program, own_error, own_excess, moved)
+    limits = noise.limits(pair.dtype, sums.elements, program, own_error, own_excess, moved)
     wrong = 0
     if extremes.excess > limits.excess:
         wrong = sum(extremes.over(piece, limits.excess) for piece in pieces())
@@ -257,7 +257,7 @@ def _rounded(
     verdict: Verdict = "mismatch" if why else "ok"
     capped = Limits(
         rel_l2=min(limits.rel_l2, noise.MOST),
-        excess=min(limits.excess, noise.most(program, pair.type.dtype)),
+        excess=min(limits.excess, noise.most(program, pair.dtype)),
         basis=limits.basis,
     )
     if not why and (rel_l2 > capped.rel_l2 or extremes.excess > capped.excess):

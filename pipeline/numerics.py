@@ -93,6 +93,8 @@ def compare(
             (), f"the device returned {len(outputs)} outputs, PyTorch {len(reference.outputs)}"
         )
     program_noise = program_noise or noise.scan(directory / program.mlir)
+    computes = [program_noise.computes, *(got.dtype for got in outputs if got.stated)]
+    program_noise = msgspec.structs.replace(program_noise, computes=max(computes, key=noise.unit))
     pairs = [
         Pair(outputs_directory, got, directory, reference, index)
         for index, got in enumerate(outputs)
@@ -116,16 +118,12 @@ def compare(
     computed = reference.computed
     if computed is None or not summary.differs:
         return summary
-    again = (
-        judge(
-            Pair(outputs_directory, outputs[o.index], directory, computed, o.index),
-            o.name,
-            program_noise,
-            computed,
-        )
-        for o in judged
-        if o.differs
-    )
+    wrong = [(o.index, o.name) for o in judged if o.differs]
+    pairs = [Pair(outputs_directory, outputs[at], directory, computed, at) for at, _ in wrong]
+    again = [
+        judge(pair, name, program_noise, computed)
+        for pair, (_, name) in zip(pairs, wrong, strict=True)
+    ]
     if not all(output.ok for output in again):
         return summary
     why = f"{summary.why}; the device agrees with {computed.evaluator}: the expectation is wrong"
@@ -138,6 +136,17 @@ def _blind(output: OutputComparison, why: str) -> OutputComparison:
     return msgspec.structs.replace(
         output, verdict="not-compared", why=f"{_AGREES} {how}, but {why}"
     )
+
+
+def excused(comparison: Comparison, why: str) -> Comparison:
+    """A comparison in which what differs is not the program's failure, and why."""
+    outputs = tuple(
+        msgspec.structs.replace(o, verdict="not-compared", why=f"{_AGREES} {why}")
+        if o.differs
+        else o
+        for o in comparison.outputs
+    )
+    return _summary(outputs, "")
 
 
 #: In which way numbers are wrong that the whole program does not show.

@@ -54,24 +54,26 @@ class Pair:
         self.own_errors = reference.own_errors[index] if reference.own_errors else None
         self.got_type = got
         self.type = reference.outputs[index]
+        self.dtype = _narrower(got, self.type)
         self.family = ELEMENT_TYPES[self.type.dtype].family
         self.directory = directory
         self._got_file = got_in / got.file
         precise = reference.precise[index] if reference.precise else None
         wider = precise is not None and (
-            self.family in ("int", "bool")
-            or noise.unit(precise.dtype) < noise.unit(self.type.dtype)
+            self.family in ("int", "bool") or noise.unit(precise.dtype) < noise.unit(self.dtype)
         )
         self.precise = precise if wider else None
         self.perturbed = reference.perturbed[index] if wider and reference.perturbed else None
         self.flushed = reference.flushed[index] if wider and reference.flushed else None
         self.retied = tuple(outputs[index] for outputs in reference.retied) if wider else ()
         self.jittered = tuple(outputs[index] for outputs in reference.jittered) if wider else ()
-        self.smallest = noise.smallest(self.type.dtype)
+        self.smallest = noise.smallest(self.dtype)
 
     @property
     def fits(self) -> bool:
-        return (self.got_type.dtype, self.got_type.shape) == (self.type.dtype, self.type.shape)
+        got, own = self.got_type, self.type
+        alike = got.dtype == own.dtype or (got.stated or got.dtype) == (own.stated or own.dtype)
+        return alike and got.shape == own.shape
 
     @property
     def elements(self) -> int:
@@ -170,12 +172,26 @@ class Pair:
     def _read(self) -> Iterator[tuple[int, Any, Any]]:
         for start in range(0, tensors.length(self.type), tensors.PIECE):
             got = tensors.read(self._got_file, self.got_type, start)
-            yield start, got, tensors.read(self.directory / self.type.file, self.type, start)
+            own = tensors.read(self.directory / self.type.file, self.type, start)
+            yield start, got, tensors.held(own, self.dtype) if self._narrowed else own
 
     def _at(self, tensor: Tensor | None, start: int) -> Any:
         if tensor is None:
             return None
-        return tensors.read(self.directory / tensor.file, tensor, start)
+        values = tensors.read(self.directory / tensor.file, tensor, start)
+        exact = self._narrowed and self.family == "int"
+        return tensors.held(values, self.dtype) if exact else values
+
+    @property
+    def _narrowed(self) -> bool:
+        return self.dtype != self.type.dtype
+
+
+def _narrower(got: Tensor, own: Tensor) -> str:
+    """The type to judge in: the narrower where the compiler changed the program's."""
+    if not (got.stated or own.stated):
+        return own.dtype
+    return min(got.dtype, own.dtype, key=lambda dtype: ELEMENT_TYPES[dtype].size)
 
 
 def _differ(values: Floats, others: Floats) -> NDArray[np.bool_]:

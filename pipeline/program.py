@@ -110,13 +110,15 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     """A tensor's value on disk: raw little-endian bytes of `shape` elements, row-major.
 
     Elements of less than 8 bits are packed (but `i1`, which takes a byte). passed: how it is given
-    to a function; a number is a tensor without dimensions, too.
+    to a function; a number is a tensor without dimensions, too. stated: of what a module returns in
+    another type than the program states, that one (`pipeline.border`).
     """
 
     dtype: str
     shape: tuple[int, ...]
     file: str
     passed: Passing = "view"
+    stated: str = ""
 
     def __str__(self) -> str:
         return "x".join([*(str(d) for d in self.shape), self.dtype])

@@ -231,7 +231,7 @@ def check(
             given = examples.random(job.function, made_up.seed, place, made_up)
             example = tuple(msgspec.structs.replace(t, file=str(place / t.file)) for t in given)
             function = msgspec.structs.replace(job.function, example=example)
-            again = msgspec.structs.replace(job, function=function)
+            again = msgspec.structs.replace(job, function=function, changed=None)
             return runtime.run(again, toolchain, place, limits=limits, latency_budget=0).ok
 
     trial = runs if phases else lambda _: False

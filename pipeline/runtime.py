@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline import diagnostics, process, tensors
+from pipeline import border, diagnostics, process, tensors
 from pipeline.archive import check_parameters
 from pipeline.devices import options
 from pipeline.diagnostics import Failure
@@ -72,7 +72,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     with its inputs and outputs, both of a cold process. peak_bytes: its resident memory.
     outputs: one raw file each, relative to the run's directory, with the dtype and shape that the
     device returned. latency: None where it was not measured; latency_note then says why.
-    failure: why it did not run, in which step.
+    failure: why it did not run, in which step. changed: the function, with its example inputs, in
+    the types that the module has at its border, where these are not the program's.
     """
 
     device: str
@@ -85,6 +86,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     latency_note: str = ""
     failure: Failure | None = None
     failed_step: Literal["load", "run"] | None = None
+    changed: Function | None = None
 
     @property
     def ok(self) -> bool:
@@ -95,7 +97,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """What to run: a function of `module`, compiled from the program in `directory`, on `device`.
 
     device: a URI as `--device=` takes it (`local-task`, `vulkan`, `hip://0`); several between
-    commas for a program for several devices.
+    commas for a program for several devices. changed: the function, with inputs, in the types that
+    the module has at its border (`border.of_module`), where files for these are there already.
     """
 
     program: Program
@@ -103,6 +106,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     function: Function
     module: Path
     device: str
+    changed: Function | None = None
 
     def arguments(self) -> tuple[str, ...]:
         """The arguments that both tools share: module, device, function, weights and inputs."""
@@ -147,7 +151,8 @@ def run(
 ) -> RunResult:
     """Runs a function once for its outputs, then again for its latency; files go to `workdir`.
 
-    A module that does not load or run is a result with a `failure`. latency_budget: seconds that
+    Inputs are given, and outputs read, in the types that the module has for them. A module that
+    does not load or run is a result with a `failure`. latency_budget: seconds that
     measuring may take at most; 0 measures nothing. Raises UsageError for inputs or weights that do
     not fit the program, and EnvironmentFault when a tool of the release is missing or the disk is
     full.
@@ -155,6 +160,12 @@ def run(
     job.check()
     shutil.rmtree(workdir / "out", ignore_errors=True)
     (workdir / "out").mkdir(parents=True)
+    stated, changed = job.function, job.changed
+    compiled = border.of_module(job.module, stated)
+    if changed is None and compiled is not stated:
+        changed = border.given(stated, compiled, job.directory, workdir)
+    if changed is not None:
+        job = msgspec.structs.replace(job, function=changed)
     written = [_output_file(workdir, i, t) for i, t in enumerate(job.function.outputs)]
     stdout, stderr = workdir / "run.stdout.txt", workdir / "run.stderr.txt"
     begun = time.time()
@@ -167,6 +178,7 @@ def run(
         load_seconds=load_seconds,
         run_seconds=outcome.seconds - load_seconds,
         peak_bytes=outcome.peak_bytes,
+        changed=changed,
     )
     if not outcome.ok:
         text = stderr.read_text(errors="replace")
@@ -184,8 +196,10 @@ def run(
         )
     shapes = _shapes(job.function)
     outputs = tuple(
-        _raw(file, want, shape, workdir)
-        for file, want, shape in zip(written, job.function.outputs, shapes, strict=True)
+        _returned(_raw(file, want, shape, workdir), want, own)
+        for file, want, own, shape in zip(
+            written, job.function.outputs, stated.outputs, shapes, strict=True
+        )
     )
     latency, note, timed = _latency(job, toolchain, workdir, result, latency_budget, limits)
     return msgspec.structs.replace(
@@ -304,6 +318,13 @@ def _shapes(function: Function) -> list[tuple[int, ...] | None]:
         else:
             shapes.append(function.reference.outputs[index].shape if function.reference else None)
     return shapes
+
+
+def _returned(got: Tensor, want: TensorType, stated: TensorType) -> Tensor:
+    """An output, with the type that the program states where the module has another."""
+    if got.dtype != want.dtype or want.dtype == stated.dtype:
+        return got
+    return msgspec.structs.replace(got, stated=stated.dtype)
 
 
 def _raw(file: Path, want: TensorType, shape: tuple[int, ...] | None, workdir: Path) -> Tensor:

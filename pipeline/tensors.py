@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+#: The type of the numbers of a complex one.
+_REAL = {"complex<f32>": "f32", "complex<f64>": "f64"}
 #: Elements of a piece.
 PIECE = 1 << 20
 
@@ -114,6 +116,16 @@ def read(file: Path, tensor: Tensor, start: int) -> Any:
     return values if family == "int" else values.astype(np.float64)
 
 
+def held(values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Numbers of a piece as a type that may be narrower holds them, in the form of `read`."""
+    import numpy as np
+
+    if ELEMENT_TYPES[dtype].family in ("int", "bool"):
+        return values.astype(numpy_dtype(dtype))
+    with np.errstate(over="ignore"):
+        return values.astype(numpy_dtype(_REAL.get(dtype, dtype))).astype(np.float64)
+
+
 def place(tensor: Tensor, position: int) -> tuple[int, ...]:
     """The index in the tensor of a number of its pieces."""
     rest = position // 2 if ELEMENT_TYPES[tensor.dtype].family == "complex" else position
@@ -129,8 +141,7 @@ def step(values: Floats, dtype: str) -> Floats:
     import ml_dtypes
     import numpy as np
 
-    real = {"complex<f32>": "f32", "complex<f64>": "f64"}.get(dtype, dtype)
-    info = ml_dtypes.finfo(numpy_dtype(real))
+    info = ml_dtypes.finfo(numpy_dtype(_REAL.get(dtype, dtype)))
     lowest = int(np.frexp(float(info.smallest_subnormal))[1]) - 1
     exponent = np.frexp(np.where(np.isfinite(values), values, 0.0))[1] - 1 - info.nmant
     distance: Floats = np.ldexp(1.0, np.where(values == 0, lowest, np.maximum(exponent, lowest)))

@@ -337,6 +337,19 @@ class TestCompiler:
         said = desk.refused(2, "compile", "a.mlir", "-t", "llvm-cpu", "--", flag)
         assert f"{flag} cannot be given after --" in said
 
+    @pytest.mark.parametrize("command", ["run", "bisect", "workaround"])
+    @pytest.mark.parametrize(
+        "flags",
+        [("--output-format=vm-c",), ("--output-format", "vm-asm"), ("--compile-mode=precompile",)],
+    )
+    def test_flags_that_make_no_module_are_for_compile(
+        self, desk: Desk, command: str, flags: tuple[str, ...]
+    ) -> None:
+        desk.write("a.mlir", MLIR)
+        said = desk.refused(2, command, "a.mlir", "-t", "llvm-cpu", "--", *flags)
+        assert "cannot be given after --: it makes" in " ".join(said.split())
+        assert "iree-pilot compile SOURCE -t TARGET -o FILE" in " ".join(said.split())
+
     @pytest.mark.parametrize("command", ["run", "bisect", "releases bisect", "workaround"])
     def test_a_phase_to_start_from_is_for_the_command_that_takes_one(
         self, desk: Desk, command: str

@@ -300,6 +300,14 @@ def test_flags_that_the_driver_gives_itself_are_refused(compile: Any, flag: str,
     assert cure in caught.value.advice
 
 
+def test_flags_that_make_modules_or_go_to_compile_are_taken() -> None:
+    compiler.check_flags(())
+    compiler.check_flags(("--output-format=vm-bytecode", "--compile-mode", "std"))
+    compiler.check_flags(("--output-format=vm-c",), phases=True)
+    with pytest.raises(UsageError, match="output-format= cannot be given"):
+        compiler.check_flags(("--output-format",))
+
+
 def test_a_missing_compiler_is_the_environments_fault(compile: Any, stub: Toolchain) -> None:
     gone = msgspec.structs.replace(stub, compiler=stub.compiler.with_name("gone"))
     with pytest.raises(EnvironmentFault, match=r"cannot run .*gone: there is no such file"):

@@ -74,7 +74,7 @@ def test_a_dynamic_dimension_may_have_any_size(tmp_path: Path) -> None:
     ("specs", "said"),
     [
         (("2x3xf32=1",), "has 2 outputs, --expected-output is given 1 times"),
-        (("2x3xf16=1", "(ignored)"), "dtype f16 where f32 is returned"),
+        (("2x3xi32=1", "(ignored)"), "dtype i32 where f32 is returned"),
         (("2x4xf32=1", "(ignored)"), "dimension 1 is 4 where 3 is returned"),
         (("6xf32=1", "(ignored)"), "1 dimensions where 2 are returned"),
         (("nothing.npy", "(ignored)"), "--expected-output nothing.npy: no file nothing.npy"),

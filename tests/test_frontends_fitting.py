@@ -37,8 +37,13 @@ class TestWhichFunction:
 
     def test_none_names_all_signatures(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"fit no function: prefill.*; decode") as caught:
-            fed((PREFILL, DECODE), tmp_path, "1x3xi32=1")
+            fed((PREFILL, DECODE), tmp_path, "1x3xf32=1")
         assert "--function" in caught.value.advice
+
+    def test_one_of_their_very_types_goes_first(self, tmp_path: Path) -> None:
+        narrow = function("narrow", TensorType(name="x", dtype="i32", shape=(1, 3)))
+        assert fed((PREFILL, narrow), tmp_path, "1x3xi32=1").name == "narrow"
+        assert fed((PREFILL, DECODE), tmp_path, "1x3xi32=1").name == "prefill"
 
     def test_several_are_asked_about(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"fit several functions: prefill.*; again"):

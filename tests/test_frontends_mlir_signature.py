@@ -127,7 +127,7 @@ class TestNumbers:
             ("i32", "i32"),
             ("index", "i64"),
             ("bf16", "bf16"),
-            ("f64", "f32"),
+            ("f64", "f64"),
             ("!torch.int", "i64"),
             ("!torch.float", "f32"),
             ("!torch.bool", "i1"),

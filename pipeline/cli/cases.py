@@ -344,6 +344,8 @@ def _tell_function(live: Live, function: FunctionResult) -> None:
     if function.comparison and not function.evaluator.endswith("eager"):
         line += f", compared with {function.evaluator}"
     live.console.print(escape(line), soft_wrap=True)
+    if function.border:
+        live.console.print(escape(f"    {function.border}"), soft_wrap=True)
     for one in function.against:
         verdict = _MARKS[one.comparison.verdict]
         compared = one.comparison

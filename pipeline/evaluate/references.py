@@ -18,7 +18,7 @@ import psutil
 
 from pipeline import process
 from pipeline.evaluate import evaluation
-from pipeline.program import Function, Program
+from pipeline.program import Function, Program, Reference
 from pipeline.toolchain import Toolchain
 from pipeline.torch_dialect import evaluate
 from pipeline.torch_dialect.evaluate import Evaluation, Work
@@ -77,6 +77,27 @@ def with_references(
     return msgspec.structs.replace(
         program, functions=tuple(functions.values()), notes=(*program.notes, *notes)
     )
+
+
+def of_text(
+    mlir: Path,
+    program: Program,
+    directory: Path,
+    function: Function,
+    place: Path,
+    toolchain: Toolchain,
+    limits: process.Limits | None,
+) -> Reference | None:
+    """What a function computes by another text of the program in `directory`; None where that
+    cannot be evaluated. Files go to `place`."""
+    work = evaluate.work(program, directory, function, place)
+    works = [msgspec.structs.replace(work, mlir=str(mlir.absolute()))]
+    limits, text = _limits(limits), mlir.read_text(errors="replace")
+    for evaluator in _evaluators(program, directory, toolchain, limits, text):
+        (found,) = evaluator(works)
+        if found.reference is not None:
+            return found.reference
+    return None
 
 
 def first(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import plural, tensors
+from pipeline import border, plural, tensors
 from pipeline.errors import UsageError
 from pipeline.frontends import examples
 from pipeline.program import ELEMENT_TYPES, Function, Tensor, TensorType, check_inputs
@@ -45,17 +45,21 @@ def fed(
 ) -> Function:
     """The only function that the user's inputs fit, with these, copied into `directory`.
 
+    One that takes their very types goes before one whose types the compiler may make these of.
     Raises UsageError where they fit none or several.
     """
     (directory / "data").mkdir(exist_ok=True)
-    fitting, faults = [], []
-    for function in functions:
-        try:
-            given = _fitted(function, inputs, source, directory)
-        except UsageError as fault:
-            faults.append(fault)
-        else:
-            fitting.append(msgspec.structs.replace(function, example=given))
+    for either in (False, True):
+        fitting, faults = [], []
+        for function in functions:
+            try:
+                given = _fitted(function, inputs, source, directory, either=either)
+            except UsageError as fault:
+                faults.append(fault)
+            else:
+                fitting.append(msgspec.structs.replace(function, example=given))
+        if fitting:
+            break
     if len(fitting) == 1:
         return fitting[0]
     if len(functions) == 1:
@@ -75,9 +79,17 @@ def signature(function: Function) -> str:
 
 
 def _fitted(
-    function: Function, inputs: tuple[Tensor, ...], source: str, directory: Path
+    function: Function,
+    inputs: tuple[Tensor, ...],
+    source: str,
+    directory: Path,
+    *,
+    either: bool,
 ) -> tuple[Tensor, ...]:
-    """The inputs as the function takes them. Raises UsageError where they do not fit."""
+    """The inputs as the function takes them. Raises UsageError where they do not fit.
+
+    either: they may have the types that the compiler makes of the function's.
+    """
     fences = [i for i, want in enumerate(function.inputs) if want.passed == "null"]
     given = list(inputs)
     if len(given) == len(function.inputs) - len(fences):
@@ -85,7 +97,7 @@ def _fitted(
             given.insert(index, examples.null(directory / "data"))
     if len(given) == len(function.inputs):
         given = [
-            passed(want, got, f"{source}: input {index} ({want.name})", directory)
+            passed(want, got, f"{source}: input {index} ({want.name})", directory, either=either)
             for index, (want, got) in enumerate(zip(function.inputs, given, strict=True))
         ]
     check_inputs(function, tuple(given), source)
@@ -100,8 +112,11 @@ def _kept(tensor: Tensor, file: str, directory: Path) -> Tensor:
     return msgspec.structs.replace(tensor, file=file)
 
 
-def passed(want: TensorType, got: Tensor, what: str, directory: Path) -> Tensor:
-    """A value in the way that a function passes it: a number on its own, in its type.
+def passed(
+    want: TensorType, got: Tensor, what: str, directory: Path, *, either: bool = True
+) -> Tensor:
+    """A value in the way that a function passes it: a number on its own, in its type; a tensor in
+    the program's type where it is given in the one that the compiler makes of that.
 
     what: for messages. New values are written to `directory`/data. Raises UsageError for a number
     that the type cannot hold.
@@ -109,6 +124,8 @@ def passed(want: TensorType, got: Tensor, what: str, directory: Path) -> Tensor:
     if want.passed in ("null", "opaque") or got.passed == "null":
         return got
     if want.shape or got.shape or "scalar" not in (want.passed, got.passed):
+        if either:
+            got = border.fitting(want, got, directory, directory / "data")
         return msgspec.structs.replace(got, passed=want.passed)
     import numpy
 

@@ -75,8 +75,8 @@ class _Reader:
     def __init__(self, body: Body, bodies: dict[str, Body]) -> None:
         self._body = body
         self._bodies = bodies
-        declared = _DECLARATION.search(body.attributes)
-        self._declared = _declared(declared[1]) if declared else ([], [])
+        stated = _DECLARATION.search(body.attributes)
+        self._declared = declared(stated[1].replace('\\"', '"')) if stated else ([], [])
 
     def function(self, name: str) -> Function:
         """Raises ValueError for types that the runtime's tools cannot pass."""
@@ -126,9 +126,9 @@ def _tensor(text: str, name: str) -> TensorType | None:
         return None
 
 
-def _declared(text: str) -> tuple[list[str], list[str]]:
+def declared(text: str) -> tuple[list[str], list[str]]:
     """The types of `(%input0: tensor<4xf32>) -> (%output0: i32)`."""
-    inputs, rest = parenthesised(text.replace('\\"', '"'))
+    inputs, rest = parenthesised(text)
     rest = rest.removeprefix(" -> ")
     outputs = parenthesised(rest)[0] if rest.startswith("(") else []
     return [_after_name(t) for t in inputs], [_after_name(t) for t in outputs]

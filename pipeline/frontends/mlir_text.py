@@ -14,13 +14,13 @@ _TENSOR = re.compile(r"tensor<((?:(?:\d+|\?)x)*)([\w<>]+?)(?:,.*)?>")
 _TORCH_TENSOR = re.compile(r"!torch\.v?tensor<\[([\d?,]*)\],([\w<>]+)>")
 #: A tensor of integers with a sign is passed as one without: `si8` as `i8`.
 _SIGNED = {f"si{bits}": f"i{bits}" for bits in (2, 4, 8, 16, 32, 64)}
-#: Numbers on their own. IREE demotes f64 by default, and torch's float is one.
+#: Numbers on their own. torch's float is f64, which IREE demotes by default.
 _SCALARS = {name: name for name in ("i1", "i2", "i4", "i8", "i16", "i32", "i64")} | {
     "index": "i64",
     "f16": "f16",
     "bf16": "bf16",
     "f32": "f32",
-    "f64": "f32",
+    "f64": "f64",
     "!torch.int": "i64",
     "!torch.float": "f32",
     "!torch.bool": "i1",
