@@ -796,7 +796,6 @@ def test_integers_and_booleans_that_come_of_a_number_that_is_flushed_may_be_eith
     ("dtype", "precise", "flushed"),
     [
         ("i1", [True, True], [False, False]),
-        ("i1", [False, False], [True, True]),
         ("i32", [3, 0], [0, 0]),
         ("f32", [0.005, 0.003], [0.0, 0.0]),
         ("f32", [-101.0, -100.0], [-np.inf, -np.inf]),
