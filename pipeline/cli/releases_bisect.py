@@ -295,14 +295,23 @@ def _asked(
             advice="Give the toolchains that are to be asked, the oldest first.",
         )
     ways: dict[str, Get] = {}
+    broken, whole = None, False
     for path in (path.absolute() for path in toolchains):
         if releases.has_wheels(path):
             versions = sorted(releases.available(wheels=path), key=Version)
             way: Get = partial(releases.install, tell=live.note, wheels=path)
             ways |= dict.fromkeys(versions, way)
+            whole = True
         else:
-            toolchain.compiler_in(path)
+            try:
+                toolchain.compiler_in(path)
+            except UsageError as fault:  # the answers tell of it, if there is another one to ask
+                broken = fault
+            else:
+                whole = True
             ways[str(path)] = releases.find
+    if broken is not None and not whole:
+        raise broken
     return list(ways), lambda name: ways.get(name, releases.find)(name)
 
 
