@@ -156,11 +156,16 @@ EXPECTATION = "expectation"
 _AGREES = "agrees"
 
 
+def agrees(output: OutputComparison) -> bool:
+    """Whether an output is as its reference, whether or not that proves anything."""
+    return output.ok or output.why.startswith(_AGREES)
+
+
 def hides(comparison: Comparison) -> bool:
     """Whether wrong numbers inside of the program would not show: what it returns depends on random
     numbers, on a choice among equal values, or on more rounding than the reference can judge."""
     return any(
-        output.verdict == "not-compared" and not output.why.startswith(_AGREES)
+        output.verdict == "not-compared" and not agrees(output)
         for output in comparison.outputs
     )
 

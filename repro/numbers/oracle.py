@@ -271,7 +271,7 @@ class MismatchOracle(RememberingOracle):
             )
 
         first = compared(ran.outputs)
-        if first.verdict == "not-compared" and not any(output.ok for output in first.outputs):
+        if first.verdict == "not-compared" and not any(map(_right, first.outputs)):
             return Judged(function=function.name, why=first.why)
         if first.differs and evaluated is not None and evaluated.jittered:
             assert evaluated.reference is not None
@@ -285,6 +285,12 @@ class MismatchOracle(RememberingOracle):
         return Judged(
             function=function.name, comparison=first, failure=failure, outputs=ran.outputs
         )
+
+
+def _right(output: OutputComparison) -> bool:
+    """Integers that agree are right, also where all are 0, which proves little of a program."""
+    exact = ELEMENT_TYPES[output.dtype].family in ("int", "bool")
+    return output.ok or (exact and numerics.agrees(output))
 
 
 def program_of(candidate: Path, call: Call, evaluated: Evaluated) -> tuple[Program, Path, Function]:
