@@ -139,7 +139,7 @@ class TestMainJob:
 
 class TestDocument:
     def test_it_has_what_is_promised(self, llama_fp8: dict[str, Any]) -> None:
-        assert set(llama_fp8) == {"program", "cases", "next"}
+        assert set(llama_fp8) == {"program", "cases", "next", "took"}
         assert {"source", "functions", "parameters", "directory"} <= set(llama_fp8["program"])
         for case in llama_fp8["cases"]:
             assert set(case) >= CASE
@@ -203,7 +203,8 @@ class TestStreams:
         assert (done.code, done.err) == (0, "")
         assert not ESCAPE.search(done.out)
         lines = done.out.splitlines()
-        assert lines[0].startswith("a.mlir  read in ")
+        assert lines[0] == "reading a.mlir"
+        assert lines[1].startswith("a.mlir  read in ")
         for phase in PHASES:
             assert any(line.strip().startswith(phase) for line in lines)
         table = lines[-2:]
