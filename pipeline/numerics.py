@@ -165,8 +165,7 @@ def hides(comparison: Comparison) -> bool:
     """Whether wrong numbers inside of the program would not show: what it returns depends on random
     numbers, on a choice among equal values, or on more rounding than the reference can judge."""
     return any(
-        output.verdict == "not-compared" and not agrees(output)
-        for output in comparison.outputs
+        output.verdict == "not-compared" and not agrees(output) for output in comparison.outputs
     )
 
 

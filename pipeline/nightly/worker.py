@@ -39,6 +39,8 @@ from pipeline.toolchain import Toolchain
 #: No order takes longer than this many times its steps' time limit; it hangs.
 _STEPS = 12
 _STDERR = "stderr.txt"
+#: Made here, once: threads that make one for the same type at the same time can crash msgspec.
+_REPLY = msgspec.json.Decoder(Outcome)
 #: Suffix of what is in place of a reply where the disk is full.
 _FULL = ".full"
 
@@ -67,7 +69,7 @@ def employ(order: Order) -> Outcome:
         if (full := reply.with_suffix(_FULL)).is_file():
             raise EnvironmentFault(**msgspec.json.decode(full.read_bytes()))
         if reply.is_file():
-            return msgspec.json.decode(reply.read_bytes(), type=Outcome)
+            return _REPLY.decode(reply.read_bytes())
         process.check_disk(place / _STDERR)
         said = (place / _STDERR).read_text(errors="replace").strip().splitlines()
     how = ended.signal or f"exit status {ended.exit_code}"
