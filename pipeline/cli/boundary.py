@@ -57,9 +57,9 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
     files removed.
     """
     _hear_signals()
-    begun = time.monotonic() - _age()
+    started = time.monotonic() - _age()
     try:
-        command.main(arguments, prog_name="iree-pilot", standalone_mode=False, obj=begun)
+        command.main(arguments, prog_name="iree-pilot", standalone_mode=False, obj=started)
     except Failed as end:
         return end.exit_code
     except click.exceptions.Exit as end:

@@ -44,15 +44,15 @@ class Doing:
     def __init__(self, since_start: took.Took) -> None:
         self._took = since_start
         self._spinner = Spinner("dots")
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self.what = ""
 
     def begin(self, what: str) -> None:
-        self.what, self._begun = what, time.monotonic()
+        self.what, self._started = what, time.monotonic()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         now = time.monotonic()
-        spent, whole = int(now - self._begun), int(self._took.seconds)
+        spent, whole = int(now - self._started), int(self._took.seconds)
         clock = f"  {clock_of(spent)}"
         clock += f", {clock_of(whole)} in all" if whole > spent + 1 else ""
         what = Text(self.what)
@@ -94,7 +94,7 @@ class Live:
     def doing(self, what: str, part: str = "") -> None:
         """Shows `what` at the bottom of the terminal until something else is being done.
 
-        part: what its time is told as.
+        part: the name that its time is counted under.
         """
         if part:
             self.took.enter(part)

@@ -8,18 +8,18 @@ import click
 
 from pipeline.cli.output import seconds
 
-#: Parts that are shorter than this share of the whole are not told.
+#: Parts shorter than this share of the whole are not shown.
 _LEAST = 0.01
 
 
 class Took:
-    """Wall time since `begun` (of `time.monotonic`), by what was being done.
+    """Wall time since `started` (of `time.monotonic`), by what was being done.
 
     It begins with the part `start`: Python, the compiler and the devices are looked for.
     """
 
-    def __init__(self, begun: float) -> None:
-        self._begun = self._since = begun
+    def __init__(self, started: float) -> None:
+        self._started = self._since = started
         self._part = "start"
         self._parts: dict[str, float] = {}
 
@@ -33,18 +33,18 @@ class Took:
     @property
     def seconds(self) -> float:
         """Since the command was started."""
-        return time.monotonic() - self._begun
+        return time.monotonic() - self._started
 
     @property
     def document(self) -> dict[str, object]:
         """`took` of `--json`: the seconds of the parts add up to those of the whole."""
         self.enter(self._part)
-        return {"seconds": self._since - self._begun, "parts": {**self._parts}}
+        return {"seconds": self._since - self._started, "parts": {**self._parts}}
 
     def __str__(self) -> str:
         """`took 104 s: trace 53 s, compile 23 s, isolate 28 s`."""
         self.enter(self._part)
-        whole = self._since - self._begun
+        whole = self._since - self._started
         told = [
             f"{name} {seconds(spent)}"
             for name, spent in self._parts.items()
@@ -56,5 +56,5 @@ class Took:
 def of_command() -> Took:
     """That of the command that runs, which `boundary.guarded` notes the start of."""
     context = click.get_current_context(silent=True)
-    begun = context.find_object(float) if context else None
-    return Took(time.monotonic() if begun is None else begun)
+    started = context.find_object(float) if context else None
+    return Took(time.monotonic() if started is None else started)
