@@ -146,6 +146,11 @@ class Indexed(msgspec.Struct, frozen=True, kw_only=True):
     tied: bool = False
 
 
+#: What is moved to see how far results move with it: nothing, the steps of sums and norms in 16
+#: bits, or all that is computed and given.
+Jitter = Literal["none", "sums", "values"]
+
+
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """What PyTorch (or another evaluator) computes for the example inputs.
 

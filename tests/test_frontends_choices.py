@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from pipeline import torch_tensors  # noqa: E402
 from pipeline.frontends import norms, reference  # noqa: E402
 from pipeline.frontends.choices import Choices  # noqa: E402
-from pipeline.program import Reference  # noqa: E402
+from pipeline.program import Jitter, Reference  # noqa: E402
 
 pytestmark = [
     pytest.mark.real,
@@ -31,7 +31,7 @@ class Function(torch.nn.Module):  # type: ignore[misc, name-defined]
 
 
 def referenced(
-    directory: Path, function: Callable[..., Any], *args: Any, jitter: bool = False
+    directory: Path, function: Callable[..., Any], *args: Any, jitter: Jitter = "none"
 ) -> Reference:
     program = torch.export.export(Function(function), args).run_decompositions({})
     evaluate, choices = reference.graph(program, args, {}), Choices()
@@ -169,32 +169,53 @@ def test_nothing_is_flushed_without_need(tmp_path: Path, x: Any) -> None:
 
 def test_values_that_cancel_are_moved_and_others_are_not(tmp_path: Path) -> None:
     x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
-    made = referenced(tmp_path, lambda x: x.softmax(-1).sum(-1) - 1, x, jitter=True)
+    made = referenced(tmp_path, lambda x: x.softmax(-1).sum(-1) - 1, x, jitter="values")
     moved = [torch_tensors.load(once[0], tmp_path) for once in made.jittered]
     assert len(moved) == 3
     assert all(0 < one.abs().max() < 1e-6 for one in moved)
-    assert referenced(tmp_path, lambda x: x.softmax(-1), x, jitter=True).jittered == ()
+    assert referenced(tmp_path, lambda x: x.softmax(-1), x, jitter="values").jittered == ()
     half = x.half()
-    assert referenced(tmp_path, lambda x: torch.tanh(x), half, jitter=True).jittered == ()
+    assert referenced(tmp_path, lambda x: torch.tanh(x), half, jitter="values").jittered == ()
     rows = (half[:, :1] * 8).expand(3, 8).clone()
-    made = referenced(tmp_path, lambda x: torch.layer_norm(x, (8,)), rows, jitter=True)
+    made = referenced(tmp_path, lambda x: torch.layer_norm(x, (8,)), rows, jitter="values")
     assert all(torch_tensors.load(once[0], tmp_path).abs().max() > 0.1 for once in made.jittered)
 
 
 def test_the_mean_in_a_norm_may_round_each_of_its_steps(tmp_path: Path) -> None:
     """Of 100 equal values in f16: a right implementation of it is off by more than 1."""
     rows = torch.tensor([[0.3774], [-0.4351]]).half().expand(2, 100).clone()
-    made = referenced(tmp_path, lambda x: torch.layer_norm(x, (100,)), rows, jitter=True)
+    made = referenced(tmp_path, lambda x: torch.layer_norm(x, (100,)), rows, jitter="values")
     moved = [torch_tensors.load(once[0], tmp_path).abs().max() for once in made.jittered]
     assert all(0.15 < one < 2 for one in moved) and len(moved) == 3
     varied = torch.randn(2, 100, generator=torch.Generator().manual_seed(0)).half()
-    made = referenced(tmp_path, lambda x: torch.layer_norm(x, (100,)), varied, jitter=True)
+    made = referenced(tmp_path, lambda x: torch.layer_norm(x, (100,)), varied, jitter="values")
     assert made.jittered == ()
     wide = torch.randn(2, 1024).bfloat16()  # a tenth off in IREE, which sums squares up in bf16
-    made = referenced(tmp_path, lambda x: torch.layer_norm(x, (1024,)), wide, jitter=True)
+    made = referenced(tmp_path, lambda x: torch.layer_norm(x, (1024,)), wide, jitter="values")
     right = torch_tensors.load(made.precise[0], tmp_path)
     offs = [(torch_tensors.load(o[0], tmp_path) / right - 1).abs().median() for o in made.jittered]
-    assert all(1e-3 < one < 0.1 for one in offs) and len(offs) == 3
+    assert all(1e-3 < one < 0.2 for one in offs) and len(offs) == 3
+
+
+def test_a_sum_too_large_for_its_steps_loses_them(tmp_path: Path) -> None:
+    """One that rounds each step of 2048 squares to bf16 makes the norm a quarter larger."""
+    wide = torch.randn(16, 2048, generator=torch.Generator().manual_seed(0)).bfloat16()
+    made = referenced(tmp_path, lambda x: torch.layer_norm(x, (2048,)), wide, jitter="values")
+    right = torch_tensors.load(made.precise[0], tmp_path)
+    offs = [(torch_tensors.load(o[0], tmp_path) / right - 1).abs() for o in made.jittered]
+    assert all(8 * one.median(-1).values.max() > 0.4 for one in offs) and len(offs) == 3
+
+
+def test_the_steps_of_a_norm_alone(tmp_path: Path) -> None:
+    """Of rows whose mean is twice what they vary by, in f16; compiled, 4 roundings off."""
+    row = torch.randn(16, 31, generator=torch.Generator().manual_seed(0)) * 4 - 9
+    made = referenced(tmp_path, lambda x: torch.layer_norm(x, (31,)), row.half(), jitter="sums")
+    right = torch_tensors.load(made.precise[0], tmp_path)
+    offs = [(torch_tensors.load(o[0], tmp_path) - right).abs().max() for o in made.jittered]
+    assert all(2**-11 < one < 16 * 2**-11 for one in offs) and len(offs) == 3
+    for other in (row, row.half().exp()):
+        made = referenced(tmp_path, lambda x: (x * 3).sum(-1), other, jitter="sums")
+        assert made.jittered == (), "in f32, or short"
 
 
 @pytest.mark.parametrize(
@@ -228,9 +249,8 @@ def test_a_norm_with_its_own_moments_is_what_torch_computes(
             made = norms.with_moments(target, args, kwargs, own, own)
             return (made, *found[1:]) if isinstance(found, tuple) else made
 
-    def own(moments: Any, count: int) -> Any:
-        assert count == x.numel() // moments.numel()
-        return moments
+    def own(values: Any) -> Any:
+        return values.mean(-1, keepdim=True)
 
     (found,) = Own(program.graph_module).run(x, w)
     assert torch.allclose(found, norm(x, w))
@@ -239,18 +259,18 @@ def test_a_norm_with_its_own_moments_is_what_torch_computes(
 def test_a_long_sum_in_f16_may_round_each_of_its_steps(tmp_path: Path) -> None:
     torch.manual_seed(0)
     long = torch.randn(3, 3000).half()
-    made = referenced(tmp_path, lambda x: x.sum(-1), long, jitter=True)
+    made = referenced(tmp_path, lambda x: x.sum(-1), long, jitter="values")
     right = torch_tensors.load(made.precise[0], tmp_path)
     assert torch.allclose(right, long.double().sum(-1))
     moved = [torch_tensors.load(once[0], tmp_path) - right for once in made.jittered]
     size = right.square().mean().sqrt()
     assert all(2e-3 < off.abs().max() / size < 5e-2 for off in moved) and len(moved) == 3
     balanced = torch.cat((long, -long), -1)  # nothing is left, and the partial sums were as large
-    made = referenced(tmp_path, lambda x: x.sum(-1), balanced, jitter=True)
+    made = referenced(tmp_path, lambda x: x.sum(-1), balanced, jitter="values")
     assert all(torch_tensors.load(o[0], tmp_path).abs().max() > 0.01 for o in made.jittered)
     assert len(made.jittered) == 3
-    assert referenced(tmp_path, lambda x: x.sum(-1), long.float(), jitter=True).jittered == ()
-    assert referenced(tmp_path, lambda x: x.sum(-1), long[:, :99], jitter=True).jittered == ()
+    assert referenced(tmp_path, lambda x: x.sum(-1), long.float(), jitter="values").jittered == ()
+    assert referenced(tmp_path, lambda x: x.sum(-1), long[:, :99], jitter="values").jittered == ()
 
 
 def test_a_factor_below_the_smallest_normal_number_may_be_zero(tmp_path: Path) -> None:

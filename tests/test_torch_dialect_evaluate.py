@@ -445,6 +445,45 @@ def test_what_operations_point_to_is_found(tmp_path: Path) -> None:
     assert (first[0].tolist(), last[0].tolist()) == ([0, 1], [2, 1])
 
 
+def test_what_roundings_move_is_found_where_it_is_asked_for(tmp_path: Path) -> None:
+    mlir = program(
+        f"""%one = torch.constant.int 1
+        %e = torch.aten.exp %x : {X} -> {X}
+        %l = torch.aten.log %e : {X} -> {X}
+        %rest = torch.aten.sub.Tensor %l, %x, %one : {X}, {X}, !torch.int -> {X}""",
+        gives=f"%rest : {X}",
+    )
+    found = evaluated(asked(mlir, tmp_path, VALUE, jitter="values")).reference
+    assert found is not None and len(found.jittered) == 3
+    for (once,) in found.jittered:
+        assert 0 < torch_tensors.load(once, tmp_path / "made").abs().max() < 1e-5
+    for other in ("sums", "none"):
+        plain = evaluated(asked(mlir, tmp_path, VALUE, jitter=other)).reference
+        assert plain is not None and plain.jittered == ()
+
+
+def test_the_steps_of_a_norm_in_f16_are_rounded(tmp_path: Path) -> None:
+    h = "!torch.vtensor<[2,3],f16>"
+    mlir = program(
+        f"""%three = torch.constant.int 3
+        %shape = torch.prim.ListConstruct %three : (!torch.int) -> !torch.list<int>
+        %none = torch.constant.none
+        %eps = torch.constant.float 1.000000e-05
+        %false = torch.constant.bool false
+        %y = torch.aten.layer_norm %x, %shape, %none, %none, %eps, %false : {h},
+            !torch.list<int>, !torch.none, !torch.none, !torch.float, !torch.bool -> {h}""",
+        gives=f"%y : {h}",
+        takes=f"%x: {h}",
+    )
+    given = asked(mlir, tmp_path, (VALUE - 50).half(), jitter="sums")
+    found = evaluated(given).reference
+    assert found is not None and len(found.jittered) == 3
+    own = torch_tensors.load(found.precise[0], tmp_path / "made")
+    for (once,) in found.jittered:
+        moved = (torch_tensors.load(once, tmp_path / "made") - own).abs().max()
+        assert 2**-11 < moved < 0.1
+
+
 class TestChild:
     """One child for many; the death of one is not that of the others."""
 

@@ -62,7 +62,7 @@ def with_references(
     functions = {f.name: f for f in program.functions}
     open_ = [f for f in program.functions if f.example is not None and f.outputs]
     for evaluator in _evaluators(program, directory, toolchain, limits, text):
-        works = [evaluate.work(program, directory, f, directory) for f in open_]
+        works = [_moved(evaluate.work(program, directory, f, directory)) for f in open_]
         for function, found in zip(open_, evaluator(works) if works else (), strict=True):
             made = _with(functions[function.name], found)
             if found.cut_off:
@@ -91,13 +91,17 @@ def of_text(
     """What a function computes by another text of the program in `directory`; None where that
     cannot be evaluated. Files go to `place`."""
     work = evaluate.work(program, directory, function, place)
-    works = [msgspec.structs.replace(work, mlir=str(mlir.absolute()))]
+    works = [_moved(msgspec.structs.replace(work, mlir=str(mlir.absolute())))]
     limits, text = _limits(limits), mlir.read_text(errors="replace")
     for evaluator in _evaluators(program, directory, toolchain, limits, text):
         (found,) = evaluator(works)
         if found.reference is not None:
             return found.reference
     return None
+
+
+def _moved(work: Work) -> Work:
+    return msgspec.structs.replace(work, jitter="values")
 
 
 def first(

@@ -22,19 +22,18 @@ NORMS = (
 )
 
 
-#: What becomes of sums of so many values each, divided by their number.
-Moved = Callable[[torch.Tensor, int], torch.Tensor]
+#: The mean of values over their last dimension, which is kept.
+Mean = Callable[[torch.Tensor], torch.Tensor]
 
 
-def with_moments(target: Any, args: Any, kwargs: Any, mean: Moved, variance: Moved) -> torch.Tensor:
-    """The output of one of `NORMS` in the type of its input, with other means and variances."""
+def with_moments(target: Any, args: Any, kwargs: Any, mean: Mean, variance: Mean) -> torch.Tensor:
+    """The output of one of `NORMS` in the type of its input, with means and variances of
+    the caller's."""
     given = dict(zip((a.name for a in target._schema.arguments), args, strict=False)) | kwargs
     values = given["input"]
     rows = values.reshape(*_rows(target, given), -1)
-    count = rows.shape[-1]
-    rest = rows - mean(rows.mean(-1, keepdim=True), count)
-    square = variance(rest.square().mean(-1, keepdim=True), count)
-    rest = rest * torch.rsqrt(square + given.get("eps", 1e-5))
+    rest = rows - mean(rows)
+    rest = rest * torch.rsqrt(variance(rest.square()) + given.get("eps", 1e-5))
     result: torch.Tensor = rest.reshape(values.shape)
     for name, apply in (("weight", torch.mul), ("bias", torch.add)):
         if (factor := given.get(name)) is not None:

@@ -25,7 +25,7 @@ from pipeline import noise
 from pipeline.frontends import choices as choosing
 from pipeline.frontends import norms
 from pipeline.frontends.choices import WAYS, Call, Choices, Pointing
-from pipeline.program import TORCH_ELEMENT_TYPES, Reference, Tensor
+from pipeline.program import TORCH_ELEMENT_TYPES, Jitter, Reference, Tensor
 
 _WIDENED = (torch.float32, torch.float16, torch.bfloat16)
 #: Element types that a program rounds to on purpose.
@@ -48,8 +48,9 @@ _SUMS = (
     torch.ops.aten.cumsum.default,
     *_MEANS,
 )
-#: A sum of so many steps is long; a step's error as a share of `unit`, its standard deviation.
-_LONG_SUM, _STEP = 256, 0.4
+#: A sum of so many steps is long; a step's error as a share of `unit`, its standard deviation; what
+#: a sum moves by as a share of what is lost of it once it is too large for its steps.
+_LONG_SUM, _STEP, _LOST = 256, 0.4, 1 / 8
 
 
 class NotEvaluable(Exception):
@@ -79,9 +80,10 @@ class Widening:
     to the next one (6% to 12% away); two right implementations differ by as much. flushing: what is
     below the smallest normal f32 becomes 0. jitter: each value is moved by a rounding of its type,
     `unit`, at random from this seed, a long sum in 16 bits and the mean in a norm by one for each
-    step. rounded: whether something was rounded to an 8-bit float so far; small: whether something
-    was as small, where that is watched; summed: whether such a sum was met. doubles: the program
-    computes in f64 itself, where such numbers are not small.
+    step. sums: nothing but these is. rounded: whether something was rounded to an 8-bit float so
+    far; small: whether something was as small, where that is watched; summed: whether such a sum
+    was met; steps: whether a sum or a norm in 16 bits was. doubles: the program computes in f64
+    itself, where such numbers are not small.
     """
 
     def __init__(
@@ -91,12 +93,13 @@ class Widening:
         flushing: bool = False,
         watching: bool = False,
         jitter: int | None = None,
+        sums: bool = False,
     ) -> None:
-        self.rounded = self.small = self.summed = self.doubles = False
+        self.rounded = self.small = self.summed = self.steps = self.doubles = False
         self._perturbation = _PERTURBATION if perturbed else 0.0
         self._flushing, self._watching = flushing, watching
         self._generator = torch.Generator().manual_seed(jitter or 0)
-        self._jittering = jitter is not None
+        self._jittering, self._sums = jitter is not None, sums
         self.unit = noise.unit("f32")
 
     def __call__(self, run: Callable[..., Any], target: Any, args: Any, kwargs: Any) -> Any:
@@ -111,10 +114,12 @@ class Widening:
                 args = (self._perturb(args[0], self._perturbation), *args[1:])
         args, kwargs = pytree.tree_map(self._argument, (args, kwargs))
         results = run(*args, **kwargs)
+        if self.unit > noise.unit("f32") and target in (*_SUMS, *norms.NORMS):
+            self.steps = True
         if self._jittering and target in _SUMS:
             results = self._summed(results, args, target)
         if self._jittering and target in norms.NORMS:
-            moved = norms.with_moments(target, args, kwargs, self._off, self._long)
+            moved = norms.with_moments(target, args, kwargs, self._mean, self._variance)
             results = (moved, *results[1:]) if isinstance(results, tuple) else moved
         hold = widen if choosing.moves(target) else partial(self.held, unit=self.unit)
         return pytree.tree_map(hold, results)
@@ -128,11 +133,17 @@ class Widening:
 
     def held(self, value: Any, unit: float | None = None) -> Any:
         """A value as it is computed with. unit: a rounding of it; None: of its own type."""
-        unit = _unit(value) if unit is None else unit
+        unit = unit_of(value) if unit is None else unit
         value = widen(value)
         if not isinstance(value, torch.Tensor) or value.dtype is not torch.float64:
             return value
-        return self._perturb(value, unit) if self._jittering else self._flushed(value)
+        if self._jittering:
+            return value if self._sums else self._perturb(value, unit)
+        return self._flushed(value)
+
+    def moved(self, value: Any) -> Any:
+        """An input in its own type; in float64 where it is moved."""
+        return self.held(value) if self._jittering and not self._sums else value
 
     def given(self, value: Any) -> Any:
         """A value of the program's own types that is given to an operation."""
@@ -163,20 +174,38 @@ class Widening:
             steps = values.shape[args[1]] if values.ndim else 1
         if total.dtype is not torch.float64:
             return total
-        largest = values.square().mean().sqrt() * steps**0.5
-        return self._long(total, steps, largest / steps if target in _MEANS else largest)
+        step = values.square().mean().sqrt() / (steps if target in _MEANS else 1)
+        return self._long(total, steps, step, step * steps**0.5)
 
-    def _long(self, total: torch.Tensor, steps: float, beside: Any = 0.0) -> torch.Tensor:
+    def _mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean of the last dimension, moved by the roundings of its steps."""
+        steps = values.shape[-1]
+        step = values.square().mean(-1, keepdim=True).sqrt() / steps
+        return self._off(values.mean(-1, keepdim=True), steps, step)
+
+    def _variance(self, squares: torch.Tensor) -> torch.Tensor:
+        """The mean of what is never negative in the last dimension, moved where it is long."""
+        mean, steps = squares.mean(-1, keepdim=True), squares.shape[-1]
+        return self._long(mean, steps, mean / steps)
+
+    def _long(
+        self, total: torch.Tensor, steps: float, step: torch.Tensor, beside: Any = 0.0
+    ) -> torch.Tensor:
         """As `_off`, where a sum is long enough in a type that is narrow enough."""
         if steps < _LONG_SUM or self.unit <= noise.unit("f32"):
             return total
         self.summed = True
-        return self._off(total, steps, beside)
+        return self._off(total, steps, step, beside)
 
-    def _off(self, total: torch.Tensor, steps: float, beside: Any = 0.0) -> torch.Tensor:
-        """A sum or mean moved by the roundings of its steps. beside: what cancelled in it."""
+    def _off(
+        self, total: torch.Tensor, steps: float, step: torch.Tensor, beside: Any = 0.0
+    ) -> torch.Tensor:
+        """A sum or mean moved by the roundings of its steps, and by what is lost where it grows so
+        large that a step does not change it. beside: what cancelled in it."""
         moved = torch.randn(total.shape, generator=self._generator, dtype=torch.float64)
         by: torch.Tensor = (total.abs() + beside) * (_STEP * self.unit * steps**0.5)
+        lost = (total.abs() - step / self.unit).clamp(min=0.0)
+        by += lost * _LOST
         return total + moved * by
 
     def _perturb(self, value: torch.Tensor, by: float) -> torch.Tensor:
@@ -239,7 +268,7 @@ def graph(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any
             raise NotEvaluable(f"{type(fault).__name__}: {str(fault).splitlines()[0]}") from fault
         nodes = next(node for node in program.graph.nodes if node.op == "output").args[0]
         found = [
-            (result, interpreter.points.get(node), _unit(node.meta.get("val")))
+            (result, interpreter.points.get(node), unit_of(node.meta.get("val")))
             for spec, result, node in zip(signature.output_specs, results, nodes, strict=True)
             if spec.kind is OutputKind.USER_OUTPUT and isinstance(result, torch.Tensor)
         ]
@@ -261,12 +290,13 @@ def with_precise(
     own: Sequence[Pointing | None],
     choices: Choices,
     *,
-    jitter: bool = False,
+    jitter: Jitter = "none",
 ) -> Reference:
     """The reference with what float64 gives, and the forms of it that are as right.
 
     place: the directory for more files, and what their names begin with. own: where the outputs
-    point to in the program's own types; choices: followed there. jitter: also where values cancel.
+    point to in the program's own types; choices: followed there. jitter: also where values cancel,
+    or where sums are rounded at each step.
     """
     widening = Widening(watching=True)
     choices.start(wide=True)
@@ -279,10 +309,12 @@ def with_precise(
         flushed = evaluate(Widening(flushing=True), None)
         found["flushed"] = keep(flushed.outputs, "flushed")
     jittered: list[tuple[Tensor, ...]] = []
-    for seed in range(_JITTERS if jitter else 0):
-        jitters = Widening(jitter=seed)
+    sums = jitter == "sums"
+    for seed in range(_JITTERS if jitter == "values" or (sums and widening.steps) else 0):
+        jitters = Widening(jitter=seed, sums=sums)
         moved = evaluate(jitters, None)
-        if not jittered and not jitters.summed and not _moves(precise, moved.outputs):
+        least = 0 if sums else _ROUNDINGS
+        if not jittered and not jitters.summed and not _moves(precise, moved.outputs, least):
             break  # nothing cancels, or hardly
         jittered.append(keep(moved.outputs, f"jittered{seed}-"))
     found["jittered"] = tuple(jittered)
@@ -299,14 +331,14 @@ def with_precise(
     return msgspec.structs.replace(reference, note="", **found)
 
 
-def _moves(precise: Evaluated, moved: Sequence[torch.Tensor]) -> bool:
-    """Whether an element of an output moves by more than a number of its type's roundings."""
+def _moves(precise: Evaluated, moved: Sequence[torch.Tensor], roundings: int) -> bool:
+    """Whether an element of an output moves by more than so many of its type's roundings."""
     for unit, base, other in zip(precise.units, precise.outputs, moved, strict=True):
         if base.dtype is not torch.float64 or not base.numel():
             continue
         size = base.abs() + base.square().mean().sqrt()
         size = torch.where(size.isfinite(), size, base.abs())
-        limit = _ROUNDINGS * unit * size
+        limit = roundings * unit * size
         # Also where one of them is no number.
         near = ((other - base).abs() <= limit) | (other == base) | (other.isnan() & base.isnan())
         if not bool(near.all()):
@@ -330,11 +362,15 @@ def _wide_dtype(value: Any) -> Any:
     return torch.float64 if isinstance(value, torch.dtype) and value in _WIDENED else value
 
 
-def _unit(value: Any) -> float:
+def unit_of(value: Any) -> float:
     """A rounding of the type of a value, or of the first of several; f32's where it has none."""
     first = next((v for v in pytree.tree_leaves(value) if isinstance(v, torch.Tensor)), None)
-    name = "" if first is None else TORCH_ELEMENT_TYPES.get(str(first.dtype)[6:], "")
-    return noise.unit(name) or noise.unit("f32")
+    return rounding(None if first is None else first.dtype)
+
+
+def rounding(dtype: torch.dtype | None) -> float:
+    """The relative error of one in this type; f32's where it does not round, or there is none."""
+    return noise.unit(TORCH_ELEMENT_TYPES.get(str(dtype)[6:], "")) or noise.unit("f32")
 
 
 def _narrow_cast(args: Any, kwargs: Any) -> bool:
@@ -359,7 +395,7 @@ class _Graph(Interpreter):
 
     def run_node(self, node: Node) -> Any:
         if self._widening is not None:
-            self._widening.unit = _unit(node.meta.get("val"))
+            self._widening.unit = unit_of(node.meta.get("val"))
         if node.op != "call_function" or self._choices is None:
             return super().run_node(node)
         args, kwargs = self.fetch_args_kwargs_from_env(node)

@@ -417,7 +417,7 @@ def _precise(
 
     try:
         return reference.with_precise(
-            made, evaluate, keep, (directory, name), points, choices, jitter=True
+            made, evaluate, keep, (directory, name), points, choices, jitter="values"
         )
     except reference.NotEvaluable as fault:
         return msgspec.structs.replace(made, note=f"no double-precision reference: {fault}")

@@ -20,7 +20,7 @@ from pipeline import torch_tensors
 from pipeline.errors import UsageError
 from pipeline.frontends import draws
 from pipeline.frontends.choices import Choices
-from pipeline.frontends.reference import Evaluated, NotEvaluable, Widening, with_precise
+from pipeline.frontends.reference import Evaluated, NotEvaluable, Widening, rounding, with_precise
 from pipeline.program import Reference, Tensor
 from pipeline.torch_dialect.evaluate import JOB, UNFINISHED, Evaluation, Value, Work
 from pipeline.torch_dialect.evaluator import How, Module, Record
@@ -73,12 +73,13 @@ def stages(work: Work) -> Iterator[Evaluation]:
             widening.doubles = module.doubles
         how = How(widening, follow, {} if wanted is None else None)
         found = module.run(work.function, inputs, record, how)
-        return Evaluated(found.outputs, found.points)
+        return Evaluated(found.outputs, found.points, units)
 
     try:
         module = Module(Path(work.mlir), work.archives)
         how = How(None, choices, skipped if wanted is None else None)
         found = module.run(work.function, inputs, recording(own, "out"), how)
+        units = tuple(rounding(value.dtype) for value in found.outputs)
         reference = Reference(
             outputs=keep(found.outputs, "out"),
             evaluator=_EVALUATOR,
@@ -94,7 +95,9 @@ def stages(work: Work) -> Iterator[Evaluation]:
     yield done
     stem = (place, f"data/{work.function}.")
     try:
-        reference = with_precise(reference, evaluate, keep, stem, found.points, choices)
+        reference = with_precise(
+            reference, evaluate, keep, stem, found.points, choices, jitter=work.jitter
+        )
     except (NotEvaluable, UsageError) as fault:
         note = f"no double-precision reference: {fault}"
         reference = msgspec.structs.replace(reference, note=note)

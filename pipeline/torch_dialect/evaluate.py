@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline import diagnostics, process
-from pipeline.program import Function, Program, Reference, Tensor
+from pipeline.program import Function, Jitter, Program, Reference, Tensor
 
 JOB = "job.json"
 CHILD = "pipeline.torch_dialect.child"
@@ -32,7 +32,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     the tensors inside the function whose value is wanted too, as (position of the operation in the
     function's body, number of its result); None: all of them. outputs: the element types of the
     results, for IR whose integers have no sign. scopes: the archives of each scope of parameters,
-    where there are several.
+    where there are several. jitter: by PyTorch; other evaluators
+    do not.
     """
 
     mlir: str
@@ -43,6 +44,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[tuple[int, int], ...] | None = ()
     outputs: tuple[str, ...] = ()
     scopes: dict[str, tuple[str, ...]] = {}
+    jitter: Jitter = "none"
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from pipeline import archive, dialects, torch_tensors
 from pipeline.frontends import choices as choosing
 from pipeline.frontends import draws, mlir_text
 from pipeline.frontends.choices import Call, Choices, Pointing
-from pipeline.frontends.reference import NotEvaluable, Widening, widen
+from pipeline.frontends.reference import NotEvaluable, Widening, rounding, widen
 from pipeline.torch_dialect import calls, literals
 from pipeline.torch_dialect.calls import CannotWrite
 from pipeline.torch_dialect.walk import TENSOR, TRANSPARENT, VIEWS, Walk, symbol
@@ -176,7 +176,8 @@ class Evaluation(Walk):
         ops = [op.operation for op in block.operations]
         last = {value: index for index, op in enumerate(ops) for value in op.operands}
         for argument, value in zip(block.arguments, inputs, strict=True):
-            self.values[argument] = value.item() if str(argument.type) in _NUMBERS else value
+            held = value if self._widening is None else self._widening.moved(value)
+            self.values[argument] = value.item() if str(argument.type) in _NUMBERS else held
             self._given.add(argument)
         for index, op in enumerate(ops):
             if not self._carried(index, op):
@@ -192,6 +193,8 @@ class Evaluation(Walk):
 
     def _carried(self, index: int, op: Any) -> bool:
         """Carries an operation out; False for one that is skipped, or takes what one would give."""
+        if self._widening is not None and len(op.results):
+            self._widening.unit = self._rounding(op.results[0].type)
         if self._skipped is None:
             self.operation(op)
             return True
@@ -207,6 +210,9 @@ class Evaluation(Walk):
             (first, *_) = self._skipped.values()
             raise NotEvaluable(first) from None
         return True
+
+    def _rounding(self, type_: Any) -> float:
+        return rounding(self.tensor(type_).dtype if TENSOR.fullmatch(str(type_)) else None)
 
     def drawn(self, value: Any) -> tuple[str, ...]:
         """The operations that draw random numbers which a value of MLIR depends on."""

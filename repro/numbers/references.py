@@ -1,7 +1,8 @@
 """What is right of parts of a program, as its engine computes it, many at once.
 
 Beside the reference itself it is told how far the precise results move when the inputs do, by less
-than a computation resolves: an error that is no larger says nothing about the compiler.
+than a computation resolves, and when the steps of sums and norms are rounded to 16 bits: an error
+that is no larger says nothing about the compiler.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline import process, tensors
-from pipeline.program import Parameters, Reference, Tensor, TensorType
+from pipeline.program import Jitter, Parameters, Reference, Tensor, TensorType
 from pipeline.torch_dialect import evaluate as torch_dialect
 from pipeline.torch_dialect.evaluate import Evaluation, Work
 from repro.ir.feeds import Value
@@ -80,7 +81,8 @@ class Evaluator:
             place = directory / str(number)
             place.mkdir(parents=True)
             first = len(works)
-            works.append(_work(call, call.inputs, place))
+            steps: Jitter = "sums" if jitters else "none"
+            works.append(_work(call, call.inputs, place, jitter=steps))
             if any(t.dtype in _MOVED for t in call.inputs):
                 for seed in range(jitters):
                     moved = place / f"moved{seed}"
@@ -115,7 +117,13 @@ class Evaluator:
         return done
 
 
-def _work(call: Call, inputs: tuple[Tensor, ...], place: Path, every: bool = False) -> Work:
+def _work(
+    call: Call,
+    inputs: tuple[Tensor, ...],
+    place: Path,
+    every: bool = False,
+    jitter: Jitter = "none",
+) -> Work:
     parameters = call.parameters
     return Work(
         mlir=str(Path(call.mlir).absolute()),
@@ -125,6 +133,7 @@ def _work(call: Call, inputs: tuple[Tensor, ...], place: Path, every: bool = Fal
         archives=parameters.archives if parameters else (),
         values=None if every else (),
         outputs=tuple(kind.dtype for kind in call.results),
+        jitter=jitter,
     )
 
 
