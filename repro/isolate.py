@@ -33,6 +33,8 @@ FLAKY_RUNS = 5
 _WIDENINGS = 3
 #: Parts up to this many operations compile in an instant: one by one, no answer is asked in vain.
 _SMALL = 8
+#: Phases that generate code, for which sizes matter.
+_GENERATED = ("executable-configurations", "executable-targets", "hal")
 #: What shrinking takes for each operation, or nearly.
 _PROOF = 2
 #: Calls for simpler shapes where each one that fails alike takes its whole limit.
@@ -147,8 +149,6 @@ class Isolation:
     #: Calls that it is to take at most, and those of them for simpler shapes and types.
     most_calls = 12
     most_simpler = 4
-    #: What sizes are made small multiples of.
-    units: tuple[int, ...] = simplify.UNITS
 
     def __init__(self, job: Job, oracle: Oracle, told: Callable[[Progress], None]) -> None:
         self.job = job
@@ -158,6 +158,12 @@ class Isolation:
         self.ops: tuple[str, ...] = ()
         self.begun = time.monotonic()
         self._editors: dict[int, Editor] = {}
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """What sizes are made small multiples of."""
+        generated = (self.job.failure.phase or "") in _GENERATED
+        return simplify.UNITS if generated else simplify.ANYWHERE
 
     def run(self) -> Isolated | GaveUp:
         job = self.job

@@ -16,9 +16,9 @@ from repro.shrink import Progress
 
 #: Sizes up to this one are left alone: 1 broadcasts, and nothing is won at the others.
 SMALLEST = 2
-#: The unit that sizes are made small multiples of: where code is generated for vectors, two of
-#: four elements are what most failures need.
-UNITS = (8, 32)
+#: The units that sizes are made small multiples of, tried in this order: where code is generated
+#: for vectors, two of four elements are what most failures need, elsewhere any size shows them.
+UNITS, ANYWHERE = (8, 32), (SMALLEST, 8, 32)
 
 #: What can be made simpler apart from sizes. dynamic: dimensions that are not static. literals:
 #: tensor constants with many numbers. attributes: what the compiler may ignore, and constants that
@@ -91,9 +91,9 @@ def simplify(
 ) -> Simplified:
     """The program with smaller shapes, fewer dynamic dimensions, simpler attributes and types.
 
-    Everything at once first, which one call settles in most cases; then, while the budget lasts,
-    coarser sizes, and halves of what was proposed. A proposal that no program can be made of costs
-    no call. At most `budget` programs are asked about. units: what
+    Everything at once first, which one call settles in most cases, and with the smallest sizes;
+    then, while the budget lasts, coarser sizes, and halves of what was proposed. A proposal that no
+    program can be made of costs no call. At most `budget` programs are asked about. units: what
     sizes are made small multiples of, one after the other. ops: how many operations there are, for
     those who are told.
     """
@@ -107,6 +107,10 @@ def simplify(
         search.unit = units[0]
         search.halves(rest, asked=not sizes)
         search.halves(sizes, asked=not rest)
+    if search.best.calls == 0 or all(map(search.has, sizes)):
+        unit, search.unit = search.unit, SMALLEST
+        if not search.accepts(sizes):
+            search.unit = unit
     for aspect in _LATER:
         if aspect in survey.aspects and not (aspect == "arguments" and search.has("literals")):
             search.accepts([aspect])

@@ -101,12 +101,12 @@ class TestSearch:
             fake.stop_after = 10**9
         assert fake.run(survey, budget) == whole
 
-    def test_one_call_settles_a_failure_that_no_shape_matters_to(self) -> None:
+    def test_two_calls_settle_a_failure_that_no_shape_matters_to(self) -> None:
         survey = Survey(sizes=(1, 2, 64, 4096), aspects=("dynamic", "literals", "attributes"))
         fake = Fake(lambda p: True, lambda p: True, Path())
         found = fake.run(survey, 12)
-        assert found.calls == 1
-        assert fake.made(found).sizes == ((64, 8), (4096, 16))
+        assert found.calls == 2
+        assert fake.made(found).sizes == ((64, 4), (4096, 6))
         assert found.done == (
             "smaller shapes",
             "static shapes",
@@ -120,9 +120,20 @@ class TestSearch:
         assert [size for size, _ in fake.made(found).sizes] == [100, 200, 800]
         assert fake.made(found).attributes
 
+    def test_where_generated_code_needs_a_vector_it_keeps_one(self) -> None:
+        fake = Fake(lambda p: all(new >= 8 for _, new in p.sizes), lambda p: True, Path())
+        found = fake.run(Survey(sizes=(64, 4096), aspects=("attributes",)), 12)
+        assert found.calls == 2
+        assert fake.made(found) == Proposal(sizes=((64, 8), (4096, 16)), attributes=True)
+
+    def test_sizes_below_the_first_unit_are_made_smaller_too(self) -> None:
+        fake = Fake(lambda p: True, lambda p: True, Path())
+        found = fake.run(Survey(sizes=(1, 3, 8)), 12)
+        assert (found.calls, fake.made(found).sizes) == (1, ((3, 2), (8, 4)))
+
     def test_nothing_is_asked_where_nothing_can_be_simpler(self) -> None:
         fake = Fake(lambda p: True, lambda p: True, Path())
-        assert fake.run(Survey(sizes=(1, 2, 4)), 12) == Simplified(path="whole")
+        assert fake.run(Survey(sizes=(1, 2)), 12) == Simplified(path="whole")
 
     def test_a_failure_that_only_the_program_itself_shows_leaves_it_alone(self) -> None:
         fake = Fake(lambda p: False, lambda p: True, Path())

@@ -45,13 +45,16 @@ class _Isolation(isolate.Isolation):
 
     most_calls = 48
     most_simpler = 12
-    units = (2, 4, 8, 32)
 
     def __init__(self, job: Job, oracle: MismatchOracle, told: Callable[[Progress], None]) -> None:
         super().__init__(job, oracle, told)
         self.numbers = oracle
         self.found = search.Found(part=None)
         self._modules = 0
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        return (2, 4, 8, 32)
 
     @property
     def shows(self) -> bool:
