@@ -132,7 +132,7 @@ def command(
     else:
         live.summary()
         tell_places(console, [result for _, result in results])
-    if output:
+    if output and common.json:  # the folder is the last line otherwise
         made = [f.reproducer for _, one in results for f in one.failures if f.reproducer]
         for path in dict.fromkeys(one.path for one in made):
             out.wrote(path, quiet=common.verbosity < 0)
