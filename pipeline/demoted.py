@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import expected, numerics, process, runtime
+from pipeline import numerics, process, runtime
 from pipeline.evaluate import references
 from pipeline.numerics import Comparison
 from pipeline.program import Function, Tensor
@@ -30,7 +30,7 @@ def judged(
     the user expects are not judged again. Files go to `workdir`.
     """
     reference, changed = job.function.reference, ran.changed
-    if reference is None or changed is None or reference.evaluator.endswith(expected.OPTION):
+    if reference is None or changed is None or reference.users:
         return comparison
     file = _in_its_types(job, changed, toolchain, workdir, limits)
     again = file and references.of_text(

@@ -67,6 +67,7 @@ def with_outputs(loaded: Loaded, specs: tuple[str, ...], store: Store) -> Loaded
         own_errors=judging.own_errors(evaluated, Path(loaded.directory)) if evaluated else (),
         evaluator=f"the user's {OPTION}",
         stated=True,
+        users=True,
         incomparable=tuple(f"it is {IGNORED} by the user" if g is None else "" for g in given),
     )
     function = msgspec.structs.replace(function, reference=reference)

@@ -169,8 +169,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     moves them by far more: what is left of values that cancel, norms of what hardly varies.
     own_errors: of outputs that are given, how far an evaluator's own are from its precise ones:
     relative L2 and of an element. stated: the outputs are what the user or the program itself says
-    has to come out. computed: of outputs whose references are what the program expects of itself,
-    what the evaluator makes of them.
+    has to come out; users: the user does. computed: of outputs whose references are what the
+    program expects of itself, what the evaluator makes of them.
     """
 
     outputs: tuple[Tensor, ...]
@@ -187,6 +187,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     jittered: tuple[tuple[Tensor, ...], ...] = ()
     own_errors: tuple[tuple[float, float], ...] = ()
     stated: bool = False
+    users: bool = False
     computed: Reference | None = None
 
     def why_not(self, output: int) -> str:
