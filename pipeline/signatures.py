@@ -75,6 +75,13 @@ def signature(kind: str, *, about: str, text: str = "", frames: Sequence[str] = 
     return "/".join(re.sub(r"[^\w.+-]+", "-", p).strip("-") for p in parts if p)
 
 
+def names_operation(signature: str) -> bool:
+    """Whether the signature of a diagnostic says which operation fails: one alike may be another's
+    where it names none, or a constant that is an operand of it."""
+    parts = signature.split("/")
+    return len(parts) > 3 and parts[1] != "torch.constant"
+
+
 def _words(text: str) -> str:
     """The first words of a message, up to 40 characters, joined by hyphens."""
     words = [w for w in re.findall(r"[a-z][a-z0-9]*", text.lower()) if w != "n"]

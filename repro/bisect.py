@@ -92,7 +92,7 @@ class _Search:
 
     def one(self, subject: Subject, failure: Failure, state: Path) -> Isolated | None:
         """Isolates one failure; its folder is written unless its signature has one."""
-        if failure.kind == "mismatch" or self._is_new(failure.signature):
+        if handing.vague(failure) or self._is_new(failure.signature):
             self._folder(subject, failure)
         self._begins(failure)
         directory = _directory(state, failure, self._limits)
@@ -304,8 +304,8 @@ def _isolated(found: Found) -> bool:
 
 
 def _key(failure: Failure, isolated: Isolated) -> str:
-    """What makes two failures one: their signature, which says little of wrong numbers."""
-    more = isolated.ops if failure.kind == "mismatch" else ()
+    """What makes two failures one: their signature, and the operations where it says too little."""
+    more = isolated.ops if handing.vague(failure) else ()
     return " ".join((failure.signature, *more))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from pipeline.devices import Device
 from pipeline.diagnostics import Failure
 from pipeline.frontends.load import Loaded
 from pipeline.program import Tensor
+from pipeline.signatures import names_operation
 from pipeline.toolchain import Toolchain
 from repro import bundle, environment, isolate, known, levels, marks, origin, verify
 from repro.bundle import LARGEST_BYTES, Input, Report
@@ -24,7 +26,7 @@ from repro.numbers import engines, folder, inputs
 from repro.numbers.inputs import Settled
 from repro.numbers.oracle import MismatchOracle
 from repro.numbers.record import Wrong
-from repro.oracle import RememberingOracle
+from repro.oracle import STOPPED, RememberingOracle
 from repro.oracle_run import Running, describe
 
 _PACKAGES = ("torch", "iree-turbine")
@@ -50,10 +52,19 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
     def told(self, failure: Failure) -> str:
         """What tells this program from others that fail alike, where the signature says too little:
-        wrong numbers have few."""
-        if failure.kind != "mismatch" or self.running is None:
+        of wrong numbers, or without the operation."""
+        if not vague(failure):
             return ""
-        return f"{self.running.loaded.program.digest} {self.running.function}"
+        if failure.kind == "mismatch" and self.running is not None:
+            return f"{self.running.loaded.program.digest} {self.running.function}"
+        with self.mlir.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def vague(failure: Failure) -> bool:
+    """Whether a failure with the same signature may be one of another operation."""
+    unnamed = failure.kind == "diagnostic" and not names_operation(failure.signature)
+    return failure.kind == "mismatch" or unnamed
 
 
 def write(
@@ -75,7 +86,7 @@ def write(
     failure = oracle.wanted
     mlir = Path(isolated.mlir)
     companions = () if failure.kind == "mismatch" else failure.also
-    alone = msgspec.structs.replace(failure, also=companions)
+    alone = msgspec.structs.replace(_as_shown(failure, oracle, mlir), also=companions)
     shown = _shown(subject, oracle, isolated, toolchain, state / "run", limits)
     wrong = shown.settled.wrong if shown.settled else ()
     if wrong:
@@ -266,6 +277,17 @@ def _given(tensors: Sequence[Tensor], directory: Path) -> tuple[Input, ...]:
     return tuple(
         Input(t, directory / t.file if t.bytes <= LARGEST_BYTES // 2 else None) for t in tensors
     )
+
+
+def _as_shown(failure: Failure, oracle: RememberingOracle, program: Path) -> Failure:
+    """The failure in the words that the program itself draws from the compiler."""
+    shown = oracle.seen(program)
+    if shown is None or failure.kind == "mismatch" or failure.kind in STOPPED:
+        return failure
+    one = next((f for f in (shown, *shown.also) if f.signature == failure.signature), None)
+    if one is None:
+        return failure
+    return msgspec.structs.replace(failure, message=one.message, op=one.op or failure.op)
 
 
 def _described(failure: Failure, isolated: Isolated, wrong: Wrong, reference: str) -> Failure:

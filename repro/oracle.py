@@ -198,6 +198,11 @@ class RememberingOracle(ABC):
         kept = self._scratch / f"{digest[:16]}.stderr.txt"
         return kept.read_text(errors="replace") if kept.is_file() else ""
 
+    def seen(self, candidate: Path) -> Failure | None:
+        """How a candidate that was asked about failed."""
+        answer = self._known.get(self._digest(candidate))
+        return answer.failure if answer is not None else None
+
     @property
     def summary(self) -> tuple[str, ...]:
         """A sentence on the candidates, of earlier runs too; nothing where there were none."""

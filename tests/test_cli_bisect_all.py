@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from driver import Done, pilot
 from rich.console import Console
 
 from pipeline.cli.bisect import tell
+from pipeline.toolchain import installed
 from repro.bisect import Bisection
 
 CASES = Path(__file__).with_name("cases")
@@ -89,3 +92,52 @@ def test_a_failure_that_hides_another_is_masked_wherever_it_is(bisect: Any, tmp_
     said = written.getvalue()
     assert "blocks 2 operations in 2 places" in said
     assert "with these masked, nothing else fails" in said
+
+
+#: Neither has a lowering; what the compiler says names a constant that one of them takes.
+UNNAMED = """
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    def forward(self, x):
+        return {forward}
+
+def model():
+    return Model().eval()
+
+def inputs():
+    return (torch.randn(2, 4),)
+"""
+FMOD, LOGSUMEXP = "torch.fmod(x, -0.3)", "torch.logsumexp(x, -1)"
+
+
+def test_operations_that_a_diagnostic_does_not_name_are_told_apart(
+    bisect: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "both.py").write_text(UNNAMED.format(forward=f"{FMOD} + {LOGSUMEXP}[:, None]"))
+    done = bisect(tmp_path / "both.py", "llvm-cpu", "--json")
+    assert sorted(names(done.document)) == [
+        ["torch.aten.fmod.Scalar"], ["torch.aten.logsumexp"]
+    ]  # fmt: skip
+    for found in done.document["failures"]:
+        folder = Path(found["reproducer"]["path"])
+        command = [
+            installed().compiler, folder / "repro.mlir", "--iree-hal-target-backends=llvm-cpu"
+        ]  # fmt: skip
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+        own = msgspec.json.decode((folder / "report.json").read_bytes())["failure"]["message"]
+        assert own.partition(":")[0] in said, "in the words of the program itself"
+        issue = (folder / "ISSUE.md").read_text()
+        assert own in issue
+        assert "pass.diff" not in issue, "the pass changed nothing"
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "one.py").write_text(UNNAMED.format(forward=LOGSUMEXP))
+    done = bisect(tmp_path / "one.py", "llvm-cpu", "--json")
+    assert names(done.document) == [["torch.aten.logsumexp"]]
+    (tmp_path / "other.py").write_text(UNNAMED.format(forward=FMOD))
+    done = pilot(
+        "bisect", tmp_path / "other.py", "-t", "llvm-cpu", "--json", "-o", tmp_path / "third",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert names(done.document) == [["torch.aten.fmod.Scalar"]], "not what is known of another"

@@ -151,6 +151,21 @@ def test_dumps_are_read_without_what_comes_after_them() -> None:
     assert after.text.splitlines()[-1] == "}) {a = 1} : () -> ()"
 
 
+def test_what_failed_is_held_against_the_same_operation() -> None:
+    said = (
+        "// -----// IR Dump Before LowerPass: lower //----- //\n"
+        "util.func public @main$async(%a: i32) {\n}\n"
+        "// -----// IR Dump Before LowerPass: lower //----- //\n"
+        "util.func public @main(%a: i32) {\n  util.call @main$async()\n}\n"
+        "// -----// IR Dump After LowerPass Failed: lower //----- //\n"
+        "util.func public @main$async(%a: i64) {\n}\n"
+    )
+    failed = dumps.failing(said)
+    assert failed is not None
+    before = dumps.before(said, failed)
+    assert before is not None and before.text.startswith("util.func public @main$async(%a: i32)")
+
+
 def test_dumps_of_older_releases_are_read() -> None:
     (dump,) = dumps.read("// -----// IR Dump Before ConvertX (convert-x) //----- //\nmodule {\n}\n")
     assert (dump.pass_class, dump.spelled, dump.text) == ("ConvertX", "convert-x", "module {\n}")

@@ -13,6 +13,7 @@ import msgspec
 from pipeline import tensors
 from pipeline.frontends.load import Loaded
 from pipeline.numerics import OutputComparison
+from pipeline.plural import count
 from pipeline.program import ELEMENT_TYPES, Tensor
 from pipeline.runtime import spelled
 from repro.numbers.oracle import Judged, MismatchOracle, program_of
@@ -55,11 +56,12 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def told(self) -> tuple[str, ...]:
-        """Sentences on what of the inputs matters, and on inputs of a few elements."""
-        few = {0: "none matters: all", 1: "1 matters: the others"}
-        which = few.get(self.kept, f"{self.kept} matter: the others")
-        matter = f"Of the inputs' {self.elements} elements {which} are 0 or 1."
-        return (*((matter,) if self.kept < self.elements else ()), *self.shown)
+        """Sentences on which of the inputs are 0 or 1, and on inputs of a few elements."""
+        total = count(self.elements, "element")
+        simple = f"All {total} of the inputs are 0 or 1."
+        if self.kept:
+            simple = f"Of the {total} of the inputs all but {self.kept} are 0 or 1."
+        return (*((simple,) if self.kept < self.elements else ()), *self.shown)
 
 
 def settle(oracle: MismatchOracle, program: Path, directory: Path) -> Settled:

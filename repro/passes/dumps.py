@@ -16,6 +16,8 @@ _HEADER = re.compile(
 )
 #: What ends the outermost operation, in the custom and in the generic form.
 _END = re.compile(r"^\}(?:\).*)?$", re.MULTILINE)
+#: The name of the outermost operation, in the custom and in the generic form.
+_SYMBOL = re.compile(r'^[^\n]*?(?:@|\bsym_name = ")([\w.$-]+)')
 _RESOURCES = re.compile(r"\s*^\{-#$.*?^#-\}$", re.MULTILINE | re.DOTALL)
 
 
@@ -24,7 +26,7 @@ class Dump(msgspec.Struct, frozen=True, kw_only=True):
 
     pass_class: `ConvertToSPIRVPass`. spelled: the pass as pipelines have it, with its options:
     `iree-convert-to-spirv{index-bits=32}`; empty where it has no name there. operation: that the
-    pass runs on (`func.func`), told with whole modules only. text: the IR.
+    pass runs on (`func.func`), told with whole modules only. symbol: its name. text: the IR.
     """
 
     before: bool
@@ -73,14 +75,16 @@ def before(text: str, failed: Dump) -> Dump | None:
 
 
 def _dump(header: re.Match[str], rest: str) -> Dump:
+    text = _operation(rest)
+    named = _SYMBOL.match(text)
     return Dump(
         before=header["when"] == "Before",
         failed=bool(header["failed"]),
         pass_class=header["class"].rpartition("::")[2],
         spelled=header["new"] or header["old"] or "",
         operation=header["op"] or "",
-        symbol=header["symbol"] or "",
-        text=_operation(rest),
+        symbol=header["symbol"] or (f"@{named[1]}" if named else ""),
+        text=text,
     )
 
 
