@@ -27,13 +27,16 @@ UNSETTLED = (
 _ADVICE = "initialise the model's weights, or give other inputs"
 
 
-def reasons(outputs: Sequence[Tensor], directory: Path) -> tuple[str, ...]:
+def reasons(
+    outputs: Sequence[Tensor], directory: Path, *, expected: bool = False
+) -> tuple[str, ...]:
     """For each reference output why agreeing with it proves nothing; "" where it proves something.
 
     A floating-point tensor of more than one element tells nothing where it is nowhere finite. Where
     every output is one number throughout, none tells anything; beside others that vary zeros do, as
     in what is weighted by a router that chose nothing. Integers and single numbers other than zero
-    tell something, as something must have computed them. Empty outputs are left out.
+    tell something, as something must have computed them. Empty outputs are left out. expected: one
+    number throughout is what has to come out, and is no reason.
     """
     read = [_constant(directory / o.file, o) if o.bytes else (None, False) for o in outputs]
     constants = [constant for constant, _ in read]
@@ -48,7 +51,9 @@ def reasons(outputs: Sequence[Tensor], directory: Path) -> tuple[str, ...]:
         _SMALL
         if small
         else _why(constant)
-        if constant is not None and (everything or (values and math.isnan(constant)))
+        if constant is not None
+        and not expected
+        and (everything or (values and math.isnan(constant)))
         else ""
         for (constant, small), values in zip(read, wide, strict=True)
     )

@@ -6,6 +6,8 @@ numpy is imported when something is added up.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import tensors
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+
+
+#: Exponents of float64 as `frexp` has them begin here; 0 has a place of its own before.
+_LOWEST, _EXPONENTS = 1074, 1074 + 1025
+#: What is so many times as large as all that is smaller is apart, if it is off by no more than so
+#: many of its own roundings.
+_APART, _ROUNDINGS = 256.0, 4.0
 
 
 class Piece(NamedTuple):
@@ -45,10 +54,32 @@ class Piece(NamedTuple):
         return error
 
 
-class Sums:
-    """What one pass over an output adds up, over elements finite in result and reference."""
+def measured(pieces: Callable[[], Iterator[Piece]], dtype: str) -> tuple[Sums, Extremes]:
+    """How far an output of `dtype` is off, whose pieces are read a few times."""
+    sums = Sums(dtype)
+    for piece in pieces():
+        sums.add(piece)
+    if (below := sums.apart()) < math.inf:
+        sums = Sums(dtype, below)
+        for piece in pieces():
+            sums.add(piece)
+    extremes = Extremes(dtype, sums.root_mean_square)
+    for piece in pieces():
+        extremes.add(piece)
+    return sums, extremes
 
-    def __init__(self) -> None:
+
+class Sums:
+    """What one pass over an output adds up, over elements finite in result and reference.
+
+    below: what is expected to be as large or larger does not count in the norms: see `apart`.
+    """
+
+    def __init__(self, dtype: str, below: float = math.inf) -> None:
+        self._dtype, self._below = dtype, below
+        #: By the exponents of what is expected: elements, their squares, and those that are off by
+        #: more than a few of their own roundings.
+        self._sizes: dict[int, Any] = {}
         self.elements = self.finite = self.tied = 0
         self.reference = self.error = self.own_error = self.perturbed_error = 0.0
         self.nan = self.inf = self.own_nan = self.own_inf = self.misplaced = 0
@@ -70,12 +101,44 @@ class Sums:
             at = int(misplaced[0])
             self.first = (piece.start + at, float(got[at]), float(expected[at]))
         finite = np.isfinite(got) & np.isfinite(expected)
+        self._sort(piece, finite)
+        finite &= np.abs(expected) < self._below
         self.finite += int(finite.sum())
         self.reference += float(np.square(expected[finite]).sum())
         self.error += float(np.square(piece.error[finite]).sum())
-        self.own_error += float(np.square(piece.own_error).sum())
+        self.own_error += float(np.square(piece.own_error[finite]).sum())
         if piece.moved is not None:
             self.perturbed_error += float(np.square(piece.moved[finite]).sum())
+
+    def _sort(self, piece: Piece, finite: NDArray[np.bool_]) -> None:
+        """Adds the elements to those of their exponents; 0 is below all of them."""
+        import numpy as np
+
+        expected = piece.expected[finite]
+        off = np.maximum(piece.error, piece.own_error)[finite]
+        noisy = off > _ROUNDINGS * tensors.step(expected, self._dtype)
+        where = np.where(expected == 0, 0, np.frexp(expected)[1] + _LOWEST)
+        weights = (None, np.square(expected), noisy)
+        found = np.stack([np.bincount(where, weight, _EXPONENTS) for weight in weights])
+        for at in np.flatnonzero(found[0]):
+            self._sizes[int(at)] = self._sizes.get(int(at), 0.0) + found[:, at]
+
+    def apart(self) -> float:
+        """From what size on elements say nothing of the others' noise; inf where none is so large.
+
+        The fill of a mask (-1e9) is exact and has no part in the rounding of what stands beside it.
+        Elements so many times as large as the others are no measure of them, where each is right
+        but for roundings of its own.
+        """
+        count = squares = 0.0
+        sizes = sorted(self._sizes)
+        for at, larger in pairwise(sizes):
+            count, squares = count + self._sizes[at][0], squares + self._sizes[at][1]
+            size = math.ldexp(0.5, larger - _LOWEST)
+            apart = squares and size > _APART * math.sqrt(squares / count)
+            if apart and not any(self._sizes[e][2] for e in sizes if e >= larger):
+                return size
+        return math.inf
 
     @property
     def root_mean_square(self) -> float:

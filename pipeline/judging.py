@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from pipeline import noise, pointing, tensors
-from pipeline.deviations import Extremes, Piece, Sums
+from pipeline.deviations import Piece, measured
 from pipeline.noise import Limits, Noise, Spread
 from pipeline.pairs import Pair
 from pipeline.program import Indexed, Reference
@@ -202,12 +202,7 @@ def own_errors(reference: Reference, directory: Path) -> tuple[tuple[float, floa
             continue
         if pair.precise is None:
             return ()
-        sums = Sums()
-        for piece in pair.pieces():
-            sums.add(piece)
-        extremes = Extremes(pair.type.dtype, sums.root_mean_square)
-        for piece in pair.pieces():
-            extremes.add(piece)
+        sums, extremes = measured(pair.pieces, pair.type.dtype)
         found.append((sums.relative(sums.own_error), extremes.own_excess))
     return tuple(found)
 
@@ -225,12 +220,7 @@ def _rounded(
     def pieces() -> Iterator[Piece]:
         return pair.pieces(forgiving=forgiving, excusing=excusing)
 
-    sums = Sums()
-    for piece in pieces():
-        sums.add(piece)
-    extremes = Extremes(pair.dtype, sums.root_mean_square)
-    for piece in pieces():
-        extremes.add(piece)
+    sums, extremes = measured(pieces, pair.dtype)
     rel_l2 = sums.relative(sums.error)
     own_error, own_excess = pair.own_errors or (None, 0.0)
     if pair.precise is not None:

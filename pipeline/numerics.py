@@ -109,8 +109,8 @@ def compare(
     inputs = function.example or ()
     # Of nothing, and where somebody says so, one number throughout is what has to come out.
     expected = reference.stated or (bool(inputs) and not any(t.bytes for t in inputs))
-    if not any(reasons) and not expected:
-        reasons = blind.reasons(values, directory)
+    if not any(reasons):
+        reasons = blind.reasons(values, directory, expected=expected)
     for output, why in zip(agree, reasons, strict=True):
         why = why or (blind.UNSETTLED if pairs[output.index].unsettled else "")
         judged[output.index] = _blind(output, why) if why else output

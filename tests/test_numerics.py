@@ -557,6 +557,11 @@ def test_what_somebody_says_has_to_come_out_may_be_one_number(tmp_path: Path) ->
     assert compare(tmp_path, six, six).verdict == "not-compared"
     assert compare(tmp_path, six, six, stated=True).ok
     assert compare(tmp_path, [("f32", np.full(4, 5.0))], six, stated=True).differs
+    tiny = [("f32", np.array([1.1e-38, -1.1e-38]))]
+    zeros = [("f32", np.zeros(2))]
+    said = compare(tmp_path, zeros, tiny, stated=True)
+    assert said.verdict == "not-compared" and "below the smallest normal number" in said.why
+    assert compare(tmp_path, zeros, zeros, stated=True).ok
 
 
 # What is compared at all.
