@@ -22,6 +22,7 @@ from pipeline.toolchain import Toolchain
 from repro import bisect as search
 from repro import places
 from repro.bisect import Bisection, Found
+from repro.ir import inline
 from repro.oracle_run import Running
 from repro.shrink import Progress
 from repro.tracing import search as tracing
@@ -66,8 +67,40 @@ def isolate(
     """Isolates the failure of a case (and with `wish.everything` what else keeps it from working).
 
     The same call goes on where an earlier one was stopped, and waits for another process that does
-    the same (`on_wait` is called once before).
+    the same (`on_wait` is called once before). Wrong numbers are looked for in the program without
+    its calls first.
     """
+    assert case.failure is not None
+    hearing: dict[str, Any] = {"begun": begun, "told": told, "on_wait": on_wait}
+    flat = _inlined(loaded, toolchain, wish) if case.failure.kind == "mismatch" else None
+    if flat is not None:
+        found = _isolate(flat, case, plan, toolchain, wish, **hearing)
+        if found.status == "isolated":
+            return found
+    return _isolate(loaded, case, plan, toolchain, wish, **hearing)
+
+
+def _inlined(loaded: Loaded, toolchain: Toolchain, wish: Wish) -> Loaded | None:
+    """The program without calls; None where it has none."""
+    digest = Store.key(loaded.program.digest, toolchain.revision, "inlined")
+    file = data_directory() / "bisect" / f"inlined-{digest[:16]}.mlir"
+    if not inline.inlined(loaded.mlir, toolchain, file, wish.limits):
+        return None
+    program = msgspec.structs.replace(loaded.program, mlir=str(file), digest=digest)
+    return msgspec.structs.replace(loaded, program=program)
+
+
+def _isolate(
+    loaded: Loaded,
+    case: CaseResult,
+    plan: Plan,
+    toolchain: Toolchain,
+    wish: Wish,
+    *,
+    begun: Callable[[Failure], None],
+    told: Callable[[Progress], None],
+    on_wait: Callable[[], None] | None,
+) -> Bisection:
     assert case.failure is not None
     first, running = case.failure, None
     if why := why_not(case):

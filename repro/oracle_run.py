@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import expected, process, refitting, runtime
+from pipeline import process, refitting, runtime
 from pipeline.compiler import MODULE, Compile
 from pipeline.diagnostics import Failure
 from pipeline.errors import UsageError
@@ -44,7 +44,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     def is_users_word(self) -> bool:
         """Whether only the outputs that the user expects say that it is wrong."""
         reference = self.loaded.program.function(self.function).reference
-        return reference is not None and reference.evaluator.endswith(expected.OPTION)
+        return reference is not None and reference.users
 
     @property
     def weights(self) -> tuple[tuple[str, str], ...]:

@@ -107,7 +107,9 @@ class Values:
 
     def _values(self, base: Path, fed: Feeds) -> Mapping[Value, Tensor]:
         """Those of the base: its arguments and, if they are asked for, its operations' results."""
-        (call,) = (one for one in self.calls(base) if one.function == fed.origin)
+        call = next((one for one in self.calls(base) if one.function == fed.origin), None)
+        if call is None:
+            raise NotAProgram(f"it is not known what {fed.origin} is called with")
         if all(value.op == ARGUMENT for value in fed.values):
             return _arguments(call)
         return self._inside(base, call).values

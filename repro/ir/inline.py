@@ -1,0 +1,27 @@
+"""A program whose functions call no others: what is cut out of one then holds all that it takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pipeline import process
+from pipeline.toolchain import Toolchain
+
+_CALL = re.compile(rb"\bcall @")
+#: Nothing but the calls is to change, and the functions that nobody calls any more.
+_PASSES = "--pass-pipeline=builtin.module(inline{default-pipeline=},symbol-dce)"
+
+
+def inlined(mlir: Path, toolchain: Toolchain, file: Path, limits: process.Limits) -> bool:
+    """Whether `file` holds the program without its calls; False where it has none, or keeps one."""
+    if toolchain.opt is None or not _CALL.search(mlir.read_bytes()):
+        return False
+    file.parent.mkdir(parents=True, exist_ok=True)
+    outcome = process.run(
+        [toolchain.opt, mlir, _PASSES, "-o", file],
+        stdout=file.with_suffix(".stdout.txt"),
+        stderr=file.with_suffix(".stderr.txt"),
+        limits=limits,
+    )
+    return outcome.ok and not _CALL.search(file.read_bytes())
