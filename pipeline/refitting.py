@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pipeline import expected, process, runtime
+from pipeline import process, runtime
 from pipeline import program as programs
 from pipeline.diagnostics import Failure
 from pipeline.errors import UsageError
@@ -81,7 +81,7 @@ def settled(
 def _fixed(program: Program, name: str) -> bool:
     """Whether a function's reference is given, and not computed from its inputs."""
     reference = program.function(name).reference
-    own = reference is not None and reference.evaluator.endswith(expected.OPTION)
+    own = reference is not None and reference.users
     return own or checks.rewritten(program)
 
 

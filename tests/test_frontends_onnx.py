@@ -243,6 +243,37 @@ def test_indices_that_nobody_gave_are_made_up_until_they_fit(build: Any, tmp_pat
     assert any("were made up again" in note for note in program.notes)
 
 
+@pytest.mark.parametrize(
+    ("operator", "other"), [("MatMul", ["k", "m"]), ("Add", [7]), ("Concat", [2, 9])]
+)
+def test_sizes_that_nobody_gave_are_made_up_until_they_fit(
+    build: Any, tmp_path: Path, operator: str, other: list[Any]
+) -> None:
+    import numpy
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    value = helper.make_tensor_value_info
+    sizes = ["n", 12] if operator == "MatMul" else ["n", "d"]
+    inputs = [value("x", TensorProto.FLOAT, sizes)]
+    constants = []
+    if operator == "MatMul":
+        inputs.append(value("w", TensorProto.FLOAT, other))
+    else:
+        constants.append(numpy_helper.from_array(numpy.ones(other, numpy.float32), "w"))
+    node = helper.make_node(operator, ["x", "w"], ["y"])
+    if operator == "Concat":
+        node.attribute.append(helper.make_attribute("axis", 0))
+    graph = helper.make_graph(
+        [node], "g", inputs, [value("y", TensorProto.FLOAT, ["r", "s"])], constants
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "a.onnx")
+    program, _ = build(tmp_path / "a.onnx")
+    assert program.functions[0].reference is not None, program.notes
+    assert any("were made up again" in note for note in program.notes)
+
+
 def test_it_runs_and_agrees_end_to_end(tmp_path: Path) -> None:
     from driver import pilot
 

@@ -189,6 +189,57 @@ func.func @main(%a: !torch.vtensor<[4,2],f32>, %i: !torch.vtensor<[3],si64>)
 """
 
 
+#: What they are reshaped to, or what an assertion beside says, is all that is known of their sizes.
+RESHAPED = """
+func.func @main(%a: tensor<?x?xf32>, %b: tensor<3x5xf32>) -> tensor<15xf32> {
+  %r = stablehlo.reshape %a : (tensor<?x?xf32>) -> tensor<15xf32>
+  %c = stablehlo.reshape %b : (tensor<3x5xf32>) -> tensor<15xf32>
+  %d = stablehlo.add %r, %c : tensor<15xf32>
+  return %d : tensor<15xf32>
+}
+"""
+EXPANDED = """
+func.func @main(%x: tensor<?x?xf32>) -> tensor<?x3x?xf32> {
+  %c1 = arith.constant 1 : index
+  %c0 = arith.constant 0 : index
+  %c3 = arith.constant 3 : index
+  %n = tensor.dim %x, %c0 : tensor<?x?xf32>
+  %d = tensor.dim %x, %c1 : tensor<?x?xf32>
+  %h = arith.divui %d, %c3 : index
+  %y = tensor.expand_shape %x [[0], [1, 2]] output_shape [%n, 3, %h]
+    : tensor<?x?xf32> into tensor<?x3x?xf32>
+  %z = math.exp %y : tensor<?x3x?xf32>
+  return %z : tensor<?x3x?xf32>
+}
+"""
+ASSERTED = """
+func.func @main(%a: !torch.vtensor<[?,?],f32>, %b: !torch.vtensor<[?,?],f32>)
+    -> !torch.vtensor<[?,?],f32> attributes {torch.assume_strict_symbolic_shapes} {
+  %int1 = torch.constant.int 1
+  %int12 = torch.constant.int 12
+  %k = torch.aten.size.int %a, %int1 : !torch.vtensor<[?,?],f32>, !torch.int -> !torch.int
+  %e = torch.aten.eq.int %k, %int12 : !torch.int, !torch.int -> !torch.bool
+  torch.runtime.assert %e, "k is 12"
+  %c = torch.aten.mm %a, %b : !torch.vtensor<[?,?],f32>, !torch.vtensor<[?,?],f32>
+    -> !torch.vtensor<[?,?],f32>
+  return %c : !torch.vtensor<[?,?],f32>
+}
+"""
+
+
+@pytest.mark.real
+class TestSizesThatNobodyGave:
+    @pytest.mark.parametrize(
+        "text", [RESHAPED, EXPANDED, ASSERTED], ids=["reshaped", "expanded", "asserted"]
+    )
+    def test_they_are_made_up_until_they_fit(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "p.mlir").write_text(text)
+        done = pilot("run", tmp_path / "p.mlir", "-t", "llvm-cpu:generic", "--json")
+        assert (done.code, done.document["cases"][0]["status"]) == (0, "ok"), done.err
+        (note,) = (n for n in done.document["program"]["notes"] if "made up again" in n)
+        assert "integers" not in note, "it takes none"
+
+
 @pytest.mark.real
 class TestIndicesThatNobodyGave:
     @pytest.mark.parametrize("text", [INDEXED, SELECTED], ids=["a number", "a tensor"])

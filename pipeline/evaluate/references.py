@@ -64,7 +64,7 @@ def with_references(
     for evaluator in _evaluators(program, directory, toolchain, limits, text):
         works = [_moved(evaluate.work(program, directory, f, directory)) for f in open_]
         for function, found in zip(open_, evaluator(works) if works else (), strict=True):
-            made = _with(functions[function.name], found)
+            made = _with(functions[function.name], _fitting(function, found))
             if found.cut_off:
                 made = msgspec.structs.replace(made, cut_off=_allowed(limits))
             functions[function.name] = made
@@ -125,7 +125,7 @@ def first(
         ]
         for evaluator in _evaluators(program, directory, toolchain, limits, text) if works else ():
             for number, found in enumerate(evaluator(works)):
-                if found.reference is not None:
+                if _fitting(functions[number], found).reference is not None:
                     return number
     return None
 
@@ -147,6 +147,18 @@ def _with(function: Function, found: Evaluation) -> Function:
     if found.reference is not None:
         return msgspec.structs.replace(function, reference=found.reference, unevaluated="")
     return msgspec.structs.replace(function, unevaluated=function.unevaluated or found.why)
+
+
+def _fitting(function: Function, found: Evaluation) -> Evaluation:
+    """What an evaluator found, without a reference of other shapes than the function states."""
+    outputs = found.reference.outputs if found.reference is not None else ()
+    for want, got in zip(function.outputs, outputs, strict=False):
+        pairs = zip(want.shape, got.shape, strict=False)
+        alike = all(not isinstance(size, int) or size == own for size, own in pairs)
+        if len(want.shape) != len(got.shape) or not alike:
+            why = f"the inputs do not fit: {want.name} comes out as {got}, it is {want}"
+            return msgspec.structs.replace(found, reference=None, why=why)
+    return found
 
 
 def _limits(limits: process.Limits | None) -> process.Limits:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,14 +27,20 @@ _COMPLAINTS = re.compile(
     r"must match|do not fit|size mismatch|shapes? .*(?:mismatch|not aligned|incompatible)"
     r"|cannot be multiplied|could not be broadcast|out of (?:range|bounds)|indexes? outside"
     r"|a slice from -?\d+ to -?\d+ of a dimension"
-    r"|invalid for input of size|incorrect (?:batch|matrix) size|expected .* to (?:have|be) .*size",
+    r"|invalid for input of size|cannot reshape array of size|incorrect (?:batch|matrix) size"
+    r"|expected .* to (?:have|be) .*size",
     re.IGNORECASE,
 )
 #: What they say of results that an index leads to which no tensor has. That may be the program's.
 _OUTSIDE = "outside of a tensor"
+#: Sizes that a program names: in the types of its tensors, constants, lists of sizes.
+_SIZE = re.compile(
+    r"(?<![\w.%#@-])(\d{1,4})(?=x[\dfibuc?]|\]?\s*[,\])>]|(?: : (?:index|i64|i32)\b))"
+)
 _CONSTANT = re.compile(r"(?:\bvalue = |\bdense<)(-?\d{1,4})(?=>? : )")
 _MOST = 32
 _MOST_CONSTANTS = 6
+_MOST_SIZES = 8
 
 
 def complains(function: Function) -> bool:
@@ -60,6 +67,12 @@ def constants(texts: Iterable[str]) -> tuple[int, ...]:
     return tuple(several)[:_MOST_CONSTANTS]
 
 
+def sizes(text: str) -> tuple[int, ...]:
+    """Small sizes that a program names, those first that it names most often."""
+    named = Counter(int(match[1]) for match in _SIZE.finditer(text))
+    return tuple(size for size, _ in named.most_common() if size > 1)[:_MOST_SIZES]
+
+
 def settle(
     program: Program,
     directory: Path,
@@ -82,13 +95,16 @@ def settle(
 def made_again(function: Function, why: str) -> str:
     """What the user should know of inputs that were made up a second time."""
     made_up = function.made_up or MadeUp()
-    chosen = ", ".join(f"{name} = {value}" for name, value in _chosen(made_up))
+    values = _chosen(made_up, integers=has_integers(function))
+    chosen = ", ".join(f"{name} = {value}" for name, value in values)
     return f"the inputs of {function.name} were made up again ({chosen}): {why}"
 
 
-def _chosen(made_up: MadeUp) -> Iterator[tuple[str, int]]:
+def _chosen(made_up: MadeUp, *, integers: bool) -> Iterator[tuple[str, int]]:
     yield from made_up.sizes.items()
     yield from made_up.numbers.items()
+    if not integers:
+        return
     if made_up.integers != MadeUp().integers:
         yield "integers below", made_up.least + made_up.integers
     if made_up.least:
@@ -96,11 +112,14 @@ def _chosen(made_up: MadeUp) -> Iterator[tuple[str, int]]:
 
 
 def alternatives(
-    function: Function, made_up: MadeUp, shifts: Sequence[int] = ()
+    function: Function,
+    made_up: MadeUp,
+    shifts: Sequence[int] = (),
+    named: Sequence[int] = (),
 ) -> Iterator[MadeUp]:
     """Other inputs, where there is something to choose, the likelier ones first.
 
-    shifts: numbers that integers may be off by.
+    shifts: numbers that integers may be off by. named: sizes that the program names.
     """
     symbols = list({d.symbol: None for t in function.inputs for d in t.shape if isinstance(d, Dim)})
     # What the program states stays, as long as there is something else to choose.
@@ -115,7 +134,8 @@ def alternatives(
     if not _is_free(function):
         return
     stated = {d for t in function.inputs for d in t.shape if isinstance(d, int) and d}
-    static = sorted(stated | {*made_up.sizes.values(), *made_up.numbers.values()})
+    own = sorted(stated | {*made_up.sizes.values(), *made_up.numbers.values()})
+    static = [*dict.fromkeys((*own, *named))]
     tried = dict.fromkeys((*static, 1, 2, 8, 64))
     alike = [dict.fromkeys(symbols, size) for size in tried] if symbols else []
     each = [{symbol: size} for size in static for symbol in symbols]
@@ -164,7 +184,7 @@ def _settled(
     """The function with the first other inputs that can be evaluated; as it is without."""
     assert function.made_up is not None
     bare = msgspec.structs.replace(function, reference=None, unevaluated="")
-    others = alternatives(function, function.made_up, constants([text]))
+    others = alternatives(function, function.made_up, constants([text]), sizes(text))
     chosen = list(itertools.islice(others, _MOST))
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         tried = []

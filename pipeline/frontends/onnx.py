@@ -5,6 +5,7 @@ Runs in the tracing child; imports onnx and iree.compiler, and onnxruntime where
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -42,7 +43,13 @@ _OPSET = "17"
 #: compiler must see.
 _FEW = 100
 #: So many other inputs are tried where those that were made up do not fit.
-_MOST = 8
+_MOST = 24
+_LARGEST = 4096
+#: What the evaluators lack, whatever the inputs are.
+_UNKNOWN = re.compile(
+    r"NotImplemented|[Nn]o (?:implementation|schema)|[Nn]ot (?:implemented|registered)"
+    r"|Unable to find|MemoryError"
+)
 _FUNCTION = re.compile(r'func\.func @"?([^"(]+)"?\(')
 
 
@@ -182,10 +189,12 @@ def _example(
         return _referenced(model, path, function, job.inputs, directory)
     made_up = MadeUp(seed=job.seed)
     inputs = examples.random(function, job.seed, directory)
-    first = _referenced(model, path, function, inputs, directory)
-    if first[0].reference is not None or not fitting_inputs.refuses(first[0]):
+    fed, said = _referenced(model, path, function, inputs, directory)
+    first = msgspec.structs.replace(fed, made_up=made_up), said
+    if fed.reference is not None or _UNKNOWN.search(fed.unevaluated):
         return first
-    for other in itertools.islice(fitting_inputs.alternatives(function, made_up, (1,)), _MOST):
+    others = fitting_inputs.alternatives(function, made_up, (1,), _sizes(model))
+    for other in itertools.islice(others, _MOST):
         inputs = examples.random(function, job.seed, directory, other)
         made = _referenced(model, path, function, inputs, directory)
         if made[0].reference is not None:
@@ -193,7 +202,22 @@ def _example(
             note = fitting_inputs.made_again(again, first[0].unevaluated)
             return made[0], f"{note}; {made[1]}"
     inputs = examples.random(function, job.seed, directory)
-    return _referenced(model, path, function, inputs, directory)
+    fed, said = _referenced(model, path, function, inputs, directory)
+    return msgspec.structs.replace(fed, made_up=made_up), said
+
+
+def _sizes(model: Any) -> tuple[int, ...]:
+    """Sizes that the model names: in the shapes of its constants, and in those that are lists."""
+    import onnx
+
+    found: list[int] = []
+    constants = [a.t for node in model.graph.node for a in node.attribute if a.type == a.TENSOR]
+    for tensor in (*model.graph.initializer, *constants):
+        found += tensor.dims
+        if tensor.data_type == onnx.TensorProto.INT64 and len(tensor.dims) == 1:
+            with contextlib.suppress(ValueError, OSError):  # it may lie in another file
+                found += map(int, onnx.numpy_helper.to_array(tensor))
+    return tuple(dict.fromkeys(size for size in found if 1 < size < _LARGEST))
 
 
 def _referenced(

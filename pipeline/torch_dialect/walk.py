@@ -37,6 +37,7 @@ _DROPPED = {
     "torch.aten._assert_tensor_metadata",
     "torch.symbolic_int",
     "torch.bind_symbolic_shape",
+    "torch.runtime.assert",
 }
 #: What takes the strides of a tensor into account in PyTorch. In MLIR a tensor has none.
 VIEWS = {"torch.aten.view", "torch.aten._unsafe_view", "torch.aten.view.dtype"}
