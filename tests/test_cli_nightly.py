@@ -173,6 +173,21 @@ def test_people_are_told_in_lines(team: Team) -> None:
     assert team("report", "7").code == 2
 
 
+def test_a_night_is_told_with_the_lines_that_its_sources_had_then(team: Team) -> None:
+    (team.directory / "nightly.toml").write_text(
+        '[matrix]\nmodels = ["net.py"]\ntargets = ["hip:gfx942"]\nbisect = false\n'
+        f'releases = ["{team.release}"]\n[news]\nreleases = false\n'
+    )
+    net = team.directory / "net.py"
+    net.write_text("import torch\ndef model(:\n")
+    told = team("run")
+    assert (told.code, "def model(:" in told.out) == (1, True)
+    net.write_text("import torch\ndef fixed():\n    pass\n")
+    for again in ("status", "report"):
+        assert "def model(:" in team(again).out
+        assert "def fixed" not in team(again).out
+
+
 def test_a_dry_run_runs_nothing(team: Team) -> None:
     team.models("good", "other")
     before = team("run", "--dry-run", "--json").document

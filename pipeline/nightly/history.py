@@ -15,6 +15,7 @@ from pipeline.case import PASSING
 from pipeline.nightly import queries, results
 from pipeline.nightly.database import Database
 from pipeline.nightly.records import Case, Finding, Judgement, Outcome
+from pipeline.source_lines import SourceLines
 
 #: Nights that `usual` looks at.
 _RECENT = 7
@@ -162,7 +163,7 @@ class History(Database):
         database.execute(
             "UPDATE outcomes SET result_id = ?, status = ?, why = ?, key = ?, machine = ?,"
             " worker = ?, begun = ?, seconds = ?, peak_bytes = ?, reused = ?, attempts = ?,"
-            " program = ?, files = ? WHERE id = ?",
+            " program = ?, files = ?, source = ? WHERE id = ?",
             (
                 result,
                 outcome.status,
@@ -177,6 +178,7 @@ class History(Database):
                 _json(outcome.attempts),
                 outcome.program,
                 _json(outcome.files),
+                _json(outcome.source),
                 number,
             ),
         )
@@ -380,8 +382,9 @@ class History(Database):
                 metrics=_METRICS.decode(metrics),
                 program=program,
                 files=_FILES.decode(files),
+                source=_SOURCE.decode(source),
             )
-            for *row, reused, number, attempts, metrics, program, files in rows
+            for *row, reused, number, attempts, metrics, program, files, source in rows
         ]
 
     def _outcome(self, database: sqlite3.Connection, run: int, case: str) -> tuple[int, int | None]:
@@ -419,6 +422,7 @@ _STRINGS = msgspec.json.Decoder(tuple[str, ...])
 _FAILURES = msgspec.json.Decoder(list[tuple[int, str, str, str]])
 _METRICS = msgspec.json.Decoder(dict[str, float])
 _REVISION = _FILES = msgspec.json.Decoder(dict[str, str])
+_SOURCE = msgspec.json.Decoder(SourceLines | None)
 _VERDICTS = msgspec.json.Decoder(dict[str, int])
 
 
