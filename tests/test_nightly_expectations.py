@@ -194,6 +194,24 @@ class TestAccepting:
         assert len(expectations.accept(path, news, reason='say "no"').added) == 3
         assert [e.case for e in expectations.read(path)] == ["case 0", "case 1", "case 2"]
 
+    def test_the_state_of_the_model_is_kept_beside_it(self, path: Path) -> None:
+        models = {NAME: "0123456789abcdef", "x": ""}
+        news = [judged("changed failure", "b"), judged("new failure", "c", "x")]
+        expectations.accept(path, news, reason="it moved", models=models)
+        known = {e.case: e.model for e in expectations.read(path)}
+        assert known == {**models, "gemma:* | hip:gfx942 | *": ""}
+        assert path.read_text().count("model") == 1, "nothing is said of what is not known"
+
+    def test_of_what_is_expected_already_it_is_brought_up_to_date(self, path: Path) -> None:
+        known = [judged("fail", "diagnostic/vector.bitcast/failed/1f0c6a52")]
+        assert not expectations.accept(path, known, reason="", models={NAME: "2"})
+        assert path.read_text() == WRITTEN, "nobody wrote of which model it is"
+        path.write_text(WRITTEN.replace("expires =", 'model = "1"\nexpires ='))
+        assert expectations.accept(path, known, reason="", models={NAME: "2"}).changed == (NAME,)
+        first = expectations.read(path)[0]
+        assert (first.model, first.reason) == ("2", "SPIR-V has no 8-bit floats")
+        assert not expectations.accept(path, known, reason="", models={NAME: "2"})
+
     def test_when_all_is_fixed_the_list_goes_and_comes_again(self, path: Path) -> None:
         gemma = "gemma:tiny | hip:gfx942 | installed"
         path.write_text(WRITTEN.replace("gemma:* | hip:gfx942 | *", gemma))

@@ -82,7 +82,7 @@ class Desk:
     def night(self, *shown: tuple[Any, Any, Verdict]) -> Report:
         """A night with (case, failure, verdict) of each; as it is told afterwards."""
         self.did, self.inquiries = [], []
-        found = [outcome(c, why) for c, why, _ in shown]
+        found = [outcome(c, why, program=c.program) for c, why, _ in shown]
         run = night(
             self.history, found, cases=[c for c, _, _ in shown], number=self.nights, finish=False
         )
@@ -142,6 +142,21 @@ class TestOrder:
         assert [what for what, _ in desk.did].count("releases") == 1
         assert {asked.case.name for asked in desk.inquiries} == {B.name}
         assert findings(told, 0) == findings(told, 1) != ()
+
+    def test_wrong_numbers_are_looked_into_once_for_each_program(self, desk: Desk) -> None:
+        desk.set(news=config.News(workaround=False))
+        wrong = failure("mismatch/values/1", kind="mismatch", phase="compare")
+        news: Verdict = "new failure"
+        first = desk.night((A, wrong, news), (B, wrong, news))
+        assert desk.did == [("isolate", wrong.signature), ("releases", wrong.signature)]
+        second = desk.night((A, wrong, "fail"), (C, wrong, news))
+        assert desk.did == [("isolate", wrong.signature), ("releases", wrong.signature)]
+        assert desk.inquiries[0].case.name == C.name
+        assert findings(first) == findings(second) == findings(second, 1) != ()
+        desk.isolates = False
+        third = desk.night((C, wrong, "fail"), (case("d:tiny"), wrong, news))
+        places = [row.judgement.reproducer for row in third.rows if row.judgement]
+        assert places[0] and not places[1], "what shows one of them does not show the other"
 
     def test_a_failure_to_trace_is_isolated_only(self, desk: Desk) -> None:
         desk.night((A, failure("trace-error/x", phase="trace"), "new failure"))

@@ -283,6 +283,7 @@ def expect(
         reason=reason,
         link=link,
         expires=expires.date() if expires else None,
+        models={row.case.name: row.outcome.model for row in rows if row.outcome},
     )
     if common.json:
         out.emit({"path": str(path), "accepted": accepted})

@@ -6,6 +6,7 @@ signature = "diagnostic/vector.bitcast/failed-to-legalize-operation/1f0c6a52"   
 reason = "SPIR-V has no 8-bit floats"
 link = "https://github.com/iree-org/iree/issues/1"      # optional
 expires = 2026-12-31                                    # optional: the last day that it holds
+model = "5f3a09c1b2d4e687"      # by `accept`: the program of which it was accepted; optional
 """
 
 from __future__ import annotations
@@ -30,13 +31,17 @@ _FAILED = ("new failure", "same failure", "changed failure")
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One known failure. case, signature: `*` stands for anything. expires: the last day of it."""
+    """One known failure. case, signature: `*` stands for anything. expires: the last day of it.
+
+    model: of what state of the model it was accepted (`identity.model`); empty: of any.
+    """
 
     case: str
     signature: str
     reason: str
     link: str | None = None
     expires: date | None = None
+    model: str = ""
 
     def __post_init__(self) -> None:
         for key in ("case", "signature", "reason"):
@@ -103,12 +108,14 @@ def accept(
     reason: str,
     link: str | None = None,
     expires: date | None = None,
+    models: Mapping[str, str] | None = None,
 ) -> Accepted:
     """Writes what was found into the file, as expected from now on, and keeps all else in it.
 
     A failure replaces what was expected of exactly this case, or is added; a case that was fixed is
-    taken out, where it is named exactly; one that is flaky is expected to be. Raises UsageError as
-    `read` does, and EnvironmentFault where the file cannot be written.
+    taken out, where it is named exactly; one that is flaky is expected to be. Of a failure that is
+    expected already, the state of the model is brought up to date. models: `identity.model` by
+    case. Raises UsageError as `read` does, and EnvironmentFault where the file cannot be written.
     """
     read(path)
     expected = _Edited(path)
@@ -116,7 +123,7 @@ def accept(
     for judgement in judgements:
         case, verdict = judgement.case, judgement.verdict
         signature = FLAKY if verdict == "flaky" else judgement.signature
-        known = expected.of(case)
+        known, model = expected.of(case), (models or {}).get(case) or None
         if verdict == "fixed":
             if known is not None:
                 expected.remove(case)
@@ -124,7 +131,10 @@ def accept(
         elif verdict in (*_FAILED, "flaky") and signature:
             (added if known is None else changed).append(case)
             values = {"signature": signature, "reason": reason, "link": link, "expires": expires}
-            expected.set(case, values)
+            expected.set(case, {**values, "model": model})
+        elif verdict == "fail" and known and model and known.get("model", model) != model:
+            changed.append(case)
+            expected.set(case, {"model": model})
     accepted = Accepted(added=tuple(added), changed=tuple(changed), removed=tuple(removed))
     if accepted:
         _write(path, expected.text())

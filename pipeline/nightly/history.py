@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.case import PASSING
-from pipeline.nightly import queries, results
+from pipeline.nightly import identity, queries, results
 from pipeline.nightly.database import Database
 from pipeline.nightly.records import Case, Finding, Judgement, Outcome
 from pipeline.source_lines import SourceLines
@@ -64,6 +64,11 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
     program: str = ""
     files: str = "{}"
+
+    @property
+    def model(self) -> str:
+        """As `Outcome.model`."""
+        return identity.model(self.program, _FILES.decode(self.files))
 
 
 class Usual(msgspec.Struct, frozen=True, kw_only=True):
@@ -315,24 +320,31 @@ class History(Database):
         }
 
     def reproducers(self, signatures: Collection[str]) -> dict[str, str]:
-        """The folder that was last named as showing each of these failures, where there is one."""
-        with self.reading() as database:
-            rows = database.execute(
-                "SELECT signature, reproducer FROM judgements WHERE reproducer != ''"
-                " AND signature IN (SELECT value FROM json_each(?)) ORDER BY outcome_id",
-                (_json(sorted(signatures)),),
-            ).fetchall()
-        return dict(rows)
+        """The folder that was last named as showing each failure with one of these signatures,
+        where there is one, by `identity.of`."""
+        return dict(self._of_failures("reproducer", "", signatures))
 
     def findings(self, signatures: Collection[str]) -> dict[str, tuple[Finding, ...]]:
-        """What was last found out about each of these failures, where something was."""
+        """What was last found out about each failure with one of these signatures, where
+        something was, by `identity.of`."""
+        found = self._of_failures("findings", "[]", signatures)
+        return {failure: _FINDINGS.decode(text) for failure, text in found}
+
+    def _of_failures(
+        self, column: str, nothing: str, signatures: Collection[str]
+    ) -> list[tuple[str, str]]:
+        """(`identity.of`, what a column has of it unless that is `nothing`), the latest last."""
         with self.reading() as database:
             rows = database.execute(
-                "SELECT signature, findings FROM judgements WHERE findings != '[]'"
-                " AND signature IN (SELECT value FROM json_each(?)) ORDER BY outcome_id",
-                (_json(sorted(signatures)),),
+                f"SELECT j.signature, o.program, o.files, j.{column} FROM judgements j"
+                f" JOIN outcomes o ON o.id = j.outcome_id WHERE j.{column} != ?"
+                " AND j.signature IN (SELECT value FROM json_each(?)) ORDER BY j.outcome_id",
+                (nothing, _json(sorted(signatures))),
             ).fetchall()
-        return {signature: _FINDINGS.decode(text) for signature, text in rows}
+        return [
+            (identity.of(signature, identity.model(program, _FILES.decode(files))), text)
+            for signature, program, files, text in rows
+        ]
 
     def latest(self) -> list[Latest]:
         """What came of each case the last time that a finished night had it."""

@@ -9,6 +9,7 @@ import msgspec
 
 from pipeline.case import CaseResult, Status
 from pipeline.diagnostics import Failure
+from pipeline.nightly import identity
 from pipeline.source_lines import SourceLines
 
 #: The release of the environment that the nightly runs in, whatever it is that night.
@@ -113,6 +114,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     program: str = ""
     files: dict[str, str] = {}
     source: SourceLines | None = None
+
+    @property
+    def model(self) -> str:
+        """What tells this state of the model from another one, see `identity.model`."""
+        return identity.model(self.program, self.files)
 
     @property
     def status(self) -> Status | Literal["not-run"]:
