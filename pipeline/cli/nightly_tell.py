@@ -51,8 +51,10 @@ def tell_expected(common: Common, expected: Sequence[Expectation], path: Path) -
     console = out.console()
     table = out.table("case", "signature", "reason", "until")
     for one in expected:
-        table.add_row(one.case, one.signature, one.told, str(one.expires or ""))
-    console.print(table if expected else f"nothing is expected to fail: {path}", soft_wrap=True)
+        cells = (one.case, one.signature, one.told, str(one.expires or ""))
+        table.add_row(*map(escape, cells))
+    nothing = f"nothing is expected to fail: {escape(str(path))}"
+    console.print(table if expected else nothing, soft_wrap=True)
 
 
 def as_text(report: Report, common: Common) -> str:
