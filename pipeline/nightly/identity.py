@@ -41,4 +41,4 @@ def of(signature: str, state: str) -> str:
 
     state: of the `model` that shows it.
     """
-    return signature if is_specific(signature) else f"{signature} of {state}"
+    return signature if is_specific(signature) else f"{signature} {state}".rstrip()

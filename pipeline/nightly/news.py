@@ -7,6 +7,7 @@ night that shows the failure; what was answered is kept with it, and not asked a
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -194,7 +195,7 @@ class News:
         return msgspec.structs.replace(finding, said=said, off=True)
 
     def _place(self, subject: _Subject) -> Path:
-        return self._artifacts / subject.signature.replace("/", "-").replace(":", "-")
+        return self._artifacts / re.sub("[/: ]", "-", subject.failure)
 
     def _open(self, subject: _Subject, question: Question) -> bool:
         """Whether an earlier night had no time for it."""
