@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -164,13 +165,67 @@ def test_people_are_told_in_lines(team: Team) -> None:
     assert f"reproducer: {reproducer}" in told.out
     left = (reproducer / "repro.mlir").read_text()
     assert ("test.bad" in left, "test.one" in left) == (True, False)
-    assert told.out.rstrip().endswith("1 news in 2 cases: 1 new failure, 1 compiled")
+    *_, counted, _ = told.out.splitlines()
+    assert counted.endswith("1 news in 2 cases: 1 new failure, 1 compiled")
     assert "\x1b" not in told.out
     status = team("status")
     assert (status.code, "1 new failure, 1 compiled" in status.out) == (0, True)
+    assert "\n\n\n" not in status.out
     again = team("report", "--format", "markdown")
     assert "### new failure: bad.mlir" in again.out
     assert team("report", "7").code == 2
+
+
+def test_after_news_comes_the_command_that_accepts_them(team: Team) -> None:
+    team.models("good", "bad")
+    team.fails(bad="it is bad")
+    *_, accept = team("run").out.splitlines()
+    label, _, command = accept.partition(" $ iree-pilot ")
+    assert label.strip() == "accept"
+    accepted = pilot(*shlex.split(command), cwd=team.directory)
+    assert (accepted.code, "added    bad.mlir" in accepted.out) == (0, True)
+    known = team("run", "--fresh")
+    assert "nothing new in 2 cases" in known.out and "accept" not in known.out
+    team.fails()
+    assert team("run", "--fresh").out.endswith(f"{accept}\n")
+    assert pilot(*shlex.split(command), cwd=team.directory).code == 0
+    team.fails(bad="it is bad")
+    assert team("run", "--fresh").code == 1
+    assert pilot(*shlex.split(command), cwd=team.directory).code == 0
+    assert team("run").code == 0
+
+
+def test_in_a_pipe_it_is_said_what_begins_and_nothing_is_cut(team: Team) -> None:
+    team.models("good", "bad")
+    message = f"'test.bad' op {'is not supported ' * 20}here"
+    team.fails(bad=message)
+    told = team("run").out.splitlines()
+    assert told[1:3] == ["tracing good.mlir", "tracing bad.mlir"]
+    (line,) = (line for line in told if "/2 failed" in line and "times" not in line)
+    assert line.endswith(f"diagnostic: {message}")
+
+
+def test_a_reason_is_told_as_it_was_written(team: Team) -> None:
+    team.models("good")
+    (team.directory / "expectations.toml").write_text(
+        '[[expect]]\ncase = "*"\nsignature = "*"\nreason = "[link] see [bold]"\n'
+    )
+    assert "[link] see [bold]" in team("expect").out
+
+
+def test_a_night_is_told_with_the_lines_that_its_sources_had_then(team: Team) -> None:
+    (team.directory / "nightly.toml").write_text(
+        '[matrix]\nmodels = ["net.py"]\ntargets = ["hip:gfx942"]\nbisect = false\n'
+        f'releases = ["{team.release}"]\n[news]\nreleases = false\n'
+    )
+    net = team.directory / "net.py"
+    net.write_text("import torch\ndef model(:\n")
+    told = team("run")
+    assert (told.code, "def model(:" in told.out) == (1, True)
+    net.write_text("import torch\ndef fixed():\n    pass\n")
+    for again in ("status", "report"):
+        assert "def model(:" in team(again).out
+        assert "def fixed" not in team(again).out
 
 
 def test_a_dry_run_runs_nothing(team: Team) -> None:

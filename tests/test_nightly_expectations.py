@@ -194,6 +194,70 @@ class TestAccepting:
         assert len(expectations.accept(path, news, reason='say "no"').added) == 3
         assert [e.case for e in expectations.read(path)] == ["case 0", "case 1", "case 2"]
 
+    def test_the_state_of_the_model_is_kept_beside_it(self, path: Path) -> None:
+        models = {NAME: "0123456789abcdef", "x": ""}
+        news = [judged("changed failure", "b"), judged("new failure", "c", "x")]
+        expectations.accept(path, news, reason="it moved", models=models)
+        known = {e.case: e.model for e in expectations.read(path)}
+        assert known == {**models, "gemma:* | hip:gfx942 | *": ""}
+        assert path.read_text().count("model") == 1, "nothing is said of what is not known"
+
+    def test_of_what_is_expected_already_it_is_brought_up_to_date(self, path: Path) -> None:
+        known = [judged("fail", "diagnostic/vector.bitcast/failed/1f0c6a52")]
+        assert not expectations.accept(path, known, reason="", models={NAME: "2"})
+        assert path.read_text() == WRITTEN, "nobody wrote of which model it is"
+        path.write_text(WRITTEN.replace("expires =", 'model = "1"\nexpires ='))
+        assert expectations.accept(path, known, reason="", models={NAME: "2"}).changed == (NAME,)
+        first = expectations.read(path)[0]
+        assert (first.model, first.reason) == ("2", "SPIR-V has no 8-bit floats")
+        assert not expectations.accept(path, known, reason="", models={NAME: "2"})
+
+    def test_when_all_is_fixed_the_list_goes_and_comes_again(self, path: Path) -> None:
+        gemma = "gemma:tiny | hip:gfx942 | installed"
+        path.write_text(WRITTEN.replace("gemma:* | hip:gfx942 | *", gemma))
+        expectations.accept(path, [judged("fixed"), judged("fixed", case=gemma)], reason="")
+        assert path.read_text().strip() == "# What we know of, and why."
+        news = [judged("new failure", "a", name) for name in (NAME, gemma)]
+        assert expectations.accept(path, news, reason="again").added == (NAME, gemma)
+        assert [e.case for e in expectations.read(path)] == [NAME, gemma]
+
+    def test_a_list_that_is_empty_is_none(self, path: Path) -> None:
+        path.write_text("expect = []\n# ours\n")
+        expectations.accept(path, [judged("new failure", "a")], reason="r")
+        assert [e.signature for e in expectations.read(path)] == ["a"]
+        assert "# ours" in path.read_text()
+
+    def test_tables_in_one_line_stay_in_one_line(self, path: Path) -> None:
+        path.write_text('expect = [\n  {case = "a", signature = "s", reason = "r"},  # why\n]\n')
+        news = [judged("new failure", "t", "b"), judged("changed failure", "u", "a")]
+        expectations.accept(path, news, reason="new")
+        assert [(e.case, e.signature) for e in expectations.read(path)] == [("a", "u"), ("b", "t")]
+        assert path.read_text().startswith('expect = [\n  {case = "a", signature = "u"')
+        expectations.accept(path, [judged("fixed", case=case) for case in "ab"], reason="")
+        assert expectations.read(path) == ()
+
+    @pytest.mark.parametrize("gone", ["a", "b", "c", "ab", "ac", "bc", "abc", "cba"])
+    def test_comments_stay_whatever_is_fixed(self, path: Path, gone: str) -> None:
+        table = '# above {0}\n[[expect]]\ncase = "{0}"\nsignature = "s"\nreason = "r"\n'
+        path.write_text("".join(map(table.format, "abc")) + "# at the end\n")
+        expectations.accept(path, [judged("fixed", case=case) for case in gone], reason="")
+        left = [case for case in "abc" if case not in gone]
+        assert [e.case for e in expectations.read(path)] == left
+        text = path.read_text()
+        assert all(f"# above {case}\n" in text for case in "abc") and "# at the end" in text
+        assert all(f'# above {case}\n[[expect]]\ncase = "{case}"' in text for case in left)
+
+    def test_what_would_break_the_file_is_not_written(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tomlkit.dumps", lambda document: "expect = [case = 1")
+        with pytest.raises(UsageError, match="this is no TOML"):
+            expectations.accept(path, [judged("new failure", "a", "x")], reason="r")
+        monkeypatch.setattr("tomlkit.dumps", lambda document: "")
+        with pytest.raises(RuntimeError, match="does not say what was meant"):
+            expectations.accept(path, [judged("new failure", "a", "x")], reason="r")
+        assert path.read_text() == WRITTEN
+
     def test_a_file_with_a_mistake_is_not_touched(self, path: Path) -> None:
         path.write_text(WRITTEN + 'resaon = ""\n')
         with pytest.raises(UsageError, match="resaon"):

@@ -24,6 +24,7 @@ from pipeline.nightly import schema
 from pipeline.nightly.history import History, Usual
 from pipeline.nightly.moving import merge
 from pipeline.nightly.records import Judgement
+from pipeline.source_lines import SourceLines
 
 SQL = re.MULTILINE | re.DOTALL
 
@@ -73,6 +74,9 @@ class TestNights:
             peak_bytes=3 * 2**30,
             reused=True,
             attempts=("failed", "failed"),
+            program="0123",
+            files={"net.py": "4567"},
+            source=SourceLines(text="%0 = x", python="net.py:3", python_text="y = x + 1"),
         )
         run = night(history, [full])
         assert history.outcomes(run.id) == {full.case: full}
@@ -537,6 +541,7 @@ class TestMigrations:
             "3db24e65a6e9c9ec",
             "e96e754511515a23",
             "afd398db575045d4",
+            "ebd45b2faa1d161b",
         ]
 
 

@@ -21,7 +21,7 @@ from pipeline.nightly.records import Finding, Judgement, Verdict
 from pipeline.nightly.report import Report
 from repro.bisect import Bisection, Found, Reproducer
 
-FAILS, OTHER = failure("crash/here"), failure("crash/there")
+FAILS, OTHER = failure("crash/SIGSEGV/here/1"), failure("crash/SIGSEGV/there/2")
 A, B, C = case("a:tiny"), case("a:tiny", "vulkan"), case("b:tiny")
 TIME_IS_UP = 1e-9
 
@@ -82,7 +82,7 @@ class Desk:
     def night(self, *shown: tuple[Any, Any, Verdict]) -> Report:
         """A night with (case, failure, verdict) of each; as it is told afterwards."""
         self.did, self.inquiries = [], []
-        found = [outcome(c, why) for c, why, _ in shown]
+        found = [outcome(c, why, program=c.program) for c, why, _ in shown]
         run = night(
             self.history, found, cases=[c for c, _, _ in shown], number=self.nights, finish=False
         )
@@ -120,15 +120,15 @@ class TestOrder:
         desk.set(news=config.News(workaround=False))
         desk.night((A, FAILS, "new failure"), (C, OTHER, "changed failure"))
         assert desk.did == [
-            ("isolate", "crash/here"),
-            ("isolate", "crash/there"),
-            ("releases", "crash/here"),
-            ("releases", "crash/there"),
+            ("isolate", "crash/SIGSEGV/here/1"),
+            ("isolate", "crash/SIGSEGV/there/2"),
+            ("releases", "crash/SIGSEGV/here/1"),
+            ("releases", "crash/SIGSEGV/there/2"),
         ]
 
     def test_the_reproducer_is_what_is_asked_about(self, desk: Desk) -> None:
         desk.night((A, FAILS, "new failure"))
-        place = desk.directory / "reproducers" / "crash-here"
+        place = desk.directory / "reproducers" / "crash-SIGSEGV-here-1"
         assert {asked.reproducer for asked in desk.inquiries} == {str(place)}
 
     def test_without_a_reproducer_the_case_is(self, desk: Desk) -> None:
@@ -142,6 +142,23 @@ class TestOrder:
         assert [what for what, _ in desk.did].count("releases") == 1
         assert {asked.case.name for asked in desk.inquiries} == {B.name}
         assert findings(told, 0) == findings(told, 1) != ()
+
+    def test_wrong_numbers_are_looked_into_once_for_each_program(self, desk: Desk) -> None:
+        desk.set(news=config.News(workaround=False))
+        wrong = failure("mismatch/values/1", kind="mismatch", phase="compare")
+        news: Verdict = "new failure"
+        first = desk.night((A, wrong, news), (B, wrong, news))
+        assert desk.did == [("isolate", wrong.signature), ("releases", wrong.signature)]
+        second = desk.night((A, wrong, "fail"), (C, wrong, news))
+        assert desk.did == [("isolate", wrong.signature), ("releases", wrong.signature)]
+        assert desk.inquiries[0].case.name == C.name
+        assert findings(first) == findings(second) == findings(second, 1) != ()
+        places = {row.judgement.reproducer for row in second.rows if row.judgement}
+        assert len(places) == 2, "one does not take the other's place"
+        desk.isolates = False
+        third = desk.night((C, wrong, "fail"), (case("d:tiny"), wrong, news))
+        places = [row.judgement.reproducer for row in third.rows if row.judgement]
+        assert places[0] and not places[1], "what shows one of them does not show the other"
 
     def test_a_failure_to_trace_is_isolated_only(self, desk: Desk) -> None:
         desk.night((A, failure("trace-error/x", phase="trace"), "new failure"))
@@ -167,12 +184,12 @@ class TestTime:
     def test_what_there_was_no_time_for_is_told_and_done_the_next_night(self, desk: Desk) -> None:
         desk.set(news=config.News(budget=TIME_IS_UP, workaround=False))
         first = desk.night((A, FAILS, "new failure"), (C, OTHER, "new failure"))
-        assert ("releases", "crash/there") not in desk.did
+        assert ("releases", "crash/SIGSEGV/there/2") not in desk.did
         (note,) = first.notes
-        assert "for lack of time" in note and "releases of crash/there" in note
+        assert "for lack of time" in note and "releases of crash/SIGSEGV/there/2" in note
         desk.set(news=config.News(workaround=False))
         second = desk.night((A, FAILS, "same failure"), (C, OTHER, "same failure"))
-        assert desk.did == [("releases", "crash/there")]
+        assert desk.did == [("releases", "crash/SIGSEGV/there/2")]
         assert second.notes == ()
         assert findings(second, 1) == (("releases", "told of releases"),)
 
@@ -190,10 +207,10 @@ class TestTime:
     def test_so_is_an_isolation(self, desk: Desk) -> None:
         desk.set(bisect=config.Bisect(budget=TIME_IS_UP))
         first = desk.night((A, FAILS, "new failure"), (C, OTHER, "new failure"))
-        assert any("isolate of crash/there" in note for note in first.notes)
+        assert any("isolate of crash/SIGSEGV/there/2" in note for note in first.notes)
         desk.set(bisect=config.Bisect())
         second = desk.night((C, OTHER, "same failure"))
-        assert ("isolate", "crash/there") in desk.did
+        assert ("isolate", "crash/SIGSEGV/there/2") in desk.did
         assert second.rows[0].judgement is not None and second.rows[0].judgement.reproducer
         assert "not isolated" not in dict(findings(second))
 
@@ -203,7 +220,7 @@ class TestTime:
         assert "not within 600 s; the next night goes on" in dict(findings(first))["not isolated"]
         desk.isolates = Unfinished("SIGSEGV", late=False)
         desk.night((A, FAILS, "same failure"))
-        assert ("isolate", "crash/here") in desk.did
+        assert ("isolate", "crash/SIGSEGV/here/1") in desk.did
         desk.night((A, FAILS, "same failure"))
         assert desk.did == []
 
@@ -225,7 +242,7 @@ class TestKept:
     ) -> None:
         desk.night((A, FAILS, "new failure"))
         desk.night((A, FAILS, "changed failure"))
-        assert desk.did == [("isolate", "crash/here")]
+        assert desk.did == [("isolate", "crash/SIGSEGV/here/1")]
 
     def test_what_kept_an_answer_from_being_better_is_noted_once(self, desk: Desk) -> None:
         note = "cannot ask pip: using the releases that are installed"

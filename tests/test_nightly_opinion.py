@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -414,11 +414,133 @@ class TestWhetherTheModelChanged:
         nights.night()
         assert nights.night(A, program="p", files={"mlp.py": "1"}).why == "it passed on 2026-01-01"
 
+    def test_is_said_once_of_one_that_stays(self, nights: Nights) -> None:
+        nights.night(A, program="p", files={"mlp.py": "1"})
+        told = nights.night(A, program="q", files={"mlp.py": "2"})
+        assert (told.verdict, told.news) == ("same failure", False)
+        changed = "it failed so on 2026-01-01; since then the model changed (mlp.py, program)"
+        assert told.why == changed
+        assert nights.night(A, program="q", files={"mlp.py": "2"}).why == ""
+
     def test_metrics_of_another_program_are_not_compared(self, nights: Nights) -> None:
         nights.night(metrics={"dispatches": 40}, program="p")
         assert nights.night(metrics={"dispatches": 80}, program="q").verdict == "pass"
         told = nights.night(metrics={"dispatches": 90}, program="q")
         assert (told.verdict, told.why) == ("bigger", "dispatches 90, 80 the one time before")
+
+
+class TestAcceptedOfOneProgram:
+    """What was accepted is a failure of a program; another program may fail in another way."""
+
+    WRONG = failure("mismatch/values/902927c2", kind="mismatch", phase="compare")
+    OLD: ClassVar[dict[str, Any]] = {"program": "p" * 64, "files": {"head.py": "1"}}
+    NEW: ClassVar[dict[str, Any]] = {"program": "q" * 64, "files": {"head.py": "2"}}
+
+    def accepted(self, nights: Nights, found: Failure, **fields: Any) -> Expectation:
+        """What expects a failure after the night that showed it in the old program."""
+        nights.night(found, **self.OLD)
+        return expect(found.signature, model="p" * 16, **fields)
+
+    def test_wrong_numbers_of_another_program_are_news_once(self, nights: Nights) -> None:
+        known = self.accepted(nights, self.WRONG)
+        assert nights.night(self.WRONG, known, **self.OLD).verdict == "fail"
+        told = nights.night(self.WRONG, known, **self.NEW)
+        assert (told.verdict, told.news) == ("changed failure", True)
+        assert told.why == (
+            "expected is mismatch/values/902927c2 of another program: we know; "
+            "since then the model changed (head.py, program)"
+        )
+        assert told.since == "2026-01-03T02:00:00+00:00"
+        assert nights.night(self.WRONG, known, **self.NEW).verdict == "same failure"
+        assert nights.night(self.WRONG, known, **self.OLD).verdict == "fail"
+
+    @pytest.mark.parametrize(
+        "found",
+        [
+            failure("timeout/flow/1", kind="timeout"),
+            failure("crash/SIGSEGV/1", kind="crash"),
+            failure("diagnostic/torch.constant/failed-to-legalize-operation/1"),
+            failure("diagnostic/no-word-of-an-operation/1"),
+        ],
+    )
+    def test_so_is_all_whose_signature_does_not_say_what_fails(
+        self, nights: Nights, found: Failure
+    ) -> None:
+        known = self.accepted(nights, found)
+        assert nights.night(found, known, **self.NEW).verdict == "changed failure"
+
+    @pytest.mark.parametrize(
+        "found",
+        [
+            failure("diagnostic/vector.bitcast/failed-to-legalize-operation/1"),
+            failure("crash/SIGSEGV/IntegerAttr.getInt/1", kind="crash"),
+        ],
+    )
+    def test_one_that_says_what_fails_stays_and_the_change_is_said(
+        self, nights: Nights, found: Failure
+    ) -> None:
+        known = self.accepted(nights, found)
+        for _ in range(2):
+            told = nights.night(found, known, **self.NEW)
+            assert (told.verdict, told.news) == ("fail", False)
+            assert told.why == (
+                "expected: we know; since then the model changed (head.py, program)"
+            )
+
+    def test_what_does_not_trace_is_known_by_its_files(self, nights: Nights) -> None:
+        found = failure("trace-error/x", kind="trace-error", phase="trace")
+        before, after = ({"files": {"head.py": state}} for state in ("1", "2"))
+        nights.night(found, **before)
+        known = expect(found.signature, model=outcome(why=found, **before).model)
+        assert nights.night(found, known, **before).why == "expected: we know"
+        told = nights.night(found, known, **after)
+        assert told.verdict == "fail"
+        assert told.why == "expected: we know; since then the model changed (head.py)"
+
+    def test_a_compiler_alone_makes_no_news(self, nights: Nights) -> None:
+        known = self.accepted(nights, self.WRONG)
+        upgraded = result(self.WRONG, release="3.14.0")
+        told = nights.told(outcome(result=upgraded, **self.OLD), known)
+        assert (told.verdict, told.why) == ("fail", "expected: we know")
+
+    def test_a_file_alone_makes_no_news(self, nights: Nights) -> None:
+        known = self.accepted(nights, self.WRONG)
+        told = nights.night(self.WRONG, known, program="p" * 64, files={"head.py": "2"})
+        assert (told.verdict, told.why) == ("fail", "expected: we know")
+
+    def test_without_a_program_it_holds_for_any(self, nights: Nights) -> None:
+        for found in (self.OLD, self.NEW):
+            told = nights.night(self.WRONG, expect(self.WRONG.signature), **found)
+            assert (told.verdict, told.why) == ("fail", "expected: we know")
+
+    def test_another_expectation_may_still_cover_it(self, nights: Nights) -> None:
+        known = self.accepted(nights, self.WRONG)
+        told = nights.night(self.WRONG, known, expect("mismatch/*", "llama*"), **self.NEW)
+        assert told.verdict == "fail"
+
+    def test_where_the_history_does_not_know_that_program_it_is_said_all_the_same(
+        self, nights: Nights
+    ) -> None:
+        told = nights.night(self.WRONG, expect(self.WRONG.signature, model="x" * 16), **self.NEW)
+        assert told.verdict == "changed failure"
+        assert told.why.endswith(": we know; since then the model changed")
+
+    def test_what_is_intermittent_is_so_for_its_program(self, nights: Nights) -> None:
+        known = expect("flaky", model="p" * 16)
+        tries = ("ok", "failed")
+        assert nights.night(A, known, attempts=tries, **self.OLD).verdict == "fail"
+        told = nights.night(A, known, attempts=tries, **self.NEW)
+        assert told.verdict == "flaky"
+        assert "known to be intermittent of another program: we know; since then" in told.why
+
+    def test_wrong_numbers_that_nobody_accepted_are_another_failure_too(
+        self, nights: Nights
+    ) -> None:
+        nights.night(self.WRONG, **self.OLD)
+        told = nights.night(self.WRONG, **self.NEW)
+        assert told.verdict == "changed failure"
+        assert told.why.endswith("; since then the model changed (head.py, program)")
+        assert nights.night(self.WRONG, **self.NEW).verdict == "same failure"
 
 
 class TestMetrics:

@@ -71,6 +71,14 @@ class TestReport:
         other = row(case("bert:tiny"), "new failure", "", outcome(case("bert:tiny"), failure("x")))
         assert report(NEWS, other, MORE).stories == ((NEWS, MORE), (other,))
 
+    def test_wrong_numbers_of_two_programs_are_two(self) -> None:
+        wrong = failure("mismatch/values/1", kind="mismatch", phase="compare")
+        shown = [
+            row(of, "new failure", "", outcome(of, wrong, program=of.program))
+            for of in (LLAMA, VULKAN, case("bert:tiny"))
+        ]
+        assert report(*shown).stories == ((shown[0], shown[1]), (shown[2],))
+
     def test_slower_cases_without_a_signature_are_stories_of_their_own(self) -> None:
         slow = [row(case(name), "slower", "compile") for name in ("a:tiny", "b:tiny")]
         assert len(report(*slow).stories) == 2

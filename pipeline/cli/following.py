@@ -9,8 +9,8 @@ import msgspec
 
 from pipeline import python_lines
 from pipeline.case import CaseResult
-from pipeline.cli import output as out
 from pipeline.cli.options import Common, SourceOptions
+from pipeline.source_lines import quoted
 from pipeline.stderr import operation_in
 
 
@@ -100,7 +100,7 @@ def why(result: CaseResult) -> str:
     file, _, rest = (failure.location or "").partition(":")
     line = rest.partition(":")[0]
     where = f"{Path(file).name}:{line}" if file and line else ""
-    written = operation_in(out.quoted(failure.location) or "") if file.endswith(".mlir") else None
+    written = operation_in(quoted(failure.location) or "") if file.endswith(".mlir") else None
     written = (written or "").removeprefix("torch.operator ")
     named = failure.operation
     of = f"of {written}" if written and named and written != named else ""

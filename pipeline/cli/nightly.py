@@ -124,6 +124,10 @@ def run(
         out.emit(report)
     elif markdown != "-":
         tell(console, report, common)
+        judged = [row.judgement for row in report.news if row.judgement]
+        if expectations.acceptable(judged, expected) and common.verbosity >= 0:
+            reason = f"known since {report.run.begun[:10]}"
+            out.print_command(console, "accept", _accepting(config, database, reason))
     if report.news:
         raise Failed(1)
 
@@ -165,12 +169,11 @@ def status(database: str | None, limit: int, common: Common) -> None:
         state = counts or f"{'running' if now else 'stopped'}: {one.done} of {one.cases} done"
         table.add_row(str(one.id), one.begun[:16].replace("T", " "), str(one.cases), state)
     console.print(table)
-    console.print()
     if running and report.going_on:
         left = [row.case.name for row in report.rows if row.outcome is None]
         what = f"to come: {', '.join(left[:_MOST_LEFT])}" if left else "its news are looked into"
         more = f" and {len(left) - _MOST_LEFT} more" if len(left) > _MOST_LEFT else ""
-        console.print(f"it is running now; {what}{more}", markup=False, soft_wrap=True)
+        console.print(f"\nit is running now; {what}{more}", markup=False, soft_wrap=True)
         return
     tell(console, report, common)
 
@@ -283,6 +286,7 @@ def expect(
         reason=reason,
         link=link,
         expires=expires.date() if expires else None,
+        models={row.case.name: row.outcome.model for row in rows if row.outcome},
     )
     if common.json:
         out.emit({"path": str(path), "accepted": accepted})
@@ -313,6 +317,12 @@ def _expectations(nightly: Nightly) -> Path:
     if nightly.path == Path(configs.__file__).with_name("default.toml").absolute():
         return data_directory() / "nightly" / name
     return nightly.path.with_name(name)
+
+
+def _accepting(config: str | None, database: str | None, reason: str) -> tuple[str, ...]:
+    """The command that accepts what the latest night found."""
+    named = [*(("-c", config) if config else ()), *(("--database", database) if database else ())]
+    return ("iree-pilot", "nightly", "expect", "--accept", *named, "--reason", reason)
 
 
 def _previews(

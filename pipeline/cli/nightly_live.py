@@ -16,6 +16,7 @@ from rich.table import Table
 from pipeline.cli import took
 from pipeline.cli.live import Doing, clock_of
 from pipeline.cli.output import seconds, table
+from pipeline.nightly.orders import TRACE
 from pipeline.plural import count
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _STYLES = {
     "not-run": "yellow",
 }
 _RUNNING_SHOWN = 16
+#: Characters of a failure's message on a terminal; all of it is told with the verdicts.
+_MESSAGE_SHOWN = 120
 
 
 class NightLive:
@@ -77,6 +80,8 @@ class NightLive:
 
     def started(self, name: str, worker: str) -> None:
         self._running[name] = time.monotonic()
+        if name.startswith(TRACE) and not self.console.is_terminal:
+            self._say(f"tracing {escape(name.removeprefix(TRACE))}")
 
     def traced(self, name: str, outcome: Outcome) -> None:
         self._running.pop(name, None)
@@ -96,7 +101,7 @@ class NightLive:
         taken = "unchanged" if outcome.reused else seconds(outcome.seconds)
         times = len(outcome.attempts)
         again = f" [dim](run {times} times)[/dim]" if times > 1 else ""
-        why = f"  [dim]{escape(_why(outcome))}[/dim]" if _why(outcome) else ""
+        why = f"  [dim]{escape(self._why(outcome))}[/dim]" if self._why(outcome) else ""
         style = _STYLES[outcome.status]
         self._say(
             f"{self._done:>{self._width}}/{self._total} [{style}]{outcome.status:<7}[/] "
@@ -136,6 +141,16 @@ class NightLive:
     def _width(self) -> int:
         return len(str(self._total))
 
+    def _why(self, outcome: Outcome) -> str:
+        """Why it is no pass: whole in a pipe, on a terminal as much as its line may have."""
+        failure = outcome.failure
+        if failure is None:
+            return outcome.why or (outcome.result.why if outcome.result else "")
+        message = " ".join(failure.message.split())
+        if self.console.is_terminal and len(message) > _MESSAGE_SHOWN:
+            message = f"{message[:_MESSAGE_SHOWN]}..."
+        return f"{failure.kind}: {message}"
+
     def _say(self, text: str) -> None:
         if not self._quiet:
             self.console.print(text, soft_wrap=True)
@@ -160,10 +175,3 @@ class NightLive:
             return ""
         each = (now - self._begun) / ran
         return f"about {seconds(each * (self._total - self._done))} left"
-
-
-def _why(outcome: Outcome) -> str:
-    failure = outcome.failure
-    if failure is not None:
-        return f"{failure.kind}: {failure.message.splitlines()[0][:120] if failure.message else ''}"
-    return outcome.why or (outcome.result.why if outcome.result else "")

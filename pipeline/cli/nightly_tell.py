@@ -16,6 +16,7 @@ from pipeline.nightly.expectations import Expectation
 from pipeline.nightly.markdown import again
 from pipeline.nightly.orders import Preview, shared_out
 from pipeline.nightly.report import Report, Row, ordered
+from pipeline.source_lines import SourceLines
 
 #: Verdicts that are no news, and that a reader wants to see nevertheless.
 _KNOWN = ("same failure", "fail", "not run")
@@ -50,8 +51,10 @@ def tell_expected(common: Common, expected: Sequence[Expectation], path: Path) -
     console = out.console()
     table = out.table("case", "signature", "reason", "until")
     for one in expected:
-        table.add_row(one.case, one.signature, one.told, str(one.expires or ""))
-    console.print(table if expected else f"nothing is expected to fail: {path}", soft_wrap=True)
+        cells = (one.case, one.signature, one.told, str(one.expires or ""))
+        table.add_row(*map(escape, cells))
+    nothing = f"nothing is expected to fail: {escape(str(path))}"
+    console.print(table if expected else nothing, soft_wrap=True)
 
 
 def as_text(report: Report, common: Common) -> str:
@@ -101,7 +104,9 @@ def _tell_news(console: Console, rows: tuple[Row, ...], common: Common) -> None:
     row = rows[0]
     failure = row.outcome.failure if row.outcome else None
     if failure is not None and row.verdict != "fixed":
-        pairs = out.failure_lines(failure, verbose=common.verbosity > 0)
+        # Not from the files as they are now: they may have changed since that night.
+        source = (row.outcome and row.outcome.source) or SourceLines()
+        pairs = out.failure_lines(failure, verbose=common.verbosity > 0, source=source)
         out.print_pairs(console, pairs, indent="    ")
     if row.judgement and row.judgement.reproducer:
         console.print(f"    reproducer: {escape(row.judgement.reproducer)}", soft_wrap=True)

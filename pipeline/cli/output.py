@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import python_lines
+from pipeline import source_lines
 from pipeline.cli.screen import screen
 from pipeline.diagnostics import Failure
 from pipeline.plural import count as count
-
-_LOCATION = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::\d+)?")
+from pipeline.source_lines import SourceLines
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -73,19 +71,24 @@ def command(argv: tuple[str, ...]) -> str:
     return shlex.join(argv)
 
 
-def failure_lines(failure: Failure, *, verbose: bool) -> list[tuple[str, str]]:
-    """(label, text) of each thing known about a failure, in the order people ask for them."""
+def failure_lines(
+    failure: Failure, *, verbose: bool, source: SourceLines | None = None
+) -> list[tuple[str, str]]:
+    """(label, text) of each thing known about a failure, in the order people ask for them.
+
+    source: the lines that it is about; None for those that its files have now.
+    """
     lines: list[tuple[str, str]] = [("kind", failure.kind)]
-    python = python_lines.of(failure.location)
+    source = source or source_lines.at(failure.location)
     named = {
         "signal": failure.signal,
         "phase": failure.phase,
         "pass": failure.pass_,
         "op": failure.operation,
         "location": failure.location,
-        "": quoted(failure.location),
-        "python": python,
-        " ": quoted(python),
+        "": source.text,
+        "python": source.python,
+        " ": source.python_text,
         "message": failure.message,
     }
     lines += [(label, text) for label, text in named.items() if text]
@@ -96,16 +99,6 @@ def failure_lines(failure: Failure, *, verbose: bool) -> list[tuple[str, str]]:
     lines += [("also", f"{other.kind}: {other.message}") for other in failure.also]
     lines.append(("signature", failure.signature))
     return lines
-
-
-def quoted(location: str | None) -> str | None:
-    """The line that a location names, if the file is there and that is a line of text."""
-    match = _LOCATION.fullmatch(location or "")
-    if not match or not Path(match["file"]).is_file():
-        return None
-    with Path(match["file"]).open(errors="replace") as file:
-        line = next((line.strip() for n, line in enumerate(file, 1) if n == int(match["line"])), "")
-    return line if line.replace("\t", " ").isprintable() else None
 
 
 def print_command(to: Console, label: str, argv: tuple[str, ...], *, indent: str = "") -> None:

@@ -6,13 +6,14 @@ signature = "diagnostic/vector.bitcast/failed-to-legalize-operation/1f0c6a52"   
 reason = "SPIR-V has no 8-bit floats"
 link = "https://github.com/iree-org/iree/issues/1"      # optional
 expires = 2026-12-31                                    # optional: the last day that it holds
+model = "5f3a09c1b2d4e687"      # by `accept`: the program of which it was accepted; optional
 """
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,17 @@ _FAILED = ("new failure", "same failure", "changed failure")
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One known failure. case, signature: `*` stands for anything. expires: the last day of it."""
+    """One known failure. case, signature: `*` stands for anything. expires: the last day of it.
+
+    model: of what state of the model it was accepted (`identity.model`); empty: of any.
+    """
 
     case: str
     signature: str
     reason: str
     link: str | None = None
     expires: date | None = None
+    model: str = ""
 
     def __post_init__(self) -> None:
         for key in ("case", "signature", "reason"):
@@ -96,6 +101,15 @@ def stale(expectations: Iterable[Expectation], cases: Iterable[str]) -> tuple[Ex
     return tuple(e for e in expectations if not any(e.is_of(name) for name in names))
 
 
+def acceptable(judgements: Iterable[Judgement], expected: Iterable[Expectation]) -> bool:
+    """Whether `accept` would write something for one of these, where this is expected by now."""
+    cases = {e.case for e in expected}
+    return any(
+        j.case in cases if j.verdict == "fixed" else j.verdict in (*_FAILED, "flaky")
+        for j in judgements
+    )
+
+
 def accept(
     path: Path,
     judgements: Iterable[Judgement],
@@ -103,53 +117,114 @@ def accept(
     reason: str,
     link: str | None = None,
     expires: date | None = None,
+    models: Mapping[str, str] | None = None,
 ) -> Accepted:
     """Writes what was found into the file, as expected from now on, and keeps all else in it.
 
     A failure replaces what was expected of exactly this case, or is added; a case that was fixed is
-    taken out, where it is named exactly; one that is flaky is expected to be. Raises UsageError as
-    `read` does, and EnvironmentFault where the file cannot be written.
+    taken out, where it is named exactly; one that is flaky is expected to be. Of a failure that is
+    expected already, the state of the model is brought up to date. models: `identity.model` by
+    case. Raises UsageError as `read` does, and EnvironmentFault where the file cannot be written.
     """
-    import tomlkit
-
     read(path)
-    document = tomlkit.parse(path.read_text() if path.exists() else "")
-    tables: Any = document.get("expect")
-    if tables is None:
-        tables = tomlkit.aot()
-        document.append("expect", tables)
-    places = {table["case"]: table for table in tables}
-    added, changed, removed = [], [], []
+    expected = _Edited(path)
+    added, changed, removed = list[str](), list[str](), list[str]()
     for judgement in judgements:
-        signature = FLAKY if judgement.verdict == "flaky" else judgement.signature
-        table = places.get(judgement.case)
-        if judgement.verdict == "fixed":
-            if table is not None:
-                tables.remove(table)
-                removed.append(judgement.case)
-        elif judgement.verdict in (*_FAILED, "flaky") and signature:
-            if table is None:
-                table = tomlkit.table()
-                table["case"] = judgement.case
-                tables.append(table)
-                added.append(judgement.case)
-            else:
-                changed.append(judgement.case)
-            _fill(table, signature, reason, link, expires)
+        case, verdict = judgement.case, judgement.verdict
+        signature = FLAKY if verdict == "flaky" else judgement.signature
+        known, model = expected.of(case), (models or {}).get(case) or None
+        if verdict == "fixed":
+            if known is not None:
+                expected.remove(case)
+                removed.append(case)
+        elif verdict in (*_FAILED, "flaky") and signature:
+            (added if known is None else changed).append(case)
+            values = {"signature": signature, "reason": reason, "link": link, "expires": expires}
+            expected.set(case, {**values, "model": model})
+        elif verdict == "fail" and known and model and known.get("model", model) != model:
+            changed.append(case)
+            expected.set(case, {"model": model})
     accepted = Accepted(added=tuple(added), changed=tuple(changed), removed=tuple(removed))
     if accepted:
-        _write(path, tomlkit.dumps(document))
+        _write(path, expected.text())
     return accepted
 
 
-def _fill(table: Any, signature: str, reason: str, link: str | None, expires: date | None) -> None:
-    table["signature"] = signature
-    table["reason"] = reason
-    for key, value in (("link", link), ("expires", expires)):
-        if value is not None:
-            table[key] = value
-        elif key in table:
-            del table[key]
+class _Edited:
+    """The file while it is edited: what people wrote and do not want changed stays as it is."""
+
+    def __init__(self, path: Path) -> None:
+        import tomlkit
+
+        self._path = path
+        self._document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+
+    @property
+    def _tables(self) -> Any:
+        """The list of them: of [[expect]] tables, or of tables in one line each."""
+        return self._document.get("expect", [])
+
+    def of(self, case: str) -> Any:
+        """The table of exactly this case, or None."""
+        return next((table for table in self._tables if table["case"] == case), None)
+
+    def set(self, case: str, values: Mapping[str, object]) -> None:
+        """Sets these keys of a case, in a new table where it has none; None takes a key out."""
+        import tomlkit
+        from tomlkit.items import Array
+
+        table = self.of(case)
+        if table is None:
+            if not self._tables:
+                self._document.pop("expect", None)
+                self._document.append("expect", tomlkit.aot())
+            one_line = isinstance(self._tables, Array)
+            table = tomlkit.inline_table() if one_line else tomlkit.table()
+            table["case"] = case
+            self._tables.append(table)
+            table = self.of(case)
+        for key, value in values.items():
+            if value is not None:
+                table[key] = value
+            elif key in table:
+                del table[key]
+
+    def remove(self, case: str) -> None:
+        """Takes out the table of a case, and the list with its last one."""
+        import tomlkit
+        from tomlkit.items import AoT
+
+        tables, table = self._tables, self.of(case)
+        place = next(n for n, other in enumerate(tables) if other is table)
+        del tables[place]
+        left = _around(table) if isinstance(tables, AoT) else ""
+        if not tables:
+            del self._document["expect"]
+        if place < len(tables):
+            trivia = tables[place].trivia
+            trivia.indent = left + trivia.indent
+        else:
+            for _, item in tomlkit.parse(left).body:
+                self._document.add(item)
+
+    def text(self) -> str:
+        """All of it, as it is written."""
+        import tomlkit
+
+        text = tomlkit.dumps(self._document)
+        meant = msgspec.convert(self._document.unwrap(), _File)
+        written = strict.parse(self._path, text, _File)
+        if written != meant:
+            raise RuntimeError(f"the edited {self._path} does not say what was meant:\n{text}")
+        return text
+
+
+def _around(table: Any) -> str:
+    """The comments and empty lines before a table and after its last key, which for TOML are its
+    own though they are about the next one."""
+    body = table.value.body
+    last = max(number for number, (key, _) in enumerate(body) if key is not None)
+    return "".join([table.trivia.indent, *(item.as_string() for _, item in body[last + 1 :])])
 
 
 def _matches(pattern: str, text: str) -> bool:

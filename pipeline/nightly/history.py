@@ -12,9 +12,10 @@ from pathlib import Path
 import msgspec
 
 from pipeline.case import PASSING
-from pipeline.nightly import queries, results
+from pipeline.nightly import identity, queries, results
 from pipeline.nightly.database import Database
 from pipeline.nightly.records import Case, Finding, Judgement, Outcome
+from pipeline.source_lines import SourceLines
 
 #: Nights that `usual` looks at.
 _RECENT = 7
@@ -63,6 +64,11 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
     program: str = ""
     files: str = "{}"
+
+    @property
+    def model(self) -> str:
+        """As `Outcome.model`."""
+        return identity.model(self.program, _FILES.decode(self.files))
 
 
 class Usual(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +168,7 @@ class History(Database):
         database.execute(
             "UPDATE outcomes SET result_id = ?, status = ?, why = ?, key = ?, machine = ?,"
             " worker = ?, begun = ?, seconds = ?, peak_bytes = ?, reused = ?, attempts = ?,"
-            " program = ?, files = ? WHERE id = ?",
+            " program = ?, files = ?, source = ? WHERE id = ?",
             (
                 result,
                 outcome.status,
@@ -177,6 +183,7 @@ class History(Database):
                 _json(outcome.attempts),
                 outcome.program,
                 _json(outcome.files),
+                _json(outcome.source),
                 number,
             ),
         )
@@ -313,24 +320,31 @@ class History(Database):
         }
 
     def reproducers(self, signatures: Collection[str]) -> dict[str, str]:
-        """The folder that was last named as showing each of these failures, where there is one."""
-        with self.reading() as database:
-            rows = database.execute(
-                "SELECT signature, reproducer FROM judgements WHERE reproducer != ''"
-                " AND signature IN (SELECT value FROM json_each(?)) ORDER BY outcome_id",
-                (_json(sorted(signatures)),),
-            ).fetchall()
-        return dict(rows)
+        """The folder that was last named as showing each failure with one of these signatures,
+        where there is one, by `identity.of`."""
+        return dict(self._of_failures("reproducer", "", signatures))
 
     def findings(self, signatures: Collection[str]) -> dict[str, tuple[Finding, ...]]:
-        """What was last found out about each of these failures, where something was."""
+        """What was last found out about each failure with one of these signatures, where
+        something was, by `identity.of`."""
+        found = self._of_failures("findings", "[]", signatures)
+        return {failure: _FINDINGS.decode(text) for failure, text in found}
+
+    def _of_failures(
+        self, column: str, nothing: str, signatures: Collection[str]
+    ) -> list[tuple[str, str]]:
+        """(`identity.of`, what a column has of it unless that is `nothing`), the latest last."""
         with self.reading() as database:
             rows = database.execute(
-                "SELECT signature, findings FROM judgements WHERE findings != '[]'"
-                " AND signature IN (SELECT value FROM json_each(?)) ORDER BY outcome_id",
-                (_json(sorted(signatures)),),
+                f"SELECT j.signature, o.program, o.files, j.{column} FROM judgements j"
+                f" JOIN outcomes o ON o.id = j.outcome_id WHERE j.{column} != ?"
+                " AND j.signature IN (SELECT value FROM json_each(?)) ORDER BY j.outcome_id",
+                (nothing, _json(sorted(signatures))),
             ).fetchall()
-        return {signature: _FINDINGS.decode(text) for signature, text in rows}
+        return [
+            (identity.of(signature, identity.model(program, _FILES.decode(files))), text)
+            for signature, program, files, text in rows
+        ]
 
     def latest(self) -> list[Latest]:
         """What came of each case the last time that a finished night had it."""
@@ -380,8 +394,9 @@ class History(Database):
                 metrics=_METRICS.decode(metrics),
                 program=program,
                 files=_FILES.decode(files),
+                source=_SOURCE.decode(source),
             )
-            for *row, reused, number, attempts, metrics, program, files in rows
+            for *row, reused, number, attempts, metrics, program, files, source in rows
         ]
 
     def _outcome(self, database: sqlite3.Connection, run: int, case: str) -> tuple[int, int | None]:
@@ -419,6 +434,7 @@ _STRINGS = msgspec.json.Decoder(tuple[str, ...])
 _FAILURES = msgspec.json.Decoder(list[tuple[int, str, str, str]])
 _METRICS = msgspec.json.Decoder(dict[str, float])
 _REVISION = _FILES = msgspec.json.Decoder(dict[str, str])
+_SOURCE = msgspec.json.Decoder(SourceLines | None)
 _VERDICTS = msgspec.json.Decoder(dict[str, int])
 
 

@@ -1,4 +1,4 @@
-"""What is found out about the failures that are new, one for each signature, while there is time.
+"""What is found out about the failures that are new, each once (`identity`), while there is time.
 
 First all are isolated, within the times of [bisect]; then all are asked about, within those of
 [news]: since which release, then what avoids it. What there was no time for is done on the next
@@ -7,6 +7,7 @@ night that shows the failure; what was answered is kept with it, and not asked a
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from pipeline.nightly import alone, inquiry, isolation
+from pipeline.nightly import alone, identity, inquiry, isolation
 from pipeline.nightly.config import Nightly
 from pipeline.nightly.history import History
 from pipeline.nightly.inquiry import Inquiry
@@ -40,8 +41,9 @@ class Watcher(Protocol):
 
 
 class _Subject(msgspec.Struct, frozen=True):
-    """A failure that is looked into, on one of the cases that show it."""
+    """A failure that is looked into, on one of the cases that show it. failure: `identity.of`."""
 
+    failure: str
     signature: str
     case: Case
     outcome: Outcome
@@ -77,22 +79,24 @@ class News:
         """The judgements with reproducers and findings: of tonight, or kept from before."""
         signatures = {j.signature for j in judgements if j.signature}
         kept = self._history.findings(signatures)
+        failures = {j.case: identity.of(j.signature, outcomes[j.case].model) for j in judgements}
         self._findings = {
-            s: {f.question: self._promised(f) for f in kept.get(s, ())} for s in signatures
+            failure: {f.question: self._promised(f) for f in kept.get(failure, ())}
+            for failure in failures.values()
         }
         subjects = _subjects(cases, outcomes, judgements)
         self._isolate_all(subjects)
         for judgement in judgements:
-            if place := self._places.get(judgement.signature):
+            if place := self._places.get(failures[judgement.case]):
                 self._history.artifact(run, judgement.case, "reproducer", place)
         before = self._history.reproducers(signatures)
-        places = {s: path for s, path in before.items() if Path(path).is_dir()} | self._places
+        places = {f: path for f, path in before.items() if Path(path).is_dir()} | self._places
         self._ask_all(subjects, places)
         return [
             msgspec.structs.replace(
                 judgement,
-                reproducer=places.get(judgement.signature, ""),
-                findings=tuple(self._findings.get(judgement.signature, {}).values()),
+                reproducer=places.get(failures[judgement.case], ""),
+                findings=tuple(self._findings[failures[judgement.case]].values()),
             )
             for judgement in judgements
         ]
@@ -134,8 +138,8 @@ class News:
             if one.reproducer and one.reproducer.verified
         ]
         if made:
-            self._places[subject.signature] = made[0]
-            self._findings[subject.signature].pop("isolate", None)
+            self._places[subject.failure] = made[0]
+            self._findings[subject.failure].pop("isolate", None)
         else:
             why = found.why or "no smaller program was confirmed to show it"
             self._found(subject, Finding(question="isolate", said=why, done=done))
@@ -149,7 +153,7 @@ class News:
         }
         for question in (name for name, on in questions.items() if on):
             for subject in subjects:
-                before = self._findings[subject.signature].get(question)
+                before = self._findings[subject.failure].get(question)
                 if before.done if before else not subject.new:
                     continue
                 if _untraced(subject.outcome):
@@ -171,7 +175,7 @@ class News:
             question=question,
             case=subject.case,
             result=subject.outcome.result,
-            reproducer=places.get(subject.signature, ""),
+            reproducer=places.get(subject.failure, ""),
             place=str(place.with_name(f"{place.name}-{question}")),
             directory=str(self._directory),
             seconds=seconds,
@@ -191,28 +195,29 @@ class News:
         return msgspec.structs.replace(finding, said=said, off=True)
 
     def _place(self, subject: _Subject) -> Path:
-        return self._artifacts / subject.signature.replace("/", "-").replace(":", "-")
+        return self._artifacts / re.sub("[/: ]", "-", subject.failure)
 
     def _open(self, subject: _Subject, question: Question) -> bool:
         """Whether an earlier night had no time for it."""
-        before = self._findings[subject.signature].get(question)
+        before = self._findings[subject.failure].get(question)
         return before is not None and not before.done
 
     def _found(self, subject: _Subject, finding: Finding) -> None:
-        self._findings[subject.signature][finding.question] = finding
+        self._findings[subject.failure][finding.question] = finding
 
 
 def _subjects(
     cases: Mapping[str, Case], outcomes: Mapping[str, Outcome], judgements: Sequence[Judgement]
 ) -> list[_Subject]:
-    """One for each signature; a case on which it is new before one that had it already."""
+    """One for each failure; a case on which it is new before one that had it already."""
     found: dict[str, _Subject] = {}
     for judgement in sorted(judgements, key=lambda j: j.verdict not in NEW):
         case, outcome = cases[judgement.case], outcomes[judgement.case]
         shown = judgement.verdict in (*NEW, "same failure") and judgement.signature
         if shown and case.bisect and outcome.result is not None:
-            subject = _Subject(shown, case, outcome, judgement.verdict in NEW)
-            found.setdefault(shown, subject)
+            failure = identity.of(shown, outcome.model)
+            subject = _Subject(failure, shown, case, outcome, judgement.verdict in NEW)
+            found.setdefault(failure, subject)
     return list(found.values())
 
 

@@ -4,13 +4,17 @@ Failures. Compared are finished nights on the same class of machine (any, where 
 this one) in which the case was run and was not flaky. A failure is *new* after a pass, *the same*
 if it was seen since the last pass, and *changed* if only another one was. Timeouts and exhausted
 memory are the same in all phases of a step, for where they strike is chance. With an expectation a
-failure is a *fail*, which is no news; another failure than the expected one is *changed*. *Fixed*
+failure is a *fail*, which is no news; another failure than the expected one is *changed*. Where the
+signature does not tell failures apart (wrong numbers, see `identity`), that of another
+program is another failure, also than the one that was accepted. *Fixed*
 is a case that failed last and does so no more, or passes the first time though it is expected by
 its name to fail. A night in which it was only run or compiled ends no failure that it says nothing
 of: none on the device, or no wrong numbers. Such a case is *ran* or *compiled*, and no pass; the
 first such night after one in which it was compared and agreed, the *comparison* is *lost*.
 
 Of a verdict that changed it is said whether the model did too: its program, and which of its files.
+Of a failure that did not, it is said where the model did: since the last night, or since the
+failure was accepted.
 
 Metrics. Only nights in which the case was run and passed count, with the same program and on the
 same class of machine. A shift is reported once, in the night that makes it certain (see
@@ -31,6 +35,7 @@ from pipeline.case import tells
 from pipeline.nightly.baseline import Rule, Shift, shifts, suspected
 from pipeline.nightly.expectations import Expectation
 from pipeline.nightly.history import Past
+from pipeline.nightly.identity import is_specific
 from pipeline.nightly.metrics import TIMES
 from pipeline.nightly.records import Judgement, Outcome, Verdict
 
@@ -68,11 +73,13 @@ _BYTES = (("GiB", 2.0**30), ("MiB", _MIB), ("KiB", 1024.0), ("bytes", 1.0))
 
 
 class _Trouble(NamedTuple):
-    """A failure as far as it is compared. signatures: its own, then those beside it."""
+    """A failure as far as it is compared. signatures: its own, then those beside it. model: that
+    it is of, see `identity.model`."""
 
     kind: str
     phase: str
     signatures: tuple[str, ...]
+    model: str = ""
 
     @property
     def signature(self) -> str:
@@ -84,9 +91,15 @@ class _Trouble(NamedTuple):
 
     def is_like(self, other: _Trouble) -> bool:
         """Whether both are one failure; which of several comes first may differ."""
+        if not self.may_be_of(other.model):
+            return False
         if self.kind in _ANYWHERE:
             return (self.kind, self.step) == (other.kind, other.step)
         return self.signature == other.signature or self.signature in other.signatures
+
+    def may_be_of(self, model: str) -> bool:
+        """Whether an equal signature of that state of the model (empty: any) is this failure."""
+        return is_specific(self.signature) or not _differ(self.model, model)
 
     def is_covered(self, expectation: Expectation) -> bool:
         if self.kind in _ANYWHERE:
@@ -107,7 +120,7 @@ def judge(
     holding = [e for e in mine if e.holds(today)]
     nights = [p for p in _here(past, outcome.machine) if p.ran and p.verdict != "flaky"]
     if len(set(outcome.attempts)) > 1:
-        return _flaky(outcome, holding, night)
+        return _flaky(outcome, nights, holding, night)
     if outcome.result is None:
         return _said(outcome, "not run", outcome.why)
     if outcome.status == "failed":
@@ -127,11 +140,16 @@ def unsettled(past: Sequence[Past]) -> bool:
     return any(suspected([value for _, value in series], rule) for _, rule, series in _series(here))
 
 
-def _flaky(outcome: Outcome, holding: Sequence[Expectation], night: str) -> Judgement:
+def _flaky(
+    outcome: Outcome, nights: Sequence[Past], holding: Sequence[Expectation], night: str
+) -> Judgement:
     tried = f"{len(outcome.attempts)} attempts: {', '.join(outcome.attempts)}"
     known = next((e for e in holding if e.flaky), None)
     if known is None:
         return _said(outcome, "flaky", tried, since=night)
+    if changed := _since_accepted(outcome, known, nights):
+        before = f"known to be intermittent of another program: {known.told}{changed}"
+        return _said(outcome, "flaky", f"{tried}; {before}", since=night)
     verdict: Verdict = "fail" if outcome.status == "failed" else _VERDICTS[outcome.status]
     return _said(outcome, verdict, f"{tried}; known to be intermittent: {known.told}")
 
@@ -149,18 +167,27 @@ def _failed(
         failure.kind if failure else "",
         (failure.phase or "") if failure else "",
         tuple(f.signature for f in also),
+        outcome.model,
     )
     told = [p for p in nights if tells(p.status, now.step)]
     streak = _streak(told)
     alike = [p for p in streak if now.is_like(_trouble(p))]
     since = alike[-1].begun if alike else night
-    if known := _expectation(now, holding, alike):
-        return _said(outcome, "fail", f"expected: {known.told}", since=since)
+    known = _expectation(now, holding, alike)
+    if known is not None and now.may_be_of(known.model):
+        why = f"expected: {known.told}{_since_accepted(outcome, known, nights)}"
+        return _said(outcome, "fail", why, since=since)
     ended = next((e for e in over if now.is_covered(e)), None)
     note = f"expected until {ended.expires}: {ended.told}" if ended else ""
     other = next((e for e in holding if not e.flaky), None)
     if alike and alike[0].verdict != "fail":
+        if not note and _differ(outcome.model, alike[0].model):
+            note = f"it failed so on {alike[0].begun[:10]}{_since(outcome, alike[0])}"
         return _said(outcome, "same failure", note, since=since)
+    if known is not None:
+        why = f"expected is {known.signature} of another program: {known.told}"
+        why += _since_accepted(outcome, known, nights)
+        return _said(outcome, "changed failure", why, since=since)
     if alike:
         return _said(outcome, "new failure", note or "not expected any more", since=since)
     if streak:
@@ -228,6 +255,20 @@ def _since(outcome: Outcome, before: Past) -> str:
     return "; the program is the same"
 
 
+def _since_accepted(outcome: Outcome, known: Expectation, nights: Sequence[Past]) -> str:
+    """What of the model is another than when a failure of it was accepted; empty: nothing, as far
+    as that is known."""
+    if not _differ(outcome.model, known.model):
+        return ""
+    then = next((past for past in nights if past.model == known.model), None)
+    return (then and _since(outcome, then)) or "; since then the model changed"
+
+
+def _differ(one: str, other: str) -> bool:
+    """Whether these are two states of a model; an unknown one, empty, may be any."""
+    return bool(one and other) and one != other
+
+
 def _is_comparable(outcome: Outcome, before: Past) -> bool:
     """Whether metrics of an earlier night are of the same program on the same class of machine."""
     same = before.program in ("", outcome.program) or not outcome.program
@@ -239,7 +280,7 @@ def _here(past: Sequence[Past], machine: str) -> Sequence[Past]:
 
 
 def _trouble(past: Past) -> _Trouble:
-    return _Trouble(past.kind, past.phase, past.signatures)
+    return _Trouble(past.kind, past.phase, past.signatures, past.model)
 
 
 def _streak(nights: Sequence[Past]) -> list[Past]:
@@ -263,10 +304,14 @@ def _last_failure(nights: Sequence[Past]) -> Past | None:
 def _expectation(
     now: _Trouble, holding: Sequence[Expectation], alike: Sequence[Past]
 ) -> Expectation | None:
-    """What expects this failure: by itself, or beside one that came first when it was expected."""
-    own = next((e for e in holding if now.is_covered(e)), None)
-    if own is not None or not alike or alike[0].verdict != "fail":
-        return own
+    """What expects this failure: by itself, or beside one that came first when it was expected.
+
+    One that was accepted of another program, and may be of another failure, only where none else
+    does.
+    """
+    own = [e for e in holding if now.is_covered(e)]
+    if own or not alike or alike[0].verdict != "fail":
+        return next((e for e in own if now.may_be_of(e.model)), own[0] if own else None)
     return next((e for e in holding if any(e.covers(s) for s in now.signatures)), None)
 
 

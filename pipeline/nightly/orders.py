@@ -12,6 +12,8 @@ from pipeline.nightly.metrics import metrics
 from pipeline.nightly.records import Case, Outcome
 
 What = Literal["trace", "case"]
+#: What the name of a trace begins with, where people see it beside those of cases.
+TRACE = "trace "
 
 #: What is thought of a job that has never run; a trace imports PyTorch and transformers.
 TRACE_SECONDS, TRACE_BYTES = 20.0, 2 * 2**30
@@ -41,7 +43,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """What people are shown."""
-        return f"trace {self.case.program}" if self.what == "trace" else self.case.name
+        return f"{TRACE}{self.case.program}" if self.what == "trace" else self.case.name
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ OUTCOMES = """
 SELECT c.name, o.why, o.key, o.machine, o.worker, o.begun, o.seconds, o.peak_bytes, o.reused,
     o.result_id, o.attempts,
     (SELECT json_group_object(name, value) FROM metrics WHERE outcome_id = o.id),
-    o.program, o.files
+    o.program, o.files, o.source
 FROM outcomes o JOIN cases c ON c.id = o.case_id JOIN runs r ON r.id = o.run_id
 """
 

@@ -9,6 +9,8 @@ import msgspec
 
 from pipeline.case import CaseResult, Status
 from pipeline.diagnostics import Failure
+from pipeline.nightly import identity
+from pipeline.source_lines import SourceLines
 
 #: The release of the environment that the nightly runs in, whatever it is that night.
 INSTALLED = "installed"
@@ -93,7 +95,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reused: an earlier night's result under the same key, not run again. attempts: every status
     that it had this night, in order, where it was run more than once. program: digest of the MLIR,
     empty where it is not known. files: what the model was made of, by path (relative to the
-    configuration's directory where it lies in it), each with a digest.
+    configuration's directory where it lies in it), each with a digest. source: the lines that its
+    failure is about, as they were then; None where they were not kept.
     """
 
     case: str
@@ -110,6 +113,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[str, ...] = ()
     program: str = ""
     files: dict[str, str] = {}
+    source: SourceLines | None = None
+
+    @property
+    def model(self) -> str:
+        """What tells this state of the model from another one, see `identity.model`."""
+        return identity.model(self.program, self.files)
 
     @property
     def status(self) -> Status | Literal["not-run"]:

@@ -8,6 +8,7 @@ from typing import get_args
 
 import msgspec
 
+from pipeline.nightly import identity
 from pipeline.nightly.history import History, Run
 from pipeline.nightly.records import Case, Judgement, Outcome, Question, Verdict
 from pipeline.plural import count
@@ -53,6 +54,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return self.judgement is not None and self.judgement.news
 
     @property
+    def failure(self) -> str:
+        """The failure that is told of, by `identity.of`; empty where there is none."""
+        if self.judgement is None or not self.judgement.signature:
+            return ""
+        return identity.of(self.judgement.signature, self.outcome.model if self.outcome else "")
+
+    @property
     def why(self) -> str:
         """What a reader is told beside the verdict."""
         if self.judgement and self.judgement.why:
@@ -88,8 +96,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """What is new, cases that tell of one failure together."""
         told: dict[object, list[Row]] = {}
         for row in self.news:
-            signature = row.judgement.signature if row.judgement else ""
-            told.setdefault((row.verdict, signature or row.case.name), []).append(row)
+            told.setdefault((row.verdict, row.failure or row.case.name), []).append(row)
         return tuple(map(tuple, told.values()))
 
     @property
@@ -133,17 +140,20 @@ def of(history: History, run: Run) -> Report:
         Row(case=case, outcome=outcomes.get(case.name), judgement=judgements.get(case.name))
         for case in history.planned(run.id)
     )
-    return Report(run=run, rows=rows, notes=(*run.notes, *_notes(judgements.values())))
+    return Report(run=run, rows=rows, notes=(*run.notes, *_notes(rows)))
 
 
-def _notes(judgements: Iterable[Judgement]) -> Iterable[str]:
+def _notes(rows: Iterable[Row]) -> Iterable[str]:
     """What kept the failures' findings from being more, each line once."""
-    found = {(j.signature, f.question): f for j in judgements for f in j.findings}
-    yield from dict.fromkeys(f.note for f in found.values() if f.note)
-    left = [
-        f"{question} of {signature}"
-        for (signature, question), f in found.items()
-        if not (f.done or f.off)
-    ]
+    found = {
+        (row.failure, f.question): (row.judgement.signature, f)
+        for row in rows
+        if row.judgement
+        for f in row.judgement.findings
+    }
+    yield from dict.fromkeys(f.note for _, f in found.values() if f.note)
+    left = dict.fromkeys(
+        f"{f.question} of {signature}" for signature, f in found.values() if not (f.done or f.off)
+    )
     if left:
         yield f"not done for lack of time, the next night goes on: {', '.join(left)}"

@@ -156,6 +156,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE outcomes ADD COLUMN program TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE outcomes ADD COLUMN files TEXT NOT NULL DEFAULT '{}'",
     ),
+    ("ALTER TABLE outcomes ADD COLUMN source TEXT NOT NULL DEFAULT 'null'",),
 )
 
 VERSION = len(MIGRATIONS)

@@ -42,6 +42,11 @@ def read(path: Path, form: type[T]) -> T:
         raise UsageError(
             f"cannot read {path}: {why}", advice="Name a file that says what to run."
         ) from fault
+    return parse(path, text, form)
+
+
+def parse(path: Path, text: str, form: type[T]) -> T:
+    """As `read`, of a text that `path` has or is to have."""
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as fault:

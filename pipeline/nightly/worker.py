@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline import case as cases
-from pipeline import devices, generation, process, refitting, releases
+from pipeline import devices, generation, process, refitting, releases, source_lines
 from pipeline.case import CaseResult, Settings, Silent, Step
 from pipeline.errors import EnvironmentFault, PilotError
 from pipeline.frontends.load import Loaded, TraceFailed, load, made_of, source_file
@@ -109,6 +109,7 @@ def do(order: Order) -> Outcome:
         at = f"{Path(frame.filename).name}:{frame.lineno}"
         outcome = _not_run(order, f"a bug of iree-pilot: {type(fault).__name__}: {fault} ({at})")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    failure = outcome.failure
     return msgspec.structs.replace(
         outcome,
         machine=outcome.machine or machine(),
@@ -116,6 +117,7 @@ def do(order: Order) -> Outcome:
         begun=begun,
         seconds=time.monotonic() - started,
         peak_bytes=max(peak, outcome.peak_bytes),
+        source=source_lines.at(failure.location) if failure else None,
     )
 
 
