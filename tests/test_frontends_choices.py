@@ -206,6 +206,16 @@ def test_a_sum_too_large_for_its_steps_loses_them(tmp_path: Path) -> None:
     assert all(8 * one.median(-1).values.max() > 0.4 for one in offs) and len(offs) == 3
 
 
+def test_what_is_rounded_to_8_bits_is_moved_by_less_than_its_steps(tmp_path: Path) -> None:
+    half = torch.randn(4, 100, generator=torch.Generator().manual_seed(0)).half() + 9
+
+    def quantized(x: Any) -> Any:
+        return torch.layer_norm(x, (100,)).to(torch.float8_e4m3fn).to(torch.float16)
+
+    made = referenced(tmp_path, quantized, half, jitter="values")
+    assert made.perturbed and made.jittered == ()
+
+
 def test_the_steps_of_a_norm_alone(tmp_path: Path) -> None:
     """Of rows whose mean is twice what they vary by, in f16; compiled, 4 roundings off."""
     row = torch.randn(16, 31, generator=torch.Generator().manual_seed(0)) * 4 - 9
