@@ -12,6 +12,7 @@ from pipeline.toolchain import Toolchain, ask
 
 _UNKNOWN = re.compile(r"Unknown command line argument '(-[^'=]*)")
 _REFUSED = re.compile(r"for the (-\S+) option: .*")
+_PRINTS = re.compile(r"--?mlir-print-ir-")
 _WORDS = re.compile(r"(?:Too many|Not enough) positional arguments")
 
 
@@ -57,6 +58,11 @@ def refusal(toolchain: Toolchain, own: Sequence[str], flags: Sequence[str]) -> U
             advice="Flags begin with dashes and come after --; what is for iree-pilot before it.",
         )
     return None
+
+
+def silent(flags: Sequence[str]) -> tuple[str, ...]:
+    """Without those that say what IR is printed, where that is read."""
+    return tuple(flag for flag in flags if not _PRINTS.match(flag))
 
 
 def _of_user(found: Iterable[str], names: set[str]) -> list[str]:

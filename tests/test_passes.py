@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline import compiler, diagnostics, process, toolchain
 from pipeline.diagnostics import Failure
+from pipeline.flags import silent
 from pipeline.toolchain import Toolchain
 from repro import bundle
 from repro.passes import dumps, find, pipeline
@@ -149,6 +150,11 @@ def test_dumps_are_read_without_what_comes_after_them() -> None:
     assert before.text.startswith("#map") and before.text.endswith("#-}")
     assert (after.before, after.failed, after.name) == (False, True, "lower")
     assert after.text.splitlines()[-1] == "}) {a = 1} : () -> ()"
+
+
+def test_what_the_user_has_printed_is_not_read_as_ours() -> None:
+    given = ("--mlir-print-ir-after-failure", "--iree-opt-level=O2", "-mlir-print-ir-before=cse")
+    assert silent(given) == ("--iree-opt-level=O2",)
 
 
 def test_what_failed_is_held_against_the_same_operation() -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from pipeline import process
 from pipeline.diagnostics import SERIAL
+from pipeline.flags import silent
 from pipeline.phases import dump_files
 from pipeline.toolchain import Toolchain
 from repro.passes import dumps, retarget
@@ -78,7 +79,7 @@ class RealBench:
         interpreter: Callable[[Path], Tried] | None = None,
     ) -> None:
         self._mlir = mlir
-        self._flags = flags
+        self._flags = silent(flags)
         self._toolchain = toolchain
         self._trial = trial
         self._directory = directory

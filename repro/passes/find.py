@@ -16,6 +16,7 @@ import msgspec
 
 from pipeline import diagnostics, process
 from pipeline.diagnostics import SERIAL, Failure
+from pipeline.flags import silent
 from pipeline.toolchain import Toolchain
 from repro.passes import dumps, pipeline
 from repro.passes.dumps import Dump
@@ -101,7 +102,7 @@ class _Finder:
         self._program = program
         self._failure = failure
         self._toolchain = toolchain
-        self._flags = flags
+        self._flags = silent(flags)
         self._directory = directory
         self._limits = limits
         self._ends = failure.kind not in ("timeout", "out-of-memory")
