@@ -19,6 +19,8 @@ _OPERATION = re.compile(
 )
 #: An operation that cannot be legalized is not named, but whichever constant it takes comes first.
 _CONSTANT = re.compile(r"\btorch\.constant\.\w+")
+#: Kinds whose signatures hold no more than what came of the program.
+_CLASSES = ("mismatch", "timeout", "out-of-memory")
 _SHAPED = ("tensor", "memref", "vector", "vtensor")
 _TYPE = re.compile(r"[#!]?[A-Za-z_][\w$.]*<")
 _DIMENSIONS = re.compile(r"^(?:\[[^\]]*\],)?(?:(?:\[?-?\d+\]?|\?|\*)(?:x(?=[^\s])|$))*")
@@ -75,11 +77,18 @@ def signature(kind: str, *, about: str, text: str = "", frames: Sequence[str] = 
     return "/".join(re.sub(r"[^\w.+-]+", "-", p).strip("-") for p in parts if p)
 
 
-def names_operation(signature: str) -> bool:
-    """Whether the signature of a diagnostic says which operation fails: one alike may be another's
-    where it names none, or a constant that is an operand of it."""
-    parts = signature.split("/")
-    return len(parts) > 3 and parts[1] != "torch.constant"
+def is_specific(signature: str) -> bool:
+    """Whether a signature alone tells a failure from others.
+
+    Wrong numbers, a limit that was met and a crash without a stack have one signature whatever
+    their cause is; a diagnostic may not name the operation that fails, or name a constant that is
+    an operand of it.
+    """
+    kind, *words = signature.split("/")
+    if kind == "diagnostic":
+        return len(words) > 2 and words[0] != "torch.constant"
+    crashed = kind == "crash" or any(word.startswith("SIG") for word in words[:1])
+    return kind not in _CLASSES and not (crashed and len(words) < 3)
 
 
 def _words(text: str) -> str:

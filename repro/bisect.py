@@ -12,6 +12,7 @@ import msgspec
 from pipeline import expected, process
 from pipeline.diagnostics import Failure
 from pipeline.errors import UsageError
+from pipeline.signatures import is_specific
 from pipeline.toolchain import Toolchain
 from repro import blockers, handing, isolate, known, places
 from repro.effort import Effort, estimate
@@ -92,7 +93,7 @@ class _Search:
 
     def one(self, subject: Subject, failure: Failure, state: Path) -> Isolated | None:
         """Isolates one failure; its folder is written unless its signature has one."""
-        if handing.vague(failure) or self._is_new(failure.signature):
+        if not is_specific(failure.signature) or self._is_new(failure.signature):
             self._folder(subject, failure)
         self._begins(failure)
         directory = _directory(state, failure, self._limits)
@@ -305,7 +306,7 @@ def _isolated(found: Found) -> bool:
 
 def _key(failure: Failure, isolated: Isolated) -> str:
     """What makes two failures one: their signature, and the operations where it says too little."""
-    more = isolated.ops if handing.vague(failure) else ()
+    more = () if is_specific(failure.signature) else isolated.ops
     return " ".join((failure.signature, *more))
 
 

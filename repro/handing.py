@@ -16,7 +16,7 @@ from pipeline.devices import Device
 from pipeline.diagnostics import Failure
 from pipeline.frontends.load import Loaded
 from pipeline.program import Tensor
-from pipeline.signatures import names_operation
+from pipeline.signatures import is_specific
 from pipeline.toolchain import Toolchain
 from repro import bundle, environment, isolate, known, levels, marks, origin, verify
 from repro.bundle import LARGEST_BYTES, Input, Report
@@ -53,18 +53,12 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     def told(self, failure: Failure) -> str:
         """What tells this program from others that fail alike, where the signature says too little:
         of wrong numbers, or without the operation."""
-        if not vague(failure):
+        if is_specific(failure.signature):
             return ""
         if failure.kind == "mismatch" and self.running is not None:
             return f"{self.running.loaded.program.digest} {self.running.function}"
         with self.mlir.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def vague(failure: Failure) -> bool:
-    """Whether a failure with the same signature may be one of another operation."""
-    unnamed = failure.kind == "diagnostic" and not names_operation(failure.signature)
-    return failure.kind == "mismatch" or unnamed
 
 
 def write(

@@ -10,6 +10,7 @@ import msgspec
 
 from pipeline.diagnostics import Failure
 from pipeline.errors import UsageError
+from pipeline.signatures import is_specific
 from repro import bundle
 from repro.bundle import Report
 
@@ -36,7 +37,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
             return report.source == self.source
         if (report.target, report.flags) != (self.target, self.flags):
             return False
-        return self.failure.kind != "mismatch" or report.program == self.program
+        return is_specific(self.failure.signature) or report.program == self.program
 
 
 def settled(place: Path, wanted: Identity, *, default: bool) -> Path:

@@ -1,28 +1,13 @@
-"""What makes two failures of the nights one: the signature, and where that says little the program.
-
-Wrong numbers, a limit that was met and a crash without a stack have one signature whatever their
-cause is; a diagnostic may not name the operation that fails.
-"""
+"""What makes two failures of nights one: the signature, and where that says little the program."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 
-from pipeline.signatures import names_operation
+from pipeline.signatures import is_specific
 
-#: Kinds whose signatures hold no more than what came of the program.
-_CLASSES = ("mismatch", "timeout", "out-of-memory")
 _DIGITS = 16
-
-
-def is_specific(signature: str) -> bool:
-    """Whether a signature alone tells a failure from others."""
-    kind, *words = signature.split("/")
-    if kind == "diagnostic":
-        return names_operation(signature)
-    crashed = kind == "crash" or any(word.startswith("SIG") for word in words[:1])
-    return kind not in _CLASSES and not (crashed and len(words) < 3)
 
 
 def model(program: str, files: Mapping[str, str]) -> str:

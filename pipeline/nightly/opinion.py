@@ -35,9 +35,9 @@ from pipeline.case import tells
 from pipeline.nightly.baseline import Rule, Shift, shifts, suspected
 from pipeline.nightly.expectations import Expectation
 from pipeline.nightly.history import Past
-from pipeline.nightly.identity import is_specific
 from pipeline.nightly.metrics import TIMES
 from pipeline.nightly.records import Judgement, Outcome, Verdict
+from pipeline.signatures import is_specific
 
 _MIB = 2.0**20
 #: Counts and sizes, unless they are named here: any change by 2% tells.
