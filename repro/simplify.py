@@ -144,7 +144,7 @@ def scaled(
 def _factors(found: Mapping[int, int], size: int) -> tuple[int, int] | None:
     """What took the place of two sizes that multiply to another, if it is not themselves."""
     for factor in found:
-        other = size // factor
+        other = size // max(factor, 1)
         whole = factor > 1 and factor * other == size and other in found
         if whole and (found[factor], found[other]) != (factor, other):
             return found[factor], found[other]
