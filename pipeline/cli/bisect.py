@@ -405,4 +405,4 @@ def tell_places(console: Any, results: Sequence[Bisection | Against]) -> None:
     """The paths of the reproducers' folders: the last lines."""
     paths = [f.reproducer.path for one in results for f in one.failures if f.reproducer]
     for path in dict.fromkeys(paths):
-        console.print(path, soft_wrap=True)
+        console.print(path, markup=False, soft_wrap=True)

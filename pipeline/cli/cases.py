@@ -285,9 +285,10 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
             soft_wrap=True,
         )
     if not quiet and result.output:
-        what = f"{Path(result.output).name}, {out.size(result.output_bytes)}"
+        what = escape(f"{Path(result.output).name}, {out.size(result.output_bytes)}")
         console.print(
-            f"  {what}, with the phases' dumps beside it: {escape(result.output)}", soft_wrap=True
+            f"  {what}, with the phases' dumps beside it: {escape(result.output)}",
+            soft_wrap=True,
         )
     if not quiet:
         code.tell(console, result, verbose=common.verbosity > 0)
@@ -307,7 +308,7 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
     if result.failure and not failed:
         failed = [result.failure]
     for failure in failed:
-        console.print(f"\n  [bold red]{escape(result.target)} {result.why}[/bold red]")
+        console.print(f"\n  [bold red]{escape(result.target)} {escape(result.why)}[/bold red]")
         out.print_pairs(
             console, out.failure_lines(failure, verbose=common.verbosity > 0), indent="    "
         )

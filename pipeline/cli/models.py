@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.markup import escape
 
 from pipeline.cli import completing
 from pipeline.cli.options import Common, common
@@ -61,14 +62,14 @@ def command(name: str | None, path: str | None, common: Common) -> None:
                 preset.name + (" (default)" if first else ""),
                 f"{preset.parameters:,}",
                 "random" if preset.weights else "names only",
-                preset.help,
+                escape(preset.help),
                 *([", ".join(passed.get(f"{spec.name}:{preset.name}", ()))] * bool(passed)),
             )
     console.print(table)
     for spec in shown:
         parts = f". Parts: {', '.join(spec.parts)}." if spec.parts else ""
         parts += " Generates tokens." if spec.chain else ""
-        console.print(f"\n[bold]{spec.name}[/bold]  {spec.help}{parts}", soft_wrap=True)
+        console.print(f"\n[bold]{spec.name}[/bold]  {escape(spec.help + parts)}", soft_wrap=True)
         if name is None:
             continue
         if spec.architectures:
@@ -76,7 +77,8 @@ def command(name: str | None, path: str | None, common: Common) -> None:
             console.print(f"Loads {form} of {', '.join(spec.architectures)}.", soft_wrap=True)
         fields = out.table("--set", "default", "takes", "help")
         for field in spec.fields:
-            fields.add_row(field.name, str(field.default), field.accepts, field.help)
+            cells = (field.name, str(field.default), field.accepts, field.help)
+            fields.add_row(*map(escape, cells))
         console.print(fields)
 
 
@@ -137,7 +139,7 @@ def _check(path: Path, common: Common) -> None:
         )
         return
     for line in _told(checkpoint, plan):
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _told(checkpoint: Checkpoint, plan: Any) -> list[str]:
