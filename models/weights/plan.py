@@ -5,8 +5,9 @@ Imports torch and transformers; runs where models are made.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from models import versions
 from models.fp8 import FP8Linear
 from models.spec import Value, referred
 from models.traceable import DTYPES
-from models.weights import compare
+from models.weights import compare, reasons
 from models.weights.checkpoints import Checkpoint, Held
 from pipeline.archive import Entry
 from pipeline.errors import UsageError
@@ -121,7 +122,7 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
             held,
             what=checkpoint.architecture,
             where=checkpoint.path,
-            config=checkpoint.config,
+            config=reasons.Config(values=checkpoint.config, remade=_remade(checkpoint)),
             ties=ties,
             names=names,
             convert=convert,
@@ -194,6 +195,26 @@ def empty(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
             f"{' '.join(str(fault).split())}",
             advice="Mend config.json.",
         ) from fault
+
+
+def _remade(checkpoint: Checkpoint) -> Callable[[tuple[str, ...], int], Mapping[str, Entry]]:
+    """What makes the tensors of the config's model anew, with another value of one of its keys."""
+
+    @functools.cache
+    def remade(path: tuple[str, ...], value: int) -> Mapping[str, Entry]:
+        changed: dict[str, Any] = {**checkpoint.config}
+        inner = changed
+        for key in path[:-1]:
+            inner[key] = {**inner[key]}
+            inner = inner[key]
+        inner[path[-1]] = value
+        other = msgspec.structs.replace(checkpoint, config=changed)
+        try:
+            return wanted_by(empty(other, config_of(other), torch.float32))[0]
+        except UsageError:
+            return {}
+
+    return remade
 
 
 def wanted_by(model: nn.Module) -> tuple[dict[str, Entry], list[list[str]]]:

@@ -23,8 +23,9 @@ _CAME = {"ok": "", "ran": " (runs, not compared)", "compiled": " (compiles)"}
 @click.argument(
     "path", required=False, metavar="[check CONFIG_OR_CHECKPOINT]", shell_complete=completing.files
 )
+@click.option("--dtype", metavar="DTYPE", help="With check: that of a run: f32, f16, bf16.")
 @common
-def command(name: str | None, path: str | None, common: Common) -> None:
+def command(name: str | None, path: str | None, dtype: str | None, common: Common) -> None:
     """List the zoo's models and presets; with NAME, its fields too.
 
     With `check CONFIG_OR_CHECKPOINT`: whether a Hugging Face config.json, or a checkpoint directory
@@ -37,8 +38,10 @@ def command(name: str | None, path: str | None, common: Common) -> None:
     if name == "check":
         if path is None:
             raise UsageError("models check: of what?", advice="Name a config.json or a directory.")
-        _check(Path(path), common)
+        _check(Path(path), dtype, common)
         return
+    if dtype is not None:
+        raise UsageError("--dtype goes with `models check`", advice="Leave it out.")
     if path is not None:
         raise UsageError(
             f"models {name} {path}: one model at a time", advice="`models check PATH` checks."
@@ -106,12 +109,13 @@ def _passed() -> dict[str, list[str]]:
     return found
 
 
-def _check(path: Path, common: Common) -> None:
+def _check(path: Path, dtype: str | None, common: Common) -> None:
     from models.weights import checkpoints
     from pipeline.cli import output as out
     from pipeline.cli.live import Live
 
     checkpoint = checkpoints.read_config(path) if path.is_file() else checkpoints.read(path)
+    chosen = checkpoints.chosen(checkpoint, {}, dtype, "")
     # Frameworks from here on: only once the files themselves are in order.
     from models.weights import compare, read
     from models.weights.plan import check
@@ -119,7 +123,7 @@ def _check(path: Path, common: Common) -> None:
     console = out.console(stderr=common.json)
     with Live(console, quiet=common.json or common.verbosity < 0, verbose=False) as live:
         live.doing(f"reading {path}")
-        plan = check(checkpoint, {})
+        plan = check(checkpoint, chosen)
         plan.refuse()
         held = checkpoint.tensors
         faults = read.not_finite(held)
