@@ -211,7 +211,9 @@ def _summary(outputs: tuple[OutputComparison, ...], why: str) -> Comparison:
     verdict: Verdict = "mismatch" if why else worst.verdict if worst else "ok"
     if worst is not None and worst.differs:
         wrong = sum(o.differs for o in outputs)
-        others = f" ({wrong} of {len(outputs)} outputs are wrong)" if wrong > 1 else ""
+        others = (
+            f" (the worst of {wrong} wrong ones of {len(outputs)} outputs)" if wrong > 1 else ""
+        )
         why = f"{_named(worst)}: {worst.why}{others}"
     elif worst is not None and not worst.ok:
         why = _not_compared(outputs)
