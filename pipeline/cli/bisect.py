@@ -378,6 +378,7 @@ def tell(console: Any, result: Bisection) -> None:
             ("pass", _pass(made)),
             *(("shows", escape(line)) for line in made.shows),
             *_origin(made),
+            ("who", escape(made.not_iree)),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
             (
                 "rate",

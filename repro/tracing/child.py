@@ -104,6 +104,7 @@ class _Search:
                     ops=candidate.ops,
                     subject=f"an operation of {_named(entry.module, seen.module or '')}",
                     tried=(f"It is an operation of {_named(entry.module, seen.module or '')}",),
+                    exported=answer.exported,
                     minimal=True,
                 )
         recording = recording or self._record(entry)
@@ -225,6 +226,7 @@ class _Search:
             ops=recording.operations(entry.module, path),
             subject=what,
             tried=(f"The smallest module that does not trace alone is {what}",),
+            exported=answer.exported,
             minimal=asked_all,
         )
 
