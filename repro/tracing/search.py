@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -161,7 +160,7 @@ def _search(
         stderr = state / "stderr.txt"
         try:
             outcome = process.run(
-                [sys.executable, "-m", "repro.tracing.child", state],
+                process.python("repro.tracing.child", state),
                 stdout=state / "stdout.txt",
                 stderr=stderr,
                 limits=msgspec.structs.replace(limits, seconds=None),
