@@ -110,7 +110,9 @@ def compare(
     # Of nothing, and where somebody says so, one number throughout is what has to come out.
     expected = reference.stated or (bool(inputs) and not any(t.bytes for t in inputs))
     if not any(reasons) and not expected:
-        reasons = blind.reasons(values, directory)
+        archives = program.parameters.archives if program.parameters else ()
+        loaded = any(Path(file).is_absolute() for file in archives)
+        reasons = blind.reasons(values, directory, loaded=loaded)
     for output, why in zip(agree, reasons, strict=True):
         why = why or (blind.UNSETTLED if pairs[output.index].unsettled else "")
         judged[output.index] = _blind(output, why) if why else output

@@ -289,6 +289,14 @@ def no_json(directory: Path) -> None:
     (directory / "config.json").write_text('{"architectures": [')
 
 
+def binary(directory: Path) -> None:
+    (directory / "config.json").write_bytes((directory / checkpoints.WEIGHTS).read_bytes())
+
+
+def activation(directory: Path) -> None:
+    checkpoints.config(directory, hidden_act="gelou")
+
+
 def impossible(directory: Path) -> None:
     checkpoints.config(directory, num_attention_heads=3)
 
@@ -366,6 +374,8 @@ DAMAGE = {
     unknown: ["config.json", "architecture LamaForCausalLM", "Did you mean LlamaForCausalLM"],
     nameless: ["config.json", 'expected "architectures": [NAME], found null'],
     no_json: ["config.json is not JSON", "line 1 column 20"],
+    binary: ["config.json is no config, which is text in JSON"],
+    activation: ["cannot make a LlamaForCausalLM of the config: it does not know hidden_act=gelou"],
     impossible: ["LlamaConfig refuses the config", "(64)", "number of attention heads (3)"],
     empty: ["the directory is empty; expected config.json and model.safetensors"],
     config_without_weights: ["expected model.safetensors or", "found config.json"],
@@ -571,6 +581,8 @@ def test_models_check_tells_what_fits_and_ends_with_2_where_it_does_not(tmp_path
     other = pilot("models", "check", directory)
     assert (other.code, "--dtype f32 converts" in other.err) == (2, True)
     assert pilot("models", "check", directory, "--dtype", "f32").code == 0
+    weights = pilot("models", "check", directory / checkpoints.WEIGHTS)
+    assert (weights.code, "Name config.json, or the directory" in weights.err) == (2, True)
 
 
 @pytest.mark.real

@@ -190,11 +190,20 @@ def empty(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
         with torch.device("meta"):
             return kind._from_config(config, dtype=dtype)
     except Exception as fault:  # sizes that do not go together fail anywhere in its constructor
+        said = ", ".join(_keys(checkpoint.config, fault)) or " ".join(str(fault).split())
         raise UsageError(
-            f"{checkpoint.path}: transformers cannot make a {kind.__name__} of the config: "
-            f"{' '.join(str(fault).split())}",
+            f"{checkpoint.path}: transformers cannot make a {kind.__name__} of the config: {said}",
             advice="Mend config.json.",
         ) from fault
+
+
+def _keys(config: Mapping[str, Any], fault: Exception) -> list[str]:
+    """What the config says that transformers looked up and does not know."""
+    if not isinstance(fault, KeyError):
+        return []
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    said = [(key, value) for part in parts for key, value in part.items()]
+    return [f"it does not know {key}={value}" for key, value in said if [value] == [*fault.args]]
 
 
 def _remade(checkpoint: Checkpoint) -> Callable[[tuple[str, ...], int], Mapping[str, Entry]]:

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from pipeline.cli import completing
 from pipeline.cli.options import Common, common
+from pipeline.plural import count
 
 if TYPE_CHECKING:
     from models.weights.checkpoints import Checkpoint
@@ -155,10 +156,9 @@ def _told(checkpoint: Checkpoint, plan: Any) -> list[str]:
     ]
     if not held:
         return [*lines, "  the config fits; there are no weights to check beside it"]
-    files = f"{len(checkpoint.files)} file" + ("s" if len(checkpoint.files) > 1 else "")
     lines += [
-        f"  {len(held)} tensors in {files}: none missing, none superfluous; names, shapes and "
-        "dtypes fit, all values are finite",
+        f"  {count(len(held), 'tensor')} in {count(len(checkpoint.files), 'file')}: none missing, "
+        "none superfluous; names, shapes and dtypes fit, all values are finite",
     ]
     if plan.unused:
         lines.append(
