@@ -53,6 +53,8 @@ _CONVERTED = "converted.safetensors"
 _INLINE_BYTES = 1024
 #: Element types that turbine cannot write, or the compiler cannot read, as inline constants.
 _NOT_INLINE = (torch.bfloat16, *reference.NARROW)
+#: A model of more than this is not made twice.
+_TWICE_BYTES = 2**30
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -69,7 +71,9 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
     try:
         return trace(traceable, job, directory, doing, read)
     except Exception as fault:
-        fault.__notes__ = [said for said in [_running(job)] if said]
+        held = sum(p.numel() * p.element_size() for p in traceable.root.parameters())
+        said = _running(job) if held <= _TWICE_BYTES else ""
+        fault.__notes__ = [said] if said else []
         raise
 
 
