@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from pipeline import plural
 from pipeline.errors import UsageError
 from pipeline.program import (
     ELEMENT_TYPES,
@@ -100,9 +101,9 @@ def check_parameters(program: Program, directory: Path) -> None:
         several = "" if len(wanted.by_scope) == 1 else f" of scope {scopes_text(wanted.missing)}"
         scope = "" if len(wanted.by_scope) == 1 else f"{wanted.missing[0]}="
         count = sum(p.scope in (None, *wanted.missing) for p in wanted.tensors)
-        its = f"its {count} parameters" if count else "its parameters"
+        its = f"its {plural.count(count, 'parameter')}" if count else "its parameters"
         raise UsageError(
-            f"{program.source}: {its}{several} have names but no values",
+            f"{program.source}: there are no values for {its}{several}",
             advice=f"Give an archive: --weights {scope}FILE.irpa, .safetensors or .gguf.",
         )
     for scope, archives in wanted.by_scope.items():
@@ -119,7 +120,7 @@ def _check(source: str, tensors: tuple[Parameter, ...], archives: list[Path]) ->
             f"{', '.join(map(str, archives))} "
             f"{'does' if len(archives) == 1 else 'do'} not fit {source}: "
             f"{faults[0]}{more}",
-            advice=f"The program loads {len(tensors)} tensors, "
+            advice=f"The program loads {plural.count(len(tensors), 'tensor')}, "
             f"{'the archive has' if len(archives) == 1 else 'the archives have'} "
             f"{len(held)}; names, shapes and dtypes must be the program's own.",
         )

@@ -24,20 +24,23 @@ UNSETTLED = (
     "all of it depends on numbers below the smallest normal one, which a device may make 0: give "
     "other inputs"
 )
-_ADVICE = "initialise the model's weights, or give other inputs"
+_INPUTS = "give other inputs"
+_ADVICE = f"initialise the model's weights, or {_INPUTS}"
 
 
 def reasons(
-    outputs: Sequence[Tensor], directory: Path, *, expected: bool = False
+    outputs: Sequence[Tensor], directory: Path, *, loaded: bool = False, expected: bool = False
 ) -> tuple[str, ...]:
     """For each reference output why agreeing with it proves nothing; "" where it proves something.
 
     A floating-point tensor of more than one element tells nothing where it is nowhere finite. Where
     every output is one number throughout, none tells anything; beside others that vary zeros do, as
     in what is weighted by a router that chose nothing. Integers and single numbers other than zero
-    tell something, as something must have computed them. Empty outputs are left out. expected: one
-    number throughout is what has to come out, and is no reason.
+    tell something, as something must have computed them. Empty outputs are left out. loaded: the
+    weights are those of the user's files. expected: one number throughout is what has to come out,
+    and is no reason.
     """
+    advice = _INPUTS if loaded else _ADVICE
     read = [_constant(directory / o.file, o) if o.bytes else (None, False) for o in outputs]
     constants = [constant for constant, _ in read]
     many = [math.prod(o.shape) > 1 for o in outputs]
@@ -50,7 +53,7 @@ def reasons(
     return tuple(
         _SMALL
         if small
-        else _why(constant)
+        else f"{_why(constant)}: {advice}"
         if constant is not None
         and not expected
         and (everything or (values and math.isnan(constant)))
@@ -92,7 +95,7 @@ def _constant(file: Path, output: Tensor) -> tuple[float | None, bool]:
 
 def _why(constant: float) -> str:
     if math.isnan(constant):
-        return f"the reference has no finite number: {_ADVICE}"
+        return "the reference has no finite number"
     named = "all zero" if constant == 0 else f"{constant:g} throughout"
     same = "zeros" if constant == 0 else "that number"
-    return f"the reference is {named}, so that any result of {same} would pass: {_ADVICE}"
+    return f"the reference is {named}, so that any result of {same} would pass"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -274,7 +273,7 @@ def _on_device(
         named = msgspec.structs.replace(job, device=device)
         (workdir / JOB).write_bytes(msgspec.json.encode(named))
         return process.run(
-            [sys.executable, "-m", chained.MODULE, workdir],
+            process.python(chained.MODULE, workdir),
             stdout=workdir / _STDOUT,
             stderr=workdir / _STDERR,
             limits=limits,

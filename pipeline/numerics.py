@@ -110,7 +110,9 @@ def compare(
     # Of nothing, and where somebody says so, one number throughout is what has to come out.
     expected = reference.stated or (bool(inputs) and not any(t.bytes for t in inputs))
     if not any(reasons):
-        reasons = blind.reasons(values, directory, expected=expected)
+        archives = program.parameters.archives if program.parameters else ()
+        loaded = any(Path(file).is_absolute() for file in archives)
+        reasons = blind.reasons(values, directory, loaded=loaded, expected=expected)
     for output, why in zip(agree, reasons, strict=True):
         why = why or (blind.UNSETTLED if pairs[output.index].unsettled else "")
         judged[output.index] = _blind(output, why) if why else output
@@ -211,7 +213,9 @@ def _summary(outputs: tuple[OutputComparison, ...], why: str) -> Comparison:
     verdict: Verdict = "mismatch" if why else worst.verdict if worst else "ok"
     if worst is not None and worst.differs:
         wrong = sum(o.differs for o in outputs)
-        others = f" ({wrong} of {len(outputs)} outputs are wrong)" if wrong > 1 else ""
+        others = (
+            f" (the worst of {wrong} wrong ones of {len(outputs)} outputs)" if wrong > 1 else ""
+        )
         why = f"{_named(worst)}: {worst.why}{others}"
     elif worst is not None and not worst.ok:
         why = _not_compared(outputs)

@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -136,6 +137,15 @@ def run(
         processor_seconds=spent,
         default_limit=limits.default,
     )
+
+
+def python(module: str, *words: str | Path) -> list[str | Path]:
+    """The command that runs a module of ours.
+
+    -P: a user's file of the name of one of Python's modules, or a directory of the name of one of
+    our packages, is not imported in its place because the user is there.
+    """
+    return [sys.executable, "-P", "-m", module, *words]
 
 
 def check_disk(stderr: Path) -> None:

@@ -30,6 +30,7 @@ from packaging.version import InvalidVersion, Version
 from pipeline import toolchain
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.locks import Locks
+from pipeline.plural import count
 from pipeline.store import cache_directory
 from pipeline.toolchain import Answer, Toolchain
 
@@ -222,7 +223,7 @@ def _check(staged: Path, version: str) -> None:
     if damaged:
         raise EnvironmentFault(
             f"release {version} arrived damaged: {', '.join(damaged[:3])} "
-            f"({len(damaged)} files in all)",
+            f"({count(len(damaged), 'file')} in all)",
             advice=again,
         )
     said, _ = toolchain.ask_version(toolchain.compiler_in(staged))

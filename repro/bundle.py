@@ -103,7 +103,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     current: what becomes of it with the release that was installed when it was made, where that is
     another one: (its version, "same" or why not). wrong: the outputs with wrong numbers, by what
     `reference` gives; origin: where these come from. whole: repro.mlir is the program that failed
-    at first, nothing smaller was found; op_names then has each name once. since_release,
+    at first, nothing smaller was found; op_names then has each name once. not_iree: whose failure
+    it is where IREE has no part in it, and what to do; else "". since_release,
     workarounds: where that was asked. files: SHA-256 of each
     file of the folder, filled in by `write`.
     """
@@ -134,6 +135,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reference: str = "PyTorch"
     origin: Origin | None = None
     whole: bool = False
+    not_iree: str = ""
     since_release: SinceRelease | None = None
     workarounds: Workarounds | None = None
     files: dict[str, str] = {}

@@ -13,7 +13,7 @@ import msgspec
 from pipeline import between, devices, diagnostics, executables, numerics, process
 from pipeline.case import DOES_NOT_COMPILE, CaseResult, FunctionResult
 from pipeline.diagnostics import Failure
-from pipeline.frontends.job import Job
+from pipeline.frontends.job import CANNOT_RUN, MAKING, Job
 from pipeline.frontends.load import Loaded, TraceFailed
 from pipeline.locks import Locks
 from pipeline.store import Store, data_directory
@@ -152,7 +152,7 @@ def why_not(case: CaseResult) -> str:
     """Why the failure of a case cannot be isolated; empty where a search may find something."""
     assert case.failure is not None
     first = case.failure
-    if why := _too_busy(first) or _misspelled(first):
+    if why := _too_busy(first) or _misspelled(first) or _of_the_source(first):
         return why
     if first.phase == "trace" or case.why == DOES_NOT_COMPILE or any(map(_can, case.functions)):
         return ""
@@ -192,6 +192,14 @@ def _misspelled(failure: Failure) -> str:
         f"the compiler refuses its command line, whatever the program is: {failure.message}; "
         "check the flags after --"
     )
+
+
+def _of_the_source(failure: Failure) -> str:
+    """Why there is nothing to isolate where PyTorch has no model that runs; else empty."""
+    said = failure.message
+    if failure.phase != "trace" or not said.startswith((f"while {MAKING}: ", CANNOT_RUN)):
+        return ""
+    return f"{said}; that is an error of the source, not of the tracer"
 
 
 def _too_busy(failure: Failure) -> str:
@@ -248,6 +256,9 @@ def isolate_trace(
     told: Callable[[Progress], None] = lambda _: None,
 ) -> Bisection:
     """Isolates why a source does not trace."""
+    if why := _of_the_source(failed.failure):
+        found = Found(failure=failed.failure, why=why)
+        return Bisection(status="gave-up", failures=(found,), why=why)
     return tracing.bisect(
         job,
         failed.failure,

@@ -23,7 +23,8 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     pass_name, pass_class: the pass that fails, as `iree-opt` and as C++ name it, "" if not known.
     shows: of wrong numbers, which they are and what it takes.
     origin: where wrong numbers come from. whole: it is the program that failed, nothing smaller was
-    found; op_names then has each name once. since_release, workarounds: where that was asked.
+    found; op_names then has each name once. not_iree: as in `bundle.Report`. since_release,
+    workarounds: where that was asked.
     """
 
     path: str
@@ -42,6 +43,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     shows: tuple[str, ...] = ()
     origin: Origin | None = None
     whole: bool = False
+    not_iree: str = ""
     since_release: SinceRelease | None = None
     workarounds: Workarounds | None = None
 
@@ -107,6 +109,7 @@ def reproduced(place: Path, report: Report) -> Reproducer:
         shows=(report.failure.message, *report.tried) if report.wrong else (),
         origin=report.origin,
         whole=report.whole,
+        not_iree=report.not_iree,
         since_release=report.since_release,
         workarounds=report.workarounds,
     )

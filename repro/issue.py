@@ -11,6 +11,8 @@ from pipeline.plural import count
 #: Of the message in the title; GitHub shows some 70 characters of a title in its lists.
 _MESSAGE_CHARACTERS = 120
 _OPERATIONS = 2
+#: How PyTorch says that the model looks at values while it is traced.
+_DATA_DEPENDENT = re.compile(r"data-dependent|DataDependent|Dynamic control flow", re.IGNORECASE)
 #: What is longer is folded: code, and lines of the compiler's message.
 _LINES, _CHARACTERS = 40, 4_000
 _MESSAGE_LINES, _MESSAGE_SHOWN = 12, 1_500
@@ -33,6 +35,23 @@ def title(failure: Failure, target: str, ops: Sequence[str], tool: str) -> str:
     if failure.kind == "mismatch":
         return f"[{backend}] wrong results{of}"
     return f"[{backend}] {tool}: {_essential(failure)}{of}"
+
+
+def not_iree(failure: Failure, *, exported: bool) -> str:
+    """Whose failure to trace it is where IREE has no part in it, and what to do; else "".
+
+    exported: torch.export has passed, or was not asked.
+    """
+    raised = failure.kind == "trace-error" and failure.signal is None and failure.stack
+    if exported or not raised or any("iree/turbine/" in frame for frame in failure.stack):
+        return ""
+    said = "PyTorch, not IREE: torch.export alone refuses the model"
+    if _DATA_DEPENDENT.search(failure.message):
+        return (
+            f"{said}, which decides by values that there are only when it runs (data-dependent "
+            "control flow): write that with torch.where, or say with torch._check what holds"
+        )
+    return f"{said}: change the model, or ask PyTorch (https://github.com/pytorch/pytorch/issues)"
 
 
 def _essential(failure: Failure) -> str:

@@ -6,7 +6,6 @@ Each level's file is made here; whether it shows the failure is for `repro.verif
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import msgspec
@@ -90,14 +89,7 @@ class Maker:
             return self._level("pytorch", "it has no operations of PyTorch"), None
         made = self._directory / "repro.py"
         outcome, said = self._run(
-            [
-                sys.executable,
-                "-m",
-                "pipeline.torch_dialect.writer",
-                self._program,
-                made,
-                *self._flags,
-            ],
+            process.python("pipeline.torch_dialect.writer", self._program, made, *self._flags),
             "pytorch",
             process.Limits(seconds=_WRITER_SECONDS),
         )

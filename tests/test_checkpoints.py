@@ -228,6 +228,14 @@ def wrong_dtype(directory: Path) -> None:
     checkpoints.rewrite(directory, **{DOWN.replace(".", "__"): torch.ones(64, 128).half()})
 
 
+def integers(directory: Path) -> None:
+    checkpoints.rewrite(directory, model__norm__weight=torch.ones(64, dtype=torch.int32))
+
+
+def wider(directory: Path) -> None:
+    checkpoints.config(directory, hidden_size=128, max_position_embeddings=128)
+
+
 def swapped_shape(directory: Path) -> None:
     checkpoints.rewrite(directory, **{DOWN.replace(".", "__"): torch.ones(128, 64)})
 
@@ -281,6 +289,14 @@ def no_json(directory: Path) -> None:
     (directory / "config.json").write_text('{"architectures": [')
 
 
+def binary(directory: Path) -> None:
+    (directory / "config.json").write_bytes((directory / checkpoints.WEIGHTS).read_bytes())
+
+
+def activation(directory: Path) -> None:
+    checkpoints.config(directory, hidden_act="gelou")
+
+
 def impossible(directory: Path) -> None:
     checkpoints.config(directory, num_attention_heads=3)
 
@@ -324,7 +340,15 @@ def other_prefix(directory: Path) -> None:
 DAMAGE = {
     truncated: ["model.safetensors", "ends at byte", "but the file has"],
     cut_in_its_header: ["model.safetensors", "the file ends inside its header (2 bytes)"],
-    wrong_dtype: [f"model.safetensors: {DOWN}: expected 64x128xf32, found 64x128xf16", "float32"],
+    wrong_dtype: [
+        f"model.safetensors: {DOWN}: expected 64x128xf32, found 64x128xf16",
+        "--dtype f32",
+    ],
+    integers: ["model.norm.weight: expected 64xf32, found 64xi32 (--dtype converts floats only"],
+    wider: [
+        f"{Q}: expected 64x128xf32, found 64x64xf32 (the config says hidden_size=128)",
+        "model.norm.weight: expected 128xf32, found 64xf32 (the config says hidden_size=128)",
+    ],
     swapped_shape: [f"{DOWN}: expected 64x128xf32, found 128x64xf32", "[out, in]"],
     key_value_heads: [
         "k_proj.weight: expected 64x64xf32, found 32x64xf32",
@@ -350,6 +374,8 @@ DAMAGE = {
     unknown: ["config.json", "architecture LamaForCausalLM", "Did you mean LlamaForCausalLM"],
     nameless: ["config.json", 'expected "architectures": [NAME], found null'],
     no_json: ["config.json is not JSON", "line 1 column 20"],
+    binary: ["config.json is no config, which is text in JSON"],
+    activation: ["cannot make a LlamaForCausalLM of the config: it does not know hidden_act=gelou"],
     impossible: ["LlamaConfig refuses the config", "(64)", "number of attention heads (3)"],
     empty: ["the directory is empty; expected config.json and model.safetensors"],
     config_without_weights: ["expected model.safetensors or", "found config.json"],
@@ -551,6 +577,12 @@ def test_models_check_tells_what_fits_and_ends_with_2_where_it_does_not(tmp_path
     bad = pilot("models", "check", directory)
     assert bad.code == 2
     assert "model.safetensors: classifier.bias: expected 10xf32, found 7xf32" in bad.err
+    checkpoints.rewrite(directory, classifier__bias=torch.ones(10).half())
+    other = pilot("models", "check", directory)
+    assert (other.code, "--dtype f32 converts" in other.err) == (2, True)
+    assert pilot("models", "check", directory, "--dtype", "f32").code == 0
+    weights = pilot("models", "check", directory / checkpoints.WEIGHTS)
+    assert (weights.code, "Name config.json, or the directory" in weights.err) == (2, True)
 
 
 @pytest.mark.real

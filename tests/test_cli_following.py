@@ -146,6 +146,18 @@ class TestBisecting:
     def test_is_not_named_where_it_would_isolate_nothing(self, result: CaseResult) -> None:
         assert following.bisecting(TYPED, [result]) == ()
 
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "while making the model: ModuleNotFoundError: No module named 'team'",
+            "PyTorch itself cannot run the model with these inputs: RuntimeError: mat1 and mat2",
+        ],
+    )
+    def test_nor_where_the_source_is_at_fault(self, said: str) -> None:
+        refused = msgspec.structs.replace(failure("trace-error", "trace"), message=said)
+        result = case("hip", "does not trace", refused, trace="failed")
+        assert following.bisecting(TYPED, [result]) == ()
+
     def test_nor_for_a_program_that_begins_at_a_phase(self) -> None:
         typed = msgspec.structs.replace(TYPED, resume="flow")
         assert following.bisecting(typed, [case(failed=failure())]) == ()

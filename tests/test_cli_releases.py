@@ -126,6 +126,42 @@ class TestVerdicts:
         assert "no iree-compile" in done.document["reasons"][str(desk.builds[5])]
         assert desk.compiles == 4, "what cannot be read is not compiled"
 
+    def test_one_beside_others_is_the_same_and_all_are_told(self, desk: Desk) -> None:
+        desk.have("ss")
+        second = "// stub: error-at flow the second is wrong"
+        first = "// stub: print-at flow a.mlir:3:1: error: the first is wrong"
+        for build, when in zip(desk.builds, (f"{first}\n{second}", second), strict=True):
+            for file in build.rglob("stub.json"):
+                settings = json.loads(file.read_text()) | {"when": {"bad": when}}
+                file.write_text(json.dumps(settings))
+        done = desk.bisect()
+        assert desk.told(done) == "ss"
+        wanted = done.document["failure"]["signature"]
+        two, one = done.document["reasons"].values()
+        assert one == f"{wanted}: the second is wrong"
+        assert not two.startswith(wanted)
+        assert two.endswith(f"; with it: {wanted}")
+
+    def test_another_failure_than_the_wanted_one_is_not_answered_about(self, desk: Desk) -> None:
+        desk.have("sdp")
+        own = str(desk.builds[0])
+        bounds = ("a.mlir", "-t", "llvm-cpu", "--release", own)
+        desk.builds = desk.builds[1:]
+        done = desk.bisect(*bounds)
+        assert (done.code, desk.told(done)) == (1, "dp")
+        assert done.document["boundaries"] == []
+        assert done.document["failure"]["signal"] == "SIGSEGV"
+
+    def test_where_none_can_tell_that_is_said(self, desk: Desk) -> None:
+        desk.have("--p")
+        reader = desk.builds.pop()
+        toolchains = [word for build in desk.builds for word in ("--toolchain", str(build))]
+        asked = ("a.mlir", "-t", "llvm-cpu", "--release", str(reader), *toolchains)
+        (desk.directory / "a.mlir").write_text(PROGRAM_TEXT)
+        done = pilot("releases", "bisect", *asked, cwd=desk.directory)
+        assert done.code == 1
+        assert "no release that was asked can tell" in done.out
+
     def test_the_failure_that_is_meant_is_that_of_the_release_named(self, desk: Desk) -> None:
         desk.have("sdp")
         newest = desk.bisect("a.mlir", "-t", "llvm-cpu", "--every")
@@ -168,7 +204,7 @@ class TestTargets:
     @pytest.fixture
     def two(self, desk: Desk) -> Desk:
         desk.have("ss")
-        gpu = dumps.vulkan("llvmpipe (LLVM 15.0.6, 256 bits)", uri="vulkan://GPU-1")
+        gpu = dumps.llvmpipe()
         default = "// vp_android_baseline_2022"
         fitting = "llvmpipe", LLVMPIPE
         for number, known in enumerate([{}, dict([fitting])]):
@@ -179,12 +215,9 @@ class TestTargets:
                 file.write_text(json.dumps(settings))
         return desk
 
-    def test_one_that_all_know_is_taken_where_none_is_named(self, two: Desk) -> None:
-        done = two.bisect("a.mlir", "-t", "vulkan")
-        assert two.told(done) == "ss"
-
-    def test_the_one_that_is_named_is_kept_to(self, two: Desk) -> None:
-        done = two.bisect("a.mlir", "-t", "vulkan:llvmpipe")
+    @pytest.mark.parametrize("target", ["vulkan", "vulkan:llvmpipe"])
+    def test_the_one_that_fits_the_device_is_kept_to(self, two: Desk, target: str) -> None:
+        done = two.bisect("a.mlir", "-t", target)
         assert two.told(done) == "-s"
         (why,) = [w for w in done.document["reasons"].values() if "does not know" in w]
         assert "vulkan:llvmpipe" in why

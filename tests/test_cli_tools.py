@@ -10,7 +10,7 @@ import pytest
 from driver import pilot
 from fake import stub_release
 
-from pipeline.cli import boundary
+from pipeline.cli import boundary, doctor
 from pipeline.cli.boundary import guarded
 
 OFFLINE = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"} | {
@@ -41,6 +41,14 @@ class TestDoctor:
         assert done.code == 3
         assert "MISSING iree-compile" in " ".join(done.out.split())
         assert "-> " in done.out, "how to mend it"
+
+    def test_brackets_are_printed(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(doctor, "_EXTRAS", {"no-such": "pip install 'iree-pilot[gguf]'"})
+        monkeypatch.setattr(doctor, "_compiling_and_running", lambda release: [])
+        doctor.command.main([], standalone_mode=False)
+        assert "-> pip install 'iree-pilot[gguf]'" in capsys.readouterr().out
 
 
 @pytest.mark.real
@@ -85,6 +93,10 @@ class TestCache:
         entries = self.entries()
         assert entries["compile"] == entries["program"] == 1
         assert str(cache) in pilot("cache", "info").out
+
+    def test_its_place_may_have_brackets(self, tmp_path: Path) -> None:
+        place = tmp_path / "[old]"
+        assert f"{place}/" in pilot("cache", "info", env={"IREE_PILOT_CACHE": place}).out
 
     def test_what_was_not_used_can_be_removed(self, filled: Path) -> None:
         kept = pilot("cache", "gc", "--older-than", "1h", "--json").document

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,27 @@ class TestFault:
     )
     def test_of_the_source_or_of_nobody(self, code: str, package: str) -> None:
         assert libraries.fault(raised(code, package)) is None
+
+
+class TestHidden:
+    """A file of the source's directory has the name of a module of Python's."""
+
+    @pytest.fixture
+    def wave(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        (tmp_path / "wave.py").write_text("")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "wave", raising=False)
+        return tmp_path / "wave.py"
+
+    @pytest.mark.parametrize("code", ["from wave import open", "import wave; wave.open"])
+    def test_is_named(self, wave: Path, code: str) -> None:
+        found = libraries.hidden(raised(code, "torch"))
+        assert found is not None
+        assert f"{wave} hides Python's own module wave" in found.message
+
+    @pytest.mark.parametrize("code", ["import wave; 1 .x", "import json; json.x", "import no_such"])
+    def test_is_not_blamed_for_anything_else(self, wave: Path, code: str) -> None:
+        assert libraries.hidden(raised(code, "model")) is None
 
 
 @pytest.mark.real

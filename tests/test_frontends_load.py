@@ -483,6 +483,23 @@ class TestFailedTraces:
         assert failure.message == "while making the model: RuntimeError: no weights here"
         assert failure.location == f"{here}/model.py:5"
 
+    def test_it_cannot_be_run(self, here: Path, cache: Path) -> None:
+        failure = self.failure(here, cache, "return torch.nn.Linear(3, 3)")
+        assert failure.message == (
+            "PyTorch itself cannot run the model with these inputs: RuntimeError: mat1 and mat2 "
+            "shapes cannot be multiplied (1x2 and 3x3)"
+        )
+
+    def test_it_runs_but_is_not_traced(self, here: Path, cache: Path) -> None:
+        branch = """
+        class Net(torch.nn.Module):
+            def forward(self, x):
+                return x if x.sum() > 0 else -x
+        return Net()
+        """
+        failure = self.failure(here, cache, branch)
+        assert failure.message.startswith("while tracing main: GuardOnDataDependentSymNode: ")
+
     def test_it_exits(self, here: Path, cache: Path) -> None:
         failure = self.failure(here, cache, "raise SystemExit(0)")
         assert failure.kind == "trace-error"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import noise, numerics, tensors
+from pipeline import blind, noise, numerics, tensors
 from pipeline.noise import Noise
 from pipeline.numerics import Comparison
 from pipeline.program import Function, Indexed, Program, Reference, Tensor, TensorType
@@ -501,6 +501,15 @@ def test_a_reference_that_is_the_same_everywhere_proves_nothing(tmp_path: Path) 
         assert "initialise the model's weights, or give other inputs" in comparison.why
     wrong = compare(tmp_path, [("f32", np.full(8, 0.1))], [("f32", np.zeros(8))], [np.zeros(8)])
     assert wrong.verdict == "mismatch"
+
+
+def test_weights_of_the_users_files_are_not_told_to_be_initialised(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(np.full(4, np.nan, "f").tobytes())
+    outputs = [Tensor(dtype="f32", shape=(4,), file="a.bin")]
+    (own,) = blind.reasons(outputs, tmp_path)
+    (files,) = blind.reasons(outputs, tmp_path, loaded=True)
+    assert own.endswith(": initialise the model's weights, or give other inputs")
+    assert files == "the reference has no finite number: give other inputs"
 
 
 def test_a_constant_output_beside_one_that_tells_something_is_accepted(tmp_path: Path) -> None:

@@ -75,6 +75,15 @@ def test_the_child_has_nothing_to_read(run: Any, tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "''\n"
 
 
+def test_a_module_of_ours_is_not_broken_by_files_where_the_user_is(tmp_path: Path) -> None:
+    for name in ("json.py", "numbers.py"):
+        (tmp_path / name).write_text("raise SystemExit(9)")
+    (tmp_path / "a.json").write_text("{}")
+    streams = {"stdout": tmp_path / "out", "stderr": tmp_path / "err"}
+    ended = process.run(process.python("json.tool", "a.json"), cwd=tmp_path, **streams)
+    assert ended.ok, (tmp_path / "err").read_text()
+
+
 def test_directory_and_environment_are_the_callers(run: Any, tmp_path: Path) -> None:
     run("import os; print(os.getcwd(), os.environ)", cwd=tmp_path, env={"ONLY": "this"})
     text = (tmp_path / "out").read_text()

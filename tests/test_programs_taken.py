@@ -108,7 +108,9 @@ class TestScopes:
         program = build(tmp_path, TAKEN, scoped=(("model", str(archives["model"])),))
         assert program.parameters is not None
         assert program.parameters.missing == ("other",)
-        with pytest.raises(UsageError, match="1 parameters of scope other have names but no"):
+        with pytest.raises(
+            UsageError, match="there are no values for its 1 parameter of scope other"
+        ):
             archive.check_parameters(program, tmp_path)
 
     def test_an_archive_for_none_serves_those_that_it_holds(

@@ -192,7 +192,7 @@ def test_a_release_that_calls_itself_another_is_refused(
 
 def test_a_release_that_arrives_damaged_is_refused(index: Path, root: Path) -> None:
     add_release(index, "4.1.0", damaged=True)
-    with pytest.raises(EnvironmentFault, match=r"arrived damaged: .*stub\.json \(1 files in all\)"):
+    with pytest.raises(EnvironmentFault, match=r"arrived damaged: .*stub\.json \(1 file in all\)"):
         releases.find("4.1.0")
     assert left_behind(root) == []
 

@@ -266,7 +266,7 @@ class TestEditor:
             "sys.exit(edit.main(Path(sys.argv[1])))\n"
         )
         python = tmp_path / "python"
-        python.write_text(f"#!/bin/sh\nexec {sys.executable} {runner} $3\n")
+        python.write_text(f"#!/bin/sh\nexec {sys.executable} {runner} $4\n")
         python.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(python))
         files = editor.render([Cut(keep=(MATMUL,)), Cut(keep=(RELU,)), Cut(keep=(CONVERT,))])

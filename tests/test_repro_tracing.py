@@ -191,6 +191,8 @@ class TestAModuleThatLooksAtValues:
         assert report.failure.signature == gate.failed.failure.signature
         assert report.failure.location == "net.py:13"
         assert any("layers.4.gate" in said for said in report.tried)
+        assert report.not_iree.startswith("PyTorch, not IREE: torch.export alone refuses the model")
+        assert "torch.where" in report.not_iree
         assert ".get_submodule('layers.4.gate')" in gate.program
 
     def test_goes_on_where_the_search_was_stopped(self, found: Bisection) -> None:
@@ -206,6 +208,7 @@ class TestAModuleThatLooksAtValues:
         self, gate: Untraced, found: Bisection
     ) -> None:
         out = gate.directory / "out"
+        assert (out / "ISSUE.md").read_text().startswith("# Not an issue for IREE\n")
         assert (out / "net.py").read_text() == GATE
         for file in out.iterdir():
             assert str(gate.directory) not in file.read_text()
@@ -251,6 +254,7 @@ def test_an_operation_that_is_not_imported_is_left_alone(
     assert found.failures[0].why == "an operation of `inner`, a `Inner`"
     assert case.program.count("torch.ops.") == 1
     assert "import net" not in case.program
+    assert (case.directory / "out/ISSUE.md").read_text().startswith("# iree-turbine: ")
 
 
 def test_an_operation_that_holds_code_is_handed_on_as_its_module(tmp_path: Path) -> None:
@@ -364,7 +368,7 @@ def test_the_command_line_isolates_it_and_keeps_what_it_promises(
     assert set(found["reproducer"]) == {
         *("path", "ops", "op_names", "bytes", "minimal", "verified", "oracle_calls", "seconds"),
         *("levels", "current", "shows", "origin", "pass_name", "pass_class", "companions", "whole"),
-        *("since_release", "workarounds"),
+        *("since_release", "workarounds", "not_iree"),
     }
     assert found["reproducer"]["path"] == "repro-net"
     assert found["reproducer"]["bytes"] > 0

@@ -121,13 +121,18 @@ def entry(*shape: int, dtype: str = "f32") -> Entry:
     return Entry(dtype=dtype, shape=shape)
 
 
-def load(wanted: list[str], held: list[str], **config: object) -> reasons.Load:
+def load(wanted: list[str], held: list[str], **config: Any) -> reasons.Load:
     return reasons.Load(
         what="Model",
         wanted={name: entry(1) for name in wanted},
         held={name: entry(1) for name in held},
-        config=config,
+        said=reasons.Config(values=config, remade=remade),
     )
+
+
+def remade(path: tuple[str, ...], value: int) -> dict[str, Entry]:
+    shapes = {("vocab_size",): (value, 64), ("text_config", "hidden_size"): (256, value)}
+    return {"embed": entry(*shapes[path])} if path in shapes else {}
 
 
 class TestReasons:
@@ -154,5 +159,14 @@ class TestReasons:
         assert "not in FP8" in reasons.superfluous("l.0.q_proj.weight_scale", entry(1), nothing)
 
     def test_the_field_of_a_size_is_named(self) -> None:
-        why = reasons.shape("embed", (256, 64), (260, 64), load([], [], vocab_size=256))
+        config = {"context": 256, "vocab_size": 256, "more": 256}
+        why = reasons.shape("embed", (256, 64), (260, 64), load([], [], **config))
         assert why == "the config says vocab_size=256"
+
+    def test_one_of_a_part_is_named_too(self) -> None:
+        config = {"text_config": {"heads": 64, "hidden_size": 64}}
+        why = reasons.shape("embed", (256, 64), (256, 32), load([], [], **config))
+        assert why == "the config says hidden_size=64"
+
+    def test_an_equal_number_alone_is_no_reason(self) -> None:
+        assert reasons.shape("embed", (256, 64), (260, 64), load([], [], context=256)) == ""

@@ -16,6 +16,7 @@ import msgspec
 from models.spec import ModelSpec, Value, registry
 from pipeline import archive
 from pipeline.errors import UsageError, nearest
+from pipeline.plural import count
 
 CONFIG = "config.json"
 WHOLE = "model.safetensors"
@@ -94,6 +95,11 @@ def read_config(path: Path) -> Checkpoint:
         raise UsageError(f"cannot read {path}: {fault.strerror}", advice="Check the path.") from (
             fault
         )
+    except UnicodeDecodeError as fault:
+        raise UsageError(
+            f"{path} is no config, which is text in JSON",
+            advice=f"Name {CONFIG}, or the directory where it lies beside its weights.",
+        ) from fault
     except ValueError as fault:
         raise UsageError(
             f"{path} is not JSON: {fault}", advice="Was the download finished?"
@@ -219,8 +225,9 @@ def _indexed(path: Path) -> dict[str, Held]:
         if not (path / shard).is_file():
             lost = sorted(name for name, file in listed.items() if file == shard)
             raise UsageError(
-                f"checkpoint {path}: shard {shard} is missing; {INDEX} expects {len(lost)} tensors "
-                f"in it (first {lost[0]}), found {_listed([s for s in shards if s != shard])}",
+                f"checkpoint {path}: shard {shard} is missing; {INDEX} expects "
+                f"{count(len(lost), 'tensor')} in it (first {lost[0]}), found "
+                f"{_listed([s for s in shards if s != shard])}",
                 advice="Fetch the shard.",
             )
     found: dict[str, Held] = {}
@@ -239,7 +246,8 @@ def _indexed(path: Path) -> dict[str, Held]:
     ]
     if wrong:
         raise UsageError(
-            f"{index} does not fit its shards; {len(wrong)} tensors:\n  {shortened(wrong)}",
+            f"{index} does not fit its shards; {count(len(wrong), 'tensor')}:\n  "
+            f"{shortened(wrong)}",
             advice="Index and shards must be of one download; fetch both again.",
         )
     return found

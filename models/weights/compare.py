@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -17,9 +16,8 @@ from models.weights import reasons
 from models.weights.checkpoints import Held, shortened
 from pipeline.archive import Entry
 from pipeline.errors import UsageError
+from pipeline.plural import count
 from pipeline.program import ELEMENT_TYPES
-
-_CONVERTIBLE = {"f64", "f32", "f16", "bf16"}
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +43,7 @@ def compare(
     *,
     what: str,
     where: str,
-    config: Mapping[str, Any] | None = None,
+    config: reasons.Config | None = None,
     ties: Iterable[Sequence[str]] = (),
     names: Mapping[str, str] | None = None,
     convert: bool = False,
@@ -61,7 +59,7 @@ def compare(
         what=what,
         wanted=wanted,
         held={name: h.entry for name, h in held.items()},
-        config=config or {},
+        said=config or reasons.Config(),
     )
     own = names or {}
     tied = {name: tuple(group) for group in ties for name in group}
@@ -109,7 +107,7 @@ def _misfit(
         return got.bytes != math.prod(want.shape or ()) * size, ""
     if want.shape != got.shape:
         return True, reasons.shape(name, want.shape or (), got.shape, load)
-    if want.dtype == got.dtype or (convert and {want.dtype, got.dtype} <= _CONVERTIBLE):
+    if want.dtype == got.dtype or (convert and {want.dtype, got.dtype} <= reasons.CONVERTIBLE):
         return False, ""
     return True, reasons.dtype(name, want.dtype, got.dtype, load)
 
@@ -120,8 +118,7 @@ def refuse(faults: Sequence[Fault], what: str, where: str, total: int) -> None:
         return
     lines = shortened([str(fault) for fault in faults])
     raise UsageError(
-        f"{where} does not fit {what}; {len(faults)} "
-        f"{'tensors' if len(faults) > 1 else 'tensor'} of {total} "
+        f"{where} does not fit {what}; {count(len(faults), 'tensor')} of {total} "
         f"{'are' if len(faults) > 1 else 'is'} wrong:\n  {lines}",
         advice="Nothing was loaded. Pick the checkpoint, the config or the fields that belong "
         "together.",

@@ -5,8 +5,9 @@ Imports torch and transformers; runs where models are made.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from models import versions
 from models.fp8 import FP8Linear
 from models.spec import Value, referred
 from models.traceable import DTYPES
-from models.weights import compare
+from models.weights import compare, reasons
 from models.weights.checkpoints import Checkpoint, Held
 from pipeline.archive import Entry
 from pipeline.errors import UsageError
@@ -121,7 +122,7 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
             held,
             what=checkpoint.architecture,
             where=checkpoint.path,
-            config=checkpoint.config,
+            config=reasons.Config(values=checkpoint.config, remade=_remade(checkpoint)),
             ties=ties,
             names=names,
             convert=convert,
@@ -189,11 +190,40 @@ def empty(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
         with torch.device("meta"):
             return kind._from_config(config, dtype=dtype)
     except Exception as fault:  # sizes that do not go together fail anywhere in its constructor
+        said = ", ".join(_keys(checkpoint.config, fault)) or " ".join(str(fault).split())
         raise UsageError(
-            f"{checkpoint.path}: transformers cannot make a {kind.__name__} of the config: "
-            f"{' '.join(str(fault).split())}",
+            f"{checkpoint.path}: transformers cannot make a {kind.__name__} of the config: {said}",
             advice="Mend config.json.",
         ) from fault
+
+
+def _keys(config: Mapping[str, Any], fault: Exception) -> list[str]:
+    """What the config says that transformers looked up and does not know."""
+    if not isinstance(fault, KeyError):
+        return []
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    said = [(key, value) for part in parts for key, value in part.items()]
+    return [f"it does not know {key}={value}" for key, value in said if [value] == [*fault.args]]
+
+
+def _remade(checkpoint: Checkpoint) -> Callable[[tuple[str, ...], int], Mapping[str, Entry]]:
+    """What makes the tensors of the config's model anew, with another value of one of its keys."""
+
+    @functools.cache
+    def remade(path: tuple[str, ...], value: int) -> Mapping[str, Entry]:
+        changed: dict[str, Any] = {**checkpoint.config}
+        inner = changed
+        for key in path[:-1]:
+            inner[key] = {**inner[key]}
+            inner = inner[key]
+        inner[path[-1]] = value
+        other = msgspec.structs.replace(checkpoint, config=changed)
+        try:
+            return wanted_by(empty(other, config_of(other), torch.float32))[0]
+        except UsageError:
+            return {}
+
+    return remade
 
 
 def wanted_by(model: nn.Module) -> tuple[dict[str, Entry], list[list[str]]]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,24 @@ _TRANSLATE = (
 )
 
 
+#: Types of weights that --dtype converts into each other.
+CONVERTIBLE = frozenset({"f64", "f32", "f16", "bf16"})
+_DTYPES = ("f32", "f16", "bf16")
+
+
+def _unknown(path: tuple[str, ...], value: int) -> Mapping[str, Entry]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What a config.json says. remade: the tensors of its model if the key at a path had another
+    value; none where there is no such model."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    remade: Callable[[tuple[str, ...], int], Mapping[str, Entry]] = _unknown
+
+
 @dataclass(frozen=True, kw_only=True)
 class Load:
     """What is loaded into what: both sides' tensors by the model's names, and the config if any."""
@@ -36,7 +54,12 @@ class Load:
     what: str
     wanted: Mapping[str, Entry]
     held: Mapping[str, Entry]
-    config: Mapping[str, Any]
+    said: Config
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What the config says."""
+        return self.said.values
 
     def sizes(self, name: str) -> tuple[int, int, int] | None:
         """(attention heads, key-value heads, head size) of the part that a tensor is of."""
@@ -50,8 +73,23 @@ class Load:
 
     def part(self, name: str) -> Mapping[str, Any]:
         """The config of the part that a tensor is of."""
-        part = "vision_config" if _VISION.search(name) else "text_config"
-        return self.config.get(part) or self.config
+        return self.config.get(_part(name)) or self.config
+
+    def decides(self, name: str, dimension: int, want: int, got: int) -> str:
+        """The config's key that makes a tensor's dimension `want`, and `got` with that value.
+
+        "" where none is found: an equal number alone is no reason.
+        """
+        inner = self.config.get(_part(name)) or {}
+        paths = [*((_part(name), key) for key in inner), *((key,) for key in self.config)]
+        for path in paths:
+            value = inner[path[1]] if path[1:] else self.config[path[0]]
+            if type(value) is int and value == want:
+                other = self.said.remade(path, got).get(name)
+                shape = other.shape if other and other.shape else ()
+                if shape[dimension : dimension + 1] == (got,):
+                    return path[-1]
+        return ""
 
     def any(self, pattern: re.Pattern[str], side: Mapping[str, Entry]) -> bool:
         """Whether one of a side's names matches."""
@@ -137,8 +175,11 @@ def shape(name: str, want: tuple[int, ...], got: tuple[int, ...], load: Load) ->
         return "transposed: a linear's weight is [out, in]"
     if sorted(want) == sorted(got):
         return "the dimensions are swapped"
-    named = {v: k for k, v in _integers(load.config).items()}
-    fields = [f"{named[w]}={w}" for w, g in zip(want, got, strict=False) if w != g and w in named]
+    fields = {
+        f"{key}={w}": None
+        for at, (w, g) in enumerate(zip(want, got, strict=False))
+        if w != g and (key := load.decides(name, at, w, g))
+    }
     return f"the config says {', '.join(fields)}" if fields else ""
 
 
@@ -155,10 +196,12 @@ def dtype(name: str, want: str | None, got: str | None, load: Load) -> str:
         return "the config says that this linear is in FP8 (quantization_config.ignore)"
     if got and got.startswith("ggml"):
         return f"quantised, which no model here takes: {_TRANSLATE}"
+    if not {want, got} <= CONVERTIBLE:
+        return f"--dtype converts floats only: write the tensor as {want}"
     said = load.config.get("dtype") or load.config.get("torch_dtype")
-    if said:
-        return f"the config says dtype={said}; --dtype converts"
-    return f"--dtype {got} takes it as it is" if got in ("f32", "f16", "bf16") else ""
+    if said and want in _DTYPES:
+        return f"the config says dtype={said}; --dtype {want} converts"
+    return f"a model of the zoo takes it with --dtype {got}" if got in _DTYPES else ""
 
 
 def _fused(name: str, got: Entry, load: Load, *, apart: bool) -> str:
@@ -193,6 +236,6 @@ def _prefixed(name: str, side: Mapping[str, Entry]) -> str:
     return next(ends, "")
 
 
-def _integers(config: Mapping[str, Any]) -> dict[str, int]:
-    flat = {**config, **(config.get("text_config") or {})}
-    return {k: v for k, v in flat.items() if isinstance(v, int) and v > 1 and "token" not in k}
+def _part(name: str) -> str:
+    """The config's key for the part that a tensor is of, where it has parts."""
+    return "vision_config" if _VISION.search(name) else "text_config"

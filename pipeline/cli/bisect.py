@@ -378,6 +378,7 @@ def tell(console: Any, result: Bisection) -> None:
             ("pass", _pass(made)),
             *(("shows", escape(line)) for line in made.shows),
             *_origin(made),
+            ("who", escape(made.not_iree)),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
             (
                 "rate",
@@ -405,4 +406,4 @@ def tell_places(console: Any, results: Sequence[Bisection | Against]) -> None:
     """The paths of the reproducers' folders: the last lines."""
     paths = [f.reproducer.path for one in results for f in one.failures if f.reproducer]
     for path in dict.fromkeys(paths):
-        console.print(path, soft_wrap=True)
+        console.print(path, markup=False, soft_wrap=True)

@@ -27,7 +27,7 @@ def info(common: Common) -> None:
         out.emit({"root": str(store.root), "usage": usage})
         return
     console = out.console()
-    console.print(str(store.root), soft_wrap=True)
+    console.print(str(store.root), markup=False, soft_wrap=True)
     table = out.table("kind", "entries", "size", right=("entries", "size"))
     for kind in usage:
         table.add_row(kind.kind, str(kind.entries), out.size(kind.bytes))
@@ -76,5 +76,6 @@ def verify(common: Common) -> None:
         out.emit({"entries": count, "damaged": damaged})
         return
     for entry in damaged:
-        console.print(f"removed {entry.kind}/{entry.key}: {entry.why}", soft_wrap=True)
+        told = f"removed {entry.kind}/{entry.key}: {entry.why}"
+        console.print(told, markup=False, soft_wrap=True)
     console.print(f"{out.count(count, 'entry', 'entries')} verified, {len(damaged)} damaged")

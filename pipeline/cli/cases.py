@@ -285,9 +285,10 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
             soft_wrap=True,
         )
     if not quiet and result.output:
-        what = f"{Path(result.output).name}, {out.size(result.output_bytes)}"
+        what = escape(f"{Path(result.output).name}, {out.size(result.output_bytes)}")
         console.print(
-            f"  {what}, with the phases' dumps beside it: {escape(result.output)}", soft_wrap=True
+            f"  {what}, with the phases' dumps beside it: {escape(result.output)}",
+            soft_wrap=True,
         )
     if not quiet:
         code.tell(console, result, verbose=common.verbosity > 0)
@@ -307,7 +308,7 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
     if result.failure and not failed:
         failed = [result.failure]
     for failure in failed:
-        console.print(f"\n  [bold red]{escape(result.target)} {result.why}[/bold red]")
+        console.print(f"\n  [bold red]{escape(result.target)} {escape(result.why)}[/bold red]")
         out.print_pairs(
             console, out.failure_lines(failure, verbose=common.verbosity > 0), indent="    "
         )
@@ -359,6 +360,8 @@ def _tell_function(live: Live, function: FunctionResult) -> None:
             )
             if output.verdict == "not-compared":
                 said = output.why
+            elif output.differs:
+                said = f"{output.why}; {said}"
             mark = _MARKS[output.verdict]
             live.console.print(f"    {escape(output.name)}: {mark}  {escape(said)}", soft_wrap=True)
 
@@ -386,25 +389,18 @@ def _picked(token: Token) -> str:
 def _summary(live: Live, results: list[CaseResult]) -> None:
     """The verdicts side by side; on a narrow terminal their reasons are below."""
     wide = live.console.width >= _WIDE
-    columns = ["target", "verdict", "compile", "device", "latency", "relative L2", "tolerance"]
-    table = out.table(
-        *columns, *["why"] * wide, right=("compile", "latency", "relative L2", "tolerance")
-    )
+    measured = ("latency", "relative L2", "tolerance") if any(r.functions for r in results) else ()
+    columns = ["target", "verdict", "compile", "device", *measured, *["why"] * wide]
+    table = out.table(*columns, right=("compile", *measured))
     for result in results:
         compiled = next((s for s in result.steps if s.name == "compile"), None)
-        latencies = [f.latency.median_seconds for f in result.functions if f.latency]
-        compared = result.comparison
-        if compared and compared.verdict == "not-compared":
-            compared = None
         device = result.device_name or result.device or "-"
         table.add_row(
             escape(result.target),
             f"[{_STYLES[result.status]}]{result.status}[/]",
             _compile_seconds(result, compiled),
             escape(device if wide else device.partition(" (")[0]),
-            " + ".join(out.seconds(s) for s in latencies) or "-",
-            f"{compared.rel_l2:.2e}" if compared else "-",
-            f"{compared.tolerance:.1e}" if compared else "-",
+            *(_measured(result) if measured else ()),
             *[escape(following.why(result))] * wide,
         )
     live.console.print()
@@ -413,6 +409,18 @@ def _summary(live: Live, results: list[CaseResult]) -> None:
         if result.why:
             why = escape(following.why(result))
             live.console.print(f"{escape(result.target)}: {why}", soft_wrap=True)
+
+
+def _measured(result: CaseResult) -> tuple[str, str, str]:
+    """Latency, relative L2 and tolerance, `-` for what is not known."""
+    latencies = [
+        out.seconds(f.latency.median_seconds) if f.latency else "-" for f in result.functions
+    ]
+    took = " + ".join(latencies) if any(f.latency for f in result.functions) else "-"
+    compared = result.comparison
+    if compared is None or compared.verdict == "not-compared":
+        return took, "-", "-"
+    return took, f"{compared.rel_l2:.2e}", f"{compared.tolerance:.1e}"
 
 
 def _compile_seconds(result: CaseResult, step: Step | None) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import click
 import msgspec
+from rich.markup import escape
 
 from pipeline.cli.options import Common, common
 
@@ -56,9 +57,9 @@ def command(common: Common) -> None:
             for f in findings:
                 if f.ability == ability:
                     mark = marks.get(f.state, "[red]MISSING[/red]")
-                    console.print(f"  {mark:<4} {f.name:<14} {f.found}", soft_wrap=True)
+                    console.print(f"  {mark:<4} {f.name:<14} {escape(f.found)}", soft_wrap=True)
                     if f.mend:
-                        console.print(f"       {'':<14} -> {f.mend}", soft_wrap=True)
+                        console.print(f"       {'':<14} -> {escape(f.mend)}", soft_wrap=True)
     if not able:
         raise Failed(3)
 

@@ -155,7 +155,7 @@ class Live:
                 where += f"; none for scope {scopes_text(program.parameters.missing)}"
             count = len(program.parameters.tensors)
             told = f"{count} parameter{'' if count == 1 else 's'}" if count else "parameters"
-            self._print(f"  {told}, {where}")
+            self._print(f"  {told}, {escape(where)}")
         for note in program.notes:
             self._print(f"  note: {escape(note)}")
 

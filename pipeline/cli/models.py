@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.markup import escape
 
 from pipeline.cli import completing
 from pipeline.cli.options import Common, common
+from pipeline.plural import count
 
 if TYPE_CHECKING:
     from models.weights.checkpoints import Checkpoint
@@ -22,8 +24,9 @@ _CAME = {"ok": "", "ran": " (runs, not compared)", "compiled": " (compiles)"}
 @click.argument(
     "path", required=False, metavar="[check CONFIG_OR_CHECKPOINT]", shell_complete=completing.files
 )
+@click.option("--dtype", metavar="DTYPE", help="With check: that of a run: f32, f16, bf16.")
 @common
-def command(name: str | None, path: str | None, common: Common) -> None:
+def command(name: str | None, path: str | None, dtype: str | None, common: Common) -> None:
     """List the zoo's models and presets; with NAME, its fields too.
 
     With `check CONFIG_OR_CHECKPOINT`: whether a Hugging Face config.json, or a checkpoint directory
@@ -36,8 +39,10 @@ def command(name: str | None, path: str | None, common: Common) -> None:
     if name == "check":
         if path is None:
             raise UsageError("models check: of what?", advice="Name a config.json or a directory.")
-        _check(Path(path), common)
+        _check(Path(path), dtype, common)
         return
+    if dtype is not None:
+        raise UsageError("--dtype goes with `models check`", advice="Leave it out.")
     if path is not None:
         raise UsageError(
             f"models {name} {path}: one model at a time", advice="`models check PATH` checks."
@@ -61,14 +66,14 @@ def command(name: str | None, path: str | None, common: Common) -> None:
                 preset.name + (" (default)" if first else ""),
                 f"{preset.parameters:,}",
                 "random" if preset.weights else "names only",
-                preset.help,
+                escape(preset.help),
                 *([", ".join(passed.get(f"{spec.name}:{preset.name}", ()))] * bool(passed)),
             )
     console.print(table)
     for spec in shown:
         parts = f". Parts: {', '.join(spec.parts)}." if spec.parts else ""
         parts += " Generates tokens." if spec.chain else ""
-        console.print(f"\n[bold]{spec.name}[/bold]  {spec.help}{parts}", soft_wrap=True)
+        console.print(f"\n[bold]{spec.name}[/bold]  {escape(spec.help + parts)}", soft_wrap=True)
         if name is None:
             continue
         if spec.architectures:
@@ -76,7 +81,8 @@ def command(name: str | None, path: str | None, common: Common) -> None:
             console.print(f"Loads {form} of {', '.join(spec.architectures)}.", soft_wrap=True)
         fields = out.table("--set", "default", "takes", "help")
         for field in spec.fields:
-            fields.add_row(field.name, str(field.default), field.accepts, field.help)
+            cells = (field.name, str(field.default), field.accepts, field.help)
+            fields.add_row(*map(escape, cells))
         console.print(fields)
 
 
@@ -104,12 +110,13 @@ def _passed() -> dict[str, list[str]]:
     return found
 
 
-def _check(path: Path, common: Common) -> None:
+def _check(path: Path, dtype: str | None, common: Common) -> None:
     from models.weights import checkpoints
     from pipeline.cli import output as out
     from pipeline.cli.live import Live
 
     checkpoint = checkpoints.read_config(path) if path.is_file() else checkpoints.read(path)
+    chosen = checkpoints.chosen(checkpoint, {}, dtype, "")
     # Frameworks from here on: only once the files themselves are in order.
     from models.weights import compare, read
     from models.weights.plan import check
@@ -117,7 +124,7 @@ def _check(path: Path, common: Common) -> None:
     console = out.console(stderr=common.json)
     with Live(console, quiet=common.json or common.verbosity < 0, verbose=False) as live:
         live.doing(f"reading {path}")
-        plan = check(checkpoint, {})
+        plan = check(checkpoint, chosen)
         plan.refuse()
         held = checkpoint.tensors
         faults = read.not_finite(held)
@@ -137,7 +144,7 @@ def _check(path: Path, common: Common) -> None:
         )
         return
     for line in _told(checkpoint, plan):
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _told(checkpoint: Checkpoint, plan: Any) -> list[str]:
@@ -149,10 +156,9 @@ def _told(checkpoint: Checkpoint, plan: Any) -> list[str]:
     ]
     if not held:
         return [*lines, "  the config fits; there are no weights to check beside it"]
-    files = f"{len(checkpoint.files)} file" + ("s" if len(checkpoint.files) > 1 else "")
     lines += [
-        f"  {len(held)} tensors in {files}: none missing, none superfluous; names, shapes and "
-        "dtypes fit, all values are finite",
+        f"  {count(len(held), 'tensor')} in {count(len(checkpoint.files), 'file')}: none missing, "
+        "none superfluous; names, shapes and dtypes fit, all values are finite",
     ]
     if plan.unused:
         lines.append(

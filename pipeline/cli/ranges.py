@@ -138,7 +138,7 @@ def _tell(console: Any, reading: Reading, device: str | None) -> None:
     from pipeline.cli.output import print_pairs
 
     shape = "x".join([*map(str, reading.shape), reading.dtype])
-    where = f"{reading.function}, line {reading.location.rpartition(':')[2]}"
+    where = escape(f"{reading.function}, line {reading.location.rpartition(':')[2]}")
     console.print(f"\n[bold]{escape(reading.name)}[/bold]  {shape}  {where}", soft_wrap=True)
     pairs = [("PyTorch", _counted(reading.reference))]
     if reading.device is not None:

@@ -68,7 +68,7 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
         f"{out.count(len(reduced.ops), 'operation')} left, {minimal}, "
         f"{out.count(reduced.calls, 'run')} of the test"
     )
-    console.print(str(target), soft_wrap=True)
+    console.print(str(target), markup=False, soft_wrap=True)
 
 
 def _facts(reduced: object) -> dict[str, object]:

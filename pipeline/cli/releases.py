@@ -62,7 +62,8 @@ def _list(common: Common) -> None:
             table.add_row(version, "can be installed", "")
     console.print(table)
     if unknown:
-        console.print(f"what else there is cannot be told: {unknown}", soft_wrap=True)
+        told = f"what else there is cannot be told: {unknown}"
+        console.print(told, markup=False, soft_wrap=True)
 
 
 @command.command("install")

@@ -183,7 +183,6 @@ def _find(
     names, get, chosen = asked.names, asked.get, asked.chosen
     _check_flags(session, asked, target)
     question, loaded = _question(session, asked.source, target, chosen, asked.flags, live)
-    question = _for_all(question, target, names, get, live)
 
     heard = 0
 
@@ -238,7 +237,7 @@ def _scripts(question: Question, found: Found, place: Path, *, default: bool) ->
 
 
 def _fails(found: Found) -> bool:
-    return found.failure is not None and bool({"same", "different"} & set(found.releases.values()))
+    return found.failure is not None and "same" in found.releases.values()
 
 
 def _place(source: str, output: str | None, target: str | None, targets: int) -> Path:
@@ -409,28 +408,6 @@ def _question(
     return question, loaded
 
 
-def _for_all(
-    question: Question, named: str | None, names: Sequence[str], get: Get, live: Live
-) -> Question:
-    """The question, for an architecture that old releases know too where the user named none."""
-    from pipeline import targets
-    from pipeline.errors import PilotError
-    from repro.releases import question as release_question
-
-    if named is None or targets.parse(named).arch or question.target.backend != "vulkan":
-        return question
-    try:
-        fitting = release_question.known_to(question, get(names[0]))
-    except PilotError:
-        return question
-    if fitting != question:
-        live.note(
-            f"{names[0]} does not know {question.target.spec}: compiling for "
-            f"{fitting.target.spec} and not running it; -t {question.target.spec} keeps to it"
-        )
-    return fitting
-
-
 def _inlined(question: Question, loaded: Loaded | None) -> Question | None:
     """The question with the weights as constants, which some releases fail on; None where there
     are none or too many, or they are there already.
@@ -446,9 +423,11 @@ def _inlined(question: Question, loaded: Loaded | None) -> Question | None:
 
 def _tell(console: Any, found: Found) -> None:
     from pipeline.cli import output as out
+    from repro.releases.search import TELLING
 
-    if found.failure is not None:
-        console.print(f"\n[bold]{escape(found.failure.signature)}[/bold]", soft_wrap=True)
+    signature = found.failure.signature if found.failure else ""
+    if signature:
+        console.print(f"\n[bold]{escape(signature)}[/bold]", soft_wrap=True)
     table = out.table("release", "verdict", "commit", "what was seen")
     for name, said in found.releases.items():
         style = _STYLES[said]
@@ -458,7 +437,7 @@ def _tell(console: Any, found: Found) -> None:
             escape(name),
             f"[{style}]{said}[/{style}]{' (assumed)' if inferred else ''}",
             found.revisions.get(name, "")[:12],
-            escape("" if said == "same" and not inferred else seen),
+            escape("" if said == "same" and seen.startswith(f"{signature}:") else seen),
         )
     console.print(table)
     for change in found.boundaries:
@@ -476,8 +455,12 @@ def _tell(console: Any, found: Found) -> None:
             soft_wrap=True,
         )
         console.print(f"  git bisect run {escape(change.script)}", soft_wrap=True, no_wrap=True)
-    if found.failure is None:
+    if not set(TELLING) & set(found.releases.values()):
+        console.print("\nno release that was asked can tell")
+    elif found.failure is None:
         console.print("\nno release that was asked fails: there is nothing to look for")
+    elif not _fails(found):
+        console.print("\nno release that was asked shows it")
     elif not found.boundaries:
         console.print("\nall releases that can tell agree")
     if found.inline:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from rich.markup import escape
 
 from pipeline.cli.options import Common, Place, SourceOptions, common, source_options
 
@@ -47,7 +48,7 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
             took = live.took.document
             out.emit({"program": None, "failure": failed.failure, "took": took})
         else:
-            console.print(f"[bold red]{source} does not trace[/bold red]")
+            console.print(f"[bold red]{escape(source)} does not trace[/bold red]")
             lines = out.failure_lines(failed.failure, verbose=common.verbosity > 0)
             out.print_pairs(console, lines)
             live.summary()
@@ -60,7 +61,7 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
         out.emit({"program": program, "took": live.took.document})
     else:
         live.summary()
-        console.print(str(directory), soft_wrap=True)
+        console.print(str(directory), markup=False, soft_wrap=True)
     out.wrote(output, quiet=common.verbosity < 0)
 
 

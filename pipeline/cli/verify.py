@@ -58,7 +58,7 @@ def _tell(console: Console, result: Verification) -> None:
         mark = mark if check.ran else "[yellow]not run:[/yellow]"
         console.print(f"{check.level.file:<14} {mark} {escape(check.why)}", soft_wrap=True)
     script = f"not run: {result.script_why}" if result.script_why else f"exit code {result.script}"
-    console.print(f"run.sh         {script}", soft_wrap=True)
+    console.print(f"run.sh         {script}", markup=False, soft_wrap=True)
     told = (
         f"the failure is there with {result.release}"
         if result.same

@@ -271,7 +271,7 @@ def tell(console: Console, result: Workarounds, source: str, *, verbose: bool) -
         table.add_row(
             escape(" + ".join(answer.names)),
             f"[{_STYLES[answer.state]}]{_SAID[answer.state]}[/]",
-            "" if answer.price == "free" else answer.price,
+            "" if answer.price == "free" else escape(answer.price),
             *_cost(answer.cost),
             f"{answer.comparison.rel_l2:.1e}" if answer.comparison else "",
         )

@@ -8,7 +8,6 @@ outputs are compared with what is expected. So the device computes what is judge
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,7 +54,7 @@ def rewrite(mlir: Path, directory: Path, limits: process.Limits | None) -> Rewri
     (directory / "data").mkdir(exist_ok=True)
     limits = limits or process.Limits()
     outcome = process.run(
-        [sys.executable, "-m", _CHILD, mlir, directory],
+        process.python(_CHILD, mlir, directory),
         stdout=directory / "stdout.txt",
         stderr=directory / "stderr.txt",
         limits=msgspec.structs.replace(limits, seconds=min(limits.seconds or _SECONDS, _SECONDS)),

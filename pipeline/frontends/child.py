@@ -38,8 +38,8 @@ def main(directory: Path) -> int:
     except PilotError as error:
         refusal = _told(error)
     except BaseException as fault:  # noqa: BLE001 - the model may raise anything, SystemExit too
-        library = libraries.fault(fault)
-        refusal = _told(library) if library else _refusal(fault)
+        known = libraries.hidden(fault) or libraries.fault(fault)
+        refusal = _told(known) if known else _refusal(fault)
     else:
         if isinstance(made, Generated):
             (directory / GENERATED).write_bytes(msgspec.json.encode(made))
@@ -126,6 +126,7 @@ def _refusal(fault: BaseException) -> Refusal:
         message=str(fault) or type(fault).__name__,
         exception=type(fault).__name__,
         doing=_DOING,
+        running=next(iter(getattr(fault, "__notes__", ())), ""),
         frames=tuple(frames),
     )
 

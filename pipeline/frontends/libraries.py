@@ -8,14 +8,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import tempfile
 import traceback
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 from pipeline import process
-from pipeline.errors import EnvironmentFault
+from pipeline.errors import EnvironmentFault, UsageError
 
 #: What models are made, traced and read with: the name that is imported, what pip installs.
 _DISTRIBUTIONS = {
@@ -63,6 +64,22 @@ def fault(raised: BaseException) -> EnvironmentFault | None:
     return _fault(importing[-1], raised) if importing else None
 
 
+def hidden(raised: BaseException) -> UsageError | None:
+    """What the source's directory has under the name of a module of Python's, where that is why."""
+    named = raised.name if isinstance(raised, ImportError) else None
+    if isinstance(raised, AttributeError) and isinstance(raised.obj, ModuleType):
+        named = raised.obj.__name__
+    module = sys.modules.get(named or "")
+    file = getattr(module, "__file__", None)
+    own = (*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),)
+    if named not in sys.stdlib_module_names or not file or file.startswith(own):
+        return None
+    return UsageError(
+        f"{file} hides Python's own module {named}: {raised}",
+        advice="Rename the file, or move it away from the source.",
+    )
+
+
 def _fault(name: str, raised: BaseException, *, missing: bool = False) -> EnvironmentFault:
     distribution = _DISTRIBUTIONS[name]
     try:
@@ -100,7 +117,7 @@ def broken() -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         out = Path(scratch) / "stdout.txt"
         ended = process.run(
-            [sys.executable, "-m", __name__],
+            process.python(__name__),
             stdout=out,
             stderr=Path(scratch) / "stderr.txt",
             limits=process.Limits(seconds=_SECONDS),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +16,15 @@ from pipeline.archive import check_parameters
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.evaluate import references
 from pipeline.frontends import mlir
-from pipeline.frontends.job import DEPENDENCIES, JOB, REFUSAL, Job, Refusal, TraceFailed
+from pipeline.frontends.job import (
+    CANNOT_RUN,
+    DEPENDENCIES,
+    JOB,
+    REFUSAL,
+    Job,
+    Refusal,
+    TraceFailed,
+)
 from pipeline.frontends.source import Source
 from pipeline.program import Program
 from pipeline.sealed import state
@@ -207,7 +214,7 @@ def child(job: Job, place: Path, limits: process.Limits | None, record: str) -> 
     (place / JOB).write_bytes(msgspec.json.encode(job))
     stderr = place / "stderr.txt"
     outcome = process.run(
-        [sys.executable, "-m", "pipeline.frontends.child", place],
+        process.python("pipeline.frontends.child", place),
         stdout=place / "stdout.txt",
         stderr=stderr,
         limits=limits,
@@ -221,7 +228,9 @@ def child(job: Job, place: Path, limits: process.Limits | None, record: str) -> 
             if why.exit_code == kind.exit_code:
                 raise kind(why.message, advice=why.advice)
         failure = diagnostics.trace_failure(why.exception, why.message, why.frames)
-        if why.doing:
+        if why.running:
+            failure = msgspec.structs.replace(failure, message=f"{CANNOT_RUN}: {why.running}")
+        elif why.doing:
             failure = msgspec.structs.replace(
                 failure, message=f"while {why.doing}: {failure.message}"
             )

@@ -33,7 +33,7 @@ from pipeline import archive, dialects, python_lines, torch_tensors
 from pipeline import program as programs
 from pipeline.frontends import bindings, draws, examples, reference, torch_sources
 from pipeline.frontends.choices import Choices, Pointing, any_chooses
-from pipeline.frontends.job import Job
+from pipeline.frontends.job import MAKING, Job
 from pipeline.program import (
     Dim,
     Function,
@@ -53,6 +53,8 @@ _CONVERTED = "converted.safetensors"
 _INLINE_BYTES = 1024
 #: Element types that turbine cannot write, or the compiler cannot read, as inline constants.
 _NOT_INLINE = (torch.bfloat16, *reference.NARROW)
+#: A model of more than this is not made twice.
+_TWICE_BYTES = 2**30
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -63,10 +65,36 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
     does not fit; whatever the model or the tracer raises passes through.
     """
     torch.manual_seed(job.seed)
-    doing("making the model")
+    doing(MAKING)
     traceable, read = torch_sources.traceable(job.source, job.seed)
     traceable = torch_sources.with_weights(traceable, job.weights, job.source.text)
-    return trace(traceable, job, directory, doing, read)
+    try:
+        return trace(traceable, job, directory, doing, read)
+    except Exception as fault:
+        held = sum(p.numel() * p.element_size() for p in traceable.root.parameters())
+        said = _running(job) if held <= _TWICE_BYTES else ""
+        fault.__notes__ = [said] if said else []
+        raise
+
+
+def _running(job: Job) -> str:
+    """What PyTorch raises where it runs the user's own model, made anew; "" where it runs."""
+    if job.source.kind not in ("file", "module"):
+        return ""
+    with contextlib.suppress(Exception), torch.no_grad():
+        made, _ = torch_sources.traceable(job.source, job.seed)
+        for entry in made.functions:
+            try:
+                entry.module(*entry.args, **entry.kwargs)
+            except Exception as fault:  # noqa: BLE001 - a model may raise anything
+                said = f"{type(fault).__name__}: {fault}"
+                return "" if no_kernel(said) or "memory" in said else said.split("\n")[0]
+    return ""
+
+
+def no_kernel(message: str) -> bool:
+    """Whether PyTorch lacks what would run an operation here, which says nothing of the model."""
+    return message.startswith("NotImplementedError") or "not implemented for" in message
 
 
 def trace(

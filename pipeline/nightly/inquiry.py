@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import releases, targets
+from pipeline import releases
 from pipeline.case import CaseResult
 from pipeline.errors import PilotError, UsageError
 from pipeline.frontends.load import TraceFailed, load
@@ -96,8 +96,6 @@ def _releases(inquiry: Inquiry) -> Finding:
             memory_limit=limits.memory_bytes,
         )
     names = releases.here_or_available(notes.append)
-    if question.target.backend == "vulkan" and not targets.parse(case.target).arch:
-        question = release_question.known_to(question, releases.find(names[0]))
     trials = release_question.trials(question, reader, releases.find)
     found = release_trials.bisect(names, trials, wanted=question.failure)
     if found.boundaries:

@@ -8,7 +8,6 @@ real inputs and parameters: in the program's own dtypes, and once more in float6
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,7 +124,7 @@ def _child(
     (scratch / JOB).write_bytes(msgspec.json.encode(list(works)))
     stderr = scratch / "stderr.txt"
     outcome = process.run(
-        [sys.executable, "-m", child, scratch],
+        process.python(child, scratch),
         stdout=scratch / "stdout.txt",
         stderr=stderr,
         limits=limits,

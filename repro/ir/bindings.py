@@ -9,7 +9,6 @@ this environment serve.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +30,7 @@ class Bindings(msgspec.Struct, frozen=True, kw_only=True):
     def run(self, module: str, words: Sequence[str | Path], stdout: Path, stderr: Path) -> Outcome:
         """Runs `python -m MODULE WORDS`."""
         return process.run(
-            [sys.executable, "-m", module, *words],
+            process.python(module, *words),
             stdout=stdout,
             stderr=stderr,
             limits=self.limits,

@@ -87,7 +87,7 @@ class Server:
         process.STOP.set(stop)
         with contextlib.suppress(KeyboardInterrupt):
             process.run(
-                [sys.executable, "-m", "repro.numbers.server", self._module, requests, answers],
+                process.python("repro.numbers.server", self._module, requests, answers),
                 stdout=self._directory / "server.stdout.txt",
                 stderr=self._directory / "server.stderr.txt",
             )

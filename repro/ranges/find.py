@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -150,7 +149,7 @@ def _watched(
     loaded: Loaded, place: Path, limits: process.Limits | None
 ) -> dict[str, tuple[Watched, ...]]:
     outcome = process.run(
-        [sys.executable, "-m", "repro.ranges.watch", loaded.mlir, place],
+        process.python("repro.ranges.watch", loaded.mlir, place),
         stdout=place / "stdout.txt",
         stderr=place / "stderr.txt",
         limits=limits,

@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 
 from pipeline import outputs, process, releases, targets
-from pipeline.architectures import DEFAULT_VULKAN
 from pipeline.diagnostics import Failure
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.frontends import examples
@@ -33,8 +32,8 @@ QUESTION = "question.json"
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """job: the program. target: with its architecture, the same for all releases. flags: the
     user's. failure: the one that is looked for; None for whatever failure there is. time_limit in
-    seconds and memory_limit in bytes, of each step. run: what compiles is run. reader: the release
-    that the program is written for, as `releases.find` takes it, where that is not the one here.
+    seconds and memory_limit in bytes, of each step. reader: the release that the program is written
+    for, as `releases.find` takes it, where that is not the one here.
     """
 
     job: Job
@@ -43,25 +42,11 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     time_limit: float | None = None
     memory_limit: int | None = None
-    run: bool = True
     reader: str | None = None
 
     @property
     def limits(self) -> process.Limits:
         return process.Limits(seconds=self.time_limit, memory_bytes=self.memory_limit)
-
-
-def known_to(question: Question, oldest: Toolchain) -> Question:
-    """The question for the compiler's default, where the oldest release does not know the target.
-
-    What is compiled for that may not fit the device here, and is not run.
-    """
-    try:
-        targets.plan(question.target, oldest, user_flags=question.flags)
-    except UsageError:
-        known = targets.parse(f"vulkan:{DEFAULT_VULKAN}")
-        return msgspec.structs.replace(question, target=known, run=False)
-    return question
 
 
 def of_reproducer(directory: Path, limits: process.Limits, *, trust: bool = False) -> Question:
@@ -114,7 +99,8 @@ def trials(
     if loaded is None:
         loaded, toolchain = _read(question, toolchain)
     root = data_directory() / "releases"
-    key = Store.key(loaded.directory, question.target, question.flags, question.run)[:16]
+    # True: once there were questions whose modules were not to be run.
+    key = Store.key(loaded.directory, question.target, question.flags, True)[:16]
     with Locks(root / "locks").hold(key):
         made = portable(loaded, toolchain, root / key / "program")
     return Trials(
@@ -124,7 +110,6 @@ def trials(
         get,
         root / key,
         limits=question.limits,
-        run=question.run,
         fresh=fresh,
         told=told,
     )

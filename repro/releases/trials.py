@@ -91,8 +91,7 @@ class Trials:
     """Tries the program with releases by name, and remembers in `directory` what came of it.
 
     get: the toolchain of a name; what it raises as a PilotError makes the release not installable.
-    run: what compiles is run. told: hears of each trial: the release, and what came of it.
-    compiles counts what was compiled.
+    told: hears of each trial: the release, and what came of it. compiles counts what was compiled.
     """
 
     def __init__(
@@ -104,7 +103,6 @@ class Trials:
         directory: Path,
         *,
         limits: process.Limits,
-        run: bool = True,
         fresh: bool = False,
         told: Tell = lambda name, what: None,
     ) -> None:
@@ -112,7 +110,7 @@ class Trials:
         self.tried: dict[str, Trial | Missing] = {}
         self._loaded, self._target, self._flags = loaded, target, flags
         self._get, self._limits, self._told = get, limits, told
-        self._fresh, self._run = fresh, run
+        self._fresh = fresh
         self._store = Store()
         directory.mkdir(parents=True, exist_ok=True)
         self._scratch = directory / "asked"
@@ -177,7 +175,6 @@ class Trials:
             limits=self._limits,
             latency_budget=0,
             confirm=False,
-            run=self._run,
             fresh=self._fresh,
         )
         self.compiles += 1
@@ -190,10 +187,7 @@ class Trials:
             settings,
             case.Silent(),
         )
-        state, why, failure = _state(result)
-        if state == "not-run" and not self._run:
-            why = "compiled, not run: the target is not of this machine's device"
-        return state, why, failure
+        return _state(result)
 
     def _unreadable(self, toolchain: Toolchain) -> str:
         """Why the release cannot read the program; empty where it can. A crash is a failure."""
@@ -259,7 +253,7 @@ def bisect(
                 good_revision=_commit(tried[change.good]),
                 bad_revision=_commit(tried[change.bad]),
             )
-            for change in changes(releases, verdicts)
+            for change in (changes(releases, verdicts) if "same" in verdicts.values() else ())
         ),
         assumed=tuple(between),
         revisions={n: _commit(t) for n, t in tried.items() if isinstance(t, Trial)},
@@ -358,7 +352,9 @@ def _state(result: CaseResult) -> tuple[State, str, Failure | None]:
 def _seen(trial: Trial) -> str:
     if trial.failure is None:
         return trial.why or ("works" if trial.state == "ok" else trial.state)
-    return f"{trial.failure.signature}: {trial.failure.message}"
+    others = ", ".join(other.signature for other in trial.failure.also)
+    said = f"{trial.failure.signature}: {trial.failure.message}"
+    return f"{said}; with it: {others}" if others else said
 
 
 def _commit(tried: Trial | Missing) -> str:

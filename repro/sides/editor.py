@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,7 +59,7 @@ def _run(batch: Batch, directory: Path) -> None:
     (directory / WHY).unlink(missing_ok=True)
     (directory / JOB).write_bytes(msgspec.json.encode(batch))
     outcome = process.run(
-        [sys.executable, "-m", "repro.sides.edit", directory],
+        process.python("repro.sides.edit", directory),
         stdout=directory / "stdout.txt",
         stderr=directory / "stderr.txt",
         limits=process.Limits(seconds=_SECONDS),

@@ -24,6 +24,7 @@ from pipeline.diagnostics import Failure
 from pipeline.errors import PilotError
 from pipeline.frontends import child, torch_sources
 from pipeline.frontends.source import Source
+from pipeline.frontends.torch_export import no_kernel
 from pipeline.torch_dialect.calls import CannotWrite
 from repro.tracing import origins, writing
 from repro.tracing.journal import ASK, RESULT, Answer, Ask, Candidate, Journal, Result
@@ -104,6 +105,7 @@ class _Search:
                     ops=candidate.ops,
                     subject=f"an operation of {_named(entry.module, seen.module or '')}",
                     tried=(f"It is an operation of {_named(entry.module, seen.module or '')}",),
+                    exported=answer.exported,
                     minimal=True,
                 )
         recording = recording or self._record(entry)
@@ -190,7 +192,7 @@ class _Search:
 
         known = "running the model" in self.journal.known
         answer = self.journal.ask("running the model", run)
-        if answer.failure is not None and not _no_kernel(answer.failure.message):
+        if answer.failure is not None and not no_kernel(answer.failure.message):
             return Result(why=_own_fault("PyTorch itself cannot run the model", answer.failure))
         if known:
             run()
@@ -225,6 +227,7 @@ class _Search:
             ops=recording.operations(entry.module, path),
             subject=what,
             tried=(f"The smallest module that does not trace alone is {what}",),
+            exported=answer.exported,
             minimal=asked_all,
         )
 
@@ -322,10 +325,6 @@ def _named(root: torch.nn.Module, path: str) -> str:
 def _own_fault(what: str, failure: Failure) -> str:
     where = f" (at {failure.location})" if failure.location else ""
     return f"{what}: {failure.message}{where}; that is an error of the source, not of the tracer"
-
-
-def _no_kernel(message: str) -> bool:
-    return message.startswith("NotImplementedError") or "not implemented for" in message
 
 
 if __name__ == "__main__":

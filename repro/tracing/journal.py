@@ -49,7 +49,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     file: the program, beside: files that it imports, by their names in the folder. failure: as
     the program shows it. ops: what PyTorch runs in it. subject: what it is, in words. tried:
-    sentences on how it was found. minimal: nothing in it fails alone.
+    sentences on how it was found. exported: torch.export passes, or was not asked. minimal: nothing
+    in it fails alone.
     """
 
     why: str = ""
@@ -59,6 +60,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     ops: tuple[str, ...] = ()
     subject: str = ""
     tried: tuple[str, ...] = ()
+    exported: bool = True
     minimal: bool = False
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from pipeline.diagnostics import Failure
 from pipeline.frontends.job import Job
 from pipeline.store import Store
 from pipeline.toolchain import Toolchain
-from repro import bundle, environment, known, places, verify
+from repro import bundle, environment, issue, known, places, verify
 from repro.bundle import Report
 from repro.effort import estimate
 from repro.found import Bisection, Found, Reproducer, placed
@@ -114,6 +113,7 @@ def bisect(
         packages={name: version(name) for name in PACKAGES[:2]},
         environment=environment.describe(target, None, failure.phase),
         tried=(*result.tried, *_where(failure)),
+        not_iree=issue.not_iree(result.failure, exported=result.exported),
     )
     files = {_PROGRAM: state / result.file}
     beside = {name: Path(file) for name, file in result.beside.items()}
@@ -160,7 +160,7 @@ def _search(
         stderr = state / "stderr.txt"
         try:
             outcome = process.run(
-                [sys.executable, "-m", "repro.tracing.child", state],
+                process.python("repro.tracing.child", state),
                 stdout=state / "stdout.txt",
                 stderr=stderr,
                 limits=msgspec.structs.replace(limits, seconds=None),
@@ -284,4 +284,5 @@ def _reproducer(place: Path, report: Report) -> Reproducer:
         oracle_calls=report.oracle_calls,
         seconds=report.seconds,
         levels=tuple(one.name for one in report.levels if one.verified),
+        not_iree=report.not_iree,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -177,7 +176,7 @@ def _run(job: edit.Job, limits: process.Limits) -> edit.Done:
     answer.unlink(missing_ok=True)
     stderr = file.with_suffix(".stderr.txt")
     outcome = process.run(
-        [sys.executable, "-m", "repro.workarounds.edit", file],
+        process.python("repro.workarounds.edit", file),
         stdout=file.with_suffix(".stdout.txt"),
         stderr=stderr,
         limits=limits,
