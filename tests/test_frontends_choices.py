@@ -216,6 +216,18 @@ def test_what_is_rounded_to_8_bits_is_moved_by_less_than_its_steps(tmp_path: Pat
     assert made.perturbed and made.jittered == ()
 
 
+@pytest.mark.real
+def test_what_iree_computes_within_pytorch_is_asked_in_f32(tmp_path: Path) -> None:
+    from iree.turbine.ops import conv_fwd
+
+    generator = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(shape, generator=generator) for shape in ((1, 6, 6, 2), (4, 3, 3, 2)))
+    made = referenced(tmp_path, lambda x: conv_fwd.conv_2d_nhwc_fhwc(x, w, [1, 1], [1, 1]), x)
+    precise = torch_tensors.load(made.precise[0], tmp_path)
+    nchw = torch.conv2d(x.double().permute(0, 3, 1, 2), w.double().permute(0, 3, 1, 2))
+    assert torch.allclose(precise, nchw.permute(0, 2, 3, 1), atol=1e-5)
+
+
 def test_the_steps_of_a_norm_alone(tmp_path: Path) -> None:
     """Of rows whose mean is twice what they vary by, in f16; compiled, 4 roundings off."""
     row = torch.randn(16, 31, generator=torch.Generator().manual_seed(0)) * 4 - 9

@@ -48,6 +48,8 @@ _SUMS = (
     torch.ops.aten.cumsum.default,
     *_MEANS,
 )
+#: Operations of iree-turbine, which IREE itself computes: of f64 it makes f32, wrongly here.
+_COMPILED = ("iree", "turbine")
 #: A sum of so many steps is long; a step's error as a share of `unit`, its standard deviation; what
 #: a sum moves by as a share of what is lost of it once it is too large for its steps.
 _LONG_SUM, _STEP, _LOST = 256, 0.4, 1 / 8
@@ -113,6 +115,8 @@ class Widening:
             if self._perturbation:
                 args = (self._perturb(args[0], self._perturbation), *args[1:])
         args, kwargs = pytree.tree_map(self._argument, (args, kwargs))
+        if getattr(target, "namespace", "") in _COMPILED:
+            args, kwargs = pytree.tree_map(_single, (args, kwargs))
         results = run(*args, **kwargs)
         if self.unit > noise.unit("f32") and target in (*_SUMS, *norms.NORMS):
             self.steps = True
@@ -358,6 +362,11 @@ def widen(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.dtype in (*_WIDENED, *NARROW):
         return value.detach().to(torch.float64)
     return value
+
+
+def _single(value: Any) -> Any:
+    wide = isinstance(value, torch.Tensor) and value.dtype is torch.float64
+    return value.float() if wide else value
 
 
 def _wide_dtype(value: Any) -> Any:
