@@ -150,6 +150,31 @@ util.func public @main(%v: !hal.buffer_view, %b: !hal.buffer, %wait: !hal.fence,
     assert run(tmp_path, program) == [[3.0] * 4, [3.0] * 4]
 
 
+@pytest.mark.real
+@pytest.mark.parametrize("given", [(), ("3x2xf32=1 2 3 4 5 6", "&6xf32")], ids=["made", "given"])
+def test_a_buffer_that_results_are_written_to(tmp_path: Path, given: tuple[str, ...]) -> None:
+    text = """
+func.func @io(%in: !hal.buffer_view, %storage: !hal.buffer) -> !hal.buffer_view {
+  %c0 = arith.constant 0 : index
+  %d = hal.buffer_view.dim<%in : !hal.buffer_view>[0] : index
+  %t = hal.tensor.import %in "x" : !hal.buffer_view -> tensor<?x2xf32>{%d}
+  %y = arith.addf %t, %t : tensor<?x2xf32>
+  %al = hal.tensor.alias %y : tensor<?x2xf32>{%d} to %storage : !hal.buffer
+  %o = hal.tensor.export %al "y" : tensor<?x2xf32>{%d} -> !hal.buffer_view
+  return %o : !hal.buffer_view
+}
+"""
+    program = build(tmp_path, text, given)
+    (ran,) = run(tmp_path, program)
+    if given:
+        assert np.ravel(ran).tolist() == [2.0, 4, 6, 8, 10, 12]
+    reference = program.functions[0].reference
+    assert reference is not None
+    assert np.allclose(
+        np.ravel(ran), np.ravel(tensors.load(tmp_path / "program", reference.outputs[0]))
+    )
+
+
 #: As turbine writes it, without the reflection by which the runtime would give it fences.
 ASYNC = """
 util.func public @twice$async(%v: !hal.buffer_view, %wait: !hal.fence, %signal: !hal.fence)

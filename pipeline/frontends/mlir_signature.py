@@ -20,7 +20,13 @@ _DECLARATION = re.compile(
 )
 #: The runtime's tools give such a function its fences when they are told so in its reflection.
 _FENCED = re.compile(r'iree\.reflection = \{.*iree\.abi\.model = "coarse-fences"')
-_IMPORTS = {"hal.tensor.import": "target_encoding", "stream.tensor.import": "result_encoding"}
+#: By what takes a buffer: the attribute that names the type of what it holds, or is to hold;
+#: without one it is the result's.
+_IMPORTS = {
+    "hal.tensor.import": "target_encoding",
+    "stream.tensor.import": "result_encoding",
+    "hal.tensor.alias": "",
+}
 _EXPORTS = ("hal.tensor.export", "stream.tensor.export")
 _VIEWS = ("!hal.buffer_view", "!vm.ref<!hal.buffer_view>")
 _BUFFERS = ("!hal.buffer", "!vm.ref<!hal.buffer>")
