@@ -16,6 +16,8 @@ from pipeline.cli import output as out
 from pipeline.cli.following import Typed
 from pipeline.cli.options import Common, SourceOptions
 from pipeline.diagnostics import Failure
+from pipeline.judging import OutputComparison
+from pipeline.numerics import Comparison
 from repro.sides import against
 
 COMMON = Common(
@@ -56,17 +58,46 @@ def case(
     )
 
 
-def function(failed: Failure) -> FunctionResult:
+def function(failed: Failure | None, comparison: Comparison | None = None) -> FunctionResult:
     return FunctionResult(
         name="main",
         commands=(),
         peak_bytes=0,
         latency=None,
         latency_note="",
-        comparison=None,
+        comparison=comparison,
         evaluator="",
         failure=failed,
     )
+
+
+def compared(why: str) -> Comparison:
+    output = OutputComparison(
+        index=0, name="result0", dtype="f32", shape=(2,), verdict="not-compared", why=why
+    )
+    return Comparison(
+        verdict="not-compared",
+        why=why,
+        output=0,
+        max_abs=0.0,
+        max_rel=0.0,
+        rel_l2=0.0,
+        tolerance=0.0,
+        nan=0,
+        inf=0,
+        outputs=(output,),
+    )
+
+
+class TestJudging:
+    def test_names_what_wrong_numbers_would_not_show_in(self) -> None:
+        noisy = function(None, compared("it draws random numbers: aten.rand"))
+        zeros = function(None, compared("agrees exactly, but the reference is all zero"))
+        results = [case(name, functions=(noisy,)) for name in ("llvm-cpu", "vulkan")]
+        assert shlex.join(following.judging(TYPED, results)).endswith("-t llvm-cpu,vulkan")
+        assert following.judging(TYPED, [case(functions=(zeros,))]) == ()
+        failed = case(failed=failure(), functions=(noisy,))
+        assert following.judging(TYPED, [failed]) == ()
 
 
 class TestBisecting:

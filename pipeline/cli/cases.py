@@ -121,6 +121,7 @@ def cases(
             resume=resume,
         )
         after = () if bisect else following.bisecting(typed, results)
+        judging = () if bisect or after else following.judging(typed, results)
         live.close()
         if not silent:
             _summary(live, results)
@@ -148,13 +149,20 @@ def cases(
             console.print(
                 f"next: [bold]{escape(out.command(after))}[/bold]", soft_wrap=True, no_wrap=True
             )
+        if judging:
+            console.print(
+                f"what was not compared, operation by operation: "
+                f"[bold]{escape(out.command(judging))}[/bold]",
+                soft_wrap=True,
+                no_wrap=True,
+            )
         tell_places(console, [one for _, one in found])
     ok = all(r.status != "failed" for r in results)
     if output and ok:
         _deliver(Path(results[0].output or ""), output, quiet=common.verbosity < 0)
     if common.json:
         document = _document(loaded, results, found if bisect else None)
-        out.emit(document | {"next": after, "took": live.took.document})
+        out.emit(document | {"next": after or judging, "took": live.took.document})
     if not ok or any(one.status == "isolated" for _, one in found):
         raise Failed(1)
 

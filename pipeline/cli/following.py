@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import python_lines
+from pipeline import numerics, python_lines
 from pipeline.case import CaseResult
 from pipeline.cli.options import Common, SourceOptions
 from pipeline.source_lines import quoted
@@ -82,6 +82,18 @@ def bisecting(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
     if typed.device:
         more += ["--device", typed.device]
     return typed.command("bisect", ",".join(r.target for r in left), *more)
+
+
+def judging(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
+    """The command that judges the operations of what was not compared because wrong numbers would
+    not show in it; none where there is no such result."""
+    compared = {r.target: [f.comparison for f in r.functions] for r in results if not r.failure}
+    left = [
+        target
+        for target, found in compared.items()
+        if any(one is not None and numerics.hides(one) for one in found)
+    ]
+    return typed.command("bisect", ",".join(left)) if left and not typed.resume else ()
 
 
 def comparing(typed: Typed, results: Sequence[CaseResult]) -> Iterator[tuple[str, ...]]:
