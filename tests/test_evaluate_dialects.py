@@ -448,3 +448,12 @@ def test_what_is_too_much_is_refused_before_it_is_tried(tmp_path: Path) -> None:
         Interpreter(tmp_path / "p.mlir", seconds=0.2).run(
             "main", [X, np.int64(1 << 19), np.bool_(True)]
         )
+
+
+def test_a_constant_that_is_a_parameter_is_not_evaluated(tmp_path: Path) -> None:
+    text = """util.func public @main() -> tensor<3x2xf32> {
+      %w = flow.tensor.constant #flow.parameter.named<"model"::"w"> : tensor<3x2xf32>
+      util.return %w : tensor<3x2xf32>
+    }"""
+    with pytest.raises(Unknown, match=r"the constant #flow\.parameter\.named"):
+        evaluated(text, tmp_path)

@@ -240,6 +240,23 @@ class TestSizesThatNobodyGave:
         assert "integers" not in note, "it takes none"
 
 
+#: No size fits: 7 is prime, and both dimensions are even.
+DOUBTED = """
+func.func @main(%a: tensor<?x2xf32>) -> tensor<7xf32> {
+  %r = stablehlo.reshape %a : (tensor<?x2xf32>) -> tensor<7xf32>
+  return %r : tensor<7xf32>
+}
+"""
+
+
+@pytest.mark.real
+def test_what_may_be_the_evaluators_own_limit_refuses_no_program(tmp_path: Path) -> None:
+    (tmp_path / "p.mlir").write_text(DOUBTED)
+    done = pilot("run", tmp_path / "p.mlir", "-t", "llvm-cpu:generic", "--json")
+    assert done.code in (0, 1), done.err
+    assert done.document["cases"][0]["status"] in ("ran", "failed")
+
+
 @pytest.mark.real
 class TestIndicesThatNobodyGave:
     @pytest.mark.parametrize("text", [INDEXED, SELECTED], ids=["a number", "a tensor"])

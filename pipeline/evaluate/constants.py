@@ -50,7 +50,10 @@ def values(attribute: Any, blobs: Mapping[str, bytes]) -> tuple[Array, Element]:
         found = np.array(attribute)
     except (TypeError, ValueError):
         found = _listed(text, element)
-    return np.asarray(found).reshape(shape).astype(element.dtype), element
+    made = np.asarray(found)
+    if made.dtype == object or made.size != int(np.prod(shape, dtype=np.int64)):
+        raise Unknown(f"the constant {text[:80]} is not evaluated")
+    return made.reshape(shape).astype(element.dtype), element
 
 
 def _integer(value: int, element: Element) -> Array:

@@ -27,10 +27,12 @@ _COMPLAINTS = re.compile(
     r"must match|do not fit|size mismatch|shapes? .*(?:mismatch|not aligned|incompatible)"
     r"|cannot be multiplied|could not be broadcast|out of (?:range|bounds)|indexes? outside"
     r"|a slice from -?\d+ to -?\d+ of a dimension"
-    r"|invalid for input of size|cannot reshape array of size|incorrect (?:batch|matrix) size"
+    r"|invalid for input of size|incorrect (?:batch|matrix) size"
     r"|expected .* to (?:have|be) .*size",
     re.IGNORECASE,
 )
+#: What may be the inputs' doing: others are tried, and where none helps the program is run.
+_DOUBTS = re.compile(r"cannot reshape array of size")
 #: What they say of results that an index leads to which no tensor has. That may be the program's.
 _OUTSIDE = "outside of a tensor"
 #: Sizes that a program names: in the types of its tensors, constants, lists of sizes.
@@ -45,12 +47,7 @@ _MOST_SIZES = 8
 
 def complains(function: Function) -> bool:
     """Whether an evaluator refuses the inputs of a function, which nobody gave."""
-    return function.made_up is not None and refuses(function)
-
-
-def refuses(function: Function) -> bool:
-    """Whether an evaluator refuses the inputs of a function where there is something to choose."""
-    return _is_free(function) and bool(_COMPLAINTS.search(function.unevaluated))
+    return _chooses(function) and bool(_COMPLAINTS.search(function.unevaluated))
 
 
 def leads_outside(function: Function) -> bool:
@@ -83,7 +80,8 @@ def settle(
     """The program in `directory` whose made-up inputs go together, as far as evaluators know."""
     functions, notes = list(program.functions), list(program.notes)
     for index, function in enumerate(functions):
-        if not complains(function) and not leads_outside(function):
+        doubted = _chooses(function) and bool(_DOUBTS.search(function.unevaluated))
+        if not (doubted or complains(function) or leads_outside(function)):
             continue
         functions[index] = again = _settled(program, function, directory, toolchain, limits, text)
         if again.made_up != function.made_up:
@@ -165,6 +163,11 @@ def alternatives(
 def has_integers(function: Function) -> bool:
     """Whether it takes integers, which may be indices."""
     return any(ELEMENT_TYPES[t.dtype].family == "int" for t in function.inputs)
+
+
+def _chooses(function: Function) -> bool:
+    """Whether nobody gave its inputs, and others may be chosen."""
+    return function.made_up is not None and _is_free(function)
 
 
 def _is_free(function: Function) -> bool:
