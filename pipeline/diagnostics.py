@@ -78,6 +78,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"
 #: compile with this flag.
 SERIAL = "--mlir-disable-threading"
 _MESSAGE_CHARACTERS = 500
+#: How the message of what somebody else killed begins.
+KILLED = "killed"
 
 _OUT_OF_MEMORY = re.compile(
     r"LLVM ERROR: out of memory|std::bad_alloc|^MemoryError\b"
@@ -328,7 +330,7 @@ def _stopped(outcome: Outcome, stderr: str, phase: str | None) -> Failure | None
     elif outcome.ended_by == "memory-limit":
         message = f"stopped at the memory limit ({used})"
     elif outcome.signal == "SIGKILL":
-        message = f"killed, as the system does when memory runs out ({used})"
+        message = f"{KILLED}, as the system does when memory runs out ({used})"
     elif match := _OUT_OF_MEMORY.search(stderr):
         message = f"{match[0]} ({used})"
     else:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from pipeline import diagnostics, process
-from pipeline.diagnostics import Failure
+from pipeline.diagnostics import KILLED, Failure
 from pipeline.phases import dump_files
 from pipeline.toolchain import Toolchain
 from pipeline.workers import side_by_side
@@ -104,6 +104,8 @@ class _Entry(msgspec.Struct, frozen=True):
         failure = self.answer.failure
         if failure is None or failure.kind not in STOPPED:
             return True
+        if failure.message.startswith(KILLED):  # by somebody else, for whatever reason
+            return False
         had, now, least = self.seconds, limits.seconds, 1.0
         if failure.kind == "out-of-memory":
             had, now, least = self.memory_bytes, limits.memory_bytes, _NEARLY

@@ -16,7 +16,7 @@ from pipeline import compiler, process
 from pipeline.compiler import Compile
 from pipeline.diagnostics import Failure
 from pipeline.toolchain import Toolchain
-from repro.oracle import CompileOracle, strangers
+from repro.oracle import Answer, CompileOracle, _Entry, strangers
 
 BAD = "// stub: error-at flow 'foo.bar' op is not supported\n"
 OTHER = "// stub: error-at flow 'foo.baz' op has no lowering\n"
@@ -281,3 +281,12 @@ class TestMemory:
         oracle.ask([program])
         assert oracle.again(program) is not None
         assert oracle.calls == 2
+
+
+def test_what_somebody_else_killed_is_asked_again() -> None:
+    """One candidate whose compile the system killed made every later search give up."""
+    limits = process.Limits(seconds=60, memory_bytes=10**9)
+    for message, holds in (("killed, as the system does", False), ("stopped at the memory", True)):
+        failure = Failure(kind="out-of-memory", message=message, signature="out-of-memory/a")
+        entry = _Entry("digest", Answer(verdict="unresolved", failure=failure), 60, 10**9)
+        assert entry.holds(limits) is holds
