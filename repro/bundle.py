@@ -331,6 +331,12 @@ def read_with_content(directory: Path) -> tuple[bytes, Report]:
             f"{directory} is not a folder",
             advice="Name a folder that `iree-pilot bisect` has written.",
         )
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        what = f"a link to {file.readlink()}" if file.is_symlink() else "not a file"
+        raise UsageError(
+            f"{file} is {what}: a reproducer has its files itself",
+            advice="Name a folder that `iree-pilot bisect` has written.",
+        )
     try:
         content = file.read_bytes()
         return content, msgspec.json.decode(content, type=Report)
@@ -339,7 +345,7 @@ def read_with_content(directory: Path) -> tuple[bytes, Report]:
             f"there is no {REPORT} in {directory}",
             advice="Name a folder that `iree-pilot bisect` has written.",
         ) from None
-    except (OSError, msgspec.DecodeError) as fault:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
         raise UsageError(
             f"cannot read {file}: {fault}",
             advice="Name a folder that `iree-pilot bisect` has written.",

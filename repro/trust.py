@@ -34,6 +34,8 @@ _ARCH = re.compile(r"[\w.,+:-]*", re.ASCII)
 _IMPORTED = (".py", ".pyc", ".so", ".pth")
 #: What MLIR can hold besides operations: instructions as text, objects that are linked in.
 _MACHINE_CODE = re.compile(rb"inline_asm|hal\.executable\.(?:objects?|binary)\b")
+#: As MLIR's strings, the names of operations among them, may spell a byte.
+_ESCAPED = re.compile(rb"\\([0-9A-Fa-f]{2})")
 _LISTED = 5
 _LONGEST_SECONDS = 1e7
 
@@ -257,7 +259,9 @@ def _machine_code(directory: Path, names: Sequence[str]) -> list[tuple[str, str]
     found = []
     for name in names:
         file = directory / name
-        code = _MACHINE_CODE.search(file.read_bytes()) if file.is_file() else None
+        text = file.read_bytes() if file.is_file() else b""
+        spelled = _ESCAPED.sub(lambda byte: bytes.fromhex(byte[1].decode()), text)
+        code = _MACHINE_CODE.search(text) or _MACHINE_CODE.search(spelled)
         if code and name != FILES["pytorch"]:
             found.append((name, f"has machine code of its own: {code[0].decode()}"))
     return found

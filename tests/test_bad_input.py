@@ -127,6 +127,12 @@ class TestNames:
         assert advice in said
         assert desk.compiled == 0
 
+    def test_a_word_that_is_no_text_is_no_bug_of_ours(self, desk: Desk) -> None:
+        done = desk.pilot("run", "mod\udcff.py", "-t", "llvm-cpu", "--json")
+        assert done.code == 2
+        assert "is not UTF-8" in done.document["error"]["message"]
+        assert "is not UTF-8" in done.err and "Traceback" not in done.err
+
     def test_json_has_its_one_document_all_the_same(self, desk: Desk) -> None:
         done = desk.pilot("run", "lama", "-t", "llvm-cpu", "--json")
         assert done.code == 2

@@ -25,7 +25,7 @@ from pipeline.frontends.source import Source, parse
 from pipeline.program import Tensor
 from pipeline.toolchain import installed
 from repro import bundle, flags, own, trust
-from repro.bundle import Input, Level, Report
+from repro.bundle import REPORT, Input, Level, Report
 from repro.numbers import folder as wrong_numbers
 from repro.releases import question
 from repro.releases.question import Question
@@ -368,7 +368,13 @@ class TestFiles:
             open_folder(forged(folder, files={"lib/passwd": "0" * 64}))
 
     @pytest.mark.parametrize(
-        "text", ['llvm.inline_asm "syscall"', '#hal.executable.object<{path = "x.o"}>']
+        "text",
+        [
+            'llvm.inline_asm "syscall"',
+            '#hal.executable.object<{path = "x.o"}>',
+            r'"llvm.inline\5fasm"(%x) <{asm_string = "syscall"}>',
+            r'"hal.executable.bin\61ry"() {data = dense<0> : tensor<4xi8>} : () -> ()',
+        ],
     )
     def test_have_no_machine_code(self, folder: Path, text: str) -> None:
         (folder / "repro.mlir").write_text(text)
@@ -376,6 +382,22 @@ class TestFiles:
             with pytest.raises(UsageError, match=r"repro.mlir has machine code of its own"):
                 open_folder(one)
             assert open_folder(one, trust=True).changed
+
+    @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"failure": "\xff"}'])
+    def test_have_a_report_that_can_be_read(self, folder: Path, content: bytes) -> None:
+        (folder / REPORT).write_bytes(content)
+        with pytest.raises(UsageError, match=r"cannot read .*report.json"):
+            open_folder(folder)
+
+    def test_have_a_report_that_is_a_file_of_their_own(self, folder: Path) -> None:
+        (folder / REPORT).unlink()
+        (folder / REPORT).symlink_to("/dev/zero")
+        with pytest.raises(UsageError, match=r"report.json is a link to /dev/zero"):
+            open_folder(folder)
+        (folder / REPORT).unlink()
+        os.mkfifo(folder / REPORT)
+        with pytest.raises(UsageError, match=r"report.json is not a file"):
+            open_folder(folder)
 
     def test_are_no_fifos(self, folder: Path) -> None:
         (folder / "repro.mlir").unlink()

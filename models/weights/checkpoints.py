@@ -100,7 +100,7 @@ def read_config(path: Path) -> Checkpoint:
             f"{path} is no config, which is text in JSON",
             advice=f"Name {CONFIG}, or the directory where it lies beside its weights.",
         ) from fault
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise UsageError(
             f"{path} is not JSON: {fault}", advice="Was the download finished?"
         ) from fault

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -18,7 +19,7 @@ import click
 import msgspec
 
 from pipeline import process
-from pipeline.errors import EnvironmentFault, PilotError
+from pipeline.errors import EnvironmentFault, PilotError, UsageError
 
 INTERRUPTED = 130
 #: What a shell reports of a program that SIGPIPE ended.
@@ -59,6 +60,7 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
     _hear_signals()
     started = time.monotonic() - _age()
     try:
+        _check_words(arguments)
         command.main(arguments, prog_name="iree-pilot", standalone_mode=False, obj=started)
     except Failed as end:
         return end.exit_code
@@ -86,9 +88,23 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
             where = f" writing {fault.filename}" if fault.filename else ""
             return _told(arguments, EnvironmentFault(f"{what}{where}", advice=advice))
         return _unexpected(arguments, fault)
+    except MemoryError:
+        said = "this takes more memory than there is"
+        return _told(arguments, EnvironmentFault(said, advice="Give less, or close something."))
     except Exception as fault:  # noqa: BLE001 - a bug of ours: say so, keep the traceback
         return _unexpected(arguments, fault)
     return 0
+
+
+def _check_words(arguments: list[str]) -> None:
+    """Raises UsageError for what is no text: no document and no message could hold it."""
+    for word in arguments:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{word!a} is not UTF-8", advice="Rename the file, or write the word anew."
+            ) from None
 
 
 def _age() -> float:
@@ -137,7 +153,8 @@ def _json_too(
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--json" in own:
         error = {"message": message, "advice": advice, "exit_code": code}
-        click.echo(msgspec.json.encode({**finished, "error": error}))
+        with contextlib.suppress(OSError):  # what could not be written is told on stderr
+            click.echo(msgspec.json.encode({**finished, "error": error}))
 
 
 def _unexpected(arguments: list[str], fault: BaseException) -> int:
@@ -160,7 +177,7 @@ def _log(text: str) -> Path | None:
         directory = cache_directory() / "logs"
         directory.mkdir(exist_ok=True)
         log = directory / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-        log.write_text(text)
+        log.write_text(text, encoding="utf-8", errors="backslashreplace")
     except (OSError, PilotError):
         return None
     return log
