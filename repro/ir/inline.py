@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 
 from pipeline import process
@@ -18,10 +19,11 @@ def inlined(mlir: Path, toolchain: Toolchain, file: Path, limits: process.Limits
     if toolchain.opt is None or not _CALL.search(mlir.read_bytes()):
         return False
     file.parent.mkdir(parents=True, exist_ok=True)
-    outcome = process.run(
-        [toolchain.opt, mlir, _PASSES, "-o", file],
-        stdout=file.with_suffix(".stdout.txt"),
-        stderr=file.with_suffix(".stderr.txt"),
-        limits=limits,
-    )
-    return outcome.ok and not _CALL.search(file.read_bytes())
+    with tempfile.TemporaryDirectory(prefix=".inline-", dir=file.parent) as scratch:
+        made, log = Path(scratch) / file.name, Path(scratch) / "log.txt"
+        command: list[str | Path] = [toolchain.opt, mlir, _PASSES, "-o", made]
+        outcome = process.run(command, stdout=log, stderr=log, limits=limits)
+        if not outcome.ok or _CALL.search(made.read_bytes()):
+            return False
+        made.replace(file)  # at once: another bisection may read it
+    return True
