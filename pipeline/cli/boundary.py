@@ -153,7 +153,7 @@ def _json_too(
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--json" in own:
         error = {"message": message, "advice": advice, "exit_code": code}
-        with contextlib.suppress(OSError):  # what could not be written is told on stderr
+        with contextlib.suppress(OSError):  # stderr says what could not be written
             click.echo(msgspec.json.encode({**finished, "error": error}))
 
 

@@ -32,7 +32,7 @@ _STYLES = {
     "not-run": "yellow",
 }
 _RUNNING_SHOWN = 16
-#: Characters of a failure's message on a terminal; all of it is told with the verdicts.
+#: Characters of a failure's message on a terminal; the verdicts show all of it.
 _MESSAGE_SHOWN = 120
 
 

@@ -55,7 +55,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def failure(self) -> str:
-        """The failure that is told of, by `identity.of`; empty where there is none."""
+        """The failure that is reported, by `identity.of`; empty where there is none."""
         if self.judgement is None or not self.judgement.signature:
             return ""
         return identity.of(self.judgement.signature, self.outcome.model if self.outcome else "")
