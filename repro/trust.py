@@ -225,6 +225,11 @@ def _check_facts(place: Path, report: Report, *, exact: bool) -> None:
             f"{place}: a time limit of {limit} s is none",
             advice="It was not written by iree-pilot.",
         )
+    if report.memory_limit is not None and report.memory_limit <= 0:
+        raise UsageError(
+            f"{place}: a memory limit of {report.memory_limit} bytes is none",
+            advice="It was not written by iree-pilot.",
+        )
 
 
 def _is_version(release: str) -> bool:

@@ -434,6 +434,10 @@ class TestFacts:
         with pytest.raises(UsageError, match="a time limit of"):
             open_folder(forged(folder, time_limit=limit), trust=True)
 
+    def test_a_memory_limit_that_is_none(self, folder: Path) -> None:
+        with pytest.raises(UsageError, match="a memory limit of -5 bytes is none"):
+            open_folder(forged(folder, memory_limit=-5), trust=True)
+
 
 EVIL = "--iree-llvmcpu-system-linker-path=evil.sh"
 COMMANDS = {

@@ -32,6 +32,7 @@ _REFUSED = {
     errno.EDQUOT: ("the disk quota is used up", _SPACE),
     errno.EROFS: ("the file system is read-only", _ELSEWHERE),
     errno.EACCES: ("permission denied", _ELSEWHERE),
+    errno.EPERM: ("the system does not permit it", _ELSEWHERE),
 }
 
 
