@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from driver import Shown, pilot, terminal
+from driver import Shown, pilot, start, terminal
 from fake import stub_release
 
 from pipeline.cli import live as lives
+from pipeline.cli.boundary import UNHEARD
 from pipeline.cli.live import Live
 from pipeline.cli.screen import Screen
 from pipeline.executables import Compiling
@@ -118,6 +119,45 @@ class TestPipe:
         assert {"start", "trace", "compile"} <= set(took["parts"])
         assert done.err == "wrote out.vmfb\n"
 
+    def test_no_step_is_silent_for_more_than_5_seconds(self, desk: Desk) -> None:
+        goes_on = desk.directory / "goes-on"
+        desk.write(f"// stub: wait-at flow {goes_on}\n")
+        words = ("compile", "a.mlir", "-t", "llvm-cpu", "--release", desk.directory / "release")
+        with start(*words, cwd=desk.directory) as command:
+            assert command.stdout
+            said = time.monotonic()
+            for line in command.stdout:
+                silent, said = time.monotonic() - said, time.monotonic()
+                assert silent < 5.5, line
+                if "still" in line:
+                    goes_on.touch()
+            assert command.wait() == 0
+        assert goes_on.exists(), "a line came while it waited"
+        assert line.startswith("took ")
+
+    def test_json_and_quiet_have_no_such_lines(self, desk: Desk) -> None:
+        desk.write("// stub: hang-at flow\n")
+        release = str(desk.directory / "release")
+        for option in ("--json", "-q"):
+            done = pilot(
+                *("compile", "a.mlir", "-t", "llvm-cpu", "--time-limit", "6s", option),
+                *("--release", release),
+                cwd=desk.directory,
+            )
+            assert (done.code, done.err) == (1, "")
+            assert "still" not in done.out
+
+    def test_a_reader_that_goes_ends_the_command(self, desk: Desk) -> None:
+        goes_on = desk.directory / "goes-on"
+        desk.write(f"// stub: wait-at flow {goes_on}\n")
+        words = ("compile", "a.mlir", "-t", "llvm-cpu", "--release", desk.directory / "release")
+        with start(*words, cwd=desk.directory) as command:
+            assert command.stdout
+            assert any("still" in line for line in command.stdout)
+            command.stdout.close()
+            goes_on.touch()
+            assert command.wait() == UNHEARD
+
     def test_other_tables_are_not_cut(self, tmp_path: Path) -> None:
         wide = pilot("models", cwd=tmp_path)
         assert "a loop over experts: fails to trace in MixtralExperts\n" in wide.out
@@ -181,16 +221,17 @@ def test_a_phase_drops_dialects_that_have_no_room(width: int, dialects: str) -> 
     assert len(line) <= width
 
 
-def test_a_search_says_now_and_then_in_a_pipe_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    from repro.shrink import Progress
-
-    noting = Noting(200, tty=False)
-    now = 0.0
-    monkeypatch.setattr(lives.time, "monotonic", lambda: now)
-    for asked in range(25):
-        noting.live.progress(Progress(trying="without 4 operations", ops=13, asked=asked))
-        now += 1.0
-    assert len(noting.lines) == 3
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        ("vulkan: compiling, flow is done", "  vulkan: still compiling, flow is done (0 s"),
+        ("13 operations left: trying half", "  still 13 operations left: trying half (0 s"),
+    ],
+)
+def test_a_pipe_is_told_what_still_goes_on(what: str, line: str) -> None:
+    doing = lives.Doing(Noting(80, tty=False).live.took)
+    doing.begin(what)
+    assert doing.line.startswith(line)
 
 
 def test_the_line_at_the_bottom_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,13 +44,18 @@ def command(common: Common) -> None:
     """
     from pipeline.cli import output as out
     from pipeline.cli.boundary import Failed
+    from pipeline.cli.live import Live
 
-    findings = [*_tracing(), *_compiling_and_running(common.release)]
+    console = out.console(stderr=common.json)
+    with Live(console, quiet=common.json or common.verbosity < 0, verbose=False) as live:
+        live.doing("importing what traces")
+        findings = _tracing()
+        live.doing("looking for the compiler and the devices")
+        findings += _compiling_and_running(common.release)
     able = all(f.state != "missing" for f in findings)
     if common.json:
         out.emit({"ok": able, "findings": findings})
     else:
-        console = out.console()
         marks = {"ok": "[green]ok[/green]", "warning": "[yellow]no[/yellow]"}
         for ability in ("trace", "compile", "run"):
             console.print(f"[bold]{ability}[/bold]")

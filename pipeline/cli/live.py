@@ -16,7 +16,9 @@ from rich.text import Text
 
 from pipeline.case import Step, StepName
 from pipeline.cli import took
+from pipeline.cli.heartbeat import Heartbeat
 from pipeline.cli.output import seconds, size
+from pipeline.cli.screen import Screen
 from pipeline.diagnostics import Failure
 from pipeline.executables import Compiling
 from pipeline.frontends.load import Loaded
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 _DIALECTS_SHOWN = 4
 #: Columns of a phase's line before its dialects.
 _PHASE_WIDTH = 60
-#: In a pipe a search says no more often where it is.
-_QUIET_SECONDS = 10.0
 _DOING: dict[StepName, tuple[str, str]] = {
     "compile": ("compiling", "compile"),
     "run": ("running", "run"),
@@ -50,11 +50,21 @@ class Doing:
     def begin(self, what: str) -> None:
         self.what, self._started = what, time.monotonic()
 
+    @property
+    def line(self) -> str:
+        """The same for a pipe: `  vulkan: still compiling (12 s, 40 s in all)`."""
+        target, colon, what = self.what.partition(": ")
+        if not colon or " " in target:
+            target, colon, what = "", "", self.what
+        return f"  {target}{colon}still {what} ({self._clock})"
+
+    @property
+    def _clock(self) -> str:
+        spent, whole = int(time.monotonic() - self._started), int(self._took.seconds)
+        return clock_of(spent) + (f", {clock_of(whole)} in all" if whole > spent + 1 else "")
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        now = time.monotonic()
-        spent, whole = int(now - self._started), int(self._took.seconds)
-        clock = f"  {clock_of(spent)}"
-        clock += f", {clock_of(whole)} in all" if whole > spent + 1 else ""
+        clock = f"  {self._clock}"
         what = Text(self.what)
         what.truncate(max(10, options.max_width - cell_len(clock) - 3), overflow="ellipsis")
         frame = self._spinner.render(console.get_time())
@@ -70,17 +80,18 @@ class Live:
     """Prints to `console`; `quiet` prints nothing but what is asked for directly.
 
     On a terminal the line at the bottom says what is going on and for how long, from the start to
-    `close`; in a pipe a line is printed when a step begins. `took` has the time of each part.
+    `close`; in a pipe a line is printed when a step begins, and every few seconds while it goes on.
+    `took` has the time of each part.
     """
 
-    def __init__(self, console: Console, *, quiet: bool, verbose: bool) -> None:
+    def __init__(self, console: Screen, *, quiet: bool, verbose: bool) -> None:
         self.console = console
         self.took = took.of_command()
         self._quiet = quiet
         self._verbose = verbose
         self._doing = Doing(self.took)
         self._bottom: Bottom | None = None
-        self._said = float("-inf")
+        self._heartbeat = Heartbeat(console, lambda: self._doing.line)
         self._step: StepName | None = None
         self._unending = ""
 
@@ -92,16 +103,19 @@ class Live:
         self.close()
 
     def doing(self, what: str, part: str = "") -> None:
-        """Shows `what` at the bottom of the terminal until something else is being done.
+        """Shows `what` at the bottom of the terminal until something else is being done; in a pipe,
+        where that takes long.
 
         part: the name that its time is counted under.
         """
         if part:
             self.took.enter(part)
-        if self._quiet or not self.console.is_interactive:
+        if self._quiet:
             return
         self._doing.begin(what)
-        if self._bottom is None:
+        if not self.console.is_interactive:
+            self._heartbeat.start()
+        elif self._bottom is None:
             self._bottom = Bottom(
                 self._doing, console=self.console, transient=True, refresh_per_second=8
             )
@@ -127,15 +141,10 @@ class Live:
         self.doing("isolating", "isolate")
 
     def progress(self, progress: Progress) -> None:
-        """What a search does now: at the bottom of the terminal; verbose, a line; in a pipe a line
-        now and then."""
-        text = f"  {progress}"
-        now = time.monotonic()
-        silent = not self.console.is_interactive and now - self._said > _QUIET_SECONDS
-        if self._verbose or silent:
-            self._said = now
-            self.note(text)
-        self.doing(text.strip())
+        """What a search does now; verbose, a line."""
+        if self._verbose:
+            self.note(f"  {progress}")
+        self.doing(str(progress))
 
     def program(self, loaded: Loaded) -> None:
         """The program that all targets share."""
@@ -200,7 +209,7 @@ class Live:
         self.doing(f"{target}: compiling, {alone}")
 
     def ended(self, target: str, step: Step) -> None:
-        self.doing(f"{target}: {step.name} is done")
+        self.doing(f"{target}: finishing")
         if step.status in ("ran", "compiled"):
             done = "compared" if step.status == "ran" else "run"
             self._print(f"  {step.name:<10} not {done}: {escape(step.why)}")
@@ -219,7 +228,8 @@ class Live:
             self.console.print(str(self.took), soft_wrap=True)
 
     def close(self) -> None:
-        """Takes the line at the bottom away."""
+        """Takes the line at the bottom away, and ends the lines that a pipe gets."""
+        self._heartbeat.stop()
         if self._bottom is not None:
             self._bottom.stop()
             self._bottom = None

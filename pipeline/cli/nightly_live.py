@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from pipeline.cli import took
+from pipeline.cli.heartbeat import Heartbeat
 from pipeline.cli.live import Doing, clock_of
 from pipeline.cli.output import seconds, table
+from pipeline.cli.screen import Screen
 from pipeline.nightly.orders import TRACE
 from pipeline.plural import count
 
@@ -39,7 +41,7 @@ _MESSAGE_SHOWN = 120
 class NightLive:
     """Tells of a night on `console`; quiet tells nothing. verbose: also of what is reused."""
 
-    def __init__(self, console: Console, *, quiet: bool, verbose: bool) -> None:
+    def __init__(self, console: Screen, *, quiet: bool, verbose: bool) -> None:
         self.console, self._quiet, self._verbose = console, quiet, verbose
         self._running: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
@@ -56,6 +58,7 @@ class NightLive:
         )
         self._task = self._bar.add_task("cases", left="")
         self._live: Live | None = None
+        self._heartbeat = Heartbeat(console, self._line)
 
     def __enter__(self) -> NightLive:
         if self.console.is_terminal and not self._quiet:
@@ -66,9 +69,12 @@ class NightLive:
                 transient=True,
             )
             self._live.__enter__()
+        elif not self._quiet:
+            self._heartbeat.start()
         return self
 
     def __exit__(self, *fault: object) -> None:
+        self._heartbeat.stop()
         if self._live is not None:
             self._live.__exit__(None, None, None)
             self._live = None
@@ -154,6 +160,15 @@ class NightLive:
     def _say(self, text: str) -> None:
         if not self._quiet:
             self.console.print(text, soft_wrap=True)
+
+    def _line(self) -> str:
+        """What a pipe is told where nothing ends for a while."""
+        if self._looking.what:
+            return self._looking.line
+        now = time.monotonic()
+        running = [f"{name} ({clock_of(now - at)})" for name, at in list(self._running.items())]
+        what = f"running {', '.join(running[:_RUNNING_SHOWN])}" if running else "at it"
+        return f"  still {what}"
 
     def _shown(self) -> Group:
         now = time.monotonic()

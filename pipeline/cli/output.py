@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import source_lines
-from pipeline.cli.screen import screen
+from pipeline.cli.screen import Screen, screen
 from pipeline.diagnostics import Failure
 from pipeline.plural import count as count
 from pipeline.source_lines import SourceLines
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False) -> Screen:
     """A console that has colour on a terminal and plain lines in a pipe."""
     return screen(stderr=stderr)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,9 +27,16 @@ class Screen(Console):
     than a line (a path) stays whole, for the terminal to break; so does text that is printed with
     `no_wrap` (a command to paste). A table that a terminal is too narrow for is printed row by row,
     each column in a line of its own. In a pipe a table has the width that it needs.
+
+    printed: when something was printed last (of `time.monotonic`), or else when it was made.
     """
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.printed = time.monotonic()
+
     def print(self, *objects: Any, **options: Any) -> None:
+        self.printed = time.monotonic()
         first = objects[0] if len(objects) == 1 else None
         if isinstance(first, Table):
             self._table(first)
