@@ -133,7 +133,7 @@ def _told(comparison: Comparison, target: str, other: str) -> str:
         return f"{target} returns another number of outputs than {other}"
     output = comparison.outputs[comparison.output]
     size = "x".join(map(str, output.shape)) or "a number"
-    what = f"output {output.index} ({output.name}, {size}) of {target} and of {other} differ"
+    what = f"output {output.index} ({output.label}, {size}) of {target} and of {other} differ"
     return (
         f"{what}{_how(output, target, other)}; without a reference it is not known which is right"
     )

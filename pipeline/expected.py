@@ -36,7 +36,7 @@ def with_outputs(loaded: Loaded, specs: tuple[str, ...], store: Store) -> Loaded
             advice="Name it: --function NAME." if names else "",
         )
     (function,) = program.functions
-    signature = f"{function.name} -> ({', '.join(f'{t.name}: {t}' for t in function.outputs)})"
+    signature = f"{function.name} -> ({', '.join(f'{t.label}: {t}' for t in function.outputs)})"
     if len(specs) != len(function.outputs):
         raise UsageError(
             f"{program.source}: {function.name} has {len(function.outputs)} outputs, {OPTION} is "
@@ -56,7 +56,7 @@ def with_outputs(loaded: Loaded, specs: tuple[str, ...], store: Store) -> Loaded
             why = "" if got is None else _misfit(want, got)
             if why:
                 raise UsageError(
-                    f"{program.source}: {OPTION} {number} does not fit {want.name} of "
+                    f"{program.source}: {OPTION} {number} does not fit {want.label} of "
                     f"{function.name}: {why}",
                     advice=f"It is {want}, given is {got}. The outputs are {signature}.",
                 )

@@ -16,7 +16,7 @@ from pipeline import noise, pointing, tensors
 from pipeline.deviations import Piece, measured
 from pipeline.noise import Limits, Noise, Spread
 from pipeline.pairs import Pair
-from pipeline.program import Indexed, Reference
+from pipeline.program import Indexed, Reference, TensorType
 
 Verdict = Literal["ok", "mismatch", "not-compared"]
 
@@ -43,7 +43,7 @@ class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
     reference_error: PyTorch's own rel_l2 against the precise reference, None where there is none.
     nan, inf: how many the device returned, and the reference has. mismatched: elements that are
     wrong by themselves. basis: what the tolerance rests on. Errors are over elements that are
-    finite in both.
+    finite in both. path: as in `TensorType`.
     """
 
     index: int
@@ -67,6 +67,12 @@ class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
     mismatched: int = 0
     worst: Worst | None = None
     basis: str = ""
+    path: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name for people."""
+        return self.path or self.name
 
     @property
     def ok(self) -> bool:
@@ -77,11 +83,12 @@ class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
         return self.verdict == "mismatch"
 
 
-def judge(pair: Pair, name: str, program: Noise, reference: Reference) -> OutputComparison:
+def judge(pair: Pair, kind: TensorType, program: Noise, reference: Reference) -> OutputComparison:
     """The verdict on an output of the function whose reference this is."""
     common: dict[str, Any] = {
         "index": pair.index,
-        "name": name,
+        "name": kind.name,
+        "path": kind.path,
         "dtype": pair.dtype,
         "shape": pair.type.shape,
     }

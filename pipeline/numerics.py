@@ -100,7 +100,7 @@ def compare(
         for index, got in enumerate(outputs)
     ]
     judged = [
-        judge(pair, kind.name, program_noise, reference)
+        judge(pair, kind, program_noise, reference)
         for pair, kind in zip(pairs, function.outputs, strict=True)
     ]
     agree = [o for o in judged if o.ok]
@@ -120,12 +120,9 @@ def compare(
     computed = reference.computed
     if computed is None or not summary.differs:
         return summary
-    wrong = [(o.index, o.name) for o in judged if o.differs]
-    pairs = [Pair(outputs_directory, outputs[at], directory, computed, at) for at, _ in wrong]
-    again = [
-        judge(pair, name, program_noise, computed)
-        for pair, (_, name) in zip(pairs, wrong, strict=True)
-    ]
+    wrong = [o.index for o in judged if o.differs]
+    pairs = [Pair(outputs_directory, outputs[at], directory, computed, at) for at in wrong]
+    again = [judge(pair, function.outputs[pair.index], program_noise, computed) for pair in pairs]
     if not all(output.ok for output in again):
         return summary
     why = f"{summary.why}; the device agrees with {computed.evaluator}: the expectation is wrong"
@@ -235,7 +232,7 @@ def _summary(outputs: tuple[OutputComparison, ...], why: str) -> Comparison:
 
 def _named(output: OutputComparison) -> str:
     shape = "x".join(map(str, output.shape)) or "a number"
-    return f"output {output.index} ({output.name}, {shape})"
+    return f"output {output.index} ({output.label}, {shape})"
 
 
 def _not_compared(outputs: tuple[OutputComparison, ...]) -> str:

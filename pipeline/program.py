@@ -95,12 +95,20 @@ class TensorType(msgspec.Struct, frozen=True, kw_only=True):
     """One argument or result: name, IREE element type, shape (int: static, Dim: dynamic).
 
     passed: how. A number has no dimensions; of what is opaque, dtype and shape say nothing.
+    path: where a model returns a result, as its users write it (`hidden_states[0]`), if it has a
+    name there.
     """
 
     name: str
     dtype: str
     shape: tuple[int | Dim, ...]
     passed: Passing = "view"
+    path: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name for people."""
+        return self.path or self.name
 
     def __str__(self) -> str:
         return "x".join([*(str(d) for d in self.shape), self.dtype])

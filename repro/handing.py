@@ -287,6 +287,7 @@ def _as_shown(failure: Failure, oracle: RememberingOracle, program: Path) -> Fai
 def _described(failure: Failure, isolated: Isolated, wrong: Wrong, reference: str) -> Failure:
     """The failure as the reproducer shows it."""
     shape = "x".join([*map(str, wrong.shape), wrong.dtype])
+    named = f"{wrong.path}, {shape}" if wrong.path else shape
     said = f"{wrong.wrong} of {wrong.count} elements are wrong"
     if not wrong.wrong and wrong.own_error is not None:
         said = f"it is up to {wrong.error:.3g} off, {reference} itself {wrong.own_error:.3g}"
@@ -296,5 +297,5 @@ def _described(failure: Failure, isolated: Isolated, wrong: Wrong, reference: st
     return msgspec.structs.replace(
         failure,
         op=isolated.ops[-1] if len(isolated.ops) == 1 else None,
-        message=f"output {wrong.index} ({shape}): {said}",
+        message=f"output {wrong.index} ({named}): {said}",
     )

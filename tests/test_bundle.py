@@ -23,6 +23,7 @@ from pipeline.program import Tensor
 from repro import bundle
 from repro.bundle import Input, Level, Report
 from repro.marks import MEMORY, marks
+from repro.numbers.record import Element, Wrong
 from repro.verify import Verification, settle, verify
 
 CPU = (
@@ -478,6 +479,34 @@ class TestTheFolder:
         draft = (tmp_path / "repro/ISSUE.md").read_text()
         assert "The inputs are input0.npy, input1.bin." in draft
         assert "\nRuntime\n" in draft
+
+    @pytest.mark.parametrize(
+        ("path", "told"),
+        [
+            ("hidden_states[1]", "| output 1 (`hidden_states[1]`, 4xf32) |"),
+            ("", "| output 1 (4xf32) |"),
+        ],
+    )
+    def test_calls_a_wrong_output_by_its_path(
+        self, path: str, told: str, tmp_path: Path, crash: Failure
+    ) -> None:
+        wrong = Wrong(
+            index=1,
+            dtype="f32",
+            shape=(4,),
+            error=1.0,
+            own_error=None,
+            threshold=0.5,
+            size=2.0,
+            wrong=1,
+            count=4,
+            limit="none",
+            elements=(Element((0,), "3", "2"),),
+            path=path,
+        )
+        made = report(crash, bundle.level("mlir"), wrong=(wrong,))
+        bundle.write(tmp_path / "folder", made, {"repro.mlir": "//\n"})
+        assert told in (tmp_path / "folder/ISSUE.md").read_text()
 
     def test_holds_what_a_traced_program_imports(self, tmp_path: Path) -> None:
         """Also where Python has left its caches since, the folder's place is taken again."""

@@ -75,6 +75,72 @@ class TestSignature:
         assert program.parameters is None
         assert set(program.origin) == {"torch", "iree-turbine"}
 
+    def test_outputs_have_the_paths_that_users_write(self, build: Any) -> None:
+        program, _ = build(
+            """
+            import collections, dataclasses, torch
+            from torch import nn
+            from transformers.modeling_outputs import CausalLMOutput
+            Pair = collections.namedtuple("Pair", "key value")
+            @dataclasses.dataclass
+            class State:
+                ends: torch.Tensor
+                unset: torch.Tensor | None = None
+            torch.export.register_dataclass(State)
+            class M(nn.Module):
+                def forward(self, x):
+                    return CausalLMOutput(
+                        logits=x + 1,
+                        hidden_states=(x + 2, x + 3),
+                        attentions={
+                            "aux": [None, x + 4], 7: x + 5, "pair": Pair(x + 6, 8), "s": State(x)
+                        },
+                    )
+            def model():
+                return M()
+            def inputs():
+                return (torch.ones(2),)
+            """
+        )
+        outputs = program.functions[0].outputs
+        assert [t.path for t in outputs] == [
+            "logits",
+            "hidden_states[0]",
+            "hidden_states[1]",
+            "attentions['aux'][1]",
+            "attentions[7]",
+            "attentions['pair'].key",
+            "attentions['s'].ends",
+        ]
+        assert [t.name for t in outputs] == [f"result{n}" for n in range(7)]
+
+    @pytest.mark.parametrize(
+        ("returned", "paths"),
+        [
+            ("x + 1", [""]),
+            ("(x + 1, None, x + 2)", ["", ""]),
+            ("{'logits': x + 1}", ["logits"]),
+            ("(x + 1, [x + 2, x + 3])", ["output[0]", "output[1][0]", "output[1][1]"]),
+            ("{0: x + 1, 'a b': x + 2}", ["output[0]", "output['a b']"]),
+        ],
+    )
+    def test_outputs_side_by_side_have_numbers_alone(
+        self, build: Any, returned: str, paths: list[str]
+    ) -> None:
+        program, _ = build(
+            f"""
+            import torch
+            class M(torch.nn.Module):
+                def forward(self, x):
+                    return {returned}
+            def model():
+                return M()
+            def inputs():
+                return (torch.ones(2),)
+            """
+        )
+        assert [t.path for t in program.functions[0].outputs] == paths
+
     def test_dynamic_dimensions_keep_their_bounds(self, build: Any) -> None:
         program, place = build(
             """

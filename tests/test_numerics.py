@@ -168,6 +168,7 @@ def compare(
     jittered: tuple[list[Array], ...] = (),
     stated: bool = False,
     computed: Array | None = None,
+    path: str = "",
 ) -> Comparison:
     """Compares outputs as (dtype, values); precise values are float64, or as they are."""
 
@@ -206,7 +207,7 @@ def compare(
         name="main",
         inputs=(TensorType(name="x", dtype="f32", shape=inputs),),
         outputs=tuple(
-            TensorType(name=f"y{i}", dtype=d, shape=()) for i, (d, _) in enumerate(torch)
+            TensorType(name=f"y{i}", dtype=d, shape=(), path=path) for i, (d, _) in enumerate(torch)
         ),
         example=(Tensor(dtype="f32", shape=inputs, file="x"),),
         reference=reference,
@@ -586,6 +587,16 @@ def test_another_shape_dtype_or_number_of_outputs_is_a_mismatch(tmp_path: Path) 
     twice = compare(tmp_path, torch * 2, torch)
     assert twice.verdict == "mismatch" and "2 outputs" in twice.why
     assert numerics.to_failure(twice).kind == "mismatch"
+
+
+def test_an_output_is_called_by_its_path(tmp_path: Path) -> None:
+    values = np.arange(6.0)
+    alone = compare(tmp_path, [("f32", values + 1)], [("f32", values)])
+    assert alone.why.startswith("output 0 (y0, 6): ")
+    named = compare(tmp_path, [("f32", values + 1)], [("f32", values)], path="logits")
+    assert named.why.startswith("output 0 (logits, 6): ")
+    assert (named.outputs[0].name, named.outputs[0].path) == ("y0", "logits")
+    assert numerics.to_failure(named).signature == numerics.to_failure(alone).signature
 
 
 def test_complex_numbers_are_compared_by_their_parts(tmp_path: Path) -> None:

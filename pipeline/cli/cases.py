@@ -371,7 +371,9 @@ def _tell_function(live: Live, function: FunctionResult) -> None:
             elif output.differs:
                 said = f"{output.why}; {said}"
             mark = _MARKS[output.verdict]
-            live.console.print(f"    {escape(output.name)}: {mark}  {escape(said)}", soft_wrap=True)
+            live.console.print(
+                f"    {escape(output.label)}: {mark}  {escape(said)}", soft_wrap=True
+            )
 
 
 def _tell_generation(live: Live, generation: Generation) -> None:

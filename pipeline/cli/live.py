@@ -246,5 +246,5 @@ def _some(archives: tuple[str, ...]) -> str:
 
 def _signature(function: Function) -> str:
     inputs = ", ".join(f"{t.name}: {t}" for t in function.inputs)
-    outputs = ", ".join(f"{t.name}: {t}" for t in function.outputs)
+    outputs = ", ".join(f"{t.label}: {t}" for t in function.outputs)
     return f"{function.name}({inputs}) -> ({outputs})"

@@ -31,7 +31,7 @@ from torch.utils import _pytree as pytree
 from models.traceable import Entry, Stored, Traceable
 from pipeline import archive, dialects, python_lines, torch_tensors
 from pipeline import program as programs
-from pipeline.frontends import bindings, draws, examples, reference, torch_sources
+from pipeline.frontends import bindings, draws, examples, output_paths, reference, torch_sources
 from pipeline.frontends.choices import Choices, Pointing, any_chooses
 from pipeline.frontends.job import MAKING, Job
 from pipeline.program import (
@@ -353,17 +353,28 @@ def _signature(
         if spec.kind.name == "USER_INPUT" and isinstance(spec.arg, TensorArgument)
     ]
     names = entry.input_names if len(entry.input_names) == len(inputs) else inputs
-    outputs = [
-        spec.arg.name
+    returned = [
+        spec.arg
         for spec in program.graph_signature.output_specs
-        if spec.kind is OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument)
+        if spec.kind is OutputKind.USER_OUTPUT
+    ]
+    paths = output_paths.paths(program.call_spec.out_spec)
+    outputs = [
+        (arg.name, path)
+        for arg, path in zip(returned, paths, strict=True)
+        if isinstance(arg, TensorArgument)
     ]
     results = entry.output_names
     if len(results) != len(outputs):
         results = tuple(f"result{i}" for i in range(len(outputs)))
+    else:
+        outputs = [(node, "") for node, _ in outputs]
     return (
         tuple(tensor_type(node, name) for node, name in zip(inputs, names, strict=True)),
-        tuple(tensor_type(node, name) for node, name in zip(outputs, results, strict=True)),
+        tuple(
+            msgspec.structs.replace(tensor_type(node, name), path=path)
+            for (node, path), name in zip(outputs, results, strict=True)
+        ),
     )
 
 

@@ -250,6 +250,7 @@ def _described(
         count=math.prod(output.shape),
         limit=_limit(output),
         elements=elements,
+        path=output.path,
     )
 
 

@@ -19,7 +19,8 @@ class Wrong(msgspec.Struct, frozen=True, kw_only=True):
     dtype: as the device returns it. error: the largest absolute error over finite elements;
     own_error: PyTorch's own against float64, None for integers. threshold: an absolute error
     between the two, 0 for integers; size: of the largest element. wrong: how many of `count`
-    elements. limit: what the judgement allows, in words. elements: the worst of them.
+    elements. limit: what the judgement allows, in words. elements: the worst of them. path: as in
+    `TensorType`, of an output of the whole program.
     """
 
     index: int
@@ -33,3 +34,4 @@ class Wrong(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     limit: str
     elements: tuple[Element, ...]
+    path: str = ""
