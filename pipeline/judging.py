@@ -290,4 +290,6 @@ def _shown(pair: Pair, element: tuple[int, float, float] | None) -> Worst | None
         return None
     position, got, expected = element
     index = tensors.place(pair.type, position)
+    if pair.dtype in ("f64", "complex<f64>"):  # what differs shows in all of its digits only
+        return Worst(index=index, got=repr(got), expected=repr(expected))
     return Worst(index=index, got=f"{got:.9g}", expected=f"{expected:.9g}")

@@ -455,7 +455,7 @@ class TestTheFolder:
     def test_holds_inputs_where_the_module_fails_to_run(self, tmp_path: Path) -> None:
         import numpy as np
 
-        values = np.arange(6, dtype=np.float64)
+        values = np.arange(6, dtype=np.float64) / 3  # no f32 holds these
         (tmp_path / "0.bin").write_bytes(values.tobytes())
         (tmp_path / "1.bin").write_bytes(bytes(4))
         inputs = [
@@ -474,7 +474,8 @@ class TestTheFolder:
             "--input=4xf8E4M3FN=@input1.bin",
         )
         bundle.write(tmp_path / "repro", report(classify(entry), one), {"repro.mlir": "//"}, inputs)
-        assert np.array_equal(np.load(tmp_path / "repro/input0.npy"), values.reshape(2, 3))
+        held = np.load(tmp_path / "repro/input0.npy")
+        assert held.dtype == np.float64 and np.array_equal(held, values.reshape(2, 3))
         assert (tmp_path / "repro/input1.bin").read_bytes() == bytes(4)
         draft = (tmp_path / "repro/ISSUE.md").read_text()
         assert "The inputs are input0.npy, input1.bin." in draft

@@ -93,7 +93,7 @@ class TestSignature:
                         logits=x + 1,
                         hidden_states=(x + 2, x + 3),
                         attentions={
-                            "aux": [None, x + 4], 7: x + 5, "pair": Pair(x + 6, 8), "s": State(x)
+                            "aux": [x, x + 4], 7: x + 5, "pair": Pair(x + 6, x), "s": State(x)
                         },
                     )
             def model():
@@ -107,18 +107,20 @@ class TestSignature:
             "logits",
             "hidden_states[0]",
             "hidden_states[1]",
+            "attentions['aux'][0]",
             "attentions['aux'][1]",
             "attentions[7]",
             "attentions['pair'].key",
+            "attentions['pair'].value",
             "attentions['s'].ends",
         ]
-        assert [t.name for t in outputs] == [f"result{n}" for n in range(7)]
+        assert [t.name for t in outputs] == [f"result{n}" for n in range(9)]
 
     @pytest.mark.parametrize(
         ("returned", "paths"),
         [
             ("x + 1", [""]),
-            ("(x + 1, None, x + 2)", ["", ""]),
+            ("(x + 1, x + 2)", ["", ""]),
             ("{'logits': x + 1}", ["logits"]),
             ("(x + 1, [x + 2, x + 3])", ["output[0]", "output[1][0]", "output[1][1]"]),
             ("{0: x + 1, 'a b': x + 2}", ["output[0]", "output['a b']"]),

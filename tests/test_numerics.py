@@ -589,6 +589,14 @@ def test_another_shape_dtype_or_number_of_outputs_is_a_mismatch(tmp_path: Path) 
     assert numerics.to_failure(twice).kind == "mismatch"
 
 
+def test_the_worst_element_of_f64_has_all_its_digits(tmp_path: Path) -> None:
+    values = np.array([1.0, 2.0, 1 / 3, 4.0])
+    got = values + np.array([0, 0, 1e-10, 0])
+    worst = compare(tmp_path, [("f64", got)], [("f64", values)], [values]).outputs[0].worst
+    assert worst is not None
+    assert (float(worst.got), float(worst.expected)) == (got[2], values[2])
+
+
 def test_an_output_is_called_by_its_path(tmp_path: Path) -> None:
     values = np.arange(6.0)
     alone = compare(tmp_path, [("f32", values + 1)], [("f32", values)])
