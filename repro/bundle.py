@@ -22,7 +22,7 @@ from pipeline.diagnostics import SERIAL, Failure
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.program import Tensor
 from repro import issue, own
-from repro.further import SinceRelease, Workarounds
+from repro.further import Elsewhere, SinceRelease, Workarounds
 from repro.marks import MEMORY, STACK, marks
 from repro.numbers.record import Wrong
 from repro.origin import Origin
@@ -104,9 +104,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     another one: (its version, "same" or why not). wrong: the outputs with wrong numbers, by what
     `reference` gives; origin: where these come from. whole: repro.mlir is the program that failed
     at first, nothing smaller was found; op_names then has each name once. not_iree: whose failure
-    it is where IREE has no part in it, and what to do; else "". since_release,
-    workarounds: where that was asked. files: SHA-256 of each
-    file of the folder, filled in by `write`.
+    it is where IREE has no part in it, and what to do; else "". since_release, workarounds: where
+    that was asked. elsewhere: reproducers of other targets that show the same, of runs that had
+    several. files: SHA-256 of each file of the folder, filled in by `write`.
     """
 
     failure: Failure
@@ -138,6 +138,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     not_iree: str = ""
     since_release: SinceRelease | None = None
     workarounds: Workarounds | None = None
+    elsewhere: tuple[Elsewhere, ...] = ()
     files: dict[str, str] = {}
     made_by: Literal["iree-pilot"] = "iree-pilot"
 
@@ -240,7 +241,7 @@ def write(
     _finish(directory, report, contents)
 
 
-def add(directory: Path, **answers: SinceRelease | Workarounds) -> Report:
+def add(directory: Path, **answers: SinceRelease | Workarounds | tuple[Elsewhere, ...]) -> Report:
     """Puts what else is known into a folder that nobody has changed: the report, with it.
 
     answers: fields of the report. Raises as `write`. repro.py must import no files beside it.

@@ -10,7 +10,7 @@ import msgspec
 from pipeline.diagnostics import Failure
 from repro import bundle, places
 from repro.bundle import LevelName, Report
-from repro.further import SinceRelease, Workarounds
+from repro.further import Elsewhere, SinceRelease, Workarounds
 from repro.origin import Origin
 from repro.places import Identity
 
@@ -24,7 +24,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     shows: of wrong numbers, which they are and what it takes.
     origin: where wrong numbers come from. whole: it is the program that failed, nothing smaller was
     found; op_names then has each name once. not_iree: as in `bundle.Report`. since_release,
-    workarounds: where that was asked.
+    workarounds: where that was asked. elsewhere: as in `bundle.Report`.
     """
 
     path: str
@@ -46,6 +46,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     not_iree: str = ""
     since_release: SinceRelease | None = None
     workarounds: Workarounds | None = None
+    elsewhere: tuple[Elsewhere, ...] = ()
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +113,7 @@ def reproduced(place: Path, report: Report) -> Reproducer:
         not_iree=report.not_iree,
         since_release=report.since_release,
         workarounds=report.workarounds,
+        elsewhere=report.elsewhere,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from repro.releases.search import Change, Verdict
@@ -17,6 +19,28 @@ class SinceRelease(msgspec.Struct, frozen=True, kw_only=True):
     releases: dict[str, Verdict] = {}
     assumed: tuple[str, ...] = ()
     boundaries: tuple[Change, ...] = ()
+
+
+class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
+    """The reproducer of another target, in the folder `path`, that shows the same: its `signature`
+    is this one's, or the `program` that it was reduced to is."""
+
+    target: str
+    path: str
+    signature: bool
+    program: bool
+
+    @property
+    def folder(self) -> str:
+        """The folder's name: a draft that is filed says nothing of where it lies."""
+        return Path(self.path).absolute().name
+
+    @property
+    def said(self) -> str:
+        """What is the same."""
+        if self.signature:
+            return "the same signature" + (", the same program" if self.program else "")
+        return "the same program, another signature"
 
 
 class Workaround(msgspec.Struct, frozen=True, kw_only=True):

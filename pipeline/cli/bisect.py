@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 @click.option(
     "--deep",
     is_flag=True,
-    help="Also ask since which release it fails and what works around it, for the issue.",
+    help="Also ask since which release it fails and what works around it, for the issue. Takes "
+    "minutes: the releases are downloaded once, and each compiles the reproducer.",
 )
 @click.option(
     "--against",
@@ -79,8 +80,9 @@ def command(
     whose results differ is isolated. So wrong numbers are found without a reference in PyTorch.
 
     With --deep, each reproducer is then given to `releases bisect` and to `workaround`; the answers
-    go into its report.json, README.md and ISSUE.md. What cannot be answered is said there, and does
-    not change the exit code.
+    go into its report.json, README.md and ISSUE.md. That takes minutes: what is asked, and how long
+    a compile took, is said before it begins. What cannot be answered is said there, and does not
+    change the exit code.
 
     FLAGS after -- go to iree-compile and are kept. A search that was stopped goes on where it was;
     of a failure that was isolated before, the reproducer is named at once (--fresh isolates anew).
@@ -95,6 +97,7 @@ def command(
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
     from pipeline.compiler import check_flags
+    from repro.bisect import Bisection
 
     if against and expected:
         raise click.UsageError("--against compares two sides: it takes no --expected-output")
@@ -127,10 +130,14 @@ def command(
                     several.heading(console, name, len(plans))
                     _tell_either(console, result)
                 results.append((name, result))
+    results = _named(results)
     if common.json:
         out.emit(several.document(results, targets=len(plans), took=live.took))
     else:
         live.summary()
+        tell_elsewhere(
+            console, [(name, one) for name, one in results if isinstance(one, Bisection)]
+        )
         tell_places(console, [result for _, result in results])
     if output and common.json:  # the folder is the last line otherwise
         made = [f.reproducer for _, one in results for f in one.failures if f.reproducer]
@@ -139,6 +146,15 @@ def command(
     said = {result.status for _, result in results}
     if "isolated" not in said or "gave-up" in said:
         raise Failed(1)
+
+
+def _named(results: list[tuple[str, Bisection | Against]]) -> list[tuple[str, Bisection | Against]]:
+    """The results, with those of several targets that are the same failure."""
+    from repro import alike
+    from repro.bisect import Bisection
+
+    found = [(name, one) for name, one in results if isinstance(one, Bisection)]
+    return [*alike.named(found)] if len(found) == len(results) > 1 else results
 
 
 class _Asked(NamedTuple):
@@ -400,6 +416,17 @@ def tell(console: Any, result: Bisection) -> None:
         console.print(
             f"also seen: {escape(failure.kind)}: {escape(failure.message)}", soft_wrap=True
         )
+
+
+def tell_elsewhere(console: Any, results: Sequence[tuple[str, Bisection]]) -> None:
+    """Which failures of several targets are the same."""
+    from rich.markup import escape
+
+    for target, result in results:
+        for found in result.failures:
+            for one in found.reproducer.elsewhere if found.reproducer else ():
+                line = f"what fails on {target} also fails on {one.target} ({one.said}): {one.path}"
+                console.print(escape(line), soft_wrap=True)
 
 
 def tell_places(console: Any, results: Sequence[Bisection | Against]) -> None:

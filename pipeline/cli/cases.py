@@ -16,7 +16,7 @@ from pipeline import between, case, generation, outputs
 from pipeline.case import CaseResult, FunctionResult, Settings, Step
 from pipeline.cli import code, following, reproducer, several
 from pipeline.cli import output as out
-from pipeline.cli.bisect import isolate, tell, tell_places, untraced
+from pipeline.cli.bisect import isolate, tell, tell_elsewhere, tell_places, untraced
 from pipeline.cli.boundary import Failed, Interrupted
 from pipeline.cli.live import Live
 from pipeline.cli.options import Common, SourceOptions
@@ -125,6 +125,8 @@ def cases(
         live.close()
         if not silent:
             _summary(live, results)
+        from repro import alike
+
         found: list[tuple[str, Bisection]] = []
         isolated = _isolated(
             session, loaded or refused, plans, results, (text, chosen, flags), live
@@ -138,6 +140,7 @@ def cases(
                     tell(console, one)
         except KeyboardInterrupt:
             raise Interrupted(_document(loaded, results, found)) from None
+    found = alike.named(found)
     if not silent:
         live.summary()
         for argv in following.comparing(typed, results):
@@ -156,6 +159,7 @@ def cases(
                 soft_wrap=True,
                 no_wrap=True,
             )
+        tell_elsewhere(console, found)
         tell_places(console, [one for _, one in found])
     ok = all(r.status != "failed" for r in results)
     if output and ok:

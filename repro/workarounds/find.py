@@ -20,7 +20,7 @@ from pipeline.frontends.job import Job, TraceFailed
 from pipeline.frontends.load import Loaded, load
 from pipeline.locks import Locks
 from pipeline.store import Store, data_directory
-from pipeline.targets import Plan
+from pipeline.targets import Plan, Target
 from pipeline.toolchain import Toolchain
 from repro import bundle, effort, known
 from repro.bundle import LevelName
@@ -352,15 +352,36 @@ def _wanted(subject: Subject, toolchain: Toolchain) -> list[Candidate]:
         *rewrites.of_zoo(subject.job),
         *rewrites.of_weights(subject.job, subject.loaded),
     ]
-    able = usable([*own, *TABLE], subject.plan.target.backend, toolchain.flags)
-    text = subject.loaded.mlir.read_bytes()
+    target = subject.plan.target
+    return _fitting(own, target, subject.flags, subject.loaded.mlir, subject.failure, toolchain)
+
+
+def _fitting(
+    own: Sequence[Candidate],
+    target: Target,
+    flags: tuple[str, ...],
+    mlir: Path,
+    failure: Failure,
+    toolchain: Toolchain,
+) -> list[Candidate]:
+    able = usable([*own, *TABLE], target.backend, toolchain.flags)
+    text = mlir.read_bytes()
     new = [
         one
         for one in able
-        if (not one.flags or not set(one.flags) <= set(subject.flags))
+        if (not one.flags or not set(one.flags) <= set(flags))
         and (one.edit is None or text.startswith(_BYTECODE) or edit.NEEDS[one.edit].search(text))
     ]
-    return ordered(new, subject.failure)
+    return ordered(new, failure)
+
+
+def expected(directory: Path, toolchain: Toolchain) -> int:
+    """How many candidates there are for the program of a reproducer's folder, before it is loaded:
+    other architectures of the target come on top."""
+    report = bundle.read(directory)
+    target, flags = targets.split_flags(targets.parse(report.target), report.flags)
+    mlir = directory / bundle.FILES["mlir"]
+    return len(_fitting((), target, flags, mlir, report.failure, toolchain))
 
 
 def _default(

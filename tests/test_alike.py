@@ -1,0 +1,79 @@
+"""Failures of several targets that are the same name each other's reproducers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from fake.nights import failure
+from test_bundle import report
+
+from repro import alike, bundle, trust
+from repro.bisect import Bisection
+from repro.found import Found, reproduced
+
+SAME, OTHER = "crash/SIGSEGV/MulIOp.build/3e6f08fc", "crash/SIGSEGV/AddIOp.build/11111111"
+VAGUE = "mismatch/values/902927c2"
+
+
+def isolated(folder: Path, target: str, signature: str, program: str) -> tuple[str, Bisection]:
+    shown = failure(signature)
+    made = report(shown, bundle.level("mlir", verified=True), target=target, verified=True)
+    bundle.write(folder, made, {"repro.mlir": program})
+    found = Found(failure=shown, reproducer=reproduced(folder, bundle.read(folder)))
+    return target, Bisection(status="isolated", failures=(found,))
+
+
+@pytest.mark.parametrize(
+    ("signature", "program", "said"),
+    [
+        (SAME, "// a\n", "the same signature, the same program"),
+        (SAME, "// b\n", "the same signature"),
+        (OTHER, "// a\n", "the same program, another signature"),
+        (OTHER, "// b\n", ""),
+    ],
+)
+def test_only_what_is_the_same_is_named(
+    signature: str, program: str, said: str, tmp_path: Path
+) -> None:
+    one = isolated(tmp_path / "one", "llvm-cpu", SAME, "// a\n")
+    two = isolated(tmp_path / "two", "vulkan", signature, program)
+    (_, first), (_, second) = alike.named([one, two])
+    for result, folder, target, other in (
+        (first, "one", "vulkan", "two"),
+        (second, "two", "llvm-cpu", "one"),
+    ):
+        made = result.failures[0].reproducer
+        kept = bundle.read(tmp_path / folder)
+        assert made is not None and made.elsewhere == kept.elsewhere
+        told = [(e.target, e.path, e.said) for e in kept.elsewhere]
+        assert told == ([(target, str(tmp_path / other), said)] if said else [])
+        line = f"- It also fails on {target} ({said}): `{other}`\n"
+        assert (line in (tmp_path / folder / "ISSUE.md").read_text()) == bool(said)
+        assert trust.open_folder(tmp_path / folder).written_here
+
+
+def test_a_signature_that_says_little_is_not_enough(tmp_path: Path) -> None:
+    one = isolated(tmp_path / "one", "llvm-cpu", VAGUE, "// a\n")
+    two = isolated(tmp_path / "two", "vulkan", VAGUE, "// b\n")
+    assert alike.named([one, two]) == [one, two]
+
+
+def test_what_was_known_of_other_targets_stays(tmp_path: Path) -> None:
+    one = isolated(tmp_path / "one", "llvm-cpu", SAME, "// a\n")
+    for target in ("vulkan", "hip:gfx942"):
+        alike.named([one, isolated(tmp_path / target, target, SAME, "// a\n")])
+    told = bundle.read(tmp_path / "one").elsewhere
+    assert [e.target for e in told] == ["vulkan", "hip:gfx942"]
+
+
+def test_a_folder_that_was_changed_stays_as_it_is(tmp_path: Path) -> None:
+    one = isolated(tmp_path / "one", "llvm-cpu", SAME, "// a\n")
+    two = isolated(tmp_path / "two", "vulkan", SAME, "// a\n")
+    (tmp_path / "one/ISSUE.md").write_text("mine\n")
+    (_, first), _ = alike.named([one, two])
+    assert (tmp_path / "one/ISSUE.md").read_text() == "mine\n"
+    made = first.failures[0].reproducer
+    assert made is not None and [e.target for e in made.elsewhere] == ["vulkan"]
+    assert msgspec.to_builtins(first)["failures"][0]["reproducer"]["elsewhere"][0]["signature"]
