@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,6 +20,7 @@ from repro.bisect import Bisection
 from repro.found import Found, reproduced
 from repro.releases.search import changes
 from repro.releases.trials import Found as Releases
+from repro.workarounds import find
 from repro.workarounds.answers import Answer, Cost
 from repro.workarounds.find import Attempt, Workarounds
 
@@ -60,6 +62,8 @@ class Desk:
         )
         tried = (Attempt(names=("x",), state="compiles"),)
         self.workarounds: Any = Workarounds(status="found", answers=(answer,), tried=tried)
+        monkeypatch.setattr(releases_bisect, "names", lambda live: [*RELEASES])
+        monkeypatch.setattr(find, "expected", lambda folder, toolchain: 3)
         monkeypatch.setattr(releases_bisect, "of_reproducer", self._answer("releases"))
         monkeypatch.setattr(workaround, "of_reproducer", self._answer("workarounds"))
 
@@ -76,11 +80,16 @@ class Desk:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
+    def doing(self, what: str, part: str = "") -> None:
+        pass
+
     def ask(self, **fields: Any) -> Any:
         made = reproduced(self.folder, bundle.read(self.folder))
         found = Found(failure=failure("crash/here", **fields), reproducer=made)
         result = Bisection(status="isolated", failures=(found,))
-        result = deep.ask(cast(Session, None), result, CHOSEN, None, cast(Any, self))
+        result = deep.ask(
+            cast(Session, SimpleNamespace(toolchain=None)), result, CHOSEN, None, cast(Any, self)
+        )
         return result.failures[0].reproducer
 
 
@@ -102,6 +111,21 @@ def test_the_answers_are_in_the_report_and_in_both_documents(desk: Desk) -> None
     text = (desk.folder / "README.md").read_text()
     assert "Since which release? Since 3.2.0 (3.1.0 passes)." in text
     assert "    iree-pilot run repro.mlir\n" in text
+
+
+def test_what_is_asked_and_how_long_a_compile_took_is_said_first(desk: Desk) -> None:
+    desk.ask()
+    assert desk.notes[:4] == [
+        f"\n--deep asks more of {desk.folder}; this can take minutes",
+        "  releases     2 releases at most, 3.1.0 to 3.2.0",
+        "  workarounds  3 candidates and other architectures",
+        # The report has 5 compiles in 1.5 s.
+        "  time         a compile of the search took 300 ms on average: 1.5 s for 5; "
+        "downloads and runs come on top",
+    ]
+    said = len(desk.notes)
+    desk.ask()
+    assert len(desk.notes) == said, "what was answered is not announced again"
 
 
 def test_the_folder_counts_as_unchanged_and_as_ones_own(desk: Desk) -> None:

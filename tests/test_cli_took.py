@@ -35,6 +35,15 @@ def test_the_parts_add_up_to_the_whole(clock: Clock) -> None:
     }
 
 
+def test_parts_have_names_for_people_and_keep_their_keys(clock: Clock) -> None:
+    one = Took(100.0)
+    for part in ("try", "search"):
+        one.enter(part)
+        clock.now += 60.0
+    assert str(one) == "took 2 min 0 s: releases 60 s, workarounds 60 s"
+    assert one.document["parts"] == {"start": 0.0, "try": 60.0, "search": 60.0}
+
+
 def test_what_takes_next_to_nothing_is_not_told(clock: Clock) -> None:
     one = Took(100.0)
     clock.now += 0.005

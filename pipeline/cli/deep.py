@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import msgspec
@@ -9,13 +10,16 @@ import msgspec
 from pipeline.cli import releases_bisect, workaround
 from pipeline.cli.live import Live
 from pipeline.cli.options import SourceOptions
+from pipeline.cli.output import seconds
 from pipeline.cli.session import Session
 from pipeline.errors import PilotError
 from pipeline.frontends.load import TraceFailed
+from pipeline.plural import count
 from repro import bundle, deep, further
 from repro.bisect import Bisection
-from repro.found import Found
+from repro.found import Found, Reproducer
 from repro.further import SinceRelease
+from repro.workarounds import find
 
 
 def ask(
@@ -25,8 +29,49 @@ def ask(
 
     What was answered before is not asked again, unless the user wants it fresh.
     """
+    _announce(session, result, chosen, live)
     failures = tuple(_found(session, one, chosen, device, live) for one in result.failures)
     return msgspec.structs.replace(result, failures=failures)
+
+
+def _asks(made: Reproducer, chosen: SourceOptions) -> tuple[bool, bool]:
+    """Whether releases, and whether workarounds, are asked of a reproducer."""
+    since, around = made.since_release, made.workarounds
+    return (
+        since is None or not since.releases or chosen.fresh,
+        around is None or not around.tried or chosen.fresh,
+    )
+
+
+def _announce(session: Session, result: Bisection, chosen: SourceOptions, live: Live) -> None:
+    """Says what is going to be asked, and how long a compile of it took: it takes minutes."""
+    for found in result.failures:
+        made = found.reproducer
+        if made is None or not made.verified or found.failure.phase == "trace":
+            continue
+        asks_since, asks_around = _asks(made, chosen)
+        if not (asks_since or asks_around):
+            continue
+        live.note(f"\n--deep asks more of {made.path}; this can take minutes")
+        compiles = 0
+        with contextlib.suppress(PilotError):  # it is said where it is asked
+            if asks_since:
+                live.doing("asking which releases there are", "try")
+                names = releases_bisect.names(live)
+                between = f", {names[0]} to {names[-1]}" if len(names) > 1 else ""
+                compiles += len(names)
+                live.note(f"  releases     {count(len(names), 'release')} at most{between}")
+        if asks_around:
+            candidates = find.expected(Path(made.path), session.toolchain)
+            compiles += candidates
+            live.note(f"  workarounds  {count(candidates, 'candidate')} and other architectures")
+        report = bundle.read(Path(made.path))
+        if report.oracle_calls and compiles:
+            each = report.seconds / report.oracle_calls
+            live.note(
+                f"  time         a compile of the search took {seconds(each)} on average: "
+                f"{seconds(compiles * each)} for {compiles}; downloads and runs come on top"
+            )
 
 
 def _found(
@@ -39,10 +84,11 @@ def _found(
         live.note("it does not trace: neither a release of the compiler nor a flag changes that")
         return found
     folder, since, around = Path(made.path), made.since_release, made.workarounds
-    if since is None or not since.releases or chosen.fresh:
+    asks_since, asks_around = _asks(made, chosen)
+    if asks_since:
         since = _since_release(session, folder, chosen, live)
         bundle.add(folder, since_release=since)
-    if around is None or not around.tried or chosen.fresh:
+    if asks_around:
         around = _workarounds(session, folder, chosen, device, live)
         bundle.add(folder, workarounds=around)
     made = msgspec.structs.replace(made, since_release=since, workarounds=around)
@@ -53,6 +99,7 @@ def _since_release(
     session: Session, folder: Path, chosen: SourceOptions, live: Live
 ) -> SinceRelease:
     live.note("\nlooking for the release since which it fails")
+    live.doing("asking which releases there are", "try")
     try:
         return deep.since_release(releases_bisect.of_reproducer(session, folder, chosen, live))
     except (PilotError, TraceFailed) as fault:

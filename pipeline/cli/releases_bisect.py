@@ -154,10 +154,14 @@ def bisect(
         raise Failed(1)
 
 
+def names(live: Live) -> list[str]:
+    """The releases that `of_reproducer` asks, the oldest first."""
+    return _asked(None, None, (), live)[0]
+
+
 def of_reproducer(session: Session, folder: Path, chosen: SourceOptions, live: Live) -> Found:
     """What the releases that can be had make of a reproducer's folder; raises as `bisect`."""
-    names, get = _asked(None, None, (), live)
-    asked = _Asked(str(folder), chosen, (), names, get, every=False)
+    asked = _Asked(str(folder), chosen, (), *_asked(None, None, (), live), every=False)
     return _find(session, asked, None, live)[1]
 
 
@@ -190,7 +194,7 @@ def _find(
         nonlocal heard
         heard += 1
         live.note(f"  {name:<8} {what}")
-        live.doing(f"asking {len(names)} releases, {count(heard, 'answer')} so far")
+        live.doing(f"asking at most {count(len(names), 'release')}, {heard} answered")
 
     def ask(question: Question, loaded: Loaded | None) -> Found:
         trials = release_question.trials(

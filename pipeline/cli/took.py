@@ -10,6 +10,8 @@ from pipeline.cli.output import seconds
 
 #: Parts shorter than this share of the whole are not shown.
 _LEAST = 0.01
+#: What parts are called for people, where their keys in `--json` say too little.
+_NAMES = {"try": "releases", "search": "workarounds"}
 
 
 class Took:
@@ -46,7 +48,7 @@ class Took:
         self.enter(self._part)
         whole = self._since - self._started
         told = [
-            f"{name} {seconds(spent)}"
+            f"{_NAMES.get(name, name)} {seconds(spent)}"
             for name, spent in self._parts.items()
             if spent >= _LEAST * whole
         ]
