@@ -38,6 +38,25 @@ def check(path: Path) -> None:
     _place(path)
 
 
+def check_parent(path: Path) -> None:
+    """Raises UsageError unless the directory is there in which `path` is, or is to be made."""
+    if _kind(path) is None and not _of_a_process(path):
+        _parent(path)
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether both name one file or directory, of which one would take the place of the other.
+
+    What goes into a device or a FIFO takes no place.
+    """
+    kind = _kind(one)
+    if kind is not None and not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        return False
+    if kind is not None and _kind(other) is not None:
+        return one.samefile(other)
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
 def write(path: Path, content: Path | bytes | str) -> None:
     """As `put`, for what the user names: raises EnvironmentFault where it cannot be written."""
     try:
@@ -91,13 +110,16 @@ def _place(path: Path) -> Path | None:
         raise UsageError(f"cannot write {path}: it is a socket", advice="Name a file.")
     if kind is not None and not stat.S_ISREG(kind):
         return None
+    return None if _of_a_process(path) else _parent(path)
+
+
+def _parent(path: Path) -> Path:
+    """Where `path` leads; raises UsageError where the directory of that is not there."""
     place = Path(os.path.realpath(path))
-    if _of_a_process(path):
-        return None
     if not place.parent.is_dir():
         raise UsageError(
             f"cannot write {path}: there is no directory {_named(path, place).parent}",
-            advice="Make it first, or name another file.",
+            advice="Make it first, or name another place.",
         )
     return place
 

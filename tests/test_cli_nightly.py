@@ -365,6 +365,22 @@ class TestWrong:
         refused = team("run", "--scheduler", "tcp://127.0.0.1:9")
         assert (refused.code, "127.0.0.1:9" in refused.err) == (3, True)
 
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("--scheduler", "nope"), "'nope' is no address of a scheduler"),
+            (("--markdown", "-", "--json"), "--json and --markdown - cannot both have stdout"),
+        ],
+    )
+    def test_wrong_usage_starts_no_night(
+        self, team: Team, words: tuple[str, ...], said: str
+    ) -> None:
+        team.models("good")
+        assert team("run", "-q").code == 0
+        refused = team("run", *words)
+        assert (refused.code, said in refused.err) == (2, True)
+        assert len(team("status", "--json").document["runs"]) == 1
+
     @pytest.mark.parametrize("words", [("report",), ("expect", "--accept", "--reason", "r")])
     def test_to_look_at_a_history_that_is_not_there_makes_none(
         self, team: Team, words: tuple[str, ...]

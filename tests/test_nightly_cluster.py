@@ -229,9 +229,9 @@ class TestWhoWorks:
         assert f"dask worker {dask.address}" in told.value.advice
 
     @pytest.mark.parametrize("address", ["not an address", "host", "tcp://host", "zzz://host:1"])
-    def test_what_is_no_address_is_told(self, tmp_path: Path, address: str) -> None:
+    def test_what_is_no_address_is_refused_before_a_job_is_given(self, address: str) -> None:
         with pytest.raises(UsageError, match="is no address of a scheduler"):
-            Cluster(address).run(jobs_of([case("x")], tmp_path), Heard())
+            Cluster(address)
 
     def test_a_scheduler_that_is_not_there_is_told(self, tmp_path: Path) -> None:
         with pytest.raises(EnvironmentFault, match="no scheduler answers") as told:
@@ -240,10 +240,10 @@ class TestWhoWorks:
             )
         assert "dask scheduler" in told.value.advice
 
-    def test_a_missing_dask_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_dask_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "distributed", None)
         with pytest.raises(EnvironmentFault, match="not installed") as told:
-            Cluster("tcp://host:8786").run(jobs_of([case("x")], tmp_path), Heard())
+            Cluster("tcp://host:8786")
         assert "iree-pilot[distributed]" in told.value.advice
 
 

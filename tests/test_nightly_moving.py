@@ -72,6 +72,7 @@ class TestExport:
     def test_it_says_all_that_the_history_says(self, here: History, tmp_path: Path) -> None:
         fill(here, "a", 0, 1, 2)
         path = tmp_path / "away" / "export.db"
+        path.parent.mkdir()
         for _ in range(2):
             export(here, path)
         assert [p.name for p in path.parent.iterdir()] == ["export.db"]
@@ -88,9 +89,12 @@ class TestExport:
         (tmp_path / "file").write_text("")
         with pytest.raises(UsageError, match="it is a directory"):
             export(here, tmp_path)
-        for path in (tmp_path / "file" / "export.db", Path("/proc/export.db")):
-            with pytest.raises(EnvironmentFault, match="cannot export the history"):
-                export(here, path)
+        for place in ("file", "missing"):
+            with pytest.raises(UsageError, match="cannot write"):
+                export(here, tmp_path / place / "export.db")
+        assert not (tmp_path / "missing").exists()
+        with pytest.raises(EnvironmentFault, match="cannot export the history"):
+            export(here, Path("/proc/export.db"))
 
     def test_a_full_disk_leaves_nothing_half_written(self, here: History, tmp_path: Path) -> None:
         fill(here, "a", 0, 1)

@@ -138,6 +138,9 @@ def test_a_value(refusals: Refusals, wrong: Wrong) -> None:
     Wrong("releases bisect a.mlir -t hip -o a.mlir", ("a.mlir is a file", "Name a directory")),
     Wrong("releases bisect a.mlir -t hip -o taken", ("taken is there already", "-o DIR")),
     Wrong("reduce a.mlir -o no/x.mlir -- true", ("there is no directory no", "Make it first")),
+    Wrong("bisect a.mlir -t hip -o no/x", ("there is no directory no", "Make it first")),
+    Wrong("workaround a.mlir -t hip -o no/x", ("there is no directory no", "Make it first")),
+    Wrong("releases bisect a.mlir -t hip -o no/x", ("there is no directory no", "Make it first")),
     Wrong("reduce a.mlir -o taken -- true", ("cannot write taken", "Name a file in it")),
 )
 def test_an_output(refusals: Refusals, wrong: Wrong) -> None:

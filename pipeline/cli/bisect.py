@@ -12,7 +12,7 @@ import click
 from pipeline.cli import several
 from pipeline.cli.options import (
     Common,
-    Place,
+    Output,
     SourceOptions,
     common,
     expected_option,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     "(--against=--iree-opt-level=O0); once for each.",
 )
 @expected_option
-@click.option("-o", "--output", type=Place(), metavar="DIR", help="Where the reproducer goes.")
+@click.option("-o", "--output", type=Output(), metavar="DIR", help="Where the reproducer goes.")
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(

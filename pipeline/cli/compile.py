@@ -5,7 +5,14 @@ from __future__ import annotations
 import click
 
 from pipeline.cli import completing
-from pipeline.cli.options import Common, Place, SourceOptions, common, source_options, target_option
+from pipeline.cli.options import (
+    Common,
+    Output,
+    SourceOptions,
+    common,
+    source_options,
+    target_option,
+)
 
 
 @click.command("compile")
@@ -27,7 +34,7 @@ from pipeline.cli.options import Common, Place, SourceOptions, common, source_op
 @click.option(
     "-o",
     "--output",
-    type=Place(),
+    type=Output(),
     metavar="FILE",
     help="Copy the module (or IR) there; - for stdout.",
 )

@@ -12,7 +12,7 @@ import click
 from pipeline.cli import nightly_moving
 from pipeline.cli.group import Group
 from pipeline.cli.nightly_history import database_option, held, history_at, place_of
-from pipeline.cli.options import Common, Place, common
+from pipeline.cli.options import Common, Output, Place, common
 
 if TYPE_CHECKING:
     from pipeline.nightly.config import Nightly
@@ -51,9 +51,9 @@ command.add_command(nightly_moving.merge)
 @click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster (tcp://...).")
 @click.option("--fresh", is_flag=True, help="Run unchanged cases too.")
 @click.option("--wait", is_flag=True, help="Wait for another night on the same history.")
-@click.option("--markdown", type=Place(), help="Write the report there (- for stdout).")
-@click.option("--junit", type=Place(), help="Write JUnit XML there.")
-@click.option("--artifacts", type=Place(file_okay=False), help="Where reproducers go.")
+@click.option("--markdown", type=Output(), help="Write the report there (- for stdout).")
+@click.option("--junit", type=Output(), help="Write JUnit XML there.")
+@click.option("--artifacts", type=Output(file_okay=False), help="Where reproducers go.")
 @common
 @click.pass_context
 def run(
@@ -77,15 +77,22 @@ def run(
     case that is intermittent (`flaky`), slower or bigger, or that was compared before and is not
     any more).
     """
+    from pipeline import outputs
     from pipeline.cli import output as out
     from pipeline.cli.boundary import Failed
     from pipeline.cli.live import Live
     from pipeline.cli.nightly_live import NightLive
     from pipeline.cli.nightly_tell import tell, tell_plan
+    from pipeline.errors import UsageError
     from pipeline.nightly import expectations, matrix, selection
     from pipeline.nightly.keys import Keys
     from pipeline.nightly.night import Night
 
+    if common.json and markdown == "-":
+        raise UsageError(
+            "--json and --markdown - cannot both have stdout",
+            advice="Write the report to a file: --markdown FILE.",
+        )
     silent = common.json or markdown == "-"
     console = out.console(stderr=silent)
     quiet = common.verbosity < 0 or silent
@@ -98,6 +105,8 @@ def run(
         cases = selection.select(cases, only=only, shard=shard)
     expected = expectations.read(_expectations(nightly))
     _check_writable(markdown, junit)
+    folder = outputs.directory(Path(artifacts)) if artifacts else None
+    chosen = _scheduler(nightly, scheduler)
     with history_at(database, begin=True) as history:
         known = Keys(nightly.directory)
         if dry_run:
@@ -112,10 +121,10 @@ def run(
                 cases,
                 history,
                 expected,
-                _scheduler(nightly, scheduler),
+                chosen,
                 watcher,
                 keys=known,
-                artifacts=_artifacts(artifacts, history),
+                artifacts=folder or history.path.absolute().parent / "reproducers",
                 fresh=fresh,
                 notes=notes,
             ).run()
@@ -188,7 +197,7 @@ def status(database: str | None, limit: int, common: Common) -> None:
     default="text",
     help="text, markdown, junit or json.",
 )
-@click.option("-o", "--output", type=Place(dir_okay=False), help="Write it there.")
+@click.option("-o", "--output", type=Output(dir_okay=False), help="Write it there.")
 @common
 def report(
     database: str | None, night: int | None, form: str, output: str | None, common: Common
@@ -349,14 +358,6 @@ def _scheduler(nightly: Nightly, address: str | None) -> Scheduler:
     from pipeline.nightly.pool import Pool
 
     return Pool(nightly.config.schedule.jobs, nightly.config.schedule.memory_bytes)
-
-
-def _artifacts(chosen: str | None, history: History) -> Path:
-    from pipeline import outputs
-
-    if chosen:
-        return outputs.directory(Path(chosen))
-    return history.path.absolute().parent / "reproducers"
 
 
 def _overridden(ctx: click.Context, common: Common, cases: tuple[Case, ...]) -> tuple[Case, ...]:

@@ -29,6 +29,7 @@ def history_at(database: str | None, *, begin: bool = False) -> History:
 
     Raises UsageError where there is none otherwise.
     """
+    from pipeline import outputs
     from pipeline.errors import UsageError
     from pipeline.nightly.history import History
 
@@ -43,6 +44,8 @@ def history_at(database: str | None, *, begin: bool = False) -> History:
             f"{path} is no history: it is not an SQLite database",
             advice="Name the file of a history, or one that is not there yet.",
         )
+    if database:
+        outputs.check_parent(path)
     history = History(path)
     _tell_damage(history)
     return history

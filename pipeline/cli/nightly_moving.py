@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from pipeline.cli.nightly_history import database_option, held, history_at
-from pipeline.cli.options import Common, common
+from pipeline.cli.options import Common, Output, common
 
 
 @click.command("export")
 @database_option
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=Output(dir_okay=False))
 @common
 def export(database: str | None, file: str, common: Common) -> None:
     """Write the whole history into FILE, to keep it or to merge it elsewhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -11,10 +12,14 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from pipeline import quantities
+from pipeline import outputs, quantities
 from pipeline.cli import completing
+from pipeline.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: In place of a file: the standard output.
+STDOUT = "-"
 
 #: What PyTorch and numpy both begin to draw random numbers with.
 MOST_SEED = 2**63 - 1
@@ -37,7 +42,10 @@ class _Quantity(click.ParamType[float]):
 
 
 class Place(click.Path):
-    """Where something is written: click's path, but not an empty one, which would be here."""
+    """Where something is: click's path, but not an empty one, which would be here.
+
+    No two options of a command may name one place, see `common`.
+    """
 
     def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
         super().__init__(file_okay=file_okay, dir_okay=dir_okay, readable=False)
@@ -46,6 +54,16 @@ class Place(click.Path):
         if value == "":
             self.fail("it is empty; name a place", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Output(Place):
+    """Where something is written: what is named may be made, but not the directory it is in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        value = super().convert(value, param, ctx)
+        if value != STDOUT:
+            outputs.check_parent(Path(value))
+        return value
 
 
 DURATION = _Quantity("duration", quantities.duration)
@@ -95,6 +113,7 @@ def common(function: F) -> F:
         verbose, quiet = kwargs.pop("verbose"), kwargs.pop("quiet")
         if verbose and quiet:
             raise click.UsageError("-v and -q contradict each other")
+        _check_places(click.get_current_context())
         given = click.get_current_context().get_parameter_source("time_limit")
         chosen = Common(
             json=kwargs.pop("as_json"),
@@ -131,6 +150,22 @@ def common(function: F) -> F:
             help="Another compiler release, installed on demand.",
         ),
     )
+
+
+def _check_places(context: click.Context) -> None:
+    """Raises UsageError where two options or arguments name one file: only one would be there."""
+    places = [param for param in context.command.params if isinstance(param.type, Place)]
+    given = [
+        (param.opts[-1] if isinstance(param, click.Option) else param.human_readable_name, value)
+        for param in places
+        if (value := context.params.get(param.name or "")) not in (None, STDOUT)
+    ]
+    for (one, first), (other, second) in itertools.combinations(given, 2):
+        if outputs.is_same(Path(first), Path(second)):
+            raise UsageError(
+                f"{one} and {other} both name {second}: one would take the place of the other",
+                advice="Name another place for one of them.",
+            )
 
 
 def source_options(function: F) -> F:

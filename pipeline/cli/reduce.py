@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import Common, Place, common
+from pipeline.cli.options import Common, Output, common
 
 
 @click.command("reduce")
 @click.argument("file", metavar="FILE.mlir", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", type=Place(), metavar="FILE", help="Default: FILE.reduced.mlir beside it."
+    "-o", "--output", type=Output(), metavar="FILE", help="Default: FILE.reduced.mlir beside it."
 )
 @common
 @click.argument("test", metavar="-- COMMAND", nargs=-1, required=True, type=click.UNPROCESSED)

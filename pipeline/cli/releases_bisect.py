@@ -14,7 +14,7 @@ from rich.markup import escape
 from pipeline.cli import completing, reproducer, several
 from pipeline.cli.options import (
     Common,
-    Place,
+    Output,
     SourceOptions,
     common,
     source_options,
@@ -70,7 +70,7 @@ _STYLES = {
     "once for each, the oldest first.",
 )
 @click.option(
-    "-o", "--output", type=Place(), metavar="DIR", help="Where the scripts for git bisect go."
+    "-o", "--output", type=Output(), metavar="DIR", help="Where the scripts for git bisect go."
 )
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)

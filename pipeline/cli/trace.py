@@ -10,7 +10,7 @@ import click
 import msgspec
 from rich.markup import escape
 
-from pipeline.cli.options import Common, Place, SourceOptions, common, source_options
+from pipeline.cli.options import Common, Output, SourceOptions, common, source_options
 
 
 @click.command("trace")
@@ -19,7 +19,7 @@ from pipeline.cli.options import Common, Place, SourceOptions, common, source_op
     "-o",
     "--output",
     required=True,
-    type=Place(),
+    type=Output(),
     metavar="DIR",
     help="Where the program's files go.",
 )
@@ -77,8 +77,6 @@ def _check(directory: Path) -> None:
             f"{directory} has files that are no program's",
             advice="Name a new or empty directory, or one that `trace` wrote.",
         )
-    if not directory.parent.is_dir():
-        raise UsageError(f"there is no directory {directory.parent}", advice="Make it first.")
 
 
 def _copy(program: Path, directory: Path) -> None:

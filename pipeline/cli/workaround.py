@@ -13,7 +13,7 @@ from pipeline.cli.following import source_words
 from pipeline.cli.options import (
     DURATION,
     Common,
-    Place,
+    Output,
     SourceOptions,
     common,
     source_options,
@@ -54,7 +54,7 @@ _LISTED = 8
 @click.option("--all", "everything", is_flag=True, help="Try everything; do not stop at three.")
 @click.option("--budget", type=DURATION, metavar="TIME", help="Search no longer than that.")
 @click.option(
-    "-o", "--output", type=Place(), metavar="DIR", help="Where programs that were rewritten go."
+    "-o", "--output", type=Output(), metavar="DIR", help="Where programs that were rewritten go."
 )
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)

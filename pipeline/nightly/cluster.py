@@ -42,6 +42,7 @@ class Cluster:
     A job whose worker dies is done by another one, up to dask's `allowed-failures` (3) times; what
     a job returns is counted once, however often it was begun. Workers of another iree-pilot get
     no jobs. patience: seconds until a job is given up whose device has left with its last worker.
+    Raises UsageError for what is no address, EnvironmentFault where dask is not installed.
     """
 
     here = False
@@ -54,6 +55,7 @@ class Cluster:
         connect_seconds: float = _CONNECT_SECONDS,
         patience: float = _PATIENCE_SECONDS,
     ) -> None:
+        _check(address)
         self.address = address
         self._employ = employ
         self._connect_seconds = connect_seconds
@@ -62,9 +64,8 @@ class Cluster:
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> None:
         """See `Scheduler.run`. Ctrl-C and what a watcher raises end the jobs on all workers.
 
-        Raises UsageError for what is no address, and EnvironmentFault where no scheduler answers,
-        it has no worker of this iree-pilot, or it goes away: what is not done then can be done by
-        another night.
+        Raises EnvironmentFault where no scheduler answers, it has no worker of this iree-pilot, or
+        it goes away: what is not done then can be done by another night.
         """
         with self._connected() as client:
             offered = self._workers(client, watcher)
@@ -76,21 +77,8 @@ class Cluster:
                 night.end()
 
     def _connected(self) -> Client:
-        try:
-            from distributed import Client
-            from distributed.comm import get_address_host_port
-        except ImportError as fault:
-            raise EnvironmentFault(
-                f"cannot use the scheduler {self.address}: dask.distributed is not installed",
-                advice="Install it: python -m pip install 'iree-pilot[distributed]'",
-            ) from fault
-        try:  # a client that is made with one that cannot be read takes 20 s to go away
-            get_address_host_port(self.address)
-        except ValueError as fault:
-            raise UsageError(
-                f"{self.address!r} is no address of a scheduler: {fault}",
-                advice="`dask scheduler` prints it, such as tcp://HOST:8786.",
-            ) from fault
+        from distributed import Client
+
         # What it would write of a lost connection is in our own errors.
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         try:
@@ -123,6 +111,23 @@ class Cluster:
                 advice=f"Start some where iree-pilot is installed: dask worker {self.address}",
             )
         return usable
+
+
+def _check(address: str) -> None:
+    try:
+        from distributed import comm
+    except ImportError as fault:
+        raise EnvironmentFault(
+            f"cannot use the scheduler {address}: dask.distributed is not installed",
+            advice="Install it: python -m pip install 'iree-pilot[distributed]'",
+        ) from fault
+    try:  # a client that is made with one that cannot be read takes 20 s to go away
+        comm.get_address_host_port(address)
+    except ValueError as fault:
+        raise UsageError(
+            f"{address!r} is no address of a scheduler: {fault}",
+            advice="`dask scheduler` prints it, such as tcp://HOST:8786.",
+        ) from fault
 
 
 class _Night:

@@ -41,7 +41,6 @@ def export(history: History, path: Path) -> int:
     if path.exists() and path.samefile(history.path):
         raise UsageError(f"cannot export the history to itself: {path}", advice="Name another.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
             made = Path(scratch) / "history.db"
             made.touch()  # SQLite would speak of the history where it cannot write this one
