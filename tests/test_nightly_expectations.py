@@ -247,6 +247,35 @@ class TestAccepting:
         assert all(f"# above {case}\n" in text for case in "abc") and "# at the end" in text
         assert all(f'# above {case}\n[[expect]]\ncase = "{case}"' in text for case in left)
 
+    def test_the_ends_of_lines_stay(self, path: Path) -> None:
+        path.write_bytes(WRITTEN.replace("\n", "\r\n").encode())
+        news = [judged("changed failure", "b"), judged("new failure", "c", "x")]
+        accepted = expectations.accept(path, news, reason="r", models={NAME: "1"})
+        assert accepted.changed == (NAME,)
+        written = path.read_bytes().decode()
+        assert "\n" not in written.replace("\r\n", "")
+        assert written.startswith("# What we know of, and why.\r\n\r\n[[expect]]\r\n")
+
+    @pytest.mark.parametrize("end", ["\n", "", "\n# at the end\n", "\n\n# at the end"])
+    def test_a_new_key_comes_before_what_is_about_the_next_one(self, path: Path, end: str) -> None:
+        table = '[[expect]]\ncase = "{0}"\nsignature = "s"  # why {0}\nreason = "r"  # {0}'
+        path.write_text(f"{table.format('a')}\n\n# about b\n{table.format('b')}{end}")
+        news = [judged("changed failure", "t", case) for case in "ab"]
+        expectations.accept(path, news, reason="q", link="l", models={"a": "1"})
+        changed = table.replace('"s"', '"t"').replace('"r"', '"q"')
+        first = f'{changed.format("a")}\nlink = "l"\nmodel = "1"\n\n# about b\n'
+        text = f'{first}{changed.format("b")}\nlink = "l"\n{end.removeprefix(chr(10))}'
+        assert path.read_text().rstrip("\n") == text.rstrip("\n")
+
+    @pytest.mark.parametrize("end", ["", "\n", "\n# at the end"])
+    def test_a_new_table_comes_after_all_whatever_the_last_line_is(
+        self, path: Path, end: str
+    ) -> None:
+        path.write_text(WRITTEN.rstrip() + end)
+        expectations.accept(path, [judged("new failure", "a", "x")], reason="r")
+        assert [e.case for e in expectations.read(path)][2:] == ["x"]
+        assert path.read_text().startswith(f"{WRITTEN.rstrip()}{end.rstrip()}\n\n[[expect]]")
+
     def test_what_would_break_the_file_is_not_written(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -157,7 +157,12 @@ class _Edited:
         import tomlkit
 
         self._path = path
-        self._document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+        # With the ends of lines that the file has, which `read_text` would make "\n".
+        text = path.read_bytes().decode() if path.exists() else ""
+        self._end = "\r\n" if "\r\n" in text else "\n"
+        if text and not text.endswith("\n"):
+            text += self._end
+        self._document = tomlkit.parse(text)
 
     @property
     def _tables(self) -> Any:
@@ -181,13 +186,17 @@ class _Edited:
             one_line = isinstance(self._tables, Array)
             table = tomlkit.inline_table() if one_line else tomlkit.table()
             table["case"] = case
+            if self._tables and not one_line:
+                table.trivia.indent = "\n"  # so that a comment at the end is not about it
             self._tables.append(table)
             table = self.of(case)
         for key, value in values.items():
-            if value is not None:
-                table[key] = value
+            if value is None:
+                table.pop(key, None)
             elif key in table:
-                del table[key]
+                table[key] = value
+            else:
+                _add(table, key, value)
 
     def remove(self, case: str) -> None:
         """Takes out the table of a case, and the list with its last one."""
@@ -212,6 +221,8 @@ class _Edited:
         import tomlkit
 
         text = tomlkit.dumps(self._document)
+        if self._end == "\r\n":  # what was added has "\n"
+            text = re.sub(r"(?<!\r)\n", self._end, text)
         meant = msgspec.convert(self._document.unwrap(), _File)
         written = strict.parse(self._path, text, _File)
         if written != meant:
@@ -219,12 +230,30 @@ class _Edited:
         return text
 
 
+def _add(table: Any, key: str, value: object) -> None:
+    """Adds a key after the last one of a table: what comes after that stays before the next."""
+    from tomlkit.items import InlineTable
+
+    if isinstance(table, InlineTable):
+        table[key] = value
+        return
+    body, after = table.value.body, _after(table)
+    del body[len(body) - len(after) :]
+    table[key] = value
+    body.extend(after)
+
+
 def _around(table: Any) -> str:
     """The comments and empty lines before a table and after its last key, which for TOML are its
     own though they are about the next one."""
+    return "".join([table.trivia.indent, *(item.as_string() for _, item in _after(table))])
+
+
+def _after(table: Any) -> list[Any]:
+    """What a table has after its last key: comments and empty lines."""
     body = table.value.body
     last = max(number for number, (key, _) in enumerate(body) if key is not None)
-    return "".join([table.trivia.indent, *(item.as_string() for _, item in body[last + 1 :])])
+    return list(body[last + 1 :])
 
 
 def _matches(pattern: str, text: str) -> bool:
