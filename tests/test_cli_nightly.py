@@ -182,10 +182,16 @@ def test_after_news_comes_the_command_that_accepts_them(team: Team) -> None:
     *_, accept = team("run").out.splitlines()
     label, _, command = accept.partition(" $ iree-pilot ")
     assert label.strip() == "accept"
+    assert team("report").out.endswith(f"{accept}\n")
+    assert team("status").out.endswith(f"{accept}\n")
+    assert f"`iree-pilot {command}`" in team("report", "--format", "markdown").out
+    document = team("report", "--json").document
+    assert document["run"]["accept"] == ["iree-pilot", *shlex.split(command)]
     accepted = pilot(*shlex.split(command), cwd=team.directory)
     assert (accepted.code, "added    bad.mlir" in accepted.out) == (0, True)
     known = team("run", "--fresh")
     assert "nothing new in 2 cases" in known.out and "accept" not in known.out
+    assert "accept" not in team("report", "1").out, "what is accepted is that of the latest night"
     team.fails()
     assert team("run", "--fresh").out.endswith(f"{accept}\n")
     assert pilot(*shlex.split(command), cwd=team.directory).code == 0
@@ -193,6 +199,27 @@ def test_after_news_comes_the_command_that_accepts_them(team: Team) -> None:
     assert team("run", "--fresh").code == 1
     assert pilot(*shlex.split(command), cwd=team.directory).code == 0
     assert team("run").code == 0
+
+
+def test_an_expectation_that_the_case_outlived_is_told_every_night(team: Team) -> None:
+    team.models("good")
+    assert team("run", "-q").code == 0
+    known = team.directory / "expectations.toml"
+    known.write_text(
+        f'# ours\n[[expect]]\ncase = "good.mlir | hip:gfx942 | {team.release}"\n'
+        'signature = "diagnostic/x/y/z"\nreason = "it failed"\n'
+    )
+    for words in (("run",), ("run", "--fresh"), ("report",)):
+        told = team(*words)
+        assert told.code == 0, told.err
+        (line,) = (line for line in told.out.splitlines() if "is expected to fail" in line)
+        command = line.partition(" remove it with iree-pilot ")[2]
+        assert f"| {team.release} is expected to fail, compiles since " in line
+        assert f"$ iree-pilot {command}\n" in told.out
+    accepted = pilot(*shlex.split(command), cwd=team.directory)
+    assert (accepted.code, accepted.out.startswith("removed  good.mlir")) == (0, True)
+    assert known.read_text() == "# ours\n"
+    assert "expected" not in team("run").out
 
 
 def test_in_a_pipe_it_is_said_what_begins_and_nothing_is_cut(team: Team) -> None:

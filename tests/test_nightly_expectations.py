@@ -174,6 +174,32 @@ class TestAccepting:
         (left,) = expectations.read(path)
         assert left.reason == "races"
 
+    @pytest.mark.parametrize(
+        ("verdict", "status", "removed"),
+        [
+            ("pass", "ok", True),
+            ("slower", "ran", True),
+            ("comparison lost", "compiled", True),
+            ("not run", "not-run", False),
+            ("fail", "failed", False),
+            ("pass", "", False),
+        ],
+    )
+    def test_what_passes_since_is_taken_out(
+        self, path: Path, verdict: Verdict, status: str, removed: bool
+    ) -> None:
+        now = [judged(verdict), judged("pass", case="gemma:* | hip:gfx942 | *")]
+        statuses = {NAME: status, now[1].case: "ok"}
+        accepted = expectations.accept(path, now, reason="", statuses=statuses)
+        assert accepted.removed == (NAME,) * removed
+
+    def test_one_that_is_only_compiled_may_have_wrong_numbers(self, path: Path) -> None:
+        path.write_text(WRITTEN.replace("diagnostic/vector.bitcast/failed", "mismatch/values"))
+        for status, removed in (("compiled", ()), ("ran", ()), ("ok", (NAME,))):
+            statuses = {NAME: status}
+            now = expectations.accept(path, [judged("pass")], reason="", statuses=statuses)
+            assert now.removed == removed
+
     def test_a_pattern_stays_when_one_of_its_cases_is_fixed(self, path: Path) -> None:
         fixed = judged("fixed", "a", "gemma:tiny | hip:gfx942 | installed")
         assert not expectations.accept(path, [fixed], reason="")

@@ -542,6 +542,7 @@ class TestMigrations:
             "e96e754511515a23",
             "afd398db575045d4",
             "ebd45b2faa1d161b",
+            "c2b3ffa7c4033571",
         ]
 
 

@@ -398,3 +398,21 @@ class TestNotes:
         notes = desk.night().notes
         assert any("gone:tiny" in note and "no case" in note for note in notes)
         assert any(CASES[0].name in note and "2020-01-31" in note for note in notes)
+
+    def test_what_is_expected_and_has_not_been_so_for_nights_is_told(self, desk: Desk) -> None:
+        first, second, third = (one.name for one in CASES)
+        desk.scheduler.gives = {second: [FAILS], third: [FAILS]}
+        begun = desk.night().run.begun[:10]
+        for name in (first, second, third):
+            signature = FAILS.signature if name == third else OTHER.signature
+            desk.expected.append(Expectation(case=name, signature=signature, reason="r"))
+        desk.expected.append(Expectation(case=f"{first[:2]}*", signature="x", reason="r"))
+        for _ in range(2):
+            report = desk.night(fresh=True)
+            passes, fails = report.notes
+            assert passes.startswith(f"{first} is expected to fail, passes since {begun}: remove")
+            says = f"{second} is expected to fail with crash/there, fails with crash/here since"
+            assert fails.startswith(f"{says} {begun}: bring it up to date with iree-pilot")
+            assert passes.endswith(report.accept) and fails.endswith(report.accept)
+        desk.expected = desk.expected[2:]
+        assert (desk.night().accept, desk.night().notes) == ("", ())

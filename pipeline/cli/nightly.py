@@ -127,16 +127,13 @@ def run(
                 artifacts=folder or history.path.absolute().parent / "reproducers",
                 fresh=fresh,
                 notes=notes,
+                accept=_accepting(config, database),
             ).run()
     _publish(report, markdown, junit, quiet=common.verbosity < 0)
     if common.json:
         out.emit(report)
     elif markdown != "-":
         tell(console, report, common)
-        judged = [row.judgement for row in report.news if row.judgement]
-        if expectations.acceptable(judged, expected) and common.verbosity >= 0:
-            reason = f"known since {report.run.begun[:10]}"
-            out.print_command(console, "accept", _accepting(config, database, reason))
     if report.news:
         raise Failed(1)
 
@@ -296,6 +293,7 @@ def expect(
         link=link,
         expires=expires.date() if expires else None,
         models={row.case.name: row.outcome.model for row in rows if row.outcome},
+        statuses={row.case.name: row.outcome.status for row in rows if row.outcome},
     )
     if common.json:
         out.emit({"path": str(path), "accepted": accepted})
@@ -328,10 +326,10 @@ def _expectations(nightly: Nightly) -> Path:
     return nightly.path.with_name(name)
 
 
-def _accepting(config: str | None, database: str | None, reason: str) -> tuple[str, ...]:
-    """The command that accepts what the latest night found."""
+def _accepting(config: str | None, database: str | None) -> tuple[str, ...]:
+    """The command that accepts what the latest night found, but for the reason."""
     named = [*(("-c", config) if config else ()), *(("--database", database) if database else ())]
-    return ("iree-pilot", "nightly", "expect", "--accept", *named, "--reason", reason)
+    return ("iree-pilot", "nightly", "expect", "--accept", *named)
 
 
 def _previews(

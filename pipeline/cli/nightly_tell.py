@@ -94,6 +94,8 @@ def tell(console: Console, report: Report, common: Common) -> None:
     counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
     reused = f"; {report.reused} unchanged" if report.reused else ""
     console.print(f"\n[bold]{escape(report.title)}[/bold]: {counts}{reused}", soft_wrap=True)
+    if report.run.accept and not quiet:
+        out.print_command(console, "accept", report.run.accept)
 
 
 def _tell_news(console: Console, rows: tuple[Row, ...], common: Common) -> None:

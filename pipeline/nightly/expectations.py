@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from pipeline import outputs
+from pipeline.case import tells
 from pipeline.errors import EnvironmentFault
 from pipeline.nightly import strict
 from pipeline.nightly.records import Judgement
@@ -28,6 +29,9 @@ from pipeline.nightly.records import Judgement
 #: In the place of a signature: the case may come out one way or another.
 FLAKY = "flaky"
 _FAILED = ("new failure", "same failure", "changed failure")
+_ENDED = ("ok", "ran", "compiled")
+#: Where a failure shows, by the kind in its signature.
+_STEPS = {"runtime-error": "run", "mismatch": "compare"}
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,16 +56,18 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def flaky(self) -> bool:
         return self.signature == FLAKY
 
-    @property
-    def one_case(self) -> bool:
-        """Whether it names one case, so that a pass of it says something of the expectation."""
-        return "*" not in self.case
-
     def is_of(self, case: str) -> bool:
         return _matches(self.case, case)
 
     def covers(self, signature: str) -> bool:
         return _matches(self.signature, signature)
+
+    def is_outlived(self, case: str, status: str) -> bool:
+        """Whether it names exactly this case, which came to `status` and did not fail as expected,
+        on a night that tells of such a failure. One that is flaky may pass."""
+        step = _STEPS.get(self.signature.partition("/")[0])
+        named = self.case == case and not self.flaky  # a pattern has other cases that may fail
+        return named and status in _ENDED and tells(status, step)
 
     def holds(self, today: date) -> bool:
         return self.expires is None or today <= self.expires
@@ -118,22 +124,25 @@ def accept(
     link: str | None = None,
     expires: date | None = None,
     models: Mapping[str, str] | None = None,
+    statuses: Mapping[str, str] | None = None,
 ) -> Accepted:
     """Writes what was found into the file, as expected from now on, and keeps all else in it.
 
-    A failure replaces what was expected of exactly this case, or is added; a case that was fixed is
-    taken out, where it is named exactly; one that is flaky is expected to be. Of a failure that is
-    expected already, the state of the model is brought up to date. models: `identity.model` by
-    case. Raises UsageError as `read` does, and EnvironmentFault where the file cannot be written.
+    A failure replaces what was expected of exactly this case, or is added; a case that was fixed,
+    tonight or before (`is_outlived`), is taken out, where it is named exactly; one that is flaky is
+    expected to be. Of a failure that is expected already, the state of the model is brought up to
+    date. models: `identity.model` by case; statuses: of the outcomes. Raises UsageError as `read`
+    does, and EnvironmentFault where the file cannot be written.
     """
-    read(path)
+    before = read(path)
     expected = _Edited(path)
     added, changed, removed = list[str](), list[str](), list[str]()
     for judgement in judgements:
         case, verdict = judgement.case, judgement.verdict
         signature = FLAKY if verdict == "flaky" else judgement.signature
         known, model = expected.of(case), (models or {}).get(case) or None
-        if verdict == "fixed":
+        status = "" if verdict == "flaky" else (statuses or {}).get(case, "")
+        if verdict == "fixed" or any(e.is_outlived(case, status) for e in before):
             if known is not None:
                 expected.remove(case)
                 removed.append(case)

@@ -26,7 +26,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     config: digest of what was asked for. machine: class of the machine. revision: versions by what
     they are of. cases: how many were planned; done: how many have an outcome. verdicts: how often
-    each was given. notes: what its report says beside the cases.
+    each was given. notes: what its report says beside the cases. accept: the command that accepts
+    what it found, to be typed where the night was run; empty where there is nothing to accept.
     """
 
     id: int
@@ -41,6 +42,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     done: int
     verdicts: dict[str, int]
     notes: tuple[str, ...] = ()
+    accept: tuple[str, ...] = ()
 
 
 class Past(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,7 +236,14 @@ class History(Database):
             found[name] = (*found[name], key)[:limit]
         return found
 
-    def finish(self, run: int, judgements: Sequence[Judgement], notes: Sequence[str] = ()) -> None:
+    def finish(
+        self,
+        run: int,
+        judgements: Sequence[Judgement],
+        notes: Sequence[str] = (),
+        *,
+        accept: Sequence[str] = (),
+    ) -> None:
         """Ends a night with what is thought of it; a second time replaces what was thought."""
         with self.writing() as database:
             for judgement in judgements:
@@ -253,7 +262,8 @@ class History(Database):
                 )
             now = datetime.now(UTC).isoformat(timespec="seconds")
             database.execute(
-                "UPDATE runs SET finished = ?, notes = ? WHERE id = ?", (now, _json(notes), run)
+                "UPDATE runs SET finished = ?, notes = ?, accept = ? WHERE id = ?",
+                (now, _json(notes), _json(accept), run),
             )
 
     def judgements(self, run: int) -> list[Judgement]:
@@ -420,10 +430,11 @@ class History(Database):
         fields = ("id", "uuid", "config", "title", "machine", "begun", "finished", "cases", "done")
         return [
             Run(
-                **dict(zip(fields, row[:-3], strict=True)),
-                revision=_REVISION.decode(row[-3]),
-                verdicts=_VERDICTS.decode(row[-2]),
-                notes=_STRINGS.decode(row[-1]),
+                **dict(zip(fields, row[:-4], strict=True)),
+                revision=_REVISION.decode(row[-4]),
+                verdicts=_VERDICTS.decode(row[-3]),
+                notes=_STRINGS.decode(row[-2]),
+                accept=_STRINGS.decode(row[-1]),
             )
             for row in rows
         ]

@@ -44,6 +44,8 @@ def _sections(report: Report) -> Iterator[str]:
         yield "## News\n\n"
     for rows in report.stories:
         yield _story(rows)
+    if report.accept:
+        yield f"To accept what was found: {_code(report.accept)}\n\n"
     failing = [row for row in ordered(report.rows) if row.verdict in ("same failure", "fail")]
     if failing:
         yield (

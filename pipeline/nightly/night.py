@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 from pipeline.nightly import inquiry, isolation, news, opinion, report, versions, worker
 from pipeline.nightly.boundaries import boundaries, with_boundaries
 from pipeline.nightly.config import Nightly
-from pipeline.nightly.expectations import Expectation, stale
+from pipeline.nightly.expectations import Expectation, acceptable, stale
 from pipeline.nightly.history import History, Run
 from pipeline.nightly.keys import Keys
 from pipeline.nightly.orders import Order, Scheduler, jobs
@@ -35,8 +36,9 @@ class Night:
     """One night on a history that is held.
 
     artifacts: where reproducers go. fresh: reuse nothing. notes: what its report is to say beside
-    the cases. Every outcome is in the history before the next one is waited for: the same call
-    after a kill goes on with what is missing.
+    the cases. accept: the command that accepts what it finds, but for the reason. Every outcome is
+    in the history before the next one is waited for: the same call after a kill goes on with what
+    is missing.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Night:
         artifacts: Path,
         fresh: bool = False,
         notes: Sequence[str] = (),
+        accept: Sequence[str] = ("iree-pilot", "nightly", "expect", "--accept"),
         isolate: news.Isolate = isolation.isolate,
         ask: news.Ask = inquiry.ask,
     ) -> None:
@@ -64,6 +67,7 @@ class Night:
         self._keys = keys
         self._fresh = fresh
         self._notes = notes
+        self._accept = accept
         self._news = news.News(nightly, history, watcher, artifacts, isolate=isolate, ask=ask)
 
     def run(self) -> Report:
@@ -87,7 +91,12 @@ class Night:
             self._watcher.again(doubted)
             self._do(doubted, course, again=True)
         judgements = self._news.look_into(run.id, self._cases, course.outcomes, self._judge(course))
-        self._history.finish(run.id, judgements, [*self._notes, *self._expired()])
+        accept = (*self._accept, "--reason", f"known since {run.begun[:10]}")
+        outdated = [*self._outdated(course, judgements, shlex.join(accept))]
+        if not outdated and not acceptable([j for j in judgements if j.news], self._expectations):
+            accept = ()
+        notes = [*self._notes, *self._expired(), *outdated]
+        self._history.finish(run.id, judgements, notes, accept=accept)
         return report.of(self._history, self._history.run(run.id))
 
     def _reuse(self, cases: Sequence[Case], course: _Course) -> None:
@@ -144,6 +153,18 @@ class Night:
             for name in self._cases
         ]
         return with_boundaries(judged, boundaries(self._cases.values(), course.outcomes))
+
+    def _outdated(
+        self, course: _Course, judgements: Sequence[Judgement], accept: str
+    ) -> Iterable[str]:
+        """What is expected of cases and has not been so for some nights."""
+        past = self._history.past(self._cases, before=course.run.id)
+        for one in judgements:
+            outcome, before = course.outcomes[one.case], past[one.case]
+            found = opinion.outdated(outcome, one, before, self._expectations, course.run.begun)
+            if found:
+                does = "bring it up to date" if one.verdict == "same failure" else "remove it"
+                yield f"{one.case} is {found}: {does} with {accept}"
 
     def _expired(self) -> Iterable[str]:
         today = date.today()

@@ -61,8 +61,7 @@ _LABELS = {
 }
 _VERDICTS: dict[str, Verdict] = {"ok": "pass", "ran": "ran", "compiled": "compiled"}
 _DID = {"ok": "passed", "ran": "ran", "compiled": "compiled"}
-#: Where a failure of an expectation shows, by the kind in its signature.
-_STEPS = {"runtime-error": "run", "mismatch": "compare"}
+_DOES = {"ok": "passes", "ran": "runs", "compiled": "compiles"}
 #: Failures that strike wherever a limit happens to be met.
 _ANYWHERE = ("timeout", "out-of-memory")
 _ON_DEVICE = ("load", "run", "compare")
@@ -126,7 +125,39 @@ def judge(
     if outcome.status == "failed":
         over = [e for e in mine if e not in holding]
         return _failed(outcome, nights, holding, over, night)
-    return _with_metrics(_passed(outcome, nights, holding), outcome, nights, night)
+    return _with_metrics(_passed(outcome, nights, holding, night), outcome, nights, night)
+
+
+def outdated(
+    outcome: Outcome,
+    judgement: Judgement,
+    past: Sequence[Past],
+    expected: Sequence[Expectation],
+    night: str,
+) -> str:
+    """What is expected of exactly this case and has not been so for some nights; empty where all
+    is as expected, or where it is news. The arguments are those of `judge`, with its judgement."""
+    today = date.fromisoformat(night[:10])
+    holding = [e for e in expected if e.case == outcome.case and e.holds(today)]
+    if judgement.verdict == "same failure":
+        known = next((e for e in holding if not e.flaky), None)
+        if known is None:
+            return ""
+        other = " of another program" if known.covers(judgement.signature) else ""
+        fails = f"fails with {judgement.signature} since {judgement.since[:10]}"
+        return f"expected to fail with {known.signature}{other}, {fails}"
+    if judgement.verdict in ("fixed", "flaky"):
+        return ""
+    known = next((e for e in holding if e.is_outlived(outcome.case, outcome.status)), None)
+    nights = [p for p in _here(past, outcome.machine) if p.ran and p.verdict != "flaky"]
+    return _outlived(outcome, known, nights, night) if known else ""
+
+
+def _outlived(outcome: Outcome, known: Expectation, nights: Sequence[Past], night: str) -> str:
+    """What an expectation says that the case has outlived, and since which night."""
+    ended = itertools.takewhile(lambda p: known.is_outlived(outcome.case, p.status), nights)
+    since = [night, *(past.begun for past in ended)][-1]
+    return f"expected to fail, {_DOES[outcome.status]} since {since[:10]}"
 
 
 def unsettled(past: Sequence[Past]) -> bool:
@@ -203,7 +234,9 @@ def _failed(
     return _said(outcome, "new failure", note or why, since=since)
 
 
-def _passed(outcome: Outcome, nights: Sequence[Past], holding: Sequence[Expectation]) -> Judgement:
+def _passed(
+    outcome: Outcome, nights: Sequence[Past], holding: Sequence[Expectation], night: str
+) -> Judgement:
     verdict = _VERDICTS[outcome.status]
     note = outcome.result.why if outcome.result else ""
     last = _last_failure(nights)
@@ -222,13 +255,13 @@ def _passed(outcome: Outcome, nights: Sequence[Past], holding: Sequence[Expectat
     if verdict != "pass" and before is not None and before.status == "ok":
         when = f"it passed on {before.begun[:10]}{_since(outcome, before)}"
         return _said(outcome, "comparison lost", f"{when}; {note}")
-    known = next((e for e in holding if e.one_case and not e.flaky), None)
-    if known is None or not tells(outcome.status, _STEPS.get(known.signature.partition("/")[0])):
+    known = next((e for e in holding if e.is_outlived(outcome.case, outcome.status)), None)
+    if known is None:
         return _said(outcome, verdict, note)
     if not nights:
         why = "; ".join(filter(None, [f"it was expected to fail: {known.told}", note]))
         return _said(outcome, "fixed", why, signature=known.signature)
-    listed = f"still in the list of expected failures: {known.told}"
+    listed = f"{_outlived(outcome, known, nights, night)}: {known.told}"
     return _said(outcome, verdict, "; ".join(filter(None, [listed, note])))
 
 

@@ -13,7 +13,7 @@ SELECT id, uuid, config, title, machine, begun, finished,
         SELECT j.verdict, count(*) AS times
         FROM outcomes o JOIN judgements j ON j.outcome_id = o.id
         WHERE o.run_id = chosen.id GROUP BY j.verdict)),
-    notes
+    notes, accept
 FROM chosen ORDER BY begun DESC, id DESC
 """
 

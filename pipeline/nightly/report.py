@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from typing import get_args
@@ -87,6 +88,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(ordered(row for row in self.rows if row.news))
 
     @property
+    def accept(self) -> str:
+        """The command that accepts what was found; empty where there is nothing to accept."""
+        return shlex.join(self.run.accept)
+
+    @property
     def going_on(self) -> bool:
         """Whether nothing is judged yet: the night runs, or was stopped."""
         return all(row.judgement is None for row in self.rows)
@@ -133,7 +139,9 @@ def ordered(rows: Iterable[Row]) -> list[Row]:
 
 
 def of(history: History, run: Run) -> Report:
-    """The night `run` as the history has it now."""
+    """The night `run` as the history has it now. What `expect` accepts is that of the latest."""
+    if run.id != history.run().id:
+        run = msgspec.structs.replace(run, accept=())
     outcomes = history.outcomes(run.id)
     judgements = {judgement.case: judgement for judgement in history.judgements(run.id)}
     rows = tuple(

@@ -4,7 +4,8 @@ A database says in `PRAGMA user_version` how many of the migrations it has had. 
 changed once it was released; what is to be different comes as another one at the end.
 
     runs       one row a night (or shard of one); finished is NULL until it has been judged;
-               notes: JSON, what its report says beside the cases
+               notes: JSON, what its report says beside the cases; accept: JSON, the command
+               that accepts what it found
     cases      one row a case name, whatever nights it was in; definition: the latest, as JSON
     outcomes   one row a case and night; status is NULL while it is planned and not finished
     results    one row a distinct CaseResult: reused outcomes share that of the night it is from.
@@ -157,6 +158,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE outcomes ADD COLUMN files TEXT NOT NULL DEFAULT '{}'",
     ),
     ("ALTER TABLE outcomes ADD COLUMN source TEXT NOT NULL DEFAULT 'null'",),
+    ("ALTER TABLE runs ADD COLUMN accept TEXT NOT NULL DEFAULT '[]'",),
 )
 
 VERSION = len(MIGRATIONS)
