@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -64,29 +64,36 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     changed: dict[str, str] = {}
 
 
+#: Gets the release and what came of a level with it.
+OnCheck = Callable[[str, Check], None]
+
+
 def verify(
     directory: Path,
     release: str | None = None,
     tell: Tell | None = None,
     *,
     trust: bool = False,
+    on_check: OnCheck = lambda release, check: None,
 ) -> Verification:
     """Runs each level of the reproducer in `directory`, and run.sh, from copies of it.
 
     release: as `releases.find` takes it; None is the one that showed the failure and, if that is
     another, the one in this environment; only the latter where the former cannot be had. Nothing in
-    `directory` is written. Raises UsageError where there is no reproducer or no such release, and
-    where nothing of it is run without `trust`; EnvironmentFault where a tool is missing.
+    `directory` is written. on_check: gets each release and level that was checked.
+
+    Raises UsageError where there is no reproducer or no such release, and where nothing of it is
+    run without `trust`; EnvironmentFault where a tool is missing.
     """
     opened = open_folder(directory, trust=trust)
     if release is not None:
-        return _checked(opened, find(release, tell))
+        return _checked(opened, find(release, tell), on_check)
     try:
         own = find(opened.report.release, tell)
     except PilotError:
-        return _checked(opened, find(None))
-    found = _checked(opened, own)
-    return msgspec.structs.replace(found, current=_current(opened, own))
+        return _checked(opened, find(None), on_check)
+    found = _checked(opened, own, on_check)
+    return msgspec.structs.replace(found, current=_current(opened, own, on_check))
 
 
 def current(directory: Path, toolchain: Toolchain) -> Verification | None:
@@ -99,16 +106,20 @@ def check(directory: Path, toolchain: Toolchain) -> Verification:
     return _checked(open_folder(directory), toolchain)
 
 
-def _current(opened: Opened, toolchain: Toolchain) -> Verification | None:
+def _current(
+    opened: Opened, toolchain: Toolchain, on_check: OnCheck = lambda release, check: None
+) -> Verification | None:
     """What becomes of a reproducer with the release in this environment, if that is another one."""
     try:
         here = find(None)
     except EnvironmentFault:
         return None
-    return None if here.version == toolchain.version else _checked(opened, here)
+    return None if here.version == toolchain.version else _checked(opened, here, on_check)
 
 
-def _checked(opened: Opened, toolchain: Toolchain) -> Verification:
+def _checked(
+    opened: Opened, toolchain: Toolchain, on_check: OnCheck = lambda release, check: None
+) -> Verification:
     directory, report = opened.directory, opened.report
     present = [one for one in report.levels if (directory / one.file).is_file()]
     left = {one.name: why for one in present if (why := opened.refuses_level(one))}
@@ -122,7 +133,9 @@ def _checked(opened: Opened, toolchain: Toolchain) -> Verification:
         def checked(one: Level) -> Check:
             if why := left.get(one.name):
                 return Check(level=one, same=False, why=why, ran=False)
-            return _check(opened, one, toolchain, Path(scratch) / one.name)
+            check = _check(opened, one, toolchain, Path(scratch) / one.name)
+            on_check(toolchain.version, check)
+            return check
 
         # What does not end takes its whole limit each time, and mostly one processor.
         width = len(os.sched_getaffinity(0)) if report.failure.kind == "timeout" else 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,9 @@ from fake.processes import running, wait_until
 
 MAIN = (
     '  "func.func"() <{function_type = (tensor<2xf32>) -> tensor<2xf32>, sym_name = "main"}> ({\n'
+)
+MAIN_PROGRAM = (
+    "func.func @main(%0: tensor<4xf32>) -> tensor<4xf32> {\n  return %0 : tensor<4xf32>\n}\n"
 )
 STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -96,6 +101,37 @@ def test_json_has_what_was_finished(desk: Desk) -> None:
     assert (finished["target"], finished["status"]) == ("llvm-cpu", "compiled")
     assert document["program"]["source"] == "a.mlir"
     assert document["error"]["exit_code"] == 130
+
+
+def test_json_has_the_cases_of_a_night_that_are_done_and_those_that_are_not(desk: Desk) -> None:
+    (desk.directory / "done.mlir").write_text(MAIN_PROGRAM)
+    desk.write(f"// stub: hang-at flow\n{MAIN_PROGRAM}")
+    (desk.directory / "nightly.toml").write_text(
+        '[matrix]\nmodels = ["done.mlir", "a.mlir"]\ntargets = ["hip:gfx942"]\n'
+        "[schedule]\njobs = 2\n"
+    )
+    database = desk.directory / "history.db"
+    night = desk.start("nightly", "run", "--json", "--database", str(database))
+
+    def one_is_done() -> bool:
+        with (
+            contextlib.suppress(sqlite3.OperationalError),  # it is only being made
+            contextlib.closing(sqlite3.connect(database)) as history,
+        ):
+            ((done,),) = history.execute("SELECT count(status) FROM outcomes")
+            return done == 1 and desk.started("a.mlir") > 0
+        return False
+
+    wait_until(one_is_done)
+    code, out, err = end(night, signal.SIGINT)
+    document = json.loads(out)
+    assert (code, err.endswith("interrupted\n")) == (130, True)
+    outcomes = {row["case"]["source"]: row["outcome"] for row in document["rows"]}
+    assert outcomes["done.mlir"]["result"]["status"] == "compiled"
+    assert outcomes["a.mlir"] is None
+    assert (document["run"]["finished"], document["run"]["done"]) == (None, 1)
+    assert document["error"]["exit_code"] == 130
+    wait_until(lambda: running(str(desk.release / "iree")) == [])
 
 
 def test_json_has_its_one_document_where_nothing_was_finished(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from driver import pilot
 from fake.nights import case, night, outcome
 
-from pipeline.cli import output
+from pipeline.cli import boundary, cli, output
+from pipeline.nightly import moving
 from pipeline.nightly.history import History
 
 
@@ -39,6 +41,28 @@ def test_an_export_is_merged_once(database: Path, tmp_path: Path) -> None:
     assert found == {str(exported): {"added": 0, "known": 1, "unfinished": 1, "outcomes": 0}}
     with History(merged) as history:
         assert list(history.outcomes(history.run().id)) == [case().name]
+
+
+def test_an_interruption_leaves_what_was_merged_before_it(
+    database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    merge = moving.merge
+
+    def interrupted(history: History, path: Path) -> moving.Merged:
+        if path.name == "late.db":
+            raise KeyboardInterrupt
+        return merge(history, path)
+
+    monkeypatch.setattr(moving, "merge", interrupted)
+    monkeypatch.setattr(boundary, "_hear_signals", lambda: None)
+    words = ["nightly", "merge", str(database), "late.db", "--json"]
+    assert boundary.guarded(cli, [*words, "--database", str(tmp_path / "all.db")]) == 130
+    document = json.loads(capsys.readouterr().out)
+    assert document[str(database)]["added"] == 1
+    assert document["error"]["message"] == "interrupted"
 
 
 def test_what_cannot_be_merged_is_told(database: Path, tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from driver import PROGRAM, Done, pilot
+from driver import PROGRAM, Done, pilot, start
 from fake import dumps, stub_release
+from fake.processes import wait_until
 from test_releases import add_release
 
 CASES = Path(__file__).with_name("cases")
@@ -33,6 +35,7 @@ HOW = {
     "d": {"bad": "// stub: error-at stream something else"},
     "-": {"bad": "// stub: error-at parse custom op 'test.op' is unknown"},
     "!": None,
+    "h": {"bad": "// stub: hang-at flow"},
     "a": {"_assert_tensor_metadata": "// stub: crash-at input SIGABRT"},
 }
 
@@ -68,6 +71,20 @@ class Desk:
             env={"IREE_STUB_STARTS": self.starts},
         )
 
+    def interrupted(self, at: int) -> subprocess.CompletedProcess[str]:
+        """What `bisect` comes to that is interrupted while it asks a build."""
+        toolchains = [word for build in self.builds for word in ("--toolchain", str(build))]
+        process = start(
+            *("releases", "bisect", "--json", "--release", str(self.builds[-1])),
+            *(*toolchains, "a.mlir", "-t", "llvm-cpu"),
+            cwd=self.directory,
+            env={"IREE_STUB_STARTS": self.starts},
+        )
+        wait_until(lambda: any(str(self.builds[at]) in line for line in self._compiles))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
     def told(self, done: Done) -> str:
         """The verdicts by their letters."""
         letters = {"passes": "p", "same": "s", "different": "d"}
@@ -76,8 +93,12 @@ class Desk:
 
     @property
     def compiles(self) -> int:
+        return len(self._compiles)
+
+    @property
+    def _compiles(self) -> list[str]:
         lines = self.starts.read_text().splitlines() if self.starts.exists() else []
-        return sum("iree-compile" in line.split()[1] and " -o " in line for line in lines)
+        return [line for line in lines if "iree-compile" in line.split()[1] and " -o " in line]
 
 
 @pytest.fixture
@@ -96,6 +117,14 @@ class TestVerdicts:
         assert (change["good_revision"], change["bad_revision"]) == (f"{10:040x}", f"{9:040x}")
         assert done.document["compiles"] == desk.compiles <= 6
         assert len(done.document["assumed"]) == 10
+
+    def test_an_interruption_leaves_the_answers_before_it(self, desk: Desk) -> None:
+        desk.have("shs")
+        done = desk.interrupted(1)
+        document = json.loads(done.stdout)
+        assert (done.returncode, document["error"]["exit_code"]) == (130, 130)
+        assert document["answers"].keys() == {str(desk.builds[0]), str(desk.builds[2])}
+        assert all("SIGSEGV" in answer for answer in document["answers"].values())
 
     def test_so_does_one_from_one_failure_to_another(self, desk: Desk) -> None:
         desk.have("ddddddddddddssss")

@@ -124,12 +124,13 @@ def command(
         with several.finishing(results, targets=len(plans)):
             for name, result in _each(session, asked, plans, live):
                 live.close()
+                results.append((name, result))
                 if further is not None:
                     result = further(result, live)
-                if not common.json and all(result is not before for _, before in results):
+                    results[-1] = (name, result)
+                if not common.json and all(result is not before for _, before in results[:-1]):
                     several.heading(console, name, len(plans))
                     _tell_either(console, result)
-                results.append((name, result))
     results = _named(results)
     if common.json:
         out.emit(several.document(results, targets=len(plans), took=live.took))

@@ -77,9 +77,11 @@ def run(
     case that is intermittent (`flaky`), slower or bigger, or that was compared before and is not
     any more).
     """
+    import msgspec
+
     from pipeline import outputs
     from pipeline.cli import output as out
-    from pipeline.cli.boundary import Failed
+    from pipeline.cli.boundary import Failed, Interrupted
     from pipeline.cli.live import Live
     from pipeline.cli.nightly_live import NightLive
     from pipeline.cli.nightly_tell import tell, tell_plan
@@ -116,7 +118,7 @@ def run(
             held(history, wait),
             NightLive(console, quiet=quiet, verbose=common.verbosity > 0) as watcher,
         ):
-            report = Night(
+            night = Night(
                 nightly,
                 cases,
                 history,
@@ -128,7 +130,11 @@ def run(
                 fresh=fresh,
                 notes=notes,
                 accept=_accepting(config, database),
-            ).run()
+            )
+            try:
+                report = night.run()
+            except KeyboardInterrupt:
+                raise Interrupted(msgspec.to_builtins(night.so_far()) or {}) from None
     _publish(report, markdown, junit, quiet=common.verbosity < 0)
     if common.json:
         out.emit(report)

@@ -34,11 +34,19 @@ def export(database: str | None, file: str, common: Common) -> None:
 @common
 def merge(database: str | None, files: tuple[str, ...], common: Common) -> None:
     """Add the nights of other histories; those that are known already are left as they are."""
+    import msgspec
+
     from pipeline.cli import output as out
+    from pipeline.cli.boundary import Interrupted
     from pipeline.nightly import moving
 
     with history_at(database, begin=True) as history, held(history, wait=True):
-        merged = {file: moving.merge(history, Path(file)) for file in files}
+        merged: dict[str, moving.Merged] = {}
+        try:
+            for file in files:
+                merged[file] = moving.merge(history, Path(file))
+        except KeyboardInterrupt:
+            raise Interrupted(msgspec.to_builtins(merged)) from None
     if common.json:
         out.emit(merged)
         return

@@ -180,6 +180,7 @@ def _find(
     session: Session, asked: _Asked, target: str | None, live: Live
 ) -> tuple[Question, Found]:
     """(what was asked, the answer). Raises TraceFailed."""
+    from pipeline.cli.boundary import Interrupted
     from pipeline.frontends.load import TraceFailed
     from repro.releases import question as release_question
     from repro.releases import trials as release_trials
@@ -188,13 +189,12 @@ def _find(
     _check_flags(session, asked, target)
     question, loaded = _question(session, asked.source, target, chosen, asked.flags, live)
 
-    heard = 0
+    answers: dict[str, str] = {}
 
     def told(name: str, what: str) -> None:
-        nonlocal heard
-        heard += 1
+        answers[name] = what
         live.note(f"  {name:<8} {what}")
-        live.doing(f"asking at most {count(len(names), 'release')}, {heard} answered")
+        live.doing(f"asking at most {count(len(names), 'release')}, {len(answers)} answered")
 
     def ask(question: Question, loaded: Loaded | None) -> Found:
         trials = release_question.trials(
@@ -214,7 +214,10 @@ def _find(
                 every=asked.every,
             )
 
-    found = ask(question, loaded)
+    try:
+        found = ask(question, loaded)
+    except KeyboardInterrupt:
+        raise Interrupted({"answers": answers}) from None
     if found.failure is None and (inlined := _inlined(question, loaded)):
         live.note("none fails; with the weights in the program as constants:")
         with contextlib.suppress(TraceFailed):

@@ -35,11 +35,16 @@ def labelled(results: Results) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def finishing(results: Results, *, targets: int) -> Iterator[None]:
-    """An interruption of the block leaves the results so far to be printed."""
+    """An interruption of the block leaves the results so far to be printed.
+
+    Of the only target that is what the block was interrupted with, if it has no result yet.
+    """
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(document(results, targets=targets) if targets > 1 else {}) from None
+    except KeyboardInterrupt as stop:
+        if results or targets > 1:
+            raise Interrupted(document(results, targets=targets)) from None
+        raise Interrupted(stop.finished if isinstance(stop, Interrupted) else {}) from None
 
 
 def slug(target: str) -> str:

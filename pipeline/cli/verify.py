@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
@@ -13,7 +14,7 @@ from pipeline.cli.options import Common, common, trust_option
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from repro.verify import Verification
+    from repro.verify import Check, Verification
 
 
 @click.command("verify")
@@ -31,7 +32,7 @@ def command(directory: Path, trust: bool, common: Common) -> None:
     """
     from pipeline.cli import output as out
     from pipeline.cli import reproducer
-    from pipeline.cli.boundary import Failed
+    from pipeline.cli.boundary import Failed, Interrupted
     from pipeline.cli.live import Live
     from repro import verify
     from repro.trust import open_folder
@@ -41,7 +42,17 @@ def command(directory: Path, trust: bool, common: Common) -> None:
     quiet = common.json or common.verbosity < 0
     with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
         live.doing(f"running the programs of {directory} with the stock tools")
-        result = verify.verify(directory, common.release, live.note, trust=trust)
+        checked: dict[str, list[Check]] = {}
+        try:
+            result = verify.verify(
+                directory,
+                common.release,
+                live.note,
+                trust=trust,
+                on_check=lambda release, one: checked.setdefault(release, []).append(one),
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(_finished(checked)) from None
     if common.json:
         out.emit(result)
     else:
@@ -50,6 +61,15 @@ def command(directory: Path, trust: bool, common: Common) -> None:
                 _tell(console, one)
     if not result.same or (result.current and not result.current.same):
         raise Failed(1)
+
+
+def _finished(checked: Mapping[str, Sequence[Check]]) -> dict[str, Any]:
+    """What `--json` prints of a verification that was interrupted, by the release checked first
+    and then that of the environment."""
+    import msgspec
+
+    made = [{"release": r, "levels": msgspec.to_builtins(found)} for r, found in checked.items()]
+    return {**made[0], **({"current": made[1]} if made[1:] else {})} if made else {}
 
 
 def _tell(console: Console, result: Verification) -> None:

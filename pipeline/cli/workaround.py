@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -201,6 +201,7 @@ def _find(
 ) -> Workarounds:
     from pipeline import case
     from pipeline.case import Settings
+    from pipeline.cli.boundary import Interrupted
     from repro.workarounds import find
 
     named, plan = target
@@ -216,22 +217,38 @@ def _find(
         live.note(f"\nlooking for a way around {result.failure.signature}")
         live.doing("looking for a way around it", "search")
 
+    tried: list[dict[str, Any]] = []
+
     def told(progress: Progress) -> None:
         outcome = progress.outcome
+        failure = outcome.failure
+        tried.append(
+            {
+                "names": progress.names,
+                "state": outcome.state,
+                "signature": failure.signature if failure else "",
+                "phase": failure.phase if failure else None,
+                "why": outcome.why,
+            }
+        )
         label = f"[{progress.count}/{progress.total}]"
         live.note(f"  {label:>9} {outcome.state:<12} {' + '.join(progress.names)}")
         live.doing(f"looking for a way around it, {progress.count} of {progress.total} tried")
 
     waiting = "another process is looking for the same; waiting"
-    return find.find(
-        loaded,
-        result,
-        plan,
-        session.toolchain,
-        wish,
-        told=told,
-        on_wait=lambda: live.note(waiting),
-    )
+    try:
+        return find.find(
+            loaded,
+            result,
+            plan,
+            session.toolchain,
+            wish,
+            told=told,
+            on_wait=lambda: live.note(waiting),
+        )
+    except KeyboardInterrupt:
+        failure = msgspec.to_builtins(result.failure)
+        raise Interrupted({"failure": failure, "tried": tried}) from None
 
 
 def _other_ways(session: Session, source: str, chosen: SourceOptions) -> list[str]:

@@ -68,6 +68,7 @@ class Night:
         self._fresh = fresh
         self._notes = notes
         self._accept = accept
+        self._run: Run | None = None
         self._news = news.News(nightly, history, watcher, artifacts, isolate=isolate, ask=ask)
 
     def run(self) -> Report:
@@ -81,6 +82,7 @@ class Night:
             machine=worker.machine(),
             revision=revision,
         )
+        self._run = run
         course = _Course(self._history, run, self._watcher)
         missing = [case for name, case in self._cases.items() if name not in course.outcomes]
         self._watcher.begun(run, missing, len(course.outcomes))
@@ -98,6 +100,11 @@ class Night:
         notes = [*self._notes, *self._expired(), *outdated]
         self._history.finish(run.id, judgements, notes, accept=accept)
         return report.of(self._history, self._history.run(run.id))
+
+    def so_far(self) -> Report | None:
+        """What is done of a night that was stopped, in a report of all its cases; None before it
+        was started."""
+        return report.of(self._history, self._history.run(self._run.id)) if self._run else None
 
     def _reuse(self, cases: Sequence[Case], course: _Course) -> None:
         """Takes what would come out the same from an earlier night, unless it is to be measured.
