@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,11 +12,13 @@ from driver import pilot
 from fake.nights import failure
 from test_bundle import CPU, report
 
-from pipeline.cli import deep, releases_bisect, workaround
+from pipeline.cli import bisect, boundary, cli, deep, releases_bisect, several, workaround
+from pipeline.cli.boundary import Interrupted
 from pipeline.cli.options import SourceOptions
 from pipeline.cli.session import Session
 from pipeline.errors import EnvironmentFault
-from repro import bundle, trust
+from pipeline.toolchain import installed
+from repro import bundle, trust, verify
 from repro.bisect import Bisection
 from repro.found import Found, reproduced
 from repro.releases.search import changes
@@ -71,7 +74,7 @@ class Desk:
         def answered(*_: object) -> Any:
             self.asked.append(name)
             said = getattr(self, name)
-            if isinstance(said, Exception):
+            if isinstance(said, BaseException):
                 raise said
             return said
 
@@ -183,3 +186,48 @@ def test_without_network_what_is_here_answers(shared_cache: Path, tmp_path: Path
     assert "same" in made["since_release"]["releases"].values()
     assert any("i32" in name for one in made["workarounds"]["answers"] for name in one["names"])
     assert bundle.read(tmp_path / "out").workarounds is not None
+
+
+class TestInterrupted:
+    """What was finished is in the document, whatever was interrupted after it."""
+
+    def test_the_bisection_of_the_only_target_stays(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        made = reproduced(desk.folder, bundle.read(desk.folder))
+        found = Found(failure=failure("crash/here"), reproducer=made)
+        result = Bisection(status="isolated", failures=(found,))
+        desk.workarounds = KeyboardInterrupt()
+        monkeypatch.setattr(bisect, "_each", lambda *_: [("llvm-cpu", result)])
+        document = interrupted(capsys, monkeypatch, "bisect", "a.mlir", "-t", "llvm-cpu", "--deep")
+        assert desk.asked == ["releases", "workarounds"]
+        assert document["status"] == "isolated"
+        assert document["failures"][0]["reproducer"]["path"] == str(desk.folder)
+
+    def test_so_do_the_levels_of_a_verification(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def stopped(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(verify, "_script", stopped)
+        words = ("verify", str(desk.folder), "--release", installed().version)
+        document = interrupted(capsys, monkeypatch, *words)
+        assert document["release"] == installed().version
+        assert [one["level"]["name"] for one in document["levels"]] == ["mlir"]
+
+    def test_of_several_targets_those_that_are_done_stay(self) -> None:
+        with pytest.raises(Interrupted) as stop, several.finishing([("a", {"n": 1})], targets=2):
+            raise Interrupted({"answers": {}})
+        assert stop.value.finished == {"results": [{"target": "a", "n": 1}]}
+
+
+def interrupted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
+) -> Any:
+    """The document of a command that is interrupted, in this process."""
+    monkeypatch.setattr(boundary, "_hear_signals", lambda: None)
+    assert boundary.guarded(cli, [*words, "--json"]) == boundary.INTERRUPTED
+    document = json.loads(capsys.readouterr().out)
+    assert document["error"]["message"] == "interrupted"
+    return document

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from pipeline.cli import completing, releases_bisect
 from pipeline.cli.group import Group
 from pipeline.cli.options import Common, common
+
+if TYPE_CHECKING:
+    from pipeline.toolchain import Toolchain
 
 #: So many downloads at a time.
 _AT_ONCE = 3
@@ -71,17 +76,27 @@ def _list(common: Common) -> None:
 @common
 def install(versions: tuple[str, ...], common: Common) -> None:
     """Install releases into the cache: the compiler and the runtime that goes with it."""
+    import msgspec
+
     from pipeline import releases
     from pipeline.cli import output as out
+    from pipeline.cli.boundary import Interrupted
     from pipeline.cli.live import Live
     from pipeline.workers import side_by_side
 
     console = out.console(stderr=common.json)
     with Live(console, quiet=common.verbosity < 0, verbose=common.verbosity > 0) as live:
         live.doing(f"installing {', '.join(versions)}", "install")
-        found = side_by_side(
-            lambda version: releases.install(version, live.note), versions, _AT_ONCE
-        )
+        made: list[Toolchain] = []
+
+        def install(version: str) -> Toolchain:
+            made.append(releases.install(version, live.note))
+            return made[-1]
+
+        try:
+            found = side_by_side(install, versions, _AT_ONCE)
+        except KeyboardInterrupt:
+            raise Interrupted({"installed": msgspec.to_builtins(made)}) from None
     if common.json:
         out.emit({"installed": found, "took": live.took.document})
         return
