@@ -1,4 +1,4 @@
-"""`iree-pilot nightly`: a whole matrix of cases, remembered, judged and told."""
+"""`iree-pilot nightly`: a whole matrix of cases, run, compared with earlier nights, reported."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def status(database: str | None, limit: int, common: Common) -> None:
     if report is None:
         console.print("there was no night yet: iree-pilot nightly run")
         return
-    table = out.table("night", "begun", "cases", "verdicts", right=("night", "cases"))
+    table = out.table("night", "started", "cases", "verdicts", right=("night", "cases"))
     for one in runs:
         counts = ", ".join(f"{count} {verdict}" for verdict, count in one.verdicts.items())
         now = running and one is runs[0]

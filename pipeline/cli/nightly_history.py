@@ -37,7 +37,7 @@ def history_at(database: str | None, *, begin: bool = False) -> History:
     if not begin and not path.exists():
         raise UsageError(
             f"there is no history {path}",
-            advice="`iree-pilot nightly run` begins one; --database names another.",
+            advice="`iree-pilot nightly run` starts one; --database names another.",
         )
     if database and _holds_something_else(path):
         raise UsageError(
@@ -83,6 +83,6 @@ def _tell_damage(history: History) -> None:
     if history.set_aside is not None:
         click.echo(
             f"the history {history.path} is damaged; it was moved to {history.set_aside}, "
-            "and a new one is begun",
+            "and a new one was started",
             err=True,
         )

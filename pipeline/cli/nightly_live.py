@@ -79,7 +79,7 @@ class NightLive:
             self._live.__exit__(None, None, None)
             self._live = None
 
-    def begun(self, run: Run, cases: Sequence[Case], done: int) -> None:
+    def night_started(self, run: Run, cases: Sequence[Case], done: int) -> None:
         self._total, self._done = len(cases) + done, done
         goes_on = f", goes on from {run.begun[:16]}: {done} are done" if done else ""
         self._say(f"[bold]{escape(run.title)}[/bold]  {count(self._total, 'case')}{goes_on}")

@@ -51,7 +51,7 @@ def tell_expected(common: Common, expected: Sequence[Expectation], path: Path) -
     console = out.console()
     table = out.table("case", "signature", "reason", "until")
     for one in expected:
-        cells = (one.case, one.signature, one.told, str(one.expires or ""))
+        cells = (one.case, one.signature, one.reason_and_link, str(one.expires or ""))
         table.add_row(*map(escape, cells))
     nothing = f"nothing is expected to fail: {escape(str(path))}"
     console.print(table if expected else nothing, soft_wrap=True)

@@ -1,1 +1,1 @@
-"""The nightly: many cases every night, remembered, compared with the nights before, and told."""
+"""The nightly: many cases every night, kept, compared with the nights before, and reported."""

@@ -23,7 +23,7 @@ class Boundary(msgspec.Struct, frozen=True, kw_only=True):
     passes: bool
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         how = "passes" if self.passes else "fails in another way"
         return f"{self.shows} fails, {self.without} {how}"
 
@@ -60,7 +60,7 @@ def with_boundaries(
     """The judgements, with the releases around each failure in their words."""
     return [
         msgspec.structs.replace(
-            judgement, why="; ".join(filter(None, [judgement.why, *(b.told for b in around)]))
+            judgement, why="; ".join(filter(None, [judgement.why, *(b.text for b in around)]))
         )
         if (around := found.get(judgement.case)) and judgement.signature
         else judgement

@@ -40,7 +40,7 @@ class Cluster:
     """A scheduler at `address` (`tcp://HOST:8786`).
 
     A job whose worker dies is done by another one, up to dask's `allowed-failures` (3) times; what
-    a job returns is counted once, however often it was begun. Workers of another iree-pilot get
+    a job returns is counted once, however often it was started. Workers of another iree-pilot get
     no jobs. patience: seconds until a job is given up whose device has left with its last worker.
     Raises UsageError for what is no address, EnvironmentFault where dask is not installed.
     """
@@ -103,7 +103,7 @@ class Cluster:
             else:
                 has = theirs if isinstance(theirs, str) else f"no iree-pilot ({theirs})"
                 name = details.get("name", address)
-                watcher.told(f"worker {name} ({address}) gets no jobs: it has {has}, not {about}")
+                watcher.note(f"worker {name} ({address}) gets no jobs: it has {has}, not {about}")
         if not usable:
             what = "only workers of other versions" if found else "no workers"
             raise EnvironmentFault(
@@ -219,7 +219,7 @@ class _Night:
             del self._missed[device]
         for device in needed - present - self._missed.keys():
             self._missed[device] = now
-            watcher.told(f"{_none_left(device)}: waiting {self._patience:.0f} s for one")
+            watcher.note(f"{_none_left(device)}: waiting {self._patience:.0f} s for one")
         late = {name for name, since in self._missed.items() if now - since >= self._patience}
         given_up = {f: job for f, job in self._futures.items() if self._device(job) in late}
         if given_up:
@@ -267,7 +267,7 @@ class _Night:
                 found[target] = device
             elif parsed.backend != "llvm-cpu":
                 wanted = target.replace(":", "-")
-                watcher.told(
+                watcher.note(
                     f"no worker has a device for {target} (dask worker --resources {wanted}=1): "
                     "its cases go anywhere, and may be compiled only"
                 )

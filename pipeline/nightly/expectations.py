@@ -73,7 +73,7 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self.expires is None or today <= self.expires
 
     @property
-    def told(self) -> str:
+    def reason_and_link(self) -> str:
         """The reason, with its link."""
         return f"{self.reason} ({self.link})" if self.link else self.reason
 

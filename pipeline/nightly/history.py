@@ -135,7 +135,7 @@ class History(Database):
         return self.run(number)
 
     def unfinished(self, config: str) -> Run | None:
-        """The latest night for this configuration that was begun and not finished."""
+        """The latest night for this configuration that was started and not finished."""
         found = self._runs("WHERE config = ? AND finished IS NULL", (config,), limit=1)
         return found[0] if found else None
 

@@ -32,7 +32,7 @@ Ask = Callable[[Inquiry, Path], Finding]
 
 
 class Watcher(Protocol):
-    """Hears of what is asked and answered."""
+    """What is called for each question and answer."""
 
     def isolating(self, case: Case, signature: str) -> None: ...
     def isolated(self, case: Case, found: Bisection) -> None: ...

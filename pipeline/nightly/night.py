@@ -22,9 +22,9 @@ from pipeline.nightly.report import Report
 
 
 class Watcher(news.Watcher, Protocol):
-    """Hears of a night while it goes on."""
+    """What is called as a night goes on."""
 
-    def begun(self, run: Run, cases: Sequence[Case], done: int) -> None: ...
+    def night_started(self, run: Run, cases: Sequence[Case], done: int) -> None: ...
     def started(self, name: str, worker: str) -> None: ...
     def traced(self, program: str, outcome: Outcome) -> None: ...
     def ended(self, outcome: Outcome) -> None: ...
@@ -85,7 +85,7 @@ class Night:
         self._run = run
         course = _Course(self._history, run, self._watcher)
         missing = [case for name, case in self._cases.items() if name not in course.outcomes]
-        self._watcher.begun(run, missing, len(course.outcomes))
+        self._watcher.night_started(run, missing, len(course.outcomes))
         if self._scheduler.here and not self._fresh:
             self._reuse(missing, course)
         self._do([case for case in missing if case.name not in course.outcomes], course)
@@ -220,7 +220,7 @@ class _Course:
         else:
             self._keep(outcome)
 
-    def told(self, text: str) -> None:
+    def note(self, text: str) -> None:
         self._watcher.note(text)
 
     def _keep(self, outcome: Outcome) -> None:

@@ -179,10 +179,10 @@ def _flaky(
     if known is None:
         return _said(outcome, "flaky", tried, since=night)
     if changed := _since_accepted(outcome, known, nights):
-        before = f"known to be intermittent of another program: {known.told}{changed}"
+        before = f"known to be intermittent of another program: {known.reason_and_link}{changed}"
         return _said(outcome, "flaky", f"{tried}; {before}", since=night)
     verdict: Verdict = "fail" if outcome.status == "failed" else _VERDICTS[outcome.status]
-    return _said(outcome, verdict, f"{tried}; known to be intermittent: {known.told}")
+    return _said(outcome, verdict, f"{tried}; known to be intermittent: {known.reason_and_link}")
 
 
 def _failed(
@@ -206,17 +206,17 @@ def _failed(
     since = alike[-1].begun if alike else night
     known = _expectation(now, holding, alike)
     if known is not None and now.may_be_of(known.model):
-        why = f"expected: {known.told}{_since_accepted(outcome, known, nights)}"
+        why = f"expected: {known.reason_and_link}{_since_accepted(outcome, known, nights)}"
         return _said(outcome, "fail", why, since=since)
     ended = next((e for e in over if now.is_covered(e)), None)
-    note = f"expected until {ended.expires}: {ended.told}" if ended else ""
+    note = f"expected until {ended.expires}: {ended.reason_and_link}" if ended else ""
     other = next((e for e in holding if not e.flaky), None)
     if alike and alike[0].verdict != "fail":
         if not note and _differ(outcome.model, alike[0].model):
             note = f"it failed so on {alike[0].begun[:10]}{_since(outcome, alike[0])}"
         return _said(outcome, "same failure", note, since=since)
     if known is not None:
-        why = f"expected is {known.signature} of another program: {known.told}"
+        why = f"expected is {known.signature} of another program: {known.reason_and_link}"
         why += _since_accepted(outcome, known, nights)
         return _said(outcome, "changed failure", why, since=since)
     if alike:
@@ -225,7 +225,7 @@ def _failed(
         why = f"last night it was {_trouble(streak[0]).signature}{_since(outcome, streak[0])}"
         return _said(outcome, "changed failure", why, since=since)
     if other is not None:
-        why = f"expected is {other.signature}: {other.told}"
+        why = f"expected is {other.signature}: {other.reason_and_link}"
         return _said(outcome, "changed failure", why, since=since)
     why = "it was never run before"
     if told:
@@ -259,9 +259,9 @@ def _passed(
     if known is None:
         return _said(outcome, verdict, note)
     if not nights:
-        why = "; ".join(filter(None, [f"it was expected to fail: {known.told}", note]))
+        why = "; ".join(filter(None, [f"it was expected to fail: {known.reason_and_link}", note]))
         return _said(outcome, "fixed", why, signature=known.signature)
-    listed = f"{_outlived(outcome, known, nights, night)}: {known.told}"
+    listed = f"{_outlived(outcome, known, nights, night)}: {known.reason_and_link}"
     return _said(outcome, verdict, "; ".join(filter(None, [listed, note])))
 
 

@@ -1,4 +1,4 @@
-"""What a worker is told to do, and what hears of it: the values between schedules and workers."""
+"""Orders for workers and what is called with their outcomes: the values between both sides."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watcher(Protocol):
-    """Hears of jobs, always in the thread that called `Scheduler.run`.
+    """What is called for each job, always in the thread that called `Scheduler.run`.
 
     Each case is `done` exactly once. What a watcher raises ends all jobs and passes through.
     """
@@ -67,7 +67,7 @@ class Watcher(Protocol):
     def began(self, order: Order, worker: str) -> None: ...
     def traced(self, order: Order, outcome: Outcome) -> None: ...
     def done(self, outcome: Outcome) -> None: ...
-    def told(self, text: str) -> None: ...
+    def note(self, text: str) -> None: ...
 
 
 class Scheduler(Protocol):

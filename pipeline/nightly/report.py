@@ -1,4 +1,4 @@
-"""One night as it is told: each case with what was found and what is thought of it."""
+"""The report of one night: each case with what was found and what is thought of it."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def why(self) -> str:
-        """What a reader is told beside the verdict."""
+        """The reason beside the verdict, in words."""
         if self.judgement and self.judgement.why:
             return self.judgement.why
         return self.outcome.why if self.outcome else "to come"
 
     @property
     def findings(self) -> tuple[tuple[str, str], ...]:
-        """(what was asked, what was found) of its failure, as a reader is told."""
+        """(what was asked, what was found) of its failure, in words."""
         found = self.judgement.findings if self.judgement else ()
         return tuple((_ASKED[finding.question], finding.said) for finding in found)
 

@@ -114,7 +114,7 @@ class Heard:
         self.outcomes.append(outcome)
         self._on_done(outcome)
 
-    def told(self, text: str) -> None:
+    def note(self, text: str) -> None:
         self.texts.append(text)
 
     @property
