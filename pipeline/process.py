@@ -10,8 +10,9 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from threading import Event
@@ -91,6 +92,9 @@ def run(
 ) -> Outcome:
     """Runs `argv` to its end and returns how it ended; a failing child is not an error here.
 
+    Its temporary files go to a directory beside `stdout`, unless `env` names another as TMPDIR, and
+    are removed when it has ended: a compiler that crashes leaves those of llvm-symbolizer.
+
     The child leads a session of its own, which is killed as a whole when the child ends, when a
     limit is reached and when the wait is interrupted, also should this process be killed itself
     (see `orphans`). `on_tick` is called about every 50 ms while the child runs; what it
@@ -101,7 +105,11 @@ def run(
     """
     limits = limits or Limits()
     command = tuple(os.fspath(a) for a in argv)
-    with stdout.open("wb") as out, stderr.open("wb") as err:
+    with (
+        stdout.open("wb") as out,
+        stderr.open("wb") as err,
+        _temporary(stdout.absolute().parent, os.environ if env is None else env) as env,
+    ):
         _reserve(err.fileno(), stderr)
         begun = time.monotonic()
         try:
@@ -154,6 +162,18 @@ def check_disk(stderr: Path) -> None:
     for number in _FULL:
         if os.strerror(number) in text:
             raise OSError(number, os.strerror(number), str(stderr.parent))
+
+
+@contextlib.contextmanager
+def _temporary(directory: Path, env: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """The environment of a child whose temporary files go to `directory`, until the block ends."""
+    if env.get("TMPDIR") != os.environ.get("TMPDIR"):
+        yield env
+        return
+    with tempfile.TemporaryDirectory(
+        prefix=".tmp-", dir=directory, ignore_cleanup_errors=True
+    ) as place:
+        yield {**env, "TMPDIR": place}
 
 
 def _reserve(descriptor: int, path: Path) -> None:

@@ -206,6 +206,39 @@ class TestNothingIsLeft:
         wait_until(lambda: not any(map(alive, self.ids(tmp_path))))
 
 
+class TestTemporaryFiles:
+    #: Leaves a temporary file, says where, and then does as it is told.
+    LEAVE = (
+        "import os, tempfile; handle, name = tempfile.mkstemp(); print(name, flush=True)\n"
+        f"def hang():\n    {HANG}\n"
+    )
+
+    @pytest.mark.parametrize(
+        "ending", ["pass", "os.abort()", "os.kill(os.getpid(), 9)", "hang()", "interrupted"]
+    )
+    def test_they_are_beside_its_output_and_go_with_the_child(
+        self, run: Any, tmp_path: Path, ending: str
+    ) -> None:
+        seen: list[Path] = []
+
+        def tick() -> None:
+            seen.extend(tmp_path.glob(".tmp-*/*"))
+            if seen and ending == "interrupted":
+                raise KeyboardInterrupt
+
+        code = self.LEAVE + ("hang()" if ending == "interrupted" else ending)
+        with contextlib.suppress(KeyboardInterrupt):
+            run(code, limits=Limits(seconds=0.5), on_tick=tick)
+        made = Path((tmp_path / "out").read_text().strip())
+        assert made.parent.parent == tmp_path
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["err", "out"]
+
+    def test_the_caller_may_name_another_place(self, run: Any, tmp_path: Path) -> None:
+        (tmp_path / "own").mkdir()
+        assert run(self.LEAVE, env={**os.environ, "TMPDIR": str(tmp_path / "own")}).ok
+        assert any((tmp_path / "own").iterdir())
+
+
 class TestFullDisk:
     @pytest.fixture
     def small(self, tmp_path: Path) -> Iterator[Path]:
