@@ -83,8 +83,11 @@ def present(release: str | None) -> Toolchain | None:
 
 
 def is_directory(release: str) -> bool:
-    """Whether the user's word for a release names a directory: those have a slash."""
-    return os.sep in release or release in (".", "..")
+    """Whether the user's word for a release names a directory: one with a slash does, and one that
+    is no version where there is such a directory."""
+    if os.sep in release or release in (".", ".."):
+        return True
+    return bool(release) and not is_version(release) and Path(release).is_dir()
 
 
 def available(*, prereleases: bool = False, wheels: Path | None = None) -> list[str]:
@@ -155,8 +158,23 @@ def remove(version: str) -> None:
     place = _root() / version
     with _reporting(version), _locks().hold(version):
         if not place.is_dir():
-            raise UsageError(f"release {version} is not in the cache", advice=_present())
+            raise _not_in_the_cache(version)
         _discard(place)
+
+
+def _not_in_the_cache(version: str) -> UsageError:
+    with contextlib.suppress(EnvironmentFault):
+        if toolchain.installed().version == version:
+            return UsageError(
+                f"cannot remove release {version}: it is that of this Python environment, and "
+                "only the cache's are removed",
+                advice=f"pip removes it: {sys.executable} -m pip uninstall {COMPILER} {RUNTIME}",
+            )
+    held = ", ".join(release.version for release in local())
+    return UsageError(
+        f"cannot remove release {version}: it is not installed",
+        advice=f"In the cache: {held}." if held else "The cache holds no release.",
+    )
 
 
 def verify(version: str) -> list[str]:
@@ -358,6 +376,15 @@ def _root() -> Path:
 
 def _locks() -> Locks:
     return Locks(_root() / ".locks")
+
+
+def is_version(text: str) -> bool:
+    """Whether a word is a version."""
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
 
 
 def normal(text: str) -> str:

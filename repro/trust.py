@@ -157,7 +157,7 @@ def is_rendered(opened: Opened) -> bool:
         return True
     report = opened.report
     plain = _ARCH.fullmatch(report.revision) and report.failure.signature.isprintable()
-    if not plain or not _is_version(report.release):
+    if not plain or not releases.is_version(report.release):
         return False  # the script quotes them
     try:
         return bundle.script(report, opened.data).encode() == content
@@ -214,7 +214,7 @@ def _check_facts(place: Path, report: Report, *, exact: bool) -> None:
                     f"{', '.join(TOOLS)}",
                     advice="A folder names tools, and the toolchain says where they are.",
                 )
-    if releases.is_directory(report.release) or (exact and not _is_version(report.release)):
+    if releases.is_directory(report.release) or (exact and not releases.is_version(report.release)):
         raise UsageError(
             f"{place} names the release {report.release!r}, which is no version",
             advice="With a compiler of your own: --release PATH.",
@@ -230,14 +230,6 @@ def _check_facts(place: Path, report: Report, *, exact: bool) -> None:
             f"{place}: a memory limit of {report.memory_limit} bytes is none",
             advice="It was not written by iree-pilot.",
         )
-
-
-def _is_version(release: str) -> bool:
-    try:
-        releases.normal(release)
-    except UsageError:
-        return False
-    return True
 
 
 def _words(report: Report, *, flagged: bool) -> list[tuple[str, str]]:

@@ -49,9 +49,9 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     the failure.
 
     script: the exit status of run.sh, None if it had to be stopped, or was not run: script_why says
-    why. why: says in one sentence what is not the same. current: the same with the release in this
-    environment, where that is another. changed: files that are not as report.json has them, with
-    how they differ.
+    why. unavailable: why the release that showed the failure could not be asked. why: says in one
+    sentence what is not the same. current: the same with the release in this environment, where
+    that is another. changed: files that are not as report.json has them, with how they differ.
     """
 
     release: str
@@ -62,6 +62,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     current: Verification | None = None
     script_why: str = ""
     changed: dict[str, str] = {}
+    unavailable: str = ""
 
 
 #: Gets the release and what came of a level with it.
@@ -90,8 +91,9 @@ def verify(
         return _checked(opened, find(release, tell), on_check)
     try:
         own = find(opened.report.release, tell)
-    except PilotError:
-        return _checked(opened, find(None), on_check)
+    except PilotError as fault:
+        found = _checked(opened, find(None), on_check)
+        return msgspec.structs.replace(found, unavailable=fault.message)
     found = _checked(opened, own, on_check)
     return msgspec.structs.replace(found, current=_current(opened, own, on_check))
 

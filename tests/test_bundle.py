@@ -13,10 +13,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from corpus import Entry, classify, entries
 from fake import stub_release
 
 from pipeline import diagnostics, process, toolchain
+from pipeline.cli import cli
 from pipeline.diagnostics import Failure
 from pipeline.errors import EnvironmentFault, UsageError
 from pipeline.program import Tensor
@@ -793,6 +795,24 @@ class TestRealFailures:
         wrapper = Path(sys.executable).with_name("iree-compile")
         answer = ask(tmp_path / "repro", IREE_COMPILE=wrapper)
         assert answer == Answer(0, f"it is there: {failure.signature}\n")
+
+    def test_a_release_that_cannot_be_had_is_named_with_the_one_that_is_asked(
+        self, tmp_path: Path, installed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        here = toolchain.installed()
+        failure = failure_of(SUBTRACT_I8, tmp_path / "of", here.compiler, *CPU)
+        made = report(failure, bundle.level("mlir", CPU), release="99.0.0", revision="unknown")
+        bundle.write(tmp_path / "repro", made, {"repro.mlir": SUBTRACT_I8})
+        done = CliRunner().invoke(cli, ["verify", str(tmp_path / "repro")])
+        assert done.exit_code == 0, done.output
+        for words in ("release 99.0.0, which showed the failure", "is not installed"):
+            assert words in done.output
+        assert f"asked instead: {here.version}" in done.output
+        found = CliRunner().invoke(cli, ["verify", str(tmp_path / "repro"), "--json"]).stdout
+        document = msgspec.json.decode(found)
+        assert document["release"] == here.version
+        assert "no release 99.0.0" in document["unavailable"]
 
     def test_a_module_that_does_not_run(self, tmp_path: Path, installed: dict[str, str]) -> None:
         entry = next(e for e in ENTRIES if e.bug == "run-f64")

@@ -313,8 +313,24 @@ def test_a_removed_release_is_gone_and_cannot_be_removed_again(
     releases.remove("4.1.0")
     assert left_behind(root) == []
     assert releases.local() == []
-    with pytest.raises(UsageError, match=r"release 4\.1\.0 is not in the cache"):
+    with pytest.raises(UsageError, match=r"release 4\.1\.0: it is not installed"):
         releases.remove("4.1.0")
+
+
+def test_the_release_of_this_environment_cannot_be_removed(root: Path) -> None:
+    with pytest.raises(UsageError, match="it is that of this Python environment") as caught:
+        releases.remove(toolchain.installed().version)
+    assert "pip uninstall" in caught.value.advice
+
+
+def test_a_directory_needs_no_slash_where_its_name_is_no_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("build", "4.1.0"):
+        (tmp_path / name).mkdir()
+    words = ("build", "4.1.0", "./4.1.0", "gone")
+    assert [releases.is_directory(word) for word in words] == [True, False, True, False]
 
 
 def test_the_release_of_this_environment_is_not_installed_again(

@@ -38,7 +38,8 @@ def command(directory: Path, trust: bool, common: Common) -> None:
     from repro.trust import open_folder
 
     console = out.console(stderr=common.json)
-    reproducer.announce(open_folder(directory, trust=trust))
+    opened = open_folder(directory, trust=trust)
+    reproducer.announce(opened)
     quiet = common.json or common.verbosity < 0
     with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
         live.doing(f"running the programs of {directory} with the stock tools")
@@ -53,6 +54,13 @@ def command(directory: Path, trust: bool, common: Common) -> None:
             )
         except KeyboardInterrupt:
             raise Interrupted(_finished(checked)) from None
+        if result.unavailable:
+            own = opened.report.release
+            live.note(
+                f"release {own}, which showed the failure, is not installed and was not asked: "
+                f"{result.unavailable}"
+            )
+            live.note(f"asked instead: {result.release}, that of this Python environment")
     if common.json:
         out.emit(result)
     else:
