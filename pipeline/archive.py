@@ -155,7 +155,7 @@ def read(path: Path) -> dict[str, Entry]:
     Raises UsageError for a missing, damaged or unknown kind of file.
     """
     readers = {".safetensors": _safetensors, ".gguf": _gguf, ".irpa": _irpa}
-    reader = readers.get(path.suffix)
+    reader = readers.get(path.suffix.lower())
     if reader is None:
         raise UsageError(
             f"cannot read parameters from {path}: its name ends in none of {', '.join(readers)}",

@@ -27,11 +27,17 @@ def at(location: str | None) -> SourceLines:
     return SourceLines(text=quoted(location) or "", python=python, python_text=quoted(python) or "")
 
 
+def place(location: str | None) -> tuple[str, int]:
+    """(the file that a location names, the line in it); ("", 0) for one that names none."""
+    match = _LOCATION.fullmatch(location or "")
+    return (match["file"], int(match["line"])) if match else ("", 0)
+
+
 def quoted(location: str | None) -> str | None:
     """The line that a location names, if the file is there and that is a line of text."""
-    match = _LOCATION.fullmatch(location or "")
-    if not match or not Path(match["file"]).is_file():
+    name, number = place(location)
+    if not name or not Path(name).is_file():
         return None
-    with Path(match["file"]).open(errors="replace") as file:
-        line = next((line.strip() for n, line in enumerate(file, 1) if n == int(match["line"])), "")
+    with Path(name).open(errors="replace") as file:
+        line = next((line.strip() for n, line in enumerate(file, 1) if n == number), "")
     return line if line.replace("\t", " ").isprintable() else None

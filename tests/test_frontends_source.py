@@ -30,6 +30,11 @@ class TestFiles:
             ("a.pt2", "pt2"),
             ("a.onnx", "onnx"),
             ("UPPER.MLIR", "mlir"),
+            ("UPPER.PY", "file"),
+            ("UPPER.PT2", "pt2"),
+            ("Upper.Onnx", "onnx"),
+            ("x:y.py", "file"),
+            ("x:1.mlir", "mlir"),
             ("two.dots.mlir", "mlir"),
             ("with space.py", "file"),
         ],
@@ -49,6 +54,17 @@ class TestFiles:
             str(here / "model.py"),
             "small",
         )
+
+    def test_colons_of_a_folder_and_a_file_are_theirs(self, here: Path) -> None:
+        (here / "dir:1").mkdir()
+        (here / "dir:1/a:b.py").write_text("x")
+        found = named("dir:1/a:b.py:small")
+        assert (found.path, found.factory) == (str(here / "dir:1/a:b.py"), "small")
+        assert named("dir:1/a:b.py").factory == "model"
+
+    def test_a_folder_does_not_take_the_place_of_a_preset(self, here: Path) -> None:
+        (here / "llama:tiny").mkdir()
+        assert (named("llama:tiny").kind, named("llama:tiny").preset) == ("zoo", "tiny")
 
     def test_a_factory_cannot_follow_another_file(self, here: Path) -> None:
         (here / "a.mlir").write_text("x")

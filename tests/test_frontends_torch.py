@@ -562,6 +562,16 @@ def test_a_reproducers_folder_stays_as_it_was_written(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.json", "repro.py"]
 
 
+def test_a_python_file_with_another_case_of_suffix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.frontends import torch_sources
+
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "UP.PY").write_text("value = 7\n")
+    assert torch_sources._python_module(str(tmp_path / "UP.PY"), None).value == 7
+
+
 def test_an_exported_program(tmp_path: Path) -> None:
     import torch
 

@@ -88,6 +88,9 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
             what, advice = _REFUSED[fault.errno]
             where = f" writing {fault.filename}" if fault.filename else ""
             return _told(arguments, EnvironmentFault(f"{what}{where}", advice=advice))
+        if fault.errno == errno.ENAMETOOLONG and fault.filename is not None:
+            what = f"no file can be called {str(fault.filename)[:40]}...: that is too long"
+            return _told(arguments, UsageError(what, advice="Name a file that is there."))
         return _unexpected(arguments, fault)
     except MemoryError:
         said = "this takes more memory than there is"

@@ -10,7 +10,7 @@ import msgspec
 from pipeline import numerics, python_lines
 from pipeline.case import CaseResult
 from pipeline.cli.options import Common, SourceOptions
-from pipeline.source_lines import quoted
+from pipeline.source_lines import place, quoted
 from pipeline.stderr import operation_in
 
 
@@ -109,10 +109,11 @@ def why(result: CaseResult) -> str:
     failure = result.failure
     if failure is None:
         return result.why
-    file, _, rest = (failure.location or "").partition(":")
-    line = rest.partition(":")[0]
-    where = f"{Path(file).name}:{line}" if file and line else ""
-    written = operation_in(quoted(failure.location) or "") if file.endswith(".mlir") else None
+    file, line = place(failure.location)
+    where = f"{Path(file).name}:{line}" if file else ""
+    written = (
+        operation_in(quoted(failure.location) or "") if file.lower().endswith(".mlir") else None
+    )
     written = (written or "").removeprefix("torch.operator ")
     named = failure.operation
     of = f"of {written}" if written and named and written != named else ""

@@ -58,7 +58,7 @@ def place(kind: str, source: str, target: str = "") -> Path:
     A reproducer's program is named after its folder, which it does not take the place of.
     """
     name = Path(source.replace(":", "-").rstrip("/")).name
-    name = re.sub(r"\.(py|mlir|mlirbc|pt2|onnx)$", "", name)
+    name = re.sub(r"(?i)\.(py|mlir|mlirbc|pt2|onnx)$", "", name)
     folder = Path(source).parent
     of_reproducer = (folder / "report.json").is_file()
     if of_reproducer:

@@ -117,17 +117,34 @@ def from_files(specs: tuple[str, ...], directory: Path) -> tuple[Tensor, ...]:
     return tuple(_from_file(spec, index, directory) for index, spec in enumerate(specs))
 
 
+def file_of(spec: str) -> Path | None:
+    """The file that an input is read from; None for one without."""
+    raw = _raw(spec)
+    if raw is None:
+        return Path(spec.removeprefix("@")) if _names_npy(spec) else None
+    return Path(raw[3]) if raw[3] else None
+
+
+def _names_npy(spec: str) -> bool:
+    return spec.lower().endswith(".npy")
+
+
+def _raw(spec: str) -> re.Match[str] | None:
+    """An input that begins with its type, in parts; None for any other."""
+    raw = _RAW.fullmatch(spec) or _ZEROS.fullmatch(spec)
+    named = raw is not None and _names_npy(spec) and not _is_type(raw[2])
+    return None if named else raw
+
+
 def _from_file(spec: str, index: int, directory: Path) -> Tensor:
     if spec == "(null)":
         return null(directory)
-    raw = _RAW.fullmatch(spec) or _ZEROS.fullmatch(spec)
-    if raw is not None and spec.endswith(".npy") and not _is_type(raw[2]):
-        raw = None  # the name of a file
+    raw = _raw(spec)
     if raw is None:
         word = _TRUTH.get(spec, spec)
         if _real(word) is not None:
             return _alone(word, index, directory)
-    if raw is None and not spec.endswith(".npy"):
+    if raw is None and not _names_npy(spec):
         raise UsageError(
             f"--input {spec} is neither an .npy file, nor SHAPExDTYPE=@FILE or =NUMBERS, "
             "nor a number",
@@ -139,7 +156,8 @@ def _from_file(spec: str, index: int, directory: Path) -> Tensor:
         return _from_numbers(spec, raw, index, directory)
     path = Path(raw[3] if raw else spec.removeprefix("@"))
     if not path.is_file():
-        raise UsageError(f"--input {spec}: no file {path}", advice="Check the path.")
+        what = f"{path} is not a file" if path.exists() else f"no file {path}"
+        raise UsageError(f"--input {spec}: {what}", advice="Check the path.")
     if raw is None:
         return _from_npy(path, index, directory)
     shape, dtype = _spelled(spec, raw)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import UsageError
-from pipeline.frontends.source import Source
+from pipeline.frontends.source import Source, split
 
 T = TypeVar("T", bound=ast.AST)
 
@@ -68,12 +68,12 @@ def check_source(source: Source) -> None:
         )
     if source.kind == "file":
         check(Path(source.path or ""), source.factory, source.text)
-    elif source.kind == "module" and (file := _module_file(source.module or "")):
+    elif source.kind == "module" and (file := module_file(source.module or "")):
         check(file, source.factory, source.text)
 
 
-def _module_file(name: str) -> Path | None:
-    """The file of a module, found without importing its package; None where it has no own one."""
+def module_file(name: str) -> Path | None:
+    """The file of a module, found without importing its package; None where it has none."""
     places: list[str] | None = [str(Path.cwd()), *sys.path]
     spec = None
     parts = name.split(".")
@@ -89,7 +89,7 @@ def _module_file(name: str) -> Path | None:
 def no_function(text: str, name: str, what: str, known: list[str] | None = None) -> UsageError:
     """The error for a source without a function that makes `what`; known: those that it has."""
     close = get_close_matches(name, known or (), n=1, cutoff=0.6)
-    meant = f"Did you mean {text.partition(':')[0]}:{close[0]}? " if close else ""
+    meant = f"Did you mean {split(text)[0]}:{close[0]}? " if close else ""
     return UsageError(
         f"{text}: there is no function {name}() that makes {what}",
         advice=f"{meant}A source defines model() -> torch.nn.Module and inputs() -> tuple of "

@@ -62,7 +62,7 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
     """
     if not text.strip():
         raise UsageError("SOURCE is empty", advice="Name a model (`iree-pilot models`) or a file.")
-    path_text, _, factory = text.partition(":")
+    path_text, factory = split(text)
     kind = _BY_SUFFIX.get(Path(path_text).suffix.lower())
     if kind is None and Path(path_text).is_dir() and not _is_zoo(path_text):
         return _checkpoint(text, Path(path_text), factory, settings, dtype)
@@ -88,6 +88,20 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
         return Source(text=text, kind=kind, module=path_text, factory=factory)
     path = _existing_file(Path(path_text))
     return Source(text=text, kind=kind, path=str(path), factory=factory or "model")
+
+
+def split(text: str) -> tuple[str, str]:
+    """(the file, folder, module or model, what is named behind its colon).
+
+    A file's name may have colons of its own.
+    """
+    head, colon, tail = text.rpartition(":")
+    for path, named in ((text, ""), (head, tail)) if colon else ():
+        there = Path(path).exists() and not _is_zoo(path.partition(":")[0])
+        if there or Path(path).suffix.lower() in _BY_SUFFIX:
+            return path, named
+    head, _, tail = text.partition(":")
+    return head, tail
 
 
 class Alternative(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -114,7 +115,9 @@ def _python_module(path: str | None, name: str | None) -> ModuleType:
         # A reproducer's folder stays as it was written: modules that come to it may be of others.
         sys.dont_write_bytecode = True
     unique = f"source_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{file.stem}"
-    spec = importlib.util.spec_from_file_location(unique.replace("-", "_"), file)
+    unique = unique.replace("-", "_")
+    loader = SourceFileLoader(unique, str(file))  # whatever case the suffix has
+    spec = importlib.util.spec_from_file_location(unique, file, loader=loader)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
