@@ -22,6 +22,13 @@ IGNORED = "(ignored)"
 KIND = "expected"
 
 
+def check(specs: tuple[str, ...]) -> None:
+    """Raises UsageError for outputs that cannot be read, whatever the program is."""
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        for number, spec in enumerate(specs):
+            _read(spec, number, Path(scratch))
+
+
 def with_outputs(loaded: Loaded, specs: tuple[str, ...], store: Store) -> Loaded:
     """The program with these outputs as the reference of its function, in place of any other.
 

@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,9 +34,18 @@ _KINDS = (
 )
 
 
-def check(path: Path) -> None:
-    """Raises UsageError unless a file may be written to `path`: before the work, not after it."""
+def check(path: Path, read: Iterable[Path] = ()) -> None:
+    """Raises UsageError unless a file may be written to `path`: before the work, not after it.
+
+    read: files that the work reads; `path` may be none of them, whatever it is called.
+    """
     _place(path)
+    for file in read:
+        if _same(path, file):
+            known = "" if file == path else f", as {file}"
+            raise UsageError(
+                f"cannot write {path}: this command reads it{known}", advice="Name another file."
+            )
 
 
 def check_parent(path: Path) -> None:
@@ -80,6 +90,14 @@ def put(path: Path, content: Path | bytes | str) -> None:
         _renamed(place, content)
 
 
+def _same(path: Path, file: Path) -> bool:
+    """Whether both are one file."""
+    try:
+        return file.is_file() and path.samefile(file)
+    except OSError:  # there is no such file, or it cannot even be a name of one
+        return False
+
+
 def check_regular(path: Path) -> None:
     """Raises UsageError unless `path` is a regular file or nothing yet, links followed.
 
@@ -99,6 +117,17 @@ def directory(path: Path) -> Path:
     if kind is not None and not stat.S_ISDIR(kind):
         raise UsageError(f"{path} is {_name(kind)}", advice="Name a directory.")
     return Path(os.path.realpath(path))
+
+
+def refuse_held(path: Path, read: Iterable[Path]) -> None:
+    """Raises UsageError where the directory `path` holds a file that is read."""
+    place = Path(os.path.realpath(path))
+    for file in read:
+        if place in Path(os.path.realpath(file)).parents:
+            raise UsageError(
+                f"cannot write {path}: it holds {file}, which this command reads",
+                advice="Name another directory.",
+            )
 
 
 def _place(path: Path) -> Path | None:

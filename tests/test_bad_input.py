@@ -106,8 +106,16 @@ class TestNames:
             (["run", "llama", "-t", "llvm-cpu", "--set", "layers"], "'layers'", "KEY=VALUE"),
             (["cache", "gc"], "say what to remove", "--max-size"),
             (["run", "a.mlir", "-t", "llvm-cpu", "--set", "a=b"], "no fields to set", "zoo"),
-            (["run", "a.mlir", "-t", "llvm-cpu", "--seed", "-1"], "--seed", "-1 is not in the"),
-            (["run", "a.mlir", "-t", "llvm-cpu", "--seed", str(2**64)], "--seed", "not in the"),
+            (
+                ["run", "a.mlir", "-t", "llvm-cpu", "--seed", "-1"],
+                "'-1' is not a seed",
+                "from 0 to",
+            ),
+            (
+                ["run", "a.mlir", "-t", "llvm-cpu", "--seed", str(2**64)],
+                "is not a seed",
+                "from 0 to",
+            ),
             (["run", "a.mlir", "-t", "llvm-cpu", "--memory-limit", "1KB"], "less memory", "4GiB"),
             (["run", "net.py", "-t", "llvm-cpu"], "no function inputs()", "tuple of tensors"),
             (["trace", "net.py", "-o", "out"], "no function inputs()", "tuple of tensors"),

@@ -21,7 +21,12 @@ FILES: dict[str, str | bytes] = {
     "dir.mlir/": "",
     "folder/": "",
     "taken/file": "x",
+    "traced/program.json": "{}",
+    "traced/program.mlir": MLIR,
+    "hip/a.mlir": MLIR,
+    "w.irpa": "x",
 }
+SEEDS = f"a whole number from 0 to {2**63 - 1}"
 FLAG = ("no flag --iree-opt-levle", "Did you mean --iree-opt-level?")
 TARGET = ("unknown target 'vulcan'", "Did you mean vulkan?")
 NO_TARGET = ("no target is named for a.mlir", "-t llvm-cpu", "iree-pilot targets")
@@ -86,9 +91,10 @@ def test_a_flag_or_a_phase(refusals: Refusals, wrong: Wrong) -> None:
 
 
 @rows(
-    Wrong("run a.mlir -t llvm-cpu --seed -1", ("'--seed'", "-1 is not in the range")),
-    Wrong(f"run a.mlir -t llvm-cpu --seed {2**63}", ("'--seed'", "is not in the range")),
-    Wrong("run a.mlir -t llvm-cpu --seed x", ("'--seed'", "'x' is not a valid integer")),
+    Wrong("run a.mlir -t llvm-cpu --seed -1", ("'-1' is not a seed", SEEDS)),
+    Wrong(f"run a.mlir -t llvm-cpu --seed {2**63}", (f"'{2**63}' is not a seed", SEEDS)),
+    Wrong("run a.mlir -t llvm-cpu --seed 1e3", ("'--seed'", "'1e3' is not a seed", SEEDS)),
+    Wrong("run a.mlir -t llvm-cpu --seed x", ("'--seed'", "'x' is not a seed", SEEDS)),
     Wrong("run a.mlir -t llvm-cpu --time-limit soon", ("'--time-limit'", "'soon'", "90s")),
     Wrong("run a.mlir -t llvm-cpu --time-limit 0", ("'--time-limit'", "'0'", "90s")),
     Wrong("run a.mlir -t llvm-cpu --time-limit -5", ("'--time-limit'", "'-5'", "90s")),
@@ -100,9 +106,10 @@ def test_a_flag_or_a_phase(refusals: Refusals, wrong: Wrong) -> None:
     Wrong("cache gc", ("say what to remove", "--max-size SIZE")),
     Wrong("run a.mlir -t llvm-cpu --release three", ("'three' is not a release", "3.12.0")),
     Wrong("run a.mlir -t llvm-cpu --release ./folder", ("no iree-compile in folder", "one of")),
+    Wrong("run a.mlir -t llvm-cpu --release folder", ("no iree-compile in folder", "one of")),
     Wrong("targets --release /no/such", ("no iree-compile in /no/such",)),
     Wrong("releases install three", ("'three' is not a release",)),
-    Wrong("releases remove 1.0.0", ("1.0.0 is not in the cache", "Installed here")),
+    Wrong("releases remove 1.0.0", ("1.0.0: it is not installed", "cache holds no release")),
     Wrong("releases bisect a.mlir -t hip --from three", ("'three' is not a release",)),
     Wrong("releases bisect a.mlir -t hip --toolchain gone", ("'--toolchain'", "'gone'")),
     Wrong("releases bisect a.mlir -t hip --toolchain folder", ("no iree-compile in", "folder")),
@@ -142,8 +149,38 @@ def test_a_value(refusals: Refusals, wrong: Wrong) -> None:
     Wrong("workaround a.mlir -t hip -o no/x", ("there is no directory no", "Make it first")),
     Wrong("releases bisect a.mlir -t hip -o no/x", ("there is no directory no", "Make it first")),
     Wrong("reduce a.mlir -o taken -- true", ("cannot write taken", "Name a file in it")),
+    Wrong("bisect a.mlir -t llvm-cpu -o no/x", ("there is no directory no", "Make it first")),
+    Wrong("workaround a.mlir -t llvm-cpu -o no/x", ("there is no directory no", "Make it first")),
+    Wrong("releases bisect a.mlir -t hip -o no/x", ("there is no directory no", "Make it first")),
+    Wrong("trace a.mlir -o -", ("not written to stdout", "./-")),
+    Wrong("reduce a.mlir -o - -- true", ("not written to stdout", "./-")),
+    Wrong("bisect a.mlir -t llvm-cpu -o -", ("not written to stdout",)),
+    Wrong("workaround a.mlir -t llvm-cpu -o -", ("not written to stdout",)),
+    Wrong("releases bisect a.mlir -t hip -o -", ("not written to stdout",)),
+    Wrong("nightly report -o -", ("not written to stdout",)),
 )
 def test_an_output(refusals: Refusals, wrong: Wrong) -> None:
+    refusals.check(wrong)
+
+
+@rows(
+    *(
+        Wrong(f"{command} -o {place}{test}", ("this command reads it", "Name another file"))
+        for command, test in (("compile a.mlir -t hip", ""), ("reduce a.mlir", " -- true"))
+        for place in ("a.mlir", "folder/../a.mlir", "link.mlir", "hard.mlir")
+    ),
+    Wrong("reduce a.mlir -o script -- sh script", ("cannot write script: this command reads it",)),
+    Wrong("compile a.mlir -t hip --weights w.irpa -o w.irpa", ("this command reads it",)),
+    Wrong("compile a.mlir -t hip --input ok.npy -o ok.npy", ("this command reads it",)),
+    Wrong("compile a.mlir -t hip --input 2xi8=@script -o script", ("this command reads it",)),
+    Wrong("trace traced/program.mlir -o traced", ("it holds", "program.mlir, which this command")),
+    Wrong("bisect traced/program.mlir -t llvm-cpu -o traced", ("it holds", "program.mlir")),
+    Wrong("bisect hip/a.mlir -t hip,llvm-cpu -o .", ("cannot write hip: it holds",)),
+    Wrong("workaround traced/program.mlir -t llvm-cpu -o traced", ("it holds", "program.mlir")),
+)
+def test_an_output_that_is_read(refusals: Refusals, wrong: Wrong) -> None:
+    Path("link.mlir").symlink_to("a.mlir")
+    Path("hard.mlir").hardlink_to("a.mlir")
     refusals.check(wrong)
 
 

@@ -26,6 +26,7 @@ FILES: dict[str, str | bytes] = {
     "binary.mlir": b"\x7fELF" + bytes(100),
     "prose.mlir": "Dear reader,\n",
     "net.py": NET + INPUTS,
+    "reads.py": f"open('noext').read()\n{NET}{INPUTS}",
     "no_inputs.py": NET,
     "no_model.py": "def inputs():\n    return ()\n",
     "syntax.py": "x = 1\ndef model(:\n",
@@ -34,6 +35,9 @@ FILES: dict[str, str | bytes] = {
     "cut.pt2": "no zip",
     "model.tflite": "x",
     "noext": "x",
+    "co:lon": "x",
+    "colon:net.py": NET + INPUTS,
+    "dir.npy/": "",
     "w.safetensors": "nothing of the kind",
     "w.irpa": "nothing of the kind",
     "w.gguf": "nothing of the kind",
@@ -80,6 +84,10 @@ def refusals(
     Wrong("compile empty.py -t llvm-cpu", ("empty.py is empty",)),
     Wrong("run empty.pt2 -t llvm-cpu", ("empty.pt2 is empty",)),
     Wrong("run empty.onnx -t llvm-cpu", ("empty.onnx is empty",)),
+    Wrong("run gone:1/net.py -t llvm-cpu", ("no file gone:1/net.py", "Check the path")),
+    Wrong("run colon:net.py:modell -t llvm-cpu", ("no function modell()", "colon:net.py:model?")),
+    Wrong("run co:lon -t llvm-cpu", ("cannot tell what co:lon is", ".mlir")),
+    Wrong(f"run {'x' * 300} -t llvm-cpu", ("no file can be called xxx", "too long")),
     Wrong("run dir.py -t llvm-cpu", ("dir.py is not a file", "Name the file")),
     Wrong("compile dir.mlir -t llvm-cpu", ("dir.mlir is not a file",)),
     Wrong("run model.tflite -t llvm-cpu", ("cannot tell what model.tflite is", ".onnx")),
@@ -168,6 +176,10 @@ def test_a_python_file_that_is_none_fails_before_torch_is_loaded(
     Wrong("run a.mlir -t llvm-cpu --input 2xi8=300", ("i8 cannot hold 300", "another dtype")),
     Wrong("run a.mlir -t llvm-cpu --input 3", ("dtype i64 where f32", "takes 2x3xf32")),
     Wrong("run a.mlir -t llvm-cpu --expected-output gone.npy", ("no file gone.npy",)),
+    Wrong("run net.py -t llvm-cpu --expected-output gone.npy", ("no file gone.npy",)),
+    Wrong("run net.py -t llvm-cpu --expected-output bad.npy", ("bad.npy", "numpy.save")),
+    Wrong("run net.py -t llvm-cpu --expected-output dir.npy", ("dir.npy is not a file",)),
+    Wrong("bisect net.py -t llvm-cpu --expected-output folder", ("folder is neither", "x.npy")),
     Wrong("run a.mlir -t llvm-cpu --expected-output x24.npy", ("dimension 1 is 4 where 3",)),
     Wrong("run a.mlir -t llvm-cpu --generate 3", ("a.mlir is nothing that generates", "llama")),
     Wrong("run bert -t llvm-cpu --generate 2", ("bert is nothing that generates", "llama")),
@@ -180,6 +192,9 @@ def test_what_goes_into_a_source(refusals: Refusals, wrong: Wrong) -> None:
 
 
 @pytest.mark.real
-@rows(Wrong("run net.py -t llvm-cpu --function mian", ("no function 'mian'", "main"), torch=True))
+@rows(
+    Wrong("run net.py -t llvm-cpu --function mian", ("no function 'mian'", "main"), torch=True),
+    Wrong("compile reads.py -t hip -q -o noext", ("this command reads it",), torch=True),
+)
 def test_what_only_tracing_finds_out(refusals: Refusals, wrong: Wrong) -> None:
     refusals.check(wrong)

@@ -50,7 +50,13 @@ if TYPE_CHECKING:
     "(--against=--iree-opt-level=O0); once for each.",
 )
 @expected_option
-@click.option("-o", "--output", type=Output(), metavar="DIR", help="Where the reproducer goes.")
+@click.option(
+    "-o",
+    "--output",
+    type=Output(),
+    metavar="DIR",
+    help="Where the reproducer goes: a directory that is made, in one that is there.",
+)
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -110,7 +116,7 @@ def command(
         outputs.directory(Path(output))
     if against and everything:
         raise click.UsageError("--against finds the first dispatch that differs: it takes no --all")
-    flagged = target is None
+    flagged, named = target is None, source
     target, flags = reproducer.target(source, target, flags, trust=source_options.trust)
     source, source_options = reproducer.source(source, source_options, flagged=flagged)
     console = out.console(stderr=common.json)
@@ -120,6 +126,8 @@ def command(
         session = Session(common)
         plans = session.plans(target, device, flags)
         asked = _Asked(source, source_options, flags, expected, against, everything, output)
+        if output:
+            _check_places(asked, [spec for spec, _ in plans], named)
         further = functools.partial(_further, session, source_options, device) if deep else None
         with several.finishing(results, targets=len(plans)):
             for name, result in _each(session, asked, plans, live):
@@ -174,6 +182,18 @@ class _Asked(NamedTuple):
         if self.output is None or targets == 1:
             return self.output
         return str(Path(self.output, several.slug(target)))
+
+
+def _check_places(asked: _Asked, targets: list[str], named: str) -> None:
+    """Raises UsageError where a reproducer would take the place of what is read."""
+    from pipeline import outputs
+    from pipeline.cli import reading, reproducer
+
+    read = reading.files(asked.source, asked.chosen, asked.expected, named=named)
+    if asked.everything:  # folders in the one that is named
+        read = [file for file in read if reproducer.is_folder(str(file.parent))]
+    for place in {asked.place(target, len(targets)) for target in targets}:
+        outputs.refuse_held(Path(place or ""), read)
 
 
 def _each(

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from pipeline import between, case, generation, outputs
 from pipeline.case import CaseResult, FunctionResult, Settings, Step
-from pipeline.cli import code, following, reproducer, several
+from pipeline.cli import code, following, reading, reproducer, several
 from pipeline.cli import output as out
 from pipeline.cli.bisect import isolate, tell, tell_elsewhere, tell_places, untraced
 from pipeline.cli.boundary import Failed, Interrupted
@@ -24,7 +24,7 @@ from pipeline.cli.session import Session
 from pipeline.compiler import check_flags, check_phases
 from pipeline.errors import UsageError
 from pipeline.frontends import source as sources
-from pipeline.frontends.load import Loaded, TraceFailed
+from pipeline.frontends.load import Loaded, TraceFailed, made_of
 from pipeline.generation import Generation, Token, Wanted
 from pipeline.targets import Plan
 from pipeline.toolchain import Toolchain
@@ -75,6 +75,8 @@ def cases(
         check_flags(flags, phases=not run)
         plans = session.plans(targets, device, flags)
         _check(text, chosen, plans, session.toolchain, to, resume, output)
+        if output and output != "-":
+            outputs.check(Path(output), reading.files(text, chosen, named=named))
         chosen, wanted = _generated(text, chosen, generate, session) if run else (chosen, None)
         settings = Settings(
             flags=flags,
@@ -90,6 +92,9 @@ def cases(
         results: list[CaseResult] = []
         try:
             loaded = session.program(text, chosen, live, evaluate=run, expected=expected)
+            if output and output != "-":  # what a Python source has read is known by now
+                source = session.job(text, chosen).source
+                outputs.check(Path(output), map(Path, made_of(loaded, source)))
             live.program(loaded)
             if wanted:
                 generation.check(loaded.program, wanted.steps)
@@ -261,8 +266,6 @@ def _check(
             f"-o {output} goes with one target, {len(plans)} are named",
             advice="Compile the targets one by one.",
         )
-    if output and output != "-":
-        outputs.check(Path(output))
 
 
 def _program(loaded: Loaded) -> dict[str, object]:

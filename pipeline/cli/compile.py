@@ -34,7 +34,7 @@ from pipeline.cli.options import (
 @click.option(
     "-o",
     "--output",
-    type=Output(),
+    type=Output(stdout=True),
     metavar="FILE",
     help="Copy the module (or IR) there; - for stdout.",
 )

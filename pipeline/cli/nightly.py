@@ -51,7 +51,7 @@ command.add_command(nightly_moving.merge)
 @click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster (tcp://...).")
 @click.option("--fresh", is_flag=True, help="Run unchanged cases too.")
 @click.option("--wait", is_flag=True, help="Wait for another night on the same history.")
-@click.option("--markdown", type=Output(), help="Write the report there (- for stdout).")
+@click.option("--markdown", type=Output(stdout=True), help="Write the report there (- for stdout).")
 @click.option("--junit", type=Output(), help="Write JUnit XML there.")
 @click.option("--artifacts", type=Output(file_okay=False), help="Where reproducers go.")
 @common

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable
@@ -57,13 +58,36 @@ class Place(click.Path):
 
 
 class Output(Place):
-    """Where something is written: what is named may be made, but not the directory it is in."""
+    """Where something is written: what is named may be made, but not the directory it is in.
+
+    stdout: `-` stands for it; elsewhere it is refused, for it is hardly meant as a name.
+    """
+
+    def __init__(
+        self, *, file_okay: bool = True, dir_okay: bool = True, stdout: bool = False
+    ) -> None:
+        super().__init__(file_okay=file_okay, dir_okay=dir_okay)
+        self._stdout = stdout
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         value = super().convert(value, param, ctx)
         if value != STDOUT:
             outputs.check_parent(Path(value))
+        elif not self._stdout:
+            self.fail("this is not written to stdout; name a place (./- is one, too)", param, ctx)
         return value
+
+
+class _Seed(click.ParamType[int]):
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        with contextlib.suppress(ValueError):
+            if 0 <= int(value) <= MOST_SEED:
+                return int(value)
+        raise click.BadParameter(
+            f"{value!r} is not a seed, which is a whole number from 0 to {MOST_SEED}", ctx, param
+        )
 
 
 DURATION = _Quantity("duration", quantities.duration)
@@ -201,7 +225,7 @@ def source_options(function: F) -> F:
         click.option("--dtype", metavar="DTYPE", help="A zoo model's dtype: f32, f16, bf16."),
         click.option(
             "--seed",
-            type=click.IntRange(0, MOST_SEED),
+            type=_Seed(),
             default=0,
             metavar="NUMBER",
             help="For random weights and inputs.",

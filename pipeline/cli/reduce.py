@@ -42,7 +42,7 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
             advice="Name a command on PATH, or the path of a script (chmod +x makes it one).",
         )
     target = Path(output) if output else file.with_suffix(".reduced.mlir")
-    outputs.check(target)
+    outputs.check(target, (file, *map(Path, test)))
     console = out.console(stderr=common.json)
     quiet = common.json or common.verbosity < 0
     with (

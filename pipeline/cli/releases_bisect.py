@@ -70,7 +70,11 @@ _STYLES = {
     "once for each, the oldest first.",
 )
 @click.option(
-    "-o", "--output", type=Output(), metavar="DIR", help="Where the scripts for git bisect go."
+    "-o",
+    "--output",
+    type=Output(),
+    metavar="DIR",
+    help="Where the scripts for git bisect go: a directory that is made, in one that is there.",
 )
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)

@@ -97,8 +97,10 @@ class Session:
         evaluate: MLIR, too, to have something to compare with. expected: the user's outputs, which
         it is compared with instead.
         """
+        from pipeline.expected import check, with_outputs
         from pipeline.frontends import examples, fitting
 
+        check(expected)
         job = msgspec.structs.replace(self.job(text, chosen), evaluate=evaluate)
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
             if chosen.inputs:
@@ -120,11 +122,7 @@ class Session:
             only = fitting.named(loaded.program.functions, chosen.function, text)
             program = msgspec.structs.replace(loaded.program, functions=(only,))
             loaded = msgspec.structs.replace(loaded, program=program)
-        if not expected:
-            return loaded
-        from pipeline.expected import with_outputs
-
-        return with_outputs(loaded, expected, self.store)
+        return with_outputs(loaded, expected, self.store) if expected else loaded
 
     def settled(
         self, loaded: Loaded, attempt: Callable[[Loaded], T], live: Live

@@ -21,28 +21,33 @@ from pipeline.cli.options import Common, Output, SourceOptions, common, source_o
     required=True,
     type=Output(),
     metavar="DIR",
-    help="Where the program's files go.",
+    help="Where the program's files go: a directory that is made, in one that is there.",
 )
 @common
 def command(source_options: SourceOptions, output: str, common: Common, source: str) -> None:
     """Trace SOURCE to MLIR: program.mlir, parameters, example inputs and PyTorch's outputs."""
     from pipeline import outputs
     from pipeline.cli import output as out
-    from pipeline.cli import reproducer
+    from pipeline.cli import reading, reproducer
     from pipeline.cli.boundary import Failed
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
+    from pipeline.frontends import load
     from pipeline.frontends.load import TraceFailed
 
+    named = source
     source, source_options = reproducer.source(source, source_options, flagged=False)
+    read = reading.files(source, source_options, named=named)
     directory = outputs.directory(Path(output))
+    outputs.refuse_held(directory, read)
     _check(directory)
     console = out.console(stderr=common.json)
     quiet = common.json or common.verbosity < 0
     live = Live(console, quiet=quiet, verbose=common.verbosity > 0)
     try:
         with live:
-            loaded = Session(common).program(source, source_options, live)
+            session = Session(common)
+            loaded = session.program(source, source_options, live)
     except TraceFailed as failed:
         if common.json:
             took = live.took.document
@@ -54,6 +59,8 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
             live.summary()
         raise Failed(1) from failed
     live.program(loaded)
+    made_of = load.made_of(loaded, session.job(source, source_options).source)
+    outputs.refuse_held(directory, map(Path, made_of))
     _copy(Path(loaded.directory), directory)
     if common.json:
         record = msgspec.to_builtins(loaded.program)

@@ -54,7 +54,11 @@ _LISTED = 8
 @click.option("--all", "everything", is_flag=True, help="Try everything; do not stop at three.")
 @click.option("--budget", type=DURATION, metavar="TIME", help="Search no longer than that.")
 @click.option(
-    "-o", "--output", type=Output(), metavar="DIR", help="Where programs that were rewritten go."
+    "-o",
+    "--output",
+    type=Output(),
+    metavar="DIR",
+    help="Where programs that were rewritten go: a directory that is made, in one that is there.",
 )
 @common
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
@@ -86,6 +90,7 @@ def command(
     """
     from pipeline import outputs
     from pipeline.cli import output as out
+    from pipeline.cli import reading
     from pipeline.cli.boundary import Failed
     from pipeline.cli.live import Live
     from pipeline.cli.session import Session
@@ -107,6 +112,9 @@ def command(
         source_options = msgspec.structs.replace(source_options, inputs=inputs)
     if target is None:
         raise reproducer.no_target(source)
+    if output:
+        read = reading.files(source, source_options)
+        outputs.refuse_held(Path(output), (file for file in read if file.suffix == ".mlir"))
     results: list[tuple[str, Workarounds]] = []
     quiet = common.json or common.verbosity < 0
     live = Live(console, quiet=quiet, verbose=common.verbosity > 0)
