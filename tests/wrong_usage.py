@@ -40,8 +40,8 @@ def rows(*wrong: Wrong) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("wrong", wrong, ids=[one.typed[:70] for one in wrong])
 
 
-#: What a step says in a pipe when it begins.
-PROGRESS = re.compile(r"^(?:reading|tracing) .*\n", re.MULTILINE)
+#: What a step says in a pipe when it begins, and while it goes on.
+PROGRESS = re.compile(r"^(?:  still )?(?:reading|tracing) .*\n", re.MULTILINE)
 
 
 def desk(directory: Path, files: dict[str, str | bytes]) -> None:
