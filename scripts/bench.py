@@ -3,7 +3,8 @@
 How well it isolates failures is measured by `bench_bisect`, what the zoo takes by `bench_zoo`,
 what a long history costs by `bench_history`, whether right programs are accused by `bench_right`
 and, delicate ones, by `bench_delicate`, whether verdicts on MLIR are true by `bench_verdicts`,
-whether wrong numbers are seen and isolated by `bench_wrong`.
+whether wrong numbers are seen and isolated by `bench_wrong`, whether a change of the code changes
+what the commands write by `bench_goldens`.
 
 Things that are compared are measured in rounds, one after the other in alternating order, and a
 ratio is taken within each round: what the machine does meanwhile hits both. Medians and ranges are
@@ -26,6 +27,7 @@ from typing import Any, Literal
 
 import bench_bisect
 import bench_delicate
+import bench_goldens
 import bench_history
 import bench_nightly
 import bench_right
@@ -359,6 +361,7 @@ def all_command(as_json: bool, release: str | None) -> None:
 
 cli.add_command(bench_bisect.command)
 cli.add_command(bench_delicate.command)
+cli.add_command(bench_goldens.command)
 cli.add_command(bench_history.command)
 cli.add_command(bench_nightly.command)
 cli.add_command(bench_right.command)
