@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from models.traceable import Entry
+from iree_pilot.models.traceable import Entry
 
 INPUTS = {"prefill": ("tokens",), "decode": ("token", "keys", "values")}
 OUTPUTS = ("logits", "keys", "values")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.spec import Field
+from iree_pilot.models.spec import Field
 
 ATTENTION = Field(
     name="attention",

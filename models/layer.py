@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.traceable import Entry, Traceable
+from iree_pilot.models.traceable import Entry, Traceable
 
 
 def function(

@@ -19,7 +19,7 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
-from models.traceable import Entry
+from iree_pilot.models.traceable import Entry
 
 DECODED = ("logits", "keys", "values")
 
@@ -200,7 +200,7 @@ def entries(
             input_names=tuple(example),
             output_names=outputs.get(name, DECODED),
             dynamic_shapes=shapes.get(name),
-            # As in models.causal: only strict export takes decode's dynamic length.
+            # As in iree_pilot.models.causal: only strict export takes decode's dynamic length.
             strict=dynamic and name == "decode",
         )
         for name, (module, example) in examples.items()

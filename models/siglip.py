@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.spec import Field, Value
+from iree_pilot.models.spec import Field, Value
 
 #: transformers' names of one function: published models name the second.
 GELU = {"written-out": "gelu_new", "fused": "gelu_pytorch_tanh"}

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from models import versions
-from models.versions import Signature
-from pipeline.errors import UsageError, nearest
+from iree_pilot.models import versions
+from iree_pilot.models.versions import Signature
+from iree_pilot.pipeline.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from models.traceable import Traceable
+    from iree_pilot.models.traceable import Traceable
 
 Value = bool | int | str
 
@@ -176,7 +176,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 @functools.cache
 def registry() -> dict[str, ModelSpec]:
     """All models of the zoo by name."""
-    from models import families
+    from iree_pilot.models import families
 
     found: dict[str, ModelSpec] = {}
     for module in pkgutil.iter_modules(families.__path__):

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.errors import EnvironmentFault
+from iree_pilot.pipeline.errors import EnvironmentFault
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):

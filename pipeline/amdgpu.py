@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.occupancy import Occupancy, chip_of, occupancy
+from iree_pilot.pipeline.occupancy import Occupancy, chip_of, occupancy
 
 _MAGIC = b"\x7fELF\x02\x01"  # 64 bits, little-endian
 _MACHINE = 224

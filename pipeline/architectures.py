@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.devices import Device
-from pipeline.toolchain import Toolchain, ask, remember
+from iree_pilot.pipeline.devices import Device
+from iree_pilot.pipeline.toolchain import Toolchain, ask, remember
 
 _PROGRAM = """func.func @add(%arg0: tensor<4xf32>) -> tensor<4xf32> {
   %0 = arith.addf %arg0, %arg0 : tensor<4xf32>

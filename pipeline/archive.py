@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from pipeline import plural
-from pipeline.errors import UsageError
-from pipeline.program import (
+from iree_pilot.pipeline import plural
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.program import (
     ELEMENT_TYPES,
     TORCH_ELEMENT_TYPES,
     Parameter,

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import diagnostics, noise, numerics
-from pipeline.case import Against, CaseResult, FunctionResult, kept
-from pipeline.evaluate import references
-from pipeline.frontends.load import Loaded
-from pipeline.noise import Noise
-from pipeline.numerics import Comparison, OutputComparison
-from pipeline.program import Function, Reference, Tensor
+from iree_pilot.pipeline import diagnostics, noise, numerics
+from iree_pilot.pipeline.case import Against, CaseResult, FunctionResult, kept
+from iree_pilot.pipeline.evaluate import references
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.noise import Noise
+from iree_pilot.pipeline.numerics import Comparison, OutputComparison
+from iree_pilot.pipeline.program import Function, Reference, Tensor
 
 #: What the signature of such a failure says.
 DIFFER = "targets-differ"

@@ -11,8 +11,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import noise, tensors
-from pipeline.program import ELEMENT_TYPES, Tensor
+from iree_pilot.pipeline import noise, tensors
+from iree_pilot.pipeline.program import ELEMENT_TYPES, Tensor
 
 _SMALL = (
     "all of the reference is below the smallest normal number, which a device may make 0: give "

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import sealed, tensors
-from pipeline.diagnostics import Failure
-from pipeline.errors import UsageError
-from pipeline.frontends import mlir_signature, mlir_text
-from pipeline.program import ELEMENT_TYPES, Function, Tensor, TensorType
-from pipeline.store import Store
+from iree_pilot.pipeline import sealed, tensors
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import mlir_signature, mlir_text
+from iree_pilot.pipeline.program import ELEMENT_TYPES, Function, Tensor, TensorType
+from iree_pilot.pipeline.store import Store
 
 KIND = "border"
 _OTHERWISE = re.compile(

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from pipeline import (
+from iree_pilot.pipeline import (
     amdgpu,
     border,
     compiler,
@@ -25,20 +25,20 @@ from pipeline import (
     runtime,
     spirv,
 )
-from pipeline.amdgpu import Kernel
-from pipeline.compiler import Compile, CompileResult, Dispatches, Listener
-from pipeline.diagnostics import Failure
-from pipeline.executables import Compiling
-from pipeline.frontends.load import Loaded
-from pipeline.generation import Generation, Wanted
-from pipeline.numerics import Comparison
-from pipeline.phases import Phase
-from pipeline.program import Function, Parameters, Program, Tensor, scopes_text
-from pipeline.runtime import Latency
-from pipeline.spirv import Checked
-from pipeline.store import Store
-from pipeline.targets import Device, Plan
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.amdgpu import Kernel
+from iree_pilot.pipeline.compiler import Compile, CompileResult, Dispatches, Listener
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.executables import Compiling
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.generation import Generation, Wanted
+from iree_pilot.pipeline.numerics import Comparison
+from iree_pilot.pipeline.phases import Phase
+from iree_pilot.pipeline.program import Function, Parameters, Program, Tensor, scopes_text
+from iree_pilot.pipeline.runtime import Latency
+from iree_pilot.pipeline.spirv import Checked
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.targets import Device, Plan
+from iree_pilot.pipeline.toolchain import Toolchain
 
 COMPILE_KIND = "compile"
 _RESULT = "result.json"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from pipeline.program import Tensor
+from iree_pilot.pipeline.program import Tensor
 
-MODULE = "pipeline.chained_child"
+MODULE = "iree_pilot.pipeline.chained_child"
 JOB = "job.json"
 RESULT = "generated.json"
 #: The file of a step's logits, by its number from 1.

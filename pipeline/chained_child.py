@@ -1,4 +1,4 @@
-"""The child that generates on a device: `python -m pipeline.chained_child DIRECTORY`.
+"""The child that generates on a device: `python -m iree_pilot.pipeline.chained_child DIRECTORY`.
 
 The directory holds job.json. The child is run with the Python runtime of the compiler's release
 first on PYTHONPATH, and calls all functions in one session of the module: what they return stays on
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from models.chains import greedy
-from models.spec import referred
-from pipeline import program as programs
-from pipeline import tensors
-from pipeline.chained import JOB, LOGITS, RESULT, Job, Result
+from iree_pilot.models.chains import greedy
+from iree_pilot.models.spec import referred
+from iree_pilot.pipeline import program as programs
+from iree_pilot.pipeline import tensors
+from iree_pilot.pipeline.chained import JOB, LOGITS, RESULT, Job, Result
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import diagnostics, executables, process
-from pipeline.diagnostics import Failure, Stopped
-from pipeline.errors import UsageError, nearest
-from pipeline.executables import Compiling, Survey, Watch
-from pipeline.phases import DumpReader, Phase
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import diagnostics, executables, process
+from iree_pilot.pipeline.diagnostics import Failure, Stopped
+from iree_pilot.pipeline.errors import UsageError, nearest
+from iree_pilot.pipeline.executables import Compiling, Survey, Watch
+from iree_pilot.pipeline.phases import DumpReader, Phase
+from iree_pilot.pipeline.toolchain import Toolchain
 
 MODULE = "module.vmfb"
 PHASES = "phases"

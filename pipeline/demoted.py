@@ -6,11 +6,11 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import numerics, process, runtime
-from pipeline.evaluate import references
-from pipeline.numerics import Comparison
-from pipeline.program import Function, Tensor
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import numerics, process, runtime
+from iree_pilot.pipeline.evaluate import references
+from iree_pilot.pipeline.numerics import Comparison
+from iree_pilot.pipeline.program import Function, Tensor
+from iree_pilot.pipeline.toolchain import Toolchain
 
 _MLIR = "changed.mlir"
 

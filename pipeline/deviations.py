@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline import tensors
+from iree_pilot.pipeline import tensors
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.toolchain import Toolchain, ask
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.toolchain import Toolchain, ask
 
 #: Drivers on the host's own processor; there is nothing to ask about them.
 LOCAL = ("local-task", "local-sync")

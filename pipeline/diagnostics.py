@@ -9,12 +9,12 @@ from typing import Literal
 
 import msgspec
 
-from pipeline import stderr as compiler_stderr
-from pipeline.process import Outcome
-from pipeline.reports import Report, read_reports
-from pipeline.signatures import signature
-from pipeline.stacks import brief, failing_pass, key_frames, read_stack, recursion
-from pipeline.stderr import Stderr
+from iree_pilot.pipeline import stderr as compiler_stderr
+from iree_pilot.pipeline.process import Outcome
+from iree_pilot.pipeline.reports import Report, read_reports
+from iree_pilot.pipeline.signatures import signature
+from iree_pilot.pipeline.stacks import brief, failing_pass, key_frames, read_stack, recursion
+from iree_pilot.pipeline.stderr import Stderr
 
 Kind = Literal[
     "trace-error",

@@ -15,11 +15,11 @@ from threading import Event, Thread
 
 import msgspec
 
-from pipeline import process
-from pipeline.errors import PilotError
-from pipeline.phases import dump_files
-from pipeline.plural import count
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.phases import dump_files
+from iree_pilot.pipeline.plural import count
+from iree_pilot.pipeline.toolchain import Toolchain
 
 #: Compiles one dumped executable.
 MODE = "--compile-mode=hal-executable"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import judging
-from pipeline.errors import UsageError
-from pipeline.frontends import examples, fitting
-from pipeline.frontends.load import Loaded
-from pipeline.program import Function, Reference, Tensor, TensorType
-from pipeline.store import Store
+from iree_pilot.pipeline import judging
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import examples, fitting
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.program import Function, Reference, Tensor, TensorType
+from iree_pilot.pipeline.store import Store
 
 OPTION = "--expected-output"
 #: An output that is not to be compared.

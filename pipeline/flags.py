@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-from pipeline.errors import UsageError
-from pipeline.toolchain import Toolchain, ask
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.toolchain import Toolchain, ask
 
 _UNKNOWN = re.compile(r"Unknown command line argument '(-[^'=]*)")
 _REFUSED = re.compile(r"for the (-\S+) option: .*")

@@ -15,18 +15,18 @@ from pathlib import Path
 
 import msgspec
 
-from models.spec import ModelSpec, registry
-from pipeline import chained, diagnostics, numerics, process, runtime
-from pipeline.chained import JOB, RESULT, Result
-from pipeline.diagnostics import Failure
-from pipeline.errors import EnvironmentFault, PilotError, UsageError
-from pipeline.frontends.job import GENERATED, Chained, Generated, Job, TraceFailed
-from pipeline.frontends.load import Loaded, child
-from pipeline.frontends.source import Source
-from pipeline.numerics import Comparison, Verdict
-from pipeline.program import Function, Program, TensorType
-from pipeline.store import Store
-from pipeline.toolchain import Toolchain
+from iree_pilot.models.spec import ModelSpec, registry
+from iree_pilot.pipeline import chained, diagnostics, numerics, process, runtime
+from iree_pilot.pipeline.chained import JOB, RESULT, Result
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import EnvironmentFault, PilotError, UsageError
+from iree_pilot.pipeline.frontends.job import GENERATED, Chained, Generated, Job, TraceFailed
+from iree_pilot.pipeline.frontends.load import Loaded, child
+from iree_pilot.pipeline.frontends.source import Source
+from iree_pilot.pipeline.numerics import Comparison, Verdict
+from iree_pilot.pipeline.program import Function, Program, TensorType
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.toolchain import Toolchain
 
 KIND = "generation"
 _STDOUT, _STDERR = "stdout.txt", "stderr.txt"

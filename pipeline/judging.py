@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline import noise, pointing, tensors
-from pipeline.deviations import Piece, measured
-from pipeline.noise import Limits, Noise, Spread
-from pipeline.pairs import Pair
-from pipeline.program import Indexed, Reference, TensorType
+from iree_pilot.pipeline import noise, pointing, tensors
+from iree_pilot.pipeline.deviations import Piece, measured
+from iree_pilot.pipeline.noise import Limits, Noise, Spread
+from iree_pilot.pipeline.pairs import Pair
+from iree_pilot.pipeline.program import Indexed, Reference, TensorType
 
 Verdict = Literal["ok", "mismatch", "not-compared"]
 

@@ -32,14 +32,14 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import blind, noise
-from pipeline.diagnostics import Failure, mismatch
-from pipeline.judging import OutputComparison as OutputComparison
-from pipeline.judging import Verdict as Verdict
-from pipeline.judging import judge
-from pipeline.noise import Noise
-from pipeline.pairs import Pair
-from pipeline.program import ELEMENT_TYPES, Function, Program, Tensor
+from iree_pilot.pipeline import blind, noise
+from iree_pilot.pipeline.diagnostics import Failure, mismatch
+from iree_pilot.pipeline.judging import OutputComparison as OutputComparison
+from iree_pilot.pipeline.judging import Verdict as Verdict
+from iree_pilot.pipeline.judging import judge
+from iree_pilot.pipeline.noise import Noise
+from iree_pilot.pipeline.pairs import Pair
+from iree_pilot.pipeline.program import ELEMENT_TYPES, Function, Program, Tensor
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 
 #: More links in a row than this are a loop, as for the kernel.
 _MOST_LINKS = 40

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline import noise, tensors
-from pipeline.deviations import Piece, absolute
-from pipeline.program import ELEMENT_TYPES, Reference, Tensor
+from iree_pilot.pipeline import noise, tensors
+from iree_pilot.pipeline.deviations import Piece, absolute
+from iree_pilot.pipeline.program import ELEMENT_TYPES, Reference, Tensor
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pipeline.deviations import Floats
+    from iree_pilot.pipeline.deviations import Floats
 
 #: Evaluations in float64 that choose alike differ by no more, relatively.
 _SAME = 1e-9

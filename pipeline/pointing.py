@@ -10,10 +10,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import noise, tensors
-from pipeline.deviations import absolute
-from pipeline.noise import Noise
-from pipeline.program import ELEMENT_TYPES, Indexed, Tensor
+from iree_pilot.pipeline import noise, tensors
+from iree_pilot.pipeline.deviations import absolute
+from iree_pilot.pipeline.noise import Noise
+from iree_pilot.pipeline.program import ELEMENT_TYPES, Indexed, Tensor
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,8 +20,8 @@ from typing import Literal
 
 import msgspec
 
-from pipeline import orphans
-from pipeline.errors import EnvironmentFault
+from iree_pilot.pipeline import orphans
+from iree_pilot.pipeline.errors import EnvironmentFault
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)

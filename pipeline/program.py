@@ -17,8 +17,8 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.errors import UsageError
-from pipeline.plural import count
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.plural import count
 
 ElementClass = Literal["float", "int", "bool", "complex"]
 #: How a value crosses the ABI: a tensor as `!hal.buffer_view` or bare as `!hal.buffer`, a number,

@@ -16,16 +16,24 @@ from typing import TypeVar
 
 import msgspec
 
-from pipeline import process, runtime
-from pipeline import program as programs
-from pipeline.diagnostics import Failure
-from pipeline.errors import UsageError
-from pipeline.evaluate import checks, references
-from pipeline.frontends import constraints, examples, fitting, fitting_inputs, generic, load, mlir
-from pipeline.frontends.load import Loaded
-from pipeline.program import Dim, Function, MadeUp, Program
-from pipeline.store import Store
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import process, runtime
+from iree_pilot.pipeline import program as programs
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.evaluate import checks, references
+from iree_pilot.pipeline.frontends import (
+    constraints,
+    examples,
+    fitting,
+    fitting_inputs,
+    generic,
+    load,
+    mlir,
+)
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.program import Dim, Function, MadeUp, Program
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.toolchain import Toolchain
 
 T = TypeVar("T")
 

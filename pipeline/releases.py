@@ -27,12 +27,12 @@ from typing import Any
 import msgspec
 from packaging.version import InvalidVersion, Version
 
-from pipeline import toolchain
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.locks import Locks
-from pipeline.plural import count
-from pipeline.store import cache_directory
-from pipeline.toolchain import Answer, Toolchain
+from iree_pilot.pipeline import toolchain
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.locks import Locks
+from iree_pilot.pipeline.plural import count
+from iree_pilot.pipeline.store import cache_directory
+from iree_pilot.pipeline.toolchain import Answer, Toolchain
 
 COMPILER = "iree-base-compiler"
 RUNTIME = "iree-base-runtime"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from pipeline.stderr import Diagnostic, operation_in
+from iree_pilot.pipeline.stderr import Diagnostic, operation_in
 
 #: What IREE reports of an executable whose pipeline failed: says that, not why.
 _CONSEQUENCE = re.compile(

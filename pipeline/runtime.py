@@ -18,13 +18,20 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline import border, diagnostics, process, tensors
-from pipeline.archive import check_parameters
-from pipeline.devices import options
-from pipeline.diagnostics import Failure
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.program import ELEMENT_TYPES, Function, Program, Tensor, TensorType, check_inputs
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import border, diagnostics, process, tensors
+from iree_pilot.pipeline.archive import check_parameters
+from iree_pilot.pipeline.devices import options
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.program import (
+    ELEMENT_TYPES,
+    Function,
+    Program,
+    Tensor,
+    TensorType,
+    check_inputs,
+)
+from iree_pilot.pipeline.toolchain import Toolchain
 
 #: Seconds that measuring one function's latency may take. A tiny model needs about 0.1.
 LATENCY_BUDGET = 1.0

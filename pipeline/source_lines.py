@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import python_lines
+from iree_pilot.pipeline import python_lines
 
 _LOCATION = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::\d+)?")
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process
-from pipeline.workers import side_by_side
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.workers import side_by_side
 
 TOOL = "spirv-val"
 #: How it is installed on Debian and Ubuntu.

@@ -26,10 +26,10 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
-from pipeline import sealed
-from pipeline.errors import EnvironmentFault, PilotError
-from pipeline.locks import Locks
-from pipeline.sealed import MANIFEST, digest
+from iree_pilot.pipeline import sealed
+from iree_pilot.pipeline.errors import EnvironmentFault, PilotError
+from iree_pilot.pipeline.locks import Locks
+from iree_pilot.pipeline.sealed import MANIFEST, digest
 
 __all__ = ["Collected", "Damaged", "Store", "Usage", "cache_directory", "data_directory", "digest"]
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pipeline import devices
-from pipeline.devices import Device
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import devices
+from iree_pilot.pipeline.devices import Device
+from iree_pilot.pipeline.toolchain import Toolchain
 
 _NAMED = re.compile(r"(?:[\w$.-]+=)?([\w-]+)(?:\[(\d+)\])?")
 

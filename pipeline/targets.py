@@ -7,11 +7,11 @@ from typing import Literal, get_args
 
 import msgspec
 
-from pipeline import architectures, devices, target_devices
-from pipeline.architectures import DEFAULT_VULKAN, Choice, Probe
-from pipeline.devices import Device, Found
-from pipeline.errors import EnvironmentFault, UsageError, nearest
-from pipeline.toolchain import Toolchain, installed
+from iree_pilot.pipeline import architectures, devices, target_devices
+from iree_pilot.pipeline.architectures import DEFAULT_VULKAN, Choice, Probe
+from iree_pilot.pipeline.devices import Device, Found
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError, nearest
+from iree_pilot.pipeline.toolchain import Toolchain, installed
 
 __all__ = [
     "BACKENDS",

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.program import ELEMENT_TYPES, NUMPY_ELEMENT_TYPES, Program, Tensor
+from iree_pilot.pipeline.program import ELEMENT_TYPES, NUMPY_ELEMENT_TYPES, Program, Tensor
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,9 +18,9 @@ from typing import TypeVar
 
 import msgspec
 
-from pipeline import process
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.store import Store
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.store import Store
 
 _COMPILER = "iree-compile"
 _LIBRARY = "libIREECompiler.so"

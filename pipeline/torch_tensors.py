@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline.errors import UsageError
-from pipeline.program import ELEMENT_TYPES, TORCH_ELEMENT_TYPES, Tensor
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.program import ELEMENT_TYPES, TORCH_ELEMENT_TYPES, Tensor
 
 _HERE = Path()
 #: What torch's own tensors are aligned to: the kernels' results may depend on it.

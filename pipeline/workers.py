@@ -8,7 +8,7 @@ from contextvars import copy_context
 from threading import Event
 from typing import TypeVar
 
-from pipeline import process
+from iree_pilot.pipeline import process
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipeline.errors import PilotError
-from pipeline.signatures import is_specific
-from repro import bundle
-from repro.bundle import FILES
-from repro.found import Bisection, Found
-from repro.further import Elsewhere
+from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.signatures import is_specific
+from iree_pilot.repro import bundle
+from iree_pilot.repro.bundle import FILES
+from iree_pilot.repro.found import Bisection, Found
+from iree_pilot.repro.further import Elsewhere
 
 
 class _Shown(NamedTuple):

@@ -11,12 +11,12 @@ from typing import Literal
 
 import msgspec
 
-from pipeline import devices, targets
-from pipeline.devices import LOCAL
-from pipeline.errors import PilotError
-from pipeline.targets import Plan, Target
-from pipeline.toolchain import Toolchain
-from repro.trial import Try, Verdict
+from iree_pilot.pipeline import devices, targets
+from iree_pilot.pipeline.devices import LOCAL
+from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.targets import Plan, Target
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro.trial import Try, Verdict
 
 Culprit = Literal["compiler", "driver", "target", "reference", "undecided"]
 What = Literal["as reported", "device", "level", "target", "backend"]

@@ -9,24 +9,24 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import expected, process
-from pipeline.diagnostics import Failure
-from pipeline.errors import UsageError
-from pipeline.signatures import is_specific
-from pipeline.toolchain import Toolchain
-from repro import blockers, handing, isolate, known, places
-from repro.effort import Effort, estimate
-from repro.found import Bisection, Found, Reproducer, placed, reproduced
-from repro.handing import Subject
-from repro.ir.graph import Cut
-from repro.isolate import GaveUp, Isolated
-from repro.numbers import isolate as numbers
-from repro.numbers.oracle import MismatchOracle
-from repro.oracle import CompileOracle, NotAProgram, RememberingOracle
-from repro.oracle_run import RunOracle
-from repro.places import Identity
-from repro.releases.trials import BYTECODE, as_text
-from repro.shrink import Progress
+from iree_pilot.pipeline import expected, process
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.signatures import is_specific
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import blockers, handing, isolate, known, places
+from iree_pilot.repro.effort import Effort, estimate
+from iree_pilot.repro.found import Bisection, Found, Reproducer, placed, reproduced
+from iree_pilot.repro.handing import Subject
+from iree_pilot.repro.ir.graph import Cut
+from iree_pilot.repro.isolate import GaveUp, Isolated
+from iree_pilot.repro.numbers import isolate as numbers
+from iree_pilot.repro.numbers.oracle import MismatchOracle
+from iree_pilot.repro.oracle import CompileOracle, NotAProgram, RememberingOracle
+from iree_pilot.repro.oracle_run import RunOracle
+from iree_pilot.repro.places import Identity
+from iree_pilot.repro.releases.trials import BYTECODE, as_text
+from iree_pilot.repro.shrink import Progress
 
 __all__ = ["Bisection", "Found", "Reproducer", "Subject", "bisect", "reproduced"]
 

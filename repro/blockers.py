@@ -8,15 +8,15 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import compiler, process
-from pipeline.compiler import Compile, CompileResult
-from pipeline.toolchain import Toolchain
-from repro.ir import feeds
-from repro.ir.editor import Editor
-from repro.ir.graph import Cut
-from repro.ir.pattern import alike
-from repro.isolate import Isolated
-from repro.shrink import mask
+from iree_pilot.pipeline import compiler, process
+from iree_pilot.pipeline.compiler import Compile, CompileResult
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro.ir import feeds
+from iree_pilot.repro.ir.editor import Editor
+from iree_pilot.repro.ir.graph import Cut
+from iree_pilot.repro.ir.pattern import alike
+from iree_pilot.repro.isolate import Isolated
+from iree_pilot.repro.shrink import mask
 
 _ANSWER = "compiled.json"
 

@@ -17,15 +17,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline import devices, outputs, plural, runtime
-from pipeline.diagnostics import SERIAL, Failure
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.program import Tensor
-from repro import issue, own
-from repro.further import Elsewhere, SinceRelease, Workarounds
-from repro.marks import MEMORY, STACK, marks
-from repro.numbers.record import Wrong
-from repro.origin import Origin
+from iree_pilot.pipeline import devices, outputs, plural, runtime
+from iree_pilot.pipeline.diagnostics import SERIAL, Failure
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.program import Tensor
+from iree_pilot.repro import issue, own
+from iree_pilot.repro.further import Elsewhere, SinceRelease, Workarounds
+from iree_pilot.repro.marks import MEMORY, STACK, marks
+from iree_pilot.repro.numbers.record import Wrong
+from iree_pilot.repro.origin import Origin
 
 LevelName = Literal["pytorch", "mlir", "dispatch", "pass"]
 FILES: dict[LevelName, str] = {
@@ -430,7 +430,7 @@ def tensor_content(tensor: Tensor, raw: bytes) -> bytes:
 
     import numpy as np
 
-    from pipeline.tensors import numpy_dtype
+    from iree_pilot.pipeline.tensors import numpy_dtype
 
     out = io.BytesIO()
     values = np.frombuffer(raw, numpy_dtype(tensor.dtype))
@@ -525,7 +525,7 @@ def render(template: str, **facts: Any) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("repro"),
+        loader=jinja2.PackageLoader(__package__),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 
-from pipeline.plural import count
-from repro import further
-from repro.further import SinceRelease
-from repro.releases.search import TELLING, Change
-from repro.releases.trials import Found
-from repro.workarounds.find import Workarounds
+from iree_pilot.pipeline.plural import count
+from iree_pilot.repro import further
+from iree_pilot.repro.further import SinceRelease
+from iree_pilot.repro.releases.search import TELLING, Change
+from iree_pilot.repro.releases.trials import Found
+from iree_pilot.repro.workarounds.find import Workarounds
 
 _UNSURE = {
     "compiles": "; it compiles, and was not run here",

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process
-from pipeline.diagnostics import Failure
-from pipeline.executables import MODE
-from pipeline.toolchain import Toolchain
-from repro import shrink
-from repro.ir.editor import Editor
-from repro.ir.graph import Cut
-from repro.oracle import CompileOracle
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.executables import MODE
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import shrink
+from iree_pilot.repro.ir.editor import Editor
+from iree_pilot.repro.ir.graph import Cut
+from iree_pilot.repro.oracle import CompileOracle
 
 #: So many programs are asked about at most: a dispatch of many operations is still one dispatch.
 _BUDGET = 48

@@ -7,8 +7,8 @@ import os
 import msgspec
 import psutil
 
-from pipeline.diagnostics import Failure
-from pipeline.process import Limits
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.process import Limits
 
 #: Candidates are smaller than the program, but the machine may be busier than it was.
 _TIMES = 5.0

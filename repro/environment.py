@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 
-from pipeline import devices
-from pipeline.devices import Device
+from iree_pilot.pipeline import devices
+from iree_pilot.pipeline.devices import Device
 
 #: In which phases a device is at work.
 _ON_DEVICE = ("load", "run", "compare")

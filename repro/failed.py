@@ -10,22 +10,22 @@ from typing import Any
 
 import msgspec
 
-from pipeline import between, devices, diagnostics, executables, numerics, process
-from pipeline.case import DOES_NOT_COMPILE, CaseResult, FunctionResult
-from pipeline.diagnostics import Failure
-from pipeline.frontends.job import CANNOT_RUN, MAKING, Job
-from pipeline.frontends.load import Loaded, TraceFailed
-from pipeline.locks import Locks
-from pipeline.store import Store, data_directory
-from pipeline.targets import Plan
-from pipeline.toolchain import Toolchain
-from repro import bisect as search
-from repro import places
-from repro.bisect import Bisection, Found
-from repro.ir import inline
-from repro.oracle_run import Running
-from repro.shrink import Progress
-from repro.tracing import search as tracing
+from iree_pilot.pipeline import between, devices, diagnostics, executables, numerics, process
+from iree_pilot.pipeline.case import DOES_NOT_COMPILE, CaseResult, FunctionResult
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.frontends.job import CANNOT_RUN, MAKING, Job
+from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed
+from iree_pilot.pipeline.locks import Locks
+from iree_pilot.pipeline.store import Store, data_directory
+from iree_pilot.pipeline.targets import Plan
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import bisect as search
+from iree_pilot.repro import places
+from iree_pilot.repro.bisect import Bisection, Found
+from iree_pilot.repro.ir import inline
+from iree_pilot.repro.oracle_run import Running
+from iree_pilot.repro.shrink import Progress
+from iree_pilot.repro.tracing import search as tracing
 
 #: The functions in a row, each fed what the last one gave, differ, and none does by itself.
 _NO_FUNCTION = "each of its functions gives right numbers: they only differ in a row"

@@ -7,12 +7,12 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.diagnostics import Failure
-from repro import bundle, places
-from repro.bundle import LevelName, Report
-from repro.further import Elsewhere, SinceRelease, Workarounds
-from repro.origin import Origin
-from repro.places import Identity
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.repro import bundle, places
+from iree_pilot.repro.bundle import LevelName, Report
+from iree_pilot.repro.further import Elsewhere, SinceRelease, Workarounds
+from iree_pilot.repro.origin import Origin
+from iree_pilot.repro.places import Identity
 
 
 class Reproducer(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from repro.releases.search import Change, Verdict
+from iree_pilot.repro.releases.search import Change, Verdict
 
 
 class SinceRelease(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,23 +11,23 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipeline import process
-from pipeline.devices import Device
-from pipeline.diagnostics import Failure
-from pipeline.frontends.load import Loaded
-from pipeline.program import Tensor
-from pipeline.signatures import is_specific
-from pipeline.toolchain import Toolchain
-from repro import bundle, environment, isolate, known, levels, marks, origin, verify
-from repro.bundle import LARGEST_BYTES, Input, Report
-from repro.isolate import Isolated
-from repro.levels import Made
-from repro.numbers import engines, folder, inputs
-from repro.numbers.inputs import Settled
-from repro.numbers.oracle import MismatchOracle
-from repro.numbers.record import Wrong
-from repro.oracle import STOPPED, RememberingOracle
-from repro.oracle_run import Running, describe
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.devices import Device
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.program import Tensor
+from iree_pilot.pipeline.signatures import is_specific
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import bundle, environment, isolate, known, levels, marks, origin, verify
+from iree_pilot.repro.bundle import LARGEST_BYTES, Input, Report
+from iree_pilot.repro.isolate import Isolated
+from iree_pilot.repro.levels import Made
+from iree_pilot.repro.numbers import engines, folder, inputs
+from iree_pilot.repro.numbers.inputs import Settled
+from iree_pilot.repro.numbers.oracle import MismatchOracle
+from iree_pilot.repro.numbers.record import Wrong
+from iree_pilot.repro.oracle import STOPPED, RememberingOracle
+from iree_pilot.repro.oracle_run import Running, describe
 
 _PACKAGES = ("torch", "iree-turbine")
 

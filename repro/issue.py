@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pipeline.diagnostics import Failure
-from pipeline.plural import count
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.plural import count
 
 #: Of the message in the title; GitHub shows some 70 characters of a title in its lists.
 _MESSAGE_CHARACTERS = 120

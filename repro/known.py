@@ -12,10 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.errors import PilotError
-from pipeline.store import Store, data_directory
-from repro import bundle, kept
-from repro.bundle import Report
+from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.store import Store, data_directory
+from iree_pilot.repro import bundle, kept
+from iree_pilot.repro.bundle import Report
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):

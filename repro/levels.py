@@ -10,15 +10,15 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import diagnostics, process
-from pipeline.diagnostics import Failure
-from pipeline.executables import MODE
-from pipeline.toolchain import Toolchain
-from repro import bundle, dispatch
-from repro.bundle import Level, LevelName
-from repro.oracle import STOPPED
-from repro.passes import find
-from repro.passes.find import NoPass
+from iree_pilot.pipeline import diagnostics, process
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.executables import MODE
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import bundle, dispatch
+from iree_pilot.repro.bundle import Level, LevelName
+from iree_pilot.repro.oracle import STOPPED
+from iree_pilot.repro.passes import find
+from iree_pilot.repro.passes.find import NoPass
 
 _DEBUG = re.compile(r"\s+loc\((?:unknown|\"[^\"]*\":\d+:\d+)\)")
 
@@ -89,7 +89,9 @@ class Maker:
             return self._level("pytorch", "it has no operations of PyTorch"), None
         made = self._directory / "repro.py"
         outcome, said = self._run(
-            process.python("pipeline.torch_dialect.writer", self._program, made, *self._flags),
+            process.python(
+                "iree_pilot.pipeline.torch_dialect.writer", self._program, made, *self._flags
+            ),
             "pytorch",
             process.Limits(seconds=_WRITER_SECONDS),
         )

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import diagnostics, executables, process
-from pipeline.diagnostics import Failure
-from pipeline.executables import MODE, Survey
-from pipeline.phases import dump_files
-from pipeline.toolchain import Toolchain
-from pipeline.workers import side_by_side
-from repro.ir.graph import Graph, bridged, by_line, connected
+from iree_pilot.pipeline import diagnostics, executables, process
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.executables import MODE, Survey
+from iree_pilot.pipeline.phases import dump_files
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.workers import side_by_side
+from iree_pilot.repro.ir.graph import Graph, bridged, by_line, connected
 
 _SOURCES = "executable-sources"
 _PHASES = "phases"

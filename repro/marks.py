@@ -14,8 +14,8 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.diagnostics import Failure
-from pipeline.stacks import brief, key_frames
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.stacks import brief, key_frames
 
 #: What the compiler says of an executable after the reason, or when there is none.
 CONSEQUENCES = (

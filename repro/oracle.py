@@ -14,13 +14,13 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from pipeline import diagnostics, process
-from pipeline.diagnostics import KILLED, Failure
-from pipeline.phases import dump_files
-from pipeline.toolchain import Toolchain
-from pipeline.workers import side_by_side
-from repro.marks import CONSEQUENCES
-from repro.spent import Spent
+from iree_pilot.pipeline import diagnostics, process
+from iree_pilot.pipeline.diagnostics import KILLED, Failure
+from iree_pilot.pipeline.phases import dump_files
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.workers import side_by_side
+from iree_pilot.repro.marks import CONSEQUENCES
+from iree_pilot.repro.spent import Spent
 
 Verdict = Literal["same", "different", "passes", "invalid", "unresolved"]
 

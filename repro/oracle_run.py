@@ -8,19 +8,19 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process, refitting, runtime
-from pipeline.compiler import MODULE, Compile
-from pipeline.diagnostics import Failure
-from pipeline.errors import UsageError
-from pipeline.frontends import mlir
-from pipeline.frontends.job import Job, TraceFailed
-from pipeline.frontends.load import Loaded
-from pipeline.frontends.source import Source
-from pipeline.numerics import Comparison
-from pipeline.program import Program
-from pipeline.runtime import Run
-from pipeline.toolchain import Toolchain
-from repro.oracle import NotAProgram, RememberingOracle
+from iree_pilot.pipeline import process, refitting, runtime
+from iree_pilot.pipeline.compiler import MODULE, Compile
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import mlir
+from iree_pilot.pipeline.frontends.job import Job, TraceFailed
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.frontends.source import Source
+from iree_pilot.pipeline.numerics import Comparison
+from iree_pilot.pipeline.program import Program
+from iree_pilot.pipeline.runtime import Run
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro.oracle import NotAProgram, RememberingOracle
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process, targets
-from pipeline.frontends.load import Loaded
-from pipeline.toolchain import Toolchain
-from repro import attribution
-from repro.attribution import Attribution, Narrowed
-from repro.passes import phases
-from repro.passes.bench import RealBench
-from repro.passes.interpreting import Interpreter
-from repro.passes.phases import WrongPhase
-from repro.trial import Trial
+from iree_pilot.pipeline import process, targets
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import attribution
+from iree_pilot.repro.attribution import Attribution, Narrowed
+from iree_pilot.repro.passes import phases
+from iree_pilot.repro.passes.bench import RealBench
+from iree_pilot.repro.passes.interpreting import Interpreter
+from iree_pilot.repro.passes.phases import WrongPhase
+from iree_pilot.repro.trial import Trial
 
 #: One compile of an isolated program, or a run of it, takes a fraction of that, of a processor's
 #: time: a busy machine must not cost the phase and the pass.

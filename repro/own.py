@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 from pathlib import Path
 
-from pipeline.store import data_directory
+from iree_pilot.pipeline.store import data_directory
 
 
 def remember(record: bytes) -> None:

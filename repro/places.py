@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.diagnostics import Failure
-from pipeline.errors import UsageError
-from pipeline.signatures import is_specific
-from repro import bundle
-from repro.bundle import Report
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.signatures import is_specific
+from iree_pilot.repro import bundle
+from iree_pilot.repro.bundle import Report
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process
-from pipeline.errors import UsageError
-from pipeline.workers import side_by_side
-from repro import shrink, simplify
-from repro.ir.editor import Editor
-from repro.ir.graph import Cut
-from repro.oracle import Answer, Verdict
-from repro.shrink import Progress
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.workers import side_by_side
+from iree_pilot.repro import shrink, simplify
+from iree_pilot.repro.ir.editor import Editor
+from iree_pilot.repro.ir.graph import Cut
+from iree_pilot.repro.oracle import Answer, Verdict
+from iree_pilot.repro.shrink import Progress
 
 _CANNOT_SAY = 125
 _FILE = "{}"

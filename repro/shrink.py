@@ -23,8 +23,8 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.plural import count
-from repro.ir.graph import Cut, Graph, Op, links, sources
+from iree_pilot.pipeline.plural import count
+from iree_pilot.repro.ir.graph import Cut, Graph, Op, links, sources
 
 #: Answers a verdict for each cut, in order: "same", or why it is not.
 Ask = Callable[[Sequence[Cut]], Sequence[str]]

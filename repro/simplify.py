@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from repro.shrink import Progress
+from iree_pilot.repro.shrink import Progress
 
 #: Sizes up to this one are left alone: 1 broadcasts, and nothing is won at the others.
 SMALLEST = 2

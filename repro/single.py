@@ -2,8 +2,8 @@
 
 One compile says of all of them at once whether any fails, and mostly names it. So where nothing
 says what is at fault, a failure of one or a few operations is found in a few calls, however large
-the program is. `python -m repro.single DIRECTORY` makes the module: a child process, because the
-bindings can abort. Imports `iree.compiler.ir` there.
+the program is. Run as a module with DIRECTORY, this makes the module: in a child process,
+because the bindings can abort. Imports `iree.compiler.ir` there.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 
 import msgspec
 
-from pipeline import diagnostics, process
-from pipeline.toolchain import Toolchain
-from repro import kept, together
-from repro.ir import bindings, edit
-from repro.ir.body import NO_DATA, Body, meanings
-from repro.ir.graph import Graph, with_makers
-from repro.locate import TREE
+from iree_pilot.pipeline import diagnostics, process
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import kept, together
+from iree_pilot.repro.ir import bindings, edit
+from iree_pilot.repro.ir.body import NO_DATA, Body, meanings
+from iree_pilot.repro.ir.graph import Graph, with_makers
+from iree_pilot.repro.locate import TREE
 
 JOB = "job.json"
 MODULE = "alone.mlir"
@@ -142,7 +142,7 @@ class Finder:
         job = Job(mlir=str(self._mlir), parts=parts, focus=self._focus)
         (place / JOB).write_bytes(msgspec.json.encode(job))
         outcome = self._bindings.run(
-            "repro.single", [place], place / "stdout.txt", place / "stderr.txt"
+            "iree_pilot.repro.single", [place], place / "stdout.txt", place / "stderr.txt"
         )
         if not outcome.ok:
             return None, ()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from repro import kept
+from iree_pilot.repro import kept
 
 
 class _Total(msgspec.Struct, frozen=True, kw_only=True):

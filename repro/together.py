@@ -1,7 +1,7 @@
 """Several candidate programs as one module: what compiles there need not be compiled one by one.
 
-`python -m repro.together OUT IN...` writes the module. A child process, because the bindings can
-abort on IR that they do not like. Imports `iree.compiler.ir`.
+Run as a module with OUT and IN..., this writes the module: in a child process, because the bindings
+can abort on IR that they do not like. Imports `iree.compiler.ir`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from repro.ir import feeds
-from repro.ir.bindings import Bindings
-from repro.oracle import Answer
+from iree_pilot.repro.ir import feeds
+from iree_pilot.repro.ir.bindings import Bindings
+from iree_pilot.repro.oracle import Answer
 
 _FUNCTION = re.compile(r"\s*(?:func|util)\.func\b[^@]*@\"?(?P<name>[\w$.-]+)")
 #: Answers for candidates in files.
@@ -47,7 +47,7 @@ def cleared(
     made = [number for number, file in enumerate(candidates) if file is not None]
     verdicts = ["" if file is not None else "invalid" for file in candidates]
     outcome = bindings.run(
-        "repro.together",
+        "iree_pilot.repro.together",
         [place, *(candidates[n] or "" for n in made)],
         place.with_suffix(".stdout.txt"),
         place.with_suffix(".stderr.txt"),

@@ -10,12 +10,12 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from pipeline import compiler, numerics, process, runtime
-from pipeline.compiler import Compile
-from pipeline.frontends.load import Loaded
-from pipeline.numerics import Comparison
-from pipeline.program import Function, Tensor
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import compiler, numerics, process, runtime
+from iree_pilot.pipeline.compiler import Compile
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.numerics import Comparison
+from iree_pilot.pipeline.program import Function, Tensor
+from iree_pilot.pipeline.toolchain import Toolchain
 
 Verdict = Literal["right", "wrong", "fails"]
 

@@ -19,11 +19,11 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from pipeline import releases
-from pipeline.errors import UsageError
-from repro import bundle, flags, own
-from repro.bundle import FILES, REPORT, SCRIPT, Level, Report
-from repro.numbers import folder as wrong_numbers
+from iree_pilot.pipeline import releases
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.repro import bundle, flags, own
+from iree_pilot.repro.bundle import FILES, REPORT, SCRIPT, Level, Report
+from iree_pilot.repro.numbers import folder as wrong_numbers
 
 #: Tools of a toolchain, by the names that a level's command may begin with.
 TOOLS = ("iree-compile", "iree-opt", "iree-run-module", "python")

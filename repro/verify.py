@@ -11,18 +11,18 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import diagnostics, process
-from pipeline.diagnostics import SERIAL, Failure
-from pipeline.errors import EnvironmentFault, PilotError, UsageError
-from pipeline.process import Limits, Outcome
-from pipeline.releases import Tell, find
-from pipeline.toolchain import Toolchain
-from pipeline.workers import side_by_side
-from repro import bundle
-from repro.bundle import FILES, SCRIPT, Level, Report
-from repro.marks import WRONG
-from repro.oracle import strangers
-from repro.trust import Opened, is_rendered, open_folder
+from iree_pilot.pipeline import diagnostics, process
+from iree_pilot.pipeline.diagnostics import SERIAL, Failure
+from iree_pilot.pipeline.errors import EnvironmentFault, PilotError, UsageError
+from iree_pilot.pipeline.process import Limits, Outcome
+from iree_pilot.pipeline.releases import Tell, find
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.workers import side_by_side
+from iree_pilot.repro import bundle
+from iree_pilot.repro.bundle import FILES, SCRIPT, Level, Report
+from iree_pilot.repro.marks import WRONG
+from iree_pilot.repro.oracle import strangers
+from iree_pilot.repro.trust import Opened, is_rendered, open_folder
 
 #: Seconds for what must pass before a level's failure: a trace has to load torch.
 _PREPARE_SECONDS = 600.0

@@ -49,11 +49,11 @@ from bench_base import (
     told,
 )
 
-from pipeline import compiler
-from pipeline.cli import output as out
-from pipeline.releases import find as find_release
-from pipeline.targets import parse, plan
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import compiler
+from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.releases import find as find_release
+from iree_pilot.pipeline.targets import parse, plan
+from iree_pilot.pipeline.toolchain import Toolchain
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -143,7 +143,7 @@ def _ratio(own: Sequence[float], base: Sequence[float]) -> Spread | None:
 def spawn(*argv: str | Path, stdout: Path | None = None) -> Use:
     """Runs a command to its end.
 
-    Not by pipeline.process, whose cost is part of what is measured here. Raises ClickException
+    Not by `pipeline.process`, whose cost is part of what is measured here. Raises ClickException
     when it fails.
     """
     with tempfile.TemporaryFile() as said, (stdout or Path(os.devnull)).open("wb") as into:

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from pipeline.cli import output as out
-from pipeline.cli.options import DURATION
-from pipeline.devices import LOCAL, find
-from pipeline.errors import PilotError
-from pipeline.releases import find as find_release
-from pipeline.store import cache_directory
+from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.options import DURATION
+from iree_pilot.pipeline.devices import LOCAL, find
+from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.releases import find as find_release
+from iree_pilot.pipeline.store import cache_directory
 
 PILOT = str(Path(sys.executable).with_name("iree-pilot"))
 T = TypeVar("T")

@@ -19,13 +19,13 @@ import msgspec
 from bench_base import Machine, limit_option, machine, own_cache, shared, tell_machine, told, until
 from bench_right import Traced
 
-from pipeline import case
-from pipeline.case import CaseResult, Settings, Silent
-from pipeline.cli import output as out
-from pipeline.releases import find as find_release
-from pipeline.store import Store
-from pipeline.targets import Plan, parse, plan
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import case
+from iree_pilot.pipeline.case import CaseResult, Settings, Silent
+from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.releases import find as find_release
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.targets import Plan, parse, plan
+from iree_pilot.pipeline.toolchain import Toolchain
 
 TARGETS = ("llvm-cpu", "vulkan")
 _KIND = "delicate"

@@ -30,15 +30,15 @@ from bench_base import (
     told,
 )
 
-from pipeline.case import CaseResult, Step
-from pipeline.cli import output as out
-from pipeline.diagnostics import Failure
-from pipeline.nightly.history import History
-from pipeline.nightly.metrics import metrics
-from pipeline.nightly.opinion import judge
-from pipeline.nightly.records import Case, Judgement, Outcome
-from pipeline.phases import Phase
-from pipeline.store import cache_directory
+from iree_pilot.pipeline.case import CaseResult, Step
+from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.nightly.history import History
+from iree_pilot.pipeline.nightly.metrics import metrics
+from iree_pilot.pipeline.nightly.opinion import judge
+from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome
+from iree_pilot.pipeline.phases import Phase
+from iree_pilot.pipeline.store import cache_directory
 
 _PHASES = (
     *("input", "abi", "preprocessing", "global-optimization", "dispatch-creation", "flow"),

@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
-from pipeline import process
-from pipeline.diagnostics import Failure
-from pipeline.frontends.source import parse
-from pipeline.releases import find
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.frontends.source import parse
+from iree_pilot.pipeline.releases import find
 
 JOB = "job.json"
 QUERIES = "queries.jsonl"
@@ -65,7 +65,7 @@ def main(directory: Path) -> int:
 
 class _Check:
     def __init__(self, job: Job, directory: Path) -> None:
-        from repro.oracle import CompileOracle
+        from iree_pilot.repro.oracle import CompileOracle
 
         self.signature = job.failure.signature
         self.directory = directory
@@ -112,7 +112,7 @@ def _graph(source: str) -> tuple[Any, list[Any]]:
     """
     from torch.utils import _pytree as pytree
 
-    from pipeline.frontends import torch_sources
+    from iree_pilot.pipeline.frontends import torch_sources
 
     traceable, _ = torch_sources.traceable(parse(source, {}, None), 0)
     entry = traceable.functions[0]

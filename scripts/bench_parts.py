@@ -13,19 +13,19 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process
-from pipeline.diagnostics import mismatch
-from pipeline.frontends.load import Loaded
-from pipeline.numerics import OutputComparison
-from pipeline.process import Limits
-from pipeline.targets import Plan
-from pipeline.toolchain import Toolchain
-from repro.ir.editor import Editor
-from repro.ir.graph import Cut, Graph
-from repro.numbers import search, windows
-from repro.numbers.oracle import MismatchOracle
-from repro.oracle import NotAProgram
-from repro.oracle_run import Running
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.diagnostics import mismatch
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.numerics import OutputComparison
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.targets import Plan
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro.ir.editor import Editor
+from iree_pilot.repro.ir.graph import Cut, Graph
+from iree_pilot.repro.numbers import search, windows
+from iree_pilot.repro.numbers.oracle import MismatchOracle
+from iree_pilot.repro.oracle import NotAProgram
+from iree_pilot.repro.oracle_run import Running
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +110,7 @@ def _together(
     job = windows.Job(mlir=str(mlir), parts=parts, focus=focus, functions=1)
     (place / windows.JOB).write_bytes(msgspec.json.encode(job))
     outcome = process.run(
-        [sys.executable, "-m", "repro.numbers.windows", place],
+        [sys.executable, "-m", "iree_pilot.repro.numbers.windows", place],
         stdout=place / "stdout.txt",
         stderr=place / "stderr.txt",
     )

@@ -22,17 +22,17 @@ import click
 import msgspec
 from bench_base import Machine, machine, own_cache, shared, tell_machine, told
 
-from pipeline import case, numerics, process, tensors
-from pipeline import program as programs
-from pipeline.case import Settings, Silent
-from pipeline.cli import output as out
-from pipeline.frontends.load import Loaded
-from pipeline.numerics import OutputComparison
-from pipeline.program import Function
-from pipeline.releases import find as find_release
-from pipeline.store import Store
-from pipeline.targets import parse, plan
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import case, numerics, process, tensors
+from iree_pilot.pipeline import program as programs
+from iree_pilot.pipeline.case import Settings, Silent
+from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.numerics import OutputComparison
+from iree_pilot.pipeline.program import Function
+from iree_pilot.pipeline.releases import find as find_release
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.targets import parse, plan
+from iree_pilot.pipeline.toolchain import Toolchain
 
 KINDS = ("f32", "f16", "bf16", "fp8", "integers")
 LEVELS = ("O0", "O1", "O2", "O3")

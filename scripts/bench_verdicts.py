@@ -33,15 +33,15 @@ import msgspec
 from bench_base import Machine, limit_option, machine, own_cache, shared, tell_machine, told, until
 from bench_stock import Call, Stock
 
-from pipeline import process
-from pipeline import program as programs
-from pipeline.cli import cli
-from pipeline.cli import output as out
-from pipeline.cli.boundary import guarded
-from pipeline.process import Limits
-from pipeline.releases import find as find_release
-from pipeline.targets import parse, plan
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline import program as programs
+from iree_pilot.pipeline.cli import cli
+from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.boundary import guarded
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.releases import find as find_release
+from iree_pilot.pipeline.targets import parse, plan
+from iree_pilot.pipeline.toolchain import Toolchain
 
 _TESTS = Path(__file__).parent.parent / "tests"
 _TARGET = "llvm-cpu"

@@ -16,10 +16,10 @@ import click
 import msgspec
 from bench_base import PILOT, Machine, machine, own_cache, shared, tell_machine, told
 
-from models.spec import ModelSpec, Preset, registry
-from pipeline import process
-from pipeline.cli import output as out
-from pipeline.targets import parse_list
+from iree_pilot.models.spec import ModelSpec, Preset, registry
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.targets import parse_list
 
 TARGETS = "llvm-cpu,vulkan,hip:gfx942"
 

@@ -139,7 +139,7 @@ def differs(shown: str, said: str) -> str:
 
 def wrong_names(command: str) -> list[str]:
     """The commands and options of iree-pilot in a text that do not exist."""
-    from pipeline.cli import cli
+    from iree_pilot.pipeline.cli import cli
 
     words = re.sub(r"[\[\]|]", " ", command.partition(" -- ")[0].partition("  # ")[0]).split()[1:]
     known: click.Command = cli

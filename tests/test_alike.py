@@ -9,9 +9,9 @@ import pytest
 from fake.nights import failure
 from test_bundle import report
 
-from repro import alike, bundle, trust
-from repro.bisect import Bisection
-from repro.found import Found, reproduced
+from iree_pilot.repro import alike, bundle, trust
+from iree_pilot.repro.bisect import Bisection
+from iree_pilot.repro.found import Found, reproduced
 
 SAME, OTHER = "crash/SIGSEGV/MulIOp.build/3e6f08fc", "crash/SIGSEGV/AddIOp.build/11111111"
 VAGUE = "mismatch/values/902927c2"

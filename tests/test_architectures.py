@@ -8,11 +8,11 @@ import msgspec
 import pytest
 from fake import dumps, stub_toolchain
 
-from pipeline import architectures, devices, toolchain
-from pipeline.architectures import Assumptions, Probe
-from pipeline.devices import Device
-from pipeline.process import Limits, run
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import architectures, devices, toolchain
+from iree_pilot.pipeline.architectures import Assumptions, Probe
+from iree_pilot.pipeline.devices import Device
+from iree_pilot.pipeline.process import Limits, run
+from iree_pilot.pipeline.toolchain import Toolchain
 
 #: As the releases print them.
 AMPERE_290 = (

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from fake.archives import size, write_gguf, write_safetensors
 
-from pipeline import archive, toolchain
-from pipeline.errors import UsageError
-from pipeline.process import Limits
-from pipeline.process import run as run_process
-from pipeline.program import Parameter, Parameters, Program
+from iree_pilot.pipeline import archive, toolchain
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.process import run as run_process
+from iree_pilot.pipeline.program import Parameter, Parameters, Program
 
 WEIGHTS = {"l.weight": ("f32", (4, 8)), "l.bias": ("f32", (4,)), "scale": ("bf16", ())}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import bench_history
 
-from pipeline.nightly.history import History
+from iree_pilot.pipeline.nightly.history import History
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "bench.py"
 

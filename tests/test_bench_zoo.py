@@ -12,8 +12,8 @@ import bench_zoo
 import click
 import pytest
 
-from models.spec import registry
-from pipeline.errors import UsageError
+from iree_pilot.models.spec import registry
+from iree_pilot.pipeline.errors import UsageError
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "bench.py"
 

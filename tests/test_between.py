@@ -9,16 +9,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline import between, case, releases, tensors
-from pipeline.case import CaseResult, FunctionResult, Settings, Silent, Step
-from pipeline.diagnostics import Failure
-from pipeline.frontends.job import Job
-from pipeline.frontends.load import Loaded, load
-from pipeline.frontends.source import parse
-from pipeline.program import Function, Program, Reference, TensorType
-from pipeline.store import Store
-from pipeline.targets import parse as target
-from pipeline.targets import plan
+from iree_pilot.pipeline import between, case, releases, tensors
+from iree_pilot.pipeline.case import CaseResult, FunctionResult, Settings, Silent, Step
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.load import Loaded, load
+from iree_pilot.pipeline.frontends.source import parse
+from iree_pilot.pipeline.program import Function, Program, Reference, TensorType
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.targets import parse as target
+from iree_pilot.pipeline.targets import plan
 
 WHY = "there is no reference to compare with"
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from driver import pilot
 
-from pipeline import border, numerics
-from pipeline.diagnostics import Failure
-from pipeline.errors import UsageError
-from pipeline.frontends import fitting
-from pipeline.noise import Noise
-from pipeline.program import Function, Program, Reference, Tensor, TensorType
+from iree_pilot.pipeline import border, numerics
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import fitting
+from iree_pilot.pipeline.noise import Noise
+from iree_pilot.pipeline.program import Function, Program, Reference, Tensor, TensorType
 
 
 def function(taken: str, returned: str, shape: tuple[int, ...] = (4,)) -> Function:

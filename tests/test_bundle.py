@@ -17,16 +17,16 @@ from click.testing import CliRunner
 from corpus import Entry, classify, entries
 from fake import stub_release
 
-from pipeline import diagnostics, process, toolchain
-from pipeline.cli import cli
-from pipeline.diagnostics import Failure
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.program import Tensor
-from repro import bundle
-from repro.bundle import Input, Level, Report
-from repro.marks import MEMORY, marks
-from repro.numbers.record import Element, Wrong
-from repro.verify import Verification, settle, verify
+from iree_pilot.pipeline import diagnostics, process, toolchain
+from iree_pilot.pipeline.cli import cli
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.program import Tensor
+from iree_pilot.repro import bundle
+from iree_pilot.repro.bundle import Input, Level, Report
+from iree_pilot.repro.marks import MEMORY, marks
+from iree_pilot.repro.numbers.record import Element, Wrong
+from iree_pilot.repro.verify import Verification, settle, verify
 
 CPU = (
     "--iree-hal-target-device=local",

@@ -11,17 +11,17 @@ import msgspec
 import pytest
 from fake import stub_toolchain
 
-from pipeline import case
-from pipeline.case import CaseResult, Settings, Silent, Step
-from pipeline.devices import Device
-from pipeline.errors import UsageError
-from pipeline.frontends.load import Loaded
-from pipeline.phases import Phase
-from pipeline.process import Limits
-from pipeline.program import Function, Parameter, Parameters, Program
-from pipeline.store import Store
-from pipeline.targets import Plan, Target
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import case
+from iree_pilot.pipeline.case import CaseResult, Settings, Silent, Step
+from iree_pilot.pipeline.devices import Device
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.phases import Phase
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.program import Function, Parameter, Parameters, Program
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.targets import Plan, Target
+from iree_pilot.pipeline.toolchain import Toolchain
 
 HOST = Device(uri="local-task", driver="local-task", name="a CPU", fingerprint="a", properties={})
 TARGET = Target(spec="llvm-cpu", backend="llvm-cpu", arch="host")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from models.chains import Inputs, causal, greedy
-from models.spec import referred, resolve
-from models.traceable import Traceable
-from pipeline.frontends.reference import NotEvaluable, Precisely
-from pipeline.frontends.torch_chain import Modules
+from iree_pilot.models.chains import Inputs, causal, greedy
+from iree_pilot.models.spec import referred, resolve
+from iree_pilot.models.traceable import Traceable
+from iree_pilot.pipeline.frontends.reference import NotEvaluable, Precisely
+from iree_pilot.pipeline.frontends.torch_chain import Modules
 
 STEPS = 6
 
@@ -108,11 +108,11 @@ def test_paligemma_generates_transformers_tokens_from_an_image(name: str) -> Non
 
 def test_a_run_that_is_forced_goes_on_from_other_tokens_than_its_own() -> None:
     made = resolve("llama", {}).build()
-    own = chained(made, "models.chains:causal")
+    own = chained(made, "iree_pilot.models.chains:causal")
     tokens = [picked for _, picked in own]
-    assert_same(chained(made, "models.chains:causal", forced=tokens), own)
+    assert_same(chained(made, "iree_pilot.models.chains:causal", forced=tokens), own)
     other = [[(t + 1) % 256] for (t,) in tokens]
-    found = chained(made, "models.chains:causal", forced=other)
+    found = chained(made, "iree_pilot.models.chains:causal", forced=other)
     assert_same(found[:1], own[:1])
     assert all(
         np.abs(a - b).max() > 1e-3 for (a, _), (b, _) in zip(found[1:], own[1:], strict=True)

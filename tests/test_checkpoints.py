@@ -19,15 +19,15 @@ from driver import pilot
 from fake import checkpoints
 from safetensors.torch import load_file
 
-from models.fp8 import FP8Linear
-from models.spec import ModelSpec, referred, registry, resolve
-from models.traceable import Traceable
-from models.weights.checkpoints import Checkpoint, Held, read, read_config
-from models.weights.load import traceable
-from models.weights.plan import check
-from pipeline.archive import Entry
-from pipeline.errors import UsageError
-from pipeline.frontends import source as sources
+from iree_pilot.models.fp8 import FP8Linear
+from iree_pilot.models.spec import ModelSpec, referred, registry, resolve
+from iree_pilot.models.traceable import Traceable
+from iree_pilot.models.weights.checkpoints import Checkpoint, Held, read, read_config
+from iree_pilot.models.weights.load import traceable
+from iree_pilot.models.weights.plan import check
+from iree_pilot.pipeline.archive import Entry
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import source as sources
 
 Q = "model.layers.0.self_attn.q_proj.weight"
 DOWN = "model.layers.1.mlp.down_proj.weight"
@@ -207,7 +207,7 @@ class TestFP8:
         assert 0 < difference < 0.05
 
     def test_every_code_but_nan_is_converted_exactly(self) -> None:
-        from models.fp8 import to_fnuz
+        from iree_pilot.models.fp8 import to_fnuz
 
         codes = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)
         codes = codes[~codes.float().isnan()]

@@ -13,9 +13,9 @@ import pytest
 from driver import Done, pilot
 from rich.console import Console
 
-from pipeline.cli.bisect import tell
-from pipeline.toolchain import installed
-from repro.bisect import Bisection
+from iree_pilot.pipeline.cli.bisect import tell
+from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.repro.bisect import Bisection
 
 CASES = Path(__file__).with_name("cases")
 VULKAN = "vulkan:vp_android_baseline_2022"

@@ -10,10 +10,10 @@ from driver import pilot
 from fake import stub_release
 from rich.console import Console
 
-from pipeline.case import CaseResult, FunctionResult
-from pipeline.cli import cases
-from pipeline.cli.live import Live
-from pipeline.runtime import Latency
+from iree_pilot.pipeline.case import CaseResult, FunctionResult
+from iree_pilot.pipeline.cli import cases
+from iree_pilot.pipeline.cli.live import Live
+from iree_pilot.pipeline.runtime import Latency
 
 LATENCY = Latency(
     median_seconds=0.0372, min_seconds=0.03, max_seconds=0.04, repeats=3, calls=1, tool="a"

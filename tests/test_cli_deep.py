@@ -12,20 +12,28 @@ from driver import pilot
 from fake.nights import failure
 from test_bundle import CPU, report
 
-from pipeline.cli import bisect, boundary, cli, deep, releases_bisect, several, workaround
-from pipeline.cli.boundary import Interrupted
-from pipeline.cli.options import SourceOptions
-from pipeline.cli.session import Session
-from pipeline.errors import EnvironmentFault
-from pipeline.toolchain import installed
-from repro import bundle, trust, verify
-from repro.bisect import Bisection
-from repro.found import Found, reproduced
-from repro.releases.search import changes
-from repro.releases.trials import Found as Releases
-from repro.workarounds import find
-from repro.workarounds.answers import Answer, Cost
-from repro.workarounds.find import Attempt, Workarounds
+from iree_pilot.pipeline.cli import (
+    bisect,
+    boundary,
+    cli,
+    deep,
+    releases_bisect,
+    several,
+    workaround,
+)
+from iree_pilot.pipeline.cli.boundary import Interrupted
+from iree_pilot.pipeline.cli.options import SourceOptions
+from iree_pilot.pipeline.cli.session import Session
+from iree_pilot.pipeline.errors import EnvironmentFault
+from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.repro import bundle, trust, verify
+from iree_pilot.repro.bisect import Bisection
+from iree_pilot.repro.found import Found, reproduced
+from iree_pilot.repro.releases.search import changes
+from iree_pilot.repro.releases.trials import Found as Releases
+from iree_pilot.repro.workarounds import find
+from iree_pilot.repro.workarounds.answers import Answer, Cost
+from iree_pilot.repro.workarounds.find import Attempt, Workarounds
 
 CASES = Path(__file__).with_name("cases")
 CHOSEN = SourceOptions(

@@ -9,16 +9,16 @@ import click
 import msgspec
 import pytest
 
-from pipeline import python_lines
-from pipeline.case import CaseResult, FunctionResult, Step
-from pipeline.cli import cli, following
-from pipeline.cli import output as out
-from pipeline.cli.following import Typed
-from pipeline.cli.options import Common, SourceOptions
-from pipeline.diagnostics import Failure
-from pipeline.judging import OutputComparison
-from pipeline.numerics import Comparison
-from repro.sides import against
+from iree_pilot.pipeline import python_lines
+from iree_pilot.pipeline.case import CaseResult, FunctionResult, Step
+from iree_pilot.pipeline.cli import cli, following
+from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.following import Typed
+from iree_pilot.pipeline.cli.options import Common, SourceOptions
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.judging import OutputComparison
+from iree_pilot.pipeline.numerics import Comparison
+from iree_pilot.repro.sides import against
 
 COMMON = Common(
     json=False,

@@ -270,8 +270,8 @@ def test_a_reader_that_goes_away_ends_it_quietly(desk: Desk) -> None:
 SWALLOWED = """
 import os, pathlib, signal, sys
 import click
-from pipeline import process
-from pipeline.cli.boundary import guarded
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.cli.boundary import guarded
 
 # What is raised in a callback of a fork is printed and forgotten, and there Ctrl-C may come.
 os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -300,7 +300,7 @@ def test_a_ctrl_c_that_python_swallows_is_heard_all_the_same(tmp_path: Path) -> 
 def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     code = (
         "import signal, click\n"
-        "from pipeline.cli.boundary import guarded\n"
+        "from iree_pilot.pipeline.cli.boundary import guarded\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "guarded(click.Command('x', callback=lambda: signal.raise_signal(signal.SIGHUP)), [])\n"
         "print('survived')\n"

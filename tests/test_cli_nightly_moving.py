@@ -10,9 +10,9 @@ import pytest
 from driver import pilot
 from fake.nights import case, night, outcome
 
-from pipeline.cli import boundary, cli, output
-from pipeline.nightly import moving
-from pipeline.nightly.history import History
+from iree_pilot.pipeline.cli import boundary, cli, output
+from iree_pilot.pipeline.nightly import moving
+from iree_pilot.pipeline.nightly.history import History
 
 
 @pytest.fixture

@@ -10,7 +10,14 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli.options import DURATION, SIZE, Common, SourceOptions, common, source_options
+from iree_pilot.pipeline.cli.options import (
+    DURATION,
+    SIZE,
+    Common,
+    SourceOptions,
+    common,
+    source_options,
+)
 
 AMOUNTS = st.decimals("0.001", "999999", places=3, allow_nan=False, allow_infinity=False)
 

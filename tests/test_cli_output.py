@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.cli import output
+from iree_pilot.pipeline.cli import output
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from driver import pilot
 
-from pipeline.cli import reproducer, several
-from pipeline.cli.options import SourceOptions
-from pipeline.diagnostics import Failure
-from pipeline.errors import UsageError
-from pipeline.program import Tensor
-from repro import bundle
-from repro.bundle import Input, Report
+from iree_pilot.pipeline.cli import reproducer, several
+from iree_pilot.pipeline.cli.options import SourceOptions
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.program import Tensor
+from iree_pilot.repro import bundle
+from iree_pilot.repro.bundle import Input, Report
 
 CPU = (
     "--iree-hal-target-device=local",

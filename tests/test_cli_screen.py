@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from pipeline.cli import output as out
-from pipeline.cli.screen import Screen
+from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.screen import Screen
 
 PATH = f"/store/{'0123456789' * 9}/module.vmfb"
 

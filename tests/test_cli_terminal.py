@@ -12,12 +12,12 @@ import pytest
 from driver import Shown, pilot, start, terminal
 from fake import stub_release
 
-from pipeline.cli import live as lives
-from pipeline.cli.boundary import UNHEARD
-from pipeline.cli.live import Live
-from pipeline.cli.screen import Screen
-from pipeline.executables import Compiling
-from pipeline.phases import Phase
+from iree_pilot.pipeline.cli import live as lives
+from iree_pilot.pipeline.cli.boundary import UNHEARD
+from iree_pilot.pipeline.cli.live import Live
+from iree_pilot.pipeline.cli.screen import Screen
+from iree_pilot.pipeline.executables import Compiling
+from iree_pilot.pipeline.phases import Phase
 
 WIDTHS = (80, 140)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.cli import took
-from pipeline.cli.took import Took
+from iree_pilot.pipeline.cli import took
+from iree_pilot.pipeline.cli.took import Took
 
 
 class Clock:

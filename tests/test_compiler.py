@@ -10,12 +10,12 @@ import pytest
 from fake import stub_toolchain
 from fake.processes import running, wait_until
 
-from pipeline import compiler
-from pipeline.compiler import Compile, CompileResult, Listener
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.phases import Phase
-from pipeline.process import Limits
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import compiler
+from iree_pilot.pipeline.compiler import Compile, CompileResult, Listener
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.phases import Phase
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.toolchain import Toolchain
 
 BEFORE_FLOW = ["input", "abi", "preprocessing", "global-optimization", "dispatch-creation"]
 
@@ -208,7 +208,7 @@ class TestFailure:
 
     @pytest.mark.real
     def test_a_value_that_a_flag_does_not_take_is_no_phases_failure(self, compile: Any) -> None:
-        from pipeline import toolchain
+        from iree_pilot.pipeline import toolchain
 
         real = toolchain.installed()
         result = compile("module {\n}\n", toolchain=real, flags=("--iree-opt-level=O9",))
@@ -354,7 +354,7 @@ func.func @main(%a: tensor<8x16xf32>, %b: tensor<16x4xf32>) -> tensor<8x4xf32> {
 
     @pytest.fixture
     def real(self) -> Toolchain:
-        from pipeline import toolchain
+        from iree_pilot.pipeline import toolchain
 
         return toolchain.installed()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from fake import dumps, stub_release, stub_toolchain
 
-from pipeline import devices, toolchain
-from pipeline.devices import Found
-from pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline import devices, toolchain
+from iree_pilot.pipeline.devices import Found
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 
 TWO = dumps.llvmpipe() + dumps.vulkan("AMD Radeon RX 7900 XTX (RADV NAVI31)", uri="vulkan://GPU-1")
 

@@ -14,10 +14,16 @@ from corpus import HERE, Entry, classify, entries, expectation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import diagnostics, process, toolchain
-from pipeline.diagnostics import Failure, Stopped, compile_failure, mismatch, runtime_failure
-from pipeline.process import Outcome
-from pipeline.signatures import canonical
+from iree_pilot.pipeline import diagnostics, process, toolchain
+from iree_pilot.pipeline.diagnostics import (
+    Failure,
+    Stopped,
+    compile_failure,
+    mismatch,
+    runtime_failure,
+)
+from iree_pilot.pipeline.process import Outcome
+from iree_pilot.pipeline.signatures import canonical
 
 ENTRIES = {e.name: e for e in entries()}
 COMPILES = [e for e in ENTRIES.values() if e.tool == "iree-compile"]

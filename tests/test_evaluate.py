@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import process, tensors, toolchain
-from pipeline.evaluate import child, elements, scalars
-from pipeline.frontends.load import Loaded
-from pipeline.program import Function, Program, Reference, TensorType
-from pipeline.torch_dialect.evaluate import Evaluation, Work
-from repro.passes import phases
-from repro.passes.bench import INTERPRETED, RealBench
-from repro.passes.interpreting import Interpreter
-from repro.trial import Trial
+from iree_pilot.pipeline import process, tensors, toolchain
+from iree_pilot.pipeline.evaluate import child, elements, scalars
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.program import Function, Program, Reference, TensorType
+from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
+from iree_pilot.repro.passes import phases
+from iree_pilot.repro.passes.bench import INTERPRETED, RealBench
+from iree_pilot.repro.passes.interpreting import Interpreter
+from iree_pilot.repro.trial import Trial
 
 I8 = st.integers(-128, 127)
 I4 = st.integers(-8, 7)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import toolchain
-from pipeline.evaluate import contraction
-from pipeline.evaluate.elements import Unknown
-from pipeline.evaluate.interpreter import Interpreter
-from pipeline.evaluate.machine import Mode
+from iree_pilot.pipeline import toolchain
+from iree_pilot.pipeline.evaluate import contraction
+from iree_pilot.pipeline.evaluate.elements import Unknown
+from iree_pilot.pipeline.evaluate.interpreter import Interpreter
+from iree_pilot.pipeline.evaluate.machine import Mode
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((3, 4)).astype(np.float32)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from fake import stub_toolchain
 
-from pipeline import compiler, executables, process
-from pipeline.compiler import Compile, CompileResult, Listener
-from pipeline.executables import Compiling, Survey
-from pipeline.process import Limits, Outcome
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import compiler, executables, process
+from iree_pilot.pipeline.compiler import Compile, CompileResult, Listener
+from iree_pilot.pipeline.executables import Compiling, Survey
+from iree_pilot.pipeline.process import Limits, Outcome
+from iree_pilot.pipeline.toolchain import Toolchain
 
 HANGS = """// stub: hang-at executable-targets
 // stub: executable copy

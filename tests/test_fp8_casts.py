@@ -31,7 +31,16 @@ def verdict(directory: Path, values: str) -> dict[str, object]:
     source = directory / "cast.py"
     source.write_text(CAST.replace("VALUES", values))
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "run", source, "-t", "llvm-cpu", "--json"],
+        [
+            sys.executable,
+            "-m",
+            "iree_pilot.pipeline.cli",
+            "run",
+            source,
+            "-t",
+            "llvm-cpu",
+            "--json",
+        ],
         capture_output=True,
         text=True,
         timeout=300,

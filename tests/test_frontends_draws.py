@@ -10,8 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pipeline.frontends import draws  # noqa: E402
-from pipeline.frontends.torch_export import export  # noqa: E402
+from iree_pilot.pipeline.frontends import draws  # noqa: E402
+from iree_pilot.pipeline.frontends.torch_export import export  # noqa: E402
 
 pytestmark = [
     pytest.mark.real,
@@ -30,7 +30,7 @@ class Function(torch.nn.Module):  # type: ignore[misc, name-defined]
 
 
 def sources(function: Callable[..., Any], *args: Any) -> list[tuple[str, ...]]:
-    from models.traceable import Entry
+    from iree_pilot.models.traceable import Entry
 
     program, _ = export(Entry(name="main", module=Function(function), args=args))
     return draws.sources(program)

@@ -11,7 +11,7 @@ import pytest
 from driver import Done, pilot
 from wrong_usage import PROGRESS
 
-from pipeline.frontends import libraries
+from iree_pilot.pipeline.frontends import libraries
 
 BROKEN = "raise RuntimeError('built for another CUDA')\n"
 NET = """import torch
@@ -37,9 +37,9 @@ class TestFault:
         [
             (BROKEN, "transformers", ("transformers", "RuntimeError: built for another CUDA")),
             (BROKEN, "torch", ("torch", "cannot be imported", "<code>:1")),
-            ("raise ModuleNotFoundError(name='timm')", "models", ("needs timm, which is not",)),
-            ("raise ImportError('no x', name='numpy')", "pipeline", ("numpy", "ImportError")),
-            ("import iree.turbine.gone", "pipeline", ("iree", "iree.turbine.gone")),
+            ("raise ModuleNotFoundError(name='timm')", "iree_pilot", ("needs timm, which is not",)),
+            ("raise ImportError('no x', name='numpy')", "iree_pilot", ("numpy", "ImportError")),
+            ("import iree.turbine.gone", "iree_pilot", ("iree", "iree.turbine.gone")),
         ],
     )
     def test_of_a_library(self, code: str, package: str, says: tuple[str, ...]) -> None:
@@ -54,6 +54,7 @@ class TestFault:
         [
             ("import timm_that_is_not_there", "model"),
             ("raise ModuleNotFoundError(name='timm')", "model"),
+            ("raise ModuleNotFoundError(name='timm')", "models"),
             ("raise ImportError('cannot import name', name='transformers')", "model"),
             ("def forward():\n    raise RuntimeError('shape')\nforward()", "model"),
             ("raise KeyboardInterrupt", "torch"),

@@ -11,16 +11,16 @@ import pytest
 from fake import stub_toolchain
 from fake.processes import alive, wait_until
 
-from pipeline import tensors, toolchain
-from pipeline.errors import UsageError
-from pipeline.evaluate import references
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Job
-from pipeline.frontends.load import Loaded, TraceFailed, load
-from pipeline.process import Limits
-from pipeline.program import Tensor
-from pipeline.store import Store
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import tensors, toolchain
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.evaluate import references
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, load
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.program import Tensor
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.toolchain import Toolchain
 
 MLIR = """func.func @main(%x: tensor<2x?xf32>) -> tensor<2x?xf32> {
   return %x : tensor<2x?xf32>

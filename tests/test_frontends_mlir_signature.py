@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.frontends import mlir_signature
-from pipeline.frontends.mlir_signature import Signatures
-from pipeline.program import TensorType
+from iree_pilot.pipeline.frontends import mlir_signature
+from iree_pilot.pipeline.frontends.mlir_signature import Signatures
+from iree_pilot.pipeline.program import TensorType
 from tests.test_frontends_mlir_text import expected, tensors
 
 

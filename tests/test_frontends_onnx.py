@@ -10,10 +10,10 @@ from typing import Any
 import numpy
 import pytest
 
-from pipeline.errors import UsageError
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Job
-from pipeline.program import Dim, Program, Tensor
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.program import Dim, Program, Tensor
 
 pytestmark = pytest.mark.real
 
@@ -55,7 +55,7 @@ def matmul(
 
 @pytest.fixture
 def build(tmp_path: Path) -> Any:
-    from pipeline.frontends import onnx
+    from iree_pilot.pipeline.frontends import onnx
 
     def made(path: Path, **job: Any) -> tuple[Program, Path]:
         place = tmp_path / "program"
@@ -105,7 +105,7 @@ def test_a_model_too_large_for_protobuf_is_never_held_whole(
 ) -> None:
     from iree.compiler.tools.import_onnx import __main__ as importer
 
-    from pipeline.frontends import onnx
+    from iree_pilot.pipeline.frontends import onnx
 
     called: list[Any] = []
     main = importer.main

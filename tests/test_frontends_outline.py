@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
-from pipeline.frontends import outline, source
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import outline, source
 
 MODEL = "import torch\ndef model():\n    return torch.nn.Linear(1, 1).eval()\n"
 INPUTS = "def inputs():\n    return (torch.ones(1, 1),)\n"

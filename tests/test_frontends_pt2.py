@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.options import SourceOptions
-from pipeline.cli.session import Session
-from pipeline.errors import UsageError
+from iree_pilot.pipeline.cli.options import SourceOptions
+from iree_pilot.pipeline.cli.session import Session
+from iree_pilot.pipeline.errors import UsageError
 
 MODEL = "models/model.json"
 INPUTS = "data/sample_inputs/model.pt"
@@ -88,7 +88,7 @@ def edited(key: str, value: Any) -> Callable[[bytes], bytes]:
 
 
 def load(path: Path, *, trusted: bool = False) -> Any:
-    from pipeline.frontends import pt2
+    from iree_pilot.pipeline.frontends import pt2
 
     return pt2.load(path, trusted=trusted)
 
@@ -181,7 +181,7 @@ def test_an_operator_that_is_none(hostile: Callable[..., Path], name: str) -> No
 
 @pytest.mark.parametrize("name", ["x", "a.b c", "layer-1"])
 def test_arithmetic_on_inputs_of_any_name(name: str) -> None:
-    from pipeline.frontends import pt2
+    from iree_pilot.pipeline.frontends import pt2
 
     size = f"L['args'][0]['{name}'].size()[0]"
     pt2._check_expression(f"((2*{size}) % (2*({size} // 2))) == 0 and not math.isnan({size})")
@@ -204,7 +204,7 @@ def test_two_files_of_one_name(hostile: Callable[..., Path]) -> None:
 
 
 def test_a_text_among_the_inputs_that_would_be_code() -> None:
-    from pipeline.frontends import pt2
+    from iree_pilot.pipeline.frontends import pt2
 
     for text in ("a'", 'a"', "a\\"):
         with pytest.raises(pt2._Code, match="taken for code"):

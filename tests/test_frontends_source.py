@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
-from pipeline.frontends.source import Source, parse
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends.source import Source, parse
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.archive import check_parameters
-from pipeline.errors import UsageError
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Job
-from pipeline.program import Dim, Function, Program, Tensor, TensorType
+from iree_pilot.pipeline.archive import check_parameters
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.program import Dim, Function, Program, Tensor, TensorType
 
 pytestmark = [
     pytest.mark.real,
@@ -25,7 +25,7 @@ pytestmark = [
 @pytest.fixture
 def build(tmp_path: Path) -> Any:
     """Traces a Python source in this process: what the tracing child does, without its start."""
-    from pipeline.frontends import torch_export
+    from iree_pilot.pipeline.frontends import torch_export
 
     def made(code: str, *, factory: str = "", **job: Any) -> tuple[Program, Path]:
         file = tmp_path / "model.py"
@@ -41,7 +41,7 @@ def build(tmp_path: Path) -> Any:
 def read(tensor: Tensor, directory: Path) -> Any:
     import torch
 
-    from pipeline.program import ELEMENT_TYPES
+    from iree_pilot.pipeline.program import ELEMENT_TYPES
 
     raw = bytearray((directory / tensor.file).read_bytes())
     dtype = getattr(torch, ELEMENT_TYPES[tensor.dtype].torch)
@@ -281,8 +281,8 @@ class TestWeights:
     def test_every_bit_arrives_through_archive_module_and_device(
         self, build: Any, tmp_path: Path, f8: str
     ) -> None:
-        from pipeline import compiler, runtime, toolchain
-        from pipeline.compiler import Compile
+        from iree_pilot.pipeline import compiler, runtime, toolchain
+        from iree_pilot.pipeline.compiler import Compile
 
         program, place = build(WEIGHTS.format(f8=f8))
         real = toolchain.installed()
@@ -540,7 +540,7 @@ class TestRefusals:
         assert caught.value.advice
 
     def test_an_exported_program_that_is_damaged(self, tmp_path: Path) -> None:
-        from pipeline.frontends import torch_export
+        from iree_pilot.pipeline.frontends import torch_export
 
         (tmp_path / "a.pt2").write_bytes(b"PK\x03\x04 cut short")
         job = Job(source=sources.parse(str(tmp_path / "a.pt2"), {}, None))
@@ -552,7 +552,7 @@ def test_a_reproducers_folder_stays_as_it_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Modules that come to it, compiled ones too, may be somebody else's."""
-    from pipeline.frontends import torch_sources
+    from iree_pilot.pipeline.frontends import torch_sources
 
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -565,7 +565,7 @@ def test_a_reproducers_folder_stays_as_it_was_written(
 def test_a_python_file_with_another_case_of_suffix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.frontends import torch_sources
+    from iree_pilot.pipeline.frontends import torch_sources
 
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "UP.PY").write_text("value = 7\n")
@@ -575,7 +575,7 @@ def test_a_python_file_with_another_case_of_suffix(
 def test_an_exported_program(tmp_path: Path) -> None:
     import torch
 
-    from pipeline.frontends import torch_export
+    from iree_pilot.pipeline.frontends import torch_export
 
     torch.manual_seed(0)
     module = torch.nn.Linear(3, 2)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from driver import pilot
 
-from pipeline.frontends import bindings
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Job
-from pipeline.program import Program
+from iree_pilot.pipeline.frontends import bindings
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.program import Program
 
 CASES = Path(__file__).parent / "cases"
 
@@ -32,7 +32,7 @@ class M(aot.CompiledModule):
 
 def built(code: str, place: Path, factory: str = "") -> Program:
     """The program of a source, made in this process as the tracing child makes it."""
-    from pipeline.frontends import child
+    from iree_pilot.pipeline.frontends import child
 
     file = place / "source.py"
     file.write_text(code)

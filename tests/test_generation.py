@@ -14,18 +14,18 @@ from click.testing import CliRunner
 from driver import pilot
 from fake import checkpoints
 
-from pipeline import generation, toolchain
-from pipeline.cli.boundary import Failed
-from pipeline.cli.run import command
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Generated, Job
-from pipeline.frontends.load import Loaded
-from pipeline.generation import Generation, Wanted
-from pipeline.process import Limits
-from pipeline.program import Dim, Function, Program, Tensor, TensorType, load
-from pipeline.store import Store
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import generation, toolchain
+from iree_pilot.pipeline.cli.boundary import Failed
+from iree_pilot.pipeline.cli.run import command
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Generated, Job
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.generation import Generation, Wanted
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.program import Dim, Function, Program, Tensor, TensorType, load
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.toolchain import Toolchain
 
 STEPS = 5
 
@@ -67,7 +67,7 @@ class TestChosen:
         parts = Job(source=sources.parse("paligemma2", {}, None))
         usual = generation.usual(parts, release)
         assert usual is not None
-        assert (usual.chain, usual.steps) == ("models.chains:paligemma", 4)
+        assert (usual.chain, usual.steps) == ("iree_pilot.models.chains:paligemma", 4)
         assert generation.usual(Job(source=sources.parse("resnet", {}, None)), release) is None
 
     @pytest.mark.parametrize("text", ["llama", "resnet", "paligemma2:3b"])
@@ -255,7 +255,7 @@ def bench(
 
 CHAINS = """
 import os, signal, time
-from models.chains import causal
+from iree_pilot.models.chains import causal
 
 def crash(parts, inputs):
     return failing(parts, inputs, lambda: os.kill(os.getpid(), signal.SIGSEGV))
@@ -383,7 +383,7 @@ class TestFailures:
         assert (found.failure.kind, found.failure.phase) == ("runtime-error", "load")
 
     def test_what_fails_in_pytorch_is_told_as_such(self, bench: Bench) -> None:
-        found = bench.run(chain="models.chains:paligemma")
+        found = bench.run(chain="iree_pilot.models.chains:paligemma")
         assert found.failure is not None
         assert found.failure.kind == "trace-error"
         assert "while generating tokens with PyTorch" in found.failure.message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repro.ir.graph import Cut, Graph, Op, by_line, connected, links, neighbours, sources
+from iree_pilot.repro.ir.graph import Cut, Graph, Op, by_line, connected, links, neighbours, sources
 
 #   0: constant -> %2            shared by 1, 2 and 5
 #   1: a(%0, %2) -> %3

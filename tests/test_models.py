@@ -9,8 +9,8 @@ import sys
 import msgspec
 import pytest
 
-from models.spec import Choice, Field, ModelSpec, Preset, registry, resolve
-from pipeline.errors import UsageError
+from iree_pilot.models.spec import Choice, Field, ModelSpec, Preset, registry, resolve
+from iree_pilot.pipeline.errors import UsageError
 
 PRESETS = [(spec, preset) for spec in registry().values() for preset in spec.presets]
 PRESET_NAMES = [f"{spec.name}:{preset.name}" for spec, preset in PRESETS]
@@ -30,7 +30,7 @@ class TestListing:
     def test_listing_and_choosing_load_no_framework(self) -> None:
         code = (
             "import sys\n"
-            "from models.spec import registry, resolve\n"
+            "from iree_pilot.models.spec import registry, resolve\n"
             "assert registry()\n"
             "resolve('llama-fp8:8b/decode', {'layers': '2', 'dynamic': 'true'}, 'bf16')\n"
             "print(*{name.split('.')[0] for name in sys.modules})\n"
@@ -156,7 +156,7 @@ class TestRefusals:
         fixed = msgspec.structs.replace(
             spec, fields=tuple(f for f in spec.fields if f.name != "dtype")
         )
-        monkeypatch.setattr("models.spec.registry", lambda: {"vit": fixed})
+        monkeypatch.setattr("iree_pilot.models.spec.registry", lambda: {"vit": fixed})
         assert "one dtype only" in refusal("vit", "f16").message
 
 

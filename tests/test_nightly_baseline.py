@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.nightly.baseline import Rule, shifts, suspected
+from iree_pilot.pipeline.nightly.baseline import Rule, shifts, suspected
 
 NOISY = Rule(least=0.1, nights=3)
 EXACT = Rule(least=0.02)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
-from pipeline.nightly import config, strict
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.nightly import config, strict
 
 WHOLE = """\
 title = "zoo"

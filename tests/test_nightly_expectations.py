@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from fake.disk import tiny_disk
 
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.nightly import expectations
-from pipeline.nightly.expectations import Expectation
-from pipeline.nightly.records import Judgement, Verdict
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.nightly import expectations
+from iree_pilot.pipeline.nightly.expectations import Expectation
+from iree_pilot.pipeline.nightly.records import Judgement, Verdict
 
 NAME = "llama-fp8:tiny | vulkan | installed"
 WRITTEN = """\

@@ -19,12 +19,12 @@ import pytest
 from fake.disk import tiny_disk
 from fake.nights import case, failure, night, outcome, result
 
-from pipeline.errors import EnvironmentFault
-from pipeline.nightly import schema
-from pipeline.nightly.history import History, Usual
-from pipeline.nightly.moving import merge
-from pipeline.nightly.records import Judgement
-from pipeline.source_lines import SourceLines
+from iree_pilot.pipeline.errors import EnvironmentFault
+from iree_pilot.pipeline.nightly import schema
+from iree_pilot.pipeline.nightly.history import History, Usual
+from iree_pilot.pipeline.nightly.moving import merge
+from iree_pilot.pipeline.nightly.records import Judgement
+from iree_pilot.pipeline.source_lines import SourceLines
 
 SQL = re.MULTILINE | re.DOTALL
 
@@ -352,7 +352,8 @@ class TestTwoAtOnce:
 
 def holder(path: Path, then: str = "") -> subprocess.Popen[str]:
     code = (
-        "import sys; from pathlib import Path; from pipeline.nightly.history import History\n"
+        "import sys; from pathlib import Path\n"
+        "from iree_pilot.pipeline.nightly.history import History\n"
         "history = History(Path(sys.argv[1]))\n"
         "with history.hold(wait=True, on_wait=lambda: print('waiting', flush=True)):\n"
         f"    print('held', flush=True); {then}\n"
@@ -365,7 +366,7 @@ import sys
 import zlib
 from pathlib import Path
 from fake.nights import case, outcome
-from pipeline.nightly.history import History
+from iree_pilot.pipeline.nightly.history import History
 history = History(Path(sys.argv[1]))
 cases = [case(f"m{n}") for n in range(400)]
 with history.hold():

@@ -10,12 +10,12 @@ import pytest
 from driver import pilot
 from fake.nights import case, failure, result
 
-from pipeline.nightly import alone, inquiry
-from pipeline.nightly.inquiry import Inquiry
-from repro import deep
-from repro.releases.search import Change, Verdict, changes
-from repro.releases.trials import Found
-from repro.workarounds.find import Answer, Attempt, Cost, Workarounds
+from iree_pilot.pipeline.nightly import alone, inquiry
+from iree_pilot.pipeline.nightly.inquiry import Inquiry
+from iree_pilot.repro import deep
+from iree_pilot.repro.releases.search import Change, Verdict, changes
+from iree_pilot.repro.releases.trials import Found
+from iree_pilot.repro.workarounds.find import Answer, Attempt, Cost, Workarounds
 
 CASES = Path(__file__).with_name("cases")
 OFFLINE = {

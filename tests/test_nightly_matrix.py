@@ -10,11 +10,11 @@ from fake.jobs import case
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.spec import registry
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.nightly import config, matrix
-from pipeline.nightly.records import Case
-from pipeline.nightly.selection import parse, select, shards
+from iree_pilot.models.spec import registry
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.nightly import config, matrix
+from iree_pilot.pipeline.nightly.records import Case
+from iree_pilot.pipeline.nightly.selection import parse, select, shards
 
 
 def known() -> list[str]:

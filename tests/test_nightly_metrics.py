@@ -10,13 +10,13 @@ import pytest
 from driver import pilot
 from fake.nights import failure, result
 
-from pipeline.amdgpu import Kernel
-from pipeline.case import CaseResult, FunctionResult, Step
-from pipeline.compiler import Dispatches
-from pipeline.nightly.metrics import SIZES, TIMES, metrics
-from pipeline.occupancy import Occupancy
-from pipeline.runtime import Latency
-from pipeline.spirv import Checked, Complaint
+from iree_pilot.pipeline.amdgpu import Kernel
+from iree_pilot.pipeline.case import CaseResult, FunctionResult, Step
+from iree_pilot.pipeline.compiler import Dispatches
+from iree_pilot.pipeline.nightly.metrics import SIZES, TIMES, metrics
+from iree_pilot.pipeline.occupancy import Occupancy
+from iree_pilot.pipeline.runtime import Latency
+from iree_pilot.pipeline.spirv import Checked, Complaint
 
 
 def kernel(vgprs: int, spills: int, waves: int | None = None) -> Kernel:

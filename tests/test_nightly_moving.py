@@ -10,11 +10,11 @@ import pytest
 from fake.disk import tiny_disk
 from fake.nights import case, failure, night, outcome
 
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.nightly import schema
-from pipeline.nightly.history import History
-from pipeline.nightly.moving import Merged, export, merge
-from pipeline.nightly.records import Judgement
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.nightly import schema
+from iree_pilot.pipeline.nightly.history import History
+from iree_pilot.pipeline.nightly.moving import Merged, export, merge
+from iree_pilot.pipeline.nightly.records import Judgement
 
 CASES = [case(f"model{n}") for n in range(3)]
 JUDGED = [Judgement(case=one.name, verdict="pass", why="all well") for one in CASES]

@@ -10,16 +10,16 @@ import msgspec
 import pytest
 from fake.nights import case, failure, night, outcome
 
-from pipeline.nightly import config, isolation, report
-from pipeline.nightly.alone import Unfinished
-from pipeline.nightly.history import History
-from pipeline.nightly.inquiry import Inquiry
-from pipeline.nightly.junit import junit
-from pipeline.nightly.markdown import markdown
-from pipeline.nightly.news import News
-from pipeline.nightly.records import Finding, Judgement, Verdict
-from pipeline.nightly.report import Report
-from repro.bisect import Bisection, Found, Reproducer
+from iree_pilot.pipeline.nightly import config, isolation, report
+from iree_pilot.pipeline.nightly.alone import Unfinished
+from iree_pilot.pipeline.nightly.history import History
+from iree_pilot.pipeline.nightly.inquiry import Inquiry
+from iree_pilot.pipeline.nightly.junit import junit
+from iree_pilot.pipeline.nightly.markdown import markdown
+from iree_pilot.pipeline.nightly.news import News
+from iree_pilot.pipeline.nightly.records import Finding, Judgement, Verdict
+from iree_pilot.pipeline.nightly.report import Report
+from iree_pilot.repro.bisect import Bisection, Found, Reproducer
 
 FAILS, OTHER = failure("crash/SIGSEGV/here/1"), failure("crash/SIGSEGV/there/2")
 A, B, C = case("a:tiny"), case("a:tiny", "vulkan"), case("b:tiny")

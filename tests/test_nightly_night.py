@@ -11,16 +11,16 @@ import msgspec
 import pytest
 from fake.nights import case, failure, outcome, result
 
-from pipeline.nightly import config, isolation, report
-from pipeline.nightly.expectations import Expectation
-from pipeline.nightly.history import History
-from pipeline.nightly.inquiry import Inquiry
-from pipeline.nightly.night import Night
-from pipeline.nightly.orders import Job, Order
-from pipeline.nightly.orders import Watcher as Hearer
-from pipeline.nightly.records import Case, Finding, Outcome
-from pipeline.nightly.report import Report
-from repro.bisect import Bisection, Found, Reproducer
+from iree_pilot.pipeline.nightly import config, isolation, report
+from iree_pilot.pipeline.nightly.expectations import Expectation
+from iree_pilot.pipeline.nightly.history import History
+from iree_pilot.pipeline.nightly.inquiry import Inquiry
+from iree_pilot.pipeline.nightly.night import Night
+from iree_pilot.pipeline.nightly.orders import Job, Order
+from iree_pilot.pipeline.nightly.orders import Watcher as Hearer
+from iree_pilot.pipeline.nightly.records import Case, Finding, Outcome
+from iree_pilot.pipeline.nightly.report import Report
+from iree_pilot.repro.bisect import Bisection, Found, Reproducer
 
 FAILS = failure("crash/here")
 OTHER = failure("crash/there")

@@ -12,11 +12,11 @@ from fake.nights import case, failure, outcome, result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.diagnostics import Failure
-from pipeline.nightly.expectations import Expectation
-from pipeline.nightly.history import Past
-from pipeline.nightly.opinion import judge, unsettled
-from pipeline.nightly.records import Judgement, Outcome
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.nightly.expectations import Expectation
+from iree_pilot.pipeline.nightly.history import Past
+from iree_pilot.pipeline.nightly.opinion import judge, unsettled
+from iree_pilot.pipeline.nightly.records import Judgement, Outcome
 
 CASE = case().name
 ABSENT = "compiled, not run: no HIP device"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 from fake.jobs import case, outcome
 
-from pipeline.nightly.history import Usual
-from pipeline.nightly.orders import (
+from iree_pilot.pipeline.nightly.history import Usual
+from iree_pilot.pipeline.nightly.orders import (
     CASE_SECONDS,
     TRACE_SECONDS,
     Order,

@@ -15,10 +15,10 @@ from fake import jobs
 from fake.jobs import Heard, case, jobs_of, marks
 from fake.processes import alive, wait_until
 
-from pipeline.nightly.history import Usual
-from pipeline.nightly.orders import Order
-from pipeline.nightly.pool import Pool
-from pipeline.nightly.records import Outcome
+from iree_pilot.pipeline.nightly.history import Usual
+from iree_pilot.pipeline.nightly.orders import Order
+from iree_pilot.pipeline.nightly.pool import Pool
+from iree_pilot.pipeline.nightly.records import Outcome
 
 GIB = 2**30
 TARGETS = ("llvm-cpu", "vulkan", "hip")
@@ -176,7 +176,7 @@ class TestWhatEndsEarly:
         code = (
             "import pathlib, sys\n"
             "from fake import jobs\n"
-            "from pipeline.nightly.pool import Pool\n"
+            "from iree_pilot.pipeline.nightly.pool import Pool\n"
             "given = jobs.jobs_of([jobs.case('x')], pathlib.Path(sys.argv[1]))\n"
             "Pool(1, 2**40, jobs.hanging).run(given, jobs.Heard())\n"
         )

@@ -7,11 +7,11 @@ from pathlib import Path
 from fake.nights import FIRST, case, failure, outcome
 from junitparser import JUnitXml
 
-from pipeline.nightly.history import Run
-from pipeline.nightly.junit import junit
-from pipeline.nightly.markdown import COMMENT, markdown
-from pipeline.nightly.records import Case, Judgement, Outcome, Verdict
-from pipeline.nightly.report import Report, Row
+from iree_pilot.pipeline.nightly.history import Run
+from iree_pilot.pipeline.nightly.junit import junit
+from iree_pilot.pipeline.nightly.markdown import COMMENT, markdown
+from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome, Verdict
+from iree_pilot.pipeline.nightly.report import Report, Row
 
 
 def row(

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import tensors
-from pipeline.program import Reference, Tensor
-from repro.numbers.conditioning import forgiven
+from iree_pilot.pipeline import tensors
+from iree_pilot.pipeline.program import Reference, Tensor
+from iree_pilot.repro.numbers.conditioning import forgiven
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.numerics import Comparison
-from pipeline.program import Tensor
-from repro.numbers import inputs
-from repro.numbers.plain import Choice
-from repro.oracle import NotAProgram
+from iree_pilot.pipeline.numerics import Comparison
+from iree_pilot.pipeline.program import Tensor
+from iree_pilot.repro.numbers import inputs
+from iree_pilot.repro.numbers.plain import Choice
+from iree_pilot.repro.oracle import NotAProgram
 
 WRONG = Comparison(
     verdict="mismatch", why="", output=None, max_abs=0.0, max_rel=0.0, rel_l2=0.0, tolerance=0.0,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro.ir.graph import Graph, Op
-from repro.numbers.search import Part, find, levels, ranked
+from iree_pilot.repro.ir.graph import Graph, Op
+from iree_pilot.repro.numbers.search import Part, find, levels, ranked
 
 
 def chain(length: int, links: Sequence[int] = ()) -> Graph:

@@ -9,16 +9,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline import process, tensors
-from pipeline.frontends.load import Loaded
-from pipeline.program import Function, Parameters, Program, TensorType
-from repro.ir import feeds
-from repro.ir.editor import Editor
-from repro.ir.feeds import ARGUMENT, Feeds, Value
-from repro.ir.graph import Cut
-from repro.numbers.values import Values
-from repro.oracle import NotAProgram, Off
-from repro.simplify import Proposal
+from iree_pilot.pipeline import process, tensors
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.program import Function, Parameters, Program, TensorType
+from iree_pilot.repro.ir import feeds
+from iree_pilot.repro.ir.editor import Editor
+from iree_pilot.repro.ir.feeds import ARGUMENT, Feeds, Value
+from iree_pilot.repro.ir.graph import Cut
+from iree_pilot.repro.numbers.values import Values
+from iree_pilot.repro.oracle import NotAProgram, Off
+from iree_pilot.repro.simplify import Proposal
 
 LIMITS = process.Limits(seconds=120)
 T = "!torch.vtensor<[64],f32>"

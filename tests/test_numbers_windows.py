@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from repro.ir.edit import context, describe, parse
-from repro.numbers import search
-from repro.numbers.windows import Job, make
+from iree_pilot.repro.ir.edit import context, describe, parse
+from iree_pilot.repro.numbers import search
+from iree_pilot.repro.numbers.windows import Job, make
 
 SIZED = b"""
 func.func @main(%x: tensor<?x4xf32>, %f: tensor<f32>) -> tensor<?x4xf32> {

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import blind, noise, numerics, tensors
-from pipeline.noise import Noise
-from pipeline.numerics import Comparison
-from pipeline.program import Function, Indexed, Program, Reference, Tensor, TensorType
+from iree_pilot.pipeline import blind, noise, numerics, tensors
+from iree_pilot.pipeline.noise import Noise
+from iree_pilot.pipeline.numerics import Comparison
+from iree_pilot.pipeline.program import Function, Indexed, Program, Reference, Tensor, TensorType
 
 Array = Any
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import compiler, diagnostics, process, toolchain
-from pipeline.diagnostics import Failure
-from pipeline.flags import silent
-from pipeline.toolchain import Toolchain
-from repro import bundle
-from repro.passes import dumps, find, pipeline
-from repro.passes.find import FoundPass, NoPass
-from repro.passes.narrow import narrow
-from repro.passes.pipeline import Element
+from iree_pilot.pipeline import compiler, diagnostics, process, toolchain
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.flags import silent
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import bundle
+from iree_pilot.repro.passes import dumps, find, pipeline
+from iree_pilot.repro.passes.find import FoundPass, NoPass
+from iree_pilot.repro.passes.narrow import narrow
+from iree_pilot.repro.passes.pipeline import Element
 
 TOOLS = Path(__file__).parent / "fake" / "pass-tools"
 PASSES = ("fold", "tile", "fuse", "lower", "bufferize", "emit")

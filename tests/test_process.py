@@ -16,9 +16,9 @@ import pytest
 from fake.disk import tiny_disk
 from fake.processes import alive, wait_until
 
-from pipeline import process
-from pipeline.errors import EnvironmentFault
-from pipeline.process import Limits, Outcome
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.errors import EnvironmentFault
+from iree_pilot.pipeline.process import Limits, Outcome
 
 HANG = "import signal; signal.pause()"
 

@@ -9,14 +9,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pipeline import archive, process, runtime, tensors, toolchain
-from pipeline.archive import Entry
-from pipeline.errors import UsageError
-from pipeline.frontends import examples, mlir, source
-from pipeline.frontends.job import Job
-from pipeline.process import Limits
-from pipeline.program import Parameters, Program
-from pipeline.runtime import Run
+from iree_pilot.pipeline import archive, process, runtime, tensors, toolchain
+from iree_pilot.pipeline.archive import Entry
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import examples, mlir, source
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.program import Parameters, Program
+from iree_pilot.pipeline.runtime import Run
 from tests.driver import pilot
 
 CPU = (

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from driver import pilot
 
-from pipeline import tensors, toolchain
-from pipeline.errors import UsageError
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Job
-from pipeline.frontends.load import load
-from pipeline.process import Limits
-from pipeline.program import Tensor
-from pipeline.store import Store
-from pipeline.targets import parse, plan
-from repro.ir.graph import Graph, Op
-from repro.ranges import measure
-from repro.ranges.find import INSTRUMENTED, Ranges, find
-from repro.ranges.measure import Counts, Scale
-from repro.ranges.watch import choose
+from iree_pilot.pipeline import tensors, toolchain
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.load import load
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.program import Tensor
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.targets import parse, plan
+from iree_pilot.repro.ir.graph import Graph, Op
+from iree_pilot.repro.ranges import measure
+from iree_pilot.repro.ranges.find import INSTRUMENTED, Ranges, find
+from iree_pilot.repro.ranges.measure import Counts, Scale
+from iree_pilot.repro.ranges.watch import choose
 
 INF, NAN = float("inf"), float("nan")
 

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from fake import STUB
 
-from pipeline import releases, toolchain
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.locks import Locks
-from pipeline.process import Outcome
-from pipeline.toolchain import Answer
+from iree_pilot.pipeline import releases, toolchain
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.locks import Locks
+from iree_pilot.pipeline.process import Outcome
+from iree_pilot.pipeline.toolchain import Answer
 
 FIND = "import sys; from pipeline import releases; print(releases.find(sys.argv[1]).version)"
 

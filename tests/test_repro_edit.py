@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from fake import stub_toolchain
 
-from pipeline import process, releases
-from repro.ir import edit
-from repro.ir.editor import Editor
-from repro.ir.feeds import ARGUMENT, Value
-from repro.ir.graph import Cut, bridged, by_line
-from repro.single import separate
+from iree_pilot.pipeline import process, releases
+from iree_pilot.repro.ir import edit
+from iree_pilot.repro.ir.editor import Editor
+from iree_pilot.repro.ir.feeds import ARGUMENT, Value
+from iree_pilot.repro.ir.graph import Cut, bridged, by_line
+from iree_pilot.repro.single import separate
 
 PROGRAM = """\
 !T28 = !torch.vtensor<[2,8],f32>
@@ -258,7 +258,7 @@ class TestEditor:
         runner.write_text(
             "import os, sys\n"
             "from pathlib import Path\n"
-            "from repro.ir import edit\n"
+            "from iree_pilot.repro.ir import edit\n"
             "own = edit.carried_out\n"
             "def carried_out(text, cut, *more, **named):\n"
             f"    return os.abort() if cut.keep == ({RELU},) else own(text, cut, *more, **named)\n"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.process import Limits
-from pipeline.toolchain import installed
-from repro.ir.inline import inlined
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.repro.ir.inline import inlined
 from tests.driver import pilot
 
 pytestmark = pytest.mark.real

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from test_bundle import CPU, report
 
-from pipeline.devices import Device
-from pipeline.diagnostics import Failure
-from repro import bundle, environment, issue
+from iree_pilot.pipeline.devices import Device
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.repro import bundle, environment, issue
 
 BITCAST = (
     "failed to legalize operation 'vector.bitcast': "

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.diagnostics import Failure
-from repro import known
-from repro.bundle import REPORT, Report
-from repro.known import Known
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.repro import known
+from iree_pilot.repro.bundle import REPORT, Report
+from iree_pilot.repro.known import Known
 
 ME = ("diagnostic/a.b/c/0", "abc", "vulkan")
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import case, targets
-from pipeline.case import Settings
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Job
-from pipeline.frontends.load import load
-from pipeline.process import Limits
-from pipeline.store import Store
-from pipeline.toolchain import installed
-from repro import failed
-from repro.bundle import Report
-from repro.numbers import search
+from iree_pilot.pipeline import case, targets
+from iree_pilot.pipeline.case import Settings
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.load import load
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.repro import failed
+from iree_pilot.repro.bundle import Report
+from iree_pilot.repro.numbers import search
 from tests.driver import pilot
 
 CASE = Path(__file__).with_name("cases") / "u8_sort.py"

@@ -7,16 +7,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import diagnostics, process
-from pipeline.compiler import Compile
-from pipeline.frontends.job import Job
-from pipeline.frontends.load import Loaded, load
-from pipeline.frontends.source import Source
-from pipeline.runtime import Run, run
-from pipeline.store import Store
-from pipeline.toolchain import Toolchain, installed
-from repro.numbers.oracle import MismatchOracle
-from repro.oracle_run import Running, RunOracle
+from iree_pilot.pipeline import diagnostics, process
+from iree_pilot.pipeline.compiler import Compile
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.load import Loaded, load
+from iree_pilot.pipeline.frontends.source import Source
+from iree_pilot.pipeline.runtime import Run, run
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.toolchain import Toolchain, installed
+from iree_pilot.repro.numbers.oracle import MismatchOracle
+from iree_pilot.repro.oracle_run import Running, RunOracle
 
 pytestmark = pytest.mark.real
 

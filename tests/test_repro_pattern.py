@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from repro.ir.graph import Cut, Graph, Op
-from repro.ir.pattern import alike
+from iree_pilot.repro.ir.graph import Cut, Graph, Op
+from iree_pilot.repro.ir.pattern import alike
 
 
 def graph(*ops: tuple[str, tuple[int, ...], str]) -> Graph:

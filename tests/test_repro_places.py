@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import targets
-from pipeline.diagnostics import Failure
-from pipeline.errors import UsageError
-from pipeline.frontends.job import Job
-from pipeline.frontends.source import Source
-from pipeline.nightly.isolation import brought
-from repro import bundle, places
-from repro.bisect import Bisection, Found
-from repro.bundle import Report
-from repro.found import reproduced
-from repro.places import Identity
-from repro.releases import question
-from repro.releases.question import Question
+from iree_pilot.pipeline import targets
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.source import Source
+from iree_pilot.pipeline.nightly.isolation import brought
+from iree_pilot.repro import bundle, places
+from iree_pilot.repro.bisect import Bisection, Found
+from iree_pilot.repro.bundle import Report
+from iree_pilot.repro.found import reproduced
+from iree_pilot.repro.places import Identity
+from iree_pilot.repro.releases import question
+from iree_pilot.repro.releases.question import Question
 
 
 def identity(

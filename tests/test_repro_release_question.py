@@ -8,16 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.diagnostics import Failure
-from pipeline.errors import UsageError
-from pipeline.process import Limits
-from pipeline.program import Tensor
-from repro import bundle
-from repro.bundle import Input, Level, Report
-from repro.releases import trials
-from repro.releases.question import of_reproducer
-from repro.releases.trials import Missing, Trial, verdict
-from repro.workarounds import find
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.program import Tensor
+from iree_pilot.repro import bundle
+from iree_pilot.repro.bundle import Input, Level, Report
+from iree_pilot.repro.releases import trials
+from iree_pilot.repro.releases.question import of_reproducer
+from iree_pilot.repro.releases.trials import Missing, Trial, verdict
+from iree_pilot.repro.workarounds import find
 
 TEXT = "module {\n}\n"
 HIP = ("--iree-hal-target-device=hip", "--iree-hip-target=gfx1100", "--iree-opt-level=O1")

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 from driver import pilot
 
-from pipeline import tensors
-from pipeline.frontends.load import Loaded
-from pipeline.process import Limits
-from pipeline.program import Program, Tensor
-from pipeline.targets import Plan, Target
-from pipeline.toolchain import Toolchain
-from repro import bundle
-from repro.ir.edit import context, parse
-from repro.sides import editor
-from repro.sides.against import Origins
-from repro.sides.compare import Chunk, Comparer, chunks
-from repro.sides.edit import describe
-from repro.sides.flow import Body, Cut, Flow, Step, Value, parse_type
-from repro.sides.side import Side
+from iree_pilot.pipeline import tensors
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.program import Program, Tensor
+from iree_pilot.pipeline.targets import Plan, Target
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import bundle
+from iree_pilot.repro.ir.edit import context, parse
+from iree_pilot.repro.sides import editor
+from iree_pilot.repro.sides.against import Origins
+from iree_pilot.repro.sides.compare import Chunk, Comparer, chunks
+from iree_pilot.repro.sides.edit import describe
+from iree_pilot.repro.sides.flow import Body, Cut, Flow, Step, Value, parse_type
+from iree_pilot.repro.sides.side import Side
 
 
 def _executable(name: str) -> str:
@@ -493,7 +493,7 @@ class Interpreter:
 
 @pytest.fixture
 def comparer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flow: Flow) -> Comparer:
-    monkeypatch.setattr("repro.sides.compare.Runner", Interpreter)
+    monkeypatch.setattr("iree_pilot.repro.sides.compare.Runner", Interpreter)
     mlir = tmp_path / "flow.mlir"
     mlir.write_text(FLOW)
     (tmp_path / "described").symlink_to(tmp_path)

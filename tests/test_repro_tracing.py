@@ -10,17 +10,17 @@ import msgspec
 import pytest
 from driver import PROGRAM, pilot
 
-from pipeline import toolchain
-from pipeline.frontends.job import Job
-from pipeline.frontends.load import TraceFailed, load
-from pipeline.frontends.source import Source
-from pipeline.process import Limits
-from pipeline.store import Store
-from repro import bundle
-from repro.bisect import Bisection
-from repro.shrink import Progress
-from repro.tracing import search as tracing
-from repro.tracing.journal import Journal
+from iree_pilot.pipeline import toolchain
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.load import TraceFailed, load
+from iree_pilot.pipeline.frontends.source import Source
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.store import Store
+from iree_pilot.repro import bundle
+from iree_pilot.repro.bisect import Bisection
+from iree_pilot.repro.shrink import Progress
+from iree_pilot.repro.tracing import search as tracing
+from iree_pilot.repro.tracing.journal import Journal
 
 pytestmark = pytest.mark.real
 

@@ -16,23 +16,32 @@ import pytest
 from click.testing import CliRunner
 from fake import stub_release
 
-from pipeline import diagnostics, process, targets
-from pipeline.cli import bisect, compile, ranges, releases_bisect, run, trace, verify, workaround
-from pipeline.diagnostics import Failure
-from pipeline.errors import UsageError
-from pipeline.frontends.job import Job
-from pipeline.frontends.source import Source, parse
-from pipeline.program import Tensor
-from pipeline.toolchain import installed
-from repro import bundle, flags, own, trust
-from repro.bundle import REPORT, Input, Level, Report
-from repro.numbers import folder as wrong_numbers
-from repro.releases import question
-from repro.releases.question import Question
-from repro.trust import open_folder
-from repro.verify import Verification
-from repro.verify import verify as verified
-from repro.workarounds import find
+from iree_pilot.pipeline import diagnostics, process, targets
+from iree_pilot.pipeline.cli import (
+    bisect,
+    compile,
+    ranges,
+    releases_bisect,
+    run,
+    trace,
+    verify,
+    workaround,
+)
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.source import Source, parse
+from iree_pilot.pipeline.program import Tensor
+from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.repro import bundle, flags, own, trust
+from iree_pilot.repro.bundle import REPORT, Input, Level, Report
+from iree_pilot.repro.numbers import folder as wrong_numbers
+from iree_pilot.repro.releases import question
+from iree_pilot.repro.releases.question import Question
+from iree_pilot.repro.trust import open_folder
+from iree_pilot.repro.verify import Verification
+from iree_pilot.repro.verify import verify as verified
+from iree_pilot.repro.workarounds import find
 
 CRASH = "// stub: crash-at flow\n"
 PASSES = "func.func @main() { return }\n"

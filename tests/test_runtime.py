@@ -13,10 +13,10 @@ import pytest
 from fake import stub_toolchain
 from fake.archives import write_gguf, write_safetensors
 
-from pipeline import process, runtime, toolchain
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.process import Limits
-from pipeline.program import (
+from iree_pilot.pipeline import process, runtime, toolchain
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.program import (
     ELEMENT_TYPES,
     Dim,
     Function,
@@ -26,8 +26,8 @@ from pipeline.program import (
     Tensor,
     TensorType,
 )
-from pipeline.runtime import Run, RunResult
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.runtime import Run, RunResult
+from iree_pilot.pipeline.toolchain import Toolchain
 
 CPU = (
     "--iree-hal-target-device=local",

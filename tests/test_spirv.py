@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import spirv
-from pipeline.cli import output as out
-from pipeline.cli.code import tell
-from pipeline.spirv import Checked, Complaint
-from pipeline.targets import parse, plan
-from pipeline.toolchain import installed
+from iree_pilot.pipeline import spirv
+from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.code import tell
+from iree_pilot.pipeline.spirv import Checked, Complaint
+from iree_pilot.pipeline.targets import parse, plan
+from iree_pilot.pipeline.toolchain import installed
 
 SUM = (
     "func.func @main(%a: tensor<64xf32>) -> tensor<64xf32> {\n"

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import sealed
-from pipeline.errors import EnvironmentFault
-from pipeline.store import Damaged, Store, Usage, cache_directory, data_directory
+from iree_pilot.pipeline import sealed
+from iree_pilot.pipeline.errors import EnvironmentFault
+from iree_pilot.pipeline.store import Damaged, Store, Usage, cache_directory, data_directory
 
 KEY = Store.key("llama-fp8", ["--iree-hal-target-device=local"])
 CONTENTS = {"module.vmfb": bytes(range(256)) * 40, "phases/m.1.input.mlir": b"module {}\n" * 300}
@@ -408,7 +408,7 @@ class TestInfoAndGc:
 CHILD = """
 import os, sys
 from pathlib import Path
-from pipeline.store import Store
+from iree_pilot.pipeline.store import Store
 store, key = Store(Path(sys.argv[1])), sys.argv[2]
 def say(text):
     print(text, flush=True)
@@ -546,7 +546,7 @@ for step in itertools.count(1):
         """Each child damages, again and again, an entry that only it reads."""
         code = """
 import random
-from pipeline.sealed import files
+from iree_pilot.pipeline.sealed import files
 seed = sys.stdin.readline()
 random.seed(seed)
 for step in range(60):
@@ -610,7 +610,7 @@ class TestFullDisk:
     def test_a_real_small_disk(self, tmp_path: Path) -> None:
         code = """
 import errno
-from pipeline.errors import EnvironmentFault
+from iree_pilot.pipeline.errors import EnvironmentFault
 def check(size):
     try:
         with store.build("compile", key) as directory:

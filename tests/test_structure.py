@@ -17,10 +17,10 @@ ROOT = Path(__file__).parent.parent
 
 #: The only users of a package from outside of it; packages that are not named are free to use.
 USERS = {
-    "pipeline.cli": [],
-    "pipeline.nightly": ["pipeline.cli"],
-    "repro": ["pipeline.cli", "pipeline.nightly"],
-    "models": ["pipeline"],
+    "iree_pilot.pipeline.cli": [],
+    "iree_pilot.pipeline.nightly": ["iree_pilot.pipeline.cli"],
+    "iree_pilot.repro": ["iree_pilot.pipeline.cli", "iree_pilot.pipeline.nightly"],
+    "iree_pilot.models": ["iree_pilot.pipeline"],
 }
 HEAVY = (
     "diffusers",
@@ -55,7 +55,7 @@ def breaches(imports: Mapping[str, set[str]]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, set[str]]:
-    graph = grimp.build_graph("pipeline", "models", "repro", cache_dir=None)
+    graph = grimp.build_graph("iree_pilot", cache_dir=None)
     return {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
 
 
@@ -73,13 +73,13 @@ class TestLayers:
     @pytest.mark.parametrize(
         ("module", "imported"),
         [
-            ("pipeline.case", "repro.oracle"),
-            ("pipeline.case", "pipeline.nightly.matrix"),
-            ("pipeline.store", "pipeline.cli"),
-            ("pipeline.nightly.schedule", "pipeline.cli.output"),
-            ("models.spec", "repro"),
-            ("repro.slice", "models.spec"),
-            ("repro.slice", "pipeline.cli.run"),
+            ("iree_pilot.pipeline.case", "iree_pilot.repro.oracle"),
+            ("iree_pilot.pipeline.case", "iree_pilot.pipeline.nightly.matrix"),
+            ("iree_pilot.pipeline.store", "iree_pilot.pipeline.cli"),
+            ("iree_pilot.pipeline.nightly.schedule", "iree_pilot.pipeline.cli.output"),
+            ("iree_pilot.models.spec", "iree_pilot.repro"),
+            ("repro.slice", "iree_pilot.models.spec"),
+            ("repro.slice", "iree_pilot.pipeline.cli.run"),
         ],
     )
     def test_a_use_from_below_is_noticed(self, module: str, imported: str) -> None:
@@ -88,13 +88,13 @@ class TestLayers:
     @pytest.mark.parametrize(
         ("module", "imported"),
         [
-            ("pipeline.cli.run", "pipeline.case"),
-            ("pipeline.cli.run", "pipeline.cli.output"),
-            ("pipeline.cli.nightly", "pipeline.nightly.matrix"),
-            ("pipeline.nightly.publish", "repro.bundle"),
-            ("pipeline.frontends.source", "models"),
-            ("models.spec", "pipeline.errors"),
-            ("repro.slice", "pipeline.compiler"),
+            ("iree_pilot.pipeline.cli.run", "iree_pilot.pipeline.case"),
+            ("iree_pilot.pipeline.cli.run", "iree_pilot.pipeline.cli.output"),
+            ("iree_pilot.pipeline.cli.nightly", "iree_pilot.pipeline.nightly.matrix"),
+            ("iree_pilot.pipeline.nightly.publish", "iree_pilot.repro.bundle"),
+            ("iree_pilot.pipeline.frontends.source", "iree_pilot.models"),
+            ("iree_pilot.models.spec", "iree_pilot.pipeline.errors"),
+            ("repro.slice", "iree_pilot.pipeline.compiler"),
         ],
     )
     def test_a_use_from_above_is_allowed(self, module: str, imported: str) -> None:
@@ -105,7 +105,7 @@ class TestLayers:
             order = [*graphlib.TopologicalSorter(imports).static_order()]
         except graphlib.CycleError as found:
             pytest.fail(" imports ".join(reversed(found.args[1])))
-        assert order.index("pipeline.errors") < order.index("pipeline.store")
+        assert order.index("iree_pilot.pipeline.errors") < order.index("iree_pilot.pipeline.store")
 
 
 class TestPackaging:
@@ -113,10 +113,14 @@ class TestPackaging:
     def project(self) -> dict[str, object]:
         return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-    def test_the_packages_are_the_three_rooms(self, project: dict[str, object]) -> None:
+    def test_one_package_is_installed_and_the_rooms_are_in_it(
+        self, project: dict[str, object]
+    ) -> None:
         declared = project["tool"]["setuptools"]["packages"]["find"]["include"]  # type: ignore[index]
         packages = find_packages(str(ROOT), include=declared)
-        assert {package.split(".")[0] for package in packages} == {"pipeline", "models", "repro"}
+        assert {package.split(".")[0] for package in packages} == {"iree_pilot"}
+        rooms = {package.split(".")[1] for package in packages if "." in package}
+        assert rooms == {"pipeline", "models", "repro"}
 
     def test_every_module_is_in_a_package(self) -> None:
         for top in ("pipeline", "models", "repro"):
@@ -128,7 +132,7 @@ class TestPackaging:
     ) -> None:
         data = project["tool"]["setuptools"]["package-data"]  # type: ignore[index]
         declared = {
-            file
+            file.resolve()
             for package, patterns in data.items()
             for pattern in patterns
             for file in (ROOT / package.replace(".", "/")).glob(pattern)
@@ -183,7 +187,7 @@ class TestStart:
             "import sys, atexit\n"
             "atexit.register(lambda: print('LOADED', *sys.modules, file=sys.stderr))\n"
             f"sys.argv = ['iree-pilot', *{arguments!r}]\n"
-            "from pipeline.cli import main\n"
+            "from iree_pilot.pipeline.cli import main\n"
             "sys.exit(main())\n"
         )
         done = subprocess.run(
@@ -192,5 +196,5 @@ class TestStart:
         assert done.returncode == 0, done.stderr
         assert done.stdout
         loaded = done.stderr.rpartition("LOADED")[2].split()
-        assert "pipeline.cli" in loaded
+        assert "iree_pilot.pipeline.cli" in loaded
         assert [package for package in HEAVY if package in loaded] == []

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from fake import dumps, stub_toolchain
 
-from pipeline import devices, targets, toolchain
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.targets import Plan, Target
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import devices, targets, toolchain
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.targets import Plan, Target
+from iree_pilot.pipeline.toolchain import Toolchain
 
 
 def gpu(arch: str, *sizes: int) -> str:

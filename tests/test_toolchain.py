@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from fake import STUB, stub_release, stub_toolchain
 
-from pipeline import toolchain
-from pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline import toolchain
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 
 
 def test_version_revision_phases_and_flags_are_what_the_binary_says(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ import pytest
 import torch
 from iree.compiler import ir
 
-from pipeline import archive, torch_tensors
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Job
-from pipeline.process import Limits
-from pipeline.program import TORCH_ELEMENT_TYPES, Tensor
-from pipeline.torch_dialect.child import stages
-from pipeline.torch_dialect.evaluate import Evaluation, Work, evaluate, work
-from repro.ir import edit
+from iree_pilot.pipeline import archive, torch_tensors
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.program import TORCH_ELEMENT_TYPES, Tensor
+from iree_pilot.pipeline.torch_dialect.child import stages
+from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work, evaluate, work
+from iree_pilot.repro.ir import edit
 
 pytestmark = [
     pytest.mark.real,
@@ -94,7 +94,7 @@ class TestTracedModels:
     def test_outputs_are_those_of_the_model(
         self, model: str, dtype: str | None, tmp_path: Path
     ) -> None:
-        from pipeline.frontends import torch_export
+        from iree_pilot.pipeline.frontends import torch_export
 
         source = sources.parse(model, {}, dtype)
         traced = torch_export.build(Job(source=source), tmp_path, lambda doing: None)
@@ -515,7 +515,7 @@ class TestChild:
         import subprocess
         import sys
 
-        code = "import sys, pipeline.torch_dialect.evaluate\nprint(*sys.modules)"
+        code = "import sys, iree_pilot.pipeline.torch_dialect.evaluate\nprint(*sys.modules)"
         loaded = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
         ).stdout.split()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from driver import pilot
 
-from pipeline.torch_dialect.writer import CannotWrite, write
+from iree_pilot.pipeline.torch_dialect.writer import CannotWrite, write
 
 CASES = Path(__file__).parent / "cases"
 #: What holds or moves values without computing any, and checks.
@@ -547,7 +547,14 @@ def test_what_cannot_be_written_is_named_with_the_reason(mlir: str, reason: str)
 
 
 def child(source: Path, target: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline.torch_dialect.writer", source, target, *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "iree_pilot.pipeline.torch_dialect.writer",
+        source,
+        target,
+        *flags,
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -565,7 +572,7 @@ def test_the_child_writes_the_file_with_its_flags_or_says_why_not(tmp_path: Path
 
 
 def test_importing_the_writer_loads_neither_torch_nor_the_compiler() -> None:
-    code = "import sys, pipeline.torch_dialect.writer\n"
+    code = "import sys, iree_pilot.pipeline.torch_dialect.writer\n"
     code += "sys.exit(bool({'torch', 'iree.compiler'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from models.spec import ModelSpec, registry, resolve
-from models.versions import Signature, signature
-from pipeline.errors import EnvironmentFault
+from iree_pilot.models.spec import ModelSpec, registry, resolve
+from iree_pilot.models.versions import Signature, signature
+from iree_pilot.pipeline.errors import EnvironmentFault
 
 #: What a release has changed before: a rotary helper that takes angles instead of cosine and sine.
 RELEASES = {
@@ -28,10 +28,10 @@ SECOND = Path(sys.prefix) / "second-transformers"
 _TRACE = """
 import json, transformers, warnings
 warnings.simplefilter("ignore")
-from models.spec import registry, resolve
-from models.versions import Signature, check
-from pipeline.errors import EnvironmentFault
-from pipeline.frontends import torch_export
+from iree_pilot.models.spec import registry, resolve
+from iree_pilot.models.versions import Signature, check
+from iree_pilot.pipeline.errors import EnvironmentFault
+from iree_pilot.pipeline.frontends import torch_export
 for spec in registry().values():
     spec.check_versions()
 made = resolve("llama", {}).build(seed=0)
@@ -97,7 +97,7 @@ def test_two_releases_are_told_apart_by_what_they_take(release: str, tmp_path: P
     metadata.parent.mkdir()
     metadata.write_text(f"Metadata-Version: 2.1\nName: transformers\nVersion: {release}\n")
     code = (
-        "from models.versions import Signature, check\n"
+        "from iree_pilot.models.versions import Signature, check\n"
         "need = Signature(function='transformers.rotary:apply_rotary_pos_emb',\n"
         "    parameters=('q', 'k', 'cos', 'sin'), release='5.23')\n"
         "check('a', 'transformers', '>=5.22,<5.24', [need])\n"
@@ -142,7 +142,7 @@ def test_two_published_minors_of_transformers_give_one_program() -> None:
 def test_a_model_of_the_zoo_is_not_made_with_a_release_that_does_not_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("models.versions.version", lambda _: "4.0.0")
+    monkeypatch.setattr("iree_pilot.models.versions.version", lambda _: "4.0.0")
     with pytest.raises(EnvironmentFault, match=r"llama was traced with transformers .*4\.0\.0"):
         resolve("llama", {}).build()
 

@@ -13,11 +13,11 @@ from iree.turbine import aot
 from safetensors.torch import save_file
 from torch import nn
 
-from models.spec import resolve
-from models.weights import reasons
-from models.weights.load import replace
-from pipeline.archive import Entry
-from pipeline.errors import UsageError
+from iree_pilot.models.spec import resolve
+from iree_pilot.models.weights import reasons
+from iree_pilot.models.weights.load import replace
+from iree_pilot.pipeline.archive import Entry
+from iree_pilot.pipeline.errors import UsageError
 
 State = dict[str, torch.Tensor]
 

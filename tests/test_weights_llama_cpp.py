@@ -18,9 +18,9 @@ import transformers
 from fake.archives import write_gguf
 from numpy.typing import NDArray
 
-from models.spec import resolve
-from models.weights.load import referenced, replace
-from pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.models.spec import resolve
+from iree_pilot.models.weights.load import referenced, replace
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 
 Arrays = dict[str, NDArray[Any]]
 F32, F16 = gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16

@@ -11,15 +11,15 @@ from driver import pilot
 from fake import checkpoints
 from safetensors.torch import load_file, save_file
 
-from models.fp8 import codes_to_fnuz
-from models.weights import load, read
-from models.weights.checkpoints import tensors
-from pipeline import archive, sealed
-from pipeline.errors import UsageError
-from pipeline.frontends import reference, torch_export
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Job
-from pipeline.program import Program
+from iree_pilot.models.fp8 import codes_to_fnuz
+from iree_pilot.models.weights import load, read
+from iree_pilot.models.weights.checkpoints import tensors
+from iree_pilot.pipeline import archive, sealed
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import reference, torch_export
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.program import Program
 
 pytestmark = pytest.mark.real
 

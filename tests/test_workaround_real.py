@@ -9,22 +9,22 @@ from pathlib import Path
 import pytest
 from driver import pilot
 
-from pipeline import case, process, targets
-from pipeline.case import Settings
-from pipeline.diagnostics import Failure
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Job
-from pipeline.frontends.load import Loaded, load
-from pipeline.store import Store
-from pipeline.toolchain import Toolchain, installed
-from repro.workarounds import find
-from repro.workarounds.answers import Answer
-from repro.workarounds.candidate import Candidate
-from repro.workarounds.find import Wish, Workarounds
-from repro.workarounds.rewrites import fnuz_codes
-from repro.workarounds.search import Outcome
-from repro.workarounds.table import TABLE
-from repro.workarounds.trial import Subject, Trials
+from iree_pilot.pipeline import case, process, targets
+from iree_pilot.pipeline.case import Settings
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.load import Loaded, load
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.toolchain import Toolchain, installed
+from iree_pilot.repro.workarounds import find
+from iree_pilot.repro.workarounds.answers import Answer
+from iree_pilot.repro.workarounds.candidate import Candidate
+from iree_pilot.repro.workarounds.find import Wish, Workarounds
+from iree_pilot.repro.workarounds.rewrites import fnuz_codes
+from iree_pilot.repro.workarounds.search import Outcome
+from iree_pilot.repro.workarounds.table import TABLE
+from iree_pilot.repro.workarounds.trial import Subject, Trials
 
 pytestmark = pytest.mark.real
 CASES = Path(__file__).with_name("cases")

@@ -9,12 +9,12 @@ from fake.nights import result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.diagnostics import Failure
-from pipeline.numerics import Comparison
-from repro.workarounds import find, search, trial
-from repro.workarounds.candidate import Candidate, ordered
-from repro.workarounds.search import Combination, Outcome, Tried
-from repro.workarounds.table import TABLE
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.numerics import Comparison
+from iree_pilot.repro.workarounds import find, search, trial
+from iree_pilot.repro.workarounds.candidate import Candidate, ordered
+from iree_pilot.repro.workarounds.search import Combination, Outcome, Tried
+from iree_pilot.repro.workarounds.table import TABLE
 
 FIRST = Failure(kind="crash", phase="stream", message="", signature="first")
 SECOND = Failure(kind="mismatch", phase="compare", message="", signature="second")

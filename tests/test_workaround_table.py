@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.targets import BACKENDS
-from pipeline.toolchain import installed
-from repro.workarounds.candidate import Candidate, usable
-from repro.workarounds.table import TABLE
+from iree_pilot.pipeline.targets import BACKENDS
+from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.repro.workarounds.candidate import Candidate, usable
+from iree_pilot.repro.workarounds.table import TABLE
 
 DOCS = Path(__file__).parent.parent / "docs" / "work-around-a-failure.md"
 BEGIN, END = "<!-- the table: repro/workarounds/table.py -->", "<!-- end of the table -->"

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import process, targets, tensors, toolchain
-from pipeline.frontends.load import Loaded
-from pipeline.program import Function, Program, Reference, Tensor, TensorType
-from repro import attribution
-from repro.attribution import Narrowed, Row, Way, What
-from repro.passes import phases, retarget
-from repro.passes.bench import RealBench, reference_paths
-from repro.passes.dumps import Dump
-from repro.passes.plain import plain
-from repro.trial import Trial, Tried, Verdict
+from iree_pilot.pipeline import process, targets, tensors, toolchain
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.program import Function, Program, Reference, Tensor, TensorType
+from iree_pilot.repro import attribution
+from iree_pilot.repro.attribution import Narrowed, Row, Way, What
+from iree_pilot.repro.passes import phases, retarget
+from iree_pilot.repro.passes.bench import RealBench, reference_paths
+from iree_pilot.repro.passes.dumps import Dump
+from iree_pilot.repro.passes.plain import plain
+from iree_pilot.repro.trial import Trial, Tried, Verdict
 
 PHASES = ("start", "input", "abi", "flow", "stream", "executable-sources")
 

@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch._subclasses.fake_tensor import FakeTensor
 
-from models.spec import resolve
-from models.traceable import Traceable
+from iree_pilot.models.spec import resolve
+from iree_pilot.models.traceable import Traceable
 
 KINDS = {"gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM", "gemma3": "Gemma3ForCausalLM"}
 LATER = ["gemma2", "gemma3"]

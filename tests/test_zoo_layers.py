@@ -17,10 +17,10 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-from models.fp8 import FP8Linear
-from models.spec import resolve
-from models.traceable import Traceable
-from pipeline.errors import UsageError
+from iree_pilot.models.fp8 import FP8Linear
+from iree_pilot.models.spec import resolve
+from iree_pilot.models.traceable import Traceable
+from iree_pilot.pipeline.errors import UsageError
 
 
 def build(text: str, **settings: str) -> Traceable:

@@ -12,10 +12,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from transformers import LlamaForCausalLM
 
-from models.fp8 import FORMATS, FP8Linear, calibrate, quantize
-from models.spec import resolve
-from models.traceable import Traceable
-from pipeline import process
+from iree_pilot.models.fp8 import FORMATS, FP8Linear, calibrate, quantize
+from iree_pilot.models.spec import resolve
+from iree_pilot.models.traceable import Traceable
+from iree_pilot.pipeline import process
 
 
 def build(text: str, **settings: str) -> Traceable:
@@ -198,7 +198,7 @@ class TestFullSize:
         script = tmp_path / "trace.py"
         script.write_text(
             "import torch\n"
-            "from models.spec import resolve\n"
+            "from iree_pilot.models.spec import resolve\n"
             "made = resolve('llama-fp8:8b', {'layers': '1', 'dtype': 'f32'}).build()\n"
             "with made.tracing():\n"
             "    for f in made.functions:\n"

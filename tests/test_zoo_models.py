@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from models.spec import registry, resolve
-from models.traceable import Traceable
+from iree_pilot.models.spec import registry, resolve
+from iree_pilot.models.traceable import Traceable
 
 MODELS = list(registry())
 PRESETS = [f"{s.name}:{p.name}" for s in registry().values() for p in s.presets]

@@ -9,8 +9,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from transformers import PaliGemmaForConditionalGeneration
 
-from models.spec import resolve
-from models.traceable import Traceable
+from iree_pilot.models.spec import resolve
+from iree_pilot.models.traceable import Traceable
 
 NAMES = ["paligemma", "paligemma2"]
 

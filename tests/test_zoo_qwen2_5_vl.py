@@ -10,11 +10,11 @@ import torch
 from fake import checkpoints
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from models.spec import resolve
-from models.traceable import Entry, Traceable
-from models.weights.checkpoints import read
-from models.weights.load import traceable
-from pipeline.errors import UsageError
+from iree_pilot.models.spec import resolve
+from iree_pilot.models.traceable import Entry, Traceable
+from iree_pilot.models.weights.checkpoints import read
+from iree_pilot.models.weights.load import traceable
+from iree_pilot.pipeline.errors import UsageError
 
 
 def build(**settings: str) -> Traceable:

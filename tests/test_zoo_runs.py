@@ -11,7 +11,7 @@ import pytest
 import torch
 from driver import pilot
 
-from models.spec import registry, resolve
+from iree_pilot.models.spec import registry, resolve
 
 pytestmark = pytest.mark.real
 

@@ -13,9 +13,9 @@ from diffusers.models.unets.unet_2d_blocks import CrossAttnDownBlock2D
 from driver import pilot
 from torch._subclasses.fake_tensor import FakeTensor
 
-from models.spec import resolve
-from models.traceable import Traceable
-from pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.models.spec import resolve
+from iree_pilot.models.traceable import Traceable
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 
 NAMES = ["unet", "unet-block"]
 
@@ -111,7 +111,7 @@ def test_without_diffusers_the_command_that_installs_it_is_told(
             raise PackageNotFoundError(package)
         return version(package)
 
-    monkeypatch.setattr("models.versions.version", without)
+    monkeypatch.setattr("iree_pilot.models.versions.version", without)
     with pytest.raises(EnvironmentFault) as caught:
         build(name)
     assert caught.value.message == f"{name} is made by diffusers, which is not installed"

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.cli import boundary, cli
+from iree_pilot.pipeline.cli import boundary, cli
 
 #: What a message must never have.
 NEVER = ("bug of iree-pilot", "Traceback", "[Errno")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models import fields as shared
-from models.siglip import GELU, GELU_FIELD
-from models.spec import Field, ModelSpec, Preset, Value
+from iree_pilot.models import fields as shared
+from iree_pilot.models.siglip import GELU, GELU_FIELD
+from iree_pilot.models.spec import Field, ModelSpec, Preset, Value
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.traceable import Traceable
+    from iree_pilot.models.traceable import Traceable
 
 _FIELDS = (
     *shared.layers("decoder"),
@@ -86,7 +86,7 @@ def _spec(
         build=f"{__name__}:build_{name}",
         check=f"{__name__}:check",
         parts=("prefill", "decode"),
-        chain="models.chains:causal",
+        chain="iree_pilot.models.chains:causal",
         architectures=(f"{name.capitalize()}ForCausalLM",),
         fields=(*_FIELDS, *fields),
         presets=presets,
@@ -267,8 +267,8 @@ def _build(
     import torch
     from transformers.activations import ACT2FN
 
-    from models.causal import entries
-    from models.traceable import Traceable, made
+    from iree_pilot.models.causal import entries
+    from iree_pilot.models.traceable import Traceable, made
 
     with made(kind, config, fields["dtype"], seed, weights=weights, model=model) as (root, mode):
         if model is not None:

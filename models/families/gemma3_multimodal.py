@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from models import siglip
-from models.families import gemma, gemma_vision
-from models.spec import ModelSpec, Preset, Value
+from iree_pilot.models import siglip
+from iree_pilot.models.families import gemma, gemma_vision
+from iree_pilot.models.spec import ModelSpec, Preset, Value
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.traceable import Traceable
+    from iree_pilot.models.traceable import Traceable
 
 (_TEXT,) = (spec for spec in gemma.SPECS if spec.name == "gemma3")
 (_VISION,) = gemma_vision.SPECS
@@ -35,7 +35,7 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         parts=("vision", "prefill", "decode"),
-        chain="models.chains:causal",
+        chain="iree_pilot.models.chains:causal",
         architectures=("Gemma3ForConditionalGeneration",),
         fields=(
             *(
@@ -86,8 +86,8 @@ def build(
     import torch
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-    from models.causal import entries
-    from models.traceable import Traceable, made
+    from iree_pilot.models.causal import entries
+    from iree_pilot.models.traceable import Traceable, made
 
     config = Gemma3Config(
         vision_config=siglip.config(fields),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from models import fields as shared
-from models import siglip
-from models.spec import Field, ModelSpec, Preset, Value
+from iree_pilot.models import fields as shared
+from iree_pilot.models import siglip
+from iree_pilot.models.spec import Field, ModelSpec, Preset, Value
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.traceable import Entry, Traceable
+    from iree_pilot.models.traceable import Entry, Traceable
 
 _FULL: dict[str, Value] = {**siglip.SO400M, "image": 896, "tokens": 256, "dtype": "bf16"}
 
@@ -73,7 +73,7 @@ def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
     """transformers' Gemma3Model without its language model: pixels -> [batch, tokens, width]."""
     from transformers import Gemma3Config, Gemma3Model
 
-    from models.traceable import Traceable, made
+    from iree_pilot.models.traceable import Traceable, made
 
     config = Gemma3Config(
         vision_config=siglip.config(fields),
@@ -98,8 +98,8 @@ def features(name: str, model: nn.Module, fields: dict[str, Any]) -> Entry:
     """A Gemma 3's image features as a function, of pixels from torch's random numbers."""
     import torch
 
-    from models.traceable import DTYPES, Entry
-    from models.vision import Features
+    from iree_pilot.models.traceable import DTYPES, Entry
+    from iree_pilot.models.vision import Features
 
     shape = (fields["batch"], 3, fields["image"], fields["image"])
     return Entry(

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models import fields as shared
-from models.spec import Field, ModelSpec, Preset
-from models.versions import Signature
+from iree_pilot.models import fields as shared
+from iree_pilot.models.spec import Field, ModelSpec, Preset
+from iree_pilot.models.versions import Signature
 
 if TYPE_CHECKING:
-    from models.traceable import Traceable
+    from iree_pilot.models.traceable import Traceable
 
 _WIDTH = Field(name="width", default=64, help="hidden size")
 _LENGTH = Field(name="length", default=16, help="tokens in a sequence")
@@ -152,12 +152,12 @@ def check_rope(fields: dict[str, Any]) -> str:
 
 
 def build_fp8_linear(fields: dict[str, Any], seed: int) -> Traceable:
-    """models.fp8's FP8Linear, scaled to its random weights and inputs: x -> y."""
+    """iree_pilot.models.fp8's FP8Linear, scaled to its random weights and inputs: x -> y."""
     import torch
 
-    from models.fp8 import FORMATS, FP8Linear
-    from models.layer import First, function
-    from models.traceable import DTYPES, seeded
+    from iree_pilot.models.fp8 import FORMATS, FP8Linear
+    from iree_pilot.models.layer import First, function
+    from iree_pilot.models.traceable import DTYPES, seeded
 
     dtype = DTYPES[fields["dtype"]]
     with seeded(seed):
@@ -178,8 +178,8 @@ def build_attention(fields: dict[str, Any], seed: int) -> Traceable:
     from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 
-    from models.layer import function
-    from models.traceable import DTYPES, seeded
+    from iree_pilot.models.layer import function
+    from iree_pilot.models.traceable import DTYPES, seeded
 
     class Attention(nn.Module):
         def __init__(self, attention: nn.Module) -> None:
@@ -240,8 +240,8 @@ def build_rope(fields: dict[str, Any], seed: int) -> Traceable:
         apply_rotary_pos_emb,
     )
 
-    from models.layer import function
-    from models.traceable import DTYPES, seeded
+    from iree_pilot.models.layer import function
+    from iree_pilot.models.traceable import DTYPES, seeded
 
     class Rope(nn.Module):
         def __init__(self, config: LlamaConfig) -> None:
@@ -281,8 +281,8 @@ def build_rms_norm(fields: dict[str, Any], seed: int) -> Traceable:
     import torch
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-    from models.layer import First, function
-    from models.traceable import DTYPES, seeded, unsettle
+    from iree_pilot.models.layer import First, function
+    from iree_pilot.models.traceable import DTYPES, seeded, unsettle
 
     dtype = DTYPES[fields["dtype"]]
     with seeded(seed):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models import fields as shared
-from models.spec import Field, ModelSpec, Preset, Value
-from models.versions import Signature
+from iree_pilot.models import fields as shared
+from iree_pilot.models.spec import Field, ModelSpec, Preset, Value
+from iree_pilot.models.versions import Signature
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.traceable import Traceable
+    from iree_pilot.models.traceable import Traceable
 
 _FIELDS = (
     *shared.layers("decoder"),
@@ -109,7 +109,7 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         parts=("prefill", "decode"),
-        chain="models.chains:causal",
+        chain="iree_pilot.models.chains:causal",
         architectures=_ARCHITECTURES,
         unused=(r"\.rotary_emb\.inv_freq$",),
         needs=_NEEDS,
@@ -122,7 +122,7 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         parts=("prefill", "decode"),
-        chain="models.chains:causal",
+        chain="iree_pilot.models.chains:causal",
         architectures=_ARCHITECTURES,
         unused=(r"\.rotary_emb\.inv_freq$",),
         needs=_NEEDS,
@@ -158,9 +158,9 @@ def build(
     from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-    from models.causal import Prefill, entries
-    from models.fp8 import FORMATS, calibrate, replace_linears
-    from models.traceable import DTYPES, Traceable, mode_of, seeded, unsettle
+    from iree_pilot.models.causal import Prefill, entries
+    from iree_pilot.models.fp8 import FORMATS, calibrate, replace_linears
+    from iree_pilot.models.traceable import DTYPES, Traceable, mode_of, seeded, unsettle
 
     mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
     root: Any = model
@@ -186,7 +186,7 @@ def build(
 def _random(fields: dict[str, Any]) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from models.traceable import DTYPES
+    from iree_pilot.models.traceable import DTYPES
 
     config = LlamaConfig(
         num_hidden_layers=fields["layers"],

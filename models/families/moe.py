@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models import fields as shared
-from models.spec import Field, ModelSpec, Preset
+from iree_pilot.models import fields as shared
+from iree_pilot.models.spec import Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
-    from models.traceable import Traceable
+    from iree_pilot.models.traceable import Traceable
 
 SPECS = (
     ModelSpec(
@@ -58,8 +58,8 @@ def build(fields: dict[str, Any], seed: int) -> Traceable:
     from transformers import MixtralConfig
     from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-    from models.layer import First, function
-    from models.traceable import DTYPES, seeded
+    from iree_pilot.models.layer import First, function
+    from iree_pilot.models.traceable import DTYPES, seeded
 
     config = MixtralConfig(
         hidden_size=fields["width"],

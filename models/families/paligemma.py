@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models import fields as shared
-from models import siglip
-from models.spec import Field, ModelSpec, Preset, Value
+from iree_pilot.models import fields as shared
+from iree_pilot.models import siglip
+from iree_pilot.models.spec import Field, ModelSpec, Preset, Value
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from models.traceable import Traceable
+    from iree_pilot.models.traceable import Traceable
 
 _FIELDS = (
     *siglip.FIELDS,
@@ -63,7 +63,7 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         parts=_PARTS,
-        chain="models.chains:paligemma",
+        chain="iree_pilot.models.chains:paligemma",
         generates=4,
         architectures=_ARCHITECTURES,
         text_model="gemma",
@@ -90,7 +90,7 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         parts=_PARTS,
-        chain="models.chains:paligemma",
+        chain="iree_pilot.models.chains:paligemma",
         generates=4,
         architectures=_ARCHITECTURES,
         text_model="gemma2",
@@ -193,9 +193,9 @@ def build(
     import torch
     from transformers import PaliGemmaForConditionalGeneration
 
-    from models.causal import OUTPUTS, EmbeddedDecode, EmbeddedPrefill
-    from models.traceable import DTYPES, Entry, Traceable, made
-    from models.vision import Embed, Features
+    from iree_pilot.models.causal import OUTPUTS, EmbeddedDecode, EmbeddedPrefill
+    from iree_pilot.models.traceable import DTYPES, Entry, Traceable, made
+    from iree_pilot.models.vision import Embed, Features
 
     dtype, batch, length = DTYPES[fields["dtype"]], fields["batch"], fields["length"]
     image = _image_tokens(fields)

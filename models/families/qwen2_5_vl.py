@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models import fields as shared
-from models.spec import Field, ModelSpec, Preset
-from models.versions import Signature
+from iree_pilot.models import fields as shared
+from iree_pilot.models.spec import Field, ModelSpec, Preset
+from iree_pilot.models.versions import Signature
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.traceable import Traceable
+    from iree_pilot.models.traceable import Traceable
 
 _MODULE = "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"
 _PATCH = 14
@@ -24,7 +24,7 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         parts=("vision", "embedding", "prefill", "decode"),
-        chain="models.chains:qwen2_5_vl",
+        chain="iree_pilot.models.chains:qwen2_5_vl",
         generates=4,
         architectures=("Qwen2_5_VLForConditionalGeneration",),
         needs=(
@@ -174,8 +174,8 @@ def build(
         Qwen2_5_VLVisionRotaryEmbedding,
     )
 
-    from models.qwen2_5_vl import Vision, entries, prompt
-    from models.traceable import DTYPES, Traceable, mode_of, seeded, unsettle
+    from iree_pilot.models.qwen2_5_vl import Vision, entries, prompt
+    from iree_pilot.models.traceable import DTYPES, Traceable, mode_of, seeded, unsettle
 
     grid = (fields["height"] // _PATCH, fields["image_width"] // _PATCH)
     mode = None if weights else FakeTensorMode(allow_non_fake_inputs=True)
@@ -212,7 +212,7 @@ def build(
 def _random(fields: dict[str, Any]) -> Any:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    from models.traceable import DTYPES
+    from iree_pilot.models.traceable import DTYPES
 
     head = fields["width"] // fields["heads"]
     config = Qwen2_5_VLConfig(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models import fields as shared
-from models.spec import Field, ModelSpec, Preset, Value
-from models.versions import Signature
+from iree_pilot.models import fields as shared
+from iree_pilot.models.spec import Field, ModelSpec, Preset, Value
+from iree_pilot.models.versions import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from models.traceable import Traceable
+    from iree_pilot.models.traceable import Traceable
 
 _RELEASES = ">=0.42,<0.43"
 _BLOCKS = "diffusers.models.unets.unet_2d_blocks"
@@ -222,8 +222,8 @@ def _traceable(
     from torch import nn
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from models.layer import function
-    from models.traceable import DTYPES, seeded, unsettle
+    from iree_pilot.models.layer import function
+    from iree_pilot.models.traceable import DTYPES, seeded, unsettle
 
     class Tensors(nn.Module):
         """The results of a block, which are those of all its layers, or of the whole."""

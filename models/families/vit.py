@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models import fields as shared
-from models.spec import Field, ModelSpec, Preset
+from iree_pilot.models import fields as shared
+from iree_pilot.models.spec import Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.traceable import Traceable
+    from iree_pilot.models.traceable import Traceable
 
 SPECS = (
     ModelSpec(
@@ -70,7 +70,7 @@ def build(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> 
     import torch
     from transformers import ViTConfig, ViTForImageClassification
 
-    from models.traceable import single
+    from iree_pilot.models.traceable import single
 
     config = ViTConfig(
         num_hidden_layers=fields["layers"],

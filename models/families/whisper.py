@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models import fields as shared
-from models.spec import Field, ModelSpec, Preset
+from iree_pilot.models import fields as shared
+from iree_pilot.models.spec import Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
-    from models.traceable import Traceable
+    from iree_pilot.models.traceable import Traceable
 
 SPECS = (
     ModelSpec(
@@ -62,7 +62,7 @@ def build(fields: dict[str, Any], seed: int) -> Traceable:
     from transformers import WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    from models.traceable import single
+    from iree_pilot.models.traceable import single
 
     config = WhisperConfig(
         encoder_layers=fields["layers"],

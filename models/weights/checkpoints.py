@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from models.spec import ModelSpec, Value, registry
-from pipeline import archive
-from pipeline.errors import UsageError, nearest
-from pipeline.plural import count
+from iree_pilot.models.spec import ModelSpec, Value, registry
+from iree_pilot.pipeline import archive
+from iree_pilot.pipeline.errors import UsageError, nearest
+from iree_pilot.pipeline.plural import count
 
 CONFIG = "config.json"
 WHOLE = "model.safetensors"

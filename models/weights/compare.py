@@ -12,12 +12,12 @@ from pathlib import Path
 
 import msgspec
 
-from models.weights import reasons
-from models.weights.checkpoints import Held, shortened
-from pipeline.archive import Entry
-from pipeline.errors import UsageError
-from pipeline.plural import count
-from pipeline.program import ELEMENT_TYPES
+from iree_pilot.models.weights import reasons
+from iree_pilot.models.weights.checkpoints import Held, shortened
+from iree_pilot.pipeline.archive import Entry
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.plural import count
+from iree_pilot.pipeline.program import ELEMENT_TYPES
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ import numpy
 import torch
 from torch import nn
 
-from pipeline.errors import UsageError
+from iree_pilot.pipeline.errors import UsageError
 
 Read = Callable[[str], Any]
 

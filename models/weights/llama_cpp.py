@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from transformers import modeling_gguf_pytorch_utils as tables
 
-from models import versions
-from models.weights.checkpoints import Held
-from models.weights.hyperparameters import FACTORS, Header, header
-from models.weights.reasons import LLAMA_CPP
-from pipeline.archive import Entry
-from pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.models import versions
+from iree_pilot.models.weights.checkpoints import Held
+from iree_pilot.models.weights.hyperparameters import FACTORS, Header, header
+from iree_pilot.models.weights.reasons import LLAMA_CPP
+from iree_pilot.pipeline.archive import Entry
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 
 #: What llama.cpp calls a transformers model type; those that transformers has the tables of.
 _ARCHITECTURES = {

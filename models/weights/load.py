@@ -18,13 +18,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from models.fp8 import FORMATS
-from models.spec import Value, referred
-from models.traceable import DTYPES, Traceable, valueless
-from models.weights import compare, hyperparameters, llama_cpp
-from models.weights.checkpoints import Checkpoint, Held, tensors
-from models.weights.hyperparameters import Header
-from models.weights.plan import (
+from iree_pilot.models.fp8 import FORMATS
+from iree_pilot.models.spec import Value, referred
+from iree_pilot.models.traceable import DTYPES, Traceable, valueless
+from iree_pilot.models.weights import compare, hyperparameters, llama_cpp
+from iree_pilot.models.weights.checkpoints import Checkpoint, Held, tensors
+from iree_pilot.models.weights.hyperparameters import Header
+from iree_pilot.models.weights.plan import (
     Plan,
     as_scalar,
     check,
@@ -35,11 +35,11 @@ from models.weights.plan import (
     to_fp8,
     wanted_by,
 )
-from models.weights.read import not_finite
-from models.weights.stored import Values
-from pipeline.archive import Entry
-from pipeline.errors import UsageError
-from pipeline.program import ELEMENT_TYPES
+from iree_pilot.models.weights.read import not_finite
+from iree_pilot.models.weights.stored import Values
+from iree_pilot.pipeline.archive import Entry
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.program import ELEMENT_TYPES
 
 _FN, _FNUZ = "f8E4M3FN", "f8E4M3FNUZ"
 

@@ -15,15 +15,15 @@ import torch
 import transformers
 from torch import nn
 
-from models import versions
-from models.fp8 import FP8Linear
-from models.spec import Value, referred
-from models.traceable import DTYPES
-from models.weights import compare, reasons
-from models.weights.checkpoints import Checkpoint, Held
-from pipeline.archive import Entry
-from pipeline.errors import UsageError
-from pipeline.program import TORCH_ELEMENT_TYPES
+from iree_pilot.models import versions
+from iree_pilot.models.fp8 import FP8Linear
+from iree_pilot.models.spec import Value, referred
+from iree_pilot.models.traceable import DTYPES
+from iree_pilot.models.weights import compare, reasons
+from iree_pilot.models.weights.checkpoints import Checkpoint, Held
+from iree_pilot.pipeline.archive import Entry
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.program import TORCH_ELEMENT_TYPES
 
 #: The only form of FP8 that published checkpoints have.
 _PUBLISHED = torch.float8_e4m3fn

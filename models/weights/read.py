@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from models.weights.checkpoints import Held
-from models.weights.compare import Fault
-from pipeline.archive import Entry
-from pipeline.program import ELEMENT_TYPES
+from iree_pilot.models.weights.checkpoints import Held
+from iree_pilot.models.weights.compare import Fault
+from iree_pilot.pipeline.archive import Entry
+from iree_pilot.pipeline.program import ELEMENT_TYPES
 
 _PIECE_BYTES = 32 * 2**20
 

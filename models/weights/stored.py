@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from models.fp8 import codes_to_fnuz
-from models.traceable import Stored
-from models.weights.checkpoints import Held
-from models.weights.read import read
-from pipeline.archive import Entry
-from pipeline.errors import UsageError
-from pipeline.program import ELEMENT_TYPES
+from iree_pilot.models.fp8 import codes_to_fnuz
+from iree_pilot.models.traceable import Stored
+from iree_pilot.models.weights.checkpoints import Held
+from iree_pilot.models.weights.read import read
+from iree_pilot.pipeline.archive import Entry
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.program import ELEMENT_TYPES
 
 _SCALES = ("weight_scale", "input_scale")
 

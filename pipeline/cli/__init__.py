@@ -12,8 +12,8 @@ import sys
 
 import click
 
-from pipeline.cli.boundary import guarded
-from pipeline.cli.group import Group
+from iree_pilot.pipeline.cli.boundary import guarded
+from iree_pilot.pipeline.cli.group import Group
 
 #: In the order of `--help`: command, the module that has it.
 _COMMANDS = {
@@ -42,7 +42,7 @@ class _Lazy(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"pipeline.cli.{_COMMANDS[cmd_name]}")
+        module = importlib.import_module(f"iree_pilot.pipeline.cli.{_COMMANDS[cmd_name]}")
         command: click.Command = module.command
         return command
 
@@ -64,5 +64,5 @@ def cli() -> None:
 def main() -> None:
     """The console script."""
     if "_IREE_PILOT_COMPLETE" in os.environ:
-        importlib.import_module("pipeline.cli.completion")  # our own for bash
+        importlib.import_module("iree_pilot.pipeline.cli.completion")  # our own for bash
     sys.exit(guarded(cli, sys.argv[1:]))

@@ -1,5 +1,5 @@
-"""`python -m pipeline.cli`: the same as the command `iree-pilot`."""
+"""`python -m iree_pilot.pipeline.cli`: the same as the command `iree-pilot`."""
 
-from pipeline.cli import main
+from iree_pilot.pipeline.cli import main
 
 main()

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from pipeline.cli import output as out
+from iree_pilot.pipeline.cli import output as out
 
 if TYPE_CHECKING:
-    from pipeline.cli.options import SourceOptions
-    from pipeline.cli.session import Session
-    from pipeline.frontends.load import Loaded
-    from repro.sides.against import Against
-    from repro.sides.side import Side
+    from iree_pilot.pipeline.cli.options import SourceOptions
+    from iree_pilot.pipeline.cli.session import Session
+    from iree_pilot.pipeline.frontends.load import Loaded
+    from iree_pilot.repro.sides.against import Against
+    from iree_pilot.repro.sides.side import Side
 
 _SHOWN = 10
 _VERDICTS = {
@@ -37,7 +37,7 @@ def bisect(
 
     folder: where it goes, and whether that is only the usual place (`places.settled`).
     """
-    from repro.sides import against
+    from iree_pilot.repro.sides import against
 
     live.doing("comparing dispatch by dispatch", "compare")
     side, other = compared
@@ -66,7 +66,7 @@ def sides(
     others: what --against was given: a target, flags of iree-compile, or both. flags: the user's,
     for both sides.
     """
-    from repro.sides.side import Side
+    from iree_pilot.repro.sides.side import Side
 
     more = tuple(word for word in others if word.startswith("-"))
     named = [word for word in others if word not in more]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from pipeline.cli import several
-from pipeline.cli.options import (
+from iree_pilot.pipeline.cli import several
+from iree_pilot.pipeline.cli.options import (
     Common,
     Output,
     SourceOptions,
@@ -21,12 +21,12 @@ from pipeline.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.case import CaseResult
-    from pipeline.cli.session import Session
-    from pipeline.frontends.load import Loaded, TraceFailed
-    from pipeline.targets import Plan
-    from repro.bisect import Bisection, Reproducer
-    from repro.sides.against import Against
+    from iree_pilot.pipeline.case import CaseResult
+    from iree_pilot.pipeline.cli.session import Session
+    from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed
+    from iree_pilot.pipeline.targets import Plan
+    from iree_pilot.repro.bisect import Bisection, Reproducer
+    from iree_pilot.repro.sides.against import Against
 
 
 @click.command("bisect")
@@ -96,14 +96,14 @@ def command(
     `results`, each with its `target`. Exit code 0: what fails was isolated; 1: nothing fails, or
     something could not be isolated.
     """
-    from pipeline import outputs
-    from pipeline.cli import output as out
-    from pipeline.cli import reproducer
-    from pipeline.cli.boundary import Failed
-    from pipeline.cli.live import Live
-    from pipeline.cli.session import Session
-    from pipeline.compiler import check_flags
-    from repro.bisect import Bisection
+    from iree_pilot.pipeline import outputs
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.cli import reproducer
+    from iree_pilot.pipeline.cli.boundary import Failed
+    from iree_pilot.pipeline.cli.live import Live
+    from iree_pilot.pipeline.cli.session import Session
+    from iree_pilot.pipeline.compiler import check_flags
+    from iree_pilot.repro.bisect import Bisection
 
     if against and expected:
         raise click.UsageError("--against compares two sides: it takes no --expected-output")
@@ -159,8 +159,8 @@ def command(
 
 def _named(results: list[tuple[str, Bisection | Against]]) -> list[tuple[str, Bisection | Against]]:
     """The results, with those of several targets that are the same failure."""
-    from repro import alike
-    from repro.bisect import Bisection
+    from iree_pilot.repro import alike
+    from iree_pilot.repro.bisect import Bisection
 
     found = [(name, one) for name, one in results if isinstance(one, Bisection)]
     return [*alike.named(found)] if len(found) == len(results) > 1 else results
@@ -186,8 +186,8 @@ class _Asked(NamedTuple):
 
 def _check_places(asked: _Asked, targets: list[str], named: str) -> None:
     """Raises UsageError where a reproducer would take the place of what is read."""
-    from pipeline import outputs
-    from pipeline.cli import reading, reproducer
+    from iree_pilot.pipeline import outputs
+    from iree_pilot.pipeline.cli import reading, reproducer
 
     read = reading.files(asked.source, asked.chosen, asked.expected, named=named)
     if asked.everything:  # folders in the one that is named
@@ -200,9 +200,9 @@ def _each(
     session: Session, asked: _Asked, plans: list[tuple[str, Plan]], live: Any
 ) -> Iterator[tuple[str, Bisection | Against]]:
     """What is found for the targets, one after the other; why it does not trace is one for all."""
-    from pipeline.cli import against as dispatches
-    from pipeline.frontends.load import TraceFailed
-    from repro.bisect import Bisection
+    from iree_pilot.pipeline.cli import against as dispatches
+    from iree_pilot.pipeline.frontends.load import TraceFailed
+    from iree_pilot.repro.bisect import Bisection
 
     source, chosen, flags = asked.source, asked.chosen, asked.flags
     compared = [
@@ -232,14 +232,14 @@ def _each(
 def _further(
     session: Session, chosen: SourceOptions, device: str | None, result: Any, live: Any
 ) -> Any:
-    from pipeline.cli import deep
+    from iree_pilot.pipeline.cli import deep
 
     return deep.ask(session, result, chosen, device, live)
 
 
 def _tell_either(console: Any, result: Bisection | Against) -> None:
-    from pipeline.cli import against as dispatches
-    from repro.bisect import Bisection
+    from iree_pilot.pipeline.cli import against as dispatches
+    from iree_pilot.repro.bisect import Bisection
 
     if isinstance(result, Bisection):
         tell(console, result)
@@ -248,7 +248,7 @@ def _tell_either(console: Any, result: Bisection | Against) -> None:
 
 
 def _passes(source: str, target: str, case: CaseResult) -> str:
-    from pipeline import numerics
+    from iree_pilot.pipeline import numerics
 
     if case.status == "compiled":
         return f"{source} compiles for {target} and is not run here ({case.steps[-1].why})"
@@ -274,8 +274,8 @@ def _case(
     live: Any,
     loaded: Loaded,
 ) -> CaseResult:
-    from pipeline import case
-    from pipeline.case import Settings
+    from iree_pilot.pipeline import case
+    from iree_pilot.pipeline.case import Settings
 
     settings = Settings(
         flags=flags,
@@ -305,7 +305,7 @@ def isolate(
     there is nothing to isolate. flags: the user's for the compile. Without `output` the folder is
     made where the user is.
     """
-    from repro import failed
+    from iree_pilot.repro import failed
 
     act = failed.isolate if case.failure is not None else failed.isolate_hidden
     return act(
@@ -338,7 +338,7 @@ def untraced(
     live: Any,
 ) -> Bisection:
     """Isolates why the source `text` does not trace."""
-    from repro import failed
+    from iree_pilot.repro import failed
 
     live.isolating(refused.failure)
     wish = failed.Wish(
@@ -384,7 +384,7 @@ def tell(console: Any, result: Bisection) -> None:
     """What a bisection found, but for the folders' paths."""
     from rich.markup import escape
 
-    from pipeline.cli import output as out
+    from iree_pilot.pipeline.cli import output as out
 
     if result.status == "passes":
         console.print(f"{escape(result.why)}: there is nothing to isolate", soft_wrap=True)

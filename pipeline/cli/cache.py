@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 import msgspec
 
-from pipeline.cli.group import Group
-from pipeline.cli.options import DURATION, SIZE, Common, common
+from iree_pilot.pipeline.cli.group import Group
+from iree_pilot.pipeline.cli.options import DURATION, SIZE, Common, common
 
 
 @click.group("cache", cls=Group)
@@ -18,8 +18,8 @@ def command() -> None:
 @common
 def info(common: Common) -> None:
     """What the cache holds, by kind."""
-    from pipeline.cli import output as out
-    from pipeline.store import Store
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.store import Store
 
     store = Store()
     usage = store.info()
@@ -41,8 +41,8 @@ def info(common: Common) -> None:
 @common
 def gc(max_size: float | None, older_than: float | None, common: Common) -> None:
     """Remove entries that were not used for long, and what dead processes left behind."""
-    from pipeline.cli import output as out
-    from pipeline.store import Store
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.store import Store
 
     if max_size is None and older_than is None:
         raise click.UsageError("say what to remove: --max-size SIZE or --older-than TIME (720h)")
@@ -62,9 +62,9 @@ def gc(max_size: float | None, older_than: float | None, common: Common) -> None
 @common
 def verify(common: Common) -> None:
     """Hash every file; damaged entries are removed and made anew when they are needed."""
-    from pipeline.cli import output as out
-    from pipeline.cli.live import Live
-    from pipeline.store import Store
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.cli.live import Live
+    from iree_pilot.pipeline.store import Store
 
     console = out.console(stderr=common.json)
     store = Store()

@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from rich.markup import escape
 
-from pipeline import between, case, generation, outputs
-from pipeline.case import CaseResult, FunctionResult, Settings, Step
-from pipeline.cli import code, following, reading, reproducer, several
-from pipeline.cli import output as out
-from pipeline.cli.bisect import isolate, tell, tell_elsewhere, tell_places, untraced
-from pipeline.cli.boundary import Failed, Interrupted
-from pipeline.cli.live import Live
-from pipeline.cli.options import Common, SourceOptions
-from pipeline.cli.session import Session
-from pipeline.compiler import check_flags, check_phases
-from pipeline.errors import UsageError
-from pipeline.frontends import source as sources
-from pipeline.frontends.load import Loaded, TraceFailed, made_of
-from pipeline.generation import Generation, Token, Wanted
-from pipeline.targets import Plan
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import between, case, generation, outputs
+from iree_pilot.pipeline.case import CaseResult, FunctionResult, Settings, Step
+from iree_pilot.pipeline.cli import code, following, reading, reproducer, several
+from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.bisect import isolate, tell, tell_elsewhere, tell_places, untraced
+from iree_pilot.pipeline.cli.boundary import Failed, Interrupted
+from iree_pilot.pipeline.cli.live import Live
+from iree_pilot.pipeline.cli.options import Common, SourceOptions
+from iree_pilot.pipeline.cli.session import Session
+from iree_pilot.pipeline.compiler import check_flags, check_phases
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, made_of
+from iree_pilot.pipeline.generation import Generation, Token, Wanted
+from iree_pilot.pipeline.targets import Plan
+from iree_pilot.pipeline.toolchain import Toolchain
 
 if TYPE_CHECKING:
-    from repro.bisect import Bisection
+    from iree_pilot.repro.bisect import Bisection
 
 _STYLES = {"ok": "green", "ran": "yellow", "compiled": "yellow", "failed": "red"}
 #: From so many columns on the table of verdicts has room for their reasons.
@@ -130,7 +130,7 @@ def cases(
         live.close()
         if not silent:
             _summary(live, results)
-        from repro import alike
+        from iree_pilot.repro import alike
 
         found: list[tuple[str, Bisection]] = []
         isolated = _isolated(

@@ -6,10 +6,10 @@ from typing import Any
 
 from rich.markup import escape
 
-from pipeline.amdgpu import Kernel
-from pipeline.case import CaseResult
-from pipeline.cli import output as out
-from pipeline.spirv import Checked
+from iree_pilot.pipeline.amdgpu import Kernel
+from iree_pilot.pipeline.case import CaseResult
+from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.spirv import Checked
 
 _SHOWN = 3
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from pipeline.cli import completing
-from pipeline.cli.options import (
+from iree_pilot.pipeline.cli import completing
+from iree_pilot.pipeline.cli.options import (
     Common,
     Output,
     SourceOptions,
@@ -56,7 +56,7 @@ def command(
     FLAGS after -- go to iree-compile. Without -o the output stays in the cache, where the phases'
     dumps are beside it.
     """
-    from pipeline.cli.cases import cases
+    from iree_pilot.pipeline.cli.cases import cases
 
     cases(
         source,

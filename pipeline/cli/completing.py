@@ -23,15 +23,15 @@ def sources(ctx: click.Context, param: click.Parameter, incomplete: str) -> Item
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Models of the zoo, and `check`."""
-    from models.spec import registry
+    from iree_pilot.models.spec import registry
 
     return _beginning(("check", *registry()), incomplete)
 
 
 def targets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Targets behind a comma; behind a colon architectures of one."""
-    from pipeline.architectures import GENERIC_VULKAN
-    from pipeline.targets import BACKENDS
+    from iree_pilot.pipeline.architectures import GENERIC_VULKAN
+    from iree_pilot.pipeline.targets import BACKENDS
 
     before, comma, last = incomplete.rpartition(",")
     backend, colon, _ = last.partition(":")
@@ -42,8 +42,8 @@ def targets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Item
 
 def phases(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Compilation phases of the compiler that --release names, where it is installed."""
-    from pipeline import releases
-    from pipeline.errors import PilotError
+    from iree_pilot.pipeline import releases
+    from iree_pilot.pipeline.errors import PilotError
 
     try:
         toolchain = releases.present(ctx.params.get("release"))
@@ -54,8 +54,8 @@ def phases(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items
 
 def versions(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Compiler releases on this machine."""
-    from pipeline import releases, toolchain
-    from pipeline.errors import PilotError
+    from iree_pilot.pipeline import releases, toolchain
+    from iree_pilot.pipeline.errors import PilotError
 
     try:
         here = [toolchain.installed().version]
@@ -76,7 +76,7 @@ def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
 
 
 def _models(incomplete: str) -> Items:
-    from models.spec import registry
+    from iree_pilot.models.spec import registry
 
     zoo = registry()
     named, slash, _ = incomplete.partition("/")

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.cli import releases_bisect, workaround
-from pipeline.cli.live import Live
-from pipeline.cli.options import SourceOptions
-from pipeline.cli.output import seconds
-from pipeline.cli.session import Session
-from pipeline.errors import PilotError
-from pipeline.frontends.load import TraceFailed
-from pipeline.plural import count
-from repro import bundle, deep, further
-from repro.bisect import Bisection
-from repro.found import Found, Reproducer
-from repro.further import SinceRelease
-from repro.workarounds import find
+from iree_pilot.pipeline.cli import releases_bisect, workaround
+from iree_pilot.pipeline.cli.live import Live
+from iree_pilot.pipeline.cli.options import SourceOptions
+from iree_pilot.pipeline.cli.output import seconds
+from iree_pilot.pipeline.cli.session import Session
+from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.frontends.load import TraceFailed
+from iree_pilot.pipeline.plural import count
+from iree_pilot.repro import bundle, deep, further
+from iree_pilot.repro.bisect import Bisection
+from iree_pilot.repro.found import Found, Reproducer
+from iree_pilot.repro.further import SinceRelease
+from iree_pilot.repro.workarounds import find
 
 
 def ask(

@@ -10,7 +10,7 @@ import click
 import msgspec
 from rich.markup import escape
 
-from pipeline.cli.options import Common, common
+from iree_pilot.pipeline.cli.options import Common, common
 
 State = Literal["ok", "missing", "warning"]
 _TRACERS = {
@@ -42,9 +42,9 @@ def command(common: Common) -> None:
 
     Exit code 3 when programs cannot be traced, compiled or run on the processor.
     """
-    from pipeline.cli import output as out
-    from pipeline.cli.boundary import Failed
-    from pipeline.cli.live import Live
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.cli.boundary import Failed
+    from iree_pilot.pipeline.cli.live import Live
 
     console = out.console(stderr=common.json)
     with Live(console, quiet=common.json or common.verbosity < 0, verbose=False) as live:
@@ -88,7 +88,7 @@ def _tracing() -> list[Finding]:
 
 def _importable(findings: list[Finding]) -> Iterator[Finding]:
     """The findings; those that are there and cannot be imported are as good as missing."""
-    from pipeline.frontends import libraries
+    from iree_pilot.pipeline.frontends import libraries
 
     broken = libraries.broken()
     for one in findings:
@@ -114,7 +114,7 @@ def _restored() -> Finding | None:
         turbine, compiler = version("iree-turbine"), version("iree-base-compiler")
     except PackageNotFoundError:
         return None
-    from pipeline.frontends import bindings
+    from iree_pilot.pipeline.frontends import bindings
 
     if not bindings.lacks():
         return None
@@ -129,9 +129,9 @@ def _restored() -> Finding | None:
 
 
 def _compiling_and_running(release: str | None) -> list[Finding]:
-    from pipeline.errors import PilotError
-    from pipeline.releases import find
-    from pipeline.targets import BACKENDS, parse, plan
+    from iree_pilot.pipeline.errors import PilotError
+    from iree_pilot.pipeline.releases import find
+    from iree_pilot.pipeline.targets import BACKENDS, parse, plan
 
     try:
         toolchain = find(release)
@@ -189,7 +189,7 @@ def _compiling_and_running(release: str | None) -> list[Finding]:
 
 
 def _validating() -> Finding:
-    from pipeline import spirv
+    from iree_pilot.pipeline import spirv
 
     tool = spirv.validator()
     if tool is None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import numerics, python_lines
-from pipeline.case import CaseResult
-from pipeline.cli.options import Common, SourceOptions
-from pipeline.source_lines import place, quoted
-from pipeline.stderr import operation_in
+from iree_pilot.pipeline import numerics, python_lines
+from iree_pilot.pipeline.case import CaseResult
+from iree_pilot.pipeline.cli.options import Common, SourceOptions
+from iree_pilot.pipeline.source_lines import place, quoted
+from iree_pilot.pipeline.stderr import operation_in
 
 
 class Typed(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ def bisecting(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
 
     A source that does not trace does so for all targets: the first one is enough.
     """
-    from repro import failed
+    from iree_pilot.repro import failed
 
     if typed.resume:
         return ()

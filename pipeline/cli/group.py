@@ -11,7 +11,7 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from pipeline.errors import nearest
+        from iree_pilot.pipeline.errors import nearest
 
         known = self.list_commands(ctx)
         if args and args[0] not in known and not args[0].startswith("-"):

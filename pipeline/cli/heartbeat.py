@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from threading import Event, Thread
 
-from pipeline.cli.screen import Screen
+from iree_pilot.pipeline.cli.screen import Screen
 
 #: No command is silent for longer than 5 s in a pipe; the rest is for a busy machine.
 SECONDS = 4.5

@@ -14,19 +14,19 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.text import Text
 
-from pipeline.case import Step, StepName
-from pipeline.cli import took
-from pipeline.cli.heartbeat import Heartbeat
-from pipeline.cli.output import seconds, size
-from pipeline.cli.screen import Screen
-from pipeline.diagnostics import Failure
-from pipeline.executables import Compiling
-from pipeline.frontends.load import Loaded
-from pipeline.phases import Phase
-from pipeline.program import Function, scopes_text
+from iree_pilot.pipeline.case import Step, StepName
+from iree_pilot.pipeline.cli import took
+from iree_pilot.pipeline.cli.heartbeat import Heartbeat
+from iree_pilot.pipeline.cli.output import seconds, size
+from iree_pilot.pipeline.cli.screen import Screen
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.executables import Compiling
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.phases import Phase
+from iree_pilot.pipeline.program import Function, scopes_text
 
 if TYPE_CHECKING:
-    from repro.shrink import Progress
+    from iree_pilot.repro.shrink import Progress
 
 _DIALECTS_SHOWN = 4
 #: Columns of a phase's line before its dialects.

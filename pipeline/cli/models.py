@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from pipeline.cli import completing
-from pipeline.cli.options import Common, common
-from pipeline.plural import count
+from iree_pilot.pipeline.cli import completing
+from iree_pilot.pipeline.cli.options import Common, common
+from iree_pilot.pipeline.plural import count
 
 if TYPE_CHECKING:
-    from models.weights.checkpoints import Checkpoint
+    from iree_pilot.models.weights.checkpoints import Checkpoint
 
 
 _CAME = {"ok": "", "ran": " (runs, not compared)", "compiled": " (compiles)"}
@@ -32,9 +32,9 @@ def command(name: str | None, path: str | None, dtype: str | None, common: Commo
     With `check CONFIG_OR_CHECKPOINT`: whether a Hugging Face config.json, or a checkpoint directory
     with its weights, is complete and fits a family of the zoo. Nothing is compiled.
     """
-    from models.spec import registry
-    from pipeline.cli import output as out
-    from pipeline.errors import UsageError, nearest
+    from iree_pilot.models.spec import registry
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.errors import UsageError, nearest
 
     if name == "check":
         if path is None:
@@ -91,9 +91,9 @@ def _passed() -> dict[str, list[str]]:
 
     Beside a target that it did not fail for, how far it came there.
     """
-    from models.spec import registry
-    from pipeline.cli.nightly_history import history_at, place_of
-    from pipeline.nightly.records import INSTALLED
+    from iree_pilot.models.spec import registry
+    from iree_pilot.pipeline.cli.nightly_history import history_at, place_of
+    from iree_pilot.pipeline.nightly.records import INSTALLED
 
     if not place_of(None).exists():
         return {}
@@ -111,15 +111,15 @@ def _passed() -> dict[str, list[str]]:
 
 
 def _check(path: Path, dtype: str | None, common: Common) -> None:
-    from models.weights import checkpoints
-    from pipeline.cli import output as out
-    from pipeline.cli.live import Live
+    from iree_pilot.models.weights import checkpoints
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.cli.live import Live
 
     checkpoint = checkpoints.read_config(path) if path.is_file() else checkpoints.read(path)
     chosen = checkpoints.chosen(checkpoint, {}, dtype, "")
     # Frameworks from here on: only once the files themselves are in order.
-    from models.weights import compare, read
-    from models.weights.plan import check
+    from iree_pilot.models.weights import compare, read
+    from iree_pilot.models.weights.plan import check
 
     console = out.console(stderr=common.json)
     with Live(console, quiet=common.json or common.verbosity < 0, verbose=False) as live:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli import nightly_moving
-from pipeline.cli.group import Group
-from pipeline.cli.nightly_history import database_option, held, history_at, place_of
-from pipeline.cli.options import Common, Output, Place, common
+from iree_pilot.pipeline.cli import nightly_moving
+from iree_pilot.pipeline.cli.group import Group
+from iree_pilot.pipeline.cli.nightly_history import database_option, held, history_at, place_of
+from iree_pilot.pipeline.cli.options import Common, Output, Place, common
 
 if TYPE_CHECKING:
-    from pipeline.nightly.config import Nightly
-    from pipeline.nightly.history import History, Run
-    from pipeline.nightly.keys import Keys
-    from pipeline.nightly.orders import Preview, Scheduler
-    from pipeline.nightly.records import Case
-    from pipeline.nightly.report import Report
+    from iree_pilot.pipeline.nightly.config import Nightly
+    from iree_pilot.pipeline.nightly.history import History, Run
+    from iree_pilot.pipeline.nightly.keys import Keys
+    from iree_pilot.pipeline.nightly.orders import Preview, Scheduler
+    from iree_pilot.pipeline.nightly.records import Case
+    from iree_pilot.pipeline.nightly.report import Report
 
 #: Cases of a running night that are named.
 _MOST_LEFT = 5
@@ -79,16 +79,16 @@ def run(
     """
     import msgspec
 
-    from pipeline import outputs
-    from pipeline.cli import output as out
-    from pipeline.cli.boundary import Failed, Interrupted
-    from pipeline.cli.live import Live
-    from pipeline.cli.nightly_live import NightLive
-    from pipeline.cli.nightly_tell import tell, tell_plan
-    from pipeline.errors import UsageError
-    from pipeline.nightly import expectations, matrix, selection
-    from pipeline.nightly.keys import Keys
-    from pipeline.nightly.night import Night
+    from iree_pilot.pipeline import outputs
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.cli.boundary import Failed, Interrupted
+    from iree_pilot.pipeline.cli.live import Live
+    from iree_pilot.pipeline.cli.nightly_live import NightLive
+    from iree_pilot.pipeline.cli.nightly_tell import tell, tell_plan
+    from iree_pilot.pipeline.errors import UsageError
+    from iree_pilot.pipeline.nightly import expectations, matrix, selection
+    from iree_pilot.pipeline.nightly.keys import Keys
+    from iree_pilot.pipeline.nightly.night import Night
 
     if common.json and markdown == "-":
         raise UsageError(
@@ -156,8 +156,8 @@ def run(
 @common
 def status(database: str | None, limit: int, common: Common) -> None:
     """The last nights, and what stands after the latest one."""
-    from pipeline.cli import output as out
-    from pipeline.cli.nightly_tell import tell
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.cli.nightly_tell import tell
 
     runs: list[Run] = []
     report: Report | None = None
@@ -208,11 +208,11 @@ def report(
     """Tell of one NIGHT (a number of `nightly status`; the latest one by default) again."""
     import msgspec
 
-    from pipeline import outputs
-    from pipeline.cli import output as out
-    from pipeline.cli.nightly_tell import as_text, tell
-    from pipeline.nightly.junit import junit
-    from pipeline.nightly.markdown import markdown
+    from iree_pilot.pipeline import outputs
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.cli.nightly_tell import as_text, tell
+    from iree_pilot.pipeline.nightly.junit import junit
+    from iree_pilot.pipeline.nightly.markdown import markdown
 
     _check_writable(output)
     with history_at(database) as history:
@@ -261,10 +261,10 @@ def expect(
     With --accept, failures are added to `expectations.toml` beside the configuration (people may
     edit it, their comments stay), and those that went away are taken out.
     """
-    from pipeline.cli import output as out
-    from pipeline.cli.nightly_tell import tell_expected
-    from pipeline.errors import UsageError
-    from pipeline.nightly import expectations, selection
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.cli.nightly_tell import tell_expected
+    from iree_pilot.pipeline.errors import UsageError
+    from iree_pilot.pipeline.nightly import expectations, selection
 
     nightly = _read(config)
     path = _expectations(nightly)
@@ -313,7 +313,7 @@ def expect(
 
 def _read(config: str | None) -> Nightly:
     """The configuration named, the one here, or the default one."""
-    from pipeline.nightly import config as configs
+    from iree_pilot.pipeline.nightly import config as configs
 
     here = Path("nightly.toml")
     if config is None and not here.exists():
@@ -323,8 +323,8 @@ def _read(config: str | None) -> Nightly:
 
 def _expectations(nightly: Nightly) -> Path:
     """Beside the configuration; those of the default one are the user's own."""
-    from pipeline.nightly import config as configs
-    from pipeline.store import data_directory
+    from iree_pilot.pipeline.nightly import config as configs
+    from iree_pilot.pipeline.store import data_directory
 
     name = "expectations.toml"
     if nightly.path == Path(configs.__file__).with_name("default.toml").absolute():
@@ -341,7 +341,7 @@ def _accepting(config: str | None, database: str | None) -> tuple[str, ...]:
 def _previews(
     history: History, cases: Sequence[Case], keys: Keys, fresh: bool
 ) -> tuple[Preview, ...]:
-    from pipeline.nightly.orders import preview
+    from iree_pilot.pipeline.nightly.orders import preview
 
     found = {} if fresh else {case.name: keys.key(case) for case in cases}
     reused = [name for name, key in found.items() if key and history.reusable(key)]
@@ -356,10 +356,10 @@ def _width(nightly: Nightly) -> int:
 
 def _scheduler(nightly: Nightly, address: str | None) -> Scheduler:
     if address:
-        from pipeline.nightly.cluster import Cluster
+        from iree_pilot.pipeline.nightly.cluster import Cluster
 
         return Cluster(address)
-    from pipeline.nightly.pool import Pool
+    from iree_pilot.pipeline.nightly.pool import Pool
 
     return Pool(nightly.config.schedule.jobs, nightly.config.schedule.memory_bytes)
 
@@ -381,8 +381,8 @@ def _overridden(ctx: click.Context, common: Common, cases: tuple[Case, ...]) -> 
 
 
 def _report(history: History, night: int | None) -> Report:
-    from pipeline.errors import UsageError
-    from pipeline.nightly import report
+    from iree_pilot.pipeline.errors import UsageError
+    from iree_pilot.pipeline.nightly import report
 
     try:
         return report.of(history, history.run(night))
@@ -394,7 +394,7 @@ def _report(history: History, night: int | None) -> Report:
 
 
 def _check_writable(*files: str | None) -> None:
-    from pipeline import outputs
+    from iree_pilot.pipeline import outputs
 
     for file in files:
         if file and file != "-":
@@ -402,10 +402,10 @@ def _check_writable(*files: str | None) -> None:
 
 
 def _publish(report: Report, markdown: str | None, junit: str | None, *, quiet: bool) -> None:
-    from pipeline import outputs
-    from pipeline.cli import output as out
-    from pipeline.nightly import junit as xml
-    from pipeline.nightly import markdown as text
+    from iree_pilot.pipeline import outputs
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.nightly import junit as xml
+    from iree_pilot.pipeline.nightly import markdown as text
 
     if markdown == "-":
         click.echo(text.markdown(report))

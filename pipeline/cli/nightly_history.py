@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.options import Place
+from iree_pilot.pipeline.cli.options import Place
 
 if TYPE_CHECKING:
-    from pipeline.nightly.history import History
+    from iree_pilot.pipeline.nightly.history import History
 
 #: What each SQLite database begins with.
 _SQLITE = b"SQLite format 3\0"
@@ -29,9 +29,9 @@ def history_at(database: str | None, *, begin: bool = False) -> History:
 
     Raises UsageError where there is none otherwise.
     """
-    from pipeline import outputs
-    from pipeline.errors import UsageError
-    from pipeline.nightly.history import History
+    from iree_pilot.pipeline import outputs
+    from iree_pilot.pipeline.errors import UsageError
+    from iree_pilot.pipeline.nightly.history import History
 
     path = place_of(database)
     if not begin and not path.exists():
@@ -61,7 +61,7 @@ def _holds_something_else(path: Path) -> bool:
 
 def place_of(database: str | None) -> Path:
     """The file of the history that a user names, or of the usual one."""
-    from pipeline.store import data_directory
+    from iree_pilot.pipeline.store import data_directory
 
     return Path(database) if database else data_directory() / "nightly" / "history.db"
 

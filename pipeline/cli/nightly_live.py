@@ -13,18 +13,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from pipeline.cli import took
-from pipeline.cli.heartbeat import Heartbeat
-from pipeline.cli.live import Doing, clock_of
-from pipeline.cli.output import seconds, table
-from pipeline.cli.screen import Screen
-from pipeline.nightly.orders import TRACE
-from pipeline.plural import count
+from iree_pilot.pipeline.cli import took
+from iree_pilot.pipeline.cli.heartbeat import Heartbeat
+from iree_pilot.pipeline.cli.live import Doing, clock_of
+from iree_pilot.pipeline.cli.output import seconds, table
+from iree_pilot.pipeline.cli.screen import Screen
+from iree_pilot.pipeline.nightly.orders import TRACE
+from iree_pilot.pipeline.plural import count
 
 if TYPE_CHECKING:
-    from pipeline.nightly.history import Run
-    from pipeline.nightly.records import Case, Finding, Outcome, Question
-    from repro.bisect import Bisection
+    from iree_pilot.pipeline.nightly.history import Run
+    from iree_pilot.pipeline.nightly.records import Case, Finding, Outcome, Question
+    from iree_pilot.repro.bisect import Bisection
 
 _STYLES = {
     "ok": "green",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.nightly_history import database_option, held, history_at
-from pipeline.cli.options import Common, Output, common
+from iree_pilot.pipeline.cli.nightly_history import database_option, held, history_at
+from iree_pilot.pipeline.cli.options import Common, Output, common
 
 
 @click.command("export")
@@ -16,8 +16,8 @@ from pipeline.cli.options import Common, Output, common
 @common
 def export(database: str | None, file: str, common: Common) -> None:
     """Write the whole history into FILE, to keep it or to merge it elsewhere."""
-    from pipeline.cli import output as out
-    from pipeline.nightly import moving
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.nightly import moving
 
     with history_at(database) as history:
         nights = moving.export(history, Path(file))
@@ -36,9 +36,9 @@ def merge(database: str | None, files: tuple[str, ...], common: Common) -> None:
     """Add the nights of other histories; those that are known already are left as they are."""
     import msgspec
 
-    from pipeline.cli import output as out
-    from pipeline.cli.boundary import Interrupted
-    from pipeline.nightly import moving
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.cli.boundary import Interrupted
+    from iree_pilot.pipeline.nightly import moving
 
     with history_at(database, begin=True) as history, held(history, wait=True):
         merged: dict[str, moving.Merged] = {}

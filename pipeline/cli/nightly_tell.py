@@ -9,14 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.cli import output as out
-from pipeline.cli.options import Common
-from pipeline.cli.screen import PIPE_WIDTH, Screen
-from pipeline.nightly.expectations import Expectation
-from pipeline.nightly.markdown import again
-from pipeline.nightly.orders import Preview, shared_out
-from pipeline.nightly.report import Report, Row, ordered
-from pipeline.source_lines import SourceLines
+from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.options import Common
+from iree_pilot.pipeline.cli.screen import PIPE_WIDTH, Screen
+from iree_pilot.pipeline.nightly.expectations import Expectation
+from iree_pilot.pipeline.nightly.markdown import again
+from iree_pilot.pipeline.nightly.orders import Preview, shared_out
+from iree_pilot.pipeline.nightly.report import Report, Row, ordered
+from iree_pilot.pipeline.source_lines import SourceLines
 
 #: Verdicts that are no news, and that a reader wants to see nevertheless.
 _KNOWN = ("same failure", "fail", "not run")

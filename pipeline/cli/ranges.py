@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from pipeline.cli import completing, several
-from pipeline.cli.options import Common, SourceOptions, common, source_options
+from iree_pilot.pipeline.cli import completing, several
+from iree_pilot.pipeline.cli.options import Common, SourceOptions, common, source_options
 
 if TYPE_CHECKING:
-    from pipeline.targets import Plan
-    from repro.ranges.find import Ranges, Reading
-    from repro.ranges.measure import Counts
+    from iree_pilot.pipeline.targets import Plan
+    from iree_pilot.repro.ranges.find import Ranges, Reading
+    from iree_pilot.repro.ranges.measure import Counts
 
 _WORDS = {
     "saturated": "saturate",
@@ -56,14 +56,14 @@ def command(
     FLAGS after -- go to iree-compile. Of several targets --json prints `results`, each with its
     `target`.
     """
-    from pipeline.cli import output as out
-    from pipeline.cli import reproducer
-    from pipeline.cli.boundary import Failed
-    from pipeline.cli.live import Live
-    from pipeline.cli.session import Session
-    from pipeline.compiler import check_flags
-    from pipeline.frontends.load import TraceFailed
-    from repro.ranges.find import find
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.cli import reproducer
+    from iree_pilot.pipeline.cli.boundary import Failed
+    from iree_pilot.pipeline.cli.live import Live
+    from iree_pilot.pipeline.cli.session import Session
+    from iree_pilot.pipeline.compiler import check_flags
+    from iree_pilot.pipeline.frontends.load import TraceFailed
+    from iree_pilot.repro.ranges.find import find
 
     if target is None and (device or flags):
         raise click.UsageError("--device and FLAGS go with a target: -t TARGET")
@@ -135,7 +135,7 @@ def tell(console: Any, found: Ranges, *, everything: bool) -> None:
 
 
 def _tell(console: Any, reading: Reading, device: str | None) -> None:
-    from pipeline.cli.output import print_pairs
+    from iree_pilot.pipeline.cli.output import print_pairs
 
     shape = "x".join([*map(str, reading.shape), reading.dtype])
     where = escape(f"{reading.function}, line {reading.location.rpartition(':')[2]}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.cli.options import SourceOptions
-from pipeline.frontends import examples, outline
-from pipeline.frontends import source as sources
-from repro import bundle
+from iree_pilot.pipeline.cli.options import SourceOptions
+from iree_pilot.pipeline.frontends import examples, outline
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.repro import bundle
 
 #: What is read of a checkpoint's directory.
 _OF_CHECKPOINT = ("*.json", "*.safetensors")

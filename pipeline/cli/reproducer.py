@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from pipeline.cli.options import SourceOptions
-from pipeline.errors import UsageError
+from iree_pilot.pipeline.cli.options import SourceOptions
+from iree_pilot.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from repro.trust import Opened
+    from iree_pilot.repro.trust import Opened
 
 
 def source(text: str, chosen: SourceOptions, *, flagged: bool = True) -> tuple[str, SourceOptions]:
@@ -24,7 +24,7 @@ def source(text: str, chosen: SourceOptions, *, flagged: bool = True) -> tuple[s
     """
     if not is_folder(text):
         return text, chosen
-    from repro import bundle, trust
+    from iree_pilot.repro import bundle, trust
 
     folder = Path(text)
     opened = trust.open_folder(folder, trust=chosen.trust, flagged=flagged)
@@ -57,8 +57,8 @@ def target(
         return named, flags
     if not is_folder(text):
         raise no_target(text)
-    from pipeline import targets
-    from repro.trust import open_folder
+    from iree_pilot.pipeline import targets
+    from iree_pilot.repro.trust import open_folder
 
     report = open_folder(Path(text), trust=trust).report
     own, given = targets.split_flags(targets.parse(report.target), report.flags)
@@ -75,7 +75,7 @@ def no_target(text: str) -> UsageError:
 
 def announce(opened: Opened, *, flagged: bool = True) -> None:
     """Says on stderr what of the folder is not as it was written here, and its flags."""
-    from repro import trust
+    from iree_pilot.repro import trust
 
     for note in trust.notes(opened, flagged=flagged):
         click.echo(note, err=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from pipeline.cli import completing
-from pipeline.cli.options import (
+from iree_pilot.pipeline.cli import completing
+from iree_pilot.pipeline.cli.options import (
     Common,
     SourceOptions,
     common,
@@ -55,7 +55,7 @@ def command(
 
     FLAGS after -- go to iree-compile.
     """
-    from pipeline.cli.cases import cases
+    from iree_pilot.pipeline.cli.cases import cases
 
     if bisect and resume:
         raise click.UsageError("--bisect isolates programs from the start: it takes no --from")

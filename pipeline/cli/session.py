@@ -9,20 +9,20 @@ from typing import TypeVar
 
 import msgspec
 
-from pipeline import archive, process
-from pipeline import flags as compile_flags
-from pipeline.cli.live import Live
-from pipeline.cli.options import Common, SourceOptions, limits
-from pipeline.errors import UsageError
-from pipeline.frontends import outline
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Job
-from pipeline.frontends.load import Loaded, load
-from pipeline.program import Program, scopes_text
-from pipeline.releases import find
-from pipeline.store import Store
-from pipeline.targets import Plan, parse_list, plan
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import archive, process
+from iree_pilot.pipeline import flags as compile_flags
+from iree_pilot.pipeline.cli.live import Live
+from iree_pilot.pipeline.cli.options import Common, SourceOptions, limits
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import outline
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.load import Loaded, load
+from iree_pilot.pipeline.program import Program, scopes_text
+from iree_pilot.pipeline.releases import find
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.targets import Plan, parse_list, plan
+from iree_pilot.pipeline.toolchain import Toolchain
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Session:
         """What the source is and how it is traced, with its own example inputs."""
         source = sources.parse(text, chosen.settings, chosen.dtype)
         if source.path and source.kind in ("file", "pt2"):
-            from repro import trust
+            from iree_pilot.repro import trust
 
             trust.of_source(Path(source.path), trust=chosen.trust)
             source = msgspec.structs.replace(source, trusted=chosen.trust and source.kind == "pt2")
@@ -97,8 +97,8 @@ class Session:
         evaluate: MLIR, too, to have something to compare with. expected: the user's outputs, which
         it is compared with instead.
         """
-        from pipeline.expected import check, with_outputs
-        from pipeline.frontends import examples, fitting
+        from iree_pilot.pipeline.expected import check, with_outputs
+        from iree_pilot.pipeline.frontends import examples, fitting
 
         check(expected)
         job = msgspec.structs.replace(self.job(text, chosen), evaluate=evaluate)
@@ -128,7 +128,7 @@ class Session:
         self, loaded: Loaded, attempt: Callable[[Loaded], T], live: Live
     ) -> tuple[Loaded, T]:
         """What `attempt` gives for the program, whose inputs are made up anew as it demands."""
-        from pipeline import refitting
+        from iree_pilot.pipeline import refitting
 
         def again(changed: Loaded) -> None:
             live.close()

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 from rich.markup import escape
 
-from pipeline.cli.boundary import Interrupted
-from pipeline.cli.took import Took
+from iree_pilot.pipeline.cli.boundary import Interrupted
+from iree_pilot.pipeline.cli.took import Took
 
 #: (target, its result).
 Results = Sequence[tuple[str, Any]]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from pipeline.cli.options import Common, common
-from pipeline.errors import PilotError
+from iree_pilot.pipeline.cli.options import Common, common
+from iree_pilot.pipeline.errors import PilotError
 
 if TYPE_CHECKING:
-    from pipeline.targets import Plan
+    from iree_pilot.pipeline.targets import Plan
 
 _ARCHITECTURES = {
     "llvm-cpu": "host (default), generic, or a CPU that LLVM knows (znver4, neoverse-v2)",
@@ -24,9 +24,9 @@ _ARCHITECTURES = {
 @common
 def command(common: Common) -> None:
     """List targets with the flags and the device that they stand for on this machine."""
-    from pipeline.cli import output as out
-    from pipeline.releases import find
-    from pipeline.targets import BACKENDS, parse, plan
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.releases import find
+    from iree_pilot.pipeline.targets import BACKENDS, parse, plan
 
     toolchain = find(common.release)
     plans: dict[str, Plan | PilotError] = {}

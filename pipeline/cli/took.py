@@ -6,7 +6,7 @@ import time
 
 import click
 
-from pipeline.cli.output import seconds
+from iree_pilot.pipeline.cli.output import seconds
 
 #: Parts shorter than this share of the whole are not shown.
 _LEAST = 0.01

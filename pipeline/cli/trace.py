@@ -10,7 +10,7 @@ import click
 import msgspec
 from rich.markup import escape
 
-from pipeline.cli.options import Common, Output, SourceOptions, common, source_options
+from iree_pilot.pipeline.cli.options import Common, Output, SourceOptions, common, source_options
 
 
 @click.command("trace")
@@ -26,14 +26,14 @@ from pipeline.cli.options import Common, Output, SourceOptions, common, source_o
 @common
 def command(source_options: SourceOptions, output: str, common: Common, source: str) -> None:
     """Trace SOURCE to MLIR: program.mlir, parameters, example inputs and PyTorch's outputs."""
-    from pipeline import outputs
-    from pipeline.cli import output as out
-    from pipeline.cli import reading, reproducer
-    from pipeline.cli.boundary import Failed
-    from pipeline.cli.live import Live
-    from pipeline.cli.session import Session
-    from pipeline.frontends import load
-    from pipeline.frontends.load import TraceFailed
+    from iree_pilot.pipeline import outputs
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.cli import reading, reproducer
+    from iree_pilot.pipeline.cli.boundary import Failed
+    from iree_pilot.pipeline.cli.live import Live
+    from iree_pilot.pipeline.cli.session import Session
+    from iree_pilot.pipeline.frontends import load
+    from iree_pilot.pipeline.frontends.load import TraceFailed
 
     named = source
     source, source_options = reproducer.source(source, source_options, flagged=False)
@@ -73,7 +73,7 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
 
 
 def _check(directory: Path) -> None:
-    from pipeline.errors import UsageError
+    from iree_pilot.pipeline.errors import UsageError
 
     if (
         directory.is_dir()

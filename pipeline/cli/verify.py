@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from pipeline.cli.options import Common, common, trust_option
+from iree_pilot.pipeline.cli.options import Common, common, trust_option
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from repro.verify import Check, Verification
+    from iree_pilot.repro.verify import Check, Verification
 
 
 @click.command("verify")
@@ -30,12 +30,12 @@ def command(directory: Path, trust: bool, common: Common) -> None:
     Of a folder that was not written here, Python is not run without --trust, nor is a run.sh that
     is not what iree-pilot writes; what is left out is said, and the verdict is that of the rest.
     """
-    from pipeline.cli import output as out
-    from pipeline.cli import reproducer
-    from pipeline.cli.boundary import Failed, Interrupted
-    from pipeline.cli.live import Live
-    from repro import verify
-    from repro.trust import open_folder
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.cli import reproducer
+    from iree_pilot.pipeline.cli.boundary import Failed, Interrupted
+    from iree_pilot.pipeline.cli.live import Live
+    from iree_pilot.repro import verify
+    from iree_pilot.repro.trust import open_folder
 
     console = out.console(stderr=common.json)
     opened = open_folder(directory, trust=trust)

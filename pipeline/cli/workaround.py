@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from pipeline.cli import reproducer, several
-from pipeline.cli.following import source_words
-from pipeline.cli.options import (
+from iree_pilot.pipeline.cli import reproducer, several
+from iree_pilot.pipeline.cli.following import source_words
+from iree_pilot.pipeline.cli.options import (
     DURATION,
     Common,
     Output,
@@ -23,12 +23,12 @@ from pipeline.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.cli.live import Live
-    from pipeline.cli.session import Session
-    from pipeline.frontends.load import Loaded
-    from pipeline.targets import Plan
-    from repro.workarounds.answers import Answer, Cost
-    from repro.workarounds.find import Progress, Wish, Workarounds
+    from iree_pilot.pipeline.cli.live import Live
+    from iree_pilot.pipeline.cli.session import Session
+    from iree_pilot.pipeline.frontends.load import Loaded
+    from iree_pilot.pipeline.targets import Plan
+    from iree_pilot.repro.workarounds.answers import Answer, Cost
+    from iree_pilot.repro.workarounds.find import Progress, Wish, Workarounds
 
 _STYLES = {
     "works": "green",
@@ -88,16 +88,16 @@ def command(
     with its `target`. Exit code 0: found, for each target that fails; 1: there is none for
     one, or nothing fails.
     """
-    from pipeline import outputs
-    from pipeline.cli import output as out
-    from pipeline.cli import reading
-    from pipeline.cli.boundary import Failed
-    from pipeline.cli.live import Live
-    from pipeline.cli.session import Session
-    from pipeline.compiler import check_flags
-    from pipeline.frontends.load import TraceFailed
-    from repro.trust import open_folder
-    from repro.workarounds import find
+    from iree_pilot.pipeline import outputs
+    from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.cli import reading
+    from iree_pilot.pipeline.cli.boundary import Failed
+    from iree_pilot.pipeline.cli.live import Live
+    from iree_pilot.pipeline.cli.session import Session
+    from iree_pilot.pipeline.compiler import check_flags
+    from iree_pilot.pipeline.frontends.load import TraceFailed
+    from iree_pilot.repro.trust import open_folder
+    from iree_pilot.repro.workarounds import find
 
     console = out.console(stderr=common.json)
     check_flags(flags)
@@ -164,7 +164,7 @@ def of_reproducer(
     chosen: of these options those that hold for any source. Raises TraceFailed, UsageError as
     `find.of_reproducer`.
     """
-    from repro.workarounds import find
+    from iree_pilot.repro.workarounds import find
 
     held = find.of_reproducer(folder, trust=chosen.trust)
     chosen = SourceOptions(
@@ -191,7 +191,7 @@ def _wish(
     flags: tuple[str, ...],
     device: str | None,
 ) -> Wish:
-    from repro.workarounds import find
+    from iree_pilot.repro.workarounds import find
 
     return find.Wish(
         job=session.job(source, chosen),
@@ -207,10 +207,10 @@ def _wish(
 def _find(
     session: Session, loaded: Loaded, target: tuple[str, Plan], wish: Wish, live: Live
 ) -> Workarounds:
-    from pipeline import case
-    from pipeline.case import Settings
-    from pipeline.cli.boundary import Interrupted
-    from repro.workarounds import find
+    from iree_pilot.pipeline import case
+    from iree_pilot.pipeline.case import Settings
+    from iree_pilot.pipeline.cli.boundary import Interrupted
+    from iree_pilot.repro.workarounds import find
 
     named, plan = target
     settings = Settings(flags=wish.flags, limits=session.limits, fresh=wish.fresh, latency_budget=0)
@@ -261,7 +261,7 @@ def _find(
 
 def _other_ways(session: Session, source: str, chosen: SourceOptions) -> list[str]:
     """What of a zoo model that does not trace can be set to something else."""
-    from repro.workarounds import rewrites
+    from iree_pilot.repro.workarounds import rewrites
 
     return [f"{one.name}: {one.reason}" for one in rewrites.of_zoo(session.job(source, chosen))]
 
@@ -270,7 +270,7 @@ def tell(console: Console, result: Workarounds, source: str, *, verbose: bool) -
     """What was found and what was tried, but for the answers' commands."""
     from rich.markup import escape
 
-    from pipeline.cli import output as out
+    from iree_pilot.pipeline.cli import output as out
 
     if result.status == "passes":
         console.print(f"{escape(result.why)}: there is nothing to work around")
@@ -319,7 +319,7 @@ def _summary(live: Live, results: list[tuple[str, Workarounds]]) -> None:
 def _tell_tried(console: Console, result: Workarounds, verbose: bool) -> None:
     from rich.markup import escape
 
-    from pipeline.cli import output as out
+    from iree_pilot.pipeline.cli import output as out
 
     console.print(f"\n[bold]{escape(result.failure.signature if result.failure else '')}[/bold]")
     counts: dict[str, int] = {}
@@ -348,7 +348,7 @@ def _tell_tried(console: Console, result: Workarounds, verbose: bool) -> None:
 def _tell_answer(console: Console, answer: Answer) -> None:
     from rich.markup import escape
 
-    from pipeline.cli import output as out
+    from iree_pilot.pipeline.cli import output as out
 
     for name, reason in zip(answer.names, answer.reasons, strict=True):
         console.print(f"[bold]{escape(name)}[/bold]: {escape(reason)}", soft_wrap=True)
@@ -366,7 +366,7 @@ def _tell_answer(console: Console, answer: Answer) -> None:
 
 
 def _cost(cost: Cost) -> tuple[str, str, str]:
-    from pipeline.cli import output as out
+    from iree_pilot.pipeline.cli import output as out
 
     return (
         "-" if cost.compile_seconds is None else out.seconds(cost.compile_seconds),

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process
-from pipeline.evaluate import references
-from pipeline.program import Function, Program, Reference, Tensor
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.evaluate import references
+from iree_pilot.pipeline.program import Function, Program, Reference, Tensor
 
 _CHECKS = re.compile(rb"\bcheck\.expect_\w+")
-_CHILD = "pipeline.evaluate.checks_child"
+_CHILD = "iree_pilot.pipeline.evaluate.checks_child"
 FOUND = "checks.json"
 NOTE = "a copy is compiled that returns what its check operations check"
 _SECONDS = 60.0

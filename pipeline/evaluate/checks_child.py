@@ -1,4 +1,4 @@
-"""`python -m pipeline.evaluate.checks_child MLIR DIRECTORY`: has MLIR return what it checks.
+"""Makes MLIR return what it checks: run as a module with MLIR and DIRECTORY.
 
 Of each check the value comes back (of integers narrower than a byte, as bytes), and in a tensor of
 booleans where what is expected of it holds: equal bit by bit but for the sign of zero and what a
@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 from iree.compiler import ir
 
-from pipeline import dialects, tensors
-from pipeline.evaluate import constants, elements
-from pipeline.evaluate.checks import FOUND, Expected, Rewritten
-from pipeline.evaluate.elements import Unknown
-from pipeline.evaluate.ir import read_type
-from pipeline.torch_dialect import literals
+from iree_pilot.pipeline import dialects, tensors
+from iree_pilot.pipeline.evaluate import constants, elements
+from iree_pilot.pipeline.evaluate.checks import FOUND, Expected, Rewritten
+from iree_pilot.pipeline.evaluate.elements import Unknown
+from iree_pilot.pipeline.evaluate.ir import read_type
+from iree_pilot.pipeline.torch_dialect import literals
 
 _CMPI, _CMPF = ("eq", "ne"), {"oeq": 1, "ole": 5, "une": 13, "uno": 14}
 

@@ -1,4 +1,4 @@
-"""The evaluating child: `python -m pipeline.evaluate.child DIRECTORY` does the work there.
+"""The evaluating child: run as a module with DIRECTORY, it does the work there.
 
 What came of number N is written to `N.json` as soon as it is known: it outlives a child that dies
 of the next.
@@ -15,13 +15,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pipeline import tensors
-from pipeline.errors import UsageError
-from pipeline.evaluate.elements import Array, Unknown
-from pipeline.evaluate.interpreter import Interpreter
-from pipeline.evaluate.machine import Mode
-from pipeline.program import ELEMENT_TYPES, Reference, Tensor
-from pipeline.torch_dialect.evaluate import JOB, UNFINISHED, Evaluation, Value, Work
+from iree_pilot.pipeline import tensors
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.evaluate.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.interpreter import Interpreter
+from iree_pilot.pipeline.evaluate.machine import Mode
+from iree_pilot.pipeline.program import ELEMENT_TYPES, Reference, Tensor
+from iree_pilot.pipeline.torch_dialect.evaluate import JOB, UNFINISHED, Evaluation, Value, Work
 
 EVALUATOR = f"numpy {np.__version__}, operation by operation"
 Key = tuple[int, int]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate import elements
-from pipeline.evaluate.elements import Array, Element, Unknown
-from pipeline.evaluate.ir import read_type
+from iree_pilot.pipeline.evaluate import elements
+from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown
+from iree_pilot.pipeline.evaluate.ir import read_type
 
 _RESOURCE = re.compile(r'dense_resource<"?([^">]+)"?>')
 _HEX = re.compile(r'dense<"0x([0-9A-Fa-f]*)"> : ')

@@ -8,11 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.evaluate import affine, elements, scalars
-from pipeline.evaluate.affine import Map
-from pipeline.evaluate.elements import Array, Unknown, is_float
-from pipeline.evaluate.ir import Block, Op
-from pipeline.evaluate.machine import Machine
+from iree_pilot.pipeline.evaluate import affine, elements, scalars
+from iree_pilot.pipeline.evaluate.affine import Map
+from iree_pilot.pipeline.evaluate.elements import Array, Unknown, is_float
+from iree_pilot.pipeline.evaluate.ir import Block, Op
+from iree_pilot.pipeline.evaluate.machine import Machine
 
 _PRODUCTS = {"arith.addf": "arith.mulf", "arith.addi": "arith.muli", "complex.add": "complex.mul"}
 _EXTENSIONS = ("arith.extf", "arith.extsi", "arith.extui", "arith.sitofp", "arith.uitofp")

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate import constants, scalars
-from pipeline.evaluate.elements import Array, Element, Unknown
-from pipeline.evaluate.ir import Op, read_type
-from pipeline.evaluate.machine import Env, Handler, Machine, operands
-from pipeline.evaluate.tensor import insert_slice, reinterpreted
+from iree_pilot.pipeline.evaluate import constants, scalars
+from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown
+from iree_pilot.pipeline.evaluate.ir import Op, read_type
+from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
+from iree_pilot.pipeline.evaluate.tensor import insert_slice, reinterpreted
 
 _MOST_STEPS = 1 << 20
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate.elements import Array, Unknown
-from pipeline.evaluate.ir import Block, Op
-from pipeline.evaluate.machine import Env, Handler, Machine
-from pipeline.evaluate.tensor import segments, slices
+from iree_pilot.pipeline.evaluate.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.ir import Block, Op
+from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine
+from iree_pilot.pipeline.evaluate.tensor import segments, slices
 
 _DYNAMIC = -(2**63)
 

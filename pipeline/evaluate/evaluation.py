@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline import process
-from pipeline.torch_dialect import evaluate as by_torch
-from pipeline.torch_dialect.evaluate import Evaluation, Work
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.torch_dialect import evaluate as by_torch
+from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
 
-_CHILD = "pipeline.evaluate.child"
+_CHILD = "iree_pilot.pipeline.evaluate.child"
 
 
 def evaluate(

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pipeline.evaluate import (
+from iree_pilot.pipeline.evaluate import (
     control,
     dispatches,
     elements,
@@ -21,9 +21,9 @@ from pipeline.evaluate import (
     torch_ops,
     tosa,
 )
-from pipeline.evaluate.elements import Array, Unknown
-from pipeline.evaluate.machine import Budget, Handler, Limits, Machine, Mode, Record
-from pipeline.evaluate.module import Module
+from iree_pilot.pipeline.evaluate.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.machine import Budget, Handler, Limits, Machine, Mode, Record
+from iree_pilot.pipeline.evaluate.module import Module
 
 __all__ = ["Interpreter", "Outcome", "Unknown"]
 

@@ -210,7 +210,7 @@ def read_type(raw: Any) -> Type:
 
 
 def _of_torch(text: str) -> Type:
-    from pipeline.torch_dialect.walk import TENSOR
+    from iree_pilot.pipeline.torch_dialect.walk import TENSOR
 
     match = TENSOR.fullmatch(text)
     if match:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate import structured
-from pipeline.evaluate.elements import Array, Unknown
-from pipeline.evaluate.ir import Op
-from pipeline.evaluate.machine import Env, Handler, Machine, operands
+from iree_pilot.pipeline.evaluate import structured
+from iree_pilot.pipeline.evaluate.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.ir import Op
+from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
 
 
 def _sort(machine: Machine, op: Op, known: Env) -> list[Array]:

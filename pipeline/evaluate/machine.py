@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import numpy as np
 
-from pipeline import noise
-from pipeline.evaluate import elements
-from pipeline.evaluate.elements import Array, Element, Unknown
-from pipeline.evaluate.ir import RETURNS, Block, Op, Type, uses
+from iree_pilot.pipeline import noise
+from iree_pilot.pipeline.evaluate import elements
+from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown
+from iree_pilot.pipeline.evaluate.ir import RETURNS, Block, Op, Type, uses
 
 if TYPE_CHECKING:
-    from pipeline.evaluate.module import Module
+    from iree_pilot.pipeline.evaluate.module import Module
 
 #: The values of a function by their numbers; None for what is no number.
 Env = dict[int, Any]

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import archive, dialects, tensors
-from pipeline.evaluate import constants, elements
-from pipeline.evaluate.elements import Array, Element, Unknown
-from pipeline.evaluate.ir import Block, Op, Reader, read_type
-from pipeline.program import ELEMENT_TYPES
-from pipeline.torch_dialect import literals
+from iree_pilot.pipeline import archive, dialects, tensors
+from iree_pilot.pipeline.evaluate import constants, elements
+from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown
+from iree_pilot.pipeline.evaluate.ir import Block, Op, Reader, read_type
+from iree_pilot.pipeline.program import ELEMENT_TYPES
+from iree_pilot.pipeline.torch_dialect import literals
 
 _BYTECODE = b"ML\xefR"
 _PARAMETER = re.compile(r'#(?:flow|stream)\.parameter\.named<(?:"([^"]*)"::)?"([^"]*)">\s*:\s*(.+)')

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate import constants, torch_ops
-from pipeline.evaluate.elements import Array, Unknown
-from pipeline.evaluate.ir import Op
-from pipeline.evaluate.machine import Env, Handler, Machine
+from iree_pilot.pipeline.evaluate import constants, torch_ops
+from iree_pilot.pipeline.evaluate.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.ir import Op
+from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine
 
 _PREFIX = "onnx."
 _ATTRIBUTE = "torch.onnx."

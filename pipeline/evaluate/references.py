@@ -16,12 +16,12 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from pipeline import process
-from pipeline.evaluate import evaluation
-from pipeline.program import Function, Program, Reference
-from pipeline.toolchain import Toolchain
-from pipeline.torch_dialect import evaluate
-from pipeline.torch_dialect.evaluate import Evaluation, Work
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.evaluate import evaluation
+from iree_pilot.pipeline.program import Function, Program, Reference
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.torch_dialect import evaluate
+from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
 
 _OF_TORCH = re.compile(r"\btorch\.(?:aten|prims|prim)\.|torch\.vtensor\.literal")
 #: Dialects that IREE converts to linalg.

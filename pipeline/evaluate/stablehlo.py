@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate import scalars
-from pipeline.evaluate.elements import Array, Element, Unknown, fit, zero_extended
-from pipeline.evaluate.ir import Op
-from pipeline.evaluate.machine import Env, Handler, Machine, operands
-from pipeline.evaluate.windows import padded
+from iree_pilot.pipeline.evaluate import scalars
+from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown, fit, zero_extended
+from iree_pilot.pipeline.evaluate.ir import Op
+from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
+from iree_pilot.pipeline.evaluate.windows import padded
 
 #: By name: what it is of floats, of signed and unsigned integers, of booleans and complex numbers.
 _ELEMENTWISE: dict[str, tuple[str, str, str, str, str]] = {

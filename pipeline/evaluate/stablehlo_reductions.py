@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate import linalg_ext, structured, windows
-from pipeline.evaluate.contraction import multiplied
-from pipeline.evaluate.elements import Array, Unknown, fit
-from pipeline.evaluate.ir import Block, Op
-from pipeline.evaluate.machine import Env, Handler, Machine, operands
+from iree_pilot.pipeline.evaluate import linalg_ext, structured, windows
+from iree_pilot.pipeline.evaluate.contraction import multiplied
+from iree_pilot.pipeline.evaluate.elements import Array, Unknown, fit
+from iree_pilot.pipeline.evaluate.ir import Block, Op
+from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
 
 #: Bodies of one operation, as `structured` reduces them: (of floats and complex, of integers).
 _BODIES = {

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate import affine, contraction, elements
-from pipeline.evaluate.affine import Map
-from pipeline.evaluate.elements import Array, Unknown, is_float
-from pipeline.evaluate.ir import Block, Op
-from pipeline.evaluate.machine import Env, Handler, Machine, operands
+from iree_pilot.pipeline.evaluate import affine, contraction, elements
+from iree_pilot.pipeline.evaluate.affine import Map
+from iree_pilot.pipeline.evaluate.elements import Array, Unknown, is_float
+from iree_pilot.pipeline.evaluate.ir import Block, Op
+from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
 
 #: Elements of a box: what is made of it for each operation of the body.
 _BOX = 1 << 20

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate import affine, elements
-from pipeline.evaluate.elements import Array, Element, Unknown
-from pipeline.evaluate.ir import Op
-from pipeline.evaluate.machine import Env, Handler, Machine, operands
+from iree_pilot.pipeline.evaluate import affine, elements
+from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown
+from iree_pilot.pipeline.evaluate.ir import Op
+from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
 
 #: What stands in a static offset or size for a dynamic one.
 _DYNAMIC = -(2**63)

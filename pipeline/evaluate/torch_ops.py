@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate import elements
-from pipeline.evaluate.elements import Array, Unknown
-from pipeline.evaluate.ir import Op
-from pipeline.evaluate.machine import Env, Handler, Machine
+from iree_pilot.pipeline.evaluate import elements
+from iree_pilot.pipeline.evaluate.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.ir import Op
+from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine
 
 _KEY = "torch"
 _NUMBERS = ("!torch.int", "!torch.float", "!torch.bool")
@@ -37,9 +37,9 @@ def carry_out(machine: Machine, op: Op, known: Env) -> list[Any]:
     """An operation of torch's, by its operator."""
     import torch
 
-    from pipeline.frontends import draws
-    from pipeline.frontends.reference import NotEvaluable
-    from pipeline.torch_dialect.calls import CannotWrite
+    from iree_pilot.pipeline.frontends import draws
+    from iree_pilot.pipeline.frontends.reference import NotEvaluable
+    from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
 
     walk = _walk(machine)
     for number, raw, kind in zip(op.operands, op.raw.operands, op.taken, strict=True):
@@ -64,8 +64,8 @@ def carry_out(machine: Machine, op: Op, known: Env) -> list[Any]:
 
 def _walk(machine: Machine) -> Any:
     if _KEY not in machine.helpers:
-        from pipeline.frontends.reference import Widening
-        from pipeline.torch_dialect.evaluator import Evaluation, How
+        from iree_pilot.pipeline.frontends.reference import Widening
+        from iree_pilot.pipeline.torch_dialect.evaluator import Evaluation, How
 
         mode = machine.mode
         widening = Widening(perturbed=mode.perturbed) if mode.wide else None

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate import scalars, stablehlo, windows
-from pipeline.evaluate.contraction import multiplied
-from pipeline.evaluate.elements import Array, Element, Unknown, fit
-from pipeline.evaluate.ir import Op
-from pipeline.evaluate.machine import Env, Handler, Machine, operands
+from iree_pilot.pipeline.evaluate import scalars, stablehlo, windows
+from iree_pilot.pipeline.evaluate.contraction import multiplied
+from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown, fit
+from iree_pilot.pipeline.evaluate.ir import Op
+from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
 
 #: By name: what it is of floats, of integers and of booleans. Operands of size 1 are broadcast.
 _ELEMENTWISE: dict[str, tuple[str, str, str]] = {
@@ -413,7 +413,7 @@ def _dim(machine: Machine, op: Op, known: Env) -> list[Array]:
 
 
 def _const(machine: Machine, op: Op, known: Env) -> list[Array]:
-    from pipeline.evaluate import constants
+    from iree_pilot.pipeline.evaluate import constants
 
     name = "values" if "values" in op.attributes else "value"
     values, element = constants.values(op.attributes[name], machine.module.blobs)

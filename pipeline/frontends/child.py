@@ -1,4 +1,4 @@
-"""The tracing child: `python -m pipeline.frontends.child DIRECTORY` makes the program there.
+"""The tracing child: run as a module with DIRECTORY, it makes the program there.
 
 Exit code 0: program.json is there, or generated.json where tokens were asked for. 1: refusal.json
 says why not. Anything else: the child died.
@@ -20,11 +20,19 @@ from typing import Any
 
 import msgspec
 
-from pipeline import program as programs
-from pipeline.errors import PilotError
-from pipeline.frontends import libraries
-from pipeline.frontends.job import DEPENDENCIES, GENERATED, JOB, REFUSAL, Generated, Job, Refusal
-from pipeline.sealed import state
+from iree_pilot.pipeline import program as programs
+from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.frontends import libraries
+from iree_pilot.pipeline.frontends.job import (
+    DEPENDENCIES,
+    GENERATED,
+    JOB,
+    REFUSAL,
+    Generated,
+    Job,
+    Refusal,
+)
+from iree_pilot.pipeline.sealed import state
 
 _DOING = "preparing"
 
@@ -57,7 +65,7 @@ def main(directory: Path) -> int:
 
 def _build(job: Job, directory: Path) -> programs.Program:
     if job.source.kind == "onnx":
-        from pipeline.frontends import onnx
+        from iree_pilot.pipeline.frontends import onnx
 
         return onnx.build(job, directory, _doing)
     if job.source.kind == "file":
@@ -65,7 +73,7 @@ def _build(job: Job, directory: Path) -> programs.Program:
     # Warnings of the tracing libraries are theirs; a model's failure must not drown in them.
     warnings.simplefilter("ignore")
     with _uncollected():
-        from pipeline.frontends import compiled_module, torch_export, torch_sources
+        from iree_pilot.pipeline.frontends import compiled_module, torch_export, torch_sources
 
     try:
         return torch_export.build(job, directory, _doing)
@@ -98,7 +106,7 @@ def _uncollected() -> Iterator[None]:
 def _generate(job: Job, directory: Path) -> Generated:
     warnings.simplefilter("ignore")
     with _uncollected():
-        from pipeline.frontends import torch_chain
+        from iree_pilot.pipeline.frontends import torch_chain
 
     return torch_chain.build(job, directory, _doing)
 
@@ -160,7 +168,7 @@ def _read_natively(job: Job) -> set[str]:
         return set()
     import onnx as onnx_package
 
-    from pipeline.frontends import onnx
+    from iree_pilot.pipeline.frontends import onnx
 
     path = Path(job.source.path or "")
     model = onnx_package.load(path, load_external_data=False)

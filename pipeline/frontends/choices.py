@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from pipeline import noise, torch_tensors
-from pipeline.program import TORCH_ELEMENT_TYPES, Indexed
+from iree_pilot.pipeline import noise, torch_tensors
+from iree_pilot.pipeline.program import TORCH_ELEMENT_TYPES, Indexed
 
 Way = Literal["first", "last", "shuffled"]
 WAYS: tuple[Way, ...] = ("first", "last", "shuffled")

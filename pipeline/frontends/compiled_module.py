@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 from iree.turbine import aot
 
-from pipeline import program as programs
-from pipeline import releases, torch_tensors
-from pipeline.frontends import mlir, reference
-from pipeline.frontends.job import Job
-from pipeline.frontends.torch_sources import Compiled
-from pipeline.program import Program, Tensor
+from iree_pilot.pipeline import program as programs
+from iree_pilot.pipeline import releases, torch_tensors
+from iree_pilot.pipeline.frontends import mlir, reference
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.torch_sources import Compiled
+from iree_pilot.pipeline.program import Program, Tensor
 
 _WRITTEN = "written"
 _DESCRIBED = "described"

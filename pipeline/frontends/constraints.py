@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from pipeline.frontends.examples import DYNAMIC, size
-from pipeline.frontends.generic import Body, Op
-from pipeline.program import Dim, Function, MadeUp
+from iree_pilot.pipeline.frontends.examples import DYNAMIC, size
+from iree_pilot.pipeline.frontends.generic import Body, Op
+from iree_pilot.pipeline.program import Dim, Function, MadeUp
 
 #: The size of a dimension of an argument, or (None) the number that an argument is.
 Unknown = tuple[int, int | None]

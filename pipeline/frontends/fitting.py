@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import border, plural, tensors
-from pipeline.errors import UsageError
-from pipeline.frontends import examples
-from pipeline.program import ELEMENT_TYPES, Function, Tensor, TensorType, check_inputs
+from iree_pilot.pipeline import border, plural, tensors
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import examples
+from iree_pilot.pipeline.program import ELEMENT_TYPES, Function, Tensor, TensorType, check_inputs
 
 
 def chosen(

@@ -15,8 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-from pipeline import process
-from pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 
 #: What models are made, traced and read with: the name that is imported, what pip installs.
 _DISTRIBUTIONS = {
@@ -42,8 +42,8 @@ _TRACED_WITH = {
 }
 #: An import that takes longer hangs.
 _SECONDS = 120.0
-#: Our own packages: what they import has to be there, whatever the source is.
-_OWN = ("models", "pipeline", "repro")
+#: Our own package: what it imports has to be there, whatever the source is.
+_OWN = ("iree_pilot",)
 
 
 def fault(raised: BaseException) -> EnvironmentFault | None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import diagnostics, process
-from pipeline import program as programs
-from pipeline.archive import check_parameters
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.evaluate import references
-from pipeline.frontends import mlir
-from pipeline.frontends.job import (
+from iree_pilot.pipeline import diagnostics, process
+from iree_pilot.pipeline import program as programs
+from iree_pilot.pipeline.archive import check_parameters
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.evaluate import references
+from iree_pilot.pipeline.frontends import mlir
+from iree_pilot.pipeline.frontends.job import (
     CANNOT_RUN,
     DEPENDENCIES,
     JOB,
@@ -25,11 +25,11 @@ from pipeline.frontends.job import (
     Refusal,
     TraceFailed,
 )
-from pipeline.frontends.source import Source
-from pipeline.program import Program
-from pipeline.sealed import state
-from pipeline.store import Store
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.frontends.source import Source
+from iree_pilot.pipeline.program import Program
+from iree_pilot.pipeline.sealed import state
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.toolchain import Toolchain
 
 __all__ = ["Loaded", "TraceFailed", "find", "load"]
 
@@ -214,7 +214,7 @@ def child(job: Job, place: Path, limits: process.Limits | None, record: str) -> 
     (place / JOB).write_bytes(msgspec.json.encode(job))
     stderr = place / "stderr.txt"
     outcome = process.run(
-        process.python("pipeline.frontends.child", place),
+        process.python("iree_pilot.pipeline.frontends.child", place),
         stdout=place / "stdout.txt",
         stderr=stderr,
         limits=limits,

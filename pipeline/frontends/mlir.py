@@ -12,10 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import archive, diagnostics, process
-from pipeline.errors import UsageError
-from pipeline.evaluate import checks, references
-from pipeline.frontends import (
+from iree_pilot.pipeline import archive, diagnostics, process
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.evaluate import checks, references
+from iree_pilot.pipeline.frontends import (
     constraints,
     examples,
     fitting,
@@ -23,11 +23,11 @@ from pipeline.frontends import (
     mlir_signature,
     mlir_text,
 )
-from pipeline.frontends import generic as generic_form
-from pipeline.frontends.generic import Body
-from pipeline.frontends.job import Job, TraceFailed
-from pipeline.program import Function, MadeUp, Parameters, Program
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.frontends import generic as generic_form
+from iree_pilot.pipeline.frontends.generic import Body
+from iree_pilot.pipeline.frontends.job import Job, TraceFailed
+from iree_pilot.pipeline.program import Function, MadeUp, Parameters, Program
+from iree_pilot.pipeline.toolchain import Toolchain
 
 #: After phase `stream` and before `hal`: 3.13 compiles such IR from the start, and the module gives
 #: zeros.
@@ -193,7 +193,7 @@ def _fitting(parameters: Parameters, scope: str, general: tuple[str, ...]) -> tu
 
 def _archives(weights: tuple[str, ...]) -> tuple[str, ...]:
     """The files of the user's weights, a directory's shards among them."""
-    from models.weights import checkpoints
+    from iree_pilot.models.weights import checkpoints
 
     paths = [Path(given).resolve() for given in weights]
     files = [

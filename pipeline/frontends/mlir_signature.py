@@ -11,9 +11,9 @@ import re
 
 import msgspec
 
-from pipeline.frontends import mlir_text
-from pipeline.frontends.generic import Body, Op, functions, parenthesised
-from pipeline.program import Dim, Function, TensorType
+from iree_pilot.pipeline.frontends import mlir_text
+from iree_pilot.pipeline.frontends.generic import Body, Op, functions, parenthesised
+from iree_pilot.pipeline.program import Dim, Function, TensorType
 
 _DECLARATION = re.compile(
     r'iree\.abi\.declaration = "\w*sync func @(?:[^"(]|\\")*(\((?:[^"\\]|\\.)*)"'

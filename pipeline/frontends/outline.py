@@ -14,8 +14,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.errors import UsageError
-from pipeline.frontends.source import Source, split
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends.source import Source, split
 
 T = TypeVar("T", bound=ast.AST)
 

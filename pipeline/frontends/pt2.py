@@ -24,7 +24,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.pt2_archive import _package
 
-from pipeline.errors import UsageError
+from iree_pilot.pipeline.errors import UsageError
 
 #: Operators that compute: of torch's and of others' libraries, and Python's on sizes.
 _OPERATOR = re.compile(

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.errors import UsageError, nearest
+from iree_pilot.pipeline.errors import UsageError, nearest
 
 Kind = Literal["zoo", "checkpoint", "file", "module", "pt2", "onnx", "mlir"]
 
@@ -114,7 +114,7 @@ class Alternative(msgspec.Struct, frozen=True, kw_only=True):
 
 def alternatives(source: Source) -> list[Alternative]:
     """The fields of a zoo model that have a choice of values; none for other sources."""
-    from models.spec import registry
+    from iree_pilot.models.spec import registry
 
     if source.kind != "zoo":
         return []
@@ -129,13 +129,13 @@ def alternatives(source: Source) -> list[Alternative]:
 
 
 def _is_zoo(name: str) -> bool:
-    from models.spec import registry
+    from iree_pilot.models.spec import registry
 
     return name.split("/")[0] in registry()
 
 
 def _zoo(text: str, settings: dict[str, str], dtype: str | None) -> Source:
-    from models.spec import resolve
+    from iree_pilot.models.spec import resolve
 
     choice = resolve(text, settings, dtype)
     return Source(
@@ -151,7 +151,7 @@ def _zoo(text: str, settings: dict[str, str], dtype: str | None) -> Source:
 def _checkpoint(
     text: str, path: Path, part: str, settings: dict[str, str], dtype: str | None
 ) -> Source:
-    from models.weights.checkpoints import chosen, read
+    from iree_pilot.models.weights.checkpoints import chosen, read
 
     checkpoint = read(path.resolve())
     return Source(
@@ -199,7 +199,7 @@ def _check_module(name: str) -> None:
 
 def _no_model(name: str) -> UsageError:
     """The error for a name before a colon that is neither a model nor a module."""
-    from models.spec import registry
+    from iree_pilot.models.spec import registry
 
     return UsageError(
         f"the zoo has no model {name!r}, and no Python module of that name can be found",
@@ -211,7 +211,7 @@ def no_module(name: str) -> UsageError:
     """The error for a dotted name that is no module, and no model of the zoo."""
     from difflib import get_close_matches
 
-    from models.spec import registry
+    from iree_pilot.models.spec import registry
 
     close = get_close_matches(name, registry(), n=3, cutoff=0.6)
     meant = f"Did you mean the zoo's {' or '.join(close)}? " if close else ""

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.chains import greedy
-from models.spec import referred
-from pipeline import program as programs
-from pipeline import tensors
-from pipeline.errors import UsageError
-from pipeline.frontends import reference, torch_sources
-from pipeline.frontends.job import Chained, Generated, Job
-from pipeline.program import TORCH_ELEMENT_TYPES, Reference, Tensor
+from iree_pilot.models.chains import greedy
+from iree_pilot.models.spec import referred
+from iree_pilot.pipeline import program as programs
+from iree_pilot.pipeline import tensors
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import reference, torch_sources
+from iree_pilot.pipeline.frontends.job import Chained, Generated, Job
+from iree_pilot.pipeline.program import TORCH_ELEMENT_TYPES, Reference, Tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

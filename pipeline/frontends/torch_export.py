@@ -28,13 +28,20 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
-from models.traceable import Entry, Stored, Traceable
-from pipeline import archive, dialects, python_lines, torch_tensors
-from pipeline import program as programs
-from pipeline.frontends import bindings, draws, examples, output_paths, reference, torch_sources
-from pipeline.frontends.choices import Choices, Pointing, any_chooses
-from pipeline.frontends.job import MAKING, Job
-from pipeline.program import (
+from iree_pilot.models.traceable import Entry, Stored, Traceable
+from iree_pilot.pipeline import archive, dialects, python_lines, torch_tensors
+from iree_pilot.pipeline import program as programs
+from iree_pilot.pipeline.frontends import (
+    bindings,
+    draws,
+    examples,
+    output_paths,
+    reference,
+    torch_sources,
+)
+from iree_pilot.pipeline.frontends.choices import Choices, Pointing, any_chooses
+from iree_pilot.pipeline.frontends.job import MAKING, Job
+from iree_pilot.pipeline.program import (
     Dim,
     Function,
     Parameter,

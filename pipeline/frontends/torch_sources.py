@@ -20,13 +20,13 @@ from iree.turbine import aot
 from iree.turbine.aot.decompositions import current_aot_decompositions
 from torch.export import ExportedProgram
 
-from models.spec import Choice, registry
-from models.traceable import Entry, Traceable
-from models.weights import checkpoints
-from pipeline.errors import UsageError
-from pipeline.frontends import bindings
-from pipeline.frontends.outline import no_function
-from pipeline.frontends.source import Source, no_module
+from iree_pilot.models.spec import Choice, registry
+from iree_pilot.models.traceable import Entry, Traceable
+from iree_pilot.models.weights import checkpoints
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import bindings
+from iree_pilot.pipeline.frontends.outline import no_function
+from iree_pilot.pipeline.frontends.source import Source, no_module
 
 
 class Compiled(UsageError):
@@ -57,7 +57,9 @@ def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedP
         choice = Choice(spec=spec, preset=preset, fields=source.fields, part=source.part)
         return choice.build(seed), {}
     if source.kind == "checkpoint":
-        from models.weights import load  # and with it transformers, which most sources do not need
+        from iree_pilot.models.weights import (
+            load,  # and with it transformers, which most sources do not need
+        )
 
         checkpoint = checkpoints.read(Path(source.path or ""))
         return load.traceable(checkpoint, source.fields, source.part or "", seed), {}
@@ -68,7 +70,7 @@ def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedP
 
 
 def _from_pt2(source: Source) -> tuple[Traceable, dict[str, ExportedProgram]]:
-    from pipeline.frontends import pt2
+    from iree_pilot.pipeline.frontends import pt2
 
     path = Path(source.path or "")
     program = pt2.load(path, trusted=source.trusted)
@@ -92,7 +94,7 @@ def with_weights(made: Traceable, weights: tuple[str, ...], source: str) -> Trac
     """
     if not weights:
         return made
-    from models.weights import load
+    from iree_pilot.models.weights import load
 
     if not made.weights:
         return load.referenced(made, weights, source)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pipeline import process
+from iree_pilot.pipeline import process
 
 T = TypeVar("T")
 Orders = TypeVar("Orders")

@@ -8,8 +8,8 @@ from itertools import pairwise
 import msgspec
 from packaging.version import InvalidVersion, Version
 
-from pipeline.case import tells
-from pipeline.nightly.records import Case, Judgement, Outcome
+from iree_pilot.pipeline.case import tells
+from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome
 
 
 class Boundary(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import msgspec
 
-from pipeline import quantities
-from pipeline.nightly import strict
+from iree_pilot.pipeline import quantities
+from iree_pilot.pipeline.nightly import strict
 
 #: Seconds for each step of a case, where nothing is said.
 DEFAULT_SECONDS = 600.0

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import releases
-from pipeline.case import CaseResult
-from pipeline.errors import PilotError, UsageError
-from pipeline.frontends.load import TraceFailed, load
-from pipeline.nightly import alone, keys, worker
-from pipeline.nightly.orders import Order
-from pipeline.nightly.records import Case, Finding, Question
-from pipeline.store import Store
-from repro import deep
-from repro.releases import question as release_question
-from repro.releases import trials as release_trials
-from repro.workarounds import find as workarounds
+from iree_pilot.pipeline import releases
+from iree_pilot.pipeline.case import CaseResult
+from iree_pilot.pipeline.errors import PilotError, UsageError
+from iree_pilot.pipeline.frontends.load import TraceFailed, load
+from iree_pilot.pipeline.nightly import alone, keys, worker
+from iree_pilot.pipeline.nightly.orders import Order
+from iree_pilot.pipeline.nightly.records import Case, Finding, Question
+from iree_pilot.pipeline.store import Store
+from iree_pilot.repro import deep
+from iree_pilot.repro.releases import question as release_question
+from iree_pilot.repro.releases import trials as release_trials
+from iree_pilot.repro.workarounds import find as workarounds
 
 #: The share of the time that is searched: what was found has to be seen again after that.
 _SEARCHING = 0.7
@@ -49,7 +49,7 @@ def ask(inquiry: Inquiry, scratch: Path) -> Finding:
     """The answer, within the inquiry's seconds. What keeps it from coming is in its words."""
     try:
         return alone.run(
-            "pipeline.nightly.inquiry",
+            "iree_pilot.pipeline.nightly.inquiry",
             inquiry,
             Finding,
             directory=Path(inquiry.directory),

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.case import CaseResult
-from pipeline.errors import PilotError
-from pipeline.frontends.load import TraceFailed, load
-from pipeline.nightly import alone, keys, worker
-from pipeline.nightly.orders import Order
-from pipeline.nightly.records import Case
-from pipeline.store import Store
-from repro import bundle, failed
-from repro.bisect import Bisection
-from repro.bundle import REPORT
-from repro.places import names
+from iree_pilot.pipeline.case import CaseResult
+from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.frontends.load import TraceFailed, load
+from iree_pilot.pipeline.nightly import alone, keys, worker
+from iree_pilot.pipeline.nightly.orders import Order
+from iree_pilot.pipeline.nightly.records import Case
+from iree_pilot.pipeline.store import Store
+from iree_pilot.repro import bundle, failed
+from iree_pilot.repro.bisect import Bisection
+from iree_pilot.repro.bundle import REPORT
+from iree_pilot.repro.places import names
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ def isolate(orders: Orders, scratch: Path, seconds: float) -> Bisection:
     What keeps it from being isolated is the `why` of the answer. Raises `alone.Unfinished`.
     """
     return alone.run(
-        "pipeline.nightly.isolation",
+        "iree_pilot.pipeline.nightly.isolation",
         orders,
         Bisection,
         directory=Path(orders.directory),

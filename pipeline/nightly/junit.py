@@ -9,8 +9,8 @@ import re
 
 from junitparser import Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from pipeline.nightly.markdown import again
-from pipeline.nightly.report import Report, Row
+from iree_pilot.pipeline.nightly.markdown import again
+from iree_pilot.pipeline.nightly.report import Report, Row
 
 #: What XML 1.0 cannot hold: a compiler's output may have colour codes and stray bytes.
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import case as cases
-from pipeline import generation, releases, sealed
-from pipeline.errors import EnvironmentFault, PilotError
-from pipeline.frontends import load, source
-from pipeline.frontends.job import DEPENDENCIES, JOB, Job
-from pipeline.frontends.load import Loaded
-from pipeline.nightly import metrics
-from pipeline.nightly.records import INSTALLED, LATEST, Case, Outcome
-from pipeline.store import Store
-from pipeline.targets import Plan, parse, plan
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import case as cases
+from iree_pilot.pipeline import generation, releases, sealed
+from iree_pilot.pipeline.errors import EnvironmentFault, PilotError
+from iree_pilot.pipeline.frontends import load, source
+from iree_pilot.pipeline.frontends.job import DEPENDENCIES, JOB, Job
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.nightly import metrics
+from iree_pilot.pipeline.nightly.records import INSTALLED, LATEST, Case, Outcome
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.targets import Plan, parse, plan
+from iree_pilot.pipeline.toolchain import Toolchain
 
 #: Files of a program's directory that tell how it was made, not what it is.
 _HOW_MADE = (JOB, DEPENDENCIES, "stdout.txt", "stderr.txt", sealed.MANIFEST)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pipeline.nightly.records import INSTALLED
-from pipeline.nightly.report import Report, Row, ordered
-from pipeline.plural import count
+from iree_pilot.pipeline.nightly.records import INSTALLED
+from iree_pilot.pipeline.nightly.report import Report, Row, ordered
+from iree_pilot.pipeline.plural import count
 
 #: A comment on GitHub may have 65,536 characters.
 COMMENT = 60_000

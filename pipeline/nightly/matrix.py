@@ -11,14 +11,14 @@ from pathlib import Path
 import msgspec
 from packaging.version import Version
 
-from models.spec import ModelSpec, registry
-from pipeline import compiler, plural, releases, targets, toolchain
-from pipeline import flags as compile_flags
-from pipeline.errors import EnvironmentFault, UsageError, nearest
-from pipeline.frontends import source as sources
-from pipeline.nightly import strict
-from pipeline.nightly.config import Block, Exclude, Nightly
-from pipeline.nightly.records import INSTALLED, LATEST, Case
+from iree_pilot.models.spec import ModelSpec, registry
+from iree_pilot.pipeline import compiler, plural, releases, targets, toolchain
+from iree_pilot.pipeline import flags as compile_flags
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError, nearest
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.nightly import strict
+from iree_pilot.pipeline.nightly.config import Block, Exclude, Nightly
+from iree_pilot.pipeline.nightly.records import INSTALLED, LATEST, Case
 
 Keys = tuple[str | int, ...]
 

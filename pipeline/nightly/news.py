@@ -16,12 +16,12 @@ from typing import Protocol
 
 import msgspec
 
-from pipeline.nightly import alone, identity, inquiry, isolation
-from pipeline.nightly.config import Nightly
-from pipeline.nightly.history import History
-from pipeline.nightly.inquiry import Inquiry
-from pipeline.nightly.records import Case, Finding, Judgement, Outcome, Question
-from repro.bisect import Bisection
+from iree_pilot.pipeline.nightly import alone, identity, inquiry, isolation
+from iree_pilot.pipeline.nightly.config import Nightly
+from iree_pilot.pipeline.nightly.history import History
+from iree_pilot.pipeline.nightly.inquiry import Inquiry
+from iree_pilot.pipeline.nightly.records import Case, Finding, Judgement, Outcome, Question
+from iree_pilot.repro.bisect import Bisection
 
 #: Verdicts of failures that nobody has looked into.
 NEW = ("new failure", "changed failure")

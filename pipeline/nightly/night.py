@@ -10,15 +10,15 @@ from typing import Protocol
 
 import msgspec
 
-from pipeline.nightly import inquiry, isolation, news, opinion, report, versions, worker
-from pipeline.nightly.boundaries import boundaries, with_boundaries
-from pipeline.nightly.config import Nightly
-from pipeline.nightly.expectations import Expectation, acceptable, stale
-from pipeline.nightly.history import History, Run
-from pipeline.nightly.keys import Keys
-from pipeline.nightly.orders import Order, Scheduler, jobs
-from pipeline.nightly.records import Case, Judgement, Outcome
-from pipeline.nightly.report import Report
+from iree_pilot.pipeline.nightly import inquiry, isolation, news, opinion, report, versions, worker
+from iree_pilot.pipeline.nightly.boundaries import boundaries, with_boundaries
+from iree_pilot.pipeline.nightly.config import Nightly
+from iree_pilot.pipeline.nightly.expectations import Expectation, acceptable, stale
+from iree_pilot.pipeline.nightly.history import History, Run
+from iree_pilot.pipeline.nightly.keys import Keys
+from iree_pilot.pipeline.nightly.orders import Order, Scheduler, jobs
+from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome
+from iree_pilot.pipeline.nightly.report import Report
 
 
 class Watcher(news.Watcher, Protocol):

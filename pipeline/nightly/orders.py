@@ -7,9 +7,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from pipeline.nightly.history import Usual
-from pipeline.nightly.metrics import metrics
-from pipeline.nightly.records import Case, Outcome
+from iree_pilot.pipeline.nightly.history import Usual
+from iree_pilot.pipeline.nightly.metrics import metrics
+from iree_pilot.pipeline.nightly.records import Case, Outcome
 
 What = Literal["trace", "case"]
 #: What the name of a trace begins with, where people see it beside those of cases.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.case import PASSING
+from iree_pilot.pipeline.case import PASSING
 
 RUNS = """
 SELECT id, uuid, config, title, machine, begun, finished,

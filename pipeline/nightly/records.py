@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline.case import CaseResult, Status
-from pipeline.diagnostics import Failure
-from pipeline.nightly import identity
-from pipeline.source_lines import SourceLines
+from iree_pilot.pipeline.case import CaseResult, Status
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.nightly import identity
+from iree_pilot.pipeline.source_lines import SourceLines
 
 #: The release of the environment that the nightly runs in, whatever it is that night.
 INSTALLED = "installed"

@@ -12,9 +12,9 @@ from threading import Event
 
 import msgspec
 
-from pipeline import process
-from pipeline.nightly.orders import Order, untraced, with_trace
-from pipeline.nightly.records import Outcome
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.nightly.orders import Order, untraced, with_trace
+from iree_pilot.pipeline.nightly.records import Outcome
 
 #: Where workers say that they began a job.
 TOPIC = "iree-pilot"

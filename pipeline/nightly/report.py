@@ -9,10 +9,10 @@ from typing import get_args
 
 import msgspec
 
-from pipeline.nightly import identity
-from pipeline.nightly.history import History, Run
-from pipeline.nightly.records import Case, Judgement, Outcome, Question, Verdict
-from pipeline.plural import count
+from iree_pilot.pipeline.nightly import identity
+from iree_pilot.pipeline.nightly.history import History, Run
+from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome, Question, Verdict
+from iree_pilot.pipeline.plural import count
 
 _ORDER: tuple[Verdict, ...] = (
     "new failure",

@@ -10,8 +10,8 @@ from collections.abc import Collection
 
 import msgspec
 
-from pipeline.case import CaseResult
-from pipeline.phases import Phase
+from iree_pilot.pipeline.case import CaseResult
+from iree_pilot.pipeline.phases import Phase
 
 _OPS = msgspec.json.Decoder(dict[str, int])
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from pipeline.errors import UsageError
-from pipeline.nightly.records import Case
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.nightly.records import Case
 
 Test = Callable[[Case], bool]
 

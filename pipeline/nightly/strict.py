@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 from msgspec import inspect
 
-from pipeline.errors import UsageError, nearest
+from iree_pilot.pipeline.errors import UsageError, nearest
 
 T = TypeVar("T")
 

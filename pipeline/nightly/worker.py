@@ -1,4 +1,4 @@
-"""Does one order in a process of its own: `python -m pipeline.nightly.worker ORDER REPLY`.
+"""Does one order in a process of its own: run as a module with ORDER and REPLY.
 
 Whatever happens to the case is in the reply, an `Outcome` as JSON. The process does nothing but
 wait for its children, and ends them with itself (see `pipeline.process`).
@@ -22,19 +22,19 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import case as cases
-from pipeline import devices, generation, process, refitting, releases, source_lines
-from pipeline.case import CaseResult, Settings, Silent, Step
-from pipeline.errors import EnvironmentFault, PilotError
-from pipeline.frontends.load import Loaded, TraceFailed, load, made_of, source_file
-from pipeline.locks import Locks
-from pipeline.nightly import keys, parcels
-from pipeline.nightly.metrics import metrics
-from pipeline.nightly.orders import Order
-from pipeline.nightly.records import INSTALLED, Outcome
-from pipeline.store import Store, cache_directory
-from pipeline.targets import Device
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import case as cases
+from iree_pilot.pipeline import devices, generation, process, refitting, releases, source_lines
+from iree_pilot.pipeline.case import CaseResult, Settings, Silent, Step
+from iree_pilot.pipeline.errors import EnvironmentFault, PilotError
+from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, load, made_of, source_file
+from iree_pilot.pipeline.locks import Locks
+from iree_pilot.pipeline.nightly import keys, parcels
+from iree_pilot.pipeline.nightly.metrics import metrics
+from iree_pilot.pipeline.nightly.orders import Order
+from iree_pilot.pipeline.nightly.records import INSTALLED, Outcome
+from iree_pilot.pipeline.store import Store, cache_directory
+from iree_pilot.pipeline.targets import Device
+from iree_pilot.pipeline.toolchain import Toolchain
 
 #: No order takes longer than this many times its steps' time limit; it hangs.
 _STEPS = 12
@@ -59,7 +59,7 @@ def employ(order: Order) -> Outcome:
         told.write_bytes(msgspec.json.encode(order))
         ended = process.run(
             # -P: a team's own `models` directory beside its nightly.toml is not our package.
-            [sys.executable, "-P", "-m", "pipeline.nightly.worker", told, reply],
+            [sys.executable, "-P", "-m", "iree_pilot.pipeline.nightly.worker", told, reply],
             stdout=place / "stdout.txt",
             stderr=place / _STDERR,
             cwd=directory if directory.is_dir() else place,  # a zoo model needs none

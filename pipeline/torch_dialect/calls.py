@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from pipeline.torch_dialect import text as python
-from pipeline.torch_dialect.text import Code
+from iree_pilot.pipeline.torch_dialect import text as python
+from iree_pilot.pipeline.torch_dialect.text import Code
 
 _SIGNS = {
     "add": "+",

@@ -1,4 +1,4 @@
-"""The evaluating child: `python -m pipeline.torch_dialect.child DIRECTORY` does the work there.
+"""The evaluating child: run as a module with DIRECTORY, it does the work there.
 
 What came of number N is written to `N.json` as soon as it is known: it outlives a child that dies
 of the next.
@@ -16,14 +16,20 @@ import msgspec
 import torch
 from iree.compiler import ir
 
-from pipeline import torch_tensors
-from pipeline.errors import UsageError
-from pipeline.frontends import draws
-from pipeline.frontends.choices import Choices
-from pipeline.frontends.reference import Evaluated, NotEvaluable, Widening, rounding, with_precise
-from pipeline.program import Reference, Tensor
-from pipeline.torch_dialect.evaluate import JOB, UNFINISHED, Evaluation, Value, Work
-from pipeline.torch_dialect.evaluator import How, Module, Record
+from iree_pilot.pipeline import torch_tensors
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import draws
+from iree_pilot.pipeline.frontends.choices import Choices
+from iree_pilot.pipeline.frontends.reference import (
+    Evaluated,
+    NotEvaluable,
+    Widening,
+    rounding,
+    with_precise,
+)
+from iree_pilot.pipeline.program import Reference, Tensor
+from iree_pilot.pipeline.torch_dialect.evaluate import JOB, UNFINISHED, Evaluation, Value, Work
+from iree_pilot.pipeline.torch_dialect.evaluator import How, Module, Record
 
 _EVALUATOR = f"torch {torch.__version__}, operation by operation"
 Key = tuple[int, int]

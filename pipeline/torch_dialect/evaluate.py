@@ -14,11 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import diagnostics, process
-from pipeline.program import Function, Jitter, Program, Reference, Tensor
+from iree_pilot.pipeline import diagnostics, process
+from iree_pilot.pipeline.program import Function, Jitter, Program, Reference, Tensor
 
 JOB = "job.json"
-CHILD = "pipeline.torch_dialect.child"
+CHILD = "iree_pilot.pipeline.torch_dialect.child"
 #: Says so until the double-precision reference is there.
 UNFINISHED = "no double-precision reference: computing it was ended"
 

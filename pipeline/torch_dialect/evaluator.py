@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils import _pytree as pytree
 
-from pipeline import archive, dialects, torch_tensors
-from pipeline.frontends import choices as choosing
-from pipeline.frontends import draws, mlir_text
-from pipeline.frontends.choices import Call, Choices, Pointing
-from pipeline.frontends.reference import NotEvaluable, Widening, rounding, widen
-from pipeline.torch_dialect import calls, literals
-from pipeline.torch_dialect.calls import CannotWrite
-from pipeline.torch_dialect.walk import TENSOR, TRANSPARENT, VIEWS, Walk, symbol
+from iree_pilot.pipeline import archive, dialects, torch_tensors
+from iree_pilot.pipeline.frontends import choices as choosing
+from iree_pilot.pipeline.frontends import draws, mlir_text
+from iree_pilot.pipeline.frontends.choices import Call, Choices, Pointing
+from iree_pilot.pipeline.frontends.reference import NotEvaluable, Widening, rounding, widen
+from iree_pilot.pipeline.torch_dialect import calls, literals
+from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
+from iree_pilot.pipeline.torch_dialect.walk import TENSOR, TRANSPARENT, VIEWS, Walk, symbol
 
 #: Numbers that a function takes or returns on its own; IREE passes torch's float in f32.
 _NUMBERS = {"!torch.int": torch.int64, "!torch.float": torch.float32, "!torch.bool": torch.bool}

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.plural import count
+from iree_pilot.pipeline.plural import count
 
 #: Integers are small, so that they can be positions; bytes have all values.
 _SMALL = 8

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from pipeline.torch_dialect import calls
-from pipeline.torch_dialect.calls import CannotWrite
+from iree_pilot.pipeline.torch_dialect import calls
+from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
 
 TENSOR = re.compile(r"!torch\.v?tensor<\[([\d?,]*)\],(.+)>")
 _BUILTIN = re.compile(r"tensor<((?:(?:\d+|\?)x)*)(.+)>")

@@ -1,8 +1,7 @@
 """Torch-dialect MLIR written back as a Python file: a module that iree-turbine traces to it again.
 
-Runs in a child, `python -m pipeline.torch_dialect.writer IN.mlir OUT.py [IREE-COMPILE FLAG...]`: it
-loads torch, whose registry says how an operation is called, and the compiler's bindings, which may
-abort.
+Runs in a child, as a module with IN.mlir, OUT.py and flags of iree-compile: it loads torch, whose
+registry says how an operation is called, and the compiler's bindings, which may abort.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import dialects
-from pipeline.torch_dialect import calls as calls
-from pipeline.torch_dialect import literals
-from pipeline.torch_dialect import text as python
-from pipeline.torch_dialect import trial as trial
-from pipeline.torch_dialect.calls import CannotWrite
-from pipeline.torch_dialect.text import Code, Dimension
-from pipeline.torch_dialect.walk import TENSOR, VIEWS, Tensor, Walk, symbol
+from iree_pilot.pipeline import dialects
+from iree_pilot.pipeline.torch_dialect import calls as calls
+from iree_pilot.pipeline.torch_dialect import literals
+from iree_pilot.pipeline.torch_dialect import text as python
+from iree_pilot.pipeline.torch_dialect import trial as trial
+from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
+from iree_pilot.pipeline.torch_dialect.text import Code, Dimension
+from iree_pilot.pipeline.torch_dialect.walk import TENSOR, VIEWS, Tensor, Walk, symbol
 
 __all__ = ["CannotWrite", "write"]
 

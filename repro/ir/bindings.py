@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process, toolchain
-from pipeline.errors import EnvironmentFault
-from pipeline.process import Limits, Outcome
-from pipeline.toolchain import Toolchain
+from iree_pilot.pipeline import process, toolchain
+from iree_pilot.pipeline.errors import EnvironmentFault
+from iree_pilot.pipeline.process import Limits, Outcome
+from iree_pilot.pipeline.toolchain import Toolchain
 
 
 class Bindings(msgspec.Struct, frozen=True, kw_only=True):

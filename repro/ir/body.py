@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from repro.ir import symbols
-from repro.ir.feeds import ARGUMENT, Feeds, Value
-from repro.ir.graph import Cut, Graph, Op
+from iree_pilot.repro.ir import symbols
+from iree_pilot.repro.ir.feeds import ARGUMENT, Feeds, Value
+from iree_pilot.repro.ir.graph import Cut, Graph, Op
 
 #: Arithmetic on sizes: it goes where its users go, and is counted all the same.
 SIZES = re.compile(r"torch\.aten\.(size\.int|(add|sub|mul|floordiv)\.int|floordiv)")

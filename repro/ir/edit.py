@@ -1,4 +1,4 @@
-"""IR as a graph, and cuts carried out on IR: `python -m repro.ir.edit DIRECTORY` does a batch.
+"""IR as a graph, and cuts carried out on IR: run as a module with DIRECTORY, it does a batch.
 
 A child process, because the bindings can abort on IR that they do not like; what was written
 before that is kept, and the rest counts as proposals that cannot be carried out. Imports
@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
-from pipeline import dialects
-from repro.ir import feeds
-from repro.ir import simpler as simplify_ir
-from repro.ir.body import Body
-from repro.ir.feeds import Feeds
-from repro.ir.graph import Cut, Graph
-from repro.simplify import Proposal, Survey
+from iree_pilot.pipeline import dialects
+from iree_pilot.repro.ir import feeds
+from iree_pilot.repro.ir import simpler as simplify_ir
+from iree_pilot.repro.ir.body import Body
+from iree_pilot.repro.ir.feeds import Feeds
+from iree_pilot.repro.ir.graph import Cut, Graph
+from iree_pilot.repro.simplify import Proposal, Survey
 
 JOB = "job.json"
 GRAPH = "graph.json"

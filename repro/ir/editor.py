@@ -7,13 +7,13 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process
-from pipeline.errors import EnvironmentFault
-from pipeline.toolchain import Toolchain
-from repro.ir import bindings, body, edit
-from repro.ir.graph import Cut, Graph
-from repro.oracle import Answer
-from repro.simplify import Proposal, Survey
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.errors import EnvironmentFault
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro.ir import bindings, body, edit
+from iree_pilot.repro.ir.graph import Cut, Graph
+from iree_pilot.repro.oracle import Answer
+from iree_pilot.repro.simplify import Proposal, Survey
 
 _SECONDS = 600.0
 
@@ -155,7 +155,7 @@ class Editor:
             left.unlink()
         (place / edit.JOB).write_bytes(msgspec.json.encode(batch))
         outcome = self._bindings.run(
-            "repro.ir.edit", [place], place / "stdout.txt", place / "stderr.txt"
+            "iree_pilot.repro.ir.edit", [place], place / "stdout.txt", place / "stderr.txt"
         )
         if outcome.ended_by == "exit" and outcome.exit_code not in (0, 1):
             raise EnvironmentFault(

@@ -1,7 +1,7 @@
 """Which values of a program the arguments of a part of it stand for: plain data, kept beside it.
 
 A part that is run needs inputs, and those that show what the whole program showed are the values
-that it was computed from there. `python -m repro.ir.edit` writes this for everything that it makes.
+that it was computed from there. `repro.ir.edit` writes this for everything that it makes.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from repro.ir.graph import Cut, Graph
+from iree_pilot.repro.ir.graph import Cut, Graph
 
 #: (maker, number of its result, user, number of its operand): one link of the data flow.
 _Link = tuple[int, int, int, int]

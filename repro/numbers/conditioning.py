@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import tensors
-from pipeline.program import ELEMENT_TYPES, Reference, Tensor
+from iree_pilot.pipeline import tensors
+from iree_pilot.pipeline.program import ELEMENT_TYPES, Reference, Tensor
 
 #: An error so many times what the inputs' last bits move the result by is not theirs.
 _MOVED = 8.0

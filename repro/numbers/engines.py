@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.torch_dialect import evaluate as torch_dialect
+from iree_pilot.pipeline.torch_dialect import evaluate as torch_dialect
 
 _TORCH = re.compile(rb"\baten\.[a-z_]|\bprims\.[a-z]")
 #: Of dialects that PyTorch does not know, functions may hold operations beside torch's.
@@ -28,7 +28,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 TORCH = Engine(name="PyTorch", module=torch_dialect.CHILD)
-NUMPY = Engine(name="numpy", module="pipeline.evaluate.child")
+NUMPY = Engine(name="numpy", module="iree_pilot.pipeline.evaluate.child")
 
 
 def of(program: Path) -> Engine:

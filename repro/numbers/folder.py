@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipeline.program import ELEMENT_TYPES, Tensor
-from repro import bundle
-from repro.bundle import Input, Level
-from repro.numbers.inputs import Settled
-from repro.numbers.record import Wrong
+from iree_pilot.pipeline.program import ELEMENT_TYPES, Tensor
+from iree_pilot.repro import bundle
+from iree_pilot.repro.bundle import Input, Level
+from iree_pilot.repro.numbers.inputs import Settled
+from iree_pilot.repro.numbers.record import Wrong
 
 CHECK = "check.py"
 _EXPECTED, _EAGER = "expected", "eager"

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pipeline import tensors
-from pipeline.frontends.load import Loaded
-from pipeline.numerics import OutputComparison
-from pipeline.plural import count
-from pipeline.program import ELEMENT_TYPES, Tensor
-from pipeline.runtime import spelled
-from repro.numbers.oracle import Judged, MismatchOracle, program_of
-from repro.numbers.plain import Choice, Kept, plain
-from repro.numbers.record import Element, Wrong
-from repro.numbers.references import Call, Evaluated
-from repro.oracle import NotAProgram
-from repro.oracle_run import Running
+from iree_pilot.pipeline import tensors
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.numerics import OutputComparison
+from iree_pilot.pipeline.plural import count
+from iree_pilot.pipeline.program import ELEMENT_TYPES, Tensor
+from iree_pilot.pipeline.runtime import spelled
+from iree_pilot.repro.numbers.oracle import Judged, MismatchOracle, program_of
+from iree_pilot.repro.numbers.plain import Choice, Kept, plain
+from iree_pilot.repro.numbers.record import Element, Wrong
+from iree_pilot.repro.numbers.references import Call, Evaluated
+from iree_pilot.repro.oracle import NotAProgram
+from iree_pilot.repro.oracle_run import Running
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

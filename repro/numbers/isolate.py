@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from repro import isolate, locate
-from repro.ir import bindings, feeds
-from repro.ir.graph import Cut, Graph
-from repro.isolate import GaveUp, Groups, Isolated, Job
-from repro.numbers import known, search, windows
-from repro.numbers.oracle import MismatchOracle
-from repro.numbers.search import Part
-from repro.numbers.windows import HELD, JOB, MODULE, Held
-from repro.shrink import Progress
+from iree_pilot.repro import isolate, locate
+from iree_pilot.repro.ir import bindings, feeds
+from iree_pilot.repro.ir.graph import Cut, Graph
+from iree_pilot.repro.isolate import GaveUp, Groups, Isolated, Job
+from iree_pilot.repro.numbers import known, search, windows
+from iree_pilot.repro.numbers.oracle import MismatchOracle
+from iree_pilot.repro.numbers.search import Part
+from iree_pilot.repro.numbers.windows import HELD, JOB, MODULE, Held
+from iree_pilot.repro.shrink import Progress
 
 #: Parts of more than one operation go to so many functions, so that those that share operations
 #: are not compiled into each other.
@@ -115,7 +115,7 @@ class _Isolation(isolate.Isolation):
         (place / JOB).write_bytes(msgspec.json.encode(wish))
         limits = msgspec.structs.replace(self.job.limits, seconds=None, memory_bytes=None)
         outcome = bindings.of(self.job.toolchain, limits).run(
-            "repro.numbers.windows", [place], place / "stdout.txt", place / "stderr.txt"
+            "iree_pilot.repro.numbers.windows", [place], place / "stdout.txt", place / "stderr.txt"
         )
         off = [0.0] * len(parts)
         if not outcome.ok:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from repro.ir.feeds import ARGUMENT, Value
-from repro.ir.graph import Graph, is_tensor
-from repro.numbers.references import Inside
+from iree_pilot.repro.ir.feeds import ARGUMENT, Value
+from iree_pilot.repro.ir.graph import Graph, is_tensor
+from iree_pilot.repro.numbers.references import Inside
 
 
 def judgeable(graph: Graph, parts: Sequence[Sequence[int]], inside: Inside) -> list[bool]:

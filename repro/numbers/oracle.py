@@ -9,20 +9,20 @@ from typing import Any
 
 import msgspec
 
-from pipeline import numerics, process, runtime
-from pipeline.compiler import MODULE, Compile
-from pipeline.diagnostics import Failure
-from pipeline.errors import UsageError
-from pipeline.numerics import Comparison, OutputComparison
-from pipeline.program import ELEMENT_TYPES, Function, Program, Tensor
-from pipeline.runtime import Run
-from pipeline.toolchain import Toolchain
-from repro import kept
-from repro.numbers import conditioning
-from repro.numbers.references import Call, Evaluated
-from repro.numbers.values import Values
-from repro.oracle import LOST, Answer, NotAProgram, Off, RememberingOracle
-from repro.oracle_run import Running
+from iree_pilot.pipeline import numerics, process, runtime
+from iree_pilot.pipeline.compiler import MODULE, Compile
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.numerics import Comparison, OutputComparison
+from iree_pilot.pipeline.program import ELEMENT_TYPES, Function, Program, Tensor
+from iree_pilot.pipeline.runtime import Run
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import kept
+from iree_pilot.repro.numbers import conditioning
+from iree_pilot.repro.numbers.references import Call, Evaluated
+from iree_pilot.repro.numbers.values import Values
+from iree_pilot.repro.oracle import LOST, Answer, NotAProgram, Off, RememberingOracle
+from iree_pilot.repro.oracle_run import Running
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):

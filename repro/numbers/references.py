@@ -13,13 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process, tensors
-from pipeline.program import Jitter, Parameters, Reference, Tensor, TensorType
-from pipeline.torch_dialect import evaluate as torch_dialect
-from pipeline.torch_dialect.evaluate import Evaluation, Work
-from repro.ir.feeds import Value
-from repro.numbers.engines import Engine
-from repro.numbers.server import Server
+from iree_pilot.pipeline import process, tensors
+from iree_pilot.pipeline.program import Jitter, Parameters, Reference, Tensor, TensorType
+from iree_pilot.pipeline.torch_dialect import evaluate as torch_dialect
+from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
+from iree_pilot.repro.ir.feeds import Value
+from iree_pilot.repro.numbers.engines import Engine
+from iree_pilot.repro.numbers.server import Server
 
 #: An evaluation may take longer than a compile: it is done in float64 as well.
 _LEAST_SECONDS = 600.0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from repro.ir.graph import Graph, is_tensor, with_makers, with_numbers
+from iree_pilot.repro.ir.graph import Graph, is_tensor, with_makers, with_numbers
 
 #: Real operations by position.
 Part = tuple[int, ...]

@@ -1,8 +1,8 @@
 """An evaluator, loaded once for all evaluations of a search: a child that is asked over pipes.
 
-`python -m repro.numbers.server MODULE REQUESTS ANSWERS` reads the name of a directory from each
-line of the pipe REQUESTS, has a fork of itself do what the MODULE does there, and says so in a line
-of ANSWERS. Loading PyTorch takes longer than anything that is asked of it here.
+Run as a module with MODULE, REQUESTS and ANSWERS, it reads the name of a directory from each line
+of the pipe REQUESTS, has a fork of itself do what MODULE does there, and says so in a line of
+ANSWERS. Loading PyTorch takes longer than anything that is asked of it here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextvars import copy_context
 from pathlib import Path
 from threading import Event, Thread
 
-from pipeline import process
+from iree_pilot.pipeline import process
 
 _REQUESTS, _ANSWERS = "requests", "answers"
 _STDERR = "stderr.txt"
@@ -87,7 +87,7 @@ class Server:
         process.STOP.set(stop)
         with contextlib.suppress(KeyboardInterrupt):
             process.run(
-                process.python("repro.numbers.server", self._module, requests, answers),
+                process.python("iree_pilot.repro.numbers.server", self._module, requests, answers),
                 stdout=self._directory / "server.stdout.txt",
                 stderr=self._directory / "server.stderr.txt",
             )

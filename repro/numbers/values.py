@@ -13,15 +13,15 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process
-from pipeline.frontends import mlir_text
-from pipeline.frontends.load import Loaded
-from pipeline.program import ELEMENT_TYPES, Parameters, Tensor, TensorType
-from repro.ir import feeds
-from repro.ir.feeds import ARGUMENT, Feeds, Value
-from repro.numbers import engines
-from repro.numbers.references import Call, Evaluator, Inside
-from repro.oracle import NotAProgram, Off
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.frontends import mlir_text
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.program import ELEMENT_TYPES, Parameters, Tensor, TensorType
+from iree_pilot.repro.ir import feeds
+from iree_pilot.repro.ir.feeds import ARGUMENT, Feeds, Value
+from iree_pilot.repro.numbers import engines
+from iree_pilot.repro.numbers.references import Call, Evaluator, Inside
+from iree_pilot.repro.oracle import NotAProgram, Off
 
 #: A part that names no parameter is run, and handed on, without the program's weights.
 _NAMES = re.compile(rb"#\w+\.parameter\.named<")
@@ -136,7 +136,7 @@ class Values:
             return tensor
         if any(size > have for size, have in zip(shape, tensor.shape, strict=True)):
             raise NotAProgram(f"{tensor} has no part that is {kind}")
-        from pipeline import tensors
+        from iree_pilot.pipeline import tensors
 
         values = tensors.load(Path(), tensor)
         begins = _around(self.worst.get(base), tensor.shape, shape)

@@ -1,8 +1,8 @@
 """Many parts of a function in one module, each with arguments of its own for what it takes.
 
 So one compile and a few runs tell which parts are wrong, given right inputs. It is a hint: a part
-that is alone in a module may be compiled in another way. `python -m repro.numbers.windows
-DIRECTORY` makes the module, in a child, because the bindings can abort. Imports
+that is alone in a module may be compiled in another way. Run as a module with DIRECTORY, this makes
+the module, in a child, because the bindings can abort. Imports
 `iree.compiler.ir`.
 """
 
@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from repro.ir import edit, feeds
-from repro.ir.body import Body, meanings
-from repro.ir.feeds import Feeds
-from repro.ir.graph import is_number, is_tensor
+from iree_pilot.repro.ir import edit, feeds
+from iree_pilot.repro.ir.body import Body, meanings
+from iree_pilot.repro.ir.feeds import Feeds
+from iree_pilot.repro.ir.graph import is_number, is_tensor
 
 JOB, MODULE, HELD = "job.json", "windows.mlir", "held.json"
 _NAME = "windows_{}"

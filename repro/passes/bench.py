@@ -8,18 +8,18 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process
-from pipeline.diagnostics import SERIAL
-from pipeline.flags import silent
-from pipeline.phases import dump_files
-from pipeline.toolchain import Toolchain
-from repro.passes import dumps, retarget
-from repro.passes.dumps import Dump
-from repro.passes.interpreting import LAST
-from repro.passes.phases import PLAIN
-from repro.passes.plain import PIPELINES, plain
-from repro.passes.retarget import Targets
-from repro.trial import Tried, Try
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.diagnostics import SERIAL
+from iree_pilot.pipeline.flags import silent
+from iree_pilot.pipeline.phases import dump_files
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro.passes import dumps, retarget
+from iree_pilot.repro.passes.dumps import Dump
+from iree_pilot.repro.passes.interpreting import LAST
+from iree_pilot.repro.passes.phases import PLAIN
+from iree_pilot.repro.passes.plain import PIPELINES, plain
+from iree_pilot.repro.passes.retarget import Targets
+from iree_pilot.repro.trial import Tried, Try
 
 #: After it executables are configured for their target, and cannot be retargeted any more.
 _LAST = "executable-sources"

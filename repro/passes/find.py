@@ -14,14 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import diagnostics, process
-from pipeline.diagnostics import SERIAL, Failure
-from pipeline.flags import silent
-from pipeline.toolchain import Toolchain
-from repro.passes import dumps, pipeline
-from repro.passes.dumps import Dump
-from repro.passes.narrow import narrow
-from repro.passes.pipeline import Element
+from iree_pilot.pipeline import diagnostics, process
+from iree_pilot.pipeline.diagnostics import SERIAL, Failure
+from iree_pilot.pipeline.flags import silent
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro.passes import dumps, pipeline
+from iree_pilot.repro.passes.dumps import Dump
+from iree_pilot.repro.passes.narrow import narrow
+from iree_pilot.repro.passes.pipeline import Element
 
 _PIPELINE = re.compile(r'mlir_reproducer: \{\s*pipeline: "((?:[^"\\]|\\.)*)"')
 _RESOURCES = re.compile(r"\{-#\s*external_resources: \{\s*mlir_reproducer:.*?#-\}", re.DOTALL)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process
-from pipeline.frontends.load import Loaded
-from pipeline.program import Function, Tensor
-from pipeline.torch_dialect import evaluate
-from repro.numbers import engines
-from repro.trial import Tried, compare, judged
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.program import Function, Tensor
+from iree_pilot.pipeline.torch_dialect import evaluate
+from iree_pilot.repro.numbers import engines
+from iree_pilot.repro.trial import Tried, compare, judged
 
 #: The last phase whose IR is on tensors: after it they are resources of a stream.
 LAST = "flow"

@@ -12,10 +12,10 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from repro.passes.dumps import Dump
-from repro.passes.find import diff
-from repro.passes.narrow import narrow
-from repro.trial import Tried, Verdict
+from iree_pilot.repro.passes.dumps import Dump
+from iree_pilot.repro.passes.find import diff
+from iree_pilot.repro.passes.narrow import narrow
+from iree_pilot.repro.trial import Tried, Verdict
 
 State = Literal["earliest", "later", "everywhere", "unknown"]
 #: A pass is looked for with so many compiles at most.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from repro.passes.retarget import whole
+from iree_pilot.repro.passes.retarget import whole
 
 #: For each backend the strategy that neither tiles for caches nor vectorises: (as it is spelled, in
 #: releases that spell strategies so).

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import compiler, process, runtime
-from pipeline.compiler import Compile
-from pipeline.errors import UsageError
-from pipeline.frontends.load import Loaded
-from pipeline.program import Function, Program, Tensor, TensorType
-from pipeline.runtime import Run
-from pipeline.targets import Plan
-from pipeline.toolchain import Toolchain
-from pipeline.torch_dialect import evaluate
-from pipeline.torch_dialect.evaluate import Evaluation
-from repro.ranges import measure, watch
-from repro.ranges.measure import Counts, Scale
-from repro.ranges.watch import Key, Watched
+from iree_pilot.pipeline import compiler, process, runtime
+from iree_pilot.pipeline.compiler import Compile
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.program import Function, Program, Tensor, TensorType
+from iree_pilot.pipeline.runtime import Run
+from iree_pilot.pipeline.targets import Plan
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.torch_dialect import evaluate
+from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation
+from iree_pilot.repro.ranges import measure, watch
+from iree_pilot.repro.ranges.measure import Counts, Scale
+from iree_pilot.repro.ranges.watch import Key, Watched
 
 INSTRUMENTED = (
     "on the device the intermediates are outputs of a copy of the program: what is fused, and so "
@@ -149,7 +149,7 @@ def _watched(
     loaded: Loaded, place: Path, limits: process.Limits | None
 ) -> dict[str, tuple[Watched, ...]]:
     outcome = process.run(
-        process.python("repro.ranges.watch", loaded.mlir, place),
+        process.python("iree_pilot.repro.ranges.watch", loaded.mlir, place),
         stdout=place / "stdout.txt",
         stderr=place / "stderr.txt",
         limits=limits,

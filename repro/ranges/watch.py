@@ -1,7 +1,7 @@
 """The low-precision intermediates of a program, and a copy of it that returns them too.
 
-Runs in a child, `python -m repro.ranges.watch IN.mlir DIRECTORY`: the compiler's bindings may abort
-on IR that they do not like. Imports `iree.compiler.ir`.
+Runs in a child, as a module with IN.mlir and DIRECTORY: the compiler's bindings may abort on IR
+that they do not like. Imports `iree.compiler.ir`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from repro.ir import edit, symbols
-from repro.ir.body import Body
-from repro.ir.graph import Graph, Op
-from repro.ranges.measure import NARROW
+from iree_pilot.repro.ir import edit, symbols
+from iree_pilot.repro.ir.body import Body
+from iree_pilot.repro.ir.graph import Graph, Op
+from iree_pilot.repro.ranges.measure import NARROW
 
 WATCHED = "watched.json"
 COPY = "watched.mlir"

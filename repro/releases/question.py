@@ -8,23 +8,23 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import outputs, process, releases, targets
-from pipeline.diagnostics import Failure
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.frontends import examples
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Job
-from pipeline.frontends.load import Loaded, load
-from pipeline.locks import Locks
-from pipeline.program import Tensor
-from pipeline.store import Store, data_directory
-from pipeline.targets import Target
-from pipeline.toolchain import Toolchain
-from repro import bundle, kept, own, places
-from repro.bundle import FILES
-from repro.releases.search import Change, Verdict
-from repro.releases.trials import Get, Tell, Trials, portable, verdict
-from repro.trust import open_folder
+from iree_pilot.pipeline import outputs, process, releases, targets
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.frontends import examples
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.load import Loaded, load
+from iree_pilot.pipeline.locks import Locks
+from iree_pilot.pipeline.program import Tensor
+from iree_pilot.pipeline.store import Store, data_directory
+from iree_pilot.pipeline.targets import Target
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import bundle, kept, own, places
+from iree_pilot.repro.bundle import FILES
+from iree_pilot.repro.releases.search import Change, Verdict
+from iree_pilot.repro.releases.trials import Get, Tell, Trials, portable, verdict
+from iree_pilot.repro.trust import open_folder
 
 QUESTION = "question.json"
 

@@ -12,17 +12,17 @@ from typing import Literal
 
 import msgspec
 
-from pipeline import case, process, targets
-from pipeline.case import DOES_NOT_COMPILE, CaseResult, Settings
-from pipeline.diagnostics import Failure
-from pipeline.errors import EnvironmentFault, PilotError, UsageError
-from pipeline.frontends.load import Loaded
-from pipeline.store import Store
-from pipeline.targets import Target
-from pipeline.toolchain import Toolchain
-from pipeline.workers import side_by_side
-from repro.oracle import STOPPED
-from repro.releases.search import Change, Verdict, assumed, changes, search
+from iree_pilot.pipeline import case, process, targets
+from iree_pilot.pipeline.case import DOES_NOT_COMPILE, CaseResult, Settings
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import EnvironmentFault, PilotError, UsageError
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.targets import Target
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.workers import side_by_side
+from iree_pilot.repro.oracle import STOPPED
+from iree_pilot.repro.releases.search import Change, Verdict, assumed, changes, search
 
 #: Checks of traced types, which compute nothing and which releases before 3.2 do not know.
 _CHECK = re.compile(

@@ -11,24 +11,24 @@ from typing import Literal
 
 import msgspec
 
-from pipeline import compiler, numerics, process
-from pipeline.compiler import Compile
-from pipeline.errors import UsageError
-from pipeline.frontends import examples
-from pipeline.frontends.load import Loaded
-from pipeline.locks import Locks
-from pipeline.program import Function, Program, Tensor
-from pipeline.stderr import operation_in
-from pipeline.store import Store, data_directory
-from pipeline.toolchain import Toolchain
-from repro import bundle, places
-from repro.bisect import Found, reproduced
-from repro.places import Identity
-from repro.sides import editor, reproducer, smaller
-from repro.sides.compare import Compared, Comparer
-from repro.sides.flow import Flow
-from repro.sides.side import FLOW_PHASE, Broken, Side, check, typed
-from repro.sides.smaller import Small
+from iree_pilot.pipeline import compiler, numerics, process
+from iree_pilot.pipeline.compiler import Compile
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import examples
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.locks import Locks
+from iree_pilot.pipeline.program import Function, Program, Tensor
+from iree_pilot.pipeline.stderr import operation_in
+from iree_pilot.pipeline.store import Store, data_directory
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import bundle, places
+from iree_pilot.repro.bisect import Found, reproduced
+from iree_pilot.repro.places import Identity
+from iree_pilot.repro.sides import editor, reproducer, smaller
+from iree_pilot.repro.sides.compare import Compared, Comparer
+from iree_pilot.repro.sides.flow import Flow
+from iree_pilot.repro.sides.side import FLOW_PHASE, Broken, Side, check, typed
+from iree_pilot.repro.sides.smaller import Small
 
 _LOCATIONS = "--mlir-print-debuginfo"
 _OPERATION = re.compile(r"(?:= |^\s*)\"?([a-z]\w*(?:\.\w+)+)")

@@ -20,15 +20,15 @@ from typing import Literal
 
 import msgspec
 
-from pipeline import numerics, process
-from pipeline.frontends.load import Loaded
-from pipeline.numerics import Comparison
-from pipeline.plural import count
-from pipeline.program import Function, Reference, Tensor
-from pipeline.toolchain import Toolchain
-from repro.sides import editor
-from repro.sides.flow import MADE, Body, Cut, Flow, Interface, Step, Value
-from repro.sides.side import Broken, Runner, Side, pick, typed
+from iree_pilot.pipeline import numerics, process
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.numerics import Comparison
+from iree_pilot.pipeline.plural import count
+from iree_pilot.pipeline.program import Function, Reference, Tensor
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro.sides import editor
+from iree_pilot.repro.sides.flow import MADE, Body, Cut, Flow, Interface, Step, Value
+from iree_pilot.repro.sides.side import Broken, Runner, Side, pick, typed
 
 #: What one call may take and return together; each call computes the program anew.
 _CHUNK_BYTES = 256 * 2**20

@@ -1,4 +1,4 @@
-"""Flow IR described, and modules made of its dispatches: `python -m repro.sides.edit DIRECTORY`.
+"""Flow IR described, and modules made of its dispatches: run as a module with DIRECTORY.
 
 A child process, because the bindings can abort on IR that they do not like. Imports
 `iree.compiler.ir`.
@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from repro.ir import symbols
-from repro.ir.edit import context, parse
-from repro.sides.flow import (
+from iree_pilot.repro.ir import symbols
+from iree_pilot.repro.ir.edit import context, parse
+from iree_pilot.repro.sides.flow import (
     FLOW,
     INTERFACES,
     JOB,
@@ -32,8 +32,8 @@ from repro.sides.flow import (
     Value,
     parse_type,
 )
-from repro.sides.lifting import lift
-from repro.sides.seen import (
+from iree_pilot.repro.sides.lifting import lift
+from iree_pilot.repro.sides.seen import (
     DISPATCH,
     EXPORT,
     HANDED_ON,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import process
-from pipeline.errors import EnvironmentFault
-from repro.sides.flow import (
+from iree_pilot.pipeline import process
+from iree_pilot.pipeline.errors import EnvironmentFault
+from iree_pilot.repro.sides.flow import (
     FLOW,
     INTERFACES,
     JOB,
@@ -59,7 +59,7 @@ def _run(batch: Batch, directory: Path) -> None:
     (directory / WHY).unlink(missing_ok=True)
     (directory / JOB).write_bytes(msgspec.json.encode(batch))
     outcome = process.run(
-        process.python("repro.sides.edit", directory),
+        process.python("iree_pilot.repro.sides.edit", directory),
         stdout=directory / "stdout.txt",
         stderr=directory / "stderr.txt",
         limits=process.Limits(seconds=_SECONDS),

@@ -7,7 +7,7 @@ import re
 
 import msgspec
 
-from pipeline.program import ELEMENT_TYPES
+from iree_pilot.pipeline.program import ELEMENT_TYPES
 
 _TENSOR = re.compile(r"tensor<((?:(?:\d+|\?)x)*)([\w<>]+)>")
 

@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from repro.ir import symbols
-from repro.sides.flow import Lifted, Value, parse_type
-from repro.sides.seen import DISPATCH, Seen, nested, symbol, walk
+from iree_pilot.repro.ir import symbols
+from iree_pilot.repro.sides.flow import Lifted, Value, parse_type
+from iree_pilot.repro.sides.seen import DISPATCH, Seen, nested, symbol, walk
 
 FUNCTION = "main"
 _HELD = re.compile(r"!\w+\.dispatch\.tensor<(readonly|readwrite|writeonly):(tensor<.*>)>")

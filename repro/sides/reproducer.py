@@ -9,20 +9,20 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import devices, numerics, process, tensors
-from pipeline.compiler import Compile
-from pipeline.frontends.load import Loaded
-from pipeline.numerics import Comparison, OutputComparison
-from pipeline.program import Tensor
-from pipeline.toolchain import Toolchain
-from repro import bundle, environment, isolate, verify
-from repro.bundle import LARGEST_BYTES, Input, Report
-from repro.numbers import folder
-from repro.numbers.inputs import Settled
-from repro.numbers.record import Element, Wrong
-from repro.sides.compare import Differing
-from repro.sides.side import Side
-from repro.sides.smaller import Small
+from iree_pilot.pipeline import devices, numerics, process, tensors
+from iree_pilot.pipeline.compiler import Compile
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.numerics import Comparison, OutputComparison
+from iree_pilot.pipeline.program import Tensor
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import bundle, environment, isolate, verify
+from iree_pilot.repro.bundle import LARGEST_BYTES, Input, Report
+from iree_pilot.repro.numbers import folder
+from iree_pilot.repro.numbers.inputs import Settled
+from iree_pilot.repro.numbers.record import Element, Wrong
+from iree_pilot.repro.sides.compare import Differing
+from iree_pilot.repro.sides.side import Side
+from iree_pilot.repro.sides.smaller import Small
 
 _PROGRAM = bundle.FILES["mlir"]
 #: What separates a wrong value from a right one, where the judgement allows more than the error.

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from repro.ir import symbols
-from repro.sides.flow import KEEPS_SHAPE, Value, parse_type
+from iree_pilot.repro.ir import symbols
+from iree_pilot.repro.sides.flow import KEEPS_SHAPE, Value, parse_type
 
 DISPATCH = "flow.dispatch"
 IMPORT = "hal.tensor.import"

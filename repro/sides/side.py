@@ -9,16 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import compiler, process, runtime
-from pipeline.compiler import Compile
-from pipeline.diagnostics import Failure
-from pipeline.errors import UsageError
-from pipeline.frontends.load import Loaded
-from pipeline.program import Dim, Function, Tensor, TensorType
-from pipeline.runtime import Run
-from pipeline.targets import Plan
-from pipeline.toolchain import Toolchain
-from repro.sides.flow import Value
+from iree_pilot.pipeline import compiler, process, runtime
+from iree_pilot.pipeline.compiler import Compile
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.program import Dim, Function, Tensor, TensorType
+from iree_pilot.pipeline.runtime import Run
+from iree_pilot.pipeline.targets import Plan
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro.sides.flow import Value
 
 FLOW_PHASE = "flow"
 

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import numerics, process
-from pipeline.frontends import examples
-from pipeline.program import Tensor
-from pipeline.toolchain import Toolchain
-from repro import isolate
-from repro.isolate import Isolated
-from repro.oracle import NotAProgram
-from repro.shrink import Progress
-from repro.sides.compare import Comparer, Culprit
-from repro.sides.editor import NotEditable
-from repro.sides.oracle import Asked, Failed, SidesOracle
-from repro.sides.side import FLOW_PHASE, Broken, Side
+from iree_pilot.pipeline import numerics, process
+from iree_pilot.pipeline.frontends import examples
+from iree_pilot.pipeline.program import Tensor
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import isolate
+from iree_pilot.repro.isolate import Isolated
+from iree_pilot.repro.oracle import NotAProgram
+from iree_pilot.repro.shrink import Progress
+from iree_pilot.repro.sides.compare import Comparer, Culprit
+from iree_pilot.repro.sides.editor import NotEditable
+from iree_pilot.repro.sides.oracle import Asked, Failed, SidesOracle
+from iree_pilot.repro.sides.side import FLOW_PHASE, Broken, Side
 
 
 class Small(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The child that isolates a failure to trace: `python -m repro.tracing.child DIRECTORY`.
+"""The child that isolates a failure to trace: `python -m iree_pilot.repro.tracing.child DIRECTORY`.
 
 It traces the source once more, then the operation that was at work, alone; where that does not
 fail, the module that was, with the inputs that it has in the whole model, and the modules in it.
@@ -20,22 +20,22 @@ from typing import Any
 import msgspec
 import torch
 
-from pipeline.diagnostics import Failure
-from pipeline.errors import PilotError
-from pipeline.frontends import child, torch_sources
-from pipeline.frontends.source import Source
-from pipeline.frontends.torch_export import no_kernel
-from pipeline.torch_dialect.calls import CannotWrite
-from repro.tracing import origins, writing
-from repro.tracing.journal import ASK, RESULT, Answer, Ask, Candidate, Journal, Result
-from repro.tracing.probe import (
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.frontends import child, torch_sources
+from iree_pilot.pipeline.frontends.source import Source
+from iree_pilot.pipeline.frontends.torch_export import no_kernel
+from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
+from iree_pilot.repro.tracing import origins, writing
+from iree_pilot.repro.tracing.journal import ASK, RESULT, Answer, Ask, Candidate, Journal, Result
+from iree_pilot.repro.tracing.probe import (
     attempt,
     failure_of,
     module_at_work,
     operations_at_work,
 )
-from repro.tracing.record import Recording
-from repro.tracing.writing import Manner
+from iree_pilot.repro.tracing.record import Recording
+from iree_pilot.repro.tracing.writing import Manner
 
 _FLAKY_RUNS = 5
 _NEEDED = "dependencies.json"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.diagnostics import Failure
-from pipeline.frontends.job import Job
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.frontends.job import Job
 
 ASK = "ask.json"
 ANSWERS = "traces.jsonl"

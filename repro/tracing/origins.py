@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.frontends.job import Job
-from pipeline.torch_dialect.calls import CannotWrite
-from repro.tracing.writing import Origin
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
+from iree_pilot.repro.tracing.writing import Origin
 
 #: Names of files that would stand in the way of others.
-_RESERVED = ("repro", "torch", "iree", "numpy", "inspect", "sys")
+_RESERVED = ("iree_pilot", "repro", "torch", "iree", "numpy", "inspect", "sys")
 
 
 def origin(job: Job, entry: str, needed: Iterable[str]) -> tuple[Origin, dict[str, str]]:
@@ -37,7 +37,7 @@ def origin(job: Job, entry: str, needed: Iterable[str]) -> tuple[Origin, dict[st
         beside = dict(_placed(python, Path.cwd()))
         return _factory(imported, source.factory, job.seed), beside
     if source.kind == "zoo":
-        return _zoo(job, entry), dict(_placed(_zoo_files(), Path(__file__).resolve().parents[1]))
+        return _zoo(job, entry), _zoo_files()
     raise CannotWrite("the model", f"a {source.kind} file holds no Python text")
 
 
@@ -58,7 +58,7 @@ def _factory(imported: str, factory: str, seed: int) -> Origin:
 def _zoo(job: Job, entry: str) -> Origin:
     source = job.source
     return Origin(
-        imports=("from models.spec import Choice, registry",),
+        imports=("from iree_pilot.models.spec import Choice, registry",),
         body=(
             f"torch.manual_seed({job.seed})",
             f"spec = registry()[{source.model!r}]",
@@ -71,19 +71,16 @@ def _zoo(job: Job, entry: str) -> Origin:
     )
 
 
-def _zoo_files() -> list[Path]:
-    """The zoo's own modules, and what they use of the driver's."""
-    wanted = ("pipeline", "pipeline.errors")
-    loaded = {name: module.__file__ for name, module in sys.modules.items() if _has_file(module)}
-    return [
-        Path(file)
-        for name, file in loaded.items()
-        if file and (name in wanted or name.partition(".")[0] == "models")
-    ]
-
-
-def _has_file(module: object) -> bool:
-    return bool(getattr(module, "__file__", None))
+def _zoo_files() -> dict[str, str]:
+    """The zoo's own modules, and what they use of the driver's, by the names to import them by."""
+    used = ("iree_pilot", "iree_pilot.pipeline", "iree_pilot.pipeline.errors", "iree_pilot.models")
+    files = {}
+    for name, module in sys.modules.items():
+        file = getattr(module, "__file__", None)
+        if file and (name in used or name.startswith("iree_pilot.models.")):
+            suffix = "/__init__.py" if hasattr(module, "__path__") else ".py"
+            files[name.replace(".", "/") + suffix] = file
+    return files
 
 
 def _placed(files: Iterable[Path], root: Path) -> Iterator[tuple[str, str]]:

@@ -16,10 +16,10 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from pipeline import diagnostics
-from pipeline.diagnostics import Failure
-from pipeline.frontends import torch_export
-from repro.tracing.writing import Call
+from iree_pilot.pipeline import diagnostics
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.frontends import torch_export
+from iree_pilot.repro.tracing.writing import Call
 
 #: An export's notes of what it saw, which compute nothing.
 _NOTES = ("aten._assert_tensor_metadata.default",)

@@ -16,7 +16,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.torch_dialect import text as python
+from iree_pilot.pipeline.torch_dialect import text as python
 
 #: Operations that compute nothing, and of which no reader needs to hear.
 _MOVES = ("aten.detach.default", "aten.alias.default")

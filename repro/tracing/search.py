@@ -11,20 +11,20 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import diagnostics, process
-from pipeline.diagnostics import Failure
-from pipeline.frontends.job import Job
-from pipeline.store import Store
-from pipeline.toolchain import Toolchain
-from repro import bundle, environment, issue, known, places, verify
-from repro.bundle import Report
-from repro.effort import estimate
-from repro.found import Bisection, Found, Reproducer, placed
-from repro.isolate import DEFAULT_SECONDS
-from repro.places import Identity
-from repro.shrink import Progress
-from repro.spent import Spent
-from repro.tracing.journal import ANSWERS, ASK, RESULT, Answer, Ask, Journal, Result
+from iree_pilot.pipeline import diagnostics, process
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import bundle, environment, issue, known, places, verify
+from iree_pilot.repro.bundle import Report
+from iree_pilot.repro.effort import estimate
+from iree_pilot.repro.found import Bisection, Found, Reproducer, placed
+from iree_pilot.repro.isolate import DEFAULT_SECONDS
+from iree_pilot.repro.places import Identity
+from iree_pilot.repro.shrink import Progress
+from iree_pilot.repro.spent import Spent
+from iree_pilot.repro.tracing.journal import ANSWERS, ASK, RESULT, Answer, Ask, Journal, Result
 
 PACKAGES = ("torch", "iree-turbine", "iree-base-compiler", "transformers")
 _PROGRAM = bundle.FILES["pytorch"]
@@ -160,7 +160,7 @@ def _search(
         stderr = state / "stderr.txt"
         try:
             outcome = process.run(
-                process.python("repro.tracing.child", state),
+                process.python("iree_pilot.repro.tracing.child", state),
                 stdout=state / "stdout.txt",
                 stderr=stderr,
                 limits=msgspec.structs.replace(limits, seconds=None),

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from pipeline.torch_dialect import text as python
-from pipeline.torch_dialect.calls import CannotWrite
+from iree_pilot.pipeline.torch_dialect import text as python
+from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
 
 #: Operators that every installation of PyTorch has.
 _NAMESPACES = ("aten", "prims")

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import outputs, runtime
-from pipeline.case import CaseResult
-from pipeline.errors import PilotError
-from pipeline.frontends.load import Loaded
-from pipeline.numerics import Comparison
-from repro.workarounds import rewrites
-from repro.workarounds.candidate import PRICES, Price
-from repro.workarounds.rewrites import Unusable
-from repro.workarounds.search import ANSWERS, Combination, State, Tried
-from repro.workarounds.trial import Trials, judge
+from iree_pilot.pipeline import outputs, runtime
+from iree_pilot.pipeline.case import CaseResult
+from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.numerics import Comparison
+from iree_pilot.repro.workarounds import rewrites
+from iree_pilot.repro.workarounds.candidate import PRICES, Price
+from iree_pilot.repro.workarounds.rewrites import Unusable
+from iree_pilot.repro.workarounds.search import ANSWERS, Combination, State, Tried
+from iree_pilot.repro.workarounds.trial import Trials, judge
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline import targets
-from pipeline.architectures import GENERIC_VULKAN
-from pipeline.errors import PilotError
-from pipeline.targets import Backend, Plan, Target
-from pipeline.toolchain import Toolchain
-from repro.workarounds.candidate import Candidate
+from iree_pilot.pipeline import targets
+from iree_pilot.pipeline.architectures import GENERIC_VULKAN
+from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.targets import Backend, Plan, Target
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro.workarounds.candidate import Candidate
 
 #: Processors that code is compiled for in place of the one at hand, the modest ones last.
 _PROCESSORS = ("generic", "x86-64-v4", "x86-64-v3", "x86-64-v2")

@@ -1,4 +1,4 @@
-"""Rewrites torch-dialect programs: `python -m repro.workarounds.edit JOB` in a child process.
+"""Rewrites torch-dialect programs: run as a module with JOB, in a child process.
 
 A child, because the bindings can abort on IR that they do not like. Each rewrite leaves the
 functions' signatures as they are, so that the original's inputs and reference serve it too.
@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from repro.ir import edit as ir_edit
-from repro.workarounds.build import (
+from iree_pilot.repro.ir import edit as ir_edit
+from iree_pilot.repro.workarounds.build import (
     CODES,
     After,
     Before,
@@ -26,7 +26,7 @@ from repro.workarounds.build import (
     tensor,
     vtensor,
 )
-from repro.workarounds.candidate import Edit
+from iree_pilot.repro.workarounds.candidate import Edit
 
 #: What the text of a program has that a rewrite has something to do in.
 NEEDS: dict[Edit, re.Pattern[bytes]] = {

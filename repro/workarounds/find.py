@@ -10,28 +10,28 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from pipeline import case, process, targets
-from pipeline.case import CaseResult, Settings
-from pipeline.compiler import Dispatches
-from pipeline.diagnostics import Failure
-from pipeline.errors import PilotError, UsageError
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Job, TraceFailed
-from pipeline.frontends.load import Loaded, load
-from pipeline.locks import Locks
-from pipeline.store import Store, data_directory
-from pipeline.targets import Plan, Target
-from pipeline.toolchain import Toolchain
-from repro import bundle, effort, known
-from repro.bundle import LevelName
-from repro.releases import question
-from repro.trust import open_folder
-from repro.workarounds import architectures, edit, rewrites, search
-from repro.workarounds.answers import Answer, Cost, confirmed, cost, rank
-from repro.workarounds.candidate import Candidate, ordered, usable
-from repro.workarounds.search import ANSWERS, Combination, Outcome, State, Tried
-from repro.workarounds.table import TABLE
-from repro.workarounds.trial import Subject, Trials
+from iree_pilot.pipeline import case, process, targets
+from iree_pilot.pipeline.case import CaseResult, Settings
+from iree_pilot.pipeline.compiler import Dispatches
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import PilotError, UsageError
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job, TraceFailed
+from iree_pilot.pipeline.frontends.load import Loaded, load
+from iree_pilot.pipeline.locks import Locks
+from iree_pilot.pipeline.store import Store, data_directory
+from iree_pilot.pipeline.targets import Plan, Target
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import bundle, effort, known
+from iree_pilot.repro.bundle import LevelName
+from iree_pilot.repro.releases import question
+from iree_pilot.repro.trust import open_folder
+from iree_pilot.repro.workarounds import architectures, edit, rewrites, search
+from iree_pilot.repro.workarounds.answers import Answer, Cost, confirmed, cost, rank
+from iree_pilot.repro.workarounds.candidate import Candidate, ordered, usable
+from iree_pilot.repro.workarounds.search import ANSWERS, Combination, Outcome, State, Tried
+from iree_pilot.repro.workarounds.table import TABLE
+from iree_pilot.repro.workarounds.trial import Subject, Trials
 
 #: What takes a limit as long as the program that hangs is no way around it.
 _SHARE_OF_LIMIT = 0.1

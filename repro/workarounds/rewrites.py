@@ -15,17 +15,17 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import archive, process, tensors
-from pipeline.errors import PilotError
-from pipeline.frontends import source as sources
-from pipeline.frontends.job import Job, TraceFailed
-from pipeline.frontends.load import Loaded, load
-from pipeline.program import Parameter, Parameters
-from pipeline.store import Store
-from pipeline.toolchain import Toolchain
-from repro import kept
-from repro.workarounds import edit
-from repro.workarounds.candidate import Candidate, Edit
+from iree_pilot.pipeline import archive, process, tensors
+from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job, TraceFailed
+from iree_pilot.pipeline.frontends.load import Loaded, load
+from iree_pilot.pipeline.program import Parameter, Parameters
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.repro import kept
+from iree_pilot.repro.workarounds import edit
+from iree_pilot.repro.workarounds.candidate import Candidate, Edit
 
 #: The archive of a rewritten program's own weights.
 FNUZ_WEIGHTS = "fnuz.safetensors"
@@ -176,7 +176,7 @@ def _run(job: edit.Job, limits: process.Limits) -> edit.Done:
     answer.unlink(missing_ok=True)
     stderr = file.with_suffix(".stderr.txt")
     outcome = process.run(
-        process.python("repro.workarounds.edit", file),
+        process.python("iree_pilot.repro.workarounds.edit", file),
         stdout=file.with_suffix(".stdout.txt"),
         stderr=stderr,
         limits=limits,

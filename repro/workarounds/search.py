@@ -13,8 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.diagnostics import Failure
-from repro.workarounds.candidate import Candidate
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.repro.workarounds.candidate import Candidate
 
 #: works: compiles, runs and agrees with the reference. runs: it was not compared with one.
 #: compiles: it cannot be run here. inconclusive: it did not get to where the failure shows (wrong

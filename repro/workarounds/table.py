@@ -6,8 +6,8 @@ table is made of it.
 
 from __future__ import annotations
 
-from pipeline.targets import Backend
-from repro.workarounds.candidate import Candidate, Group, Price
+from iree_pilot.pipeline.targets import Backend
+from iree_pilot.repro.workarounds.candidate import Candidate, Group, Price
 
 _CPU: tuple[Backend, ...] = ("llvm-cpu",)
 _VULKAN: tuple[Backend, ...] = ("vulkan",)

@@ -13,21 +13,21 @@ from threading import Lock
 
 import msgspec
 
-from pipeline import case, process, targets
-from pipeline.case import DOES_NOT_COMPILE, CaseResult, Settings
-from pipeline.diagnostics import Failure
-from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.frontends.job import Job
-from pipeline.frontends.load import Loaded
-from pipeline.store import Store
-from pipeline.targets import Plan, Target
-from pipeline.toolchain import Toolchain
-from pipeline.workers import side_by_side
-from repro.oracle import STOPPED
-from repro.workarounds import rewrites
-from repro.workarounds.candidate import name
-from repro.workarounds.rewrites import Unusable
-from repro.workarounds.search import Combination, Outcome, State
+from iree_pilot.pipeline import case, process, targets
+from iree_pilot.pipeline.case import DOES_NOT_COMPILE, CaseResult, Settings
+from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.targets import Plan, Target
+from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.workers import side_by_side
+from iree_pilot.repro.oracle import STOPPED
+from iree_pilot.repro.workarounds import rewrites
+from iree_pilot.repro.workarounds.candidate import name
+from iree_pilot.repro.workarounds.rewrites import Unusable
+from iree_pilot.repro.workarounds.search import Combination, Outcome, State
 
 _JOURNAL = "tried.jsonl"
 _AFTER = ("load", "run", "compare")

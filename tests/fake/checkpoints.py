@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.spec import resolve
+from iree_pilot.models.spec import resolve
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

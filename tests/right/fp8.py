@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from models.fp8 import FP8Linear, quantize
+from iree_pilot.models.fp8 import FP8Linear, quantize
 from right import floats
 from right.steps import Draw, Right, Step, Tensor, chain, tame
 

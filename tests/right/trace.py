@@ -67,11 +67,11 @@ def main(file: Path) -> None:
 def _write(module: Module, made: dict) -> None:  # type: ignore[type-arg]
     import torch
 
-    from models.traceable import Entry, Traceable
-    from pipeline import program as programs
-    from pipeline.frontends import torch_export
-    from pipeline.frontends.job import Job
-    from pipeline.frontends.source import Source
+    from iree_pilot.models.traceable import Entry, Traceable
+    from iree_pilot.pipeline import program as programs
+    from iree_pilot.pipeline.frontends import torch_export
+    from iree_pilot.pipeline.frontends.job import Job
+    from iree_pilot.pipeline.frontends.source import Source
 
     directory = Path(module.directory)
     directory.mkdir(parents=True)

@@ -1,0 +1,1 @@
+"""An MLIR/IREE compilation pipeline driver: traces, compiles, runs, compares, isolates."""
