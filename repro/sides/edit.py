@@ -1,33 +1,26 @@
-"""Flow IR described, and modules made of its dispatches: run as a module with DIRECTORY.
+"""Flow IR described, and modules made of its dispatches: what `repro.sides.editor` has done.
 
-A child process, because the bindings can abort on IR that they do not like. Imports
+In a child process, because the bindings can abort on IR that they do not like. Imports
 `iree.compiler.ir`.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from iree_pilot.repro.ir import symbols
 from iree_pilot.repro.ir.edit import context, parse
 from iree_pilot.repro.sides.flow import (
-    FLOW,
-    INTERFACES,
-    JOB,
-    LIFTED,
     MADE,
-    WHY,
     Batch,
     Body,
     Cut,
     Flow,
     Interface,
+    Lifted,
     Step,
     Value,
     parse_type,
@@ -56,29 +49,31 @@ _PLUMBING = re.compile(
 _ASYNC = "$async"
 
 
-def main(directory: Path) -> int:
-    batch = msgspec.json.decode((directory / JOB).read_bytes(), type=Batch)
-    try:
-        with context():
-            module = parse(Path(batch.mlir).read_bytes())
-            if batch.lift is not None:
-                position, index = batch.lift
-                body = next(b for b in seen(module)[0] if b.position == position)
-                lifted, text = lift(module, body, index)
-                (directory / LIFTED).write_bytes(msgspec.json.encode(lifted))
-                (directory / MADE).write_text(text)
-            elif batch.cuts:
-                interfaces = make(module, batch)
-                (directory / INTERFACES).write_bytes(msgspec.json.encode(interfaces))
-                text = module.operation.get_asm(enable_debug_info=False)
-                (directory / MADE).write_text(text)
-            else:
-                flow = describe(module, directory)
-                (directory / FLOW).write_bytes(msgspec.json.encode(flow))
-    except ValueError as fault:
-        (directory / WHY).write_text(str(fault))
-        return 1
-    return 0
+def described(batch: Batch, directory: Path) -> Flow:
+    """The dispatches of the flow IR in the batch's file. Raises ValueError."""
+    with context():
+        return describe(parse(Path(batch.mlir).read_bytes()), directory)
+
+
+def made(batch: Batch, directory: Path) -> list[Interface]:
+    """Writes a module with a function for each cut of the batch. Raises ValueError."""
+    with context():
+        module = parse(Path(batch.mlir).read_bytes())
+        interfaces = make(module, batch)
+        (directory / MADE).write_text(module.operation.get_asm(enable_debug_info=False))
+        return interfaces
+
+
+def lifted(batch: Batch, directory: Path) -> Lifted:
+    """Writes the batch's dispatch as a program on tensors. Raises ValueError."""
+    assert batch.lift is not None, "asked for a lift"
+    with context():
+        module = parse(Path(batch.mlir).read_bytes())
+        position, index = batch.lift
+        body = next(b for b in seen(module)[0] if b.position == position)
+        interface, text = lift(module, body, index)
+        (directory / MADE).write_text(text)
+        return interface
 
 
 def describe(module: Any, directory: Path) -> Flow:
@@ -331,7 +326,3 @@ def _free_of_devices(module: Any) -> None:
 
 def _executable(op: Any) -> bool:
     return bool(op.name == "flow.executable")
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

@@ -14,12 +14,7 @@ _TENSOR = re.compile(r"tensor<((?:(?:\d+|\?)x)*)([\w<>]+)>")
 #: Element types whose values come back from a run with their shape.
 KEEPS_SHAPE = ("f16", "f32", "f64", "i8", "i16", "i32", "i64", "i1")
 
-JOB = "job.json"
-FLOW = "flow.json"
 MADE = "made.mlir"
-INTERFACES = "interfaces.json"
-LIFTED = "lifted.json"
-WHY = "why.txt"
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
