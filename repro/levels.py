@@ -10,10 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import diagnostics, process
+from iree_pilot.pipeline import diagnostics, process, task
 from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.executables import MODE
 from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.torch_dialect import writer
 from iree_pilot.repro import bundle, dispatch
 from iree_pilot.repro.bundle import Level, LevelName
 from iree_pilot.repro.oracle import STOPPED
@@ -88,18 +89,10 @@ class Maker:
         if not _OF_TORCH.search(self._program.read_text(errors="replace")):
             return self._level("pytorch", "it has no operations of PyTorch"), None
         made = self._directory / "repro.py"
-        outcome, said = self._run(
-            process.python(
-                "iree_pilot.pipeline.torch_dialect.writer", self._program, made, *self._flags
-            ),
-            "pytorch",
-            process.Limits(seconds=_WRITER_SECONDS),
-        )
-        if outcome.ok and made.is_file():
-            return self._level("pytorch"), made
-        lines = [line for line in said.splitlines() if line.strip()]
-        why = lines[-1] if lines else f"the writer ended with {outcome.signal or outcome.exit_code}"
-        return self._level("pytorch", why), None
+        writing = writer.Writing(str(self._program.absolute()), self._flags, str(made.absolute()))
+        function, limits = f"{writer.__name__}:written", process.Limits(seconds=_WRITER_SECONDS)
+        done = task.call(function, writing, type(None), self._directory / "writer", limits=limits)
+        return self._level("pytorch", done.why), None if done.why else made
 
     def _level(self, name: LevelName, why: str = "") -> Level:
         run, check = self._run_command, self._check_command

@@ -2,15 +2,14 @@
 
 One compile says of all of them at once whether any fails, and mostly names it. So where nothing
 says what is at fault, a failure of one or a few operations is found in a few calls, however large
-the program is. Run as a module with DIRECTORY, this makes the module: in a child process,
-because the bindings can abort. Imports `iree.compiler.ir` there.
+the program is. A child process makes the module, because the bindings can abort; it imports
+`iree.compiler.ir`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -27,9 +26,7 @@ from iree_pilot.repro.ir.body import NO_DATA, Body, meanings
 from iree_pilot.repro.ir.graph import Graph, with_makers
 from iree_pilot.repro.locate import TREE
 
-JOB = "job.json"
 MODULE = "alone.mlir"
-PARTS = "parts.json"
 #: What fails in another way alone can be in front of what is looked for.
 _ROUNDS = 3
 #: So many of those that are named are worth asking about.
@@ -41,7 +38,7 @@ _STEPS = 2
 Part = tuple[int, ...]
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class Parted(msgspec.Struct, frozen=True, kw_only=True):
     """Parts of a function of the program in the file `mlir`; focus: as in `edit.Batch`."""
 
     mlir: str
@@ -138,15 +135,11 @@ class Finder:
         self._made += 1
         place = self._directory / str(self._made)
         shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        job = Job(mlir=str(self._mlir), parts=parts, focus=self._focus)
-        (place / JOB).write_bytes(msgspec.json.encode(job))
-        outcome = self._bindings.run(
-            "iree_pilot.repro.single", [place], place / "stdout.txt", place / "stderr.txt"
-        )
-        if not outcome.ok:
+        parted = Parted(mlir=str(self._mlir), parts=parts, focus=self._focus)
+        done = self._bindings.call(f"{__name__}:separated", parted, tuple[Alone, ...], place)
+        if done.reply is None:
             return None, ()
-        alone = msgspec.json.decode((place / PARTS).read_bytes(), type=tuple[Alone, ...])
+        alone = done.reply
         # Of parts of parts, those that are alike were left out before.
         for one in alone:
             self._times.setdefault(one.ops, one.times)
@@ -191,12 +184,11 @@ class Finder:
         return together.numbers(str(last.relative_to(tree)))
 
 
-def main(directory: Path) -> int:
-    job = msgspec.json.decode((directory / JOB).read_bytes(), type=Job)
-    text, alone = separate(Path(job.mlir).read_bytes(), job.parts, job.focus)
+def separated(parted: Parted, directory: Path) -> tuple[Alone, ...]:
+    """Writes a module of functions that hold one part each; what each of them holds."""
+    text, alone = separate(Path(parted.mlir).read_bytes(), parted.parts, parted.focus)
     (directory / MODULE).write_text(text)
-    (directory / PARTS).write_bytes(msgspec.json.encode(alone))
-    return 0
+    return alone
 
 
 def separate(text: bytes, parts: Sequence[Part], focus: int = 0) -> tuple[str, tuple[Alone, ...]]:
@@ -274,7 +266,3 @@ def _rewire(op: Any, known: dict[Any, Any]) -> None:
         for block in region:
             for inner in block.operations:
                 _rewire(inner.operation, known)
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

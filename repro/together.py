@@ -1,13 +1,12 @@
 """Several candidate programs as one module: what compiles there need not be compiled one by one.
 
-Run as a module with OUT and IN..., this writes the module: in a child process, because the bindings
-can abort on IR that they do not like. Imports `iree.compiler.ir`.
+A child process writes the module, because the bindings can abort on IR that they do not like; it
+imports `iree.compiler.ir`.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,13 +45,11 @@ def cleared(
     """
     made = [number for number, file in enumerate(candidates) if file is not None]
     verdicts = ["" if file is not None else "invalid" for file in candidates]
-    outcome = bindings.run(
-        "iree_pilot.repro.together",
-        [place, *(candidates[n] or "" for n in made)],
-        place.with_suffix(".stdout.txt"),
-        place.with_suffix(".stderr.txt"),
-    )
-    if not outcome.ok or not made:
+    if not made:
+        return verdicts
+    joining = Joining(sources=tuple(str(candidates[n]) for n in made), target=str(place))
+    done = bindings.call(f"{__name__}:joined", joining, type(None), place.with_suffix(".joining"))
+    if not done.outcome.ok:
         return verdicts
     fed = [
         msgspec.structs.replace(one, function=NAME.format(at, one.function))
@@ -63,19 +60,27 @@ def cleared(
     (answer,) = ask([place])
     if answer.verdict == "passes":
         return [verdict or "passes" for verdict in verdicts]
-    joined, text = place.read_text(), said(place)
+    module, text = place.read_text(), said(place)
     # A file's own name may have that in it too.
     errors = [line for line in text.splitlines() if about in line.partition("error:")[2]]
-    likely = named(joined, "\n".join(errors))
-    for number in named(joined, text):
+    likely = named(module, "\n".join(errors))
+    for number in named(module, text):
         if number < len(made):
             verdicts[made[number]] = "likely" if about and number in likely else "suspect"
     return verdicts
 
 
-def main(target: Path, sources: Sequence[Path]) -> int:
-    target.write_text(join([source.read_bytes() for source in sources]))
-    return 0
+class Joining(msgspec.Struct, frozen=True, kw_only=True):
+    """Programs in files, and the file for the module of all."""
+
+    sources: tuple[str, ...]
+    target: str
+
+
+def joined(joining: Joining, directory: Path) -> None:
+    """Writes one module with all that the programs hold. Raises ValueError."""
+    texts = [Path(source).read_bytes() for source in joining.sources]
+    Path(joining.target).write_text(join(texts))
 
 
 def join(texts: Sequence[bytes]) -> str:
@@ -134,7 +139,3 @@ def named(joined: str, said: str) -> tuple[int, ...]:
 def numbers(text: str) -> tuple[int, ...]:
     """The numbers of the candidates whose symbols appear in a text, in its order."""
     return tuple(dict.fromkeys(int(n) for n in _NUMBERED.findall(text)))
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]))

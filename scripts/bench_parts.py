@@ -7,13 +7,12 @@ inputs say whether it is too ill-conditioned to tell (`repro.numbers`).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import process
+from iree_pilot.pipeline import task
 from iree_pilot.pipeline.diagnostics import mismatch
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.numerics import OutputComparison
@@ -106,15 +105,9 @@ def _together(
     mlir: Path, parts: tuple[search.Part, ...], focus: int, place: Path
 ) -> tuple[Path, tuple[windows.Held, ...]]:
     """(a module of the parts, side by side; where each is in it)."""
-    place.mkdir(parents=True)
-    job = windows.Job(mlir=str(mlir), parts=parts, focus=focus, functions=1)
-    (place / windows.JOB).write_bytes(msgspec.json.encode(job))
-    outcome = process.run(
-        [sys.executable, "-m", "iree_pilot.repro.numbers.windows", place],
-        stdout=place / "stdout.txt",
-        stderr=place / "stderr.txt",
-    )
-    if not outcome.ok:
+    wanted = windows.Windows(mlir=str(mlir), parts=parts, focus=focus, functions=1)
+    function = f"{windows.__name__}:written"
+    done = task.call(function, wanted, tuple[windows.Held, ...], place)
+    if done.reply is None:
         raise Lost("its operations cannot be put side by side")
-    held = (place / windows.HELD).read_bytes()
-    return place / windows.MODULE, msgspec.json.decode(held, type=tuple[windows.Held, ...])
+    return place / windows.MODULE, done.reply

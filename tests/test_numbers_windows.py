@@ -6,7 +6,7 @@ import pytest
 
 from iree_pilot.repro.ir.edit import context, describe, parse
 from iree_pilot.repro.numbers import search
-from iree_pilot.repro.numbers.windows import Job, make
+from iree_pilot.repro.numbers.windows import Windows, make
 
 SIZED = b"""
 func.func @main(%x: tensor<?x4xf32>, %f: tensor<f32>) -> tensor<?x4xf32> {
@@ -42,7 +42,7 @@ func.func @main(%x: !torch.vtensor<[4],f32>) -> !torch.vtensor<[2,2],f32>
 def made(text: bytes) -> tuple[str, list[tuple[str, ...]]]:
     """(the module of the first level's parts, the types that its functions take)."""
     parts = next(search.levels(describe(text)))
-    module, fed, held = make(text, Job(mlir="x", parts=parts, focus=0, functions=len(parts)))
+    module, fed, held = make(text, Windows(mlir="x", parts=parts, focus=0, functions=len(parts)))
     assert [one.part for one in held] == list(range(len(parts)))
     with context():
         assert parse(module.encode()).operation.verify()

@@ -263,10 +263,11 @@ class TestEditor:
             "def carried_out(text, cut, *more, **named):\n"
             f"    return os.abort() if cut.keep == ({RELU},) else own(text, cut, *more, **named)\n"
             "edit.carried_out = carried_out\n"
-            "sys.exit(edit.main(Path(sys.argv[1])))\n"
+            "from iree_pilot.pipeline import task\n"
+            "sys.exit(task.main(sys.argv[1], Path(sys.argv[2])))\n"
         )
         python = tmp_path / "python"
-        python.write_text(f"#!/bin/sh\nexec {sys.executable} {runner} $4\n")
+        python.write_text(f"#!/bin/sh\nexec {sys.executable} {runner} $4 $5\n")
         python.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(python))
         files = editor.render([Cut(keep=(MATMUL,)), Cut(keep=(RELU,)), Cut(keep=(CONVERT,))])

@@ -14,6 +14,8 @@ import pytest
 import torch
 from driver import pilot
 
+from iree_pilot.pipeline import task
+from iree_pilot.pipeline.torch_dialect import writer
 from iree_pilot.pipeline.torch_dialect.writer import CannotWrite, write
 
 CASES = Path(__file__).parent / "cases"
@@ -546,29 +548,20 @@ def test_what_cannot_be_written_is_named_with_the_reason(mlir: str, reason: str)
         write(mlir)
 
 
-def child(source: Path, target: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "iree_pilot.pipeline.torch_dialect.writer",
-        source,
-        target,
-        *flags,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+def child(source: Path, target: Path, *flags: str) -> task.Done[None]:
+    writing = writer.Writing(str(source), flags, str(target))
+    return task.call(f"{writer.__name__}:written", writing, type(None), source.parent / "child")
 
 
 def test_the_child_writes_the_file_with_its_flags_or_says_why_not(tmp_path: Path) -> None:
     source, target = tmp_path / "in.mlir", tmp_path / "repro.py"
     source.write_text(program("", takes=f"%x: {X}", gives=f"%x : {X}"))
-    assert child(source, target, "--iree-opt-level=O2").returncode == 0
+    assert child(source, target, "--iree-opt-level=O2").why == ""
     assert "-o traced.vmfb --iree-opt-level=O2\n" in target.read_text()
     target.unlink()
     source.write_text("module {")
-    done = child(source, target)
-    assert done.returncode == 1
-    assert "the program cannot be written as PyTorch" in done.stderr
-    assert "Traceback" not in done.stderr and not target.exists()
+    assert "the program cannot be written as PyTorch" in child(source, target).why
+    assert not target.exists()
 
 
 def test_importing_the_writer_loads_neither_torch_nor_the_compiler() -> None:

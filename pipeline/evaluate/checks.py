@@ -8,18 +8,18 @@ outputs are compared with what is expected. So the device computes what is judge
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import process
+from iree_pilot.pipeline import process, task
 from iree_pilot.pipeline.evaluate import references
 from iree_pilot.pipeline.program import Function, Program, Reference, Tensor
 
 _CHECKS = re.compile(rb"\bcheck\.expect_\w+")
-_CHILD = "iree_pilot.pipeline.evaluate.checks_child"
-FOUND = "checks.json"
+_RETURNING = "iree_pilot.pipeline.evaluate.checks_child:returning"
 NOTE = "a copy is compiled that returns what its check operations check"
 _SECONDS = 60.0
 
@@ -35,6 +35,13 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     value: Tensor | None = None
     everywhere: bool = False
+
+
+class Rewriting(msgspec.Struct, frozen=True, kw_only=True):
+    """The file to rewrite, and the directory of its program."""
+
+    mlir: str
+    directory: str
 
 
 class Rewritten(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,22 +60,13 @@ def rewrite(mlir: Path, directory: Path, limits: process.Limits | None) -> Rewri
         return Rewritten()
     (directory / "data").mkdir(exist_ok=True)
     limits = limits or process.Limits()
-    outcome = process.run(
-        process.python(_CHILD, mlir, directory),
-        stdout=directory / "stdout.txt",
-        stderr=directory / "stderr.txt",
-        limits=msgspec.structs.replace(limits, seconds=min(limits.seconds or _SECONDS, _SECONDS)),
-    )
-    found = directory / FOUND
-    try:
-        if not outcome.ok:
-            lines = (directory / "stderr.txt").read_text(errors="replace").splitlines()
-            said = lines[-1] if lines else outcome.ended_by
-            return Rewritten(left=(f"what it checks is not compared: {said}",))
-        return msgspec.json.decode(found.read_bytes(), type=Rewritten)
-    finally:
-        for scratch in (found, directory / "stdout.txt", directory / "stderr.txt"):
-            scratch.unlink(missing_ok=True)
+    limits = msgspec.structs.replace(limits, seconds=min(limits.seconds or _SECONDS, _SECONDS))
+    rewriting = Rewriting(mlir=str(mlir.absolute()), directory=str(directory.absolute()))
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        done = task.call(_RETURNING, rewriting, Rewritten, Path(scratch), limits=limits)
+    if done.reply is None:
+        return Rewritten(left=(f"what it checks is not compared: {done.why}",))
+    return done.reply
 
 
 def rewritten(program: Program) -> bool:

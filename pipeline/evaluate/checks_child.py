@@ -1,4 +1,4 @@
-"""Makes MLIR return what it checks: run as a module with MLIR and DIRECTORY.
+"""Makes MLIR return what it checks, in a child process: the bindings may abort.
 
 Of each check the value comes back (of integers narrower than a byte, as bytes), and in a tensor of
 booleans where what is expected of it holds: equal bit by bit but for the sign of zero and what a
@@ -7,16 +7,14 @@ NaN carries, or as near as the operation allows.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from iree.compiler import ir
 
 from iree_pilot.pipeline import dialects, tensors
 from iree_pilot.pipeline.evaluate import constants, elements
-from iree_pilot.pipeline.evaluate.checks import FOUND, Expected, Rewritten
+from iree_pilot.pipeline.evaluate.checks import Expected, Rewriting, Rewritten
 from iree_pilot.pipeline.evaluate.elements import Unknown
 from iree_pilot.pipeline.evaluate.ir import read_type
 from iree_pilot.pipeline.torch_dialect import literals
@@ -24,7 +22,9 @@ from iree_pilot.pipeline.torch_dialect import literals
 _CMPI, _CMPF = ("eq", "ne"), {"oeq": 1, "ole": 5, "une": 13, "uno": 14}
 
 
-def main(mlir: Path, directory: Path) -> int:
+def returning(rewriting: Rewriting, place: Path) -> Rewritten:
+    """Rewrites the MLIR where it is."""
+    mlir, directory = Path(rewriting.mlir), Path(rewriting.directory)
     dialects.complete()
     with ir.Context() as context, ir.Location.unknown():
         context.allow_unregistered_dialects = True
@@ -48,8 +48,7 @@ def main(mlir: Path, directory: Path) -> int:
         if added:
             module.operation.verify()
             mlir.write_text(str(module))
-    (directory / FOUND).write_bytes(msgspec.json.encode(found))
-    return 0
+    return found
 
 
 class _Function:
@@ -220,7 +219,3 @@ def _in_bytes(value: Any, element: Any) -> Any:
         return value
     kind = ir.RankedTensorType.get(value.type.shape, ir.IntegerType.get_signless(8))
     return _create("arith.extsi", [value], kind)
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -1,7 +1,7 @@
 """Torch-dialect MLIR written back as a Python file: a module that iree-turbine traces to it again.
 
-Runs in a child, as a module with IN.mlir, OUT.py and flags of iree-compile: it loads torch, whose
-registry says how an operation is called, and the compiler's bindings, which may abort.
+In a child process: it loads torch, whose registry says how an operation is called, and the
+compiler's bindings, which may abort.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from iree_pilot.pipeline import dialects
 from iree_pilot.pipeline.torch_dialect import calls as calls
@@ -334,14 +336,14 @@ def _viewed(writer: _Writer, sizes: dict[str, int], flags: Sequence[str]) -> tup
     return source, False
 
 
-def main(source: Path, target: Path, flags: Sequence[str]) -> int:
-    try:
-        target.write_text(write(source.read_text(), flags))
-    except CannotWrite as fault:
-        print(fault, file=sys.stderr)
-        return 1
-    return 0
+class Writing(msgspec.Struct, frozen=True):
+    """The program in the file `mlir`, compiled with `flags`, to write as Python to `output`."""
+
+    mlir: str
+    flags: tuple[str, ...]
+    output: str
 
 
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))
+def written(writing: Writing, directory: Path) -> None:
+    """Writes the file. Raises CannotWrite."""
+    Path(writing.output).write_text(write(Path(writing.mlir).read_text(), writing.flags))

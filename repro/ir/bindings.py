@@ -9,15 +9,18 @@ this environment serve.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from iree_pilot.pipeline import process, toolchain
+from iree_pilot.pipeline import task, toolchain
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.process import Limits, Outcome
+from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.task import Done
 from iree_pilot.pipeline.toolchain import Toolchain
+
+T = TypeVar("T")
 
 
 class Bindings(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,15 +30,10 @@ class Bindings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     site: Path | None = None
 
-    def run(self, module: str, words: Sequence[str | Path], stdout: Path, stderr: Path) -> Outcome:
-        """Runs `python -m MODULE WORDS`."""
-        return process.run(
-            process.python(module, *words),
-            stdout=stdout,
-            stderr=stderr,
-            limits=self.limits,
-            env=self._environment(),
-        )
+    def call(self, function: str, request: object, reply: type[T], directory: Path) -> Done[T]:
+        """Calls `module:function` in a child: see `pipeline.task`."""
+        environment = self._environment()
+        return task.call(function, request, reply, directory, limits=self.limits, env=environment)
 
     @property
     def here(self) -> Bindings:

@@ -1,13 +1,12 @@
-"""IR as a graph, and cuts carried out on IR: run as a module with DIRECTORY, it does a batch.
+"""IR as a graph, and cuts carried out on IR: what `repro.ir.editor` has done.
 
-A child process, because the bindings can abort on IR that they do not like; what was written
-before that is kept, and the rest counts as proposals that cannot be carried out. Imports
-`iree.compiler.ir`.
+In a child process, because the bindings can abort on IR that they do not like; what was made
+before that is kept. Imports `iree.compiler.ir`.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +20,16 @@ from iree_pilot.repro.ir.feeds import Feeds
 from iree_pilot.repro.ir.graph import Cut, Graph
 from iree_pilot.repro.simplify import Proposal, Survey
 
-JOB = "job.json"
-GRAPH = "graph.json"
-SURVEY = "survey.json"
-WHY = "why.txt"
 #: The beginning of the reason where the bindings cannot read the program.
 UNREADABLE = "it does not parse"
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do with the program in the file `mlir`: describe it, or carry out `cuts`.
+    """What to do with the program in the file `mlir`.
 
     focus: a line of the text; the function it is in is meant, else the one with most operations.
-    whole: the program's other functions stay too. proposals: simpler programs, made of the whole
-    program; `surveyed` asks what they could be. What number N makes is written to `N.mlir`; if it
-    cannot be made, `N.why` says why.
+    cuts: to carry out; whole: the program's other functions stay too. proposals: simpler programs,
+    made of the whole program.
     """
 
     mlir: str
@@ -43,25 +37,28 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     focus: int = 0
     whole: bool = False
     proposals: tuple[Proposal, ...] = ()
-    surveyed: bool = False
 
 
-def main(directory: Path) -> int:
-    batch = msgspec.json.decode((directory / JOB).read_bytes(), type=Batch)
+class Made(msgspec.Struct, frozen=True):
+    """A program in a file of the directory; why: it cannot be made."""
+
+    file: str = ""
+    why: str = ""
+
+
+def described(batch: Batch, directory: Path) -> Graph:
+    """The graph of the function that is meant. Raises ValueError if there is none."""
+    return describe(Path(batch.mlir).read_bytes(), batch.focus)
+
+
+def surveyed(batch: Batch, directory: Path) -> Survey:
+    """What of the program could be simpler. Raises ValueError."""
+    return survey(Path(batch.mlir).read_bytes())
+
+
+def made(batch: Batch, directory: Path) -> Iterator[Made]:
+    """Each cut and proposal, carried out."""
     text = Path(batch.mlir).read_bytes()
-    try:
-        return _do(batch, text, directory)
-    except ValueError as fault:
-        (directory / WHY).write_text(str(fault))
-        return 1
-
-
-def _do(batch: Batch, text: bytes, directory: Path) -> int:
-    if batch.surveyed:
-        (directory / SURVEY).write_bytes(msgspec.json.encode(survey(text)))
-    elif not batch.cuts and not batch.proposals:
-        graph = describe(text, batch.focus)
-        (directory / GRAPH).write_bytes(msgspec.json.encode(graph))
     jobs: tuple[Cut | Proposal, ...] = (*batch.cuts, *batch.proposals)
     for number, job in enumerate(jobs):
         fed: tuple[Feeds, ...]
@@ -72,12 +69,12 @@ def _do(batch: Batch, text: bytes, directory: Path) -> int:
             else:
                 result, fed = made_simpler(text, job, base=batch.mlir)
         except (ValueError, IndexError, KeyError, RuntimeError, TypeError) as fault:
-            (directory / f"{number}.why").write_text(f"{type(fault).__name__}: {fault}")
+            yield Made(why=f"{type(fault).__name__}: {fault}")
         else:
-            made = directory / f"{number}.mlir"
-            feeds.write(made, fed)
-            made.write_text(result)
-    return 0
+            file = directory / f"{number}.mlir"
+            feeds.write(file, fed)
+            file.write_text(result)
+            yield Made(file=file.name)
 
 
 def describe(text: bytes, focus: int = 0) -> Graph:
@@ -166,7 +163,3 @@ def parse(text: bytes) -> Any:
         return ir.Module.parse(text)
     except ir.MLIRError as fault:
         raise ValueError(f"{UNREADABLE}: {fault}") from fault
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from iree_pilot.pipeline import process
-from iree_pilot.pipeline.errors import EnvironmentFault
+from iree_pilot.pipeline.task import Done
 from iree_pilot.pipeline.toolchain import Toolchain
 from iree_pilot.repro.ir import bindings, body, edit
 from iree_pilot.repro.ir.graph import Cut, Graph
 from iree_pilot.repro.oracle import Answer
 from iree_pilot.repro.simplify import Proposal, Survey
 
+T = TypeVar("T")
+
+_EDIT = "iree_pilot.repro.ir.edit"
 _SECONDS = 600.0
 
 
@@ -49,8 +54,7 @@ class Editor:
     def graph(self) -> Graph | None:
         """The program's graph; None where it has no function with a body."""
         if self._graph is None:
-            file = self._described(self._batch(), edit.GRAPH)
-            self._graph = msgspec.json.decode(file.read_bytes(), type=Graph) if file else None
+            self._graph = self._described("described", Graph)
         return self._graph
 
     def names(self, cut: Cut, graph: Graph) -> tuple[str, ...]:
@@ -70,8 +74,7 @@ class Editor:
 
     def survey(self) -> Survey:
         """What of the program could be simpler; nothing where that cannot be told."""
-        file = self._described(self._batch(surveyed=True), edit.SURVEY)
-        return msgspec.json.decode(file.read_bytes(), type=Survey) if file else Survey()
+        return self._described("surveyed", Survey) or Survey()
 
     def render(self, cuts: Sequence[Cut], whole: bool = False) -> list[Path | None]:
         """A file for each cut, None where it cannot be made; whole: with all other functions.
@@ -110,62 +113,37 @@ class Editor:
         cuts: tuple[Cut, ...] = (),
         proposals: tuple[Proposal, ...] = (),
         whole: bool = False,
-        surveyed: bool = False,
     ) -> edit.Batch:
         return edit.Batch(
-            mlir=str(self._mlir),
-            focus=self.focus,
-            cuts=cuts,
-            proposals=proposals,
-            whole=whole,
-            surveyed=surveyed,
+            mlir=str(self._mlir), focus=self.focus, cuts=cuts, proposals=proposals, whole=whole
         )
 
     def _made(self, count: int, batch: Callable[[int], edit.Batch]) -> list[Path | None]:
         """What becomes of each of `count` things to make; batch(n): the job from number n on."""
         files: list[Path | None] = []
         while len(files) < count:
-            place = self._run(batch(len(files)))
-            for number in range(count - len(files)):
-                made, why = place / f"{number}.mlir", place / f"{number}.why"
-                if not made.is_file() and not why.is_file():
-                    files.append(None)
-                    break
-                files.append(made if made.is_file() else None)
+            done = self._call("made", batch(len(files)), edit.Made)
+            place = self._directory / str(self._batches)
+            files += [place / one.file if one.file else None for one in done.replies]
+            if done.fault is not None:
+                files += [None] * (count - len(files))
+            elif not done.outcome.ok:
+                files.append(None)
         return files
 
-    def _described(self, batch: edit.Batch, name: str) -> Path | None:
-        """The file that says it, by the bindings that can read the program."""
-        place = self._run(batch)
-        if not (place / name).is_file() and self._bindings.site is not None:
-            self.why = _why(place)
+    def _described(self, function: str, kind: type[T]) -> T | None:
+        """What is said of the program, by the bindings that can read it."""
+        done = self._call(function, self._batch(), kind)
+        why = done.why
+        if done.reply is None and self._bindings.site is not None:
             self._bindings = self._bindings.here
-            place = self._run(batch)
-        if (place / name).is_file():
-            self.why = ""
-            return place / name
-        self.why = self.why or _why(place)
-        return None
+            done = self._call(function, self._batch(), kind)
+            why = why or done.why
+        self.why = " ".join(why.split()) if done.reply is None else ""
+        return done.reply
 
-    def _run(self, batch: edit.Batch) -> Path:
+    def _call(self, function: str, batch: edit.Batch, kind: type[T]) -> Done[T]:
         self._batches += 1
         place = self._directory / str(self._batches)
-        place.mkdir(parents=True, exist_ok=True)
-        for left in place.iterdir():
-            left.unlink()
-        (place / edit.JOB).write_bytes(msgspec.json.encode(batch))
-        outcome = self._bindings.run(
-            "iree_pilot.repro.ir.edit", [place], place / "stdout.txt", place / "stderr.txt"
-        )
-        if outcome.ended_by == "exit" and outcome.exit_code not in (0, 1):
-            raise EnvironmentFault(
-                f"the IR editor ended with exit code {outcome.exit_code}",
-                advice="`iree-pilot doctor` shows whether the compiler's bindings are installed.",
-            )
-        return place
-
-
-def _why(place: Path) -> str:
-    """Why a child made nothing in a directory."""
-    file = place / edit.WHY
-    return " ".join(file.read_text().split()) if file.is_file() else ""
+        shutil.rmtree(place, ignore_errors=True)
+        return self._bindings.call(f"{_EDIT}:{function}", batch, kind, place)

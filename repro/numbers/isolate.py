@@ -14,7 +14,7 @@ from iree_pilot.repro.isolate import GaveUp, Groups, Isolated, Job
 from iree_pilot.repro.numbers import known, search, windows
 from iree_pilot.repro.numbers.oracle import MismatchOracle
 from iree_pilot.repro.numbers.search import Part
-from iree_pilot.repro.numbers.windows import HELD, JOB, MODULE, Held
+from iree_pilot.repro.numbers.windows import MODULE, Held
 from iree_pilot.repro.shrink import Progress
 
 #: Parts of more than one operation go to so many functions, so that those that share operations
@@ -105,26 +105,23 @@ class _Isolation(isolate.Isolation):
         self._modules += 1
         place = self.job.directory / "windows" / str(self._modules)
         shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        wish = windows.Job(
+        wanted = windows.Windows(
             mlir=str(self.job.mlir),
             parts=tuple(parts),
             focus=self.editor.focus,
             functions=1 if size == 1 else min(_FUNCTIONS, len(parts)),
         )
-        (place / JOB).write_bytes(msgspec.json.encode(wish))
         limits = msgspec.structs.replace(self.job.limits, seconds=None, memory_bytes=None)
-        outcome = bindings.of(self.job.toolchain, limits).run(
-            "iree_pilot.repro.numbers.windows", [place], place / "stdout.txt", place / "stderr.txt"
+        done = bindings.of(self.job.toolchain, limits).call(
+            f"{windows.__name__}:written", wanted, tuple[Held, ...], place
         )
         off = [0.0] * len(parts)
-        if not outcome.ok:
+        if done.reply is None:
             return off
         self.asked += 1
         errors = self.numbers.errors(place / MODULE)
-        held = msgspec.json.decode((place / HELD).read_bytes(), type=tuple[Held, ...])
         names = [fed.function for fed in feeds.of(place / MODULE)]
-        for one in held:
+        for one in done.reply:
             function = errors.get(names[one.function])
             if function:
                 off[one.part] = max(function[one.first : one.first + one.results], default=0.0)

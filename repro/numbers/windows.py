@@ -1,14 +1,12 @@
 """Many parts of a function in one module, each with arguments of its own for what it takes.
 
 So one compile and a few runs tell which parts are wrong, given right inputs. It is a hint: a part
-that is alone in a module may be compiled in another way. Run as a module with DIRECTORY, this makes
-the module, in a child, because the bindings can abort. Imports
-`iree.compiler.ir`.
+that is alone in a module may be compiled in another way. A child process makes the module, because
+the bindings can abort; it imports `iree.compiler.ir`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,14 @@ from iree_pilot.repro.ir.body import Body, meanings
 from iree_pilot.repro.ir.feeds import Feeds
 from iree_pilot.repro.ir.graph import is_number, is_tensor
 
-JOB, MODULE, HELD = "job.json", "windows.mlir", "held.json"
+MODULE = "windows.mlir"
 _NAME = "windows_{}"
 
 #: Real operations by position.
 Part = tuple[int, ...]
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class Windows(msgspec.Struct, frozen=True, kw_only=True):
     """Parts of a function of the program in the file `mlir`; focus: as in `edit.Batch`.
 
     functions: so many hold the parts, in turn.
@@ -49,17 +47,16 @@ class Held(msgspec.Struct, frozen=True):
     results: int
 
 
-def main(directory: Path) -> int:
-    job = msgspec.json.decode((directory / JOB).read_bytes(), type=Job)
-    text, fed, held = make(Path(job.mlir).read_bytes(), job)
+def written(windows: Windows, directory: Path) -> tuple[Held, ...]:
+    """Writes the module; where each part is that could be taken along. Raises ValueError."""
+    text, fed, held = make(Path(windows.mlir).read_bytes(), windows)
     module = directory / MODULE
     feeds.write(module, fed)
-    (directory / HELD).write_bytes(msgspec.json.encode(held))
     module.write_text(text)
-    return 0
+    return held
 
 
-def make(text: bytes, job: Job) -> tuple[str, tuple[Feeds, ...], tuple[Held, ...]]:
+def make(text: bytes, job: Windows) -> tuple[str, tuple[Feeds, ...], tuple[Held, ...]]:
     """(the module, what its functions take, where each part is that could be taken along)."""
     with edit.context():
         body = Body(edit.parse(text), job.focus)
@@ -86,7 +83,7 @@ class _Taken(msgspec.Struct, frozen=True):
 
 
 def _function(
-    body: Body, job: Job, group: Sequence[int], number: int
+    body: Body, job: Windows, group: Sequence[int], number: int
 ) -> tuple[Feeds, tuple[Held, ...]]:
     from iree.compiler import ir
 
@@ -156,7 +153,3 @@ def _taken(body: Body, index: int, part: Part) -> _Taken | None:
     if not results or not all(is_tensor(kind) or is_number(kind) for kind in kinds):
         return None
     return _Taken(index, members, taken, tuple(results))
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

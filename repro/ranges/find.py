@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import compiler, process, runtime
+from iree_pilot.pipeline import compiler, process, runtime, task
 from iree_pilot.pipeline.compiler import Compile
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends.load import Loaded
@@ -148,21 +148,14 @@ def find(
 def _watched(
     loaded: Loaded, place: Path, limits: process.Limits | None
 ) -> dict[str, tuple[Watched, ...]]:
-    outcome = process.run(
-        process.python("iree_pilot.repro.ranges.watch", loaded.mlir, place),
-        stdout=place / "stdout.txt",
-        stderr=place / "stderr.txt",
-        limits=limits,
-    )
-    file, why = place / watch.WATCHED, place / watch.WHY
-    if not file.is_file():
-        process.check_disk(place / "stderr.txt")
-        reason = why.read_text() if why.is_file() else f"reading it ended by {outcome.ended_by}"
+    function, kind = f"{watch.__name__}:watching", dict[str, tuple[Watched, ...]]
+    done = task.call(function, str(loaded.mlir), kind, place, limits=limits)
+    if done.reply is None:
         raise UsageError(
-            f"the intermediates of {loaded.program.source} cannot be told: {reason}",
+            f"the intermediates of {loaded.program.source} cannot be told: {done.why}",
             advice="The program has to be in the torch dialect, and of this release.",
         )
-    return msgspec.json.decode(file.read_bytes(), type=dict[str, tuple[Watched, ...]])
+    return done.reply
 
 
 def _evaluated(

@@ -1,13 +1,12 @@
 """The low-precision intermediates of a program, and a copy of it that returns them too.
 
-Runs in a child, as a module with IN.mlir and DIRECTORY: the compiler's bindings may abort on IR
-that they do not like. Imports `iree.compiler.ir`.
+In a child process: the compiler's bindings may abort on IR that they do not like. Imports
+`iree.compiler.ir`.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,7 @@ from iree_pilot.repro.ir.body import Body
 from iree_pilot.repro.ir.graph import Graph, Op
 from iree_pilot.repro.ranges.measure import NARROW
 
-WATCHED = "watched.json"
 COPY = "watched.mlir"
-WHY = "why.txt"
 
 _TENSOR = re.compile(r"!torch\.vtensor<\[[\d?,]*\],(\w+)>")
 #: Operations that move numbers: theirs are those of an operand.
@@ -144,16 +141,11 @@ def _return_too(body: Body, values: list[Any]) -> None:
         del attributes["res_attrs"]
 
 
-def main(program: Path, directory: Path) -> int:
-    try:
-        found, copy = watch(program.read_bytes())
-    except ValueError as fault:
-        (directory / WHY).write_text(str(fault))
-        return 1
+def watching(program: str, directory: Path) -> dict[str, tuple[Watched, ...]]:
+    """Writes the copy of the program in a file; what is watched of each function.
+
+    Raises ValueError.
+    """
+    found, copy = watch(Path(program).read_bytes())
     (directory / COPY).write_text(copy)
-    (directory / WATCHED).write_bytes(msgspec.json.encode(found))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    return found

@@ -1,13 +1,12 @@
-"""Rewrites torch-dialect programs: run as a module with JOB, in a child process.
+"""Rewrites torch-dialect programs, in a child process.
 
-A child, because the bindings can abort on IR that they do not like. Each rewrite leaves the
+The bindings can abort on IR that they do not like. Each rewrite leaves the
 functions' signatures as they are, so that the original's inputs and reference serve it too.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ _TYPED = re.compile(
 _HALVES = 0.5
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class Rewriting(msgspec.Struct, frozen=True, kw_only=True):
     """Rewrite the program in `mlir` and write it to `output`."""
 
     mlir: str
@@ -78,7 +77,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     output: str
 
 
-class Done(msgspec.Struct, frozen=True, kw_only=True):
+class Rewritten(msgspec.Struct, frozen=True, kw_only=True):
     """changes: how many places were rewritten; why: there was nothing, or it is not possible.
 
     renamed: parameters that need other bytes, old name -> new name.
@@ -89,19 +88,18 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     renamed: dict[str, str] = {}
 
 
-def main(file: Path) -> int:
-    job = msgspec.json.decode(file.read_bytes(), type=Job)
+def rewritten(rewriting: Rewriting, directory: Path) -> Rewritten:
+    """Writes the rewritten program, where there is one."""
     try:
-        done, text = rewrite(Path(job.mlir).read_bytes(), job.edit)
+        done, text = rewrite(Path(rewriting.mlir).read_bytes(), rewriting.edit)
     except (NotPossible, ValueError) as fault:
-        done, text = Done(why=str(fault)), ""
+        return Rewritten(why=str(fault))
     if text:
-        Path(job.output).write_text(text)
-    file.with_suffix(".done.json").write_bytes(msgspec.json.encode(done))
-    return 0
+        Path(rewriting.output).write_text(text)
+    return done
 
 
-def rewrite(text: bytes, edit: Edit) -> tuple[Done, str]:
+def rewrite(text: bytes, edit: Edit) -> tuple[Rewritten, str]:
     """(what was done, the new program); no text where nothing was."""
     renamed: dict[str, str] = {}
     with ir_edit.context():
@@ -114,8 +112,8 @@ def rewrite(text: bytes, edit: Edit) -> tuple[Done, str]:
         if edit == "fnuz" and renamed:
             changes = max(changes, 1)
         if not changes:
-            return Done(why="there is nothing in the program that it is for"), ""
-        return Done(changes=changes, renamed=renamed), ir_edit._printed(module)
+            return Rewritten(why="there is nothing in the program that it is for"), ""
+        return Rewritten(changes=changes, renamed=renamed), ir_edit._printed(module)
 
 
 def _torch_operations(module: Any) -> list[Any]:
@@ -363,7 +361,3 @@ _EDITS: dict[Edit, Callable[[Any], int]] = {
     "narrow-in-i32": _narrow_in_i32,
     "fp8-subnormals": _subnormals,
 }
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

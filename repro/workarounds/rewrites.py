@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import archive, process, tensors
+from iree_pilot.pipeline import archive, process, task, tensors
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job, TraceFailed
@@ -23,7 +23,6 @@ from iree_pilot.pipeline.frontends.load import Loaded, load
 from iree_pilot.pipeline.program import Parameter, Parameters
 from iree_pilot.pipeline.store import Store
 from iree_pilot.pipeline.toolchain import Toolchain
-from iree_pilot.repro import kept
 from iree_pilot.repro.workarounds import edit
 from iree_pilot.repro.workarounds.candidate import Candidate, Edit
 
@@ -152,7 +151,8 @@ def _edited(loaded: Loaded, kind: Edit, directory: Path, limits: process.Limits)
     place = directory / f"{kind}-{digest[:12]}"
     place.mkdir(parents=True, exist_ok=True)
     output = place / f"{Path(loaded.program.mlir).stem}.{kind}.mlir"
-    done = _run(edit.Job(mlir=str(loaded.mlir.absolute()), edit=kind, output=str(output)), limits)
+    mlir = str(loaded.mlir.absolute())
+    done = _rewritten(edit.Rewriting(mlir=mlir, edit=kind, output=str(output)), limits)
     if done.why:
         raise Unusable(done.why)
     original = Path(loaded.directory).absolute()
@@ -169,24 +169,13 @@ def _edited(loaded: Loaded, kind: Edit, directory: Path, limits: process.Limits)
     return msgspec.structs.replace(loaded, program=program, directory=str(place))
 
 
-def _run(job: edit.Job, limits: process.Limits) -> edit.Done:
-    file = Path(job.output).with_suffix(".job.json")
-    kept.keep(file, job)
-    answer = file.with_suffix(".done.json")
-    answer.unlink(missing_ok=True)
-    stderr = file.with_suffix(".stderr.txt")
-    outcome = process.run(
-        process.python("iree_pilot.repro.workarounds.edit", file),
-        stdout=file.with_suffix(".stdout.txt"),
-        stderr=stderr,
-        limits=limits,
-    )
-    done = kept.recall(answer, edit.Done)
-    if done is None:
-        said = stderr.read_text(errors="replace").strip().splitlines()
-        how = outcome.signal or outcome.ended_by
-        raise Unusable(f"it cannot be rewritten ({how}): {said[-1] if said else 'no word'}")
-    return done
+def _rewritten(rewriting: edit.Rewriting, limits: process.Limits) -> edit.Rewritten:
+    place = Path(rewriting.output).with_suffix(".rewriting")
+    function = f"{edit.__name__}:rewritten"
+    done = task.call(function, rewriting, edit.Rewritten, place, limits=limits)
+    if done.reply is None:
+        raise Unusable(f"it cannot be rewritten: {done.why}")
+    return done.reply
 
 
 def _parameters(loaded: Loaded, renamed: Mapping[str, str], place: Path) -> Parameters | None:
