@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,52 @@ class TestFaults:
     def test_a_module_that_is_not_there_is_one(self, tmp_path: Path) -> None:
         with pytest.raises(EnvironmentFault, match="cannot start nosuch:work"):
             task.call("nosuch:work", Request(), Reply, tmp_path)
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[task.Worker]:
+    monkeypatch.setenv("PYTHONPATH", ENV["PYTHONPATH"])
+    worker = task.Worker("task_functions:squares", tmp_path / "pipes")
+    yield worker
+    worker.close()
+
+
+class TestWorker:
+    def test_one_process_answers_all_calls(self, worker: task.Worker, tmp_path: Path) -> None:
+        done = [
+            worker.call(Request(numbers=(n,)), Reply, tmp_path / str(n), seconds=60)
+            for n in range(3)
+        ]
+        assert [one.reply for one in done] == [Reply(square=n * n) for n in range(3)]
+
+    @pytest.mark.parametrize(
+        ("then", "why"),
+        [
+            ("dies", "the child process met SIGSEGV"),
+            ("leaves", "the child process met exit code 7: gone"),
+        ],
+    )
+    def test_a_call_that_dies_costs_itself(
+        self, worker: task.Worker, tmp_path: Path, then: str, why: str
+    ) -> None:
+        done = worker.call(Request(numbers=(2,), then=then), Reply, tmp_path / "a", seconds=60)
+        assert done.replies == (Reply(square=4),)
+        assert done.why.startswith(why)
+        done = worker.call(Request(numbers=(3,)), Reply, tmp_path / "b", seconds=60)
+        assert done.reply == Reply(square=9)
+
+    def test_a_call_that_hangs_is_ended_and_the_next_one_answered(
+        self, worker: task.Worker, tmp_path: Path
+    ) -> None:
+        done = worker.call(Request(numbers=(2,), then="hangs"), Reply, tmp_path / "a", seconds=2)
+        assert done.why == "the child process met its time limit"
+        done = worker.call(Request(numbers=(3,)), Reply, tmp_path / "b", seconds=60)
+        assert done.reply == Reply(square=9)
+
+    def test_a_module_that_is_not_there_is_the_environments_fault(self, tmp_path: Path) -> None:
+        worker = task.Worker("nosuch:work", tmp_path / "pipes")
+        try:
+            with pytest.raises(EnvironmentFault, match="cannot start nosuch:work"):
+                worker.call(Request(), Reply, tmp_path / "place", seconds=60)
+        finally:
+            worker.close()

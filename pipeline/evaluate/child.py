@@ -1,13 +1,7 @@
-"""The evaluating child: run as a module with DIRECTORY, it does the work there.
-
-What came of number N is written to `N.json` as soon as it is known: it outlives a child that dies
-of the next.
-"""
+"""Evaluates functions with numpy, in a child process: see `pipeline.torch_dialect.evaluate`."""
 
 from __future__ import annotations
 
-import faulthandler
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,19 +15,17 @@ from iree_pilot.pipeline.evaluate.elements import Array, Unknown
 from iree_pilot.pipeline.evaluate.interpreter import Interpreter
 from iree_pilot.pipeline.evaluate.machine import Mode
 from iree_pilot.pipeline.program import ELEMENT_TYPES, Reference, Tensor
-from iree_pilot.pipeline.torch_dialect.evaluate import JOB, UNFINISHED, Evaluation, Value, Work
+from iree_pilot.pipeline.torch_dialect.evaluate import UNFINISHED, Evaluation, Stage, Value, Work
 
 EVALUATOR = f"numpy {np.__version__}, operation by operation"
 Key = tuple[int, int]
 
 
-def main(scratch: Path) -> int:
-    faulthandler.enable()
-    works = msgspec.json.decode((scratch / JOB).read_bytes(), type=list[Work])
+def evaluated(works: list[Work], directory: Path) -> Iterator[Stage]:
+    """Evaluates functions one after the other; each stage of each outlives what ends the child."""
     for number, work in enumerate(works):
-        for found in stages(work):
-            (scratch / f"{number}.json").write_bytes(msgspec.json.encode(found))
-    return 0
+        for evaluation in stages(work):
+            yield Stage(number, evaluation)
 
 
 def stages(work: Work) -> Iterator[Evaluation]:
@@ -160,7 +152,3 @@ def _paired(own: dict[Key, Tensor], precise: dict[Key, Tensor]) -> tuple[Value, 
         Value(op=key[0], result=key[1], own=value, precise=precise.get(key))
         for key, value in own.items()
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

@@ -13,11 +13,12 @@ from iree_pilot.pipeline import process
 from iree_pilot.pipeline.torch_dialect import evaluate as by_torch
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
 
-_CHILD = "iree_pilot.pipeline.evaluate.child"
+#: As `by_torch.TORCH`.
+NUMPY = "iree_pilot.pipeline.evaluate.child:evaluated"
 
 
 def evaluate(
     works: Sequence[Work], *, limits: process.Limits | None = None
 ) -> tuple[Evaluation, ...]:
     """Evaluates functions in a child, with its limits; an evaluation says why there is none."""
-    return by_torch.evaluate(works, limits=limits, child=_CHILD)
+    return by_torch.evaluate(works, limits=limits, by=NUMPY)

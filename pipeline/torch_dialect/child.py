@@ -1,13 +1,7 @@
-"""The evaluating child: run as a module with DIRECTORY, it does the work there.
-
-What came of number N is written to `N.json` as soon as it is known: it outlives a child that dies
-of the next.
-"""
+"""Evaluates functions with PyTorch, in a child process: see `pipeline.torch_dialect.evaluate`."""
 
 from __future__ import annotations
 
-import faulthandler
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,22 +22,20 @@ from iree_pilot.pipeline.frontends.reference import (
     with_precise,
 )
 from iree_pilot.pipeline.program import Reference, Tensor
-from iree_pilot.pipeline.torch_dialect.evaluate import JOB, UNFINISHED, Evaluation, Value, Work
+from iree_pilot.pipeline.torch_dialect.evaluate import UNFINISHED, Evaluation, Stage, Value, Work
 from iree_pilot.pipeline.torch_dialect.evaluator import How, Module, Record
 
 _EVALUATOR = f"torch {torch.__version__}, operation by operation"
 Key = tuple[int, int]
 
 
-def main(scratch: Path) -> int:
-    faulthandler.enable()
+def evaluated(works: list[Work], directory: Path) -> Iterator[Stage]:
+    """Evaluates functions one after the other; each stage of each outlives what ends the child."""
     warnings.simplefilter("ignore")
-    works = msgspec.json.decode((scratch / JOB).read_bytes(), type=list[Work])
     for number, work in enumerate(works):
         with ir.Context():
-            for found in stages(work):
-                (scratch / f"{number}.json").write_bytes(msgspec.json.encode(found))
-    return 0
+            for evaluation in stages(work):
+                yield Stage(number, evaluation)
 
 
 def stages(work: Work) -> Iterator[Evaluation]:
@@ -121,7 +113,3 @@ def _paired(own: dict[Key, Tensor], precise: dict[Key, Tensor]) -> tuple[Value, 
         Value(op=key[0], result=key[1], own=value, precise=precise.get(key))
         for key, value in own.items()
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

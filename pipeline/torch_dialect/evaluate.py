@@ -9,16 +9,17 @@ real inputs and parameters: in the program's own dtypes, and once more in float6
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import diagnostics, process
+from iree_pilot.pipeline import diagnostics, process, task
 from iree_pilot.pipeline.program import Function, Jitter, Program, Reference, Tensor
+from iree_pilot.pipeline.task import Done
 
-JOB = "job.json"
-CHILD = "iree_pilot.pipeline.torch_dialect.child"
+#: What evaluates: a function for `task.call` from `list[Work]` to `Stage`.
+TORCH = "iree_pilot.pipeline.torch_dialect.child:evaluated"
 #: Says so until the double-precision reference is there.
 UNFINISHED = "no double-precision reference: computing it was ended"
 
@@ -74,6 +75,13 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     cut_off: bool = False
 
 
+class Stage(msgspec.Struct, frozen=True):
+    """What is known by now of the work of a number."""
+
+    number: int
+    evaluation: Evaluation
+
+
 def work(
     program: Program,
     directory: Path,
@@ -102,48 +110,40 @@ def work(
 
 
 def evaluate(
-    works: Sequence[Work], *, limits: process.Limits | None = None, child: str = CHILD
+    works: Sequence[Work], *, limits: process.Limits | None = None, by: str = TORCH
 ) -> tuple[Evaluation, ...]:
     """Evaluates functions one after the other, in one child as long as that lives.
 
-    limits: of each child. child: the module that it runs; this one evaluates with PyTorch. What
-    cannot be evaluated, or ends the child, says so in its evaluation; those after it are evaluated
-    all the same. Raises OSError where the disk is full.
+    limits: of each child. by: what it calls; this one evaluates with PyTorch. What cannot be
+    evaluated, or ends the child, says so in its evaluation; those after it are evaluated all the
+    same. Raises OSError where the disk is full.
     """
+
+    def ask(left: list[Work]) -> Done[Stage]:
+        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+            return task.call(by, left, Stage, Path(scratch), limits=limits)
+
+    return settled(works, ask)
+
+
+def settled(
+    works: Sequence[Work], ask: Callable[[list[Work]], Done[Stage]]
+) -> tuple[Evaluation, ...]:
+    """What came of all works; `ask` has a child do some, and is asked again when that has died."""
     done: list[Evaluation] = []
     while len(done) < len(works):
-        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-            done += _child(works[len(done) :], Path(scratch), limits, child)
+        left = list(works[len(done) :])
+        ended = ask(left)
+        latest = {stage.number: stage.evaluation for stage in ended.replies}
+        found = [latest[number] for number in range(len(latest))]
+        cut_off = ended.outcome.ended_by in ("time-limit", "memory-limit")
+        last = found[-1].reference if found else None
+        unfinished = last is not None and last.note == UNFINISHED
+        if unfinished:
+            found[-1] = msgspec.structs.replace(found[-1], cut_off=cut_off)
+        elif len(found) < len(left):
+            failure = diagnostics.trace_death(ended.outcome, ended.stderr)
+            why = f"evaluating it failed: {failure.message}"
+            found.append(Evaluation(why=why, cut_off=cut_off))
+        done += found
     return tuple(done)
-
-
-def _child(
-    works: Sequence[Work], scratch: Path, limits: process.Limits | None, child: str
-) -> list[Evaluation]:
-    """What one child came to; the last may say that it ended there."""
-    (scratch / JOB).write_bytes(msgspec.json.encode(list(works)))
-    stderr = scratch / "stderr.txt"
-    outcome = process.run(
-        process.python(child, scratch),
-        stdout=scratch / "stdout.txt",
-        stderr=stderr,
-        limits=limits,
-    )
-    if not outcome.ok:
-        process.check_disk(stderr)
-    found = []
-    for number in range(len(works)):
-        file = scratch / f"{number}.json"
-        if not file.is_file():
-            break
-        found.append(msgspec.json.decode(file.read_bytes(), type=Evaluation))
-    cut_off = outcome.ended_by in ("time-limit", "memory-limit")
-    unfinished = found and found[-1].reference and found[-1].reference.note == UNFINISHED
-    if unfinished:
-        found[-1] = msgspec.structs.replace(found[-1], cut_off=cut_off)
-    if len(found) < len(works) and not unfinished:
-        said = stderr.read_text(errors="replace")
-        failure = diagnostics.trace_death(outcome, said)
-        why = f"evaluating it failed: {failure.message}"
-        found.append(Evaluation(why=why, cut_off=cut_off))
-    return found

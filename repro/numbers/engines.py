@@ -1,7 +1,7 @@
 """Who computes what is right of a program: the search and its oracle do not know which it is.
 
-Each is a module with `main(directory)`, which does the `pipeline.torch_dialect.evaluate.Work` of
-the directory's job and answers with an `Evaluation` for each.
+Each is a function for `task.call`, from `list[Work]` to the `Stage`s of
+`pipeline.torch_dialect.evaluate`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from iree_pilot.pipeline.evaluate import evaluation
 from iree_pilot.pipeline.torch_dialect import evaluate as torch_dialect
 
 _TORCH = re.compile(rb"\baten\.[a-z_]|\bprims\.[a-z]")
@@ -21,14 +22,14 @@ _OTHERS = re.compile(
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
-    """One of them: its name for the user, and the module."""
+    """One of them: its name for the user, and the function."""
 
     name: str
-    module: str
+    function: str
 
 
-TORCH = Engine(name="PyTorch", module=torch_dialect.CHILD)
-NUMPY = Engine(name="numpy", module="iree_pilot.pipeline.evaluate.child")
+TORCH = Engine(name="PyTorch", function=torch_dialect.TORCH)
+NUMPY = Engine(name="numpy", function=evaluation.NUMPY)
 
 
 def of(program: Path) -> Engine:

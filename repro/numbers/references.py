@@ -13,13 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import process, tensors
+from iree_pilot.pipeline import process, task, tensors
 from iree_pilot.pipeline.program import Jitter, Parameters, Reference, Tensor, TensorType
 from iree_pilot.pipeline.torch_dialect import evaluate as torch_dialect
-from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
+from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Stage, Work
 from iree_pilot.repro.ir.feeds import Value
 from iree_pilot.repro.numbers.engines import Engine
-from iree_pilot.repro.numbers.server import Server
 
 #: An evaluation may take longer than a compile: it is done in float64 as well.
 _LEAST_SECONDS = 600.0
@@ -65,10 +64,10 @@ class Evaluator:
     def __init__(self, directory: Path, limits: process.Limits, engine: Engine) -> None:
         self.engine = engine
         self._seconds = max(limits.seconds or _LEAST_SECONDS, _LEAST_SECONDS)
-        self._server = Server(directory, engine.module)
+        self._worker = task.Worker(engine.function, directory)
 
     def close(self) -> None:
-        self._server.close()
+        self._worker.close()
 
     def evaluate(
         self, calls: Sequence[Call], directory: Path, *, jitters: int = 2
@@ -100,21 +99,13 @@ class Evaluator:
 
     def _done(self, works: Sequence[Work], directory: Path) -> list[Evaluation]:
         """What came of the works, with absolute files. One that ends the engine says so."""
-        done: list[Evaluation] = []
-        while len(done) < len(works):
-            place = directory / f"asked{len(done)}"
-            place.mkdir(parents=True)
-            left = list(works[len(done) :])
-            (place / torch_dialect.JOB).write_bytes(msgspec.json.encode(left))
-            why = self._server.ask(place.absolute(), self._seconds)
-            for number, work in enumerate(left):
-                file = place / f"{number}.json"
-                if not file.is_file():
-                    done.append(Evaluation(why=f"evaluating it failed: {why}"))
-                    break
-                found = msgspec.json.decode(file.read_bytes(), type=Evaluation)
-                done.append(_placed(found, Path(work.place)))
-        return done
+
+        def ask(left: list[Work]) -> task.Done[Stage]:
+            place = directory / f"asked{len(works) - len(left)}"
+            return self._worker.call(left, Stage, place, seconds=self._seconds)
+
+        found = torch_dialect.settled(works, ask)
+        return [_placed(one, Path(work.place)) for one, work in zip(found, works, strict=True)]
 
 
 def _work(

@@ -45,7 +45,7 @@ class Interpreter:
             outputs=tuple(kind.dtype for kind in function.outputs),
         )
         engine = engines.of(mlir)
-        (found,) = evaluate.evaluate([work], limits=self._limits, child=engine.module)
+        (found,) = evaluate.evaluate([work], limits=self._limits, by=engine.function)
         if found.reference is None:
             return Tried(verdict="fails", why=found.why)
         return judged([compare(self._loaded, function, found.reference.outputs, place)])
