@@ -26,7 +26,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import copy_context
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -38,6 +38,10 @@ T = TypeVar("T")
 
 REQUEST, REPLIES, FAULT = "request.json", "replies.jsonl", "fault.json"
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
+#: What a call leaves in its directory.
+FILES = (REQUEST, REPLIES, FAULT, STDOUT, STDERR)
+#: Threads that make decoders for the same type at the same time can crash msgspec.
+_DECODING = Lock()
 #: What the thread that waits for a worker says when that has ended.
 _ENDED = b"ended\n"
 
@@ -109,12 +113,14 @@ def call(
     limits: process.Limits | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    on_tick: Callable[[], object] | None = None,
 ) -> Done[T]:
     """Calls `module:function` in a child that works in `directory`, which is made if need be.
 
-    env: in place of this process's environment. What the function raises is in what is returned,
-    but for the faults of the environment: raises EnvironmentFault for those, also where something
-    that the function imports is not there, and OSError where the disk is full.
+    env: in place of this process's environment. on_tick: as `process.run` has it. What the function
+    raises is in what is returned, but for the faults of the environment: raises EnvironmentFault
+    for those, also where something that the function imports is not there, and OSError where the
+    disk is full.
     """
     _ask(request, directory)
     outcome = process.run(
@@ -124,9 +130,8 @@ def call(
         limits=limits,
         env=env,
         cwd=cwd,
+        on_tick=on_tick,
     )
-    if not outcome.ok:
-        process.check_disk(directory / STDERR)
     return _done(function, outcome, reply, directory)
 
 
@@ -139,6 +144,8 @@ def _done(function: str, outcome: process.Outcome, reply: type[T], directory: Pa
             f"cannot start {function}: {fault.message}",
             advice="`iree-pilot doctor` shows whether its packages are installed.",
         )
+    if not outcome.ok:
+        process.check_disk(directory / STDERR)
     return Done(
         outcome=outcome,
         replies=_replies(directory, reply),
@@ -239,7 +246,9 @@ def _replies(directory: Path, kind: type[T]) -> tuple[T, ...]:
     """The replies that were written whole."""
     file = directory / REPLIES
     lines = file.read_bytes().split(b"\n")[:-1] if file.is_file() else ()
-    return tuple(msgspec.json.decode(line, type=kind) for line in lines)
+    with _DECODING:
+        decoder = msgspec.json.Decoder(kind)
+    return tuple(decoder.decode(line) for line in lines)
 
 
 def _fault(directory: Path) -> Fault | None:

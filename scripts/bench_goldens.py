@@ -32,7 +32,7 @@ import msgspec
 from bench_base import PILOT, machine, told
 from goldens_cases import CASES, Case, Rule, Step
 
-from iree_pilot.pipeline import process
+from iree_pilot.pipeline import process, task
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.workers import side_by_side
@@ -155,6 +155,8 @@ def journals(data: Path, places: Mapping[str, str], *, wide: bool = False) -> It
     """
     found = []
     for file in data.rglob("*.jsonl"):
+        if file.name == task.REPLIES:  # of children, whose answers are in the journals too
+            continue
         place = settled_text(f"/{file.parent.relative_to(data)}/", places)
         lines = [
             msgspec.json.encode(settled(question(line), places)).decode()

@@ -1,13 +1,8 @@
-"""The tracing child: run as a module with DIRECTORY, it makes the program there.
-
-Exit code 0: program.json is there, or generated.json where tokens were asked for. 1: refusal.json
-says why not. Anything else: the child died.
-"""
+"""Makes a program of a source, or what PyTorch generates with it, in a child process."""
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import functools
 import gc
 import os
@@ -26,20 +21,18 @@ from iree_pilot.pipeline.frontends import libraries
 from iree_pilot.pipeline.frontends.job import (
     DEPENDENCIES,
     GENERATED,
-    JOB,
-    REFUSAL,
     Generated,
     Job,
     Refusal,
+    Traced,
 )
 from iree_pilot.pipeline.sealed import state
 
 _DOING = "preparing"
 
 
-def main(directory: Path) -> int:
-    job = msgspec.json.decode((directory / JOB).read_bytes(), type=Job)
-    faulthandler.enable()  # a crash in native code then names the line of the model
+def traced(job: Job, directory: Path) -> Traced:
+    """Writes program.json, or generated.json where tokens were asked for, with their files."""
     try:
         opened = watch_files()
         made = _generate(job, directory) if job.chained else _build(job, directory)
@@ -51,16 +44,15 @@ def main(directory: Path) -> int:
     else:
         if isinstance(made, Generated):
             (directory / GENERATED).write_bytes(msgspec.json.encode(made))
-            return 0
+            return Traced()
         programs.save(made, directory)
         (directory / DEPENDENCIES).write_bytes(
             msgspec.json.encode(dependencies(opened | _read_natively(job), directory))
         )
-        return 0
+        return Traced()
     # On a full disk this is all that gets out.
     print(f"{refusal.exception}: {refusal.message}", file=sys.stderr, flush=True)
-    (directory / REFUSAL).write_bytes(msgspec.json.encode(refusal))
-    return 1
+    return Traced(refusal=refusal)
 
 
 def _build(job: Job, directory: Path) -> programs.Program:
@@ -214,7 +206,3 @@ def _site_directories() -> list[str]:
     import site
 
     return site.getsitepackages()
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

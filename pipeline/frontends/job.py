@@ -8,8 +8,6 @@ from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.program import Reference, Tensor
 
-JOB = "job.json"
-REFUSAL = "refusal.json"
 DEPENDENCIES = "dependencies.json"
 GENERATED = "generated.json"
 
@@ -76,6 +74,12 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     doing: str = ""
     running: str = ""
     frames: tuple[tuple[str, int, str], ...] = ()
+
+
+class Traced(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tracing child replies; without a refusal, it has written what was asked for."""
+
+    refusal: Refusal | None = None
 
 
 class TraceFailed(Exception):

@@ -11,11 +11,14 @@ import sys
 import sysconfig
 import tempfile
 import traceback
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-from iree_pilot.pipeline import process
+import msgspec
+
+from iree_pilot.pipeline import process, task
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 
 #: What models are made, traced and read with: the name that is imported, what pip installs.
@@ -114,35 +117,37 @@ def _frames(trace: TracebackType | None) -> list[tuple[str, str]]:
 
 def broken() -> dict[str, str]:
     """What tracing imports and cannot be imported here, with the reason; found out in a child."""
+    modules = {
+        name: module
+        for name, module in _TRACED_WITH.items()
+        if importlib.util.find_spec(module.partition(".")[0]) is not None
+    }
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-        out = Path(scratch) / "stdout.txt"
-        ended = process.run(
-            process.python(__name__),
-            stdout=out,
-            stderr=Path(scratch) / "stderr.txt",
-            limits=process.Limits(seconds=_SECONDS),
-        )
-        lines = out.read_text(errors="replace").splitlines()
-    found = dict(line.split("\t", 1) for line in lines if "\t" in line)
-    last = lines[-1] if lines else ""
-    if not ended.ok and last and "\t" not in last:
-        found[last] = f"importing it ended by {ended.signal or ended.ended_by}"
+        limits = process.Limits(seconds=_SECONDS)
+        done = task.call(f"{__name__}:imported", modules, Import, Path(scratch), limits=limits)
+    found = {one.name: one.why for one in done.replies if one.why}
+    left = [name for name in modules if name not in {one.name for one in done.replies}]
+    if not done.outcome.ok and left:
+        ended = done.outcome
+        found[left[0]] = f"importing it ended by {ended.signal or ended.ended_by}"
     return found
 
 
-def _import_all() -> None:
-    """Says each name before it is imported; with a reason where that fails."""
-    for name, module in _TRACED_WITH.items():
-        if importlib.util.find_spec(module.partition(".")[0]) is None:
-            continue
-        print(name, flush=True)
+class Import(msgspec.Struct, frozen=True):
+    """A library that was imported; why: it cannot be."""
+
+    name: str
+    why: str = ""
+
+
+def imported(modules: dict[str, str], directory: Path) -> Iterator[Import]:
+    """Imports each module, by the name of its distribution, in this process."""
+    for name, module in modules.items():
         try:
             importlib.import_module(module)
         except Exception as raised:  # noqa: BLE001 - a broken library may raise anything
             found = fault(raised)
             why = found.message if found else f"{type(raised).__name__}: {raised}"
-            print(name, " ".join(why.split()), sep="\t", flush=True)
-
-
-if __name__ == "__main__":
-    _import_all()
+            yield Import(name, " ".join(why.split()))
+        else:
+            yield Import(name)

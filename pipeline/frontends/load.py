@@ -10,21 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import diagnostics, process
+from iree_pilot.pipeline import diagnostics, process, task
 from iree_pilot.pipeline import program as programs
 from iree_pilot.pipeline.archive import check_parameters
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.evaluate import references
 from iree_pilot.pipeline.frontends import mlir
-from iree_pilot.pipeline.frontends.job import (
-    CANNOT_RUN,
-    DEPENDENCIES,
-    JOB,
-    REFUSAL,
-    Job,
-    Refusal,
-    TraceFailed,
-)
+from iree_pilot.pipeline.frontends.job import CANNOT_RUN, DEPENDENCIES, Job, Traced, TraceFailed
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.program import Program
 from iree_pilot.pipeline.sealed import state
@@ -34,6 +26,7 @@ from iree_pilot.pipeline.toolchain import Toolchain
 __all__ = ["Loaded", "TraceFailed", "find", "load"]
 
 KIND = "program"
+_TRACED = "iree_pilot.pipeline.frontends.child:traced"
 _MAKERS = ("torch", "iree-turbine", "transformers", "iree-base-compiler", "numpy")
 _EXTRA_MAKERS = ("diffusers", "gguf", "onnx", "onnxruntime")
 
@@ -210,20 +203,10 @@ def child(job: Job, place: Path, limits: process.Limits | None, record: str) -> 
 
     Raises as `load` does.
     """
-    begun = time.monotonic()
-    (place / JOB).write_bytes(msgspec.json.encode(job))
-    stderr = place / "stderr.txt"
-    outcome = process.run(
-        process.python("iree_pilot.pipeline.frontends.child", place),
-        stdout=place / "stdout.txt",
-        stderr=stderr,
-        limits=limits,
-    )
-    if not outcome.ok:
-        process.check_disk(stderr)
-    refusal = place / REFUSAL
-    if refusal.is_file():
-        why = msgspec.json.decode(refusal.read_bytes(), type=Refusal)
+    done = task.call(_TRACED, job, Traced, place, limits=limits)
+    seconds = done.outcome.seconds
+    if done.reply is not None and done.reply.refusal is not None:
+        why = done.reply.refusal
         for kind in (UsageError, EnvironmentFault):
             if why.exit_code == kind.exit_code:
                 raise kind(why.message, advice=why.advice)
@@ -234,7 +217,6 @@ def child(job: Job, place: Path, limits: process.Limits | None, record: str) -> 
             failure = msgspec.structs.replace(
                 failure, message=f"while {why.doing}: {failure.message}"
             )
-        raise TraceFailed(failure, time.monotonic() - begun)
-    if not outcome.ok or not (place / record).is_file():
-        failure = diagnostics.trace_death(outcome, stderr.read_text(errors="replace"))
-        raise TraceFailed(failure, time.monotonic() - begun)
+        raise TraceFailed(failure, seconds)
+    if done.reply is None or not (place / record).is_file():
+        raise TraceFailed(diagnostics.trace_death(done.outcome, done.stderr), seconds)

@@ -5,7 +5,6 @@ A search that was killed goes on where it was the next time: what was tried is r
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def ask(inquiry: Inquiry, scratch: Path) -> Finding:
     """The answer, within the inquiry's seconds. What keeps it from coming is in its words."""
     try:
         return alone.run(
-            "iree_pilot.pipeline.nightly.inquiry",
+            f"{__name__}:answered",
             inquiry,
             Finding,
             directory=Path(inquiry.directory),
@@ -61,12 +60,8 @@ def ask(inquiry: Inquiry, scratch: Path) -> Finding:
         return Finding(question=inquiry.question, said=said, done=not fault.late)
 
 
-def main(directory: Path) -> None:
-    """What the child does."""
-    alone.answer(directory, Inquiry, _answer)
-
-
-def _answer(inquiry: Inquiry) -> Finding:
+def answered(inquiry: Inquiry, scratch: Path) -> Finding:
+    """The answer, found out in this process."""
     try:
         return _WAYS[inquiry.question](inquiry)
     except TraceFailed as fault:
@@ -148,6 +143,3 @@ _WAYS: dict[Question, Callable[[Inquiry], Finding]] = {
     "releases": _releases,
     "workaround": _workaround,
 }
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

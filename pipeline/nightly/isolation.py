@@ -5,7 +5,6 @@ A search that was killed goes on where it was the next time.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import msgspec
@@ -41,7 +40,7 @@ def isolate(orders: Orders, scratch: Path, seconds: float) -> Bisection:
     What keeps it from being isolated is the `why` of the answer. Raises `alone.Unfinished`.
     """
     return alone.run(
-        "iree_pilot.pipeline.nightly.isolation",
+        f"{__name__}:isolated",
         orders,
         Bisection,
         directory=Path(orders.directory),
@@ -50,12 +49,8 @@ def isolate(orders: Orders, scratch: Path, seconds: float) -> Bisection:
     )
 
 
-def main(directory: Path) -> None:
-    """What the child does."""
-    alone.answer(directory, Orders, _answer)
-
-
-def _answer(orders: Orders) -> Bisection:
+def isolated(orders: Orders, scratch: Path) -> Bisection:
+    """What came of isolating the failure, in this process."""
     try:
         return _isolate(orders)
     except PilotError as fault:
@@ -112,7 +107,3 @@ def _is_for(folder: Path, report: bytes) -> bool:
     """Whether nothing is there yet, or this very reproducer."""
     file = folder / REPORT
     return not folder.exists() or (file.is_file() and file.read_bytes() == report)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

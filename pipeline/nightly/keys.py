@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline import case as cases
-from iree_pilot.pipeline import generation, releases, sealed
+from iree_pilot.pipeline import generation, releases, sealed, task
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError
 from iree_pilot.pipeline.frontends import load, source
-from iree_pilot.pipeline.frontends.job import DEPENDENCIES, JOB, Job
+from iree_pilot.pipeline.frontends.job import DEPENDENCIES, Job
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.nightly import metrics
 from iree_pilot.pipeline.nightly.records import INSTALLED, LATEST, Case, Outcome
@@ -22,7 +22,7 @@ from iree_pilot.pipeline.targets import Plan, parse, plan
 from iree_pilot.pipeline.toolchain import Toolchain
 
 #: Files of a program's directory that tell how it was made, not what it is.
-_HOW_MADE = (JOB, DEPENDENCIES, "stdout.txt", "stderr.txt", sealed.MANIFEST)
+_HOW_MADE = (*task.FILES, DEPENDENCIES, sealed.MANIFEST)
 
 
 class Keys:

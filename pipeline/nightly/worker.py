@@ -1,6 +1,6 @@
-"""Does one order in a process of its own: run as a module with ORDER and REPLY.
+"""Does one order in a process of its own.
 
-Whatever happens to the case is in the reply, an `Outcome` as JSON. The process does nothing but
+Whatever happens to the case is in the reply, an `Outcome`. The process does nothing but
 wait for its children, and ends them with itself (see `pipeline.process`).
 """
 
@@ -13,7 +13,6 @@ import os
 import platform
 import resource
 import socket
-import sys
 import tempfile
 import time
 import traceback
@@ -23,7 +22,15 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline import case as cases
-from iree_pilot.pipeline import devices, generation, process, refitting, releases, source_lines
+from iree_pilot.pipeline import (
+    devices,
+    generation,
+    process,
+    refitting,
+    releases,
+    source_lines,
+    task,
+)
 from iree_pilot.pipeline.case import CaseResult, Settings, Silent, Step
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError
 from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, load, made_of, source_file
@@ -38,11 +45,6 @@ from iree_pilot.pipeline.toolchain import Toolchain
 
 #: No order takes longer than this many times its steps' time limit; it hangs.
 _STEPS = 12
-_STDERR = "stderr.txt"
-#: Made here, once: threads that make one for the same type at the same time can crash msgspec.
-_REPLY = msgspec.json.Decoder(Outcome)
-#: Suffix of what is in place of a reply where the disk is full.
-_FULL = ".full"
 
 
 def employ(order: Order) -> Outcome:
@@ -55,25 +57,21 @@ def employ(order: Order) -> Outcome:
     begun, started = now(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="iree-pilot-", ignore_cleanup_errors=True) as scratch:
         place, directory = Path(scratch), Path(order.directory)
-        told, reply = place / "order.json", place / "reply.json"
-        told.write_bytes(msgspec.json.encode(order))
-        ended = process.run(
-            # -P: a team's own `models` directory beside its nightly.toml is not our package.
-            [sys.executable, "-P", "-m", "iree_pilot.pipeline.nightly.worker", told, reply],
-            stdout=place / "stdout.txt",
-            stderr=place / _STDERR,
+        done = task.call(
+            f"{__name__}:done",
+            order,
+            Outcome,
+            place,
             cwd=directory if directory.is_dir() else place,  # a zoo model needs none
             env={**os.environ, "TMPDIR": scratch},
             limits=process.Limits(seconds=_STEPS * order.case.time_limit * order.case.repeats),
         )
-        if (full := reply.with_suffix(_FULL)).is_file():
-            raise EnvironmentFault(**msgspec.json.decode(full.read_bytes()))
-        if reply.is_file():
-            return _REPLY.decode(reply.read_bytes())
-        process.check_disk(place / _STDERR)
-        said = (place / _STDERR).read_text(errors="replace").strip().splitlines()
+    if done.reply is not None:
+        return done.reply
+    ended = done.outcome
     how = ended.signal or f"exit status {ended.exit_code}"
     how = how if ended.ended_by in ("exit", "signal") else f"{how} at its {ended.ended_by}"
+    said = done.stderr.strip().splitlines()
     why = f"its worker ended with {how}" + (f": {said[-1]}" if said else "")
     return Outcome(
         case=order.case.name,
@@ -85,6 +83,11 @@ def employ(order: Order) -> Outcome:
         seconds=time.monotonic() - started,
         peak_bytes=ended.peak_bytes,
     )
+
+
+def done(order: Order, scratch: Path) -> Outcome:
+    """As `do`, for the child that `employ` starts."""
+    return do(order)
 
 
 def do(order: Order) -> Outcome:
@@ -267,20 +270,3 @@ def alone(device: Device) -> Iterator[None]:
 
 def _on_processor(device: Device) -> bool:
     return device.driver in devices.LOCAL or device.properties.get("type") == "cpu"
-
-
-def main(order: Path, reply: Path) -> None:
-    """Does the order in a file and writes the reply, whole or not at all."""
-    partial = reply.with_suffix(".partial")
-    try:
-        outcome = do(msgspec.json.decode(order.read_bytes(), type=Order))
-    except PilotError as full:
-        reply = reply.with_suffix(_FULL)
-        partial.write_bytes(msgspec.json.encode({"message": full.message, "advice": full.advice}))
-    else:
-        partial.write_bytes(msgspec.json.encode(outcome))
-    partial.replace(reply)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,16 +1,14 @@
-"""The child that isolates a failure to trace: `python -m iree_pilot.repro.tracing.child DIRECTORY`.
+"""Isolates a failure to trace, in a child process.
 
 It traces the source once more, then the operation that was at work, alone; where that does not
 fail, the module that was, with the inputs that it has in the whole model, and the modules in it.
-Exit code 0: result.json is there. Anything else: it died in the journal's last question.
+Where the child dies, it died in the journal's last question.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import faulthandler
 import hashlib
-import sys
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -27,7 +25,7 @@ from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.frontends.torch_export import no_kernel
 from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
 from iree_pilot.repro.tracing import origins, writing
-from iree_pilot.repro.tracing.journal import ASK, RESULT, Answer, Ask, Candidate, Journal, Result
+from iree_pilot.repro.tracing.journal import Answer, Ask, Candidate, Journal, Result
 from iree_pilot.repro.tracing.probe import (
     attempt,
     failure_of,
@@ -42,16 +40,11 @@ _NEEDED = "dependencies.json"
 _PROGRAM = "repro.py"
 
 
-def main(directory: Path) -> int:
-    ask = msgspec.json.decode((directory / ASK).read_bytes(), type=Ask)
-    faulthandler.enable()  # a crash in native code then names the line of the model
+def isolated(ask: Ask, directory: Path) -> Result:
+    """How the search ended."""
     warnings.simplefilter("ignore")
     opened = child.watch_files()
-    result = _Search(ask, directory, opened).run()
-    temporary = directory / f"{RESULT}.tmp"
-    temporary.write_bytes(msgspec.json.encode(result))
-    temporary.replace(directory / RESULT)
-    return 0
+    return _Search(ask, directory, opened).run()
 
 
 class _Search:
@@ -325,7 +318,3 @@ def _named(root: torch.nn.Module, path: str) -> str:
 def _own_fault(what: str, failure: Failure) -> str:
     where = f" (at {failure.location})" if failure.location else ""
     return f"{what}: {failure.message}{where}; that is an error of the source, not of the tracer"
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

@@ -10,9 +10,7 @@ import msgspec
 from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 
-ASK = "ask.json"
 ANSWERS = "traces.jsonl"
-RESULT = "result.json"
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):

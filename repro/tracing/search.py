@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import diagnostics, process
+from iree_pilot.pipeline import diagnostics, process, task
 from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.store import Store
@@ -24,11 +24,12 @@ from iree_pilot.repro.isolate import DEFAULT_SECONDS
 from iree_pilot.repro.places import Identity
 from iree_pilot.repro.shrink import Progress
 from iree_pilot.repro.spent import Spent
-from iree_pilot.repro.tracing.journal import ANSWERS, ASK, RESULT, Answer, Ask, Journal, Result
+from iree_pilot.repro.tracing.journal import ANSWERS, Answer, Ask, Journal, Result
 
 PACKAGES = ("torch", "iree-turbine", "iree-base-compiler", "transformers")
 _PROGRAM = bundle.FILES["pytorch"]
 _SPENT = "spent.json"
+_ISOLATED = "iree_pilot.repro.tracing.child:isolated"
 #: In the frames of a stack: where packages are installed, and where anything else lies.
 _INSTALLED = re.compile(r"/[^\s()]*/(?:(?:site|dist)-packages/|lib/(?=python3\.\d+/))")
 _ELSEWHERE = re.compile(r"(?<![^\s(])/[^\s()]*/(?=[^/\s()]+)")
@@ -151,41 +152,20 @@ def _search(
 ) -> tuple[Result, int]:
     """(the child's result, how many traces it took, with those of a search that was stopped);
     a child that dies is an answer to its last question, and the next one goes on from there."""
-    asked = len(Journal(state).known)
-    (state / ASK).write_bytes(msgspec.json.encode(ask))
+    asked, seconds = len(Journal(state).known), limits.seconds or DEFAULT_SECONDS
+    limits = msgspec.structs.replace(limits, seconds=None)
     while True:
-        (state / RESULT).unlink(missing_ok=True)
-        watch = _Watch(state / ANSWERS, limits.seconds or DEFAULT_SECONDS, asked, told)
+        watch = _Watch(state / ANSWERS, seconds, asked, told)
         before = watch.size()
-        stderr = state / "stderr.txt"
-        try:
-            outcome = process.run(
-                process.python("iree_pilot.repro.tracing.child", state),
-                stdout=state / "stdout.txt",
-                stderr=stderr,
-                limits=msgspec.structs.replace(limits, seconds=None),
-                on_tick=watch,
-            )
-        except _Slow as slow:
-            outcome = slow.outcome
+        done = task.call(_ISOLATED, ask, Result, state, limits=limits, on_tick=watch)
         journal = Journal(state)
         calls = len(journal.known)
-        if outcome.ok and (state / RESULT).is_file():
-            result = msgspec.json.decode((state / RESULT).read_bytes(), type=Result)
-            return result, calls
-        process.check_disk(stderr)
-        failure = diagnostics.trace_death(outcome, stderr.read_text(errors="replace"))
+        if done.reply is not None:
+            return done.reply, calls
+        failure = diagnostics.trace_death(done.outcome, done.stderr)
         if journal.pending is None or watch.size() == before:
             return Result(why=f"the search itself ended: {failure.message}"), calls
         journal.settle(journal.pending, Answer(failure=failure))
-
-
-class _Slow(Exception):
-    """One trace met its time limit."""
-
-    def __init__(self, outcome: process.Outcome) -> None:
-        super().__init__()
-        self.outcome = outcome
 
 
 class _Watch:
@@ -201,7 +181,8 @@ class _Watch:
         """Of the journal, bytes."""
         return self._file.stat().st_size if self._file.is_file() else 0
 
-    def __call__(self) -> None:
+    def __call__(self) -> bool:
+        """Whether the child has been at one question for too long."""
         size = self.size()
         now = time.monotonic()
         if size != self._size:
@@ -210,17 +191,7 @@ class _Watch:
             if journal.pending is not None:
                 asked = len(journal.known) - self._asked
                 self._told(Progress(trying=journal.pending, ops=0, asked=asked, unit="trace"))
-        elif now - self._since > self._seconds:
-            raise _Slow(
-                process.Outcome(
-                    argv=("python",),
-                    ended_by="time-limit",
-                    exit_code=None,
-                    signal="SIGKILL",
-                    seconds=now - self._since,
-                    peak_bytes=0,
-                )
-            )
+        return now - self._since > self._seconds
 
 
 def _gave_up(failure: Failure, why: str, calls: int, seconds: float) -> Bisection:
