@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shutil
 from abc import ABC, abstractmethod
@@ -16,6 +15,7 @@ import msgspec
 
 from iree_pilot.pipeline import diagnostics, process
 from iree_pilot.pipeline.diagnostics import KILLED, Failure
+from iree_pilot.pipeline.journal import Journal
 from iree_pilot.pipeline.phases import dump_files
 from iree_pilot.pipeline.toolchain import Toolchain
 from iree_pilot.pipeline.workers import side_by_side
@@ -162,11 +162,10 @@ class RememberingOracle(ABC):
         self._width = width
         self._scratch = directory / "asked"
         self._scratch.mkdir(parents=True, exist_ok=True)
-        self._journal = directory / "answers.jsonl"
-        _end_line(self._journal)
+        self._journal = Journal(directory / "answers.jsonl", _Entry)
         self._writing = Lock()
         self._known: dict[str, Answer] = {}
-        for entry in _read(self._journal):
+        for entry in self._journal:
             if entry.holds(limits):
                 self._know(self._judged_again(entry))
 
@@ -245,8 +244,7 @@ class RememberingOracle(ABC):
         with self._writing:
             self.calls += 1
             self._know(entry)
-            with self._journal.open("ab") as journal:
-                journal.write(msgspec.json.encode(entry) + b"\n")
+            self._journal.append(entry)
 
     def _know(self, entry: _Entry) -> None:
         answer = entry.answer
@@ -312,7 +310,7 @@ class CompileOracle(RememberingOracle):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._to_the_end = self._journal.with_name("to-the-end")
+        self._to_the_end = self._scratch.with_name("to-the-end")
         self._tried = self._to_the_end.exists()
 
     def again(self, program: Path) -> Failure | None:
@@ -375,19 +373,3 @@ class CompileOracle(RememberingOracle):
             limits=self._limits,
         )
         return outcome.ended_by == "exit" and not outcome.ok
-
-
-def _read(journal: Path) -> list[_Entry]:
-    """What an earlier run was answered; a last line that was cut off is left out."""
-    found: list[_Entry] = []
-    for line in journal.read_bytes().splitlines() if journal.is_file() else ():
-        with contextlib.suppress(msgspec.DecodeError):
-            found.append(msgspec.json.decode(line, type=_Entry))
-    return found
-
-
-def _end_line(journal: Path) -> None:
-    """Ends a last line that was cut off, so that what is added after it can be read."""
-    if journal.is_file() and not journal.read_bytes().endswith(b"\n"):
-        with journal.open("ab") as file:
-            file.write(b"\n")

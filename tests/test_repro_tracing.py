@@ -20,7 +20,7 @@ from iree_pilot.repro import bundle
 from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.shrink import Progress
 from iree_pilot.repro.tracing import search as tracing
-from iree_pilot.repro.tracing.journal import Journal
+from iree_pilot.repro.tracing.journal import Traces
 
 pytestmark = pytest.mark.real
 
@@ -180,7 +180,7 @@ class TestAModuleThatLooksAtValues:
         with pytest.raises(KeyboardInterrupt):
             gate.bisect(told=stop)
         assert not (gate.directory / "out").exists()
-        cls.answered = len(Journal(gate.directory / "state").known)
+        cls.answered = len(Traces(gate.directory / "state").known)
         return gate.bisect()
 
     def test_is_found_in_the_depth_of_the_model(self, gate: Untraced, found: Bisection) -> None:

@@ -100,7 +100,7 @@ class MismatchOracle(RememberingOracle):
         Functions that nothing is known of are left out.
         """
         digest = self._digest(module)
-        file = self._journal.with_name(f"errors-{digest[:16]}.json")
+        file = self._scratch.with_name(f"errors-{digest[:16]}.json")
         before = kept.recall(file, dict[str, tuple[float, ...]])
         if before is not None:
             return before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import shutil
@@ -17,6 +16,7 @@ from iree_pilot.pipeline.case import DOES_NOT_COMPILE, CaseResult, Settings
 from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError, UsageError
 from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.journal import Journal
 from iree_pilot.pipeline.store import Store
 from iree_pilot.pipeline.targets import Target
 from iree_pilot.pipeline.toolchain import Toolchain
@@ -114,10 +114,10 @@ class Trials:
         self._store = Store()
         directory.mkdir(parents=True, exist_ok=True)
         self._scratch = directory / "asked"
-        self._journal = directory / _JOURNAL
+        self._journal = Journal(directory / _JOURNAL, Trial)
         if fresh:
-            self._journal.unlink(missing_ok=True)
-        self._known = {trial.build: trial for trial in _read(self._journal)}
+            self._journal.clear()
+        self._known = {trial.build: _as_now(trial) for trial in self._journal}
 
     def ask(self, names: Sequence[str]) -> None:
         """Tries what has not been tried; several are installed at once, compiled one by one."""
@@ -159,8 +159,7 @@ class Trials:
             failure=failure,
         )
         if failure is None or failure.kind not in case.PASSING:
-            with self._journal.open("ab") as journal:
-                journal.write(msgspec.json.encode(trial) + b"\n")
+            self._journal.append(trial)
         return trial
 
     def _outcome(self, toolchain: Toolchain) -> tuple[State, str, Failure | None]:
@@ -377,13 +376,7 @@ def _signature(failure: Failure | None) -> str:
     return failure.signature if failure else ""
 
 
-def _read(journal: Path) -> list[Trial]:
-    """What an earlier search has tried; a line that was cut off is left out."""
-    found = []
-    for line in journal.read_bytes().splitlines() if journal.is_file() else ():
-        with contextlib.suppress(msgspec.DecodeError):
-            trial = msgspec.json.decode(line, type=Trial)
-            # Once `ok` was also said of what had nothing to be compared with.
-            ran = trial.state == "ok" and trial.why
-            found.append(msgspec.structs.replace(trial, state="ran") if ran else trial)
-    return found
+def _as_now(trial: Trial) -> Trial:
+    """Once `ok` was also said of what had nothing to be compared with."""
+    ran = trial.state == "ok" and trial.why
+    return msgspec.structs.replace(trial, state="ran") if ran else trial

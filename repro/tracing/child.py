@@ -25,7 +25,7 @@ from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.frontends.torch_export import no_kernel
 from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
 from iree_pilot.repro.tracing import origins, writing
-from iree_pilot.repro.tracing.journal import Answer, Ask, Candidate, Journal, Result
+from iree_pilot.repro.tracing.journal import Answer, Ask, Candidate, Result, Traces
 from iree_pilot.repro.tracing.probe import (
     attempt,
     failure_of,
@@ -53,7 +53,7 @@ class _Search:
         self.wanted = ask.failure.signature
         self.directory = directory
         self.opened = opened
-        self.journal = Journal(directory)
+        self.traces = Traces(directory)
 
     def run(self) -> Result:
         torch.manual_seed(self.job.seed)
@@ -76,7 +76,7 @@ class _Search:
         record = self.directory / _NEEDED
         now = msgspec.json.encode(child.dependencies(self.opened, self.directory))
         if not record.is_file() or record.read_bytes() != now:
-            self.journal.forget()
+            self.traces.forget()
             record.write_bytes(now)
 
     def _isolate(self) -> Result:
@@ -112,7 +112,7 @@ class _Search:
         for run in range(_FLAKY_RUNS):
             for entry in self.traceable.functions:
                 probe = f"tracing {entry.name}{' again' * bool(run)}{' and again' * (run - 1)}"
-                answer = self.journal.ask(probe, partial(self._trace, entry))
+                answer = self.traces.ask(probe, partial(self._trace, entry))
                 answers.append(answer)
                 if self._same(answer) and run == 0:
                     return entry, answer
@@ -170,7 +170,7 @@ class _Search:
             return Answer(failure=outcome.failure, exported=outcome.exported)
 
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-        return self.journal.ask(f"tracing {operation} alone ({digest})", trace)
+        return self.traces.ask(f"tracing {operation} alone ({digest})", trace)
 
     def _record(self, entry: Any) -> Recording | Result:
         """What each module is given when PyTorch runs the model."""
@@ -183,8 +183,8 @@ class _Search:
                 return Answer(failure=failure_of(fault))
             return Answer(failure=None)
 
-        known = "running the model" in self.journal.known
-        answer = self.journal.ask("running the model", run)
+        known = "running the model" in self.traces.known
+        answer = self.traces.ask("running the model", run)
         if answer.failure is not None and not no_kernel(answer.failure.message):
             return Result(why=_own_fault("PyTorch itself cannot run the model", answer.failure))
         if known:
@@ -276,7 +276,7 @@ class _Search:
             dynamic_shapes=eval(shapes, {"torch": torch}) if shapes else None,
         )
         probe = f"tracing {path}{' with dynamic shapes' * bool(shapes)}"
-        return self.journal.ask(
+        return self.traces.ask(
             f"{probe}{' with made-up inputs' * (made_up is not None)}",
             lambda: self._trace(alone, locate=False),
         )

@@ -9,6 +9,7 @@ import msgspec
 
 from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.journal import Journal
 
 ANSWERS = "traces.jsonl"
 
@@ -69,41 +70,41 @@ class _Line(msgspec.Struct, frozen=True):
     answer: Answer | None = None
 
 
-class Journal:
-    """The answers by question; calls counts those that were not known before."""
+class Traces:
+    """The answers by question, as `directory` has them and gets more.
+
+    pending: the question that was being asked when the search was cut off.
+    """
 
     def __init__(self, directory: Path) -> None:
-        self._file = directory / ANSWERS
+        self._journal = Journal(directory / ANSWERS, _Line)
         self.pending: str | None = None
         self.known: dict[str, Answer] = {}
-        for line in self._file.read_bytes().splitlines() if self._file.is_file() else ():
-            try:
-                entry = msgspec.json.decode(line, type=_Line)
-            except msgspec.DecodeError:
-                continue  # it was cut off
-            self.pending = entry.probe if entry.answer is None else None
-            if entry.answer is not None:
-                self.known[entry.probe] = entry.answer
+        for line in self._journal:
+            self.pending = line.probe if line.answer is None else None
+            if line.answer is not None:
+                self.known[line.probe] = line.answer
+
+    @property
+    def size(self) -> int:
+        """Of the file, in bytes: it grows with each question and each answer."""
+        return self._journal.size
 
     def ask(self, probe: str, trace: Callable[[], Answer]) -> Answer:
         """The answer that is known, or else that of `trace`."""
         if probe not in self.known:
-            self._write(_Line(probe))
+            self._journal.append(_Line(probe))
             self.settle(probe, trace())
         return self.known[probe]
 
     def settle(self, probe: str, answer: Answer) -> None:
         """Keeps an answer."""
-        self._write(_Line(probe, answer))
+        self._journal.append(_Line(probe, answer))
         self.known[probe] = answer
         self.pending = None
 
     def forget(self) -> None:
         """Begins anew."""
-        self._file.unlink(missing_ok=True)
+        self._journal.clear()
         self.known.clear()
         self.pending = None
-
-    def _write(self, line: _Line) -> None:
-        with self._file.open("ab") as file:
-            file.write(msgspec.json.encode(line) + b"\n")

@@ -24,7 +24,7 @@ from iree_pilot.repro.isolate import DEFAULT_SECONDS
 from iree_pilot.repro.places import Identity
 from iree_pilot.repro.shrink import Progress
 from iree_pilot.repro.spent import Spent
-from iree_pilot.repro.tracing.journal import ANSWERS, Answer, Ask, Journal, Result
+from iree_pilot.repro.tracing.journal import ANSWERS, Answer, Ask, Result, Traces
 
 PACKAGES = ("torch", "iree-turbine", "iree-base-compiler", "transformers")
 _PROGRAM = bundle.FILES["pytorch"]
@@ -78,7 +78,7 @@ def bisect(
     usual, place = place, places.settled(place, wanted, default=default)
     state.mkdir(parents=True, exist_ok=True)
     if fresh:
-        Journal(state).forget()
+        Traces(state).forget()
         (state / _SPENT).unlink(missing_ok=True)
     spent = Spent(state / _SPENT)
     seconds = estimate(failure, took_seconds, 0, limits).limits.seconds or DEFAULT_SECONDS
@@ -152,45 +152,41 @@ def _search(
 ) -> tuple[Result, int]:
     """(the child's result, how many traces it took, with those of a search that was stopped);
     a child that dies is an answer to its last question, and the next one goes on from there."""
-    asked, seconds = len(Journal(state).known), limits.seconds or DEFAULT_SECONDS
+    asked, seconds = len(Traces(state).known), limits.seconds or DEFAULT_SECONDS
     limits = msgspec.structs.replace(limits, seconds=None)
     while True:
-        watch = _Watch(state / ANSWERS, seconds, asked, told)
-        before = watch.size()
+        watch = _Watch(state, seconds, asked, told)
+        before = Traces(state).size
         done = task.call(_ISOLATED, ask, Result, state, limits=limits, on_tick=watch)
-        journal = Journal(state)
-        calls = len(journal.known)
+        traces = Traces(state)
+        calls = len(traces.known)
         if done.reply is not None:
             return done.reply, calls
         failure = diagnostics.trace_death(done.outcome, done.stderr)
-        if journal.pending is None or watch.size() == before:
+        if traces.pending is None or traces.size == before:
             return Result(why=f"the search itself ended: {failure.message}"), calls
-        journal.settle(journal.pending, Answer(failure=failure))
+        traces.settle(traces.pending, Answer(failure=failure))
 
 
 class _Watch:
     """Tells of each new question, and ends a child that is at one for too long."""
 
     def __init__(
-        self, file: Path, seconds: float, asked: int, told: Callable[[Progress], None]
+        self, state: Path, seconds: float, asked: int, told: Callable[[Progress], None]
     ) -> None:
-        self._file, self._seconds, self._asked, self._told = file, seconds, asked, told
+        self._file, self._seconds, self._asked, self._told = state / ANSWERS, seconds, asked, told
         self._size, self._since = -1, time.monotonic()
-
-    def size(self) -> int:
-        """Of the journal, bytes."""
-        return self._file.stat().st_size if self._file.is_file() else 0
 
     def __call__(self) -> bool:
         """Whether the child has been at one question for too long."""
-        size = self.size()
+        size = self._file.stat().st_size if self._file.is_file() else 0
         now = time.monotonic()
         if size != self._size:
             self._size, self._since = size, now
-            journal = Journal(self._file.parent)
-            if journal.pending is not None:
-                asked = len(journal.known) - self._asked
-                self._told(Progress(trying=journal.pending, ops=0, asked=asked, unit="trace"))
+            traces = Traces(self._file.parent)
+            if traces.pending is not None:
+                asked = len(traces.known) - self._asked
+                self._told(Progress(trying=traces.pending, ops=0, asked=asked, unit="trace"))
         return now - self._since > self._seconds
 
 

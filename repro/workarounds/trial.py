@@ -6,7 +6,6 @@ end anyway, so there is no cheaper question to ask first.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
@@ -19,6 +18,7 @@ from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.journal import Journal
 from iree_pilot.pipeline.store import Store
 from iree_pilot.pipeline.targets import Plan, Target
 from iree_pilot.pipeline.toolchain import Toolchain
@@ -82,10 +82,10 @@ class Trials:
         self._store = Store()
         self._programs = directory / "programs"
         directory.mkdir(parents=True, exist_ok=True)
-        self._journal = directory / _JOURNAL
+        self._journal = Journal(directory / _JOURNAL, _Entry)
         if fresh:
-            self._journal.unlink(missing_ok=True)
-        self._known = {entry.key: entry.outcome for entry in _read(self._journal)}
+            self._journal.clear()
+        self._known = {entry.key: entry.outcome for entry in self._journal}
         self._writing, self._making = Lock(), Lock()
 
     def ask(self, combinations: Sequence[Combination]) -> list[Outcome]:
@@ -98,9 +98,7 @@ class Trials:
         if outcome is None:
             outcome = self._outcome(combination)
             if outcome.state != "unresolved":
-                line = msgspec.json.encode(_Entry(key, outcome))
-                with self._writing, self._journal.open("ab") as journal:
-                    journal.write(line + b"\n")
+                self._journal.append(_Entry(key, outcome))
         with self._writing:
             self._told(combination, outcome)
         return outcome
@@ -199,12 +197,3 @@ def rank(failure: Failure, phases: Sequence[str]) -> int:
     """How far the program got before it failed: phases, then loading, running and comparing."""
     order = [*phases, *_AFTER]
     return order.index(failure.phase) if failure.phase in order else 0
-
-
-def _read(journal: Path) -> list[_Entry]:
-    """What an earlier search has tried; a line that was cut off is left out."""
-    found = []
-    for line in journal.read_bytes().splitlines() if journal.is_file() else ():
-        with contextlib.suppress(msgspec.DecodeError):
-            found.append(msgspec.json.decode(line, type=_Entry))
-    return found
