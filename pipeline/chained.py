@@ -6,11 +6,8 @@ import msgspec
 
 from iree_pilot.pipeline.program import Tensor
 
-MODULE = "iree_pilot.pipeline.chained_child"
-JOB = "job.json"
-RESULT = "generated.json"
-#: The file of a step's logits, by its number from 1.
-LOGITS = "logits{}.bin"
+#: A function for `task.call`, from `Job` to a `Step` for each that was made.
+GENERATED = "iree_pilot.pipeline.chained_child:generated"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,9 +25,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[tuple[int, ...], ...]
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """Of each step: its greedy tokens, its last logits, and the wall time of all that it called."""
+class Step(msgspec.Struct, frozen=True):
+    """Its greedy tokens, its last logits, and the wall time of all that it called."""
 
-    tokens: tuple[tuple[int, ...], ...]
-    logits: tuple[Tensor, ...]
-    seconds: tuple[float, ...]
+    tokens: tuple[int, ...]
+    logits: Tensor
+    seconds: float

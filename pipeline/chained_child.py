@@ -1,27 +1,25 @@
-"""The child that generates on a device: `python -m iree_pilot.pipeline.chained_child DIRECTORY`.
+"""Generates tokens on a device, in a child process.
 
-The directory holds job.json. The child is run with the Python runtime of the compiler's release
-first on PYTHONPATH, and calls all functions in one session of the module: what they return stays on
-the device unless the chain reads it. It writes a word to stdout before each call, and to files each
-step's logits and, at the end, generated.json; stderr has what IREE's runtime says of a failure.
+The child is run with the Python runtime of the compiler's release first on PYTHONPATH, and calls
+all functions in one session of the module: what they return stays on the device unless the chain
+reads it. It writes a word to stdout before each call; stderr has what IREE's runtime says of a
+failure.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from iree_pilot.models.chains import greedy
 from iree_pilot.models.spec import referred
 from iree_pilot.pipeline import program as programs
 from iree_pilot.pipeline import tensors
-from iree_pilot.pipeline.chained import JOB, LOGITS, RESULT, Job, Result
+from iree_pilot.pipeline.chained import Job, Step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,26 +103,14 @@ class Session:
         return raw.copy().view(tensors.numpy_dtype(value.dtype)).reshape(value.view.shape)
 
 
-def main(directory: Path) -> int:
-    job = msgspec.json.decode((directory / JOB).read_bytes(), type=Job)
-    tokens, logits, seconds = [], [], []
-    try:
-        session = Session(job)
-        inputs = tensors.examples(session.program, Path(job.directory))
+def generated(job: Job, directory: Path) -> Iterator[Step]:
+    """The steps, their logits in files of the directory."""
+    session = Session(job)
+    inputs = tensors.examples(session.program, Path(job.directory))
+    begun = time.monotonic()
+    chain = referred(job.chain)
+    steps = enumerate(greedy(chain, session, inputs, job.steps, job.tokens), start=1)
+    for number, (last, picked) in steps:
+        seconds = time.monotonic() - begun
+        yield Step(tuple(picked), tensors.save(last, directory, f"logits{number}.bin"), seconds)
         begun = time.monotonic()
-        chain = referred(job.chain)
-        for last, picked in greedy(chain, session, inputs, job.steps, job.tokens):
-            seconds.append(time.monotonic() - begun)
-            tokens.append(tuple(picked))
-            logits.append(tensors.save(last, directory, LOGITS.format(len(tokens))))
-            begun = time.monotonic()
-    except Exception as fault:  # noqa: BLE001 - the runtime raises all sorts
-        print(str(fault) or type(fault).__name__, file=sys.stderr)
-        return 1
-    result = Result(tokens=tuple(tokens), logits=tuple(logits), seconds=tuple(seconds))
-    (directory / RESULT).write_bytes(msgspec.json.encode(result))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from iree_pilot.models.spec import ModelSpec, registry
-from iree_pilot.pipeline import chained, diagnostics, numerics, process, runtime
-from iree_pilot.pipeline.chained import JOB, RESULT, Result
+from iree_pilot.pipeline import chained, diagnostics, numerics, process, runtime, task
+from iree_pilot.pipeline.chained import Step
 from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError, UsageError
 from iree_pilot.pipeline.frontends.job import GENERATED, Chained, Generated, Job, TraceFailed
@@ -26,10 +26,10 @@ from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.numerics import Comparison, Verdict
 from iree_pilot.pipeline.program import Function, Program, TensorType
 from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.task import Done
 from iree_pilot.pipeline.toolchain import Toolchain
 
 KIND = "generation"
-_STDOUT, _STDERR = "stdout.txt", "stderr.txt"
 #: Where a cache [layers, batch, heads, tokens, head size] grows.
 _TOKENS_AXIS = 3
 
@@ -217,12 +217,11 @@ def run(
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         workdir = Path(scratch)
         with alone:
-            outcome = _on_device(job, toolchain, workdir, limits)
-        if not outcome.ok:
-            return Generation(evaluator=evaluator, failure=_failure(outcome, workdir, wanted.steps))
-        result = msgspec.json.decode((workdir / RESULT).read_bytes(), type=Result)
+            done = _on_device(job, toolchain, workdir, limits)
+        if not done.outcome.ok:
+            return Generation(evaluator=evaluator, failure=_failure(done, workdir, wanted.steps))
         comparison = numerics.compare(
-            result.logits,
+            tuple(step.logits for step in done.replies),
             loaded.program,
             _steps(generated),
             directory=Path(loaded.directory),
@@ -230,7 +229,7 @@ def run(
         )
     return Generation(
         evaluator=evaluator,
-        tokens=tuple(_tokens(generated, result, comparison)),
+        tokens=tuple(_tokens(generated, done.replies, comparison)),
         failure=_mismatch(comparison, wanted.steps),
     )
 
@@ -263,35 +262,32 @@ def _site(toolchain: Toolchain) -> Path:
 
 def _on_device(
     job: chained.Job, toolchain: Toolchain, workdir: Path, limits: process.Limits
-) -> process.Outcome:
+) -> Done[Step]:
+    """How the last child ended that was asked."""
     paths = [str(_site(toolchain)), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
 
+    asked: list[Done[Step]] = []
+
     def once(device: str, limits: process.Limits) -> process.Outcome:
-        for file in workdir.iterdir():
-            file.unlink()
         named = msgspec.structs.replace(job, device=device)
-        (workdir / JOB).write_bytes(msgspec.json.encode(named))
-        return process.run(
-            process.python(chained.MODULE, workdir),
-            stdout=workdir / _STDOUT,
-            stderr=workdir / _STDERR,
-            limits=limits,
-            env=env,
-        )
+        done = task.call(chained.GENERATED, named, Step, workdir, limits=limits, env=env)
+        asked.append(done)
+        return done.outcome
 
-    return runtime.patiently(job.device, limits, once)
+    runtime.patiently(job.device, limits, once)
+    return asked[-1]
 
 
-def _failure(outcome: process.Outcome, workdir: Path, steps: int) -> Failure:
+def _failure(done: Done[Step], workdir: Path, steps: int) -> Failure:
     """Why the child did not come to its end, and at which token."""
-    process.check_disk(workdir / _STDERR)
-    text = (workdir / _STDERR).read_text(errors="replace")
-    called = (workdir / _STDOUT).read_text().split()
-    failure = diagnostics.runtime_failure(outcome, text, "run" if called else "load")
+    # What the runtime raises has all that it says in its text.
+    text = done.stderr if done.fault is None else done.fault.message
+    called = (workdir / task.STDOUT).read_text().split()
+    failure = diagnostics.runtime_failure(done.outcome, text, "run" if called else "load")
     if not called:
         return failure
-    step = len([*workdir.glob(chained.LOGITS.format("*"))]) + 1
+    step = len(done.replies) + 1
     where = f"at token {step} of {steps}, in {called[-1]}"
     return msgspec.structs.replace(failure, message=f"{where}: {failure.message}")
 
@@ -309,17 +305,17 @@ def _steps(generated: Generated) -> Function:
     )
 
 
-def _tokens(generated: Generated, result: Result, comparison: Comparison) -> Iterator[Token]:
+def _tokens(generated: Generated, steps: Sequence[Step], comparison: Comparison) -> Iterator[Token]:
     for index, output in enumerate(comparison.outputs):
         yield Token(
             step=index + 1,
-            token=result.tokens[index],
+            token=steps[index].tokens,
             reference_token=generated.tokens[index],
             ok=output.ok,
             rel_l2=output.rel_l2,
             max_abs=output.max_abs,
             tolerance=output.tolerance,
-            seconds=result.seconds[index],
+            seconds=steps[index].seconds,
             why=output.why,
             verdict=output.verdict,
         )
