@@ -13,32 +13,25 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from iree_pilot.pipeline import (
-    amdgpu,
-    border,
-    compiler,
-    demoted,
-    generation,
-    numerics,
-    process,
-    refitting,
-    runtime,
-    spirv,
-)
-from iree_pilot.pipeline.amdgpu import Kernel
-from iree_pilot.pipeline.compiler import Compile, CompileResult, Dispatches, Listener
-from iree_pilot.pipeline.diagnostics import Failure
-from iree_pilot.pipeline.executables import Compiling
+from iree_pilot.pipeline.execution import border, generation, refitting, runtime
+from iree_pilot.pipeline.execution.generation import Generation, Wanted
+from iree_pilot.pipeline.execution.runtime import Latency
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.generation import Generation, Wanted
-from iree_pilot.pipeline.numerics import Comparison
-from iree_pilot.pipeline.phases import Phase
-from iree_pilot.pipeline.program import Function, Parameters, Program, Tensor, scopes_text
-from iree_pilot.pipeline.runtime import Latency
-from iree_pilot.pipeline.spirv import Checked
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.targets import Device, Plan
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.inspect import amdgpu, spirv
+from iree_pilot.pipeline.inspect.amdgpu import Kernel
+from iree_pilot.pipeline.inspect.executables import Compiling
+from iree_pilot.pipeline.inspect.spirv import Checked
+from iree_pilot.pipeline.numerics import demoted, numerics
+from iree_pilot.pipeline.numerics.numerics import Comparison
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program.program import Function, Parameters, Program, Tensor, scopes_text
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.targets.targets import Device, Plan
+from iree_pilot.pipeline.toolchain import compiler
+from iree_pilot.pipeline.toolchain.compiler import Compile, CompileResult, Dispatches, Listener
+from iree_pilot.pipeline.toolchain.phases import Phase
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 COMPILE_KIND = "compile"
 _RESULT = "result.json"
@@ -89,9 +82,9 @@ class Against(msgspec.Struct, frozen=True, kw_only=True):
 class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
     """What running one function gave. commands: to run and to time it again.
 
-    against: other targets of the same run, where there is no reference (`pipeline.between`).
-    unevaluated: why there is none. border: what was given and compared in other types than the
-    program's, as the compiler changed them.
+    against: other targets of the same run, where there is no reference
+    (`pipeline.numerics.between`). unevaluated: why there is none. border: what was given and
+    compared in other types than the program's, as the compiler changed them.
     """
 
     name: str
@@ -322,14 +315,10 @@ def _no_weights(parameters: Parameters) -> str:
 
 #: The modules that make a `CompileResult` of what the compiler wrote.
 _READERS = (
-    "compiler",
-    "diagnostics",
-    "executables",
-    "phases",
-    "reports",
-    "signatures",
-    "stacks",
-    "stderr",
+    "failures/*.py",
+    "inspect/executables.py",
+    "toolchain/compiler.py",
+    "toolchain/phases.py",
 )
 #: Failures that may be gone the next time, on the same input.
 PASSING = ("timeout", "out-of-memory", "tool-missing")
@@ -424,8 +413,8 @@ def _host(flags: tuple[str, ...], plan: Plan) -> str:
 def _own_code() -> str:
     """A digest of the code that reads what the compiler wrote: it may learn to read more."""
     hashed = hashlib.sha256()
-    for name in _READERS:
-        hashed.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    for file in sorted(f for pattern in _READERS for f in Path(__file__).parent.glob(pattern)):
+        hashed.update(file.read_bytes())
     return hashed.hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Errors that a user can cause or meet; each carries what to do next and an exit code.
 
-A program that fails to trace, compile or run is not an error of ours: it is a `Failure` value
-(see `pipeline.diagnostics`) inside a result. These exceptions are for wrong usage and for an
+A program that fails to trace, compile or run is not an error of ours: it is a `Failure` value (see
+`pipeline.failures.diagnostics`) inside a result. These exceptions are for wrong usage and for an
 environment that does not let the tool work. Only `pipeline.cli` prints them and exits.
 """
 

@@ -9,24 +9,27 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import expected, process
-from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.signatures import is_specific
-from iree_pilot.pipeline.toolchain import Toolchain
-from iree_pilot.repro import blockers, handing, isolate, known, places
-from iree_pilot.repro.effort import Effort, estimate
-from iree_pilot.repro.found import Bisection, Found, Reproducer, placed, reproduced
-from iree_pilot.repro.handing import Subject
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.failures.signatures import is_specific
+from iree_pilot.pipeline.numerics import expected
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro import isolate
 from iree_pilot.repro.ir.graph import Cut
 from iree_pilot.repro.isolate import GaveUp, Isolated
-from iree_pilot.repro.numbers import isolate as numbers
-from iree_pilot.repro.numbers.oracle import MismatchOracle
-from iree_pilot.repro.oracle import CompileOracle, NotAProgram, RememberingOracle
-from iree_pilot.repro.oracle_run import RunOracle
-from iree_pilot.repro.places import Identity
-from iree_pilot.repro.releases.trials import BYTECODE, as_text
-from iree_pilot.repro.shrink import Progress
+from iree_pilot.repro.oracles.oracle import CompileOracle, NotAProgram, RememberingOracle
+from iree_pilot.repro.oracles.oracle_run import RunOracle
+from iree_pilot.repro.reducer import blockers
+from iree_pilot.repro.reducer.effort import Effort, estimate
+from iree_pilot.repro.reducer.shrink import Progress
+from iree_pilot.repro.reproducer import handing, known, places
+from iree_pilot.repro.reproducer.found import Bisection, Found, Reproducer, placed, reproduced
+from iree_pilot.repro.reproducer.handing import Subject
+from iree_pilot.repro.reproducer.places import Identity
+from iree_pilot.repro.since_release.trials import BYTECODE, as_text
+from iree_pilot.repro.wrong_results import isolate as numbers
+from iree_pilot.repro.wrong_results.oracle import MismatchOracle
 
 __all__ = ["Bisection", "Found", "Reproducer", "Subject", "bisect", "reproduced"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 
 from iree_pilot.pipeline.plural import count
-from iree_pilot.repro import further
-from iree_pilot.repro.further import SinceRelease
-from iree_pilot.repro.releases.search import TELLING, Change
-from iree_pilot.repro.releases.trials import Found
+from iree_pilot.repro.reproducer import further
+from iree_pilot.repro.reproducer.further import SinceRelease
+from iree_pilot.repro.since_release.search import TELLING, Change
+from iree_pilot.repro.since_release.trials import Found
 from iree_pilot.repro.workarounds.find import Workarounds
 
 _UNSURE = {

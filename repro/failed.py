@@ -10,21 +10,25 @@ from typing import Any
 
 import msgspec
 
-from iree_pilot.pipeline import between, devices, diagnostics, executables, numerics, process
 from iree_pilot.pipeline.case import DOES_NOT_COMPILE, CaseResult, FunctionResult
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.failures import diagnostics
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import CANNOT_RUN, MAKING, Job
 from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed
-from iree_pilot.pipeline.locks import Locks
-from iree_pilot.pipeline.store import Store, data_directory
-from iree_pilot.pipeline.targets import Plan
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.inspect import executables
+from iree_pilot.pipeline.numerics import between, numerics
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.store.locks import Locks
+from iree_pilot.pipeline.store.store import Store, data_directory
+from iree_pilot.pipeline.targets import devices
+from iree_pilot.pipeline.targets.targets import Plan
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro import bisect as search
-from iree_pilot.repro import places
 from iree_pilot.repro.bisect import Bisection, Found
 from iree_pilot.repro.ir import inline
-from iree_pilot.repro.oracle_run import Running
-from iree_pilot.repro.shrink import Progress
+from iree_pilot.repro.oracles.oracle_run import Running
+from iree_pilot.repro.reducer.shrink import Progress
+from iree_pilot.repro.reproducer import places
 from iree_pilot.repro.tracing import search as tracing
 
 #: The functions in a row, each fed what the last one gave, differ, and none does by itself.

@@ -15,15 +15,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from iree_pilot.pipeline import process
-from iree_pilot.pipeline.diagnostics import Failure
-from iree_pilot.pipeline.toolchain import Toolchain
-from iree_pilot.repro import kept, locate, shrink, simplify, single, together
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.ir import bindings, edit
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.graph import Cut, Graph, neighbours
-from iree_pilot.repro.oracle import STOPPED, Answer, Oracle
-from iree_pilot.repro.shrink import Progress
+from iree_pilot.repro.oracles.oracle import STOPPED, Answer, Oracle
+from iree_pilot.repro.reducer import kept, locate, shrink, simplify, single, together
+from iree_pilot.repro.reducer.shrink import Progress
 
 #: Where the user sets no limit, for one candidate.
 DEFAULT_SECONDS = 600.0

@@ -49,11 +49,11 @@ from bench_base import (
     told,
 )
 
-from iree_pilot.pipeline import compiler
 from iree_pilot.pipeline.cli import output as out
-from iree_pilot.pipeline.releases import find as find_release
-from iree_pilot.pipeline.targets import parse, plan
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.targets.targets import parse, plan
+from iree_pilot.pipeline.toolchain import compiler
+from iree_pilot.pipeline.toolchain.releases import find as find_release
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -143,8 +143,8 @@ def _ratio(own: Sequence[float], base: Sequence[float]) -> Spread | None:
 def spawn(*argv: str | Path, stdout: Path | None = None) -> Use:
     """Runs a command to its end.
 
-    Not by `pipeline.process`, whose cost is part of what is measured here. Raises ClickException
-    when it fails.
+    Not by `pipeline.processes.process`, whose cost is part of what is measured here. Raises
+    ClickException when it fails.
     """
     with tempfile.TemporaryFile() as said, (stdout or Path(os.devnull)).open("wb") as into:
         begun = time.perf_counter()

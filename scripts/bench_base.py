@@ -19,10 +19,10 @@ import msgspec
 
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.cli.options import DURATION
-from iree_pilot.pipeline.devices import LOCAL, find
 from iree_pilot.pipeline.errors import PilotError
-from iree_pilot.pipeline.releases import find as find_release
-from iree_pilot.pipeline.store import cache_directory
+from iree_pilot.pipeline.store.store import cache_directory
+from iree_pilot.pipeline.targets.devices import LOCAL, find
+from iree_pilot.pipeline.toolchain.releases import find as find_release
 
 PILOT = str(Path(sys.executable).with_name("iree-pilot"))
 T = TypeVar("T")

@@ -33,14 +33,14 @@ from bench_base import (
 from bench_contest import Contest, Isolation, Program, Round, judged, tell
 from bench_peers import PEERS, Attempt, Peer, Subject
 
-from iree_pilot.pipeline import process
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.cli.options import DURATION
-from iree_pilot.pipeline.diagnostics import Failure
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.releases import find as find_release
-from iree_pilot.pipeline.targets import parse, plan
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.targets.targets import parse, plan
+from iree_pilot.pipeline.toolchain.releases import find as find_release
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 _CASES = Path(__file__).parent.parent / "tests" / "cases"
 _BASELINE = "vulkan:vp_android_baseline_2022"

@@ -22,10 +22,10 @@ from bench_right import Traced
 from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import CaseResult, Settings, Silent
 from iree_pilot.pipeline.cli import output as out
-from iree_pilot.pipeline.releases import find as find_release
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.targets import Plan, parse, plan
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.targets.targets import Plan, parse, plan
+from iree_pilot.pipeline.toolchain.releases import find as find_release
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 TARGETS = ("llvm-cpu", "vulkan")
 _KIND = "delicate"

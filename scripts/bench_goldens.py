@@ -32,10 +32,10 @@ import msgspec
 from bench_base import PILOT, machine, told
 from goldens_cases import CASES, Case, Rule, Step
 
-from iree_pilot.pipeline import process, task
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.workers import side_by_side
+from iree_pilot.pipeline.processes import process, task
+from iree_pilot.pipeline.processes.workers import side_by_side
 
 _STEP_SECONDS = 900.0
 _MACHINE = "machine.json"

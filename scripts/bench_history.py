@@ -32,13 +32,13 @@ from bench_base import (
 
 from iree_pilot.pipeline.case import CaseResult, Step
 from iree_pilot.pipeline.cli import output as out
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.nightly.history import History
 from iree_pilot.pipeline.nightly.metrics import metrics
 from iree_pilot.pipeline.nightly.opinion import judge
 from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome
-from iree_pilot.pipeline.phases import Phase
-from iree_pilot.pipeline.store import cache_directory
+from iree_pilot.pipeline.store.store import cache_directory
+from iree_pilot.pipeline.toolchain.phases import Phase
 
 _PHASES = (
     *("input", "abi", "preprocessing", "global-optimization", "dispatch-creation", "flow"),

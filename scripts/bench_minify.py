@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
-from iree_pilot.pipeline import process
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.source import parse
-from iree_pilot.pipeline.releases import find
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.releases import find
 
 JOB = "job.json"
 QUERIES = "queries.jsonl"
@@ -65,7 +65,7 @@ def main(directory: Path) -> int:
 
 class _Check:
     def __init__(self, job: Job, directory: Path) -> None:
-        from iree_pilot.repro.oracle import CompileOracle
+        from iree_pilot.repro.oracles.oracle import CompileOracle
 
         self.signature = job.failure.signature
         self.directory = directory

@@ -20,10 +20,10 @@ import msgspec
 import psutil
 from bench_base import PILOT, Machine, machine, own_cache, shared, tell_machine, told
 
-from iree_pilot.pipeline import process
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.store import cache_directory
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.store.store import cache_directory
 
 _SLICE_SECONDS = 0.25
 _MOST_SHARE = 0.05

@@ -2,7 +2,7 @@
 
 The judgement of `iree-pilot bisect` on wrong numbers: all operations of a program in one module,
 each given what PyTorch computes before it; what seems wrong then is compiled alone, and moved
-inputs say whether it is too ill-conditioned to tell (`repro.numbers`).
+inputs say whether it is too ill-conditioned to tell (`repro.wrong_results`).
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import task
-from iree_pilot.pipeline.diagnostics import mismatch
+from iree_pilot.pipeline.failures.diagnostics import mismatch
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.numerics import OutputComparison
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.targets import Plan
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.numerics.numerics import OutputComparison
+from iree_pilot.pipeline.processes import task
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.targets.targets import Plan
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.graph import Cut, Graph
-from iree_pilot.repro.numbers import search, windows
-from iree_pilot.repro.numbers.oracle import MismatchOracle
-from iree_pilot.repro.oracle import NotAProgram
-from iree_pilot.repro.oracle_run import Running
+from iree_pilot.repro.oracles.oracle import NotAProgram
+from iree_pilot.repro.oracles.oracle_run import Running
+from iree_pilot.repro.wrong_results import search, windows
+from iree_pilot.repro.wrong_results.oracle import MismatchOracle
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,12 +12,12 @@ from typing import Literal
 import bench_minify
 import msgspec
 
-from iree_pilot.pipeline import process
-from iree_pilot.pipeline.diagnostics import Failure
-from iree_pilot.pipeline.process import Limits, Outcome
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.process import Limits, Outcome
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.ir.editor import Editor
-from iree_pilot.repro.marks import Marks, marks
+from iree_pilot.repro.reproducer.marks import Marks, marks
 
 _HERE = Path(__file__).parent
 _LIBRARY = "libIREECompiler.so"

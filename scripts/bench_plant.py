@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline.toolchain import Toolchain, from_directory
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain, from_directory
 
 #: Operations of one signature: the one is compiled as the other.
 SWAPS = {

@@ -22,17 +22,20 @@ import click
 import msgspec
 from bench_base import Machine, machine, own_cache, shared, tell_machine, told
 
-from iree_pilot.pipeline import case, numerics, process, tensors
-from iree_pilot.pipeline import program as programs
+from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import Settings, Silent
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.numerics import OutputComparison
-from iree_pilot.pipeline.program import Function
-from iree_pilot.pipeline.releases import find as find_release
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.targets import parse, plan
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.numerics import numerics
+from iree_pilot.pipeline.numerics.numerics import OutputComparison
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program import program as programs
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import Function
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.targets.targets import parse, plan
+from iree_pilot.pipeline.toolchain.releases import find as find_release
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 KINDS = ("f32", "f16", "bf16", "fp8", "integers")
 LEVELS = ("O0", "O1", "O2", "O3")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import process
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 #: For one compile or call.
 _LIMITS = Limits(seconds=120.0)

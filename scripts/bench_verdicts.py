@@ -33,15 +33,15 @@ import msgspec
 from bench_base import Machine, limit_option, machine, own_cache, shared, tell_machine, told, until
 from bench_stock import Call, Stock
 
-from iree_pilot.pipeline import process
-from iree_pilot.pipeline import program as programs
 from iree_pilot.pipeline.cli import cli
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.cli.boundary import guarded
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.releases import find as find_release
-from iree_pilot.pipeline.targets import parse, plan
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.program import program as programs
+from iree_pilot.pipeline.targets.targets import parse, plan
+from iree_pilot.pipeline.toolchain.releases import find as find_release
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 _TESTS = Path(__file__).parent.parent / "tests"
 _TARGET = "llvm-cpu"

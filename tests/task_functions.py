@@ -1,4 +1,4 @@
-"""What the tests of `pipeline.task` have done in a child."""
+"""What the tests of `pipeline.processes.task` have done in a child."""
 
 from __future__ import annotations
 

@@ -9,9 +9,10 @@ import pytest
 from fake.nights import failure
 from test_bundle import report
 
-from iree_pilot.repro import alike, bundle, trust
 from iree_pilot.repro.bisect import Bisection
-from iree_pilot.repro.found import Found, reproduced
+from iree_pilot.repro.reproducer import alike, bundle
+from iree_pilot.repro.reproducer.found import Found, reproduced
+from iree_pilot.repro.trust import trust
 
 SAME, OTHER = "crash/SIGSEGV/MulIOp.build/3e6f08fc", "crash/SIGSEGV/AddIOp.build/11111111"
 VAGUE = "mismatch/values/902927c2"

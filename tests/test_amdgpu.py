@@ -12,12 +12,12 @@ import msgspec
 import pytest
 from fake.nights import result
 
-from iree_pilot.pipeline.amdgpu import Kernel, kernels
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.cli.code import tell
-from iree_pilot.pipeline.occupancy import Occupancy
-from iree_pilot.pipeline.targets import parse, plan
-from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.pipeline.inspect.amdgpu import Kernel, kernels
+from iree_pilot.pipeline.inspect.occupancy import Occupancy
+from iree_pilot.pipeline.targets.targets import parse, plan
+from iree_pilot.pipeline.toolchain.toolchain import installed
 
 MATMUL = """
 func.func @main(%a: tensor<256x512xf16>, %b: tensor<512x256xf16>) -> tensor<256x256xf32> {

@@ -8,11 +8,12 @@ import msgspec
 import pytest
 from fake import dumps, stub_toolchain
 
-from iree_pilot.pipeline import architectures, devices, toolchain
-from iree_pilot.pipeline.architectures import Assumptions, Probe
-from iree_pilot.pipeline.devices import Device
-from iree_pilot.pipeline.process import Limits, run
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes.process import Limits, run
+from iree_pilot.pipeline.targets import architectures, devices
+from iree_pilot.pipeline.targets.architectures import Assumptions, Probe
+from iree_pilot.pipeline.targets.devices import Device
+from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 #: As the releases print them.
 AMPERE_290 = (

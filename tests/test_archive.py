@@ -1,4 +1,4 @@
-"""What `pipeline.archive` says of parameter archives: whole, lacking, of other shapes, damaged."""
+"""What is said of parameter archives: whole, lacking, of other shapes, damaged."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from fake.archives import size, write_gguf, write_safetensors
 
-from iree_pilot.pipeline import archive, toolchain
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.process import run as run_process
-from iree_pilot.pipeline.program import Parameter, Parameters, Program
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.processes.process import run as run_process
+from iree_pilot.pipeline.program import archive
+from iree_pilot.pipeline.program.program import Parameter, Parameters, Program
+from iree_pilot.pipeline.toolchain import toolchain
 
 WEIGHTS = {"l.weight": ("f32", (4, 8)), "l.bias": ("f32", (4,)), "scale": ("bf16", ())}
 

@@ -16,7 +16,7 @@ from fake import stub_release
 from fake.disk import tiny_disk
 from wrong_usage import PROGRESS
 
-from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.pipeline.toolchain.toolchain import installed
 
 MLIR = """func.func @main(%x: tensor<2x3xf32>) -> tensor<2x3xf32> {
   %0 = arith.addf %x, %x : tensor<2x3xf32>

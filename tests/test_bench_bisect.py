@@ -21,9 +21,9 @@ from bench_contest import Isolation, Program, Round
 from bench_peers import Attempt
 from fake import stub_release
 
-from iree_pilot.pipeline.diagnostics import Failure
-from iree_pilot.pipeline.process import Outcome
-from iree_pilot.repro.marks import Marks
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.processes.process import Outcome
+from iree_pilot.repro.reproducer.marks import Marks
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "bench.py"
 PROGRAM = Program(name="p", source="p.py", target="llvm-cpu", calls_at_most=6, ops_at_most=1)

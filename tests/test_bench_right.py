@@ -11,7 +11,7 @@ from bench_right import Judged
 from right import floats, fp8, integers, known
 from right.steps import Draw, Right
 
-from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.pipeline.toolchain.toolchain import installed
 
 SAMPLE, LEVELS = 3, ("O0", "O3")
 

@@ -12,8 +12,8 @@ from bench_stock import Call, Stock
 from bench_verdicts import Given, Judged, Said
 from dialects import write
 
-from iree_pilot.pipeline.releases import find
-from iree_pilot.pipeline.targets import parse, plan
+from iree_pilot.pipeline.targets.targets import parse, plan
+from iree_pilot.pipeline.toolchain.releases import find
 
 CALLS = (Call("main", ()),)
 RUNS = Stock(compiles=True, runs=True)

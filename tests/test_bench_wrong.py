@@ -14,8 +14,8 @@ from bench_wrong import Judged
 from right import delicate, wrong
 from right.steps import Draw
 
-from iree_pilot.pipeline import process
-from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.toolchain import installed
 
 F32 = "!torch.vtensor<[4],f32>"
 MASK = "!torch.vtensor<[4],i1>"

@@ -9,16 +9,19 @@ import msgspec
 import numpy as np
 import pytest
 
-from iree_pilot.pipeline import between, case, releases, tensors
+from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import CaseResult, FunctionResult, Settings, Silent, Step
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded, load
 from iree_pilot.pipeline.frontends.source import parse
-from iree_pilot.pipeline.program import Function, Program, Reference, TensorType
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.targets import parse as target
-from iree_pilot.pipeline.targets import plan
+from iree_pilot.pipeline.numerics import between
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import Function, Program, Reference, TensorType
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.targets.targets import parse as target
+from iree_pilot.pipeline.targets.targets import plan
+from iree_pilot.pipeline.toolchain import releases
 
 WHY = "there is no reference to compare with"
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from driver import pilot
 
-from iree_pilot.pipeline import border, numerics
-from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.execution import border
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import fitting
-from iree_pilot.pipeline.noise import Noise
-from iree_pilot.pipeline.program import Function, Program, Reference, Tensor, TensorType
+from iree_pilot.pipeline.numerics import numerics
+from iree_pilot.pipeline.numerics.noise import Noise
+from iree_pilot.pipeline.program.program import Function, Program, Reference, Tensor, TensorType
 
 
 def function(taken: str, returned: str, shape: tuple[int, ...] = (4,)) -> Function:

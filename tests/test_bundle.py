@@ -17,16 +17,18 @@ from click.testing import CliRunner
 from corpus import Entry, classify, entries
 from fake import stub_release
 
-from iree_pilot.pipeline import diagnostics, process, toolchain
 from iree_pilot.pipeline.cli import cli
-from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
-from iree_pilot.pipeline.program import Tensor
-from iree_pilot.repro import bundle
-from iree_pilot.repro.bundle import Input, Level, Report
-from iree_pilot.repro.marks import MEMORY, marks
-from iree_pilot.repro.numbers.record import Element, Wrong
-from iree_pilot.repro.verify import Verification, settle, verify
+from iree_pilot.pipeline.failures import diagnostics
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.bundle import Input, Level, Report
+from iree_pilot.repro.reproducer.marks import MEMORY, marks
+from iree_pilot.repro.reproducer.verify import Verification, settle, verify
+from iree_pilot.repro.wrong_results.record import Element, Wrong
 
 CPU = (
     "--iree-hal-target-device=local",

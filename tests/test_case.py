@@ -13,15 +13,15 @@ from fake import stub_toolchain
 
 from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import CaseResult, Settings, Silent, Step
-from iree_pilot.pipeline.devices import Device
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.phases import Phase
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.program import Function, Parameter, Parameters, Program
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.targets import Plan, Target
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.program.program import Function, Parameter, Parameters, Program
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.targets.devices import Device
+from iree_pilot.pipeline.targets.targets import Plan, Target
+from iree_pilot.pipeline.toolchain.phases import Phase
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 HOST = Device(uri="local-task", driver="local-task", name="a CPU", fingerprint="a", properties={})
 TARGET = Target(spec="llvm-cpu", backend="llvm-cpu", arch="host")

@@ -25,9 +25,9 @@ from iree_pilot.models.traceable import Traceable
 from iree_pilot.models.weights.checkpoints import Checkpoint, Held, read, read_config
 from iree_pilot.models.weights.load import traceable
 from iree_pilot.models.weights.plan import check
-from iree_pilot.pipeline.archive import Entry
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.program.archive import Entry
 
 Q = "model.layers.0.self_attn.q_proj.weight"
 DOWN = "model.layers.1.mlp.down_proj.weight"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from driver import Done, pilot
 
-from iree_pilot.repro import bundle
+from iree_pilot.repro.reproducer import bundle
 
 CASES = Path(__file__).with_name("cases")
 VULKAN = "vulkan:vp_android_baseline_2022"

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from driver import pilot
 
-from iree_pilot.repro import bundle
+from iree_pilot.repro.reproducer import bundle
 
 CASES = Path(__file__).with_name("cases")
 #: 3.13.0 tiles what is used by row and by column along the diagonal alone.

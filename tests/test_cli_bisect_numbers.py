@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from driver import pilot
 
-from iree_pilot.pipeline.locks import Locks
-from iree_pilot.pipeline.process import Limits, run
-from iree_pilot.repro import bundle
+from iree_pilot.pipeline.processes.process import Limits, run
+from iree_pilot.pipeline.store.locks import Locks
+from iree_pilot.repro.reproducer import bundle
 
 CASES = Path(__file__).with_name("cases")
 MASK = [

@@ -13,7 +13,7 @@ from rich.console import Console
 from iree_pilot.pipeline.case import CaseResult, FunctionResult
 from iree_pilot.pipeline.cli import cases
 from iree_pilot.pipeline.cli.live import Live
-from iree_pilot.pipeline.runtime import Latency
+from iree_pilot.pipeline.execution.runtime import Latency
 
 LATENCY = Latency(
     median_seconds=0.0372, min_seconds=0.03, max_seconds=0.04, repeats=3, calls=1, tool="a"

@@ -25,12 +25,13 @@ from iree_pilot.pipeline.cli.boundary import Interrupted
 from iree_pilot.pipeline.cli.options import SourceOptions
 from iree_pilot.pipeline.cli.session import Session
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.toolchain import installed
-from iree_pilot.repro import bundle, trust, verify
+from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro.bisect import Bisection
-from iree_pilot.repro.found import Found, reproduced
-from iree_pilot.repro.releases.search import changes
-from iree_pilot.repro.releases.trials import Found as Releases
+from iree_pilot.repro.reproducer import bundle, verify
+from iree_pilot.repro.reproducer.found import Found, reproduced
+from iree_pilot.repro.since_release.search import changes
+from iree_pilot.repro.since_release.trials import Found as Releases
+from iree_pilot.repro.trust import trust
 from iree_pilot.repro.workarounds import find
 from iree_pilot.repro.workarounds.answers import Answer, Cost
 from iree_pilot.repro.workarounds.find import Attempt, Workarounds

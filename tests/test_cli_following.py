@@ -9,16 +9,16 @@ import click
 import msgspec
 import pytest
 
-from iree_pilot.pipeline import python_lines
 from iree_pilot.pipeline.case import CaseResult, FunctionResult, Step
 from iree_pilot.pipeline.cli import cli, following
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.cli.following import Typed
 from iree_pilot.pipeline.cli.options import Common, SourceOptions
-from iree_pilot.pipeline.diagnostics import Failure
-from iree_pilot.pipeline.judging import OutputComparison
-from iree_pilot.pipeline.numerics import Comparison
-from iree_pilot.repro.sides import against
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.numerics.judging import OutputComparison
+from iree_pilot.pipeline.numerics.numerics import Comparison
+from iree_pilot.pipeline.program import python_lines
+from iree_pilot.repro.differential import against
 
 COMMON = Common(
     json=False,

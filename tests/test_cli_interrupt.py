@@ -270,7 +270,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(desk: Desk) -> None:
 SWALLOWED = """
 import os, pathlib, signal, sys
 import click
-from iree_pilot.pipeline import process
+from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.cli.boundary import guarded
 
 # What is raised in a callback of a fork is printed and forgotten, and there Ctrl-C may come.

@@ -10,11 +10,11 @@ from driver import pilot
 
 from iree_pilot.pipeline.cli import reproducer, several
 from iree_pilot.pipeline.cli.options import SourceOptions
-from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.program import Tensor
-from iree_pilot.repro import bundle
-from iree_pilot.repro.bundle import Input, Report
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.bundle import Input, Report
 
 CPU = (
     "--iree-hal-target-device=local",

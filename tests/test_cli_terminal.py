@@ -16,8 +16,8 @@ from iree_pilot.pipeline.cli import live as lives
 from iree_pilot.pipeline.cli.boundary import UNHEARD
 from iree_pilot.pipeline.cli.live import Live
 from iree_pilot.pipeline.cli.screen import Screen
-from iree_pilot.pipeline.executables import Compiling
-from iree_pilot.pipeline.phases import Phase
+from iree_pilot.pipeline.inspect.executables import Compiling
+from iree_pilot.pipeline.toolchain.phases import Phase
 
 WIDTHS = (80, 140)
 

@@ -10,12 +10,12 @@ import pytest
 from fake import stub_toolchain
 from fake.processes import running, wait_until
 
-from iree_pilot.pipeline import compiler
-from iree_pilot.pipeline.compiler import Compile, CompileResult, Listener
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
-from iree_pilot.pipeline.phases import Phase
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.toolchain import compiler
+from iree_pilot.pipeline.toolchain.compiler import Compile, CompileResult, Listener
+from iree_pilot.pipeline.toolchain.phases import Phase
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 BEFORE_FLOW = ["input", "abi", "preprocessing", "global-optimization", "dispatch-creation"]
 
@@ -208,7 +208,7 @@ class TestFailure:
 
     @pytest.mark.real
     def test_a_value_that_a_flag_does_not_take_is_no_phases_failure(self, compile: Any) -> None:
-        from iree_pilot.pipeline import toolchain
+        from iree_pilot.pipeline.toolchain import toolchain
 
         real = toolchain.installed()
         result = compile("module {\n}\n", toolchain=real, flags=("--iree-opt-level=O9",))
@@ -354,7 +354,7 @@ func.func @main(%a: tensor<8x16xf32>, %b: tensor<16x4xf32>) -> tensor<8x4xf32> {
 
     @pytest.fixture
     def real(self) -> Toolchain:
-        from iree_pilot.pipeline import toolchain
+        from iree_pilot.pipeline.toolchain import toolchain
 
         return toolchain.installed()
 

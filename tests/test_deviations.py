@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from iree_pilot.pipeline.deviations import Piece, measured
+from iree_pilot.pipeline.numerics.deviations import Piece, measured
 
 STEP = 2.0**-24
 

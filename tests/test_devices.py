@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from fake import dumps, stub_release, stub_toolchain
 
-from iree_pilot.pipeline import devices, toolchain
-from iree_pilot.pipeline.devices import Found
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.targets import devices
+from iree_pilot.pipeline.targets.devices import Found
+from iree_pilot.pipeline.toolchain import toolchain
 
 TWO = dumps.llvmpipe() + dumps.vulkan("AMD Radeon RX 7900 XTX (RADV NAVI31)", uri="vulkan://GPU-1")
 

@@ -14,16 +14,18 @@ from corpus import HERE, Entry, classify, entries, expectation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline import diagnostics, process, toolchain
-from iree_pilot.pipeline.diagnostics import (
+from iree_pilot.pipeline.failures import diagnostics
+from iree_pilot.pipeline.failures.diagnostics import (
     Failure,
     Stopped,
     compile_failure,
     mismatch,
     runtime_failure,
 )
-from iree_pilot.pipeline.process import Outcome
-from iree_pilot.pipeline.signatures import canonical
+from iree_pilot.pipeline.failures.signatures import canonical
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.process import Outcome
+from iree_pilot.pipeline.toolchain import toolchain
 
 ENTRIES = {e.name: e for e in entries()}
 COMPILES = [e for e in ENTRIES.values() if e.tool == "iree-compile"]

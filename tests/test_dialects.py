@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from iree_pilot.pipeline import dialects
+from iree_pilot.pipeline.toolchain import dialects
 
 
 def test_a_dialect_without_a_module_gets_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,15 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline import process, tensors, toolchain
 from iree_pilot.pipeline.evaluate import child, elements, scalars
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.program import Function, Program, Reference, TensorType
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import Function, Program, Reference, TensorType
+from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
-from iree_pilot.repro.passes import phases
-from iree_pilot.repro.passes.bench import INTERPRETED, RealBench
-from iree_pilot.repro.passes.interpreting import Interpreter
-from iree_pilot.repro.trial import Trial
+from iree_pilot.repro.attribution.trial import Trial
+from iree_pilot.repro.failing_pass import phases
+from iree_pilot.repro.failing_pass.bench import INTERPRETED, RealBench
+from iree_pilot.repro.failing_pass.interpreting import Interpreter
 
 I8 = st.integers(-128, 127)
 I4 = st.integers(-8, 7)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from iree_pilot.pipeline import toolchain
 from iree_pilot.pipeline.evaluate import contraction
 from iree_pilot.pipeline.evaluate.elements import Unknown
 from iree_pilot.pipeline.evaluate.interpreter import Interpreter
 from iree_pilot.pipeline.evaluate.machine import Mode
+from iree_pilot.pipeline.toolchain import toolchain
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((3, 4)).astype(np.float32)

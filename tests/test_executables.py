@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from fake import stub_toolchain
 
-from iree_pilot.pipeline import compiler, executables, process
-from iree_pilot.pipeline.compiler import Compile, CompileResult, Listener
-from iree_pilot.pipeline.executables import Compiling, Survey
-from iree_pilot.pipeline.process import Limits, Outcome
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.inspect import executables
+from iree_pilot.pipeline.inspect.executables import Compiling, Survey
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.process import Limits, Outcome
+from iree_pilot.pipeline.toolchain import compiler
+from iree_pilot.pipeline.toolchain.compiler import Compile, CompileResult, Listener
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 HANGS = """// stub: hang-at executable-targets
 // stub: executable copy

@@ -9,10 +9,10 @@ import pytest
 from driver import pilot
 
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.expected import with_outputs
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.program import Dim, Function, Program, TensorType
-from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.numerics.expected import with_outputs
+from iree_pilot.pipeline.program.program import Dim, Function, Program, TensorType
+from iree_pilot.pipeline.store.store import Store
 
 TWICE = """func.func @main(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xi32>) {
   %y = arith.addf %x, %x : tensor<4xf32>

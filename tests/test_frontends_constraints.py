@@ -6,7 +6,7 @@ import pytest
 
 from iree_pilot.pipeline.frontends import constraints, generic
 from iree_pilot.pipeline.frontends.generic import Body
-from iree_pilot.pipeline.program import Dim, Function, MadeUp, TensorType
+from iree_pilot.pipeline.program.program import Dim, Function, MadeUp, TensorType
 from tests.test_frontends_mlir_signature import func, module
 
 MATRIX = "tensor<?x?xf32>"

@@ -11,10 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline import tensors
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import examples
-from iree_pilot.pipeline.program import ELEMENT_TYPES, Dim, Function, TensorType, check_inputs
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import (
+    ELEMENT_TYPES,
+    Dim,
+    Function,
+    TensorType,
+    check_inputs,
+)
 
 
 @st.composite

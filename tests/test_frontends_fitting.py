@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from iree_pilot.pipeline import tensors
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import examples, fitting
-from iree_pilot.pipeline.program import Dim, Function, TensorType
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import Dim, Function, TensorType
 
 
 def function(name: str, *inputs: TensorType) -> Function:

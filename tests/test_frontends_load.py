@@ -11,16 +11,17 @@ import pytest
 from fake import stub_toolchain
 from fake.processes import alive, wait_until
 
-from iree_pilot.pipeline import tensors, toolchain
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.evaluate import references
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, load
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.program import Tensor
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 MLIR = """func.func @main(%x: tensor<2x?xf32>) -> tensor<2x?xf32> {
   return %x : tensor<2x?xf32>

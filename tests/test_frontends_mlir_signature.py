@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from iree_pilot.pipeline.frontends import mlir_signature
 from iree_pilot.pipeline.frontends.mlir_signature import Signatures
-from iree_pilot.pipeline.program import TensorType
+from iree_pilot.pipeline.program.program import TensorType
 from tests.test_frontends_mlir_text import expected, tensors
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iree_pilot.pipeline.frontends import mlir_text
-from iree_pilot.pipeline.program import ELEMENT_TYPES, Dim, Parameter, TensorType
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Dim, Parameter, TensorType
 
 SIZES = st.none() | st.integers(0, 2**40)
 #: Element types that builtin tensors have, and torch's: those spell integers with a sign.

@@ -13,7 +13,7 @@ import pytest
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.program import Dim, Program, Tensor
+from iree_pilot.pipeline.program.program import Dim, Program, Tensor
 
 pytestmark = pytest.mark.real
 

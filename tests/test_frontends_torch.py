@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from iree_pilot.pipeline.archive import check_parameters
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.program import Dim, Function, Program, Tensor, TensorType
+from iree_pilot.pipeline.program.archive import check_parameters
+from iree_pilot.pipeline.program.program import Dim, Function, Program, Tensor, TensorType
 
 pytestmark = [
     pytest.mark.real,
@@ -41,7 +41,7 @@ def build(tmp_path: Path) -> Any:
 def read(tensor: Tensor, directory: Path) -> Any:
     import torch
 
-    from iree_pilot.pipeline.program import ELEMENT_TYPES
+    from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 
     raw = bytearray((directory / tensor.file).read_bytes())
     dtype = getattr(torch, ELEMENT_TYPES[tensor.dtype].torch)
@@ -281,8 +281,9 @@ class TestWeights:
     def test_every_bit_arrives_through_archive_module_and_device(
         self, build: Any, tmp_path: Path, f8: str
     ) -> None:
-        from iree_pilot.pipeline import compiler, runtime, toolchain
-        from iree_pilot.pipeline.compiler import Compile
+        from iree_pilot.pipeline.execution import runtime
+        from iree_pilot.pipeline.toolchain import compiler, toolchain
+        from iree_pilot.pipeline.toolchain.compiler import Compile
 
         program, place = build(WEIGHTS.format(f8=f8))
         real = toolchain.installed()

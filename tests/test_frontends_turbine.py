@@ -10,7 +10,7 @@ from driver import pilot
 from iree_pilot.pipeline.frontends import bindings
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.program import Program
+from iree_pilot.pipeline.program.program import Program
 
 CASES = Path(__file__).parent / "cases"
 

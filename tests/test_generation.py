@@ -14,18 +14,19 @@ from click.testing import CliRunner
 from driver import pilot
 from fake import checkpoints
 
-from iree_pilot.pipeline import generation, toolchain
 from iree_pilot.pipeline.cli.boundary import Failed
 from iree_pilot.pipeline.cli.run import command
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.execution import generation
+from iree_pilot.pipeline.execution.generation import Generation, Wanted
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Generated, Job
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.generation import Generation, Wanted
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.program import Dim, Function, Program, Tensor, TensorType, load
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.program.program import Dim, Function, Program, Tensor, TensorType, load
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 STEPS = 5
 

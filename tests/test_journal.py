@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline.journal import Journal
+from iree_pilot.pipeline.store.journal import Journal
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from fake import stub_toolchain
 
-from iree_pilot.pipeline.diagnostics import mismatch
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.repro import bundle
-from iree_pilot.repro.levels import Maker
+from iree_pilot.pipeline.failures.diagnostics import mismatch
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.levels import Maker
 
 
 def test_ir_that_has_grown_too_large_is_left_out(

@@ -17,12 +17,12 @@ from fake import jobs
 from fake.jobs import Heard, case, jobs_of, marks
 from fake.processes import alive, wait_until
 
-from iree_pilot.pipeline import targets
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.nightly.cluster import Cluster, needs, resource
 from iree_pilot.pipeline.nightly.history import Usual
 from iree_pilot.pipeline.nightly.orders import Order
 from iree_pilot.pipeline.nightly.records import Outcome
+from iree_pilot.pipeline.targets import targets
 
 ROOT = Path(__file__).parent.parent
 

@@ -24,7 +24,7 @@ from iree_pilot.pipeline.nightly import schema
 from iree_pilot.pipeline.nightly.history import History, Usual
 from iree_pilot.pipeline.nightly.moving import merge
 from iree_pilot.pipeline.nightly.records import Judgement
-from iree_pilot.pipeline.source_lines import SourceLines
+from iree_pilot.pipeline.program.source_lines import SourceLines
 
 SQL = re.MULTILINE | re.DOTALL
 

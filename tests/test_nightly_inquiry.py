@@ -13,8 +13,8 @@ from fake.nights import case, failure, result
 from iree_pilot.pipeline.nightly import alone, inquiry
 from iree_pilot.pipeline.nightly.inquiry import Inquiry
 from iree_pilot.repro import deep
-from iree_pilot.repro.releases.search import Change, Verdict, changes
-from iree_pilot.repro.releases.trials import Found
+from iree_pilot.repro.since_release.search import Change, Verdict, changes
+from iree_pilot.repro.since_release.trials import Found
 from iree_pilot.repro.workarounds.find import Answer, Attempt, Cost, Workarounds
 
 CASES = Path(__file__).with_name("cases")

@@ -10,13 +10,13 @@ import pytest
 from driver import pilot
 from fake.nights import failure, result
 
-from iree_pilot.pipeline.amdgpu import Kernel
 from iree_pilot.pipeline.case import CaseResult, FunctionResult, Step
-from iree_pilot.pipeline.compiler import Dispatches
+from iree_pilot.pipeline.execution.runtime import Latency
+from iree_pilot.pipeline.inspect.amdgpu import Kernel
+from iree_pilot.pipeline.inspect.occupancy import Occupancy
+from iree_pilot.pipeline.inspect.spirv import Checked, Complaint
 from iree_pilot.pipeline.nightly.metrics import SIZES, TIMES, metrics
-from iree_pilot.pipeline.occupancy import Occupancy
-from iree_pilot.pipeline.runtime import Latency
-from iree_pilot.pipeline.spirv import Checked, Complaint
+from iree_pilot.pipeline.toolchain.compiler import Dispatches
 
 
 def kernel(vgprs: int, spills: int, waves: int | None = None) -> Kernel:

@@ -12,7 +12,7 @@ from fake.nights import case, failure, outcome, result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.nightly.expectations import Expectation
 from iree_pilot.pipeline.nightly.history import Past
 from iree_pilot.pipeline.nightly.opinion import judge, unsettled

@@ -11,16 +11,16 @@ import pytest
 from fake.disk import tiny_disk
 from fake.jobs import case
 
-from iree_pilot.pipeline import releases
 from iree_pilot.pipeline.case import PASSING
-from iree_pilot.pipeline.devices import Device
-from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
-from iree_pilot.pipeline.locks import Locks
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.nightly import keys, worker
 from iree_pilot.pipeline.nightly.keys import Keys
 from iree_pilot.pipeline.nightly.orders import Order
 from iree_pilot.pipeline.nightly.records import Case, Outcome
+from iree_pilot.pipeline.store.locks import Locks
+from iree_pilot.pipeline.targets.devices import Device
+from iree_pilot.pipeline.toolchain import releases
 
 ADD = """\
 func.func @main(%a: tensor<4xf32>) -> tensor<4xf32> {

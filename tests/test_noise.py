@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from iree_pilot.pipeline import noise
-from iree_pilot.pipeline.noise import Noise, Spread
+from iree_pilot.pipeline.numerics import noise
+from iree_pilot.pipeline.numerics.noise import Noise, Spread
 
 QUANTIZING = Noise(computes="f32", quantizes="f8E4M3FN")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iree_pilot.pipeline import tensors
-from iree_pilot.pipeline.program import Reference, Tensor
-from iree_pilot.repro.numbers.conditioning import forgiven
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import Reference, Tensor
+from iree_pilot.repro.wrong_results.conditioning import forgiven
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from iree_pilot.pipeline.program import Tensor
+from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.repro.ir.feeds import ARGUMENT, Value
 from iree_pilot.repro.ir.graph import Graph, Op
-from iree_pilot.repro.numbers import engines
-from iree_pilot.repro.numbers.known import judgeable
-from iree_pilot.repro.numbers.references import Inside
+from iree_pilot.repro.wrong_results import engines
+from iree_pilot.repro.wrong_results.known import judgeable
+from iree_pilot.repro.wrong_results.references import Inside
 
 T = "tensor<4xf32>"
 #: %1, %2 = draw(%0); %3 = neg(%1); %4 = size(%2); %5 = fill(%4, %0)

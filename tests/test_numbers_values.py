@@ -9,16 +9,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from iree_pilot.pipeline import process, tensors
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.program import Function, Parameters, Program, TensorType
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import Function, Parameters, Program, TensorType
 from iree_pilot.repro.ir import feeds
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.feeds import ARGUMENT, Feeds, Value
 from iree_pilot.repro.ir.graph import Cut
-from iree_pilot.repro.numbers.values import Values
-from iree_pilot.repro.oracle import NotAProgram, Off
-from iree_pilot.repro.simplify import Proposal
+from iree_pilot.repro.oracles.oracle import NotAProgram, Off
+from iree_pilot.repro.reducer.simplify import Proposal
+from iree_pilot.repro.wrong_results.values import Values
 
 LIMITS = process.Limits(seconds=120)
 T = "!torch.vtensor<[64],f32>"

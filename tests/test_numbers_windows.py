@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from iree_pilot.repro.ir.edit import context, describe, parse
-from iree_pilot.repro.numbers import search
-from iree_pilot.repro.numbers.windows import Windows, make
+from iree_pilot.repro.wrong_results import search
+from iree_pilot.repro.wrong_results.windows import Windows, make
 
 SIZED = b"""
 func.func @main(%x: tensor<?x4xf32>, %f: tensor<f32>) -> tensor<?x4xf32> {

@@ -14,10 +14,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline import blind, noise, numerics, tensors
-from iree_pilot.pipeline.noise import Noise
-from iree_pilot.pipeline.numerics import Comparison
-from iree_pilot.pipeline.program import Function, Indexed, Program, Reference, Tensor, TensorType
+from iree_pilot.pipeline.numerics import blind, noise, numerics
+from iree_pilot.pipeline.numerics.noise import Noise
+from iree_pilot.pipeline.numerics.numerics import Comparison
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import (
+    Function,
+    Indexed,
+    Program,
+    Reference,
+    Tensor,
+    TensorType,
+)
 
 Array = Any
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from iree_pilot.pipeline.occupancy import Occupancy, chip_of, occupancy
+from iree_pilot.pipeline.inspect.occupancy import Occupancy, chip_of, occupancy
 
 SMALL = {"vgprs": 16, "sgprs": 16, "lds_bytes": 0, "workgroup": 256}
 #: (chip, lanes of a wave, whether in WGP mode, most waves)

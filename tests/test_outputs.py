@@ -18,20 +18,21 @@ from click.testing import CliRunner
 from driver import pilot
 from fake import nights, stub_release
 
-from iree_pilot.pipeline import outputs, targets
 from iree_pilot.pipeline.cli import cases, nightly, reduce, trace
-from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.nightly import expectations, report
 from iree_pilot.pipeline.nightly.history import History
 from iree_pilot.pipeline.nightly.records import Judgement
-from iree_pilot.repro import bundle
-from iree_pilot.repro.bundle import Report
-from iree_pilot.repro.reduce import Reduced
-from iree_pilot.repro.releases import question
-from iree_pilot.repro.releases.question import Question
+from iree_pilot.pipeline.store import outputs
+from iree_pilot.pipeline.targets import targets
+from iree_pilot.repro.reducer.reduce import Reduced
+from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.bundle import Report
+from iree_pilot.repro.since_release import question
+from iree_pilot.repro.since_release.question import Question
 from iree_pilot.repro.workarounds import answers
 
 CLI = Path(cases.__file__).parent
@@ -224,7 +225,7 @@ def reduced(path: Path) -> None:
     Path("small.mlir").write_text("small")
     made = Reduced(mlir="small.mlir", ops=(), minimal=True, calls=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("iree_pilot.repro.reduce.reduce", lambda *_, **__: made)
+        patch.setattr("iree_pilot.repro.reducer.reduce.reduce", lambda *_, **__: made)
         invoked(reduce.command, "program.mlir", "-o", str(path), "--", "true")
 
 

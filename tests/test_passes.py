@@ -11,15 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline import compiler, diagnostics, process, toolchain
-from iree_pilot.pipeline.diagnostics import Failure
-from iree_pilot.pipeline.flags import silent
-from iree_pilot.pipeline.toolchain import Toolchain
-from iree_pilot.repro import bundle
-from iree_pilot.repro.passes import dumps, find, pipeline
-from iree_pilot.repro.passes.find import FoundPass, NoPass
-from iree_pilot.repro.passes.narrow import narrow
-from iree_pilot.repro.passes.pipeline import Element
+from iree_pilot.pipeline.failures import diagnostics
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain import compiler, toolchain
+from iree_pilot.pipeline.toolchain.flags import silent
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.failing_pass import dumps, find, pipeline
+from iree_pilot.repro.failing_pass.find import FoundPass, NoPass
+from iree_pilot.repro.failing_pass.narrow import narrow
+from iree_pilot.repro.failing_pass.pipeline import Element
+from iree_pilot.repro.reproducer import bundle
 
 TOOLS = Path(__file__).parent / "fake" / "pass-tools"
 PASSES = ("fold", "tile", "fuse", "lower", "bufferize", "emit")

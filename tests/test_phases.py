@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline.phases import DumpReader, count_operations, dump_files
+from iree_pilot.pipeline.toolchain.phases import DumpReader, count_operations, dump_files
 
 
 class TestCounting:

@@ -16,9 +16,9 @@ import pytest
 from fake.disk import tiny_disk
 from fake.processes import alive, wait_until
 
-from iree_pilot.pipeline import process
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.process import Limits, Outcome
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.process import Limits, Outcome
 
 HANG = "import signal; signal.pause()"
 

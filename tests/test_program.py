@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline import program as programs
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.program import (
+from iree_pilot.pipeline.program import program as programs
+from iree_pilot.pipeline.program.program import (
     ELEMENT_TYPES,
     Dim,
     Function,

@@ -9,14 +9,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from iree_pilot.pipeline import archive, process, runtime, tensors, toolchain
-from iree_pilot.pipeline.archive import Entry
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.execution import runtime
+from iree_pilot.pipeline.execution.runtime import Run
 from iree_pilot.pipeline.frontends import examples, mlir, source
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.program import Parameters, Program
-from iree_pilot.pipeline.runtime import Run
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.program import archive, tensors
+from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.program import Parameters, Program
+from iree_pilot.pipeline.toolchain import toolchain
 from tests.driver import pilot
 
 CPU = (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from iree_pilot.pipeline import python_lines
+from iree_pilot.pipeline.program import python_lines
 
 PLAIN = """module @module {
   func.func @main(%arg0: !t) -> !t {

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from driver import pilot
 
-from iree_pilot.pipeline import tensors, toolchain
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import load
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.program import Tensor
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.targets import parse, plan
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.targets.targets import parse, plan
+from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.repro.ir.graph import Graph, Op
 from iree_pilot.repro.ranges import measure
 from iree_pilot.repro.ranges.find import INSTRUMENTED, Ranges, find

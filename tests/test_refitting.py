@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from iree_pilot.pipeline import refitting
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.execution import refitting
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import fitting_inputs
-from iree_pilot.pipeline.program import Function, MadeUp, Tensor, TensorType
+from iree_pilot.pipeline.program.program import Function, MadeUp, Tensor, TensorType
 from tests.driver import pilot
 from tests.test_frontends_constraints import CONSTANTS, F, check, compare, dim
 from tests.test_frontends_mlir_signature import func, module

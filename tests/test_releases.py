@@ -17,13 +17,16 @@ from typing import Any
 import pytest
 from fake import STUB
 
-from iree_pilot.pipeline import releases, toolchain
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
-from iree_pilot.pipeline.locks import Locks
-from iree_pilot.pipeline.process import Outcome
-from iree_pilot.pipeline.toolchain import Answer
+from iree_pilot.pipeline.processes.process import Outcome
+from iree_pilot.pipeline.store.locks import Locks
+from iree_pilot.pipeline.toolchain import releases, toolchain
+from iree_pilot.pipeline.toolchain.toolchain import Answer
 
-FIND = "import sys; from pipeline import releases; print(releases.find(sys.argv[1]).version)"
+FIND = (
+    "import sys; from iree_pilot.pipeline.toolchain import releases\n"
+    "print(releases.find(sys.argv[1]).version)"
+)
 
 
 @pytest.fixture

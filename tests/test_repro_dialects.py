@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from iree_pilot.pipeline import compiler, process, toolchain
-from iree_pilot.pipeline.compiler import Compile
-from iree_pilot.repro import dispatch
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain import compiler, toolchain
+from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.repro.ir import edit
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.graph import Cut, Graph
-from iree_pilot.repro.reduce import Reduced, reduce
+from iree_pilot.repro.reducer.reduce import Reduced, reduce
+from iree_pilot.repro.reproducer import dispatch
 
 TOSA = """
 func.func @main(%a: tensor<1x4x8xf32>, %b: tensor<1x8x4xf32>) -> tensor<1x16xf32> {

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from fake import stub_toolchain
 
-from iree_pilot.pipeline import process, releases
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain import releases
 from iree_pilot.repro.ir import edit
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.feeds import ARGUMENT, Value
 from iree_pilot.repro.ir.graph import Cut, bridged, by_line
-from iree_pilot.repro.single import separate
+from iree_pilot.repro.reducer.single import separate
 
 PROGRAM = """\
 !T28 = !torch.vtensor<[2,8],f32>

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from iree_pilot.pipeline.diagnostics import Failure, Kind
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.repro.effort import Effort, estimate
+from iree_pilot.pipeline.failures.diagnostics import Failure, Kind
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.repro.reducer.effort import Effort, estimate
 
 GIB = 2**30
 SESSION = Limits(seconds=600, memory_bytes=18 * GIB)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro.ir.inline import inlined
 from tests.driver import pilot
 

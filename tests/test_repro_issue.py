@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from test_bundle import CPU, report
 
-from iree_pilot.pipeline.devices import Device
-from iree_pilot.pipeline.diagnostics import Failure
-from iree_pilot.repro import bundle, environment, issue
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.targets.devices import Device
+from iree_pilot.repro.reproducer import bundle, environment, issue
 
 BITCAST = (
     "failed to legalize operation 'vector.bitcast': "

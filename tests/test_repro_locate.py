@@ -11,12 +11,13 @@ import pytest
 from fake import stub_toolchain
 
 from iree_pilot.pipeline.case import DOES_NOT_COMPILE, CaseResult
-from iree_pilot.pipeline.diagnostics import Failure, Stopped
-from iree_pilot.pipeline.phases import Phase
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.toolchain import Toolchain
-from iree_pilot.repro import failed, isolate, locate
+from iree_pilot.pipeline.failures.diagnostics import Failure, Stopped
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.toolchain.phases import Phase
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro import failed, isolate
 from iree_pilot.repro.isolate import GaveUp
+from iree_pilot.repro.reducer import locate
 
 FAILURE = Failure(
     kind="timeout", message="stopped", signature="timeout", phase="executable-targets"
@@ -73,7 +74,7 @@ def test_a_program_that_is_slow_as_a_whole_is_not_accused(tmp_path: Path) -> Non
         directory=tmp_path,
         limits=Limits(seconds=10, of_processor=True),
     )
-    from iree_pilot.repro.oracle import CompileOracle
+    from iree_pilot.repro.oracles.oracle import CompileOracle
 
     oracle = CompileOracle(toolchain, (), job.failure, tmp_path, limits=job.limits)
     outcome = isolate.isolate(job, oracle)

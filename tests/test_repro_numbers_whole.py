@@ -7,17 +7,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from iree_pilot.pipeline import case, targets
+from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import Settings
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import load
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro import failed
-from iree_pilot.repro.bundle import Report
-from iree_pilot.repro.numbers import search
+from iree_pilot.repro.reproducer.bundle import Report
+from iree_pilot.repro.wrong_results import search
 from tests.driver import pilot
 
 CASE = Path(__file__).with_name("cases") / "u8_sort.py"

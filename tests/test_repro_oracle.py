@@ -12,11 +12,12 @@ import pytest
 from fake import stub_toolchain
 from fake.processes import wait_until
 
-from iree_pilot.pipeline import compiler, process
-from iree_pilot.pipeline.compiler import Compile
-from iree_pilot.pipeline.diagnostics import Failure
-from iree_pilot.pipeline.toolchain import Toolchain
-from iree_pilot.repro.oracle import Answer, CompileOracle, _Entry, strangers
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain import compiler
+from iree_pilot.pipeline.toolchain.compiler import Compile
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.oracles.oracle import Answer, CompileOracle, _Entry, strangers
 
 BAD = "// stub: error-at flow 'foo.bar' op is not supported\n"
 OTHER = "// stub: error-at flow 'foo.baz' op has no lowering\n"

@@ -7,16 +7,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from iree_pilot.pipeline import diagnostics, process
-from iree_pilot.pipeline.compiler import Compile
+from iree_pilot.pipeline.execution.runtime import Run, run
+from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded, load
 from iree_pilot.pipeline.frontends.source import Source
-from iree_pilot.pipeline.runtime import Run, run
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.toolchain import Toolchain, installed
-from iree_pilot.repro.numbers.oracle import MismatchOracle
-from iree_pilot.repro.oracle_run import Running, RunOracle
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.toolchain.compiler import Compile
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain, installed
+from iree_pilot.repro.oracles.oracle_run import Running, RunOracle
+from iree_pilot.repro.wrong_results.oracle import MismatchOracle
 
 pytestmark = pytest.mark.real
 

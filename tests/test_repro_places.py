@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from iree_pilot.pipeline import targets
-from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.nightly.isolation import brought
-from iree_pilot.repro import bundle, places
+from iree_pilot.pipeline.targets import targets
 from iree_pilot.repro.bisect import Bisection, Found
-from iree_pilot.repro.bundle import Report
-from iree_pilot.repro.found import reproduced
-from iree_pilot.repro.places import Identity
-from iree_pilot.repro.releases import question
-from iree_pilot.repro.releases.question import Question
+from iree_pilot.repro.reproducer import bundle, places
+from iree_pilot.repro.reproducer.bundle import Report
+from iree_pilot.repro.reproducer.found import reproduced
+from iree_pilot.repro.reproducer.places import Identity
+from iree_pilot.repro.since_release import question
+from iree_pilot.repro.since_release.question import Question
 
 
 def identity(

@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.program import Tensor
-from iree_pilot.repro import bundle
-from iree_pilot.repro.bundle import Input, Level, Report
-from iree_pilot.repro.releases import trials
-from iree_pilot.repro.releases.question import of_reproducer
-from iree_pilot.repro.releases.trials import Missing, Trial, verdict
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.bundle import Input, Level, Report
+from iree_pilot.repro.since_release import trials
+from iree_pilot.repro.since_release.question import of_reproducer
+from iree_pilot.repro.since_release.trials import Missing, Trial, verdict
 from iree_pilot.repro.workarounds import find
 
 TEXT = "module {\n}\n"

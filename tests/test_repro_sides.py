@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 from driver import pilot
 
-from iree_pilot.pipeline import tensors
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.program import Program, Tensor
-from iree_pilot.pipeline.targets import Plan, Target
-from iree_pilot.pipeline.toolchain import Toolchain
-from iree_pilot.repro import bundle
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import Program, Tensor
+from iree_pilot.pipeline.targets.targets import Plan, Target
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.differential import editor
+from iree_pilot.repro.differential.against import Origins
+from iree_pilot.repro.differential.compare import Chunk, Comparer, chunks
+from iree_pilot.repro.differential.edit import describe
+from iree_pilot.repro.differential.flow import Body, Cut, Flow, Step, Value, parse_type
+from iree_pilot.repro.differential.side import Side
 from iree_pilot.repro.ir.edit import context, parse
-from iree_pilot.repro.sides import editor
-from iree_pilot.repro.sides.against import Origins
-from iree_pilot.repro.sides.compare import Chunk, Comparer, chunks
-from iree_pilot.repro.sides.edit import describe
-from iree_pilot.repro.sides.flow import Body, Cut, Flow, Step, Value, parse_type
-from iree_pilot.repro.sides.side import Side
+from iree_pilot.repro.reproducer import bundle
 
 
 def _executable(name: str) -> str:
@@ -493,7 +493,7 @@ class Interpreter:
 
 @pytest.fixture
 def comparer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flow: Flow) -> Comparer:
-    monkeypatch.setattr("iree_pilot.repro.sides.compare.Runner", Interpreter)
+    monkeypatch.setattr("iree_pilot.repro.differential.compare.Runner", Interpreter)
     mlir = tmp_path / "flow.mlir"
     mlir.write_text(FLOW)
     (tmp_path / "described").symlink_to(tmp_path)

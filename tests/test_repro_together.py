@@ -8,12 +8,12 @@ import pytest
 from fake import stub_toolchain
 from test_repro_edit import CONVERT, MATMUL, PROGRAM, RELU
 
-from iree_pilot.pipeline import process
-from iree_pilot.pipeline.toolchain import Toolchain
-from iree_pilot.repro import together
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.ir import edit
 from iree_pilot.repro.ir.bindings import Bindings
-from iree_pilot.repro.single import Finder, separate
+from iree_pilot.repro.reducer import together
+from iree_pilot.repro.reducer.single import Finder, separate
 
 LIMITS = process.Limits(seconds=60)
 BINDINGS = Bindings(limits=LIMITS)
@@ -29,7 +29,7 @@ class Said:
         self.others: dict = {}
 
     def ask(self, candidates):
-        from iree_pilot.repro.oracle import Answer
+        from iree_pilot.repro.oracles.oracle import Answer
 
         self.calls += len(candidates)
         return [Answer(verdict=self.verdict) for _ in candidates]

@@ -10,15 +10,15 @@ import msgspec
 import pytest
 from driver import PROGRAM, pilot
 
-from iree_pilot.pipeline import toolchain
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import TraceFailed, load
 from iree_pilot.pipeline.frontends.source import Source
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.store import Store
-from iree_pilot.repro import bundle
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.repro.bisect import Bisection
-from iree_pilot.repro.shrink import Progress
+from iree_pilot.repro.reducer.shrink import Progress
+from iree_pilot.repro.reproducer import bundle
 from iree_pilot.repro.tracing import search as tracing
 from iree_pilot.repro.tracing.journal import Traces
 

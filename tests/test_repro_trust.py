@@ -16,7 +16,6 @@ import pytest
 from click.testing import CliRunner
 from fake import stub_release
 
-from iree_pilot.pipeline import diagnostics, process, targets
 from iree_pilot.pipeline.cli import (
     bisect,
     compile,
@@ -27,21 +26,25 @@ from iree_pilot.pipeline.cli import (
     verify,
     workaround,
 )
-from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.failures import diagnostics
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.source import Source, parse
-from iree_pilot.pipeline.program import Tensor
-from iree_pilot.pipeline.toolchain import installed
-from iree_pilot.repro import bundle, flags, own, trust
-from iree_pilot.repro.bundle import REPORT, Input, Level, Report
-from iree_pilot.repro.numbers import folder as wrong_numbers
-from iree_pilot.repro.releases import question
-from iree_pilot.repro.releases.question import Question
-from iree_pilot.repro.trust import open_folder
-from iree_pilot.repro.verify import Verification
-from iree_pilot.repro.verify import verify as verified
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.toolchain.toolchain import installed
+from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.bundle import REPORT, Input, Level, Report
+from iree_pilot.repro.reproducer.verify import Verification
+from iree_pilot.repro.reproducer.verify import verify as verified
+from iree_pilot.repro.since_release import question
+from iree_pilot.repro.since_release.question import Question
+from iree_pilot.repro.trust import flags, own, trust
+from iree_pilot.repro.trust.trust import open_folder
 from iree_pilot.repro.workarounds import find
+from iree_pilot.repro.wrong_results import folder as wrong_numbers
 
 CRASH = "// stub: crash-at flow\n"
 PASSES = "func.func @main() { return }\n"

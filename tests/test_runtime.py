@@ -13,10 +13,12 @@ import pytest
 from fake import stub_toolchain
 from fake.archives import write_gguf, write_safetensors
 
-from iree_pilot.pipeline import process, runtime, toolchain
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.program import (
+from iree_pilot.pipeline.execution import runtime
+from iree_pilot.pipeline.execution.runtime import Run, RunResult
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.program.program import (
     ELEMENT_TYPES,
     Dim,
     Function,
@@ -26,8 +28,8 @@ from iree_pilot.pipeline.program import (
     Tensor,
     TensorType,
 )
-from iree_pilot.pipeline.runtime import Run, RunResult
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 CPU = (
     "--iree-hal-target-device=local",

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iree_pilot.repro.ir.graph import Cut, Graph, Op, links
-from iree_pilot.repro.shrink import Progress, Shrunk, find_unlocated, mask, shrink
+from iree_pilot.repro.reducer.shrink import Progress, Shrunk, find_unlocated, mask, shrink
 
 TYPES = ("t0", "t1")
 LIST = "list"

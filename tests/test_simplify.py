@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline import compiler, process, toolchain
-from iree_pilot.pipeline.compiler import Compile
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain import compiler, toolchain
+from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.repro.ir import edit
 from iree_pilot.repro.ir.editor import Editor
-from iree_pilot.repro.oracle import Answer, CompileOracle, Verdict
-from iree_pilot.repro.simplify import Aspect, Proposal, Simplified, Survey, scaled, simplify
+from iree_pilot.repro.oracles.oracle import Answer, CompileOracle, Verdict
+from iree_pilot.repro.reducer.simplify import Aspect, Proposal, Simplified, Survey, scaled, simplify
 
 patient = partial(settings, deadline=None)
 SIZES = st.lists(st.integers(0, 4096), max_size=8, unique=True).map(lambda s: tuple(sorted(s)))

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from iree_pilot.pipeline import spirv
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.cli.code import tell
-from iree_pilot.pipeline.spirv import Checked, Complaint
-from iree_pilot.pipeline.targets import parse, plan
-from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.pipeline.inspect import spirv
+from iree_pilot.pipeline.inspect.spirv import Checked, Complaint
+from iree_pilot.pipeline.targets.targets import parse, plan
+from iree_pilot.pipeline.toolchain.toolchain import installed
 
 SUM = (
     "func.func @main(%a: tensor<64xf32>) -> tensor<64xf32> {\n"

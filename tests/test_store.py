@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline import sealed
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.store import Damaged, Store, Usage, cache_directory, data_directory
+from iree_pilot.pipeline.store import sealed
+from iree_pilot.pipeline.store.store import Damaged, Store, Usage, cache_directory, data_directory
 
 KEY = Store.key("llama-fp8", ["--iree-hal-target-device=local"])
 CONTENTS = {"module.vmfb": bytes(range(256)) * 40, "phases/m.1.input.mlir": b"module {}\n" * 300}
@@ -408,7 +408,7 @@ class TestInfoAndGc:
 CHILD = """
 import os, sys
 from pathlib import Path
-from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.store.store import Store
 store, key = Store(Path(sys.argv[1])), sys.argv[2]
 def say(text):
     print(text, flush=True)
@@ -546,7 +546,7 @@ for step in itertools.count(1):
         """Each child damages, again and again, an entry that only it reads."""
         code = """
 import random
-from iree_pilot.pipeline.sealed import files
+from iree_pilot.pipeline.store.sealed import files
 seed = sys.stdin.readline()
 random.seed(seed)
 for step in range(60):

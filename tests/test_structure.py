@@ -73,13 +73,13 @@ class TestLayers:
     @pytest.mark.parametrize(
         ("module", "imported"),
         [
-            ("iree_pilot.pipeline.case", "iree_pilot.repro.oracle"),
+            ("iree_pilot.pipeline.case", "iree_pilot.repro.oracles.oracle"),
             ("iree_pilot.pipeline.case", "iree_pilot.pipeline.nightly.matrix"),
-            ("iree_pilot.pipeline.store", "iree_pilot.pipeline.cli"),
+            ("iree_pilot.pipeline.store.store", "iree_pilot.pipeline.cli"),
             ("iree_pilot.pipeline.nightly.schedule", "iree_pilot.pipeline.cli.output"),
             ("iree_pilot.models.spec", "iree_pilot.repro"),
-            ("repro.slice", "iree_pilot.models.spec"),
-            ("repro.slice", "iree_pilot.pipeline.cli.run"),
+            ("iree_pilot.repro.slice", "iree_pilot.models.spec"),
+            ("iree_pilot.repro.slice", "iree_pilot.pipeline.cli.run"),
         ],
     )
     def test_a_use_from_below_is_noticed(self, module: str, imported: str) -> None:
@@ -91,10 +91,10 @@ class TestLayers:
             ("iree_pilot.pipeline.cli.run", "iree_pilot.pipeline.case"),
             ("iree_pilot.pipeline.cli.run", "iree_pilot.pipeline.cli.output"),
             ("iree_pilot.pipeline.cli.nightly", "iree_pilot.pipeline.nightly.matrix"),
-            ("iree_pilot.pipeline.nightly.publish", "iree_pilot.repro.bundle"),
+            ("iree_pilot.pipeline.nightly.publish", "iree_pilot.repro.reproducer.bundle"),
             ("iree_pilot.pipeline.frontends.source", "iree_pilot.models"),
             ("iree_pilot.models.spec", "iree_pilot.pipeline.errors"),
-            ("repro.slice", "iree_pilot.pipeline.compiler"),
+            ("iree_pilot.repro.slice", "iree_pilot.pipeline.toolchain.compiler"),
         ],
     )
     def test_a_use_from_above_is_allowed(self, module: str, imported: str) -> None:
@@ -105,7 +105,9 @@ class TestLayers:
             order = [*graphlib.TopologicalSorter(imports).static_order()]
         except graphlib.CycleError as found:
             pytest.fail(" imports ".join(reversed(found.args[1])))
-        assert order.index("iree_pilot.pipeline.errors") < order.index("iree_pilot.pipeline.store")
+        assert order.index("iree_pilot.pipeline.errors") < order.index(
+            "iree_pilot.pipeline.store.store"
+        )
 
 
 class TestPackaging:

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 from fake import dumps, stub_toolchain
 
-from iree_pilot.pipeline import devices, targets, toolchain
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
-from iree_pilot.pipeline.targets import Plan, Target
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.targets import devices, targets
+from iree_pilot.pipeline.targets.targets import Plan, Target
+from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 
 def gpu(arch: str, *sizes: int) -> str:

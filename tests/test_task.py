@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from task_functions import Reply, Request
 
-from iree_pilot.pipeline import task
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.process import Limits
+from iree_pilot.pipeline.processes import task
+from iree_pilot.pipeline.processes.process import Limits
 
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
 

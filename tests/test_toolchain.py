@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from fake import STUB, stub_release, stub_toolchain
 
-from iree_pilot.pipeline import toolchain
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.toolchain import toolchain
 
 
 def test_version_revision_phases_and_flags_are_what_the_binary_says(tmp_path: Path) -> None:
@@ -138,7 +138,8 @@ def test_no_room_for_temporary_files_is_told(
 @pytest.mark.real
 def test_the_installed_release_is_found_without_importing_it() -> None:
     script = (
-        "import sys; from pipeline import toolchain; t = toolchain.installed(); "
+        "import sys; from iree_pilot.pipeline.toolchain import toolchain\n"
+        "t = toolchain.installed(); "
         "heavy = [m for m in sys.modules if m.startswith(('iree.', 'torch', 'numpy'))]; "
         "print(t.version, t.compiler.name, *heavy)"
     )

@@ -9,11 +9,11 @@ import pytest
 import torch
 from iree.compiler import ir
 
-from iree_pilot.pipeline import archive, torch_tensors
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.program import TORCH_ELEMENT_TYPES, Tensor
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.program import archive, torch_tensors
+from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Tensor
 from iree_pilot.pipeline.torch_dialect.child import stages
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work, evaluate, work
 from iree_pilot.repro.ir import edit

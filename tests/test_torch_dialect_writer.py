@@ -14,7 +14,7 @@ import pytest
 import torch
 from driver import pilot
 
-from iree_pilot.pipeline import task
+from iree_pilot.pipeline.processes import task
 from iree_pilot.pipeline.torch_dialect import writer
 from iree_pilot.pipeline.torch_dialect.writer import CannotWrite, write
 

@@ -16,8 +16,8 @@ from torch import nn
 from iree_pilot.models.spec import resolve
 from iree_pilot.models.weights import reasons
 from iree_pilot.models.weights.load import replace
-from iree_pilot.pipeline.archive import Entry
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.program.archive import Entry
 
 State = dict[str, torch.Tensor]
 

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 from driver import pilot
 
-from iree_pilot.pipeline import case, process, targets
+from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import Settings
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded, load
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.toolchain import Toolchain, installed
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain, installed
 from iree_pilot.repro.workarounds import find
 from iree_pilot.repro.workarounds.answers import Answer
 from iree_pilot.repro.workarounds.candidate import Candidate

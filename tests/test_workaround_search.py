@@ -9,8 +9,8 @@ from fake.nights import result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline.diagnostics import Failure
-from iree_pilot.pipeline.numerics import Comparison
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.repro.workarounds import find, search, trial
 from iree_pilot.repro.workarounds.candidate import Candidate, ordered
 from iree_pilot.repro.workarounds.search import Combination, Outcome, Tried

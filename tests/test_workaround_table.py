@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from iree_pilot.pipeline.targets import BACKENDS
-from iree_pilot.pipeline.toolchain import installed
+from iree_pilot.pipeline.targets.targets import BACKENDS
+from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro.workarounds.candidate import Candidate, usable
 from iree_pilot.repro.workarounds.table import TABLE
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from fake.processes import alive, wait_until
 
-from iree_pilot.pipeline import process
-from iree_pilot.pipeline.process import Outcome
-from iree_pilot.pipeline.workers import side_by_side
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.process import Outcome
+from iree_pilot.pipeline.processes.workers import side_by_side
 
 HANG = "import os, signal; open('pid', 'w').write(str(os.getpid())); signal.pause()"
 

@@ -9,16 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline import process, targets, tensors, toolchain
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.program import Function, Program, Reference, Tensor, TensorType
-from iree_pilot.repro import attribution
-from iree_pilot.repro.attribution import Narrowed, Row, Way, What
-from iree_pilot.repro.passes import phases, retarget
-from iree_pilot.repro.passes.bench import RealBench, reference_paths
-from iree_pilot.repro.passes.dumps import Dump
-from iree_pilot.repro.passes.plain import plain
-from iree_pilot.repro.trial import Trial, Tried, Verdict
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import Function, Program, Reference, Tensor, TensorType
+from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.repro.attribution import attribution
+from iree_pilot.repro.attribution.attribution import Narrowed, Row, Way, What
+from iree_pilot.repro.attribution.trial import Trial, Tried, Verdict
+from iree_pilot.repro.failing_pass import phases, retarget
+from iree_pilot.repro.failing_pass.bench import RealBench, reference_paths
+from iree_pilot.repro.failing_pass.dumps import Dump
+from iree_pilot.repro.failing_pass.plain import plain
 
 PHASES = ("start", "input", "abi", "flow", "stream", "executable-sources")
 

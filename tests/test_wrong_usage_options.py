@@ -10,7 +10,7 @@ import pytest
 from driver import PROGRAM
 from wrong_usage import MLIR, Refusals, Wrong, desk, rows
 
-from iree_pilot.pipeline import toolchain
+from iree_pilot.pipeline.toolchain import toolchain
 
 FILES: dict[str, str | bytes] = {
     "a.mlir": MLIR,

@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 from iree_pilot.models.fp8 import FORMATS, FP8Linear, calibrate, quantize
 from iree_pilot.models.spec import resolve
 from iree_pilot.models.traceable import Traceable
-from iree_pilot.pipeline import process
+from iree_pilot.pipeline.processes import process
 
 
 def build(text: str, **settings: str) -> Traceable:

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from iree_pilot.models.spec import ModelSpec, Value, registry
-from iree_pilot.pipeline import archive
 from iree_pilot.pipeline.errors import UsageError, nearest
 from iree_pilot.pipeline.plural import count
+from iree_pilot.pipeline.program import archive
 
 CONFIG = "config.json"
 WHOLE = "model.safetensors"

@@ -14,10 +14,10 @@ import msgspec
 
 from iree_pilot.models.weights import reasons
 from iree_pilot.models.weights.checkpoints import Held, shortened
-from iree_pilot.pipeline.archive import Entry
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.plural import count
-from iree_pilot.pipeline.program import ELEMENT_TYPES
+from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,8 +21,8 @@ from iree_pilot.models import versions
 from iree_pilot.models.weights.checkpoints import Held
 from iree_pilot.models.weights.hyperparameters import FACTORS, Header, header
 from iree_pilot.models.weights.reasons import LLAMA_CPP
-from iree_pilot.pipeline.archive import Entry
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.program.archive import Entry
 
 #: What llama.cpp calls a transformers model type; those that transformers has the tables of.
 _ARCHITECTURES = {

@@ -37,9 +37,9 @@ from iree_pilot.models.weights.plan import (
 )
 from iree_pilot.models.weights.read import not_finite
 from iree_pilot.models.weights.stored import Values
-from iree_pilot.pipeline.archive import Entry
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.program import ELEMENT_TYPES
+from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 
 _FN, _FNUZ = "f8E4M3FN", "f8E4M3FNUZ"
 

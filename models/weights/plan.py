@@ -21,9 +21,9 @@ from iree_pilot.models.spec import Value, referred
 from iree_pilot.models.traceable import DTYPES
 from iree_pilot.models.weights import compare, reasons
 from iree_pilot.models.weights.checkpoints import Checkpoint, Held
-from iree_pilot.pipeline.archive import Entry
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.program import TORCH_ELEMENT_TYPES
+from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES
 
 #: The only form of FP8 that published checkpoints have.
 _PUBLISHED = torch.float8_e4m3fn

@@ -14,8 +14,8 @@ import torch
 
 from iree_pilot.models.weights.checkpoints import Held
 from iree_pilot.models.weights.compare import Fault
-from iree_pilot.pipeline.archive import Entry
-from iree_pilot.pipeline.program import ELEMENT_TYPES
+from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 
 _PIECE_BYTES = 32 * 2**20
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from iree_pilot.pipeline.archive import Entry
+from iree_pilot.pipeline.program.archive import Entry
 
 _FUSED = re.compile(r"(^|[._])(w?qkv|qkv_proj|query_key_value|c_attn|in_proj)([._]|$)", re.I)
 _ONE = re.compile(r"(^|[._])([qkv])_proj\.weight$")

@@ -16,9 +16,9 @@ from iree_pilot.models.fp8 import codes_to_fnuz
 from iree_pilot.models.traceable import Stored
 from iree_pilot.models.weights.checkpoints import Held
 from iree_pilot.models.weights.read import read
-from iree_pilot.pipeline.archive import Entry
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.program import ELEMENT_TYPES
+from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 
 _SCALES = ("weight_scale", "input_scale")
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.cli.options import SourceOptions
     from iree_pilot.pipeline.cli.session import Session
     from iree_pilot.pipeline.frontends.load import Loaded
-    from iree_pilot.repro.sides.against import Against
-    from iree_pilot.repro.sides.side import Side
+    from iree_pilot.repro.differential.against import Against
+    from iree_pilot.repro.differential.side import Side
 
 _SHOWN = 10
 _VERDICTS = {
@@ -37,7 +37,7 @@ def bisect(
 
     folder: where it goes, and whether that is only the usual place (`places.settled`).
     """
-    from iree_pilot.repro.sides import against
+    from iree_pilot.repro.differential import against
 
     live.doing("comparing dispatch by dispatch", "compare")
     side, other = compared
@@ -66,7 +66,7 @@ def sides(
     others: what --against was given: a target, flags of iree-compile, or both. flags: the user's,
     for both sides.
     """
-    from iree_pilot.repro.sides.side import Side
+    from iree_pilot.repro.differential.side import Side
 
     more = tuple(word for word in others if word.startswith("-"))
     named = [word for word in others if word not in more]

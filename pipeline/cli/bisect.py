@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.case import CaseResult
     from iree_pilot.pipeline.cli.session import Session
     from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed
-    from iree_pilot.pipeline.targets import Plan
+    from iree_pilot.pipeline.targets.targets import Plan
     from iree_pilot.repro.bisect import Bisection, Reproducer
-    from iree_pilot.repro.sides.against import Against
+    from iree_pilot.repro.differential.against import Against
 
 
 @click.command("bisect")
@@ -96,13 +96,13 @@ def command(
     `results`, each with its `target`. Exit code 0: what fails was isolated; 1: nothing fails, or
     something could not be isolated.
     """
-    from iree_pilot.pipeline import outputs
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli import reproducer
     from iree_pilot.pipeline.cli.boundary import Failed
     from iree_pilot.pipeline.cli.live import Live
     from iree_pilot.pipeline.cli.session import Session
-    from iree_pilot.pipeline.compiler import check_flags
+    from iree_pilot.pipeline.store import outputs
+    from iree_pilot.pipeline.toolchain.compiler import check_flags
     from iree_pilot.repro.bisect import Bisection
 
     if against and expected:
@@ -159,8 +159,8 @@ def command(
 
 def _named(results: list[tuple[str, Bisection | Against]]) -> list[tuple[str, Bisection | Against]]:
     """The results, with those of several targets that are the same failure."""
-    from iree_pilot.repro import alike
     from iree_pilot.repro.bisect import Bisection
+    from iree_pilot.repro.reproducer import alike
 
     found = [(name, one) for name, one in results if isinstance(one, Bisection)]
     return [*alike.named(found)] if len(found) == len(results) > 1 else results
@@ -186,8 +186,8 @@ class _Asked(NamedTuple):
 
 def _check_places(asked: _Asked, targets: list[str], named: str) -> None:
     """Raises UsageError where a reproducer would take the place of what is read."""
-    from iree_pilot.pipeline import outputs
     from iree_pilot.pipeline.cli import reading, reproducer
+    from iree_pilot.pipeline.store import outputs
 
     read = reading.files(asked.source, asked.chosen, asked.expected, named=named)
     if asked.everything:  # folders in the one that is named
@@ -248,7 +248,7 @@ def _tell_either(console: Any, result: Bisection | Against) -> None:
 
 
 def _passes(source: str, target: str, case: CaseResult) -> str:
-    from iree_pilot.pipeline import numerics
+    from iree_pilot.pipeline.numerics import numerics
 
     if case.status == "compiled":
         return f"{source} compiles for {target} and is not run here ({case.steps[-1].why})"

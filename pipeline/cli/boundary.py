@@ -18,8 +18,8 @@ from typing import Any
 import click
 import msgspec
 
-from iree_pilot.pipeline import process
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError, UsageError
+from iree_pilot.pipeline.processes import process
 
 INTERRUPTED = 130
 #: What a shell reports of a program that SIGPIPE ended.
@@ -175,7 +175,7 @@ def _unexpected(arguments: list[str], fault: BaseException) -> int:
 
 def _log(text: str) -> Path | None:
     """Keeps the traceback of a bug; None where no file can be written."""
-    from iree_pilot.pipeline.store import cache_directory
+    from iree_pilot.pipeline.store.store import cache_directory
 
     try:
         directory = cache_directory() / "logs"

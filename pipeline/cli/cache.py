@@ -19,7 +19,7 @@ def command() -> None:
 def info(common: Common) -> None:
     """What the cache holds, by kind."""
     from iree_pilot.pipeline.cli import output as out
-    from iree_pilot.pipeline.store import Store
+    from iree_pilot.pipeline.store.store import Store
 
     store = Store()
     usage = store.info()
@@ -42,7 +42,7 @@ def info(common: Common) -> None:
 def gc(max_size: float | None, older_than: float | None, common: Common) -> None:
     """Remove entries that were not used for long, and what dead processes left behind."""
     from iree_pilot.pipeline.cli import output as out
-    from iree_pilot.pipeline.store import Store
+    from iree_pilot.pipeline.store.store import Store
 
     if max_size is None and older_than is None:
         raise click.UsageError("say what to remove: --max-size SIZE or --older-than TIME (720h)")
@@ -64,7 +64,7 @@ def verify(common: Common) -> None:
     """Hash every file; damaged entries are removed and made anew when they are needed."""
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.live import Live
-    from iree_pilot.pipeline.store import Store
+    from iree_pilot.pipeline.store.store import Store
 
     console = out.console(stderr=common.json)
     store = Store()

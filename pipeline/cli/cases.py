@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from rich.markup import escape
 
-from iree_pilot.pipeline import between, case, generation, outputs
+from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import CaseResult, FunctionResult, Settings, Step
 from iree_pilot.pipeline.cli import code, following, reading, reproducer, several
 from iree_pilot.pipeline.cli import output as out
@@ -21,13 +21,16 @@ from iree_pilot.pipeline.cli.boundary import Failed, Interrupted
 from iree_pilot.pipeline.cli.live import Live
 from iree_pilot.pipeline.cli.options import Common, SourceOptions
 from iree_pilot.pipeline.cli.session import Session
-from iree_pilot.pipeline.compiler import check_flags, check_phases
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.execution import generation
+from iree_pilot.pipeline.execution.generation import Generation, Token, Wanted
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, made_of
-from iree_pilot.pipeline.generation import Generation, Token, Wanted
-from iree_pilot.pipeline.targets import Plan
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.numerics import between
+from iree_pilot.pipeline.store import outputs
+from iree_pilot.pipeline.targets.targets import Plan
+from iree_pilot.pipeline.toolchain.compiler import check_flags, check_phases
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 if TYPE_CHECKING:
     from iree_pilot.repro.bisect import Bisection
@@ -130,7 +133,7 @@ def cases(
         live.close()
         if not silent:
             _summary(live, results)
-        from iree_pilot.repro import alike
+        from iree_pilot.repro.reproducer import alike
 
         found: list[tuple[str, Bisection]] = []
         isolated = _isolated(

@@ -6,10 +6,10 @@ from typing import Any
 
 from rich.markup import escape
 
-from iree_pilot.pipeline.amdgpu import Kernel
 from iree_pilot.pipeline.case import CaseResult
 from iree_pilot.pipeline.cli import output as out
-from iree_pilot.pipeline.spirv import Checked
+from iree_pilot.pipeline.inspect.amdgpu import Kernel
+from iree_pilot.pipeline.inspect.spirv import Checked
 
 _SHOWN = 3
 

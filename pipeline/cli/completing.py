@@ -30,8 +30,8 @@ def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items
 
 def targets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Targets behind a comma; behind a colon architectures of one."""
-    from iree_pilot.pipeline.architectures import GENERIC_VULKAN
-    from iree_pilot.pipeline.targets import BACKENDS
+    from iree_pilot.pipeline.targets.architectures import GENERIC_VULKAN
+    from iree_pilot.pipeline.targets.targets import BACKENDS
 
     before, comma, last = incomplete.rpartition(",")
     backend, colon, _ = last.partition(":")
@@ -42,8 +42,8 @@ def targets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Item
 
 def phases(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Compilation phases of the compiler that --release names, where it is installed."""
-    from iree_pilot.pipeline import releases
     from iree_pilot.pipeline.errors import PilotError
+    from iree_pilot.pipeline.toolchain import releases
 
     try:
         toolchain = releases.present(ctx.params.get("release"))
@@ -54,8 +54,8 @@ def phases(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items
 
 def versions(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Compiler releases on this machine."""
-    from iree_pilot.pipeline import releases, toolchain
     from iree_pilot.pipeline.errors import PilotError
+    from iree_pilot.pipeline.toolchain import releases, toolchain
 
     try:
         here = [toolchain.installed().version]

@@ -15,10 +15,11 @@ from iree_pilot.pipeline.cli.session import Session
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.frontends.load import TraceFailed
 from iree_pilot.pipeline.plural import count
-from iree_pilot.repro import bundle, deep, further
+from iree_pilot.repro import deep
 from iree_pilot.repro.bisect import Bisection
-from iree_pilot.repro.found import Found, Reproducer
-from iree_pilot.repro.further import SinceRelease
+from iree_pilot.repro.reproducer import bundle, further
+from iree_pilot.repro.reproducer.found import Found, Reproducer
+from iree_pilot.repro.reproducer.further import SinceRelease
 from iree_pilot.repro.workarounds import find
 
 

@@ -130,8 +130,8 @@ def _restored() -> Finding | None:
 
 def _compiling_and_running(release: str | None) -> list[Finding]:
     from iree_pilot.pipeline.errors import PilotError
-    from iree_pilot.pipeline.releases import find
-    from iree_pilot.pipeline.targets import BACKENDS, parse, plan
+    from iree_pilot.pipeline.targets.targets import BACKENDS, parse, plan
+    from iree_pilot.pipeline.toolchain.releases import find
 
     try:
         toolchain = find(release)
@@ -189,7 +189,7 @@ def _compiling_and_running(release: str | None) -> list[Finding]:
 
 
 def _validating() -> Finding:
-    from iree_pilot.pipeline import spirv
+    from iree_pilot.pipeline.inspect import spirv
 
     tool = spirv.validator()
     if tool is None:

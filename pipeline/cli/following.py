@@ -7,11 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import numerics, python_lines
 from iree_pilot.pipeline.case import CaseResult
 from iree_pilot.pipeline.cli.options import Common, SourceOptions
-from iree_pilot.pipeline.source_lines import place, quoted
-from iree_pilot.pipeline.stderr import operation_in
+from iree_pilot.pipeline.failures.stderr import operation_in
+from iree_pilot.pipeline.numerics import numerics
+from iree_pilot.pipeline.program import python_lines
+from iree_pilot.pipeline.program.source_lines import place, quoted
 
 
 class Typed(msgspec.Struct, frozen=True, kw_only=True):

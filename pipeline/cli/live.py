@@ -19,14 +19,14 @@ from iree_pilot.pipeline.cli import took
 from iree_pilot.pipeline.cli.heartbeat import Heartbeat
 from iree_pilot.pipeline.cli.output import seconds, size
 from iree_pilot.pipeline.cli.screen import Screen
-from iree_pilot.pipeline.diagnostics import Failure
-from iree_pilot.pipeline.executables import Compiling
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.phases import Phase
-from iree_pilot.pipeline.program import Function, scopes_text
+from iree_pilot.pipeline.inspect.executables import Compiling
+from iree_pilot.pipeline.program.program import Function, scopes_text
+from iree_pilot.pipeline.toolchain.phases import Phase
 
 if TYPE_CHECKING:
-    from iree_pilot.repro.shrink import Progress
+    from iree_pilot.repro.reducer.shrink import Progress
 
 _DIALECTS_SHOWN = 4
 #: Columns of a phase's line before its dialects.

@@ -79,7 +79,6 @@ def run(
     """
     import msgspec
 
-    from iree_pilot.pipeline import outputs
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.boundary import Failed, Interrupted
     from iree_pilot.pipeline.cli.live import Live
@@ -89,6 +88,7 @@ def run(
     from iree_pilot.pipeline.nightly import expectations, matrix, selection
     from iree_pilot.pipeline.nightly.keys import Keys
     from iree_pilot.pipeline.nightly.night import Night
+    from iree_pilot.pipeline.store import outputs
 
     if common.json and markdown == "-":
         raise UsageError(
@@ -208,11 +208,11 @@ def report(
     """Tell of one NIGHT (a number of `nightly status`; the latest one by default) again."""
     import msgspec
 
-    from iree_pilot.pipeline import outputs
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.nightly_tell import as_text, tell
     from iree_pilot.pipeline.nightly.junit import junit
     from iree_pilot.pipeline.nightly.markdown import markdown
+    from iree_pilot.pipeline.store import outputs
 
     _check_writable(output)
     with history_at(database) as history:
@@ -324,7 +324,7 @@ def _read(config: str | None) -> Nightly:
 def _expectations(nightly: Nightly) -> Path:
     """Beside the configuration; those of the default one are the user's own."""
     from iree_pilot.pipeline.nightly import config as configs
-    from iree_pilot.pipeline.store import data_directory
+    from iree_pilot.pipeline.store.store import data_directory
 
     name = "expectations.toml"
     if nightly.path == Path(configs.__file__).with_name("default.toml").absolute():
@@ -394,7 +394,7 @@ def _report(history: History, night: int | None) -> Report:
 
 
 def _check_writable(*files: str | None) -> None:
-    from iree_pilot.pipeline import outputs
+    from iree_pilot.pipeline.store import outputs
 
     for file in files:
         if file and file != "-":
@@ -402,10 +402,10 @@ def _check_writable(*files: str | None) -> None:
 
 
 def _publish(report: Report, markdown: str | None, junit: str | None, *, quiet: bool) -> None:
-    from iree_pilot.pipeline import outputs
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.nightly import junit as xml
     from iree_pilot.pipeline.nightly import markdown as text
+    from iree_pilot.pipeline.store import outputs
 
     if markdown == "-":
         click.echo(text.markdown(report))

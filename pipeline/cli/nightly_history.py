@@ -29,9 +29,9 @@ def history_at(database: str | None, *, begin: bool = False) -> History:
 
     Raises UsageError where there is none otherwise.
     """
-    from iree_pilot.pipeline import outputs
     from iree_pilot.pipeline.errors import UsageError
     from iree_pilot.pipeline.nightly.history import History
+    from iree_pilot.pipeline.store import outputs
 
     path = place_of(database)
     if not begin and not path.exists():
@@ -61,7 +61,7 @@ def _holds_something_else(path: Path) -> bool:
 
 def place_of(database: str | None) -> Path:
     """The file of the history that a user names, or of the usual one."""
-    from iree_pilot.pipeline.store import data_directory
+    from iree_pilot.pipeline.store.store import data_directory
 
     return Path(database) if database else data_directory() / "nightly" / "history.db"
 

@@ -16,7 +16,7 @@ from iree_pilot.pipeline.nightly.expectations import Expectation
 from iree_pilot.pipeline.nightly.markdown import again
 from iree_pilot.pipeline.nightly.orders import Preview, shared_out
 from iree_pilot.pipeline.nightly.report import Report, Row, ordered
-from iree_pilot.pipeline.source_lines import SourceLines
+from iree_pilot.pipeline.program.source_lines import SourceLines
 
 #: Verdicts that are no news, and that a reader wants to see nevertheless.
 _KNOWN = ("same failure", "fail", "not run")

@@ -13,9 +13,10 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from iree_pilot.pipeline import outputs, quantities
+from iree_pilot.pipeline import quantities
 from iree_pilot.pipeline.cli import completing
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.store import outputs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -346,7 +347,7 @@ def limits(common: Common) -> Any:
     """The limits of one step. Memory defaults to 90% of what is available now."""
     import psutil
 
-    from iree_pilot.pipeline.process import Limits
+    from iree_pilot.pipeline.processes.process import Limits
 
     memory = common.memory_limit or 0.9 * psutil.virtual_memory().available
     return Limits(seconds=common.time_limit, memory_bytes=int(memory), default=common.default_limit)

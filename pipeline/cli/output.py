@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from iree_pilot.pipeline import source_lines
 from iree_pilot.pipeline.cli.screen import Screen, screen
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.plural import count as count
-from iree_pilot.pipeline.source_lines import SourceLines
+from iree_pilot.pipeline.program import source_lines
+from iree_pilot.pipeline.program.source_lines import SourceLines
 
 
 def console(*, stderr: bool = False) -> Screen:

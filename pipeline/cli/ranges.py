@@ -11,7 +11,7 @@ from iree_pilot.pipeline.cli import completing, several
 from iree_pilot.pipeline.cli.options import Common, SourceOptions, common, source_options
 
 if TYPE_CHECKING:
-    from iree_pilot.pipeline.targets import Plan
+    from iree_pilot.pipeline.targets.targets import Plan
     from iree_pilot.repro.ranges.find import Ranges, Reading
     from iree_pilot.repro.ranges.measure import Counts
 
@@ -61,8 +61,8 @@ def command(
     from iree_pilot.pipeline.cli.boundary import Failed
     from iree_pilot.pipeline.cli.live import Live
     from iree_pilot.pipeline.cli.session import Session
-    from iree_pilot.pipeline.compiler import check_flags
     from iree_pilot.pipeline.frontends.load import TraceFailed
+    from iree_pilot.pipeline.toolchain.compiler import check_flags
     from iree_pilot.repro.ranges.find import find
 
     if target is None and (device or flags):

@@ -7,7 +7,7 @@ from pathlib import Path
 from iree_pilot.pipeline.cli.options import SourceOptions
 from iree_pilot.pipeline.frontends import examples, outline
 from iree_pilot.pipeline.frontends import source as sources
-from iree_pilot.repro import bundle
+from iree_pilot.repro.reproducer import bundle
 
 #: What is read of a checkpoint's directory.
 _OF_CHECKPOINT = ("*.json", "*.safetensors")

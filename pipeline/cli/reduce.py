@@ -25,12 +25,12 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
     import shutil
     import tempfile
 
-    from iree_pilot.pipeline import outputs
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.live import Live
     from iree_pilot.pipeline.cli.options import limits
     from iree_pilot.pipeline.errors import UsageError
-    from iree_pilot.repro.reduce import reduce
+    from iree_pilot.pipeline.store import outputs
+    from iree_pilot.repro.reducer.reduce import reduce
 
     if not file.is_file():
         what = f"{file} is not a file" if file.exists() else f"no file {file}"

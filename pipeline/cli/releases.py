@@ -11,7 +11,7 @@ from iree_pilot.pipeline.cli.group import Group
 from iree_pilot.pipeline.cli.options import Common, common
 
 if TYPE_CHECKING:
-    from iree_pilot.pipeline.toolchain import Toolchain
+    from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 #: So many downloads at a time.
 _AT_ONCE = 3
@@ -31,10 +31,10 @@ command.add_command(releases_bisect.ask)
 
 
 def _list(common: Common) -> None:
-    from iree_pilot.pipeline import releases, toolchain
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.live import Live
     from iree_pilot.pipeline.errors import EnvironmentFault
+    from iree_pilot.pipeline.toolchain import releases, toolchain
 
     console = out.console(stderr=common.json)
     here = toolchain.installed()
@@ -78,11 +78,11 @@ def install(versions: tuple[str, ...], common: Common) -> None:
     """Install releases into the cache: the compiler and the runtime that goes with it."""
     import msgspec
 
-    from iree_pilot.pipeline import releases
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.boundary import Interrupted
     from iree_pilot.pipeline.cli.live import Live
-    from iree_pilot.pipeline.workers import side_by_side
+    from iree_pilot.pipeline.processes.workers import side_by_side
+    from iree_pilot.pipeline.toolchain import releases
 
     console = out.console(stderr=common.json)
     with Live(console, quiet=common.verbosity < 0, verbose=common.verbosity > 0) as live:
@@ -111,8 +111,8 @@ def install(versions: tuple[str, ...], common: Common) -> None:
 @common
 def remove(version: str, common: Common) -> None:
     """Remove a release from the cache."""
-    from iree_pilot.pipeline import releases
     from iree_pilot.pipeline.cli import output as out
+    from iree_pilot.pipeline.toolchain import releases
 
     releases.remove(version)
     if common.json:

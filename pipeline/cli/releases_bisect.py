@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.cli.live import Live
     from iree_pilot.pipeline.cli.session import Session
     from iree_pilot.pipeline.frontends.load import Loaded
-    from iree_pilot.pipeline.toolchain import Toolchain
-    from iree_pilot.repro.releases.question import Question
-    from iree_pilot.repro.releases.trials import Found, Get
+    from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+    from iree_pilot.repro.since_release.question import Question
+    from iree_pilot.repro.since_release.trials import Found, Get
 
 #: Weights up to this size are tried as constants where nothing else fails.
 _INLINED_BYTES = 2**20
@@ -109,13 +109,13 @@ def bisect(
     again (--fresh does). With several targets, --json prints `results`, each with its `target`.
     Exit code 0: the failure was found in a release; 1: there is none for any target.
     """
-    from iree_pilot.pipeline import targets
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.boundary import Failed
     from iree_pilot.pipeline.cli.live import Live
     from iree_pilot.pipeline.cli.session import Session
     from iree_pilot.pipeline.frontends.load import TraceFailed
-    from iree_pilot.repro.releases import question as release_question
+    from iree_pilot.pipeline.targets import targets
+    from iree_pilot.repro.since_release import question as release_question
 
     if output:
         release_question.check_place(Path(output))
@@ -186,8 +186,8 @@ def _find(
     """(what was asked, the answer). Raises TraceFailed."""
     from iree_pilot.pipeline.cli.boundary import Interrupted
     from iree_pilot.pipeline.frontends.load import TraceFailed
-    from iree_pilot.repro.releases import question as release_question
-    from iree_pilot.repro.releases import trials as release_trials
+    from iree_pilot.repro.since_release import question as release_question
+    from iree_pilot.repro.since_release import trials as release_trials
 
     names, get, chosen = asked.names, asked.get, asked.chosen
     _check_flags(session, asked, target)
@@ -238,7 +238,7 @@ def _scripts(question: Question, found: Found, place: Path, *, default: bool) ->
 
     default: nobody named it: where it is another failure's, the signature goes into the name.
     """
-    from iree_pilot.repro.releases import question as release_question
+    from iree_pilot.repro.since_release import question as release_question
 
     question = msgspec.structs.replace(question, failure=found.failure)
     if default:
@@ -268,9 +268,9 @@ def ask(directory: Path, toolchain: str, trust: bool, common: Common) -> None:
 
     For scripts: DIR is the folder that `releases bisect` has written.
     """
-    from iree_pilot.pipeline import releases
     from iree_pilot.pipeline.cli import output as out
-    from iree_pilot.repro.releases import question as release_question
+    from iree_pilot.pipeline.toolchain import releases
+    from iree_pilot.repro.since_release import question as release_question
 
     one = releases.find(str(Path(toolchain).absolute()))
     reader = releases.find(common.release)
@@ -291,8 +291,8 @@ def _asked(
 
     from packaging.version import Version
 
-    from iree_pilot.pipeline import releases, toolchain
     from iree_pilot.pipeline.errors import UsageError
+    from iree_pilot.pipeline.toolchain import releases, toolchain
 
     for bound in filter(None, (first, last)):
         releases.normal(bound)
@@ -327,7 +327,7 @@ def _asked(
 
 def _named(release: str | None) -> str | None:
     """The user's --release as releases are named here: a version, or an absolute path."""
-    from iree_pilot.pipeline import releases
+    from iree_pilot.pipeline.toolchain import releases
 
     if release is None:
         return None
@@ -337,8 +337,8 @@ def _named(release: str | None) -> str | None:
 
 
 def _between(names: list[str], first: str | None, last: str | None) -> list[str]:
-    from iree_pilot.pipeline import releases
     from iree_pilot.pipeline.errors import UsageError
+    from iree_pilot.pipeline.toolchain import releases
 
     bounds = [releases.normal(bound) if bound else None for bound in (first, last)]
     for bound in bounds:
@@ -355,9 +355,10 @@ def _between(names: list[str], first: str | None, last: str | None) -> list[str]
 
 def _check_flags(session: Session, asked: _Asked, target: str | None) -> None:
     """Raises UsageError for flags that no compiler at hand has: ours, the oldest, the newest."""
-    from iree_pilot.pipeline import flags, targets
-    from iree_pilot.pipeline.compiler import check_flags
     from iree_pilot.pipeline.errors import PilotError
+    from iree_pilot.pipeline.targets import targets
+    from iree_pilot.pipeline.toolchain import flags
+    from iree_pilot.pipeline.toolchain.compiler import check_flags
 
     check_flags(asked.flags)
     if reproducer.is_folder(asked.source):
@@ -387,10 +388,10 @@ def _question(
     flags: tuple[str, ...],
     live: Live,
 ) -> tuple[Question, Loaded | None]:
-    from iree_pilot.pipeline import targets
-    from iree_pilot.repro.releases import question as release_question
-    from iree_pilot.repro.releases.question import Question
-    from iree_pilot.repro.trust import open_folder
+    from iree_pilot.pipeline.targets import targets
+    from iree_pilot.repro.since_release import question as release_question
+    from iree_pilot.repro.since_release.question import Question
+    from iree_pilot.repro.trust.trust import open_folder
 
     if reproducer.is_folder(source):
         reproducer.announce(open_folder(Path(source), trust=chosen.trust))
@@ -434,7 +435,7 @@ def _inlined(question: Question, loaded: Loaded | None) -> Question | None:
 
 def _tell(console: Any, found: Found) -> None:
     from iree_pilot.pipeline.cli import output as out
-    from iree_pilot.repro.releases.search import TELLING
+    from iree_pilot.repro.since_release.search import TELLING
 
     signature = found.failure.signature if found.failure else ""
     if signature:

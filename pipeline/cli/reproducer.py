@@ -12,7 +12,7 @@ from iree_pilot.pipeline.cli.options import SourceOptions
 from iree_pilot.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from iree_pilot.repro.trust import Opened
+    from iree_pilot.repro.trust.trust import Opened
 
 
 def source(text: str, chosen: SourceOptions, *, flagged: bool = True) -> tuple[str, SourceOptions]:
@@ -24,7 +24,8 @@ def source(text: str, chosen: SourceOptions, *, flagged: bool = True) -> tuple[s
     """
     if not is_folder(text):
         return text, chosen
-    from iree_pilot.repro import bundle, trust
+    from iree_pilot.repro.reproducer import bundle
+    from iree_pilot.repro.trust import trust
 
     folder = Path(text)
     opened = trust.open_folder(folder, trust=chosen.trust, flagged=flagged)
@@ -57,8 +58,8 @@ def target(
         return named, flags
     if not is_folder(text):
         raise no_target(text)
-    from iree_pilot.pipeline import targets
-    from iree_pilot.repro.trust import open_folder
+    from iree_pilot.pipeline.targets import targets
+    from iree_pilot.repro.trust.trust import open_folder
 
     report = open_folder(Path(text), trust=trust).report
     own, given = targets.split_flags(targets.parse(report.target), report.flags)
@@ -75,7 +76,7 @@ def no_target(text: str) -> UsageError:
 
 def announce(opened: Opened, *, flagged: bool = True) -> None:
     """Says on stderr what of the folder is not as it was written here, and its flags."""
-    from iree_pilot.repro import trust
+    from iree_pilot.repro.trust import trust
 
     for note in trust.notes(opened, flagged=flagged):
         click.echo(note, err=True)

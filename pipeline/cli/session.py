@@ -9,8 +9,6 @@ from typing import TypeVar
 
 import msgspec
 
-from iree_pilot.pipeline import archive, process
-from iree_pilot.pipeline import flags as compile_flags
 from iree_pilot.pipeline.cli.live import Live
 from iree_pilot.pipeline.cli.options import Common, SourceOptions, limits
 from iree_pilot.pipeline.errors import UsageError
@@ -18,11 +16,14 @@ from iree_pilot.pipeline.frontends import outline
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded, load
-from iree_pilot.pipeline.program import Program, scopes_text
-from iree_pilot.pipeline.releases import find
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.targets import Plan, parse_list, plan
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program import archive
+from iree_pilot.pipeline.program.program import Program, scopes_text
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.targets.targets import Plan, parse_list, plan
+from iree_pilot.pipeline.toolchain import flags as compile_flags
+from iree_pilot.pipeline.toolchain.releases import find
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ class Session:
         """What the source is and how it is traced, with its own example inputs."""
         source = sources.parse(text, chosen.settings, chosen.dtype)
         if source.path and source.kind in ("file", "pt2"):
-            from iree_pilot.repro import trust
+            from iree_pilot.repro.trust import trust
 
             trust.of_source(Path(source.path), trust=chosen.trust)
             source = msgspec.structs.replace(source, trusted=chosen.trust and source.kind == "pt2")
@@ -97,8 +98,8 @@ class Session:
         evaluate: MLIR, too, to have something to compare with. expected: the user's outputs, which
         it is compared with instead.
         """
-        from iree_pilot.pipeline.expected import check, with_outputs
         from iree_pilot.pipeline.frontends import examples, fitting
+        from iree_pilot.pipeline.numerics.expected import check, with_outputs
 
         check(expected)
         job = msgspec.structs.replace(self.job(text, chosen), evaluate=evaluate)
@@ -128,7 +129,7 @@ class Session:
         self, loaded: Loaded, attempt: Callable[[Loaded], T], live: Live
     ) -> tuple[Loaded, T]:
         """What `attempt` gives for the program, whose inputs are made up anew as it demands."""
-        from iree_pilot.pipeline import refitting
+        from iree_pilot.pipeline.execution import refitting
 
         def again(changed: Loaded) -> None:
             live.close()

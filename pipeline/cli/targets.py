@@ -11,7 +11,7 @@ from iree_pilot.pipeline.cli.options import Common, common
 from iree_pilot.pipeline.errors import PilotError
 
 if TYPE_CHECKING:
-    from iree_pilot.pipeline.targets import Plan
+    from iree_pilot.pipeline.targets.targets import Plan
 
 _ARCHITECTURES = {
     "llvm-cpu": "host (default), generic, or a CPU that LLVM knows (znver4, neoverse-v2)",
@@ -25,8 +25,8 @@ _ARCHITECTURES = {
 def command(common: Common) -> None:
     """List targets with the flags and the device that they stand for on this machine."""
     from iree_pilot.pipeline.cli import output as out
-    from iree_pilot.pipeline.releases import find
-    from iree_pilot.pipeline.targets import BACKENDS, parse, plan
+    from iree_pilot.pipeline.targets.targets import BACKENDS, parse, plan
+    from iree_pilot.pipeline.toolchain.releases import find
 
     toolchain = find(common.release)
     plans: dict[str, Plan | PilotError] = {}

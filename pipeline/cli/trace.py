@@ -26,7 +26,6 @@ from iree_pilot.pipeline.cli.options import Common, Output, SourceOptions, commo
 @common
 def command(source_options: SourceOptions, output: str, common: Common, source: str) -> None:
     """Trace SOURCE to MLIR: program.mlir, parameters, example inputs and PyTorch's outputs."""
-    from iree_pilot.pipeline import outputs
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli import reading, reproducer
     from iree_pilot.pipeline.cli.boundary import Failed
@@ -34,6 +33,7 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
     from iree_pilot.pipeline.cli.session import Session
     from iree_pilot.pipeline.frontends import load
     from iree_pilot.pipeline.frontends.load import TraceFailed
+    from iree_pilot.pipeline.store import outputs
 
     named = source
     source, source_options = reproducer.source(source, source_options, flagged=False)

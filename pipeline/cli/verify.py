@@ -14,7 +14,7 @@ from iree_pilot.pipeline.cli.options import Common, common, trust_option
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from iree_pilot.repro.verify import Check, Verification
+    from iree_pilot.repro.reproducer.verify import Check, Verification
 
 
 @click.command("verify")
@@ -34,8 +34,8 @@ def command(directory: Path, trust: bool, common: Common) -> None:
     from iree_pilot.pipeline.cli import reproducer
     from iree_pilot.pipeline.cli.boundary import Failed, Interrupted
     from iree_pilot.pipeline.cli.live import Live
-    from iree_pilot.repro import verify
-    from iree_pilot.repro.trust import open_folder
+    from iree_pilot.repro.reproducer import verify
+    from iree_pilot.repro.trust.trust import open_folder
 
     console = out.console(stderr=common.json)
     opened = open_folder(directory, trust=trust)

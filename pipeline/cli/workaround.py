@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.cli.live import Live
     from iree_pilot.pipeline.cli.session import Session
     from iree_pilot.pipeline.frontends.load import Loaded
-    from iree_pilot.pipeline.targets import Plan
+    from iree_pilot.pipeline.targets.targets import Plan
     from iree_pilot.repro.workarounds.answers import Answer, Cost
     from iree_pilot.repro.workarounds.find import Progress, Wish, Workarounds
 
@@ -88,15 +88,15 @@ def command(
     with its `target`. Exit code 0: found, for each target that fails; 1: there is none for
     one, or nothing fails.
     """
-    from iree_pilot.pipeline import outputs
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli import reading
     from iree_pilot.pipeline.cli.boundary import Failed
     from iree_pilot.pipeline.cli.live import Live
     from iree_pilot.pipeline.cli.session import Session
-    from iree_pilot.pipeline.compiler import check_flags
     from iree_pilot.pipeline.frontends.load import TraceFailed
-    from iree_pilot.repro.trust import open_folder
+    from iree_pilot.pipeline.store import outputs
+    from iree_pilot.pipeline.toolchain.compiler import check_flags
+    from iree_pilot.repro.trust.trust import open_folder
     from iree_pilot.repro.workarounds import find
 
     console = out.console(stderr=common.json)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import process, task
 from iree_pilot.pipeline.evaluate import references
-from iree_pilot.pipeline.program import Function, Program, Reference, Tensor
+from iree_pilot.pipeline.processes import process, task
+from iree_pilot.pipeline.program.program import Function, Program, Reference, Tensor
 
 _CHECKS = re.compile(rb"\bcheck\.expect_\w+")
 _RETURNING = "iree_pilot.pipeline.evaluate.checks_child:returning"

@@ -12,11 +12,12 @@ from typing import Any
 
 from iree.compiler import ir
 
-from iree_pilot.pipeline import dialects, tensors
 from iree_pilot.pipeline.evaluate import constants, elements
 from iree_pilot.pipeline.evaluate.checks import Expected, Rewriting, Rewritten
 from iree_pilot.pipeline.evaluate.elements import Unknown
 from iree_pilot.pipeline.evaluate.ir import read_type
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.toolchain import dialects
 from iree_pilot.pipeline.torch_dialect import literals
 
 _CMPI, _CMPF = ("eq", "ne"), {"oeq": 1, "ole": 5, "une": 13, "uno": 14}

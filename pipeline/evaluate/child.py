@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from iree_pilot.pipeline import tensors
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.evaluate.elements import Array, Unknown
 from iree_pilot.pipeline.evaluate.interpreter import Interpreter
 from iree_pilot.pipeline.evaluate.machine import Mode
-from iree_pilot.pipeline.program import ELEMENT_TYPES, Reference, Tensor
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Reference, Tensor
 from iree_pilot.pipeline.torch_dialect.evaluate import UNFINISHED, Evaluation, Stage, Value, Work
 
 EVALUATOR = f"numpy {np.__version__}, operation by operation"

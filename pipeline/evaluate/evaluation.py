@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from iree_pilot.pipeline import process
+from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.torch_dialect import evaluate as by_torch
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import numpy as np
 
-from iree_pilot.pipeline import noise
 from iree_pilot.pipeline.evaluate import elements
 from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown
 from iree_pilot.pipeline.evaluate.ir import RETURNS, Block, Op, Type, uses
+from iree_pilot.pipeline.numerics import noise
 
 if TYPE_CHECKING:
     from iree_pilot.pipeline.evaluate.module import Module

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline import archive, dialects, tensors
 from iree_pilot.pipeline.evaluate import constants, elements
 from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown
 from iree_pilot.pipeline.evaluate.ir import Block, Op, Reader, read_type
-from iree_pilot.pipeline.program import ELEMENT_TYPES
+from iree_pilot.pipeline.program import archive, tensors
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES
+from iree_pilot.pipeline.toolchain import dialects
 from iree_pilot.pipeline.torch_dialect import literals
 
 _BYTECODE = b"ML\xefR"

@@ -16,10 +16,10 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from iree_pilot.pipeline import process
 from iree_pilot.pipeline.evaluate import evaluation
-from iree_pilot.pipeline.program import Function, Program, Reference
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program.program import Function, Program, Reference
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.pipeline.torch_dialect import evaluate
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from iree_pilot.pipeline import program as programs
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.frontends import libraries
 from iree_pilot.pipeline.frontends.job import (
@@ -26,7 +25,8 @@ from iree_pilot.pipeline.frontends.job import (
     Refusal,
     Traced,
 )
-from iree_pilot.pipeline.sealed import state
+from iree_pilot.pipeline.program import program as programs
+from iree_pilot.pipeline.store.sealed import state
 
 _DOING = "preparing"
 

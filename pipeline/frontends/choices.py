@@ -13,8 +13,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from iree_pilot.pipeline import noise, torch_tensors
-from iree_pilot.pipeline.program import TORCH_ELEMENT_TYPES, Indexed
+from iree_pilot.pipeline.numerics import noise
+from iree_pilot.pipeline.program import torch_tensors
+from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Indexed
 
 Way = Literal["first", "last", "shuffled"]
 WAYS: tuple[Way, ...] = ("first", "last", "shuffled")
@@ -53,7 +54,7 @@ _GIVEN = 2.0**-30
 
 
 class Pointing(NamedTuple):
-    """Where the elements of an integer tensor point to: see `pipeline.program.Indexed`.
+    """Where the elements of an integer tensor point to: see `pipeline.program.program.Indexed`.
 
     number: of the operation that chose, among those of an evaluation that do.
     """

@@ -13,12 +13,13 @@ from pathlib import Path
 import msgspec
 from iree.turbine import aot
 
-from iree_pilot.pipeline import program as programs
-from iree_pilot.pipeline import releases, torch_tensors
 from iree_pilot.pipeline.frontends import mlir, reference
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.torch_sources import Compiled
-from iree_pilot.pipeline.program import Program, Tensor
+from iree_pilot.pipeline.program import program as programs
+from iree_pilot.pipeline.program import torch_tensors
+from iree_pilot.pipeline.program.program import Program, Tensor
+from iree_pilot.pipeline.toolchain import releases
 
 _WRITTEN = "written"
 _DESCRIBED = "described"

@@ -16,7 +16,7 @@ import msgspec
 
 from iree_pilot.pipeline.frontends.examples import DYNAMIC, size
 from iree_pilot.pipeline.frontends.generic import Body, Op
-from iree_pilot.pipeline.program import Dim, Function, MadeUp
+from iree_pilot.pipeline.program.program import Dim, Function, MadeUp
 
 #: The size of a dimension of an argument, or (None) the number that an argument is.
 Unknown = tuple[int, int | None]

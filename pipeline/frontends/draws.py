@@ -19,8 +19,8 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from iree_pilot.pipeline import noise
-from iree_pilot.pipeline.program import TORCH_ELEMENT_TYPES
+from iree_pilot.pipeline.numerics import noise
+from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES
 
 #: Arguments that turn drawing off when they are 0 or False.
 _SWITCHES = ("p", "dropout_p", "dropout", "train", "training")

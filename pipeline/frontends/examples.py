@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from iree_pilot.pipeline import tensors
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.program import (
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import (
     ELEMENT_TYPES,
     NUMPY_ELEMENT_TYPES,
     Dim,

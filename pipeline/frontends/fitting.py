@@ -8,10 +8,18 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import border, plural, tensors
+from iree_pilot.pipeline import plural
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.execution import border
 from iree_pilot.pipeline.frontends import examples
-from iree_pilot.pipeline.program import ELEMENT_TYPES, Function, Tensor, TensorType, check_inputs
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import (
+    ELEMENT_TYPES,
+    Function,
+    Tensor,
+    TensorType,
+    check_inputs,
+)
 
 
 def chosen(

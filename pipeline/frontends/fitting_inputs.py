@@ -16,11 +16,11 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import process
 from iree_pilot.pipeline.evaluate import references
 from iree_pilot.pipeline.frontends import examples
-from iree_pilot.pipeline.program import ELEMENT_TYPES, Dim, Function, MadeUp, Program
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Dim, Function, MadeUp, Program
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 #: What evaluators say of inputs that do not go together, or lead out of a tensor.
 _COMPLAINTS = re.compile(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.source import Source
-from iree_pilot.pipeline.program import Reference, Tensor
+from iree_pilot.pipeline.program.program import Reference, Tensor
 
 DEPENDENCIES = "dependencies.json"
 GENERATED = "generated.json"

@@ -18,8 +18,8 @@ from types import ModuleType, TracebackType
 
 import msgspec
 
-from iree_pilot.pipeline import process, task
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.processes import process, task
 
 #: What models are made, traced and read with: the name that is imported, what pip installs.
 _DISTRIBUTIONS = {

@@ -10,18 +10,19 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import diagnostics, process, task
-from iree_pilot.pipeline import program as programs
-from iree_pilot.pipeline.archive import check_parameters
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.evaluate import references
+from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.frontends import mlir
 from iree_pilot.pipeline.frontends.job import CANNOT_RUN, DEPENDENCIES, Job, Traced, TraceFailed
 from iree_pilot.pipeline.frontends.source import Source
-from iree_pilot.pipeline.program import Program
-from iree_pilot.pipeline.sealed import state
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import process, task
+from iree_pilot.pipeline.program import program as programs
+from iree_pilot.pipeline.program.archive import check_parameters
+from iree_pilot.pipeline.program.program import Program
+from iree_pilot.pipeline.store.sealed import state
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 __all__ = ["Loaded", "TraceFailed", "find", "load"]
 
@@ -170,7 +171,7 @@ def _own_code(*, zoo: bool) -> str:
     """A digest of the code that makes programs: what it does may change between our releases."""
     root = Path(__file__).resolve().parents[2]
     own = root / "pipeline"
-    files = [own / name for name in ("program.py", "tensors.py", "torch_tensors.py")]
+    files = [own / "program" / f"{name}.py" for name in ("program", "tensors", "torch_tensors")]
     files += [*(own / "frontends").glob("*.py"), *(own / "torch_dialect").glob("*.py")]
     files += (own / "evaluate").glob("*.py")
     files += (root / "models").rglob("*.py") if zoo else ()

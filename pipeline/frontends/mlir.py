@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import archive, diagnostics, process
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.evaluate import checks, references
+from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.frontends import (
     constraints,
     examples,
@@ -26,8 +26,10 @@ from iree_pilot.pipeline.frontends import (
 from iree_pilot.pipeline.frontends import generic as generic_form
 from iree_pilot.pipeline.frontends.generic import Body
 from iree_pilot.pipeline.frontends.job import Job, TraceFailed
-from iree_pilot.pipeline.program import Function, MadeUp, Parameters, Program
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program import archive
+from iree_pilot.pipeline.program.program import Function, MadeUp, Parameters, Program
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 #: After phase `stream` and before `hal`: 3.13 compiles such IR from the start, and the module gives
 #: zeros.

@@ -13,7 +13,7 @@ import msgspec
 
 from iree_pilot.pipeline.frontends import mlir_text
 from iree_pilot.pipeline.frontends.generic import Body, Op, functions, parenthesised
-from iree_pilot.pipeline.program import Dim, Function, TensorType
+from iree_pilot.pipeline.program.program import Dim, Function, TensorType
 
 _DECLARATION = re.compile(
     r'iree\.abi\.declaration = "\w*sync func @(?:[^"(]|\\")*(\((?:[^"\\]|\\.)*)"'

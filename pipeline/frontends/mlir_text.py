@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 
-from iree_pilot.pipeline.program import ELEMENT_TYPES, Dim, Parameter, Parameters, TensorType
+from iree_pilot.pipeline.program.program import (
+    ELEMENT_TYPES,
+    Dim,
+    Parameter,
+    Parameters,
+    TensorType,
+)
 
 _PARAMETER = re.compile(
     r'#(?:flow|stream|torch_c?)\.parameter\.named<(?:"([^"]*)"::)?"([^"]*)">'

@@ -18,11 +18,11 @@ from typing import Any
 
 import msgspec
 
-from iree_pilot.pipeline import program as programs
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.frontends import examples, fitting_inputs, mlir_text, onnx_draws
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.program import (
+from iree_pilot.pipeline.program import program as programs
+from iree_pilot.pipeline.program.program import (
     NUMPY_ELEMENT_TYPES,
     Dim,
     Function,

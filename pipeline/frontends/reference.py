@@ -21,11 +21,11 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iree_pilot.pipeline import noise
 from iree_pilot.pipeline.frontends import choices as choosing
 from iree_pilot.pipeline.frontends import norms
 from iree_pilot.pipeline.frontends.choices import WAYS, Call, Choices, Pointing
-from iree_pilot.pipeline.program import TORCH_ELEMENT_TYPES, Jitter, Reference, Tensor
+from iree_pilot.pipeline.numerics import noise
+from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Jitter, Reference, Tensor
 
 _WIDENED = (torch.float32, torch.float16, torch.bfloat16)
 #: Element types that a program rounds to on purpose.

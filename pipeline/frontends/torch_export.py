@@ -29,8 +29,6 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from iree_pilot.models.traceable import Entry, Stored, Traceable
-from iree_pilot.pipeline import archive, dialects, python_lines, torch_tensors
-from iree_pilot.pipeline import program as programs
 from iree_pilot.pipeline.frontends import (
     bindings,
     draws,
@@ -41,7 +39,9 @@ from iree_pilot.pipeline.frontends import (
 )
 from iree_pilot.pipeline.frontends.choices import Choices, Pointing, any_chooses
 from iree_pilot.pipeline.frontends.job import MAKING, Job
-from iree_pilot.pipeline.program import (
+from iree_pilot.pipeline.program import archive, python_lines, torch_tensors
+from iree_pilot.pipeline.program import program as programs
+from iree_pilot.pipeline.program.program import (
     Dim,
     Function,
     Parameter,
@@ -51,6 +51,7 @@ from iree_pilot.pipeline.program import (
     Tensor,
     TensorType,
 )
+from iree_pilot.pipeline.toolchain import dialects
 
 SCOPE = "model"
 _ARCHIVE = "parameters.irpa"

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from iree_pilot.pipeline import process, task
+from iree_pilot.pipeline.processes import process, task
 
 T = TypeVar("T")
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from iree_pilot.pipeline import targets
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.nightly import remote, worker
 from iree_pilot.pipeline.nightly.orders import Job, Watcher
 from iree_pilot.pipeline.nightly.records import Outcome
 from iree_pilot.pipeline.nightly.remote import Employ
+from iree_pilot.pipeline.targets import targets
 
 if TYPE_CHECKING:
     from distributed import Client, Future

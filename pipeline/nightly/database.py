@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from iree_pilot.pipeline import outputs
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError
-from iree_pilot.pipeline.locks import Locks
 from iree_pilot.pipeline.nightly import schema
+from iree_pilot.pipeline.store import outputs
+from iree_pilot.pipeline.store.locks import Locks
 
 _BUSY_SECONDS = 60.0
 #: What SQLite keeps beside a database, by the endings of the names.

@@ -20,11 +20,11 @@ from typing import Any
 
 import msgspec
 
-from iree_pilot.pipeline import outputs
 from iree_pilot.pipeline.case import tells
 from iree_pilot.pipeline.errors import EnvironmentFault
 from iree_pilot.pipeline.nightly import strict
 from iree_pilot.pipeline.nightly.records import Judgement
+from iree_pilot.pipeline.store import outputs
 
 #: In the place of a signature: the case may come out one way or another.
 FLAKY = "flaky"

@@ -15,7 +15,7 @@ from iree_pilot.pipeline.case import PASSING
 from iree_pilot.pipeline.nightly import identity, queries, results
 from iree_pilot.pipeline.nightly.database import Database
 from iree_pilot.pipeline.nightly.records import Case, Finding, Judgement, Outcome
-from iree_pilot.pipeline.source_lines import SourceLines
+from iree_pilot.pipeline.program.source_lines import SourceLines
 
 #: Nights that `usual` looks at.
 _RECENT = 7

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from iree_pilot.pipeline.signatures import is_specific
+from iree_pilot.pipeline.failures.signatures import is_specific
 
 _DIGITS = 16
 

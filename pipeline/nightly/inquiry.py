@@ -10,17 +10,17 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import releases
 from iree_pilot.pipeline.case import CaseResult
 from iree_pilot.pipeline.errors import PilotError, UsageError
 from iree_pilot.pipeline.frontends.load import TraceFailed, load
 from iree_pilot.pipeline.nightly import alone, keys, worker
 from iree_pilot.pipeline.nightly.orders import Order
 from iree_pilot.pipeline.nightly.records import Case, Finding, Question
-from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.toolchain import releases
 from iree_pilot.repro import deep
-from iree_pilot.repro.releases import question as release_question
-from iree_pilot.repro.releases import trials as release_trials
+from iree_pilot.repro.since_release import question as release_question
+from iree_pilot.repro.since_release import trials as release_trials
 from iree_pilot.repro.workarounds import find as workarounds
 
 #: The share of the time that is searched: what was found has to be seen again after that.

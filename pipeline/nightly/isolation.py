@@ -15,11 +15,12 @@ from iree_pilot.pipeline.frontends.load import TraceFailed, load
 from iree_pilot.pipeline.nightly import alone, keys, worker
 from iree_pilot.pipeline.nightly.orders import Order
 from iree_pilot.pipeline.nightly.records import Case
-from iree_pilot.pipeline.store import Store
-from iree_pilot.repro import bundle, failed
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.repro import failed
 from iree_pilot.repro.bisect import Bisection
-from iree_pilot.repro.bundle import REPORT
-from iree_pilot.repro.places import names
+from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.bundle import REPORT
+from iree_pilot.repro.reproducer.places import names
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):

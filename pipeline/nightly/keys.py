@@ -10,17 +10,32 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline import case as cases
-from iree_pilot.pipeline import generation, releases, sealed, task
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError
+from iree_pilot.pipeline.execution import generation
 from iree_pilot.pipeline.frontends import load, source
 from iree_pilot.pipeline.frontends.job import DEPENDENCIES, Job
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.nightly import metrics
 from iree_pilot.pipeline.nightly.records import INSTALLED, LATEST, Case, Outcome
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.targets import Plan, parse, plan
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import task
+from iree_pilot.pipeline.store import sealed
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.targets.targets import Plan, parse, plan
+from iree_pilot.pipeline.toolchain import releases
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
+#: The rooms of the code that compiles, runs and compares.
+_CORE = (
+    "execution",
+    "failures",
+    "inspect",
+    "numerics",
+    "processes",
+    "program",
+    "store",
+    "targets",
+    "toolchain",
+)
 #: Files of a program's directory that tell how it was made, not what it is.
 _HOW_MADE = (*task.FILES, DEPENDENCIES, sealed.MANIFEST)
 
@@ -139,6 +154,8 @@ def _contents(directory: Path) -> list[tuple[str, str]]:
 def _own_code() -> str:
     """A digest of the code that compiles, runs, compares and measures."""
     hashed = hashlib.sha256()
-    for file in sorted([*Path(cases.__file__).parent.glob("*.py"), Path(metrics.__file__)]):
+    core = Path(cases.__file__).parent
+    files = [f for room in ("", *_CORE) for f in (core / room).glob("*.py")]
+    for file in sorted([*files, Path(metrics.__file__)]):
         hashed.update(file.read_bytes())
     return hashed.hexdigest()

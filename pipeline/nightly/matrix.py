@@ -12,13 +12,15 @@ import msgspec
 from packaging.version import Version
 
 from iree_pilot.models.spec import ModelSpec, registry
-from iree_pilot.pipeline import compiler, plural, releases, targets, toolchain
-from iree_pilot.pipeline import flags as compile_flags
+from iree_pilot.pipeline import plural
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError, nearest
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.nightly import strict
 from iree_pilot.pipeline.nightly.config import Block, Exclude, Nightly
 from iree_pilot.pipeline.nightly.records import INSTALLED, LATEST, Case
+from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.toolchain import compiler, releases, toolchain
+from iree_pilot.pipeline.toolchain import flags as compile_flags
 
 Keys = tuple[str | int, ...]
 

@@ -15,10 +15,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from iree_pilot.pipeline import outputs
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.nightly import schema
 from iree_pilot.pipeline.nightly.history import History
+from iree_pilot.pipeline.store import outputs
 
 
 class Merged(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,12 +32,12 @@ from typing import NamedTuple
 import msgspec
 
 from iree_pilot.pipeline.case import tells
+from iree_pilot.pipeline.failures.signatures import is_specific
 from iree_pilot.pipeline.nightly.baseline import Rule, Shift, shifts, suspected
 from iree_pilot.pipeline.nightly.expectations import Expectation
 from iree_pilot.pipeline.nightly.history import Past
 from iree_pilot.pipeline.nightly.metrics import TIMES
 from iree_pilot.pipeline.nightly.records import Judgement, Outcome, Verdict
-from iree_pilot.pipeline.signatures import is_specific
 
 _MIB = 2.0**20
 #: Counts and sizes, unless they are named here: any change by 2% tells.

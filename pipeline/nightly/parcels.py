@@ -5,9 +5,9 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
-from iree_pilot.pipeline import sealed
 from iree_pilot.pipeline.frontends.load import KIND, Loaded
-from iree_pilot.pipeline.store import Store
+from iree_pilot.pipeline.store import sealed
+from iree_pilot.pipeline.store.store import Store
 
 #: Larger programs are traced again where they are needed: a scheduler's workers keep parcels in
 #: memory.

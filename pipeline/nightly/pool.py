@@ -10,10 +10,10 @@ from threading import Event
 
 import msgspec
 
-from iree_pilot.pipeline import process
 from iree_pilot.pipeline.nightly import worker
 from iree_pilot.pipeline.nightly.orders import Job, Order, Watcher, untraced, with_trace
 from iree_pilot.pipeline.nightly.records import Outcome
+from iree_pilot.pipeline.processes import process
 
 #: What a worker itself takes beside its children: Python, and the outputs that it compares.
 _WORKER_BYTES = 200 * 2**20

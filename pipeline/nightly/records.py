@@ -8,9 +8,9 @@ from typing import Any, Literal
 import msgspec
 
 from iree_pilot.pipeline.case import CaseResult, Status
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.nightly import identity
-from iree_pilot.pipeline.source_lines import SourceLines
+from iree_pilot.pipeline.program.source_lines import SourceLines
 
 #: The release of the environment that the nightly runs in, whatever it is that night.
 INSTALLED = "installed"
@@ -140,7 +140,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     said: in words, on one line. done: False where time ended it, and the next night goes on, unless
     the configuration keeps it from that: `off`. note: what kept the answer from being a better one,
     for the people who keep the nightly. details: as what was asked gives it
-    (`repro.releases.trials.Found`).
+    (`repro.since_release.trials.Found`).
     """
 
     question: Question

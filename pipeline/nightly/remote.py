@@ -12,9 +12,9 @@ from threading import Event
 
 import msgspec
 
-from iree_pilot.pipeline import process
 from iree_pilot.pipeline.nightly.orders import Order, untraced, with_trace
 from iree_pilot.pipeline.nightly.records import Outcome
+from iree_pilot.pipeline.processes import process
 
 #: Where workers say that they began a job.
 TOPIC = "iree-pilot"

@@ -11,7 +11,7 @@ from collections.abc import Collection
 import msgspec
 
 from iree_pilot.pipeline.case import CaseResult
-from iree_pilot.pipeline.phases import Phase
+from iree_pilot.pipeline.toolchain.phases import Phase
 
 _OPS = msgspec.json.Decoder(dict[str, int])
 

@@ -1,7 +1,7 @@
 """Does one order in a process of its own.
 
 Whatever happens to the case is in the reply, an `Outcome`. The process does nothing but
-wait for its children, and ends them with itself (see `pipeline.process`).
+wait for its children, and ends them with itself (see `pipeline.processes.process`).
 """
 
 from __future__ import annotations
@@ -22,26 +22,22 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline import case as cases
-from iree_pilot.pipeline import (
-    devices,
-    generation,
-    process,
-    refitting,
-    releases,
-    source_lines,
-    task,
-)
 from iree_pilot.pipeline.case import CaseResult, Settings, Silent, Step
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError
+from iree_pilot.pipeline.execution import generation, refitting
 from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, load, made_of, source_file
-from iree_pilot.pipeline.locks import Locks
 from iree_pilot.pipeline.nightly import keys, parcels
 from iree_pilot.pipeline.nightly.metrics import metrics
 from iree_pilot.pipeline.nightly.orders import Order
 from iree_pilot.pipeline.nightly.records import INSTALLED, Outcome
-from iree_pilot.pipeline.store import Store, cache_directory
-from iree_pilot.pipeline.targets import Device
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import process, task
+from iree_pilot.pipeline.program import source_lines
+from iree_pilot.pipeline.store.locks import Locks
+from iree_pilot.pipeline.store.store import Store, cache_directory
+from iree_pilot.pipeline.targets import devices
+from iree_pilot.pipeline.targets.targets import Device
+from iree_pilot.pipeline.toolchain import releases
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 #: No order takes longer than this many times its steps' time limit; it hangs.
 _STEPS = 12

@@ -10,7 +10,6 @@ import msgspec
 import torch
 from iree.compiler import ir
 
-from iree_pilot.pipeline import torch_tensors
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import draws
 from iree_pilot.pipeline.frontends.choices import Choices
@@ -21,7 +20,8 @@ from iree_pilot.pipeline.frontends.reference import (
     rounding,
     with_precise,
 )
-from iree_pilot.pipeline.program import Reference, Tensor
+from iree_pilot.pipeline.program import torch_tensors
+from iree_pilot.pipeline.program.program import Reference, Tensor
 from iree_pilot.pipeline.torch_dialect.evaluate import UNFINISHED, Evaluation, Stage, Value, Work
 from iree_pilot.pipeline.torch_dialect.evaluator import How, Module, Record
 

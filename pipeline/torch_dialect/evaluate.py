@@ -14,9 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import diagnostics, process, task
-from iree_pilot.pipeline.program import Function, Jitter, Program, Reference, Tensor
-from iree_pilot.pipeline.task import Done
+from iree_pilot.pipeline.failures import diagnostics
+from iree_pilot.pipeline.processes import process, task
+from iree_pilot.pipeline.processes.task import Done
+from iree_pilot.pipeline.program.program import Function, Jitter, Program, Reference, Tensor
 
 #: What evaluates: a function for `task.call` from `list[Work]` to `Stage`.
 TORCH = "iree_pilot.pipeline.torch_dialect.child:evaluated"

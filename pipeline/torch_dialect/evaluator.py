@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils import _pytree as pytree
 
-from iree_pilot.pipeline import archive, dialects, torch_tensors
 from iree_pilot.pipeline.frontends import choices as choosing
 from iree_pilot.pipeline.frontends import draws, mlir_text
 from iree_pilot.pipeline.frontends.choices import Call, Choices, Pointing
 from iree_pilot.pipeline.frontends.reference import NotEvaluable, Widening, rounding, widen
+from iree_pilot.pipeline.program import archive, torch_tensors
+from iree_pilot.pipeline.toolchain import dialects
 from iree_pilot.pipeline.torch_dialect import calls, literals
 from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
 from iree_pilot.pipeline.torch_dialect.walk import TENSOR, TRANSPARENT, VIEWS, Walk, symbol

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from iree_pilot.pipeline import dialects
+from iree_pilot.pipeline.toolchain import dialects
 from iree_pilot.pipeline.torch_dialect import calls as calls
 from iree_pilot.pipeline.torch_dialect import literals
 from iree_pilot.pipeline.torch_dialect import text as python

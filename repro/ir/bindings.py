@@ -14,11 +14,12 @@ from typing import TypeVar
 
 import msgspec
 
-from iree_pilot.pipeline import task, toolchain
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.process import Limits
-from iree_pilot.pipeline.task import Done
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import task
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.processes.task import Done
+from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ class Bindings(msgspec.Struct, frozen=True, kw_only=True):
     site: Path | None = None
 
     def call(self, function: str, request: object, reply: type[T], directory: Path) -> Done[T]:
-        """Calls `module:function` in a child: see `pipeline.task`."""
+        """Calls `module:function` in a child: see `pipeline.processes.task`."""
         environment = self._environment()
         return task.call(function, request, reply, directory, limits=self.limits, env=environment)
 

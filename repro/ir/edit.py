@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 
-from iree_pilot.pipeline import dialects
+from iree_pilot.pipeline.toolchain import dialects
 from iree_pilot.repro.ir import feeds
 from iree_pilot.repro.ir import simpler as simplify_ir
 from iree_pilot.repro.ir.body import Body
 from iree_pilot.repro.ir.feeds import Feeds
 from iree_pilot.repro.ir.graph import Cut, Graph
-from iree_pilot.repro.simplify import Proposal, Survey
+from iree_pilot.repro.reducer.simplify import Proposal, Survey
 
 #: The beginning of the reason where the bindings cannot read the program.
 UNREADABLE = "it does not parse"

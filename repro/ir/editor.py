@@ -9,13 +9,13 @@ from typing import TypeVar
 
 import msgspec
 
-from iree_pilot.pipeline import process
-from iree_pilot.pipeline.task import Done
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.task import Done
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.ir import bindings, body, edit
 from iree_pilot.repro.ir.graph import Cut, Graph
-from iree_pilot.repro.oracle import Answer
-from iree_pilot.repro.simplify import Proposal, Survey
+from iree_pilot.repro.oracles.oracle import Answer
+from iree_pilot.repro.reducer.simplify import Proposal, Survey
 
 T = TypeVar("T")
 

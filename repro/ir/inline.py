@@ -6,8 +6,8 @@ import re
 import tempfile
 from pathlib import Path
 
-from iree_pilot.pipeline import process
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 _CALL = re.compile(rb"\bcall @")
 #: Nothing but the calls is to change, and the functions that nobody calls any more.

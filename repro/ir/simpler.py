@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from iree_pilot.repro.ir import symbols
-from iree_pilot.repro.simplify import Aspect, Proposal, Survey
+from iree_pilot.repro.reducer.simplify import Aspect, Proposal, Survey
 
 #: Shapes, as builtin types spell them and as torch's do; numbers on their own.
 _SHAPE = re.compile(r"(?<=[<:])(?:(?:\d+|\?)x)+(?=[A-Za-z!])|(?<=tensor<\[)[\d,?]+(?=\])")

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import compiler, process, runtime, task
-from iree_pilot.pipeline.compiler import Compile
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.execution import runtime
+from iree_pilot.pipeline.execution.runtime import Run
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.program import Function, Program, Tensor, TensorType
-from iree_pilot.pipeline.runtime import Run
-from iree_pilot.pipeline.targets import Plan
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import process, task
+from iree_pilot.pipeline.program.program import Function, Program, Tensor, TensorType
+from iree_pilot.pipeline.targets.targets import Plan
+from iree_pilot.pipeline.toolchain import compiler
+from iree_pilot.pipeline.toolchain.compiler import Compile
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.pipeline.torch_dialect import evaluate
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation
 from iree_pilot.repro.ranges import measure, watch

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from iree_pilot.pipeline import tensors
-from iree_pilot.pipeline.program import Tensor
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import Tensor
 
 #: Types with so few bits that their range is a concern.
 NARROW = ("f16", "bf16", "f8E4M3FN", "f8E4M3FNUZ", "f8E5M2", "f8E5M2FNUZ")

@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 import torch
 
-from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import child, torch_sources
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.frontends.torch_export import no_kernel

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.journal import Journal
+from iree_pilot.pipeline.store.journal import Journal
 
 ANSWERS = "traces.jsonl"
 

@@ -16,8 +16,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from iree_pilot.pipeline import diagnostics
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.failures import diagnostics
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import torch_export
 from iree_pilot.repro.tracing.writing import Call
 

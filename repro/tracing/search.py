@@ -11,19 +11,20 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import diagnostics, process, task
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.failures import diagnostics
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.toolchain import Toolchain
-from iree_pilot.repro import bundle, environment, issue, known, places, verify
-from iree_pilot.repro.bundle import Report
-from iree_pilot.repro.effort import estimate
-from iree_pilot.repro.found import Bisection, Found, Reproducer, placed
+from iree_pilot.pipeline.processes import process, task
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.isolate import DEFAULT_SECONDS
-from iree_pilot.repro.places import Identity
-from iree_pilot.repro.shrink import Progress
-from iree_pilot.repro.spent import Spent
+from iree_pilot.repro.reducer.effort import estimate
+from iree_pilot.repro.reducer.shrink import Progress
+from iree_pilot.repro.reducer.spent import Spent
+from iree_pilot.repro.reproducer import bundle, environment, issue, known, places, verify
+from iree_pilot.repro.reproducer.bundle import Report
+from iree_pilot.repro.reproducer.found import Bisection, Found, Reproducer, placed
+from iree_pilot.repro.reproducer.places import Identity
 from iree_pilot.repro.tracing.journal import ANSWERS, Answer, Ask, Result, Traces
 
 PACKAGES = ("torch", "iree-turbine", "iree-base-compiler", "transformers")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import outputs, runtime
 from iree_pilot.pipeline.case import CaseResult
 from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.numerics import Comparison
+from iree_pilot.pipeline.numerics.numerics import Comparison
+from iree_pilot.pipeline.store import outputs
 from iree_pilot.repro.workarounds import rewrites
 from iree_pilot.repro.workarounds.candidate import PRICES, Price
 from iree_pilot.repro.workarounds.rewrites import Unusable

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from iree_pilot.pipeline import targets
-from iree_pilot.pipeline.architectures import GENERIC_VULKAN
 from iree_pilot.pipeline.errors import PilotError
-from iree_pilot.pipeline.targets import Backend, Plan, Target
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.targets.architectures import GENERIC_VULKAN
+from iree_pilot.pipeline.targets.targets import Backend, Plan, Target
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.workarounds.candidate import Candidate
 
 #: Processors that code is compiled for in place of the one at hand, the modest ones last.

@@ -8,8 +8,8 @@ from typing import Literal
 
 import msgspec
 
-from iree_pilot.pipeline.diagnostics import Failure
-from iree_pilot.pipeline.targets import Backend
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.targets.targets import Backend
 
 #: What is lost with it: nothing; time or space at run time; precision, or numbers that differ;
 #: the program's signature.

@@ -10,22 +10,25 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from iree_pilot.pipeline import case, process, targets
+from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import CaseResult, Settings
-from iree_pilot.pipeline.compiler import Dispatches
-from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import PilotError, UsageError
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.frontends.load import Loaded, load
-from iree_pilot.pipeline.locks import Locks
-from iree_pilot.pipeline.store import Store, data_directory
-from iree_pilot.pipeline.targets import Plan, Target
-from iree_pilot.pipeline.toolchain import Toolchain
-from iree_pilot.repro import bundle, effort, known
-from iree_pilot.repro.bundle import LevelName
-from iree_pilot.repro.releases import question
-from iree_pilot.repro.trust import open_folder
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.store.locks import Locks
+from iree_pilot.pipeline.store.store import Store, data_directory
+from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.targets.targets import Plan, Target
+from iree_pilot.pipeline.toolchain.compiler import Dispatches
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.reducer import effort
+from iree_pilot.repro.reproducer import bundle, known
+from iree_pilot.repro.reproducer.bundle import LevelName
+from iree_pilot.repro.since_release import question
+from iree_pilot.repro.trust.trust import open_folder
 from iree_pilot.repro.workarounds import architectures, edit, rewrites, search
 from iree_pilot.repro.workarounds.answers import Answer, Cost, confirmed, cost, rank
 from iree_pilot.repro.workarounds.candidate import Candidate, ordered, usable

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline import archive, process, task, tensors
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.frontends.load import Loaded, load
-from iree_pilot.pipeline.program import Parameter, Parameters
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.processes import process, task
+from iree_pilot.pipeline.program import archive, tensors
+from iree_pilot.pipeline.program.program import Parameter, Parameters
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.workarounds import edit
 from iree_pilot.repro.workarounds.candidate import Candidate, Edit
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from iree_pilot.pipeline.diagnostics import Failure
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.repro.workarounds.candidate import Candidate
 
 #: works: compiles, runs and agrees with the reference. runs: it was not compared with one.

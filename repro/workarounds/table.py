@@ -6,7 +6,7 @@ table is made of it.
 
 from __future__ import annotations
 
-from iree_pilot.pipeline.targets import Backend
+from iree_pilot.pipeline.targets.targets import Backend
 from iree_pilot.repro.workarounds.candidate import Candidate, Group, Price
 
 _CPU: tuple[Backend, ...] = ("llvm-cpu",)

@@ -12,18 +12,20 @@ from threading import Lock
 
 import msgspec
 
-from iree_pilot.pipeline import case, process, targets
+from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import DOES_NOT_COMPILE, CaseResult, Settings
-from iree_pilot.pipeline.diagnostics import Failure
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.journal import Journal
-from iree_pilot.pipeline.store import Store
-from iree_pilot.pipeline.targets import Plan, Target
-from iree_pilot.pipeline.toolchain import Toolchain
-from iree_pilot.pipeline.workers import side_by_side
-from iree_pilot.repro.oracle import STOPPED
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.workers import side_by_side
+from iree_pilot.pipeline.store.journal import Journal
+from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.targets.targets import Plan, Target
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.oracles.oracle import STOPPED
 from iree_pilot.repro.workarounds import rewrites
 from iree_pilot.repro.workarounds.candidate import name
 from iree_pilot.repro.workarounds.rewrites import Unusable

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from iree_pilot.pipeline import diagnostics
-from iree_pilot.pipeline.diagnostics import Failure
-from iree_pilot.pipeline.process import Outcome
+from iree_pilot.pipeline.failures import diagnostics
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.processes.process import Outcome
 
 HERE = Path(__file__).parent
 

@@ -20,7 +20,7 @@ import msgspec
 
 from corpus import HERE, Entry, classify, expectation
 from corpus.recipes import RECIPES, Recipe
-from iree_pilot.pipeline import process
+from iree_pilot.pipeline.processes import process
 
 _LINE = 1200
 _FRAMES = 26

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from iree_pilot.pipeline import toolchain
-from iree_pilot.pipeline.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 STUB = Path(__file__).with_name("iree-compile")
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fake.processes import wait_until
-from iree_pilot.pipeline import process
 from iree_pilot.pipeline.case import CaseResult, Step
 from iree_pilot.pipeline.nightly.history import Usual
 from iree_pilot.pipeline.nightly.orders import Job, Order, jobs
 from iree_pilot.pipeline.nightly.records import Case, Outcome
-from iree_pilot.pipeline.process import Outcome as Ended
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.process import Outcome as Ended
 
 HANG = "import os, signal; open('pid', 'w').write(str(os.getpid())); signal.pause()"
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from iree_pilot.pipeline.case import CaseResult, Step
-from iree_pilot.pipeline.diagnostics import Failure, Kind
+from iree_pilot.pipeline.failures.diagnostics import Failure, Kind
 from iree_pilot.pipeline.nightly.history import History, Run
 from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome
-from iree_pilot.pipeline.phases import Phase
+from iree_pilot.pipeline.toolchain.phases import Phase
 
 FIRST = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
 

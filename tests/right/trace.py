@@ -68,10 +68,10 @@ def _write(module: Module, made: dict) -> None:  # type: ignore[type-arg]
     import torch
 
     from iree_pilot.models.traceable import Entry, Traceable
-    from iree_pilot.pipeline import program as programs
     from iree_pilot.pipeline.frontends import torch_export
     from iree_pilot.pipeline.frontends.job import Job
     from iree_pilot.pipeline.frontends.source import Source
+    from iree_pilot.pipeline.program import program as programs
 
     directory = Path(module.directory)
     directory.mkdir(parents=True)

@@ -1,0 +1,1 @@
+"""A compiled module run on a device: calls, generated tokens, inputs that fit."""

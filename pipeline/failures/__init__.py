@@ -1,0 +1,1 @@
+"""What tools print and how they end, as failures with signatures."""

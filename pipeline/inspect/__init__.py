@@ -1,0 +1,1 @@
+"""What is in a compiled module: kernels, shaders, executables that take long."""

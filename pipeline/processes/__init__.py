@@ -1,0 +1,1 @@
+"""Child processes: limits, calls of our functions, the end of whole process trees."""

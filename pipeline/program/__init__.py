@@ -1,0 +1,1 @@
+"""A program on disk: MLIR, signatures, parameters, inputs, references, the lines it came from."""

@@ -1,0 +1,1 @@
+"""One compiler release: its tools, phases and flags, and a compile with it."""

@@ -1,0 +1,1 @@
+"""Attribution of wrong numbers: compiler, driver or reference."""

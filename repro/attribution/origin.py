@@ -1,0 +1,93 @@
+"""Where wrong numbers of an isolated program come from: the phase, the pass, whose fault it is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.attribution import attribution
+from iree_pilot.repro.attribution.attribution import Attribution, Narrowed
+from iree_pilot.repro.attribution.trial import Trial
+from iree_pilot.repro.failing_pass import phases
+from iree_pilot.repro.failing_pass.bench import RealBench
+from iree_pilot.repro.failing_pass.interpreting import Interpreter
+from iree_pilot.repro.failing_pass.phases import WrongPhase
+
+#: One compile of an isolated program, or a run of it, takes a fraction of that, of a processor's
+#: time: a busy machine must not cost the phase and the pass.
+_SECONDS = 60.0
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What both searches found. calls: the compiles that they took."""
+
+    phase: WrongPhase
+    attribution: Attribution
+    calls: int
+
+
+def find(
+    loaded: Loaded,
+    target: str,
+    flags: tuple[str, ...],
+    device: str,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits,
+    told: Callable[[str], None] = lambda _: None,
+) -> Origin | None:
+    """Where the numbers of a program go wrong; None if it is right when it is compiled again.
+
+    loaded: with inputs and references. target: as the user named it; flags: for iree-compile, the
+    target's and the user's. device: what it runs on. Files go to the new `directory`.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    seconds = min(limits.seconds or _SECONDS, _SECONDS)
+    limits = msgspec.structs.replace(limits, seconds=seconds, of_processor=True)
+    named = targets.parse(target)
+    trial = Trial(loaded, toolchain, directory / "trial", limits)
+    told("compiling and running it in other ways")
+    who = attribution.attribute(
+        loaded.mlir, attribution.others(named, flags, device, toolchain), trial
+    )
+    if who.rows[0].verdict != "wrong":
+        return None
+    told("looking for the phase and the pass that make it wrong")
+    bench = RealBench(
+        loaded.mlir,
+        flags,
+        toolchain,
+        trial,
+        directory / "bench",
+        limits,
+        device,
+        backend=named.backend,
+        interpreter=Interpreter(loaded, directory / "interpreted", limits),
+    )
+    found = phases.find(bench)
+    shutil.rmtree(directory, ignore_errors=True)
+    if narrowed := _narrowed(found):
+        doubtful = who.culprit == "reference"
+        culprit, why = attribution.conclude(who.rows, doubtful=doubtful, narrowed=narrowed)
+        who = msgspec.structs.replace(who, culprit=culprit, conclusion=why)
+    return Origin(phase=found, attribution=who, calls=trial.calls)
+
+
+def _narrowed(found: WrongPhase) -> Narrowed | None:
+    """What the phases rule out; None where they rule out nothing."""
+    if found.state == "later":
+        return Narrowed(after=found.phase, generates=True)
+    if found.state != "earliest":
+        return None
+    step = f"phase {found.phase}"
+    if found.pass_name:
+        step = f"{found.pass_name} in {step}"
+    return Narrowed(step=step, after=found.since, generates=found.path == phases.PLAIN)

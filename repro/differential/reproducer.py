@@ -1,0 +1,171 @@
+"""The folder that shows a difference: a program, compiled for both sides, and what it should give.
+
+Its run.sh compiles for the side held against first, whose results must be the expected ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.numerics import numerics
+from iree_pilot.pipeline.numerics.numerics import Comparison, OutputComparison
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.pipeline.targets import devices
+from iree_pilot.pipeline.toolchain.compiler import Compile
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro import isolate
+from iree_pilot.repro.differential.compare import Differing
+from iree_pilot.repro.differential.side import Side
+from iree_pilot.repro.differential.smaller import Small
+from iree_pilot.repro.reproducer import bundle, environment, verify
+from iree_pilot.repro.reproducer.bundle import LARGEST_BYTES, Input, Report
+from iree_pilot.repro.wrong_results import folder
+from iree_pilot.repro.wrong_results.inputs import Settled
+from iree_pilot.repro.wrong_results.record import Element, Wrong
+
+_PROGRAM = bundle.FILES["mlir"]
+#: What separates a wrong value from a right one, where the judgement allows more than the error.
+_WITHIN = 0.25
+
+
+def write(
+    small: Small,
+    differing: Differing,
+    loaded: Loaded,
+    side: Side,
+    against: Side,
+    toolchain: Toolchain,
+    place: Path,
+    draft: Path,
+    limits: process.Limits,
+) -> Report:
+    """Writes the folder to `place`, verified from copies of `draft`.
+
+    Raises UsageError where the inputs are as large as weights, and as `bundle.write` does.
+    """
+    report, inputs, files = _prepared(small, differing, loaded, side, against, toolchain, limits)
+    program = {_PROGRAM: Path(small.mlir)}
+    bundle.write(draft, report, program, inputs, data=files)
+    report = verify.settle(report, verify.check(draft, toolchain))
+    bundle.write(place, report, program, inputs, data=files)
+    return report
+
+
+def _prepared(
+    small: Small,
+    differing: Differing,
+    loaded: Loaded,
+    side: Side,
+    against: Side,
+    toolchain: Toolchain,
+    limits: process.Limits,
+) -> tuple[Report, tuple[Input, ...], dict[str, bytes]]:
+    inputs = tuple(Input(t, None if small.ones else Path(t.file)) for t in small.inputs)
+    settled = Settled(
+        function=small.function,
+        inputs=small.inputs,
+        expected=small.expected,
+        wrong=_wrong(small.comparison, small.expected),
+        kept=0,
+        elements=0,
+    )
+    flags = (*side.flags, *small.flags)
+    shown = folder.comparing(settled, elsewhere(side, toolchain), inputs)
+    other = folder.comparing(settled, elsewhere(against, toolchain), inputs)
+    level = bundle.level("mlir", flags, run=shown.run, check=shown.check)
+    right = bundle.level("mlir", (*against.flags, *small.flags), run=other.run, check=other.check)
+    level = msgspec.structs.replace(level, before=(*right.before, right.command, *level.before))
+    report = Report(
+        failure=msgspec.structs.replace(numerics.to_failure(small.comparison), also=()),
+        target=side.name,
+        flags=flags,
+        release=toolchain.version,
+        revision=toolchain.revision,
+        source=loaded.program.source,
+        command=Compile(mlir=loaded.mlir, flags=side.flags).command(toolchain, dumps=None),
+        program=str(loaded.mlir),
+        ops=len(small.ops),
+        op_names=small.ops,
+        oracle_calls=small.calls,
+        seconds=small.seconds,
+        minimal=small.minimal,
+        verified=False,
+        levels=(level,),
+        time_limit=limits.seconds or isolate.DEFAULT_SECONDS,
+        memory_limit=limits.memory_bytes,
+        environment=environment.describe(side.name, side.plan.device, "compare"),
+        tried=_tried(small, differing, against),
+        wrong=settled.wrong,
+        reference=against.name,
+    )
+    return report, inputs, shown.files
+
+
+def elsewhere(side: Side, toolchain: Toolchain) -> str:
+    """The side's device as another machine may have it: any of its driver, if there is one here."""
+    device = side.plan.device
+    assert device is not None, "checked before anything is compiled"
+    alone = len(devices.find(device.driver, toolchain).devices) == 1
+    return device.driver if alone else device.uri
+
+
+def _tried(small: Small, differing: Differing, against: Side) -> tuple[str, ...]:
+    made = f" (from {'; '.join(differing.sources)})" if differing.sources else ""
+    said = [
+        f"It is `{differing.name}`, dispatch {differing.number} of the program{made}.",
+        f"What is expected is what `{against.name}` gives, with `{' '.join(against.flags)}`.",
+    ]
+    if small.ones:
+        said.append("All inputs are ones.")
+    if small.why_flow:
+        said.append(f"It is flow IR because {small.why_flow}.")
+    return tuple(said)
+
+
+def _wrong(comparison: Comparison, expected: tuple[Tensor, ...]) -> tuple[Wrong, ...]:
+    return tuple(
+        _one(output, expected[output.index])
+        for output in comparison.outputs
+        if output.verdict == "mismatch"
+    )
+
+
+def _one(output: OutputComparison, expected: Tensor) -> Wrong:
+    size = _size(expected)
+    allowed = min(output.element_tolerance * size, output.max_abs * _WITHIN)
+    worst = output.worst
+    return Wrong(
+        index=output.index,
+        dtype=output.dtype,
+        shape=output.shape,
+        error=output.max_abs,
+        own_error=None,
+        threshold=allowed if output.element_tolerance else 0.0,
+        size=size,
+        wrong=output.mismatched,
+        count=tensors.length(expected),
+        limit=output.basis,
+        elements=(Element(worst.index, worst.got, worst.expected),) if worst else (),
+    )
+
+
+def _size(tensor: Tensor) -> float:
+    """The largest absolute value of a tensor; 0 where there is none."""
+    import numpy as np
+
+    largest = 0.0
+    for start in range(0, tensors.length(tensor), tensors.PIECE):
+        values = np.abs(tensors.read(Path(tensor.file), tensor, start).astype(np.float64))
+        values = values[np.isfinite(values)]
+        largest = max(largest, float(values.max()) if values.size else 0.0)
+    return largest
+
+
+def fits(small: Small) -> bool:
+    """Whether its inputs are small enough to be handed on."""
+    return small.ones or all(t.bytes <= LARGEST_BYTES for t in small.inputs)

@@ -1,0 +1,140 @@
+"""One side of a comparison: compiles what is made of the flow IR, runs it, keeps the values."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.execution import runtime
+from iree_pilot.pipeline.execution.runtime import Run
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program.program import Dim, Function, Tensor, TensorType
+from iree_pilot.pipeline.targets.targets import Plan
+from iree_pilot.pipeline.toolchain import compiler
+from iree_pilot.pipeline.toolchain.compiler import Compile
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.differential.flow import Value
+
+FLOW_PHASE = "flow"
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """name: in the user's words. flags: of iree-compile: the target's, then the user's."""
+
+    name: str
+    plan: Plan
+    flags: tuple[str, ...]
+
+    @property
+    def device(self) -> str:
+        assert self.plan.device is not None, "checked before anything is compiled"
+        return self.plan.device.uri
+
+
+class Broken(Exception):
+    """A side does not compile or run what the other side does."""
+
+    def __init__(self, side: str, doing: str, failure: Failure) -> None:
+        super().__init__(f"{side}: {doing}: {failure.kind}: {failure.message}")
+        self.failure = failure
+
+
+def check(sides: Sequence[Side]) -> None:
+    """Raises UsageError for a side that cannot be run here."""
+    for side in sides:
+        if side.plan.device is None:
+            raise UsageError(
+                f"{side.name} cannot be compared: {side.plan.why_not_run}",
+                advice=side.plan.advice or "Name a target that runs here (iree-pilot targets).",
+            )
+
+
+class Runner:
+    """Compiles modules for one side, and runs their functions."""
+
+    def __init__(
+        self,
+        side: Side,
+        loaded: Loaded,
+        toolchain: Toolchain,
+        directory: Path,
+        limits: process.Limits,
+    ) -> None:
+        self.side = side
+        self.compiles = self.runs = 0
+        self._loaded = loaded
+        self._toolchain = toolchain
+        self._directory = directory
+        self._limits = limits
+
+    def compile(self, mlir: Path, name: str) -> Path:
+        """The module of flow IR; one that was made of the same before is taken. Raises Broken."""
+        place = self._directory / name
+        module = place / compiler.MODULE
+        done, digest = place / "done", hashlib.sha256(mlir.read_bytes()).hexdigest()
+        if done.is_file() and module.is_file() and done.read_text() == digest:
+            return module
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        job = Compile(mlir=mlir, flags=self.side.flags, resume=FLOW_PHASE)
+        self.compiles += 1
+        made = compiler.compile(job, self._toolchain, place, limits=self._limits, confirm=False)
+        shutil.rmtree(place / compiler.PHASES, ignore_errors=True)
+        if made.failure is not None:
+            raise Broken(self.side.name, "its dispatches do not compile", made.failure)
+        done.write_text(digest)
+        return module
+
+    def run(
+        self,
+        module: Path,
+        function: str,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Value],
+        place: Path,
+    ) -> dict[int, Tensor]:
+        """The values that a function returns, by number, in files of `place`. Raises Broken."""
+        described = Function(
+            name=function,
+            inputs=tuple(
+                TensorType(name=f"in{i}", dtype=t.dtype, shape=t.shape)
+                for i, t in enumerate(inputs)
+            ),
+            outputs=tuple(typed(value) for value in outputs),
+            example=tuple(inputs),
+        )
+        job = Run(
+            program=self._loaded.program,
+            directory=Path(self._loaded.directory),
+            function=described,
+            module=module,
+            device=self.side.device,
+        )
+        self.runs += 1
+        ran = runtime.run(job, self._toolchain, place, limits=self._limits, latency_budget=0)
+        if ran.failure is not None:
+            raise Broken(self.side.name, f"{function} does not run", ran.failure)
+        return {
+            value.number: msgspec.structs.replace(t, file=str((place / t.file).absolute()))
+            for value, t in zip(outputs, ran.outputs, strict=True)
+        }
+
+
+def typed(value: Value) -> TensorType:
+    """A value as an output of a function."""
+    shape = tuple(
+        Dim(symbol=f"v{value.number}_{axis}") if size is None else size
+        for axis, size in enumerate(value.shape)
+    )
+    return TensorType(name=f"v{value.number}", dtype=value.dtype, shape=shape)
+
+
+def pick(numbers: Sequence[int], values: Mapping[int, Tensor]) -> list[Tensor]:
+    return [values[number] for number in numbers]

@@ -1,0 +1,165 @@
+"""The first dispatch that differs as a program of its own, as small as it can be."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from iree_pilot.pipeline.frontends import examples
+from iree_pilot.pipeline.numerics import numerics
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro import isolate
+from iree_pilot.repro.differential.compare import Comparer, Culprit
+from iree_pilot.repro.differential.editor import NotEditable
+from iree_pilot.repro.differential.oracle import Asked, Failed, SidesOracle
+from iree_pilot.repro.differential.side import FLOW_PHASE, Broken, Side
+from iree_pilot.repro.isolate import Isolated
+from iree_pilot.repro.oracles.oracle import NotAProgram
+from iree_pilot.repro.reducer.shrink import Progress
+
+
+class Small(msgspec.Struct, frozen=True, kw_only=True):
+    """A program whose results differ: what is called with what, and what is expected.
+
+    flags: for iree-compile, besides the side's. inputs, expected: files with absolute paths; an
+    input without a file is all ones. minimal: taking any one operation away was tried.
+    """
+
+    mlir: str
+    function: str
+    flags: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    ones: bool
+    expected: tuple[Tensor, ...]
+    ops: tuple[str, ...]
+    minimal: bool
+    calls: int
+    seconds: float
+    comparison: numerics.Comparison
+    why_flow: str = ""
+
+
+def smaller(
+    culprit: Culprit,
+    comparer: Comparer,
+    side: Side,
+    against: Side,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits,
+    told: Callable[[Progress], None] = lambda _: None,
+) -> Small:
+    """The dispatch as a program on tensors with nothing in it that can be spared.
+
+    Where that does not differ, or cannot be made, it stays the flow IR that it is.
+    """
+    begun = time.monotonic()
+    failure = numerics.to_failure(culprit.differing.comparison)
+    why = ""
+    try:
+        if culprit.differing.levels:
+            raise NotEditable("it is several dispatches")
+        mlir, inputs = comparer.lifted(culprit)
+        oracle = SidesOracle(
+            toolchain,
+            side,
+            against,
+            failure,
+            directory,
+            inputs=inputs,
+            limits=limits,
+            width=os.cpu_count() or 1,
+        )
+        asked = oracle.asked(mlir, directory / "whole")
+        if asked.differs:
+            return _shrunk(mlir, asked, oracle, toolchain, side, directory, limits, told, begun)
+        why = "compiled from linalg its results agree"
+    except (NotEditable, NotAProgram) as fault:
+        why = str(fault)
+    except (Failed, Broken) as fault:
+        why = f"compiled from linalg it fails: {fault}"
+    return Small(
+        mlir=culprit.mlir,
+        function=culprit.cut.name,
+        flags=(f"--compile-from={FLOW_PHASE}",),
+        inputs=culprit.inputs,
+        ones=False,
+        expected=culprit.expected,
+        ops=culprit.differing.operations,
+        minimal=False,
+        calls=0,
+        seconds=time.monotonic() - begun,
+        comparison=culprit.differing.comparison,
+        why_flow=why,
+    )
+
+
+def _shrunk(
+    mlir: Path,
+    whole: Asked,
+    oracle: SidesOracle,
+    toolchain: Toolchain,
+    side: Side,
+    directory: Path,
+    limits: process.Limits,
+    told: Callable[[Progress], None],
+    begun: float,
+) -> Small:
+    job = isolate.Job(
+        mlir=mlir,
+        failure=oracle.wanted,
+        toolchain=toolchain,
+        flags=side.flags,
+        directory=directory / "isolation",
+        limits=limits,
+        width=os.cpu_count() or 1,
+    )
+    job.directory.mkdir(exist_ok=True)
+    found = isolate.isolate(job, oracle, told)
+    file, asked = mlir, whole
+    if isinstance(found, Isolated):
+        again = oracle.asked(Path(found.mlir), directory / "isolated")
+        if again.differs:
+            file, asked = Path(found.mlir), again
+    with_ones = _with_ones(file, asked, oracle, directory / "ones")
+    asked = with_ones or asked
+    isolated = isinstance(found, Isolated) and file == Path(found.mlir)
+    return Small(
+        mlir=str(file),
+        function=asked.function.name,
+        flags=(),
+        inputs=tuple(_placed(t, asked.directory) for t in asked.function.example or ()),
+        ones=with_ones is not None,
+        expected=tuple(_placed(t, asked.directory) for t in asked.expected),
+        ops=found.ops if isolated and isinstance(found, Isolated) else (),
+        minimal=isolated and isinstance(found, Isolated) and found.minimal,
+        calls=oracle.spent.calls,
+        seconds=oracle.spent.earlier_seconds + time.monotonic() - begun,
+        comparison=asked.comparison,
+    )
+
+
+def _with_ones(file: Path, asked: Asked, oracle: SidesOracle, place: Path) -> Asked | None:
+    """The same called with nothing but ones, which need no files; None where it agrees then."""
+    place.mkdir(exist_ok=True)
+    inputs = []
+    for number, tensor in enumerate(asked.function.example or ()):
+        data = place / f"in{number}.bin"
+        data.write_bytes(examples.ones(tensor.dtype, math.prod(tensor.shape)))
+        inputs.append(msgspec.structs.replace(tensor, file=str(data.absolute())))
+    try:
+        again = oracle.asked(file, place / "asked", tuple(inputs))
+    except (Failed, NotAProgram):
+        return None
+    return again if again.differs else None
+
+
+def _placed(tensor: Tensor, directory: str) -> Tensor:
+    return msgspec.structs.replace(tensor, file=str((Path(directory) / tensor.file).absolute()))

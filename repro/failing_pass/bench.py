@@ -1,0 +1,216 @@
+"""A program whose numbers are wrong, phase by phase, with the real tools (see `passes.phases`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from iree_pilot.pipeline.failures.diagnostics import SERIAL
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.flags import silent
+from iree_pilot.pipeline.toolchain.phases import dump_files
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.attribution.trial import Tried, Try
+from iree_pilot.repro.failing_pass import dumps, retarget
+from iree_pilot.repro.failing_pass.dumps import Dump
+from iree_pilot.repro.failing_pass.interpreting import LAST
+from iree_pilot.repro.failing_pass.phases import PLAIN
+from iree_pilot.repro.failing_pass.plain import PIPELINES, plain
+from iree_pilot.repro.failing_pass.retarget import Targets
+
+#: After it executables are configured for their target, and cannot be retargeted any more.
+_LAST = "executable-sources"
+#: After it only code generation is left, of which another strategy can be asked.
+_CONFIGURED = "executable-configurations"
+#: The first phase that names a target.
+_NAMED = "preprocessing"
+_SECONDS = 300.0
+_OPERATION = re.compile(r'(?:%\S+ = )?"?[a-z_]\w*\.[a-z]')
+#: Runs what the reference paths make.
+_DEVICE = "local-sync"
+_GENERATED = "executable-targets"
+INTERPRETED = "an interpreter (PyTorch, numpy)"
+_PRINTED_BYTES = 128 * 2**20
+_LOCAL = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=")
+_LEVEL = "iree-opt-level"
+
+
+def reference_paths(toolchain: Toolchain) -> dict[str, tuple[str, ...]]:
+    """Flags of the paths that are trusted, by their names: nothing optimised, the simplest first.
+
+    vmvx interprets; the other generates code for any processor.
+    """
+    plain, at = ((f"--{_LEVEL}=O0",), " at O0") if _LEVEL in toolchain.flags else ((), "")
+    device, backend = _LOCAL
+    return {
+        f"vmvx{at}": (device, f"{backend}vmvx", *plain),
+        f"llvm-cpu:generic{at}": (
+            device,
+            f"{backend}llvm-cpu",
+            "--iree-llvmcpu-target-cpu=generic",
+            *plain,
+        ),
+    }
+
+
+class RealBench:
+    """The phases of `mlir`, compiled with `flags`, and `trial` to finish them.
+
+    own_device: runs what is compiled with these flags. interpreter: evaluates IR without compiling
+    it; it serves where every path that compiles is wrong itself. That of the source is what the
+    reference comes from, and right. backend: of the target, whose plainest strategy is asked about
+    code generation, where one is known.
+    """
+
+    def __init__(
+        self,
+        mlir: Path,
+        flags: tuple[str, ...],
+        toolchain: Toolchain,
+        trial: Try,
+        directory: Path,
+        limits: process.Limits,
+        own_device: str,
+        *,
+        backend: str = "",
+        interpreter: Callable[[Path], Tried] | None = None,
+    ) -> None:
+        self._mlir = mlir
+        self._flags = silent(flags)
+        self._toolchain = toolchain
+        self._trial = trial
+        self._directory = directory
+        self._limits = limits
+        self._own_device = own_device
+        self._backend = backend
+        self._paths = reference_paths(toolchain)
+        self._targets: dict[str, Targets | None] = {}
+        self._made = 0
+        self._interpreter = interpreter
+        interpreted = () if interpreter is None else (INTERPRETED,)
+        self.paths: Sequence[str] = (*self._paths, *interpreted)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._dumped = self._dump()
+        self.phases: Sequence[str] = tuple(p for p in self._dumped if p != _CONFIGURED)
+        configured = backend in PIPELINES and _CONFIGURED in self._dumped
+        self.generated = (_CONFIGURED, _GENERATED) if configured else None
+
+    def finish(self, phase: str, path: str) -> Tried:
+        return self._finish(self._dumped[phase], phase, path)
+
+    def changes(self, since: str, phase: str) -> Sequence[Dump]:
+        begun = () if since == self.phases[0] else (f"--compile-from={since}",)
+        stderr = self._run(
+            self._dumped[since],
+            *begun,
+            f"--compile-to={phase}",
+            "--mlir-print-ir-after-change",
+            "--mlir-print-ir-after-all",
+            "--mlir-print-ir-module-scope",
+            SERIAL,
+        )
+        before = Dump(
+            before=True,
+            failed=False,
+            pass_class=since,
+            spelled="",
+            operation="",
+            symbol="",
+            text=self._dumped[since].read_text(),
+        )
+        found = [before]
+        for dump in dumps.read(stderr.read_text(errors="replace")):
+            if not dump.before and not dump.failed and dump.text != found[-1].text:
+                found.append(dump)
+        return found
+
+    def finish_change(self, change: Dump, since: str, path: str) -> Tried:
+        file = self._directory / "change.mlir"
+        file.write_text(change.text)
+        return self._finish(file, since, path, changed=True)
+
+    def _finish(self, file: Path, phase: str, path: str, *, changed: bool = False) -> Tried:
+        if path == INTERPRETED:
+            return self._interpret(file, phase, changed=changed)
+        text = file.read_text(errors="replace")
+        flags, device = self._paths.get(path, self._flags), _DEVICE
+        if path == PLAIN:
+            made_plain, device = plain(text, self._backend), self._own_device
+            if made_plain is None:
+                return Tried(verdict="fails", why="its strategy is not known")
+            text = made_plain
+        elif "#hal." in text:
+            targets = self._of(path)
+            if targets is None:
+                return Tried(verdict="fails", why=f"what {path} compiles for is not one target")
+            text = retarget.retarget(text, targets)
+        # A file of its own for each: what was compiled is remembered by its name.
+        self._made += 1
+        made = self._directory / f"finish-{self._made}.mlir"
+        made.write_text(text)
+        resume = None if phase == self.phases[0] else phase
+        return self._trial(made, flags, device, resume)
+
+    def _interpret(self, file: Path, phase: str, *, changed: bool) -> Tried:
+        assert self._interpreter is not None
+        order = self._toolchain.phases
+        source = phase == self.phases[0]
+        if source and (not changed or _computes(file) == _computes(self._mlir)):
+            return Tried(verdict="right", why="the reference is that of the source")
+        if LAST not in order or order.index(phase) > order.index(LAST):
+            return Tried(verdict="fails", why=f"IR after {phase} cannot be evaluated")
+        return self._interpreter(file)
+
+    def _of(self, path: str) -> Targets | None:
+        if path not in self._targets:
+            made = self._directory / "targets.txt"
+            self._run(
+                self._mlir,
+                f"--compile-to={_NAMED}",
+                "--mlir-print-local-scope",
+                flags=self._paths[path],
+                output=made,
+            )
+            text = made.read_text(errors="replace") if made.is_file() else ""
+            self._targets[path] = retarget.read(text)
+        return self._targets[path]
+
+    def _dump(self) -> dict[str, Path]:
+        """The IR after each phase up to the last that can be retargeted; the source first."""
+        place = self._directory / "phases"
+        order = self._toolchain.phases
+        last = _CONFIGURED if _CONFIGURED in order else order[-1]
+        self._run(self._mlir, f"--dump-compilation-phases-to={place}", f"--compile-to={last}")
+        found = {order[0]: self._mlir}
+        known = order[: order.index(last) + 1]
+        return found | {phase: file for phase, file in dump_files(place) if phase in known}
+
+    def _run(
+        self,
+        mlir: Path,
+        *more: str,
+        flags: tuple[str, ...] | None = None,
+        output: Path = Path("/dev/null"),
+    ) -> Path:
+        """Where the compiler's stderr is."""
+        stderr = self._directory / "stderr.txt"
+        limits = msgspec.structs.replace(
+            self._limits, seconds=self._limits.seconds or _SECONDS, output_bytes=_PRINTED_BYTES
+        )
+        given = self._flags if flags is None else flags
+        process.run(
+            (self._toolchain.compiler, mlir, *given, *more, "-o", output),
+            stdout=self._directory / "stdout.txt",
+            stderr=stderr,
+            limits=limits,
+        )
+        return stderr
+
+
+def _computes(mlir: Path) -> list[str]:
+    """The operations of a program in the torch dialect, as text."""
+    lines = (line.strip() for line in mlir.read_text(errors="replace").splitlines())
+    return [line for line in lines if _OPERATION.match(line)]

@@ -1,0 +1,334 @@
+"""The pass in which a compile fails: the IR before it, a pipeline of it alone, what it changed.
+
+The compiler's own crash reproducer comes first. Where there is none, or `iree-opt` does not fail on
+it in the same way, the IR that is printed before each pass serves. Whatever is found has failed in
+the same way when `iree-opt` ran it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from iree_pilot.pipeline.failures import diagnostics
+from iree_pilot.pipeline.failures.diagnostics import SERIAL, Failure
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.flags import silent
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.failing_pass import dumps, pipeline
+from iree_pilot.repro.failing_pass.dumps import Dump
+from iree_pilot.repro.failing_pass.narrow import narrow
+from iree_pilot.repro.failing_pass.pipeline import Element
+
+_PIPELINE = re.compile(r'mlir_reproducer: \{\s*pipeline: "((?:[^"\\]|\\.)*)"')
+_RESOURCES = re.compile(r"\{-#\s*external_resources: \{\s*mlir_reproducer:.*?#-\}", re.DOTALL)
+_GENERIC = "--mlir-print-op-generic"
+_PRINTING = ("--mlir-print-ir-before-all", "--mlir-print-ir-module-scope", SERIAL)
+_NAMING = ("--mlir-print-ir-after-failure", "--mlir-print-ir-module-scope", SERIAL)
+_PRINTED_BYTES = 64 * 2**20
+#: Where passes run: on the program, or on something in it; executables come late, but are many.
+_CHAINS: tuple[tuple[str, ...], ...] = (
+    ("builtin.module",),
+    ("builtin.module", "vm.module"),
+    ("builtin.module", "stream.executable"),
+    ("builtin.module", "stream.executable", "builtin.module"),
+    ("builtin.module", "hal.executable"),
+    ("builtin.module", "hal.executable", "hal.executable.variant"),
+    ("builtin.module", "hal.executable", "hal.executable.variant", "builtin.module"),
+)
+#: An option that has no value, or none that can be given.
+_NO_VALUE = re.compile(r"\{[\w-]+=(?:unknown)?\}|[\w-]+=(?:unknown)?(?=[ }])")
+#: A hang is looked for where the compiler is after so long, and must then last as long again.
+_HANGS_SECONDS = 15.0
+_DIFF_LINES = 240
+_DIFF_CHARACTERS = 400
+
+
+class FoundPass(msgspec.Struct, frozen=True, kw_only=True):
+    """A pass that fails when `iree-opt` runs it alone.
+
+    name: as pipelines name it. pass_class: the C++ class, where it was told. pipeline: for
+    `--pass-pipeline=`. flags: of the compile, where the pass only fails with them. file: the IR
+    before the pass. changed: what the pass had changed when it
+    failed, as a unified diff; empty where it changed nothing or ended with the compiler.
+    runs: of the compiler and of `iree-opt`.
+    """
+
+    name: str
+    pass_class: str
+    pipeline: str
+    file: str
+    changed: str
+    flags: tuple[str, ...] = ()
+    runs: int
+
+
+class NoPass(msgspec.Struct, frozen=True):
+    """Why the pass cannot be run alone; named: the one that failed, where the compiler said so, or
+    else the last that was started."""
+
+    why: str
+    named: str = ""
+
+
+def find(
+    program: Path,
+    failure: Failure,
+    toolchain: Toolchain,
+    flags: Sequence[str],
+    directory: Path,
+    limits: process.Limits,
+) -> FoundPass | NoPass:
+    """The pass in which `program`, compiled with `flags`, fails so; files go to `directory`."""
+    if toolchain.opt is None:
+        return NoPass("the release has no iree-opt to run a pass with")
+    directory.mkdir(parents=True, exist_ok=True)
+    return _Finder(program, failure, toolchain, flags, directory, limits).find()
+
+
+class _Finder:
+    def __init__(
+        self,
+        program: Path,
+        failure: Failure,
+        toolchain: Toolchain,
+        flags: Sequence[str],
+        directory: Path,
+        limits: process.Limits,
+    ) -> None:
+        self._program = program
+        self._failure = failure
+        self._toolchain = toolchain
+        self._flags = silent(flags)
+        self._directory = directory
+        self._limits = limits
+        self._ends = failure.kind not in ("timeout", "out-of-memory")
+        self._last: Dump | None = None
+        #: Flags of the compile that `iree-opt` is given too.
+        self._given: Sequence[str] = ()
+        self.runs = 0
+
+    def find(self) -> FoundPass | NoPass:
+        """What does not end writes no crash reproducer. IR in the generic form is the harder to
+        read, but can be read again where the custom form of an operation cannot."""
+        for generic in ((), (_GENERIC,)):
+            found = (self._reproduced(generic) if self._ends else None) or self._printed(generic)
+            if found is not None:
+                return self._described(*found)
+        named = self._last.name if self._last else ""
+        if not named:
+            return NoPass("the compiler wrote no crash reproducer and printed no pass")
+        what = "the pass that fails" if self._last and self._last.failed else "the last pass"
+        why = f"iree-opt does not fail in the same way on the IR before {named}, {what}"
+        return NoPass(why, named)
+
+    def _reproduced(self, more: Sequence[str]) -> tuple[Path, Element] | None:
+        """(IR, pipeline) of the crash reproducer."""
+        dumped = self._directory / "crash.mlir"
+        dumped.unlink(missing_ok=True)
+        self._compile(
+            f"--mlir-pass-pipeline-crash-reproducer={dumped}",
+            "--mlir-pass-pipeline-local-reproducer",
+            SERIAL,
+            *more,
+        )
+        text = dumped.read_text(errors="replace") if dumped.is_file() else ""
+        match = _PIPELINE.search(text)
+        if match is None:
+            return None
+        try:
+            whole = pipeline.parse(_NO_VALUE.sub("", match[1].replace('\\"', '"')))
+        except ValueError:
+            return None
+        made = self._directory / "pass.mlir"
+        made.write_text(_RESOURCES.sub("", text).rstrip() + "\n")
+        return self._alone(made, whole) if self._shown(made, whole) else None
+
+    def _alone(self, file: Path, whole: Element) -> tuple[Path, Element]:
+        """The same with only the pass that fails, and the IR before that one."""
+        count = len(whole.passes)
+        index, _ = narrow(count, lambda end: self._fails(file, whole.between(0, end)))
+        if count < 2:
+            return file, whole
+        one = whole.between(index, index + 1)
+        if index == 0:
+            return (file, one) if self._fails(file, one) else (file, whole)
+        before = self._directory / "pass-alone.mlir"
+        ran, _ = self._opt(file, whole.between(0, index), before)
+        return (before, one) if ran.ok and self._fails(before, one) else (file, whole)
+
+    def _printed(self, more: Sequence[str]) -> tuple[Path, Element] | None:
+        """(IR, pipeline) of the pass that fails, else of the last before which IR was printed."""
+        if (failing := self._failing(more)) is not None:
+            return self._around(failing, None)
+        seconds = self._limits.seconds
+        early = seconds is None or seconds > 2 * _HANGS_SECONDS
+        waits = [seconds] if self._ends or not early else [_HANGS_SECONDS, seconds]
+        for wait in waits:
+            _, said = self._compile(*_PRINTING, *more, seconds=wait)
+            dump = dumps.last(said)
+            if dump is None or not dump.spelled:
+                return None
+            self._last = dump
+            if (found := self._around(dump, wait)) is not None:
+                return found
+        return None
+
+    def _failing(self, more: Sequence[str]) -> Dump | None:
+        """The IR before the pass that the compiler says has failed; what crashes says nothing.
+
+        The last pass that was started need not be that one: it may belong to the compile of a
+        constant, which is done by a pass of the program's own.
+        """
+        if self._failure.kind != "diagnostic":
+            return None
+        _, said = self._compile(*_NAMING, *more)
+        failed = dumps.failing(said)
+        if failed is None or not failed.spelled:
+            return None
+        self._last = failed
+        named = f"--mlir-print-ir-before={failed.name}"
+        _, said = self._compile(named, "--mlir-print-ir-module-scope", SERIAL, *more)
+        return dumps.before(said, failed)
+
+    def _around(self, dump: Dump, seconds: float | None) -> tuple[Path, Element] | None:
+        """(IR, pipeline) of a pass, where it fails on the IR that was printed before it."""
+        made = self._directory / "pass.mlir"
+        made.write_text(dump.text.rstrip() + "\n")
+        candidates = _around(dump)
+        found = next((one for one in candidates if self._shown(made, one, seconds)), None)
+        return None if found is None else (made, found)
+
+    def _described(self, file: Path, element: Element) -> FoundPass:
+        last = element.passes[-1]
+        name, pass_class, changed = last.name, "", ""
+        if self._ends:
+            _, said = self._opt(
+                file,
+                element,
+                None,
+                "--mlir-print-ir-before-all",
+                "--mlir-print-ir-after-failure",
+                "--mlir-print-local-scope",
+                "--mlir-print-assume-verified",
+            )
+            printed = [*dumps.read(said)]
+            failed = [dump for dump in printed if dump.failed]
+            # What a pass compiles for itself is printed as well.
+            after = next((d for d in failed if d.name == name), next(iter(failed), None))
+            before = next((d for d in reversed(printed) if d.before), None)
+            if after is not None:
+                before = dumps.before(said, after)
+            if before is not None:
+                pass_class = before.pass_class
+                name = name if len(element.passes) == 1 else before.name
+            if before is not None and after is not None:
+                changed = diff(before, after)
+        elif self._last is not None:
+            pass_class = self._last.pass_class
+        return FoundPass(
+            name=name,
+            pass_class=pass_class,
+            pipeline=str(element),
+            file=str(file),
+            changed=changed,
+            flags=tuple(self._given),
+            runs=self.runs,
+        )
+
+    def _shown(self, file: Path, element: Element, seconds: float | None = None) -> bool:
+        """As `_fails`, with the flags of the compile where it takes those."""
+        for flags in ((), self._flags):
+            self._given = flags
+            if self._fails(file, element, seconds):
+                return True
+        self._given = ()
+        return False
+
+    def _fails(self, file: Path, element: Element, seconds: float | None = None) -> bool:
+        """Whether iree-opt fails in the same way; of a hang: whether it lasts as long."""
+        outcome, said = self._opt(file, element, None, seconds=seconds)
+        if outcome.ok:
+            return False
+        if outcome.ended_by == "time-limit":
+            return self._failure.kind == "timeout"
+        text = file.read_text(errors="replace")
+        found = diagnostics.compile_failure(outcome, said, self._failure.phase, text)
+        return found.shows(self._failure.signature)
+
+    def _opt(
+        self,
+        file: Path,
+        element: Element,
+        output: Path | None,
+        *more: str,
+        seconds: float | None = None,
+    ) -> tuple[process.Outcome, str]:
+        assert self._toolchain.opt is not None
+        flags = (f"--pass-pipeline={element}", *self._given, SERIAL, *more)
+        given = (*flags, "-o", output or "/dev/null")
+        return self._run((self._toolchain.opt, file, *given), seconds)
+
+    def _compile(self, *more: str, seconds: float | None = None) -> tuple[process.Outcome, str]:
+        given = (*self._flags, *more, "-o", "/dev/null")
+        return self._run((self._toolchain.compiler, self._program, *given), seconds)
+
+    def _run(
+        self, argv: Sequence[str | Path], seconds: float | None
+    ) -> tuple[process.Outcome, str]:
+        self.runs += 1
+        stderr = self._directory / "stderr.txt"
+        limits = msgspec.structs.replace(
+            self._limits, seconds=seconds or self._limits.seconds, output_bytes=_PRINTED_BYTES
+        )
+        outcome = process.run(
+            argv, stdout=self._directory / "stdout.txt", stderr=stderr, limits=limits
+        )
+        return outcome, stderr.read_text(errors="replace")
+
+
+def diff(before: Dump, after: Dump) -> str:
+    """What a pass changed until it failed, as a unified diff that can be read; "" if nothing."""
+    told = " until it failed" if after.failed else ""
+    lines = difflib.unified_diff(
+        _lines(before.text),
+        _lines(after.text),
+        f"before {after.pass_class}",
+        f"after {after.pass_class}{told}",
+        lineterm="",
+    )
+    shown = [*lines]
+    if (left := len(shown) - _DIFF_LINES) > 0:
+        shown = [*shown[:_DIFF_LINES], f"... {left} more lines"]
+    return "".join(f"{line}\n" for line in shown)
+
+
+def _lines(text: str) -> list[str]:
+    """Lines that are not longer than somebody reads."""
+    return [
+        line if len(line) <= _DIFF_CHARACTERS else f"{line[:_DIFF_CHARACTERS]}..."
+        for line in text.splitlines()
+    ]
+
+
+def _around(dump: Dump) -> Iterator[Element]:
+    """Pipelines that may run the pass where it ran, the likeliest first."""
+    spelled = _NO_VALUE.sub("", dump.spelled)
+    name, _, options = spelled.partition("{")
+    words = " ".join(options.removesuffix("}").split())
+    inside = "hal.executable.variant " in dump.text
+    for chain in reversed(_CHAINS) if inside else _CHAINS:
+        if chain[-1] == dump.operation:
+            anchors = chain
+        elif dump.operation == "builtin.module":
+            continue
+        else:
+            anchors = (*chain, dump.operation)
+        element = Element(name, f"{{{words}}}" if words else "")
+        for anchor in reversed(anchors):
+            element = Element(anchor, inside=(element,))
+        yield element

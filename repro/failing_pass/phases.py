@@ -1,0 +1,207 @@
+"""The phase and the pass from which on numbers are wrong.
+
+The IR after each phase is finished by a path that is trusted: another backend, nothing optimised.
+The first phase after which that gives wrong numbers is where they come from, and the same is asked
+of the IR after each of its passes that changes something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from iree_pilot.repro.attribution.trial import Tried, Verdict
+from iree_pilot.repro.failing_pass.dumps import Dump
+from iree_pilot.repro.failing_pass.find import diff
+from iree_pilot.repro.failing_pass.narrow import narrow
+
+State = Literal["earliest", "later", "everywhere", "unknown"]
+#: A pass is looked for with so many compiles at most.
+_PASS_QUESTIONS = 14
+#: The target's own code generation, by its plainest strategy.
+PLAIN = "the plainest strategy"
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """IR after a phase (of `pass_name`: after that pass in it), finished by a reference path."""
+
+    phase: str
+    path: str
+    verdict: Verdict
+    why: str = ""
+    pass_name: str = ""
+
+
+class WrongPhase(msgspec.Struct, frozen=True, kw_only=True):
+    """From where on the numbers are wrong.
+
+    state: `earliest`: from `phase` on, and not yet after `since`; `later`: they are right after
+    `phase`, the last one whose result another path can finish; `everywhere`: wrong on every path
+    from the source on; `unknown`: that cannot be asked. conclusion: the same in one sentence. path:
+    the reference path. pass_name, pass_class: the pass in the phase that makes them wrong, "" where
+    that is not told; changed: what it did, as a unified diff. finished: all that was asked.
+    """
+
+    state: State
+    conclusion: str
+    phase: str = ""
+    since: str = ""
+    path: str = ""
+    pass_name: str = ""
+    pass_class: str = ""
+    changed: str = ""
+    finished: tuple[Finished, ...] = ()
+
+
+class Bench(Protocol):
+    """What is asked: the program compiled for its target, finished by reference paths.
+
+    phases: those after which there is IR that they can finish, in order, the source first.
+    generated: the phase after which only code generation is left, and that; None where the path
+    PLAIN cannot do that in another way.
+    """
+
+    paths: Sequence[str]
+    phases: Sequence[str]
+    generated: tuple[str, str] | None
+
+    def finish(self, phase: str, path: str) -> Tried:
+        """The numbers from the IR after a phase."""
+        ...
+
+    def changes(self, since: str, phase: str) -> Sequence[Dump]:
+        """The program after phase `since`, and then after each pass of `phase` that changed it."""
+        ...
+
+    def finish_change(self, change: Dump, since: str, path: str) -> Tried:
+        """The numbers from one of those."""
+        ...
+
+
+def find(bench: Bench) -> WrongPhase:
+    """From where on the program's numbers are wrong, by the first path that is right for it."""
+    return _Search(bench).run()
+
+
+class _Search:
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._asked: list[Finished] = []
+
+    def run(self) -> WrongPhase:
+        source, phases = self._bench.phases[0], self._bench.phases
+        verdicts = {}
+        path = ""
+        for path in self._bench.paths:
+            verdicts[path] = self._finish(source, path)
+            if verdicts[path] == "right":
+                break
+        else:
+            return self._nowhere(verdicts)
+        last = len(phases) - 1
+        while last > 0 and (verdict := self._finish(phases[last], path)) != "wrong":
+            if verdict == "right":
+                return self._later(phases[last], path)
+            last -= 1
+        if not last:
+            return self._told("unknown", f"no phase's result can be finished by {path}", path=path)
+        right, wrong = narrow(last, lambda i: self._wrong(self._finish(phases[i], path)))
+        found = self._told(
+            "earliest",
+            f"wrong from {phases[wrong]} on: still right after {phases[right]}, "
+            f"when {path} finishes it",
+            phase=phases[wrong],
+            since=phases[right],
+            path=path,
+        )
+        return self._with_pass(found)
+
+    def _later(self, phase: str, path: str) -> WrongPhase:
+        """It goes wrong after `phase`: in code generation, if another strategy there is right."""
+        if self._bench.generated and phase == self._bench.phases[-1]:
+            configured, generated = self._bench.generated
+            if self._finish(configured, PLAIN) == "right":
+                return self._with_pass(
+                    self._told(
+                        "earliest",
+                        f"wrong from {generated} on: still right after {configured}, when {PLAIN} "
+                        "of this target finishes it",
+                        phase=generated,
+                        since=configured,
+                        path=PLAIN,
+                    )
+                )
+        return self._told(
+            "later",
+            f"still right after {phase}, when {path} finishes it: what comes after it for this "
+            "target makes them wrong",
+            phase=phase,
+            path=path,
+        )
+
+    def _with_pass(self, found: WrongPhase) -> WrongPhase:
+        """The same with the pass that makes it wrong, where its phase can be cut in two."""
+        changes = self._bench.changes(found.since, found.phase)
+
+        def wrong(index: int) -> bool | None:
+            tried = self._bench.finish_change(changes[index], found.since, found.path)
+            self._note(found.phase, found.path, tried, changes[index].name)
+            return self._wrong(tried.verdict)
+
+        last = len(changes) - 1
+        if last < 1 or not wrong(last):
+            return msgspec.structs.replace(found, finished=tuple(self._asked))
+        right, bad = narrow(last, wrong, most=_PASS_QUESTIONS)
+        found = msgspec.structs.replace(found, finished=tuple(self._asked))
+        change = changes[bad]
+        if bad - right > 1:
+            names = ", ".join(dict.fromkeys(one.name for one in changes[right + 1 : bad + 1]))
+            said = f"{found.conclusion}; in it one of {names} makes them wrong"
+            return msgspec.structs.replace(found, conclusion=said)
+        return msgspec.structs.replace(
+            found,
+            conclusion=f"{found.conclusion}; {change.name} in it makes them wrong",
+            pass_name=change.name,
+            pass_class=change.pass_class,
+            changed=diff(changes[right], change),
+        )
+
+    def _nowhere(self, verdicts: dict[str, Verdict]) -> WrongPhase:
+        wrong = [path for path, verdict in verdicts.items() if verdict == "wrong"]
+        if not wrong:
+            return self._told("unknown", "no other path compiles and runs the program")
+        shared = f"up to {self._bench.phases[-1]}" if len(self._bench.phases) > 1 else "all phases"
+        return self._told(
+            "everywhere",
+            f"wrong on every path tried from the source on ({', '.join(wrong)}): what they share "
+            f"is at fault ({shared}), or the reference",
+        )
+
+    def _finish(self, phase: str, path: str) -> Verdict:
+        return self._note(phase, path, self._bench.finish(phase, path))
+
+    def _note(self, phase: str, path: str, tried: Tried, pass_name: str = "") -> Verdict:
+        self._asked.append(
+            Finished(
+                phase=phase, path=path, verdict=tried.verdict, why=tried.why, pass_name=pass_name
+            )
+        )
+        return tried.verdict
+
+    @staticmethod
+    def _wrong(verdict: Verdict) -> bool | None:
+        return None if verdict == "fails" else verdict == "wrong"
+
+    def _told(
+        self, state: State, conclusion: str, phase: str = "", since: str = "", path: str = ""
+    ) -> WrongPhase:
+        return WrongPhase(
+            state=state,
+            conclusion=conclusion,
+            phase=phase,
+            since=since,
+            path=path,
+            finished=tuple(self._asked),
+        )

@@ -1,0 +1,171 @@
+"""Asks the runtime of a candidate program: does its module still fail to load or to run alike?"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.execution import refitting, runtime
+from iree_pilot.pipeline.execution.runtime import Run
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.frontends import mlir
+from iree_pilot.pipeline.frontends.job import Job, TraceFailed
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.frontends.source import Source
+from iree_pilot.pipeline.numerics.numerics import Comparison
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program.program import Program
+from iree_pilot.pipeline.toolchain.compiler import MODULE, Compile
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.oracles.oracle import NotAProgram, RememberingOracle
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """How the program at fault was run.
+
+    loaded: the program, with inputs of its own. function: that which failed. device: as
+    `--device=` takes it; elsewhere: the same on another machine. command: the run that failed.
+    seed: for the inputs of parts of the program, which are made up. comparison: of what it
+    computed, where that was wrong.
+    """
+
+    loaded: Loaded
+    function: str
+    device: str
+    elsewhere: str
+    command: tuple[str, ...]
+    seed: int = 0
+    comparison: Comparison | None = None
+
+    @property
+    def is_users_word(self) -> bool:
+        """Whether only the outputs that the user expects say that it is wrong."""
+        reference = self.loaded.program.function(self.function).reference
+        return reference is not None and reference.users
+
+    @property
+    def weights(self) -> tuple[tuple[str, str], ...]:
+        """The archives that the program and its parts load their parameters from, by scope."""
+        parameters = self.loaded.program.parameters
+        place = Path(self.loaded.directory).absolute()
+        return tuple(
+            (scope, str(place / file))
+            for scope, archives in (parameters.by_scope if parameters else {}).items()
+            for file in archives
+        )
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The words that load them, for the tools of the runtime."""
+        return tuple(
+            f"--parameters={f'{scope}=' if scope else ''}{file}" for scope, file in self.weights
+        )
+
+    def line(self, program: Path) -> int:
+        """A line of a program inside the function that failed, 0 where that is not to be seen."""
+        lines = program.read_text(errors="replace").splitlines()
+        header = re.compile(rf"\s*\w+\.func\b[^@]*@\"?{re.escape(self.function)}\"?\(")
+        for number, line in enumerate(lines, 1):
+            if header.match(line):
+                return number + 1
+        return 0
+
+
+def describe(
+    candidate: Path,
+    running: Running,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits,
+) -> Program:
+    """The candidate as a program in the new `directory`, with inputs that are the same each time.
+
+    Raises NotAProgram for one that has no function that can be run.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    source = Source(text=candidate.name, kind="mlir", path=str(candidate))
+    job = Job(source=source, seed=running.seed, scoped=running.weights, evaluate=False)
+    try:
+        program = mlir.build(job, directory, toolchain, limits)
+    except (UsageError, TraceFailed) as fault:
+        raise NotAProgram(str(fault)) from fault
+    if not program.functions:
+        raise NotAProgram(f"{candidate} has no function that takes and returns tensors")
+    return program
+
+
+class RunOracle(RememberingOracle):
+    """The real compiler, then the real runtime: each function of the candidate is run once."""
+
+    def __init__(
+        self,
+        toolchain: Toolchain,
+        flags: tuple[str, ...],
+        wanted: Failure,
+        directory: Path,
+        running: Running,
+        *,
+        limits: process.Limits,
+        width: int = 1,
+    ) -> None:
+        super().__init__(toolchain, flags, wanted, directory, limits=limits, width=width)
+        self._running = running
+
+    def _failure(self, candidate: Path, digest: str) -> Failure | None:
+        place = self._scratch / digest[:16]
+        try:
+            return self._ran(candidate, digest, place)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _ran(self, candidate: Path, digest: str, place: Path) -> Failure | None:
+        whole = self._running.loaded
+        if candidate == whole.mlir:
+            program, directory = whole.program, Path(whole.directory)
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            program, directory = (
+                describe(candidate, self._running, self._toolchain, place, self._limits),
+                place,
+            )
+        module = place / MODULE
+        compile = Compile(mlir=candidate, flags=self._flags)
+        command = compile.command(self._toolchain, str(module), dumps=None)
+        failure = self._compile(command, candidate, digest, None)
+        if failure is not None:
+            return failure
+        found: dict[str, Failure] = {}
+        for function in program.functions:
+            job = Run(
+                program=program,
+                directory=directory,
+                function=function,
+                module=module,
+                device=self._running.device,
+            )
+            try:
+                ran = runtime.run(
+                    job, self._toolchain, place / "run", limits=self._limits, latency_budget=0
+                )
+            except UsageError as fault:
+                raise NotAProgram(str(fault)) from fault
+            if ran.failure is not None:
+                _check_inputs(job, ran.failure, self._toolchain, self._limits)
+                found.setdefault(ran.failure.signature, ran.failure)
+        if not found:
+            return None
+        first, *others = found.values()
+        return msgspec.structs.replace(first, also=(*first.also, *others))
+
+
+def _check_inputs(job: Run, failure: Failure, toolchain: Toolchain, limits: process.Limits) -> None:
+    """Raises NotAProgram where the inputs that were made up for a part do not fit it."""
+    try:
+        refitting.check(job, failure, toolchain, limits=limits)
+    except refitting.Misfit as misfit:
+        raise NotAProgram(misfit.message) from misfit

@@ -1,0 +1,241 @@
+"""The search for simpler shapes, types and constants of a program that is already small.
+
+Like `repro.reducer.shrink` it sees no IR: a survey of what could be simpler, proposals as data, and
+answers to them. Given the same answers it asks the same questions in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+from iree_pilot.repro.reducer.shrink import Progress
+
+#: Sizes up to this one are left alone: 1 broadcasts, and nothing is won at the others.
+SMALLEST = 2
+#: The units that sizes are made small multiples of, tried in this order: where code is generated
+#: for vectors, two of four elements are what most failures need, elsewhere any size shows them.
+UNITS, ANYWHERE = (8, 32), (SMALLEST, 8, 32)
+
+#: What can be made simpler apart from sizes. dynamic: dimensions that are not static. literals:
+#: tensor constants with many numbers. attributes: what the compiler may ignore, and constants that
+#: are there twice. types: floating-point types other than f32. arguments: tensor
+#: constants that are no splats.
+Aspect = Literal["dynamic", "literals", "attributes", "types", "arguments"]
+_TOGETHER: tuple[Aspect, ...] = ("dynamic", "literals", "attributes")
+_LATER: tuple[Aspect, ...] = ("arguments", "types")
+
+
+class Survey(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a program could be simpler: its sizes (of dimensions, ascending) and aspects.
+
+    functions: the name and a line of each, those with most operations first.
+    """
+
+    sizes: tuple[int, ...] = ()
+    aspects: tuple[Aspect, ...] = ()
+    functions: tuple[tuple[str, int], ...] = ()
+
+
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
+    """A simpler program, told as what to do with the one that was surveyed.
+
+    sizes: what takes the place of a size, in types, literals and the constants that speak of it.
+    dynamic: the size of what has none; 0 leaves it. literals: they become splats. attributes:
+    those that may be dropped are. types: floating-point types become f32. arguments: tensor
+    constants that are no splats become arguments.
+    """
+
+    sizes: tuple[tuple[int, int], ...] = ()
+    dynamic: int = 0
+    literals: bool = False
+    attributes: bool = False
+    types: bool = False
+    arguments: bool = False
+
+
+class Simplified(msgspec.Struct, frozen=True, kw_only=True):
+    """The simplest program that answered "same"; without any, the one it began with.
+
+    done: the names of what was accepted. calls: how many programs were asked about.
+    """
+
+    path: str
+    calls: int = 0
+    done: tuple[str, ...] = ()
+
+
+class _Answer(Protocol):
+    @property
+    def verdict(self) -> str: ...
+
+
+#: A file for each proposal; None where there is no such program.
+Render = Callable[[Sequence[Proposal]], Sequence[Path | None]]
+_Step = int | Aspect
+
+
+def simplify(
+    program: Path,
+    survey: Survey,
+    ask: Callable[[list[Path]], Sequence[_Answer]],
+    render: Render,
+    *,
+    budget: int,
+    units: Sequence[int] = UNITS,
+    ops: int = 0,
+    told: Callable[[Progress], None] = lambda _: None,
+) -> Simplified:
+    """The program with smaller shapes, fewer dynamic dimensions, simpler attributes and types.
+
+    Everything at once first, which one call settles in most cases, and with the smallest sizes;
+    then, while the budget lasts, coarser sizes, and halves of what was proposed. A proposal that no
+    program can be made of costs no call. At most `budget` programs are asked about. units: what
+    sizes are made small multiples of, one after the other. ops: how many operations there are, for
+    those who are told.
+    """
+    search = _Search(program, survey, ask, render, budget, ops, told)
+    sizes: list[_Step] = [size for size in reversed(survey.sizes) if size > SMALLEST]
+    rest: list[_Step] = [aspect for aspect in _TOGETHER if aspect in survey.aspects]
+    for search.unit in units:
+        if search.accepts([*sizes, *rest]):
+            break
+    else:
+        search.unit = units[0]
+        search.halves(rest, asked=not sizes)
+        search.halves(sizes, asked=not rest)
+    if search.best.calls == 0 or all(map(search.has, sizes)):
+        unit, search.unit = search.unit, SMALLEST
+        if not search.accepts(sizes):
+            search.unit = unit
+    for aspect in _LATER:
+        if aspect in survey.aspects and not (aspect == "arguments" and search.has("literals")):
+            search.accepts([aspect])
+    return search.best
+
+
+def scaled(
+    sizes: Sequence[int], chosen: Iterable[int], unit: int, products: bool
+) -> dict[int, int]:
+    """What takes the place of each size (ascending), where those of `chosen` are to be small.
+
+    Sizes that differ stay different and in their order, so that what fails because two of them
+    are not the same still does. products: a size that is the product of two others, one of them
+    made smaller, stays their product; views and reshapes need it.
+    """
+    wanted = set(chosen)
+    found: dict[int, int] = {}
+    last = 0
+    for size in sizes:
+        factors = _factors(found, size) if products else None
+        if factors is not None:
+            found[size] = factors[0] * factors[1]
+        elif size in wanted and size > unit:
+            found[size] = min(size, (last // unit + 1) * unit)
+        else:
+            found[size] = size
+        last = max(last, found[size])
+    return found
+
+
+def _factors(found: Mapping[int, int], size: int) -> tuple[int, int] | None:
+    """What took the place of two sizes that multiply to another, if it is not themselves."""
+    for factor in found:
+        other = size // max(factor, 1)
+        whole = factor > 1 and factor * other == size and other in found
+        if whole and (found[factor], found[other]) != (factor, other):
+            return found[factor], found[other]
+    return None
+
+
+class _Search:
+    """What was accepted so far, and how much may still be asked."""
+
+    def __init__(
+        self,
+        program: Path,
+        survey: Survey,
+        ask: Callable[[list[Path]], Sequence[_Answer]],
+        render: Render,
+        budget: int,
+        ops: int,
+        told: Callable[[Progress], None],
+    ) -> None:
+        self.best = Simplified(path=str(program))
+        self.unit = UNITS[0]
+        self._survey = survey
+        self._ask = ask
+        self._render = render
+        self._budget = budget
+        self._ops = ops
+        self._told = told
+        self._accepted: list[_Step] = []
+        self._proposed = {Proposal()}
+
+    def accepts(self, steps: Sequence[_Step]) -> bool:
+        """Whether these steps, with those accepted before, answer "same"; then they are kept."""
+        if self.best.calls >= self._budget:
+            return False
+        together = [*self._accepted, *steps]
+        for products in (False, True):
+            proposal = self._proposal(together, products)
+            if proposal in self._proposed:
+                continue
+            self._proposed.add(proposal)
+            (file,) = self._render([proposal])
+            if file is not None:
+                break
+        else:
+            return False
+        if self._is_same(file, names := _names(proposal)):
+            self._accepted = together
+            self.best = msgspec.structs.replace(self.best, path=str(file), done=names)
+            return True
+        return False
+
+    def has(self, step: _Step) -> bool:
+        return step in self._accepted
+
+    def halves(self, steps: Sequence[_Step], asked: bool = False) -> None:
+        """Accepts what it can of steps; asked: all of them together were refused already."""
+        if not steps or (not asked and self.accepts(steps)) or len(steps) == 1:
+            return
+        middle = (len(steps) + 1) // 2
+        self.halves(steps[:middle])
+        self.halves(steps[middle:])
+
+    def _is_same(self, file: Path, trying: Sequence[str]) -> bool:
+        asked = self.best.calls
+        self._told(Progress(trying=", ".join(trying), ops=self._ops, asked=asked))
+        self.best = msgspec.structs.replace(self.best, calls=asked + 1)
+        (answer,) = self._ask([file])
+        return answer.verdict == "same"
+
+    def _proposal(self, steps: Sequence[_Step], products: bool) -> Proposal:
+        chosen = [step for step in steps if isinstance(step, int)]
+        sizes = scaled(self._survey.sizes, chosen, self.unit, products)
+        taken = max((sizes[size] for size in chosen), default=0)
+        return Proposal(
+            sizes=tuple((size, new) for size, new in sizes.items() if size != new),
+            dynamic=taken + self.unit if "dynamic" in steps else 0,
+            literals="literals" in steps,
+            attributes="attributes" in steps,
+            types="types" in steps,
+            arguments="arguments" in steps,
+        )
+
+
+def _names(proposal: Proposal) -> tuple[str, ...]:
+    """What a proposal does, for people."""
+    said = {
+        "smaller shapes": proposal.sizes,
+        "static shapes": proposal.dynamic,
+        "splat constants": proposal.literals,
+        "fewer attributes": proposal.attributes,
+        "f32": proposal.types,
+        "constants as arguments": proposal.arguments,
+    }
+    return tuple(name for name, there in said.items() if there)

@@ -1,0 +1,1 @@
+"""The folder that shows a failure: written at its levels, verified, found again."""

@@ -1,0 +1,84 @@
+"""The executable that fails, alone, with nothing in it that can be spared.
+
+It compiles in an instant where its program takes seconds, so these compiles are counted apart.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.inspect.executables import MODE
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.ir.editor import Editor
+from iree_pilot.repro.ir.graph import Cut
+from iree_pilot.repro.oracles.oracle import CompileOracle
+from iree_pilot.repro.reducer import shrink
+
+#: So many programs are asked about at most: a dispatch of many operations is still one dispatch.
+_BUDGET = 48
+#: Compiles of an instant: what is asked for in vain costs less than another batch.
+_AT_ONCE = 6
+
+
+class Executable(msgspec.Struct, frozen=True, kw_only=True):
+    """A file with one executable; how many operations it has, and how many compiles that took.
+
+    minimal: taking any one operation away was tried, and none of it failed in the same way.
+    """
+
+    path: str
+    ops: int = 0
+    calls: int = 0
+    minimal: bool = False
+
+
+class ExecutableOracle(CompileOracle):
+    """The real compiler, for one executable."""
+
+    def command(self, candidate: str, *more: str) -> tuple[str, ...]:
+        compiler = str(self._toolchain.compiler)
+        return (compiler, candidate, MODE, *self._flags, *more, "-o", "/dev/null")
+
+
+def reduced(
+    file: Path,
+    failure: Failure,
+    toolchain: Toolchain,
+    flags: tuple[str, ...],
+    directory: Path,
+    limits: process.Limits,
+) -> Executable:
+    """The executable in `file`, which fails so, reduced; as it is where that cannot be done.
+
+    Each candidate of a failure that is a limit being reached would take that long: those stay.
+    """
+    if failure.kind in ("timeout", "out-of-memory"):
+        return Executable(path=str(file))
+    width = os.cpu_count() or 1
+    oracle = ExecutableOracle(toolchain, flags, failure, directory, limits=limits, width=width)
+    editor = Editor(file, 0, directory / "edits", limits, toolchain)
+    graph = editor.graph()
+    if graph is None or not graph.real:
+        return Executable(path=str(file))
+
+    def ask(cuts: Sequence[Cut]) -> list[str]:
+        return editor.verdicts(cuts, oracle.ask)
+
+    whole = Cut(keep=graph.real)
+    if ask([whole]) != ["same"]:
+        return Executable(path=str(file), ops=len(graph.real), calls=oracle.spent.calls)
+    shrunk = shrink.shrink(graph, whole, ask, width=_AT_ONCE, budget=_BUDGET)
+    (made,) = editor.render([shrunk.cut])
+    assert made is not None, "a cut that was asked for can be made again"
+    return Executable(
+        path=str(made),
+        ops=len(shrunk.cut.keep),
+        calls=oracle.spent.calls,
+        minimal=shrunk.minimal,
+    )

@@ -1,0 +1,44 @@
+"""Where a failure was seen: what an issue has to tell of the machine."""
+
+from __future__ import annotations
+
+import platform
+
+from iree_pilot.pipeline.targets import devices
+from iree_pilot.pipeline.targets.devices import Device
+
+#: In which phases a device is at work.
+_ON_DEVICE = ("load", "run", "compare")
+
+
+def describe(target: str, device: Device | None, phase: str | None) -> dict[str, str]:
+    """The operating system, the processor, and of a GPU's backend the device with its driver.
+
+    device: that the program is compiled for, or runs on; None where there is none. phase: in which
+    it fails.
+    """
+    told = {
+        "OS": f"{_system()}, {platform.system()} {platform.release()}, {platform.machine()}",
+        "CPU": devices.processor().name,
+    }
+    if phase == "trace" or target.partition(":")[0] in ("llvm-cpu", "vmvx"):
+        return told
+    if device is None:
+        return told | {"Device": "none was used: the program was compiled only"}
+    about = device.properties
+    driver = ", ".join(filter(None, (about.get("driver"), about.get("driver_info"))))
+    versions = {
+        "Driver": driver,
+        "Vulkan API": about.get("api", ""),
+        "Architecture": about.get("gpu-arch-name", ""),
+    }
+    used = "" if phase in _ON_DEVICE else " (compiled for, not used: the compile fails)"
+    told["Device"] = f"{device.name}{used}"
+    return told | {key: value for key, value in versions.items() if value}
+
+
+def _system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()

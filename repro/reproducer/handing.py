@@ -1,0 +1,303 @@
+"""From what was isolated to its folder: written at each level, verified, remembered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.failures.signatures import is_specific
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.pipeline.targets.devices import Device
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro import isolate
+from iree_pilot.repro.attribution import origin
+from iree_pilot.repro.isolate import Isolated
+from iree_pilot.repro.oracles.oracle import STOPPED, RememberingOracle
+from iree_pilot.repro.oracles.oracle_run import Running, describe
+from iree_pilot.repro.reproducer import bundle, environment, known, levels, marks, verify
+from iree_pilot.repro.reproducer.bundle import LARGEST_BYTES, Input, Report
+from iree_pilot.repro.reproducer.levels import Made
+from iree_pilot.repro.wrong_results import engines, folder, inputs
+from iree_pilot.repro.wrong_results.inputs import Settled
+from iree_pilot.repro.wrong_results.oracle import MismatchOracle
+from iree_pilot.repro.wrong_results.record import Wrong
+
+_PACKAGES = ("torch", "iree-turbine")
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What fails: a program compiled for a target.
+
+    mlir: the program. source, target: the user's words. command: the compile. running: how it was
+    run, if it is not the compile that failed. took_seconds, peak_bytes: of what failed. device:
+    that it is compiled for, if there is one here.
+    """
+
+    mlir: Path
+    source: str
+    target: str
+    flags: tuple[str, ...]
+    command: tuple[str, ...]
+    running: Running | None = None
+    took_seconds: float
+    peak_bytes: int
+    device: Device | None = None
+
+    def told(self, failure: Failure) -> str:
+        """What tells this program from others that fail alike, where the signature says too little:
+        of wrong numbers, or without the operation."""
+        if is_specific(failure.signature):
+            return ""
+        if failure.kind == "mismatch" and self.running is not None:
+            return f"{self.running.loaded.program.digest} {self.running.function}"
+        with self.mlir.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(
+    subject: Subject,
+    oracle: RememberingOracle,
+    isolated: Isolated,
+    toolchain: Toolchain,
+    place: Path,
+    state: Path,
+    limits: process.Limits,
+    context: tuple[str, ...] = (),
+) -> Report:
+    """Writes the folder, verified from copies, without what does not reproduce.
+
+    context: sentences on what it takes to fail. state: the search's own directory.
+    It is made and verified where the state is kept, and comes to `place` at once: an interruption
+    leaves nothing there.
+    """
+    failure = oracle.wanted
+    mlir = Path(isolated.mlir)
+    companions = () if failure.kind == "mismatch" else failure.also
+    alone = msgspec.structs.replace(_as_shown(failure, oracle, mlir), also=companions)
+    shown = _shown(subject, oracle, isolated, toolchain, state / "run", limits)
+    wrong = shown.settled.wrong if shown.settled else ()
+    if wrong:
+        alone = _described(alone, isolated, wrong[0], shown.reference)
+    maker = levels.Maker(
+        mlir, alone, toolchain, subject.flags, state / "levels", limits, shown.run, shown.check
+    )
+    made = maker.make(isolated.whole, isolated.rate == 1)
+    if shown.settled is not None:
+        made = _compared(made, shown.settled, shown.inputs)
+    report = Report(
+        failure=alone,
+        target=subject.target,
+        flags=subject.flags,
+        release=toolchain.version,
+        revision=toolchain.revision,
+        source=subject.source,
+        command=subject.running.command if subject.running else subject.command,
+        program=str(subject.mlir),
+        ops=len(isolated.ops),
+        op_names=tuple(dict.fromkeys(isolated.ops)) if isolated.whole else isolated.ops,
+        oracle_calls=isolated.calls,
+        seconds=isolated.seconds,
+        minimal=isolated.minimal,
+        verified=False,
+        levels=made.levels,
+        time_limit=limits.seconds or isolate.DEFAULT_SECONDS,
+        memory_limit=limits.memory_bytes,
+        packages={name: version(name) for name in _PACKAGES},
+        environment=environment.describe(subject.target, subject.device, alone.phase),
+        tried=(*context, *(shown.settled.told if shown.settled else ())),
+        wrong=wrong,
+        reference=shown.reference,
+        whole=isolated.whole,
+        rate=isolated.rate,
+    )
+    files = {name: Path(file) for name, file in made.files.items()}
+    draft = state / "folder"
+    assert report.levels[0].name == "mlir", "what was isolated comes first"
+    settled = _verified(draft, report, files, shown, toolchain)
+    if isolated.rate == 1 and not (settled.verified and settled.levels[0].verified):
+        rate = _rate(oracle, mlir)
+        if rate < 1:
+            report = msgspec.structs.replace(report, rate=rate)
+            settled = _verified(draft, report, files, shown, toolchain)
+    report = _traced(_named(settled), subject, shown, toolchain, state / "origin", limits)
+    kept = {one.file for one in report.levels if one.verified}
+    good = {name: file for name, file in files.items() if name in kept} or files
+    bundle.write(draft, report, good, shown.inputs, data=shown.files)
+    report = verify.settle_current(report, verify.current(draft, toolchain))
+    bundle.write(place, report, good, shown.inputs, data=shown.files)
+    if report.verified and not report.whole:
+        known.remember(
+            known.Known(
+                signature=failure.signature,
+                revision=toolchain.revision,
+                target=subject.target,
+                path=str(place.absolute()),
+                ops=report.ops,
+                when=datetime.now(UTC).isoformat(timespec="seconds"),
+                source=subject.source,
+                flags=subject.flags,
+                program=subject.told(failure),
+            )
+        )
+    return report
+
+
+def _traced(
+    report: Report,
+    subject: Subject,
+    shown: Shown,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits,
+) -> Report:
+    """The report with where wrong numbers come from, where they are verified."""
+    if shown.loaded is None or subject.running is None or not report.verified:
+        return report
+    device = subject.running.device
+    found = origin.find(
+        shown.loaded, subject.target, subject.flags, device, toolchain, directory, limits
+    )
+    if found is None:
+        return report
+    failure = msgspec.structs.replace(report.failure, pass_=found.phase.pass_name or None)
+    return msgspec.structs.replace(report, origin=found, failure=failure)
+
+
+def _named(report: Report) -> Report:
+    """The report with the pass that `iree-opt` showed to fail, where nothing else named it.
+
+    It stays out where `run.sh` would look for its name in what the compiler says.
+    """
+    shown = next((one for one in report.levels if one.name == "pass" and one.verified), None)
+    if shown is None or report.failure.pass_:
+        return report
+    failure = msgspec.structs.replace(report.failure, pass_=shown.pass_name or None)
+    told_alike = marks.marks(failure) == marks.marks(report.failure)
+    return msgspec.structs.replace(report, failure=failure) if told_alike else report
+
+
+def _verified(
+    draft: Path,
+    report: Report,
+    files: Mapping[str, Path],
+    shown: Shown,
+    toolchain: Toolchain,
+) -> Report:
+    """The report after the folder was written to `draft` and run from copies."""
+    bundle.write(draft, report, files, shown.inputs, data=shown.files)
+    return verify.settle(report, verify.check(draft, toolchain))
+
+
+def _rate(oracle: RememberingOracle, program: Path) -> float:
+    """In which share of the runs a program fails in the wanted way that did so once."""
+    seen = [True]
+    seen += (oracle.shows(oracle.again(program)) for _ in range(isolate.FLAKY_RUNS - 1))
+    return sum(seen) / len(seen)
+
+
+class Shown(NamedTuple):
+    """How a reproducer is run, if it is not the compile that fails.
+
+    check: what judges its outputs, where that is a command of its own. files: what these need
+    besides the inputs. settled: of wrong numbers, what they are. loaded: what gives wrong
+    numbers, with references; reference: who computed these.
+    """
+
+    run: tuple[str, ...] = ()
+    check: tuple[str, ...] = ()
+    inputs: tuple[Input, ...] = ()
+    files: Mapping[str, bytes] = {}
+    settled: Settled | None = None
+    loaded: Loaded | None = None
+    reference: str = engines.TORCH.name
+
+
+def _shown(
+    subject: Subject,
+    oracle: RememberingOracle,
+    isolated: Isolated,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits,
+) -> Shown:
+    running, mlir = subject.running, Path(isolated.mlir)
+    if running is None:
+        return Shown()
+    if isinstance(oracle, MismatchOracle):
+        if isolated.whole:
+            settled, weights = inputs.of_whole(running, directory), running.parameters
+        else:
+            settled, weights = inputs.settle(oracle, mlir, directory), ()
+        given = _given(settled.inputs, Path())
+        compared = folder.comparing(settled, running.elsewhere, given, weights)
+        return Shown(
+            run=compared.run,
+            check=compared.check,
+            inputs=given,
+            files=compared.files,
+            settled=settled,
+            loaded=settled.loaded,
+            reference=oracle.values.evaluator.engine.name,
+        )
+    if isolated.whole:
+        loaded = running.loaded
+        function, place = loaded.program.function(running.function), Path(loaded.directory)
+        given = _given(function.example or (), place)
+        words = (running.elsewhere, given, running.parameters)
+        return Shown(run=bundle.run_command(function.name, *words), inputs=given)
+    (function,) = describe(mlir, running, toolchain, directory, limits).functions
+    given = _given(function.example or (), directory)
+    run = bundle.run_command(function.name, running.elsewhere, given)
+    return Shown(run=run, inputs=given)
+
+
+def _compared(made: Made, settled: Settled, given: Sequence[Input]) -> Made:
+    """With a repro.py that has these inputs, and is compared with what PyTorch makes of them."""
+    if "repro.py" in made.files:
+        file = Path(made.files["repro.py"])
+        file.write_text(folder.with_inputs(file.read_text(), settled, given))
+    parts = (folder.eager(one) if one.name == "pytorch" else one for one in made.levels)
+    return msgspec.structs.replace(made, levels=tuple(parts))
+
+
+def _given(tensors: Sequence[Tensor], directory: Path) -> tuple[Input, ...]:
+    return tuple(
+        Input(t, directory / t.file if t.bytes <= LARGEST_BYTES // 2 else None) for t in tensors
+    )
+
+
+def _as_shown(failure: Failure, oracle: RememberingOracle, program: Path) -> Failure:
+    """The failure in the words that the program itself draws from the compiler."""
+    shown = oracle.seen(program)
+    if shown is None or failure.kind == "mismatch" or failure.kind in STOPPED:
+        return failure
+    one = next((f for f in (shown, *shown.also) if f.signature == failure.signature), None)
+    if one is None:
+        return failure
+    return msgspec.structs.replace(failure, message=one.message, op=one.op or failure.op)
+
+
+def _described(failure: Failure, isolated: Isolated, wrong: Wrong, reference: str) -> Failure:
+    """The failure as the reproducer shows it."""
+    shape = "x".join([*map(str, wrong.shape), wrong.dtype])
+    named = f"{wrong.path}, {shape}" if wrong.path else shape
+    said = f"{wrong.wrong} of {wrong.count} elements are wrong"
+    if not wrong.wrong and wrong.own_error is not None:
+        said = f"it is up to {wrong.error:.3g} off, {reference} itself {wrong.own_error:.3g}"
+    for worst in wrong.elements[:1]:
+        place = ", ".join(map(str, worst.index))
+        said += f", worst [{place}]: {worst.got} where {worst.expected} is expected"
+    return msgspec.structs.replace(
+        failure,
+        op=isolated.ops[-1] if len(isolated.ops) == 1 else None,
+        message=f"output {wrong.index} ({named}): {said}",
+    )

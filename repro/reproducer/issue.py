@@ -1,0 +1,102 @@
+"""What a draft of an issue says in its title, and what it folds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.plural import count
+
+#: Of the message in the title; GitHub shows some 70 characters of a title in its lists.
+_MESSAGE_CHARACTERS = 120
+_OPERATIONS = 2
+#: How PyTorch says that the model looks at values while it is traced.
+_DATA_DEPENDENT = re.compile(r"data-dependent|DataDependent|Dynamic control flow", re.IGNORECASE)
+#: What is longer is folded: code, and lines of the compiler's message.
+_LINES, _CHARACTERS = 40, 4_000
+_MESSAGE_LINES, _MESSAGE_SHOWN = 12, 1_500
+#: Where a message goes on with the operation itself, which is in the program.
+_OPERATION = re.compile(r": (?:%\S+(?:, %\S+)* = )?\"[\w.]+\"\(.*", re.DOTALL)
+_CRASH = re.compile(r"SIG[A-Z]+ in [^\s()]+")
+
+
+def title(failure: Failure, target: str, ops: Sequence[str], tool: str) -> str:
+    """`[vulkan] iree-compile: failed to legalize operation 'vector.bitcast' (torch.aten.mm)`.
+
+    tool: whose command fails. ops: of the program.
+    """
+    names = [*dict.fromkeys(ops)]
+    about = names[:_OPERATIONS] + ["..."] * (len(names) > _OPERATIONS)
+    of = f" ({', '.join(about)})" if about else ""
+    if failure.phase == "trace":  # the same for all backends
+        return f"iree-turbine: {_essential(failure).partition('. ')[0]}{of}"
+    backend = target.partition(":")[0]
+    if failure.kind == "mismatch":
+        return f"[{backend}] wrong results{of}"
+    return f"[{backend}] {tool}: {_essential(failure)}{of}"
+
+
+def not_iree(failure: Failure, *, exported: bool) -> str:
+    """Whose failure to trace it is where IREE has no part in it, and what to do; else "".
+
+    exported: torch.export has passed, or was not asked.
+    """
+    raised = failure.kind == "trace-error" and failure.signal is None and failure.stack
+    if exported or not raised or any("iree/turbine/" in frame for frame in failure.stack):
+        return ""
+    said = "PyTorch, not IREE: torch.export alone refuses the model"
+    if _DATA_DEPENDENT.search(failure.message):
+        return (
+            f"{said}, which decides by values that there are only when it runs (data-dependent "
+            "control flow): write that with torch.where, or say with torch._check what holds"
+        )
+    return f"{said}: change the model, or ask PyTorch (https://github.com/pytorch/pytorch/issues)"
+
+
+def _essential(failure: Failure) -> str:
+    if failure.kind == "timeout":
+        phase = f" in {failure.phase}" if failure.phase else ""
+        return f"does not end{phase}"
+    if failure.kind == "out-of-memory":
+        return "out of memory"
+    text = " ".join(failure.message.split())
+    if failure.kind == "crash" and (crash := _CRASH.search(text)):
+        text = crash[0]
+    text = _OPERATION.sub("", text)
+    return text if len(text) <= _MESSAGE_CHARACTERS else f"{text[: _MESSAGE_CHARACTERS - 1]}…"
+
+
+def is_long(text: str) -> bool:
+    """Whether a file is folded in the draft."""
+    return text.count("\n") > _LINES or len(text) > _CHARACTERS
+
+
+def shown(message: str) -> tuple[str, str]:
+    """(what of a message is shown, all of it to be folded: empty where nothing is left out)."""
+    lines = message.splitlines()
+    if len(lines) <= _MESSAGE_LINES and len(message) <= _MESSAGE_SHOWN:
+        return message, ""
+    return "\n".join(lines[:_MESSAGE_LINES])[:_MESSAGE_SHOWN] + "\n...", message
+
+
+def size(text: str) -> str:
+    """`57 lines`."""
+    return count(len(text.splitlines()), "line")
+
+
+def fence(text: str) -> str:
+    """A code fence that nothing in the text ends."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    return "`" * max(3, longest + 1)
+
+
+def components(failure: Failure) -> str:
+    """What IREE's form offers: the parts that the failing step belongs to."""
+    if failure.phase == "trace":
+        return "Frontends, Python"
+    if failure.phase in ("load", "run"):
+        return "Runtime"
+    if failure.phase == "compare":
+        return "Compiler"
+    return "Frontends, Compiler" if failure.phase in ("start", "input") else "Compiler"

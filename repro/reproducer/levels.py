@@ -1,0 +1,195 @@
+"""One failure at the four levels that people work on: PyTorch, input MLIR, dispatch, pass.
+
+Each level's file is made here; whether it shows the failure is for `repro.reproducer.verify` to
+say.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from iree_pilot.pipeline.failures import diagnostics
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.inspect.executables import MODE
+from iree_pilot.pipeline.processes import process, task
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.torch_dialect import writer
+from iree_pilot.repro.failing_pass import find
+from iree_pilot.repro.failing_pass.find import NoPass
+from iree_pilot.repro.oracles.oracle import STOPPED
+from iree_pilot.repro.reproducer import bundle, dispatch
+from iree_pilot.repro.reproducer.bundle import Level, LevelName
+
+_DEBUG = re.compile(r"\s+loc\((?:unknown|\"[^\"]*\":\d+:\d+)\)")
+
+_OF_TORCH = re.compile(r"\btorch\.(?:aten|prims|operator)\b")
+_COMPILES = "it compiles, and fails when it is run"
+_WHOLE = "it is the whole program, not a part of it"
+#: The writer of PyTorch loads torch and compiles nothing: a compile's limit is not for it.
+_WRITER_SECONDS = 600.0
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """The levels, those left out among them, and their files' places by name."""
+
+    levels: tuple[Level, ...]
+    files: dict[str, str]
+
+
+class Maker:
+    """Makes the levels of a failing program in `directory`.
+
+    run: the command that fails, if it is not the compile; check: what judges its outputs, where
+    that is another one.
+    """
+
+    def __init__(
+        self,
+        program: Path,
+        failure: Failure,
+        toolchain: Toolchain,
+        flags: tuple[str, ...],
+        directory: Path,
+        limits: process.Limits,
+        run: tuple[str, ...] = (),
+        check: tuple[str, ...] = (),
+    ) -> None:
+        self._run_command = run
+        self._check_command = check
+        self._program = program
+        self._failure = failure
+        self._toolchain = toolchain
+        self._flags = flags
+        self._directory = directory
+        self._limits = limits
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def make(self, whole: bool = False, steady: bool = True) -> Made:
+        """whole: it is all of a program, whose PyTorch is the user's own model. steady: it fails in
+        all runs."""
+        files = {"repro.mlir": str(self._program)}
+        levels = [self._level("mlir")]
+        parts = [(self._level("pytorch", _WHOLE), None) if whole else self._pytorch()]
+        if steady and not (whole and self._failure.kind in STOPPED):
+            # Each executable, each pass would be waited for until it met the limit.
+            parts += [self._dispatch(), self._pass()]
+        most = bundle.LARGEST_WHOLE_BYTES if whole else bundle.LARGEST_BYTES
+        for level, file in parts:
+            size = file.stat().st_size if file is not None else 0
+            if size > most:  # IR that grows without end, say
+                why = f"it has {size:,} bytes; at most {most:,} are handed on"
+                level, file = msgspec.structs.replace(level, why=why, changed=""), None
+            levels.append(level)
+            if file is not None:
+                files[level.file] = str(file)
+        return Made(levels=tuple(levels), files=files)
+
+    def _pytorch(self) -> tuple[Level, Path | None]:
+        if not _OF_TORCH.search(self._program.read_text(errors="replace")):
+            return self._level("pytorch", "it has no operations of PyTorch"), None
+        made = self._directory / "repro.py"
+        writing = writer.Writing(str(self._program.absolute()), self._flags, str(made.absolute()))
+        function, limits = f"{writer.__name__}:written", process.Limits(seconds=_WRITER_SECONDS)
+        done = task.call(function, writing, type(None), self._directory / "writer", limits=limits)
+        return self._level("pytorch", done.why), None if done.why else made
+
+    def _level(self, name: LevelName, why: str = "") -> Level:
+        run, check = self._run_command, self._check_command
+        return bundle.level(name, self._flags, run=run, check=check, why=why)
+
+    def _dispatch(self) -> tuple[Level, Path | None]:
+        if self._run_command:
+            return bundle.level("dispatch", self._flags, why=_COMPILES), None
+        order = self._toolchain.phases
+        source = "executable-sources"
+        phase = self._failure.phase
+        if source not in order or phase not in order[order.index(source) + 1 :]:
+            why = f"it fails in phase {phase}, before there are dispatches"
+            return bundle.level("dispatch", self._flags, why=why), None
+        dumps = self._directory / "executables"
+        dumps.mkdir(exist_ok=True)
+        self._run(
+            [
+                self._toolchain.compiler,
+                self._program,
+                *self._flags,
+                f"--iree-hal-dump-executable-sources-to={dumps}",
+                f"--compile-to={source}",
+                "-o",
+                "/dev/null",
+            ],
+            "dump",
+        )
+        for dump in sorted(dumps.glob("*.mlir")):
+            made = self._directory / "dispatch.mlir"
+            made.write_text(_DEBUG.sub("", dump.read_text(errors="replace")))
+            outcome, said = self._run(
+                [
+                    self._toolchain.compiler,
+                    made,
+                    MODE,
+                    *self._flags,
+                    "-o",
+                    "/dev/null",
+                ],
+                "dispatch",
+            )
+            if not outcome.ok and self._same(outcome, said):
+                return self._reduced(made)
+        why = "none of the program's executables fails in the same way when compiled alone"
+        return bundle.level("dispatch", self._flags, why=why), None
+
+    def _reduced(self, made: Path) -> tuple[Level, Path]:
+        found = dispatch.reduced(
+            made,
+            self._failure,
+            self._toolchain,
+            self._flags,
+            self._directory / "dispatch",
+            self._limits,
+        )
+        level = bundle.level("dispatch", self._flags, ops=found.ops, calls=found.calls)
+        return level, Path(found.path)
+
+    def _pass(self) -> tuple[Level, Path | None]:
+        if self._run_command:
+            return bundle.level("pass", why=_COMPILES), None
+        found = find.find(
+            self._program,
+            self._failure,
+            self._toolchain,
+            self._flags,
+            self._directory / "pass",
+            self._limits,
+        )
+        if isinstance(found, NoPass):
+            return bundle.level("pass", pass_name=found.named, why=found.why), None
+        level = bundle.level(
+            "pass",
+            found.flags,
+            pipeline=found.pipeline,
+            pass_name=found.name,
+            pass_class=found.pass_class,
+            changed=found.changed,
+            calls=found.runs,
+        )
+        return level, Path(found.file)
+
+    def _same(self, outcome: process.Outcome, said: str) -> bool:
+        found = diagnostics.compile_failure(outcome, said, self._failure.phase)
+        return found.shows(self._failure.signature)
+
+    def _run(
+        self, argv: list[str | Path], name: str, limits: process.Limits | None = None
+    ) -> tuple[process.Outcome, str]:
+        stderr = self._directory / f"{name}.stderr.txt"
+        outcome = process.run(
+            argv,
+            stdout=self._directory / f"{name}.stdout.txt",
+            stderr=stderr,
+            limits=limits or self._limits,
+        )
+        return outcome, stderr.read_text(errors="replace")

@@ -1,0 +1,343 @@
+"""Never trust, verify: runs a reproducer's commands in an empty directory with the stock tools."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from iree_pilot.pipeline.errors import EnvironmentFault, PilotError, UsageError
+from iree_pilot.pipeline.failures import diagnostics
+from iree_pilot.pipeline.failures.diagnostics import SERIAL, Failure
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.process import Limits, Outcome
+from iree_pilot.pipeline.processes.workers import side_by_side
+from iree_pilot.pipeline.toolchain.releases import Tell, find
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.oracles.oracle import strangers
+from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.bundle import FILES, SCRIPT, Level, Report
+from iree_pilot.repro.reproducer.marks import WRONG
+from iree_pilot.repro.trust.trust import Opened, is_rendered, open_folder
+
+#: Seconds for what must pass before a level's failure: a trace has to load torch.
+_PREPARE_SECONDS = 600.0
+#: Seconds that run.sh may take besides its commands.
+_SCRIPT_SECONDS = 60.0
+_FOREIGN_SCRIPT = "it is not what this iree-pilot writes for the report"
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether one level shows the failure; why it does not, and what it shows in its place.
+
+    ran: False for one that is not run without `--trust`; `why` says so.
+    """
+
+    level: Level
+    same: bool
+    why: str = ""
+    failure: Failure | None = None
+    ran: bool = True
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a reproducer with a release. same: run.sh and every level that was run show
+    the failure.
+
+    script: the exit status of run.sh, None if it had to be stopped, or was not run: script_why says
+    why. unavailable: why the release that showed the failure could not be asked. why: says in one
+    sentence what is not the same. current: the same with the release in this environment, where
+    that is another. changed: files that are not as report.json has them, with how they differ.
+    """
+
+    release: str
+    same: bool
+    levels: tuple[Check, ...]
+    script: int | None
+    why: str = ""
+    current: Verification | None = None
+    script_why: str = ""
+    changed: dict[str, str] = {}
+    unavailable: str = ""
+
+
+#: Gets the release and what came of a level with it.
+OnCheck = Callable[[str, Check], None]
+
+
+def verify(
+    directory: Path,
+    release: str | None = None,
+    tell: Tell | None = None,
+    *,
+    trust: bool = False,
+    on_check: OnCheck = lambda release, check: None,
+) -> Verification:
+    """Runs each level of the reproducer in `directory`, and run.sh, from copies of it.
+
+    release: as `releases.find` takes it; None is the one that showed the failure and, if that is
+    another, the one in this environment; only the latter where the former cannot be had. Nothing in
+    `directory` is written. on_check: gets each release and level that was checked.
+
+    Raises UsageError where there is no reproducer or no such release, and where nothing of it is
+    run without `trust`; EnvironmentFault where a tool is missing.
+    """
+    opened = open_folder(directory, trust=trust)
+    if release is not None:
+        return _checked(opened, find(release, tell), on_check)
+    try:
+        own = find(opened.report.release, tell)
+    except PilotError as fault:
+        found = _checked(opened, find(None), on_check)
+        return msgspec.structs.replace(found, unavailable=fault.message)
+    found = _checked(opened, own, on_check)
+    return msgspec.structs.replace(found, current=_current(opened, own, on_check))
+
+
+def current(directory: Path, toolchain: Toolchain) -> Verification | None:
+    """`check` with the release in this environment, if that is another one."""
+    return _current(open_folder(directory), toolchain)
+
+
+def check(directory: Path, toolchain: Toolchain) -> Verification:
+    """As `verify`, with a toolchain that is at hand."""
+    return _checked(open_folder(directory), toolchain)
+
+
+def _current(
+    opened: Opened, toolchain: Toolchain, on_check: OnCheck = lambda release, check: None
+) -> Verification | None:
+    """What becomes of a reproducer with the release in this environment, if that is another one."""
+    try:
+        here = find(None)
+    except EnvironmentFault:
+        return None
+    return None if here.version == toolchain.version else _checked(opened, here, on_check)
+
+
+def _checked(
+    opened: Opened, toolchain: Toolchain, on_check: OnCheck = lambda release, check: None
+) -> Verification:
+    directory, report = opened.directory, opened.report
+    present = [one for one in report.levels if (directory / one.file).is_file()]
+    left = {one.name: why for one in present if (why := opened.refuses_level(one))}
+    if present and len(left) == len(present):
+        raise UsageError(
+            f"nothing of {directory} is run: {next(iter(left.values()))}",
+            advice="Read what it runs first; if you trust whom it comes from, add --trust.",
+        )
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-verify-") as scratch:
+
+        def checked(one: Level) -> Check:
+            if why := left.get(one.name):
+                return Check(level=one, same=False, why=why, ran=False)
+            check = _check(opened, one, toolchain, Path(scratch) / one.name)
+            on_check(toolchain.version, check)
+            return check
+
+        # What does not end takes its whole limit each time, and mostly one processor.
+        width = len(os.sched_getaffinity(0)) if report.failure.kind == "timeout" else 1
+        checks = tuple(side_by_side(checked, present, width))
+        script_why = "" if is_rendered(opened) else _FOREIGN_SCRIPT
+        script, said = None, ""
+        if not script_why:
+            ran = [one for one in checks if one.ran]
+            script, said = _script(opened, ran, toolchain, Path(scratch) / "script")
+    wrong = [f"{c.level.file}: {c.why}" for c in checks if c.ran and not c.same]
+    if script != 0 and not script_why:
+        wrong.append(f"{SCRIPT} ends with {script}{': ' + said if said else ''}")
+    if not present:
+        wrong.append("there is no program in it")
+    return Verification(
+        release=toolchain.version,
+        same=not wrong,
+        levels=checks,
+        script=script,
+        why="; ".join(wrong),
+        script_why=script_why,
+        changed=opened.changed,
+    )
+
+
+def settle(report: Report, verification: Verification) -> Report:
+    """The report after its verification: what does not reproduce is left out, with the reason.
+
+    So are the companions of the failure that no level shows.
+    """
+    checked = {check.level.name: check for check in verification.levels}
+    levels = []
+    for one in report.levels:
+        check = checked.get(one.name)
+        if check is not None:
+            why = "" if check.same else check.why
+            one = msgspec.structs.replace(one, verified=check.same, why=why)
+        levels.append(one)
+    verified = any(one.verified for one in levels) and verification.script == 0
+    failure = report.failure
+    shown = [check.failure for check in verification.levels if check.same and check.failure]
+    if shown:
+        also = (one for one in failure.also if any(f.shows(one.signature) for f in shown))
+        failure = msgspec.structs.replace(failure, also=tuple(also))
+    return msgspec.structs.replace(report, failure=failure, levels=tuple(levels), verified=verified)
+
+
+def settle_current(report: Report, current: Verification | None) -> Report:
+    """The report with what the current release does with it."""
+    if current is None:
+        return report
+    why = "same" if current.same else current.why
+    said = "fails in the same way" if current.same else f"does not fail in the same way ({why})"
+    tried = (*report.tried, f"With IREE compiler {current.release} it {said}.")
+    return msgspec.structs.replace(report, current=(current.release, why), tried=tried)
+
+
+def _check(opened: Opened, level: Level, toolchain: Toolchain, scratch: Path) -> Check:
+    """Runs the level's commands in a copy of the folder; an intermittent failure gets more
+    than one chance."""
+    report = opened.report
+    for _ in range(bundle.tries(report.rate)):
+        shutil.rmtree(scratch, ignore_errors=True)
+        _copy(opened, scratch / "files")
+        for command in level.before:
+            outcome, text = _run(command, toolchain, scratch, Limits(seconds=_PREPARE_SECONDS))
+            if not outcome.ok:
+                why = f"an earlier step fails: {_last_line(text) or outcome.ended_by}"
+                return Check(level=level, same=False, why=f"{' '.join(command[:2])}: {why}")
+        failure = _failure(level.command, report, toolchain, scratch)
+        if failure is not None:
+            break
+    if failure is None:
+        return Check(level=level, same=False, why=f"it passes with {toolchain.version}")
+    if not failure.shows(report.failure.signature):
+        why = f"it fails in another way: {failure.message} ({failure.signature})"
+        return Check(level=level, same=False, why=why, failure=failure)
+    if others := strangers(failure, report.failure):
+        why = f"it also fails with: {others[0].message} ({others[0].signature})"
+        return Check(level=level, same=False, why=why, failure=failure)
+    return Check(level=level, same=True, failure=failure)
+
+
+def _failure(
+    command: tuple[str, ...], report: Report, toolchain: Toolchain, scratch: Path
+) -> Failure | None:
+    limits = Limits(
+        seconds=report.time_limit,
+        memory_bytes=report.memory_limit,
+        of_processor=report.failure.kind == "timeout",
+    )
+    outcome, text = _run(command, toolchain, scratch, limits)
+    failure = _classified(command, outcome, text, report, scratch)
+    mute = failure is not None and failure.kind == "crash" and not failure.stack
+    if mute and report.failure.stack and command[0] in ("iree-compile", "iree-opt"):
+        outcome, text = _run((*command, SERIAL), toolchain, scratch, limits)
+        told = _classified(command, outcome, text, report, scratch)
+        failure = told if told is not None and told.kind == "crash" else failure
+    return failure
+
+
+def _classified(
+    command: Sequence[str], outcome: Outcome, text: str, report: Report, scratch: Path
+) -> Failure | None:
+    if outcome.ok:
+        return None
+    wrong = report.failure.kind == "mismatch" and WRONG in _output(scratch)
+    if wrong and outcome.ended_by == "exit":
+        return report.failure
+    if command[0] == "python":
+        return diagnostics.trace_death(outcome, text)
+    if command[0] == "iree-run-module":
+        loading = report.failure.phase == "load"
+        return diagnostics.runtime_failure(outcome, text, "load" if loading else "run")
+    program = scratch / "files" / command[1]
+    held = program.read_text(errors="replace") if program.is_file() else ""
+    return diagnostics.compile_failure(outcome, text, report.failure.phase, held)
+
+
+def _output(scratch: Path) -> str:
+    """What the command wrote to stdout."""
+    return (scratch / "stdout.txt").read_text(errors="replace")
+
+
+def _run(
+    command: Sequence[str], toolchain: Toolchain, scratch: Path, limits: Limits
+) -> tuple[Outcome, str]:
+    """(how it ended, what it wrote to stderr)."""
+    stderr = scratch / "stderr.txt"
+    outcome = process.run(
+        [_tool(command[0], toolchain), *command[1:]],
+        stdout=scratch / "stdout.txt",
+        stderr=stderr,
+        cwd=scratch / "files",
+        limits=limits,
+        env=_environment(),
+    )
+    return outcome, stderr.read_text(errors="replace")
+
+
+def _tool(name: str, toolchain: Toolchain) -> Path:
+    if name == "iree-compile":
+        return toolchain.compiler
+    if name == "python":
+        return Path(sys.executable)
+    if name != "iree-opt":
+        return toolchain.tool(name)
+    if toolchain.opt is None:
+        raise EnvironmentFault(
+            f"cannot find iree-opt beside {toolchain.compiler}",
+            advice="Reinstall the release, or verify without pass.mlir.",
+        )
+    return toolchain.opt
+
+
+def _copy(opened: Opened, place: Path) -> None:
+    """Copies what the folder's commands need, and nothing that lies beside it."""
+    python = not opened.refuses(FILES["pytorch"])
+    for name in opened.files if python else opened.data:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(opened.directory / name, place / name)
+
+
+def _script(
+    opened: Opened, checks: Sequence[Check], toolchain: Toolchain, scratch: Path
+) -> tuple[int | None, str]:
+    """(exit status of run.sh, the last that it said), asked of the first level that holds."""
+    report = opened.report
+    _copy(opened, scratch / "files")
+    good = [c.level.name for c in checks if c.same] or [c.level.name for c in checks]
+    named = [name for name in FILES if name in good][:1]
+    environment = _environment()
+    for variable, name in {
+        "IREE_COMPILE": "iree-compile",
+        "IREE_OPT": "iree-opt",
+        "IREE_RUN_MODULE": "iree-run-module",
+        "PYTHON": "python",
+    }.items():
+        if any(name in (c[0] for c in (*k.level.before, k.level.command)) for k in checks):
+            environment[variable] = str(_tool(name, toolchain))
+    environment["IREE_COMPILE"] = str(toolchain.compiler)
+    # All in one process group, so that an interrupted verification leaves nothing running.
+    environment["TIMEOUT"] = "timeout --foreground"
+    seconds = bundle.tries(report.rate) * (report.time_limit + 5) * 2 + _SCRIPT_SECONDS
+    stderr = scratch / "stderr.txt"
+    outcome = process.run(
+        ["sh", str(scratch / "files" / SCRIPT), *named],
+        stdout=scratch / "stdout.txt",
+        stderr=stderr,
+        limits=Limits(seconds=seconds + _PREPARE_SECONDS),
+        env=environment,
+    )
+    return outcome.exit_code, _last_line(stderr.read_text(errors="replace"))
+
+
+def _environment() -> dict[str, str]:
+    """This process's own, without what would let a program find modules of ours."""
+    return {n: v for n, v in os.environ.items() if n not in ("PYTHONPATH", "PYTHONSTARTUP")}
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "")

@@ -1,0 +1,1 @@
+"""Reproducer folders of strangers: data until their user says otherwise."""

@@ -1,0 +1,296 @@
+"""A reproducer's folder is data until its user says `--trust`, unless it was written here.
+
+Out of a folder of somebody else's nothing is run, and no flag of its report.json reaches a tool
+that does more than compile. What this user's own iree-pilot wrote is known by its digest
+(`repro.trust.own`) and needs no word, as long as nobody has changed it.
+
+Whoever is trusted: a folder's files are plain files inside it, its tools are the toolchain's, its
+release is a version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.toolchain import releases
+from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.bundle import FILES, REPORT, SCRIPT, Level, Report
+from iree_pilot.repro.trust import flags, own
+from iree_pilot.repro.wrong_results import folder as wrong_numbers
+
+#: Tools of a toolchain, by the names that a level's command may begin with.
+TOOLS = ("iree-compile", "iree-opt", "iree-run-module", "python")
+#: For people to read and to finish: that they were changed says nothing.
+DOCUMENTS = ("ISSUE.md", "README.md", bundle.DIFF)
+_ARCH = re.compile(r"[\w.,+:-]*", re.ASCII)
+#: What Python would take for a module that repro.py imports.
+_IMPORTED = (".py", ".pyc", ".so", ".pth")
+#: What MLIR can hold besides operations: instructions as text, objects that are linked in.
+_MACHINE_CODE = re.compile(rb"inline_asm|hal\.executable\.(?:objects?|binary)\b")
+#: As MLIR's strings, the names of operations among them, may spell a byte.
+_ESCAPED = re.compile(rb"\\([0-9A-Fa-f]{2})")
+_LISTED = 5
+_LONGEST_SECONDS = 1e7
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder that may be looked into. written_here: its report.json is of this user's iree-pilot.
+    trusted: its user says so. changed: files that are not as report.json has them, with how.
+    """
+
+    directory: Path
+    report: Report
+    written_here: bool
+    trusted: bool
+    changed: dict[str, str]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files that the folder's commands may need."""
+        named = {*self.report.files, *(one.file for one in self.report.levels)}
+        if not self.report.files:  # of a release that wrote no digests
+            named |= {path.name for path in self.directory.iterdir() if not path.is_symlink()}
+        return tuple(sorted(n for n in named if (self.directory / n).is_file()))
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """Those of `files` that Python imports nothing from: `check.py` is run by its name."""
+        kept = (*FILES.values(), wrong_numbers.CHECK)
+        return tuple(n for n in self.files if n in kept or not n.endswith(_IMPORTED))
+
+    def refuses(self, file: str) -> str:
+        """Why a Python file of the folder is not run; empty where it may be."""
+        if self.trusted:
+            return ""
+        if not self.written_here:
+            return "the folder was not written by your iree-pilot"
+        python = [name for name in self.files if name.endswith(_IMPORTED)]
+        for name in (file, *python):
+            if name in self.changed:
+                return f"{name} {self.changed[name]}"
+        stray = next(self._stray(), "")
+        return f"it might import {stray}, which iree-pilot did not write" if stray else ""
+
+    def refuses_level(self, level: Level) -> str:
+        """Why the commands of a level are not run; empty where they may be."""
+        for tool, *words in (*level.before, level.command):
+            if tool != "python":
+                continue
+            if tuple(words[:1]) == (wrong_numbers.CHECK,) and self._compares():
+                continue
+            if why := self.refuses(level.file):
+                return f"it runs Python, and {why}; --trust runs it"
+        return ""
+
+    def _compares(self) -> bool:
+        """Whether check.py is what is written for such outputs, and compares them only."""
+        file = self.directory / wrong_numbers.CHECK
+        return file.is_file() and wrong_numbers.only_compares(file.read_text(errors="replace"))
+
+    def _stray(self) -> Iterator[str]:
+        for path in sorted(self.directory.rglob("*")):
+            name = path.relative_to(self.directory).as_posix()
+            if path.suffix in _IMPORTED and name not in self.report.files:
+                yield name
+
+
+def open_folder(directory: Path, *, trust: bool = False, flagged: bool = True) -> Opened:
+    """Looks into a reproducer's folder before anything of it is used.
+
+    Raises UsageError where it is none, where it names something outside of it, or where, without
+    `trust`, it has flags that do more than compile. flagged: its flags are used; else of its
+    commands only the inputs.
+    """
+    content, report = bundle.read_with_content(directory)
+    written_here = own.wrote(content)
+    place = directory / REPORT
+    _check_files(directory, report)
+    _check_facts(place, report, exact=not (written_here or trust))
+    changed = _changed(directory, report)
+    if not trust:
+        foreign = [name for name in FILES.values() if name in changed or not written_here]
+        found = [] if written_here else _words(report, flagged=flagged)
+        _refuse(directory, [*found, *_machine_code(directory, foreign)])
+    return Opened(
+        directory=directory,
+        report=report,
+        written_here=written_here,
+        trusted=trust,
+        changed=changed,
+    )
+
+
+def of_source(path: Path, *, trust: bool) -> None:
+    """Raises UsageError for a file with code that lies in a folder of somebody else's."""
+    if trust or not (path.parent / REPORT).is_file():
+        return
+    try:
+        bundle.read(path.parent)
+    except UsageError:
+        return  # another program's report.json
+    check_runs(open_folder(path.parent), path.name)
+
+
+def check_runs(opened: Opened, file: str) -> None:
+    """Raises UsageError where a file of the folder may not be run."""
+    if why := opened.refuses(file):
+        raise UsageError(
+            f"{opened.directory / file} is code that would be run, and {why}",
+            advice="Read it first; if you trust whom the folder comes from, add --trust.",
+        )
+
+
+def is_rendered(opened: Opened) -> bool:
+    """Whether run.sh is byte for byte what is written for this report: its exit status counts."""
+    script = opened.directory / SCRIPT
+    if not script.is_file():
+        return False
+    content = script.read_bytes()
+    if opened.written_here and SCRIPT not in opened.changed and SCRIPT in opened.report.files:
+        return True
+    report = opened.report
+    plain = _ARCH.fullmatch(report.revision) and report.failure.signature.isprintable()
+    if not plain or not releases.is_version(report.release):
+        return False  # the script quotes them
+    try:
+        return bundle.script(report, opened.data).encode() == content
+    except (ValueError, KeyError):  # of a report that nobody could have written
+        return False
+
+
+def notes(opened: Opened, *, flagged: bool = True) -> list[str]:
+    """What the user is told of a folder that is not as his own iree-pilot wrote it."""
+    said = [f"{opened.directory / name} {how}" for name, how in opened.changed.items()]
+    if flagged and not opened.written_here and opened.report.flags:
+        said.append(f"flags out of {opened.directory / REPORT}: {' '.join(opened.report.flags)}")
+    return said
+
+
+def _check_files(directory: Path, report: Report) -> None:
+    """Raises UsageError unless all files that report.json names are plain ones of the folder."""
+    for level in report.levels:
+        if level.file != FILES[level.name]:
+            raise UsageError(
+                f"{directory / REPORT} names {level.file!r} for its level {level.name}, which is "
+                f"{FILES[level.name]} in every folder that bisect writes",
+                advice="It was not written by iree-pilot: name the program itself, if you know it.",
+            )
+    for name in (REPORT, *FILES.values(), *report.files):
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or ".." in parts or not name.isprintable():
+            raise UsageError(
+                f"{directory / REPORT} names {name!r}, which is no file inside the folder",
+                advice="It was not written by iree-pilot.",
+            )
+        path = directory
+        for part in parts:
+            path /= part
+            if path.is_symlink():
+                raise UsageError(
+                    f"{path} is a link to {path.readlink()}: a reproducer has its files itself",
+                    advice="Put a copy in the place of the link, if it is what you want to use.",
+                )
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"{path} is not a file", advice="It was not written by iree-pilot.")
+
+
+def _check_facts(place: Path, report: Report, *, exact: bool) -> None:
+    """Raises UsageError for tools and a release that are not named, but lead somewhere.
+
+    exact: the release is a version; that of a local build of one's own may be called anything.
+    """
+    for level in report.levels:
+        for command in (*level.before, level.command):
+            if not command or command[0] not in TOOLS:
+                raise UsageError(
+                    f"{place}: level {level.name} runs {' '.join(command[:1])!r}, which is none of "
+                    f"{', '.join(TOOLS)}",
+                    advice="A folder names tools, and the toolchain says where they are.",
+                )
+    if releases.is_directory(report.release) or (exact and not releases.is_version(report.release)):
+        raise UsageError(
+            f"{place} names the release {report.release!r}, which is no version",
+            advice="With a compiler of your own: --release PATH.",
+        )
+    limit = report.time_limit
+    if not (0 < limit < _LONGEST_SECONDS) or math.isnan(report.rate):
+        raise UsageError(
+            f"{place}: a time limit of {limit} s is none",
+            advice="It was not written by iree-pilot.",
+        )
+    if report.memory_limit is not None and report.memory_limit <= 0:
+        raise UsageError(
+            f"{place}: a memory limit of {report.memory_limit} bytes is none",
+            advice="It was not written by iree-pilot.",
+        )
+
+
+def _words(report: Report, *, flagged: bool) -> list[tuple[str, str]]:
+    """(word, what it does) of flags and words of commands that do more than they have to."""
+    if not flagged:
+        return [
+            found
+            for level in report.levels
+            for command in (*level.before, level.command)
+            for found in flags.refused_words((TOOLS[2], *bundle.given(command)))
+        ]
+    found = [(flag, does) for flag in report.flags if (does := flags.refused(flag))]
+    for level in report.levels:
+        for command in (*level.before, level.command):
+            if command[0] != "python":
+                found += flags.refused_words(command)
+    if not _ARCH.fullmatch(report.target):
+        found.append((report.target, "is no target"))
+    return found
+
+
+def _machine_code(directory: Path, names: Sequence[str]) -> list[tuple[str, str]]:
+    """(file, what is in it) of programs that hold more than operations."""
+    found = []
+    for name in names:
+        file = directory / name
+        text = file.read_bytes() if file.is_file() else b""
+        spelled = _ESCAPED.sub(lambda byte: bytes.fromhex(byte[1].decode()), text)
+        code = _MACHINE_CODE.search(text) or _MACHINE_CODE.search(spelled)
+        if code and name != FILES["pytorch"]:
+            found.append((name, f"has machine code of its own: {code[0].decode()}"))
+    return found
+
+
+def _refuse(directory: Path, found: Sequence[tuple[str, str]]) -> None:
+    """Raises UsageError where something was found."""
+    found = [*dict.fromkeys(found)]
+    if not found:
+        return
+    listed = "".join(f"\n  {word} {does}" for word, does in found[:_LISTED])
+    more = f"\n  and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    raise UsageError(
+        f"{directory} is not as your iree-pilot wrote it, and does more than compile what it shows:"
+        f"{listed}{more}",
+        advice=f"If you trust whom it comes from, add --trust; without its flags: name the program "
+        f"({directory / FILES['mlir']}) and -t TARGET.",
+    )
+
+
+def _changed(directory: Path, report: Report) -> dict[str, str]:
+    """The files that are not as report.json has them, with how; not those meant to be edited."""
+    found = {}
+    for name, digest in report.files.items():
+        path = directory / name
+        if name in DOCUMENTS or not path.is_file():
+            continue
+        with path.open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != digest:
+                found[name] = "was changed since report.json was written"
+    for level in report.levels:
+        if report.files and level.file not in report.files and (directory / level.file).is_file():
+            found[level.file] = "is not among the files of report.json"
+    return found

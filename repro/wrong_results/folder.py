@@ -1,0 +1,170 @@
+"""How a reproducer's folder shows wrong numbers: the run, what is right, and what compares them.
+
+`iree-run-module` compares by itself what it knows how to: integers exactly, floats of 16 bits and
+more within an absolute error. For other types the folder has a check.py, which needs numpy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Tensor
+from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.bundle import Input, Level
+from iree_pilot.repro.wrong_results.inputs import Settled
+from iree_pilot.repro.wrong_results.record import Wrong
+
+CHECK = "check.py"
+_EXPECTED, _EAGER = "expected", "eager"
+#: What a traced program's function is called, whatever it was called before.
+_FUNCTION = "--function="
+_TRACED = f"{_FUNCTION}main"
+#: Lines of repro.py.
+_INPUTS = "def inputs():\n"
+_MAIN = 'if __name__ == "__main__":\n'
+_FLOATS = ("f16", "bf16", "f32", "f64")
+_COMPARED = (*_FLOATS, "i1", "i8", "i16", "i32", "i64")
+#: The relative error that iree-run-module allows besides unless told.
+_OWN_TOLERANCE = 1e-5
+
+
+_OUTPUT = re.compile(
+    r'^    \((?P<index>\d+), "(?P<got>[\w.]+)", "(?P<expected>[\w.]+)", "(?P<dtype>[\w<>]+)", '
+    r"(?P<threshold>[\d.e+-]+)\),$",
+    re.MULTILINE | re.ASCII,
+)
+
+
+class _Line(NamedTuple):
+    """What check.py says of an output."""
+
+    dtype: str
+    threshold: float
+
+
+class Comparing(NamedTuple):
+    """run: the command that runs the module; check: what compares its outputs, where that is
+    another one. files: what both need besides the inputs."""
+
+    run: tuple[str, ...]
+    check: tuple[str, ...]
+    files: dict[str, bytes]
+
+
+def comparing(
+    settled: Settled, device: str, inputs: Sequence[Input], weights: tuple[str, ...] = ()
+) -> Comparing:
+    """What a folder has to do and to hold to show that outputs are wrong.
+
+    weights: the words that load parameters.
+    """
+    run = bundle.run_command(settled.function, device, inputs, weights)
+    files = {}
+    for one in settled.wrong:
+        tensor = settled.expected[one.index]
+        content = Path(tensor.file).read_bytes()
+        files[bundle.tensor_file(f"{_EXPECTED}{one.index}", tensor)] = bundle.tensor_content(
+            tensor, content
+        )
+    if all(one.dtype in _COMPARED for one in settled.wrong):
+        wrong = {one.index for one in settled.wrong}
+        words = [
+            bundle.tensor_words(f"{_EXPECTED}{index}", tensor) if index in wrong else "(ignored)"
+            for index, tensor in enumerate(settled.expected)
+        ]
+        expected = [f"--expected_output={word}" for word in words]
+        return Comparing((*run, *expected, *_tolerances(settled.wrong)), (), files)
+    got = {
+        index: bundle.tensor_file(f"got{index}", tensor)
+        for index, tensor in enumerate(settled.expected)
+    }
+    outputs = [
+        (one.index, got[one.index], bundle.tensor_file(f"{_EXPECTED}{one.index}", tensor), one)
+        for one in settled.wrong
+        for tensor in [settled.expected[one.index]]
+    ]
+    files[CHECK] = bundle.render("check.py.j2", outputs=outputs).encode()
+    return Comparing(
+        (*run, *(f"--output=@{name}" for name in got.values())), ("python", CHECK), files
+    )
+
+
+def only_compares(text: str) -> bool:
+    """Whether a check.py is what `comparing` writes for some outputs: it runs nothing else."""
+    outputs = [
+        (int(m["index"]), m["got"], m["expected"], _Line(m["dtype"], float(m["threshold"])))
+        for m in _OUTPUT.finditer(text)
+    ]
+    return text == bundle.render("check.py.j2", outputs=outputs)
+
+
+def eager(level: Level) -> Level:
+    """The level of repro.py, which compares with what PyTorch gives there (`with_inputs`)."""
+
+    def own(command: tuple[str, ...]) -> tuple[str, ...]:
+        words = (word.replace(f"@{_EXPECTED}", f"@{_EAGER}") for word in command)
+        return tuple(_TRACED if word.startswith(_FUNCTION) else word for word in words)
+
+    command = own(level.command)
+    if command == ("python", CHECK):
+        command = (*command, _EAGER)
+    before = tuple(map(own, level.before))
+    return msgspec.structs.replace(level, command=command, before=before)
+
+
+def with_inputs(source: str, settled: Settled, inputs: Sequence[Input]) -> str:
+    """The text of repro.py with the folder's inputs in place of random ones.
+
+    As a program it also writes what PyTorch gives for them, in the form of the `expected` files.
+    """
+    head, _, rest = source.partition(_INPUTS)
+    _, end, main = rest.partition(_MAIN)
+    if not end:
+        return source
+    given = [f"        {_read(index, one)},\n" for index, one in enumerate(inputs)]
+    written = [_written(one, settled.expected[one.index]) for one in settled.wrong]
+    head = head.replace(
+        "import argparse\n\nimport torch\n", "import argparse\n\nimport numpy\nimport torch\n", 1
+    )
+    eager = "    results = module(*inputs())\n"
+    eager += "    results = results if isinstance(results, tuple) else (results,)\n"
+    body = f"{_INPUTS}    return (\n{''.join(given)}    )\n\n\n"
+    dynamic = rest.partition("    )\n")[2].partition(_MAIN)[0].strip("\n")
+    shapes = f"{dynamic}\n\n\n" if dynamic else ""
+    return f"{head}{body}{shapes}{end}{main.rstrip()}\n{eager}{''.join(written)}"
+
+
+def _read(index: int, given: Input) -> str:
+    tensor = given.tensor
+    shape, dtype = tuple(tensor.shape), f"torch.{ELEMENT_TYPES[tensor.dtype].torch}"
+    if given.data is None:
+        return f"torch.ones({shape}).to({dtype})"
+    file = bundle.tensor_file(f"input{index}", tensor)
+    if file.endswith(".npy"):
+        return f'torch.from_numpy(numpy.load("{file}"))'
+    return f'torch.from_numpy(numpy.fromfile("{file}", "u1")).view({dtype}).reshape({shape})'
+
+
+def _written(wrong: Wrong, expected: Tensor) -> str:
+    value, file = f"results[{wrong.index}]", bundle.tensor_file(f"{_EAGER}{wrong.index}", expected)
+    if file.endswith(".npy"):
+        kind = ELEMENT_TYPES[expected.dtype].numpy
+        return f'    numpy.save("{file}", {value}.contiguous().numpy().view("{kind}"))\n'
+    raw = f"{value}.contiguous().reshape(-1).view(torch.uint8)"
+    return f'    {raw}.numpy().tofile("{file}")\n'
+
+
+def _tolerances(wrong: Sequence[Wrong]) -> list[str]:
+    """The absolute error that is allowed, for each type."""
+    found: dict[str, float] = {}
+    for one in wrong:
+        if one.dtype in _FLOATS:
+            found[one.dtype] = min(one.threshold, found.get(one.dtype, one.threshold))
+    flags = [f"--expected_{dtype}_threshold={allowed:.4g}" for dtype, allowed in found.items()]
+    near = any(one.threshold < 2 * _OWN_TOLERANCE * one.size for one in wrong if one.dtype in found)
+    return [*flags, *(["--expected_rtol=0"] if near else [])]

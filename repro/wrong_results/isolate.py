@@ -1,0 +1,139 @@
+"""From a program with wrong numbers to the smallest part of it that is wrong given right inputs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from iree_pilot.repro import isolate
+from iree_pilot.repro.ir import bindings, feeds
+from iree_pilot.repro.ir.graph import Cut, Graph
+from iree_pilot.repro.isolate import GaveUp, Groups, Isolated, Job
+from iree_pilot.repro.reducer import locate
+from iree_pilot.repro.reducer.shrink import Progress
+from iree_pilot.repro.wrong_results import known, search, windows
+from iree_pilot.repro.wrong_results.oracle import MismatchOracle
+from iree_pilot.repro.wrong_results.search import Part
+from iree_pilot.repro.wrong_results.windows import MODULE, Held
+
+#: Parts of more than one operation go to so many functions, so that those that share operations
+#: are not compiled into each other.
+_FUNCTIONS = 16
+_AGAINST = "--against TARGET compares its dispatches with another target's"
+#: What is this much less wrong than the part that was found is another fault.
+_SLIPS = 1 / 30
+
+
+def run(
+    job: Job, oracle: MismatchOracle, told: Callable[[Progress], None] = lambda _: None
+) -> tuple[Isolated | GaveUp, tuple[str, ...]]:
+    """(the part, sentences on what it takes to be wrong)."""
+    isolation = _Isolation(job, oracle, told)
+    outcome = isolation.run()
+    inside = oracle.values.inside()
+    if isinstance(outcome, GaveUp) and inside.why:
+        name = oracle.values.evaluator.engine.name
+        why = f"{outcome.why}; {name} cannot evaluate all of it ({inside.why}): {_AGAINST}"
+        return msgspec.structs.replace(outcome, why=why), ()
+    said = isolation.context(outcome) if isinstance(outcome, Isolated) else ()
+    return outcome, said
+
+
+class _Isolation(isolate.Isolation):
+    """Finds the part by what is off, where all parts of one size are compiled as one module."""
+
+    most_calls = 48
+    most_simpler = 12
+
+    def __init__(self, job: Job, oracle: MismatchOracle, told: Callable[[Progress], None]) -> None:
+        super().__init__(job, oracle, told)
+        self.numbers = oracle
+        self.found = search.Found(part=None)
+        self._modules = 0
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        return (2, 4, 8, 32)
+
+    @property
+    def shows(self) -> bool:
+        return not self.numbers.hidden
+
+    def refusal(self, graph: Graph) -> str:
+        self._tell("computing the values inside of the program")
+        inside = self.numbers.values.inside()
+        first = next(search.levels(graph), ())
+        return "" if any(known.judgeable(graph, first, inside)) else "nothing in it can be compared"
+
+    def located(self) -> locate.Located:
+        """Nothing: wrong numbers have no place in the program, and some do not show in it."""
+        return locate.Located(lines=(), confirmed=self.numbers.hidden)
+
+    def start(self, graph: Graph, groups: Groups) -> tuple[Cut | None, int | None]:
+        self.found = search.find(
+            graph,
+            lambda parts: self._hint(graph, parts),
+            lambda parts: self._ask([Cut(keep=part) for part in parts]),
+            error=self.numbers.error,
+            shows=self.shows,
+        )
+        part = self.found.part
+        if part is None:
+            return None, None
+        (file,) = self.editor.render([Cut(keep=part)])
+        assert file is not None, "a cut that was asked for can be made again"
+        (answer,) = self.numbers.ask([file])
+        self.numbers.least = answer.off.error * _SLIPS if answer.off else 0.0
+        return Cut(keep=part), part[-1] if len(part) > 1 else part[0]
+
+    def _hint(self, graph: Graph, parts: Sequence[Part]) -> list[float]:
+        """How far each part is off, all of them in one module."""
+        can = known.judgeable(graph, parts, self.numbers.values.inside())
+        asked = [number for number, judgeable in enumerate(can) if judgeable]
+        off = [0.0] * len(parts)
+        if asked:
+            found = self._compared([parts[n] for n in asked])
+            for number, error in zip(asked, found, strict=True):
+                off[number] = error
+        return off
+
+    def _compared(self, parts: Sequence[Part]) -> list[float]:
+        size = max(map(len, parts))
+        what = "each operation alone" if size == 1 else f"parts of up to {size} operations"
+        self._tell(f"comparing {what}, {len(parts)} in one module")
+        self._modules += 1
+        place = self.job.directory / "windows" / str(self._modules)
+        shutil.rmtree(place, ignore_errors=True)
+        wanted = windows.Windows(
+            mlir=str(self.job.mlir),
+            parts=tuple(parts),
+            focus=self.editor.focus,
+            functions=1 if size == 1 else min(_FUNCTIONS, len(parts)),
+        )
+        limits = msgspec.structs.replace(self.job.limits, seconds=None, memory_bytes=None)
+        done = bindings.of(self.job.toolchain, limits).call(
+            f"{windows.__name__}:written", wanted, tuple[Held, ...], place
+        )
+        off = [0.0] * len(parts)
+        if done.reply is None:
+            return off
+        self.asked += 1
+        errors = self.numbers.errors(place / MODULE)
+        names = [fed.function for fed in feeds.of(place / MODULE)]
+        for one in done.reply:
+            function = errors.get(names[one.function])
+            if function:
+                off[one.part] = max(function[one.first : one.first + one.results], default=0.0)
+        return off
+
+    def context(self, isolated: Isolated) -> tuple[str, ...]:
+        """What it takes to be wrong, where that is more than one operation."""
+        keep = isolated.cut.keep
+        if len(keep) > 1 and set(keep) <= set(self.found.right):
+            return (
+                "Each of its operations gives right numbers when it is compiled alone: it takes "
+                f"these {len(keep)} together.",
+            )
+        return ()

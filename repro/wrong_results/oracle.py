@@ -1,0 +1,335 @@
+"""Asks of a candidate program: are its compiled results wrong, given right inputs?"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.execution import runtime
+from iree_pilot.pipeline.execution.runtime import Run
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.numerics import numerics
+from iree_pilot.pipeline.numerics.numerics import Comparison, OutputComparison
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Function, Program, Tensor
+from iree_pilot.pipeline.toolchain.compiler import MODULE, Compile
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.oracles.oracle import LOST, Answer, NotAProgram, Off, RememberingOracle
+from iree_pilot.repro.oracles.oracle_run import Running
+from iree_pilot.repro.reducer import kept
+from iree_pilot.repro.wrong_results import conditioning
+from iree_pilot.repro.wrong_results.references import Call, Evaluated
+from iree_pilot.repro.wrong_results.values import Values
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one function of a candidate. why: it could not be judged.
+
+    outputs: of the device, relative to the directory of the run.
+    """
+
+    function: str
+    outputs: tuple[Tensor, ...] = ()
+    comparison: Comparison | None = None
+    failure: Failure | None = None
+    why: str = ""
+
+
+class MismatchOracle(RememberingOracle):
+    """Compiles and runs a candidate, and compares it with what is right for the same inputs.
+
+    Any wrong number is the same failure, if it is off by `least` or more: another fault, that of
+    the whole program is not due to, may be in the same part. An error that the last bits of the
+    inputs can explain is none, and where there is no reference in float64 nothing can be said.
+    """
+
+    def __init__(
+        self,
+        toolchain: Toolchain,
+        flags: tuple[str, ...],
+        wanted: Failure,
+        directory: Path,
+        running: Running,
+        *,
+        limits: process.Limits,
+        width: int = 1,
+    ) -> None:
+        super().__init__(toolchain, flags, wanted, directory, limits=limits, width=width)
+        self._running = running
+        self.values = Values(running.loaded, running.function, directory / "values", limits)
+        self.least = 0.0
+        self._evaluated: dict[str, list[tuple[Call, Evaluated]] | NotAProgram] = {}
+        self._off: dict[str, Off] = {}
+
+    def ask(self, candidates: Sequence[Path]) -> list[Answer]:
+        answers = super().ask(candidates)
+        for candidate, answer in zip(candidates, answers, strict=True):
+            if answer.off is not None:
+                self.values.worst[self._digest(candidate)] = answer.off
+        return [self._enough(answer) for answer in answers]
+
+    def again(self, program: Path) -> Failure | None:
+        failure = super().again(program)
+        self._off.pop(self._digest(program), None)
+        return failure
+
+    def close(self) -> None:
+        self.values.evaluator.close()
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the whole program cannot show that it is wrong."""
+        return self.wanted.signature.split("/")[1] == numerics.HIDDEN
+
+    @property
+    def error(self) -> float:
+        """How far the whole program is off, as it was compared at first."""
+        comparison = self._running.comparison
+        return max((_off(o).error for o in comparison.outputs), default=0.0) if comparison else 0.0
+
+    def _enough(self, answer: Answer) -> Answer:
+        little = answer.off is not None and answer.off.error < self.least
+        return msgspec.structs.replace(answer, verdict="different") if little else answer
+
+    def errors(self, module: Path) -> dict[str, tuple[float, ...]]:
+        """By the functions of a module: how far each output is off, 0 where it is right.
+
+        Functions that nothing is known of are left out.
+        """
+        digest = self._digest(module)
+        file = self._scratch.with_name(f"errors-{digest[:16]}.json")
+        before = kept.recall(file, dict[str, tuple[float, ...]])
+        if before is not None:
+            return before
+        self.calls += 1
+        self._prepare({digest: module}, jitters=0)
+        try:
+            failure, judged = self._judged(module, digest)
+        except NotAProgram:
+            return {}
+        if failure is not None:
+            return {}
+        found = {
+            one.function: tuple(_off(output).error for output in one.comparison.outputs)
+            for one in judged
+            if one.comparison is not None
+        }
+        kept.keep(file, found)
+        return found
+
+    def compiled(self, candidate: Path, place: Path) -> Path:
+        """The candidate's module, in the directory `place`.
+
+        Raises NotAProgram where it does not compile.
+        """
+        self.calls += 1
+        module = place / MODULE
+        failure = self._module(candidate, self._digest(candidate), module)
+        if failure is not None:
+            raise NotAProgram(failure.message)
+        return module
+
+    def judge(
+        self, candidate: Path, call: Call, evaluated: Evaluated, module: Path, work: Path
+    ) -> Judged:
+        """What came of one call; the outputs of the device stay in the new directory `work`."""
+        if why := _unreliable(evaluated):
+            return Judged(function=call.function, why=why)
+        return self._run(*program_of(candidate, call, evaluated), evaluated, module, work)
+
+    def enough(self, judged: Judged) -> bool:
+        """Whether a call is wrong, and off by enough to be the wanted failure."""
+        comparison = judged.comparison
+        if judged.failure is None or comparison is None:
+            return False
+        return max((_off(o).error for o in comparison.outputs), default=0.0) >= self.least
+
+    def _digest(self, candidate: Path) -> str:
+        return self.values.digest(candidate)
+
+    def shows(self, failure: Failure | None) -> bool:
+        """In whichever way it is wrong: memory that nobody wrote is NaN in some runs only."""
+        return failure is not None and failure.kind == "mismatch"
+
+    def _is_wanted(self, failure: Failure) -> bool:
+        return {failure.kind, *(other.kind for other in failure.also)} == {"mismatch"}
+
+    def _judge(self, candidate: Path, digest: str) -> Answer:
+        answer = super()._judge(candidate, digest)
+        return msgspec.structs.replace(answer, off=self._off.pop(digest, None))
+
+    def _prepare(self, fresh: Mapping[str, Path], jitters: int = 2) -> None:
+        """The references of all of them are made by one child."""
+        calls: list[Call] = []
+        asked: dict[str, range] = {}
+        for digest, candidate in fresh.items():
+            if candidate == self.values.whole:
+                continue
+            try:
+                made = self.values.calls(candidate)
+            except NotAProgram as why:
+                self._evaluated[digest] = why
+                continue
+            asked[digest] = range(len(calls), len(calls) + len(made))
+            calls += made
+        if not calls:
+            return
+        first = next(iter(asked))
+        place = self._scratch / f"{first[:16]}.references"
+        found = self.values.evaluator.evaluate(calls, place, jitters=jitters)
+        for digest, numbers in asked.items():
+            self._evaluated[digest] = [(calls[n], found[n]) for n in numbers]
+
+    def _failure(self, candidate: Path, digest: str) -> Failure | None:
+        failure, judged = self._judged(candidate, digest)
+        if failure is not None:
+            return failure
+        wrong = [one for one in judged if one.failure is not None]
+        said = self._scratch / f"{digest[:16]}.stderr.txt"
+        with said.open("a") as file:
+            file.writelines(f"wrong numbers on function {one.function}\n" for one in wrong)
+        if not wrong:
+            unknown = [one.why for one in judged if one.why]
+            if unknown:
+                raise NotAProgram(unknown[0])
+            return None
+        first, *others = (one.failure for one in wrong if one.failure is not None)
+        offs = [
+            _off(output)
+            for one in wrong
+            if one.comparison is not None
+            for output in one.comparison.outputs
+        ]
+        if offs:
+            self._off[digest] = max(offs, key=lambda off: off.error)
+        return msgspec.structs.replace(first, also=(*first.also, *others))
+
+    def _judged(self, candidate: Path, digest: str) -> tuple[Failure | None, list[Judged]]:
+        """(the failure to compile, what came of each function)."""
+        place = self._scratch / digest[:16]
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        try:
+            known = self._calls(candidate, digest)
+            failure = self._module(candidate, digest, place / MODULE)
+            if failure is not None:
+                return failure, []
+            module, work = place / MODULE, place / "run"
+            if known is None:
+                loaded = self._running.loaded
+                function = loaded.program.function(self._running.function)
+                whole = (loaded.program, Path(loaded.directory), function)
+                return None, [self._run(*whole, None, module, work)]
+            return None, [self.judge(candidate, *one, module, work) for one in known]
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _module(self, candidate: Path, digest: str, module: Path) -> Failure | None:
+        command = Compile(mlir=candidate, flags=self._flags).command(
+            self._toolchain, str(module), dumps=None
+        )
+        return self._compile(command, candidate, digest, None)
+
+    def _calls(self, candidate: Path, digest: str) -> list[tuple[Call, Evaluated]] | None:
+        """None for the whole program, which has a reference of its own."""
+        if candidate == self.values.whole:
+            return None
+        found = self._evaluated[digest]
+        if isinstance(found, NotAProgram):
+            raise found
+        return found
+
+    def _run(
+        self,
+        program: Program,
+        directory: Path,
+        function: Function,
+        evaluated: Evaluated | None,
+        module: Path,
+        work: Path,
+    ) -> Judged:
+        job = Run(
+            program=program,
+            directory=directory,
+            function=function,
+            module=module,
+            device=self._running.device,
+        )
+        try:
+            ran = runtime.run(job, self._toolchain, work, limits=self._limits, latency_budget=0)
+        except UsageError as fault:
+            return Judged(function=function.name, why=str(fault))
+        if ran.failure is not None:
+            return Judged(function=function.name, failure=ran.failure)
+
+        def compared(outputs: Any) -> Comparison:
+            return numerics.compare(
+                outputs, program, function, directory=directory, outputs_directory=work
+            )
+
+        first = compared(ran.outputs)
+        if first.verdict == "not-compared" and not any(map(_right, first.outputs)):
+            return Judged(function=function.name, why=first.why)
+        if first.differs and evaluated is not None and evaluated.jittered:
+            assert evaluated.reference is not None
+            mended = conditioning.forgiven(
+                ran.outputs, work, evaluated.reference, evaluated.jittered, work / "forgiven"
+            )
+            if not compared(mended).differs:
+                why = "its result depends on the last bits of its inputs as much as it is off"
+                return Judged(function=function.name, why=why)
+        failure = numerics.to_failure(first) if first.differs else None
+        return Judged(
+            function=function.name, comparison=first, failure=failure, outputs=ran.outputs
+        )
+
+
+def _right(output: OutputComparison) -> bool:
+    """Integers that agree are right, also where all are 0, which proves little of a program."""
+    exact = ELEMENT_TYPES[output.dtype].family in ("int", "bool")
+    return output.ok or (exact and numerics.agrees(output))
+
+
+def program_of(candidate: Path, call: Call, evaluated: Evaluated) -> tuple[Program, Path, Function]:
+    function = Function(
+        name=call.function,
+        inputs=call.types,
+        outputs=call.results,
+        example=call.inputs,
+        reference=evaluated.reference,
+    )
+    program = Program(
+        source=candidate.name,
+        digest="",
+        functions=(function,),
+        parameters=call.parameters,
+        origin={},
+        mlir=str(candidate.absolute()),
+    )
+    return program, candidate.parent, function
+
+
+def _unreliable(evaluated: Evaluated) -> str:
+    """Why nobody can be blamed on the strength of a reference."""
+    reference = evaluated.reference
+    if reference is None:
+        return f"it cannot be evaluated: {evaluated.why}"
+    rounded = any(ELEMENT_TYPES[t.dtype].family in ("float", "complex") for t in reference.outputs)
+    if rounded and not reference.precise:
+        return f"it cannot be evaluated in float64: {reference.note}"
+    return ""
+
+
+def _off(output: OutputComparison) -> Off:
+    if not output.differs:
+        return Off(error=0.0)
+    index = output.worst.index if output.worst else ()
+    exact = ELEMENT_TYPES[output.dtype].family in ("int", "bool")
+    strange = output.nan != output.reference_nan or output.inf != output.reference_inf
+    error = LOST if exact or strange or not output.compared else output.max_rel
+    return Off(error=error, shape=output.shape, index=index)

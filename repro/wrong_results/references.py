@@ -1,0 +1,172 @@
+"""What is right of parts of a program, as its engine computes it, many at once.
+
+Beside the reference itself it is told how far the precise results move when the inputs do, by less
+than a computation resolves, and when the steps of sums and norms are rounded to 16 bits: an error
+that is no larger says nothing about the compiler.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from iree_pilot.pipeline.processes import process, task
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import Jitter, Parameters, Reference, Tensor, TensorType
+from iree_pilot.pipeline.torch_dialect import evaluate as torch_dialect
+from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Stage, Work
+from iree_pilot.repro.ir.feeds import Value
+from iree_pilot.repro.wrong_results.engines import Engine
+
+#: An evaluation may take longer than a compile: it is done in float64 as well.
+_LEAST_SECONDS = 600.0
+#: Inputs of these types are moved to see what that changes.
+_MOVED = ("f32", "f64")
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A call of a function of the program in the file `mlir`; files of tensors are absolute."""
+
+    mlir: str
+    function: str
+    inputs: tuple[Tensor, ...]
+    types: tuple[TensorType, ...]
+    results: tuple[TensorType, ...]
+    parameters: Parameters | None = None
+
+
+class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a call. jittered: the precise results for inputs moved to
+    the next number, once for each time that was done. why: there is no reference."""
+
+    reference: Reference | None = None
+    jittered: tuple[tuple[Tensor, ...], ...] = ()
+    why: str = ""
+
+
+class Inside(msgspec.Struct, frozen=True, kw_only=True):
+    """The tensors that a function computes, in their own types.
+
+    skipped: its operations that cannot be evaluated, by position; what depends on them is not
+    there. why: the reason, of the first of them or of all.
+    """
+
+    values: Mapping[Value, Tensor]
+    skipped: tuple[int, ...] = ()
+    why: str = ""
+
+
+class Evaluator:
+    """Evaluates calls by an engine; `limits` are of one question. Close it."""
+
+    def __init__(self, directory: Path, limits: process.Limits, engine: Engine) -> None:
+        self.engine = engine
+        self._seconds = max(limits.seconds or _LEAST_SECONDS, _LEAST_SECONDS)
+        self._worker = task.Worker(engine.function, directory)
+
+    def close(self) -> None:
+        self._worker.close()
+
+    def evaluate(
+        self, calls: Sequence[Call], directory: Path, *, jitters: int = 2
+    ) -> list[Evaluated]:
+        """References for the calls, in their order; files go to the new `directory`."""
+        shutil.rmtree(directory, ignore_errors=True)
+        works: list[Work] = []
+        spans: list[range] = []
+        for number, call in enumerate(calls):
+            place = directory / str(number)
+            place.mkdir(parents=True)
+            first = len(works)
+            steps: Jitter = "sums" if jitters else "none"
+            works.append(_work(call, call.inputs, place, jitter=steps))
+            if any(t.dtype in _MOVED for t in call.inputs):
+                for seed in range(jitters):
+                    moved = place / f"moved{seed}"
+                    works.append(_work(call, _moved(call.inputs, seed, moved), moved))
+            spans.append(range(first, len(works)))
+        found = self._done(works, directory)
+        return [_evaluated([found[index] for index in span]) for span in spans]
+
+    def inside(self, call: Call, directory: Path) -> Inside:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        (found,) = self._done([_work(call, call.inputs, directory, every=True)], directory)
+        values = {Value(one.op, one.result): one.own for one in found.values}
+        return Inside(values=values, skipped=found.skipped, why=found.why)
+
+    def _done(self, works: Sequence[Work], directory: Path) -> list[Evaluation]:
+        """What came of the works, with absolute files. One that ends the engine says so."""
+
+        def ask(left: list[Work]) -> task.Done[Stage]:
+            place = directory / f"asked{len(works) - len(left)}"
+            return self._worker.call(left, Stage, place, seconds=self._seconds)
+
+        found = torch_dialect.settled(works, ask)
+        return [_placed(one, Path(work.place)) for one, work in zip(found, works, strict=True)]
+
+
+def _work(
+    call: Call,
+    inputs: tuple[Tensor, ...],
+    place: Path,
+    every: bool = False,
+    jitter: Jitter = "none",
+) -> Work:
+    parameters = call.parameters
+    return Work(
+        mlir=str(Path(call.mlir).absolute()),
+        function=call.function,
+        inputs=inputs,
+        place=str(place.absolute()),
+        archives=parameters.archives if parameters else (),
+        values=None if every else (),
+        outputs=tuple(kind.dtype for kind in call.results),
+        jitter=jitter,
+    )
+
+
+def _evaluated(found: Sequence[Evaluation]) -> Evaluated:
+    first, *others = found
+    jittered = (one.reference.precise for one in others if one.reference is not None)
+    return Evaluated(
+        reference=first.reference,
+        jittered=tuple(outputs for outputs in jittered if outputs),
+        why=first.why,
+    )
+
+
+def _placed(found: Evaluation, place: Path) -> Evaluation:
+    """With absolute files."""
+
+    def one(tensor: Tensor) -> Tensor:
+        return msgspec.structs.replace(tensor, file=str(place / tensor.file))
+
+    reference = None if found.reference is None else found.reference.placed(place)
+    values = tuple(msgspec.structs.replace(value, own=one(value.own)) for value in found.values)
+    return msgspec.structs.replace(found, reference=reference, values=values)
+
+
+def _moved(inputs: Sequence[Tensor], seed: int, place: Path) -> tuple[Tensor, ...]:
+    """The inputs with each element of a type that is computed in moved to a number next to it.
+
+    So what is equal is not equal any more. In narrower types the next number is far away.
+    """
+    import numpy as np
+
+    place.mkdir()
+    generator = np.random.default_rng(seed)
+    made = []
+    for number, tensor in enumerate(inputs):
+        if tensor.dtype not in _MOVED:
+            made.append(tensor)
+            continue
+        values = tensors.load(Path(), tensor)
+        up = generator.choice((-np.inf, np.inf), values.shape).astype(values.dtype)
+        file = place / f"input{number}.bin"
+        file.write_bytes(np.nextafter(values, up).tobytes())
+        made.append(msgspec.structs.replace(tensor, file=str(file)))
+    return tuple(made)
