@@ -1,10 +1,12 @@
-"""The wheel in a team's repository that has `models`, `pipeline` and `repro` folders of its own."""
+"""The sdist has what git has; the wheel works beside `models`, `pipeline` and `repro` of others."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -43,18 +45,63 @@ class Net(torch.nn.Module):
 """
 
 
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+
+pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git says what belongs to it")
+
+
+def tracked() -> list[str]:
+    """The files that git has, and those that it would offer for a commit."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
+    return [name for name in done.stdout.split("\0") if name and os.path.lexists(ROOT / name)]
+
+
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh checkout: setuptools also takes what earlier builds left in the one we are in."""
+    place = tmp_path_factory.mktemp("checkout")
+    for name in tracked():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, place / name, follow_symlinks=False)
+    return place
+
+
+@pytest.fixture(scope="module")
+def sdist(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("sdist")
+    build = f"from setuptools.build_meta import build_sdist; build_sdist({str(place)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=checkout, check=True, timeout=300)
+    (made,) = place.glob("*.tar.gz")
+    return made
+
+
+def wheel_of(source: Path, place: Path) -> Path:
+    """The wheel that pip makes of a checkout or an sdist, without a look at dependencies."""
+    build = ["wheel", "--no-deps", "--no-build-isolation", "-w", place, source]
+    subprocess.run([*PIP, *build], check=True, timeout=300)
+    (wheel,) = place.glob("iree_pilot-*.whl")
+    return wheel
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheel_of(checkout, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the wheel is installed to; the environment has everything else."""
     place = tmp_path_factory.mktemp("site")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", "-w", place, ROOT]
-    subprocess.run([*pip, *build], check=True, timeout=300)
-    (wheel,) = place.glob("iree_pilot-*.whl")
     subprocess.run(
-        [*pip, "install", "--no-deps", "--target", place / "site", wheel], check=True, timeout=300
+        [*PIP, "install", "--no-deps", "--target", place, wheel], check=True, timeout=300
     )
-    return place / "site"
+    return place
 
 
 @pytest.fixture
@@ -91,10 +138,24 @@ def pilot(site: Path, team: Path, python_path: str, *words: str) -> tuple[int, A
     return done.returncode, msgspec.json.decode(done.stdout)
 
 
-def test_only_one_name_is_installed(site: Path) -> None:
-    (wheel,) = site.parent.glob("*.whl")
-    names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+def test_only_one_name_is_installed(wheel: Path) -> None:
+    names = {name.split("/")[0] for name in contents(wheel)}
     assert {name for name in names if not name.endswith(".dist-info")} == {"iree_pilot"}
+
+
+def test_an_sdist_has_what_git_has(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        members = {m.name.partition("/")[2]: m for m in archive if not m.isdir()}
+    made = {name for name in members if name in ("PKG-INFO", "setup.cfg") or ".egg-info/" in name}
+    assert members.keys() - made == set(tracked())
+    assert all(members[f"iree_pilot/{room}"].issym() for room in ("models", "pipeline", "repro"))
+    assert members["scripts/setup"].mode & 0o100
+
+
+def test_a_wheel_of_the_sdist_is_that_of_the_checkout(
+    sdist: Path, wheel: Path, tmp_path: Path
+) -> None:
+    assert contents(wheel_of(sdist, tmp_path)) == contents(wheel)
 
 
 @pytest.mark.real
