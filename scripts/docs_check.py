@@ -1,4 +1,4 @@
-"""Types the commands that README.md and docs/ show, and holds what comes out against the page.
+"""Types the commands that our pages show, and holds what comes out against the page.
 
 A block of commands is indented, or fenced as sh. Lines with `$` in front are commands, what follows
 is their output; without any `$` each line is a command. Output is compared in form: numbers, times,
@@ -12,7 +12,8 @@ sizes, hashes and blanks may differ, `...` stands for anything. A comment before
     <!-- docs-check: file examples/model.py -->    the fenced block is what that file holds
 
 Of each command, typed or not, and of those within a text, the names and options have to exist, and
-the sample files be in examples/ or written by a command before.
+the sample files be in examples/ or written by a command before. Files of the repository that a page
+names have to be there.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ _OURS = re.compile(r"(?:\.venv/bin/)?iree-pilot\b")
 _TYPED = re.compile(rf"{_OURS.pattern}|scripts/\w+|\./")
 _INLINE = re.compile(r"`((?:\.venv/bin/)?iree-pilot [^`]+)`")
 _LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+_PATH = re.compile(
+    r"(?<![\w./-])(?:docs|examples|iree_pilot|models|pipeline|repro|scripts|tests|\.ci|\.github)/"
+    r"[\w./*-]*[\w/]"
+)
 _SAMPLE = re.compile(r"[\w./*-]+\.(?:py|mlir|mlirbc|toml|npy|onnx|pt2)")
 _FORMS = (
     (r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,}\b", "<hash>"),
@@ -171,9 +176,19 @@ def missing_samples(found: Iterable[Block]) -> list[str]:
     return missing
 
 
+def inline(text: str) -> list[str]:
+    """The commands of iree-pilot within a text."""
+    return _INLINE.findall(" ".join(text.split()))
+
+
 def links(page: Path, text: str) -> list[str]:
     """Links to files that are not there."""
     return [link for link in _LINK.findall(text) if not (page.parent / link).exists()]
+
+
+def missing_paths(text: str) -> list[str]:
+    """The files and folders of the repository that a text names, and that are not there."""
+    return [path for path in _PATH.findall(text) if not any(ROOT.glob(path))]
 
 
 class Typist:
@@ -221,8 +236,9 @@ def check(page: Path, cache: Path, *, everything: bool) -> list[str]:
     found = blocks(text)
     wrong = [f"{name}: no file {link}" for link in links(page, text)]
     wrong += [f"{name}: {sample} is not in examples/" for sample in missing_samples(found)]
-    for command in _INLINE.findall(" ".join(text.split())):
-        wrong += [f"{name}: `{command}`: {what}" for what in wrong_names(command)]
+    wrong += [f"{name}: there is no {path}" for path in missing_paths(text)]
+    for named in inline(text):
+        wrong += [f"{name}: `{named}`: {what}" for what in wrong_names(named)]
     with tempfile.TemporaryDirectory(prefix="docs-check-") as scratch:
         typist = Typist(Path(scratch), cache)
         for block in found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import docs_check
 import pytest
-from docs_check import blocks, differs, links, missing_samples, wrong_names
+from docs_check import blocks, differs, links, missing_paths, missing_samples, wrong_names
 
 PAGE = """# A page
 
@@ -100,6 +100,10 @@ class TestNames:
     def test_of_sample_files(self) -> None:
         assert missing_samples(blocks(PAGE)) == [], "written before, and not typed here"
         assert missing_samples(blocks("    iree-pilot run gone.py")) == ["gone.py"]
+
+    def test_of_files_of_the_repository(self) -> None:
+        said = "`pipeline/cli/`, .ci/run, models/*.py; their/repro/x.py, **tests/no.py**, docs/no/"
+        assert missing_paths(said) == ["tests/no.py", "docs/no/"]
 
     def test_of_links(self) -> None:
         page = docs_check.ROOT / "docs/design.md"
