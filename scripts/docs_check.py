@@ -295,8 +295,9 @@ def main(everything: bool, pages: tuple[Path, ...]) -> None:
 
 
 def all_pages() -> list[Path]:
-    """README.md, then docs/ by name."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    """README.md, those beside it for who works on it, then docs/ by name."""
+    beside = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+    return [*(ROOT / name for name in beside), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 if __name__ == "__main__":

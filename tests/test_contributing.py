@@ -1,0 +1,78 @@
+"""What contributors read is so: files, commands, names and markers exist, versions are one."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from docs_check import ROOT, blocks, inline, links, missing_paths, wrong_names
+
+from iree_pilot.pipeline.cli import cli
+
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PAGES = [
+    *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    ROOT / "MANIFEST.in",
+]
+#: Files that pages name without a folder.
+_BESIDE = re.compile(r"(?<![\w./-])[\w-]+\.(?:md|lock|toml)\b")
+#: Those of a reproducer's folder and of a nightly.
+_OTHERS = {"ISSUE.md", "nightly.toml"}
+_TOOL = re.compile(r"\.venv/bin/([\w-]+)")
+_MARKER = re.compile(r"@pytest\.mark\.(\w+)|-m \"(?:not )?(\w+)\"")
+_FILE = re.compile(r"`((?:pipeline|models|repro|tests)/[\w/]+\.py)`")
+_NAME = re.compile(r"`([A-Za-z_]\w*)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+class TestPages:
+    def test_files_exist(self, page: Path) -> None:
+        text = page.read_text()
+        assert missing_paths(text) == []
+        assert links(page, text) == []
+        named = set(_BESIDE.findall(text)) - _OTHERS
+        assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+    def test_commands_exist(self, page: Path) -> None:
+        text = page.read_text()
+        typed = [c.text for block in blocks(text) for c in block.commands if "iree-pilot" in c.text]
+        assert [wrong for one in (*typed, *inline(text)) for wrong in wrong_names(one)] == []
+        ours = set(PROJECT["project"]["scripts"])
+        tools = {*_TOOL.findall(text)} - ours - {"python"}
+        installed = {script.name for script in entry_points(group="console_scripts")} | {"ruff"}
+        assert tools <= installed
+
+    def test_markers_exist(self, page: Path) -> None:
+        declared = PROJECT["tool"]["pytest"]["ini_options"]["markers"]
+        markers = {name for found in _MARKER.findall(page.read_text()) for name in found if name}
+        assert markers <= {one.partition(":")[0] for one in declared}
+
+
+SECTIONS = [
+    section
+    for section in re.split(r"^#+ ", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)
+    if _FILE.search(section)
+]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.partition("\n")[0])
+def test_names_are_in_the_files_that_a_section_sends_to(section: str) -> None:
+    words = {
+        word
+        for file in _FILE.findall(section)
+        for word in re.findall(r"\w+", (ROOT / file).read_text())
+    }
+    assert [name for name in _NAME.findall(section) if name not in words] == []
+
+
+def test_the_version_is_one() -> None:
+    declared = PROJECT["project"]["version"]
+    newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == declared
+    assert CliRunner().invoke(cli, ["--version"]).output.split()[-1] == declared
