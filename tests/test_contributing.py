@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from docs_check import ROOT, blocks, inline, links, missing_paths, wrong_names
 
@@ -17,7 +18,11 @@ from iree_pilot.pipeline.cli import cli
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PAGES = [
     *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    *(file for file in sorted((ROOT / ".github").rglob("*")) if file.is_file()),
     ROOT / "MANIFEST.in",
+]
+FORMS = [
+    file for file in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml") if file.name != "config.yml"
 ]
 #: Files that pages name without a folder.
 _BESIDE = re.compile(r"(?<![\w./-])[\w-]+\.(?:md|lock|toml)\b")
@@ -27,6 +32,10 @@ _TOOL = re.compile(r"\.venv/bin/([\w-]+)")
 _MARKER = re.compile(r"@pytest\.mark\.(\w+)|-m \"(?:not )?(\w+)\"")
 _FILE = re.compile(r"`((?:pipeline|models|repro|tests)/[\w/]+\.py)`")
 _NAME = re.compile(r"`([A-Za-z_]\w*)`")
+
+
+def load(file: Path) -> Any:
+    return yaml.safe_load(file.read_text())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -76,3 +85,13 @@ def test_the_version_is_one() -> None:
     assert newest is not None
     assert newest[1] == declared
     assert CliRunner().invoke(cli, ["--version"]).output.split()[-1] == declared
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_an_issue_form_is_one_that_github_takes(form: Path) -> None:
+    document = load(form)
+    assert document.keys() == {"name", "description", "labels", "body"}
+    asked = [one for one in document["body"] if one["type"] != "markdown"]
+    assert asked
+    assert all(one["type"] == "textarea" and one["attributes"]["label"] for one in asked)
+    assert len({one["id"] for one in asked}) == len(asked)
