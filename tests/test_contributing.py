@@ -19,6 +19,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PAGES = [
     *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
     *(file for file in sorted((ROOT / ".github").rglob("*")) if file.is_file()),
+    ROOT / ".pre-commit-config.yaml",
     ROOT / "MANIFEST.in",
 ]
 FORMS = [
@@ -95,3 +96,22 @@ def test_an_issue_form_is_one_that_github_takes(form: Path) -> None:
     assert asked
     assert all(one["type"] == "textarea" and one["attributes"]["label"] for one in asked)
     assert len({one["id"] for one in asked}) == len(asked)
+
+
+class TestChecks:
+    def test_ci_runs_what_it_is_asked_to_on_the_oldest_python(self) -> None:
+        workflow = load(ROOT / ".github/workflows/ci.yml")
+        assert {"push", "pull_request"} == workflow[True].keys(), "YAML reads `on` as true"
+        steps = workflow["jobs"]["test"]["steps"]
+        assert [step["run"] for step in steps if "run" in step] == [".ci/run"]
+        (python,) = (step["with"] for step in steps if "setup-python" in step.get("uses", ""))
+        assert PROJECT["project"]["requires-python"] == f">={python['python-version']}"
+        for file in python["cache-dependency-path"].split():
+            assert (ROOT / file).is_file()
+
+    def test_pre_commit_has_the_pinned_ruff_and_the_projects_mypy(self) -> None:
+        ruff, local = load(ROOT / ".pre-commit-config.yaml")["repos"]
+        pins = (ROOT / "requirements.lock").read_text().splitlines()
+        assert f"ruff=={ruff['rev'].removeprefix('v')}" in pins
+        assert [hook["id"] for hook in ruff["hooks"]] == ["ruff-check", "ruff-format"]
+        assert [hook["entry"] for hook in local["hooks"]] == [".venv/bin/mypy"]
