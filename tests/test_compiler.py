@@ -132,6 +132,38 @@ class TestStatistics:
         assert own in starts.read_text()
         assert "format=json" not in starts.read_text(), "the compiler takes such a flag once"
 
+    def test_a_compiler_that_dies_of_them_alone_does_not_fail_the_program(
+        self, compile: Any, tmp_path: Path
+    ) -> None:
+        known = stub_toolchain(
+            tmp_path / "newer",
+            flags=["compile-from", "compile-to", "dump-compilation-phases-to", *self.FLAGS],
+        )
+        real = known.compiler.rename(known.compiler.with_name("real-compile"))
+        known.compiler.write_text(
+            f'#!/bin/sh\n{real} "$@" || exit\n'
+            'case "$*" in *dump-statistics-file*) kill -SEGV $$;; esac\n'
+        )
+        known.compiler.chmod(0o755)
+        heard: list[Phase] = []
+        result = compile("module {\n}\n", toolchain=known, listener=hearing(heard.append))
+        assert result.ok, result.failure
+        assert names(result.phases) == list(known.phases[1:])
+        assert names(tuple(heard)) == list(known.phases[1:-1])
+
+    def test_a_compile_that_somebody_killed_is_done_again(
+        self, compile: Any, stub: Toolchain, tmp_path: Path
+    ) -> None:
+        real = stub.compiler.rename(stub.compiler.with_name("real-compile"))
+        stub.compiler.write_text(
+            f"#!/bin/sh\nkilled={tmp_path}/killed\n"
+            "[ -e $killed ] || { touch $killed; kill -KILL $$; }\n"
+            f'exec {real} "$@"\n'
+        )
+        stub.compiler.chmod(0o755)
+        assert compile("module {\n}\n").ok
+        assert (tmp_path / "killed").exists()
+
 
 class TestFailure:
     def test_the_failing_phase_is_the_one_after_the_last_dump(self, compile: Any) -> None:

@@ -119,6 +119,21 @@ class TestExitStatusFirst:
     def test_the_way_a_process_ended_decides_the_kind(self, outcome: Outcome, kind: str) -> None:
         assert compile_failure(outcome, self.TEXT, "executable-targets").kind == kind
 
+    @pytest.mark.parametrize(
+        ("memory_ran_out", "says"),
+        [
+            (None, "killed, as the system does when memory runs out (3 MiB resident at most)"),
+            (True, "killed, as the system does when memory runs out (3 MiB resident at most)"),
+            (False, "killed by somebody else: the system did not, for lack of memory (3 MiB "),
+        ],
+    )
+    def test_who_killed_it_is_said_where_it_is_known(
+        self, memory_ran_out: bool | None, says: str
+    ) -> None:
+        outcome = ended("signal", signal="SIGKILL")
+        outcome = msgspec.structs.replace(outcome, memory_ran_out=memory_ran_out)
+        assert compile_failure(outcome, "", "flow").message.startswith(says)
+
     def test_what_was_said_before_a_limit_is_kept(self) -> None:
         failure = compile_failure(ended("time-limit", seconds=60), self.TEXT, "flow")
         assert failure.message == "stopped at the time limit, after 60 s"

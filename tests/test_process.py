@@ -139,6 +139,13 @@ class TestLimits:
         assert outcome.ended_by == "output-limit"
         assert max((tmp_path / name).stat().st_size for name in ("out", "err")) > 2**20
 
+    def test_a_kill_by_somebody_else_is_told_from_a_lack_of_memory(self, run: Any) -> None:
+        outcome = run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+        assert (outcome.ended_by, outcome.signal) == ("signal", "SIGKILL")
+        counted = "oom_kill " in Path("/proc/vmstat").read_text()
+        assert outcome.memory_ran_out is (False if counted else None)
+        assert run(HANG, limits=Limits(seconds=0.2)).memory_ran_out is None
+
     def test_idleness(self, run: Any) -> None:
         outcome = run(HANG, limits=Limits(idle_seconds=0.3, seconds=30))
         assert (outcome.ended_by, outcome.signal) == ("idle-limit", "SIGKILL")
@@ -192,7 +199,8 @@ class TestNothingIsLeft:
         self, tmp_path: Path, number: signal.Signals
     ) -> None:
         code = (
-            "import sys; from pathlib import Path; from pipeline import process\n"
+            "import sys; from pathlib import Path\n"
+            "from iree_pilot.pipeline.processes import process\n"
             "argv = [sys.executable, '-I', '-S', '-c', sys.argv[1]]\n"
             "here = Path(sys.argv[2])\n"
             "process.run(argv, stdout=here / 'out', stderr=here / 'err')\n"

@@ -86,6 +86,7 @@ SERIAL = "--mlir-disable-threading"
 _MESSAGE_CHARACTERS = 500
 #: How the message of what somebody else killed begins.
 KILLED = "killed"
+KILLED_BY_OTHERS = f"{KILLED} by somebody else"
 
 _OUT_OF_MEMORY = re.compile(
     r"LLVM ERROR: out of memory|std::bad_alloc|^MemoryError\b"
@@ -335,6 +336,8 @@ def _stopped(outcome: Outcome, stderr: str, phase: str | None) -> Failure | None
         message = f"stopped at the output limit, after {outcome.seconds:.0f} s of writing"
     elif outcome.ended_by == "memory-limit":
         message = f"stopped at the memory limit ({used})"
+    elif outcome.killed:
+        message = f"{KILLED_BY_OTHERS}: the system did not, for lack of memory ({used})"
     elif outcome.signal == "SIGKILL":
         message = f"{KILLED}, as the system does when memory runs out ({used})"
     elif match := _OUT_OF_MEMORY.search(stderr):

@@ -64,6 +64,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     child that was killed at a limit. peak_bytes is the largest resident memory seen; the system
     counts from the fork, so it is never less than this process's own. processor_seconds: of the
     child, and of those of its children that have ended. default_limit: as in `Limits`.
+    memory_ran_out: of a child that SIGKILL ended, not at a limit: whether the system killed a
+    process for lack of memory meanwhile; None where that is not known.
     """
 
     argv: tuple[str, ...]
@@ -74,6 +76,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int
     processor_seconds: float = 0.0
     default_limit: bool = False
+    memory_ran_out: bool | None = None
+
+    @property
+    def killed(self) -> bool:
+        """Whether somebody else killed it, and not because memory ran out."""
+        return self.signal == "SIGKILL" and self.memory_ran_out is False
 
     @property
     def ok(self) -> bool:
@@ -111,6 +119,7 @@ def run(
         _temporary(stdout.absolute().parent, os.environ if env is None else env) as env,
     ):
         _reserve(err.fileno(), stderr)
+        killed_before = _killed_for_memory()
         begun = time.monotonic()
         try:
             child = subprocess.Popen(
@@ -135,6 +144,9 @@ def run(
             os.ftruncate(err.fileno(), os.fstat(err.fileno()).st_size)  # gives back what is left
         seconds = time.monotonic() - begun
     code = child.returncode
+    memory_ran_out = None
+    if ended_by is None and code == -signal.SIGKILL and killed_before is not None:
+        memory_ran_out = _killed_for_memory() != killed_before
     return Outcome(
         argv=command,
         ended_by=ended_by or ("signal" if code < 0 else "exit"),
@@ -144,7 +156,17 @@ def run(
         peak_bytes=peak,
         processor_seconds=spent,
         default_limit=limits.default,
+        memory_ran_out=memory_ran_out,
     )
+
+
+def _killed_for_memory() -> int | None:
+    """How many processes the system has killed for lack of memory; None where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None
 
 
 def python(module: str, *words: str | Path) -> list[str | Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import msgspec
 
 from iree_pilot.pipeline.errors import UsageError, nearest
 from iree_pilot.pipeline.failures import diagnostics
-from iree_pilot.pipeline.failures.diagnostics import Failure, Stopped
+from iree_pilot.pipeline.failures.diagnostics import KILLED_BY_OTHERS, Failure, Stopped
 from iree_pilot.pipeline.inspect import executables
 from iree_pilot.pipeline.inspect.executables import Compiling, Survey, Watch
 from iree_pilot.pipeline.processes import process
@@ -186,17 +187,43 @@ def compile(
     result with a `failure`; confirm: the phase that failed is compiled once more, alone. Raises
     UsageError for phases and flags that do not fit, EnvironmentFault when there is no compiler to
     run, and OSError when the disk is full.
+
+    A failure is that of the command that is shown. So where its phase alone does not show it, the
+    compile is done again without what the driver adds to be told of dispatches; and once more where
+    somebody else has killed it.
     """
     check_phases(toolchain, resume=job.resume, to=job.to)
     check_flags(job.flags, phases=True)
+    added = all(flag in toolchain.flags for flag in _STATISTICS_FLAGS) and not any(
+        name in flag for flag in job.flags for name in _STATISTICS_FLAGS
+    )
+    result = _compile(job, toolchain, directory, limits, listener, confirm, added)
+    killed = result.failure is not None and result.failure.message.startswith(KILLED_BY_OTHERS)
+    if killed or (added and result.phase_confirmed is False):
+        counted = added and killed
+        result = _compile(job, toolchain, directory, limits, None, confirm, counted)
+    return result
+
+
+def _compile(
+    job: Compile,
+    toolchain: Toolchain,
+    directory: Path,
+    limits: process.Limits | None,
+    listener: Listener | None,
+    confirm: bool,
+    counted: bool,
+) -> CompileResult:
+    """counted: the compiler is asked for the number of dispatches too."""
     order = toolchain.phases
     output = directory / (MODULE if job.to in (None, order[-1]) else f"{job.to}.mlir")
     dumps = directory / PHASES
     statistics = directory / _STATISTICS
+    shutil.rmtree(dumps, ignore_errors=True)
+    for left in (output, statistics):
+        left.unlink(missing_ok=True)
     argv = [*job.command(toolchain, str(output), str(dumps))]
-    if all(flag in toolchain.flags for flag in _STATISTICS_FLAGS) and not any(
-        name in flag for flag in job.flags for name in _STATISTICS_FLAGS
-    ):
+    if counted:
         argv += [f"--{_STATISTICS_FLAGS[0]}=json", f"--{_STATISTICS_FLAGS[1]}={statistics}"]
 
     reader = DumpReader(dumps, time.time_ns())
