@@ -128,6 +128,13 @@ def with_level(**changes: Any) -> Callable[[Path], Path]:
     return change
 
 
+def test_a_level_that_is_there_twice_is_refused(folder: Path) -> None:
+    levels = json.loads((folder / "report.json").read_text())["levels"]
+    hostile = forged(folder, levels=[levels[0]] * 300)
+    with pytest.raises(UsageError, match="has its level mlir 300 times"):
+        open_folder(hostile)
+
+
 class TestWhoWroteIt:
     def test_what_was_written_here_is_known_wherever_it_lies(self, folder: Path) -> None:
         assert open_folder(folder).written_here

@@ -27,6 +27,9 @@ UNHEARD = 141
 
 _ELSEWHERE = "Name another place, or move the cache with IREE_PILOT_CACHE."
 _SPACE = "Free some space, or move the cache with IREE_PILOT_CACHE."
+_SPACE_OF_STREAM = (
+    "Free some space where the output goes, or where the cache is (IREE_PILOT_CACHE moves it)."
+)
 _REFUSED = {
     errno.ENOSPC: ("the disk is full", _SPACE),
     errno.EDQUOT: ("the disk quota is used up", _SPACE),
@@ -69,7 +72,8 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
         return end.exit_code
     except click.ClickException as error:
         _json_too(arguments, error.format_message(), "", error.exit_code)
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         return error.exit_code
     except PilotError as error:
         return _told(arguments, error)
@@ -87,6 +91,8 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
         if fault.errno in _REFUSED:
             what, advice = _REFUSED[fault.errno]
             where = f" writing {fault.filename}" if fault.filename else ""
+            if not where and advice == _SPACE:  # of a stream, such as the standard output
+                advice = _SPACE_OF_STREAM
             return _told(arguments, EnvironmentFault(f"{what}{where}", advice=advice))
         if fault.errno == errno.ENAMETOOLONG and fault.filename is not None:
             what = f"no file can be called {str(fault.filename)[:40]}...: that is too long"
@@ -143,9 +149,10 @@ def _unheard() -> int:
 
 def _told(arguments: list[str], error: PilotError) -> int:
     _json_too(arguments, error.message, error.advice, error.exit_code)
-    click.echo(f"error: {error.message}", err=True)
-    if error.advice:
-        click.echo(error.advice, err=True)
+    with contextlib.suppress(OSError):  # the exit code says it, where stderr cannot
+        click.echo(f"error: {error.message}", err=True)
+        if error.advice:
+            click.echo(error.advice, err=True)
     return error.exit_code
 
 
