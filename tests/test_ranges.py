@@ -234,12 +234,15 @@ class TestPrograms:
         checked = pilot("ranges", "product.mlir", *inputs, "--check", "--json", cwd=tmp_path)
         assert (checked.code, len(checked.document["found"])) == (1, 2)
 
-    def test_another_dialect_has_no_intermediates_to_tell(self, tmp_path: Path) -> None:
+    def test_another_dialect_is_not_said_to_be_in_range(self, tmp_path: Path) -> None:
         mlir = (
             "func.func @main(%x: tensor<2xf16>) -> tensor<2xf16> {\n"
             "  %y = arith.addf %x, %x : tensor<2xf16>\n  return %y : tensor<2xf16>\n}\n"
         )
-        assert looked_at(tmp_path, mlir).watched == 0
+        with pytest.raises(UsageError, match="floats in other dialects than torch") as caught:
+            looked_at(tmp_path, mlir)
+        assert "torch dialect" in caught.value.advice
+        assert looked_at(tmp_path, mlir.replace("f16", "f32")).watched == 0
 
     def test_weights_without_values_are_asked_for(self, tmp_path: Path) -> None:
         mlir = (

@@ -20,6 +20,7 @@ from iree_pilot.repro.ranges.measure import NARROW
 COPY = "watched.mlir"
 
 _TENSOR = re.compile(r"!torch\.vtensor<\[[\d?,]*\],(\w+)>")
+_ELSEWHERE = re.compile(rf"tensor<(?:[\d?]+x)*(?:{'|'.join(NARROW)})[,>]")
 #: Operations that move numbers: theirs are those of an operand.
 _MOVES = re.compile(
     r"util\.global\.load|torch_c\..*|torch\.(copy\.to_vtensor|tensor_static_info_cast"
@@ -121,7 +122,10 @@ def watch(text: bytes) -> tuple[dict[str, tuple[Watched, ...]], str]:
             module.operation.verify()
         except ir.MLIRError as fault:
             raise ValueError(f"the copy does not verify: {fault}") from fault
-        return found, str(module.operation.get_asm(enable_debug_info=False))
+        copy = str(module.operation.get_asm(enable_debug_info=False))
+        if not any(found.values()) and _ELSEWHERE.search(copy) and "torch." not in copy:
+            raise ValueError("it computes in 8-bit or 16-bit floats in other dialects than torch")
+        return found, copy
 
 
 def _return_too(body: Body, values: list[Any]) -> None:
