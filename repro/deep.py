@@ -51,6 +51,8 @@ def way_around(found: Workarounds) -> str:
     """An answer for a workaround on one line: what it costs, and the command to paste."""
     if found.status == "passes":
         return f"none is needed: {found.why}"
+    if not found.answers and not found.tried:
+        return f"not searched yet: {found.why}"
     if not found.answers:
         return f"none was found among {count(len(found.tried), 'candidate')}: {found.why}"
     best = found.answers[0]

@@ -307,15 +307,16 @@ def test_two_nights_do_not_mix(team: Team) -> None:
     team("run", "-q")
     for file in team.release.rglob("stub.json"):
         file.write_text(json.dumps({"when": {"test.good": "// stub: wait-at flow go"}}))
-    first = start(*team.arguments("run", "--fresh", "-q"), cwd=team.directory)
+    first = start(*team.arguments("run", "--fresh"), cwd=team.directory)
     wait_until(lambda: running(f"{team.release}/iree/compiler") != [])
     refused = team("run", "--fresh")
     assert (refused.code, "another nightly" in refused.err) == (3, True)
     seen = team("status").out
     assert "running: 0 of 1 done" in seen and "it is running now; to come: good.mlir |" in seen
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=30)
+    told, _ = first.communicate(timeout=30)
     assert first.returncode == 130
+    assert "stopped: 0 of 1 done; the same command goes on with the rest" in told
     wait_until(lambda: running(str(team.directory)) == [])
     assert "stopped: 0 of 1 done" in team("status").out
     assert team("status", "--json").document["running"] is False

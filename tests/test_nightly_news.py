@@ -181,14 +181,17 @@ class TestOrder:
 
 
 class TestTime:
-    def test_what_there_was_no_time_for_is_told_and_done_the_next_night(self, desk: Desk) -> None:
+    @pytest.mark.parametrize("verdict", ["same failure", "fail"])
+    def test_what_there_was_no_time_for_is_told_and_done_the_next_night(
+        self, desk: Desk, verdict: Verdict
+    ) -> None:
         desk.set(news=config.News(budget=TIME_IS_UP, workaround=False))
         first = desk.night((A, FAILS, "new failure"), (C, OTHER, "new failure"))
         assert ("releases", "crash/SIGSEGV/there/2") not in desk.did
         (note,) = first.notes
         assert "for lack of time" in note and "releases of crash/SIGSEGV/there/2" in note
         desk.set(news=config.News(workaround=False))
-        second = desk.night((A, FAILS, "same failure"), (C, OTHER, "same failure"))
+        second = desk.night((A, FAILS, verdict), (C, OTHER, verdict))
         assert desk.did == [("releases", "crash/SIGSEGV/there/2")]
         assert second.notes == ()
         assert findings(second, 1) == (("releases", "told of releases"),)

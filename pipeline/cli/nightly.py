@@ -134,7 +134,14 @@ def run(
             try:
                 report = night.run()
             except KeyboardInterrupt:
-                raise Interrupted(msgspec.to_builtins(night.so_far()) or {}) from None
+                stopped = night.so_far()
+                if stopped is not None and not quiet:
+                    done = sum(row.outcome is not None for row in stopped.rows)
+                    console.print(
+                        f"stopped: {done} of {len(stopped.rows)} done; the same command goes on "
+                        "with the rest"
+                    )
+                raise Interrupted(msgspec.to_builtins(stopped) or {}) from None
     _publish(report, markdown, junit, quiet=common.verbosity < 0)
     if common.json:
         out.emit(report)

@@ -213,7 +213,8 @@ def _subjects(
     found: dict[str, _Subject] = {}
     for judgement in sorted(judgements, key=lambda j: j.verdict not in NEW):
         case, outcome = cases[judgement.case], outcomes[judgement.case]
-        shown = judgement.verdict in (*NEW, "same failure") and judgement.signature
+        # One that was accepted is no news, but what was left open of it is gone on with.
+        shown = judgement.verdict in (*NEW, "same failure", "fail") and judgement.signature
         if shown and case.bisect and outcome.result is not None:
             failure = identity.of(shown, outcome.model)
             subject = _Subject(failure, shown, case, outcome, judgement.verdict in NEW)

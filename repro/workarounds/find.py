@@ -423,6 +423,8 @@ def _attempt(one: Tried) -> Attempt:
 
 
 def _gave_up(tried: Sequence[Tried], late: bool) -> str:
+    if late and not tried:
+        return "the time was over before the first candidate"
     moved = [one for one in tried if one.outcome.state == "further"]
     if moved:
         best = max(moved, key=lambda one: one.outcome.rank)
