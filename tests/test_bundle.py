@@ -482,7 +482,8 @@ class TestTheFolder:
         assert held.dtype == np.float64 and np.array_equal(held, values.reshape(2, 3))
         assert (tmp_path / "repro/input1.bin").read_bytes() == bytes(4)
         draft = (tmp_path / "repro/ISSUE.md").read_text()
-        assert "The inputs are input0.npy, input1.bin." in draft
+        assert "The commands read input0.npy, input1.bin: attach the folder" in draft
+        assert "`input0.npy`: `[[" in draft, "few numbers are quoted"
         assert "\nRuntime\n" in draft
 
     @pytest.mark.parametrize(

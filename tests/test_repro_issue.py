@@ -73,6 +73,25 @@ class TestTitle:
         assert len(said) < 160 and said.endswith("…")
 
 
+class TestNamedFlags:
+    TOLD = (
+        "F8E4M3FN types are not supported on gfx942; use "
+        "--iree-llvmgpu-enable-small-float-emulation."
+    )
+
+    def test_a_flag_that_the_message_asks_for_is_said(self, tmp_path: Path) -> None:
+        failing = failure("diagnostic", self.TOLD)
+        assert issue.named_flags(failing, CPU) == ["--iree-llvmgpu-enable-small-float-emulation"]
+        bundle.write(tmp_path / "folder", report(failing), {"repro.mlir": "// a"})
+        draft = (tmp_path / "folder" / "ISSUE.md").read_text()
+        assert "- The message names `--iree-llvmgpu-enable-small-float-emulation`, which" in draft
+
+    def test_one_that_was_given_is_not(self) -> None:
+        given = ["--iree-llvmgpu-enable-small-float-emulation=true"]
+        assert issue.named_flags(failure("diagnostic", self.TOLD), given) == []
+        assert issue.named_flags(failure("diagnostic", "no flag"), given) == []
+
+
 class TestFolded:
     def draft(self, directory: Path, failing: Failure, mlir: str) -> str:
         bundle.write(directory, report(failing, bundle.level("mlir", CPU)), {"repro.mlir": mlir})

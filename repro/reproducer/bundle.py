@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import math
 import os
 import re
@@ -48,6 +49,8 @@ _WRITTEN = (REPORT, SCRIPT, "ISSUE.md", "README.md", DIFF)
 LARGEST_BYTES = 2**20
 #: A whole program is handed on where nothing smaller shows the failure, with its constants.
 LARGEST_WHOLE_BYTES = 64 * 2**20
+#: Of a tensor that is quoted in the draft.
+_QUOTED_ELEMENTS = 64
 #: What `inputs` become .npy files for; the runtime reads the other types raw.
 _NPY_TYPES = ("f16", "f32", "f64", "i8", "i16", "i32", "i64")
 _TITLES: dict[LevelName, str] = {
@@ -238,6 +241,7 @@ def write(
     texts = {name: c.decode(errors="replace") for name, c in contents.items() if name in files}
     more = sorted(contents.keys() - files.keys() - (beside or {}).keys())
     facts = _facts(report, texts, more) | {"beside": sorted(beside or {})}
+    facts["values"] = _values(contents)
     if facts["changed"]:
         contents[DIFF] = facts["changed"].encode()
     for name in ("run.sh", "ISSUE.md", "README.md"):
@@ -256,11 +260,25 @@ def add(directory: Path, **answers: SinceRelease | Workarounds | tuple[Elsewhere
     texts = {n: c.decode(errors="replace") for n, c in contents.items() if n in FILES.values()}
     more = sorted(n for n in contents if n not in (*texts, *_WRITTEN))
     report = msgspec.structs.replace(report, **answers)
-    facts = _facts(report, texts, more) | {"beside": []}
+    facts = _facts(report, texts, more) | {"beside": [], "values": _values(contents)}
     for name in ("ISSUE.md", "README.md"):
         contents[name] = render(f"{name}.j2", **facts).encode()
     _finish(directory, report, contents)
     return report
+
+
+def _values(contents: Mapping[str, bytes]) -> dict[str, str]:
+    """The numbers of small tensors among the files, for a draft that is read without them."""
+    import numpy as np
+
+    found = {}
+    for name, content in sorted(contents.items()):
+        if name.endswith(".npy"):
+            tensor = np.load(io.BytesIO(content), allow_pickle=False)
+            if tensor.size <= _QUOTED_ELEMENTS:
+                numbers = np.array2string(tensor, separator=", ", floatmode="unique")
+                found[name] = " ".join(numbers.split())
+    return found
 
 
 def _finish(directory: Path, report: Report, contents: dict[str, bytes]) -> None:
@@ -430,8 +448,6 @@ def tensor_content(tensor: Tensor, raw: bytes) -> bytes:
     """What is in a tensor's file: raw bytes, or with numpy's header."""
     if not _has_header(tensor):
         return raw
-    import io
-
     import numpy as np
 
     from iree_pilot.pipeline.program.tensors import numpy_dtype
@@ -498,6 +514,7 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
         "left_out": [one for one in report.levels if one.file not in texts],
         "texts": {n: t for n, t in texts.items() if len(t) <= _QUOTED_CHARACTERS},
         "inputs": inputs,
+        "named_flags": [f"`{flag}`" for flag in issue.named_flags(failure, report.flags)],
         "marks": marks(failure),
         "memory_words": MEMORY,
         "stack_mark": STACK,

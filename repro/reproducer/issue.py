@@ -18,6 +18,7 @@ _LINES, _CHARACTERS = 40, 4_000
 _MESSAGE_LINES, _MESSAGE_SHOWN = 12, 1_500
 #: Where a message goes on with the operation itself, which is in the program.
 _OPERATION = re.compile(r": (?:%\S+(?:, %\S+)* = )?\"[\w.]+\"\(.*", re.DOTALL)
+_FLAG = re.compile(r"--iree-[a-z0-9-]+[a-z0-9]")
 _CRASH = re.compile(r"SIG[A-Z]+ in [^\s()]+")
 
 
@@ -65,6 +66,13 @@ def _essential(failure: Failure) -> str:
         text = crash[0]
     text = _OPERATION.sub("", text)
     return text if len(text) <= _MESSAGE_CHARACTERS else f"{text[: _MESSAGE_CHARACTERS - 1]}…"
+
+
+def named_flags(failure: Failure, flags: Sequence[str]) -> list[str]:
+    """Flags that the message tells to give, and that were not given."""
+    given = {flag.lstrip("-").partition("=")[0] for flag in flags}
+    found = dict.fromkeys(_FLAG.findall(failure.message))
+    return [flag for flag in found if flag.lstrip("-") not in given]
 
 
 def is_long(text: str) -> bool:

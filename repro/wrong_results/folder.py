@@ -129,7 +129,9 @@ def with_inputs(source: str, settled: Settled, inputs: Sequence[Input]) -> str:
     given = [f"        {_read(index, one)},\n" for index, one in enumerate(inputs)]
     written = [_written(one, settled.expected[one.index]) for one in settled.wrong]
     head = head.replace(
-        "import argparse\n\nimport torch\n", "import argparse\n\nimport numpy\nimport torch\n", 1
+        "import argparse\n\nimport torch\n",
+        "import argparse\nfrom pathlib import Path\n\nimport numpy\nimport torch\n",
+        1,
     )
     eager = "    results = module(*inputs())\n"
     eager += "    results = results if isinstance(results, tuple) else (results,)\n"
@@ -145,9 +147,10 @@ def _read(index: int, given: Input) -> str:
     if given.data is None:
         return f"torch.ones({shape}).to({dtype})"
     file = bundle.tensor_file(f"input{index}", tensor)
+    place = f'Path(__file__).with_name("{file}")'
     if file.endswith(".npy"):
-        return f'torch.from_numpy(numpy.load("{file}"))'
-    return f'torch.from_numpy(numpy.fromfile("{file}", "u1")).view({dtype}).reshape({shape})'
+        return f"torch.from_numpy(numpy.load({place}))"
+    return f'torch.from_numpy(numpy.fromfile({place}, "u1")).view({dtype}).reshape({shape})'
 
 
 def _written(wrong: Wrong, expected: Tensor) -> str:
