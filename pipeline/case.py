@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import html
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -138,6 +139,32 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int = 0
     phase_confirmed: bool | None = None
     resume: tuple[str, ...] | None = None
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: the verdict, and the failure or what each function gave."""
+        rows = [("target", self.target), ("release", self.release), ("verdict", self.status)]
+        if self.why:
+            rows.append(("why", self.why))
+        if self.failure is not None:
+            failure = self.failure
+            where = [("phase", failure.phase), ("operation", failure.op), ("at", failure.location)]
+            rows += [(name, value) for name, value in where if value]
+            rows.append(("message", failure.message))
+        for one in self.functions:
+            for output in one.comparison.outputs if one.comparison else ():
+                error = f"relative L2 {output.rel_l2:.2e} (tolerance {output.tolerance:.1e})"
+                rows.append(
+                    (f"{one.name}, {output.name}", f"{output.verdict}: {output.why or error}")
+                )
+            if one.latency is not None:
+                latency = f"{one.latency.median_seconds * 1e3:.3g} ms"
+                rows.append((f"{one.name}, latency", latency))
+        cells = "".join(
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+            for name, value in rows
+        )
+        return f"<table>{cells}</table>"
+
     kernels: tuple[Kernel, ...] = ()
     spirv: Checked | None = None
 

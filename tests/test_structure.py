@@ -19,7 +19,12 @@ ROOT = Path(__file__).parent.parent
 USERS = {
     "iree_pilot.pipeline.cli": [],
     "iree_pilot.pipeline.nightly": ["iree_pilot.pipeline.cli"],
-    "iree_pilot.repro": ["iree_pilot.pipeline.cli", "iree_pilot.pipeline.nightly"],
+    "iree_pilot.api": ["iree_pilot.pipeline.cli"],
+    "iree_pilot.repro": [
+        "iree_pilot.api",
+        "iree_pilot.pipeline.cli",
+        "iree_pilot.pipeline.nightly",
+    ],
     "iree_pilot.models": ["iree_pilot.pipeline"],
 }
 HEAVY = (

@@ -345,9 +345,7 @@ def _archives(
 
 def limits(common: Common) -> Any:
     """The limits of one step. Memory defaults to 90% of what is available now."""
-    import psutil
+    from iree_pilot import api
 
-    from iree_pilot.pipeline.processes.process import Limits
-
-    memory = common.memory_limit or 0.9 * psutil.virtual_memory().available
-    return Limits(seconds=common.time_limit, memory_bytes=int(memory), default=common.default_limit)
+    seconds = None if common.default_limit else common.time_limit
+    return api.limits_of(seconds, common.memory_limit)

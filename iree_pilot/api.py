@@ -1,0 +1,408 @@
+"""The public functions, and what they share with the command line: jobs, plans, programs.
+
+A program is traced once and compiled or run for any number of targets:
+
+    trace -> Loaded -> compile, run -> CaseResult -> bisect -> Bisection -> verify
+
+Wrong usage raises `UsageError`, a fault of the machine or of what is installed `EnvironmentFault`
+(`iree_pilot.pipeline.errors`); a program that fails is a result whose `failure` says how.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from iree_pilot.pipeline.case import CaseResult, Settings, Silent
+from iree_pilot.pipeline.case import run as run_case
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import outline
+from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import Job, TraceFailed
+from iree_pilot.pipeline.frontends.load import Loaded, load
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.program import archive
+from iree_pilot.pipeline.program.program import Program, scopes_text
+from iree_pilot.pipeline.store.store import Store, cache_directory
+from iree_pilot.pipeline.targets.targets import Plan, parse_list, plan
+from iree_pilot.pipeline.toolchain import flags as compile_flags
+from iree_pilot.pipeline.toolchain.releases import find
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+
+if TYPE_CHECKING:
+    import torch
+
+    from iree_pilot.pipeline.numerics.numerics import Comparison
+    from iree_pilot.repro.reproducer.found import Bisection
+    from iree_pilot.repro.reproducer.verify import Verification
+
+__all__ = ["TraceFailed", "bisect", "compare", "compile", "run", "trace", "verify"]
+
+T = TypeVar("T")
+
+#: A step that takes longer than this is taken to hang.
+DEFAULT_SECONDS = 600.0
+
+
+def trace(
+    source: str | Path | torch.nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    settings: Mapping[str, str] | None = None,
+    dtype: str | None = None,
+    seed: int = 0,
+    weights: Sequence[str | Path] = (),
+    inputs: Sequence[str] = (),
+    inline_parameters: bool = False,
+    function: str = "",
+    trust: bool = False,
+    release: str | None = None,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
+    fresh: bool = False,
+) -> Loaded:
+    """Makes a program of a source, or finds it in the cache.
+
+    source: as on the command line (a model of the zoo, a file, `package.module:factory`), or a
+    module, which torch.export exports here with `args`, `kwargs` and `dynamic_shapes`; its
+    parameters and these inputs go along. settings, dtype: fields of a zoo model's preset. inputs:
+    for MLIR, as `--input` takes them. trust: a file may run code, whoever it comes from.
+    time_limit in seconds, memory_limit in bytes: of one step; 600 s and 90% of what is available.
+
+    Raises TraceFailed, whose `failure` says why, for a source that does not trace.
+    """
+    toolchain, limits = find(release), limits_of(time_limit, memory_limit)
+    if isinstance(source, str | Path):
+        job = job_of(
+            str(source),
+            settings=dict(settings or {}),
+            dtype=dtype,
+            seed=seed,
+            weights=tuple(map(str, weights)),
+            inline=inline_parameters,
+            function=function,
+            trust=trust,
+        )
+    else:
+        job = _exported(source, tuple(args), dict(kwargs or {}), dynamic_shapes)
+        job = msgspec.structs.replace(job, seed=seed, inline=inline_parameters)
+    return program_of(
+        job, Store(), toolchain, limits, inputs=tuple(inputs), function=function, fresh=fresh
+    )
+
+
+def compile(
+    program: Loaded,
+    target: str,
+    *,
+    flags: Sequence[str] = (),
+    to: str | None = None,
+    release: str | None = None,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
+    fresh: bool = False,
+) -> CaseResult:
+    """Compiles a program for a target, phase by phase; `output` of the result is the module.
+
+    flags: for iree-compile, after the target's. to: the phase to stop after.
+    """
+    settings = Settings(
+        flags=tuple(flags),
+        to=to,
+        limits=limits_of(time_limit, memory_limit),
+        fresh=fresh,
+        run=False,
+    )
+    return _case(program, target, None, settings, find(release))
+
+
+def run(
+    program: Loaded,
+    target: str,
+    *,
+    device: str | None = None,
+    flags: Sequence[str] = (),
+    release: str | None = None,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
+    fresh: bool = False,
+) -> CaseResult:
+    """Compiles a program for a target, runs it where there is a device, and compares.
+
+    `status` of the result is `ok` (each output was compared, and agrees), `ran` (not compared:
+    `why`), `compiled` (not run: `why`) or `failed` (`failure`).
+    """
+    settings = Settings(flags=tuple(flags), limits=limits_of(time_limit, memory_limit), fresh=fresh)
+    return _case(program, target, device, settings, find(release))
+
+
+def compare(program: Loaded, outputs: Sequence[Any], *, function: str = "main") -> Comparison:
+    """Judges outputs, wherever they were computed, as `run` judges those of a device.
+
+    outputs: numpy arrays in the order in which the function returns them. Raises UsageError for a
+    function that the program has not, or that has no reference.
+    """
+    import numpy as np
+
+    from iree_pilot.pipeline.numerics import numerics
+    from iree_pilot.pipeline.program import tensors
+
+    known = {one.name: one for one in program.program.functions}
+    if function not in known or known[function].reference is None:
+        why = "has no reference" if function in known else "is not there"
+        raise UsageError(
+            f"{program.program.source}: nothing to compare with, function {function} {why}",
+            advice=f"Its functions: {', '.join(known)}.",
+        )
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        given = tuple(
+            tensors.save(np.ascontiguousarray(values), Path(scratch), f"{index}.bin")
+            for index, values in enumerate(outputs)
+        )
+        return numerics.compare(
+            given,
+            program.program,
+            known[function],
+            directory=Path(program.directory),
+            outputs_directory=Path(scratch),
+        )
+
+
+def bisect(
+    program: Loaded,
+    result: CaseResult,
+    directory: str | Path,
+    *,
+    device: str | None = None,
+    flags: Sequence[str] = (),
+    everything: bool = False,
+    release: str | None = None,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
+    fresh: bool = False,
+) -> Bisection:
+    """Isolates the failure of a result into a minimal reproducer, in the folder `directory`.
+
+    device, flags, release: as the result was made with. everything: all failures that keep the
+    program from working, each masked in turn. Raises UsageError for a result that did not fail.
+    """
+    from iree_pilot.pipeline.execution import refitting
+    from iree_pilot.repro import failed
+
+    if result.failure is None:
+        raise UsageError(
+            f"there is nothing to isolate: {result.target} is {result.status}",
+            advice="Give the result of a run or a compile that failed.",
+        )
+    toolchain, limits = find(release), limits_of(time_limit, memory_limit)
+    ((_, planned),) = plans_of(result.target, toolchain, device, tuple(flags))
+    wish = failed.Wish(
+        place=Path(directory),
+        limits=limits,
+        flags=tuple(flags),
+        everything=everything,
+        fresh=fresh,
+    )
+
+    def isolate(loaded: Loaded) -> Bisection:
+        return failed.isolate(loaded, result, planned, toolchain, wish)
+
+    return refitting.settled(program, isolate, Store(), toolchain, limits)[1]
+
+
+def verify(
+    directory: str | Path, *, release: str | None = None, trust: bool = False
+) -> Verification:
+    """Runs each level of the reproducer in a folder, from a copy, and says whether it still fails.
+
+    trust: code in the folder may be run, whoever wrote it.
+    """
+    from iree_pilot.repro.reproducer import verify as verification
+
+    return verification.verify(Path(directory), release, trust=trust)
+
+
+def limits_of(seconds: float | None, memory: float | None) -> process.Limits:
+    """The limits of one step; None: 600 s, and 90% of the memory that is available now."""
+    import psutil
+
+    return process.Limits(
+        seconds=DEFAULT_SECONDS if seconds is None else seconds,
+        memory_bytes=int(memory or 0.9 * psutil.virtual_memory().available),
+        default=seconds is None,
+    )
+
+
+def plans_of(
+    targets: str, toolchain: Toolchain, device: str | None, flags: tuple[str, ...]
+) -> list[tuple[str, Plan]]:
+    """What each of the targets means here.
+
+    Raises UsageError, also for flags that the compiler does not have, before anything is traced.
+    """
+    parsed = parse_list(targets)
+    if device and len(parsed) > 1:
+        raise UsageError(
+            f"--device {device} goes with one target, {targets} names {len(parsed)}",
+            advice="Run the targets one by one.",
+        )
+    plans = [(t.spec, plan(t, toolchain, device, user_flags=flags)) for t in parsed]
+    for _, one in plans:
+        compile_flags.check(toolchain, one.flags, flags)
+    return plans
+
+
+def job_of(
+    text: str,
+    *,
+    settings: dict[str, str],
+    dtype: str | None,
+    seed: int,
+    weights: tuple[str, ...],
+    inline: bool,
+    function: str,
+    trust: bool,
+) -> Job:
+    """What the source is and how it is traced, with its own example inputs.
+
+    weights: PATH, or of MLIR SCOPE=PATH. Raises UsageError for what can be told without running
+    the source.
+    """
+    source = sources.parse(text, settings, dtype)
+    if source.path and source.kind in ("file", "pt2"):
+        from iree_pilot.repro.trust import trust as doors
+
+        doors.of_source(Path(source.path), trust=trust)
+        source = msgspec.structs.replace(source, trusted=trust and source.kind == "pt2")
+    outline.check_source(source)
+    general, scoped = _weights(weights, scopes=source.kind == "mlir")
+    for file in map(Path, (*general, *(path for _, path in scoped))):
+        if not file.is_dir():
+            archive.read(file)  # what cannot be read is refused before anything is traced
+    return Job(
+        source=source,
+        seed=seed,
+        weights=general,
+        scoped=scoped,
+        inline=inline,
+        function=function if source.kind == "mlir" else "",
+    )
+
+
+def program_of(
+    job: Job,
+    store: Store,
+    toolchain: Toolchain,
+    limits: process.Limits,
+    *,
+    inputs: tuple[str, ...] = (),
+    function: str = "",
+    fresh: bool = False,
+    on_wait: Callable[[], None] | None = None,
+) -> Loaded:
+    """Traces or imports a source, or finds its program in the store. Raises TraceFailed.
+
+    inputs: the user's, as `--input` takes them. function: the only one that is wanted.
+    """
+    from iree_pilot.pipeline.frontends import examples, fitting
+
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        if inputs:
+            job = msgspec.structs.replace(job, inputs=examples.from_files(inputs, Path(scratch)))
+        loaded = load(job, store, toolchain, limits=limits, fresh=fresh, on_wait=on_wait)
+    mlir = job.source.kind == "mlir"
+    if mlir and (job.weights or job.scoped):
+        _check_scopes(loaded.program, job.scoped)
+    if function and not mlir:
+        only = fitting.named(loaded.program.functions, function, job.source.text)
+        program = msgspec.structs.replace(loaded.program, functions=(only,))
+        loaded = msgspec.structs.replace(loaded, program=program)
+    return loaded
+
+
+def _case(
+    program: Loaded, target: str, device: str | None, settings: Settings, toolchain: Toolchain
+) -> CaseResult:
+    from iree_pilot.pipeline.execution import refitting
+
+    found, *others = plans_of(target, toolchain, device, settings.flags)
+    if others:
+        raise UsageError(f"{target}: one target at a time", advice=f"For example: {found[0]}")
+    store = Store()
+
+    def attempt(loaded: Loaded) -> CaseResult:
+        return run_case(found[0], loaded, found[1], toolchain, store, settings, Silent())
+
+    return refitting.settled(program, attempt, store, toolchain, settings.limits)[1]
+
+
+def _exported(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+) -> Job:
+    """A module of this process as a source: a file of what torch.export makes of it."""
+    import hashlib
+    import time
+    import traceback
+
+    import torch
+
+    from iree_pilot.pipeline.failures import diagnostics
+
+    begun = time.monotonic()
+    try:
+        exported = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+    except Exception as fault:
+        frames = [
+            (frame.filename, frame.lineno or 0, frame.name)
+            for frame in traceback.extract_tb(fault.__traceback__)
+        ]
+        failure = diagnostics.trace_failure(type(fault).__name__, str(fault), frames)
+        raise TraceFailed(failure, time.monotonic() - begun) from fault
+    name = f"{type(module).__name__}.pt2"
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        file = Path(scratch, name)
+        torch.export.save(exported, file)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        place = cache_directory() / "exported" / digest[:16]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(file.read_bytes())
+    source = sources.Source(text=name, kind="pt2", path=str(place / name), trusted=True)
+    return Job(source=source)
+
+
+def _check_scopes(program: Program, scoped: tuple[tuple[str, str], ...]) -> None:
+    """Raises UsageError for weights that the program has no use for."""
+    scopes = program.parameters.by_scope if program.parameters else {}
+    unknown = next((scope for scope, _ in scoped if scope not in scopes), None)
+    if not scopes or unknown is not None:
+        what = "parameters" if unknown is None else f"parameters of scope {scopes_text([unknown])}"
+        raise UsageError(
+            f"{program.source} loads no {what}, but weights are given",
+            advice=f"Its scopes: {scopes_text(scopes)}." if scopes else "Leave --weights out.",
+        )
+
+
+def _weights(
+    given: tuple[str, ...], *, scopes: bool
+) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """(paths for any scope, paths for one as (scope, path))."""
+    general: list[str] = []
+    scoped: list[tuple[str, str]] = []
+    for word in given:
+        scope, equals, path = word.partition("=")
+        if not equals or Path(word).exists():
+            general.append(word)
+        elif scopes:
+            scoped.append((scope, path))
+        else:
+            raise UsageError(
+                f"--weights {word}: only MLIR has scopes of parameters",
+                advice=f"Give the path alone: --weights {path}",
+            )
+    return tuple(general), tuple(scoped)
