@@ -264,7 +264,7 @@ class TestEditor:
             "def carried_out(text, cut, *more, **named):\n"
             f"    return os.abort() if cut.keep == ({RELU},) else own(text, cut, *more, **named)\n"
             "edit.carried_out = carried_out\n"
-            "from iree_pilot.pipeline import task\n"
+            "from iree_pilot.pipeline.processes import task\n"
             "sys.exit(task.main(sys.argv[1], Path(sys.argv[2])))\n"
         )
         python = tmp_path / "python"

@@ -12,6 +12,7 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.pipeline.store.journal import Journal
 from iree_pilot.repro.reproducer import bundle
 from iree_pilot.repro.reproducer.bundle import Input, Level, Report
 from iree_pilot.repro.since_release import trials
@@ -161,4 +162,5 @@ def test_a_release_whose_results_were_not_compared_says_nothing_of_wrong_numbers
         msgspec.structs.replace(ran, state="ok", why=""),
     ]
     journal.write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
-    assert [trial.state for trial in trials._read(journal)] == ["ran", "ok"]
+    known = [trials._as_now(trial) for trial in Journal(journal, Trial)]
+    assert [trial.state for trial in known] == ["ran", "ok"]
