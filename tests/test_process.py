@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,13 +225,16 @@ class TestTemporaryFiles:
     @pytest.mark.parametrize(
         "ending", ["pass", "os.abort()", "os.kill(os.getpid(), 9)", "hang()", "interrupted"]
     )
-    def test_they_are_beside_its_output_and_go_with_the_child(
-        self, run: Any, tmp_path: Path, ending: str
+    def test_they_are_in_a_directory_of_its_own_and_go_with_the_child(
+        self, run: Any, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        temporary = tmp_path / "temporary"
+        temporary.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
         seen: list[Path] = []
 
         def tick() -> None:
-            seen.extend(tmp_path.glob(".tmp-*/*"))
+            seen.extend(temporary.glob("iree-pilot-*/*"))
             if seen and ending == "interrupted":
                 raise KeyboardInterrupt
 
@@ -238,8 +242,8 @@ class TestTemporaryFiles:
         with contextlib.suppress(KeyboardInterrupt):
             run(code, limits=Limits(seconds=0.5), on_tick=tick)
         made = Path((tmp_path / "out").read_text().strip())
-        assert made.parent.parent == tmp_path
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["err", "out"]
+        assert made.parent.parent == temporary
+        assert list(temporary.iterdir()) == []
 
     def test_the_caller_may_name_another_place(self, run: Any, tmp_path: Path) -> None:
         (tmp_path / "own").mkdir()

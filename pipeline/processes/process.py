@@ -100,8 +100,8 @@ def run(
 ) -> Outcome:
     """Runs `argv` to its end and returns how it ended; a failing child is not an error here.
 
-    Its temporary files go to a directory beside `stdout`, unless `env` names another as TMPDIR, and
-    are removed when it has ended: a compiler that crashes leaves those of llvm-symbolizer.
+    Its temporary files go to a directory of its own, unless `env` names another as TMPDIR, and are
+    removed when it has ended: a compiler that crashes leaves those of llvm-symbolizer.
 
     The child leads a session of its own, which is killed as a whole when the child ends, when a
     limit is reached and when the wait is interrupted, also should this process be killed itself
@@ -116,7 +116,7 @@ def run(
     with (
         stdout.open("wb") as out,
         stderr.open("wb") as err,
-        _temporary(stdout.absolute().parent, os.environ if env is None else env) as env,
+        _temporary(os.environ if env is None else env) as env,
     ):
         _reserve(err.fileno(), stderr)
         killed_before = _killed_for_memory()
@@ -187,14 +187,16 @@ def check_disk(stderr: Path) -> None:
 
 
 @contextlib.contextmanager
-def _temporary(directory: Path, env: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    """The environment of a child whose temporary files go to `directory`, until the block ends."""
+def _temporary(env: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """The environment of a child with a directory for its temporary files, until the block ends.
+
+    Among those of this process: the compiler does not quote the names of its files for its linker,
+    and the user's own directories may have blanks in theirs.
+    """
     if env.get("TMPDIR") != os.environ.get("TMPDIR"):
         yield env
         return
-    with tempfile.TemporaryDirectory(
-        prefix=".tmp-", dir=directory, ignore_cleanup_errors=True
-    ) as place:
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-", ignore_cleanup_errors=True) as place:
         yield {**env, "TMPDIR": place}
 
 
