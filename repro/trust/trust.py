@@ -176,13 +176,6 @@ def notes(opened: Opened, *, flagged: bool = True) -> list[str]:
 
 def _check_files(directory: Path, report: Report) -> None:
     """Raises UsageError unless all files that report.json names are plain ones of the folder."""
-    names = [level.name for level in report.levels]
-    if len(names) > len({*names}):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError(
-            f"{directory / REPORT} has its level {twice} {names.count(twice)} times",
-            advice="It was not written by iree-pilot: name the program itself, if you know it.",
-        )
     for level in report.levels:
         if level.file != FILES[level.name]:
             raise UsageError(
@@ -190,6 +183,13 @@ def _check_files(directory: Path, report: Report) -> None:
                 f"{FILES[level.name]} in every folder that bisect writes",
                 advice="It was not written by iree-pilot: name the program itself, if you know it.",
             )
+    names = [level.name for level in report.levels]
+    if len(names) > len({*names}):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(
+            f"{directory / REPORT} has its level {twice} {names.count(twice)} times",
+            advice="It was not written by iree-pilot: name the program itself, if you know it.",
+        )
     for name in (REPORT, *FILES.values(), *report.files):
         parts = PurePosixPath(name).parts
         if not parts or name.startswith("/") or ".." in parts or not name.isprintable():
