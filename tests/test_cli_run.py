@@ -202,7 +202,8 @@ class TestStreams:
         done = self.run()
         assert (done.code, done.err) == (0, "")
         assert not ESCAPE.search(done.out)
-        lines = done.out.splitlines()
+        # On a busy machine a line says now and then that a step goes on.
+        lines = [line for line in done.out.splitlines() if not line.startswith("  still ")]
         assert lines[0] == "reading a.mlir"
         assert lines[1].startswith("a.mlir  read in ")
         for phase in PHASES:
