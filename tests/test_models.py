@@ -39,7 +39,7 @@ class TestListing:
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
         )
         loaded = done.stdout.split()
-        assert "models" in loaded
+        assert "iree_pilot" in loaded
         assert not {"torch", "transformers", "numpy", "iree"} & set(loaded)
 
     def test_the_first_families_are_there(self) -> None:
