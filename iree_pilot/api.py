@@ -354,7 +354,7 @@ def _exported(
 
     from iree_pilot.pipeline.failures import diagnostics
 
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
         exported = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as fault:
@@ -363,7 +363,7 @@ def _exported(
             for frame in traceback.extract_tb(fault.__traceback__)
         ]
         failure = diagnostics.trace_failure(type(fault).__name__, str(fault), frames)
-        raise TraceFailed(failure, time.monotonic() - begun) from fault
+        raise TraceFailed(failure, time.monotonic() - started) from fault
     name = f"{type(module).__name__}.pt2"
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         file = Path(scratch, name)
