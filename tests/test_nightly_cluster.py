@@ -207,10 +207,9 @@ class TestWhatEndsEarly:
 
 class TestWhoWorks:
     def test_a_worker_of_another_iree_pilot_gets_no_jobs_and_is_told(self, tmp_path: Path) -> None:
-        other = tmp_path / "other"
-        for package in ("pipeline", "models"):
-            shutil.copytree(ROOT / package, other / package)
-        with (other / "pipeline" / "case.py").open("a") as code:
+        other = tmp_path / "other"  # the links to the rooms become the rooms themselves
+        shutil.copytree(ROOT / "iree_pilot", other / "iree_pilot")
+        with (other / "iree_pilot" / "pipeline" / "case.py").open("a") as code:
             code.write("# another version\n")
         with running(tmp_path, {"own": "", "own too": ""}) as dask:
             dask.worker("other", code=other)

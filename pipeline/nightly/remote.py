@@ -73,6 +73,7 @@ def code() -> str:
         release = "?"
     root = Path(__file__).resolve().parents[2]
     hashed = hashlib.sha256()
-    for file in sorted(f for top in ("pipeline", "models") for f in (root / top).rglob("*.py")):
+    tops = ("pipeline", "models", "repro")
+    for file in sorted(f for top in tops for f in (root / top).rglob("*.py")):
         hashed.update(file.read_bytes())
     return f"iree-pilot {release} ({hashed.hexdigest()[:12]})"
