@@ -30,6 +30,7 @@ from iree_pilot.pipeline.program.program import Program, scopes_text
 from iree_pilot.pipeline.store.store import Store, cache_directory
 from iree_pilot.pipeline.targets.targets import Plan, parse_list, plan
 from iree_pilot.pipeline.toolchain import flags as compile_flags
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.releases import find
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
@@ -93,7 +94,12 @@ def trace(
         job = _exported(source, tuple(args), dict(kwargs or {}), dynamic_shapes)
         job = msgspec.structs.replace(job, seed=seed, inline=inline_parameters)
     return program_of(
-        job, Store(), toolchain, limits, inputs=tuple(inputs), function=function, fresh=fresh
+        job,
+        Store(),
+        Context(toolchain=toolchain, limits=limits),
+        inputs=tuple(inputs),
+        function=function,
+        fresh=fresh,
     )
 
 
@@ -213,7 +219,9 @@ def bisect(
     def isolate(loaded: Loaded) -> Bisection:
         return failed.isolate(loaded, result, planned, toolchain, wish)
 
-    return refitting.settled(program, isolate, Store(), toolchain, limits)[1]
+    return refitting.settled(
+        program, isolate, Store(), Context(toolchain=toolchain, limits=limits)
+    )[1]
 
 
 def verify(
@@ -298,8 +306,7 @@ def job_of(
 def program_of(
     job: Job,
     store: Store,
-    toolchain: Toolchain,
-    limits: process.Limits,
+    context: Context,
     *,
     inputs: tuple[str, ...] = (),
     function: str = "",
@@ -315,7 +322,7 @@ def program_of(
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         if inputs:
             job = msgspec.structs.replace(job, inputs=examples.from_files(inputs, Path(scratch)))
-        loaded = load(job, store, toolchain, limits=limits, fresh=fresh, on_wait=on_wait)
+        loaded = load(job, store, context, fresh=fresh, on_wait=on_wait)
     mlir = job.source.kind == "mlir"
     if mlir and (job.weights or job.scoped):
         _check_scopes(loaded.program, job.scoped)
@@ -339,7 +346,9 @@ def _case(
     def attempt(loaded: Loaded) -> CaseResult:
         return run_case(found[0], loaded, found[1], toolchain, store, settings, Silent())
 
-    return refitting.settled(program, attempt, store, toolchain, settings.limits)[1]
+    return refitting.settled(
+        program, attempt, store, Context(toolchain=toolchain, limits=settings.limits)
+    )[1]
 
 
 def _exported(

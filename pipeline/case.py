@@ -31,6 +31,7 @@ from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.targets import Device, Plan
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile, CompileResult, Dispatches, Listener
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import Phase
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
@@ -401,9 +402,7 @@ def _compile(
         built = True
         result = compiler.compile(
             job,
-            toolchain,
-            directory,
-            limits=settings.limits,
+            Context(toolchain=toolchain, limits=settings.limits, directory=directory),
             listener=Listener(
                 phase=partial(watcher.phase, target), compiling=partial(watcher.compiling, target)
             ),
@@ -480,16 +479,16 @@ def _run(
             with alone(plan.device):
                 ran = runtime.run(
                     job,
-                    toolchain,
-                    workdir,
-                    limits=settings.limits,
+                    Context(toolchain=toolchain, limits=settings.limits, directory=workdir),
                     latency_budget=settings.latency_budget,
                 )
             if ran.failure is not None:
                 if why := border.uncallable(ran.failure, settings.flags):
                     return _not_run(result, why)
                 dumps = Path(result.output).parent / compiler.PHASES
-                refitting.check(job, ran.failure, toolchain, dumps, settings.limits)
+                refitting.check(
+                    job, ran.failure, Context(toolchain=toolchain, limits=settings.limits), dumps
+                )
             load_seconds += ran.load_seconds
             run_seconds += ran.run_seconds
             comparison, failure = None, ran.failure
@@ -507,7 +506,10 @@ def _run(
                 )
                 if comparison.differs and ran.changed is not None:
                     comparison = demoted.judged(
-                        comparison, ran, job, toolchain, workdir, settings.limits
+                        comparison,
+                        ran,
+                        job,
+                        Context(toolchain=toolchain, limits=settings.limits, directory=workdir),
                     )
                 failure = numerics.to_failure(comparison) if comparison.differs else None
                 compare_seconds += time.monotonic() - begun
@@ -573,9 +575,8 @@ def _generate(
         loaded,
         Path(result.output),
         plan.device.uri,
-        toolchain,
+        Context(toolchain=toolchain, limits=settings.limits),
         store,
-        settings.limits,
         alone(plan.device),
     )
     left = generated.not_compared

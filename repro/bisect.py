@@ -14,6 +14,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.failures.signatures import is_specific
 from iree_pilot.pipeline.numerics import expected
 from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro import isolate
 from iree_pilot.repro.ir.graph import Cut
@@ -37,11 +38,10 @@ __all__ = ["Bisection", "Found", "Reproducer", "Subject", "bisect", "reproduced"
 def bisect(
     subject: Subject,
     failure: Failure,
-    toolchain: Toolchain,
+    context: Context,
     place: Callable[[Failure], Path],
     state: Path,
     *,
-    limits: process.Limits,
     everything: bool = False,
     fresh: bool = False,
     default: bool = False,
@@ -59,11 +59,11 @@ def bisect(
     before is not isolated again, unless `fresh` or `everything`. limits: of the run that failed.
     begun hears of each failure, told of what is asked about it.
     """
-    if not everything and not fresh and (before := _known(subject, failure, toolchain)):
+    if not everything and not fresh and (before := _known(subject, failure, context.toolchain)):
         if not default:
             before = placed(before, place(failure), _identity(subject, failure))
         return Bisection(status="isolated", failures=(before,))
-    search = _Search(toolchain, place, default, limits, begun, told)
+    search = _Search(context, place, default, begun, told)
     if everything:
         return search.done(search.all(subject, failure, state))
     search.one(subject, failure, state)
@@ -75,17 +75,15 @@ class _Search:
 
     def __init__(
         self,
-        toolchain: Toolchain,
+        context: Context,
         place: Callable[[Failure], Path],
         default: bool,
-        limits: process.Limits,
         begun: Callable[[Failure], None],
         told: Callable[[Progress], None],
     ) -> None:
-        self._toolchain = toolchain
+        self._context = context
         self._place = place
         self._default = default
-        self._limits = limits
         self._begins = begun
         self._told = told
         self._begun = time.monotonic()
@@ -99,9 +97,9 @@ class _Search:
         if not is_specific(failure.signature) or self._is_new(failure.signature):
             self._folder(subject, failure)
         self._begins(failure)
-        directory = _directory(state, failure, self._limits)
-        effort = estimate(failure, subject.took_seconds, subject.peak_bytes, self._limits)
-        oracle = _oracle(subject, failure, self._toolchain, directory, effort)
+        directory = _directory(state, failure, self._context.limits)
+        effort = estimate(failure, subject.took_seconds, subject.peak_bytes, self._context.limits)
+        oracle = _oracle(subject, failure, self._context.toolchain, directory, effort)
         with closing(oracle):
             return self._isolated(subject, failure, oracle, directory, effort)
 
@@ -116,7 +114,7 @@ class _Search:
         job = isolate.Job(
             mlir=subject.mlir,
             failure=failure,
-            toolchain=self._toolchain,
+            toolchain=self._context.toolchain,
             flags=subject.flags,
             directory=directory,
             limits=effort.limits,
@@ -141,11 +139,17 @@ class _Search:
             return None
         key = _key(failure, outcome)
         if self._is_new(key):
-            folder, limits = self._folder(subject, failure), self._limits
+            folder, limits = self._folder(subject, failure), self._context.limits
             self._tell("making the reproducer, verifying it from copies")
             try:
                 report = handing.write(
-                    subject, oracle, outcome, self._toolchain, folder, directory, limits, context
+                    subject,
+                    oracle,
+                    outcome,
+                    self._context.bounded(limits),
+                    folder,
+                    directory,
+                    context,
                 )
             except NotAProgram as fault:
                 why = f"what was isolated ({', '.join(outcome.ops)}) is intermittent: {fault}"
@@ -175,7 +179,7 @@ class _Search:
         mlir = subject.mlir
         if mlir.read_bytes().startswith(BYTECODE):
             mlir = directory / "whole.mlir"
-            mlir.write_bytes(as_text(subject.mlir, self._toolchain, directory))
+            mlir.write_bytes(as_text(subject.mlir, self._context.toolchain, directory))
         isolated = Isolated(
             mlir=str(mlir),
             ops=outcome.ops,
@@ -188,11 +192,11 @@ class _Search:
             whole=True,
             rate=outcome.rate or 1.0,
         )
-        folder, limits = self._folder(subject, failure), self._limits
+        folder, limits = self._folder(subject, failure), self._context.limits
         tried = (f"Nothing smaller was found: {outcome.why}.", *oracle.summary)
         try:
             report = handing.write(
-                subject, oracle, isolated, self._toolchain, folder, directory, limits, tried
+                subject, oracle, isolated, self._context.bounded(limits), folder, directory, tried
             )
         except (NotAProgram, UsageError) as fault:
             why = f"{outcome.why}; the whole program stays at {subject.mlir}: {fault}"
@@ -260,7 +264,7 @@ class _Search:
     ) -> tuple[Subject, Failure | None]:
         """(the program without what was isolated, how that fails)."""
         self._tell("compiling the program without what was isolated")
-        masked = blockers.masked(subject.mlir, isolated, self._toolchain, directory, self._limits)
+        masked = blockers.masked(subject.mlir, isolated, self._context.at(directory))
         key = _key(failure, isolated)
         found = self._found[key]
         self._found[key] = msgspec.structs.replace(
@@ -270,7 +274,7 @@ class _Search:
         )
         program = Path(masked.program)
         self._calls += 1
-        result = blockers.compiled(program, self._toolchain, subject.flags, directory, self._limits)
+        result = blockers.compiled(program, self._context.at(directory), subject.flags)
         left = msgspec.structs.replace(
             subject,
             mlir=program,
@@ -280,8 +284,8 @@ class _Search:
         )
         if result.failure is not None or subject.running is None:
             return msgspec.structs.replace(left, running=None), result.failure
-        effort = estimate(failure, left.took_seconds, left.peak_bytes, self._limits)
-        oracle = _oracle(left, failure, self._toolchain, directory, effort)
+        effort = estimate(failure, left.took_seconds, left.peak_bytes, self._context.limits)
+        oracle = _oracle(left, failure, self._context.toolchain, directory, effort)
         self._calls += 1
         with closing(oracle):
             return left, oracle.again(program)
@@ -363,6 +367,16 @@ def _oracle(
         return CompileOracle(toolchain, flags, failure, directory, limits=limits, width=width)
     if failure.kind == "mismatch":
         return MismatchOracle(
-            toolchain, flags, failure, directory, running, limits=limits, width=width
+            Context(toolchain=toolchain, limits=limits, directory=directory),
+            flags,
+            failure,
+            running,
+            width=width,
         )
-    return RunOracle(toolchain, flags, failure, directory, running, limits=limits, width=width)
+    return RunOracle(
+        Context(toolchain=toolchain, limits=limits, directory=directory),
+        flags,
+        failure,
+        running,
+        width=width,
+    )

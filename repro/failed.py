@@ -22,6 +22,7 @@ from iree_pilot.pipeline.store.locks import Locks
 from iree_pilot.pipeline.store.store import Store, data_directory
 from iree_pilot.pipeline.targets import devices
 from iree_pilot.pipeline.targets.targets import Plan
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro import bisect as search
 from iree_pilot.repro.bisect import Bisection, Found
@@ -88,7 +89,7 @@ def _inlined(loaded: Loaded, toolchain: Toolchain, wish: Wish) -> Loaded | None:
     """The program without calls; None where it has none."""
     digest = Store.key(loaded.program.digest, toolchain.revision, "inlined")
     file = data_directory() / "bisect" / f"inlined-{digest[:16]}.mlir"
-    if not inline.inlined(loaded.mlir, toolchain, file, wish.limits):
+    if not inline.inlined(loaded.mlir, Context(toolchain=toolchain, limits=wish.limits), file):
         return None
     program = msgspec.structs.replace(loaded.program, mlir=str(file), digest=digest)
     return msgspec.structs.replace(loaded, program=program)
@@ -140,10 +141,9 @@ def _isolate(
                 device=plan.device,
             ),
             first,
-            toolchain,
+            Context(toolchain=toolchain, limits=_limits(case, first, wish.limits)),
             place,
             state,
-            limits=_limits(case, first, wish.limits),
             everything=wish.everything,
             fresh=wish.fresh,
             default=wish.default,
@@ -267,11 +267,10 @@ def isolate_trace(
         job,
         failed.failure,
         target,
-        toolchain,
+        Context(toolchain=toolchain, limits=wish.limits),
         wish.place,
         tracing.state_of(job, failed.failure, data_directory()),
         took_seconds=failed.seconds,
-        limits=wish.limits,
         fresh=wish.fresh,
         default=wish.default,
         told=told,

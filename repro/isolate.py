@@ -17,6 +17,7 @@ import msgspec
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.ir import bindings, edit
 from iree_pilot.repro.ir.editor import Editor
@@ -337,10 +338,8 @@ class Isolation:
         located = locate.locate(
             job.mlir,
             job.failure,
-            job.toolchain,
+            Context(toolchain=job.toolchain, limits=job.limits, directory=job.directory),
             job.flags,
-            job.directory,
-            limits=job.limits,
             width=job.width,
         )
         self.oracle.calls += located.calls
@@ -406,10 +405,8 @@ class Isolation:
             self.editor.focus,
             self._judged,
             self.oracle.said,
-            job.toolchain,
+            Context(toolchain=job.toolchain, limits=job.limits, directory=job.directory / "alone"),
             job.flags,
-            job.directory / "alone",
-            job.limits,
         )
         try:
             yield from finder.find(graph)

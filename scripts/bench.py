@@ -52,6 +52,7 @@ from bench_base import (
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.targets.targets import parse, plan
 from iree_pilot.pipeline.toolchain import compiler
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.releases import find as find_release
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
@@ -202,7 +203,7 @@ def _compiled(program: Path, flags: tuple[str, ...], toolchain: Toolchain, cache
     with tempfile.TemporaryDirectory(dir=cache) as directory:
         job = compiler.Compile(mlir=program, flags=flags)
         before, begun = os.times(), time.perf_counter()
-        result = compiler.compile(job, toolchain, Path(directory))
+        result = compiler.compile(job, Context(toolchain=toolchain, directory=Path(directory)))
         seconds, after = time.perf_counter() - begun, os.times()
     if result.failure is not None:
         raise click.ClickException(f"{program.name} does not compile: {result.failure.message}")

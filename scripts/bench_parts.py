@@ -18,6 +18,7 @@ from iree_pilot.pipeline.numerics.numerics import OutputComparison
 from iree_pilot.pipeline.processes import task
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.targets.targets import Plan
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.graph import Cut, Graph
@@ -66,7 +67,10 @@ def judge(
     if graph is None:
         raise Lost("it has no operations")
     oracle = MismatchOracle(
-        toolchain, every, mismatch("", what="values"), place, running, limits=limits
+        Context(toolchain=toolchain, limits=limits, directory=place),
+        every,
+        mismatch("", what="values"),
+        running,
     )
     try:
         yield from _judged(graph, editor, oracle, loaded, place)

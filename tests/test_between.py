@@ -22,6 +22,7 @@ from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.targets import parse as target
 from iree_pilot.pipeline.targets.targets import plan
 from iree_pilot.pipeline.toolchain import releases
+from iree_pilot.pipeline.toolchain.context import Context
 
 WHY = "there is no reference to compare with"
 
@@ -174,7 +175,11 @@ def test_what_two_targets_really_give(tmp_path: Path) -> None:
         "  %y = arith.mulf %x, %x : tensor<4x4xf32>\n  return %y : tensor<4x4xf32>\n}\n"
     )
     toolchain, store = releases.find(None), Store(tmp_path / "store")
-    loaded = load(Job(source=parse(str(source), {}, None), evaluate=False), store, toolchain)
+    loaded = load(
+        Job(source=parse(str(source), {}, None), evaluate=False),
+        store,
+        Context(toolchain=toolchain),
+    )
     (tmp_path / "kept").mkdir()
     targets = between.Targets(loaded, tmp_path / "kept")
     found = []

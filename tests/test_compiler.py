@@ -36,7 +36,12 @@ def compile(stub: Toolchain, tmp_path: Path) -> Any:
         directory.mkdir()
         fields = {name: options.pop(name) for name in ("to", "resume") if name in options}
         job = Compile(mlir=program, flags=flags, **fields)
-        return compiler.compile(job, options.pop("toolchain", stub), directory, **options)
+        context = Context(
+            toolchain=options.pop("toolchain", stub),
+            limits=options.pop("limits", Limits()),
+            directory=directory,
+        )
+        return compiler.compile(job, context, **options)
 
     return made
 

@@ -17,6 +17,7 @@ from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Function, Program, Reference, TensorType
 from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
 from iree_pilot.repro.attribution.trial import Trial
 from iree_pilot.repro.failing_pass import phases
@@ -366,16 +367,20 @@ def test_a_conversion_that_every_backend_shares_is_found_by_interpreting(tmp_pat
     )
     loaded = Loaded(program=program, directory=str(tmp_path), seconds=0, cached=False)
     release, limits = toolchain.installed(), process.Limits(seconds=60)
-    trial = Trial(loaded, release, tmp_path / "trial", limits)
+    trial = Trial(loaded, Context(toolchain=release, limits=limits, directory=tmp_path / "trial"))
     flags = (
         "--iree-hal-target-device=local",
         "--iree-hal-local-target-device-backends=llvm-cpu",
         "--iree-llvmcpu-target-cpu=generic",
     )
     bench = RealBench(
-        loaded.mlir, flags, release, trial, tmp_path / "bench", limits, "local-sync",
+        loaded.mlir,
+        flags,
+        Context(toolchain=release, limits=limits, directory=tmp_path / "bench"),
+        trial,
+        "local-sync",
         interpreter=Interpreter(loaded, tmp_path / "interpreted", limits),
-    )  # fmt: skip
+    )
     found = phases.find(bench)
     assert (found.state, found.phase, found.path) == ("earliest", "input", INTERPRETED)
     assert found.pass_name == "convert-torch-to-linalg"

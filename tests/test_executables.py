@@ -14,6 +14,7 @@ from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.process import Limits, Outcome
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile, CompileResult, Listener
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 HANGS = """// stub: hang-at executable-targets
@@ -53,7 +54,9 @@ class TestSurvey:
             files = [tmp_path / f"{name}.mlir" for name in seconds]
             for file in files:
                 file.write_text(f"hal.executable.export public @{file.stem}_f32 ordinal(0)")
-            made = Survey(stub, (), tmp_path, Limits(), limit_seconds=15)
+            made = Survey(
+                Context(toolchain=stub, limits=Limits(), directory=tmp_path), (), limit_seconds=15
+            )
             made.run(files)
             return made
 
@@ -106,7 +109,9 @@ class TestCompile:
             limits = Limits(seconds=120)
             place = tmp_path / "out"
             place.mkdir()
-            return compiler.compile(job, stub, place, limits=limits, listener=listener), heard
+            return compiler.compile(
+                job, Context(toolchain=stub, limits=limits, directory=place), listener=listener
+            ), heard
 
         return compiled
 

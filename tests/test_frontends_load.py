@@ -39,7 +39,9 @@ def loaded(text: str, tools: Toolchain | None = None, **options: Any) -> Loaded:
     known = ("inputs", "weights", "seed", "evaluate")
     fields = {name: options.pop(name) for name in known if name in options}
     job = Job(source=sources.parse(text, {}, None), **fields)
-    return load(job, Store(), tools or toolchain.installed(), **options)
+    limits = options.pop("limits", Limits())
+    context = Context(toolchain=tools or toolchain.installed(), limits=limits)
+    return load(job, Store(), context, **options)
 
 
 def left_in(cache: Path) -> list[str]:

@@ -15,6 +15,7 @@ from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.program.archive import check_parameters
 from iree_pilot.pipeline.program.program import Dim, Function, Program, Tensor, TensorType
+from iree_pilot.pipeline.toolchain.context import Context
 
 pytestmark = [
     pytest.mark.real,
@@ -294,7 +295,9 @@ class TestWeights:
             "--iree-hal-local-target-device-backends=llvm-cpu",
             "--iree-llvmcpu-target-cpu=generic",
         )
-        compiled = compiler.compile(Compile(mlir=place / program.mlir, flags=flags), real, out)
+        compiled = compiler.compile(
+            Compile(mlir=place / program.mlir, flags=flags), Context(toolchain=real, directory=out)
+        )
         assert compiled.failure is None
         (function,) = program.functions
         job = runtime.Run(
@@ -304,7 +307,9 @@ class TestWeights:
             module=out / "module.vmfb",
             device="local-sync",
         )
-        ran = runtime.run(job, real, tmp_path / "run", latency_budget=0)
+        ran = runtime.run(
+            job, Context(toolchain=real, directory=tmp_path / "run"), latency_budget=0
+        )
         assert ran.failure is None
         assert function.reference is not None
         for got, expected in list(zip(ran.outputs, function.reference.outputs, strict=True))[:3]:

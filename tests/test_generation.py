@@ -26,6 +26,7 @@ from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program.program import Dim, Function, Program, Tensor, TensorType, load
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 STEPS = 5
@@ -215,9 +216,8 @@ class Bench:
             changed.get("loaded", self.loaded),
             changed.get("module", self.module),
             "local-sync",
-            self.release,
+            Context(toolchain=self.release, limits=limits or Limits(seconds=60)),
             self.store,
-            limits or Limits(seconds=60),
             contextlib.nullcontext(),
         )
 

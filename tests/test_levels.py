@@ -9,6 +9,7 @@ from fake import stub_toolchain
 
 from iree_pilot.pipeline.failures.diagnostics import mismatch
 from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.reproducer import bundle
 from iree_pilot.repro.reproducer.levels import Maker
 
@@ -24,7 +25,10 @@ def test_ir_that_has_grown_too_large_is_left_out(
     monkeypatch.setattr(Maker, "_dispatch", lambda self: (bundle.level("dispatch", why="no"), None))
     monkeypatch.setattr(Maker, "_pass", lambda self: (found, grown))
     maker = Maker(
-        program, mismatch("x", what="values"), stub_toolchain(tmp_path), (), tmp_path, Limits()
+        program,
+        mismatch("x", what="values"),
+        Context(toolchain=stub_toolchain(tmp_path), limits=Limits(), directory=tmp_path),
+        (),
     )
     made = maker.make()
     assert [*made.files] == ["repro.mlir"]

@@ -15,6 +15,7 @@ from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.toolchain import compiler, toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.flags import silent
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.failing_pass import dumps, find, pipeline
@@ -213,10 +214,12 @@ def looked_for(tmp_path: Path) -> Any:
         made = find.find(
             tmp_path / "repro.mlir",
             failure,
-            release,
+            Context(
+                toolchain=release,
+                limits=process.Limits(seconds=2.0 if settings.get("hangs") else 60.0),
+                directory=tmp_path / "out",
+            ),
             ("--flag",),
-            tmp_path / "out",
-            process.Limits(seconds=2.0 if settings.get("hangs") else 60.0),
         )
         return made, len((tools / "starts").read_text().splitlines())
 
@@ -328,11 +331,18 @@ def test_the_compilers_own_pass_is_found_by_its_reproducer_and_by_what_it_prints
     release = toolchain.installed()
     limits = process.Limits(seconds=60)
     job = compiler.Compile(mlir=tmp_path / "repro.mlir", flags=FLAGS)
-    failure = compiler.compile(job, release, tmp_path, limits=limits).failure
+    failure = compiler.compile(
+        job, Context(toolchain=release, limits=limits, directory=tmp_path)
+    ).failure
     assert failure is not None
     if printed:
         monkeypatch.setattr(find._Finder, "_reproduced", lambda *_: None)
-    found = find.find(tmp_path / "repro.mlir", failure, release, FLAGS, tmp_path / "out", limits)
+    found = find.find(
+        tmp_path / "repro.mlir",
+        failure,
+        Context(toolchain=release, limits=limits, directory=tmp_path / "out"),
+        FLAGS,
+    )
     assert isinstance(found, FoundPass)
     assert found.name == "convert-torch-to-linalg"
     assert found.pass_class == "ConvertTorchToLinalg"
@@ -363,11 +373,18 @@ def test_the_evaluation_of_constants_is_named_and_no_pass_inside_it(
     flags = (*FLAGS, "--iree-flow-export-benchmark-funcs")
     release, limits = toolchain.installed(), process.Limits(seconds=60)
     job = compiler.Compile(mlir=tmp_path / "repro.mlir", flags=flags)
-    failure = compiler.compile(job, release, tmp_path, limits=limits).failure
+    failure = compiler.compile(
+        job, Context(toolchain=release, limits=limits, directory=tmp_path)
+    ).failure
     assert failure is not None and "evaling constant" in failure.message
     if printed:
         monkeypatch.setattr(find._Finder, "_reproduced", lambda *_: None)
-    found = find.find(tmp_path / "repro.mlir", failure, release, flags, tmp_path / "out", limits)
+    found = find.find(
+        tmp_path / "repro.mlir",
+        failure,
+        Context(toolchain=release, limits=limits, directory=tmp_path / "out"),
+        flags,
+    )
     assert isinstance(found, FoundPass)
     assert (found.name, found.pass_class) == ("iree-consteval-jit-globals", "JitGlobalsPass")
     assert found.flags == flags

@@ -20,6 +20,7 @@ from iree_pilot.pipeline.program import archive, tensors
 from iree_pilot.pipeline.program.archive import Entry
 from iree_pilot.pipeline.program.program import Parameters, Program
 from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from tests.driver import pilot
 
 CPU = (
@@ -66,7 +67,10 @@ def build(place: Path, text: str, words: tuple[str, ...] = (), **options: Any) -
     directory.mkdir()
     inputs = examples.from_files(words, place) if words else None
     job = Job(source=source.parse(str(place / "p.mlir"), {}, None), inputs=inputs, **options)
-    return mlir.build(job, directory, toolchain.installed(), Limits(seconds=120))
+    return mlir.build(
+        job,
+        Context(toolchain=toolchain.installed(), limits=Limits(seconds=120), directory=directory),
+    )
 
 
 def run(place: Path, program: Program) -> list[Any]:
@@ -82,7 +86,7 @@ def run(place: Path, program: Program) -> list[Any]:
         module=module,
         device="local-sync",
     )
-    result = runtime.run(job, tools, place / "run", latency_budget=20)
+    result = runtime.run(job, Context(toolchain=tools, directory=place / "run"), latency_budget=20)
     assert result.ok, result.failure
     assert result.latency is not None, result.latency_note
     return [tensors.load(place / "run", t).tolist() for t in result.outputs]

@@ -20,6 +20,7 @@ from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.targets import parse, plan
 from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.ir.graph import Graph, Op
 from iree_pilot.repro.ranges import measure
 from iree_pilot.repro.ranges.find import INSTRUMENTED, Ranges, find
@@ -158,9 +159,9 @@ def looked_at(here: Path, mlir: str, *inputs: Any, target: str | None = None) ->
     tools = toolchain.installed()
     source = sources.parse(str(here / "program.mlir"), {}, None)
     job = Job(source=source, inputs=tuple(given) or None, evaluate=False)
-    loaded = load(job, Store(), tools)
+    loaded = load(job, Store(), Context(toolchain=tools))
     planned = plan(parse(target), tools) if target else None
-    return find(loaded, tools, planned, limits=Limits(seconds=120))
+    return find(loaded, Context(toolchain=tools, limits=Limits(seconds=120)), planned)
 
 
 def half(*values: float) -> Any:

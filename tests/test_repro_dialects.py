@@ -10,6 +10,7 @@ import pytest
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.toolchain import compiler, toolchain
 from iree_pilot.pipeline.toolchain.compiler import Compile
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.ir import edit
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.graph import Cut, Graph
@@ -224,11 +225,18 @@ def test_a_failing_executable_is_reduced_with_the_same_failure(tmp_path: Path) -
     place = tmp_path / "whole"
     place.mkdir()
     flags = (*VULKAN, f"--iree-hal-dump-executable-sources-to={tmp_path / 'dumps'}")
-    failure = compiler.compile(Compile(mlir=program, flags=flags), release, place).failure
+    failure = compiler.compile(
+        Compile(mlir=program, flags=flags), Context(toolchain=release, directory=place)
+    ).failure
     assert failure is not None and "vector.bitcast" in failure.signature
     (dump,) = (tmp_path / "dumps").glob("*.mlir")
     before = edit.describe(dump.read_bytes())
-    found = dispatch.reduced(dump, failure, release, VULKAN, tmp_path / "state", LIMITS)
+    found = dispatch.reduced(
+        dump,
+        failure,
+        Context(toolchain=release, limits=LIMITS, directory=tmp_path / "state"),
+        VULKAN,
+    )
     assert 0 < found.ops < len(before.real)
     assert found.minimal
     oracle = dispatch.ExecutableOracle(release, VULKAN, failure, tmp_path / "again", limits=LIMITS)

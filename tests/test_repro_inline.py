@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro.ir.inline import inlined
 from tests.driver import pilot
@@ -50,11 +51,15 @@ func.func @mask(%x: tensor<64x8xi32>) -> tensor<64x64xi1> {
 def test_calls_go_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "mask.mlir").write_text(MASK)
     made = tmp_path / "made" / "flat.mlir"
-    assert inlined(tmp_path / "mask.mlir", installed(), made, Limits(seconds=60))
+    assert inlined(
+        tmp_path / "mask.mlir", Context(toolchain=installed(), limits=Limits(seconds=60)), made
+    )
     text = made.read_text()
     assert "call @" not in text and "@sums" not in text
     assert "linalg.reduce" in text and "@other" in text
-    assert not inlined(made, installed(), tmp_path / "again.mlir", Limits(seconds=60))
+    assert not inlined(
+        made, Context(toolchain=installed(), limits=Limits(seconds=60)), tmp_path / "again.mlir"
+    )
     assert not (tmp_path / "again.mlir").exists()
 
 

@@ -13,6 +13,7 @@ from fake import stub_toolchain
 from iree_pilot.pipeline.case import DOES_NOT_COMPILE, CaseResult
 from iree_pilot.pipeline.failures.diagnostics import Failure, Stopped
 from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import Phase
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro import failed, isolate
@@ -44,7 +45,13 @@ def located(tmp_path: Path) -> Any:
     def made(failure: Failure) -> locate.Located:
         program = tmp_path / "program.mlir"
         program.write_text(PROGRAM.replace("HOW", "hang-at executable-targets"))
-        return locate.locate(program, failure, toolchain, (), tmp_path, limits=SOON, width=1)
+        return locate.locate(
+            program,
+            failure,
+            Context(toolchain=toolchain, limits=SOON, directory=tmp_path),
+            (),
+            width=1,
+        )
 
     return made
 

@@ -15,6 +15,7 @@ from iree_pilot.pipeline.frontends.load import load
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro import failed
 from iree_pilot.repro.reproducer.bundle import Report
@@ -39,7 +40,9 @@ def test_the_whole_program_shows_them(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setattr(search, "find", lambda *_, **__: search.Found(part=None))
     toolchain, store = installed(), Store()
-    loaded = load(Job(source=sources.parse(str(CASE), {}, None)), store, toolchain)
+    loaded = load(
+        Job(source=sources.parse(str(CASE), {}, None)), store, Context(toolchain=toolchain)
+    )
     plan = targets.plan(targets.parse("llvm-cpu"), toolchain)
     settings = Settings(limits=Limits(seconds=120), latency_budget=0)
     result = case.run("llvm-cpu", loaded, plan, toolchain, store, settings, case.Silent())

@@ -16,6 +16,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.oracles.oracle import Answer, CompileOracle, _Entry, strangers
 
@@ -38,7 +39,9 @@ def wanted(toolchain: Toolchain, tmp_path: Path) -> Failure:
     program.write_text(BAD)
     place = tmp_path / "whole"
     place.mkdir()
-    result = compiler.compile(Compile(mlir=program, flags=()), toolchain, place)
+    result = compiler.compile(
+        Compile(mlir=program, flags=()), Context(toolchain=toolchain, directory=place)
+    )
     assert result.failure is not None
     return result.failure
 
@@ -109,7 +112,9 @@ class TestCompanions:
         program, place = tmp_path / "whole.mlir", tmp_path / "whole"
         program.write_text(whole)
         place.mkdir(exist_ok=True)
-        result = compiler.compile(Compile(mlir=program, flags=()), toolchain, place)
+        result = compiler.compile(
+            Compile(mlir=program, flags=()), Context(toolchain=toolchain, directory=place)
+        )
         assert result.failure is not None
         state, limits = tmp_path / "state", process.Limits(seconds=5)
         return CompileOracle(toolchain, (), result.failure, state, limits=limits)
@@ -182,7 +187,7 @@ class TestHangs:
         place.mkdir()
         limits = process.Limits(seconds=3)
         job = Compile(mlir=program, flags=())
-        result = compiler.compile(job, toolchain, place, limits=limits)
+        result = compiler.compile(job, Context(toolchain=toolchain, limits=limits, directory=place))
         assert result.failure is not None and result.failure.kind == "timeout"
         return result.failure
 

@@ -15,6 +15,7 @@ from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain.compiler import Compile
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain, installed
 from iree_pilot.repro.oracles.oracle_run import Running, RunOracle
 from iree_pilot.repro.wrong_results.oracle import MismatchOracle
@@ -51,7 +52,9 @@ def running(toolchain: Toolchain, tmp_path: Path) -> Running:
     file = tmp_path / "whole.mlir"
     file.write_text(SMALL + doubling("main", "f64"))
     source = Source(text="whole.mlir", kind="mlir", path=str(file))
-    loaded: Loaded = load(Job(source=source), Store(tmp_path / "store"), toolchain)
+    loaded: Loaded = load(
+        Job(source=source), Store(tmp_path / "store"), Context(toolchain=toolchain)
+    )
     return Running(
         loaded=loaded, function="main", device="local-task", elsewhere="local-task", command=()
     )
@@ -73,9 +76,16 @@ def oracle(toolchain: Toolchain, running: Running, tmp_path: Path) -> RunOracle:
         module=module,
         device="local-task",
     )
-    failure = run(job, toolchain, tmp_path / "run", latency_budget=0).failure
+    failure = run(
+        job, Context(toolchain=toolchain, directory=tmp_path / "run"), latency_budget=0
+    ).failure
     assert failure is not None
-    return RunOracle(toolchain, CPU, failure, tmp_path / "state", running, limits=LIMITS)
+    return RunOracle(
+        Context(toolchain=toolchain, limits=LIMITS, directory=tmp_path / "state"),
+        CPU,
+        failure,
+        running,
+    )
 
 
 def test_each_candidate_gets_its_verdict_and_leaves_no_module(
@@ -113,7 +123,12 @@ def test_numbers_that_are_wrong_in_another_way_are_wrong_all_the_same(
 ) -> None:
     """What reads memory that nobody wrote gives NaN in some runs, and other numbers in the rest."""
     first, later = (diagnostics.mismatch("it differs", what=what) for what in ("nan", "values"))
-    oracle = MismatchOracle(toolchain, CPU, first, tmp_path / "asked", running, limits=LIMITS)
+    oracle = MismatchOracle(
+        Context(toolchain=toolchain, limits=LIMITS, directory=tmp_path / "asked"),
+        CPU,
+        first,
+        running,
+    )
     assert first.signature != later.signature
     assert oracle.shows(first) and oracle.shows(later)
     assert not oracle.shows(None)

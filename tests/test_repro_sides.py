@@ -17,6 +17,7 @@ from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Program, Tensor
 from iree_pilot.pipeline.targets.targets import Plan, Target
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.differential import editor
 from iree_pilot.repro.differential.against import Origins
@@ -511,15 +512,22 @@ def comparer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flow: Flow) -> Com
         Loaded(program=program, directory=str(tmp_path), seconds=0, cached=False),
         wrong,
         right,
-        Toolchain(
-            version="0", revision="0", compiler=mlir, opt=None, runtime=None, phases=(),
-            flags=frozenset(),
+        Context(
+            toolchain=Toolchain(
+                version="0",
+                revision="0",
+                compiler=mlir,
+                opt=None,
+                runtime=None,
+                phases=(),
+                flags=frozenset(),
+            ),
+            limits=Limits(),
+            directory=tmp_path,
         ),
-        tmp_path,
-        limits=Limits(),
         examples={"main": tuple(example)},
         origins=lambda places: tuple(f"{file}:{line}" for file, line in places),
-    )  # fmt: skip
+    )
 
 
 class TestComparison:

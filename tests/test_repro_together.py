@@ -9,6 +9,7 @@ from fake import stub_toolchain
 from test_repro_edit import CONVERT, MATMUL, PROGRAM, RELU
 
 from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.ir import edit
 from iree_pilot.repro.ir.bindings import Bindings
@@ -153,7 +154,14 @@ class TestFinder:
 
     def found(self, tmp_path: Path, toolchain: Toolchain, oracle: Said) -> list[tuple[int, ...]]:
         file = program(tmp_path, "whole.mlir")
-        finder = Finder(file, 0, oracle.ask, oracle.said, toolchain, (), tmp_path / "alone", LIMITS)
+        finder = Finder(
+            file,
+            0,
+            oracle.ask,
+            oracle.said,
+            Context(toolchain=toolchain, limits=LIMITS, directory=tmp_path / "alone"),
+            (),
+        )
         return list(finder.find(edit.describe(PROGRAM.encode())))
 
     def test_nothing_is_found_where_all_pass_alone(

@@ -16,6 +16,7 @@ from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.reducer.shrink import Progress
 from iree_pilot.repro.reproducer import bundle
@@ -123,11 +124,11 @@ class Untraced(msgspec.Struct, frozen=True):
             self.job,
             self.failed.failure,
             "llvm-cpu",
-            toolchain.installed(),
+            Context(toolchain=toolchain.installed()),
             self.directory / "out",
             self.directory / "state",
             took_seconds=self.failed.seconds,
-            **{"limits": Limits(), **options},
+            **options,
         )
 
     @property
@@ -146,7 +147,7 @@ def untraced(directory: Path, text: str | Path, *, inline: bool = False) -> Untr
 
 def again(job: Job, directory: Path) -> Untraced:
     with pytest.raises(TraceFailed) as failed:
-        load(job, Store(directory / "store"), toolchain.installed())
+        load(job, Store(directory / "store"), Context(toolchain=toolchain.installed()))
     return Untraced(job, failed.value, directory)
 
 

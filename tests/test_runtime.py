@@ -29,6 +29,7 @@ from iree_pilot.pipeline.program.program import (
     TensorType,
 )
 from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 CPU = (
@@ -165,7 +166,7 @@ def test_every_element_type_goes_in_and_comes_out_bit_by_bit(
             content = bytes(chance.randrange(2 if dtype == "i1" else 256) for _ in range(size))
             tensors.append(store(tmp_path, f"{len(tensors)}.bin", dtype, shape, content))
     job = make(tmp_path, identity([(t.dtype, t.shape) for t in tensors]), plain(tensors))
-    result = runtime.run(job, tools, tmp_path / "run")
+    result = runtime.run(job, Context(toolchain=tools, directory=tmp_path / "run"))
     assert result.ok, result.failure
     assert [(t.dtype, t.shape) for t in result.outputs] == [(t.dtype, t.shape) for t in tensors]
     for given, got in zip(tensors, result.outputs, strict=True):
@@ -187,7 +188,7 @@ def test_dynamic_shapes_come_back_in_types_that_numpy_does_not_know(
     signature = tuple(TensorType(name="x", dtype=d, shape=s) for d, s in types)
     function = Function(name="main", inputs=signature, outputs=signature, example=tuple(tensors))
     job = make(tmp_path, identity(types), function)
-    result = runtime.run(job, tools, tmp_path / "run")
+    result = runtime.run(job, Context(toolchain=tools, directory=tmp_path / "run"))
     assert [t.shape for t in result.outputs] == [(2, 5), (5,), (5, 3)]
 
     # A size that only the program knows: the shape is not, but nothing breaks.
@@ -195,7 +196,9 @@ def test_dynamic_shapes_come_back_in_types_that_numpy_does_not_know(
         TensorType(name="x", dtype=d, shape=(Dim(symbol="u0"),) * len(s)) for d, s in types
     )
     job = msgspec.structs.replace(job, function=msgspec.structs.replace(function, outputs=unknown))
-    result = runtime.run(job, tools, tmp_path / "run", latency_budget=0)
+    result = runtime.run(
+        job, Context(toolchain=tools, directory=tmp_path / "run"), latency_budget=0
+    )
     assert [t.shape for t in result.outputs] == [(10,), (5,), (5, 3)]
 
 
@@ -207,7 +210,7 @@ def test_the_commands_of_a_run_can_be_given_again_anywhere(
     folder.mkdir()
     monkeypatch.chdir(folder)
     job = make(Path(), ADD, plain([floats(Path(), 1, 2, 3, 4)]))
-    result = runtime.run(job, tools, Path("run"))
+    result = runtime.run(job, Context(toolchain=tools, directory=Path("run")))
     assert read_floats(Path("run"), result) == (2, 4, 6, 8)
     assert [Path(c[0]).name for c in result.commands] == [
         "iree-run-module",
@@ -222,7 +225,7 @@ def test_the_commands_of_a_run_can_be_given_again_anywhere(
 @pytest.mark.real
 def test_latency_is_the_median_of_repeats_after_a_warm_up(tmp_path: Path, tools: Toolchain) -> None:
     job = make(tmp_path, ADD, plain([floats(tmp_path, 1, 2, 3, 4)]))
-    result = runtime.run(job, tools, tmp_path / "run")
+    result = runtime.run(job, Context(toolchain=tools, directory=tmp_path / "run"))
     latency = result.latency
     assert latency is not None and not result.latency_note
     assert 0 < latency.min_seconds <= latency.median_seconds <= latency.max_seconds
@@ -230,7 +233,7 @@ def test_latency_is_the_median_of_repeats_after_a_warm_up(tmp_path: Path, tools:
     assert result.peak_bytes > 1e6 and result.load_seconds > 0 and result.run_seconds >= 0
     assert msgspec.json.decode(msgspec.json.encode(result), type=RunResult) == result
 
-    quick = runtime.run(job, tools, tmp_path / "run", latency_budget=0)
+    quick = runtime.run(job, Context(toolchain=tools, directory=tmp_path / "run"), latency_budget=0)
     assert quick.ok and quick.latency is None and quick.latency_note == "not asked for"
     assert len(quick.commands) == 1
 
@@ -241,7 +244,9 @@ def test_a_call_too_slow_for_the_budget_is_run_but_not_timed(
 ) -> None:
     limit = store(tmp_path, "n.bin", "i32", (), (1000).to_bytes(4, "little"))
     job = make(tmp_path, LOOP, plain([limit]))
-    result = runtime.run(job, tools, tmp_path / "run", latency_budget=0.035)
+    result = runtime.run(
+        job, Context(toolchain=tools, directory=tmp_path / "run"), latency_budget=0.035
+    )
     assert result.ok and result.latency is None
     assert "repeating it takes over 0.035 s" in result.latency_note
 
@@ -252,7 +257,9 @@ def test_a_call_that_does_not_end_is_stopped_in_the_step_run(
 ) -> None:
     limit = store(tmp_path, "n.bin", "i32", (), (2**31 - 1).to_bytes(4, "little"))
     job = make(tmp_path, LOOP, plain([limit]))
-    result = runtime.run(job, tools, tmp_path / "run", limits=Limits(seconds=0.7))
+    result = runtime.run(
+        job, Context(toolchain=tools, limits=Limits(seconds=0.7), directory=tmp_path / "run")
+    )
     assert result.failure is not None and result.failure.kind == "timeout"
     assert result.failed_step == "run" and result.outputs == ()
 
@@ -264,7 +271,7 @@ def test_what_is_not_a_whole_module_fails_to_load(
 ) -> None:
     job = make(tmp_path, ADD, plain([floats(tmp_path, 1, 2, 3, 4)]))
     job.module.write_bytes(job.module.read_bytes()[:700] if content is None else content)
-    result = runtime.run(job, tools, tmp_path / "run")
+    result = runtime.run(job, Context(toolchain=tools, directory=tmp_path / "run"))
     assert result.failed_step == "load" and result.failure is not None
     assert result.failure.kind in ("runtime-error", "crash")
     assert len(result.commands) == 1
@@ -275,9 +282,11 @@ def test_a_module_for_another_device_fails_to_load_and_leaves_no_outputs_of_befo
     tmp_path: Path, tools: Toolchain
 ) -> None:
     job = make(tmp_path, ADD, plain([floats(tmp_path, 1, 2, 3, 4)]))
-    assert runtime.run(job, tools, tmp_path / "run", latency_budget=0).ok
+    assert runtime.run(
+        job, Context(toolchain=tools, directory=tmp_path / "run"), latency_budget=0
+    ).ok
     elsewhere = msgspec.structs.replace(job, device="no-such-driver")
-    result = runtime.run(elsewhere, tools, tmp_path / "run")
+    result = runtime.run(elsewhere, Context(toolchain=tools, directory=tmp_path / "run"))
     assert result.failed_step == "load" and result.failure is not None
     assert "no-such-driver" in result.failure.message
     assert list((tmp_path / "run" / "out").iterdir()) == []
@@ -288,7 +297,7 @@ def test_what_the_device_refuses_is_a_runtime_error_in_the_step_run(
     tmp_path: Path, tools: Toolchain
 ) -> None:
     job = make(tmp_path, ADD, plain([floats(tmp_path, 1, 2, 3)], [floats(tmp_path, 1, 2, 3)]))
-    result = runtime.run(job, tools, tmp_path / "run")
+    result = runtime.run(job, Context(toolchain=tools, directory=tmp_path / "run"))
     assert result.failed_step == "run" and result.failure is not None
     assert result.failure.kind == "runtime-error"
     assert "shape" in result.failure.message
@@ -305,7 +314,10 @@ def test_a_double_precision_output_of_demoted_code_is_a_runtime_error(
       return %0 : !torch.vtensor<[3,3],f64>
     }"""
     square = store(tmp_path, "a.bin", "f64", (3, 3), bytes(72))
-    result = runtime.run(make(tmp_path, mlir, plain([square]), CPU[:3]), tools, tmp_path / "run")
+    result = runtime.run(
+        make(tmp_path, mlir, plain([square]), CPU[:3]),
+        Context(toolchain=tools, directory=tmp_path / "run"),
+    )
     assert result.failure is not None and result.failure.kind == "runtime-error"
     assert result.failed_step == "run" and "OUT_OF_RANGE" in result.failure.message
 
@@ -329,7 +341,9 @@ class TestARunThatOnlyWaits:
             module=directory / "m.vmfb",
             device="local-task",
         )
-        return runtime.run(job, stub, directory / "run", limits=Limits(seconds=2))
+        return runtime.run(
+            job, Context(toolchain=stub, limits=Limits(seconds=2), directory=directory / "run")
+        )
 
     def test_its_failure_is_asked_of_local_sync(self, tmp_path: Path) -> None:
         result = self.run(tmp_path, local_task="hang", local_sync=self.STATUS)
@@ -371,7 +385,7 @@ def test_weights_come_from_each_kind_of_archive(
     job = msgspec.structs.replace(
         job, program=msgspec.structs.replace(job.program, parameters=parameters)
     )
-    result = runtime.run(job, tools, tmp_path / "run")
+    result = runtime.run(job, Context(toolchain=tools, directory=tmp_path / "run"))
     assert result.ok, result.failure
     assert read_floats(tmp_path / "run", result) == (1.5, 2.5, 3.5, 4.5)
     assert result.latency is not None
@@ -380,7 +394,7 @@ def test_weights_come_from_each_kind_of_archive(
 @pytest.mark.real
 def test_a_module_whose_weights_nobody_gave_fails_to_load(tmp_path: Path, tools: Toolchain) -> None:
     job = make(tmp_path, WEIGHT, plain([floats(tmp_path, 1, 2, 3, 4)]))
-    result = runtime.run(job, tools, tmp_path / "run")
+    result = runtime.run(job, Context(toolchain=tools, directory=tmp_path / "run"))
     assert result.failed_step == "load" and result.failure is not None
     assert "NOT_FOUND" in result.failure.message
 
@@ -395,7 +409,9 @@ def test_vulkan_computes_what_the_processor_does(tmp_path: Path, tools: Toolchai
     job = make(tmp_path, ADD, plain([floats(tmp_path, 1, 2, 3, 4)]), flags)
     on_vulkan = msgspec.structs.replace(job, device="vulkan")
     # Too little for a second call as long as the first one, which compiles the shaders.
-    result = runtime.run(on_vulkan, tools, tmp_path / "run", latency_budget=0.02)
+    result = runtime.run(
+        on_vulkan, Context(toolchain=tools, directory=tmp_path / "run"), latency_budget=0.02
+    )
     assert result.ok, result.failure
     assert read_floats(tmp_path / "run", result) == (2, 4, 6, 8)
     assert result.latency is not None, result.latency_note
@@ -431,17 +447,19 @@ def test_inputs_are_checked_before_anything_runs(tmp_path: Path) -> None:
     function = plain([floats(tmp_path, 1, 2, 3, 4)])
     wrong = msgspec.structs.replace(function, example=(floats(tmp_path, 1, 2, 3),))
     with pytest.raises(UsageError, match=r"input 0 \(a0\) of main does not fit"):
-        runtime.run(_job(tmp_path, wrong), nowhere(), tmp_path / "run")
+        runtime.run(_job(tmp_path, wrong), Context(toolchain=nowhere(), directory=tmp_path / "run"))
     without = msgspec.structs.replace(function, example=None)
     with pytest.raises(UsageError, match="no example inputs"):
-        runtime.run(_job(tmp_path, without), nowhere(), tmp_path / "run")
+        runtime.run(
+            _job(tmp_path, without), Context(toolchain=nowhere(), directory=tmp_path / "run")
+        )
     assert not (tmp_path / "run").exists()
 
 
 def test_a_release_without_a_runtime_is_an_environment_fault(tmp_path: Path) -> None:
     job = _job(tmp_path, plain([floats(tmp_path, 1, 2, 3, 4)]))
     with pytest.raises(EnvironmentFault, match=r"no IREE runtime for compiler 3\.7\.1"):
-        runtime.run(job, nowhere(), tmp_path / "run")
+        runtime.run(job, Context(toolchain=nowhere(), directory=tmp_path / "run"))
 
 
 STUB = """#!{python}
@@ -477,15 +495,23 @@ def test_outputs_that_cannot_be_written_are_not_the_programs_failure(tmp_path: P
     tools = stub(tmp_path, b"")
     (tmp_path / "iree-run-module").write_text(FULL.format(python=sys.executable))
     with pytest.raises(EnvironmentFault, match="cannot write the outputs of main"):
-        runtime.run(job, tools, tmp_path / "run")
+        runtime.run(job, Context(toolchain=tools, directory=tmp_path / "run"))
 
 
 def test_an_output_of_a_size_that_fits_no_shape_is_handed_on_for_comparison(tmp_path: Path) -> None:
     output = Tensor(dtype="bf16", shape=(2, 2), file="")
     job = _job(tmp_path, plain([floats(tmp_path, 1)], [output]))
-    short = runtime.run(job, stub(tmp_path, bytes(6)), tmp_path / "run", latency_budget=0)
+    short = runtime.run(
+        job,
+        Context(toolchain=stub(tmp_path, bytes(6)), directory=tmp_path / "run"),
+        latency_budget=0,
+    )
     assert [(t.dtype, t.shape) for t in short.outputs] == [("bf16", (3,))]
-    odd = runtime.run(job, stub(tmp_path, bytes(5)), tmp_path / "run", latency_budget=0)
+    odd = runtime.run(
+        job,
+        Context(toolchain=stub(tmp_path, bytes(5)), directory=tmp_path / "run"),
+        latency_budget=0,
+    )
     assert [(t.dtype, t.shape) for t in odd.outputs] == [("ui8", (5,))]
 
 
@@ -513,7 +539,9 @@ def test_a_latency_that_cannot_be_measured_does_not_fail_the_run(
     output = Tensor(dtype="bf16", shape=(2, 2), file="")
     job = _job(tmp_path, plain([floats(tmp_path, 1)], [output]))
     tools = stub(tmp_path, bytes(8), report)
-    result = runtime.run(job, tools, tmp_path / "run", latency_budget=60)
+    result = runtime.run(
+        job, Context(toolchain=tools, directory=tmp_path / "run"), latency_budget=60
+    )
     assert result.ok and result.latency is None
     assert why in result.latency_note
     assert len(result.commands) == 2

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.toolchain import compiler, toolchain
 from iree_pilot.pipeline.toolchain.compiler import Compile
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.ir import edit
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.oracles.oracle import Answer, CompileOracle, Verdict
@@ -323,7 +324,9 @@ def test_a_large_matmul_becomes_small_with_the_same_failure(tmp_path: Path) -> N
     )
     place = tmp_path / "whole"
     place.mkdir()
-    failure = compiler.compile(Compile(mlir=program, flags=flags), release, place).failure
+    failure = compiler.compile(
+        Compile(mlir=program, flags=flags), Context(toolchain=release, directory=place)
+    ).failure
     assert failure is not None
     assert "vector.bitcast" in failure.signature
     limits = process.Limits(seconds=60)

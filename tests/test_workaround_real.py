@@ -18,6 +18,7 @@ from iree_pilot.pipeline.frontends.load import Loaded, load
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain, installed
 from iree_pilot.repro.workarounds import find
 from iree_pilot.repro.workarounds.answers import Answer
@@ -46,7 +47,7 @@ class Bench:
     def __init__(self, source: Path | str, target: str, directory: Path) -> None:
         self.toolchain: Toolchain = installed()
         self.job = Job(source=sources.parse(str(source), {}, None))
-        self.loaded: Loaded = load(self.job, Store(), self.toolchain)
+        self.loaded: Loaded = load(self.job, Store(), Context(toolchain=self.toolchain))
         self.plan = targets.plan(targets.parse(target), self.toolchain)
         self.directory = directory
 
@@ -75,7 +76,10 @@ class Bench:
             device=None,
             failure=Failure(kind="crash", phase="input", message="", signature="none"),
         )
-        trials = Trials(subject, self.toolchain, self.directory / "tried", limits=LIMITS)
+        trials = Trials(
+            subject,
+            Context(toolchain=self.toolchain, limits=LIMITS, directory=self.directory / "tried"),
+        )
         return trials.ask([combination])[0]
 
     def assert_can_be_run(self, answer: Answer) -> None:

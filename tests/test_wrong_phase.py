@@ -15,6 +15,7 @@ from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Function, Program, Reference, Tensor, TensorType
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.attribution import attribution
 from iree_pilot.repro.attribution.attribution import Narrowed, Row, Way, What
 from iree_pilot.repro.attribution.trial import Trial, Tried, Verdict
@@ -395,12 +396,18 @@ def test_a_flag_that_makes_integers_too_narrow_is_found_as_its_pass(
     release = toolchain.installed()
     plan = targets.plan(targets.parse("llvm-cpu:generic"), release)
     limits = process.Limits(seconds=60)
-    trial = Trial(wide, release, tmp_path / "trial", limits)
+    trial = Trial(wide, Context(toolchain=release, limits=limits, directory=tmp_path / "trial"))
     flags = (*plan.flags, DEMOTE)
     assert plan.device is not None
     assert trial(wide.mlir, plan.flags, plan.device.uri).verdict == "right"
     assert trial(wide.mlir, flags, plan.device.uri).verdict == "wrong"
-    bench = RealBench(wide.mlir, flags, release, trial, tmp_path / "bench", limits, "local-sync")
+    bench = RealBench(
+        wide.mlir,
+        flags,
+        Context(toolchain=release, limits=limits, directory=tmp_path / "bench"),
+        trial,
+        "local-sync",
+    )
     assert bench.phases[0] == "start" and bench.phases[-1] == "executable-sources"
     found = phases.find(bench)
     assert (found.state, found.since, found.phase) == ("earliest", "start", "input")
@@ -415,9 +422,15 @@ def test_ir_for_any_target_is_finished_by_another_path_up_to_the_executables(
 ) -> None:
     release = toolchain.installed()
     limits = process.Limits(seconds=60)
-    trial = Trial(wide, release, tmp_path / "trial", limits)
+    trial = Trial(wide, Context(toolchain=release, limits=limits, directory=tmp_path / "trial"))
     flags = ("--iree-hal-target-device=hip", "--iree-rocm-target=gfx942")
-    bench = RealBench(wide.mlir, flags, release, trial, tmp_path / "bench", limits, "local-sync")
+    bench = RealBench(
+        wide.mlir,
+        flags,
+        Context(toolchain=release, limits=limits, directory=tmp_path / "bench"),
+        trial,
+        "local-sync",
+    )
     for path in reference_paths(release):
         for phase in ("preprocessing", "stream", "executable-sources"):
             assert bench.finish(phase, path) == bench.finish("start", path)
@@ -484,11 +497,15 @@ def test_a_pass_of_code_generation_is_found_by_the_plainest_strategy(tmp_path: P
     loaded = Loaded(program=program, directory=str(tmp_path), seconds=0, cached=False)
     release, limits = toolchain.installed(), process.Limits(seconds=60)
     plan = targets.plan(targets.parse("llvm-cpu:generic"), release)
-    trial = Trial(loaded, release, tmp_path / "trial", limits)
+    trial = Trial(loaded, Context(toolchain=release, limits=limits, directory=tmp_path / "trial"))
     bench = RealBench(
-        loaded.mlir, plan.flags, release, trial, tmp_path / "bench", limits, "local-sync",
+        loaded.mlir,
+        plan.flags,
+        Context(toolchain=release, limits=limits, directory=tmp_path / "bench"),
+        trial,
+        "local-sync",
         backend="llvm-cpu",
-    )  # fmt: skip
+    )
     found = phases.find(bench)
     assert (found.state, found.phase) == ("earliest", "executable-targets")
     assert found.pass_name == "iree-codegen-tile-and-distribute-to-workgroups-using-forall-op"

@@ -9,6 +9,7 @@ import click
 from rich.markup import escape
 
 from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.toolchain.context import Context
 
 if TYPE_CHECKING:
     from iree_pilot.pipeline.cli.options import SourceOptions
@@ -47,10 +48,9 @@ def bisect(
         loaded,
         side,
         other,
-        session.toolchain,
+        Context(toolchain=session.toolchain, limits=session.limits),
         folder[0],
         default=folder[1],
-        limits=session.limits,
         seed=chosen.seed,
         fresh=chosen.fresh,
         told=live.note,

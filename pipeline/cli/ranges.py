@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from iree_pilot.pipeline.cli import completing, several
 from iree_pilot.pipeline.cli.options import Common, SourceOptions, common, source_options
+from iree_pilot.pipeline.toolchain.context import Context
 
 if TYPE_CHECKING:
     from iree_pilot.pipeline.targets.targets import Plan
@@ -93,7 +94,11 @@ def command(
         for named, plan in plans:
             live.doing("evaluating each operation", "evaluate")
             found = find(
-                loaded, session.toolchain, plan, flags, limits=session.limits, told=live.note
+                loaded,
+                Context(toolchain=session.toolchain, limits=session.limits),
+                plan,
+                flags,
+                told=live.note,
             )
             live.close()
             if not common.json:

@@ -16,6 +16,7 @@ from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.targets import Plan
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.releases import find
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
@@ -83,8 +84,7 @@ class Session:
             loaded = api.program_of(
                 job,
                 self.store,
-                self.toolchain,
-                self.limits,
+                Context(toolchain=self.toolchain, limits=self.limits),
                 inputs=chosen.inputs,
                 function=chosen.function,
                 fresh=chosen.fresh,
@@ -103,5 +103,9 @@ class Session:
             live.note(changed.program.notes[-1])
 
         return refitting.settled(
-            loaded, attempt, self.store, self.toolchain, self.limits, on_change=again
+            loaded,
+            attempt,
+            self.store,
+            Context(toolchain=self.toolchain, limits=self.limits),
+            on_change=again,
         )

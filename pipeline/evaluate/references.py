@@ -19,6 +19,7 @@ import psutil
 from iree_pilot.pipeline.evaluate import evaluation
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Function, Program, Reference
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.pipeline.torch_dialect import evaluate
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
@@ -42,13 +43,7 @@ _SHARE = 0.5
 Evaluator = Callable[[Sequence[Work]], tuple[Evaluation, ...]]
 
 
-def with_references(
-    program: Program,
-    directory: Path,
-    toolchain: Toolchain,
-    limits: process.Limits | None = None,
-    text: str = "",
-) -> Program:
+def with_references(program: Program, context: Context, text: str = "") -> Program:
     """The program in `directory` with what its functions compute for their example inputs.
 
     Without the values of its parameters it stays as it is: it cannot be run either. Functions that
@@ -57,16 +52,18 @@ def with_references(
     parameters = program.parameters
     if parameters is not None and parameters.missing:
         return program
-    text = text or (directory / program.mlir).read_text(errors="replace")
-    limits = _limits(limits)
+    text = text or (context.directory / program.mlir).read_text(errors="replace")
+    context = context.bounded(_limits(context.limits))
     functions = {f.name: f for f in program.functions}
     open_ = [f for f in program.functions if f.example is not None and f.outputs]
-    for evaluator in _evaluators(program, directory, toolchain, limits, text):
-        works = [_moved(evaluate.work(program, directory, f, directory)) for f in open_]
+    for evaluator in _evaluators(program, context, text):
+        works = [
+            _moved(evaluate.work(program, context.directory, f, context.directory)) for f in open_
+        ]
         for function, found in zip(open_, evaluator(works) if works else (), strict=True):
             made = _with(functions[function.name], _fitting(function, found))
             if found.cut_off:
-                made = msgspec.structs.replace(made, cut_off=_allowed(limits))
+                made = msgspec.structs.replace(made, cut_off=_allowed(context.limits))
             functions[function.name] = made
         open_ = [f for f in open_ if functions[f.name].reference is None]
     notes = [
@@ -80,20 +77,14 @@ def with_references(
 
 
 def of_text(
-    mlir: Path,
-    program: Program,
-    directory: Path,
-    function: Function,
-    place: Path,
-    toolchain: Toolchain,
-    limits: process.Limits | None,
+    mlir: Path, program: Program, function: Function, place: Path, context: Context
 ) -> Reference | None:
     """What a function computes by another text of the program in `directory`; None where that
     cannot be evaluated. Files go to `place`."""
-    work = evaluate.work(program, directory, function, place)
+    work = evaluate.work(program, context.directory, function, place)
     works = [_moved(msgspec.structs.replace(work, mlir=str(mlir.absolute())))]
-    limits, text = _limits(limits), mlir.read_text(errors="replace")
-    for evaluator in _evaluators(program, directory, toolchain, limits, text):
+    context, text = context.bounded(_limits(context.limits)), mlir.read_text(errors="replace")
+    for evaluator in _evaluators(program, context, text):
         (found,) = evaluator(works)
         if found.reference is not None:
             return found.reference
@@ -105,25 +96,20 @@ def _moved(work: Work) -> Work:
 
 
 def first(
-    program: Program,
-    directory: Path,
-    functions: Sequence[Function],
-    toolchain: Toolchain,
-    limits: process.Limits | None,
-    text: str,
+    program: Program, functions: Sequence[Function], context: Context, text: str
 ) -> int | None:
     """Which of `functions`, one of the program's with several inputs, can be evaluated first.
 
     The inputs' files are absolute.
     """
-    limits = _limits(limits)
+    context = context.bounded(_limits(context.limits))
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         places = [Path(scratch) / str(number) for number in range(len(functions))]
         works = [
-            evaluate.work(program, directory, f, place)
+            evaluate.work(program, context.directory, f, place)
             for f, place in zip(functions, places, strict=True)
         ]
-        for evaluator in _evaluators(program, directory, toolchain, limits, text) if works else ():
+        for evaluator in _evaluators(program, context, text) if works else ():
             for number, found in enumerate(evaluator(works)):
                 if _fitting(functions[number], found).reference is not None:
                     return number
@@ -172,44 +158,40 @@ def _limits(limits: process.Limits | None) -> process.Limits:
     )
 
 
-def _evaluators(
-    program: Program, directory: Path, toolchain: Toolchain, limits: process.Limits, text: str
-) -> Sequence[Evaluator]:
+def _evaluators(program: Program, context: Context, text: str) -> Sequence[Evaluator]:
     def by_torch(works: Sequence[Work]) -> tuple[Evaluation, ...]:
-        return evaluate.evaluate(works, limits=limits)
+        return evaluate.evaluate(works, limits=context.limits)
 
     def by_numpy(works: Sequence[Work]) -> tuple[Evaluation, ...]:
-        return evaluation.evaluate(works, limits=limits)
+        return evaluation.evaluate(works, limits=context.limits)
 
     def converted(works: Sequence[Work]) -> tuple[Evaluation, ...]:
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-            return _converted(works, toolchain, Path(scratch), limits)
+            return _converted(works, context.at(Path(scratch)))
 
     def printed(works: Sequence[Work]) -> tuple[Evaluation, ...]:
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-            return _printed(works, toolchain, Path(scratch), limits)
+            return _printed(works, context.at(Path(scratch)))
 
     found: list[Evaluator] = [by_torch] if _OF_TORCH.search(text) else []
     found.append(by_numpy)
-    if toolchain.version != version("iree-base-compiler"):
+    if context.toolchain.version != version("iree-base-compiler"):
         found.append(printed)
     if _CONVERTED & set(_DIALECT.findall(text)) and not DRAWS.search(text):
         found.append(converted)
     return found
 
 
-def _printed(
-    works: Sequence[Work], toolchain: Toolchain, scratch: Path, limits: process.Limits
-) -> tuple[Evaluation, ...]:
+def _printed(works: Sequence[Work], context: Context) -> tuple[Evaluation, ...]:
     """Evaluates programs in the syntax of another release, printed by that in the generic form."""
-    generic = scratch / "generic.mlir"
-    if toolchain.opt is None:
+    generic = context.directory / "generic.mlir"
+    if context.toolchain.opt is None:
         return tuple(Evaluation(why="the release has no iree-opt") for _ in works)
-    argv = (toolchain.opt, works[0].mlir, "--mlir-print-op-generic", "-o", generic)
-    if not _ran(argv, scratch, limits):
+    argv = (context.toolchain.opt, works[0].mlir, "--mlir-print-op-generic", "-o", generic)
+    if not _ran(argv, context.directory, context.limits):
         return tuple(Evaluation(why="iree-opt does not print it") for _ in works)
     given = [msgspec.structs.replace(work, mlir=str(generic)) for work in works]
-    return evaluation.evaluate(given, limits=limits)
+    return evaluation.evaluate(given, limits=context.limits)
 
 
 def _ran(argv: tuple[str | Path, ...], scratch: Path, limits: process.Limits) -> bool:
@@ -222,16 +204,17 @@ def _ran(argv: tuple[str | Path, ...], scratch: Path, limits: process.Limits) ->
     return outcome.ok
 
 
-def _converted(
-    works: Sequence[Work], toolchain: Toolchain, scratch: Path, limits: process.Limits
-) -> tuple[Evaluation, ...]:
+def _converted(works: Sequence[Work], context: Context) -> tuple[Evaluation, ...]:
     """Evaluates what the compiler's own conversion makes of the programs."""
-    linalg = scratch / "linalg.mlir"
-    argv = (toolchain.compiler, works[0].mlir, "--compile-to=input", "-o", linalg)
-    if not _ran(argv, scratch, limits):
+    linalg = context.directory / "linalg.mlir"
+    argv = (context.toolchain.compiler, works[0].mlir, "--compile-to=input", "-o", linalg)
+    if not _ran(argv, context.directory, context.limits):
         return tuple(Evaluation(why="IREE does not convert it to linalg") for _ in works)
     given = [msgspec.structs.replace(work, mlir=str(linalg)) for work in works]
-    return tuple(_trusting(found, toolchain) for found in evaluation.evaluate(given, limits=limits))
+    return tuple(
+        _trusting(found, context.toolchain)
+        for found in evaluation.evaluate(given, limits=context.limits)
+    )
 
 
 def _trusting(found: Evaluation, toolchain: Toolchain) -> Evaluation:

@@ -30,6 +30,7 @@ from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.processes.task import Done
 from iree_pilot.pipeline.program.program import Function, Program, TensorType
 from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 KIND = "generation"
@@ -192,9 +193,8 @@ def run(
     loaded: Loaded,
     module: Path,
     device: str,
-    toolchain: Toolchain,
+    context: Context,
     store: Store,
-    limits: process.Limits,
     alone: contextlib.AbstractContextManager[object],
 ) -> Generation:
     """Generates on the device and compares; what fails there or in PyTorch is in the result.
@@ -204,7 +204,7 @@ def run(
     """
     check(loaded.program, wanted.steps)
     try:
-        generated = _reference(wanted, loaded, store, limits)
+        generated = _reference(wanted, loaded, store, context.limits)
     except TraceFailed as failed:
         return Generation(evaluator="", failure=failed.failure)
     evaluator = generated.reference.evaluator
@@ -219,7 +219,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         workdir = Path(scratch)
         with alone:
-            done = _on_device(job, toolchain, workdir, limits)
+            done = _on_device(job, context.at(workdir))
         if not done.outcome.ok:
             return Generation(evaluator=evaluator, failure=_failure(done, workdir, wanted.steps))
         comparison = numerics.compare(
@@ -262,22 +262,22 @@ def _site(toolchain: Toolchain) -> Path:
     return toolchain.runtime.parent.parent
 
 
-def _on_device(
-    job: chained.Job, toolchain: Toolchain, workdir: Path, limits: process.Limits
-) -> Done[Step]:
+def _on_device(job: chained.Job, context: Context) -> Done[Step]:
     """How the last child ended that was asked."""
-    paths = [str(_site(toolchain)), os.environ.get("PYTHONPATH", "")]
+    paths = [str(_site(context.toolchain)), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
 
     asked: list[Done[Step]] = []
 
     def once(device: str, limits: process.Limits) -> process.Outcome:
         named = msgspec.structs.replace(job, device=device)
-        done = task.call(chained.GENERATED, named, Step, workdir, limits=limits, env=env)
+        done = task.call(
+            chained.GENERATED, named, Step, context.directory, limits=context.limits, env=env
+        )
         asked.append(done)
         return done.outcome
 
-    runtime.patiently(job.device, limits, once)
+    runtime.patiently(job.device, context.limits, once)
     return asked[-1]
 
 

@@ -34,7 +34,7 @@ from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program.program import Dim, Function, MadeUp, Program
 from iree_pilot.pipeline.store.store import Store
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 
 T = TypeVar("T")
 
@@ -65,8 +65,7 @@ def settled(
     loaded: Loaded,
     attempt: Callable[[Loaded], T],
     store: Store,
-    toolchain: Toolchain,
-    limits: process.Limits | None = None,
+    context: Context,
     *,
     on_change: Callable[[Loaded], None] = lambda _: None,
 ) -> tuple[Loaded, T]:
@@ -82,7 +81,7 @@ def settled(
         except Misfit as misfit:
             if misfit.better is None or _fixed(loaded.program, misfit.function):
                 raise
-            loaded = _refitted(loaded, misfit, store, toolchain, limits)
+            loaded = _refitted(loaded, misfit, store, context)
             on_change(loaded)
     return loaded, attempt(loaded)
 
@@ -169,13 +168,7 @@ def _asserted(
     return (False, None) if found else None
 
 
-def _refitted(
-    loaded: Loaded,
-    misfit: Misfit,
-    store: Store,
-    toolchain: Toolchain,
-    limits: process.Limits | None,
-) -> Loaded:
+def _refitted(loaded: Loaded, misfit: Misfit, store: Store, context: Context) -> Loaded:
     """The program with other made-up inputs of a function, and its reference for them."""
     old, program = Path(loaded.directory), loaded.program
     name, made_up = misfit.function, misfit.better
@@ -191,7 +184,7 @@ def _refitted(
             unevaluated="",
         )
         only = msgspec.structs.replace(program, functions=(function,), notes=())
-        evaluated = references.with_references(only, place, toolchain, limits)
+        evaluated = references.with_references(only, context.at(place))
         functions = tuple(
             evaluated.functions[0] if f.name == name else f for f in program.functions
         )
@@ -217,13 +210,7 @@ def refuse(source: str, function: Function) -> None:
         raise Misfit(source, function, function.unevaluated, None)
 
 
-def check(
-    job: runtime.Run,
-    failure: Failure,
-    toolchain: Toolchain,
-    phases: Path | None = None,
-    limits: process.Limits | None = None,
-) -> None:
+def check(job: runtime.Run, failure: Failure, context: Context, phases: Path | None = None) -> None:
     """Raises Misfit where a run failed because its inputs were made up.
 
     phases: where the compile's dumps are; without, nothing is run again to find out.
@@ -232,7 +219,7 @@ def check(
     def texts() -> Iterator[str]:
         lowered = sorted(phases.glob("*.1.input.mlir")) if phases else []
         for file in (job.directory / job.program.mlir, *lowered):
-            yield _generic(file, toolchain, limits)
+            yield _generic(file, context)
 
     def runs(made_up: MadeUp) -> bool:
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
@@ -241,7 +228,7 @@ def check(
             example = tuple(msgspec.structs.replace(t, file=str(place / t.file)) for t in given)
             function = msgspec.structs.replace(job.function, example=example)
             again = msgspec.structs.replace(job, function=function, changed=None)
-            return runtime.run(again, toolchain, place, limits=limits, latency_budget=0).ok
+            return runtime.run(again, context.at(place), latency_budget=0).ok
 
     trial = runs if phases else lambda _: False
     misfit, better = judge(failure, job.function, texts, trial)
@@ -249,16 +236,16 @@ def check(
         raise Misfit(job.program.source, job.function, failure.message, better)
 
 
-def _generic(file: Path, toolchain: Toolchain, limits: process.Limits | None) -> str:
+def _generic(file: Path, context: Context) -> str:
     """A file of MLIR in generic form; empty where it cannot be read so."""
-    if toolchain.opt is None:
+    if context.toolchain.opt is None:
         return ""
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         out, log = Path(scratch) / "generic.mlir", Path(scratch) / "log.txt"
         done = process.run(
-            [toolchain.opt, file, "--mlir-print-op-generic", *mlir.ELIDE, "-o", out],
+            [context.toolchain.opt, file, "--mlir-print-op-generic", *mlir.ELIDE, "-o", out],
             stdout=log,
             stderr=log,
-            limits=limits,
+            limits=context.limits,
         )
         return out.read_text(errors="replace") if done.ok else ""

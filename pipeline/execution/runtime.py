@@ -34,7 +34,7 @@ from iree_pilot.pipeline.program.program import (
     check_inputs,
 )
 from iree_pilot.pipeline.targets.devices import options
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 
 #: Seconds that measuring one function's latency may take. A tiny model needs about 0.1.
 LATENCY_BUDGET = 1.0
@@ -151,14 +151,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         return (self.directory / file).absolute()
 
 
-def run(
-    job: Run,
-    toolchain: Toolchain,
-    workdir: Path,
-    *,
-    limits: process.Limits | None = None,
-    latency_budget: float = LATENCY_BUDGET,
-) -> RunResult:
+def run(job: Run, context: Context, *, latency_budget: float = LATENCY_BUDGET) -> RunResult:
     """Runs a function once for its outputs, then again for its latency; files go to `workdir`.
 
     Inputs are given, and outputs read, in the types that the module has for them. A module that
@@ -168,18 +161,20 @@ def run(
     full.
     """
     job.check()
-    shutil.rmtree(workdir / "out", ignore_errors=True)
-    (workdir / "out").mkdir(parents=True)
+    shutil.rmtree(context.directory / "out", ignore_errors=True)
+    (context.directory / "out").mkdir(parents=True)
     stated, changed = job.function, job.changed
     compiled = border.of_module(job.module, stated)
     if changed is None and compiled is not stated:
-        changed = border.given(stated, compiled, job.directory, workdir)
+        changed = border.given(stated, compiled, job.directory, context.directory)
     if changed is not None:
         job = msgspec.structs.replace(job, function=changed)
-    written = [_output_file(workdir, i, t) for i, t in enumerate(job.function.outputs)]
-    stdout, stderr = workdir / "run.stdout.txt", workdir / "run.stderr.txt"
+    written = [_output_file(context.directory, i, t) for i, t in enumerate(job.function.outputs)]
+    stdout, stderr = context.directory / "run.stdout.txt", context.directory / "run.stderr.txt"
     begun = time.time()
-    outcome = _computed(job, toolchain, written, stdout, stderr, limits or process.Limits())
+    outcome = _computed(
+        job, context.bounded(context.limits or process.Limits()), written, stdout, stderr
+    )
     command = outcome.argv
     loaded, load_seconds = _loaded(stdout, begun, outcome.seconds)
     result = RunResult(
@@ -194,7 +189,7 @@ def run(
         text = stderr.read_text(errors="replace")
         if "outputting results" in text and "stdio_stream" in text:
             raise EnvironmentFault(
-                f"cannot write the outputs of {job.function.name} to {workdir / 'out'}",
+                f"cannot write the outputs of {job.function.name} to {context.directory / 'out'}",
                 advice="Free some space there, or move the cache: IREE_PILOT_CACHE=DIRECTORY.",
             )
         # Inputs are parsed once everything is loaded, before the call is announced.
@@ -206,12 +201,12 @@ def run(
         )
     shapes = _shapes(job.function)
     outputs = tuple(
-        _returned(_raw(file, want, shape, workdir), want, own)
+        _returned(_raw(file, want, shape, context.directory), want, own)
         for file, want, own, shape in zip(
             written, job.function.outputs, stated.outputs, shapes, strict=True
         )
     )
-    latency, note, timed = _latency(job, toolchain, workdir, result, latency_budget, limits)
+    latency, note, timed = _latency(job, context, result, latency_budget)
     return msgspec.structs.replace(
         result,
         outputs=outputs,
@@ -222,24 +217,19 @@ def run(
 
 
 def _computed(
-    job: Run,
-    toolchain: Toolchain,
-    written: Sequence[Path],
-    stdout: Path,
-    stderr: Path,
-    limits: process.Limits,
+    job: Run, context: Context, written: Sequence[Path], stdout: Path, stderr: Path
 ) -> process.Outcome:
     """Runs the function for its outputs."""
 
     def once(device: str, limits: process.Limits) -> process.Outcome:
         command = (
-            str(toolchain.tool("iree-run-module")),
+            str(context.toolchain.tool("iree-run-module")),
             *msgspec.structs.replace(job, device=device).arguments(),
             *(f"--output=@{file.absolute()}" for file in written),
         )
-        return process.run(command, stdout=stdout, stderr=stderr, limits=limits)
+        return process.run(command, stdout=stdout, stderr=stderr, limits=context.limits)
 
-    return patiently(job.device, limits, once)
+    return patiently(job.device, context.limits, once)
 
 
 def patiently(
@@ -385,12 +375,7 @@ def _strip(npy: Path, want: str) -> tuple[Path, str, tuple[int, ...]]:
 
 
 def _latency(
-    job: Run,
-    toolchain: Toolchain,
-    workdir: Path,
-    cold: RunResult,
-    budget: float,
-    limits: process.Limits | None,
+    job: Run, context: Context, cold: RunResult, budget: float
 ) -> tuple[Latency | None, str, tuple[str, ...]]:
     """(Latency, why there is none, command) by iree-benchmark-module, within `budget` seconds.
 
@@ -409,7 +394,7 @@ def _latency(
         repeats = _FEWEST_REPEATS
     tool = "iree-benchmark-module"
     try:
-        program = toolchain.tool(tool)
+        program = context.toolchain.tool(tool)
     except EnvironmentFault as fault:
         return None, fault.message, ()
     command = (
@@ -420,10 +405,13 @@ def _latency(
         f"--benchmark_min_time={_REPEAT_SECONDS}s",
         f"--benchmark_min_warmup_time={_REPEAT_SECONDS}",
     )
-    report, stderr = workdir / "benchmark.json", workdir / "benchmark.stderr.txt"
+    report, stderr = (
+        context.directory / "benchmark.json",
+        context.directory / "benchmark.stderr.txt",
+    )
     # Neither loading nor warming up is part of the budget; a busy machine may take twice as long.
     seconds = 2 * (cold.load_seconds + call + budget) + 1
-    bounds = msgspec.structs.replace(limits or process.Limits(), seconds=seconds)
+    bounds = msgspec.structs.replace(context.limits or process.Limits(), seconds=seconds)
     outcome = process.run(command, stdout=report, stderr=stderr, limits=bounds)
     if outcome.ended_by == "time-limit":
         return None, slow, command

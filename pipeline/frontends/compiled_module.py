@@ -20,6 +20,7 @@ from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program import torch_tensors
 from iree_pilot.pipeline.program.program import Program, Tensor
 from iree_pilot.pipeline.toolchain import releases
+from iree_pilot.pipeline.toolchain.context import Context
 
 _WRITTEN = "written"
 _DESCRIBED = "described"
@@ -48,7 +49,7 @@ def build(made: Compiled, job: Job, directory: Path, doing: Callable[[str], None
     doing("describing the aot.CompiledModule")
     described = directory / _DESCRIBED
     described.mkdir()  # scratch files are named alike there and here
-    program = mlir.build(own, described, releases.find(None), None)
+    program = mlir.build(own, Context(toolchain=releases.find(None), directory=described))
     for entry in described.iterdir():
         entry.rename(directory / entry.name)
     described.rmdir()

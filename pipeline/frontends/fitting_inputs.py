@@ -18,9 +18,8 @@ import msgspec
 
 from iree_pilot.pipeline.evaluate import references
 from iree_pilot.pipeline.frontends import examples
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Dim, Function, MadeUp, Program
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 
 #: What evaluators say of inputs that do not go together, or lead out of a tensor.
 _COMPLAINTS = re.compile(
@@ -70,20 +69,14 @@ def sizes(text: str) -> tuple[int, ...]:
     return tuple(size for size, _ in named.most_common() if size > 1)[:_MOST_SIZES]
 
 
-def settle(
-    program: Program,
-    directory: Path,
-    toolchain: Toolchain,
-    limits: process.Limits | None,
-    text: str,
-) -> Program:
+def settle(program: Program, context: Context, text: str) -> Program:
     """The program in `directory` whose made-up inputs go together, as far as evaluators know."""
     functions, notes = list(program.functions), list(program.notes)
     for index, function in enumerate(functions):
         doubted = _chooses(function) and bool(_DOUBTS.search(function.unevaluated))
         if not (doubted or complains(function) or leads_outside(function)):
             continue
-        functions[index] = again = _settled(program, function, directory, toolchain, limits, text)
+        functions[index] = again = _settled(program, function, context, text)
         if again.made_up != function.made_up:
             notes = [n for n in notes if function.unevaluated not in n]
             notes.append(made_again(again, function.unevaluated))
@@ -176,14 +169,7 @@ def _is_free(function: Function) -> bool:
     )
 
 
-def _settled(
-    program: Program,
-    function: Function,
-    directory: Path,
-    toolchain: Toolchain,
-    limits: process.Limits | None,
-    text: str,
-) -> Function:
+def _settled(program: Program, function: Function, context: Context, text: str) -> Function:
     """The function with the first other inputs that can be evaluated; as it is without."""
     assert function.made_up is not None
     bare = msgspec.structs.replace(function, reference=None, unevaluated="")
@@ -197,11 +183,11 @@ def _settled(
             given = examples.random(bare, made_up.seed, place, made_up)
             given = tuple(msgspec.structs.replace(t, file=str(place / t.file)) for t in given)
             tried.append(msgspec.structs.replace(bare, example=given, made_up=made_up))
-        found = references.first(program, directory, tried, toolchain, limits, text)
+        found = references.first(program, tried, context, text)
     if found is None:
         return function
     made_up = chosen[found]
-    example = examples.random(bare, made_up.seed, directory, made_up)
+    example = examples.random(bare, made_up.seed, context.directory, made_up)
     again = msgspec.structs.replace(bare, example=example, made_up=made_up)
     only = msgspec.structs.replace(program, functions=(again,), notes=())
-    return references.with_references(only, directory, toolchain, limits, text).functions[0]
+    return references.with_references(only, context, text).functions[0]

@@ -22,6 +22,7 @@ from iree_pilot.pipeline.program.archive import check_parameters
 from iree_pilot.pipeline.program.program import Program
 from iree_pilot.pipeline.store.sealed import state
 from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 __all__ = ["Loaded", "TraceFailed", "find", "load"]
@@ -48,9 +49,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 def load(
     job: Job,
     store: Store,
-    toolchain: Toolchain,
+    context: Context,
     *,
-    limits: process.Limits | None = None,
     fresh: bool = False,
     on_wait: Callable[[], None] | None = None,
 ) -> Loaded:
@@ -65,16 +65,14 @@ def load(
     not fit, and EnvironmentFault where the disk is full.
     """
     begun = time.monotonic()
-    found, key = _search(job, store, _key(job, toolchain, fresh=fresh))
+    found, key = _search(job, store, _key(job, context.toolchain, fresh=fresh))
     while found is not None:
         loaded = _loaded(found, begun, cached=True)
-        if not references.goes_further(loaded.program, limits):
+        if not references.goes_further(loaded.program, context.limits):
             return loaded
         # What a limit cut off is not what the program computes.
         found, key = _search(job, store, Store.key(key, "cut off", found.name))
-    entry = store.obtain(
-        KIND, key, lambda place: _make(job, place, toolchain, limits), on_wait=on_wait
-    )
+    entry = store.obtain(KIND, key, lambda place: _make(job, place, context), on_wait=on_wait)
     return _loaded(entry, begun, cached=False)
 
 
@@ -192,11 +190,11 @@ def _recorded(entry: Path) -> dict[str, str]:
     return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
 
 
-def _make(job: Job, place: Path, toolchain: Toolchain, limits: process.Limits | None) -> None:
+def _make(job: Job, place: Path, context: Context) -> None:
     if job.source.kind == "mlir":
-        programs.save(mlir.build(job, place, toolchain, limits), place)
+        programs.save(mlir.build(job, context.at(place)), place)
         return
-    child(job, place, limits, programs.RECORD)
+    child(job, place, context.limits, programs.RECORD)
 
 
 def child(job: Job, place: Path, limits: process.Limits | None, record: str) -> None:

@@ -29,6 +29,7 @@ from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import archive
 from iree_pilot.pipeline.program.program import Function, MadeUp, Parameters, Program
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 #: After phase `stream` and before `hal`: 3.13 compiles such IR from the start, and the module gives
@@ -37,9 +38,7 @@ _LOWERED = re.compile(r'"stream\.cmd\.dispatch"')
 ELIDE = "--mlir-elide-elementsattrs-if-larger=8", "--mlir-elide-resource-strings-if-larger=8"
 
 
-def build(
-    job: Job, directory: Path, toolchain: Toolchain, limits: process.Limits | None
-) -> Program:
+def build(job: Job, context: Context) -> Program:
     """Copies the file to `directory` and describes it.
 
     A program without inputs of the user's gets made-up ones. Functions that PyTorch can evaluate
@@ -49,30 +48,36 @@ def build(
     parsing meets a limit.
     """
     original = Path(job.source.path or "")
-    copy = directory / original.name
+    copy = context.directory / original.name
     shutil.copyfile(original, copy)
-    checked = checks.rewrite(copy, directory, limits) if job.evaluate else checks.Rewritten()
-    generic = directory / "generic.txt"
-    stderr = directory / "stderr.txt"
+    checked = (
+        checks.rewrite(copy, context.directory, context.limits)
+        if job.evaluate
+        else checks.Rewritten()
+    )
+    generic = context.directory / "generic.txt"
+    stderr = context.directory / "stderr.txt"
     notes = list(checked.left)
     if checked.added:
         notes.append(checks.NOTE)
-    if toolchain.opt is not None:
+    if context.toolchain.opt is not None:
         outcome = process.run(
-            [toolchain.opt, copy, "--mlir-print-op-generic", *ELIDE, "-o", generic],
-            stdout=directory / "stdout.txt",
+            [context.toolchain.opt, copy, "--mlir-print-op-generic", *ELIDE, "-o", generic],
+            stdout=context.directory / "stdout.txt",
             stderr=stderr,
-            limits=limits,
+            limits=context.limits,
         )
         said = stderr.read_text(errors="replace")
         if outcome.ended_by == "signal":
-            notes.append(f"what it takes is not known: {toolchain.opt.name} met {outcome.signal}")
+            notes.append(
+                f"what it takes is not known: {context.toolchain.opt.name} met {outcome.signal}"
+            )
             generic.unlink(missing_ok=True)
         elif outcome.ended_by != "exit":
             raise TraceFailed(diagnostics.trace_death(outcome, said), outcome.seconds)
         elif not outcome.ok:
             process.check_disk(stderr)
-            raise _unreadable(original, toolchain, outcome, said)
+            raise _unreadable(original, context.toolchain, outcome, said)
     text = generic.read_text(errors="replace") if generic.is_file() else ""
     if _LOWERED.search(text):
         notes.append(
@@ -86,17 +91,17 @@ def build(
     )
     functions = checks.named(functions, checked)
     if functions and job.inputs is not None:
-        fed = fitting.fed(functions, job.inputs, job.source.text, directory)
+        fed = fitting.fed(functions, job.inputs, job.source.text, context.directory)
         left = [f.name for f in functions if f.name != fed.name]
         if left:
             notes.append(f"the inputs fit {fed.name} only: not run: {', '.join(left)}")
         functions, others = (fed,), {}
     else:
-        functions = tuple(_made_up(f, bodies, job.seed, directory) for f in functions)
+        functions = tuple(_made_up(f, bodies, job.seed, context.directory) for f in functions)
         notes += _told(functions, job.seed)
     notes += [f"{name} is not run: {why}" for name, why in others.items()]
     parameters = _with_weights(_parameters(text), job)
-    for scratch in (generic, stderr, directory / "stdout.txt"):
+    for scratch in (generic, stderr, context.directory / "stdout.txt"):
         scratch.unlink(missing_ok=True)
     program = Program(
         source=job.source.text,
@@ -109,9 +114,9 @@ def build(
         others=others,
     )
     if job.evaluate:
-        program = references.with_references(program, directory, toolchain, limits, text)
-        program = fitting_inputs.settle(program, directory, toolchain, limits, text)
-        return checks.expect(program, directory, checked)
+        program = references.with_references(program, context, text)
+        program = fitting_inputs.settle(program, context, text)
+        return checks.expect(program, context.directory, checked)
     return program
 
 

@@ -18,8 +18,8 @@ import msgspec
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import dump_files
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 #: Compiles one dumped executable.
 MODE = "--compile-mode=hal-executable"
@@ -85,37 +85,30 @@ class Compiling(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def dump(
-    mlir: Path,
-    resume: str | None,
-    toolchain: Toolchain,
-    flags: Sequence[str],
-    directory: Path,
-    limits: process.Limits,
-) -> list[Path]:
+def dump(mlir: Path, resume: str | None, context: Context, flags: Sequence[str]) -> list[Path]:
     """The sources of a program's executables, each in a file of its own in `directory`.
 
     Their debug locations are lines of `mlir`: the program, or with `resume` its IR after that
     phase. Empty where that does not compile so far.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    context.directory.mkdir(parents=True, exist_ok=True)
     process.run(
         [
-            toolchain.compiler,
+            context.toolchain.compiler,
             mlir,
             *flags,
             *([f"--compile-from={resume}"] if resume else []),
             "--mlir-print-debuginfo",
-            f"--iree-hal-dump-executable-sources-to={directory}",
+            f"--iree-hal-dump-executable-sources-to={context.directory}",
             f"--compile-to={_READY}",
             "-o",
             "/dev/null",
         ],
-        stdout=directory / "stdout.txt",
-        stderr=directory / "stderr.txt",
-        limits=msgspec.structs.replace(limits, seconds=_DUMP_SECONDS, of_processor=False),
+        stdout=context.directory / "stdout.txt",
+        stderr=context.directory / "stderr.txt",
+        limits=msgspec.structs.replace(context.limits, seconds=_DUMP_SECONDS, of_processor=False),
     )
-    return sorted(directory.glob("*.mlir"))
+    return sorted(context.directory.glob("*.mlir"))
 
 
 def name(source: Path) -> str:
@@ -134,28 +127,24 @@ class Survey:
 
     def __init__(
         self,
-        toolchain: Toolchain,
+        context: Context,
         flags: Sequence[str],
-        directory: Path,
-        limits: process.Limits,
         *,
         limit_seconds: float | None = None,
         nice: bool = False,
     ) -> None:
-        self._toolchain = toolchain
+        self._context = context
         self._flags = flags
-        self._directory = directory
-        self._limits = limits
         self._limit_seconds = UNENDING_SECONDS if limit_seconds is None else limit_seconds
-        self._command = (*(_NICE if nice else ()), str(toolchain.compiler))
+        self._command = (*(_NICE if nice else ()), str(context.toolchain.compiler))
         self.calls = 0
         self.found: Path | None = None
         self.state: Compiling | None = None
 
     def dumped(self, stream: Path) -> list[Path]:
         """The executables of a program, of which `stream` is the IR after that phase."""
-        place = self._directory / "executables"
-        return dump(stream, _DUMPED_AFTER, self._toolchain, self._flags, place, self._limits)
+        place = self._context.directory / "executables"
+        return dump(stream, _DUMPED_AFTER, self._context.at(place), self._flags)
 
     def run(self, sources: Sequence[Path]) -> Path | None:
         """The source of the first executable that does not end; `state` says how far it is."""
@@ -184,9 +173,11 @@ class Survey:
         self.calls += 1
         outcome = process.run(
             [*self._command, source, MODE, *self._flags, "-o", "/dev/null"],
-            stdout=self._directory / "alone.stdout.txt",
-            stderr=self._directory / "alone.stderr.txt",
-            limits=msgspec.structs.replace(self._limits, seconds=seconds, of_processor=True),
+            stdout=self._context.directory / "alone.stdout.txt",
+            stderr=self._context.directory / "alone.stderr.txt",
+            limits=msgspec.structs.replace(
+                self._context.limits, seconds=seconds, of_processor=True
+            ),
         )
         state = self.state
         assert state is not None

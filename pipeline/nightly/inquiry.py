@@ -18,6 +18,7 @@ from iree_pilot.pipeline.nightly.orders import Order
 from iree_pilot.pipeline.nightly.records import Case, Finding, Question
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain import releases
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro import deep
 from iree_pilot.repro.since_release import question as release_question
 from iree_pilot.repro.since_release import trials as release_trials
@@ -125,7 +126,7 @@ def _workaround(inquiry: Inquiry) -> Finding:
         place=Path(inquiry.place),
     )
     found = workarounds.find(
-        load(job, Store(), toolchain, limits=limits),
+        load(job, Store(), Context(toolchain=toolchain, limits=limits)),
         inquiry.result,
         keys.planned(case, toolchain),
         toolchain,

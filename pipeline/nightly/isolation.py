@@ -16,6 +16,7 @@ from iree_pilot.pipeline.nightly import alone, keys, worker
 from iree_pilot.pipeline.nightly.orders import Order
 from iree_pilot.pipeline.nightly.records import Case
 from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro import failed
 from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.reproducer import bundle
@@ -78,7 +79,7 @@ def _isolate(orders: Orders) -> Bisection:
         refused = TraceFailed(result.failure, trace.seconds)
         found = failed.isolate_trace(job, refused, case.target, toolchain, wish)
     else:
-        loaded = load(job, Store(), toolchain, limits=wish.limits)
+        loaded = load(job, Store(), Context(toolchain=toolchain, limits=wish.limits))
         plan = keys.planned(case, toolchain)
         found = failed.isolate(loaded, result, plan, toolchain, wish)
     return brought(found, wish.place)

@@ -37,6 +37,7 @@ from iree_pilot.pipeline.store.store import Store, cache_directory
 from iree_pilot.pipeline.targets import devices
 from iree_pilot.pipeline.targets.targets import Device
 from iree_pilot.pipeline.toolchain import releases
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 #: No order takes longer than this many times its steps' time limit; it hangs.
@@ -135,7 +136,9 @@ def machine(device: Device | None = None) -> str:
 def _trace(order: Order) -> Outcome:
     toolchain = toolchain_of(order)
     try:
-        loaded = load(keys.job(order.case), Store(), toolchain, limits=limits(order))
+        loaded = load(
+            keys.job(order.case), Store(), Context(toolchain=toolchain, limits=limits(order))
+        )
     except TraceFailed as failed:
         return _untraced(order, toolchain, failed)
     _prepare(order, toolchain, loaded)
@@ -160,7 +163,7 @@ def _case(order: Order) -> Outcome:
     if order.parcel and Path(order.parcel).is_file():
         parcels.unpack(Path(order.parcel), store)
     try:
-        loaded = load(keys.job(case), store, toolchain, limits=limits(order))
+        loaded = load(keys.job(case), store, Context(toolchain=toolchain, limits=limits(order)))
     except TraceFailed as failed:
         return _untraced(order, toolchain, failed)
     key = keys.key(case, loaded, toolchain, plan)
@@ -180,7 +183,9 @@ def _case(order: Order) -> Outcome:
                 case.target, program, plan, toolchain, store, settings, Silent(), alone=alone
             )
 
-        loaded, result = refitting.settled(loaded, attempt, store, toolchain, limits(order))
+        loaded, result = refitting.settled(
+            loaded, attempt, store, Context(toolchain=toolchain, limits=limits(order))
+        )
         results.append(result)
     result = next((r for r in results if r.status == "failed"), results[0])
     outcome = Outcome(

@@ -12,18 +12,13 @@ from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Function, Tensor
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 
 _MLIR = "changed.mlir"
 
 
 def judged(
-    comparison: Comparison,
-    ran: runtime.RunResult,
-    job: runtime.Run,
-    toolchain: Toolchain,
-    workdir: Path,
-    limits: process.Limits | None,
+    comparison: Comparison, ran: runtime.RunResult, job: runtime.Run, context: Context
 ) -> Comparison:
     """The verdict on outputs that differ from the program's reference, which is in its own types.
 
@@ -34,9 +29,9 @@ def judged(
     reference, changed = job.function.reference, ran.changed
     if reference is None or changed is None or reference.users:
         return comparison
-    file = _in_its_types(job, changed, toolchain, workdir, limits)
+    file = _in_its_types(job, changed, context)
     again = file and references.of_text(
-        file, job.program, job.directory, changed, workdir, toolchain, limits
+        file, job.program, changed, context.directory, context.at(job.directory)
     )
     if not again:
         return numerics.excused(
@@ -48,8 +43,8 @@ def judged(
         tuple(map(_own, ran.outputs)),
         msgspec.structs.replace(job.program, mlir=str(file)),
         msgspec.structs.replace(changed, reference=again),
-        directory=workdir,
-        outputs_directory=workdir,
+        directory=context.directory,
+        outputs_directory=context.directory,
     )
     if found.differs:
         return found
@@ -59,15 +54,9 @@ def judged(
     )
 
 
-def _in_its_types(
-    job: runtime.Run,
-    changed: Function,
-    toolchain: Toolchain,
-    workdir: Path,
-    limits: process.Limits | None,
-) -> Path | None:
+def _in_its_types(job: runtime.Run, changed: Function, context: Context) -> Path | None:
     """The program in the types of the module, by the passes that the compiler changes them with."""
-    if toolchain.opt is None:
+    if context.toolchain.opt is None:
         return None
     before = (*job.function.inputs, *job.function.outputs)
     after = (*changed.inputs, *changed.outputs)
@@ -80,17 +69,17 @@ def _in_its_types(
     ]
     done = process.run(
         [
-            toolchain.opt,
+            context.toolchain.opt,
             job.directory / job.program.mlir,
             f"--pass-pipeline=builtin.module({','.join(passes)})",
             "-o",
-            workdir / _MLIR,
+            context.directory / _MLIR,
         ],
-        stdout=workdir / "opt.stdout.txt",
-        stderr=workdir / "opt.stderr.txt",
-        limits=limits,
+        stdout=context.directory / "opt.stdout.txt",
+        stderr=context.directory / "opt.stderr.txt",
+        limits=context.limits,
     )
-    return workdir / _MLIR if done.ok else None
+    return context.directory / _MLIR if done.ok else None
 
 
 def _float(dtype: str) -> str:

@@ -20,6 +20,7 @@ from iree_pilot.pipeline.failures.diagnostics import KILLED_BY_OTHERS, Failure, 
 from iree_pilot.pipeline.inspect import executables
 from iree_pilot.pipeline.inspect.executables import Compiling, Survey, Watch
 from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import DumpReader, Phase
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
@@ -172,13 +173,7 @@ def check_flags(flags: Sequence[str], *, phases: bool = False) -> None:
 
 
 def compile(
-    job: Compile,
-    toolchain: Toolchain,
-    directory: Path,
-    *,
-    limits: process.Limits | None = None,
-    listener: Listener | None = None,
-    confirm: bool = True,
+    job: Compile, context: Context, *, listener: Listener | None = None, confirm: bool = True
 ) -> CompileResult:
     """Runs one compile whose files go to `directory`: phases/, the module, stderr.txt.
 
@@ -192,37 +187,31 @@ def compile(
     compile is done again without what the driver adds to be told of dispatches; and once more where
     somebody else has killed it.
     """
-    check_phases(toolchain, resume=job.resume, to=job.to)
+    check_phases(context.toolchain, resume=job.resume, to=job.to)
     check_flags(job.flags, phases=True)
-    added = all(flag in toolchain.flags for flag in _STATISTICS_FLAGS) and not any(
+    added = all(flag in context.toolchain.flags for flag in _STATISTICS_FLAGS) and not any(
         name in flag for flag in job.flags for name in _STATISTICS_FLAGS
     )
-    result = _compile(job, toolchain, directory, limits, listener, confirm, added)
+    result = _compile(job, context, listener, confirm, added)
     killed = result.failure is not None and result.failure.message.startswith(KILLED_BY_OTHERS)
     if killed or (added and result.phase_confirmed is False):
         counted = added and killed
-        result = _compile(job, toolchain, directory, limits, None, confirm, counted)
+        result = _compile(job, context, None, confirm, counted)
     return result
 
 
 def _compile(
-    job: Compile,
-    toolchain: Toolchain,
-    directory: Path,
-    limits: process.Limits | None,
-    listener: Listener | None,
-    confirm: bool,
-    counted: bool,
+    job: Compile, context: Context, listener: Listener | None, confirm: bool, counted: bool
 ) -> CompileResult:
     """counted: the compiler is asked for the number of dispatches too."""
-    order = toolchain.phases
-    output = directory / (MODULE if job.to in (None, order[-1]) else f"{job.to}.mlir")
-    dumps = directory / PHASES
-    statistics = directory / _STATISTICS
+    order = context.toolchain.phases
+    output = context.directory / (MODULE if job.to in (None, order[-1]) else f"{job.to}.mlir")
+    dumps = context.directory / PHASES
+    statistics = context.directory / _STATISTICS
     shutil.rmtree(dumps, ignore_errors=True)
     for left in (output, statistics):
         left.unlink(missing_ok=True)
-    argv = [*job.command(toolchain, str(output), str(dumps))]
+    argv = [*job.command(context.toolchain, str(output), str(dumps))]
     if counted:
         argv += [f"--{_STATISTICS_FLAGS[0]}=json", f"--{_STATISTICS_FLAGS[1]}={statistics}"]
 
@@ -234,7 +223,7 @@ def _compile(
                 listener.phase(phase)
 
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-        watch = _watch(job, toolchain, dumps, Path(scratch), limits, listener)
+        watch = _watch(job, context.at(Path(scratch)), dumps, listener)
 
         def tick() -> bool:
             read()
@@ -245,9 +234,9 @@ def _compile(
         try:
             outcome = process.run(
                 argv,
-                stdout=directory / "stdout.txt",
-                stderr=directory / STDERR,
-                limits=limits,
+                stdout=context.directory / "stdout.txt",
+                stderr=context.directory / STDERR,
+                limits=context.limits,
                 on_tick=tick,
             )
         finally:
@@ -255,16 +244,16 @@ def _compile(
                 watch.close()
     ended_ns = time.time_ns()
     read(final=True)
-    command = job.command(toolchain, output.name)
+    command = job.command(context.toolchain, output.name)
     if not outcome.ok:
-        process.check_disk(directory / STDERR)
-        failed = _failed(job, toolchain, directory, outcome, reader, command, limits, confirm)
+        process.check_disk(context.directory / STDERR)
+        failed = _failed(job, context, outcome, reader, command, confirm)
         return _explained(failed, watch.state if watch else None)
     if not output.is_file():
         raise UsageError(
             f"iree-compile ended well but wrote no module, with the flags {' '.join(job.flags)}",
             advice="Flags that only list or print something are for iree-compile itself: "
-            f"{toolchain.compiler}",
+            f"{context.toolchain.compiler}",
         )
     size = output.stat().st_size
     if job.to in (None, order[-1]):
@@ -290,36 +279,34 @@ def _compile(
 
 def _failed(
     job: Compile,
-    toolchain: Toolchain,
-    directory: Path,
+    context: Context,
     outcome: process.Outcome,
     reader: DumpReader,
     command: tuple[str, ...],
-    limits: process.Limits | None,
     confirm: bool,
 ) -> CompileResult:
-    order = toolchain.phases
+    order = context.toolchain.phases
     last = reader.phases[-1].name if reader.phases else (job.resume or order[0])
     phase = order[min(order.index(last) + 1, len(order) - 1)]
-    failure = _failure(outcome, directory / STDERR, phase, job.mlir)
+    failure = _failure(outcome, context.directory / STDERR, phase, job.mlir)
     confirmed: bool | None = None
     resume_command: tuple[str, ...] | None = None
     if outcome.ended_by in ("exit", "signal") and failure.phase is not None:
         good = reader.last_dump or job.mlir
         again = Compile(mlir=good, flags=job.flags, resume=last, to=phase)
-        resumed = _resume(again, toolchain, directory, limits) if confirm else None
-        if reader.last_dump is None and job.resume is None and toolchain.opt is not None:
+        resumed = _resume(again, context) if confirm else None
+        if reader.last_dump is None and job.resume is None and context.toolchain.opt is not None:
             # Nothing was dumped: perhaps the program does not even parse.
-            parsed = _parse(job.mlir, toolchain, directory, limits)
+            parsed = _parse(job.mlir, context)
             if parsed is not None and parsed.signature == failure.signature:
                 failure = msgspec.structs.replace(failure, phase=order[0])
         if failure.kind == "crash" and not failure.stack:
-            failure, resumed = _told_apart(job, again, failure, toolchain, directory, limits)
+            failure, resumed = _told_apart(job, again, failure, context)
         if confirm:
             confirmed = resumed is not None and resumed.shows(failure.signature)
         if reader.last_dump is not None:
             again = msgspec.structs.replace(again, mlir=Path(PHASES) / reader.last_dump.name)
-        resume_command = again.command(toolchain, output="-", dumps=None)
+        resume_command = again.command(context.toolchain, output="-", dumps=None)
     return CompileResult(
         command=command,
         seconds=outcome.seconds,
@@ -331,18 +318,13 @@ def _failed(
     )
 
 
-def _watch(
-    job: Compile,
-    toolchain: Toolchain,
-    dumps: Path,
-    scratch: Path,
-    limits: process.Limits | None,
-    listener: Listener | None,
-) -> Watch | None:
+def _watch(job: Compile, context: Context, dumps: Path, listener: Listener | None) -> Watch | None:
     """What looks into the compile where it generates code for long; None where nobody listens."""
     if listener is None:
         return None
-    survey = Survey(toolchain, job.flags, scratch, limits or process.Limits(), nice=not job.hasty)
+    survey = Survey(
+        context.bounded(context.limits or process.Limits()), job.flags, nice=not job.hasty
+    )
     wait = executables.HASTY_SECONDS if job.hasty else executables.WAIT_SECONDS
     return Watch(survey, dumps, listener.compiling, wait)
 
@@ -361,12 +343,7 @@ def _explained(result: CompileResult, state: Compiling | None) -> CompileResult:
 
 
 def _told_apart(
-    job: Compile,
-    again: Compile,
-    failure: Failure,
-    toolchain: Toolchain,
-    directory: Path,
-    limits: process.Limits | None,
+    job: Compile, again: Compile, failure: Failure, context: Context
 ) -> tuple[Failure, Failure | None]:
     """(the failure, that of resuming), both compiled on one thread.
 
@@ -374,42 +351,38 @@ def _told_apart(
     """
     serial = (*job.flags, diagnostics.SERIAL)
     whole = msgspec.structs.replace(job, flags=serial, to=again.to)
-    told = _resume(whole, toolchain, directory, limits)
+    told = _resume(whole, context)
     if told is None or told.kind != "crash":
         return failure, None
     resumed = msgspec.structs.replace(again, flags=serial)
-    return told, _resume(resumed, toolchain, directory, limits)
+    return told, _resume(resumed, context)
 
 
-def _resume(
-    job: Compile, toolchain: Toolchain, directory: Path, limits: process.Limits | None
-) -> Failure | None:
+def _resume(job: Compile, context: Context) -> Failure | None:
     """The failure of compiling on from a dump to the phase that failed; None if it passes."""
-    stderr = directory / "resume.stderr.txt"
-    scratch = directory / "resume.out"
+    stderr = context.directory / "resume.stderr.txt"
+    scratch = context.directory / "resume.out"
     outcome = process.run(
-        job.command(toolchain, str(scratch), dumps=None),
-        stdout=directory / "resume.stdout.txt",
+        job.command(context.toolchain, str(scratch), dumps=None),
+        stdout=context.directory / "resume.stdout.txt",
         stderr=stderr,
-        limits=limits,
+        limits=context.limits,
     )
     scratch.unlink(missing_ok=True)
     return None if outcome.ok else _failure(outcome, stderr, job.to, job.mlir)
 
 
-def _parse(
-    program: Path, toolchain: Toolchain, directory: Path, limits: process.Limits | None
-) -> Failure | None:
+def _parse(program: Path, context: Context) -> Failure | None:
     """The failure of only reading the program; None if it can be read."""
-    assert toolchain.opt is not None
-    stderr = directory / "parse.stderr.txt"
+    assert context.toolchain.opt is not None
+    stderr = context.directory / "parse.stderr.txt"
     outcome = process.run(
-        [toolchain.opt, program, "-o", "/dev/null"],
-        stdout=directory / "parse.stdout.txt",
+        [context.toolchain.opt, program, "-o", "/dev/null"],
+        stdout=context.directory / "parse.stdout.txt",
         stderr=stderr,
-        limits=limits,
+        limits=context.limits,
     )
-    return None if outcome.ok else _failure(outcome, stderr, toolchain.phases[0], program)
+    return None if outcome.ok else _failure(outcome, stderr, context.toolchain.phases[0], program)
 
 
 def _failure(outcome: process.Outcome, stderr: Path, phase: str | None, program: Path) -> Failure:

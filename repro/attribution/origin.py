@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.targets import targets
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.attribution import attribution
 from iree_pilot.repro.attribution.attribution import Attribution, Narrowed
 from iree_pilot.repro.attribution.trial import Trial
@@ -38,25 +36,25 @@ def find(
     target: str,
     flags: tuple[str, ...],
     device: str,
-    toolchain: Toolchain,
-    directory: Path,
-    limits: process.Limits,
+    context: Context,
     told: Callable[[str], None] = lambda _: None,
 ) -> Origin | None:
     """Where the numbers of a program go wrong; None if it is right when it is compiled again.
 
     loaded: with inputs and references. target: as the user named it; flags: for iree-compile, the
-    target's and the user's. device: what it runs on. Files go to the new `directory`.
+    target's and the user's. device: what it runs on. The context's directory is made anew.
     """
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    seconds = min(limits.seconds or _SECONDS, _SECONDS)
-    limits = msgspec.structs.replace(limits, seconds=seconds, of_processor=True)
+    shutil.rmtree(context.directory, ignore_errors=True)
+    context.directory.mkdir(parents=True)
+    seconds = min(context.limits.seconds or _SECONDS, _SECONDS)
+    context = context.bounded(
+        msgspec.structs.replace(context.limits, seconds=seconds, of_processor=True)
+    )
     named = targets.parse(target)
-    trial = Trial(loaded, toolchain, directory / "trial", limits)
+    trial = Trial(loaded, context.within("trial"))
     told("compiling and running it in other ways")
     who = attribution.attribute(
-        loaded.mlir, attribution.others(named, flags, device, toolchain), trial
+        loaded.mlir, attribution.others(named, flags, device, context.toolchain), trial
     )
     if who.rows[0].verdict != "wrong":
         return None
@@ -64,16 +62,14 @@ def find(
     bench = RealBench(
         loaded.mlir,
         flags,
-        toolchain,
+        context.within("bench"),
         trial,
-        directory / "bench",
-        limits,
         device,
         backend=named.backend,
-        interpreter=Interpreter(loaded, directory / "interpreted", limits),
+        interpreter=Interpreter(loaded, context.directory / "interpreted", context.limits),
     )
     found = phases.find(bench)
-    shutil.rmtree(directory, ignore_errors=True)
+    shutil.rmtree(context.directory, ignore_errors=True)
     if narrowed := _narrowed(found):
         doubtful = who.culprit == "reference"
         culprit, why = attribution.conclude(who.rows, doubtful=doubtful, narrowed=narrowed)

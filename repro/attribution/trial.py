@@ -14,11 +14,10 @@ from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Function, Tensor
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 
 Verdict = Literal["right", "wrong", "fails"]
 
@@ -50,13 +49,9 @@ class Trial:
     calls counts the compiles. A module is run on several devices without compiling it again.
     """
 
-    def __init__(
-        self, loaded: Loaded, toolchain: Toolchain, directory: Path, limits: process.Limits
-    ) -> None:
+    def __init__(self, loaded: Loaded, context: Context) -> None:
         self._loaded = loaded
-        self._toolchain = toolchain
-        self._directory = directory
-        self._limits = limits
+        self._context = context
         self._made: dict[tuple[object, ...], Path | Tried] = {}
         self.calls = 0
 
@@ -71,14 +66,10 @@ class Trial:
 
     def _compiled(self, mlir: Path, flags: tuple[str, ...], resume: str | None) -> Path | Tried:
         self.calls += 1
-        place = self._directory / f"compiled-{self.calls}"
+        place = self._context.directory / f"compiled-{self.calls}"
         place.mkdir(parents=True, exist_ok=True)
         result = compiler.compile(
-            Compile(mlir=mlir, flags=flags, resume=resume),
-            self._toolchain,
-            place,
-            limits=self._limits,
-            confirm=False,
+            Compile(mlir=mlir, flags=flags, resume=resume), self._context.at(place), confirm=False
         )
         if result.failure is not None:
             return Tried(verdict="fails", why=f"does not compile: {result.failure.message}")
@@ -100,9 +91,7 @@ class Trial:
             )
             with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
                 workdir = Path(scratch)
-                ran = runtime.run(
-                    job, self._toolchain, workdir, limits=self._limits, latency_budget=0
-                )
+                ran = runtime.run(job, self._context.at(workdir), latency_budget=0)
                 if ran.failure is not None:
                     return Tried(verdict="fails", why=f"does not run: {ran.failure.message}")
                 for output in ran.outputs:

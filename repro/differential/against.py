@@ -16,13 +16,12 @@ from iree_pilot.pipeline.failures.stderr import operation_in
 from iree_pilot.pipeline.frontends import examples
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.numerics import numerics
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Function, Program, Tensor
 from iree_pilot.pipeline.store.locks import Locks
 from iree_pilot.pipeline.store.store import Store, data_directory
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.bisect import Found, reproduced
 from iree_pilot.repro.differential import editor, reproducer, smaller
 from iree_pilot.repro.differential.compare import Compared, Comparer
@@ -63,11 +62,10 @@ def bisect(
     loaded: Loaded,
     side: Side,
     against: Side,
-    toolchain: Toolchain,
+    context: Context,
     place: Path,
     *,
     default: bool = False,
-    limits: process.Limits,
     seed: int = 0,
     fresh: bool = False,
     told: Callable[[str], None] = lambda _: None,
@@ -81,23 +79,13 @@ def bisect(
     if not default:
         bundle.check_place(place)
     compared, comparer = compare(
-        loaded,
-        side,
-        against,
-        toolchain,
-        limits=limits,
-        seed=seed,
-        fresh=fresh,
-        told=told,
-        on_wait=on_wait,
+        loaded, side, against, context, seed=seed, fresh=fresh, told=told, on_wait=on_wait
     )
     failures: tuple[Found, ...] = ()
     calls = compared.compiles
     if comparer is not None and comparer.culprit is not None:
         told(f"making {comparer.culprit.differing.name} smaller")
-        small = smaller.smaller(
-            comparer.culprit, comparer, side, against, toolchain, comparer.directory, limits
-        )
+        small = smaller.smaller(comparer.culprit, comparer, side, against, comparer.context)
         calls += small.calls
         wanted = Identity(
             failure=numerics.to_failure(small.comparison),
@@ -107,7 +95,7 @@ def bisect(
             program=str(loaded.mlir),
         )
         usual, place = place, places.settled(place, wanted, default=default)
-        found = _found(small, comparer, loaded, side, against, toolchain, place, limits)
+        found = _found(small, comparer, loaded, side, against, context, place)
         if found.reproducer and place != usual:
             found = msgspec.structs.replace(found, beside=places.beside(usual))
         failures = (found,)
@@ -132,9 +120,8 @@ def _found(
     loaded: Loaded,
     side: Side,
     against: Side,
-    toolchain: Toolchain,
+    context: Context,
     place: Path,
-    limits: process.Limits,
 ) -> Found:
     assert comparer.culprit is not None
     failure = numerics.to_failure(small.comparison)
@@ -147,10 +134,9 @@ def _found(
         loaded,
         side,
         against,
-        toolchain,
+        context,
         place,
-        comparer.directory / "folder",
-        limits,
+        comparer.context.directory / "folder",
     )
     return Found(failure=report.failure, reproducer=reproduced(place, report))
 
@@ -159,9 +145,8 @@ def compare(
     loaded: Loaded,
     side: Side,
     against: Side,
-    toolchain: Toolchain,
+    context: Context,
     *,
-    limits: process.Limits,
     seed: int = 0,
     fresh: bool = False,
     told: Callable[[str], None] = lambda _: None,
@@ -177,7 +162,9 @@ def compare(
     """
     check((side, against))
     _check_weights(loaded)
-    key = Store.key(loaded.program.digest, side.flags, against.flags, toolchain.revision, seed)
+    key = Store.key(
+        loaded.program.digest, side.flags, against.flags, context.toolchain.revision, seed
+    )
     place = data_directory() / "sides" / key[:16]
     with Locks(place.parent / "locks").hold(key, on_wait=on_wait):
         if fresh:
@@ -186,7 +173,7 @@ def compare(
         names = (side.name, against.name)
         told("compiling to flow")
         try:
-            flow, compiles = _flow(loaded, side, toolchain, place, limits)
+            flow, compiles = _flow(loaded, side, context, place)
             described = _wanted(editor.describe(flow, place / "described"), loaded.program)
         except Broken as fault:
             return Compared(status="gave-up", sides=names, compiles=1, why=str(fault)), None
@@ -198,9 +185,7 @@ def compare(
             loaded,
             side,
             against,
-            toolchain,
-            place,
-            limits=limits,
+            context.at(place),
             examples=_examples(loaded, described, place, seed),
             origins=Origins(loaded.mlir),
             compiles=compiles,
@@ -242,9 +227,7 @@ def _check_weights(loaded: Loaded) -> None:
         )
 
 
-def _flow(
-    loaded: Loaded, side: Side, toolchain: Toolchain, place: Path, limits: process.Limits
-) -> tuple[Path, int]:
+def _flow(loaded: Loaded, side: Side, context: Context, place: Path) -> tuple[Path, int]:
     """(the program's flow IR with locations, as `side` makes it, how many compiles it took).
 
     Raises Broken.
@@ -258,7 +241,7 @@ def _flow(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     job = Compile(mlir=loaded.mlir, flags=(*side.flags, _LOCATIONS), to=FLOW_PHASE)
-    result = compiler.compile(job, toolchain, scratch, limits=limits, confirm=False)
+    result = compiler.compile(job, context.at(scratch), confirm=False)
     if result.failure is not None:
         raise Broken(side.name, "the program does not compile to flow", result.failure)
     (scratch / made.name).rename(made)

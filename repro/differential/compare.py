@@ -24,9 +24,8 @@ from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.plural import count
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Function, Reference, Tensor
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.differential import editor
 from iree_pilot.repro.differential.flow import MADE, Body, Cut, Flow, Interface, Step, Value
 from iree_pilot.repro.differential.side import Broken, Runner, Side, pick, typed
@@ -133,9 +132,10 @@ class Culprit(msgspec.Struct, frozen=True, kw_only=True):
 class Comparer:
     """Compares two sides of a program whose flow IR lies in the file `mlir`.
 
-    flow: what that is. directory: for what is compiled (kept) and computed (thrown away as soon as
-    it is compared), and the description, in `described`. compiles: what it took to get there.
-    examples: the inputs of each function by its name. origins: what a place in a file is.
+    flow: what that is. The context's directory holds what is compiled (kept) and computed (thrown
+    away as soon as it is compared), and the description, in `described`. compiles: what it took to
+    get there. examples: the inputs of each function by its name. origins: what a place in a file
+    is.
     """
 
     def __init__(
@@ -145,10 +145,8 @@ class Comparer:
         loaded: Loaded,
         side: Side,
         against: Side,
-        toolchain: Toolchain,
-        directory: Path,
+        context: Context,
         *,
-        limits: process.Limits,
         examples: Mapping[str, tuple[Tensor, ...]],
         origins: Callable[[Sequence[tuple[str, int]]], tuple[str, ...]],
         compiles: int = 0,
@@ -157,13 +155,13 @@ class Comparer:
         self._compiles = compiles
         self._mlir = mlir
         self._flow = flow
-        self.directory = directory
+        self.context = context
         self._examples = examples
         self._origins = origins
         self._told = told
         self._program = loaded.program
-        self._side = Runner(side, loaded, toolchain, directory / "side", limits)
-        self._against = Runner(against, loaded, toolchain, directory / "against", limits)
+        self._side = Runner(side, loaded, context.within("side"))
+        self._against = Runner(against, loaded, context.within("against"))
         self._interfaces: dict[str, Interface] = {}
         self.culprit: Culprit | None = None
 
@@ -231,21 +229,21 @@ class Comparer:
     @property
     def _text(self) -> Path:
         """The program without its device, whose features have names of element types in them."""
-        return self.directory / "values" / MADE
+        return self.context.directory / "values" / MADE
 
     def _module(self, runner: Runner, cuts: Sequence[Cut], name: str) -> Path:
         return runner.compile(self._made(cuts, name), name)
 
     def _made(self, cuts: Sequence[Cut], name: str) -> Path:
         """A module of flow IR with a function for each cut."""
-        mlir, interfaces = editor.make(self._mlir, cuts, self.directory / name)
+        mlir, interfaces = editor.make(self._mlir, cuts, self.context.directory / name)
         self._interfaces |= dict(zip((c.name for c in cuts), interfaces, strict=True))
         return mlir
 
     def _judged_whole(self, body: Body, cut: Cut, ours: Path, theirs: Path) -> Comparison:
         """What a function returns on both sides, each with its own values throughout."""
         inputs = self._inputs(cut, body, {})
-        place = self.directory / "whole"
+        place = self.context.directory / "whole"
         expected = self._against.run(theirs, cut.name, inputs, body.returned, place / "against")
         got = self._side.run(ours, cut.name, inputs, body.returned, place / "side")
         return self._judge(self._text, body.returned, got, expected)
@@ -255,7 +253,7 @@ class Comparer:
     ) -> Iterator[Differing]:
         """The dispatches of a chunk that differ, each given the other side's values."""
         kinds = {value.number: value for value in chunk.body.values}
-        place = self.directory / "chunk"
+        place = self.context.directory / "chunk"
         shutil.rmtree(place, ignore_errors=True)
         expected = self._against.run(
             theirs,
@@ -273,7 +271,9 @@ class Comparer:
         )
         for step in chunk.steps:
             outputs = [kinds[n] for n in step.results]
-            compared = self._judge(self.directory / "described" / step.text, outputs, got, expected)
+            compared = self._judge(
+                self.context.directory / "described" / step.text, outputs, got, expected
+            )
             if not compared.differs:
                 continue
             differing = self._differing(chunk.body, [step], compared, 0)
@@ -297,7 +297,7 @@ class Comparer:
         wrong = {name for name, compared in whole if compared.differs}
         body = next(b for b in self._flow.bodies if b.returned and b.name in wrong)
         every = {value.number: value for value in body.values}
-        place = self.directory / "chunk"
+        place = self.context.directory / "chunk"
         shutil.rmtree(place, ignore_errors=True)
         expected: dict[int, Tensor] = {}
         for chunk, cut in values:
@@ -343,7 +343,7 @@ class Comparer:
         expected: Mapping[int, Tensor],
     ) -> None:
         """Puts the values of the first dispatch that differs where they stay."""
-        place = self.directory / "culprit"
+        place = self.context.directory / "culprit"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         mlir, (interface,) = editor.make(self._mlir, [cut], place / "made", alone=True)
@@ -364,7 +364,7 @@ class Comparer:
 
         Raises NotEditable for a dispatch that is none, Broken where its operands cannot be had.
         """
-        place = self.directory / "lifted"
+        place = self.context.directory / "lifted"
         cut = culprit.cut
         mlir, made = editor.lift(self._mlir, cut.body, culprit.index, place)
         values = dict(culprit.values)
@@ -402,8 +402,8 @@ class Comparer:
             tuple(pick(numbers, got)),
             msgspec.structs.replace(self._program, mlir=str(text.absolute())),
             function,
-            directory=self.directory,
-            outputs_directory=self.directory,
+            directory=self.context.directory,
+            outputs_directory=self.context.directory,
         )
 
     def _differing(

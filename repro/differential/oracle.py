@@ -16,10 +16,9 @@ from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Function, Program, Reference, Tensor
 from iree_pilot.pipeline.toolchain.compiler import MODULE, Compile
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.differential.side import Side
 from iree_pilot.repro.oracles.oracle import NotAProgram, RememberingOracle
 
@@ -48,17 +47,15 @@ class SidesOracle(RememberingOracle):
 
     def __init__(
         self,
-        toolchain: Toolchain,
+        context: Context,
         side: Side,
         against: Side,
         wanted: Failure,
-        directory: Path,
         *,
         inputs: tuple[Tensor, ...] = (),
-        limits: process.Limits,
         width: int = 1,
     ) -> None:
-        super().__init__(toolchain, side.flags, wanted, directory, limits=limits, width=width)
+        super().__init__(context, side.flags, wanted, width=width)
         self._side, self._against = side, against
         self._inputs = inputs
 
@@ -106,7 +103,10 @@ class SidesOracle(RememberingOracle):
     def _described(self, candidate: Path, place: Path) -> Program:
         source = Source(text=candidate.name, kind="mlir", path=str(candidate))
         try:
-            program = mlir.build(Job(source=source), place, self._toolchain, self._limits)
+            program = mlir.build(
+                Job(source=source),
+                self._context.at(place),
+            )
         except (UsageError, TraceFailed) as fault:
             raise NotAProgram(str(fault)) from fault
         if len(program.functions) != 1:
@@ -124,7 +124,7 @@ class SidesOracle(RememberingOracle):
         place.mkdir()
         module = place / MODULE
         job = Compile(mlir=candidate, flags=side.flags)
-        command = job.command(self._toolchain, str(module), dumps=None)
+        command = job.command(self._context.toolchain, str(module), dumps=None)
         failure = self._compile(command, candidate, f"{place.parent.name}-{place.name}", None)
         if failure is not None:
             raise Failed(failure)
@@ -135,7 +135,11 @@ class SidesOracle(RememberingOracle):
             module=module,
             device=side.device,
         )
-        ran = runtime.run(run, self._toolchain, place, limits=self._limits, latency_budget=0)
+        ran = runtime.run(
+            run,
+            self._context.at(place),
+            latency_budget=0,
+        )
         if ran.failure is not None:
             raise Failed(ran.failure)
         return tuple(msgspec.structs.replace(t, file=f"{place.name}/{t.file}") for t in ran.outputs)

@@ -12,11 +12,11 @@ import msgspec
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison, OutputComparison
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.targets import devices
 from iree_pilot.pipeline.toolchain.compiler import Compile
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro import isolate
 from iree_pilot.repro.differential.compare import Differing
@@ -39,31 +39,24 @@ def write(
     loaded: Loaded,
     side: Side,
     against: Side,
-    toolchain: Toolchain,
+    context: Context,
     place: Path,
     draft: Path,
-    limits: process.Limits,
 ) -> Report:
     """Writes the folder to `place`, verified from copies of `draft`.
 
     Raises UsageError where the inputs are as large as weights, and as `bundle.write` does.
     """
-    report, inputs, files = _prepared(small, differing, loaded, side, against, toolchain, limits)
+    report, inputs, files = _prepared(small, differing, loaded, side, against, context)
     program = {_PROGRAM: Path(small.mlir)}
     bundle.write(draft, report, program, inputs, data=files)
-    report = verify.settle(report, verify.check(draft, toolchain))
+    report = verify.settle(report, verify.check(draft, context.toolchain))
     bundle.write(place, report, program, inputs, data=files)
     return report
 
 
 def _prepared(
-    small: Small,
-    differing: Differing,
-    loaded: Loaded,
-    side: Side,
-    against: Side,
-    toolchain: Toolchain,
-    limits: process.Limits,
+    small: Small, differing: Differing, loaded: Loaded, side: Side, against: Side, context: Context
 ) -> tuple[Report, tuple[Input, ...], dict[str, bytes]]:
     inputs = tuple(Input(t, None if small.ones else Path(t.file)) for t in small.inputs)
     settled = Settled(
@@ -75,8 +68,8 @@ def _prepared(
         elements=0,
     )
     flags = (*side.flags, *small.flags)
-    shown = folder.comparing(settled, elsewhere(side, toolchain), inputs)
-    other = folder.comparing(settled, elsewhere(against, toolchain), inputs)
+    shown = folder.comparing(settled, elsewhere(side, context.toolchain), inputs)
+    other = folder.comparing(settled, elsewhere(against, context.toolchain), inputs)
     level = bundle.level("mlir", flags, run=shown.run, check=shown.check)
     right = bundle.level("mlir", (*against.flags, *small.flags), run=other.run, check=other.check)
     level = msgspec.structs.replace(level, before=(*right.before, right.command, *level.before))
@@ -84,10 +77,10 @@ def _prepared(
         failure=msgspec.structs.replace(numerics.to_failure(small.comparison), also=()),
         target=side.name,
         flags=flags,
-        release=toolchain.version,
-        revision=toolchain.revision,
+        release=context.toolchain.version,
+        revision=context.toolchain.revision,
         source=loaded.program.source,
-        command=Compile(mlir=loaded.mlir, flags=side.flags).command(toolchain, dumps=None),
+        command=Compile(mlir=loaded.mlir, flags=side.flags).command(context.toolchain, dumps=None),
         program=str(loaded.mlir),
         ops=len(small.ops),
         op_names=small.ops,
@@ -96,8 +89,8 @@ def _prepared(
         minimal=small.minimal,
         verified=False,
         levels=(level,),
-        time_limit=limits.seconds or isolate.DEFAULT_SECONDS,
-        memory_limit=limits.memory_bytes,
+        time_limit=context.limits.seconds or isolate.DEFAULT_SECONDS,
+        memory_limit=context.limits.memory_bytes,
         environment=environment.describe(side.name, side.plan.device, "compare"),
         tried=_tried(small, differing, against),
         wrong=settled.wrong,

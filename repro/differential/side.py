@@ -14,12 +14,11 @@ from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.execution.runtime import Run
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Dim, Function, Tensor, TensorType
 from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.differential.flow import Value
 
 FLOW_PHASE = "flow"
@@ -59,24 +58,15 @@ def check(sides: Sequence[Side]) -> None:
 class Runner:
     """Compiles modules for one side, and runs their functions."""
 
-    def __init__(
-        self,
-        side: Side,
-        loaded: Loaded,
-        toolchain: Toolchain,
-        directory: Path,
-        limits: process.Limits,
-    ) -> None:
+    def __init__(self, side: Side, loaded: Loaded, context: Context) -> None:
         self.side = side
         self.compiles = self.runs = 0
         self._loaded = loaded
-        self._toolchain = toolchain
-        self._directory = directory
-        self._limits = limits
+        self._context = context
 
     def compile(self, mlir: Path, name: str) -> Path:
         """The module of flow IR; one that was made of the same before is taken. Raises Broken."""
-        place = self._directory / name
+        place = self._context.directory / name
         module = place / compiler.MODULE
         done, digest = place / "done", hashlib.sha256(mlir.read_bytes()).hexdigest()
         if done.is_file() and module.is_file() and done.read_text() == digest:
@@ -85,7 +75,7 @@ class Runner:
         place.mkdir(parents=True)
         job = Compile(mlir=mlir, flags=self.side.flags, resume=FLOW_PHASE)
         self.compiles += 1
-        made = compiler.compile(job, self._toolchain, place, limits=self._limits, confirm=False)
+        made = compiler.compile(job, self._context.at(place), confirm=False)
         shutil.rmtree(place / compiler.PHASES, ignore_errors=True)
         if made.failure is not None:
             raise Broken(self.side.name, "its dispatches do not compile", made.failure)
@@ -118,7 +108,7 @@ class Runner:
             device=self.side.device,
         )
         self.runs += 1
-        ran = runtime.run(job, self._toolchain, place, limits=self._limits, latency_budget=0)
+        ran = runtime.run(job, self._context.at(place), latency_budget=0)
         if ran.failure is not None:
             raise Broken(self.side.name, f"{function} does not run", ran.failure)
         return {

@@ -12,9 +12,8 @@ import msgspec
 
 from iree_pilot.pipeline.frontends import examples
 from iree_pilot.pipeline.numerics import numerics
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Tensor
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro import isolate
 from iree_pilot.repro.differential.compare import Comparer, Culprit
 from iree_pilot.repro.differential.editor import NotEditable
@@ -51,9 +50,7 @@ def smaller(
     comparer: Comparer,
     side: Side,
     against: Side,
-    toolchain: Toolchain,
-    directory: Path,
-    limits: process.Limits,
+    context: Context,
     told: Callable[[Progress], None] = lambda _: None,
 ) -> Small:
     """The dispatch as a program on tensors with nothing in it that can be spared.
@@ -68,18 +65,11 @@ def smaller(
             raise NotEditable("it is several dispatches")
         mlir, inputs = comparer.lifted(culprit)
         oracle = SidesOracle(
-            toolchain,
-            side,
-            against,
-            failure,
-            directory,
-            inputs=inputs,
-            limits=limits,
-            width=os.cpu_count() or 1,
+            context, side, against, failure, inputs=inputs, width=os.cpu_count() or 1
         )
-        asked = oracle.asked(mlir, directory / "whole")
+        asked = oracle.asked(mlir, context.directory / "whole")
         if asked.differs:
-            return _shrunk(mlir, asked, oracle, toolchain, side, directory, limits, told, begun)
+            return _shrunk(mlir, asked, oracle, context, side, told, begun)
         why = "compiled from linalg its results agree"
     except (NotEditable, NotAProgram) as fault:
         why = str(fault)
@@ -105,30 +95,28 @@ def _shrunk(
     mlir: Path,
     whole: Asked,
     oracle: SidesOracle,
-    toolchain: Toolchain,
+    context: Context,
     side: Side,
-    directory: Path,
-    limits: process.Limits,
     told: Callable[[Progress], None],
     begun: float,
 ) -> Small:
     job = isolate.Job(
         mlir=mlir,
         failure=oracle.wanted,
-        toolchain=toolchain,
+        toolchain=context.toolchain,
         flags=side.flags,
-        directory=directory / "isolation",
-        limits=limits,
+        directory=context.directory / "isolation",
+        limits=context.limits,
         width=os.cpu_count() or 1,
     )
     job.directory.mkdir(exist_ok=True)
     found = isolate.isolate(job, oracle, told)
     file, asked = mlir, whole
     if isinstance(found, Isolated):
-        again = oracle.asked(Path(found.mlir), directory / "isolated")
+        again = oracle.asked(Path(found.mlir), context.directory / "isolated")
         if again.differs:
             file, asked = Path(found.mlir), again
-    with_ones = _with_ones(file, asked, oracle, directory / "ones")
+    with_ones = _with_ones(file, asked, oracle, context.directory / "ones")
     asked = with_ones or asked
     isolated = isinstance(found, Isolated) and file == Path(found.mlir)
     return Small(

@@ -10,6 +10,7 @@ import msgspec
 
 from iree_pilot.pipeline.failures.diagnostics import SERIAL
 from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.flags import silent
 from iree_pilot.pipeline.toolchain.phases import dump_files
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
@@ -69,10 +70,8 @@ class RealBench:
         self,
         mlir: Path,
         flags: tuple[str, ...],
-        toolchain: Toolchain,
+        context: Context,
         trial: Try,
-        directory: Path,
-        limits: process.Limits,
         own_device: str,
         *,
         backend: str = "",
@@ -80,19 +79,17 @@ class RealBench:
     ) -> None:
         self._mlir = mlir
         self._flags = silent(flags)
-        self._toolchain = toolchain
+        self._context = context
         self._trial = trial
-        self._directory = directory
-        self._limits = limits
         self._own_device = own_device
         self._backend = backend
-        self._paths = reference_paths(toolchain)
+        self._paths = reference_paths(context.toolchain)
         self._targets: dict[str, Targets | None] = {}
         self._made = 0
         self._interpreter = interpreter
         interpreted = () if interpreter is None else (INTERPRETED,)
         self.paths: Sequence[str] = (*self._paths, *interpreted)
-        directory.mkdir(parents=True, exist_ok=True)
+        context.directory.mkdir(parents=True, exist_ok=True)
         self._dumped = self._dump()
         self.phases: Sequence[str] = tuple(p for p in self._dumped if p != _CONFIGURED)
         configured = backend in PIPELINES and _CONFIGURED in self._dumped
@@ -128,7 +125,7 @@ class RealBench:
         return found
 
     def finish_change(self, change: Dump, since: str, path: str) -> Tried:
-        file = self._directory / "change.mlir"
+        file = self._context.directory / "change.mlir"
         file.write_text(change.text)
         return self._finish(file, since, path, changed=True)
 
@@ -149,14 +146,14 @@ class RealBench:
             text = retarget.retarget(text, targets)
         # A file of its own for each: what was compiled is remembered by its name.
         self._made += 1
-        made = self._directory / f"finish-{self._made}.mlir"
+        made = self._context.directory / f"finish-{self._made}.mlir"
         made.write_text(text)
         resume = None if phase == self.phases[0] else phase
         return self._trial(made, flags, device, resume)
 
     def _interpret(self, file: Path, phase: str, *, changed: bool) -> Tried:
         assert self._interpreter is not None
-        order = self._toolchain.phases
+        order = self._context.toolchain.phases
         source = phase == self.phases[0]
         if source and (not changed or _computes(file) == _computes(self._mlir)):
             return Tried(verdict="right", why="the reference is that of the source")
@@ -166,7 +163,7 @@ class RealBench:
 
     def _of(self, path: str) -> Targets | None:
         if path not in self._targets:
-            made = self._directory / "targets.txt"
+            made = self._context.directory / "targets.txt"
             self._run(
                 self._mlir,
                 f"--compile-to={_NAMED}",
@@ -180,8 +177,8 @@ class RealBench:
 
     def _dump(self) -> dict[str, Path]:
         """The IR after each phase up to the last that can be retargeted; the source first."""
-        place = self._directory / "phases"
-        order = self._toolchain.phases
+        place = self._context.directory / "phases"
+        order = self._context.toolchain.phases
         last = _CONFIGURED if _CONFIGURED in order else order[-1]
         self._run(self._mlir, f"--dump-compilation-phases-to={place}", f"--compile-to={last}")
         found = {order[0]: self._mlir}
@@ -196,14 +193,16 @@ class RealBench:
         output: Path = Path("/dev/null"),
     ) -> Path:
         """Where the compiler's stderr is."""
-        stderr = self._directory / "stderr.txt"
+        stderr = self._context.directory / "stderr.txt"
         limits = msgspec.structs.replace(
-            self._limits, seconds=self._limits.seconds or _SECONDS, output_bytes=_PRINTED_BYTES
+            self._context.limits,
+            seconds=self._context.limits.seconds or _SECONDS,
+            output_bytes=_PRINTED_BYTES,
         )
         given = self._flags if flags is None else flags
         process.run(
-            (self._toolchain.compiler, mlir, *given, *more, "-o", output),
-            stdout=self._directory / "stdout.txt",
+            (self._context.toolchain.compiler, mlir, *given, *more, "-o", output),
+            stdout=self._context.directory / "stdout.txt",
             stderr=stderr,
             limits=limits,
         )

@@ -17,8 +17,8 @@ import msgspec
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import SERIAL, Failure
 from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.flags import silent
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.failing_pass import dumps, pipeline
 from iree_pilot.repro.failing_pass.dumps import Dump
 from iree_pilot.repro.failing_pass.narrow import narrow
@@ -76,36 +76,23 @@ class NoPass(msgspec.Struct, frozen=True):
 
 
 def find(
-    program: Path,
-    failure: Failure,
-    toolchain: Toolchain,
-    flags: Sequence[str],
-    directory: Path,
-    limits: process.Limits,
+    program: Path, failure: Failure, context: Context, flags: Sequence[str]
 ) -> FoundPass | NoPass:
     """The pass in which `program`, compiled with `flags`, fails so; files go to `directory`."""
-    if toolchain.opt is None:
+    if context.toolchain.opt is None:
         return NoPass("the release has no iree-opt to run a pass with")
-    directory.mkdir(parents=True, exist_ok=True)
-    return _Finder(program, failure, toolchain, flags, directory, limits).find()
+    context.directory.mkdir(parents=True, exist_ok=True)
+    return _Finder(program, failure, context, flags).find()
 
 
 class _Finder:
     def __init__(
-        self,
-        program: Path,
-        failure: Failure,
-        toolchain: Toolchain,
-        flags: Sequence[str],
-        directory: Path,
-        limits: process.Limits,
+        self, program: Path, failure: Failure, context: Context, flags: Sequence[str]
     ) -> None:
         self._program = program
         self._failure = failure
-        self._toolchain = toolchain
+        self._context = context
         self._flags = silent(flags)
-        self._directory = directory
-        self._limits = limits
         self._ends = failure.kind not in ("timeout", "out-of-memory")
         self._last: Dump | None = None
         #: Flags of the compile that `iree-opt` is given too.
@@ -128,7 +115,7 @@ class _Finder:
 
     def _reproduced(self, more: Sequence[str]) -> tuple[Path, Element] | None:
         """(IR, pipeline) of the crash reproducer."""
-        dumped = self._directory / "crash.mlir"
+        dumped = self._context.directory / "crash.mlir"
         dumped.unlink(missing_ok=True)
         self._compile(
             f"--mlir-pass-pipeline-crash-reproducer={dumped}",
@@ -144,7 +131,7 @@ class _Finder:
             whole = pipeline.parse(_NO_VALUE.sub("", match[1].replace('\\"', '"')))
         except ValueError:
             return None
-        made = self._directory / "pass.mlir"
+        made = self._context.directory / "pass.mlir"
         made.write_text(_RESOURCES.sub("", text).rstrip() + "\n")
         return self._alone(made, whole) if self._shown(made, whole) else None
 
@@ -157,7 +144,7 @@ class _Finder:
         one = whole.between(index, index + 1)
         if index == 0:
             return (file, one) if self._fails(file, one) else (file, whole)
-        before = self._directory / "pass-alone.mlir"
+        before = self._context.directory / "pass-alone.mlir"
         ran, _ = self._opt(file, whole.between(0, index), before)
         return (before, one) if ran.ok and self._fails(before, one) else (file, whole)
 
@@ -165,7 +152,7 @@ class _Finder:
         """(IR, pipeline) of the pass that fails, else of the last before which IR was printed."""
         if (failing := self._failing(more)) is not None:
             return self._around(failing, None)
-        seconds = self._limits.seconds
+        seconds = self._context.limits.seconds
         early = seconds is None or seconds > 2 * _HANGS_SECONDS
         waits = [seconds] if self._ends or not early else [_HANGS_SECONDS, seconds]
         for wait in waits:
@@ -197,7 +184,7 @@ class _Finder:
 
     def _around(self, dump: Dump, seconds: float | None) -> tuple[Path, Element] | None:
         """(IR, pipeline) of a pass, where it fails on the IR that was printed before it."""
-        made = self._directory / "pass.mlir"
+        made = self._context.directory / "pass.mlir"
         made.write_text(dump.text.rstrip() + "\n")
         candidates = _around(dump)
         found = next((one for one in candidates if self._shown(made, one, seconds)), None)
@@ -268,25 +255,27 @@ class _Finder:
         *more: str,
         seconds: float | None = None,
     ) -> tuple[process.Outcome, str]:
-        assert self._toolchain.opt is not None
+        assert self._context.toolchain.opt is not None
         flags = (f"--pass-pipeline={element}", *self._given, SERIAL, *more)
         given = (*flags, "-o", output or "/dev/null")
-        return self._run((self._toolchain.opt, file, *given), seconds)
+        return self._run((self._context.toolchain.opt, file, *given), seconds)
 
     def _compile(self, *more: str, seconds: float | None = None) -> tuple[process.Outcome, str]:
         given = (*self._flags, *more, "-o", "/dev/null")
-        return self._run((self._toolchain.compiler, self._program, *given), seconds)
+        return self._run((self._context.toolchain.compiler, self._program, *given), seconds)
 
     def _run(
         self, argv: Sequence[str | Path], seconds: float | None
     ) -> tuple[process.Outcome, str]:
         self.runs += 1
-        stderr = self._directory / "stderr.txt"
+        stderr = self._context.directory / "stderr.txt"
         limits = msgspec.structs.replace(
-            self._limits, seconds=seconds or self._limits.seconds, output_bytes=_PRINTED_BYTES
+            self._context.limits,
+            seconds=seconds or self._context.limits.seconds,
+            output_bytes=_PRINTED_BYTES,
         )
         outcome = process.run(
-            argv, stdout=self._directory / "stdout.txt", stderr=stderr, limits=limits
+            argv, stdout=self._context.directory / "stdout.txt", stderr=stderr, limits=limits
         )
         return outcome, stderr.read_text(errors="replace")
 

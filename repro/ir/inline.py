@@ -7,22 +7,22 @@ import tempfile
 from pathlib import Path
 
 from iree_pilot.pipeline.processes import process
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 
 _CALL = re.compile(rb"\bcall @")
 #: Nothing but the calls is to change, and the functions that nobody calls any more.
 _PASSES = "--pass-pipeline=builtin.module(inline{default-pipeline=},symbol-dce)"
 
 
-def inlined(mlir: Path, toolchain: Toolchain, file: Path, limits: process.Limits) -> bool:
+def inlined(mlir: Path, context: Context, file: Path) -> bool:
     """Whether `file` holds the program without its calls; False where it has none, or keeps one."""
-    if toolchain.opt is None or not _CALL.search(mlir.read_bytes()):
+    if context.toolchain.opt is None or not _CALL.search(mlir.read_bytes()):
         return False
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".inline-", dir=file.parent) as scratch:
         made, log = Path(scratch) / file.name, Path(scratch) / "log.txt"
-        command: list[str | Path] = [toolchain.opt, mlir, _PASSES, "-o", made]
-        outcome = process.run(command, stdout=log, stderr=log, limits=limits)
+        command: list[str | Path] = [context.toolchain.opt, mlir, _PASSES, "-o", made]
+        outcome = process.run(command, stdout=log, stderr=log, limits=context.limits)
         if not outcome.ok or _CALL.search(made.read_bytes()):
             return False
         made.replace(file)  # at once: another bisection may read it

@@ -18,8 +18,8 @@ from iree_pilot.pipeline.failures.diagnostics import KILLED, Failure
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.pipeline.store.journal import Journal
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import dump_files
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.reducer.spent import Spent
 from iree_pilot.repro.reproducer.marks import CONSEQUENCES
 
@@ -144,30 +144,22 @@ class RememberingOracle(ABC):
     """
 
     def __init__(
-        self,
-        toolchain: Toolchain,
-        flags: tuple[str, ...],
-        wanted: Failure,
-        directory: Path,
-        *,
-        limits: process.Limits,
-        width: int = 1,
+        self, context: Context, flags: tuple[str, ...], wanted: Failure, *, width: int = 1
     ) -> None:
         self.wanted = wanted
-        self.spent = Spent(directory / "spent.json")
+        self.spent = Spent(context.directory / "spent.json")
         self._counted = 0
         self.others: dict[str, Failure] = {}
-        self._toolchain = toolchain
+        self._context = context
         self._flags = flags
-        self._limits = limits
         self._width = width
-        self._scratch = directory / "asked"
+        self._scratch = context.directory / "asked"
         self._scratch.mkdir(parents=True, exist_ok=True)
-        self._journal = Journal(directory / "answers.jsonl", _Entry)
+        self._journal = Journal(context.directory / "answers.jsonl", _Entry)
         self._writing = Lock()
         self._known: dict[str, Answer] = {}
         for entry in self._journal:
-            if entry.holds(limits):
+            if entry.holds(context.limits):
                 self._know(self._judged_again(entry))
 
     @property
@@ -241,7 +233,9 @@ class RememberingOracle(ABC):
     def _find_out(self, digest: str, candidate: Path) -> None:
         """Remembers the answer as soon as it is there: others may still be asked about."""
         answer = self._judge(candidate, digest)
-        entry = _Entry(digest, answer, self._limits.seconds, self._limits.memory_bytes)
+        entry = _Entry(
+            digest, answer, self._context.limits.seconds, self._context.limits.memory_bytes
+        )
         with self._writing:
             self.calls += 1
             self._know(entry)
@@ -290,7 +284,7 @@ class RememberingOracle(ABC):
             command,
             stdout=self._scratch / f"{digest[:16]}.stdout.txt",
             stderr=stderr,
-            limits=self._limits,
+            limits=self._context.limits,
         )
         if outcome.ok:
             return None
@@ -327,9 +321,9 @@ class CompileOracle(RememberingOracle):
     def command(self, candidate: str, *more: str) -> tuple[str, ...]:
         """The compile that decides; more: further flags."""
         phase = self.wanted.phase
-        stops = phase in self._toolchain.phases[1:] and not self._to_the_end.exists()
+        stops = phase in self._context.toolchain.phases[1:] and not self._to_the_end.exists()
         to = (f"--compile-to={phase}",) if stops else ()
-        compiler = str(self._toolchain.compiler)
+        compiler = str(self._context.toolchain.compiler)
         return (compiler, candidate, *self._flags, *more, *to, "-o", "/dev/null")
 
     def _failure(self, candidate: Path, digest: str) -> Failure | None:
@@ -359,18 +353,21 @@ class CompileOracle(RememberingOracle):
 
     def _after(self, dumps: Path) -> str:
         """The phase after the last dump."""
-        order = self._toolchain.phases
+        order = self._context.toolchain.phases
         last = next((phase for phase, _ in reversed(dump_files(dumps))), order[0])
         return order[min(order.index(last) + 1, len(order) - 1)]
 
     def _cannot_be_read(self, candidate: Path, digest: str) -> bool:
         """Whether the compiler fails before it has begun: that is no failure of the compiler."""
-        if self._toolchain.opt is None or self.wanted.phase == self._toolchain.phases[0]:
+        if (
+            self._context.toolchain.opt is None
+            or self.wanted.phase == self._context.toolchain.phases[0]
+        ):
             return False
         outcome = process.run(
-            [self._toolchain.opt, candidate, "-o", "/dev/null"],
+            [self._context.toolchain.opt, candidate, "-o", "/dev/null"],
             stdout=self._scratch / f"{digest[:16]}.parse.stdout.txt",
             stderr=self._scratch / f"{digest[:16]}.parse.stderr.txt",
-            limits=self._limits,
+            limits=self._context.limits,
         )
         return outcome.ended_by == "exit" and not outcome.ok

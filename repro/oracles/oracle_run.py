@@ -17,10 +17,9 @@ from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.numerics.numerics import Comparison
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Program
 from iree_pilot.pipeline.toolchain.compiler import MODULE, Compile
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.oracles.oracle import NotAProgram, RememberingOracle
 
 
@@ -75,23 +74,17 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         return 0
 
 
-def describe(
-    candidate: Path,
-    running: Running,
-    toolchain: Toolchain,
-    directory: Path,
-    limits: process.Limits,
-) -> Program:
+def describe(candidate: Path, running: Running, context: Context) -> Program:
     """The candidate as a program in the new `directory`, with inputs that are the same each time.
 
     Raises NotAProgram for one that has no function that can be run.
     """
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    shutil.rmtree(context.directory, ignore_errors=True)
+    context.directory.mkdir(parents=True)
     source = Source(text=candidate.name, kind="mlir", path=str(candidate))
     job = Job(source=source, seed=running.seed, scoped=running.weights, evaluate=False)
     try:
-        program = mlir.build(job, directory, toolchain, limits)
+        program = mlir.build(job, context)
     except (UsageError, TraceFailed) as fault:
         raise NotAProgram(str(fault)) from fault
     if not program.functions:
@@ -104,16 +97,14 @@ class RunOracle(RememberingOracle):
 
     def __init__(
         self,
-        toolchain: Toolchain,
+        context: Context,
         flags: tuple[str, ...],
         wanted: Failure,
-        directory: Path,
         running: Running,
         *,
-        limits: process.Limits,
         width: int = 1,
     ) -> None:
-        super().__init__(toolchain, flags, wanted, directory, limits=limits, width=width)
+        super().__init__(context, flags, wanted, width=width)
         self._running = running
 
     def _failure(self, candidate: Path, digest: str) -> Failure | None:
@@ -130,12 +121,16 @@ class RunOracle(RememberingOracle):
             place.mkdir(parents=True, exist_ok=True)
         else:
             program, directory = (
-                describe(candidate, self._running, self._toolchain, place, self._limits),
+                describe(
+                    candidate,
+                    self._running,
+                    self._context.at(place),
+                ),
                 place,
             )
         module = place / MODULE
         compile = Compile(mlir=candidate, flags=self._flags)
-        command = compile.command(self._toolchain, str(module), dumps=None)
+        command = compile.command(self._context.toolchain, str(module), dumps=None)
         failure = self._compile(command, candidate, digest, None)
         if failure is not None:
             return failure
@@ -150,12 +145,14 @@ class RunOracle(RememberingOracle):
             )
             try:
                 ran = runtime.run(
-                    job, self._toolchain, place / "run", limits=self._limits, latency_budget=0
+                    job,
+                    self._context.at(place / "run"),
+                    latency_budget=0,
                 )
             except UsageError as fault:
                 raise NotAProgram(str(fault)) from fault
             if ran.failure is not None:
-                _check_inputs(job, ran.failure, self._toolchain, self._limits)
+                _check_inputs(job, ran.failure, self._context)
                 found.setdefault(ran.failure.signature, ran.failure)
         if not found:
             return None
@@ -163,9 +160,9 @@ class RunOracle(RememberingOracle):
         return msgspec.structs.replace(first, also=(*first.also, *others))
 
 
-def _check_inputs(job: Run, failure: Failure, toolchain: Toolchain, limits: process.Limits) -> None:
+def _check_inputs(job: Run, failure: Failure, context: Context) -> None:
     """Raises NotAProgram where the inputs that were made up for a part do not fit it."""
     try:
-        refitting.check(job, failure, toolchain, limits=limits)
+        refitting.check(job, failure, context)
     except refitting.Misfit as misfit:
         raise NotAProgram(misfit.message) from misfit

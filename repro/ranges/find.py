@@ -18,7 +18,7 @@ from iree_pilot.pipeline.program.program import Function, Program, Tensor, Tenso
 from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.torch_dialect import evaluate
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation
 from iree_pilot.repro.ranges import measure, watch
@@ -85,11 +85,10 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True):
 
 def find(
     loaded: Loaded,
-    toolchain: Toolchain,
+    context: Context,
     plan: Plan | None = None,
     flags: tuple[str, ...] = (),
     *,
-    limits: process.Limits | None = None,
     told: Tell = lambda what: None,
 ) -> Ranges:
     """Evaluates the program and, with a plan, runs it on that device.
@@ -106,10 +105,10 @@ def find(
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="iree-pilot-ranges-") as scratch:
         place = Path(scratch)
-        watched = _watched(loaded, place, limits)
+        watched = _watched(loaded, place, context.limits)
         functions = [f for f in program.functions if watched.get(f.name) and f.example is not None]
         told("evaluating with PyTorch")
-        evaluations = _evaluated(program, directory, functions, watched, place, limits)
+        evaluations = _evaluated(program, directory, functions, watched, place, context.limits)
         for name, found in evaluations.items():
             if found.reference is None:
                 notes.append(f"{name} cannot be evaluated: {found.why}")
@@ -119,9 +118,7 @@ def find(
         ran: dict[str, dict[Key, Tensor]] = {}
         if plan is not None and functions:
             told("running a copy that returns its intermediates")
-            ran, why = _device(
-                loaded, functions, watched, evaluations, place, toolchain, plan, flags, limits
-            )
+            ran, why = _device(loaded, functions, watched, evaluations, place, context, plan, flags)
             notes += why
         readings = [
             reading
@@ -183,19 +180,16 @@ def _device(
     watched: Mapping[str, tuple[Watched, ...]],
     evaluations: Mapping[str, Evaluation],
     place: Path,
-    toolchain: Toolchain,
+    context: Context,
     plan: Plan,
     flags: tuple[str, ...],
-    limits: process.Limits | None,
 ) -> tuple[dict[str, dict[Key, Tensor]], list[str]]:
     """(each function's intermediates on the device, in files of `place`; why there are none)."""
     if plan.device is None:
         return {}, [f"not run: {plan.why_not_run}"]
     compiled = compiler.compile(
         Compile(mlir=place / watch.COPY, flags=(*plan.flags, *flags)),
-        toolchain,
-        place,
-        limits=limits,
+        context.at(place),
         confirm=False,
     )
     if compiled.failure is not None or compiled.output is None:
@@ -223,7 +217,7 @@ def _device(
             device=plan.device.uri,
         )
         workdir = place / f"{function.name}.run"
-        ran = runtime.run(run, toolchain, workdir, limits=limits, latency_budget=0)
+        ran = runtime.run(run, context.at(workdir), latency_budget=0)
         if ran.failure is not None:
             notes.append(f"{function.name} cannot be run so: {ran.failure.message}")
             continue

@@ -15,8 +15,8 @@ from iree_pilot.pipeline.inspect import executables
 from iree_pilot.pipeline.inspect.executables import MODE, Survey
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.workers import side_by_side
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import dump_files
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.ir.graph import Graph, bridged, by_line, connected
 
 _SOURCES = "executable-sources"
@@ -53,14 +53,7 @@ def line_of(failure: Failure) -> int:
 
 
 def locate(
-    program: Path,
-    failure: Failure,
-    toolchain: Toolchain,
-    flags: tuple[str, ...],
-    directory: Path,
-    *,
-    limits: process.Limits,
-    width: int,
+    program: Path, failure: Failure, context: Context, flags: tuple[str, ...], *, width: int
 ) -> Located:
     """Where in the program a failure is.
 
@@ -71,24 +64,24 @@ def locate(
     """
     named = line_of(failure)
     own = (named,) if named else ()
-    order = toolchain.phases
+    order = context.toolchain.phases
     generated = _SOURCES in order and failure.phase in order[order.index(_SOURCES) :]
     if not generated:
         return Located(lines=own)
-    dumps = directory / "executables"
+    dumps = context.directory / "executables"
     if failure.kind == "timeout":
-        return _unending(program, failure, toolchain, flags, dumps, limits, own)
+        return _unending(program, failure, context, flags, dumps, own)
     dumps.mkdir(parents=True, exist_ok=True)
-    again, stderr = _dump(program, toolchain, flags, dumps, directory, limits, failure.phase)
+    again, stderr = _dump(program, context, flags, dumps, failure.phase)
     confirmed = again is not None and again.shows(failure.signature)
     sources = sorted(dumps.glob("*.mlir"))
     executable = _named(stderr, sources, failure) or _running(stderr, sources)
     calls = 1
     if executable is None and sources:
-        executable = _last(sources, failure, toolchain, flags, directory, limits)
+        executable = _last(sources, failure, context, flags)
         calls += 1
     if executable is None and sources:
-        executable, tried = _guilty(sources, failure, toolchain, flags, directory, limits, width)
+        executable, tried = _guilty(sources, failure, context, flags, width)
         calls += tried
     lines = _lines(executable, program) if executable else ()
     return Located(
@@ -102,10 +95,9 @@ def locate(
 def _unending(
     program: Path,
     failure: Failure,
-    toolchain: Toolchain,
+    context: Context,
     flags: tuple[str, ...],
     dumps: Path,
-    limits: process.Limits,
     own: tuple[int, ...],
 ) -> Located:
     """Where a compile does not end: the executable that does not when it is compiled alone.
@@ -113,12 +105,12 @@ def _unending(
     The program is compiled no farther than its executables, and where the failure names the one,
     that was seen already.
     """
-    sources = executables.dump(program, None, toolchain, flags, dumps, limits)
+    sources = executables.dump(program, None, context.at(dumps), flags)
     known = failure.stopped.executable if failure.stopped else ""
     found = next((one for one in sources if executables.name(one) == known), None)
     calls = 1
     if found is None and sources:
-        survey = Survey(toolchain, flags, dumps, limits, limit_seconds=limits.seconds)
+        survey = Survey(context.at(dumps), flags, limit_seconds=context.limits.seconds)
         found = survey.run(sources)
         calls += survey.calls
     return Located(
@@ -158,31 +150,25 @@ def _takers(graph: Graph, constant: int) -> list[int]:
 
 
 def _dump(
-    program: Path,
-    toolchain: Toolchain,
-    flags: tuple[str, ...],
-    dumps: Path,
-    directory: Path,
-    limits: process.Limits,
-    phase: str | None,
+    program: Path, context: Context, flags: tuple[str, ...], dumps: Path, phase: str | None
 ) -> tuple[Failure | None, str]:
     """(the failure of compiling with dumps, what the compiler printed)."""
-    stderr = directory / "locate.stderr.txt"
+    stderr = context.directory / "locate.stderr.txt"
     outcome = process.run(
         [
-            toolchain.compiler,
+            context.toolchain.compiler,
             program,
             *flags,
             "--mlir-print-debuginfo",
             f"--iree-hal-dump-executable-sources-to={dumps}",
-            f"--dump-compilation-phases-to={directory / _PHASES}",
+            f"--dump-compilation-phases-to={context.directory / _PHASES}",
             f"--compile-to={phase}",
             "-o",
             "/dev/null",
         ],
-        stdout=directory / "locate.stdout.txt",
+        stdout=context.directory / "locate.stdout.txt",
         stderr=stderr,
-        limits=limits,
+        limits=context.limits,
     )
     said = stderr.read_text(errors="replace")
     if outcome.ok:
@@ -203,23 +189,18 @@ def _named(stderr: str, sources: Sequence[Path], failure: Failure) -> Path | Non
 
 
 def _last(
-    sources: Sequence[Path],
-    failure: Failure,
-    toolchain: Toolchain,
-    flags: tuple[str, ...],
-    directory: Path,
-    limits: process.Limits,
+    sources: Sequence[Path], failure: Failure, context: Context, flags: tuple[str, ...]
 ) -> Path | None:
     """The executable that one thread was at when it failed in the same way."""
-    start = dict(dump_files(directory / _PHASES)).get(_SOURCES)
-    if start is None or not set(TREE) <= toolchain.flags:
+    start = dict(dump_files(context.directory / _PHASES)).get(_SOURCES)
+    if start is None or not set(TREE) <= context.toolchain.flags:
         return None
-    tree, stderr = directory / "passes", directory / "last.stderr.txt"
+    tree, stderr = context.directory / "passes", context.directory / "last.stderr.txt"
     shutil.rmtree(tree, ignore_errors=True)
     before_all, place = TREE
     outcome = process.run(
         [
-            toolchain.compiler,
+            context.toolchain.compiler,
             start,
             *flags,
             f"--compile-from={_SOURCES}",
@@ -229,9 +210,9 @@ def _last(
             "-o",
             "/dev/null",
         ],
-        stdout=directory / "last.stdout.txt",
+        stdout=context.directory / "last.stdout.txt",
         stderr=stderr,
-        limits=limits,
+        limits=context.limits,
     )
     said = stderr.read_text(errors="replace")
     found = None if outcome.ok else diagnostics.compile_failure(outcome, said, failure.phase)
@@ -258,30 +239,24 @@ def _mentioned(text: str, sources: Sequence[Path]) -> Path | None:
 
 
 def _guilty(
-    sources: Sequence[Path],
-    failure: Failure,
-    toolchain: Toolchain,
-    flags: tuple[str, ...],
-    directory: Path,
-    limits: process.Limits,
-    width: int,
+    sources: Sequence[Path], failure: Failure, context: Context, flags: tuple[str, ...], width: int
 ) -> tuple[Path | None, int]:
     """(the executable that alone fails in the same way, how many were compiled)."""
 
     def fails(source: Path) -> bool:
-        stderr = directory / f"{source.stem}.stderr.txt"
+        stderr = context.directory / f"{source.stem}.stderr.txt"
         outcome = process.run(
             [
-                toolchain.compiler,
+                context.toolchain.compiler,
                 source,
                 *flags,
                 MODE,
                 "-o",
                 "/dev/null",
             ],
-            stdout=directory / f"{source.stem}.stdout.txt",
+            stdout=context.directory / f"{source.stem}.stdout.txt",
             stderr=stderr,
-            limits=limits,
+            limits=context.limits,
         )
         if outcome.ok:
             return False

@@ -20,7 +20,7 @@ import msgspec
 
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.processes import process
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.ir import bindings, edit
 from iree_pilot.repro.ir.body import NO_DATA, Body, meanings
 from iree_pilot.repro.ir.graph import Graph, with_makers
@@ -69,10 +69,8 @@ class Finder:
         focus: int,
         ask: together.Ask,
         said: together.Said,
-        toolchain: Toolchain,
+        context: Context,
         flags: Sequence[str],
-        directory: Path,
-        limits: process.Limits,
     ) -> None:
         self._mlir = mlir
         self._focus = focus
@@ -81,11 +79,9 @@ class Finder:
         #: Compiles that nobody was asked for, and those of them that were not done before.
         self.asked = 0
         self.calls = 0
-        self._toolchain = toolchain
+        self._context = context
         self._flags = flags
-        self._directory = directory
-        self._limits = limits
-        self._bindings = bindings.of(toolchain, limits)
+        self._bindings = bindings.of(context.toolchain, context.limits)
         self._made = 0
         self._times: dict[Part, int] = {}
         #: Whether it was of no use to ask one thread where it crashed.
@@ -134,7 +130,7 @@ class Finder:
     def _module(self, parts: tuple[Part, ...]) -> tuple[Path | None, tuple[Alone, ...]]:
         """(the module in which these are alone, what each of its functions is)."""
         self._made += 1
-        place = self._directory / str(self._made)
+        place = self._context.directory / str(self._made)
         shutil.rmtree(place, ignore_errors=True)
         parted = Parted(mlir=str(self._mlir), parts=parts, focus=self._focus)
         done = self._bindings.call(f"{__name__}:separated", parted, tuple[Alone, ...], place)
@@ -150,11 +146,11 @@ class Finder:
     def _last(self, module: Path) -> tuple[int, ...]:
         """The function that one thread was at when it crashed, as an earlier search has found out
         or by compiling."""
-        if not set(TREE) <= self._toolchain.flags:
+        if not set(TREE) <= self._context.toolchain.flags:
             return ()
         self.asked += 1
         digest = hashlib.sha256(module.read_bytes()).hexdigest()
-        known = self._directory / f"last-{digest[:16]}.json"
+        known = self._context.directory / f"last-{digest[:16]}.json"
         before = kept.recall(known, Last)
         if before is None:
             self.calls += 1
@@ -166,7 +162,7 @@ class Finder:
         tree, (before_all, at) = module.with_suffix(".passes"), TREE
         process.run(
             [
-                self._toolchain.compiler,
+                self._context.toolchain.compiler,
                 module,
                 *self._flags,
                 diagnostics.SERIAL,
@@ -177,7 +173,7 @@ class Finder:
             ],
             stdout=module.with_suffix(".stdout.txt"),
             stderr=module.with_suffix(".stderr.txt"),
-            limits=self._limits,
+            limits=self._context.limits,
         )
         files = list(tree.rglob("*.mlir"))
         last = max(files, key=lambda file: file.stat().st_mtime_ns, default=tree)

@@ -13,8 +13,7 @@ import msgspec
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.inspect.executables import MODE
-from iree_pilot.pipeline.processes import process
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.graph import Cut
 from iree_pilot.repro.oracles.oracle import CompileOracle
@@ -42,18 +41,11 @@ class ExecutableOracle(CompileOracle):
     """The real compiler, for one executable."""
 
     def command(self, candidate: str, *more: str) -> tuple[str, ...]:
-        compiler = str(self._toolchain.compiler)
+        compiler = str(self._context.toolchain.compiler)
         return (compiler, candidate, MODE, *self._flags, *more, "-o", "/dev/null")
 
 
-def reduced(
-    file: Path,
-    failure: Failure,
-    toolchain: Toolchain,
-    flags: tuple[str, ...],
-    directory: Path,
-    limits: process.Limits,
-) -> Executable:
+def reduced(file: Path, failure: Failure, context: Context, flags: tuple[str, ...]) -> Executable:
     """The executable in `file`, which fails so, reduced; as it is where that cannot be done.
 
     Each candidate of a failure that is a limit being reached would take that long: those stay.
@@ -61,8 +53,10 @@ def reduced(
     if failure.kind in ("timeout", "out-of-memory"):
         return Executable(path=str(file))
     width = os.cpu_count() or 1
-    oracle = ExecutableOracle(toolchain, flags, failure, directory, limits=limits, width=width)
-    editor = Editor(file, 0, directory / "edits", limits, toolchain)
+    oracle = ExecutableOracle(
+        context.toolchain, flags, failure, context.directory, limits=context.limits, width=width
+    )
+    editor = Editor(file, 0, context.directory / "edits", context.limits, context.toolchain)
     graph = editor.graph()
     if graph is None or not graph.real:
         return Executable(path=str(file))

@@ -14,9 +14,9 @@ import msgspec
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.failures.signatures import is_specific
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.targets.devices import Device
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro import isolate
 from iree_pilot.repro.attribution import origin
@@ -67,15 +67,14 @@ def write(
     subject: Subject,
     oracle: RememberingOracle,
     isolated: Isolated,
-    toolchain: Toolchain,
+    context: Context,
     place: Path,
     state: Path,
-    limits: process.Limits,
-    context: tuple[str, ...] = (),
+    remarks: tuple[str, ...] = (),
 ) -> Report:
     """Writes the folder, verified from copies, without what does not reproduce.
 
-    context: sentences on what it takes to fail. state: the search's own directory.
+    remarks: sentences on what it takes to fail. state: the search's own directory.
     It is made and verified where the state is kept, and comes to `place` at once: an interruption
     leaves nothing there.
     """
@@ -83,12 +82,12 @@ def write(
     mlir = Path(isolated.mlir)
     companions = () if failure.kind == "mismatch" else failure.also
     alone = msgspec.structs.replace(_as_shown(failure, oracle, mlir), also=companions)
-    shown = _shown(subject, oracle, isolated, toolchain, state / "run", limits)
+    shown = _shown(subject, oracle, isolated, context.at(state / "run"))
     wrong = shown.settled.wrong if shown.settled else ()
     if wrong:
         alone = _described(alone, isolated, wrong[0], shown.reference)
     maker = levels.Maker(
-        mlir, alone, toolchain, subject.flags, state / "levels", limits, shown.run, shown.check
+        mlir, alone, context.at(state / "levels"), subject.flags, shown.run, shown.check
     )
     made = maker.make(isolated.whole, isolated.rate == 1)
     if shown.settled is not None:
@@ -97,8 +96,8 @@ def write(
         failure=alone,
         target=subject.target,
         flags=subject.flags,
-        release=toolchain.version,
-        revision=toolchain.revision,
+        release=context.toolchain.version,
+        revision=context.toolchain.revision,
         source=subject.source,
         command=subject.running.command if subject.running else subject.command,
         program=str(subject.mlir),
@@ -109,11 +108,11 @@ def write(
         minimal=isolated.minimal,
         verified=False,
         levels=made.levels,
-        time_limit=limits.seconds or isolate.DEFAULT_SECONDS,
-        memory_limit=limits.memory_bytes,
+        time_limit=context.limits.seconds or isolate.DEFAULT_SECONDS,
+        memory_limit=context.limits.memory_bytes,
         packages={name: version(name) for name in _PACKAGES},
         environment=environment.describe(subject.target, subject.device, alone.phase),
-        tried=(*context, *(shown.settled.told if shown.settled else ())),
+        tried=(*remarks, *(shown.settled.told if shown.settled else ())),
         wrong=wrong,
         reference=shown.reference,
         whole=isolated.whole,
@@ -122,23 +121,23 @@ def write(
     files = {name: Path(file) for name, file in made.files.items()}
     draft = state / "folder"
     assert report.levels[0].name == "mlir", "what was isolated comes first"
-    settled = _verified(draft, report, files, shown, toolchain)
+    settled = _verified(draft, report, files, shown, context.toolchain)
     if isolated.rate == 1 and not (settled.verified and settled.levels[0].verified):
         rate = _rate(oracle, mlir)
         if rate < 1:
             report = msgspec.structs.replace(report, rate=rate)
-            settled = _verified(draft, report, files, shown, toolchain)
-    report = _traced(_named(settled), subject, shown, toolchain, state / "origin", limits)
+            settled = _verified(draft, report, files, shown, context.toolchain)
+    report = _traced(_named(settled), subject, shown, context.at(state / "origin"))
     kept = {one.file for one in report.levels if one.verified}
     good = {name: file for name, file in files.items() if name in kept} or files
     bundle.write(draft, report, good, shown.inputs, data=shown.files)
-    report = verify.settle_current(report, verify.current(draft, toolchain))
+    report = verify.settle_current(report, verify.current(draft, context.toolchain))
     bundle.write(place, report, good, shown.inputs, data=shown.files)
     if report.verified and not report.whole:
         known.remember(
             known.Known(
                 signature=failure.signature,
-                revision=toolchain.revision,
+                revision=context.toolchain.revision,
                 target=subject.target,
                 path=str(place.absolute()),
                 ops=report.ops,
@@ -151,21 +150,12 @@ def write(
     return report
 
 
-def _traced(
-    report: Report,
-    subject: Subject,
-    shown: Shown,
-    toolchain: Toolchain,
-    directory: Path,
-    limits: process.Limits,
-) -> Report:
+def _traced(report: Report, subject: Subject, shown: Shown, context: Context) -> Report:
     """The report with where wrong numbers come from, where they are verified."""
     if shown.loaded is None or subject.running is None or not report.verified:
         return report
     device = subject.running.device
-    found = origin.find(
-        shown.loaded, subject.target, subject.flags, device, toolchain, directory, limits
-    )
+    found = origin.find(shown.loaded, subject.target, subject.flags, device, context)
     if found is None:
         return report
     failure = msgspec.structs.replace(report.failure, pass_=found.phase.pass_name or None)
@@ -222,21 +212,16 @@ class Shown(NamedTuple):
 
 
 def _shown(
-    subject: Subject,
-    oracle: RememberingOracle,
-    isolated: Isolated,
-    toolchain: Toolchain,
-    directory: Path,
-    limits: process.Limits,
+    subject: Subject, oracle: RememberingOracle, isolated: Isolated, context: Context
 ) -> Shown:
     running, mlir = subject.running, Path(isolated.mlir)
     if running is None:
         return Shown()
     if isinstance(oracle, MismatchOracle):
         if isolated.whole:
-            settled, weights = inputs.of_whole(running, directory), running.parameters
+            settled, weights = inputs.of_whole(running, context.directory), running.parameters
         else:
-            settled, weights = inputs.settle(oracle, mlir, directory), ()
+            settled, weights = inputs.settle(oracle, mlir, context.directory), ()
         given = _given(settled.inputs, Path())
         compared = folder.comparing(settled, running.elsewhere, given, weights)
         return Shown(
@@ -254,8 +239,8 @@ def _shown(
         given = _given(function.example or (), place)
         words = (running.elsewhere, given, running.parameters)
         return Shown(run=bundle.run_command(function.name, *words), inputs=given)
-    (function,) = describe(mlir, running, toolchain, directory, limits).functions
-    given = _given(function.example or (), directory)
+    (function,) = describe(mlir, running, context).functions
+    given = _given(function.example or (), context.directory)
     run = bundle.run_command(function.name, running.elsewhere, given)
     return Shown(run=run, inputs=given)
 

@@ -15,7 +15,7 @@ from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.inspect.executables import MODE
 from iree_pilot.pipeline.processes import process, task
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.torch_dialect import writer
 from iree_pilot.repro.failing_pass import find
 from iree_pilot.repro.failing_pass.find import NoPass
@@ -50,10 +50,8 @@ class Maker:
         self,
         program: Path,
         failure: Failure,
-        toolchain: Toolchain,
+        context: Context,
         flags: tuple[str, ...],
-        directory: Path,
-        limits: process.Limits,
         run: tuple[str, ...] = (),
         check: tuple[str, ...] = (),
     ) -> None:
@@ -61,11 +59,9 @@ class Maker:
         self._check_command = check
         self._program = program
         self._failure = failure
-        self._toolchain = toolchain
+        self._context = context
         self._flags = flags
-        self._directory = directory
-        self._limits = limits
-        directory.mkdir(parents=True, exist_ok=True)
+        context.directory.mkdir(parents=True, exist_ok=True)
 
     def make(self, whole: bool = False, steady: bool = True) -> Made:
         """whole: it is all of a program, whose PyTorch is the user's own model. steady: it fails in
@@ -90,10 +86,12 @@ class Maker:
     def _pytorch(self) -> tuple[Level, Path | None]:
         if not _OF_TORCH.search(self._program.read_text(errors="replace")):
             return self._level("pytorch", "it has no operations of PyTorch"), None
-        made = self._directory / "repro.py"
+        made = self._context.directory / "repro.py"
         writing = writer.Writing(str(self._program.absolute()), self._flags, str(made.absolute()))
         function, limits = f"{writer.__name__}:written", process.Limits(seconds=_WRITER_SECONDS)
-        done = task.call(function, writing, type(None), self._directory / "writer", limits=limits)
+        done = task.call(
+            function, writing, type(None), self._context.directory / "writer", limits=limits
+        )
         return self._level("pytorch", done.why), None if done.why else made
 
     def _level(self, name: LevelName, why: str = "") -> Level:
@@ -103,17 +101,17 @@ class Maker:
     def _dispatch(self) -> tuple[Level, Path | None]:
         if self._run_command:
             return bundle.level("dispatch", self._flags, why=_COMPILES), None
-        order = self._toolchain.phases
+        order = self._context.toolchain.phases
         source = "executable-sources"
         phase = self._failure.phase
         if source not in order or phase not in order[order.index(source) + 1 :]:
             why = f"it fails in phase {phase}, before there are dispatches"
             return bundle.level("dispatch", self._flags, why=why), None
-        dumps = self._directory / "executables"
+        dumps = self._context.directory / "executables"
         dumps.mkdir(exist_ok=True)
         self._run(
             [
-                self._toolchain.compiler,
+                self._context.toolchain.compiler,
                 self._program,
                 *self._flags,
                 f"--iree-hal-dump-executable-sources-to={dumps}",
@@ -124,11 +122,11 @@ class Maker:
             "dump",
         )
         for dump in sorted(dumps.glob("*.mlir")):
-            made = self._directory / "dispatch.mlir"
+            made = self._context.directory / "dispatch.mlir"
             made.write_text(_DEBUG.sub("", dump.read_text(errors="replace")))
             outcome, said = self._run(
                 [
-                    self._toolchain.compiler,
+                    self._context.toolchain.compiler,
                     made,
                     MODE,
                     *self._flags,
@@ -143,28 +141,14 @@ class Maker:
         return bundle.level("dispatch", self._flags, why=why), None
 
     def _reduced(self, made: Path) -> tuple[Level, Path]:
-        found = dispatch.reduced(
-            made,
-            self._failure,
-            self._toolchain,
-            self._flags,
-            self._directory / "dispatch",
-            self._limits,
-        )
+        found = dispatch.reduced(made, self._failure, self._context.within("dispatch"), self._flags)
         level = bundle.level("dispatch", self._flags, ops=found.ops, calls=found.calls)
         return level, Path(found.path)
 
     def _pass(self) -> tuple[Level, Path | None]:
         if self._run_command:
             return bundle.level("pass", why=_COMPILES), None
-        found = find.find(
-            self._program,
-            self._failure,
-            self._toolchain,
-            self._flags,
-            self._directory / "pass",
-            self._limits,
-        )
+        found = find.find(self._program, self._failure, self._context.within("pass"), self._flags)
         if isinstance(found, NoPass):
             return bundle.level("pass", pass_name=found.named, why=found.why), None
         level = bundle.level(
@@ -185,11 +169,11 @@ class Maker:
     def _run(
         self, argv: list[str | Path], name: str, limits: process.Limits | None = None
     ) -> tuple[process.Outcome, str]:
-        stderr = self._directory / f"{name}.stderr.txt"
+        stderr = self._context.directory / f"{name}.stderr.txt"
         outcome = process.run(
             argv,
-            stdout=self._directory / f"{name}.stdout.txt",
+            stdout=self._context.directory / f"{name}.stdout.txt",
             stderr=stderr,
-            limits=limits or self._limits,
+            limits=limits or self._context.limits,
         )
         return outcome, stderr.read_text(errors="replace")

@@ -17,6 +17,7 @@ from iree_pilot.pipeline.failures.diagnostics import SERIAL, Failure
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.process import Limits, Outcome
 from iree_pilot.pipeline.processes.workers import side_by_side
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.releases import Tell, find
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.oracles.oracle import strangers
@@ -204,7 +205,12 @@ def _check(opened: Opened, level: Level, toolchain: Toolchain, scratch: Path) ->
         shutil.rmtree(scratch, ignore_errors=True)
         _copy(opened, scratch / "files")
         for command in level.before:
-            outcome, text = _run(command, toolchain, scratch, Limits(seconds=_PREPARE_SECONDS))
+            outcome, text = _run(
+                command,
+                Context(
+                    toolchain=toolchain, limits=Limits(seconds=_PREPARE_SECONDS), directory=scratch
+                ),
+            )
             if not outcome.ok:
                 why = f"an earlier step fails: {_last_line(text) or outcome.ended_by}"
                 return Check(level=level, same=False, why=f"{' '.join(command[:2])}: {why}")
@@ -230,11 +236,13 @@ def _failure(
         memory_bytes=report.memory_limit,
         of_processor=report.failure.kind == "timeout",
     )
-    outcome, text = _run(command, toolchain, scratch, limits)
+    outcome, text = _run(command, Context(toolchain=toolchain, limits=limits, directory=scratch))
     failure = _classified(command, outcome, text, report, scratch)
     mute = failure is not None and failure.kind == "crash" and not failure.stack
     if mute and report.failure.stack and command[0] in ("iree-compile", "iree-opt"):
-        outcome, text = _run((*command, SERIAL), toolchain, scratch, limits)
+        outcome, text = _run(
+            (*command, SERIAL), Context(toolchain=toolchain, limits=limits, directory=scratch)
+        )
         told = _classified(command, outcome, text, report, scratch)
         failure = told if told is not None and told.kind == "crash" else failure
     return failure
@@ -263,17 +271,15 @@ def _output(scratch: Path) -> str:
     return (scratch / "stdout.txt").read_text(errors="replace")
 
 
-def _run(
-    command: Sequence[str], toolchain: Toolchain, scratch: Path, limits: Limits
-) -> tuple[Outcome, str]:
+def _run(command: Sequence[str], context: Context) -> tuple[Outcome, str]:
     """(how it ended, what it wrote to stderr)."""
-    stderr = scratch / "stderr.txt"
+    stderr = context.directory / "stderr.txt"
     outcome = process.run(
-        [_tool(command[0], toolchain), *command[1:]],
-        stdout=scratch / "stdout.txt",
+        [_tool(command[0], context.toolchain), *command[1:]],
+        stdout=context.directory / "stdout.txt",
         stderr=stderr,
-        cwd=scratch / "files",
-        limits=limits,
+        cwd=context.directory / "files",
+        limits=context.limits,
         env=_environment(),
     )
     return outcome, stderr.read_text(errors="replace")

@@ -22,6 +22,7 @@ from iree_pilot.pipeline.store.store import Store, data_directory
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.targets.targets import Target
 from iree_pilot.pipeline.toolchain import releases
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.reducer import kept
 from iree_pilot.repro.reproducer import bundle, places
@@ -123,12 +124,14 @@ def trials(
 def _read(question: Question, toolchain: Toolchain) -> tuple[Loaded, Toolchain]:
     """(the program, what has read it): the text of IR may be readable by its own release only."""
     try:
-        return load(question.job, Store(), toolchain, limits=question.limits), toolchain
+        return load(
+            question.job, Store(), Context(toolchain=toolchain, limits=question.limits)
+        ), toolchain
     except UsageError:
         if question.reader in (None, toolchain.version):
             raise
         own = releases.find(question.reader)
-        return load(question.job, Store(), own, limits=question.limits), own
+        return load(question.job, Store(), Context(toolchain=own, limits=question.limits)), own
 
 
 def ask(

@@ -16,6 +16,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.store.store import Store
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.isolate import DEFAULT_SECONDS
 from iree_pilot.repro.reducer.effort import estimate
@@ -52,12 +53,11 @@ def bisect(
     job: Job,
     failure: Failure,
     target: str,
-    toolchain: Toolchain,
+    context: Context,
     place: Path,
     state: Path,
     *,
     took_seconds: float,
-    limits: process.Limits,
     fresh: bool = False,
     default: bool = False,
     told: Callable[[Progress], None] = lambda _: None,
@@ -70,7 +70,7 @@ def bisect(
     that failed.
     """
     wanted = Identity(failure=failure, source=job.source.text)
-    if not fresh and (before := _known(job, failure, target, toolchain)):
+    if not fresh and (before := _known(job, failure, target, context.toolchain)):
         if not default:
             before = placed(before, place, wanted)
         return Bisection(status="isolated", failures=(before,))
@@ -82,8 +82,8 @@ def bisect(
         Traces(state).forget()
         (state / _SPENT).unlink(missing_ok=True)
     spent = Spent(state / _SPENT)
-    seconds = estimate(failure, took_seconds, 0, limits).limits.seconds or DEFAULT_SECONDS
-    each = msgspec.structs.replace(limits, seconds=seconds)
+    seconds = estimate(failure, took_seconds, 0, context.limits).limits.seconds or DEFAULT_SECONDS
+    each = msgspec.structs.replace(context.limits, seconds=seconds)
 
     def heard(progress: Progress) -> None:
         spent.keep()
@@ -98,8 +98,8 @@ def bisect(
         failure=_alone(result.failure, failure),
         target=target,
         flags=(),
-        release=toolchain.version,
-        revision=toolchain.revision,
+        release=context.toolchain.version,
+        revision=context.toolchain.revision,
         source=job.source.text,
         command=_command(job),
         program="",
@@ -111,7 +111,7 @@ def bisect(
         verified=False,
         levels=(bundle.level("pytorch", traces=False),),
         time_limit=seconds,
-        memory_limit=limits.memory_bytes,
+        memory_limit=context.limits.memory_bytes,
         packages={name: version(name) for name in PACKAGES[:2]},
         environment=environment.describe(target, None, failure.phase),
         tried=(*result.tried, *_where(failure)),
@@ -120,13 +120,13 @@ def bisect(
     files = {_PROGRAM: state / result.file}
     beside = {name: Path(file) for name, file in result.beside.items()}
     bundle.write(place, report, files, beside=beside)
-    report = verify.settle(report, verify.check(place, toolchain))
+    report = verify.settle(report, verify.check(place, context.toolchain))
     bundle.write(place, report, files, beside=beside)
     if report.verified:
         known.remember(
             known.Known(
                 signature=failure.signature,
-                revision=toolchain.revision,
+                revision=context.toolchain.revision,
                 target=target,
                 path=str(place.absolute()),
                 ops=report.ops,

@@ -23,6 +23,7 @@ from iree_pilot.pipeline.store.store import Store, data_directory
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.targets.targets import Plan, Target
 from iree_pilot.pipeline.toolchain.compiler import Dispatches
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.reducer import effort
 from iree_pilot.repro.reproducer import bundle, known
@@ -149,12 +150,12 @@ def find(
     with Locks(root / "locks").hold(key, on_wait=on_wait):
         each = _effort(result, wish.limits)
         common: Any = {
-            "limits": each.limits,
             "width": each.width,
             "fresh": wish.fresh,
             "told": tells.told,
         }
-        trials = Trials(subject, toolchain, root / key[:16], **common)
+        context = Context(toolchain=toolchain, limits=each.limits, directory=root / key[:16])
+        trials = Trials(subject, context, **common)
         wanted = _wanted(subject, toolchain)
         tells.total = len(wanted)
 
@@ -164,7 +165,7 @@ def find(
         small = _known(subject, result, toolchain, wish)
         if small is not None:
             wanted = rehearsed(
-                wanted, Trials(small, toolchain, root / key[:16] / "reproducer", **common), expired
+                wanted, Trials(small, context.within("reproducer"), **common), expired
             )
         tried = search.search(
             wanted,
@@ -177,9 +178,8 @@ def find(
         )
         longer = Trials(
             subject,
-            toolchain,
-            root / key[:16],
-            **{**common, "limits": _longer(each.limits, wish.limits), "fresh": False},
+            context.bounded(_longer(each.limits, wish.limits)),
+            **{**common, "fresh": False},
         )
         if not any(one.outcome.state in ANSWERS for one in tried) and not expired():
             tried = _again_slowly(tried, longer)
@@ -192,7 +192,7 @@ def find(
         )
         found = [one for one in tried if one.outcome.state in ANSWERS]
         answers = [a for one in found if (a := told_of(one)) is not None]
-        default = _default(subject, result, toolchain, wish.limits)
+        default = _default(subject, result, Context(toolchain=toolchain, limits=wish.limits))
     answers.sort(key=rank)
     return Workarounds(
         status="found" if answers else "none",
@@ -230,7 +230,7 @@ def _known(
         held = of_reproducer(Path(entry.path))
         inputs = question.inputs(held.inputs)
         job = Job(source=sources.parse(held.source, {}, None), inputs=inputs)
-        loaded = load(job, Store(), toolchain, limits=wish.limits)
+        loaded = load(job, Store(), Context(toolchain=toolchain, limits=wish.limits))
     except (PilotError, TraceFailed):
         return None
     return msgspec.structs.replace(
@@ -387,20 +387,22 @@ def expected(directory: Path, toolchain: Toolchain) -> int:
     return len(_fitting((), target, flags, mlir, report.failure, toolchain))
 
 
-def _default(
-    subject: Subject, result: CaseResult, toolchain: Toolchain, limits: process.Limits
-) -> Cost:
+def _default(subject: Subject, result: CaseResult, context: Context) -> Cost:
     """What the failing case costs, as far as it gets: the dispatches are known after `stream`."""
     failure = result.failure
-    phases = list(toolchain.phases)
+    phases = list(context.toolchain.phases)
     if failure is None or failure.phase not in phases or "stream" not in phases:
         if failure is not None and failure.kind == "mismatch":
-            return cost(_again(subject, toolchain, Settings(flags=subject.flags, limits=limits)))
+            return cost(
+                _again(
+                    subject, context.toolchain, Settings(flags=subject.flags, limits=context.limits)
+                )
+            )
         return cost(result)
     dispatches = None
     if phases.index(failure.phase) > phases.index("stream"):
-        settings = Settings(flags=subject.flags, limits=limits, to="stream", confirm=False)
-        found: Dispatches | None = _again(subject, toolchain, settings).dispatches
+        settings = Settings(flags=subject.flags, limits=context.limits, to="stream", confirm=False)
+        found: Dispatches | None = _again(subject, context.toolchain, settings).dispatches
         dispatches = found.dispatches if found else None
     return Cost(dispatches=dispatches)
 

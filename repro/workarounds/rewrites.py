@@ -23,7 +23,7 @@ from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.program import archive, tensors
 from iree_pilot.pipeline.program.program import Parameter, Parameters
 from iree_pilot.pipeline.store.store import Store
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.workarounds import edit
 from iree_pilot.repro.workarounds.candidate import Candidate, Edit
 
@@ -125,9 +125,7 @@ def made(
     job: Job,
     settings: Mapping[str, str],
     combination: Sequence[Candidate],
-    toolchain: Toolchain,
-    directory: Path,
-    limits: process.Limits,
+    context: Context,
 ) -> Loaded:
     """The program of a combination: itself where nothing in it rewrites.
 
@@ -136,13 +134,13 @@ def made(
     """
     if any(one.fields or one.inline is not None for one in combination):
         try:
-            loaded = load(job_of(job, settings, combination), Store(), toolchain, limits=limits)
+            loaded = load(job_of(job, settings, combination), Store(), context)
         except (TraceFailed, PilotError) as fault:
             message = fault.message if isinstance(fault, PilotError) else str(fault)
             raise Unusable(f"it cannot be traced so: {message.splitlines()[0]}") from fault
     for one in combination:
         if one.edit is not None:
-            loaded = _edited(loaded, one.edit, directory, limits)
+            loaded = _edited(loaded, one.edit, context.directory, context.limits)
     return loaded
 
 

@@ -7,7 +7,6 @@ end anyway, so there is no cheaper question to ask first.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from threading import Lock
 
 import msgspec
@@ -18,13 +17,12 @@ from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.pipeline.store.journal import Journal
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.targets.targets import Plan, Target
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.oracles.oracle import STOPPED
 from iree_pilot.repro.workarounds import rewrites
 from iree_pilot.repro.workarounds.candidate import name
@@ -61,7 +59,8 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class Trials:
-    """Answers for combinations, `width` at once; what was tried before is in `directory`.
+    """Answers for combinations, `width` at once; what was tried before is in the
+    context's directory.
 
     compiles counts the cases that were compiled. told: hears of each combination as it is answered.
     """
@@ -69,22 +68,20 @@ class Trials:
     def __init__(
         self,
         subject: Subject,
-        toolchain: Toolchain,
-        directory: Path,
+        context: Context,
         *,
-        limits: process.Limits,
         width: int = 1,
         fresh: bool = False,
         told: Callable[[Combination, Outcome], None] = lambda combination, outcome: None,
     ) -> None:
         self.compiles = 0
         self.subject = subject
-        self._toolchain, self._limits, self.width = toolchain, limits, width
+        self._context, self.width = context, width
         self._told, self._fresh = told, fresh
         self._store = Store()
-        self._programs = directory / "programs"
-        directory.mkdir(parents=True, exist_ok=True)
-        self._journal = Journal(directory / _JOURNAL, _Entry)
+        self._programs = context.directory / "programs"
+        context.directory.mkdir(parents=True, exist_ok=True)
+        self._journal = Journal(context.directory / _JOURNAL, _Entry)
         if fresh:
             self._journal.clear()
         self._known = {entry.key: entry.outcome for entry in self._journal}
@@ -112,7 +109,7 @@ class Trials:
             return Outcome(state="inapplicable", why=str(why))
         except (UsageError, EnvironmentFault) as fault:
             return Outcome(state="unsupported", why=fault.message)
-        return judge(result, self.subject.failure, self._toolchain.phases)
+        return judge(result, self.subject.failure, self._context.toolchain.phases)
 
     def program(self, combination: Combination) -> Loaded:
         """The program of a combination. Raises Unusable where there is none."""
@@ -123,9 +120,7 @@ class Trials:
                 subject.job,
                 subject.settings,
                 combination,
-                self._toolchain,
-                self._programs,
-                self._limits,
+                self._context.at(self._programs),
             )
 
     def plan(self, combination: Combination) -> Plan:
@@ -140,7 +135,7 @@ class Trials:
             arch=arch,
         )
         return targets.plan(
-            target, self._toolchain, subject.device, user_flags=self.flags(combination)
+            target, self._context.toolchain, subject.device, user_flags=self.flags(combination)
         )
 
     def flags(self, combination: Combination) -> tuple[str, ...]:
@@ -158,13 +153,15 @@ class Trials:
             self.compiles += 1
         settings = Settings(
             flags=self.flags(combination),
-            limits=self._limits,
+            limits=self._context.limits,
             latency_budget=latency_budget,
             confirm=False,
             fresh=self._fresh,
         )
         target = plan.target.spec if plan is not self.subject.plan else self.subject.target
-        return case.run(target, loaded, plan, self._toolchain, self._store, settings, case.Silent())
+        return case.run(
+            target, loaded, plan, self._context.toolchain, self._store, settings, case.Silent()
+        )
 
 
 def judge(result: CaseResult, wanted: Failure, phases: Sequence[str]) -> Outcome:

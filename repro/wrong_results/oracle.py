@@ -15,10 +15,9 @@ from iree_pilot.pipeline.execution.runtime import Run
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison, OutputComparison
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Function, Program, Tensor
 from iree_pilot.pipeline.toolchain.compiler import MODULE, Compile
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.oracles.oracle import LOST, Answer, NotAProgram, Off, RememberingOracle
 from iree_pilot.repro.oracles.oracle_run import Running
 from iree_pilot.repro.reducer import kept
@@ -50,18 +49,18 @@ class MismatchOracle(RememberingOracle):
 
     def __init__(
         self,
-        toolchain: Toolchain,
+        context: Context,
         flags: tuple[str, ...],
         wanted: Failure,
-        directory: Path,
         running: Running,
         *,
-        limits: process.Limits,
         width: int = 1,
     ) -> None:
-        super().__init__(toolchain, flags, wanted, directory, limits=limits, width=width)
+        super().__init__(context, flags, wanted, width=width)
         self._running = running
-        self.values = Values(running.loaded, running.function, directory / "values", limits)
+        self.values = Values(
+            running.loaded, running.function, context.directory / "values", context.limits
+        )
         self.least = 0.0
         self._evaluated: dict[str, list[tuple[Call, Evaluated]] | NotAProgram] = {}
         self._off: dict[str, Off] = {}
@@ -231,7 +230,7 @@ class MismatchOracle(RememberingOracle):
 
     def _module(self, candidate: Path, digest: str, module: Path) -> Failure | None:
         command = Compile(mlir=candidate, flags=self._flags).command(
-            self._toolchain, str(module), dumps=None
+            self._context.toolchain, str(module), dumps=None
         )
         return self._compile(command, candidate, digest, None)
 
@@ -261,7 +260,11 @@ class MismatchOracle(RememberingOracle):
             device=self._running.device,
         )
         try:
-            ran = runtime.run(job, self._toolchain, work, limits=self._limits, latency_budget=0)
+            ran = runtime.run(
+                job,
+                self._context.at(work),
+                latency_budget=0,
+            )
         except UsageError as fault:
             return Judged(function=function.name, why=str(fault))
         if ran.failure is not None:

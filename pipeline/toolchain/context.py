@@ -1,0 +1,35 @@
+"""What the steps of a command share: the tools, their limits and a folder for files."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """The tools of one IREE release, what each child may use, and where a step leaves its files.
+
+    limits: of each child. directory: the step's own; where nobody names one, that for temporary
+    files of this machine.
+    """
+
+    toolchain: Toolchain
+    limits: Limits = field(default_factory=Limits)
+    directory: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+
+    def at(self, directory: Path) -> Context:
+        """Returns the context of a step that leaves its files in `directory`."""
+        return replace(self, directory=directory)
+
+    def within(self, name: str) -> Context:
+        """Returns the context of a part of the step, with a folder of its own in the step's."""
+        return self.at(self.directory / name)
+
+    def bounded(self, limits: Limits) -> Context:
+        """Returns the context of a step with other limits."""
+        return replace(self, limits=limits)
