@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from iree_pilot.pipeline.case import CaseResult, Settings, Silent
+from iree_pilot.pipeline.case import Settings, Silent
 from iree_pilot.pipeline.case import run as run_case
+from iree_pilot.pipeline.case_result import CaseResult
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import outline
 from iree_pilot.pipeline.frontends import source as sources
@@ -27,7 +28,7 @@ from iree_pilot.pipeline.frontends.load import Loaded, load
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import archive
 from iree_pilot.pipeline.program.program import Program, scopes_text
-from iree_pilot.pipeline.store.store import Store, cache_directory
+from iree_pilot.pipeline.store.store import cache_directory
 from iree_pilot.pipeline.targets.targets import Plan, parse_list, plan
 from iree_pilot.pipeline.toolchain import flags as compile_flags
 from iree_pilot.pipeline.toolchain.context import Context
@@ -95,7 +96,6 @@ def trace(
         job = msgspec.structs.replace(job, seed=seed, inline=inline_parameters)
     return program_of(
         job,
-        Store(),
         Context(toolchain=toolchain, limits=limits),
         inputs=tuple(inputs),
         function=function,
@@ -118,14 +118,9 @@ def compile(
 
     flags: for iree-compile, after the target's. to: the phase to stop after.
     """
-    settings = Settings(
-        flags=tuple(flags),
-        to=to,
-        limits=limits_of(time_limit, memory_limit),
-        fresh=fresh,
-        run=False,
-    )
-    return _case(program, target, None, settings, find(release))
+    settings = Settings(flags=tuple(flags), to=to, fresh=fresh, run=False)
+    context = Context(toolchain=find(release), limits=limits_of(time_limit, memory_limit))
+    return _case(program, target, None, settings, context)
 
 
 def run(
@@ -144,8 +139,9 @@ def run(
     `status` of the result is `ok` (each output was compared, and agrees), `ran` (not compared:
     `why`), `compiled` (not run: `why`) or `failed` (`failure`).
     """
-    settings = Settings(flags=tuple(flags), limits=limits_of(time_limit, memory_limit), fresh=fresh)
-    return _case(program, target, device, settings, find(release))
+    settings = Settings(flags=tuple(flags), fresh=fresh)
+    context = Context(toolchain=find(release), limits=limits_of(time_limit, memory_limit))
+    return _case(program, target, device, settings, context)
 
 
 def compare(program: Loaded, outputs: Sequence[Any], *, function: str = "main") -> Comparison:
@@ -200,28 +196,21 @@ def bisect(
     """
     from iree_pilot.pipeline.execution import refitting
     from iree_pilot.repro import failed
+    from iree_pilot.repro.options import Options
 
     if result.failure is None:
         raise UsageError(
             f"there is nothing to isolate: {result.target} is {result.status}",
             advice="Give the result of a run or a compile that failed.",
         )
-    toolchain, limits = find(release), limits_of(time_limit, memory_limit)
-    ((_, planned),) = plans_of(result.target, toolchain, device, tuple(flags))
-    wish = failed.Wish(
-        place=Path(directory),
-        limits=limits,
-        flags=tuple(flags),
-        everything=everything,
-        fresh=fresh,
-    )
+    context = Context(toolchain=find(release), limits=limits_of(time_limit, memory_limit))
+    ((_, planned),) = plans_of(result.target, context.toolchain, device, tuple(flags))
+    options = Options(place=Path(directory), flags=tuple(flags), everything=everything, fresh=fresh)
 
     def isolate(loaded: Loaded) -> Bisection:
-        return failed.isolate(loaded, result, planned, toolchain, wish)
+        return failed.isolate(loaded, result, planned, context, options)
 
-    return refitting.settled(
-        program, isolate, Store(), Context(toolchain=toolchain, limits=limits)
-    )[1]
+    return refitting.settled(program, isolate, context)[1]
 
 
 def verify(
@@ -305,7 +294,6 @@ def job_of(
 
 def program_of(
     job: Job,
-    store: Store,
     context: Context,
     *,
     inputs: tuple[str, ...] = (),
@@ -322,7 +310,7 @@ def program_of(
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         if inputs:
             job = msgspec.structs.replace(job, inputs=examples.from_files(inputs, Path(scratch)))
-        loaded = load(job, store, context, fresh=fresh, on_wait=on_wait)
+        loaded = load(job, context, fresh=fresh, on_wait=on_wait)
     mlir = job.source.kind == "mlir"
     if mlir and (job.weights or job.scoped):
         _check_scopes(loaded.program, job.scoped)
@@ -334,21 +322,18 @@ def program_of(
 
 
 def _case(
-    program: Loaded, target: str, device: str | None, settings: Settings, toolchain: Toolchain
+    program: Loaded, target: str, device: str | None, settings: Settings, context: Context
 ) -> CaseResult:
     from iree_pilot.pipeline.execution import refitting
 
-    found, *others = plans_of(target, toolchain, device, settings.flags)
+    (named, planned), *others = plans_of(target, context.toolchain, device, settings.flags)
     if others:
-        raise UsageError(f"{target}: one target at a time", advice=f"For example: {found[0]}")
-    store = Store()
+        raise UsageError(f"{target}: one target at a time", advice=f"For example: {named}")
 
     def attempt(loaded: Loaded) -> CaseResult:
-        return run_case(found[0], loaded, found[1], toolchain, store, settings, Silent())
+        return run_case(loaded, planned, context, settings, Silent())
 
-    return refitting.settled(
-        program, attempt, store, Context(toolchain=toolchain, limits=settings.limits)
-    )[1]
+    return refitting.settled(program, attempt, context)[1]
 
 
 def _exported(

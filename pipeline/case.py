@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import html
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
+from iree_pilot.pipeline.case_result import (
+    DOES_NOT_COMPILE,
+    CaseResult,
+    FunctionResult,
+    Step,
+    StepName,
+)
 from iree_pilot.pipeline.execution import border, generation, refitting, runtime
-from iree_pilot.pipeline.execution.generation import Generation, Wanted
-from iree_pilot.pipeline.execution.runtime import Latency
+from iree_pilot.pipeline.execution.generation import Wanted
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.inspect import amdgpu, spirv
@@ -25,15 +31,13 @@ from iree_pilot.pipeline.inspect.executables import Compiling
 from iree_pilot.pipeline.inspect.spirv import Checked
 from iree_pilot.pipeline.numerics import demoted, numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Function, Parameters, Program, Tensor, scopes_text
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.targets import Device, Plan
 from iree_pilot.pipeline.toolchain import compiler
-from iree_pilot.pipeline.toolchain.compiler import Compile, CompileResult, Dispatches, Listener
+from iree_pilot.pipeline.toolchain.compiler import Compile, CompileResult, Listener
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import Phase
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 COMPILE_KIND = "compile"
 _RESULT = "result.json"
@@ -41,138 +45,14 @@ _RESULT = "result.json"
 _OUTPUTS = "outputs.json"
 #: What runs a program in threads of its own, and what in the caller's: nothing is to be waited for.
 _TASK, _SYNC = "local-task", "local-sync"
+#: The steps of running a module, in order.
+_RUNNING: tuple[StepName, ...] = ("load", "run", "compare")
 _SIGNALS = (
     "it signals a fence when it is done, and iree-run-module, which is given none, does not wait: "
     "what it returns may be read too early"
 )
 
-#: Why a case failed whose compile did.
-DOES_NOT_COMPILE = "does not compile"
-
-StepName = Literal["trace", "compile", "load", "run", "compare", "generate"]
-#: ok: each output was compared, and agrees. ran: something of it could not be compared. compiled:
-#: it was not run.
-Status = Literal["ok", "ran", "compiled", "failed"]
-_SILENT_ON: dict[str, tuple[str, ...]] = {
-    "ran": ("compare", "generate"),
-    "compiled": ("load", "run", "compare", "generate"),
-}
 Alone = Callable[[Device], contextlib.AbstractContextManager[object]]
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a case. cached: taken from the store; seconds is then what finding it took.
-
-    status: `compiled` of a step that did not come to be, as the module is not run; `ran` of a
-    comparison that is not whole, or not at all. `why` says why.
-    """
-
-    name: StepName
-    status: Status
-    seconds: float = 0.0
-    cached: bool = False
-    why: str = ""
-
-
-class Against(msgspec.Struct, frozen=True, kw_only=True):
-    """The results compared with those of another target of the same run."""
-
-    target: str
-    comparison: Comparison
-
-
-class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What running one function gave. commands: to run and to time it again.
-
-    against: other targets of the same run, where there is no reference
-    (`pipeline.numerics.between`). unevaluated: why there is none. border: what was given and
-    compared in other types than the program's, as the compiler changed them.
-    """
-
-    name: str
-    commands: tuple[tuple[str, ...], ...]
-    peak_bytes: int
-    latency: Latency | None
-    latency_note: str
-    comparison: Comparison | None
-    evaluator: str
-    failure: Failure | None = None
-    against: tuple[Against, ...] = ()
-    unevaluated: str = ""
-    border: str = ""
-
-
-class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One case. `why`: what failed, or of `ran` and `compiled` what kept it from being judged.
-
-    target: as the user named it; arch: what it was compiled for. messages: the file with what the
-    compiler wrote to stderr, if it wrote anything.
-
-    phases, dispatches, output, output_bytes, compile_seconds and peak_bytes: of the compile (when
-    it was done, not when it was taken from the store); output is the module (or the IR
-    with --to). kernels: those of a module for AMD GPUs. spirv: what spirv-val says of a module for
-    Vulkan, where it is installed. comparison: of the function that is
-    farthest from its reference. command: the compile, as it can be typed again; resume: the same
-    from the last good phase, when that fails too (phase_confirmed). generation: by the functions
-    chained, where that was wanted and each could be run.
-    """
-
-    target: str
-    release: str
-    device: str | None
-    arch: str | None
-    status: Status
-    why: str
-    steps: tuple[Step, ...]
-    phases: tuple[Phase, ...] = ()
-    comparison: Comparison | None = None
-    failure: Failure | None = None
-    command: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    device_name: str | None = None
-    functions: tuple[FunctionResult, ...] = ()
-    generation: Generation | None = None
-    dispatches: Dispatches | None = None
-    output: str | None = None
-    output_bytes: int = 0
-    messages: str | None = None
-    compile_seconds: float = 0.0
-    peak_bytes: int = 0
-    phase_confirmed: bool | None = None
-    resume: tuple[str, ...] | None = None
-
-    def _repr_html_(self) -> str:
-        """A table for notebooks: the verdict, and the failure or what each function gave."""
-        rows = [("target", self.target), ("release", self.release), ("verdict", self.status)]
-        if self.why:
-            rows.append(("why", self.why))
-        if self.failure is not None:
-            failure = self.failure
-            where = [("phase", failure.phase), ("operation", failure.op), ("at", failure.location)]
-            rows += [(name, value) for name, value in where if value]
-            rows.append(("message", failure.message))
-        for one in self.functions:
-            for output in one.comparison.outputs if one.comparison else ():
-                error = f"relative L2 {output.rel_l2:.2e} (tolerance {output.tolerance:.1e})"
-                rows.append(
-                    (f"{one.name}, {output.name}", f"{output.verdict}: {output.why or error}")
-                )
-            if one.latency is not None:
-                latency = f"{one.latency.median_seconds * 1e3:.3g} ms"
-                rows.append((f"{one.name}, latency", latency))
-        cells = "".join(
-            f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
-            for name, value in rows
-        )
-        return f"<table>{cells}</table>"
-
-    kernels: tuple[Kernel, ...] = ()
-    spirv: Checked | None = None
-
-
-def tells(status: str, step: str | None) -> bool:
-    """Whether a case of that status says something of a failure in `step` (or phase)."""
-    return step not in _SILENT_ON.get(status, ())
 
 
 class Watcher(Protocol):
@@ -199,7 +79,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     to: str | None = None
     resume: str | None = None
-    limits: process.Limits = process.Limits()
     fresh: bool = False
     run: bool = True
     generate: Wanted | None = None
@@ -210,69 +89,290 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(
-    target: str,
     loaded: Loaded,
     plan: Plan,
-    toolchain: Toolchain,
-    store: Store,
+    context: Context,
     settings: Settings,
     watcher: Watcher,
     alone: Alone = lambda device: contextlib.nullcontext(),
 ) -> CaseResult:
     """Compiles the program for a target, and runs and compares it where that is possible.
 
-    target: the user's word for what `plan` plans. alone: holds a device while something runs on
-    it. What fails is in the result. Raises UsageError and EnvironmentFault as the steps do.
+    alone: holds a device while something runs on it. What fails is in the result. Raises
+    UsageError and EnvironmentFault as the steps do.
     """
-    watcher.planned(target, plan.target.arch, plan.warnings)
-    trace = Step(name="trace", status="ok", seconds=loaded.seconds, cached=loaded.cached)
-    watcher.began(target, "compile")
-    begun = time.monotonic()
-    compiled, directory, cached = _compile(
-        target, loaded, plan, toolchain, store, settings, watcher
-    )
-    step = Step(
-        name="compile",
-        status="ok" if compiled.ok else "failed",
-        seconds=time.monotonic() - begun,
-        cached=cached,
-        why="" if compiled.ok else DOES_NOT_COMPILE,
-    )
-    watcher.ended(target, step)
-    result = CaseResult(
-        target=target,
-        release=toolchain.version,
-        device=plan.device.uri if plan.device else None,
-        arch=plan.target.arch,
-        device_name=plan.device.name if plan.device else None,
-        status="compiled" if compiled.ok else "failed",
-        why="" if compiled.ok else DOES_NOT_COMPILE,
-        steps=(trace, step),
-        phases=compiled.phases,
-        failure=compiled.failure,
-        command=compiled.command,
-        warnings=plan.warnings,
-        dispatches=compiled.dispatches,
-        output=str(directory / compiled.output) if compiled.output else None,
-        output_bytes=compiled.output_bytes,
-        messages=_messages(directory),
-        compile_seconds=compiled.seconds,
-        peak_bytes=compiled.peak_bytes,
-        phase_confirmed=compiled.phase_confirmed,
-        resume=_placed(compiled.resume_command, directory),
-        kernels=_kernels(plan, directory, compiled),
-        spirv=_spirv(plan, directory, compiled),
-    )
-    if not settings.run or not compiled.ok:
-        return result
-    why = _why_not_run(loaded, plan, toolchain, settings)
-    if why:
-        return _not_run(result, why)
-    result = _run(result, loaded, plan, toolchain, store, settings, watcher, alone)
-    ran = any(s.name == "run" and s.status == "ok" for s in result.steps)
-    if settings.generate is None or not ran:
-        return result
-    return _generate(result, loaded, plan, toolchain, store, settings, watcher, alone)
+    return _Case(loaded, plan, context, settings, watcher, alone).result()
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One case, step by step."""
+
+    loaded: Loaded
+    plan: Plan
+    context: Context
+    settings: Settings
+    watcher: Watcher
+    alone: Alone
+
+    @property
+    def target(self) -> str:
+        """The target as the user named it."""
+        return self.plan.target.spec
+
+    def result(self) -> CaseResult:
+        self.watcher.planned(self.target, self.plan.target.arch, self.plan.warnings)
+        result = self.compiled()
+        if not self.settings.run or result.failure is not None:
+            return result
+        if why := self.why_not_run():
+            return _not_run(result, why)
+        result = self.ran(result)
+        ran = any(s.name == "run" and s.status == "ok" for s in result.steps)
+        return self.generated(result) if ran and self.settings.generate is not None else result
+
+    def compiled(self) -> CaseResult:
+        """The case after its compile."""
+        loaded, plan = self.loaded, self.plan
+        trace = Step(name="trace", status="ok", seconds=loaded.seconds, cached=loaded.cached)
+        self.watcher.began(self.target, "compile")
+        begun = time.monotonic()
+        compiled, directory, cached = self.compile()
+        step = Step(
+            name="compile",
+            status="ok" if compiled.ok else "failed",
+            seconds=time.monotonic() - begun,
+            cached=cached,
+            why="" if compiled.ok else DOES_NOT_COMPILE,
+        )
+        self.watcher.ended(self.target, step)
+        return CaseResult(
+            target=self.target,
+            release=self.context.toolchain.version,
+            device=plan.device.uri if plan.device else None,
+            arch=plan.target.arch,
+            device_name=plan.device.name if plan.device else None,
+            status="compiled" if compiled.ok else "failed",
+            why="" if compiled.ok else DOES_NOT_COMPILE,
+            steps=(trace, step),
+            phases=compiled.phases,
+            failure=compiled.failure,
+            command=compiled.command,
+            warnings=plan.warnings,
+            dispatches=compiled.dispatches,
+            output=str(directory / compiled.output) if compiled.output else None,
+            output_bytes=compiled.output_bytes,
+            messages=_messages(directory),
+            compile_seconds=compiled.seconds,
+            peak_bytes=compiled.peak_bytes,
+            phase_confirmed=compiled.phase_confirmed,
+            resume=_placed(compiled.resume_command, directory),
+            kernels=_kernels(plan, directory, compiled),
+            spirv=_spirv(plan, directory, compiled),
+        )
+
+    def why_not_run(self) -> str:
+        """Why it is only compiled; empty where it can be run."""
+        program = self.loaded.program
+        if self.settings.to not in (None, "end"):
+            return f"compiled up to {self.settings.to} only"
+        if not program.functions:
+            return _no_function(program)
+        if program.parameters is not None and program.parameters.missing:
+            return _no_weights(program.parameters)
+        if all(f.example is None for f in program.functions):
+            unfed = ", ".join(f.name for f in program.functions)
+            return f"no example inputs for {unfed} (--input gives them)"
+        if self.plan.device is None:
+            return self.plan.why_not_run
+        # A module needs the runtime of its compiler's release, which not every release has.
+        toolchain = self.context.toolchain
+        missing = f"there is no IREE runtime of release {toolchain.version}"
+        return "" if toolchain.runtime else missing
+
+    def compile(self) -> tuple[CompileResult, Path, bool]:
+        """(result, directory of its files, whether the store had it)."""
+        settings, toolchain = self.settings, self.context.toolchain
+        job = Compile(
+            mlir=self.loaded.mlir,
+            flags=(*self.plan.flags, *settings.flags),
+            to=settings.to,
+            resume=settings.resume,
+            hasty=settings.hasty,
+        )
+        compiler.check_phases(toolchain, resume=job.resume, to=job.to)
+        compiler.check_flags(job.flags, phases=not settings.run)
+        anew = settings.fresh or compiler.writes_elsewhere(settings.flags)
+        key = Store.key(
+            self.loaded.program.digest,
+            str(job.mlir),
+            job.flags,
+            job.to,
+            job.resume,
+            toolchain.version,
+            toolchain.revision,
+            str(toolchain.compiler),
+            files_named(job.flags),
+            _host(job.flags, self.plan),
+            _own_code(),
+            settings.confirm,
+            *([time.time_ns()] if anew else []),
+        )
+        built = False
+        listener = Listener(
+            phase=partial(self.watcher.phase, self.target),
+            compiling=partial(self.watcher.compiling, self.target),
+        )
+
+        def make(directory: Path) -> None:
+            nonlocal built
+            built = True
+            context = self.context.at(directory)
+            result = compiler.compile(job, context, listener=listener, confirm=settings.confirm)
+            (directory / _RESULT).write_bytes(msgspec.json.encode(result))
+            if result.failure is not None and result.failure.kind in PASSING:
+                raise _NotKept(result)
+
+        on_wait = partial(self.watcher.waiting, self.target)
+        try:
+            directory = self.context.store.obtain(COMPILE_KIND, key, make, on_wait=on_wait)
+        except _NotKept as unkept:
+            return unkept.result, Path(), False
+        result = msgspec.json.decode((directory / _RESULT).read_bytes(), type=CompileResult)
+        if not built:
+            for phase in result.phases:
+                self.watcher.phase(self.target, phase)
+        return result, directory, not built
+
+    def ran(self, result: CaseResult) -> CaseResult:
+        """The case after its functions were loaded, run and compared."""
+        program = self.loaded.program
+        functions: list[FunctionResult] = []
+        took = dict.fromkeys(_RUNNING, 0.0)
+        failed: StepName | None = None
+        for function in program.functions:
+            if function.example is None:
+                continue
+            refitting.refuse(program.source, function)
+            self.watcher.began(self.target, "run")
+            with _workdir(self.settings.keep, function.name) as workdir:
+                job, ran = self.run_function(function, result, self.context.at(workdir))
+                if ran.failure and (why := border.uncallable(ran.failure, self.settings.flags)):
+                    return _not_run(result, why)
+                if ran.failure is not None:
+                    dumps = Path(result.output or "").parent / compiler.PHASES
+                    refitting.check(job, ran.failure, self.context, dumps)
+                begun = time.monotonic()
+                comparison = self.compared(job, ran, self.context.at(workdir))
+            took["load"] += ran.load_seconds
+            took["run"] += ran.run_seconds
+            took["compare"] += time.monotonic() - begun if comparison else 0.0
+            differs = comparison is not None and comparison.differs
+            failed = failed or ran.failed_step or ("compare" if differs else None)
+            failure = ran.failure
+            if comparison is not None and comparison.differs:
+                failure = numerics.to_failure(comparison)
+            if failure is not None and len(program.functions) > 1:
+                told = f"{function.name}: {failure.message}"
+                failure = msgspec.structs.replace(failure, message=told)
+            functions.append(_function(function, ran, comparison, failure))
+        left = "" if failed else "; ".join(_left(functions, program))
+        steps = tuple(_steps(left, failed, took))
+        for step in steps:
+            self.watcher.ended(self.target, step)
+        first = next((f.failure for f in functions if f.failure), None)
+        compared = [f.comparison for f in functions if f.comparison]
+        return msgspec.structs.replace(
+            result,
+            status="failed" if first else "ran" if left else "ok",
+            why=_why(failed) if failed else f"ran, not compared: {left}" if left else "",
+            steps=(*result.steps, *steps),
+            functions=tuple(functions),
+            failure=first,
+            comparison=max(compared, key=lambda c: (c.differs, not c.ok, c.rel_l2), default=None),
+        )
+
+    def run_function(
+        self, function: Function, result: CaseResult, context: Context
+    ) -> tuple[runtime.Run, runtime.RunResult]:
+        """Runs one function of the module; its files go to the context's directory."""
+        assert self.plan.device is not None and result.output is not None
+        module, directory = Path(result.output), Path(self.loaded.directory)
+        uri = self.plan.device.uri
+        compiled = border.of_module(module, function)
+        changed = compiled is not function
+        job = runtime.Run(
+            program=self.loaded.program,
+            directory=directory,
+            function=function,
+            module=module,
+            changed=border.stored(function, compiled, directory, context.store)
+            if changed
+            else None,
+            device=_SYNC if function.signals and uri == _TASK else uri,
+        )
+        with self.alone(self.plan.device):
+            ran = runtime.run(job, context, latency_budget=self.settings.latency_budget)
+        if self.settings.keep and ran.ok:
+            (context.directory / _OUTPUTS).write_bytes(msgspec.json.encode(ran.outputs))
+        return job, ran
+
+    def compared(
+        self, job: runtime.Run, ran: runtime.RunResult, context: Context
+    ) -> Comparison | None:
+        """How what a function returned is judged; None where there is nothing to judge it by."""
+        function = job.function
+        waited = job.device == _SYNC or not function.signals
+        if not ran.ok or function.reference is None or not waited:
+            return None
+        comparison = numerics.compare(
+            ran.outputs,
+            self.loaded.program,
+            function,
+            directory=Path(self.loaded.directory),
+            outputs_directory=context.directory,
+        )
+        if comparison.differs and ran.changed is not None:
+            comparison = demoted.judged(comparison, ran, job, context)
+        return comparison
+
+    def generated(self, result: CaseResult) -> CaseResult:
+        """The case after its functions were chained to generate tokens."""
+        assert self.plan.device is not None and self.settings.generate is not None
+        self.watcher.began(self.target, "generate")
+        begun = time.monotonic()
+        generated = generation.run(
+            self.settings.generate,
+            self.loaded,
+            Path(result.output or ""),
+            self.plan.device.uri,
+            self.context,
+            self.alone(self.plan.device),
+        )
+        left = generated.not_compared
+        step = Step(
+            name="generate",
+            status="failed" if generated.failure else "ran" if left else "ok",
+            seconds=time.monotonic() - begun,
+            why=left,
+        )
+        self.watcher.ended(self.target, step)
+        result = msgspec.structs.replace(result, steps=(*result.steps, step), generation=generated)
+        if result.failure:
+            return result
+        if not generated.failure:
+            if not left or result.status != "ok":
+                return result
+            return msgspec.structs.replace(
+                result, status="ran", why=f"ran, not compared: generated tokens: {left}"
+            )
+        differs = generated.failure.kind == "mismatch"
+        return msgspec.structs.replace(
+            result,
+            status="failed",
+            why="generates, but differs from the reference" if differs else "does not generate",
+            failure=generated.failure,
+        )
 
 
 def _not_run(result: CaseResult, why: str) -> CaseResult:
@@ -306,23 +406,6 @@ def _messages(directory: Path) -> str | None:
     file = directory / compiler.STDERR
     kept = directory.name and file.is_file() and file.stat().st_size
     return str(file) if kept else None
-
-
-def _why_not_run(loaded: Loaded, plan: Plan, toolchain: Toolchain, settings: Settings) -> str:
-    program = loaded.program
-    if settings.to not in (None, "end"):
-        return f"compiled up to {settings.to} only"
-    if not program.functions:
-        return _no_function(program)
-    if program.parameters is not None and program.parameters.missing:
-        return _no_weights(program.parameters)
-    if all(f.example is None for f in program.functions):
-        unfed = ", ".join(f.name for f in program.functions)
-        return f"no example inputs for {unfed} (--input gives them)"
-    if plan.device is None:
-        return plan.why_not_run
-    # A module needs the runtime of its compiler's release, which not every release has.
-    return "" if toolchain.runtime else f"there is no IREE runtime of release {toolchain.version}"
 
 
 def _no_function(program: Program) -> str:
@@ -360,69 +443,6 @@ class _NotKept(Exception):
         self.result = result
 
 
-def _compile(
-    target: str,
-    loaded: Loaded,
-    plan: Plan,
-    toolchain: Toolchain,
-    store: Store,
-    settings: Settings,
-    watcher: Watcher,
-) -> tuple[CompileResult, Path, bool]:
-    """(result, directory of its files, whether the store had it)."""
-    job = Compile(
-        mlir=loaded.mlir,
-        flags=(*plan.flags, *settings.flags),
-        to=settings.to,
-        resume=settings.resume,
-        hasty=settings.hasty,
-    )
-    compiler.check_phases(toolchain, resume=job.resume, to=job.to)
-    compiler.check_flags(job.flags, phases=not settings.run)
-    anew = settings.fresh or compiler.writes_elsewhere(settings.flags)
-    key = Store.key(
-        loaded.program.digest,
-        str(job.mlir),
-        job.flags,
-        job.to,
-        job.resume,
-        toolchain.version,
-        toolchain.revision,
-        str(toolchain.compiler),
-        files_named(job.flags),
-        _host(job.flags, plan),
-        _own_code(),
-        settings.confirm,
-        *([time.time_ns()] if anew else []),
-    )
-    built = False
-
-    def make(directory: Path) -> None:
-        nonlocal built
-        built = True
-        result = compiler.compile(
-            job,
-            Context(toolchain=toolchain, limits=settings.limits, directory=directory),
-            listener=Listener(
-                phase=partial(watcher.phase, target), compiling=partial(watcher.compiling, target)
-            ),
-            confirm=settings.confirm,
-        )
-        (directory / _RESULT).write_bytes(msgspec.json.encode(result))
-        if result.failure is not None and result.failure.kind in PASSING:
-            raise _NotKept(result)
-
-    try:
-        directory = store.obtain(COMPILE_KIND, key, make, on_wait=lambda: watcher.waiting(target))
-    except _NotKept as unkept:
-        return unkept.result, Path(), False
-    result = msgspec.json.decode((directory / _RESULT).read_bytes(), type=CompileResult)
-    if not built:
-        for phase in result.phases:
-            watcher.phase(target, phase)
-    return result, directory, not built
-
-
 def files_named(flags: tuple[str, ...]) -> list[tuple[str, int, int]]:
     """(path, size, time of change) of the files that flags name: the compiler reads them."""
     named = [Path(part) for flag in flags for part in flag.split("=")[1:]]
@@ -444,98 +464,6 @@ def _own_code() -> str:
     return hashed.hexdigest()
 
 
-def _run(
-    result: CaseResult,
-    loaded: Loaded,
-    plan: Plan,
-    toolchain: Toolchain,
-    store: Store,
-    settings: Settings,
-    watcher: Watcher,
-    alone: Alone,
-) -> CaseResult:
-    assert plan.device is not None and result.output is not None
-    functions: list[FunctionResult] = []
-    load_seconds = run_seconds = compare_seconds = 0.0
-    failed: StepName | None = None
-    for function in loaded.program.functions:
-        if function.example is None:
-            continue
-        refitting.refuse(loaded.program.source, function)
-        watcher.began(result.target, "run")
-        module, directory = Path(result.output), Path(loaded.directory)
-        compiled = border.of_module(module, function)
-        changed = compiled is not function
-        job = runtime.Run(
-            program=loaded.program,
-            directory=directory,
-            function=function,
-            module=module,
-            changed=border.stored(function, compiled, directory, store) if changed else None,
-            device=_SYNC if function.signals and plan.device.uri == _TASK else plan.device.uri,
-        )
-        waited = job.device == _SYNC or not function.signals
-        with _workdir(settings.keep, function.name) as workdir:
-            with alone(plan.device):
-                ran = runtime.run(
-                    job,
-                    Context(toolchain=toolchain, limits=settings.limits, directory=workdir),
-                    latency_budget=settings.latency_budget,
-                )
-            if ran.failure is not None:
-                if why := border.uncallable(ran.failure, settings.flags):
-                    return _not_run(result, why)
-                dumps = Path(result.output).parent / compiler.PHASES
-                refitting.check(
-                    job, ran.failure, Context(toolchain=toolchain, limits=settings.limits), dumps
-                )
-            load_seconds += ran.load_seconds
-            run_seconds += ran.run_seconds
-            comparison, failure = None, ran.failure
-            failed = failed or ran.failed_step
-            if settings.keep and ran.ok:
-                (workdir / _OUTPUTS).write_bytes(msgspec.json.encode(ran.outputs))
-            if ran.ok and function.reference is not None and waited:
-                begun = time.monotonic()
-                comparison = numerics.compare(
-                    ran.outputs,
-                    loaded.program,
-                    function,
-                    directory=Path(loaded.directory),
-                    outputs_directory=workdir,
-                )
-                if comparison.differs and ran.changed is not None:
-                    comparison = demoted.judged(
-                        comparison,
-                        ran,
-                        job,
-                        Context(toolchain=toolchain, limits=settings.limits, directory=workdir),
-                    )
-                failure = numerics.to_failure(comparison) if comparison.differs else None
-                compare_seconds += time.monotonic() - begun
-                failed = failed or ("compare" if comparison.differs else None)
-        if failure is not None and len(loaded.program.functions) > 1:
-            failure = msgspec.structs.replace(
-                failure, message=f"{function.name}: {failure.message}"
-            )
-        functions.append(_function(function, ran, comparison, failure))
-    left = "" if failed else "; ".join(_left(functions, loaded.program))
-    steps = tuple(_steps(left, failed, load_seconds, run_seconds, compare_seconds))
-    for step in steps:
-        watcher.ended(result.target, step)
-    first = next((f.failure for f in functions if f.failure), None)
-    compared = [f.comparison for f in functions if f.comparison]
-    return msgspec.structs.replace(
-        result,
-        status="failed" if first else "ran" if left else "ok",
-        why=_why(failed) if failed else f"ran, not compared: {left}" if left else "",
-        steps=(*result.steps, *steps),
-        functions=tuple(functions),
-        failure=first,
-        comparison=max(compared, key=lambda c: (c.differs, not c.ok, c.rel_l2), default=None),
-    )
-
-
 @contextlib.contextmanager
 def _workdir(keep: str, function: str) -> Iterator[Path]:
     """Where a function is run: in `keep`, else in a directory that is gone afterwards."""
@@ -555,54 +483,6 @@ def kept(keep: Path, function: str) -> tuple[Tensor, ...] | None:
         return None
     outputs = msgspec.json.decode((place / _OUTPUTS).read_bytes(), type=tuple[Tensor, ...])
     return tuple(msgspec.structs.replace(o, file=str(place / o.file)) for o in outputs)
-
-
-def _generate(
-    result: CaseResult,
-    loaded: Loaded,
-    plan: Plan,
-    toolchain: Toolchain,
-    store: Store,
-    settings: Settings,
-    watcher: Watcher,
-    alone: Alone,
-) -> CaseResult:
-    assert plan.device is not None and result.output is not None and settings.generate is not None
-    watcher.began(result.target, "generate")
-    begun = time.monotonic()
-    generated = generation.run(
-        settings.generate,
-        loaded,
-        Path(result.output),
-        plan.device.uri,
-        Context(toolchain=toolchain, limits=settings.limits),
-        store,
-        alone(plan.device),
-    )
-    left = generated.not_compared
-    step = Step(
-        name="generate",
-        status="failed" if generated.failure else "ran" if left else "ok",
-        seconds=time.monotonic() - begun,
-        why=left,
-    )
-    watcher.ended(result.target, step)
-    result = msgspec.structs.replace(result, steps=(*result.steps, step), generation=generated)
-    if result.failure:
-        return result
-    if not generated.failure:
-        if not left or result.status != "ok":
-            return result
-        return msgspec.structs.replace(
-            result, status="ran", why=f"ran, not compared: generated tokens: {left}"
-        )
-    differs = generated.failure.kind == "mismatch"
-    return msgspec.structs.replace(
-        result,
-        status="failed",
-        why="generates, but differs from the reference" if differs else "does not generate",
-        failure=generated.failure,
-    )
 
 
 def _function(
@@ -628,19 +508,8 @@ def _function(
     )
 
 
-def _steps(
-    left: str,
-    failed: StepName | None,
-    load_seconds: float,
-    run_seconds: float,
-    compare_seconds: float,
-) -> Iterator[Step]:
-    order: tuple[tuple[StepName, float], ...] = (
-        ("load", load_seconds),
-        ("run", run_seconds),
-        ("compare", compare_seconds),
-    )
-    for name, seconds in order:
+def _steps(left: str, failed: StepName | None, took: Mapping[StepName, float]) -> Iterator[Step]:
+    for name, seconds in took.items():
         if name == failed:
             yield Step(name=name, status="failed", seconds=seconds)
             return

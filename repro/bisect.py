@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro import isolate
 from iree_pilot.repro.ir.graph import Cut
 from iree_pilot.repro.isolate import GaveUp, Isolated
+from iree_pilot.repro.options import Listeners, Options
 from iree_pilot.repro.oracles.oracle import CompileOracle, NotAProgram, RememberingOracle
 from iree_pilot.repro.oracles.oracle_run import RunOracle
 from iree_pilot.repro.reducer import blockers
@@ -39,53 +39,40 @@ def bisect(
     subject: Subject,
     failure: Failure,
     context: Context,
-    place: Callable[[Failure], Path],
-    state: Path,
-    *,
-    everything: bool = False,
-    fresh: bool = False,
-    default: bool = False,
-    begun: Callable[[Failure], None] = lambda _: None,
-    told: Callable[[Progress], None] = lambda _: None,
+    options: Options,
+    listeners: Listeners,
 ) -> Bisection:
-    """Isolates a failure into the folder `place(failure)`.
+    """Isolates a failure into its folder (`Options.folder`).
 
-    default: nobody named that folder, see `places.settled`; one that the user named gets a copy of
-    what was isolated before.
-
-    everything: then its cause is masked in the whole program, and so on with what fails next,
-    until the program does not fail: each signature into a folder of its own. state: a directory
-    that keeps what was asked; the same call goes on where it was. A failure that was isolated
-    before is not isolated again, unless `fresh` or `everything`. limits: of the run that failed.
-    begun hears of each failure, told of what is asked about it.
+    options.default: nobody named that folder, see `places.settled`; one that the user named gets a
+    copy of what was isolated before. options.everything: then its cause is masked in the whole
+    program, and so on with what fails next, until the program does not fail: each signature into a
+    folder of its own. The context's directory keeps what was asked; the same call goes on where it
+    was. Its limits are those of the run that failed. A failure that was isolated before is not
+    isolated again, unless `fresh` or `everything`.
     """
-    if not everything and not fresh and (before := _known(subject, failure, context.toolchain)):
-        if not default:
-            before = placed(before, place(failure), _identity(subject, failure))
+    if (
+        not options.everything
+        and not options.fresh
+        and (before := _known(subject, failure, context.toolchain))
+    ):
+        if not options.default:
+            before = placed(before, options.folder(failure), _identity(subject, failure))
         return Bisection(status="isolated", failures=(before,))
-    search = _Search(context, place, default, begun, told)
-    if everything:
-        return search.done(search.all(subject, failure, state))
-    search.one(subject, failure, state)
+    search = _Search(context, options, listeners)
+    if options.everything:
+        return search.done(search.all(subject, failure))
+    search.one(subject, failure, context.directory)
     return search.done(None)
 
 
 class _Search:
     """Isolations one after the other, and what came of them."""
 
-    def __init__(
-        self,
-        context: Context,
-        place: Callable[[Failure], Path],
-        default: bool,
-        begun: Callable[[Failure], None],
-        told: Callable[[Progress], None],
-    ) -> None:
+    def __init__(self, context: Context, options: Options, listeners: Listeners) -> None:
         self._context = context
-        self._place = place
-        self._default = default
-        self._begins = begun
-        self._told = told
+        self._options = options
+        self._listeners = listeners
         self._begun = time.monotonic()
         self._calls = 0
         self._earlier_seconds = 0.0
@@ -96,75 +83,75 @@ class _Search:
         """Isolates one failure; its folder is written unless its signature has one."""
         if not is_specific(failure.signature) or self._is_new(failure.signature):
             self._folder(subject, failure)
-        self._begins(failure)
-        directory = _directory(state, failure, self._context.limits)
-        effort = estimate(failure, subject.took_seconds, subject.peak_bytes, self._context.limits)
-        oracle = _oracle(subject, failure, self._context.toolchain, directory, effort)
-        with closing(oracle):
-            return self._isolated(subject, failure, oracle, directory, effort)
+        self._listeners.started(failure)
+        context = self._context.at(_directory(state, failure, self._context.limits))
+        effort = estimate(failure, subject.took_seconds, subject.peak_bytes, context.limits)
+        with closing(_oracle(subject, failure, context, effort)) as oracle:
+            job = isolate.Job(
+                mlir=subject.mlir,
+                failure=failure,
+                context=context.bounded(effort.limits),
+                flags=subject.flags,
+                width=effort.width,
+                focus=subject.running.line(subject.mlir) if subject.running else 0,
+            )
+            outcome, remarks = self._outcome(job, oracle)
+            if isinstance(outcome, GaveUp):
+                if self._is_new(failure.signature):
+                    whole = self._whole(subject, oracle, outcome, context)
+                    self._found[failure.signature] = whole
+                return None
+            key = _key(failure, outcome)
+            if self._is_new(key):
+                self._tell("making the reproducer, verifying it from copies")
+                try:
+                    found = self._handed(subject, oracle, outcome, context, remarks)
+                except NotAProgram as fault:
+                    why = f"what was isolated ({', '.join(outcome.ops)}) is intermittent: {fault}"
+                    self._found.setdefault(failure.signature, Found(failure=failure, why=why))
+                    return None
+                self._found[key] = found
+        return outcome
 
-    def _isolated(
-        self,
-        subject: Subject,
-        failure: Failure,
-        oracle: RememberingOracle,
-        directory: Path,
-        effort: Effort,
-    ) -> Isolated | None:
-        job = isolate.Job(
-            mlir=subject.mlir,
-            failure=failure,
-            toolchain=self._context.toolchain,
-            flags=subject.flags,
-            directory=directory,
-            limits=effort.limits,
-            width=effort.width,
-            focus=subject.running.line(subject.mlir) if subject.running else 0,
-        )
-        context: tuple[str, ...] = ()
+    def _outcome(
+        self, job: isolate.Job, oracle: RememberingOracle
+    ) -> tuple[Isolated | GaveUp, tuple[str, ...]]:
+        """(what was isolated, sentences on what it takes to fail)."""
+        outcome: Isolated | GaveUp
+        remarks: tuple[str, ...] = ()
         if isinstance(oracle, MismatchOracle):
-            outcome, context = numbers.run(job, oracle, self._told)
+            outcome, remarks = numbers.run(job, oracle, self._listeners.progress)
         else:
-            outcome = isolate.isolate(job, oracle, self._told)
+            outcome = isolate.isolate(job, oracle, self._listeners.progress)
         spent = oracle.spent
         spent.keep()
         self._calls += spent.calls
         self._earlier_seconds += spent.earlier_seconds
-        outcome = msgspec.structs.replace(outcome, calls=spent.calls, seconds=spent.seconds)
         self._seen |= oracle.others
-        if isinstance(outcome, GaveUp):
-            if self._is_new(failure.signature):
-                whole = self._whole(subject, oracle, outcome, directory)
-                self._found[failure.signature] = whole
-            return None
-        key = _key(failure, outcome)
-        if self._is_new(key):
-            folder, limits = self._folder(subject, failure), self._context.limits
-            self._tell("making the reproducer, verifying it from copies")
-            try:
-                report = handing.write(
-                    subject,
-                    oracle,
-                    outcome,
-                    self._context.bounded(limits),
-                    folder,
-                    directory,
-                    context,
-                )
-            except NotAProgram as fault:
-                why = f"what was isolated ({', '.join(outcome.ops)}) is intermittent: {fault}"
-                self._found.setdefault(failure.signature, Found(failure=failure, why=why))
-                return None
-            self._found[key] = Found(
-                failure=_also(report.failure, failure),
-                reproducer=reproduced(folder, report),
-                rate=report.rate if report.rate < 1 else None,
-                beside=self._beside(folder, failure),
-            )
-        return outcome
+        outcome = msgspec.structs.replace(outcome, calls=spent.calls, seconds=spent.seconds)
+        return outcome, remarks
+
+    def _handed(
+        self,
+        subject: Subject,
+        oracle: RememberingOracle,
+        isolated: Isolated,
+        context: Context,
+        remarks: tuple[str, ...],
+    ) -> Found:
+        """The folder of what was isolated, as `handing.write` makes it."""
+        failure = oracle.wanted
+        folder = self._folder(subject, failure)
+        report = handing.write(subject, oracle, isolated, context, folder, remarks)
+        return Found(
+            failure=_also(report.failure, failure),
+            reproducer=reproduced(folder, report),
+            rate=report.rate if report.rate < 1 else None,
+            beside=self._beside(folder, failure),
+        )
 
     def _whole(
-        self, subject: Subject, oracle: RememberingOracle, outcome: GaveUp, directory: Path
+        self, subject: Subject, oracle: RememberingOracle, outcome: GaveUp, context: Context
     ) -> Found:
         """What is handed on where nothing was isolated: the whole program, and what was tried."""
         failure = oracle.wanted
@@ -178,8 +165,8 @@ class _Search:
         self._tell("making a reproducer of the whole program, verifying it from copies")
         mlir = subject.mlir
         if mlir.read_bytes().startswith(BYTECODE):
-            mlir = directory / "whole.mlir"
-            mlir.write_bytes(as_text(subject.mlir, self._context.toolchain, directory))
+            mlir = context.directory / "whole.mlir"
+            mlir.write_bytes(as_text(subject.mlir, context.toolchain, context.directory))
         isolated = Isolated(
             mlir=str(mlir),
             ops=outcome.ops,
@@ -192,30 +179,22 @@ class _Search:
             whole=True,
             rate=outcome.rate or 1.0,
         )
-        folder, limits = self._folder(subject, failure), self._context.limits
         tried = (f"Nothing smaller was found: {outcome.why}.", *oracle.summary)
         try:
-            report = handing.write(
-                subject, oracle, isolated, self._context.bounded(limits), folder, directory, tried
-            )
+            made = self._handed(subject, oracle, isolated, context, tried)
         except (NotAProgram, UsageError) as fault:
             why = f"{outcome.why}; the whole program stays at {subject.mlir}: {fault}"
             return msgspec.structs.replace(found, why=why)
-        return msgspec.structs.replace(
-            found,
-            failure=_also(report.failure, failure),
-            reproducer=reproduced(folder, report),
-            beside=self._beside(folder, failure),
-        )
+        return msgspec.structs.replace(made, why=outcome.why, rate=outcome.rate)
 
     def _folder(self, subject: Subject, failure: Failure) -> Path:
         """Where a failure's folder goes. Raises UsageError where the user's own is taken."""
         wanted = _identity(subject, failure)
-        return places.settled(self._usual(failure), wanted, default=self._default)
+        return places.settled(self._usual(failure), wanted, default=self._options.default)
 
     def _usual(self, failure: Failure) -> Path:
         """The usual name of the folder: beside that of another failure with its signature."""
-        place = self._place(failure)
+        place = self._options.folder(failure)
         made = [one for one in self._found.values() if one.reproducer is not None]
         alike = sum(one.failure.signature == failure.signature for one in made)
         return place.with_name(f"{place.name}-{alike + 1}") if alike else place
@@ -231,13 +210,13 @@ class _Search:
         return before is None or before.reproducer is None or before.reproducer.whole
 
     def _tell(self, doing: str) -> None:
-        self._told(Progress(trying=doing, ops=0, asked=self._calls))
+        self._listeners.progress(Progress(trying=doing, ops=0, asked=self._calls))
 
-    def all(self, subject: Subject, first: Failure, state: Path) -> bool:
+    def all(self, subject: Subject, first: Failure) -> bool:
         """Isolates and masks until the program does not fail (True) or nothing can be isolated."""
         failure: Failure | None = first
         stuck: set[str] = set()
-        masks = 0
+        masks, state = 0, self._context.directory
         while failure is not None:
             reported = {f.signature: f for f in (failure, *failure.also)}
             self._seen |= reported
@@ -256,15 +235,16 @@ class _Search:
                 stuck.add(wanted.signature)
                 continue
             masks += 1
-            subject, failure = self._mask(subject, wanted, isolated, state / "masked" / str(masks))
+            masked = self._context.at(state / "masked" / str(masks))
+            subject, failure = self._mask(subject, wanted, isolated, masked)
         return True
 
     def _mask(
-        self, subject: Subject, failure: Failure, isolated: Isolated, directory: Path
+        self, subject: Subject, failure: Failure, isolated: Isolated, context: Context
     ) -> tuple[Subject, Failure | None]:
         """(the program without what was isolated, how that fails)."""
         self._tell("compiling the program without what was isolated")
-        masked = blockers.masked(subject.mlir, isolated, self._context.at(directory))
+        masked = blockers.masked(subject.mlir, isolated, context)
         key = _key(failure, isolated)
         found = self._found[key]
         self._found[key] = msgspec.structs.replace(
@@ -274,7 +254,7 @@ class _Search:
         )
         program = Path(masked.program)
         self._calls += 1
-        result = blockers.compiled(program, self._context.at(directory), subject.flags)
+        result = blockers.compiled(program, context, subject.flags)
         left = msgspec.structs.replace(
             subject,
             mlir=program,
@@ -284,10 +264,9 @@ class _Search:
         )
         if result.failure is not None or subject.running is None:
             return msgspec.structs.replace(left, running=None), result.failure
-        effort = estimate(failure, left.took_seconds, left.peak_bytes, self._context.limits)
-        oracle = _oracle(left, failure, self._context.toolchain, directory, effort)
+        effort = estimate(failure, left.took_seconds, left.peak_bytes, context.limits)
         self._calls += 1
-        with closing(oracle):
+        with closing(_oracle(left, failure, context, effort)) as oracle:
             return left, oracle.again(program)
 
     def done(self, unblocked: bool | None) -> Bisection:
@@ -355,28 +334,12 @@ def _directory(state: Path, failure: Failure, limits: process.Limits) -> Path:
 
 
 def _oracle(
-    subject: Subject,
-    failure: Failure,
-    toolchain: Toolchain,
-    directory: Path,
-    effort: Effort,
+    subject: Subject, failure: Failure, context: Context, effort: Effort
 ) -> RememberingOracle:
-    running, flags = subject.running, subject.flags
-    limits, width = effort.limits, effort.width
+    running, flags, width = subject.running, subject.flags, effort.width
+    context = context.bounded(effort.limits)
     if running is None:
-        return CompileOracle(toolchain, flags, failure, directory, limits=limits, width=width)
+        return CompileOracle(context, flags, failure, width=width)
     if failure.kind == "mismatch":
-        return MismatchOracle(
-            Context(toolchain=toolchain, limits=limits, directory=directory),
-            flags,
-            failure,
-            running,
-            width=width,
-        )
-    return RunOracle(
-        Context(toolchain=toolchain, limits=limits, directory=directory),
-        flags,
-        failure,
-        running,
-        width=width,
-    )
+        return MismatchOracle(context, flags, failure, running, width=width)
+    return RunOracle(context, flags, failure, running, width=width)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from iree_pilot.pipeline.case import DOES_NOT_COMPILE, CaseResult, FunctionResult
+from iree_pilot.pipeline.case_result import DOES_NOT_COMPILE, CaseResult, FunctionResult
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import CANNOT_RUN, MAKING, Job
@@ -27,9 +25,8 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro import bisect as search
 from iree_pilot.repro.bisect import Bisection, Found
 from iree_pilot.repro.ir import inline
+from iree_pilot.repro.options import Listeners, Options
 from iree_pilot.repro.oracles.oracle_run import Running
-from iree_pilot.repro.reducer.shrink import Progress
-from iree_pilot.repro.reproducer import places
 from iree_pilot.repro.tracing import search as tracing
 
 #: The functions in a row, each fed what the last one gave, differ, and none does by itself.
@@ -39,57 +36,35 @@ _NO_FUNCTION = "each of its functions gives right numbers: they only differ in a
 _HANGS_SECONDS = 60.0
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """How a failure is to be isolated.
-
-    place: the folder of the reproducer; with `everything` that of the folders, one for each
-    failure. default: nobody named that folder: where it is taken, another one is made, and with
-    `everything` the failures' signatures are in the names of folders beside it. flags: the user's
-    for the compile. seed: of the program's inputs. fresh: whatever is known, and from the
-    beginning.
-    """
-
-    place: Path
-    limits: process.Limits
-    default: bool = False
-    flags: tuple[str, ...] = ()
-    seed: int = 0
-    everything: bool = False
-    fresh: bool = False
-
-
 def isolate(
     loaded: Loaded,
     case: CaseResult,
     plan: Plan,
-    toolchain: Toolchain,
-    wish: Wish,
-    *,
-    begun: Callable[[Failure], None] = lambda _: None,
-    told: Callable[[Progress], None] = lambda _: None,
-    on_wait: Callable[[], None] | None = None,
+    context: Context,
+    options: Options,
+    listeners: Listeners | None = None,
 ) -> Bisection:
-    """Isolates the failure of a case (and with `wish.everything` what else keeps it from working).
+    """Isolates the failure of a case (with `options.everything` also what else keeps it from
+    working).
 
     The same call goes on where an earlier one was stopped, and waits for another process that does
-    the same (`on_wait` is called once before). Wrong numbers are looked for in the program without
-    its calls first.
+    the same. Wrong numbers are looked for in the program without its calls first.
     """
     assert case.failure is not None
-    hearing: dict[str, Any] = {"begun": begun, "told": told, "on_wait": on_wait}
-    flat = _inlined(loaded, toolchain, wish) if case.failure.kind == "mismatch" else None
+    listeners = listeners or Listeners()
+    flat = _inlined(loaded, context) if case.failure.kind == "mismatch" else None
     if flat is not None:
-        found = _isolate(flat, case, plan, toolchain, wish, **hearing)
+        found = _isolate(flat, case, plan, context, options, listeners)
         if found.status == "isolated":
             return found
-    return _isolate(loaded, case, plan, toolchain, wish, **hearing)
+    return _isolate(loaded, case, plan, context, options, listeners)
 
 
-def _inlined(loaded: Loaded, toolchain: Toolchain, wish: Wish) -> Loaded | None:
+def _inlined(loaded: Loaded, context: Context) -> Loaded | None:
     """The program without calls; None where it has none."""
-    digest = Store.key(loaded.program.digest, toolchain.revision, "inlined")
+    digest = Store.key(loaded.program.digest, context.toolchain.revision, "inlined")
     file = data_directory() / "bisect" / f"inlined-{digest[:16]}.mlir"
-    if not inline.inlined(loaded.mlir, Context(toolchain=toolchain, limits=wish.limits), file):
+    if not inline.inlined(loaded.mlir, context, file):
         return None
     program = msgspec.structs.replace(loaded.program, mlir=str(file), digest=digest)
     return msgspec.structs.replace(loaded, program=program)
@@ -99,57 +74,38 @@ def _isolate(
     loaded: Loaded,
     case: CaseResult,
     plan: Plan,
-    toolchain: Toolchain,
-    wish: Wish,
-    *,
-    begun: Callable[[Failure], None],
-    told: Callable[[Progress], None],
-    on_wait: Callable[[], None] | None,
+    context: Context,
+    options: Options,
+    listeners: Listeners,
 ) -> Bisection:
     assert case.failure is not None
-    first, running = case.failure, None
+    first, running, toolchain = case.failure, None, context.toolchain
     if why := why_not(case):
         return Bisection(status="gave-up", failures=(Found(failure=first, why=why),), why=why)
     if case.why != DOES_NOT_COMPILE:
         failing = next(f for f in case.functions if _can(f))
         assert failing.failure is not None
-        first, running = failing.failure, _running(loaded, failing, plan, toolchain, wish.seed)
-    every = (*plan.flags, *wish.flags)
+        first, running = failing.failure, _running(loaded, failing, plan, toolchain, options.seed)
+    every = (*plan.flags, *options.flags)
     where = (running.device, running.function, running.seed, *_given(running)) if running else ()
     key = Store.key(loaded.program.digest, every, toolchain.revision, *where)
-
-    def place(failure: Failure) -> Path:
-        if not wish.everything:
-            return wish.place
-        last = places.last_of(failure)
-        return _beside(wish.place, last) if wish.default else wish.place / last
-
     state = data_directory() / "bisect" / key[:16]
-    with Locks(state.parent / "locks").hold(key, on_wait=on_wait):
-        if wish.fresh:
+    with Locks(state.parent / "locks").hold(key, on_wait=listeners.on_wait):
+        if options.fresh:
             shutil.rmtree(state, ignore_errors=True)
-        return search.bisect(
-            search.Subject(
-                mlir=loaded.mlir,
-                source=loaded.program.source,
-                target=case.target,
-                flags=every,
-                command=case.command,
-                running=running,
-                took_seconds=max((case.compile_seconds, *(s.seconds for s in case.steps[2:]))),
-                peak_bytes=max((case.peak_bytes, *(f.peak_bytes for f in case.functions))),
-                device=plan.device,
-            ),
-            first,
-            Context(toolchain=toolchain, limits=_limits(case, first, wish.limits)),
-            place,
-            state,
-            everything=wish.everything,
-            fresh=wish.fresh,
-            default=wish.default,
-            begun=begun,
-            told=told,
+        subject = search.Subject(
+            mlir=loaded.mlir,
+            source=loaded.program.source,
+            target=case.target,
+            flags=every,
+            command=case.command,
+            running=running,
+            took_seconds=max((case.compile_seconds, *(s.seconds for s in case.steps[2:]))),
+            peak_bytes=max((case.peak_bytes, *(f.peak_bytes for f in case.functions))),
+            device=plan.device,
         )
+        each = context.at(state).bounded(_limits(case, first, context.limits))
+        return search.bisect(subject, first, each, options, listeners)
 
 
 def why_not(case: CaseResult) -> str:
@@ -161,10 +117,6 @@ def why_not(case: CaseResult) -> str:
     if first.phase == "trace" or case.why == DOES_NOT_COMPILE or any(map(_can, case.functions)):
         return ""
     return _cannot(first) or _NO_FUNCTION
-
-
-def _beside(place: Path, last: str) -> Path:
-    return place.with_name(f"{place.name}-{last}")
 
 
 def _limits(case: CaseResult, failure: Failure, given: process.Limits) -> process.Limits:
@@ -224,14 +176,13 @@ def isolate_hidden(
     loaded: Loaded,
     case: CaseResult,
     plan: Plan,
-    toolchain: Toolchain,
-    wish: Wish,
-    **hearing: Any,
+    context: Context,
+    options: Options,
+    listeners: Listeners | None = None,
 ) -> Bisection | None:
     """Isolates an operation that is wrong in a program that cannot show it (`numerics.hides`).
 
-    None where the program would show it, or no operation that can be judged is wrong. hearing: as
-    in `isolate`.
+    None where the program would show it, or no operation that can be judged is wrong.
     """
     functions = []
     first: Failure | None = None
@@ -245,8 +196,8 @@ def isolate_hidden(
     if first is None or case.failure is not None:
         return None
     case = msgspec.structs.replace(case, functions=tuple(functions), failure=first)
-    wish = msgspec.structs.replace(wish, everything=False)
-    found = isolate(loaded, case, plan, toolchain, wish, **hearing)
+    options = msgspec.structs.replace(options, everything=False)
+    found = isolate(loaded, case, plan, context, options, listeners)
     return found if found.status == "isolated" else None
 
 
@@ -254,27 +205,16 @@ def isolate_trace(
     job: Job,
     failed: TraceFailed,
     target: str,
-    toolchain: Toolchain,
-    wish: Wish,
-    *,
-    told: Callable[[Progress], None] = lambda _: None,
+    context: Context,
+    options: Options,
+    listeners: Listeners | None = None,
 ) -> Bisection:
-    """Isolates why a source does not trace."""
+    """Isolates why a source does not trace. target: as the user named it."""
     if why := _of_the_source(failed.failure):
         found = Found(failure=failed.failure, why=why)
         return Bisection(status="gave-up", failures=(found,), why=why)
-    return tracing.bisect(
-        job,
-        failed.failure,
-        target,
-        Context(toolchain=toolchain, limits=wish.limits),
-        wish.place,
-        tracing.state_of(job, failed.failure, data_directory()),
-        took_seconds=failed.seconds,
-        fresh=wish.fresh,
-        default=wish.default,
-        told=told,
-    )
+    state = tracing.state_of(job, failed.failure, data_directory())
+    return tracing.bisect(job, failed, target, context.at(state), options, listeners or Listeners())
 
 
 def _given(running: Running) -> tuple[str, ...]:

@@ -16,9 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.toolchain.context import Context
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.ir import bindings, edit
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.graph import Cut, Graph, neighbours
@@ -83,16 +81,15 @@ class GaveUp(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What to isolate: a failure of the program in `mlir`, compiled with `flags`.
 
-    directory: where state is kept. width: how many candidates are compiled at once. focus: a line
-    of the function that fails, where the failure itself names none; 0 means the largest.
+    The context's directory keeps the state. width: how many candidates are compiled at once.
+    focus: a line of the function that fails, where the failure itself names none; 0 means the
+    largest.
     """
 
     mlir: Path
     failure: Failure
-    toolchain: Toolchain
+    context: Context
     flags: tuple[str, ...]
-    directory: Path
-    limits: process.Limits
     width: int = 1
     budget: int | None = None
     focus: int = 0
@@ -179,7 +176,8 @@ class Isolation:
             return self._gave_up(why)
         if not located.confirmed and self._only_slow(located):
             return self._gave_up(
-                f"no executable takes {self.job.limits.seconds:.0f} s of processor time alone, so "
+                f"no executable takes {self.job.context.limits.seconds:.0f} s of processor time "
+                "alone, so "
                 f"the program is slow as a whole: {self.job.failure.message}"
             )
         if not located.confirmed:
@@ -223,7 +221,7 @@ class Isolation:
 
     def _uncut(self) -> str:
         """Why the program cannot be cut."""
-        why, release = self.editor.why, self.job.toolchain
+        why, release = self.editor.why, self.job.context.toolchain
         if why.startswith(edit.UNREADABLE):
             lacking = "" if release.bindings else ", which has no bindings for this Python,"
             return f"the Python bindings for IREE {release.version}{lacking} cannot read it: {why}"
@@ -247,13 +245,13 @@ class Isolation:
     def _graph(self, focus: int) -> Graph | None:
         """The function that has an operation at line `focus` (0: the largest), to be cut up."""
         if focus not in self._editors:
-            place = self.job.directory / "edits" / str(focus)
+            place = self.job.context.directory / "edits" / str(focus)
             self._editors[focus] = self._editor(self.job.mlir, focus, place)
         self.editor = self._editors[focus]
         return self.editor.graph()
 
     def _editor(self, file: Path, focus: int, place: Path) -> Editor:
-        return Editor(file, focus, place, self.job.limits, self.job.toolchain)
+        return Editor(file, focus, place, self.job.context.limits, self.job.context.toolchain)
 
     def _failing_function(self, largest: Graph) -> int:
         """A line of the largest function that fails alone; 0 where that is the largest of all."""
@@ -295,7 +293,7 @@ class Isolation:
         if budget <= 0:
             return part
         file = part.file()
-        place = self.job.directory / f"simpler-{len(part.cut.keep)}"
+        place = self.job.context.directory / f"simpler-{len(part.cut.keep)}"
         editor = self._editor(file, 0, place)
         simple = simplify.simplify(
             file,
@@ -314,7 +312,7 @@ class Isolation:
 
     def _alone(self, part: Part, file: Path, name: str) -> Part | None:
         """The part as the program in `file`: the rest is not read again for each candidate."""
-        editor = self._editor(file, 0, self.job.directory / name)
+        editor = self._editor(file, 0, self.job.context.directory / name)
         graph = editor.graph()
         if graph is None or len(graph.real) != len(part.cut.keep):
             return None
@@ -326,7 +324,7 @@ class Isolation:
     @property
     def _kept(self) -> Path:
         digest = hashlib.sha256(self.job.mlir.read_bytes()).hexdigest()
-        return self.job.directory / f"located-{digest[:16]}.json"
+        return self.job.context.directory / f"located-{digest[:16]}.json"
 
     def located(self) -> locate.Located:
         """Where the failure is, as an earlier search has found out or by compiling."""
@@ -338,7 +336,7 @@ class Isolation:
         located = locate.locate(
             job.mlir,
             job.failure,
-            Context(toolchain=job.toolchain, limits=job.limits, directory=job.directory),
+            job.context,
             job.flags,
             width=job.width,
         )
@@ -405,7 +403,7 @@ class Isolation:
             self.editor.focus,
             self._judged,
             self.oracle.said,
-            Context(toolchain=job.toolchain, limits=job.limits, directory=job.directory / "alone"),
+            job.context.within("alone"),
             job.flags,
         )
         try:
@@ -427,7 +425,7 @@ class Isolation:
         candidates, place = editor.render(cuts), editor.place()
         failure = self.job.failure
         about = failure.op or failure.message
-        own = bindings.of(self.job.toolchain, self.job.limits)
+        own = bindings.of(self.job.context.toolchain, self.job.context.limits)
         return together.cleared(candidates, place, self._judged, self.oracle.said, own, about)
 
     def _judged(self, programs: list[Path]) -> list[Answer]:

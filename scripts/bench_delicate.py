@@ -20,10 +20,12 @@ from bench_base import Machine, limit_option, machine, own_cache, shared, tell_m
 from bench_right import Traced
 
 from iree_pilot.pipeline import case
-from iree_pilot.pipeline.case import CaseResult, Settings, Silent
+from iree_pilot.pipeline.case import Settings, Silent
+from iree_pilot.pipeline.case_result import CaseResult
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.targets import Plan, parse, plan
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.releases import find as find_release
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
@@ -138,11 +140,9 @@ def _each(
 
 def _run(traced: Traced, planned: Plan, toolchain: Toolchain, directory: Path) -> CaseResult:
     return case.run(
-        planned.target.backend,
         traced.loaded,
         planned,
-        toolchain,
-        Store(directory / "store"),
+        Context(toolchain=toolchain, store=Store(directory / "store")),
         Settings(latency_budget=0, confirm=False),
         Silent(),
     )

@@ -34,6 +34,7 @@ from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Function
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.targets import parse, plan
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.releases import find as find_release
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
@@ -302,11 +303,9 @@ def _catches(loaded: Loaded, function: Function) -> bool:
 def _at(traced: Traced, level: str, toolchain: Toolchain, directory: Path) -> list[Judged] | None:
     """What one level makes of a module; None where one of several programs does not compile."""
     result = case.run(
-        _TARGET,
         traced.loaded,
         plan(parse(_TARGET), toolchain),
-        toolchain,
-        Store(directory / "store"),
+        Context(toolchain=toolchain, store=Store(directory / "store")),
         Settings(flags=(f"--{_LEVEL_FLAG}={level}",), latency_budget=0, confirm=False),
         Silent(),
     )

@@ -28,14 +28,17 @@ from bench_base import Machine, limit_option, machine, own_cache, shared, tell_m
 from bench_right import Traced
 
 from iree_pilot.pipeline import case
-from iree_pilot.pipeline.case import CaseResult, Settings, Silent
+from iree_pilot.pipeline.case import Settings, Silent
+from iree_pilot.pipeline.case_result import CaseResult
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.targets import Plan, parse, plan
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.releases import find as find_release
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro import failed
+from iree_pilot.repro.options import Options
 
 _TARGET = "llvm-cpu"
 _KIND = "wrong"
@@ -195,12 +198,10 @@ class _Bench:
 
     def _run(self, traced: Traced, toolchain: Toolchain) -> CaseResult:
         return case.run(
-            _TARGET,
             traced.loaded,
             self._plan,
-            toolchain,
-            Store(self._directory / "store"),
-            Settings(latency_budget=0, confirm=False, limits=_LIMITS),
+            Context(toolchain=toolchain, limits=_LIMITS, store=Store(self._directory / "store")),
+            Settings(latency_budget=0, confirm=False),
             Silent(),
         )
 
@@ -224,10 +225,9 @@ class _Bench:
         if result.status != "failed":
             return Judged(**common, outcome="not seen", why=result.why)
         begun = time.monotonic()
-        wish = failed.Wish(
-            place=self._directory / f"reproducer-{traced.numbers[0]}", limits=_LIMITS
-        )
-        bisection = failed.isolate(traced.loaded, result, self._plan, toolchain, wish)
+        context = Context(toolchain=toolchain, limits=_LIMITS)
+        options = Options(place=self._directory / f"reproducer-{traced.numbers[0]}")
+        bisection = failed.isolate(traced.loaded, result, self._plan, context, options)
         common |= {"calls": bisection.oracle_calls, "seconds": time.monotonic() - begun}
         found = next((one for one in bisection.failures if one.reproducer is not None), None)
         if found is None or found.reproducer is None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from iree_pilot.pipeline import case
-from iree_pilot.pipeline.case import CaseResult, FunctionResult, Settings, Silent, Step
+from iree_pilot.pipeline.case import Settings, Silent
+from iree_pilot.pipeline.case_result import CaseResult, FunctionResult, Step
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded, load
@@ -174,19 +175,16 @@ def test_what_two_targets_really_give(tmp_path: Path) -> None:
         "func.func @main(%x: tensor<4x4xf32>) -> tensor<4x4xf32> {\n"
         "  %y = arith.mulf %x, %x : tensor<4x4xf32>\n  return %y : tensor<4x4xf32>\n}\n"
     )
-    toolchain, store = releases.find(None), Store(tmp_path / "store")
-    loaded = load(
-        Job(source=parse(str(source), {}, None), evaluate=False),
-        store,
-        Context(toolchain=toolchain),
-    )
+    toolchain = releases.find(None)
+    context = Context(toolchain=toolchain, store=Store(tmp_path / "store"))
+    loaded = load(Job(source=parse(str(source), {}, None), evaluate=False), context)
     (tmp_path / "kept").mkdir()
     targets = between.Targets(loaded, tmp_path / "kept")
     found = []
     for name in ("llvm-cpu", "llvm-cpu:generic"):
         settings = Settings(latency_budget=0, keep=targets.place(name))
         planned = plan(target(name), toolchain)
-        ran = case.run(name, loaded, planned, toolchain, store, settings, Silent())
+        ran = case.run(loaded, planned, context, settings, Silent())
         found.append(targets.compared(ran))
     assert [r.status for r in between.agreed(found)] == ["ran", "ran"]
     assert found[1].functions[0].against[0].comparison.verdict == "ok"

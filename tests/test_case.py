@@ -12,7 +12,8 @@ import pytest
 from fake import stub_toolchain
 
 from iree_pilot.pipeline import case
-from iree_pilot.pipeline.case import CaseResult, Settings, Silent, Step
+from iree_pilot.pipeline.case import Settings, Silent
+from iree_pilot.pipeline.case_result import CaseResult, Step
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes.process import Limits
@@ -20,6 +21,7 @@ from iree_pilot.pipeline.program.program import Function, Parameter, Parameters,
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.devices import Device
 from iree_pilot.pipeline.targets.targets import Plan, Target
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import Phase
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
@@ -81,15 +83,10 @@ class Bench:
         **settings: Any,
     ) -> CaseResult:
         self.heard = Heard()
-        return case.run(
-            "llvm-cpu",
-            loaded or self.load(text),
-            plan,
-            toolchain or self.toolchain,
-            Store(),
-            Settings(**settings),
-            self.heard,
+        context = Context(
+            toolchain=toolchain or self.toolchain, limits=settings.pop("limits", Limits())
         )
+        return case.run(loaded or self.load(text), plan, context, Settings(**settings), self.heard)
 
     @property
     def compiles(self) -> int:
@@ -367,11 +364,9 @@ def test_a_compile_that_is_interrupted_leaves_nothing(bench: Bench, cache: Path)
 
     with pytest.raises(KeyboardInterrupt):
         case.run(
-            "llvm-cpu",
             bench.load("// stub: hang-at hal\n"),
             NOWHERE,
-            bench.toolchain,
-            Store(),
+            Context(toolchain=bench.toolchain),
             Settings(),
             Impatient(),
         )

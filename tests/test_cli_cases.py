@@ -10,7 +10,7 @@ from driver import pilot
 from fake import stub_release
 from rich.console import Console
 
-from iree_pilot.pipeline.case import CaseResult, FunctionResult
+from iree_pilot.pipeline.case_result import CaseResult, FunctionResult
 from iree_pilot.pipeline.cli import cases
 from iree_pilot.pipeline.cli.live import Live
 from iree_pilot.pipeline.execution.runtime import Latency

@@ -9,7 +9,7 @@ import click
 import msgspec
 import pytest
 
-from iree_pilot.pipeline.case import CaseResult, FunctionResult, Step
+from iree_pilot.pipeline.case_result import CaseResult, FunctionResult, Step
 from iree_pilot.pipeline.cli import cli, following
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.cli.following import Typed

@@ -14,6 +14,7 @@ from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile, CompileResult, Listener
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import Phase
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 

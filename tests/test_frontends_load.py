@@ -19,8 +19,8 @@ from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, load
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Tensor
-from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 MLIR = """func.func @main(%x: tensor<2x?xf32>) -> tensor<2x?xf32> {
@@ -41,7 +41,7 @@ def loaded(text: str, tools: Toolchain | None = None, **options: Any) -> Loaded:
     job = Job(source=sources.parse(text, {}, None), **fields)
     limits = options.pop("limits", Limits())
     context = Context(toolchain=tools or toolchain.installed(), limits=limits)
-    return load(job, Store(), context, **options)
+    return load(job, context, **options)
 
 
 def left_in(cache: Path) -> list[str]:

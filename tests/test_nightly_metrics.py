@@ -10,7 +10,7 @@ import pytest
 from driver import pilot
 from fake.nights import failure, result
 
-from iree_pilot.pipeline.case import CaseResult, FunctionResult, Step
+from iree_pilot.pipeline.case_result import CaseResult, FunctionResult, Step
 from iree_pilot.pipeline.execution.runtime import Latency
 from iree_pilot.pipeline.inspect.amdgpu import Kernel
 from iree_pilot.pipeline.inspect.occupancy import Occupancy

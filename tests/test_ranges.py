@@ -17,7 +17,6 @@ from iree_pilot.pipeline.frontends.load import load
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Tensor
-from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.targets import parse, plan
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.context import Context
@@ -159,7 +158,7 @@ def looked_at(here: Path, mlir: str, *inputs: Any, target: str | None = None) ->
     tools = toolchain.installed()
     source = sources.parse(str(here / "program.mlir"), {}, None)
     job = Job(source=source, inputs=tuple(given) or None, evaluate=False)
-    loaded = load(job, Store(), Context(toolchain=tools))
+    loaded = load(job, Context(toolchain=tools))
     planned = plan(parse(target), tools) if target else None
     return find(loaded, Context(toolchain=tools, limits=Limits(seconds=120)), planned)
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from fake import stub_toolchain
 
-from iree_pilot.pipeline.case import DOES_NOT_COMPILE, CaseResult
+from iree_pilot.pipeline.case_result import DOES_NOT_COMPILE, CaseResult
 from iree_pilot.pipeline.failures.diagnostics import Failure, Stopped
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.toolchain.context import Context

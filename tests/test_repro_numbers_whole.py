@@ -13,11 +13,11 @@ from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import load
 from iree_pilot.pipeline.processes.process import Limits
-from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro import failed
+from iree_pilot.repro.options import Options
 from iree_pilot.repro.reproducer.bundle import Report
 from iree_pilot.repro.wrong_results import search
 from tests.driver import pilot
@@ -39,16 +39,14 @@ def test_the_whole_program_shows_them(
     monkeypatch.setenv("IREE_PILOT_CACHE", str(shared_cache))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setattr(search, "find", lambda *_, **__: search.Found(part=None))
-    toolchain, store = installed(), Store()
-    loaded = load(
-        Job(source=sources.parse(str(CASE), {}, None)), store, Context(toolchain=toolchain)
-    )
+    toolchain = installed()
+    context = Context(toolchain=toolchain, limits=Limits(seconds=120))
+    loaded = load(Job(source=sources.parse(str(CASE), {}, None)), context)
     plan = targets.plan(targets.parse("llvm-cpu"), toolchain)
-    settings = Settings(limits=Limits(seconds=120), latency_budget=0)
-    result = case.run("llvm-cpu", loaded, plan, toolchain, store, settings, case.Silent())
+    result = case.run(loaded, plan, context, Settings(latency_budget=0), case.Silent())
     assert result.failure is not None and result.failure.kind == "mismatch"
-    wish = failed.Wish(place=tmp_path / "out", limits=Limits(seconds=120))
-    bisection = failed.isolate(loaded, result, plan, toolchain, wish)
+    options = Options(place=tmp_path / "out")
+    bisection = failed.isolate(loaded, result, plan, context, options)
     assert bisection.status == "gave-up"
     made = bisection.failures[0].reproducer
     assert made is not None and made.whole and made.verified and not made.minimal

@@ -53,7 +53,7 @@ def running(toolchain: Toolchain, tmp_path: Path) -> Running:
     file.write_text(SMALL + doubling("main", "f64"))
     source = Source(text="whole.mlir", kind="mlir", path=str(file))
     loaded: Loaded = load(
-        Job(source=source), Store(tmp_path / "store"), Context(toolchain=toolchain)
+        Job(source=source), Context(toolchain=toolchain, store=Store(tmp_path / "store"))
     )
     return Running(
         loaded=loaded, function="main", device="local-task", elsewhere="local-task", command=()

@@ -13,7 +13,6 @@ from driver import PROGRAM, pilot
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import TraceFailed, load
 from iree_pilot.pipeline.frontends.source import Source
-from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.context import Context
@@ -147,7 +146,7 @@ def untraced(directory: Path, text: str | Path, *, inline: bool = False) -> Untr
 
 def again(job: Job, directory: Path) -> Untraced:
     with pytest.raises(TraceFailed) as failed:
-        load(job, Store(directory / "store"), Context(toolchain=toolchain.installed()))
+        load(job, Context(toolchain=toolchain.installed(), store=Store(directory / "store")))
     return Untraced(job, failed.value, directory)
 
 

@@ -16,7 +16,6 @@ from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded, load
 from iree_pilot.pipeline.processes import process
-from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain, installed
@@ -47,17 +46,14 @@ class Bench:
     def __init__(self, source: Path | str, target: str, directory: Path) -> None:
         self.toolchain: Toolchain = installed()
         self.job = Job(source=sources.parse(str(source), {}, None))
-        self.loaded: Loaded = load(self.job, Store(), Context(toolchain=self.toolchain))
+        self.loaded: Loaded = load(self.job, Context(toolchain=self.toolchain))
         self.plan = targets.plan(targets.parse(target), self.toolchain)
         self.directory = directory
 
     def found(self, enough: int = 1) -> Workarounds:
-        settings = Settings(limits=LIMITS, latency_budget=0)
-        target = self.plan.target.spec
-        watcher = case.Silent()
-        result = case.run(
-            target, self.loaded, self.plan, self.toolchain, Store(), settings, watcher
-        )
+        context = Context(toolchain=self.toolchain, limits=LIMITS)
+        settings = Settings(latency_budget=0)
+        result = case.run(self.loaded, self.plan, context, settings, case.Silent())
         words = (self.job.source.text,)
         wish = Wish(
             job=self.job, words=words, limits=LIMITS, enough=enough, place=self.directory / "out"

@@ -9,7 +9,6 @@ import click
 from rich.markup import escape
 
 from iree_pilot.pipeline.cli import output as out
-from iree_pilot.pipeline.toolchain.context import Context
 
 if TYPE_CHECKING:
     from iree_pilot.pipeline.cli.options import SourceOptions
@@ -39,20 +38,17 @@ def bisect(
     folder: where it goes, and whether that is only the usual place (`places.settled`).
     """
     from iree_pilot.repro.differential import against
+    from iree_pilot.repro.options import Options
 
     live.doing("comparing dispatch by dispatch", "compare")
-    side, other = compared
-    for one in (side, other):
+    for one in compared:
         live.planned(one.name, None, one.plan.warnings)
+    place, default = folder
     return against.bisect(
         loaded,
-        side,
-        other,
-        Context(toolchain=session.toolchain, limits=session.limits),
-        folder[0],
-        default=folder[1],
-        seed=chosen.seed,
-        fresh=chosen.fresh,
+        compared,
+        session.context,
+        Options(place=place, default=default, seed=chosen.seed, fresh=chosen.fresh),
         told=live.note,
         on_wait=lambda: live.note("another process is comparing the same; waiting"),
     )

@@ -21,7 +21,7 @@ from iree_pilot.pipeline.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from iree_pilot.pipeline.case import CaseResult
+    from iree_pilot.pipeline.case_result import CaseResult
     from iree_pilot.pipeline.cli.session import Session
     from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed
     from iree_pilot.pipeline.targets.targets import Plan
@@ -223,7 +223,7 @@ def _each(
             folder = _place(source, place, target), place is None
             yield target, dispatches.bisect(session, loaded, sides, chosen, folder, live)
             continue
-        attempt = functools.partial(_case, session, target, plan, chosen, flags, live)
+        attempt = functools.partial(_case, session, plan, chosen, flags, live)
         loaded, case = session.settled(loaded, attempt, live)
         found = isolate(session, loaded, case, plan, flags, chosen, asked.everything, place, live)
         yield target, found or Bisection(status="passes", why=_passes(source, target, case))
@@ -267,7 +267,6 @@ def _passes(source: str, target: str, case: CaseResult) -> str:
 
 def _case(
     session: Session,
-    named: str,
     plan: Plan,
     chosen: SourceOptions,
     flags: tuple[str, ...],
@@ -279,13 +278,12 @@ def _case(
 
     settings = Settings(
         flags=flags,
-        limits=session.limits,
         fresh=chosen.fresh,
         latency_budget=0,
         hasty=session.limits.default,
     )
     live.program(loaded)
-    return case.run(named, loaded, plan, session.toolchain, session.store, settings, live)
+    return case.run(loaded, plan, session.context, settings, live)
 
 
 def isolate(
@@ -306,26 +304,23 @@ def isolate(
     made where the user is.
     """
     from iree_pilot.repro import failed
+    from iree_pilot.repro.options import Listeners, Options
 
     act = failed.isolate if case.failure is not None else failed.isolate_hidden
-    return act(
-        loaded,
-        case,
-        plan,
-        session.toolchain,
-        failed.Wish(
-            place=_place(loaded.program.source, output, case.target),
-            default=output is None,
-            limits=session.limits,
-            flags=flags,
-            seed=chosen.seed,
-            everything=everything,
-            fresh=chosen.fresh,
-        ),
-        begun=live.isolating,
-        told=live.progress,
+    options = Options(
+        place=_place(loaded.program.source, output, case.target),
+        default=output is None,
+        flags=flags,
+        seed=chosen.seed,
+        everything=everything,
+        fresh=chosen.fresh,
+    )
+    listeners = Listeners(
+        started=live.isolating,
+        progress=live.progress,
         on_wait=lambda: live.note("another process is isolating the same; waiting"),
     )
+    return act(loaded, case, plan, session.context, options, listeners)
 
 
 def untraced(
@@ -339,18 +334,17 @@ def untraced(
 ) -> Bisection:
     """Isolates why the source `text` does not trace."""
     from iree_pilot.repro import failed
+    from iree_pilot.repro.options import Listeners, Options
 
     live.isolating(refused.failure)
-    wish = failed.Wish(
+    options = Options(
         place=_place(text, output),
         default=output is None,
-        limits=session.limits,
         seed=chosen.seed,
         fresh=chosen.fresh,
     )
-    return failed.isolate_trace(
-        session.job(text, chosen), refused, target, session.toolchain, wish, told=live.progress
-    )
+    job, listeners = session.job(text, chosen), Listeners(progress=live.progress)
+    return failed.isolate_trace(job, refused, target, session.context, options, listeners)
 
 
 def _place(source: str, output: str | None, target: str = "") -> Path:

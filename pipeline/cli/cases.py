@@ -13,7 +13,8 @@ import msgspec
 from rich.markup import escape
 
 from iree_pilot.pipeline import case
-from iree_pilot.pipeline.case import CaseResult, FunctionResult, Settings, Step
+from iree_pilot.pipeline.case import Settings
+from iree_pilot.pipeline.case_result import CaseResult, FunctionResult, Step
 from iree_pilot.pipeline.cli import code, following, reading, reproducer, several
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.cli.bisect import isolate, tell, tell_elsewhere, tell_places, untraced
@@ -85,7 +86,6 @@ def cases(
             flags=flags,
             to=to,
             resume=resume,
-            limits=session.limits,
             fresh=chosen.fresh,
             run=run,
             generate=wanted,
@@ -200,13 +200,12 @@ def _each(
     live: Live,
 ) -> Iterator[CaseResult]:
     """The cases one after the other; several are compared with each other."""
-    toolchain, store = session.toolchain, session.store
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         targets = between.Targets(loaded, Path(scratch))
         for target, plan in plans:
             keep = targets.place(target) if len(plans) > 1 else ""
             given = msgspec.structs.replace(settings, keep=keep)
-            yield targets.compared(case.run(target, loaded, plan, toolchain, store, given, live))
+            yield targets.compared(case.run(loaded, plan, session.context, given, live))
 
 
 def _generated(

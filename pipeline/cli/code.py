@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from iree_pilot.pipeline.case import CaseResult
+from iree_pilot.pipeline.case_result import CaseResult
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.inspect.amdgpu import Kernel
 from iree_pilot.pipeline.inspect.spirv import Checked

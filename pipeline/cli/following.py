@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline.case import CaseResult
+from iree_pilot.pipeline.case_result import CaseResult
 from iree_pilot.pipeline.cli.options import Common, SourceOptions
 from iree_pilot.pipeline.failures.stderr import operation_in
 from iree_pilot.pipeline.numerics import numerics

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.text import Text
 
-from iree_pilot.pipeline.case import Step, StepName
+from iree_pilot.pipeline.case_result import Step, StepName
 from iree_pilot.pipeline.cli import took
 from iree_pilot.pipeline.cli.heartbeat import Heartbeat
 from iree_pilot.pipeline.cli.output import seconds, size

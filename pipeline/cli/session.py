@@ -14,7 +14,6 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes import process
-from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.releases import find
@@ -28,9 +27,9 @@ class Session:
 
     def __init__(self, common: Common) -> None:
         self.common = common
-        self.store = Store()
         self.toolchain: Toolchain = find(common.release)
         self.limits: process.Limits = limits(common)
+        self.context = Context(toolchain=self.toolchain, limits=self.limits)
 
     def plans(
         self, targets: str, device: str | None, flags: tuple[str, ...]
@@ -83,14 +82,13 @@ class Session:
         with live.working(f"{doing} {text}", "trace"):
             loaded = api.program_of(
                 job,
-                self.store,
-                Context(toolchain=self.toolchain, limits=self.limits),
+                self.context,
                 inputs=chosen.inputs,
                 function=chosen.function,
                 fresh=chosen.fresh,
                 on_wait=lambda: live.note(f"another process is tracing {text}; waiting"),
             )
-        return with_outputs(loaded, expected, self.store) if expected else loaded
+        return with_outputs(loaded, expected, self.context.store) if expected else loaded
 
     def settled(
         self, loaded: Loaded, attempt: Callable[[Loaded], T], live: Live
@@ -105,7 +103,6 @@ class Session:
         return refitting.settled(
             loaded,
             attempt,
-            self.store,
-            Context(toolchain=self.toolchain, limits=self.limits),
+            self.context,
             on_change=again,
         )

@@ -212,13 +212,11 @@ def _find(
     from iree_pilot.pipeline.cli.boundary import Interrupted
     from iree_pilot.repro.workarounds import find
 
-    named, plan = target
-    settings = Settings(flags=wish.flags, limits=session.limits, fresh=wish.fresh, latency_budget=0)
+    _, plan = target
+    settings = Settings(flags=wish.flags, fresh=wish.fresh, latency_budget=0)
     loaded, result = session.settled(
         loaded,
-        lambda program: case.run(
-            named, program, plan, session.toolchain, session.store, settings, live
-        ),
+        lambda program: case.run(program, plan, session.context, settings, live),
         live,
     )
     if result.failure:

@@ -194,7 +194,6 @@ def run(
     module: Path,
     device: str,
     context: Context,
-    store: Store,
     alone: contextlib.AbstractContextManager[object],
 ) -> Generation:
     """Generates on the device and compares; what fails there or in PyTorch is in the result.
@@ -204,7 +203,7 @@ def run(
     """
     check(loaded.program, wanted.steps)
     try:
-        generated = _reference(wanted, loaded, store, context.limits)
+        generated = _reference(wanted, loaded, context)
     except TraceFailed as failed:
         return Generation(evaluator="", failure=failed.failure)
     evaluator = generated.reference.evaluator
@@ -236,22 +235,24 @@ def run(
     )
 
 
-def prepare(wanted: Wanted, loaded: Loaded, store: Store, limits: process.Limits) -> None:
+def prepare(wanted: Wanted, loaded: Loaded, context: Context) -> None:
     """Has PyTorch generate, once for a program, what runs on any device are compared with.
 
     Raises TraceFailed where it fails.
     """
-    _reference(wanted, loaded, store, limits)
+    _reference(wanted, loaded, context)
 
 
-def _reference(wanted: Wanted, loaded: Loaded, store: Store, limits: process.Limits) -> Generated:
+def _reference(wanted: Wanted, loaded: Loaded, context: Context) -> Generated:
     """What PyTorch generates, from the store or anew; its files are absolute."""
     directory = Path(loaded.directory)
     asked = Chained(chain=wanted.chain, steps=wanted.steps, directory=loaded.directory)
     job = msgspec.structs.replace(wanted.job, chained=asked)
     # The directory's name stands for all that the program was made of.
     key = Store.key(directory.name, wanted.chain, wanted.steps)
-    entry = store.obtain(KIND, key, lambda place: child(job, place, limits, GENERATED))
+    entry = context.store.obtain(
+        KIND, key, lambda place: child(job, place, context.limits, GENERATED)
+    )
     generated = msgspec.json.decode((entry / GENERATED).read_bytes(), type=Generated)
     return msgspec.structs.replace(generated, reference=generated.reference.placed(entry))
 

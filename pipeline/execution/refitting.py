@@ -64,7 +64,6 @@ class Misfit(UsageError):
 def settled(
     loaded: Loaded,
     attempt: Callable[[Loaded], T],
-    store: Store,
     context: Context,
     *,
     on_change: Callable[[Loaded], None] = lambda _: None,
@@ -81,7 +80,7 @@ def settled(
         except Misfit as misfit:
             if misfit.better is None or _fixed(loaded.program, misfit.function):
                 raise
-            loaded = _refitted(loaded, misfit, store, context)
+            loaded = _refitted(loaded, misfit, context)
             on_change(loaded)
     return loaded, attempt(loaded)
 
@@ -168,7 +167,7 @@ def _asserted(
     return (False, None) if found else None
 
 
-def _refitted(loaded: Loaded, misfit: Misfit, store: Store, context: Context) -> Loaded:
+def _refitted(loaded: Loaded, misfit: Misfit, context: Context) -> Loaded:
     """The program with other made-up inputs of a function, and its reference for them."""
     old, program = Path(loaded.directory), loaded.program
     name, made_up = misfit.function, misfit.better
@@ -198,7 +197,7 @@ def _refitted(loaded: Loaded, misfit: Misfit, store: Store, context: Context) ->
         )
 
     key = Store.key(loaded.directory, program.digest, name, msgspec.json.encode(made_up).decode())
-    entry = store.obtain(load.KIND, key, make)
+    entry = context.store.obtain(load.KIND, key, make)
     return msgspec.structs.replace(
         loaded, program=programs.load(entry), directory=str(entry), cached=False
     )

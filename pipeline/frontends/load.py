@@ -48,7 +48,6 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 def load(
     job: Job,
-    store: Store,
     context: Context,
     *,
     fresh: bool = False,
@@ -65,6 +64,7 @@ def load(
     not fit, and EnvironmentFault where the disk is full.
     """
     begun = time.monotonic()
+    store = context.store
     found, key = _search(job, store, _key(job, context.toolchain, fresh=fresh))
     while found is not None:
         loaded = _loaded(found, begun, cached=True)

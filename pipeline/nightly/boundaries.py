@@ -8,7 +8,7 @@ from itertools import pairwise
 import msgspec
 from packaging.version import InvalidVersion, Version
 
-from iree_pilot.pipeline.case import tells
+from iree_pilot.pipeline.case_result import tells
 from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome
 
 

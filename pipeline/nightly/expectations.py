@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from iree_pilot.pipeline.case import tells
+from iree_pilot.pipeline.case_result import tells
 from iree_pilot.pipeline.errors import EnvironmentFault
 from iree_pilot.pipeline.nightly import strict
 from iree_pilot.pipeline.nightly.records import Judgement

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline.case import CaseResult
+from iree_pilot.pipeline.case_result import CaseResult
 from iree_pilot.pipeline.errors import PilotError, UsageError
 from iree_pilot.pipeline.frontends.load import TraceFailed, load
 from iree_pilot.pipeline.nightly import alone, keys, worker
 from iree_pilot.pipeline.nightly.orders import Order
 from iree_pilot.pipeline.nightly.records import Case, Finding, Question
-from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain import releases
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro import deep
@@ -126,7 +125,7 @@ def _workaround(inquiry: Inquiry) -> Finding:
         place=Path(inquiry.place),
     )
     found = workarounds.find(
-        load(job, Store(), Context(toolchain=toolchain, limits=limits)),
+        load(job, Context(toolchain=toolchain, limits=limits)),
         inquiry.result,
         keys.planned(case, toolchain),
         toolchain,

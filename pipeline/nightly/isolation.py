@@ -9,16 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline.case import CaseResult
+from iree_pilot.pipeline.case_result import CaseResult
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.frontends.load import TraceFailed, load
 from iree_pilot.pipeline.nightly import alone, keys, worker
 from iree_pilot.pipeline.nightly.orders import Order
 from iree_pilot.pipeline.nightly.records import Case
-from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro import failed
 from iree_pilot.repro.bisect import Bisection
+from iree_pilot.repro.options import Options
 from iree_pilot.repro.reproducer import bundle
 from iree_pilot.repro.reproducer.bundle import REPORT
 from iree_pilot.repro.reproducer.places import names
@@ -65,24 +65,24 @@ def _isolate(orders: Orders) -> Bisection:
     assert result.failure is not None
     order = Order(what="case", case=case, directory=orders.directory)
     toolchain = worker.toolchain_of(order)
-    wish = failed.Wish(
+    options = Options(
         place=Path(orders.place),
         # Named after the signature: another target that fails alike gets a name of its own.
         default=True,
-        limits=worker.limits(order),
         flags=case.flags,
         seed=case.seed,
     )
+    context = Context(toolchain=toolchain, limits=worker.limits(order))
     job = keys.job(case)
     trace = result.steps[0]
     if trace.status == "failed":
         refused = TraceFailed(result.failure, trace.seconds)
-        found = failed.isolate_trace(job, refused, case.target, toolchain, wish)
+        found = failed.isolate_trace(job, refused, case.target, context, options)
     else:
-        loaded = load(job, Store(), Context(toolchain=toolchain, limits=wish.limits))
+        loaded = load(job, context)
         plan = keys.planned(case, toolchain)
-        found = failed.isolate(loaded, result, plan, toolchain, wish)
-    return brought(found, wish.place)
+        found = failed.isolate(loaded, result, plan, context, options)
+    return brought(found, options.place)
 
 
 def brought(found: Bisection, place: Path) -> Bisection:

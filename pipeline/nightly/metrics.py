@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iree_pilot.pipeline.case import CaseResult
+from iree_pilot.pipeline.case_result import CaseResult
 
 #: Seconds; they vary from run to run.
 TIMES = ("compile_seconds", "latency_seconds", "trace_seconds")

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from iree_pilot.pipeline.case import tells
+from iree_pilot.pipeline.case_result import tells
 from iree_pilot.pipeline.failures.signatures import is_specific
 from iree_pilot.pipeline.nightly.baseline import Rule, Shift, shifts, suspected
 from iree_pilot.pipeline.nightly.expectations import Expectation

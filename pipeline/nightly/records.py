@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from iree_pilot.pipeline.case import CaseResult, Status
+from iree_pilot.pipeline.case_result import CaseResult, Status
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.nightly import identity
 from iree_pilot.pipeline.program.source_lines import SourceLines

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from iree_pilot.pipeline.case import CaseResult
+from iree_pilot.pipeline.case_result import CaseResult
 from iree_pilot.pipeline.toolchain.phases import Phase
 
 _OPS = msgspec.json.Decoder(dict[str, int])

@@ -22,7 +22,8 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline import case as cases
-from iree_pilot.pipeline.case import CaseResult, Settings, Silent, Step
+from iree_pilot.pipeline.case import Settings, Silent
+from iree_pilot.pipeline.case_result import CaseResult, Step
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError
 from iree_pilot.pipeline.execution import generation, refitting
 from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, load, made_of, source_file
@@ -33,7 +34,7 @@ from iree_pilot.pipeline.nightly.records import INSTALLED, Outcome
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.program import source_lines
 from iree_pilot.pipeline.store.locks import Locks
-from iree_pilot.pipeline.store.store import Store, cache_directory
+from iree_pilot.pipeline.store.store import cache_directory
 from iree_pilot.pipeline.targets import devices
 from iree_pilot.pipeline.targets.targets import Device
 from iree_pilot.pipeline.toolchain import releases
@@ -136,9 +137,7 @@ def machine(device: Device | None = None) -> str:
 def _trace(order: Order) -> Outcome:
     toolchain = toolchain_of(order)
     try:
-        loaded = load(
-            keys.job(order.case), Store(), Context(toolchain=toolchain, limits=limits(order))
-        )
+        loaded = load(keys.job(order.case), Context(toolchain=toolchain, limits=limits(order)))
     except TraceFailed as failed:
         return _untraced(order, toolchain, failed)
     _prepare(order, toolchain, loaded)
@@ -154,16 +153,17 @@ def _prepare(order: Order, toolchain: Toolchain, loaded: Loaded) -> None:
     with contextlib.suppress(PilotError, TraceFailed):
         wanted = generation.usual(keys.job(order.case), toolchain)
         if wanted is not None and keys.planned(order.case, toolchain).device is not None:
-            generation.prepare(wanted, loaded, Store(), limits(order))
+            generation.prepare(wanted, loaded, Context(toolchain=toolchain, limits=limits(order)))
 
 
 def _case(order: Order) -> Outcome:
-    case, store, toolchain = order.case, Store(), toolchain_of(order)
+    case, toolchain = order.case, toolchain_of(order)
+    context = Context(toolchain=toolchain, limits=limits(order))
     plan = keys.planned(case, toolchain)
     if order.parcel and Path(order.parcel).is_file():
-        parcels.unpack(Path(order.parcel), store)
+        parcels.unpack(Path(order.parcel), context.store)
     try:
-        loaded = load(keys.job(case), store, Context(toolchain=toolchain, limits=limits(order)))
+        loaded = load(keys.job(case), context)
     except TraceFailed as failed:
         return _untraced(order, toolchain, failed)
     key = keys.key(case, loaded, toolchain, plan)
@@ -173,19 +173,14 @@ def _case(order: Order) -> Outcome:
     for number in range(case.repeats):
         settings = Settings(
             flags=case.flags,
-            limits=limits(order),
             fresh=order.fresh or number > 0,
             generate=generation.usual(keys.job(case), toolchain),
         )
 
         def attempt(program: Loaded, settings: Settings = settings) -> CaseResult:
-            return cases.run(
-                case.target, program, plan, toolchain, store, settings, Silent(), alone=alone
-            )
+            return cases.run(program, plan, context, settings, Silent(), alone=alone)
 
-        loaded, result = refitting.settled(
-            loaded, attempt, store, Context(toolchain=toolchain, limits=limits(order))
-        )
+        loaded, result = refitting.settled(loaded, attempt, context)
         results.append(result)
     result = next((r for r in results if r.status == "failed"), results[0])
     outcome = Outcome(

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline.case import Against, CaseResult, FunctionResult, kept
+from iree_pilot.pipeline.case import kept
+from iree_pilot.pipeline.case_result import Against, CaseResult, FunctionResult
 from iree_pilot.pipeline.evaluate import references
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.frontends.load import Loaded

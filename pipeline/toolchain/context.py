@@ -1,4 +1,4 @@
-"""What the steps of a command share: the tools, their limits and a folder for files."""
+"""What the steps of a command share: the tools, their limits, a folder for files, the store."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """The tools of one IREE release, what each child may use, and where a step leaves its files.
+    """The tools of one IREE release, what each child may use, and where files are left.
 
     limits: of each child. directory: the step's own; where nobody names one, that for temporary
-    files of this machine.
+    files of this machine. store: what was made before, the user's cache by default.
     """
 
     toolchain: Toolchain
     limits: Limits = field(default_factory=Limits)
     directory: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    store: Store = field(default_factory=Store)
 
     def at(self, directory: Path) -> Context:
         """Returns the context of a step that leaves its files in `directory`."""

@@ -24,10 +24,11 @@ from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.bisect import Found, reproduced
 from iree_pilot.repro.differential import editor, reproducer, smaller
-from iree_pilot.repro.differential.compare import Compared, Comparer
+from iree_pilot.repro.differential.compare import Compared, Comparer, Dispatched
 from iree_pilot.repro.differential.flow import Flow
 from iree_pilot.repro.differential.side import FLOW_PHASE, Broken, Side, check, typed
 from iree_pilot.repro.differential.smaller import Small
+from iree_pilot.repro.options import Options
 from iree_pilot.repro.reproducer import bundle, places
 from iree_pilot.repro.reproducer.places import Identity
 
@@ -60,42 +61,33 @@ class Against(msgspec.Struct, frozen=True, kw_only=True):
 
 def bisect(
     loaded: Loaded,
-    side: Side,
-    against: Side,
+    sides: tuple[Side, Side],
     context: Context,
-    place: Path,
-    *,
-    default: bool = False,
-    seed: int = 0,
-    fresh: bool = False,
+    options: Options,
     told: Callable[[str], None] = lambda _: None,
     on_wait: Callable[[], None] | None = None,
 ) -> Against:
-    """Isolates the first dispatch that differs into the folder `place`; see `compare`.
-
-    default: nobody named that folder, see `places.settled`.
-    """
+    """Isolates the first dispatch that differs into the folder `options.place`; see `compare`."""
     begun = time.monotonic()
-    if not default:
-        bundle.check_place(place)
-    compared, comparer = compare(
-        loaded, side, against, context, seed=seed, fresh=fresh, told=told, on_wait=on_wait
-    )
+    usual = options.place
+    if not options.default:
+        bundle.check_place(usual)
+    compared, comparer = compare(loaded, sides, context, options, told, on_wait)
     failures: tuple[Found, ...] = ()
     calls = compared.compiles
     if comparer is not None and comparer.culprit is not None:
         told(f"making {comparer.culprit.differing.name} smaller")
-        small = smaller.smaller(comparer.culprit, comparer, side, against, comparer.context)
+        small = smaller.smaller(comparer.culprit, comparer, sides)
         calls += small.calls
         wanted = Identity(
             failure=numerics.to_failure(small.comparison),
             source=loaded.program.source,
-            target=side.name,
-            flags=(*side.flags, *small.flags),
+            target=sides[0].name,
+            flags=(*sides[0].flags, *small.flags),
             program=str(loaded.mlir),
         )
-        usual, place = place, places.settled(place, wanted, default=default)
-        found = _found(small, comparer, loaded, side, against, context, place)
+        place = places.settled(usual, wanted, default=options.default)
+        found = _found(small, comparer, loaded, sides, context, place)
         if found.reproducer and place != usual:
             found = msgspec.structs.replace(found, beside=places.beside(usual))
         failures = (found,)
@@ -118,8 +110,7 @@ def _found(
     small: Small,
     comparer: Comparer,
     loaded: Loaded,
-    side: Side,
-    against: Side,
+    sides: tuple[Side, Side],
     context: Context,
     place: Path,
 ) -> Found:
@@ -132,65 +123,52 @@ def _found(
         small,
         comparer.culprit.differing,
         loaded,
-        side,
-        against,
-        context,
+        sides,
+        context.at(comparer.context.directory / "folder"),
         place,
-        comparer.context.directory / "folder",
     )
     return Found(failure=report.failure, reproducer=reproduced(place, report))
 
 
 def compare(
     loaded: Loaded,
-    side: Side,
-    against: Side,
+    sides: tuple[Side, Side],
     context: Context,
-    *,
-    seed: int = 0,
-    fresh: bool = False,
+    options: Options,
     told: Callable[[str], None] = lambda _: None,
     on_wait: Callable[[], None] | None = None,
 ) -> tuple[Compared, Comparer | None]:
     """Compares a program on two sides, dispatch by dispatch.
 
     What was compiled is kept, so that the same call goes on where an earlier one was stopped; it
-    waits for another process that does the same (`on_wait` is called once before). seed: of the
-    inputs of a program that has none. fresh: from the beginning.
+    waits for another process that does the same (`on_wait` is called once before).
 
     Raises UsageError for a side that cannot be run here and for a program without its weights.
     """
-    check((side, against))
+    check(sides)
+    side, against = sides
     _check_weights(loaded)
     key = Store.key(
-        loaded.program.digest, side.flags, against.flags, context.toolchain.revision, seed
+        loaded.program.digest, side.flags, against.flags, context.toolchain.revision, options.seed
     )
     place = data_directory() / "sides" / key[:16]
     with Locks(place.parent / "locks").hold(key, on_wait=on_wait):
-        if fresh:
+        if options.fresh:
             shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True, exist_ok=True)
         names = (side.name, against.name)
         told("compiling to flow")
         try:
-            flow, compiles = _flow(loaded, side, context, place)
+            flow, compiles = _flow(loaded, side, context.at(place))
             described = _wanted(editor.describe(flow, place / "described"), loaded.program)
         except Broken as fault:
             return Compared(status="gave-up", sides=names, compiles=1, why=str(fault)), None
         except editor.NotEditable as fault:
             return Compared(status="gave-up", sides=names, compiles=1, why=str(fault)), None
-        comparer = Comparer(
-            flow,
-            described,
-            loaded,
-            side,
-            against,
-            context.at(place),
-            examples=_examples(loaded, described, place, seed),
-            origins=Origins(loaded.mlir),
-            compiles=compiles,
-            told=told,
+        compiled = Dispatched(
+            flow, described, _examples(loaded, described, place, options.seed), compiles
         )
+        comparer = Comparer(compiled, loaded, sides, context.at(place), Origins(loaded.mlir), told)
         return comparer.run(), comparer
 
 
@@ -227,17 +205,17 @@ def _check_weights(loaded: Loaded) -> None:
         )
 
 
-def _flow(loaded: Loaded, side: Side, context: Context, place: Path) -> tuple[Path, int]:
+def _flow(loaded: Loaded, side: Side, context: Context) -> tuple[Path, int]:
     """(the program's flow IR with locations, as `side` makes it, how many compiles it took).
 
     Raises Broken.
     """
     if _FLOW_IR.search(loaded.mlir.read_bytes()):
         return loaded.mlir, 0
-    made = place / f"{FLOW_PHASE}.mlir"
+    made = context.directory / f"{FLOW_PHASE}.mlir"
     if made.is_file():
         return made, 0
-    scratch = place / "flow"
+    scratch = context.directory / "flow"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     job = Compile(mlir=loaded.mlir, flags=(*side.flags, _LOCATIONS), to=FLOW_PHASE)

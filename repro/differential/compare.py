@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -129,34 +129,37 @@ class Culprit(msgspec.Struct, frozen=True, kw_only=True):
     expected: tuple[Tensor, ...]
 
 
-class Comparer:
-    """Compares two sides of a program whose flow IR lies in the file `mlir`.
+class Dispatched(NamedTuple):
+    """A program as its dispatches: its flow IR in a file, and what that is.
 
-    flow: what that is. The context's directory holds what is compiled (kept) and computed (thrown
-    away as soon as it is compared), and the description, in `described`. compiles: what it took to
-    get there. examples: the inputs of each function by its name. origins: what a place in a file
-    is.
+    examples: the inputs of each function by its name. compiles: what it took to get there.
+    """
+
+    mlir: Path
+    flow: Flow
+    examples: Mapping[str, tuple[Tensor, ...]]
+    compiles: int = 0
+
+
+class Comparer:
+    """Compares two sides of a program, dispatch by dispatch.
+
+    The context's directory holds what is compiled (kept) and computed (thrown away as soon as it is
+    compared), and the description, in `described`. origins: what a place in a file is.
     """
 
     def __init__(
         self,
-        mlir: Path,
-        flow: Flow,
+        dispatched: Dispatched,
         loaded: Loaded,
-        side: Side,
-        against: Side,
+        sides: tuple[Side, Side],
         context: Context,
-        *,
-        examples: Mapping[str, tuple[Tensor, ...]],
         origins: Callable[[Sequence[tuple[str, int]]], tuple[str, ...]],
-        compiles: int = 0,
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._compiles = compiles
-        self._mlir = mlir
-        self._flow = flow
+        self._mlir, self._flow, self._examples, self._compiles = dispatched
+        side, against = sides
         self.context = context
-        self._examples = examples
         self._origins = origins
         self._told = told
         self._program = loaded.program

@@ -105,7 +105,7 @@ class SidesOracle(RememberingOracle):
         try:
             program = mlir.build(
                 Job(source=source),
-                self._context.at(place),
+                self.context.at(place),
             )
         except (UsageError, TraceFailed) as fault:
             raise NotAProgram(str(fault)) from fault
@@ -124,7 +124,7 @@ class SidesOracle(RememberingOracle):
         place.mkdir()
         module = place / MODULE
         job = Compile(mlir=candidate, flags=side.flags)
-        command = job.command(self._context.toolchain, str(module), dumps=None)
+        command = job.command(self.context.toolchain, str(module), dumps=None)
         failure = self._compile(command, candidate, f"{place.parent.name}-{place.name}", None)
         if failure is not None:
             raise Failed(failure)
@@ -137,7 +137,7 @@ class SidesOracle(RememberingOracle):
         )
         ran = runtime.run(
             run,
-            self._context.at(place),
+            self.context.at(place),
             latency_budget=0,
         )
         if ran.failure is not None:

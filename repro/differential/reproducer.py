@@ -37,17 +37,16 @@ def write(
     small: Small,
     differing: Differing,
     loaded: Loaded,
-    side: Side,
-    against: Side,
+    sides: tuple[Side, Side],
     context: Context,
     place: Path,
-    draft: Path,
 ) -> Report:
-    """Writes the folder to `place`, verified from copies of `draft`.
+    """Writes the folder to `place`, verified from copies of the one in the context's directory.
 
     Raises UsageError where the inputs are as large as weights, and as `bundle.write` does.
     """
-    report, inputs, files = _prepared(small, differing, loaded, side, against, context)
+    draft = context.directory
+    report, inputs, files = _prepared(small, differing, loaded, sides, context)
     program = {_PROGRAM: Path(small.mlir)}
     bundle.write(draft, report, program, inputs, data=files)
     report = verify.settle(report, verify.check(draft, context.toolchain))
@@ -56,8 +55,9 @@ def write(
 
 
 def _prepared(
-    small: Small, differing: Differing, loaded: Loaded, side: Side, against: Side, context: Context
+    small: Small, differing: Differing, loaded: Loaded, sides: tuple[Side, Side], context: Context
 ) -> tuple[Report, tuple[Input, ...], dict[str, bytes]]:
+    side, against = sides
     inputs = tuple(Input(t, None if small.ones else Path(t.file)) for t in small.inputs)
     settled = Settled(
         function=small.function,

@@ -13,7 +13,6 @@ import msgspec
 from iree_pilot.pipeline.frontends import examples
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.program.program import Tensor
-from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro import isolate
 from iree_pilot.repro.differential.compare import Comparer, Culprit
 from iree_pilot.repro.differential.editor import NotEditable
@@ -48,28 +47,26 @@ class Small(msgspec.Struct, frozen=True, kw_only=True):
 def smaller(
     culprit: Culprit,
     comparer: Comparer,
-    side: Side,
-    against: Side,
-    context: Context,
+    sides: tuple[Side, Side],
     told: Callable[[Progress], None] = lambda _: None,
 ) -> Small:
     """The dispatch as a program on tensors with nothing in it that can be spared.
 
     Where that does not differ, or cannot be made, it stays the flow IR that it is.
     """
-    begun = time.monotonic()
+    begun, context = time.monotonic(), comparer.context
     failure = numerics.to_failure(culprit.differing.comparison)
     why = ""
     try:
         if culprit.differing.levels:
             raise NotEditable("it is several dispatches")
         mlir, inputs = comparer.lifted(culprit)
-        oracle = SidesOracle(
-            context, side, against, failure, inputs=inputs, width=os.cpu_count() or 1
-        )
+        oracle = SidesOracle(context, *sides, failure, inputs=inputs, width=os.cpu_count() or 1)
         asked = oracle.asked(mlir, context.directory / "whole")
         if asked.differs:
-            return _shrunk(mlir, asked, oracle, context, side, told, begun)
+            small = _shrunk(mlir, asked, oracle, sides[0], told)
+            seconds = oracle.spent.earlier_seconds + time.monotonic() - begun
+            return msgspec.structs.replace(small, seconds=seconds)
         why = "compiled from linalg its results agree"
     except (NotEditable, NotAProgram) as fault:
         why = str(fault)
@@ -95,21 +92,18 @@ def _shrunk(
     mlir: Path,
     whole: Asked,
     oracle: SidesOracle,
-    context: Context,
     side: Side,
     told: Callable[[Progress], None],
-    begun: float,
 ) -> Small:
+    context = oracle.context
     job = isolate.Job(
         mlir=mlir,
         failure=oracle.wanted,
-        toolchain=context.toolchain,
+        context=context.within("isolation"),
         flags=side.flags,
-        directory=context.directory / "isolation",
-        limits=context.limits,
         width=os.cpu_count() or 1,
     )
-    job.directory.mkdir(exist_ok=True)
+    job.context.directory.mkdir(exist_ok=True)
     found = isolate.isolate(job, oracle, told)
     file, asked = mlir, whole
     if isinstance(found, Isolated):
@@ -129,7 +123,7 @@ def _shrunk(
         ops=found.ops if isolated and isinstance(found, Isolated) else (),
         minimal=isolated and isinstance(found, Isolated) and found.minimal,
         calls=oracle.spent.calls,
-        seconds=oracle.spent.earlier_seconds + time.monotonic() - begun,
+        seconds=0.0,
         comparison=asked.comparison,
     )
 

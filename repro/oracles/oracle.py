@@ -150,7 +150,7 @@ class RememberingOracle(ABC):
         self.spent = Spent(context.directory / "spent.json")
         self._counted = 0
         self.others: dict[str, Failure] = {}
-        self._context = context
+        self.context = context
         self._flags = flags
         self._width = width
         self._scratch = context.directory / "asked"
@@ -234,7 +234,7 @@ class RememberingOracle(ABC):
         """Remembers the answer as soon as it is there: others may still be asked about."""
         answer = self._judge(candidate, digest)
         entry = _Entry(
-            digest, answer, self._context.limits.seconds, self._context.limits.memory_bytes
+            digest, answer, self.context.limits.seconds, self.context.limits.memory_bytes
         )
         with self._writing:
             self.calls += 1
@@ -284,7 +284,7 @@ class RememberingOracle(ABC):
             command,
             stdout=self._scratch / f"{digest[:16]}.stdout.txt",
             stderr=stderr,
-            limits=self._context.limits,
+            limits=self.context.limits,
         )
         if outcome.ok:
             return None
@@ -321,9 +321,9 @@ class CompileOracle(RememberingOracle):
     def command(self, candidate: str, *more: str) -> tuple[str, ...]:
         """The compile that decides; more: further flags."""
         phase = self.wanted.phase
-        stops = phase in self._context.toolchain.phases[1:] and not self._to_the_end.exists()
+        stops = phase in self.context.toolchain.phases[1:] and not self._to_the_end.exists()
         to = (f"--compile-to={phase}",) if stops else ()
-        compiler = str(self._context.toolchain.compiler)
+        compiler = str(self.context.toolchain.compiler)
         return (compiler, candidate, *self._flags, *more, *to, "-o", "/dev/null")
 
     def _failure(self, candidate: Path, digest: str) -> Failure | None:
@@ -353,21 +353,21 @@ class CompileOracle(RememberingOracle):
 
     def _after(self, dumps: Path) -> str:
         """The phase after the last dump."""
-        order = self._context.toolchain.phases
+        order = self.context.toolchain.phases
         last = next((phase for phase, _ in reversed(dump_files(dumps))), order[0])
         return order[min(order.index(last) + 1, len(order) - 1)]
 
     def _cannot_be_read(self, candidate: Path, digest: str) -> bool:
         """Whether the compiler fails before it has begun: that is no failure of the compiler."""
         if (
-            self._context.toolchain.opt is None
-            or self.wanted.phase == self._context.toolchain.phases[0]
+            self.context.toolchain.opt is None
+            or self.wanted.phase == self.context.toolchain.phases[0]
         ):
             return False
         outcome = process.run(
-            [self._context.toolchain.opt, candidate, "-o", "/dev/null"],
+            [self.context.toolchain.opt, candidate, "-o", "/dev/null"],
             stdout=self._scratch / f"{digest[:16]}.parse.stdout.txt",
             stderr=self._scratch / f"{digest[:16]}.parse.stderr.txt",
-            limits=self._context.limits,
+            limits=self.context.limits,
         )
         return outcome.ended_by == "exit" and not outcome.ok

@@ -124,13 +124,13 @@ class RunOracle(RememberingOracle):
                 describe(
                     candidate,
                     self._running,
-                    self._context.at(place),
+                    self.context.at(place),
                 ),
                 place,
             )
         module = place / MODULE
         compile = Compile(mlir=candidate, flags=self._flags)
-        command = compile.command(self._context.toolchain, str(module), dumps=None)
+        command = compile.command(self.context.toolchain, str(module), dumps=None)
         failure = self._compile(command, candidate, digest, None)
         if failure is not None:
             return failure
@@ -146,13 +146,13 @@ class RunOracle(RememberingOracle):
             try:
                 ran = runtime.run(
                     job,
-                    self._context.at(place / "run"),
+                    self.context.at(place / "run"),
                     latency_budget=0,
                 )
             except UsageError as fault:
                 raise NotAProgram(str(fault)) from fault
             if ran.failure is not None:
-                _check_inputs(job, ran.failure, self._context)
+                _check_inputs(job, ran.failure, self.context)
                 found.setdefault(ran.failure.signature, ran.failure)
         if not found:
             return None

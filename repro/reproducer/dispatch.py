@@ -41,7 +41,7 @@ class ExecutableOracle(CompileOracle):
     """The real compiler, for one executable."""
 
     def command(self, candidate: str, *more: str) -> tuple[str, ...]:
-        compiler = str(self._context.toolchain.compiler)
+        compiler = str(self.context.toolchain.compiler)
         return (compiler, candidate, MODE, *self._flags, *more, "-o", "/dev/null")
 
 

@@ -69,25 +69,23 @@ def write(
     isolated: Isolated,
     context: Context,
     place: Path,
-    state: Path,
     remarks: tuple[str, ...] = (),
 ) -> Report:
     """Writes the folder, verified from copies, without what does not reproduce.
 
-    remarks: sentences on what it takes to fail. state: the search's own directory.
-    It is made and verified where the state is kept, and comes to `place` at once: an interruption
-    leaves nothing there.
+    remarks: sentences on what it takes to fail. It is made and verified in the context's
+    directory, and comes to `place` at once: an interruption leaves nothing there.
     """
     failure = oracle.wanted
     mlir = Path(isolated.mlir)
     companions = () if failure.kind == "mismatch" else failure.also
     alone = msgspec.structs.replace(_as_shown(failure, oracle, mlir), also=companions)
-    shown = _shown(subject, oracle, isolated, context.at(state / "run"))
+    shown = _shown(subject, oracle, isolated, context.within("run"))
     wrong = shown.settled.wrong if shown.settled else ()
     if wrong:
         alone = _described(alone, isolated, wrong[0], shown.reference)
     maker = levels.Maker(
-        mlir, alone, context.at(state / "levels"), subject.flags, shown.run, shown.check
+        mlir, alone, context.within("levels"), subject.flags, shown.run, shown.check
     )
     made = maker.make(isolated.whole, isolated.rate == 1)
     if shown.settled is not None:
@@ -119,7 +117,7 @@ def write(
         rate=isolated.rate,
     )
     files = {name: Path(file) for name, file in made.files.items()}
-    draft = state / "folder"
+    draft = context.directory / "folder"
     assert report.levels[0].name == "mlir", "what was isolated comes first"
     settled = _verified(draft, report, files, shown, context.toolchain)
     if isolated.rate == 1 and not (settled.verified and settled.levels[0].verified):
@@ -127,7 +125,7 @@ def write(
         if rate < 1:
             report = msgspec.structs.replace(report, rate=rate)
             settled = _verified(draft, report, files, shown, context.toolchain)
-    report = _traced(_named(settled), subject, shown, context.at(state / "origin"))
+    report = _traced(_named(settled), subject, shown, context.within("origin"))
     kept = {one.file for one in report.levels if one.verified}
     good = {name: file for name, file in files.items() if name in kept} or files
     bundle.write(draft, report, good, shown.inputs, data=shown.files)

@@ -124,14 +124,12 @@ def trials(
 def _read(question: Question, toolchain: Toolchain) -> tuple[Loaded, Toolchain]:
     """(the program, what has read it): the text of IR may be readable by its own release only."""
     try:
-        return load(
-            question.job, Store(), Context(toolchain=toolchain, limits=question.limits)
-        ), toolchain
+        return load(question.job, Context(toolchain=toolchain, limits=question.limits)), toolchain
     except UsageError:
         if question.reader in (None, toolchain.version):
             raise
         own = releases.find(question.reader)
-        return load(question.job, Store(), Context(toolchain=own, limits=question.limits)), own
+        return load(question.job, Context(toolchain=own, limits=question.limits)), own
 
 
 def ask(

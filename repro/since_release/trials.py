@@ -12,16 +12,17 @@ from typing import Literal
 import msgspec
 
 from iree_pilot.pipeline import case
-from iree_pilot.pipeline.case import DOES_NOT_COMPILE, CaseResult, Settings
+from iree_pilot.pipeline.case import Settings
+from iree_pilot.pipeline.case_result import DOES_NOT_COMPILE, CaseResult
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError, UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.pipeline.store.journal import Journal
-from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.targets.targets import Target
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.oracles.oracle import STOPPED
 from iree_pilot.repro.since_release.search import Change, Verdict, assumed, changes, search
@@ -113,7 +114,6 @@ class Trials:
         self._loaded, self._target, self._flags = loaded, target, flags
         self._get, self._limits, self._told = get, limits, told
         self._fresh = fresh
-        self._store = Store()
         directory.mkdir(parents=True, exist_ok=True)
         self._scratch = directory / "asked"
         self._journal = Journal(directory / _JOURNAL, Trial)
@@ -173,22 +173,13 @@ class Trials:
             return "unsupported", f"it cannot read the program: {why}", None
         settings = Settings(
             flags=self._flags,
-            limits=self._limits,
             latency_budget=0,
             confirm=False,
             fresh=self._fresh,
         )
         self.compiles += 1
-        result = case.run(
-            self._target.spec,
-            self._loaded,
-            plan,
-            toolchain,
-            self._store,
-            settings,
-            case.Silent(),
-        )
-        return _state(result)
+        context = Context(toolchain=toolchain, limits=self._limits)
+        return _state(case.run(self._loaded, plan, context, settings, case.Silent()))
 
     def _unreadable(self, toolchain: Toolchain) -> str:
         """Why the release cannot read the program; empty where it can. A crash is a failure."""

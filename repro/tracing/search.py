@@ -13,12 +13,13 @@ import msgspec
 
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.isolate import DEFAULT_SECONDS
+from iree_pilot.repro.options import Listeners, Options
 from iree_pilot.repro.reducer.effort import estimate
 from iree_pilot.repro.reducer.shrink import Progress
 from iree_pilot.repro.reducer.spent import Spent
@@ -51,43 +52,38 @@ def state_of(job: Job, failure: Failure, data: Path) -> Path:
 
 def bisect(
     job: Job,
-    failure: Failure,
+    failed: TraceFailed,
     target: str,
     context: Context,
-    place: Path,
-    state: Path,
-    *,
-    took_seconds: float,
-    fresh: bool = False,
-    default: bool = False,
-    told: Callable[[Progress], None] = lambda _: None,
+    options: Options,
+    listeners: Listeners,
 ) -> Bisection:
-    """Isolates the failure that `frontends.load` had with `job` into the folder `place`.
+    """Isolates why `frontends.load` failed with `job`, into the folder `options.place`.
 
-    target: as the user named it. state: a directory that keeps what was asked; the same call goes
-    on where it was. A failure that was isolated before is not isolated again, unless `fresh`.
-    default: nobody named `place`, see `repro.bisect.bisect`. took_seconds, limits: of the trace
-    that failed.
+    target: as the user named it. The context's directory keeps what was asked; the same call goes
+    on where it was. A failure that was isolated before is not isolated again, unless
+    `options.fresh`.
     """
+    failure, place, state = failed.failure, options.place, context.directory
     wanted = Identity(failure=failure, source=job.source.text)
-    if not fresh and (before := _known(job, failure, target, context.toolchain)):
-        if not default:
+    if not options.fresh and (before := _known(job, failure, target, context.toolchain)):
+        if not options.default:
             before = placed(before, place, wanted)
         return Bisection(status="isolated", failures=(before,))
     if job.source.kind == "onnx":
         return _gave_up(failure, "an ONNX file holds no modules to trace one by one", 0, 0.0)
-    usual, place = place, places.settled(place, wanted, default=default)
+    usual, place = place, places.settled(place, wanted, default=options.default)
     state.mkdir(parents=True, exist_ok=True)
-    if fresh:
+    if options.fresh:
         Traces(state).forget()
         (state / _SPENT).unlink(missing_ok=True)
     spent = Spent(state / _SPENT)
-    seconds = estimate(failure, took_seconds, 0, context.limits).limits.seconds or DEFAULT_SECONDS
+    seconds = estimate(failure, failed.seconds, 0, context.limits).limits.seconds or DEFAULT_SECONDS
     each = msgspec.structs.replace(context.limits, seconds=seconds)
 
     def heard(progress: Progress) -> None:
         spent.keep()
-        told(progress)
+        listeners.progress(progress)
 
     result, calls = _search(Ask(job=job, failure=failure), state, each, heard)
     spent.keep()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline.case import CaseResult
+from iree_pilot.pipeline.case_result import CaseResult
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.frontends.load import Loaded

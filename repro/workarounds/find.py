@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from iree_pilot.pipeline import case
-from iree_pilot.pipeline.case import CaseResult, Settings
+from iree_pilot.pipeline.case import Settings
+from iree_pilot.pipeline.case_result import CaseResult
 from iree_pilot.pipeline.errors import PilotError, UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import source as sources
@@ -230,7 +231,7 @@ def _known(
         held = of_reproducer(Path(entry.path))
         inputs = question.inputs(held.inputs)
         job = Job(source=sources.parse(held.source, {}, None), inputs=inputs)
-        loaded = load(job, Store(), Context(toolchain=toolchain, limits=wish.limits))
+        loaded = load(job, Context(toolchain=toolchain, limits=wish.limits))
     except (PilotError, TraceFailed):
         return None
     return msgspec.structs.replace(
@@ -393,24 +394,18 @@ def _default(subject: Subject, result: CaseResult, context: Context) -> Cost:
     phases = list(context.toolchain.phases)
     if failure is None or failure.phase not in phases or "stream" not in phases:
         if failure is not None and failure.kind == "mismatch":
-            return cost(
-                _again(
-                    subject, context.toolchain, Settings(flags=subject.flags, limits=context.limits)
-                )
-            )
+            return cost(_again(subject, context, Settings(flags=subject.flags)))
         return cost(result)
     dispatches = None
     if phases.index(failure.phase) > phases.index("stream"):
-        settings = Settings(flags=subject.flags, limits=context.limits, to="stream", confirm=False)
-        found: Dispatches | None = _again(subject, context.toolchain, settings).dispatches
+        settings = Settings(flags=subject.flags, to="stream", confirm=False)
+        found: Dispatches | None = _again(subject, context, settings).dispatches
         dispatches = found.dispatches if found else None
     return Cost(dispatches=dispatches)
 
 
-def _again(subject: Subject, toolchain: Toolchain, settings: Settings) -> CaseResult:
-    return case.run(
-        subject.target, subject.loaded, subject.plan, toolchain, Store(), settings, case.Silent()
-    )
+def _again(subject: Subject, context: Context, settings: Settings) -> CaseResult:
+    return case.run(subject.loaded, subject.plan, context, settings, case.Silent())
 
 
 def _attempt(one: Tried) -> Attempt:

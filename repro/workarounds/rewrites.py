@@ -22,7 +22,6 @@ from iree_pilot.pipeline.frontends.load import Loaded, load
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.program import archive, tensors
 from iree_pilot.pipeline.program.program import Parameter, Parameters
-from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.workarounds import edit
 from iree_pilot.repro.workarounds.candidate import Candidate, Edit
@@ -134,7 +133,7 @@ def made(
     """
     if any(one.fields or one.inline is not None for one in combination):
         try:
-            loaded = load(job_of(job, settings, combination), Store(), context)
+            loaded = load(job_of(job, settings, combination), context)
         except (TraceFailed, PilotError) as fault:
             message = fault.message if isinstance(fault, PilotError) else str(fault)
             raise Unusable(f"it cannot be traced so: {message.splitlines()[0]}") from fault

@@ -12,7 +12,8 @@ from threading import Lock
 import msgspec
 
 from iree_pilot.pipeline import case
-from iree_pilot.pipeline.case import DOES_NOT_COMPILE, CaseResult, Settings
+from iree_pilot.pipeline.case import Settings
+from iree_pilot.pipeline.case_result import DOES_NOT_COMPILE, CaseResult, tells
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
@@ -153,15 +154,11 @@ class Trials:
             self.compiles += 1
         settings = Settings(
             flags=self.flags(combination),
-            limits=self._context.limits,
             latency_budget=latency_budget,
             confirm=False,
             fresh=self._fresh,
         )
-        target = plan.target.spec if plan is not self.subject.plan else self.subject.target
-        return case.run(
-            target, loaded, plan, self._context.toolchain, self._store, settings, case.Silent()
-        )
+        return case.run(loaded, plan, self._context, settings, case.Silent())
 
 
 def judge(result: CaseResult, wanted: Failure, phases: Sequence[str]) -> Outcome:
@@ -169,7 +166,7 @@ def judge(result: CaseResult, wanted: Failure, phases: Sequence[str]) -> Outcome
     failure = result.failure
     if failure is None:
         last = len(phases) + len(_AFTER)
-        if not case.tells(result.status, wanted.phase):
+        if not tells(result.status, wanted.phase):
             return Outcome(state="inconclusive", rank=last, why=result.why)
         if result.status == "compiled":
             return Outcome(state="compiles", rank=last, why=result.why)

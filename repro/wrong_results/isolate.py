@@ -104,7 +104,7 @@ class _Isolation(isolate.Isolation):
         what = "each operation alone" if size == 1 else f"parts of up to {size} operations"
         self._tell(f"comparing {what}, {len(parts)} in one module")
         self._modules += 1
-        place = self.job.directory / "windows" / str(self._modules)
+        place = self.job.context.directory / "windows" / str(self._modules)
         shutil.rmtree(place, ignore_errors=True)
         wanted = windows.Windows(
             mlir=str(self.job.mlir),
@@ -112,8 +112,8 @@ class _Isolation(isolate.Isolation):
             focus=self.editor.focus,
             functions=1 if size == 1 else min(_FUNCTIONS, len(parts)),
         )
-        limits = msgspec.structs.replace(self.job.limits, seconds=None, memory_bytes=None)
-        done = bindings.of(self.job.toolchain, limits).call(
+        limits = msgspec.structs.replace(self.job.context.limits, seconds=None, memory_bytes=None)
+        done = bindings.of(self.job.context.toolchain, limits).call(
             f"{windows.__name__}:written", wanted, tuple[Held, ...], place
         )
         off = [0.0] * len(parts)

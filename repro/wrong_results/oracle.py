@@ -230,7 +230,7 @@ class MismatchOracle(RememberingOracle):
 
     def _module(self, candidate: Path, digest: str, module: Path) -> Failure | None:
         command = Compile(mlir=candidate, flags=self._flags).command(
-            self._context.toolchain, str(module), dumps=None
+            self.context.toolchain, str(module), dumps=None
         )
         return self._compile(command, candidate, digest, None)
 
@@ -262,7 +262,7 @@ class MismatchOracle(RememberingOracle):
         try:
             ran = runtime.run(
                 job,
-                self._context.at(work),
+                self.context.at(work),
                 latency_budget=0,
             )
         except UsageError as fault:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fake.processes import wait_until
-from iree_pilot.pipeline.case import CaseResult, Step
+from iree_pilot.pipeline.case_result import CaseResult, Step
 from iree_pilot.pipeline.nightly.history import Usual
 from iree_pilot.pipeline.nightly.orders import Job, Order, jobs
 from iree_pilot.pipeline.nightly.records import Case, Outcome

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from iree_pilot.pipeline.case import CaseResult, Step
+from iree_pilot.pipeline.case_result import CaseResult, Step
 from iree_pilot.pipeline.failures.diagnostics import Failure, Kind
 from iree_pilot.pipeline.nightly.history import History, Run
 from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome

@@ -1,0 +1,143 @@
+"""The record of one case: its steps, what each function gave, how it failed."""
+
+from __future__ import annotations
+
+import html
+from typing import Literal
+
+import msgspec
+
+from iree_pilot.pipeline.execution.generation import Generation
+from iree_pilot.pipeline.execution.runtime import Latency
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.inspect.amdgpu import Kernel
+from iree_pilot.pipeline.inspect.spirv import Checked
+from iree_pilot.pipeline.numerics.numerics import Comparison
+from iree_pilot.pipeline.toolchain.compiler import Dispatches
+from iree_pilot.pipeline.toolchain.phases import Phase
+
+#: Why a case failed whose compile did.
+DOES_NOT_COMPILE = "does not compile"
+
+StepName = Literal["trace", "compile", "load", "run", "compare", "generate"]
+#: ok: each output was compared, and agrees. ran: something of it could not be compared. compiled:
+#: it was not run.
+Status = Literal["ok", "ran", "compiled", "failed"]
+_SILENT_ON: dict[str, tuple[str, ...]] = {
+    "ran": ("compare", "generate"),
+    "compiled": ("load", "run", "compare", "generate"),
+}
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a case. cached: taken from the store; seconds is then what finding it took.
+
+    status: `compiled` of a step that did not come to be, as the module is not run; `ran` of a
+    comparison that is not whole, or not at all. `why` says why.
+    """
+
+    name: StepName
+    status: Status
+    seconds: float = 0.0
+    cached: bool = False
+    why: str = ""
+
+
+class Against(msgspec.Struct, frozen=True, kw_only=True):
+    """The results compared with those of another target of the same run."""
+
+    target: str
+    comparison: Comparison
+
+
+class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What running one function gave. commands: to run and to time it again.
+
+    against: other targets of the same run, where there is no reference
+    (`pipeline.numerics.between`). unevaluated: why there is none. border: what was given and
+    compared in other types than the program's, as the compiler changed them.
+    """
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    peak_bytes: int
+    latency: Latency | None
+    latency_note: str
+    comparison: Comparison | None
+    evaluator: str
+    failure: Failure | None = None
+    against: tuple[Against, ...] = ()
+    unevaluated: str = ""
+    border: str = ""
+
+
+class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One case. `why`: what failed, or of `ran` and `compiled` what kept it from being judged.
+
+    target: as the user named it; arch: what it was compiled for. messages: the file with what the
+    compiler wrote to stderr, if it wrote anything.
+
+    phases, dispatches, output, output_bytes, compile_seconds and peak_bytes: of the compile (when
+    it was done, not when it was taken from the store); output is the module (or the IR
+    with --to). kernels: those of a module for AMD GPUs. spirv: what spirv-val says of a module for
+    Vulkan, where it is installed. comparison: of the function that is
+    farthest from its reference. command: the compile, as it can be typed again; resume: the same
+    from the last good phase, when that fails too (phase_confirmed). generation: by the functions
+    chained, where that was wanted and each could be run.
+    """
+
+    target: str
+    release: str
+    device: str | None
+    arch: str | None
+    status: Status
+    why: str
+    steps: tuple[Step, ...]
+    phases: tuple[Phase, ...] = ()
+    comparison: Comparison | None = None
+    failure: Failure | None = None
+    command: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    device_name: str | None = None
+    functions: tuple[FunctionResult, ...] = ()
+    generation: Generation | None = None
+    dispatches: Dispatches | None = None
+    output: str | None = None
+    output_bytes: int = 0
+    messages: str | None = None
+    compile_seconds: float = 0.0
+    peak_bytes: int = 0
+    phase_confirmed: bool | None = None
+    resume: tuple[str, ...] | None = None
+    kernels: tuple[Kernel, ...] = ()
+    spirv: Checked | None = None
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: the verdict, and the failure or what each function gave."""
+        rows = [("target", self.target), ("release", self.release), ("verdict", self.status)]
+        if self.why:
+            rows.append(("why", self.why))
+        if self.failure is not None:
+            failure = self.failure
+            where = [("phase", failure.phase), ("operation", failure.op), ("at", failure.location)]
+            rows += [(name, value) for name, value in where if value]
+            rows.append(("message", failure.message))
+        for one in self.functions:
+            for output in one.comparison.outputs if one.comparison else ():
+                error = f"relative L2 {output.rel_l2:.2e} (tolerance {output.tolerance:.1e})"
+                rows.append(
+                    (f"{one.name}, {output.name}", f"{output.verdict}: {output.why or error}")
+                )
+            if one.latency is not None:
+                latency = f"{one.latency.median_seconds * 1e3:.3g} ms"
+                rows.append((f"{one.name}, latency", latency))
+        cells = "".join(
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+            for name, value in rows
+        )
+        return f"<table>{cells}</table>"
+
+
+def tells(status: str, step: str | None) -> bool:
+    """Whether a case of that status says something of a failure in `step` (or phase)."""
+    return step not in _SILENT_ON.get(status, ())
