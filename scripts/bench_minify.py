@@ -19,6 +19,7 @@ import msgspec
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.source import parse
 from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.releases import find
 
 JOB = "job.json"
@@ -70,11 +71,13 @@ class _Check:
         self.signature = job.failure.signature
         self.directory = directory
         self.oracle = CompileOracle(
-            find(job.release),
+            Context(
+                toolchain=find(job.release),
+                limits=process.Limits(seconds=job.seconds),
+                directory=directory,
+            ),
             job.flags,
             job.failure,
-            directory,
-            limits=process.Limits(seconds=job.seconds),
         )
         self.begun = time.monotonic()
 

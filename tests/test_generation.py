@@ -24,7 +24,6 @@ from iree_pilot.pipeline.frontends.job import Generated, Job
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program.program import Dim, Function, Program, Tensor, TensorType, load
-from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
@@ -201,11 +200,11 @@ class Bench:
             program=load(directory), directory=str(directory), seconds=0, cached=True
         )
         self.release = release
-        self.store = Store()
+        self.context = Context(toolchain=release, limits=Limits(seconds=60))
         self.module = Path(document["cases"][0]["output"])
         source = sources.parse("llama", {"dynamic": "true"}, None)
         self.wanted = generation.wanted(Job(source=source), STEPS)
-        self.reference = generation._reference(self.wanted, self.loaded, self.store, Limits())
+        self.reference = generation._reference(self.wanted, self.loaded, self.context)
 
     def run(self, chain: str = "", limits: Limits | None = None, **changed: Any) -> Generation:
         wanted: Wanted = self.wanted
@@ -216,8 +215,7 @@ class Bench:
             changed.get("loaded", self.loaded),
             changed.get("module", self.module),
             "local-sync",
-            Context(toolchain=self.release, limits=limits or Limits(seconds=60)),
-            self.store,
+            self.context.bounded(limits) if limits else self.context,
             contextlib.nullcontext(),
         )
 

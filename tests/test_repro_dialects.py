@@ -239,7 +239,9 @@ def test_a_failing_executable_is_reduced_with_the_same_failure(tmp_path: Path) -
     )
     assert 0 < found.ops < len(before.real)
     assert found.minimal
-    oracle = dispatch.ExecutableOracle(release, VULKAN, failure, tmp_path / "again", limits=LIMITS)
+    oracle = dispatch.ExecutableOracle(
+        Context(toolchain=release, limits=LIMITS, directory=tmp_path / "again"), VULKAN, failure
+    )
     assert [a.verdict for a in oracle.ask([Path(found.path)])] == ["same"]
 
 

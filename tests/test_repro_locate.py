@@ -76,14 +76,16 @@ def test_a_program_that_is_slow_as_a_whole_is_not_accused(tmp_path: Path) -> Non
     job = isolate.Job(
         mlir=program,
         failure=stopped(DEFAULT),
-        toolchain=toolchain,
+        context=Context(
+            toolchain=toolchain,
+            limits=Limits(seconds=10, of_processor=True),
+            directory=tmp_path,
+        ),
         flags=(),
-        directory=tmp_path,
-        limits=Limits(seconds=10, of_processor=True),
     )
     from iree_pilot.repro.oracles.oracle import CompileOracle
 
-    oracle = CompileOracle(toolchain, (), job.failure, tmp_path, limits=job.limits)
+    oracle = CompileOracle(job.context, (), job.failure)
     outcome = isolate.isolate(job, oracle)
     assert isinstance(outcome, GaveUp)
     assert outcome.why == (

@@ -49,7 +49,12 @@ def wanted(toolchain: Toolchain, tmp_path: Path) -> Failure:
 @pytest.fixture
 def oracle(toolchain: Toolchain, wanted: Failure, tmp_path: Path) -> CompileOracle:
     limits = process.Limits(seconds=5)
-    return CompileOracle(toolchain, (), wanted, tmp_path / "state", limits=limits, width=2)
+    return CompileOracle(
+        Context(toolchain=toolchain, limits=limits, directory=tmp_path / "state"),
+        (),
+        wanted,
+        width=2,
+    )
 
 
 def candidates(directory: Path, *texts: str) -> list[Path]:
@@ -90,7 +95,9 @@ class TestVerdicts:
         self, toolchain: Toolchain, wanted: Failure, tmp_path: Path
     ) -> None:
         limits = process.Limits(seconds=0.5)
-        oracle = CompileOracle(toolchain, (), wanted, tmp_path / "s", limits=limits)
+        oracle = CompileOracle(
+            Context(toolchain=toolchain, limits=limits, directory=tmp_path / "s"), (), wanted
+        )
         (answer,) = oracle.ask(candidates(tmp_path, "// stub: hang-at flow\n"))
         assert answer.verdict == "unresolved"
 
@@ -117,7 +124,9 @@ class TestCompanions:
         )
         assert result.failure is not None
         state, limits = tmp_path / "state", process.Limits(seconds=5)
-        return CompileOracle(toolchain, (), result.failure, state, limits=limits)
+        return CompileOracle(
+            Context(toolchain=toolchain, limits=limits, directory=state), (), result.failure
+        )
 
     @pytest.mark.parametrize(
         ("candidate", "verdict"),
@@ -155,7 +164,11 @@ class TestCompanions:
         (other,) = wanted.also
         swapped = msgspec.structs.replace(other, also=(msgspec.structs.replace(wanted, also=()),))
         oracle = CompileOracle(
-            toolchain, (), swapped, tmp_path / "s", limits=process.Limits(seconds=5)
+            Context(
+                toolchain=toolchain, limits=process.Limits(seconds=5), directory=tmp_path / "s"
+            ),
+            (),
+            swapped,
         )
         (answer,) = oracle.ask(candidates(tmp_path, "// smaller\n" + BESIDE + BAD))
         assert answer.verdict == "same"
@@ -193,7 +206,11 @@ class TestHangs:
 
     def test_the_place_decides(self, toolchain: Toolchain, wanted: Failure, tmp_path: Path) -> None:
         oracle = CompileOracle(
-            toolchain, (), wanted, tmp_path / "s", limits=process.Limits(seconds=3)
+            Context(
+                toolchain=toolchain, limits=process.Limits(seconds=3), directory=tmp_path / "s"
+            ),
+            (),
+            wanted,
         )
         earlier = "// stub: hang-at abi\n"
         asked = candidates(tmp_path, "// smaller\n" + HANGS, earlier, BAD, "// fine\n")
@@ -214,7 +231,11 @@ class TestMemory:
         asked = candidates(tmp_path, BAD, OTHER)
         before = oracle.ask(asked)
         again = CompileOracle(
-            toolchain, (), wanted, tmp_path / "state", limits=process.Limits(seconds=5)
+            Context(
+                toolchain=toolchain, limits=process.Limits(seconds=5), directory=tmp_path / "state"
+            ),
+            (),
+            wanted,
         )
         assert again.ask(asked) == before
         assert again.calls == 0
@@ -230,12 +251,20 @@ class TestMemory:
         journal = tmp_path / "state" / "answers.jsonl"
         journal.write_bytes(journal.read_bytes()[:-20])
         again = CompileOracle(
-            toolchain, (), wanted, tmp_path / "state", limits=process.Limits(seconds=5)
+            Context(
+                toolchain=toolchain, limits=process.Limits(seconds=5), directory=tmp_path / "state"
+            ),
+            (),
+            wanted,
         )
         assert [answer.verdict for answer in again.ask(asked)] == ["same", "different"]
         assert again.calls == 1
         third = CompileOracle(
-            toolchain, (), wanted, tmp_path / "state", limits=process.Limits(seconds=5)
+            Context(
+                toolchain=toolchain, limits=process.Limits(seconds=5), directory=tmp_path / "state"
+            ),
+            (),
+            wanted,
         )
         third.ask(asked)
         assert third.calls == 0, "what was written after the line that was cut off is read"
@@ -245,7 +274,11 @@ class TestMemory:
     ) -> None:
         oracle.ask(candidates(tmp_path, OTHER))
         again = CompileOracle(
-            toolchain, (), wanted, tmp_path / "state", limits=process.Limits(seconds=5)
+            Context(
+                toolchain=toolchain, limits=process.Limits(seconds=5), directory=tmp_path / "state"
+            ),
+            (),
+            wanted,
         )
         assert again.others == oracle.others != {}
 
@@ -254,7 +287,9 @@ class TestMemory:
     ) -> None:
         def calls(seconds: float) -> int:
             limits = process.Limits(seconds=seconds)
-            oracle = CompileOracle(toolchain, (), wanted, tmp_path / "s", limits=limits)
+            oracle = CompileOracle(
+                Context(toolchain=toolchain, limits=limits, directory=tmp_path / "s"), (), wanted
+            )
             oracle.ask(candidates(tmp_path, "// stub: hang-at flow\n"))
             return oracle.calls
 
@@ -276,7 +311,9 @@ class TestMemory:
             oracle.ask(candidates(tmp_path, slow, OTHER))
         thread.join()
         limits = process.Limits(seconds=5)
-        again = CompileOracle(toolchain, (), wanted, tmp_path / "state", limits=limits)
+        again = CompileOracle(
+            Context(toolchain=toolchain, limits=limits, directory=tmp_path / "state"), (), wanted
+        )
         assert again.ask(candidates(tmp_path, slow, OTHER)[1:])[0].verdict == "different"
         assert again.calls == 0
 

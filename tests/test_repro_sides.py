@@ -13,7 +13,6 @@ import pytest
 from driver import pilot
 
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Program, Tensor
 from iree_pilot.pipeline.targets.targets import Plan, Target
@@ -21,7 +20,7 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.differential import editor
 from iree_pilot.repro.differential.against import Origins
-from iree_pilot.repro.differential.compare import Chunk, Comparer, chunks
+from iree_pilot.repro.differential.compare import Chunk, Comparer, Dispatched, chunks
 from iree_pilot.repro.differential.edit import describe
 from iree_pilot.repro.differential.flow import Body, Cut, Flow, Step, Value, parse_type
 from iree_pilot.repro.differential.side import Side
@@ -506,27 +505,21 @@ def comparer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flow: Flow) -> Com
     program = Program(source="", digest="", functions=(), parameters=None, origin={})
     plan = Plan(target=Target(spec="llvm-cpu", backend="llvm-cpu"), flags=())
     wrong, right = (Side(name=name, plan=plan, flags=()) for name in ("wrong", "right"))
+    toolchain = Toolchain(
+        version="0",
+        revision="0",
+        compiler=mlir,
+        opt=None,
+        runtime=None,
+        phases=(),
+        flags=frozenset(),
+    )
     return Comparer(
-        mlir,
-        flow,
+        Dispatched(mlir, flow, {"main": tuple(example)}),
         Loaded(program=program, directory=str(tmp_path), seconds=0, cached=False),
-        wrong,
-        right,
-        Context(
-            toolchain=Toolchain(
-                version="0",
-                revision="0",
-                compiler=mlir,
-                opt=None,
-                runtime=None,
-                phases=(),
-                flags=frozenset(),
-            ),
-            limits=Limits(),
-            directory=tmp_path,
-        ),
-        examples={"main": tuple(example)},
-        origins=lambda places: tuple(f"{file}:{line}" for file, line in places),
+        (wrong, right),
+        Context(toolchain=toolchain, directory=tmp_path),
+        lambda places: tuple(f"{file}:{line}" for file, line in places),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.bisect import Bisection
+from iree_pilot.repro.options import Listeners, Options
 from iree_pilot.repro.reducer.shrink import Progress
 from iree_pilot.repro.reproducer import bundle
 from iree_pilot.repro.tracing import search as tracing
@@ -118,16 +120,14 @@ class Untraced(msgspec.Struct, frozen=True):
     failed: Any
     directory: Path
 
-    def bisect(self, **options: Any) -> Bisection:
+    def bisect(self, progress: Callable[[Progress], None] = lambda _: None) -> Bisection:
         return tracing.bisect(
             self.job,
-            self.failed.failure,
+            self.failed,
             "llvm-cpu",
-            Context(toolchain=toolchain.installed()),
-            self.directory / "out",
-            self.directory / "state",
-            took_seconds=self.failed.seconds,
-            **options,
+            Context(toolchain=toolchain.installed(), directory=self.directory / "state"),
+            Options(place=self.directory / "out"),
+            Listeners(progress=progress),
         )
 
     @property
@@ -178,7 +178,7 @@ class TestAModuleThatLooksAtValues:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            gate.bisect(told=stop)
+            gate.bisect(stop)
         assert not (gate.directory / "out").exists()
         cls.answered = len(Traces(gate.directory / "state").known)
         return gate.bisect()

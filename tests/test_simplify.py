@@ -330,7 +330,9 @@ def test_a_large_matmul_becomes_small_with_the_same_failure(tmp_path: Path) -> N
     assert failure is not None
     assert "vector.bitcast" in failure.signature
     limits = process.Limits(seconds=60)
-    oracle = CompileOracle(release, flags, failure, tmp_path / "state", limits=limits)
+    oracle = CompileOracle(
+        Context(toolchain=release, limits=limits, directory=tmp_path / "state"), flags, failure
+    )
     editor = Editor(program, 0, tmp_path / "edits", limits)
     found = simplify(program, editor.survey(), oracle.ask, editor.simpler, budget=3)
     assert "smaller shapes" in found.done, Path(found.path).read_text()

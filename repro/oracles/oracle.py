@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -303,8 +303,10 @@ class CompileOracle(RememberingOracle):
     up to the end: a file in the directory says so to the search that goes on.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self, context: Context, flags: tuple[str, ...], wanted: Failure, *, width: int = 1
+    ) -> None:
+        super().__init__(context, flags, wanted, width=width)
         self._to_the_end = self._scratch.with_name("to-the-end")
         self._tried = self._to_the_end.exists()
 

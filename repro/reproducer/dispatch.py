@@ -54,7 +54,10 @@ def reduced(file: Path, failure: Failure, context: Context, flags: tuple[str, ..
         return Executable(path=str(file))
     width = os.cpu_count() or 1
     oracle = ExecutableOracle(
-        context.toolchain, flags, failure, context.directory, limits=context.limits, width=width
+        Context(toolchain=context.toolchain, limits=context.limits, directory=context.directory),
+        flags,
+        failure,
+        width=width,
     )
     editor = Editor(file, 0, context.directory / "edits", context.limits, context.toolchain)
     graph = editor.graph()
