@@ -25,6 +25,7 @@ from iree_pilot.pipeline.frontends import outline
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.frontends.load import Loaded, load
+from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import archive
 from iree_pilot.pipeline.program.program import Program, scopes_text
@@ -82,9 +83,7 @@ def trace(
     toolchain, limits = find(release), limits_of(time_limit, memory_limit)
     if isinstance(source, str | Path):
         job = job_of(
-            str(source),
-            settings=dict(settings or {}),
-            dtype=dtype,
+            sources.parse(str(source), dict(settings or {}), dtype),
             seed=seed,
             weights=tuple(map(str, weights)),
             inline=inline_parameters,
@@ -256,22 +255,19 @@ def plans_of(
 
 
 def job_of(
-    text: str,
+    source: Source,
     *,
-    settings: dict[str, str],
-    dtype: str | None,
     seed: int,
     weights: tuple[str, ...],
     inline: bool,
     function: str,
     trust: bool,
 ) -> Job:
-    """What the source is and how it is traced, with its own example inputs.
+    """How the source is traced, with its own example inputs.
 
     weights: PATH, or of MLIR SCOPE=PATH. Raises UsageError for what can be told without running
     the source.
     """
-    source = sources.parse(text, settings, dtype)
     if source.path and source.kind in ("file", "pt2"):
         from iree_pilot.repro.trust import trust as doors
 

@@ -15,7 +15,7 @@ from iree_pilot.pipeline.nightly import config, isolation, report
 from iree_pilot.pipeline.nightly.expectations import Expectation
 from iree_pilot.pipeline.nightly.history import History
 from iree_pilot.pipeline.nightly.inquiry import Inquiry
-from iree_pilot.pipeline.nightly.night import Night
+from iree_pilot.pipeline.nightly.night import Night, NightOptions
 from iree_pilot.pipeline.nightly.orders import Job, Order
 from iree_pilot.pipeline.nightly.orders import Watcher as Hearer
 from iree_pilot.pipeline.nightly.records import Case, Finding, Outcome
@@ -137,15 +137,17 @@ class Desk:
             self.nightly,
             self.cases,
             self.history,
-            self.expected,
             self.scheduler,
             self.watcher,  # type: ignore[arg-type]
-            keys=self.keys,  # type: ignore[arg-type]
-            artifacts=self.directory / "reproducers",
-            fresh=fresh,
-            notes=self.notes,
-            isolate=self.isolate,
-            ask=self.ask,
+            NightOptions(
+                keys=self.keys,  # type: ignore[arg-type]
+                artifacts=self.directory / "reproducers",
+                expectations=self.expected,
+                fresh=fresh,
+                notes=self.notes,
+                isolate=self.isolate,
+                ask=self.ask,
+            ),
         )
         return night.run()
 

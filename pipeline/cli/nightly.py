@@ -87,7 +87,7 @@ def run(
     from iree_pilot.pipeline.errors import UsageError
     from iree_pilot.pipeline.nightly import expectations, matrix, selection
     from iree_pilot.pipeline.nightly.keys import Keys
-    from iree_pilot.pipeline.nightly.night import Night
+    from iree_pilot.pipeline.nightly.night import Night, NightOptions
     from iree_pilot.pipeline.store import outputs
 
     if common.json and markdown == "-":
@@ -118,19 +118,15 @@ def run(
             held(history, wait),
             NightLive(console, quiet=quiet, verbose=common.verbosity > 0) as watcher,
         ):
-            night = Night(
-                nightly,
-                cases,
-                history,
-                expected,
-                chosen,
-                watcher,
+            options = NightOptions(
                 keys=known,
                 artifacts=folder or history.path.absolute().parent / "reproducers",
+                expectations=expected,
                 fresh=fresh,
                 notes=notes,
                 accept=_accepting(config, database),
             )
+            night = Night(nightly, cases, history, chosen, watcher, options)
             try:
                 report = night.run()
             except KeyboardInterrupt:

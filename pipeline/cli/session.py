@@ -11,6 +11,7 @@ from iree_pilot import api
 from iree_pilot.pipeline.cli.live import Live
 from iree_pilot.pipeline.cli.options import Common, SourceOptions, limits
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes import process
@@ -50,9 +51,7 @@ class Session:
     def job(self, text: str, chosen: SourceOptions) -> Job:
         """What the source is and how it is traced, with its own example inputs."""
         return api.job_of(
-            text,
-            settings=chosen.settings,
-            dtype=chosen.dtype,
+            sources.parse(text, chosen.settings, chosen.dtype),
             seed=chosen.seed,
             weights=chosen.weights,
             inline=chosen.inline,

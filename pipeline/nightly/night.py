@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Protocol
@@ -32,13 +33,30 @@ class Watcher(news.Watcher, Protocol):
     def note(self, text: str) -> None: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class NightOptions:
+    """How a night goes.
+
+    artifacts: where reproducers go. fresh: reuse nothing. notes: what its report is to say beside
+    the cases. accept: the command that accepts what it finds, but for the reason. isolate, ask:
+    what isolates a new failure, and what looks into it.
+    """
+
+    keys: Keys
+    artifacts: Path
+    expectations: Sequence[Expectation] = ()
+    fresh: bool = False
+    notes: Sequence[str] = ()
+    accept: Sequence[str] = ("iree-pilot", "nightly", "expect", "--accept")
+    isolate: news.Isolate = isolation.isolate
+    ask: news.Ask = inquiry.ask
+
+
 class Night:
     """One night on a history that is held.
 
-    artifacts: where reproducers go. fresh: reuse nothing. notes: what its report is to say beside
-    the cases. accept: the command that accepts what it finds, but for the reason. Every outcome is
-    in the history before the next one is waited for: the same call after a kill goes on with what
-    is missing.
+    Every outcome is in the history before the next one is waited for: the same call after a kill
+    goes on with what is missing.
     """
 
     def __init__(
@@ -46,30 +64,25 @@ class Night:
         nightly: Nightly,
         cases: Sequence[Case],
         history: History,
-        expectations: Sequence[Expectation],
         scheduler: Scheduler,
         watcher: Watcher,
-        *,
-        keys: Keys,
-        artifacts: Path,
-        fresh: bool = False,
-        notes: Sequence[str] = (),
-        accept: Sequence[str] = ("iree-pilot", "nightly", "expect", "--accept"),
-        isolate: news.Isolate = isolation.isolate,
-        ask: news.Ask = inquiry.ask,
+        options: NightOptions,
     ) -> None:
         self._nightly, self._config = nightly, nightly.config
         self._cases = {case.name: case for case in cases}
         self._history = history
-        self._expectations = expectations
         self._scheduler = scheduler
         self._watcher = watcher
-        self._keys = keys
-        self._fresh = fresh
-        self._notes = notes
-        self._accept = accept
+        self._options = options
         self._run: Run | None = None
-        self._news = news.News(nightly, history, watcher, artifacts, isolate=isolate, ask=ask)
+        self._news = news.News(
+            nightly,
+            history,
+            watcher,
+            options.artifacts,
+            isolate=options.isolate,
+            ask=options.ask,
+        )
 
     def run(self) -> Report:
         """Begins the night, or goes on with the same one that was not finished."""
@@ -86,18 +99,20 @@ class Night:
         course = _Course(self._history, run, self._watcher)
         missing = [case for name, case in self._cases.items() if name not in course.outcomes]
         self._watcher.night_started(run, missing, len(course.outcomes))
-        if self._scheduler.here and not self._fresh:
+        if self._scheduler.here and not self._options.fresh:
             self._reuse(missing, course)
         self._do([case for case in missing if case.name not in course.outcomes], course)
         while doubted := self._doubted(course):
             self._watcher.again(doubted)
             self._do(doubted, course, again=True)
         judgements = self._news.look_into(run.id, self._cases, course.outcomes, self._judge(course))
-        accept = (*self._accept, "--reason", f"known since {run.begun[:10]}")
+        accept = (*self._options.accept, "--reason", f"known since {run.begun[:10]}")
         outdated = [*self._outdated(course, judgements, shlex.join(accept))]
-        if not outdated and not acceptable([j for j in judgements if j.news], self._expectations):
+        if not outdated and not acceptable(
+            [j for j in judgements if j.news], self._options.expectations
+        ):
             accept = ()
-        notes = [*self._notes, *self._expired(), *outdated]
+        notes = [*self._options.notes, *self._expired(), *outdated]
         self._history.finish(run.id, judgements, notes, accept=accept)
         return report.of(self._history, self._history.run(run.id))
 
@@ -114,7 +129,7 @@ class Night:
         """
         past = self._history.past([case.name for case in cases], before=course.run.id)
         for case in cases:
-            key = "" if opinion.unsettled(past[case.name]) else self._keys.key(case)
+            key = "" if opinion.unsettled(past[case.name]) else self._options.keys.key(case)
             if before := self._history.reusable(key) if key else None:
                 course.reuse(case.name, before)
 
@@ -131,14 +146,14 @@ class Night:
                 what="case",
                 case=case,
                 directory=str(self._nightly.directory),
-                release=self._keys.release(case),
-                fresh=again or self._fresh or opinion.unsettled(past[case.name]),
+                release=self._options.keys.release(case),
+                fresh=again or self._options.fresh or opinion.unsettled(past[case.name]),
                 known=known[case.name],
             )
             for case in cases
         ]
         here = cases if self._scheduler.here else ()
-        traced = [case.program for case in here if self._keys.program(case) is not None]
+        traced = [case.program for case in here if self._options.keys.program(case) is not None]
         self._scheduler.run(jobs(orders, usual, traced), course.again() if again else course)
 
     def _doubted(self, course: _Course) -> list[Case]:
@@ -156,7 +171,9 @@ class Night:
     def _judge(self, course: _Course) -> list[Judgement]:
         past = self._history.past(self._cases, before=course.run.id)
         judged = [
-            opinion.judge(course.outcomes[name], past[name], self._expectations, course.run.begun)
+            opinion.judge(
+                course.outcomes[name], past[name], self._options.expectations, course.run.begun
+            )
             for name in self._cases
         ]
         return with_boundaries(judged, boundaries(self._cases.values(), course.outcomes))
@@ -168,17 +185,19 @@ class Night:
         past = self._history.past(self._cases, before=course.run.id)
         for one in judgements:
             outcome, before = course.outcomes[one.case], past[one.case]
-            found = opinion.outdated(outcome, one, before, self._expectations, course.run.begun)
+            found = opinion.outdated(
+                outcome, one, before, self._options.expectations, course.run.begun
+            )
             if found:
                 does = "bring it up to date" if one.verdict == "same failure" else "remove it"
                 yield f"{one.case} is {found}: {does} with {accept}"
 
     def _expired(self) -> Iterable[str]:
         today = date.today()
-        for expectation in self._expectations:
+        for expectation in self._options.expectations:
             if not expectation.holds(today):
                 yield f"the expectation of {expectation.case} expired on {expectation.expires}"
-        for expectation in stale(self._expectations, self._cases):
+        for expectation in stale(self._options.expectations, self._cases):
             yield f"the expectation of {expectation.case} is of no case of this night"
 
 

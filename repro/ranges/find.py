@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -118,7 +119,8 @@ def find(
         ran: dict[str, dict[Key, Tensor]] = {}
         if plan is not None and functions:
             told("running a copy that returns its intermediates")
-            ran, why = _device(loaded, functions, watched, evaluations, place, context, plan, flags)
+            each = [_Watching(f, watched[f.name], evaluations[f.name]) for f in functions]
+            ran, why = _device(loaded, each, context.at(place), plan, flags)
             notes += why
         readings = [
             reading
@@ -174,22 +176,29 @@ def _evaluated(
     return {f.name: one for f, one in zip(functions, found, strict=True)}
 
 
+class _Watching(NamedTuple):
+    """A function, what of it is watched, and what PyTorch computes there."""
+
+    function: Function
+    watched: tuple[Watched, ...]
+    evaluation: Evaluation
+
+
 def _device(
     loaded: Loaded,
-    functions: Sequence[Function],
-    watched: Mapping[str, tuple[Watched, ...]],
-    evaluations: Mapping[str, Evaluation],
-    place: Path,
+    each: Sequence[_Watching],
     context: Context,
     plan: Plan,
     flags: tuple[str, ...],
 ) -> tuple[dict[str, dict[Key, Tensor]], list[str]]:
-    """(each function's intermediates on the device, in files of `place`; why there are none)."""
+    """(each function's intermediates on the device, in files of the context's directory; why there
+    are none)."""
+    place = context.directory
     if plan.device is None:
         return {}, [f"not run: {plan.why_not_run}"]
     compiled = compiler.compile(
         Compile(mlir=place / watch.COPY, flags=(*plan.flags, *flags)),
-        context.at(place),
+        context,
         confirm=False,
     )
     if compiled.failure is not None or compiled.output is None:
@@ -197,10 +206,9 @@ def _device(
         return {}, [f"the copy that returns its intermediates does not compile: {why}"]
     found: dict[str, dict[Key, Tensor]] = {}
     notes = [INSTRUMENTED]
-    for function in functions:
-        evaluation = evaluations[function.name]
+    for function, watched, evaluation in each:
         values = {(v.op, v.result): v.own for v in evaluation.values}
-        keys = [(w.op, w.result) for w in watched[function.name]]
+        keys = [(w.op, w.result) for w in watched]
         given = evaluation.reference.outputs if evaluation.reference else ()
         outputs = (
             *(

@@ -28,7 +28,7 @@ from iree_pilot.repro.reducer import kept
 from iree_pilot.repro.reproducer import bundle, places
 from iree_pilot.repro.reproducer.bundle import FILES
 from iree_pilot.repro.since_release.search import Change, Verdict
-from iree_pilot.repro.since_release.trials import Get, Tell, Trials, portable, verdict
+from iree_pilot.repro.since_release.trials import Compiled, Get, Tell, Trials, portable, verdict
 from iree_pilot.repro.trust import own
 from iree_pilot.repro.trust.trust import open_folder
 
@@ -109,16 +109,8 @@ def trials(
     key = Store.key(loaded.directory, question.target, question.flags, True)[:16]
     with Locks(root / "locks").hold(key):
         made = portable(loaded, toolchain, root / key / "program")
-    return Trials(
-        made,
-        question.target,
-        question.flags,
-        get,
-        root / key,
-        limits=question.limits,
-        fresh=fresh,
-        told=told,
-    )
+    compiled = Compiled(made, question.target, question.flags, question.limits)
+    return Trials(compiled, get, root / key, fresh=fresh, told=told)
 
 
 def _read(question: Question, toolchain: Toolchain) -> tuple[Loaded, Toolchain]:

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -90,6 +90,15 @@ Get = Callable[[str], Toolchain]
 Tell = Callable[[str, str], None]
 
 
+class Compiled(NamedTuple):
+    """A program and how it is compiled; limits: of each compile."""
+
+    loaded: Loaded
+    target: Target
+    flags: tuple[str, ...]
+    limits: process.Limits
+
+
 class Trials:
     """Tries the program with releases by name, and remembers in `directory` what came of it.
 
@@ -99,20 +108,17 @@ class Trials:
 
     def __init__(
         self,
-        loaded: Loaded,
-        target: Target,
-        flags: tuple[str, ...],
+        compiled: Compiled,
         get: Get,
         directory: Path,
         *,
-        limits: process.Limits,
         fresh: bool = False,
         told: Tell = lambda name, what: None,
     ) -> None:
         self.compiles = 0
         self.tried: dict[str, Trial | Missing] = {}
-        self._loaded, self._target, self._flags = loaded, target, flags
-        self._get, self._limits, self._told = get, limits, told
+        self._loaded, self._target, self._flags, self._limits = compiled
+        self._get, self._told = get, told
         self._fresh = fresh
         directory.mkdir(parents=True, exist_ok=True)
         self._scratch = directory / "asked"
