@@ -255,13 +255,7 @@ def plans_of(
 
 
 def job_of(
-    source: Source,
-    *,
-    seed: int,
-    weights: tuple[str, ...],
-    inline: bool,
-    function: str,
-    trust: bool,
+    source: Source, *, seed: int, weights: tuple[str, ...], inline: bool, function: str, trust: bool
 ) -> Job:
     """How the source is traced, with its own example inputs.
 

@@ -36,11 +36,7 @@ __all__ = ["Bisection", "Found", "Reproducer", "Subject", "bisect", "reproduced"
 
 
 def bisect(
-    subject: Subject,
-    failure: Failure,
-    context: Context,
-    options: Options,
-    listeners: Listeners,
+    subject: Subject, failure: Failure, context: Context, options: Options, listeners: Listeners
 ) -> Bisection:
     """Isolates a failure into its folder (`Options.folder`).
 
@@ -248,9 +244,7 @@ class _Search:
         key = _key(failure, isolated)
         found = self._found[key]
         self._found[key] = msgspec.structs.replace(
-            found,
-            blocks=found.blocks + masked.operations,
-            places=found.places + masked.places,
+            found, blocks=found.blocks + masked.operations, places=found.places + masked.places
         )
         program = Path(masked.program)
         self._calls += 1

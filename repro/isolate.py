@@ -333,13 +333,7 @@ class Isolation:
             return before
         job = self.job
         self._tell("compiling the whole program to see what fails")
-        located = locate.locate(
-            job.mlir,
-            job.failure,
-            job.context,
-            job.flags,
-            width=job.width,
-        )
+        located = locate.locate(job.mlir, job.failure, job.context, job.flags, width=job.width)
         self.oracle.calls += located.calls
         return located
 

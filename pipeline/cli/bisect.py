@@ -277,10 +277,7 @@ def _case(
     from iree_pilot.pipeline.case import Settings
 
     settings = Settings(
-        flags=flags,
-        fresh=chosen.fresh,
-        latency_budget=0,
-        hasty=session.limits.default,
+        flags=flags, fresh=chosen.fresh, latency_budget=0, hasty=session.limits.default
     )
     live.program(loaded)
     return case.run(loaded, plan, session.context, settings, live)
@@ -338,10 +335,7 @@ def untraced(
 
     live.isolating(refused.failure)
     options = Options(
-        place=_place(text, output),
-        default=output is None,
-        seed=chosen.seed,
-        fresh=chosen.fresh,
+        place=_place(text, output), default=output is None, seed=chosen.seed, fresh=chosen.fresh
     )
     job, listeners = session.job(text, chosen), Listeners(progress=live.progress)
     return failed.isolate_trace(job, refused, target, session.context, options, listeners)
@@ -411,10 +405,7 @@ def tell(console: Any, result: Bisection) -> None:
             *_origin(made),
             ("who", escape(made.not_iree)),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
-            (
-                "rate",
-                "" if found.rate is None else f"intermittent: {found.rate:.0%} of runs",
-            ),
+            ("rate", "" if found.rate is None else f"intermittent: {found.rate:.0%} of runs"),
             ("search", "" if found.known_since else search),
             ("since", escape(made.since_release.said) if made.since_release else ""),
             ("around", escape(made.workarounds.said) if made.workarounds else ""),

@@ -83,12 +83,7 @@ def cases(
             outputs.check(Path(output), reading.files(text, chosen, named=named))
         chosen, wanted = _generated(text, chosen, generate, session) if run else (chosen, None)
         settings = Settings(
-            flags=flags,
-            to=to,
-            resume=resume,
-            fresh=chosen.fresh,
-            run=run,
-            generate=wanted,
+            flags=flags, to=to, resume=resume, fresh=chosen.fresh, run=run, generate=wanted
         )
         loaded: Loaded | None = None
         refused: TraceFailed | None = None
@@ -193,11 +188,7 @@ def _document(
 
 
 def _each(
-    session: Session,
-    loaded: Loaded,
-    plans: list[tuple[str, Plan]],
-    settings: Settings,
-    live: Live,
+    session: Session, loaded: Loaded, plans: list[tuple[str, Plan]], settings: Settings, live: Live
 ) -> Iterator[CaseResult]:
     """The cases one after the other; several are compared with each other."""
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
@@ -304,8 +295,7 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
     if not quiet and result.output:
         what = escape(f"{Path(result.output).name}, {out.size(result.output_bytes)}")
         console.print(
-            f"  {what}, with the phases' dumps beside it: {escape(result.output)}",
-            soft_wrap=True,
+            f"  {what}, with the phases' dumps beside it: {escape(result.output)}", soft_wrap=True
         )
     if not quiet:
         code.tell(console, result, verbose=common.verbosity > 0)

@@ -99,9 +99,4 @@ class Session:
             live.close()
             live.note(changed.program.notes[-1])
 
-        return refitting.settled(
-            loaded,
-            attempt,
-            self.context,
-            on_change=again,
-        )
+        return refitting.settled(loaded, attempt, self.context, on_change=again)

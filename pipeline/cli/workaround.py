@@ -38,11 +38,7 @@ _STYLES = {
     "same": "dim",
     "other": "magenta",
 }
-_SAID = {
-    "works": "works",
-    "runs": "runs, not compared",
-    "compiles": "compiles, not run here",
-}
+_SAID = {"works": "works", "runs": "runs, not compared", "compiles": "compiles, not run here"}
 #: So many of what did not work are listed, unless -v.
 _LISTED = 8
 
@@ -185,11 +181,7 @@ def of_reproducer(
 
 
 def _wish(
-    session: Session,
-    source: str,
-    chosen: SourceOptions,
-    flags: tuple[str, ...],
-    device: str | None,
+    session: Session, source: str, chosen: SourceOptions, flags: tuple[str, ...], device: str | None
 ) -> Wish:
     from iree_pilot.repro.workarounds import find
 
@@ -215,9 +207,7 @@ def _find(
     _, plan = target
     settings = Settings(flags=wish.flags, fresh=wish.fresh, latency_budget=0)
     loaded, result = session.settled(
-        loaded,
-        lambda program: case.run(program, plan, session.context, settings, live),
-        live,
+        loaded, lambda program: case.run(program, plan, session.context, settings, live), live
     )
     if result.failure:
         live.note(f"\nlooking for a way around {result.failure.signature}")

@@ -233,9 +233,7 @@ def _computed(
 
 
 def patiently(
-    device: str,
-    limits: process.Limits,
-    once: Callable[[str, process.Limits], process.Outcome],
+    device: str, limits: process.Limits, once: Callable[[str, process.Limits], process.Outcome]
 ) -> process.Outcome:
     """Runs a child by `once(device, limits)` that calls functions there, as often as it takes.
 

@@ -103,10 +103,7 @@ def _chosen(made_up: MadeUp, *, integers: bool) -> Iterator[tuple[str, int]]:
 
 
 def alternatives(
-    function: Function,
-    made_up: MadeUp,
-    shifts: Sequence[int] = (),
-    named: Sequence[int] = (),
+    function: Function, made_up: MadeUp, shifts: Sequence[int] = (), named: Sequence[int] = ()
 ) -> Iterator[MadeUp]:
     """Other inputs, where there is something to choose, the likelier ones first.
 

@@ -47,11 +47,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(
-    job: Job,
-    context: Context,
-    *,
-    fresh: bool = False,
-    on_wait: Callable[[], None] | None = None,
+    job: Job, context: Context, *, fresh: bool = False, on_wait: Callable[[], None] | None = None
 ) -> Loaded:
     """The program of `job.source`, from the store unless something that it was made of changed.
 
@@ -125,10 +121,7 @@ def _loaded(entry: Path, begun: float, *, cached: bool) -> Loaded:
     if parameters and own and not parameters.missing:  # the user's, not our own
         check_parameters(program, entry)
     return Loaded(
-        program=program,
-        directory=str(entry),
-        seconds=time.monotonic() - begun,
-        cached=cached,
+        program=program, directory=str(entry), seconds=time.monotonic() - begun, cached=cached
     )
 
 

@@ -76,12 +76,7 @@ class Night:
         self._options = options
         self._run: Run | None = None
         self._news = news.News(
-            nightly,
-            history,
-            watcher,
-            options.artifacts,
-            isolate=options.isolate,
-            ask=options.ask,
+            nightly, history, watcher, options.artifacts, isolate=options.isolate, ask=options.ask
         )
 
     def run(self) -> Report:

@@ -258,10 +258,7 @@ def _compile(
     size = output.stat().st_size
     if job.to in (None, order[-1]):
         end = Phase(
-            name=order[-1],
-            seconds=max(0, ended_ns - reader.end_ns) / 1e9,
-            bytes=size,
-            ops={},
+            name=order[-1], seconds=max(0, ended_ns - reader.end_ns) / 1e9, bytes=size, ops={}
         )
         reader.phases.append(end)
         if listener:
@@ -387,10 +384,7 @@ def _parse(program: Path, context: Context) -> Failure | None:
 
 def _failure(outcome: process.Outcome, stderr: Path, phase: str | None, program: Path) -> Failure:
     return diagnostics.compile_failure(
-        outcome,
-        stderr.read_text(errors="replace"),
-        phase,
-        program.read_text(errors="replace"),
+        outcome, stderr.read_text(errors="replace"), phase, program.read_text(errors="replace")
     )
 
 

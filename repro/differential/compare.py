@@ -282,10 +282,7 @@ class Comparer:
             differing = self._differing(chunk.body, [step], compared, 0)
             if self.culprit is None:
                 cut = Cut(
-                    name="main",
-                    body=chunk.body.position,
-                    groups=(step.results,),
-                    fed=alone.fed,
+                    name="main", body=chunk.body.position, groups=(step.results,), fed=alone.fed
                 )
                 self._keep(differing, cut, chunk.body, step.index, step.results, expected)
             yield differing

@@ -103,10 +103,7 @@ class SidesOracle(RememberingOracle):
     def _described(self, candidate: Path, place: Path) -> Program:
         source = Source(text=candidate.name, kind="mlir", path=str(candidate))
         try:
-            program = mlir.build(
-                Job(source=source),
-                self.context.at(place),
-            )
+            program = mlir.build(Job(source=source), self.context.at(place))
         except (UsageError, TraceFailed) as fault:
             raise NotAProgram(str(fault)) from fault
         if len(program.functions) != 1:
@@ -135,11 +132,7 @@ class SidesOracle(RememberingOracle):
             module=module,
             device=side.device,
         )
-        ran = runtime.run(
-            run,
-            self.context.at(place),
-            latency_budget=0,
-        )
+        ran = runtime.run(run, self.context.at(place), latency_budget=0)
         if ran.failure is not None:
             raise Failed(ran.failure)
         return tuple(msgspec.structs.replace(t, file=f"{place.name}/{t.file}") for t in ran.outputs)

@@ -89,11 +89,7 @@ def smaller(
 
 
 def _shrunk(
-    mlir: Path,
-    whole: Asked,
-    oracle: SidesOracle,
-    side: Side,
-    told: Callable[[Progress], None],
+    mlir: Path, whole: Asked, oracle: SidesOracle, side: Side, told: Callable[[Progress], None]
 ) -> Small:
     context = oracle.context
     job = isolate.Job(

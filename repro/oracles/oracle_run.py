@@ -120,14 +120,7 @@ class RunOracle(RememberingOracle):
             program, directory = whole.program, Path(whole.directory)
             place.mkdir(parents=True, exist_ok=True)
         else:
-            program, directory = (
-                describe(
-                    candidate,
-                    self._running,
-                    self.context.at(place),
-                ),
-                place,
-            )
+            program, directory = (describe(candidate, self._running, self.context.at(place)), place)
         module = place / MODULE
         compile = Compile(mlir=candidate, flags=self._flags)
         command = compile.command(self.context.toolchain, str(module), dumps=None)
@@ -144,11 +137,7 @@ class RunOracle(RememberingOracle):
                 device=self._running.device,
             )
             try:
-                ran = runtime.run(
-                    job,
-                    self.context.at(place / "run"),
-                    latency_budget=0,
-                )
+                ran = runtime.run(job, self.context.at(place / "run"), latency_budget=0)
             except UsageError as fault:
                 raise NotAProgram(str(fault)) from fault
             if ran.failure is not None:

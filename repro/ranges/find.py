@@ -185,11 +185,7 @@ class _Watching(NamedTuple):
 
 
 def _device(
-    loaded: Loaded,
-    each: Sequence[_Watching],
-    context: Context,
-    plan: Plan,
-    flags: tuple[str, ...],
+    loaded: Loaded, each: Sequence[_Watching], context: Context, plan: Plan, flags: tuple[str, ...]
 ) -> tuple[dict[str, dict[Key, Tensor]], list[str]]:
     """(each function's intermediates on the device, in files of the context's directory; why there
     are none)."""
@@ -197,9 +193,7 @@ def _device(
     if plan.device is None:
         return {}, [f"not run: {plan.why_not_run}"]
     compiled = compiler.compile(
-        Compile(mlir=place / watch.COPY, flags=(*plan.flags, *flags)),
-        context,
-        confirm=False,
+        Compile(mlir=place / watch.COPY, flags=(*plan.flags, *flags)), context, confirm=False
     )
     if compiled.failure is not None or compiled.output is None:
         why = compiled.failure.message if compiled.failure else "no module was written"

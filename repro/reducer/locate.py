@@ -246,14 +246,7 @@ def _guilty(
     def fails(source: Path) -> bool:
         stderr = context.directory / f"{source.stem}.stderr.txt"
         outcome = process.run(
-            [
-                context.toolchain.compiler,
-                source,
-                *flags,
-                MODE,
-                "-o",
-                "/dev/null",
-            ],
+            [context.toolchain.compiler, source, *flags, MODE, "-o", "/dev/null"],
             stdout=context.directory / f"{source.stem}.stdout.txt",
             stderr=stderr,
             limits=context.limits,

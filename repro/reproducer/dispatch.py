@@ -74,8 +74,5 @@ def reduced(file: Path, failure: Failure, context: Context, flags: tuple[str, ..
     (made,) = editor.render([shrunk.cut])
     assert made is not None, "a cut that was asked for can be made again"
     return Executable(
-        path=str(made),
-        ops=len(shrunk.cut.keep),
-        calls=oracle.spent.calls,
-        minimal=shrunk.minimal,
+        path=str(made), ops=len(shrunk.cut.keep), calls=oracle.spent.calls, minimal=shrunk.minimal
     )

@@ -174,11 +174,7 @@ def _named(report: Report) -> Report:
 
 
 def _verified(
-    draft: Path,
-    report: Report,
-    files: Mapping[str, Path],
-    shown: Shown,
-    toolchain: Toolchain,
+    draft: Path, report: Report, files: Mapping[str, Path], shown: Shown, toolchain: Toolchain
 ) -> Report:
     """The report after the folder was written to `draft` and run from copies."""
     bundle.write(draft, report, files, shown.inputs, data=shown.files)

@@ -125,14 +125,7 @@ class Maker:
             made = self._context.directory / "dispatch.mlir"
             made.write_text(_DEBUG.sub("", dump.read_text(errors="replace")))
             outcome, said = self._run(
-                [
-                    self._context.toolchain.compiler,
-                    made,
-                    MODE,
-                    *self._flags,
-                    "-o",
-                    "/dev/null",
-                ],
+                [self._context.toolchain.compiler, made, MODE, *self._flags, "-o", "/dev/null"],
                 "dispatch",
             )
             if not outcome.ok and self._same(outcome, said):

@@ -177,12 +177,7 @@ class Trials:
             return "unsupported", fault.message, None
         if why := self._unreadable(toolchain):
             return "unsupported", f"it cannot read the program: {why}", None
-        settings = Settings(
-            flags=self._flags,
-            latency_budget=0,
-            confirm=False,
-            fresh=self._fresh,
-        )
+        settings = Settings(flags=self._flags, latency_budget=0, confirm=False, fresh=self._fresh)
         self.compiles += 1
         context = Context(toolchain=toolchain, limits=self._limits)
         return _state(case.run(self._loaded, plan, context, settings, case.Silent()))

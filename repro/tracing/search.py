@@ -137,10 +137,7 @@ def bisect(
         beside="" if place == usual else places.beside(usual),
     )
     return Bisection(
-        status="isolated",
-        failures=(found,),
-        oracle_calls=calls,
-        seconds=spent.seconds,
+        status="isolated", failures=(found,), oracle_calls=calls, seconds=spent.seconds
     )
 
 

@@ -59,11 +59,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def confirmed(
-    one: Tried,
-    trials: Trials,
-    phases: Sequence[str],
-    words: tuple[str, ...],
-    place: Path | None,
+    one: Tried, trials: Trials, phases: Sequence[str], words: tuple[str, ...], place: Path | None
 ) -> Answer | None:
     """The answer that a trial is, seen a second time and timed; None where it came and went.
 

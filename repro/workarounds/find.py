@@ -150,11 +150,7 @@ def find(
     tells = _Teller(told)
     with Locks(root / "locks").hold(key, on_wait=on_wait):
         each = _effort(result, wish.limits)
-        common: Any = {
-            "width": each.width,
-            "fresh": wish.fresh,
-            "told": tells.told,
-        }
+        common: Any = {"width": each.width, "fresh": wish.fresh, "told": tells.told}
         context = Context(toolchain=toolchain, limits=each.limits, directory=root / key[:16])
         trials = Trials(subject, context, **common)
         wanted = _wanted(subject, toolchain)
@@ -185,11 +181,7 @@ def find(
         if not any(one.outcome.state in ANSWERS for one in tried) and not expired():
             tried = _again_slowly(tried, longer)
         told_of = partial(
-            confirmed,
-            trials=longer,
-            phases=toolchain.phases,
-            words=wish.words,
-            place=wish.place,
+            confirmed, trials=longer, phases=toolchain.phases, words=wish.words, place=wish.place
         )
         found = [one for one in tried if one.outcome.state in ANSWERS]
         answers = [a for one in found if (a := told_of(one)) is not None]

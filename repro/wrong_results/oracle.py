@@ -260,11 +260,7 @@ class MismatchOracle(RememberingOracle):
             device=self._running.device,
         )
         try:
-            ran = runtime.run(
-                job,
-                self.context.at(work),
-                latency_budget=0,
-            )
+            ran = runtime.run(job, self.context.at(work), latency_budget=0)
         except UsageError as fault:
             return Judged(function=function.name, why=str(fault))
         if ran.failure is not None:
