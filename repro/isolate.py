@@ -21,7 +21,8 @@ from iree_pilot.repro.ir import bindings, edit
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.graph import Cut, Graph, neighbours
 from iree_pilot.repro.oracles.oracle import STOPPED, Answer, Oracle
-from iree_pilot.repro.reducer import kept, locate, shrink, simplify, single, together
+from iree_pilot.repro.reducer import kept, locate, simplify, single, together
+from iree_pilot.repro.reducer.reducer import Reducer
 from iree_pilot.repro.reducer.shrink import Progress
 
 #: Where the user sets no limit, for one candidate.
@@ -118,9 +119,7 @@ class Part(NamedTuple):
 
     def file(self) -> Path:
         """The cut as a program."""
-        (file,) = self.editor.render([self.cut])
-        assert file is not None, "a cut that was asked for can be made again"
-        return file
+        return self.editor.file(self.cut)
 
     def within(self, whole: Graph) -> Cut:
         """The cut as one of the whole program; what it bypasses as far as that links operations."""
@@ -271,15 +270,13 @@ class Isolation:
 
     def _shrunk(self, part: Part, budget: int | None) -> Part:
         """The part with nothing in it that can be spared, if the budget allows."""
-        shrunk = shrink.shrink(
+        width = 1 if len(part.cut.keep) <= _SMALL else self.job.width
+        shrunk = self._reducer(part.editor, width).shrunk(
             part.graph,
             part.cut,
-            lambda cuts: self._verdicts(part.editor, cuts),
-            width=1 if len(part.cut.keep) <= _SMALL else self.job.width,
             budget=budget,
             root=part.root,
             together=lambda cuts: self._together(part.editor, cuts),
-            told=self.told,
         )
         return part._replace(cut=shrunk.cut, minimal=shrunk.minimal)
 
@@ -294,17 +291,8 @@ class Isolation:
             return part
         file = part.file()
         place = self.job.context.directory / f"simpler-{len(part.cut.keep)}"
-        editor = self._editor(file, 0, place)
-        simple = simplify.simplify(
-            file,
-            editor.survey(),
-            self._judged,
-            editor.simpler,
-            budget=budget,
-            units=self.units,
-            ops=len(part.cut.keep),
-            told=self.told,
-        )
+        reducer = self._reducer(self._editor(file, 0, place))
+        simple = reducer.simplified(file, budget, self.units, len(part.cut.keep))
         if not simple.done:
             return part
         alone = self._alone(part, Path(simple.path), f"{place.name}/edits")
@@ -384,10 +372,7 @@ class Isolation:
         for group in _wider(graph, tuple(named[:1])):
             if group not in named and self._same(group):
                 return Cut(keep=group), named[0][-1]
-        found = shrink.find_unlocated(
-            graph, self._ask, width=1, budget=self.job.budget, told=self.told
-        )
-        return found, None
+        return self._reducer(self.editor).unlocated(graph, self.job.budget), None
 
     def _likely(self, graph: Graph) -> Iterator[tuple[int, ...]]:
         """Parts that are likely to fail alone."""
@@ -407,13 +392,10 @@ class Isolation:
             self.oracle.calls += finder.calls
 
     def _same(self, part: tuple[int, ...]) -> bool:
-        return self._ask([Cut(keep=part)]) == ["same"]
+        return self._reducer(self.editor).same(part)
 
-    def _ask(self, cuts: Sequence[Cut]) -> list[str]:
-        return self._verdicts(self.editor, cuts)
-
-    def _verdicts(self, editor: Editor, cuts: Sequence[Cut]) -> list[str]:
-        return editor.verdicts(cuts, self._judged)
+    def _reducer(self, editor: Editor, width: int = 1) -> Reducer:
+        return Reducer(editor, self._judged, width=width, progress=self.told)
 
     def _together(self, editor: Editor, cuts: Sequence[Cut]) -> list[str]:
         candidates, place = editor.render(cuts), editor.place()

@@ -61,10 +61,8 @@ class Editor:
         """The operations of a cut, with what comes along with it and counts: arithmetic on sizes,
         and what makes or unpacks a list of tensors."""
         if any(body.SIZES.fullmatch(op.name) or op.name in body.UNPACKS for op in graph.ops):
-            (file,) = self.render([cut])
-            assert file is not None, "a cut that was asked for can be made again"
             place, limits = self._directory / "names", self._bindings.limits
-            left = Editor(file, 0, place, limits, self._release).graph()
+            left = Editor(self.file(cut), 0, place, limits, self._release).graph()
             if left is not None:
                 counted = (op for op in left.ops if not op.pinned)
                 return tuple(
@@ -86,6 +84,12 @@ class Editor:
         files = self._made(len(new), lambda at: self._batch(cuts=new[at:], whole=whole))
         made.update(zip(((cut, whole) for cut in new), files, strict=True))
         return [made[cut, whole] for cut in cuts]
+
+    def file(self, cut: Cut, whole: bool = False) -> Path:
+        """The file of a cut that was asked about before."""
+        (file,) = self.render([cut], whole)
+        assert file is not None, "a cut that was asked about can be made again"
+        return file
 
     def simpler(self, proposals: Sequence[Proposal]) -> list[Path | None]:
         """A file for each simpler program, None where there is no such program."""

@@ -14,7 +14,7 @@ from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.graph import Cut
 from iree_pilot.repro.oracles.oracle import Answer, Verdict
-from iree_pilot.repro.reducer import shrink, simplify
+from iree_pilot.repro.reducer.reducer import Reducer
 from iree_pilot.repro.reducer.shrink import Progress
 
 _CANNOT_SAY = 125
@@ -126,7 +126,7 @@ def reduce(
     if simple := search.simpler(search.file):
         # The proof that it is minimal holds for the shapes it was made with.
         search.minimal = True
-        ops = search.functions(simple, search.largest(simple), True)
+        ops = search.functions(simple, search.listed(simple)[0], True)
     return Reduced(mlir=str(search.file), ops=ops, minimal=search.minimal, calls=oracle.calls)
 
 
@@ -150,32 +150,25 @@ class _Reduction:
         self._told = lambda p: told(msgspec.structs.replace(p, unit="run"))
         self._editors = 0
 
-    def editor(self, file: Path, line: int) -> Editor:
+    def reducer(self, file: Path, line: int, *, whole: bool = False) -> Reducer:
         self._editors += 1
-        return Editor(file, line, self._directory / f"edits-{self._editors}", self._limits)
+        editor = Editor(file, line, self._directory / f"edits-{self._editors}", self._limits)
+        return Reducer(
+            editor, self._oracle.ask, width=self._width, whole=whole, progress=self._told
+        )
 
     def is_interesting_alone(self, file: Path, line: int) -> bool:
         """Whether the function at a line is, with nothing else but what it leads to."""
-        editor = self.editor(file, line)
-        graph = editor.graph()
-        if graph is None:
-            return False
-        return editor.verdicts([Cut(keep=graph.real)], self._oracle.ask) == ["same"]
+        reducer = self.reducer(file, line)
+        return reducer.graph is not None and reducer.same(reducer.graph.real)
 
-    def largest(self, file: Path) -> tuple[str, int]:
-        return self.editor(file, 0).survey().functions[0]
+    def listed(self, file: Path) -> tuple[tuple[str, int], ...]:
+        """The functions (names and lines), the largest first."""
+        return self.reducer(file, 0).editor.survey().functions
 
     def simpler(self, file: Path) -> Path | None:
         """The program with smaller shapes and so on; None where nothing of it can be simpler."""
-        editor = self.editor(file, 0)
-        found = simplify.simplify(
-            file,
-            editor.survey(),
-            self._oracle.ask,
-            editor.simpler,
-            budget=_SIMPLER,
-            told=self._told,
-        )
+        found = self.reducer(file, 0).simplified(file, _SIMPLER)
         return Path(found.path) if found.done else None
 
     def functions(self, file: Path, first: tuple[str, int], others: bool) -> tuple[str, ...]:
@@ -191,8 +184,7 @@ class _Reduction:
             ops += self.function(file, line, others)
             file, others = self.file, True
             done.add(name)
-            rest = self.editor(file, 0).survey().functions
-            chosen = next((named for named in rest if named[0] not in done), None)
+            chosen = next((named for named in self.listed(file) if named[0] not in done), None)
         return tuple(ops)
 
     def function(self, file: Path, line: int, whole: bool) -> tuple[str, ...]:
@@ -200,27 +192,19 @@ class _Reduction:
 
         whole: the other functions stay.
         """
-        editor = self.editor(file, line)
-        graph = editor.graph()
+        reducer = self.reducer(file, line, whole=whole)
+        editor, graph = reducer.editor, reducer.graph
         assert graph is not None, "it was listed among the functions"
-
-        def ask(cuts: Sequence[Cut]) -> list[str]:
-            return editor.verdicts(cuts, self._oracle.ask, whole)
-
         cut: Cut | None = Cut(keep=())
-        if not (whole and graph.real and ask([Cut(keep=())]) == ["same"]):
-            cut = shrink.find_unlocated(graph, ask, width=self._width, told=self._told)
+        if not (whole and graph.real and reducer.same(())):
+            cut = reducer.unlocated(graph)
             if cut is not None:
-                shrunk = shrink.shrink(
-                    graph, cut, ask, width=self._width, constants=not whole, told=self._told
-                )
+                shrunk = reducer.shrunk(graph, cut, constants=not whole)
                 cut = shrunk.cut
                 self.minimal &= shrunk.minimal
         if cut is None:
             self.minimal &= not graph.real
             self.file = file
             return tuple(graph.ops[i].name for i in graph.real)
-        (made,) = editor.render([cut], whole)
-        assert made is not None, "a cut that was asked for can be made again"
-        self.file = made
+        self.file = editor.file(cut, whole)
         return tuple(graph.ops[i].name for i in cut.keep) if whole else editor.names(cut, graph)

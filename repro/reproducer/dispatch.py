@@ -6,7 +6,6 @@ It compiles in an instant where its program takes seconds, so these compiles are
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,7 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.graph import Cut
 from iree_pilot.repro.oracles.oracle import CompileOracle
-from iree_pilot.repro.reducer import shrink
+from iree_pilot.repro.reducer.reducer import Reducer
 
 #: So many programs are asked about at most: a dispatch of many operations is still one dispatch.
 _BUDGET = 48
@@ -54,7 +53,7 @@ def reduced(file: Path, failure: Failure, context: Context, flags: tuple[str, ..
         return Executable(path=str(file))
     width = os.cpu_count() or 1
     oracle = ExecutableOracle(
-        Context(toolchain=context.toolchain, limits=context.limits, directory=context.directory),
+        context,
         flags,
         failure,
         width=width,
@@ -63,16 +62,13 @@ def reduced(file: Path, failure: Failure, context: Context, flags: tuple[str, ..
     graph = editor.graph()
     if graph is None or not graph.real:
         return Executable(path=str(file))
-
-    def ask(cuts: Sequence[Cut]) -> list[str]:
-        return editor.verdicts(cuts, oracle.ask)
-
-    whole = Cut(keep=graph.real)
-    if ask([whole]) != ["same"]:
+    reducer = Reducer(editor, oracle.ask, width=_AT_ONCE)
+    if not reducer.same(graph.real):
         return Executable(path=str(file), ops=len(graph.real), calls=oracle.spent.calls)
-    shrunk = shrink.shrink(graph, whole, ask, width=_AT_ONCE, budget=_BUDGET)
-    (made,) = editor.render([shrunk.cut])
-    assert made is not None, "a cut that was asked for can be made again"
+    shrunk = reducer.shrunk(graph, Cut(keep=graph.real), budget=_BUDGET)
     return Executable(
-        path=str(made), ops=len(shrunk.cut.keep), calls=oracle.spent.calls, minimal=shrunk.minimal
+        path=str(editor.file(shrunk.cut)),
+        ops=len(shrunk.cut.keep),
+        calls=oracle.spent.calls,
+        minimal=shrunk.minimal,
     )

@@ -72,19 +72,18 @@ class _Isolation(isolate.Isolation):
         return locate.Located(lines=(), confirmed=self.numbers.hidden)
 
     def start(self, graph: Graph, groups: Groups) -> tuple[Cut | None, int | None]:
+        reducer = self._reducer(self.editor)
         self.found = search.find(
             graph,
             lambda parts: self._hint(graph, parts),
-            lambda parts: self._ask([Cut(keep=part) for part in parts]),
+            lambda parts: reducer.verdicts([Cut(keep=part) for part in parts]),
             error=self.numbers.error,
             shows=self.shows,
         )
         part = self.found.part
         if part is None:
             return None, None
-        (file,) = self.editor.render([Cut(keep=part)])
-        assert file is not None, "a cut that was asked for can be made again"
-        (answer,) = self.numbers.ask([file])
+        (answer,) = self.numbers.ask([self.editor.file(Cut(keep=part))])
         self.numbers.least = answer.off.error * _SLIPS if answer.off else 0.0
         return Cut(keep=part), part[-1] if len(part) > 1 else part[0]
 

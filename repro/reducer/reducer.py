@@ -1,0 +1,96 @@
+"""The wiring of a reduction: an editor makes candidates, an oracle judges them, a search asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from iree_pilot.repro.ir.editor import Editor
+from iree_pilot.repro.ir.graph import Cut, Graph
+from iree_pilot.repro.oracles.oracle import Answer
+from iree_pilot.repro.reducer import shrink, simplify
+from iree_pilot.repro.reducer.shrink import Progress, Shrunk, Together
+from iree_pilot.repro.reducer.simplify import Simplified
+
+#: Answers for candidates in files, in their order.
+Judge = Callable[[list[Path]], list[Answer]]
+
+
+class Reducer:
+    """Reduces one function of a program as long as a judge says "same".
+
+    width: so many cuts are asked about at once. whole: the other functions stay. progress: hears
+    of each question.
+    """
+
+    def __init__(
+        self,
+        editor: Editor,
+        judge: Judge,
+        *,
+        width: int = 1,
+        whole: bool = False,
+        progress: Callable[[Progress], None] = lambda _: None,
+    ) -> None:
+        self.editor = editor
+        self._judge = judge
+        self._width = width
+        self._whole = whole
+        self._progress = progress
+
+    @property
+    def graph(self) -> Graph | None:
+        """The function's graph; None where the program has no function with a body."""
+        return self.editor.graph()
+
+    def verdicts(self, cuts: Sequence[Cut]) -> list[str]:
+        """What the judge says of each cut; one that cannot be made is invalid."""
+        return self.editor.verdicts(cuts, self._judge, self._whole)
+
+    def same(self, keep: Sequence[int]) -> bool:
+        """Whether these operations alone answer "same"."""
+        return self.verdicts([Cut(keep=tuple(keep))]) == ["same"]
+
+    def unlocated(self, graph: Graph, budget: int | None = None) -> Cut | None:
+        """A part that answers "same" where nothing says what fails: `shrink.find_unlocated`."""
+        return shrink.find_unlocated(
+            graph, self.verdicts, width=self._width, budget=budget, told=self._progress
+        )
+
+    def shrunk(
+        self,
+        graph: Graph,
+        start: Cut,
+        *,
+        budget: int | None = None,
+        root: int | None = None,
+        constants: bool = False,
+        together: Together | None = None,
+    ) -> Shrunk:
+        """The cut with nothing in it that can be spared: `shrink.shrink`."""
+        return shrink.shrink(
+            graph,
+            start,
+            self.verdicts,
+            width=self._width,
+            budget=budget,
+            root=root,
+            constants=constants,
+            together=together,
+            told=self._progress,
+        )
+
+    def simplified(
+        self, file: Path, budget: int, units: Sequence[int] = simplify.UNITS, ops: int = 0
+    ) -> Simplified:
+        """The editor's program, which is in `file`, in smaller shapes: `simplify.simplify`."""
+        return simplify.simplify(
+            file,
+            self.editor.survey(),
+            self._judge,
+            self.editor.simpler,
+            budget=budget,
+            units=units,
+            ops=ops,
+            told=self._progress,
+        )
