@@ -22,7 +22,7 @@ from iree_pilot.repro import isolate
 from iree_pilot.repro.differential.compare import Differing
 from iree_pilot.repro.differential.side import Side
 from iree_pilot.repro.differential.smaller import Small
-from iree_pilot.repro.reproducer import bundle, environment, verify
+from iree_pilot.repro.reproducer import bundle, environment, publish
 from iree_pilot.repro.reproducer.bundle import LARGEST_BYTES, Input, Report
 from iree_pilot.repro.wrong_results import folder
 from iree_pilot.repro.wrong_results.inputs import Settled
@@ -45,12 +45,10 @@ def write(
 
     Raises UsageError where the inputs are as large as weights, and as `bundle.write` does.
     """
-    draft = context.directory
     report, inputs, files = _prepared(small, differing, loaded, sides, context)
-    program = {_PROGRAM: Path(small.mlir)}
-    bundle.write(draft, report, program, inputs, data=files)
-    report = verify.settle(report, verify.check(draft, context.toolchain))
-    bundle.write(place, report, program, inputs, data=files)
+    contents = publish.Contents({_PROGRAM: Path(small.mlir)}, inputs, files)
+    report = publish.verified(context.directory, report, contents, context.toolchain)
+    contents.write(place, report)
     return report
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -17,15 +16,15 @@ from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.targets.devices import Device
 from iree_pilot.pipeline.toolchain.context import Context
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro import isolate
 from iree_pilot.repro.attribution import origin
 from iree_pilot.repro.isolate import Isolated
 from iree_pilot.repro.oracles.oracle import STOPPED, RememberingOracle
 from iree_pilot.repro.oracles.oracle_run import Running, describe
-from iree_pilot.repro.reproducer import bundle, environment, known, levels, marks, verify
+from iree_pilot.repro.reproducer import bundle, environment, levels, marks, publish, verify
 from iree_pilot.repro.reproducer.bundle import LARGEST_BYTES, Input, Report
 from iree_pilot.repro.reproducer.levels import Made
+from iree_pilot.repro.reproducer.publish import Contents
 from iree_pilot.repro.wrong_results import engines, folder, inputs
 from iree_pilot.repro.wrong_results.inputs import Settled
 from iree_pilot.repro.wrong_results.oracle import MismatchOracle
@@ -116,35 +115,23 @@ def write(
         whole=isolated.whole,
         rate=isolated.rate,
     )
-    files = {name: Path(file) for name, file in made.files.items()}
     draft = context.directory / "folder"
+    files = {name: Path(file) for name, file in made.files.items()}
+    contents = Contents(files, shown.inputs, shown.files)
     assert report.levels[0].name == "mlir", "what was isolated comes first"
-    settled = _verified(draft, report, files, shown, context.toolchain)
+    settled = publish.verified(draft, report, contents, context.toolchain)
     if isolated.rate == 1 and not (settled.verified and settled.levels[0].verified):
         rate = _rate(oracle, mlir)
         if rate < 1:
             report = msgspec.structs.replace(report, rate=rate)
-            settled = _verified(draft, report, files, shown, context.toolchain)
+            settled = publish.verified(draft, report, contents, context.toolchain)
     report = _traced(_named(settled), subject, shown, context.within("origin"))
     kept = {one.file for one in report.levels if one.verified}
-    good = {name: file for name, file in files.items() if name in kept} or files
-    bundle.write(draft, report, good, shown.inputs, data=shown.files)
+    good = {name: file for name, file in files.items() if name in kept}
+    contents = contents._replace(files=good or files)
+    contents.write(draft, report)
     report = verify.settle_current(report, verify.current(draft, context.toolchain))
-    bundle.write(place, report, good, shown.inputs, data=shown.files)
-    if report.verified and not report.whole:
-        known.remember(
-            known.Known(
-                signature=failure.signature,
-                revision=context.toolchain.revision,
-                target=subject.target,
-                path=str(place.absolute()),
-                ops=report.ops,
-                when=datetime.now(UTC).isoformat(timespec="seconds"),
-                source=subject.source,
-                flags=subject.flags,
-                program=subject.told(failure),
-            )
-        )
+    publish.publish(place, report, contents, failure.signature, subject.told(failure))
     return report
 
 
@@ -171,14 +158,6 @@ def _named(report: Report) -> Report:
     failure = msgspec.structs.replace(report.failure, pass_=shown.pass_name or None)
     told_alike = marks.marks(failure) == marks.marks(report.failure)
     return msgspec.structs.replace(report, failure=failure) if told_alike else report
-
-
-def _verified(
-    draft: Path, report: Report, files: Mapping[str, Path], shown: Shown, toolchain: Toolchain
-) -> Report:
-    """The report after the folder was written to `draft` and run from copies."""
-    bundle.write(draft, report, files, shown.inputs, data=shown.files)
-    return verify.settle(report, verify.check(draft, toolchain))
 
 
 def _rate(oracle: RememberingOracle, program: Path) -> float:

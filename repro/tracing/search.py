@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from iree_pilot.repro.options import Listeners, Options
 from iree_pilot.repro.reducer.effort import estimate
 from iree_pilot.repro.reducer.shrink import Progress
 from iree_pilot.repro.reducer.spent import Spent
-from iree_pilot.repro.reproducer import bundle, environment, issue, known, places, verify
+from iree_pilot.repro.reproducer import bundle, environment, issue, known, places, publish
 from iree_pilot.repro.reproducer.bundle import Report
 from iree_pilot.repro.reproducer.found import Bisection, Found, Reproducer, placed
 from iree_pilot.repro.reproducer.places import Identity
@@ -113,23 +112,12 @@ def bisect(
         tried=(*result.tried, *_where(failure)),
         not_iree=issue.not_iree(result.failure, exported=result.exported),
     )
-    files = {_PROGRAM: state / result.file}
-    beside = {name: Path(file) for name, file in result.beside.items()}
-    bundle.write(place, report, files, beside=beside)
-    report = verify.settle(report, verify.check(place, context.toolchain))
-    bundle.write(place, report, files, beside=beside)
-    if report.verified:
-        known.remember(
-            known.Known(
-                signature=failure.signature,
-                revision=context.toolchain.revision,
-                target=target,
-                path=str(place.absolute()),
-                ops=report.ops,
-                when=datetime.now(UTC).isoformat(timespec="seconds"),
-                source=job.source.text,
-            )
-        )
+    contents = publish.Contents(
+        {_PROGRAM: state / result.file},
+        beside={name: Path(file) for name, file in result.beside.items()},
+    )
+    report = publish.verified(state / "folder", report, contents, context.toolchain)
+    publish.publish(place, report, contents, failure.signature)
     found = Found(
         failure=failure,
         reproducer=_reproducer(place, report),

@@ -1,0 +1,55 @@
+"""The one way from a report to a reproducer's folder: written, verified from copies, remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.reproducer import bundle, known, verify
+from iree_pilot.repro.reproducer.bundle import Input, Report
+
+
+class Contents(NamedTuple):
+    """What a folder holds beside its report: see `bundle.write`."""
+
+    files: Mapping[str, Path]
+    inputs: Sequence[Input] = ()
+    data: Mapping[str, bytes] = {}
+    beside: Mapping[str, Path] = {}
+
+    def write(self, place: Path, report: Report) -> None:
+        bundle.write(place, report, self.files, self.inputs, beside=self.beside, data=self.data)
+
+
+def verified(draft: Path, report: Report, contents: Contents, toolchain: Toolchain) -> Report:
+    """The report after the folder was written to `draft` and its levels were run from copies."""
+    contents.write(draft, report)
+    return verify.settle(report, verify.check(draft, toolchain))
+
+
+def publish(
+    place: Path, report: Report, contents: Contents, signature: str, program: str = ""
+) -> None:
+    """Writes the folder to its place at once, and remembers it where it is verified.
+
+    signature: of the failure that was searched for; program: as in `known.Known`.
+    """
+    contents.write(place, report)
+    if not report.verified or report.whole:
+        return
+    known.remember(
+        known.Known(
+            signature=signature,
+            revision=report.revision,
+            target=report.target,
+            path=str(place.absolute()),
+            ops=report.ops,
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            source=report.source,
+            flags=report.flags,
+            program=program,
+        )
+    )
