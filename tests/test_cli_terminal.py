@@ -135,17 +135,40 @@ class TestPipe:
         assert goes_on.exists(), "a line came while it waited"
         assert line.startswith("took ")
 
-    def test_json_and_quiet_have_no_such_lines(self, desk: Desk) -> None:
+    def test_json_has_such_lines_on_stderr(self, desk: Desk) -> None:
+        goes_on = desk.directory / "goes-on"
+        desk.write(f"// stub: wait-at flow {goes_on}\n")
+        words = ("compile", "a.mlir", "-t", "llvm-cpu", "--release", desk.directory / "release")
+        with start(*words, "--json", cwd=desk.directory) as command:
+            assert command.stdout and command.stderr
+            said = command.stderr.readline()
+            goes_on.touch()
+            document = json.loads(command.stdout.read())
+            assert command.wait() == 0
+        assert said.startswith("  llvm-cpu: still compiling")
+        assert document["cases"][0]["status"] == "compiled"
+
+    def test_quiet_has_no_such_lines(self, desk: Desk) -> None:
         desk.write("// stub: hang-at flow\n")
         release = str(desk.directory / "release")
-        for option in ("--json", "-q"):
-            done = pilot(
-                *("compile", "a.mlir", "-t", "llvm-cpu", "--time-limit", "6s", option),
-                *("--release", release),
-                cwd=desk.directory,
-            )
-            assert (done.code, done.err) == (1, "")
-            assert "still" not in done.out
+        done = pilot(
+            *("compile", "a.mlir", "-t", "llvm-cpu", "--time-limit", "6s", "-q"),
+            *("--release", release),
+            cwd=desk.directory,
+        )
+        assert (done.code, done.err) == (1, "")
+        assert "still" not in done.out
+
+    @pytest.mark.parametrize("place", ["-", "/dev/stdout"])
+    def test_a_module_on_stdout_is_alone_there(self, desk: Desk, place: str) -> None:
+        words = ("compile", "a.mlir", "-t", "llvm-cpu", "--release", desk.directory / "release")
+        assert pilot(*words, "-o", "out.vmfb", cwd=desk.directory).code == 0
+        done = pilot(*words, "-o", place, cwd=desk.directory)
+        assert (done.code, done.out) == (0, (desk.directory / "out.vmfb").read_text())
+        assert done.err.splitlines()[0] == "reading a.mlir"
+        desk.write("// stub: error-at flow it is bad\n")
+        failed = pilot(*words, "-o", place, cwd=desk.directory)
+        assert (failed.code, failed.out, "it is bad" in failed.err) == (1, "", True)
 
     def test_a_reader_that_goes_ends_the_command(self, desk: Desk) -> None:
         goes_on = desk.directory / "goes-on"

@@ -121,8 +121,7 @@ def command(
     source, source_options = reproducer.source(source, source_options, flagged=flagged)
     console = out.console(stderr=common.json)
     results: list[tuple[str, Bisection | Against]] = []
-    quiet = common.json or common.verbosity < 0
-    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+    with Live.of(console, common) as live:
         session = Session(common)
         plans = session.plans(target, device, flags)
         asked = _Asked(source, source_options, flags, expected, against, everything, output)

@@ -66,14 +66,13 @@ def cases(
         raise UsageError(
             "--json and -o - cannot both have stdout", advice="Write the output to a file: -o FILE."
         )
-    silent = common.json or output == "-"
+    silent = common.json
     flagged = targets is None
     targets, flags = reproducer.target(text, targets, flags, trust=chosen.trust)
     named, given = text, chosen
     text, chosen = reproducer.source(text, chosen, flagged=flagged)
-    console = out.console(stderr=silent)
-    quiet = silent or common.verbosity < 0
-    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+    console = out.console(stderr=silent or output == "-")
+    with Live.of(console, common) as live:
         session = Session(common)
         check_flags(flags, phases=not run)
         plans = session.plans(targets, device, flags)

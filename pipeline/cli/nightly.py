@@ -95,10 +95,8 @@ def run(
             "--json and --markdown - cannot both have stdout",
             advice="Write the report to a file: --markdown FILE.",
         )
-    silent = common.json or markdown == "-"
-    console = out.console(stderr=silent)
-    quiet = common.verbosity < 0 or silent
-    with Live(console, quiet=quiet, verbose=False) as live:
+    console = out.console(stderr=common.json or markdown == "-")
+    with Live.of(console, common) as live:
         live.doing("reading the configuration")
         nightly, notes = _read(config), list[str]()
         if common.release:
@@ -116,7 +114,7 @@ def run(
             return
         with (
             held(history, wait),
-            NightLive(console, quiet=quiet, verbose=common.verbosity > 0) as watcher,
+            NightLive(console, common) as watcher,
         ):
             night = Night(
                 nightly,
@@ -135,7 +133,7 @@ def run(
                 report = night.run()
             except KeyboardInterrupt:
                 stopped = night.so_far()
-                if stopped is not None and not quiet:
+                if stopped is not None and common.verbosity >= 0 and not common.json:
                     done = sum(row.outcome is not None for row in stopped.rows)
                     console.print(
                         f"stopped: {done} of {len(stopped.rows)} done; the same command goes on "

@@ -69,12 +69,11 @@ def command(
         raise click.UsageError("--device and FLAGS go with a target: -t TARGET")
     source, source_options = reproducer.source(source, source_options, flagged=False)
     console = out.console(stderr=common.json)
-    quiet = common.json or common.verbosity < 0
     plans: list[tuple[str, Plan | None]] = [("", None)]
     if target is not None:
         check_flags(flags)
     results: list[tuple[str, Ranges]] = []
-    live = Live(console, quiet=quiet, verbose=common.verbosity > 0)
+    live = Live.of(console, common)
     with live:
         session = Session(common)
         if target is not None:
@@ -83,6 +82,7 @@ def command(
         try:
             loaded = session.program(source, source_options, live, evaluate=False)
         except TraceFailed as failed:
+            live.close()
             if common.json:
                 out.emit({"failure": failed.failure})
             else:

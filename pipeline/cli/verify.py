@@ -40,8 +40,7 @@ def command(directory: Path, trust: bool, common: Common) -> None:
     console = out.console(stderr=common.json)
     opened = open_folder(directory, trust=trust)
     reproducer.announce(opened)
-    quiet = common.json or common.verbosity < 0
-    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+    with Live.of(console, common) as live:
         live.doing(f"running the programs of {directory} with the stock tools")
         checked: dict[str, list[Check]] = {}
         try:

@@ -116,8 +116,7 @@ def command(
         read = reading.files(source, source_options)
         outputs.refuse_held(Path(output), (file for file in read if file.suffix == ".mlir"))
     results: list[tuple[str, Workarounds]] = []
-    quiet = common.json or common.verbosity < 0
-    live = Live(console, quiet=quiet, verbose=common.verbosity > 0)
+    live = Live.of(console, common)
     with live:
         session = Session(common)
         plans = session.plans(target, device, flags)
