@@ -368,14 +368,13 @@ def _pass(made: Reproducer) -> str:
 
 
 def _origin(made: Reproducer) -> list[tuple[str, str]]:
-    """Where wrong numbers come from."""
+    """Which pass and phase wrong numbers come from."""
     if made.origin is None:
         return []
-    phase, who = made.origin.phase, made.origin.attribution
+    phase = made.origin.phase
     return [
         ("pass", f"{phase.pass_name} ({phase.pass_class})" if phase.pass_name else ""),
         ("phase", phase.conclusion),
-        ("who", f"{who.culprit}: {who.conclusion}"),
     ]
 
 
@@ -414,7 +413,7 @@ def tell(console: Any, result: Bisection) -> None:
             ("pass", _pass(made)),
             *(("shows", escape(line)) for line in made.shows),
             *_origin(made),
-            ("who", escape(made.not_iree)),
+            ("who", escape(made.attribution)),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
             (
                 "rate",

@@ -52,6 +52,7 @@ def _details(row: Row) -> list[str]:
         "signature": judgement.signature if judgement else "",
         "message": failure.message if failure else "",
         "phase": (failure.phase or "") if failure else "",
+        **row.places,
         "reproducer": judgement.reproducer if judgement else "",
         **dict(row.findings),
         "again": again(row),

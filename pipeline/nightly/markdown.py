@@ -85,6 +85,7 @@ def _story(rows: tuple[Row, ...]) -> str:
             "kind": failure.kind,
             "phase": failure.phase or "",
             "operation": failure.operation,
+            **row.places,
             "message": failure.message,
         }
     facts["reproducer"] = row.judgement.reproducer
