@@ -141,12 +141,10 @@ class _Search:
             return None
         key = _key(failure, outcome)
         if self._is_new(key):
-            folder, limits = self._folder(subject, failure), self._limits
-            self._tell("making the reproducer, verifying it from copies")
+            folder = self._folder(subject, failure)
+            writing = handing.Writing(folder, directory, self._limits, self._tell)
             try:
-                report = handing.write(
-                    subject, oracle, outcome, self._toolchain, folder, directory, limits, context
-                )
+                report = handing.write(subject, oracle, outcome, self._toolchain, writing, context)
             except NotAProgram as fault:
                 why = f"what was isolated ({', '.join(outcome.ops)}) is intermittent: {fault}"
                 self._found.setdefault(failure.signature, Found(failure=failure, why=why))
@@ -171,7 +169,6 @@ class _Search:
             if subject.running and subject.running.is_users_word:
                 why = f"{outcome.why}; check what {expected.OPTION} says"
                 return msgspec.structs.replace(found, why=why)
-        self._tell("making a reproducer of the whole program, verifying it from copies")
         mlir = subject.mlir
         if mlir.read_bytes().startswith(BYTECODE):
             mlir = directory / "whole.mlir"
@@ -188,12 +185,11 @@ class _Search:
             whole=True,
             rate=outcome.rate or 1.0,
         )
-        folder, limits = self._folder(subject, failure), self._limits
+        folder = self._folder(subject, failure)
+        writing = handing.Writing(folder, directory, self._limits, self._tell)
         tried = (f"Nothing smaller was found: {outcome.why}.", *oracle.summary)
         try:
-            report = handing.write(
-                subject, oracle, isolated, self._toolchain, folder, directory, limits, tried
-            )
+            report = handing.write(subject, oracle, isolated, self._toolchain, writing, tried)
         except (NotAProgram, UsageError) as fault:
             why = f"{outcome.why}; the whole program stays at {subject.mlir}: {fault}"
             return msgspec.structs.replace(found, why=why)

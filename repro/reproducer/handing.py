@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ import msgspec
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.failures.signatures import is_specific
 from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.targets.devices import Device
@@ -32,6 +33,8 @@ from iree_pilot.repro.wrong_results.oracle import MismatchOracle
 from iree_pilot.repro.wrong_results.record import Wrong
 
 _PACKAGES = ("torch", "iree-turbine")
+#: Operations that are named while the folder of theirs is made.
+_NAMED = 2
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,22 +66,32 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class Writing(NamedTuple):
+    """How a folder is written: it comes to `place`. state: the search's own directory. limits: of
+    the run that failed. told: hears what is being done."""
+
+    place: Path
+    state: Path
+    limits: process.Limits
+    told: Callable[[str], None]
+
+
 def write(
     subject: Subject,
     oracle: RememberingOracle,
     isolated: Isolated,
     toolchain: Toolchain,
-    place: Path,
-    state: Path,
-    limits: process.Limits,
+    writing: Writing,
     context: tuple[str, ...] = (),
 ) -> Report:
     """Writes the folder, verified from copies, without what does not reproduce.
 
-    context: sentences on what it takes to fail. state: the search's own directory.
-    It is made and verified where the state is kept, and comes to `place` at once: an interruption
-    leaves nothing there.
+    context: sentences on what it takes to fail. It is made and verified where the state is kept,
+    and comes to its place at once: an interruption leaves nothing there.
     """
+    place, state, limits, told = writing
+    about = f"{_about(isolated)} for {subject.target}"
+    told(f"making the reproducer of {about}")
     failure = oracle.wanted
     mlir = Path(isolated.mlir)
     companions = () if failure.kind == "mismatch" else failure.also
@@ -122,12 +135,15 @@ def write(
     files = {name: Path(file) for name, file in made.files.items()}
     draft = state / "folder"
     assert report.levels[0].name == "mlir", "what was isolated comes first"
+    told(f"verifying the reproducer of {about}: running copies of {', '.join(files)}")
     settled = _verified(draft, report, files, shown, toolchain)
     if isolated.rate == 1 and not (settled.verified and settled.levels[0].verified):
         rate = _rate(oracle, mlir)
         if rate < 1:
             report = msgspec.structs.replace(report, rate=rate)
             settled = _verified(draft, report, files, shown, toolchain)
+    if shown.loaded is not None:
+        told(f"looking for the phase and the pass that give wrong numbers: {about}")
     report = _traced(_named(settled), subject, shown, toolchain, state / "origin", limits)
     kept = {one.file for one in report.levels if one.verified}
     good = {name: file for name, file in files.items() if name in kept} or files
@@ -149,6 +165,14 @@ def write(
             )
         )
     return report
+
+
+def _about(isolated: Isolated) -> str:
+    """`2 operations (torch.aten.mm, torch.aten.relu)`."""
+    names = [*dict.fromkeys(isolated.ops)]
+    shown = ", ".join([*names[:_NAMED], *["..."] * (len(names) > _NAMED)])
+    about = count(len(isolated.ops), "operation") + (f" ({shown})" if shown else "")
+    return f"the whole program, {about}," if isolated.whole else about
 
 
 def _traced(

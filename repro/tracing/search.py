@@ -120,6 +120,8 @@ def bisect(
     files = {_PROGRAM: state / result.file}
     beside = {name: Path(file) for name, file in result.beside.items()}
     bundle.write(place, report, files, beside=beside)
+    doing = f"verifying the reproducer of {result.subject}: running a copy of {_PROGRAM}"
+    told(Progress(trying=doing, ops=0, asked=calls, unit="trace"))
     report = verify.settle(report, verify.check(place, toolchain))
     bundle.write(place, report, files, beside=beside)
     if report.verified:
