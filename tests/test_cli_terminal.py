@@ -81,6 +81,19 @@ class TestCompile:
         assert " $ " not in plain.text
         assert "    compile   $ " in verbose.text
 
+    def test_tells_what_two_targets_share_once(self, desk: Desk) -> None:
+        desk.write("// stub: error-at flow 'test.bad' op is not supported\n")
+        words = ("compile", "a.mlir", "-t", "llvm-cpu,hip:gfx942")
+        shown = desk.show(*words)
+        for once in ("    op ", "    location ", "    message ", "    signature ", " $ "):
+            assert len([line for line in shown.lines if once in line]) == 1, once
+        told = "    as for  llvm-cpu: kind, phase, op, location, message, signature"
+        assert told in shown.lines
+        assert any(line.startswith("next: iree-pilot bisect a.mlir") for line in shown.lines)
+        whole = desk.show(*words, "-v")
+        labels = [line.split("$")[0].strip() for line in whole.lines if " $ " in line]
+        assert labels == ["compile", "resume"] * 2
+
     def test_has_no_colour_where_nobody_wants_any(self, desk: Desk) -> None:
         desk.write("// stub: error-at flow no\n")
         plain = desk.show("compile", "a.mlir", "-t", "llvm-cpu", NO_COLOR="1")
