@@ -438,12 +438,16 @@ def tell(console: Any, result: Bisection) -> None:
 
 
 def tell_elsewhere(console: Any, results: Sequence[tuple[str, Bisection]]) -> None:
-    """Which failures of several targets are the same."""
+    """Which failures of several targets are the same, each two once."""
     from rich.markup import escape
 
+    told = set[frozenset[str]]()
     for target, result in results:
-        for found in result.failures:
-            for one in found.reproducer.elsewhere if found.reproducer else ():
+        for made in filter(None, (found.reproducer for found in result.failures)):
+            for one in made.elsewhere:
+                if (both := frozenset((made.path, one.path))) in told:
+                    continue
+                told.add(both)
                 line = f"what fails on {target} also fails on {one.target} ({one.said}): {one.path}"
                 console.print(escape(line), soft_wrap=True)
 
