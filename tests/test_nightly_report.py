@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ from junitparser import JUnitXml
 
 from iree_pilot.pipeline.nightly.history import Run
 from iree_pilot.pipeline.nightly.junit import junit
-from iree_pilot.pipeline.nightly.markdown import COMMENT, markdown
+from iree_pilot.pipeline.nightly.markdown import COMMENT, again, markdown
 from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome, Verdict
 from iree_pilot.pipeline.nightly.report import Report, Row
 from iree_pilot.pipeline.program.source_lines import SourceLines
@@ -121,6 +122,11 @@ class TestMarkdown:
             for line in said:
                 assert f"- {line.format('`', '`')}\n" in markdown(told)
                 assert line.format("", "") in junit(told)
+
+    def test_the_command_that_runs_a_case_again_can_be_pasted(self) -> None:
+        wild = case("my net.py", fields={"a": "x y"}, seed=3, flags=("--f=1 2", ""))
+        words = ["my net.py", "--set", "a=x y", "--seed", "3", "-t", "llvm-cpu", "--", *wild.flags]
+        assert shlex.split(again(row(wild, "new failure"))) == ["iree-pilot", "run", *words]
 
     def test_what_the_compiler_wrote_does_not_break_the_page(self) -> None:
         wild = failure("a|b`c\n<script>")

@@ -77,6 +77,7 @@ def test_a_target(refusals: Refusals, wrong: Wrong) -> None:
     Wrong("workaround a.mlir -t llvm-cpu -- --iree-opt-levle=O1", FLAG),
     Wrong("run a.mlir -t llvm-cpu -- --iree-opt-level=O9", ("--iree-opt-level", "O0/O1/O2/O3")),
     Wrong("run a.mlir -t llvm-cpu -- O1", ("O1 is no flag of iree-compile", "dashes")),
+    Wrong("run a.mlir -t llvm-cpu -- ''", ("'' is no flag of iree-compile", "dashes")),
     Wrong("run a.mlir -t llvm-cpu b.mlir", ("b.mlir is no flag", "SOURCE is one word")),
     Wrong("run a.mlir -t llvm-cpu -- -o x", ("-o cannot be given after --", "iree-pilot compile")),
     Wrong("compile a.mlir -t hip -- --compile-to=flow", ("--compile-to=flow", "--to PHASE")),
@@ -191,6 +192,7 @@ def test_an_output_that_is_read(refusals: Refusals, wrong: Wrong) -> None:
     Wrong("reduce a.mlir -- nosuch", ("cannot run nosuch", "a.mlir is interesting", "on PATH")),
     Wrong("reduce a.mlir -- ./script", ("cannot run ./script", "chmod +x")),
     Wrong("reduce a.mlir -- false", ("a.mlir is not interesting", "exit with 0")),
+    Wrong("reduce a.mlir -- false 'a b' ''", ("the command `false 'a b' ''` does not exit",)),
     Wrong("reduce empty.mlir -- true", ("empty.mlir has no function", "func.func")),
     Wrong("reduce prose.mlir -- true", ("prose.mlir cannot be read", "Dear")),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -259,7 +260,7 @@ def _passes(source: str, target: str, case: CaseResult) -> str:
     return (
         f"{runs}, and its numbers were {case.why.removeprefix('ran, ')}"
         f"{alone if any(map(numerics.hides, compared)) else ''} "
-        f"(two targets, dispatch by dispatch: iree-pilot bisect {source} -t {target} "
+        f"(two targets, dispatch by dispatch: iree-pilot bisect {shlex.quote(source)} -t {target} "
         "--against TARGET)"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import tempfile
@@ -265,7 +266,7 @@ def _check(
     if resume and kind != "mlir":
         raise UsageError(
             f"--from {resume}: {text} is not MLIR of that phase",
-            advice=f"First: iree-pilot compile {text} --to {resume} -o FILE.mlir",
+            advice=f"First: iree-pilot compile {shlex.quote(text)} --to {resume} -o FILE.mlir",
         )
     if output and len(plans) > 1:
         raise UsageError(

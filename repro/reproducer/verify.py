@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -207,7 +208,7 @@ def _check(opened: Opened, level: Level, toolchain: Toolchain, scratch: Path) ->
             outcome, text = _run(command, toolchain, scratch, Limits(seconds=_PREPARE_SECONDS))
             if not outcome.ok:
                 why = f"an earlier step fails: {_last_line(text) or outcome.ended_by}"
-                return Check(level=level, same=False, why=f"{' '.join(command[:2])}: {why}")
+                return Check(level=level, same=False, why=f"{shlex.join(command[:2])}: {why}")
         failure = _failure(level.command, report, toolchain, scratch)
         if failure is not None:
             break
