@@ -25,7 +25,8 @@ def command(directory: Path, trust: bool, common: Common) -> None:
     """Run a reproducer's programs from a copy in an empty directory, with the stock tools only.
 
     With the release that showed the failure, and with the one that is installed; --release names
-    another one. Exit code 0: every level and run.sh show the failure; 1: one of them does not.
+    another one. Exit code 0: every level and run.sh show the failure; 1: one of them does not; 2:
+    there is none.
 
     Of a folder that was not written here, Python is not run without --trust, nor is a run.sh that
     is not what iree-pilot writes; what is left out is said, and the verdict is that of the rest.
