@@ -198,6 +198,17 @@ class TestPipe:
         wide = pilot("models", cwd=tmp_path)
         assert "a loop over experts: fails to trace in MixtralExperts\n" in wide.out
 
+    def test_a_fifo_is_said_to_wait_for_its_reader(self, desk: Desk) -> None:
+        os.mkfifo(desk.directory / "fifo")
+        words = ("compile", "a.mlir", "-t", "llvm-cpu", "--release", desk.directory / "release")
+        with start(*words, "--json", "-o", "fifo", cwd=desk.directory) as command:
+            assert command.stderr
+            said = next(line for line in command.stderr if "still" not in line)
+            assert said == "fifo is a FIFO: waiting for somebody to read it\n"
+            assert (desk.directory / "fifo").read_bytes()
+            assert command.stderr.read() == "wrote fifo\n"
+            assert command.wait() == 0
+
 
 @pytest.mark.parametrize("columns", WIDTHS)
 @pytest.mark.parametrize("command", ["models", "models llama", "targets", "doctor"])

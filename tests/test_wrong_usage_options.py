@@ -25,6 +25,7 @@ FILES: dict[str, str | bytes] = {
     "traced/program.mlir": MLIR,
     "hip/a.mlir": MLIR,
     "w.irpa": "x",
+    "taken/prelu-as-where.mlir": MLIR,
 }
 SEEDS = f"a whole number from 0 to {2**63 - 1}"
 FLAG = ("no flag --iree-opt-levle", "Did you mean --iree-opt-level?")
@@ -177,7 +178,7 @@ def test_an_output(refusals: Refusals, wrong: Wrong) -> None:
     Wrong("trace traced/program.mlir -o traced", ("it holds", "program.mlir, which this command")),
     Wrong("bisect traced/program.mlir -t llvm-cpu -o traced", ("it holds", "program.mlir")),
     Wrong("bisect hip/a.mlir -t hip,llvm-cpu -o .", ("cannot write hip: it holds",)),
-    Wrong("workaround traced/program.mlir -t llvm-cpu -o traced", ("it holds", "program.mlir")),
+    Wrong("workaround taken/prelu-as-where.mlir -t hip -o taken", ("this command reads it",)),
 )
 def test_an_output_that_is_read(refusals: Refusals, wrong: Wrong) -> None:
     Path("link.mlir").symlink_to("a.mlir")

@@ -489,5 +489,4 @@ def _deliver(source: Path, target: str, *, quiet: bool) -> None:
             shutil.copyfileobj(stream, sys.stdout.buffer)
         sys.stdout.flush()
         return
-    outputs.write(Path(target), source)
-    out.wrote(target, quiet=quiet)
+    out.deliver(target, source, quiet=quiet)

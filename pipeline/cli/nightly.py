@@ -237,7 +237,6 @@ def report(
     from iree_pilot.pipeline.cli.nightly_tell import as_text, tell
     from iree_pilot.pipeline.nightly.junit import junit
     from iree_pilot.pipeline.nightly.markdown import markdown
-    from iree_pilot.pipeline.store import outputs
 
     _check_writable(output)
     cases = _cases(config)
@@ -257,8 +256,7 @@ def report(
         tell(out.console(), found, common)
         return
     if output:
-        outputs.write(Path(output), text)
-        out.wrote(output, quiet=common.verbosity < 0)
+        out.deliver(output, text, quiet=common.verbosity < 0)
     else:
         click.echo(text)
 
@@ -482,13 +480,10 @@ def _publish(report: Report, markdown: str | None, junit: str | None, *, quiet: 
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.nightly import junit as xml
     from iree_pilot.pipeline.nightly import markdown as text
-    from iree_pilot.pipeline.store import outputs
 
     if markdown == "-":
         click.echo(text.markdown(report))
     elif markdown:
-        outputs.write(Path(markdown), text.markdown(report))
-        out.wrote(markdown, quiet=quiet)
+        out.deliver(markdown, text.markdown(report), quiet=quiet)
     if junit:
-        outputs.write(Path(junit), xml.junit(report))
-        out.wrote(junit, quiet=quiet)
+        out.deliver(junit, xml.junit(report), quiet=quiet)

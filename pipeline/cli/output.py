@@ -18,6 +18,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.plural import count as count
 from iree_pilot.pipeline.program import source_lines
 from iree_pilot.pipeline.program.source_lines import SourceLines
+from iree_pilot.pipeline.store import outputs
 
 
 def console(*, stderr: bool = False) -> Screen:
@@ -135,6 +136,17 @@ def print_command(to: Console, label: str, argv: tuple[str, ...], *, indent: str
     to.print(
         f"{indent}[dim]{label:<9} $ {escape(command(argv))}[/dim]", soft_wrap=True, no_wrap=True
     )
+
+
+def deliver(path: str | Path, content: Path | bytes | str, *, quiet: bool = False) -> None:
+    """Writes a file that the user named and says so; before, that a FIFO has to be read for that.
+
+    Raises as `outputs.write`.
+    """
+    if not quiet and Path(path).is_fifo():
+        click.echo(f"{path} is a FIFO: waiting for somebody to read it", err=True)
+    outputs.write(Path(path), content)
+    wrote(path, quiet=quiet)
 
 
 def wrote(path: str | Path, *, quiet: bool = False) -> None:

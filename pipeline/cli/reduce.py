@@ -57,8 +57,8 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
             width=max(1, os.cpu_count() or 1),
             told=live.progress,
         )
-        outputs.write(target, Path(reduced.mlir))
-    out.wrote(target, quiet=common.verbosity < 0)
+        live.close()
+        out.deliver(target, Path(reduced.mlir), quiet=common.verbosity < 0)
     if common.json:
         out.emit({**_facts(reduced), "path": str(target)})
         return
