@@ -268,6 +268,7 @@ def job_of(
         doors.of_source(Path(source.path), trust=trust)
         source = msgspec.structs.replace(source, trusted=trust and source.kind == "pt2")
     outline.check_source(source)
+    outline.check_function(source, function)
     general, scoped = _weights(weights, scopes=source.kind == "mlir")
     for file in map(Path, (*general, *(path for _, path in scoped))):
         if not file.is_dir():

@@ -91,7 +91,7 @@ class _Search:
                 width=effort.width,
                 focus=subject.running.line(subject.mlir) if subject.running else 0,
             )
-            outcome, remarks = self._outcome(job, oracle)
+            outcome = self._outcome(job, oracle)
             if isinstance(outcome, GaveUp):
                 if self._is_new(failure.signature):
                     whole = self._whole(subject, oracle, outcome, context)
@@ -99,9 +99,8 @@ class _Search:
                 return None
             key = _key(failure, outcome)
             if self._is_new(key):
-                self._tell("making the reproducer, verifying it from copies")
                 try:
-                    found = self._handed(subject, oracle, outcome, context, remarks)
+                    found = self._handed(subject, oracle, outcome, context)
                 except NotAProgram as fault:
                     why = f"what was isolated ({', '.join(outcome.ops)}) is intermittent: {fault}"
                     self._found.setdefault(failure.signature, Found(failure=failure, why=why))
@@ -109,14 +108,11 @@ class _Search:
                 self._found[key] = found
         return outcome
 
-    def _outcome(
-        self, job: isolate.Job, oracle: RememberingOracle
-    ) -> tuple[Isolated | GaveUp, tuple[str, ...]]:
-        """(what was isolated, sentences on what it takes to fail)."""
+    def _outcome(self, job: isolate.Job, oracle: RememberingOracle) -> Isolated | GaveUp:
+        """What was isolated, or why nothing was."""
         outcome: Isolated | GaveUp
-        remarks: tuple[str, ...] = ()
         if isinstance(oracle, MismatchOracle):
-            outcome, remarks = numbers.run(job, oracle, self._listeners.progress)
+            outcome = numbers.run(job, oracle, self._listeners.progress)
         else:
             outcome = isolate.isolate(job, oracle, self._listeners.progress)
         spent = oracle.spent
@@ -124,21 +120,15 @@ class _Search:
         self._calls += spent.calls
         self._earlier_seconds += spent.earlier_seconds
         self._seen |= oracle.others
-        outcome = msgspec.structs.replace(outcome, calls=spent.calls, seconds=spent.seconds)
-        return outcome, remarks
+        return msgspec.structs.replace(outcome, calls=spent.calls, seconds=spent.seconds)
 
     def _handed(
-        self,
-        subject: Subject,
-        oracle: RememberingOracle,
-        isolated: Isolated,
-        context: Context,
-        remarks: tuple[str, ...],
+        self, subject: Subject, oracle: RememberingOracle, isolated: Isolated, context: Context
     ) -> Found:
         """The folder of what was isolated, as `handing.write` makes it."""
         failure = oracle.wanted
         folder = self._folder(subject, failure)
-        report = handing.write(subject, oracle, isolated, context, folder, remarks)
+        report = handing.write(subject, oracle, isolated, context, folder, self._tell)
         return Found(
             failure=_also(report.failure, failure),
             reproducer=reproduced(folder, report),
@@ -158,7 +148,6 @@ class _Search:
             if subject.running and subject.running.is_users_word:
                 why = f"{outcome.why}; check what {expected.OPTION} says"
                 return msgspec.structs.replace(found, why=why)
-        self._tell("making a reproducer of the whole program, verifying it from copies")
         mlir = subject.mlir
         if mlir.read_bytes().startswith(BYTECODE):
             mlir = context.directory / "whole.mlir"
@@ -174,10 +163,10 @@ class _Search:
             seconds=outcome.seconds,
             whole=True,
             rate=outcome.rate or 1.0,
+            remarks=(f"Nothing smaller was found: {outcome.why}.", *oracle.summary),
         )
-        tried = (f"Nothing smaller was found: {outcome.why}.", *oracle.summary)
         try:
-            made = self._handed(subject, oracle, isolated, context, tried)
+            made = self._handed(subject, oracle, isolated, context)
         except (NotAProgram, UsageError) as fault:
             why = f"{outcome.why}; the whole program stays at {subject.mlir}: {fault}"
             return msgspec.structs.replace(found, why=why)

@@ -49,7 +49,8 @@ class Isolated(msgspec.Struct, frozen=True, kw_only=True):
     minimal: taking any one operation away was tried, and none of it failed in the same way.
     cut: the part, of the function that has an operation at line `focus` (0: the largest one).
     simpler: what else was made simpler than in the program. whole: nothing smaller was found, it is
-    the program itself. rate: in which share of the runs the failure appears.
+    the program itself. rate: in which share of the runs the failure appears. remarks: sentences on
+    what it takes to fail.
     """
 
     mlir: str
@@ -64,6 +65,7 @@ class Isolated(msgspec.Struct, frozen=True, kw_only=True):
     simpler: tuple[str, ...] = ()
     whole: bool = False
     rate: float = 1.0
+    remarks: tuple[str, ...] = ()
 
 
 class GaveUp(msgspec.Struct, frozen=True, kw_only=True):

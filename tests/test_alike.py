@@ -9,6 +9,8 @@ import pytest
 from fake.nights import failure
 from test_bundle import report
 
+from iree_pilot.pipeline.cli import output
+from iree_pilot.pipeline.cli.bisect import tell_elsewhere
 from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.reproducer import alike, bundle
 from iree_pilot.repro.reproducer.found import Found, reproduced
@@ -69,6 +71,21 @@ def test_what_was_known_of_other_targets_stays(tmp_path: Path) -> None:
         alike.named([one, isolated(tmp_path / target, target, SAME, "// a\n")])
     told = bundle.read(tmp_path / "one").elsewhere
     assert [e.target for e in told] == ["vulkan", "hip:gfx942"]
+
+
+def test_on_the_screen_two_that_are_the_same_are_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [
+        isolated(tmp_path / target, target, SAME, "// a\n")
+        for target in ("llvm-cpu", "vulkan", "hip")
+    ]
+    tell_elsewhere(output.console(), alike.named(found))
+    assert [line.partition(" (")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "what fails on llvm-cpu also fails on vulkan",
+        "what fails on llvm-cpu also fails on hip",
+        "what fails on vulkan also fails on hip",
+    ]
 
 
 def test_a_folder_that_was_changed_stays_as_it_is(tmp_path: Path) -> None:

@@ -514,6 +514,44 @@ class TestTheFolder:
         bundle.write(tmp_path / "folder", made, {"repro.mlir": "//\n"})
         assert told in (tmp_path / "folder/ISSUE.md").read_text()
 
+    @pytest.mark.parametrize(
+        ("wrong", "own", "told"),
+        [
+            (
+                3,
+                1.2e-7,
+                "3 of 4 elements differ from what is expected by more than an element may. The "
+                "largest absolute error of an element is 1; that of PyTorch in the same types, "
+                "against the same program in float64, is 1.2e-07. Tolerance: none.",
+            ),
+            (
+                0,
+                None,
+                "Each element is within what one may be off, the output as a whole is not. "
+                "Tolerance: none.",
+            ),
+        ],
+    )
+    def test_says_what_was_measured_and_against_what(
+        self, wrong: int, own: float | None, told: str, tmp_path: Path, crash: Failure
+    ) -> None:
+        output = Wrong(
+            index=0,
+            dtype="f32",
+            shape=(4,),
+            error=1.0,
+            own_error=own,
+            threshold=0.5,
+            size=2.0,
+            wrong=wrong,
+            count=4,
+            limit="none",
+            elements=(),
+        )
+        made = report(crash, bundle.level("mlir"), wrong=(output,))
+        bundle.write(tmp_path / "folder", made, {"repro.mlir": "//\n"})
+        assert told in (tmp_path / "folder/ISSUE.md").read_text()
+
     def test_holds_what_a_traced_program_imports(self, tmp_path: Path) -> None:
         """Also where Python has left its caches since, the folder's place is taken again."""
         (tmp_path / "user").mkdir()

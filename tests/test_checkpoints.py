@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from driver import pilot
+from driver import pilot, terminal
 from fake import checkpoints
 from safetensors.torch import load_file
 
@@ -405,6 +405,32 @@ class TestBadCheckpoints:
             assert words in message
         assert refused.value.advice
 
+    @pytest.mark.parametrize(
+        ("damage", "advised"),
+        [
+            (missing_tensor, ["What is missing: fetch"]),
+            (swapped_shape, ["Other shapes: take the config"]),
+            (wrong_dtype, ["Other dtypes: --dtype converts"]),
+            (vision_layers, ["What is superfluous: take the config"]),
+            (not_a_number, ["NaN and infinite values: fetch the file again"]),
+            (other_prefix, ["What is missing: fetch", "What is superfluous: take the config"]),
+        ],
+        ids=lambda given: getattr(given, "__name__", ""),
+    )
+    def test_the_advice_fits_what_is_wrong(
+        self, damage: Callable[[Path], None], advised: list[str], good: Path, tmp_path: Path
+    ) -> None:
+        for file in good.iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        damage(tmp_path)
+        with pytest.raises(UsageError) as refused:
+            load(tmp_path)
+        nothing, *lines = refused.value.advice.splitlines()
+        assert nothing == "Nothing was loaded."
+        assert len(lines) == len(advised)
+        for line, words in zip(lines, advised, strict=True):
+            assert line.startswith(words)
+
     def test_a_shard_that_is_missing(self, tmp_path: Path) -> None:
         directory = checkpoints.save("llama", tmp_path, shard="100KB")
         lost = checkpoints.index(directory)[Q]
@@ -580,7 +606,9 @@ def test_models_check_tells_what_fits_and_ends_with_2_where_it_does_not(tmp_path
     checkpoints.rewrite(directory, classifier__bias=torch.ones(10).half())
     other = pilot("models", "check", directory)
     assert (other.code, "--dtype f32 converts" in other.err) == (2, True)
-    assert pilot("models", "check", directory, "--dtype", "f32").code == 0
+    shown = terminal("models", "check", directory, "--dtype", "f32", cwd=tmp_path)
+    assert (shown.code, shown.lines[0].startswith(f"{directory}: ViT")) == (0, True)
+    assert "importing PyTorch and transformers" in "".join(shown.pieces), "it takes seconds"
     weights = pilot("models", "check", directory / checkpoints.WEIGHTS)
     assert (weights.code, "Name config.json, or the directory" in weights.err) == (2, True)
 

@@ -88,6 +88,14 @@ def test_a_crash_is_looked_for_in_every_function(bisect: Any, tmp_path: Path) ->
     assert made["minimal"] and made["verified"] and made["oracle_calls"] <= 12
 
 
+def test_what_is_made_and_verified_is_said_meanwhile(bisect: Any, tmp_path: Path) -> None:
+    (tmp_path / "two.mlir").write_text(FUNCTIONS)
+    said = bisect(tmp_path / "two.mlir", "llvm-cpu", "-v", "--fresh").out
+    about = "the reproducer of 1 operation (torch.aten.sub.Scalar) for llvm-cpu"
+    assert f"\n  making {about}; " in said
+    assert f"\n  verifying {about}: running copies of repro.mlir, " in said
+
+
 def test_the_folders_path_is_the_last_line_printed(bisect: Any, tmp_path: Path) -> None:
     done = bisect(CASES / "prelu.py", "llvm-cpu")
     assert done.out.splitlines()[-1] == str(tmp_path / "out")

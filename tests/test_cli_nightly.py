@@ -255,6 +255,28 @@ def test_a_night_is_told_with_the_lines_that_its_sources_had_then(team: Team) ->
         assert "def fixed" not in team(again).out
 
 
+def test_a_configuration_chooses_its_own_nights(team: Team) -> None:
+    team.models("good", "bad")
+    written = (team.directory / "nightly.toml").read_text()
+    for name, models in (("one", '"good.mlir"'), ("two", '"bad.mlir"'), ("none", '"new.mlir"')):
+        text = written.replace('"good.mlir", "bad.mlir"', models)
+        (team.directory / f"{name}.toml").write_text(text)
+    (team.directory / "new.mlir").write_text(PROGRAM.format("new"))
+    assert team("run", "-q", "-c", "one.toml").code == 0
+    assert team("run", "-q", "-c", "two.toml").code == 0
+    shown = team("status", "-c", "one.toml", "--json").document
+    assert ([run["id"] for run in shown["runs"]], shown["latest"]["run"]["id"]) == ([1], 1)
+    assert [run["id"] for run in team("status", "--json").document["runs"]] == [2, 1]
+    assert team("report", "-c", "one.toml", "--json").document["run"]["id"] == 1
+    assert team("report", "2", "-c", "two.toml", "--json").document["run"]["id"] == 2
+    other = team("report", "2", "-c", "one.toml")
+    assert (other.code, "there is no night 2 with a case of one.toml" in other.err) == (2, True)
+    never = team("report", "-c", "none.toml")
+    assert (never.code, "there was no night of none.toml yet" in never.err) == (2, True)
+    assert "iree-pilot nightly run -c none.toml" in never.err
+    assert "no night of none.toml yet" in team("status", "-c", "none.toml").out
+
+
 def test_a_dry_run_runs_nothing(team: Team) -> None:
     team.models("good", "other")
     before = team("run", "--dry-run", "--json").document

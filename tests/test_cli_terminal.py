@@ -81,6 +81,19 @@ class TestCompile:
         assert " $ " not in plain.text
         assert "    compile   $ " in verbose.text
 
+    def test_tells_what_two_targets_share_once(self, desk: Desk) -> None:
+        desk.write("// stub: error-at flow 'test.bad' op is not supported\n")
+        words = ("compile", "a.mlir", "-t", "llvm-cpu,hip:gfx942")
+        shown = desk.show(*words)
+        for once in ("    op ", "    location ", "    message ", "    signature ", " $ "):
+            assert len([line for line in shown.lines if once in line]) == 1, once
+        told = "    as for  llvm-cpu: kind, phase, op, location, message, signature"
+        assert told in shown.lines
+        assert any(line.startswith("next: iree-pilot bisect a.mlir") for line in shown.lines)
+        whole = desk.show(*words, "-v")
+        labels = [line.split("$")[0].strip() for line in whole.lines if " $ " in line]
+        assert labels == ["compile", "resume"] * 2
+
     def test_has_no_colour_where_nobody_wants_any(self, desk: Desk) -> None:
         desk.write("// stub: error-at flow no\n")
         plain = desk.show("compile", "a.mlir", "-t", "llvm-cpu", NO_COLOR="1")
@@ -135,17 +148,40 @@ class TestPipe:
         assert goes_on.exists(), "a line came while it waited"
         assert line.startswith("took ")
 
-    def test_json_and_quiet_have_no_such_lines(self, desk: Desk) -> None:
+    def test_json_has_such_lines_on_stderr(self, desk: Desk) -> None:
+        goes_on = desk.directory / "goes-on"
+        desk.write(f"// stub: wait-at flow {goes_on}\n")
+        words = ("compile", "a.mlir", "-t", "llvm-cpu", "--release", desk.directory / "release")
+        with start(*words, "--json", cwd=desk.directory) as command:
+            assert command.stdout and command.stderr
+            said = command.stderr.readline()
+            goes_on.touch()
+            document = json.loads(command.stdout.read())
+            assert command.wait() == 0
+        assert said.startswith("  llvm-cpu: still compiling")
+        assert document["cases"][0]["status"] == "compiled"
+
+    def test_quiet_has_no_such_lines(self, desk: Desk) -> None:
         desk.write("// stub: hang-at flow\n")
         release = str(desk.directory / "release")
-        for option in ("--json", "-q"):
-            done = pilot(
-                *("compile", "a.mlir", "-t", "llvm-cpu", "--time-limit", "6s", option),
-                *("--release", release),
-                cwd=desk.directory,
-            )
-            assert (done.code, done.err) == (1, "")
-            assert "still" not in done.out
+        done = pilot(
+            *("compile", "a.mlir", "-t", "llvm-cpu", "--time-limit", "6s", "-q"),
+            *("--release", release),
+            cwd=desk.directory,
+        )
+        assert (done.code, done.err) == (1, "")
+        assert "still" not in done.out
+
+    @pytest.mark.parametrize("place", ["-", "/dev/stdout"])
+    def test_a_module_on_stdout_is_alone_there(self, desk: Desk, place: str) -> None:
+        words = ("compile", "a.mlir", "-t", "llvm-cpu", "--release", desk.directory / "release")
+        assert pilot(*words, "-o", "out.vmfb", cwd=desk.directory).code == 0
+        done = pilot(*words, "-o", place, cwd=desk.directory)
+        assert (done.code, done.out) == (0, (desk.directory / "out.vmfb").read_text())
+        assert done.err.splitlines()[0] == "reading a.mlir"
+        desk.write("// stub: error-at flow it is bad\n")
+        failed = pilot(*words, "-o", place, cwd=desk.directory)
+        assert (failed.code, failed.out, "it is bad" in failed.err) == (1, "", True)
 
     def test_a_reader_that_goes_ends_the_command(self, desk: Desk) -> None:
         goes_on = desk.directory / "goes-on"
@@ -161,6 +197,17 @@ class TestPipe:
     def test_other_tables_are_not_cut(self, tmp_path: Path) -> None:
         wide = pilot("models", cwd=tmp_path)
         assert "a loop over experts: fails to trace in MixtralExperts\n" in wide.out
+
+    def test_a_fifo_is_said_to_wait_for_its_reader(self, desk: Desk) -> None:
+        os.mkfifo(desk.directory / "fifo")
+        words = ("compile", "a.mlir", "-t", "llvm-cpu", "--release", desk.directory / "release")
+        with start(*words, "--json", "-o", "fifo", cwd=desk.directory) as command:
+            assert command.stderr
+            said = next(line for line in command.stderr if "still" not in line)
+            assert said == "fifo is a FIFO: waiting for somebody to read it\n"
+            assert (desk.directory / "fifo").read_bytes()
+            assert command.stderr.read() == "wrote fifo\n"
+            assert command.wait() == 0
 
 
 @pytest.mark.parametrize("columns", WIDTHS)

@@ -120,18 +120,32 @@ class TestExitStatusFirst:
         assert compile_failure(outcome, self.TEXT, "executable-targets").kind == kind
 
     @pytest.mark.parametrize(
-        ("memory_ran_out", "says"),
+        ("memory_ran_out", "near", "says"),
         [
-            (None, "killed, as the system does when memory runs out (3 MiB resident at most)"),
-            (True, "killed, as the system does when memory runs out (3 MiB resident at most)"),
-            (False, "killed by somebody else: the system did not, for lack of memory (3 MiB "),
+            (
+                None,
+                False,
+                "killed, as the system does when memory runs out (3 MiB resident at most)",
+            ),
+            (True, True, "killed, as memory ran out in its control group (3 MiB resident at most)"),
+            (
+                True,
+                False,
+                "killed; the kernel killed a process of this machine for lack of memory at that "
+                "time (3 MiB resident at most)",
+            ),
+            (
+                False,
+                True,
+                "killed by somebody else: the system did not, for lack of memory (3 MiB ",
+            ),
         ],
     )
     def test_who_killed_it_is_said_where_it_is_known(
-        self, memory_ran_out: bool | None, says: str
+        self, memory_ran_out: bool | None, near: bool, says: str
     ) -> None:
         outcome = ended("signal", signal="SIGKILL")
-        outcome = msgspec.structs.replace(outcome, memory_ran_out=memory_ran_out)
+        outcome = msgspec.structs.replace(outcome, memory_ran_out=memory_ran_out, near=near)
         assert compile_failure(outcome, "", "flow").message.startswith(says)
 
     def test_what_was_said_before_a_limit_is_kept(self) -> None:

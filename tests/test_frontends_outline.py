@@ -76,3 +76,39 @@ def test_a_module_is_looked_into_without_importing_its_package(
     wrong = source.parse("mypackage.nets:small", {}, None)
     with pytest.raises(UsageError, match=r"no function small\(\)"):
         outline.check_source(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("net.py", ["main"]),
+        ("net.py:model", ["main"]),
+        ("llama:tiny", ["prefill", "decode"]),
+        ("llama:tiny/decode", ["decode"]),
+        ("bert:tiny", ["main"]),
+    ],
+)
+def test_a_function_that_no_trace_would_give_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, known: list[str]
+) -> None:
+    (tmp_path / "net.py").write_text(MODEL + INPUTS)
+    monkeypatch.chdir(tmp_path)
+    named = source.parse(text, {}, None)
+    for right in ("", *known):
+        outline.check_function(named, right)
+    with pytest.raises(UsageError, match=rf"{text} has no function 'nope'") as refused:
+        outline.check_function(named, "nope")
+    assert refused.value.advice == f"Its functions: {', '.join(known)}."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from iree.turbine.aot import CompiledModule\nclass model(CompiledModule): ...\n",
+        "from mine import model, inputs\n",
+        MODEL + INPUTS + "exec('def model(): ...')\n",
+    ],
+)
+def test_a_function_that_a_trace_may_give_is_left_to_be_traced(tmp_path: Path, text: str) -> None:
+    (tmp_path / "net.py").write_text(text)
+    outline.check_function(source.parse(str(tmp_path / "net.py"), {}, None), "nope")

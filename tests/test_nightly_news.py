@@ -43,6 +43,7 @@ class Desk:
         self.did: list[tuple[str, str]] = []
         self.inquiries: list[Inquiry] = []
         self.isolates: bool | Unfinished = True
+        self.attributes = ""
         self.says: dict[str, Finding] = {}
         self.nights = 0
 
@@ -65,6 +66,7 @@ class Desk:
             oracle_calls=3,
             seconds=1.0,
             levels=("mlir",),
+            not_iree=self.attributes,
         )
         return Bisection(status="isolated", failures=(Found(failure=why, reproducer=made),))
 
@@ -163,6 +165,15 @@ class TestOrder:
     def test_a_failure_to_trace_is_isolated_only(self, desk: Desk) -> None:
         desk.night((A, failure("trace-error/x", phase="trace"), "new failure"))
         assert desk.did == [("isolate", "trace-error/x")]
+
+    def test_whose_failure_it_is_comes_of_isolating_it(self, desk: Desk) -> None:
+        desk.attributes = "PyTorch, not IREE: torch.export alone refuses the model"
+        first = desk.night((A, failure("trace-error/x", phase="trace"), "new failure"))
+        again = desk.night((A, failure("trace-error/x", phase="trace"), "same failure"))
+        assert desk.did == [], "it is not isolated again"
+        assert findings(first) == findings(again) == (("attribution", desk.attributes),)
+        assert f"- attribution: `{desk.attributes}`" in markdown(first)
+        assert f"attribution: {desk.attributes}" in junit(first)
 
     def test_what_is_known_or_mended_is_left_alone(self, desk: Desk) -> None:
         desk.night((A, FAILS, "same failure"), (B, OTHER, "fail"))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
+import msgspec
 from fake.nights import FIRST, case, failure, outcome
 from junitparser import JUnitXml
 
 from iree_pilot.pipeline.nightly.history import Run
 from iree_pilot.pipeline.nightly.junit import junit
-from iree_pilot.pipeline.nightly.markdown import COMMENT, markdown
+from iree_pilot.pipeline.nightly.markdown import COMMENT, again, markdown
 from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome, Verdict
 from iree_pilot.pipeline.nightly.report import Report, Row
+from iree_pilot.pipeline.program.source_lines import SourceLines
 
 
 def row(
@@ -99,6 +102,31 @@ class TestMarkdown:
             "| llama:tiny | **new failure** | **new failure** |",
         ):
             assert said in text, text
+
+    def test_news_name_the_lines_that_a_failure_is_about(self) -> None:
+        untraced = msgspec.structs.replace(
+            failure("trace-error/x", phase="trace", kind="trace-error"), location="net.py:7"
+        )
+        lines = SourceLines(text="if x.any():")
+        traced = SourceLines(text="%1 = torch.aten.mm", python="net.py:7", python_text="x @ y")
+        of_mlir = msgspec.structs.replace(CRASH, location="a.mlir:3:1")
+        for why, source, said in (
+            (untraced, lines, ["location: {}net.py:7: if x.any():{}"]),
+            (
+                of_mlir,
+                traced,
+                ["location: {}a.mlir:3:1: %1 = torch.aten.mm{}", "python: {}net.py:7: x @ y{}"],
+            ),
+        ):
+            told = report(row(LLAMA, "new failure", "", outcome(LLAMA, why, source=source)))
+            for line in said:
+                assert f"- {line.format('`', '`')}\n" in markdown(told)
+                assert line.format("", "") in junit(told)
+
+    def test_the_command_that_runs_a_case_again_can_be_pasted(self) -> None:
+        wild = case("my net.py", fields={"a": "x y"}, seed=3, flags=("--f=1 2", ""))
+        words = ["my net.py", "--set", "a=x y", "--seed", "3", "-t", "llvm-cpu", "--", *wild.flags]
+        assert shlex.split(again(row(wild, "new failure"))) == ["iree-pilot", "run", *words]
 
     def test_what_the_compiler_wrote_does_not_break_the_page(self) -> None:
         wild = failure("a|b`c\n<script>")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from iree_pilot.pipeline.numerics.judging import OutputComparison
 from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.repro.oracles.oracle import NotAProgram
@@ -59,6 +60,32 @@ class Fickle(inputs._Settling):
 @pytest.fixture(autouse=True)
 def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "_shown", lambda n, tensor: "")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "basis", "told"),
+    [
+        (
+            "f32",
+            "the reference's own error 2.5e-08",
+            "the relative L2 error of the whole output, norm(given - expected) / norm(expected), "
+            "is 0.312; at most 1e-06 is allowed, derived from the reference's own error 2.5e-08",
+        ),
+        ("i32", "integers and booleans are exact", "none is allowed: integers and booleans are"),
+    ],
+)
+def test_the_tolerance_is_told_with_what_is_measured(dtype: str, basis: str, told: str) -> None:
+    output = OutputComparison(
+        index=0,
+        name="result0",
+        dtype=dtype,
+        shape=(4,),
+        verdict="mismatch",
+        rel_l2=0.3123,
+        tolerance=1e-6,
+        basis=basis,
+    )
+    assert inputs.limit(output).startswith(told)
 
 
 def test_plain_inputs_are_taken_where_they_are_wrong_once_more() -> None:

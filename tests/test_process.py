@@ -18,7 +18,8 @@ from fake.disk import tiny_disk
 from fake.processes import alive, wait_until
 
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes import memory_kills, process
+from iree_pilot.pipeline.processes.memory_kills import Kills
 from iree_pilot.pipeline.processes.process import Limits, Outcome
 
 HANG = "import signal; signal.pause()"
@@ -143,9 +144,39 @@ class TestLimits:
     def test_a_kill_by_somebody_else_is_told_from_a_lack_of_memory(self, run: Any) -> None:
         outcome = run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
         assert (outcome.ended_by, outcome.signal) == ("signal", "SIGKILL")
-        counted = "oom_kill " in Path("/proc/vmstat").read_text()
-        assert outcome.memory_ran_out is (False if counted else None)
+        counted = memory_kills.counted()
+        assert outcome.memory_ran_out is (None if counted is None else False)
         assert run(HANG, limits=Limits(seconds=0.2)).memory_ran_out is None
+
+    @pytest.mark.parametrize(
+        ("groups", "files", "counted"),
+        [
+            ("0::/a/b\n", {"a/b/memory.events": "max 3\noom_kill 2\n"}, Kills(2, near=True)),
+            ("0::/a\n", {"memory.events": "oom_kill 4\n"}, Kills(4, near=True)),
+            (
+                "1:cpu,memory:/a\n0::/\n",
+                {"memory/a/memory.oom_control": "under_oom 0\noom_kill 1\n"},
+                Kills(1, near=True),
+            ),
+            ("0::/\n", {}, Kills(7, near=False)),
+            ("5:cpu:/a\n", {"memory/memory.oom_control": "oom_kill 9\n"}, Kills(7, near=False)),
+        ],
+    )
+    def test_kills_are_counted_in_the_control_group_where_it_counts_them(
+        self,
+        groups: str,
+        files: dict[str, str],
+        counted: Kills,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        files = {"groups": groups, "vmstat": "nr_free_pages 1\noom_kill 7\n"} | files
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+        for name, file in (("_GROUPS", "groups"), ("_MACHINE", "vmstat"), ("_MOUNTED", "")):
+            monkeypatch.setattr(memory_kills, name, tmp_path / file)
+        assert memory_kills.counted() == counted
 
     def test_idleness(self, run: Any) -> None:
         outcome = run(HANG, limits=Limits(idle_seconds=0.3, seconds=30))

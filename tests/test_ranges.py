@@ -244,6 +244,22 @@ class TestPrograms:
         assert "torch dialect" in caught.value.advice
         assert looked_at(tmp_path, mlir.replace("f16", "f32")).watched == 0
 
+    def test_what_is_computed_in_other_dialects_beside_torch_is_named(self, tmp_path: Path) -> None:
+        taken = "  %a = torch_c.to_builtin_tensor %x : !torch.vtensor<[6],f32> -> tensor<6xf32>\n"
+        mixed = QUANTIZED.replace(
+            "  %n = torch.aten.neg %x",
+            f"{taken}  %h = arith.truncf %a : tensor<6xf32> to tensor<6xf16>\n"
+            "  %s = arith.addf %h, %h : tensor<6xf16>\n  %n = torch.aten.neg %x",
+        )
+        (tmp_path / "mixed.mlir").write_text(mixed)
+        done = pilot("ranges", "mixed.mlir", cwd=tmp_path)
+        assert done.code == 0, done.err
+        told = "2 operations of others (arith.truncf, arith.addf) compute in 8-bit or 16-bit floats"
+        assert f"note: only the torch dialect is watched: {told}, too" in done.out
+        assert "intermediates of low precision in the torch dialect" in done.out
+        checked = pilot("ranges", "mixed.mlir", "--check", "--json", cwd=tmp_path)
+        assert (checked.code, checked.document["unseen"]) == (1, 2)
+
     def test_weights_without_values_are_asked_for(self, tmp_path: Path) -> None:
         mlir = (
             'util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<2xf16>\n'

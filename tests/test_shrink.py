@@ -595,7 +595,7 @@ class TestProgress:
         said = Progress(trying="the whole program", ops=1, asked=0)
         assert str(said) == "1 operation left: trying the whole program"
         said = Progress(trying="tracing layers.4.gate", ops=0, asked=1, unit="trace")
-        assert str(said) == "1 trace: tracing layers.4.gate"
+        assert str(said) == "tracing layers.4.gate; 1 trace so far"
 
 
 class TestMask:

@@ -81,6 +81,10 @@ class TestOne:
         assert "--iree-opt-data-tiling=false" in answer.compile
         assert {one.state for one in found.tried} == {"same", "compiles"}
 
+    def test_rewritten_programs_may_go_beside_the_source(self, desk: Desk) -> None:
+        desk.mends((["--iree-opt-data-tiling=false"], ""))
+        assert desk.found("-o", ".").status == "found"
+
     def test_what_was_only_compiled_says_so(self, desk: Desk) -> None:
         desk.mends((["--iree-opt-data-tiling=false"], ""))
         (answer,) = desk.found().answers

@@ -25,6 +25,7 @@ FILES: dict[str, str | bytes] = {
     "traced/program.mlir": MLIR,
     "hip/a.mlir": MLIR,
     "w.irpa": "x",
+    "taken/prelu-as-where.mlir": MLIR,
 }
 SEEDS = f"a whole number from 0 to {2**63 - 1}"
 FLAG = ("no flag --iree-opt-levle", "Did you mean --iree-opt-level?")
@@ -77,6 +78,7 @@ def test_a_target(refusals: Refusals, wrong: Wrong) -> None:
     Wrong("workaround a.mlir -t llvm-cpu -- --iree-opt-levle=O1", FLAG),
     Wrong("run a.mlir -t llvm-cpu -- --iree-opt-level=O9", ("--iree-opt-level", "O0/O1/O2/O3")),
     Wrong("run a.mlir -t llvm-cpu -- O1", ("O1 is no flag of iree-compile", "dashes")),
+    Wrong("run a.mlir -t llvm-cpu -- ''", ("'' is no flag of iree-compile", "dashes")),
     Wrong("run a.mlir -t llvm-cpu b.mlir", ("b.mlir is no flag", "SOURCE is one word")),
     Wrong("run a.mlir -t llvm-cpu -- -o x", ("-o cannot be given after --", "iree-pilot compile")),
     Wrong("compile a.mlir -t hip -- --compile-to=flow", ("--compile-to=flow", "--to PHASE")),
@@ -176,7 +178,7 @@ def test_an_output(refusals: Refusals, wrong: Wrong) -> None:
     Wrong("trace traced/program.mlir -o traced", ("it holds", "program.mlir, which this command")),
     Wrong("bisect traced/program.mlir -t llvm-cpu -o traced", ("it holds", "program.mlir")),
     Wrong("bisect hip/a.mlir -t hip,llvm-cpu -o .", ("cannot write hip: it holds",)),
-    Wrong("workaround traced/program.mlir -t llvm-cpu -o traced", ("it holds", "program.mlir")),
+    Wrong("workaround taken/prelu-as-where.mlir -t hip -o taken", ("this command reads it",)),
 )
 def test_an_output_that_is_read(refusals: Refusals, wrong: Wrong) -> None:
     Path("link.mlir").symlink_to("a.mlir")
@@ -191,6 +193,7 @@ def test_an_output_that_is_read(refusals: Refusals, wrong: Wrong) -> None:
     Wrong("reduce a.mlir -- nosuch", ("cannot run nosuch", "a.mlir is interesting", "on PATH")),
     Wrong("reduce a.mlir -- ./script", ("cannot run ./script", "chmod +x")),
     Wrong("reduce a.mlir -- false", ("a.mlir is not interesting", "exit with 0")),
+    Wrong("reduce a.mlir -- false 'a b' ''", ("the command `false 'a b' ''` does not exit",)),
     Wrong("reduce empty.mlir -- true", ("empty.mlir has no function", "func.func")),
     Wrong("reduce prose.mlir -- true", ("prose.mlir cannot be read", "Dear")),
 )

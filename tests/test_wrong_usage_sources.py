@@ -193,7 +193,7 @@ def test_what_goes_into_a_source(refusals: Refusals, wrong: Wrong) -> None:
 
 @pytest.mark.real
 @rows(
-    Wrong("run net.py -t llvm-cpu --function mian", ("no function 'mian'", "main"), torch=True),
+    Wrong("run net.py -t llvm-cpu --function mian", ("no function 'mian'", "main")),
     Wrong("compile reads.py -t hip -q -o noext", ("this command reads it",), torch=True),
 )
 def test_what_only_tracing_finds_out(refusals: Refusals, wrong: Wrong) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -19,10 +20,26 @@ from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program.archive import Entry
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 
+Kind = Literal["missing", "shape", "dtype", "superfluous", "values"]
+
+#: What to do about each kind of fault.
+_ADVICE: dict[Kind, str] = {
+    "missing": "What is missing: fetch or save it, or take the config or the fields of the model "
+    "that was saved.",
+    "shape": "Other shapes: take the config or the fields that say the sizes of these weights, or "
+    "the weights of this model.",
+    "dtype": "Other dtypes: --dtype converts floats; else save the weights in the dtype expected.",
+    "superfluous": "What is superfluous: take the config or the fields of the model that has it, "
+    "or save the weights without it.",
+    "values": "NaN and infinite values: fetch the file again; if they are in the original too, "
+    "take weights that were saved before they were.",
+}
+
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """A tensor that is not as the model needs it. file: where it lies, or was looked for."""
 
+    kind: Kind
     tensor: str
     file: str
     expected: str
@@ -70,13 +87,21 @@ def compare(
             if not any(other in held for other in tied.get(name, ())):
                 why = reasons.missing(name, load)
                 faults.append(
-                    Fault(tensor=name, file=where, expected=str(want), found="nothing", reason=why)
+                    Fault(
+                        kind="missing",
+                        tensor=name,
+                        file=where,
+                        expected=str(want),
+                        found="nothing",
+                        reason=why,
+                    )
                 )
             continue
         wrong, why = _misfit(name, want, got.entry, load, convert=convert)
         if wrong:
             faults.append(
                 Fault(
+                    kind="dtype" if want.shape == got.entry.shape else "shape",
                     tensor=own.get(name, name),
                     file=got.file,
                     expected=str(want),
@@ -86,6 +111,7 @@ def compare(
             )
     faults += [
         Fault(
+            kind="superfluous",
             tensor=own.get(name, name),
             file=got.file,
             expected="nothing",
@@ -117,9 +143,11 @@ def refuse(faults: Sequence[Fault], what: str, where: str, total: int) -> None:
     if not faults:
         return
     lines = shortened([str(fault) for fault in faults])
+    kinds = {fault.kind for fault in faults}
     raise UsageError(
         f"{where} does not fit {what}; {count(len(faults), 'tensor')} of {total} "
         f"{'are' if len(faults) > 1 else 'is'} wrong:\n  {lines}",
-        advice="Nothing was loaded. Pick the checkpoint, the config or the fields that belong "
-        "together.",
+        advice="\n".join(
+            ["Nothing was loaded.", *(said for kind, said in _ADVICE.items() if kind in kinds)]
+        ),
     )

@@ -39,6 +39,7 @@ def not_finite(held: Mapping[str, Held]) -> tuple[Fault, ...]:
             index = [int(i) for i in torch.unravel_index(torch.tensor(first), shape)]
             faults.append(
                 Fault(
+                    kind="values",
                     tensor=name,
                     file=one.file,
                     expected="finite numbers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +72,10 @@ def sides(
     made = []
     for spec, given in ((target, flags), (named[0] if named else target, (*flags, *more))):
         name, plan = session.plan(spec, None, given)
-        name = " ".join((name, *(given if more else ())))
+        name = shlex.join((name, *(given if more else ())))
         made.append(Side(name=name, plan=plan, flags=(*plan.flags, *given)))
     if made[0].flags == made[1].flags:
-        raise click.UsageError(f"--against {' '.join(others)} is what -t {target} is already")
+        raise click.UsageError(f"--against {shlex.join(others)} is what -t {target} is already")
     return made[0], made[1]
 
 

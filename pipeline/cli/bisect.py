@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -121,8 +122,7 @@ def command(
     source, source_options = reproducer.source(source, source_options, flagged=flagged)
     console = out.console(stderr=common.json)
     results: list[tuple[str, Bisection | Against]] = []
-    quiet = common.json or common.verbosity < 0
-    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+    with Live.of(console, common) as live:
         session = Session(common)
         plans = session.plans(target, device, flags)
         asked = _Asked(source, source_options, flags, expected, against, everything, output)
@@ -260,7 +260,7 @@ def _passes(source: str, target: str, case: CaseResult) -> str:
     return (
         f"{runs}, and its numbers were {case.why.removeprefix('ran, ')}"
         f"{alone if any(map(numerics.hides, compared)) else ''} "
-        f"(two targets, dispatch by dispatch: iree-pilot bisect {source} -t {target} "
+        f"(two targets, dispatch by dispatch: iree-pilot bisect {shlex.quote(source)} -t {target} "
         "--against TARGET)"
     )
 
@@ -357,14 +357,13 @@ def _pass(made: Reproducer) -> str:
 
 
 def _origin(made: Reproducer) -> list[tuple[str, str]]:
-    """Where wrong numbers come from."""
+    """Which pass and phase wrong numbers come from."""
     if made.origin is None:
         return []
-    phase, who = made.origin.phase, made.origin.attribution
+    phase = made.origin.phase
     return [
         ("pass", f"{phase.pass_name} ({phase.pass_class})" if phase.pass_name else ""),
         ("phase", phase.conclusion),
-        ("who", f"{who.culprit}: {who.conclusion}"),
     ]
 
 
@@ -403,7 +402,7 @@ def tell(console: Any, result: Bisection) -> None:
             ("pass", _pass(made)),
             *(("shows", escape(line)) for line in made.shows),
             *_origin(made),
-            ("who", escape(made.not_iree)),
+            ("who", escape(made.attribution)),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
             ("rate", "" if found.rate is None else f"intermittent: {found.rate:.0%} of runs"),
             ("search", "" if found.known_since else search),
@@ -425,12 +424,16 @@ def tell(console: Any, result: Bisection) -> None:
 
 
 def tell_elsewhere(console: Any, results: Sequence[tuple[str, Bisection]]) -> None:
-    """Which failures of several targets are the same."""
+    """Which failures of several targets are the same, each two once."""
     from rich.markup import escape
 
+    told = set[frozenset[str]]()
     for target, result in results:
-        for found in result.failures:
-            for one in found.reproducer.elsewhere if found.reproducer else ():
+        for made in filter(None, (found.reproducer for found in result.failures)):
+            for one in made.elsewhere:
+                if (both := frozenset((made.path, one.path))) in told:
+                    continue
+                told.add(both)
                 line = f"what fails on {target} also fails on {one.target} ({one.said}): {one.path}"
                 console.print(escape(line), soft_wrap=True)
 

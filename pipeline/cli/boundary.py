@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 import time
@@ -170,7 +171,7 @@ def _json_too(
 
 def _unexpected(arguments: list[str], fault: BaseException) -> int:
     text = "".join(traceback.format_exception(fault))
-    log = _log(f"iree-pilot {' '.join(arguments)}\n\n{text}")
+    log = _log(f"iree-pilot {shlex.join(arguments)}\n\n{text}")
     error = PilotError(
         f"unexpected {type(fault).__name__}: {fault}",
         advice=f"This is a bug of iree-pilot. The traceback is in {log}; please report it."

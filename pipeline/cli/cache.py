@@ -69,7 +69,7 @@ def verify(common: Common) -> None:
     console = out.console(stderr=common.json)
     store = Store()
     count = sum(kind.entries for kind in store.info())
-    with Live(console, quiet=common.json or common.verbosity < 0, verbose=False) as live:
+    with Live.of(console, common) as live:
         live.doing(f"reading {out.count(count, 'entry', 'entries')}")
         damaged = store.verify()
     if common.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from iree_pilot.pipeline.cli.session import Session
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import generation
 from iree_pilot.pipeline.execution.generation import Generation, Token, Wanted
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, made_of
 from iree_pilot.pipeline.numerics import between
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 _STYLES = {"ok": "green", "ran": "yellow", "compiled": "yellow", "failed": "red"}
 #: From so many columns on the table of verdicts has room for their reasons.
 _WIDE = 120
+#: What of a failure takes the most lines.
+_LONG = {"location", "message"}
 _MARKS = {
     "ok": "[green]ok[/green]",
     "mismatch": "[red]differs[/red]",
@@ -67,14 +71,13 @@ def cases(
         raise UsageError(
             "--json and -o - cannot both have stdout", advice="Write the output to a file: -o FILE."
         )
-    silent = common.json or output == "-"
+    silent = common.json
     flagged = targets is None
     targets, flags = reproducer.target(text, targets, flags, trust=chosen.trust)
     named, given = text, chosen
     text, chosen = reproducer.source(text, chosen, flagged=flagged)
-    console = out.console(stderr=silent)
-    quiet = silent or common.verbosity < 0
-    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+    console = out.console(stderr=silent or output == "-")
+    with Live.of(console, common) as live:
         session = Session(common)
         check_flags(flags, phases=not run)
         plans = session.plans(targets, device, flags)
@@ -103,7 +106,8 @@ def cases(
                     results.append(result)
                     live.close()
                     if not silent:
-                        _tell(live, result, common)
+                        before, alone = results[:-1], len(plans) == 1
+                        _tell(live, result, common, before=before, alone=alone)
 
             loaded = session.settled(loaded, told, live)[0]
             results = between.agreed(results)
@@ -111,7 +115,7 @@ def cases(
             refused = failed
             results = [_untraced(target, plan, session, failed) for target, plan in plans]
             if not silent:
-                _tell(live, results[0], common)
+                _tell(live, results[0], common, before=(), alone=True)
         except KeyboardInterrupt:
             raise Interrupted(_document(loaded, results)) from None
         typed = following.Typed(
@@ -252,7 +256,7 @@ def _check(
     if resume and kind != "mlir":
         raise UsageError(
             f"--from {resume}: {text} is not MLIR of that phase",
-            advice=f"First: iree-pilot compile {text} --to {resume} -o FILE.mlir",
+            advice=f"First: iree-pilot compile {shlex.quote(text)} --to {resume} -o FILE.mlir",
         )
     if output and len(plans) > 1:
         raise UsageError(
@@ -280,9 +284,15 @@ def _untraced(target: str, plan: Plan, session: Session, failed: TraceFailed) ->
     )
 
 
-def _tell(live: Live, result: CaseResult, common: Common) -> None:
-    """The outcome of one case, below its phases."""
-    console, quiet = live.console, common.verbosity < 0
+def _tell(
+    live: Live, result: CaseResult, common: Common, *, before: Sequence[CaseResult], alone: bool
+) -> None:
+    """The outcome of one case, below its phases. before: of other targets, already told of.
+
+    alone: it is the only target; of several no more is told of a failure than leads on.
+    """
+    console, quiet, everything = live.console, common.verbosity < 0, common.verbosity > 0
+    shortened = bool(result.failure) and not alone and not everything
     if not quiet and result.dispatches:
         d = result.dispatches
         console.print(
@@ -298,8 +308,8 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
             f"  {what}, with the phases' dumps beside it: {escape(result.output)}", soft_wrap=True
         )
     if not quiet:
-        code.tell(console, result, verbose=common.verbosity > 0)
-    if result.messages and not quiet:
+        code.tell(console, result, verbose=everything)
+    if result.messages and not quiet and not shortened:
         wrote = out.size(Path(result.messages).stat().st_size)
         console.print(
             f"  {wrote} of messages of the compiler: {escape(result.messages)}", soft_wrap=True
@@ -309,21 +319,40 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
             _tell_function(live, function)
         if result.generation:
             _tell_generation(live, result.generation)
-    failed = [f.failure for f in result.functions if f.failure]
-    if result.generation and result.generation.failure:
-        failed.append(result.generation.failure)
-    if result.failure and not failed:
-        failed = [result.failure]
-    for failure in failed:
+    for failure in _failures(result):
         console.print(f"\n  [bold red]{escape(result.target)} {escape(result.why)}[/bold red]")
-        out.print_pairs(
-            console, out.failure_lines(failure, verbose=common.verbosity > 0), indent="    "
-        )
+        lines = out.failure_lines(failure, verbose=everything)
+        if shortened:
+            lines = _not_told(lines, before)
+        out.print_pairs(console, lines, indent="    ")
+    signatures = {failure.signature for one in before for failure in _failures(one)}
+    known = shortened and signatures.issuperset(f.signature for f in _failures(result))
+    if known and result.phase_confirmed is not False:
+        return
     if result.failure and result.failure.phase and result.phase_confirmed is not None:
         how = "is confirmed" if result.phase_confirmed else "was NOT confirmed"
         console.print(f"    the phase {how} by resuming from the one before it")
-    for label, argv in _commands(result, everything=common.verbosity > 0):
+    commands = [*_commands(result, everything=everything)]
+    for label, argv in commands[-1:] if shortened else commands:
         out.print_command(console, label, argv, indent="    ")
+
+
+def _failures(result: CaseResult) -> list[Failure]:
+    """What failed: each function and generating tokens, or what comes before they run."""
+    failed = [f.failure for f in result.functions if f.failure]
+    if result.generation and result.generation.failure:
+        failed.append(result.generation.failure)
+    return failed or ([result.failure] if result.failure else [])
+
+
+def _not_told(lines: list[tuple[str, str]], before: Sequence[CaseResult]) -> list[tuple[str, str]]:
+    """The lines of a failure without what those of an earlier target say as well."""
+    for other in before:
+        for failure in _failures(other):
+            left, labels = out.told_before(lines, out.failure_lines(failure, verbose=False))
+            if _LONG.intersection(labels):
+                return [*left, ("as for", f"{other.target}: {', '.join(labels)}")]
+    return lines
 
 
 def _commands(result: CaseResult, *, everything: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -449,5 +478,4 @@ def _deliver(source: Path, target: str, *, quiet: bool) -> None:
             shutil.copyfileobj(stream, sys.stdout.buffer)
         sys.stdout.flush()
         return
-    outputs.write(Path(target), source)
-    out.wrote(target, quiet=quiet)
+    out.deliver(target, source, quiet=quiet)

@@ -47,7 +47,7 @@ def command(common: Common) -> None:
     from iree_pilot.pipeline.cli.live import Live
 
     console = out.console(stderr=common.json)
-    with Live(console, quiet=common.json or common.verbosity < 0, verbose=False) as live:
+    with Live.of(console, common) as live:
         live.doing("importing what traces")
         findings = _tracing()
         live.doing("looking for the compiler and the devices")

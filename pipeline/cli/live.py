@@ -26,6 +26,7 @@ from iree_pilot.pipeline.program.program import Function, scopes_text
 from iree_pilot.pipeline.toolchain.phases import Phase
 
 if TYPE_CHECKING:
+    from iree_pilot.pipeline.cli.options import Common
     from iree_pilot.repro.reducer.shrink import Progress
 
 _DIALECTS_SHOWN = 4
@@ -79,21 +80,30 @@ def clock_of(spent: float) -> str:
 class Live:
     """Prints to `console`; `quiet` prints nothing but what is asked for directly.
 
+    `brief` says no more than what is going on: beside a document on stdout.
+
     On a terminal the line at the bottom says what is going on and for how long, from the start to
     `close`; in a pipe a line is printed when a step begins, and every few seconds while it goes on.
     `took` has the time of each part.
     """
 
-    def __init__(self, console: Screen, *, quiet: bool, verbose: bool) -> None:
+    def __init__(self, console: Screen, *, quiet: bool, verbose: bool, brief: bool = False) -> None:
         self.console = console
         self.took = took.of_command()
         self._quiet = quiet
+        self._brief = quiet or brief
         self._verbose = verbose
         self._doing = Doing(self.took)
         self._bottom: Bottom | None = None
         self._heartbeat = Heartbeat(console, lambda: self._doing.line)
         self._step: StepName | None = None
         self._unending = ""
+
+    @classmethod
+    def of(cls, console: Screen, common: Common) -> Live:
+        """Makes that of a command with these options."""
+        quiet, verbose = common.verbosity < 0, common.verbosity > 0
+        return cls(console, quiet=quiet, verbose=verbose, brief=common.json)
 
     def __enter__(self) -> Live:
         self.doing("looking for the compiler and the devices")
@@ -117,7 +127,11 @@ class Live:
             self._heartbeat.start()
         elif self._bottom is None:
             self._bottom = Bottom(
-                self._doing, console=self.console, transient=True, refresh_per_second=8
+                self._doing,
+                console=self.console,
+                transient=True,
+                refresh_per_second=8,
+                redirect_stdout=not self.console.stderr,
             )
             self._bottom.start()
 
@@ -132,7 +146,7 @@ class Live:
 
     def note(self, text: str) -> None:
         """A line of its own."""
-        if not self._quiet:
+        if not self._brief:
             self.console.print(escape(text), soft_wrap=True)
 
     def isolating(self, failure: Failure) -> None:
@@ -224,7 +238,7 @@ class Live:
     def summary(self) -> None:
         """Says what took how long, at the end of it all."""
         self.close()
-        if not self._quiet:
+        if not self._brief:
             self.console.print(str(self.took), soft_wrap=True)
 
     def close(self) -> None:
@@ -235,7 +249,7 @@ class Live:
             self._bottom = None
 
     def _print(self, text: str) -> None:
-        if not self._quiet:
+        if not self._brief:
             self.console.print(text, soft_wrap=True)
 
 

@@ -117,16 +117,18 @@ def _check(path: Path, dtype: str | None, common: Common) -> None:
 
     checkpoint = checkpoints.read_config(path) if path.is_file() else checkpoints.read(path)
     chosen = checkpoints.chosen(checkpoint, {}, dtype, "")
-    # Frameworks from here on: only once the files themselves are in order.
-    from iree_pilot.models.weights import compare, read
-    from iree_pilot.models.weights.plan import check
-
+    held = checkpoint.tensors
     console = out.console(stderr=common.json)
-    with Live(console, quiet=common.json or common.verbosity < 0, verbose=False) as live:
-        live.doing(f"reading {path}")
+    with Live.of(console, common) as live:
+        # Frameworks from here on: only once the files themselves are in order.
+        live.doing("importing PyTorch and transformers")
+        from iree_pilot.models.weights import compare, read
+        from iree_pilot.models.weights.plan import check
+
+        live.doing(f"comparing {path} with transformers' {checkpoint.architecture}")
         plan = check(checkpoint, chosen)
         plan.refuse()
-        held = checkpoint.tensors
+        live.doing(f"looking for NaN and infinity in {count(len(held), 'tensor')} of {path}")
         faults = read.not_finite(held)
     compare.refuse(faults, checkpoint.architecture, checkpoint.path, len(held))
     if common.json:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
+import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -15,6 +18,7 @@ from iree_pilot.pipeline.cli.nightly_history import database_option, held, histo
 from iree_pilot.pipeline.cli.options import Common, Output, Place, common
 
 if TYPE_CHECKING:
+    from iree_pilot.pipeline.errors import UsageError
     from iree_pilot.pipeline.nightly.config import Nightly
     from iree_pilot.pipeline.nightly.history import History, Run
     from iree_pilot.pipeline.nightly.keys import Keys
@@ -30,6 +34,13 @@ _CONFIG = click.option(
     "--config",
     type=Place(dir_okay=False),
     help="What to run (default: nightly.toml here, else the zoo's tiny presets).",
+)
+
+_OF_CONFIG = click.option(
+    "-c",
+    "--config",
+    type=Place(dir_okay=False),
+    help="Only nights that had cases of this configuration (default: all nights).",
 )
 
 
@@ -95,10 +106,8 @@ def run(
             "--json and --markdown - cannot both have stdout",
             advice="Write the report to a file: --markdown FILE.",
         )
-    silent = common.json or markdown == "-"
-    console = out.console(stderr=silent)
-    quiet = common.verbosity < 0 or silent
-    with Live(console, quiet=quiet, verbose=False) as live:
+    console = out.console(stderr=common.json or markdown == "-")
+    with Live.of(console, common) as live:
         live.doing("reading the configuration")
         nightly, notes = _read(config), list[str]()
         if common.release:
@@ -116,7 +125,7 @@ def run(
             return
         with (
             held(history, wait),
-            NightLive(console, quiet=quiet, verbose=common.verbosity > 0) as watcher,
+            NightLive(console, common) as watcher,
         ):
             options = NightOptions(
                 keys=known,
@@ -131,7 +140,7 @@ def run(
                 report = night.run()
             except KeyboardInterrupt:
                 stopped = night.so_far()
-                if stopped is not None and not quiet:
+                if stopped is not None and common.verbosity >= 0 and not common.json:
                     done = sum(row.outcome is not None for row in stopped.rows)
                     console.print(
                         f"stopped: {done} of {len(stopped.rows)} done; the same command goes on "
@@ -148,6 +157,7 @@ def run(
 
 
 @command.command("status")
+@_OF_CONFIG
 @database_option
 @click.option(
     "--limit",
@@ -157,7 +167,7 @@ def run(
     help="How many nights are listed.",
 )
 @common
-def status(database: str | None, limit: int, common: Common) -> None:
+def status(config: str | None, database: str | None, limit: int, common: Common) -> None:
     """The last nights, and what stands after the latest one."""
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.nightly_tell import tell
@@ -165,17 +175,19 @@ def status(database: str | None, limit: int, common: Common) -> None:
     runs: list[Run] = []
     report: Report | None = None
     running = False
+    cases = _cases(config)
     if place_of(database).exists():
         with history_at(database) as history:
-            running = history.is_held
-            runs = history.runs(limit)
-            report = _report(history, None) if runs else None
+            runs = _nights(history, cases, limit)
+            running = history.is_held and (cases is None or runs[:1] == history.runs(1))
+            report = _report(history, runs[0].id) if runs else None
     if common.json:
         out.emit({"runs": runs, "latest": report, "running": running})
         return
     console = out.console()
     if report is None:
-        console.print("there was no night yet: iree-pilot nightly run")
+        told = f"{_no_night(config)}: {_run_it(config)}"
+        console.print(told, markup=False, soft_wrap=True)
         return
     table = out.table("night", "started", "cases", "verdicts", right=("night", "cases"))
     for one in runs:
@@ -194,6 +206,7 @@ def status(database: str | None, limit: int, common: Common) -> None:
 
 
 @command.command("report")
+@_OF_CONFIG
 @database_option
 @click.argument("night", type=int, required=False)
 @click.option(
@@ -206,7 +219,12 @@ def status(database: str | None, limit: int, common: Common) -> None:
 @click.option("-o", "--output", type=Output(dir_okay=False), help="Write it there.")
 @common
 def report(
-    database: str | None, night: int | None, form: str, output: str | None, common: Common
+    config: str | None,
+    database: str | None,
+    night: int | None,
+    form: str,
+    output: str | None,
+    common: Common,
 ) -> None:
     """Tell of one NIGHT (a number of `nightly status`; the latest one by default) again."""
     import msgspec
@@ -215,11 +233,13 @@ def report(
     from iree_pilot.pipeline.cli.nightly_tell import as_text, tell
     from iree_pilot.pipeline.nightly.junit import junit
     from iree_pilot.pipeline.nightly.markdown import markdown
-    from iree_pilot.pipeline.store import outputs
 
     _check_writable(output)
+    cases = _cases(config)
     with history_at(database) as history:
-        found = _report(history, night)
+        if config and not (nights := _nights(history, cases, night=night)):
+            raise _other_night(config, night)
+        found = _report(history, nights[0].id if config else night)
     if common.json or form == "json":
         text = msgspec.json.encode(found).decode()
     elif form == "markdown":
@@ -232,8 +252,7 @@ def report(
         tell(out.console(), found, common)
         return
     if output:
-        outputs.write(Path(output), text)
-        out.wrote(output, quiet=common.verbosity < 0)
+        out.deliver(output, text, quiet=common.verbosity < 0)
     else:
         click.echo(text)
 
@@ -383,6 +402,55 @@ def _overridden(ctx: click.Context, common: Common, cases: tuple[Case, ...]) -> 
     return tuple({case.name: case for case in made}.values())
 
 
+def _cases(config: str | None) -> frozenset[tuple[str, str]] | None:
+    """(program, target) of the cases of a configuration; None where none is named."""
+    from iree_pilot.pipeline.nightly import matrix
+
+    if config is None:
+        return None
+    # Which releases can be installed is not asked: nothing is run.
+    return frozenset((c.program, c.target) for c in matrix.expand(_read(config), available=list))
+
+
+def _nights(
+    history: History,
+    cases: frozenset[tuple[str, str]] | None,
+    limit: int = 1,
+    night: int | None = None,
+) -> list[Run]:
+    """The last nights, or `night`, of those that had one of these cases; newest first."""
+    if cases is None:
+        return history.runs(limit)
+    runs = (run for run in history.runs(sys.maxsize) if night in (None, run.id))
+    found = (
+        run
+        for run in runs
+        if any((case.program, case.target) in cases for case in history.planned(run.id))
+    )
+    return [*itertools.islice(found, limit)]
+
+
+def _no_night(config: str | None) -> str:
+    return f"there was no night of {config} yet" if config else "there was no night yet"
+
+
+def _run_it(config: str | None) -> str:
+    return shlex.join(["iree-pilot", "nightly", "run", *(("-c", config) if config else ())])
+
+
+def _other_night(config: str, night: int | None) -> UsageError:
+    """The error for a night that had no case of a configuration."""
+    from iree_pilot.pipeline.errors import UsageError
+
+    every = "without -c, `nightly status` lists the nights of all configurations"
+    if night is None:
+        return UsageError(_no_night(config), advice=f"{_run_it(config)}; {every}.")
+    return UsageError(
+        f"there is no night {night} with a case of {config}",
+        advice=f"`nightly status -c {shlex.quote(config)}` lists those that there are; {every}.",
+    )
+
+
 def _report(history: History, night: int | None) -> Report:
     from iree_pilot.pipeline.errors import UsageError
     from iree_pilot.pipeline.nightly import report
@@ -391,8 +459,8 @@ def _report(history: History, night: int | None) -> Report:
         return report.of(history, history.run(night))
     except KeyError:
         raise UsageError(
-            "there was no night yet" if night is None else f"there is no night {night}",
-            advice="iree-pilot nightly run" if night is None else "`nightly status` lists them.",
+            _no_night(None) if night is None else f"there is no night {night}",
+            advice=_run_it(None) if night is None else "`nightly status` lists them.",
         ) from None
 
 
@@ -408,13 +476,10 @@ def _publish(report: Report, markdown: str | None, junit: str | None, *, quiet: 
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.nightly import junit as xml
     from iree_pilot.pipeline.nightly import markdown as text
-    from iree_pilot.pipeline.store import outputs
 
     if markdown == "-":
         click.echo(text.markdown(report))
     elif markdown:
-        outputs.write(Path(markdown), text.markdown(report))
-        out.wrote(markdown, quiet=quiet)
+        out.deliver(markdown, text.markdown(report), quiet=quiet)
     if junit:
-        outputs.write(Path(junit), xml.junit(report))
-        out.wrote(junit, quiet=quiet)
+        out.deliver(junit, xml.junit(report), quiet=quiet)

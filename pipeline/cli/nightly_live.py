@@ -22,6 +22,7 @@ from iree_pilot.pipeline.nightly.orders import TRACE
 from iree_pilot.pipeline.plural import count
 
 if TYPE_CHECKING:
+    from iree_pilot.pipeline.cli.options import Common
     from iree_pilot.pipeline.nightly.history import Run
     from iree_pilot.pipeline.nightly.records import Case, Finding, Outcome, Question
     from iree_pilot.repro.bisect import Bisection
@@ -39,10 +40,15 @@ _MESSAGE_SHOWN = 120
 
 
 class NightLive:
-    """Tells of a night on `console`; quiet tells nothing. verbose: also of what is reused."""
+    """Tells of a night on `console`, as `Live` does of a command.
 
-    def __init__(self, console: Screen, *, quiet: bool, verbose: bool) -> None:
-        self.console, self._quiet, self._verbose = console, quiet, verbose
+    verbose: also of what is reused.
+    """
+
+    def __init__(self, console: Screen, common: Common) -> None:
+        self.console = console
+        self._quiet, self._verbose = common.verbosity < 0, common.verbosity > 0
+        self._brief = self._quiet or common.json
         self._running: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
         self._begun = time.monotonic()
@@ -67,6 +73,7 @@ class NightLive:
                 get_renderable=self._shown,
                 refresh_per_second=4,
                 transient=True,
+                redirect_stdout=not self.console.stderr,
             )
             self._live.__enter__()
         elif not self._quiet:
@@ -158,7 +165,7 @@ class NightLive:
         return f"{failure.kind}: {message}"
 
     def _say(self, text: str) -> None:
-        if not self._quiet:
+        if not self._brief:
             self.console.print(text, soft_wrap=True)
 
     def _line(self) -> str:

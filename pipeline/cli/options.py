@@ -61,7 +61,8 @@ class Place(click.Path):
 class Output(Place):
     """Where something is written: what is named may be made, but not the directory it is in.
 
-    stdout: `-` stands for it; elsewhere it is refused, for it is hardly meant as a name.
+    stdout: `-` stands for it, and comes of /dev/stdout, so that nothing else is said there;
+    elsewhere it is refused, for it is hardly meant as a name.
     """
 
     def __init__(
@@ -72,6 +73,8 @@ class Output(Place):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         value = super().convert(value, param, ctx)
+        if self._stdout and outputs.is_stdout(Path(value)):
+            return STDOUT
         if value != STDOUT:
             outputs.check_parent(Path(value))
         elif not self._stdout:
@@ -152,7 +155,12 @@ def common(function: F) -> F:
 
     return _decorated(
         cast(F, wrapped),
-        click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+        click.option(
+            "--json",
+            "as_json",
+            is_flag=True,
+            help="One JSON document on stdout; what goes on is said on stderr.",
+        ),
         click.option("-v", "--verbose", is_flag=True, help="Tell more: stacks, every operation."),
         click.option("-q", "--quiet", is_flag=True, help="Tell only the outcome."),
         click.option(

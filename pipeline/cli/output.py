@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.plural import count as count
 from iree_pilot.pipeline.program import source_lines
 from iree_pilot.pipeline.program.source_lines import SourceLines
+from iree_pilot.pipeline.store import outputs
 
 
 def console(*, stderr: bool = False) -> Screen:
@@ -101,11 +103,50 @@ def failure_lines(
     return lines
 
 
+#: (label, text) of each line.
+Lines = Sequence[tuple[str, str]]
+
+
+def told_before(lines: Lines, before: Lines) -> tuple[list[tuple[str, str]], list[str]]:
+    """(the lines of a failure that are not among those of another, the labels of the others)."""
+    known = [*_facts(before)]
+    left, labels = list[tuple[str, str]](), list[str]()
+    for fact in _facts(lines):
+        if fact in known:
+            labels.append(fact[0][0])
+        else:
+            left += fact
+    return left, [*dict.fromkeys(labels)]
+
+
+def _facts(lines: Lines) -> Iterator[list[tuple[str, str]]]:
+    """The lines with those below them that have no label of their own."""
+    fact: list[tuple[str, str]] = []
+    for line in lines:
+        if line[0].strip() and fact:
+            yield fact
+            fact = []
+        fact.append(line)
+    if fact:
+        yield fact
+
+
 def print_command(to: Console, label: str, argv: tuple[str, ...], *, indent: str = "") -> None:
     """`label $ command`: whole, to be pasted."""
     to.print(
         f"{indent}[dim]{label:<9} $ {escape(command(argv))}[/dim]", soft_wrap=True, no_wrap=True
     )
+
+
+def deliver(path: str | Path, content: Path | bytes | str, *, quiet: bool = False) -> None:
+    """Writes a file that the user named and says so; before, that a FIFO has to be read for that.
+
+    Raises as `outputs.write`.
+    """
+    if not quiet and Path(path).is_fifo():
+        click.echo(f"{path} is a FIFO: waiting for somebody to read it", err=True)
+    outputs.write(Path(path), content)
+    wrote(path, quiet=quiet)
 
 
 def wrote(path: str | Path, *, quiet: bool = False) -> None:

@@ -70,12 +70,11 @@ def command(
         raise click.UsageError("--device and FLAGS go with a target: -t TARGET")
     source, source_options = reproducer.source(source, source_options, flagged=False)
     console = out.console(stderr=common.json)
-    quiet = common.json or common.verbosity < 0
     plans: list[tuple[str, Plan | None]] = [("", None)]
     if target is not None:
         check_flags(flags)
     results: list[tuple[str, Ranges]] = []
-    live = Live(console, quiet=quiet, verbose=common.verbosity > 0)
+    live = Live.of(console, common)
     with live:
         session = Session(common)
         if target is not None:
@@ -84,6 +83,7 @@ def command(
         try:
             loaded = session.program(source, source_options, live, evaluate=False)
         except TraceFailed as failed:
+            live.close()
             if common.json:
                 out.emit({"failure": failed.failure})
             else:
@@ -107,7 +107,9 @@ def command(
             results.append((named, found))
     if common.json:
         out.emit(several.document(results, targets=len(plans)))
-    if check and any(found.found or found.checked < found.watched for _, found in results):
+    if check and any(
+        found.found or found.checked < found.watched or found.unseen for _, found in results
+    ):
         raise Failed(1)
 
 
@@ -121,20 +123,21 @@ def tell(console: Any, found: Ranges, *, everything: bool) -> None:
     left = len(found.found) - len(shown)
     if left:
         console.print(f"\n{left} more hold infinities or NaN of these (-v)")
+    where = " in the torch dialect" if found.unseen else ""
+    those = f"intermediates of low precision{where}"
     if found.watched == 0:
-        console.print("nothing is computed in 8-bit or 16-bit floats")
+        console.print(f"nothing is computed in 8-bit or 16-bit floats{where}")
     elif found.checked < found.watched and not found.found:
         unknown = found.watched - found.checked
         console.print(
-            f"{unknown} of {found.watched} intermediates of low precision could not be checked, "
-            "for want of values"
+            f"{unknown} of {found.watched} {those} could not be checked, for want of values"
         )
     elif not found.found:
-        console.print(f"all {found.watched} intermediates of low precision are in range")
+        console.print(f"all {found.watched} {those} are in range")
     else:
         console.print(
-            f"\n{len(found.found)} of {found.watched} intermediates of low precision leave the "
-            f"range of their type, in {escape(found.program)}",
+            f"\n{len(found.found)} of {found.watched} {those} leave the range of their type, in "
+            f"{escape(found.program)}",
             soft_wrap=True,
         )
 

@@ -44,10 +44,9 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
     target = Path(output) if output else file.with_suffix(".reduced.mlir")
     outputs.check(target, (file, *map(Path, test)))
     console = out.console(stderr=common.json)
-    quiet = common.json or common.verbosity < 0
     with (
         tempfile.TemporaryDirectory(prefix="iree-pilot-reduce-") as scratch,
-        Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
+        Live.of(console, common) as live,
     ):
         live.doing(f"reducing {file}")
         reduced = reduce(
@@ -58,8 +57,8 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
             width=max(1, os.cpu_count() or 1),
             told=live.progress,
         )
-        outputs.write(target, Path(reduced.mlir))
-    out.wrote(target, quiet=common.verbosity < 0)
+        live.close()
+        out.deliver(target, Path(reduced.mlir), quiet=common.verbosity < 0)
     if common.json:
         out.emit({**_facts(reduced), "path": str(target)})
         return

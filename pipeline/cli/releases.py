@@ -40,7 +40,7 @@ def _list(common: Common) -> None:
     here = toolchain.installed()
     cached = releases.local()
     unknown = ""
-    with Live(console, quiet=common.json, verbose=False) as live:
+    with Live.of(console, common) as live:
         live.doing("asking the package index for releases")
         try:
             known = releases.available()

@@ -122,9 +122,8 @@ def bisect(
     console = out.console(stderr=common.json)
     wanted = [t.spec for t in targets.parse_list(target)] if target else [None]
     results: list[tuple[str, Found]] = []
-    quiet = common.json or common.verbosity < 0
     with (
-        Live(console, quiet=quiet, verbose=common.verbosity > 0) as live,
+        Live.of(console, common) as live,
         several.finishing(results, targets=len(wanted)),
     ):
         if target is None and not reproducer.is_folder(source):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,7 +47,7 @@ def command(common: Common) -> None:
         else:
             device = made.device
             pairs.append(("here", made.target.spec))
-            pairs.append(("flags", " ".join(made.flags)))
+            pairs.append(("flags", shlex.join(made.flags)))
             if device:
                 pairs.append(("device", f"{device.uri}  {device.name}"))
             else:

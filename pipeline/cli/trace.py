@@ -42,8 +42,7 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
     outputs.refuse_held(directory, read)
     _check(directory)
     console = out.console(stderr=common.json)
-    quiet = common.json or common.verbosity < 0
-    live = Live(console, quiet=quiet, verbose=common.verbosity > 0)
+    live = Live.of(console, common)
     try:
         with live:
             session = Session(common)

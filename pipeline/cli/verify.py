@@ -25,7 +25,8 @@ def command(directory: Path, trust: bool, common: Common) -> None:
     """Run a reproducer's programs from a copy in an empty directory, with the stock tools only.
 
     With the release that showed the failure, and with the one that is installed; --release names
-    another one. Exit code 0: every level and run.sh show the failure; 1: one of them does not.
+    another one. Exit code 0: every level and run.sh show the failure; 1: one of them does not; 2:
+    there is none.
 
     Of a folder that was not written here, Python is not run without --trust, nor is a run.sh that
     is not what iree-pilot writes; what is left out is said, and the verdict is that of the rest.
@@ -40,8 +41,7 @@ def command(directory: Path, trust: bool, common: Common) -> None:
     console = out.console(stderr=common.json)
     opened = open_folder(directory, trust=trust)
     reproducer.announce(opened)
-    quiet = common.json or common.verbosity < 0
-    with Live(console, quiet=quiet, verbose=common.verbosity > 0) as live:
+    with Live.of(console, common) as live:
         live.doing(f"running the programs of {directory} with the stock tools")
         checked: dict[str, list[Check]] = {}
         try:

@@ -93,7 +93,7 @@ def command(
     from iree_pilot.pipeline.store import outputs
     from iree_pilot.pipeline.toolchain.compiler import check_flags
     from iree_pilot.repro.trust.trust import open_folder
-    from iree_pilot.repro.workarounds import find
+    from iree_pilot.repro.workarounds import answers, find
 
     console = out.console(stderr=common.json)
     check_flags(flags)
@@ -108,15 +108,16 @@ def command(
         source_options = msgspec.structs.replace(source_options, inputs=inputs)
     if target is None:
         raise reproducer.no_target(source)
-    if output:
-        read = reading.files(source, source_options)
-        outputs.refuse_held(Path(output), (file for file in read if file.suffix == ".mlir"))
+    read = reading.files(source, source_options)
+    if output and reproducer.is_folder(output):  # which stays as it was written
+        outputs.refuse_held(Path(output), read)
     results: list[tuple[str, Workarounds]] = []
-    quiet = common.json or common.verbosity < 0
-    live = Live(console, quiet=quiet, verbose=common.verbosity > 0)
+    live = Live.of(console, common)
     with live:
         session = Session(common)
         plans = session.plans(target, device, flags)
+        for place in {_place(name, output, named, len(plans)) for named, _ in plans}:
+            answers.check_place(place, read)
     with live, several.finishing(results, targets=len(plans)):
         try:
             loaded = session.program(source, source_options, live)
@@ -130,9 +131,7 @@ def command(
         wish = _wish(session, source, source_options, flags, device)
         wish = msgspec.structs.replace(wish, enough=None if everything else 3, seconds=budget)
         for named, plan in plans:
-            place = several.place("workaround", name, named)
-            if output:
-                place = Path(output, several.slug(named)) if len(plans) > 1 else Path(output)
+            place = _place(name, output, named, len(plans))
             own = msgspec.structs.replace(wish, place=place)
             result = _find(session, loaded, (named, plan), own, live)
             live.close()
@@ -150,6 +149,13 @@ def command(
     said = {result.status for _, result in results}
     if "found" not in said or said - {"found", "passes"}:
         raise Failed(1)
+
+
+def _place(source: str, output: str | None, target: str, targets: int) -> Path:
+    """Where programs that are rewritten for a target go, of so many targets."""
+    if output is None:
+        return several.place("workaround", source, target)
+    return Path(output, several.slug(target)) if targets > 1 else Path(output)
 
 
 def of_reproducer(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def uncallable(failure: Failure, flags: Sequence[str]) -> str:
     if not flags or not _OTHERWISE.match(failure.message):
         return ""
     return (
-        f"with {' '.join(flags)} the module cannot be called as the program states: "
+        f"with {shlex.join(flags)} the module cannot be called as the program states: "
         f"{failure.message}"
     )
 

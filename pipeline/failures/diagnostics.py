@@ -338,6 +338,13 @@ def _stopped(outcome: Outcome, stderr: str, phase: str | None) -> Failure | None
         message = f"stopped at the memory limit ({used})"
     elif outcome.killed:
         message = f"{KILLED_BY_OTHERS}: the system did not, for lack of memory ({used})"
+    elif outcome.memory_ran_out and outcome.near:
+        message = f"{KILLED}, as memory ran out in its control group ({used})"
+    elif outcome.memory_ran_out:
+        message = (
+            f"{KILLED}; the kernel killed a process of this machine for lack of memory at that "
+            f"time ({used})"
+        )
     elif outcome.signal == "SIGKILL":
         message = f"{KILLED}, as the system does when memory runs out ({used})"
     elif match := _OUT_OF_MEMORY.search(stderr):

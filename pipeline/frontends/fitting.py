@@ -12,6 +12,7 @@ from iree_pilot.pipeline import plural
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import border
 from iree_pilot.pipeline.frontends import examples
+from iree_pilot.pipeline.frontends.outline import unknown
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import (
     ELEMENT_TYPES,
@@ -43,10 +44,7 @@ def named(
     for function in functions:
         if function.name == name:
             return function
-    known = [f.name for f in functions] + list(others)
-    raise UsageError(
-        f"{source} has no function {name!r}", advice=f"Its functions: {', '.join(known)}."
-    )
+    raise unknown(source, name, (*(f.name for f in functions), *others))
 
 
 def fed(

@@ -8,16 +8,20 @@ from __future__ import annotations
 import ast
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TypeVar
 
+from iree_pilot.models.spec import registry
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends.source import Source, split
 
 T = TypeVar("T", bound=ast.AST)
+
+#: What the only function of a program is called.
+MAIN = "main"
 
 #: Names and attributes that may bind names of a module in ways that its text does not show.
 _HIDDEN = frozenset(
@@ -40,20 +44,58 @@ def check(file: Path, factory: str, text: str) -> None:
 
     text: the source as the user named it.
     """
-    try:
-        if file.stat().st_size > _LARGEST_BYTES:
-            return
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError):
-        return  # running it says what is wrong with it
+    if (tree := _parsed(file)) is None:
+        return
     words = set(_words(tree))
     names = set(_bound(tree.body)) | {n for one in _of(tree, ast.Global) for n in one.names}
     if words & _HIDDEN or "*" in names:
         return
     if factory not in names:
         raise no_function(text, factory, "the model", sorted(_functions(tree)))
-    if "inputs" not in names and not words & _COMPILED and _packages(tree) <= _PLAIN:
+    if "inputs" not in names and _is_plain(tree):
         raise no_function(text, "inputs", "its example inputs")
+
+
+def _parsed(file: Path) -> ast.Module | None:
+    """None for what is no Python, or too much of it: running it says what is wrong with it."""
+    try:
+        return None if file.stat().st_size > _LARGEST_BYTES else ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def _is_plain(tree: ast.Module) -> bool:
+    """Whether the model can be no `aot.CompiledModule`."""
+    return not set(_words(tree)) & _COMPILED and _packages(tree) <= _PLAIN
+
+
+def check_function(source: Source, name: str) -> None:
+    """Raises UsageError where the program of a source that PyTorch traces will not have a function
+    of that name, as far as it is known before; "" names all."""
+    known = _traced(source)
+    if name and known and name not in known:
+        raise unknown(source.text, name, known)
+
+
+def _traced(source: Source) -> tuple[str, ...]:
+    """The functions that a source is traced to; () where that is not known."""
+    if source.kind in ("zoo", "checkpoint"):
+        return (source.part,) if source.part else registry()[source.model or ""].parts or (MAIN,)
+    if source.kind == "pt2":
+        return (MAIN,)
+    file = Path(source.path or "") if source.kind == "file" else None
+    if source.kind == "module":
+        file = module_file(source.module or "")
+    tree = _parsed(file) if file else None
+    plain = tree and _is_plain(tree) and not set(_words(tree)) & _HIDDEN
+    return (MAIN,) if plain else ()
+
+
+def unknown(source: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a function that a program does not have; known: those that it has."""
+    return UsageError(
+        f"{source} has no function {name!r}", advice=f"Its functions: {', '.join(known)}."
+    )
 
 
 def check_source(source: Source) -> None:

@@ -6,6 +6,7 @@ Only what was compared and agrees passes.
 from __future__ import annotations
 
 import re
+import shlex
 
 from junitparser import Failure, JUnitXml, Skipped, TestCase, TestSuite
 
@@ -33,7 +34,7 @@ def junit(report: Report) -> str:
 
 
 def _case(row: Row, group: str) -> TestCase:
-    flags = f" -- {' '.join(row.case.flags)}" if row.case.flags else ""
+    flags = f" -- {shlex.join(row.case.flags)}" if row.case.flags else ""
     seconds = row.outcome.seconds if row.outcome else 0.0
     case = TestCase(_text(row.case.program + flags), classname=_text(group), time=seconds)
     said = f"{row.verdict}: {row.why}" if row.why else row.verdict
@@ -52,6 +53,7 @@ def _details(row: Row) -> list[str]:
         "signature": judgement.signature if judgement else "",
         "message": failure.message if failure else "",
         "phase": (failure.phase or "") if failure else "",
+        **row.places,
         "reproducer": judgement.reproducer if judgement else "",
         **dict(row.findings),
         "again": again(row),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 
 from iree_pilot.pipeline.nightly.records import INSTALLED
@@ -85,6 +86,7 @@ def _story(rows: tuple[Row, ...]) -> str:
             "kind": failure.kind,
             "phase": failure.phase or "",
             "operation": failure.operation,
+            **row.places,
             "message": failure.message,
         }
     facts["reproducer"] = row.judgement.reproducer
@@ -98,9 +100,15 @@ def _story(rows: tuple[Row, ...]) -> str:
 def again(row: Row) -> str:
     """The command that runs a case by hand."""
     case = row.case
-    release = "" if case.release == INSTALLED else f" --release {case.release}"
-    flags = f" -- {' '.join(case.flags)}" if case.flags else ""
-    return f"iree-pilot run {case.program} -t {case.target}{release}{flags}"
+    words = ["iree-pilot", "run", case.source]
+    for key in sorted(case.fields):
+        words += ["--set", f"{key}={case.fields[key]}"]
+    words += ["--dtype", case.dtype] if case.dtype else []
+    words += ["--seed", str(case.seed)] if case.seed else []
+    words += ["-t", case.target]
+    words += [] if case.release == INSTALLED else ["--release", case.release]
+    words += ["--", *case.flags] if case.flags else []
+    return shlex.join(words)
 
 
 def _matrix(report: Report) -> str:
@@ -125,7 +133,7 @@ def _matrix(report: Report) -> str:
 def _column(row: Row) -> str:
     case = row.case
     release = "" if case.release == INSTALLED else f" {case.release}"
-    return f"{case.target}{release}{' ' + ' '.join(case.flags) if case.flags else ''}"
+    return f"{case.target}{release}{' ' + shlex.join(case.flags) if case.flags else ''}"
 
 
 def _plain(text: str) -> str:

@@ -132,14 +132,13 @@ class News:
                 on = "; the next night goes on from there" if fault.late else ""
                 found = Bisection(status="gave-up", why=f"{fault}{on}")
         self._watcher.isolated(subject.case, found)
-        made = [
-            one.reproducer.path
-            for one in found.failures
-            if one.reproducer and one.reproducer.verified
-        ]
-        if made:
-            self._places[subject.failure] = made[0]
+        made = [one.reproducer for one in found.failures]
+        shown = next((one for one in made if one and one.verified), None)
+        if shown:
+            self._places[subject.failure] = shown.path
             self._findings[subject.failure].pop("isolate", None)
+            if shown.attribution:
+                self._found(subject, Finding(question="attribution", said=shown.attribution))
         else:
             why = found.why or "no smaller program was confirmed to show it"
             self._found(subject, Finding(question="isolate", said=why, done=done))

@@ -130,8 +130,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return self.result.failure if self.result else None
 
 
-#: What is asked of a failure that is new, in this order.
-Question = Literal["isolate", "releases", "workaround"]
+#: What is asked of a failure that is new, in this order; the attribution comes of isolating it.
+Question = Literal["isolate", "attribution", "releases", "workaround"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

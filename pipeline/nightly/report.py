@@ -13,6 +13,7 @@ from iree_pilot.pipeline.nightly import identity
 from iree_pilot.pipeline.nightly.history import History, Run
 from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome, Question, Verdict
 from iree_pilot.pipeline.plural import count
+from iree_pilot.pipeline.program.source_lines import SourceLines
 
 _ORDER: tuple[Verdict, ...] = (
     "new failure",
@@ -34,6 +35,7 @@ assert set(_ORDER) == set(get_args(Verdict))
 
 _ASKED: dict[Question, str] = {
     "isolate": "not isolated",
+    "attribution": "attribution",
     "releases": "releases",
     "workaround": "workaround",
 }
@@ -67,6 +69,21 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         if self.judgement and self.judgement.why:
             return self.judgement.why
         return self.outcome.why if self.outcome else "to come"
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where its failure is, in the program and in Python, each with the line of that night."""
+        failure = self.outcome.failure if self.outcome else None
+        source = (self.outcome and self.outcome.source) or SourceLines()
+        found = {
+            "location": (failure.location if failure else None, source.text),
+            "python": (source.python, source.python_text),
+        }
+        return {
+            name: f"{place}: {line}" if line else place
+            for name, (place, line) in found.items()
+            if place
+        }
 
     @property
     def findings(self) -> tuple[tuple[str, str], ...]:

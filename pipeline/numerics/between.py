@@ -10,6 +10,7 @@ compared.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,7 +81,8 @@ class Targets:
         wrong = next((a for a in found if a.comparison.differs), None)
         failure = None
         if wrong is not None:
-            again = f"iree-pilot bisect {self._loaded.program.source} -t {target}"
+            source = shlex.quote(self._loaded.program.source)
+            again = f"iree-pilot bisect {source} -t {target}"
             message = _told(wrong.comparison, target, wrong.target)
             if len(self._loaded.program.functions) > 1:
                 message = f"{one.name}: {message}"

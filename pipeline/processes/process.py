@@ -21,7 +21,7 @@ from typing import Literal
 import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.processes import orphans
+from iree_pilot.pipeline.processes import memory_kills, orphans
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
@@ -64,8 +64,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     child that was killed at a limit. peak_bytes is the largest resident memory seen; the system
     counts from the fork, so it is never less than this process's own. processor_seconds: of the
     child, and of those of its children that have ended. default_limit: as in `Limits`.
-    memory_ran_out: of a child that SIGKILL ended, not at a limit: whether the system killed a
-    process for lack of memory meanwhile; None where that is not known.
+    memory_ran_out: of a child that SIGKILL ended, not at a limit: whether the kernel killed a
+    process for lack of memory meanwhile; None where that is not known. near: one of this process's
+    control group, see `memory_kills`.
     """
 
     argv: tuple[str, ...]
@@ -77,6 +78,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     processor_seconds: float = 0.0
     default_limit: bool = False
     memory_ran_out: bool | None = None
+    near: bool = False
 
     @property
     def killed(self) -> bool:
@@ -119,7 +121,7 @@ def run(
         _temporary(os.environ if env is None else env) as env,
     ):
         _reserve(err.fileno(), stderr)
-        killed_before = _killed_for_memory()
+        killed_before = memory_kills.counted()
         begun = time.monotonic()
         try:
             child = subprocess.Popen(
@@ -144,9 +146,9 @@ def run(
             os.ftruncate(err.fileno(), os.fstat(err.fileno()).st_size)  # gives back what is left
         seconds = time.monotonic() - begun
     code = child.returncode
-    memory_ran_out = None
+    memory_ran_out, near = None, False
     if ended_by is None and code == -signal.SIGKILL and killed_before is not None:
-        memory_ran_out = _killed_for_memory() != killed_before
+        memory_ran_out, near = memory_kills.counted() != killed_before, killed_before.near
     return Outcome(
         argv=command,
         ended_by=ended_by or ("signal" if code < 0 else "exit"),
@@ -157,16 +159,8 @@ def run(
         processor_seconds=spent,
         default_limit=limits.default,
         memory_ran_out=memory_ran_out,
+        near=near,
     )
-
-
-def _killed_for_memory() -> int | None:
-    """How many processes the system has killed for lack of memory; None where it does not say."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return None
 
 
 def python(module: str, *words: str | Path) -> list[str | Path]:

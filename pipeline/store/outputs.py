@@ -67,6 +67,14 @@ def is_same(one: Path, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
+def is_stdout(path: Path) -> bool:
+    """Whether it is this process's standard output (/dev/stdout, /dev/fd/1)."""
+    try:
+        return _of_a_process(path) and os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:  # it is closed, or nothing is there
+        return False
+
+
 def write(path: Path, content: Path | bytes | str) -> None:
     """As `put`, for what the user names: raises EnvironmentFault where it cannot be written."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import tempfile
 import time
@@ -167,8 +168,8 @@ def check_flags(flags: Sequence[str], *, phases: bool = False) -> None:
                 raise UsageError(
                     f"{name}={value} cannot be given after --: it makes {others}, not a module "
                     "that can be run",
-                    advice=f"iree-pilot compile SOURCE -t TARGET -o FILE -- --{name}={value} "
-                    "writes it.",
+                    advice=f"iree-pilot compile SOURCE -t TARGET -o FILE -- "
+                    f"{shlex.quote(f'--{name}={value}')} writes it.",
                 )
 
 
@@ -251,7 +252,7 @@ def _compile(
         return _explained(failed, watch.state if watch else None)
     if not output.is_file():
         raise UsageError(
-            f"iree-compile ended well but wrote no module, with the flags {' '.join(job.flags)}",
+            f"iree-compile ended well but wrote no module, with the flags {shlex.join(job.flags)}",
             advice="Flags that only list or print something are for iree-compile itself: "
             f"{context.toolchain.compiler}",
         )

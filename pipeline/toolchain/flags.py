@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -54,7 +55,7 @@ def refusal(toolchain: Toolchain, own: Sequence[str], flags: Sequence[str]) -> U
     words = [flag for flag in flags if not flag.startswith("-")]
     if words and _WORDS.search(answer.stderr):
         return UsageError(
-            f"{' '.join(words)} is no flag of iree-compile, and SOURCE is one word",
+            f"{shlex.join(words)} is no flag of iree-compile, and SOURCE is one word",
             advice="Flags begin with dashes and come after --; what is for iree-pilot before it.",
         )
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import keyword
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,7 +128,7 @@ def file(module: Module) -> str:
         "# To compile:",
         "#",
         "#     python repro.py traced.mlir",
-        f"#     {' '.join(['iree-compile traced.mlir -o traced.vmfb', *module.flags])}",
+        f"#     {shlex.join(['iree-compile', 'traced.mlir', '-o', 'traced.vmfb', *module.flags])}",
         "",
         "import argparse",
         "",

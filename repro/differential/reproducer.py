@@ -5,6 +5,7 @@ Its run.sh compiles for the side held against first, whose results must be the e
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -109,7 +110,7 @@ def _tried(small: Small, differing: Differing, against: Side) -> tuple[str, ...]
     made = f" (from {'; '.join(differing.sources)})" if differing.sources else ""
     said = [
         f"It is `{differing.name}`, dispatch {differing.number} of the program{made}.",
-        f"What is expected is what `{against.name}` gives, with `{' '.join(against.flags)}`.",
+        f"What is expected is what `{against.name}` gives, with `{shlex.join(against.flags)}`.",
     ]
     if small.ones:
         said.append("All inputs are ones.")

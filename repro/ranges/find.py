@@ -14,6 +14,7 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.execution.runtime import Run
 from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.program.program import Function, Program, Tensor, TensorType
 from iree_pilot.pipeline.targets.targets import Plan
@@ -24,12 +25,14 @@ from iree_pilot.pipeline.torch_dialect import evaluate
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation
 from iree_pilot.repro.ranges import measure, watch
 from iree_pilot.repro.ranges.measure import Counts, Scale
-from iree_pilot.repro.ranges.watch import Key, Watched
+from iree_pilot.repro.ranges.watch import Key, Watched, Watching
 
 INSTRUMENTED = (
     "on the device the intermediates are outputs of a copy of the program: what is fused, and so "
     "what is rounded, may differ from the program itself"
 )
+#: Operations that are not watched, of which so many are named.
+_NAMED = 3
 Tell = Callable[[str], None]
 
 
@@ -68,7 +71,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 class Ranges(msgspec.Struct, frozen=True, kw_only=True):
     """What was found of a program. watched: how many intermediates of low precision there are.
-    checked: how many of them PyTorch evaluated.
+    checked: how many of them PyTorch evaluated. unseen: how many operations of other dialects than
+    torch compute in low precision, which nobody watches.
 
     program: its file. device: the name of that it was run on. notes: what could not be looked at,
     and why.
@@ -82,6 +86,7 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True):
     found: tuple[Reading, ...]
     notes: tuple[str, ...] = ()
     checked: int = 0
+    unseen: int = 0
 
 
 def find(
@@ -106,7 +111,10 @@ def find(
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="iree-pilot-ranges-") as scratch:
         place = Path(scratch)
-        watched = _watched(loaded, place, context.limits)
+        watching = _watched(loaded, place, context.limits)
+        watched = watching.functions
+        if watching.unseen:
+            notes.append(_unseen(watching.unseen))
         functions = [f for f in program.functions if watched.get(f.name) and f.example is not None]
         told("evaluating with PyTorch")
         evaluations = _evaluated(program, directory, functions, watched, place, context.limits)
@@ -143,14 +151,24 @@ def find(
         found=tuple(readings),
         notes=tuple(notes),
         checked=sum(len(watched[f.name]) for f in functions),
+        unseen=len(watching.unseen),
     )
 
 
-def _watched(
-    loaded: Loaded, place: Path, limits: process.Limits | None
-) -> dict[str, tuple[Watched, ...]]:
-    function, kind = f"{watch.__name__}:watching", dict[str, tuple[Watched, ...]]
-    done = task.call(function, str(loaded.mlir), kind, place, limits=limits)
+def _unseen(names: Sequence[str]) -> str:
+    """`only the torch dialect is watched: 2 operations (linalg.matmul) compute ...`."""
+    once = [*dict.fromkeys(names)]
+    shown = ", ".join([*once[:_NAMED], *["..."] * (len(once) > _NAMED)])
+    compute = "computes" if len(names) == 1 else "compute"
+    return (
+        f"only the torch dialect is watched: {count(len(names), 'operation')} of others ({shown}) "
+        f"{compute} in 8-bit or 16-bit floats, too"
+    )
+
+
+def _watched(loaded: Loaded, place: Path, limits: process.Limits | None) -> Watching:
+    function = f"{watch.__name__}:watching"
+    done = task.call(function, str(loaded.mlir), Watching, place, limits=limits)
     if done.reply is None:
         raise UsageError(
             f"the intermediates of {loaded.program.source} cannot be told: {done.why}",

@@ -29,6 +29,12 @@ _MOVES = re.compile(
     r"|permute|repeat|reshape|roll|select|slice|split|split_with_sizes|squeeze|stack|t|tile"
     r"|transpose|unbind|unflatten|unsqueeze|view)(\..*)?)"
 )
+#: The same of other dialects, with what gives numbers.
+_MOVES_ELSEWHERE = re.compile(
+    r"(util|torch_c|builtin|func|cf|hal)\..*|arith\.constant|flow\.tensor\..*"
+    r"|linalg\.(broadcast|copy|fill|transpose)"
+    r"|tensor\.(cast|collapse_shape|concat|empty|expand_shape|extract_slice|insert_slice|pad|reshape)"
+)
 _CASTS = re.compile(r"torch\.(prims\.convert_element_type|aten\.(to|_to_copy|type_as)(\..*)?)")
 _CLAMPS = re.compile(r"torch\.aten\.(clamp|clamp_min|clamp_max|hardtanh)(\..*)?")
 
@@ -51,6 +57,24 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     truth: Key
     fed: tuple[int, ...] = ()
+
+
+class Watching(msgspec.Struct, frozen=True, kw_only=True):
+    """What is watched of each function. unseen: the operations of other dialects than torch that
+    compute in low precision too, by name, each as often as it is there."""
+
+    functions: dict[str, tuple[Watched, ...]]
+    unseen: tuple[str, ...] = ()
+
+
+def unseen(graph: Graph) -> tuple[str, ...]:
+    """The operations of other dialects than torch that give low-precision numbers of their own."""
+    return tuple(
+        op.name
+        for op in graph.ops
+        if not op.name.startswith("torch.") and not _MOVES_ELSEWHERE.fullmatch(op.name)
+        if any(_ELSEWHERE.search(graph.types[value]) for value in op.results)
+    )
 
 
 def choose(graph: Graph) -> tuple[Watched, ...]:
@@ -101,21 +125,24 @@ def _origin(op: Op, value: int, graph: Graph, makers: dict[int, Op]) -> int:
     return source
 
 
-def watch(text: bytes) -> tuple[dict[str, tuple[Watched, ...]], str]:
-    """(what is watched of each function, the program with these values as outputs after its own).
+def watch(text: bytes) -> tuple[Watching, str]:
+    """(what is watched, the program with these values as outputs after its own).
 
     Raises ValueError for a program that there is no such copy of.
     """
     from iree.compiler import ir
 
     found: dict[str, tuple[Watched, ...]] = {}
+    others: list[str] = []
     with edit.context():
         module = edit.parse(text)
         for name, line in symbols.lines(module):
             body = Body(module, line)
             if body.function.name != "func.func" or body.fixed:
                 continue
-            found[name] = choose(body.graph())
+            graph = body.graph()
+            found[name] = choose(graph)
+            others += unseen(graph)
             if found[name]:
                 _return_too(body, [body.ops[w.op].results[w.result] for w in found[name]])
         try:
@@ -125,7 +152,7 @@ def watch(text: bytes) -> tuple[dict[str, tuple[Watched, ...]], str]:
         copy = str(module.operation.get_asm(enable_debug_info=False))
         if not any(found.values()) and _ELSEWHERE.search(copy) and "torch." not in copy:
             raise ValueError("it computes in 8-bit or 16-bit floats in other dialects than torch")
-        return found, copy
+        return Watching(functions=found, unseen=tuple(others)), copy
 
 
 def _return_too(body: Body, values: list[Any]) -> None:
@@ -145,8 +172,8 @@ def _return_too(body: Body, values: list[Any]) -> None:
         del attributes["res_attrs"]
 
 
-def watching(program: str, directory: Path) -> dict[str, tuple[Watched, ...]]:
-    """Writes the copy of the program in a file; what is watched of each function.
+def watching(program: str, directory: Path) -> Watching:
+    """Writes the copy of the program in a file; what is watched of it.
 
     Raises ValueError.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def reduce(
     (first,) = oracle.ask([file])
     if first.verdict != "same":
         raise UsageError(
-            f"{mlir} is not interesting: the command {' '.join(command)!r} "
+            f"{mlir} is not interesting: the command `{shlex.join(command)}` "
             + ("cannot say" if first.verdict == "unresolved" else "does not exit with 0 on it"),
             advice="The command has to exit with 0 while what you look for is there, with 125 "
             "where it cannot say; {} stands for the file.",

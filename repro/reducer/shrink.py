@@ -55,11 +55,13 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     unit: str = "compile"
 
     def __str__(self) -> str:
-        """For people: `13 operations left, 2 compiles: trying without 4 operations`."""
-        left = f"{count(self.ops, 'operation')} left" if self.ops else ""
+        """For people: `13 operations left, 2 compiles: trying without 4 operations`, or where it is
+        not cuts that are tried `compiling the whole program again; 2 compiles so far`."""
         done = count(self.asked, self.unit) if self.asked else ""
-        trying = f"trying {self.trying}" if self.ops else self.trying
-        return ": ".join(filter(None, [", ".join(filter(None, [left, done])), trying]))
+        if not self.ops:
+            return f"{self.trying}; {done} so far" if done else self.trying
+        left = f"{count(self.ops, 'operation')} left"
+        return f"{', '.join(filter(None, [left, done]))}: trying {self.trying}"
 
 
 class Shrunk(msgspec.Struct, frozen=True, kw_only=True):

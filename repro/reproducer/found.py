@@ -48,6 +48,13 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     workarounds: Workarounds | None = None
     elsewhere: tuple[Elsewhere, ...] = ()
 
+    @property
+    def attribution(self) -> str:
+        """Who is at fault, and the reason; empty where that was not decided."""
+        if self.origin is None:
+            return self.not_iree
+        return f"{self.origin.attribution.culprit}: {self.origin.attribution.conclusion}"
+
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A failure and its reproducer; why: it could not be isolated, the reproducer is the whole

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import msgspec
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.failures.signatures import is_specific
 from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.targets.devices import Device
 from iree_pilot.pipeline.toolchain.context import Context
@@ -31,6 +32,8 @@ from iree_pilot.repro.wrong_results.oracle import MismatchOracle
 from iree_pilot.repro.wrong_results.record import Wrong
 
 _PACKAGES = ("torch", "iree-turbine")
+#: Operations that are named while the folder of theirs is made.
+_NAMED = 2
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,13 +71,15 @@ def write(
     isolated: Isolated,
     context: Context,
     place: Path,
-    remarks: tuple[str, ...] = (),
+    told: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Writes the folder, verified from copies, without what does not reproduce.
 
-    remarks: sentences on what it takes to fail. It is made and verified in the context's
-    directory, and comes to `place` at once: an interruption leaves nothing there.
+    It is made and verified in the context's directory, and comes to `place` at once: an
+    interruption leaves nothing there.
     """
+    about = f"{_about(isolated)} for {subject.target}"
+    told(f"making the reproducer of {about}")
     failure = oracle.wanted
     mlir = Path(isolated.mlir)
     companions = () if failure.kind == "mismatch" else failure.also
@@ -109,7 +114,7 @@ def write(
         memory_limit=context.limits.memory_bytes,
         packages={name: version(name) for name in _PACKAGES},
         environment=environment.describe(subject.target, subject.device, alone.phase),
-        tried=(*remarks, *(shown.settled.told if shown.settled else ())),
+        tried=(*isolated.remarks, *(shown.settled.told if shown.settled else ())),
         wrong=wrong,
         reference=shown.reference,
         whole=isolated.whole,
@@ -119,12 +124,15 @@ def write(
     files = {name: Path(file) for name, file in made.files.items()}
     contents = Contents(files, shown.inputs, shown.files)
     assert report.levels[0].name == "mlir", "what was isolated comes first"
+    told(f"verifying the reproducer of {about}: running copies of {', '.join(files)}")
     settled = publish.verified(draft, report, contents, context.toolchain)
     if isolated.rate == 1 and not (settled.verified and settled.levels[0].verified):
         rate = _rate(oracle, mlir)
         if rate < 1:
             report = msgspec.structs.replace(report, rate=rate)
             settled = publish.verified(draft, report, contents, context.toolchain)
+    if shown.loaded is not None:
+        told(f"looking for the phase and the pass that give wrong numbers: {about}")
     report = _traced(_named(settled), subject, shown, context.within("origin"))
     kept = {one.file for one in report.levels if one.verified}
     good = {name: file for name, file in files.items() if name in kept}
@@ -133,6 +141,14 @@ def write(
     report = verify.settle_current(report, verify.current(draft, context.toolchain))
     publish.publish(place, report, contents, failure.signature, subject.told(failure))
     return report
+
+
+def _about(isolated: Isolated) -> str:
+    """`2 operations (torch.aten.mm, torch.aten.relu)`."""
+    names = [*dict.fromkeys(isolated.ops)]
+    shown = ", ".join([*names[:_NAMED], *["..."] * (len(names) > _NAMED)])
+    about = count(len(isolated.ops), "operation") + (f" ({shown})" if shown else "")
+    return f"the whole program, {about}," if isolated.whole else about
 
 
 def _traced(report: Report, subject: Subject, shown: Shown, context: Context) -> Report:

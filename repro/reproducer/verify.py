@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -85,8 +86,8 @@ def verify(
     another, the one in this environment; only the latter where the former cannot be had. Nothing in
     `directory` is written. on_check: gets each release and level that was checked.
 
-    Raises UsageError where there is no reproducer or no such release, and where nothing of it is
-    run without `trust`; EnvironmentFault where a tool is missing.
+    Raises UsageError where there is no reproducer, no program in it or no such release, and where
+    nothing of it is run without `trust`; EnvironmentFault where a tool is missing.
     """
     opened = open_folder(directory, trust=trust)
     if release is not None:
@@ -126,8 +127,15 @@ def _checked(
 ) -> Verification:
     directory, report = opened.directory, opened.report
     present = [one for one in report.levels if (directory / one.file).is_file()]
+    if not present:
+        files = [one.file for one in report.levels] or [*FILES.values()]
+        raise UsageError(
+            f"{directory} has no program to run: none of {', '.join(files)} is there",
+            advice="Get the whole folder again, or isolate the failure anew: iree-pilot bisect "
+            f"{shlex.quote(report.source)} -t {shlex.quote(report.target)}",
+        )
     left = {one.name: why for one in present if (why := opened.refuses_level(one))}
-    if present and len(left) == len(present):
+    if len(left) == len(present):
         raise UsageError(
             f"nothing of {directory} is run: {next(iter(left.values()))}",
             advice="Read what it runs first; if you trust whom it comes from, add --trust.",
@@ -152,8 +160,6 @@ def _checked(
     wrong = [f"{c.level.file}: {c.why}" for c in checks if c.ran and not c.same]
     if script != 0 and not script_why:
         wrong.append(f"{SCRIPT} ends with {script}{': ' + said if said else ''}")
-    if not present:
-        wrong.append("there is no program in it")
     return Verification(
         release=toolchain.version,
         same=not wrong,
@@ -213,7 +219,7 @@ def _check(opened: Opened, level: Level, toolchain: Toolchain, scratch: Path) ->
             )
             if not outcome.ok:
                 why = f"an earlier step fails: {_last_line(text) or outcome.ended_by}"
-                return Check(level=level, same=False, why=f"{' '.join(command[:2])}: {why}")
+                return Check(level=level, same=False, why=f"{shlex.join(command[:2])}: {why}")
         failure = _failure(level.command, report, toolchain, scratch)
         if failure is not None:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -142,7 +143,7 @@ def ask(
     if not trust and not own.wrote(file.read_bytes()):
         raise UsageError(
             f"{file} was not written by your iree-pilot, and what it names would be compiled and "
-            f"run: {question.job.source.text} {' '.join(question.flags)}".rstrip(),
+            f"run: {shlex.join((question.job.source.text, *question.flags))}",
             advice="If you trust whom it comes from, add --trust.",
         )
     name = str(toolchain.compiler)

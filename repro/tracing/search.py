@@ -116,6 +116,8 @@ def bisect(
         {_PROGRAM: state / result.file},
         beside={name: Path(file) for name, file in result.beside.items()},
     )
+    doing = f"verifying the reproducer of {result.subject}: running a copy of {_PROGRAM}"
+    listeners.progress(Progress(trying=doing, ops=0, asked=calls, unit="trace"))
     report = publish.verified(state / "folder", report, contents, context.toolchain)
     publish.publish(place, report, contents, failure.signature)
     found = Found(

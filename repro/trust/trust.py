@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -170,7 +171,7 @@ def notes(opened: Opened, *, flagged: bool = True) -> list[str]:
     """What the user is told of a folder that is not as his own iree-pilot wrote it."""
     said = [f"{opened.directory / name} {how}" for name, how in opened.changed.items()]
     if flagged and not opened.written_here and opened.report.flags:
-        said.append(f"flags out of {opened.directory / REPORT}: {' '.join(opened.report.flags)}")
+        said.append(f"flags out of {opened.directory / REPORT}: {shlex.join(opened.report.flags)}")
     return said
 
 

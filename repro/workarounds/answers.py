@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from iree_pilot.repro.workarounds import rewrites
 from iree_pilot.repro.workarounds.candidate import PRICES, Price
 from iree_pilot.repro.workarounds.rewrites import Unusable
 from iree_pilot.repro.workarounds.search import ANSWERS, Combination, State, Tried
+from iree_pilot.repro.workarounds.table import TABLE
 from iree_pilot.repro.workarounds.trial import Trials, judge
 
 
@@ -132,13 +134,26 @@ def _placed(loaded: Loaded, combination: Combination, place: Path | None) -> str
         return str(loaded.mlir)
     place = outputs.directory(place)
     place.mkdir(parents=True, exist_ok=True)
-    stem = "-".join(rewrites.in_words(c.name) for c in combination if c.edit)
-    file = place / f"{stem}.mlir"
+    file = place / _name(tuple(c for c in combination if c.edit))
     outputs.write(file, loaded.mlir)
     own = Path(loaded.directory, rewrites.FNUZ_WEIGHTS)
     if own.is_file():
         outputs.write(place / own.name, own)
     return str(file)
+
+
+def _name(edits: Combination) -> str:
+    """What the file of a rewritten program is called."""
+    return f"{'-'.join(rewrites.in_words(one.name) for one in edits)}.mlir"
+
+
+def check_place(place: Path, read: Sequence[Path]) -> None:
+    """Raises UsageError where a rewritten program, or its weights, would take the place of a file
+    that is read, should that rewrite turn out to help."""
+    edits = [one for one in TABLE if one.edit]
+    names = {_name(some) for count in (1, 2) for some in itertools.permutations(edits, count)}
+    for name in sorted(names | {rewrites.FNUZ_WEIGHTS}) if place.is_dir() else ():
+        outputs.check(place / name, read)
 
 
 def cost(result: CaseResult) -> Cost:

@@ -248,7 +248,7 @@ def _described(
         size=largest,
         wrong=output.mismatched,
         count=math.prod(output.shape),
-        limit=_limit(output),
+        limit=limit(output),
         elements=elements,
         path=output.path,
     )
@@ -283,10 +283,15 @@ def _signless(dtype: str) -> str:
     return dtype.removeprefix("u")
 
 
-def _limit(output: OutputComparison) -> str:
+def limit(output: OutputComparison) -> str:
+    """Words for what the judgement allows an output, and what it is."""
     if ELEMENT_TYPES[output.dtype].family in ("int", "bool"):
-        return "integers are exact"
-    return f"relative L2 {output.tolerance:.3g} ({output.basis}); it is {output.rel_l2:.3g}"
+        return f"none is allowed: {output.basis}"
+    return (
+        f"the relative L2 error of the whole output, norm(given - expected) / norm(expected), is "
+        f"{output.rel_l2:.3g}; at most {output.tolerance:.3g} is allowed"
+        f"{f', derived from {output.basis}' if output.basis else ''}"
+    )
 
 
 def _right(own: Sequence[Tensor], precise: Sequence[Tensor], index: int) -> NDArray[Any]:

@@ -28,17 +28,18 @@ _SLIPS = 1 / 30
 
 def run(
     job: Job, oracle: MismatchOracle, told: Callable[[Progress], None] = lambda _: None
-) -> tuple[Isolated | GaveUp, tuple[str, ...]]:
-    """(the part, sentences on what it takes to be wrong)."""
+) -> Isolated | GaveUp:
+    """Isolates the part that gives wrong numbers, given right ones."""
     isolation = _Isolation(job, oracle, told)
     outcome = isolation.run()
     inside = oracle.values.inside()
     if isinstance(outcome, GaveUp) and inside.why:
         name = oracle.values.evaluator.engine.name
         why = f"{outcome.why}; {name} cannot evaluate all of it ({inside.why}): {_AGAINST}"
-        return msgspec.structs.replace(outcome, why=why), ()
-    said = isolation.context(outcome) if isinstance(outcome, Isolated) else ()
-    return outcome, said
+        return msgspec.structs.replace(outcome, why=why)
+    if isinstance(outcome, Isolated):
+        return msgspec.structs.replace(outcome, remarks=isolation.remarks(outcome))
+    return outcome
 
 
 class _Isolation(isolate.Isolation):
@@ -127,7 +128,7 @@ class _Isolation(isolate.Isolation):
                 off[one.part] = max(function[one.first : one.first + one.results], default=0.0)
         return off
 
-    def context(self, isolated: Isolated) -> tuple[str, ...]:
+    def remarks(self, isolated: Isolated) -> tuple[str, ...]:
         """What it takes to be wrong, where that is more than one operation."""
         keep = isolated.cut.keep
         if len(keep) > 1 and set(keep) <= set(self.found.right):
