@@ -174,6 +174,19 @@ def tells(status: str, step: str | None) -> bool:
     return step not in _SILENT_ON.get(status, ())
 
 
+def commands(
+    result: CaseResult, *, everything: bool = False
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(what it does, command) of what failed, or with `everything` of all that was done."""
+    if result.command and (result.failure or everything):
+        yield "compile", result.command
+    if result.failure and result.phase_confirmed and result.resume:
+        yield "resume", result.resume
+    for function in result.functions:
+        named = zip(("run", "benchmark"), function.commands, strict=False)
+        yield from named if everything else [*named][: bool(function.failure)]
+
+
 class Watcher(Protocol):
     """Hears of a case while it goes on."""
 

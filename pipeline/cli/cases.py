@@ -333,19 +333,8 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
     if result.failure and result.failure.phase and result.phase_confirmed is not None:
         how = "is confirmed" if result.phase_confirmed else "was NOT confirmed"
         console.print(f"    the phase {how} by resuming from the one before it")
-    for label, argv in _commands(result, everything=common.verbosity > 0):
+    for label, argv in case.commands(result, everything=common.verbosity > 0):
         out.print_command(console, label, argv, indent="    ")
-
-
-def _commands(result: CaseResult, *, everything: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(what it does, command) of what failed, or with `everything` of all that was done."""
-    if result.command and (result.failure or everything):
-        yield "compile", result.command
-    if result.failure and result.phase_confirmed and result.resume:
-        yield "resume", result.resume
-    for function in result.functions:
-        named = zip(("run", "benchmark"), function.commands, strict=False)
-        yield from named if everything else [*named][: bool(function.failure)]
 
 
 def _tell_function(live: Live, function: FunctionResult) -> None:
