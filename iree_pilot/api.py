@@ -82,6 +82,12 @@ def trace(
     """
     toolchain, limits = find(release), limits_of(time_limit, memory_limit)
     if isinstance(source, str | Path):
+        if len(args) or kwargs or dynamic_shapes is not None:
+            raise UsageError(
+                f"{source} has example inputs of its own: args, kwargs and dynamic_shapes are for "
+                "a torch.nn.Module",
+                advice="Give other inputs as files: inputs=[...].",
+            )
         job = job_of(
             sources.parse(str(source), dict(settings or {}), dtype),
             seed=seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -141,3 +142,16 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
 def tells(status: str, step: str | None) -> bool:
     """Whether a case of that status says something of a failure in `step` (or phase)."""
     return step not in _SILENT_ON.get(status, ())
+
+
+def commands(
+    result: CaseResult, *, everything: bool = False
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(what it does, command) of what failed, or with `everything` of all that was done."""
+    if result.command and (result.failure or everything):
+        yield "compile", result.command
+    if result.failure and result.phase_confirmed and result.resume:
+        yield "resume", result.resume
+    for function in result.functions:
+        named = zip(("run", "benchmark"), function.commands, strict=False)
+        yield from named if everything else [*named][: bool(function.failure)]

@@ -122,6 +122,13 @@ def test_wrong_usage_says_what_to_do(net: Any, tmp_path: Path) -> None:
         iree_pilot.run(program, "llvm-cpu", flags=["--iree-nosuch"])
 
 
+def test_inputs_that_would_not_be_used_are_refused() -> None:
+    for given in ({"args": (1,)}, {"kwargs": {"x": 1}}, {"dynamic_shapes": ({0: 2},)}):
+        with pytest.raises(UsageError, match="example inputs of its own") as caught:
+            iree_pilot.trace(CASES / "i8_sub.py", **given)
+        assert "inputs=" in caught.value.advice
+
+
 @pytest.mark.real
 def test_the_example_runs(tmp_path: Path) -> None:
     script = Path(__file__).parent.parent / "examples" / "use_the_api.py"

@@ -176,3 +176,24 @@ def test_commands_work_beside_folders_of_the_same_names(
     assert code == 0, document
     code, document = run("run", "rms-norm:tiny", "-t", "llvm-cpu")
     assert (code, document["cases"][0]["status"]) == (0, "ok"), document
+
+
+@pytest.mark.parametrize("words", [(), ("-p", "iree_pilot.pytest_plugin")])
+def test_pytest_finds_the_plugin(site: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "test_net.py").write_text(
+        "from iree_pilot import pytest_plugin\n"
+        "def test_it(iree, request):\n"
+        "    print('FROM', pytest_plugin.__file__)\n"
+        "    assert request.config.option.iree_target == ['llvm-cpu']\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-s", "--iree-target=llvm-cpu", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"FROM {site}/iree_pilot/pytest_plugin.py" in done.stdout

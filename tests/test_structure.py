@@ -19,7 +19,8 @@ ROOT = Path(__file__).parent.parent
 USERS = {
     "iree_pilot.pipeline.cli": [],
     "iree_pilot.pipeline.nightly": ["iree_pilot.pipeline.cli"],
-    "iree_pilot.api": ["iree_pilot.pipeline.cli"],
+    "iree_pilot.api": ["iree_pilot.pipeline.cli", "iree_pilot.pytest_plugin"],
+    "iree_pilot.pytest_plugin": [],
     "iree_pilot.repro": [
         "iree_pilot.api",
         "iree_pilot.pipeline.cli",

@@ -16,6 +16,7 @@ from rich.markup import escape
 from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import Settings
 from iree_pilot.pipeline.case_result import CaseResult, FunctionResult, Step
+from iree_pilot.pipeline.case_result import commands as commands_of
 from iree_pilot.pipeline.cli import code, following, reading, reproducer, several
 from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.cli.bisect import isolate, tell, tell_elsewhere, tell_places, untraced
@@ -332,7 +333,7 @@ def _tell(
     if result.failure and result.failure.phase and result.phase_confirmed is not None:
         how = "is confirmed" if result.phase_confirmed else "was NOT confirmed"
         console.print(f"    the phase {how} by resuming from the one before it")
-    commands = [*_commands(result, everything=everything)]
+    commands = [*commands_of(result, everything=everything)]
     for label, argv in commands[-1:] if shortened else commands:
         out.print_command(console, label, argv, indent="    ")
 
@@ -353,17 +354,6 @@ def _not_told(lines: list[tuple[str, str]], before: Sequence[CaseResult]) -> lis
             if _LONG.intersection(labels):
                 return [*left, ("as for", f"{other.target}: {', '.join(labels)}")]
     return lines
-
-
-def _commands(result: CaseResult, *, everything: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(what it does, command) of what failed, or with `everything` of all that was done."""
-    if result.command and (result.failure or everything):
-        yield "compile", result.command
-    if result.failure and result.phase_confirmed and result.resume:
-        yield "resume", result.resume
-    for function in result.functions:
-        named = zip(("run", "benchmark"), function.commands, strict=False)
-        yield from named if everything else [*named][: bool(function.failure)]
 
 
 def _tell_function(live: Live, function: FunctionResult) -> None:
