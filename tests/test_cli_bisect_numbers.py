@@ -120,15 +120,6 @@ def test_operations_beside_random_numbers_that_are_right_are_not_accused(
     assert "no operation of it that can be compared is wrong by itself" in done.document["why"]
 
 
-def test_what_is_wrong_together_in_a_vision_tower_is_isolated(
-    isolated: Isolated, tmp_path: Path
-) -> None:
-    document = isolated.ask("gemma3-vision:tiny", tmp_path / "out", "vulkan")
-    made = document["failures"][0]["reproducer"]
-    assert made["op_names"] == ["torch.aten.layer_norm", "torch.aten.transpose.int"]
-    assert made["minimal"] and made["verified"]
-
-
 def test_the_folder_shows_it_with_nothing_of_ours(isolated: Isolated, tmp_path: Path) -> None:
     isolated.document("segment_mask.py")
     folder = isolated.folder("segment_mask.py")
