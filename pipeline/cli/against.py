@@ -101,13 +101,13 @@ def tell(console: Any, result: Against) -> None:
         levels = out.count(differing.levels, "level")
         pairs = [
             ("with", f"{levels} of the dispatches before it" if differing.levels else ""),
-            ("is", ", ".join(differing.operations)),
+            ("operations", ", ".join(differing.operations)),
             *(("from", source) for source in differing.sources),
-            ("off", differing.comparison.why),
+            ("error", differing.comparison.why),
         ]
         for label, text in pairs:
             if text:
-                console.print(f"  [dim]{label:<6}[/dim] {escape(text)}", soft_wrap=True)
+                console.print(f"  [dim]{label:<11}[/dim] {escape(text)}", soft_wrap=True)
     left = len(compared.differing) - _SHOWN
     if left > 0:
         console.print(f"\nand {left} more that differ")
@@ -115,9 +115,9 @@ def tell(console: Any, result: Against) -> None:
         if found.reproducer:
             state = "verified" if found.reproducer.verified else "[red]NOT verified[/red]"
             names = ", ".join(found.reproducer.op_names)
-            console.print(f"\n  [dim]left  [/dim] {escape(names)}, {state}", soft_wrap=True)
+            console.print(f"\n  [dim]reduced to [/dim] {escape(names)}, {state}", soft_wrap=True)
             if found.beside:
                 latest = escape(f"{found.reproducer.path}; {found.beside}")
-                console.print(f"  [dim]latest[/dim] {latest}", soft_wrap=True)
+                console.print(f"  [dim]latest     [/dim] {latest}", soft_wrap=True)
         elif found.why:
             console.print(f"\nno reproducer: {escape(found.why)}", soft_wrap=True)

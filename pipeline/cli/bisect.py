@@ -395,24 +395,24 @@ def tell(console: Any, result: Bisection) -> None:
         asked = "trace" if found.failure.phase == "trace" else "compile"
         search = out.count(made.oracle_calls, asked)
         pairs = [
-            ("is", "" if made.whole else found.why),
+            ("where", "" if made.whole else found.why),
             ("blocks", blocks if found.blocks else ""),
-            ("whole" if made.whole else "left", left),
-            *(("with", escape(one.message)) for one in made.companions),
+            ("not reduced" if made.whole else "reduced to", left),
+            *(("also", escape(one.message)) for one in made.companions),
             ("pass", _pass(made)),
             *(("shows", escape(line)) for line in made.shows),
             *_origin(made),
-            ("who", escape(made.attribution)),
+            ("attribution", escape(made.attribution)),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
             ("rate", "" if found.rate is None else f"intermittent: {found.rate:.0%} of runs"),
             ("search", "" if found.known_since else search),
-            ("since", escape(made.since_release.said) if made.since_release else ""),
-            ("around", escape(made.workarounds.said) if made.workarounds else ""),
+            ("releases", escape(made.since_release.said) if made.since_release else ""),
+            ("workaround", escape(made.workarounds.said) if made.workarounds else ""),
             ("latest", escape(f"{made.path}; {found.beside}") if found.beside else ""),
         ]
         for label, text in pairs:
             if text:
-                console.print(f"  [dim]{label:<6}[/dim] {text}", soft_wrap=True)
+                console.print(f"  [dim]{label:<11}[/dim] {text}", soft_wrap=True)
     if result.unblocked:
         console.print("\nwith these masked, nothing else fails")
     elif result.unblocked is False:
