@@ -118,7 +118,7 @@ class _Case:
     @property
     def target(self) -> str:
         """The target as the user named it."""
-        return self.plan.target.spec
+        return self.plan.name
 
     def result(self) -> CaseResult:
         self.watcher.planned(self.target, self.plan.target.arch, self.plan.warnings)

@@ -66,7 +66,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     target: with its arch resolved, where there is one. flags: for iree-compile. device: where the
     module can run; None where nothing can run it, and why_not_run says so in a few words, advice
     how to mend that. warnings: how target and device do not fit, or what was chosen for lack of
-    knowledge; to be told before the run.
+    knowledge; to be told before the run. named: the user's word for the target, where it is known.
     """
 
     target: Target
@@ -75,6 +75,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     why_not_run: str = ""
     advice: str = ""
     warnings: tuple[str, ...] = ()
+    named: str = ""
+
+    @property
+    def name(self) -> str:
+        """The target as the user named it."""
+        return self.named or self.target.spec
 
 
 def parse(text: str) -> Target:
@@ -137,6 +143,13 @@ def plan(
     Raises UsageError where the compiler does not know the architecture or there is no such
     device, EnvironmentFault where the toolchain cannot compile for the backend.
     """
+    made = _resolved(target, toolchain, device, user_flags)
+    return msgspec.structs.replace(made, named=target.spec)
+
+
+def _resolved(
+    target: Target, toolchain: Toolchain, device: str | None, user_flags: Sequence[str]
+) -> Plan:
     given = dict(_split(flag) for flag in user_flags)
     asked = tuple(value for name, value in map(_split, user_flags) if name == _DEVICE_FLAG)
     counts = target_devices.counts(asked)

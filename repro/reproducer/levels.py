@@ -6,7 +6,10 @@ say.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,6 +18,7 @@ from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.inspect.executables import MODE
 from iree_pilot.pipeline.processes import process, task
+from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.torch_dialect import writer
 from iree_pilot.repro.failing_pass import find
@@ -68,10 +72,14 @@ class Maker:
         all runs."""
         files = {"repro.mlir": str(self._program)}
         levels = [self._level("mlir")]
-        parts = [(self._level("pytorch", _WHOLE), None) if whole else self._pytorch()]
+        makers: list[Callable[[], tuple[Level, Path | None]]] = [
+            partial(self._level_without_file, _WHOLE) if whole else self._pytorch
+        ]
         if steady and not (whole and self._failure.kind in STOPPED):
             # Each executable, each pass would be waited for until it met the limit.
-            parts += [self._dispatch(), self._pass()]
+            makers += [self._dispatch, self._pass]
+        width = 1 if self._failure.kind == "out-of-memory" else len(os.sched_getaffinity(0))
+        parts = side_by_side(lambda make: make(), makers, width)
         most = bundle.LARGEST_WHOLE_BYTES if whole else bundle.LARGEST_BYTES
         for level, file in parts:
             size = file.stat().st_size if file is not None else 0
@@ -93,6 +101,9 @@ class Maker:
             function, writing, type(None), self._context.directory / "writer", limits=limits
         )
         return self._level("pytorch", done.why), None if done.why else made
+
+    def _level_without_file(self, why: str) -> tuple[Level, Path | None]:
+        return self._level("pytorch", why), None
 
     def _level(self, name: LevelName, why: str = "") -> Level:
         run, check = self._run_command, self._check_command

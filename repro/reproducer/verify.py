@@ -149,8 +149,9 @@ def _checked(
             on_check(toolchain.version, check)
             return check
 
-        # What does not end takes its whole limit each time, and mostly one processor.
-        width = len(os.sched_getaffinity(0)) if report.failure.kind == "timeout" else 1
+        # What takes all memory, or comes with the load of the machine, has it alone.
+        delicate = report.failure.kind == "out-of-memory" or report.rate < 1
+        width = 1 if delicate else len(os.sched_getaffinity(0))
         checks = tuple(side_by_side(checked, present, width))
         script_why = "" if is_rendered(opened) else _FOREIGN_SCRIPT
         script, said = None, ""
