@@ -15,7 +15,7 @@ class Kills(NamedTuple):
     """A count that only rises. near: of this process's control group, which its children are in
     too; else of the whole machine."""
 
-    count: int
+    processes: int
     near: bool
 
 
