@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from driver import pilot
+from fake import stub_release
 
 from iree_pilot.pipeline.cli import reproducer, several
 from iree_pilot.pipeline.cli.options import SourceOptions
@@ -118,6 +119,16 @@ class TestTarget:
     def test_has_to_be_named_for_other_sources(self) -> None:
         with pytest.raises(UsageError, match="no target is named for llama:tiny"):
             reproducer.target("llama:tiny", None, ())
+
+
+def test_a_folder_without_a_program_cannot_be_verified(folder: Path, tmp_path: Path) -> None:
+    for name in ("repro.mlir", "repro.py"):
+        (folder / name).unlink()
+    stub_release(tmp_path / "release")
+    done = pilot("verify", folder, "--release", tmp_path / "release")
+    assert done.code == 2
+    assert "has no program to run: none of repro.mlir, repro.py is there" in done.err
+    assert "iree-pilot bisect model.py -t llvm-cpu:generic" in done.err
 
 
 @pytest.mark.real
