@@ -6,7 +6,9 @@ imports what takes long.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import logging
 import os
 import re
 import shlex
@@ -119,7 +121,8 @@ class Checker:
         try:
             _check_usage(allowed, options)
             specs = _targets(self._options.iree_target or _words(targets))
-            program = api.trace(*traced, **_options_of(api.trace, options))
+            with _without_trace_log():
+                program = api.trace(*traced, **_options_of(api.trace, options))
         except api.TraceFailed as failed:
             return (), [self._untraced(name, failed)]
         except PilotError as fault:
@@ -276,6 +279,17 @@ def _check_usage(allowed: list[str], options: dict[str, Any]) -> None:
                 f"allow: {verdict} is not {' or '.join(_ALLOWED)}",
                 advice="A failure that is expected is marked with pytest.mark.xfail.",
             )
+
+
+@contextlib.contextmanager
+def _without_trace_log() -> Iterator[None]:
+    """Keeps torch.export's records for TORCH_TRACE, which have no message, out of the report."""
+    log = logging.getLogger("torch.__trace")
+    before, log.propagate = log.propagate, False
+    try:
+        yield
+    finally:
+        log.propagate = before
 
 
 def _fault(about: str, fault: PilotError) -> str:
