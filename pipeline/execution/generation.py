@@ -272,9 +272,7 @@ def _on_device(job: chained.Job, context: Context) -> Done[Step]:
 
     def once(device: str, limits: process.Limits) -> process.Outcome:
         named = msgspec.structs.replace(job, device=device)
-        done = task.call(
-            chained.GENERATED, named, Step, context.directory, limits=context.limits, env=env
-        )
+        done = task.call(chained.GENERATED, named, Step, context.directory, limits=limits, env=env)
         asked.append(done)
         return done.outcome
 

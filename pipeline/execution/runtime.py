@@ -172,9 +172,7 @@ def run(job: Run, context: Context, *, latency_budget: float = LATENCY_BUDGET) -
     written = [_output_file(context.directory, i, t) for i, t in enumerate(job.function.outputs)]
     stdout, stderr = context.directory / "run.stdout.txt", context.directory / "run.stderr.txt"
     begun = time.time()
-    outcome = _computed(
-        job, context.bounded(context.limits or process.Limits()), written, stdout, stderr
-    )
+    outcome = _computed(job, context, written, stdout, stderr)
     command = outcome.argv
     loaded, load_seconds = _loaded(stdout, begun, outcome.seconds)
     result = RunResult(
@@ -227,7 +225,7 @@ def _computed(
             *msgspec.structs.replace(job, device=device).arguments(),
             *(f"--output=@{file.absolute()}" for file in written),
         )
-        return process.run(command, stdout=stdout, stderr=stderr, limits=context.limits)
+        return process.run(command, stdout=stdout, stderr=stderr, limits=limits)
 
     return patiently(job.device, context.limits, once)
 
@@ -409,7 +407,7 @@ def _latency(
     )
     # Neither loading nor warming up is part of the budget; a busy machine may take twice as long.
     seconds = 2 * (cold.load_seconds + call + budget) + 1
-    bounds = msgspec.structs.replace(context.limits or process.Limits(), seconds=seconds)
+    bounds = msgspec.structs.replace(context.limits, seconds=seconds)
     outcome = process.run(command, stdout=report, stderr=stderr, limits=bounds)
     if outcome.ended_by == "time-limit":
         return None, slow, command

@@ -320,9 +320,7 @@ def _watch(job: Compile, context: Context, dumps: Path, listener: Listener | Non
     """What looks into the compile where it generates code for long; None where nobody listens."""
     if listener is None:
         return None
-    survey = Survey(
-        context.bounded(context.limits or process.Limits()), job.flags, nice=not job.hasty
-    )
+    survey = Survey(context, job.flags, nice=not job.hasty)
     wait = executables.HASTY_SECONDS if job.hasty else executables.WAIT_SECONDS
     return Watch(survey, dumps, listener.compiling, wait)
 
