@@ -28,7 +28,8 @@ from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Function, Parameters, Program, Tensor, scopes_text
 from iree_pilot.pipeline.store.store import Store
-from iree_pilot.pipeline.targets.targets import Device, Plan
+from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.targets.targets import BACKENDS, Device, Plan
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile, CompileResult, Dispatches, Listener
 from iree_pilot.pipeline.toolchain.phases import Phase
@@ -113,7 +114,8 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     Vulkan, where it is installed. comparison: of the function that is
     farthest from its reference. command: the compile, as it can be typed again; resume: the same
     from the last good phase, when that fails too (phase_confirmed). generation: by the functions
-    chained, where that was wanted and each could be run.
+    chained, where that was wanted and each could be run. advice: what to do about the failure,
+    where it is for want of an architecture.
     """
 
     target: str
@@ -139,6 +141,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int = 0
     phase_confirmed: bool | None = None
     resume: tuple[str, ...] | None = None
+    advice: str = ""
 
     def _repr_html_(self) -> str:
         """A table for notebooks: the verdict, and the failure or what each function gave."""
@@ -261,6 +264,7 @@ def run(
         resume=_placed(compiled.resume_command, directory),
         kernels=_kernels(plan, directory, compiled),
         spirv=_spirv(plan, directory, compiled),
+        advice=targets.advice(compiled.failure, plan.target, settings.flags, toolchain),
     )
     if not settings.run or not compiled.ok:
         return result
@@ -290,13 +294,13 @@ def _placed(command: tuple[str, ...] | None, directory: Path) -> tuple[str, ...]
 
 
 def _kernels(plan: Plan, directory: Path, compiled: CompileResult) -> tuple[Kernel, ...]:
-    if compiled.output is None or plan.target.backend != "hip":
+    if compiled.output is None or BACKENDS[plan.target.backend].code != "amdgpu":
         return ()
     return amdgpu.kernels(directory / compiled.output)
 
 
 def _spirv(plan: Plan, directory: Path, compiled: CompileResult) -> Checked | None:
-    if compiled.output != compiler.MODULE or plan.target.backend != "vulkan":
+    if compiled.output != compiler.MODULE or BACKENDS[plan.target.backend].code != "spirv":
         return None
     return spirv.check(directory / compiled.output)
 

@@ -330,6 +330,8 @@ def _tell(live: Live, result: CaseResult, common: Common) -> None:
         out.print_pairs(
             console, out.failure_lines(failure, verbose=common.verbosity > 0), indent="    "
         )
+    if result.advice:
+        console.print(f"    {escape(result.advice)}", soft_wrap=True)
     if result.failure and result.failure.phase and result.phase_confirmed is not None:
         how = "is confirmed" if result.phase_confirmed else "was NOT confirmed"
         console.print(f"    the phase {how} by resuming from the one before it")

@@ -1,0 +1,8 @@
+"""The compile targets, one file each; here in the order in which they are listed."""
+
+from __future__ import annotations
+
+from iree_pilot.pipeline.targets.backend import Backend
+from iree_pilot.pipeline.targets.backends import hip, llvm_cpu, vulkan
+
+BACKENDS: dict[str, Backend] = {one.BACKEND.name: one.BACKEND for one in (llvm_cpu, vulkan, hip)}
