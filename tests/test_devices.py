@@ -98,6 +98,7 @@ def test_a_driver_is_asked_once(tmp_path: Path) -> None:
     ("driver", "stderr", "why", "advice"),
     [
         ("hip", dumps.NO_HIP, "no HIP device", "libamdhip64.so is not installed"),
+        ("cuda", dumps.NO_CUDA, "no CUDA device", "libcuda.so is not installed"),
         ("vulkan", dumps.NO_VULKAN_DRIVER, "no Vulkan device", "apt-get install mesa-vulkan-dr"),
         (
             "vulkan",
@@ -108,7 +109,7 @@ def test_a_driver_is_asked_once(tmp_path: Path) -> None:
         (
             "metal",
             "c/driver_registry.c:319: NOT_FOUND; no driver 'metal' registered\n",
-            "no metal device",
+            "no Metal device",
             "This runtime is built without the metal driver",
         ),
     ],
@@ -140,7 +141,12 @@ def test_the_processor_needs_no_asking(tmp_path: Path) -> None:
 @pytest.mark.real
 def test_the_installed_runtime_answers_for_each_driver() -> None:
     here = toolchain.installed()
-    for driver, title in (("vulkan", "Vulkan"), ("hip", "HIP")):
+    for driver, title in (
+        ("vulkan", "Vulkan"),
+        ("hip", "HIP"),
+        ("cuda", "CUDA"),
+        ("metal", "Metal"),
+    ):
         found = discovery.find(driver, here)
         if found.devices:
             assert all(d.uri.startswith(f"{driver}://") and d.name for d in found.devices)

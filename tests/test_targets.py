@@ -39,13 +39,20 @@ KNOWN = {
     "gfx942": gpu("gfx942", 64),
     "mi300x": gpu("gfx942", 64),
     "gfx1100": gpu("gfx1100", 32, 64),
+    "sm_80": gpu("sm_80", 32),
+    "sm_89": gpu("sm_89", 32),
+    "sm_90": '#hal.executable.target<"cuda", "cuda-nvptx-fb">',
+    "a100": gpu("sm_80", 32),
     "host": cpu("mine", "+avx2"),
     "big": cpu("big", "+avx2,+avx512f"),
 }
 RADEON = dumps.vulkan("AMD Radeon RX 7900 XTX (RADV NAVI31)", uri="vulkan://GPU-1")
 MI300 = dumps.hip("AMD Instinct MI300X", "gfx942:sramecc+:xnack-", "hip://GPU-a")
 NAVI = dumps.hip("AMD Radeon RX 7900 XTX", "gfx1100", "hip://GPU-b")
+H100 = dumps.cuda("NVIDIA H100 80GB HBM3", "9.0", "cuda://GPU-c")
+A100 = dumps.cuda("NVIDIA A100-SXM4-80GB", "8.0", "cuda://GPU-d")
 NO_HIP = {"stderr": dumps.NO_HIP, "status": 1}
+NO_CUDA = {"stderr": dumps.NO_CUDA, "status": 1}
 NO_VULKAN = {"stderr": dumps.NO_VULKAN_DRIVER, "status": 1}
 
 
@@ -55,9 +62,12 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(targets, "_installed_devices", lambda driver: devices.Found())
 
 
-def tools(directory: Path, vulkan: Any = None, hip: Any = None, **settings: Any) -> Toolchain:
+def tools(
+    directory: Path, vulkan: Any = None, hip: Any = None, cuda: Any = None, **settings: Any
+) -> Toolchain:
     """A toolchain whose runtime finds these devices."""
     listed = {
+        "cuda": {"stdout": cuda} if isinstance(cuda, str) else NO_CUDA,
         "vulkan": {"stdout": vulkan} if isinstance(vulkan, str) else NO_VULKAN,
         "hip": {"stdout": hip} if isinstance(hip, str) else NO_HIP,
     }
@@ -98,8 +108,9 @@ def test_targets_between_commas_keep_their_order_and_come_once() -> None:
         ("vulcan", "unknown target 'vulcan'", "Did you mean vulkan?"),
         ("webgpu", "unknown target 'webgpu'", "--iree-hal-target-device="),
         ("rocm:gfx942", "unknown target 'rocm:gfx942'", "Did you mean hip?"),
+        ("metal-spirv", "unknown target 'metal-spirv'", "Did you mean metal?"),
         ("vulkan:", "names no architecture", "Write vulkan, or vulkan:ARCH."),
-        (" , ", "no target is named", "Known: llvm-cpu, vulkan, hip."),
+        (" , ", "no target is named", "Known: llvm-cpu, vulkan, hip, cuda, metal."),
     ],
 )
 def test_what_is_no_target_is_refused_with_advice(text: str, message: str, advice: str) -> None:
@@ -277,7 +288,7 @@ def test_hip_flags_are_those_that_the_release_lists(tmp_path: Path, listed: str)
 
 def test_a_compiler_without_the_backend_is_told(tmp_path: Path) -> None:
     chain = tools(tmp_path, flags=["compile-to", "iree-hal-target-device"])
-    for text in ("hip:gfx942", "vulkan:rdna3"):
+    for text in ("hip:gfx942", "cuda:sm_80", "metal"):
         with pytest.raises(
             EnvironmentFault,
             match=rf"9\.9\.0 cannot compile for {text.partition(':')[0]}: its help lists",
@@ -290,6 +301,8 @@ def test_a_compiler_without_the_backend_is_told(tmp_path: Path) -> None:
     [
         ("vulkan:rdna9", "Unknown Vulkan target", "valhall4, vp_android_baseline_2022, llvmpipe,"),
         ("hip:gfx1", "Unknown ROCM target", "It knows gfx942, gfx1100, mi300x."),
+        ("cuda:h100", "Unknown CUDA target", "It knows sm_80, sm_89, ampere, a100. PTX for an old"),
+        ("cuda:sm_90", "missing GPU target in #hal.executable.target", "It knows sm_80, sm_89,"),
     ],
 )
 def test_an_architecture_that_the_compiler_does_not_know_is_refused_with_those_that_it_knows(
@@ -309,6 +322,7 @@ def test_an_architecture_that_the_compiler_does_not_know_is_refused_with_those_t
             "Name an architecture: -t hip:ARCH, or --iree-rocm-target=ARCH; of gfx942, gfx1100, "
             "mi300x.",
         ),
+        (["--iree-hal-target-device=a=cuda[0]"], "-t cuda:ARCH, or --iree-cuda-target=ARCH; of sm"),
         ([], ""),
     ],
 )
@@ -323,6 +337,49 @@ def test_a_compile_that_lacks_an_architecture_is_told_those_that_the_compiler_kn
             assert advice in told and bool(advice) == bool(told)
     assert targets.advice(other, cpu, flags, chain) == ""
     assert targets.advice(None, cpu, flags, chain) == ""
+
+
+def test_cuda_without_a_gpu_compiles_for_a100_and_says_so(tmp_path: Path) -> None:
+    made = plan("cuda", tools(tmp_path))
+    assert made.flags == ("--iree-hal-target-device=cuda", "--iree-cuda-target=sm_80")
+    assert (made.device, made.why_not_run) == (None, "no CUDA device")
+    assert made.advice == "libcuda.so is not installed: an NVIDIA GPU needs its driver."
+    assert made.warnings == ("no CUDA device to ask: compiling for sm_80",)
+    assert plan("cuda:sm_89", tools(tmp_path)).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "flag", "uri"),
+    [
+        ("cuda", "sm_89", "cuda://GPU-c"),  # of sm_90 this compiler knows nothing
+        ("cuda:a100", "a100", "cuda://GPU-c"),
+        ("cuda:sm_80", "sm_80", "cuda://GPU-c"),
+    ],
+)
+def test_cuda_code_runs_on_its_gpu_and_on_newer_ones(
+    tmp_path: Path, text: str, flag: str, uri: str
+) -> None:
+    made = plan(text, tools(tmp_path, cuda=H100 + A100))
+    assert made.flags[-1] == f"--iree-cuda-target={flag}"
+    assert made.device is not None
+    assert (made.device.uri, made.warnings) == (uri, ())
+
+
+def test_cuda_code_for_a_newer_gpu_is_compiled_and_not_run(tmp_path: Path) -> None:
+    made = plan("cuda:sm_89", tools(tmp_path, cuda=A100))
+    assert (made.device, made.why_not_run) == (None, "no sm_89 CUDA device, only sm_80")
+    assert made.advice == "Compile for what is there: cuda:sm_80."
+    both = plan("cuda:sm_89", tools(tmp_path / "both", cuda=A100 + H100))
+    assert both.device is not None
+    assert both.device.uri == "cuda://GPU-c"
+
+
+def test_metal_compiles_for_macos_or_another_platform(tmp_path: Path) -> None:
+    made = plan("metal", tools(tmp_path))
+    assert made.target == Target(spec="metal:macos", backend="metal", arch="macos")
+    assert made.flags == ("--iree-hal-target-device=metal", "--iree-metal-target-platform=macos")
+    assert (made.device, made.why_not_run, made.warnings) == (None, "no Metal device", ())
+    assert plan("metal:ios", tools(tmp_path)).flags[-1] == "--iree-metal-target-platform=ios"
 
 
 def test_the_users_flags_count_as_named_and_are_not_repeated(tmp_path: Path) -> None:
@@ -408,6 +465,7 @@ def test_a_plan_is_what_json_says(tmp_path: Path) -> None:
     "text",
     [
         *("llvm-cpu", "llvm-cpu:generic", "vulkan:rdna3", "hip:gfx942"),
+        *("cuda:sm_80", "cuda:rtx4090", "metal", "metal:ios"),
     ],
 )
 def test_the_installed_compiler_takes_the_flags(text: str, tmp_path: Path) -> None:
@@ -431,6 +489,8 @@ def test_the_installed_compiler_takes_the_flags(text: str, tmp_path: Path) -> No
         ("llvm-cpu:znver44", "Did you mean znver"),
         ("vulkan:nosuch", "It knows valhall4, adreno, videocore_vii, "),
         ("hip:nosuch", "It knows gfx942, gfx950, "),
+        ("cuda:nosuch", "It knows sm_60, "),
+        ("metal:nosuch", "It knows macos, ios, ios-simulator."),
     ],
 )
 def test_the_installed_compilers_refusal_is_understood(text: str, known: str) -> None:
@@ -448,4 +508,4 @@ def test_the_installed_compiler_knows_what_is_offered() -> None:
         for arch in backend.architectures
         if backend.probe(arch, here).rejected
     }
-    assert unknown == set()
+    assert unknown == {f"cuda:sm_{number}" for number in (90, 100, 103, 110)}

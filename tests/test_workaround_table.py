@@ -52,10 +52,11 @@ def test_each_has_a_name_of_its_own_and_a_line_of_reason() -> None:
 
 
 def test_a_flag_of_one_code_generator_is_for_its_targets_only() -> None:
-    """LLVMGPU is that of HIP (and CUDA): none of its flags changes a module for Vulkan."""
+    """LLVMGPU is that of HIP and CUDA: none of its flags changes a module for Vulkan."""
     owners = {
         "llvmcpu": ("llvm-cpu",),
-        **dict.fromkeys(("llvmgpu", "rocm", "rocdl", "hip"), ("hip",)),
+        "llvmgpu": ("hip", "cuda"),
+        **dict.fromkeys(("rocm", "rocdl", "hip"), ("hip",)),
         **dict.fromkeys(("spirv", "vulkan"), ("vulkan",)),
     }
     for one in TABLE:

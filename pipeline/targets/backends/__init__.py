@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from iree_pilot.pipeline.targets.backend import Backend
-from iree_pilot.pipeline.targets.backends import hip, llvm_cpu, vulkan
+from iree_pilot.pipeline.targets.backends import cuda, hip, llvm_cpu, metal, vulkan
 
-BACKENDS: dict[str, Backend] = {one.BACKEND.name: one.BACKEND for one in (llvm_cpu, vulkan, hip)}
+BACKENDS: dict[str, Backend] = {
+    one.BACKEND.name: one.BACKEND for one in (llvm_cpu, vulkan, hip, cuda, metal)
+}
