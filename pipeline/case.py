@@ -33,7 +33,8 @@ from iree_pilot.pipeline.numerics import demoted, numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.program.program import Function, Parameters, Program, Tensor, scopes_text
 from iree_pilot.pipeline.store.store import Store
-from iree_pilot.pipeline.targets.targets import Device, Plan
+from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.targets.targets import BACKENDS, Device, Plan
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile, CompileResult, Listener
 from iree_pilot.pipeline.toolchain.context import Context
@@ -169,6 +170,9 @@ class _Case:
             resume=_placed(compiled.resume_command, directory),
             kernels=_kernels(plan, directory, compiled),
             spirv=_spirv(plan, directory, compiled),
+            advice=targets.advice(
+                compiled.failure, plan.target, self.settings.flags, self.context.toolchain
+            ),
         )
 
     def why_not_run(self) -> str:
@@ -391,13 +395,13 @@ def _placed(command: tuple[str, ...] | None, directory: Path) -> tuple[str, ...]
 
 
 def _kernels(plan: Plan, directory: Path, compiled: CompileResult) -> tuple[Kernel, ...]:
-    if compiled.output is None or plan.target.backend != "hip":
+    if compiled.output is None or BACKENDS[plan.target.backend].code != "amdgpu":
         return ()
     return amdgpu.kernels(directory / compiled.output)
 
 
 def _spirv(plan: Plan, directory: Path, compiled: CompileResult) -> Checked | None:
-    if compiled.output != compiler.MODULE or plan.target.backend != "vulkan":
+    if compiled.output != compiler.MODULE or BACKENDS[plan.target.backend].code != "spirv":
         return None
     return spirv.check(directory / compiled.output)
 

@@ -84,7 +84,8 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     Vulkan, where it is installed. comparison: of the function that is
     farthest from its reference. command: the compile, as it can be typed again; resume: the same
     from the last good phase, when that fails too (phase_confirmed). generation: by the functions
-    chained, where that was wanted and each could be run.
+    chained, where that was wanted and each could be run. advice: what to do about the failure,
+    where it is for want of an architecture.
     """
 
     target: str
@@ -110,6 +111,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int = 0
     phase_confirmed: bool | None = None
     resume: tuple[str, ...] | None = None
+    advice: str = ""
     kernels: tuple[Kernel, ...] = ()
     spirv: Checked | None = None
 

@@ -18,7 +18,7 @@ from iree_pilot.pipeline.numerics import between, numerics
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.store.locks import Locks
 from iree_pilot.pipeline.store.store import Store, data_directory
-from iree_pilot.pipeline.targets import devices
+from iree_pilot.pipeline.targets import discovery
 from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
@@ -257,7 +257,7 @@ def _running(
     driver = plan.device.driver
     elsewhere = plan.device.uri
     several = "," in elsewhere
-    if not several and len(devices.find(driver, toolchain).devices) == 1:
+    if not several and len(discovery.find(driver, toolchain).devices) == 1:
         elsewhere = driver
     failure = function.failure
     if driver == "local-task" and failure is not None and failure.kind != "timeout":

@@ -21,7 +21,8 @@ from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.cli.options import DURATION
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.store.store import cache_directory
-from iree_pilot.pipeline.targets.devices import LOCAL, find
+from iree_pilot.pipeline.targets.devices import LOCAL
+from iree_pilot.pipeline.targets.discovery import find
 from iree_pilot.pipeline.toolchain.releases import find as find_release
 
 PILOT = str(Path(sys.executable).with_name("iree-pilot"))

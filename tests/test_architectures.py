@@ -11,6 +11,7 @@ from fake import dumps, stub_toolchain
 from iree_pilot.pipeline.processes.process import Limits, run
 from iree_pilot.pipeline.targets import architectures, devices
 from iree_pilot.pipeline.targets.architectures import Assumptions, Probe
+from iree_pilot.pipeline.targets.backends import llvm_cpu, vulkan
 from iree_pilot.pipeline.targets.devices import Device
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
@@ -59,7 +60,7 @@ def about(arch: str) -> Probe:
     """A compiler that knows rdna3 and the generic targets."""
     if arch == "rdna3":
         return Probe(assumptions=RDNA3)
-    if arch in WIDTHS or arch == architectures.DEFAULT_VULKAN:
+    if arch in WIDTHS or arch == vulkan.DEFAULT:
         sizes = WIDTHS.get(arch, (64,))
         return Probe(assumptions=Assumptions(arch=arch, subgroup_sizes=sizes))
     return Probe(rejected=f"Unknown Vulkan target '{arch}'")
@@ -95,7 +96,7 @@ def test_of_a_processors_features_the_last_word_counts() -> None:
 
 
 def test_a_device_that_has_all_fits() -> None:
-    assert architectures.misfits(RDNA3, device(dumps.vulkan("AMD Radeon"))) == []
+    assert vulkan.misfits(RDNA3, device(dumps.vulkan("AMD Radeon"))) == []
 
 
 @pytest.mark.parametrize(
@@ -154,21 +155,21 @@ def test_a_device_that_has_all_fits() -> None:
     ],
 )
 def test_each_thing_that_the_device_lacks_is_told(dump: str, misfit: str) -> None:
-    assert architectures.misfits(RDNA3, device(dump)) == [misfit]
+    assert vulkan.misfits(RDNA3, device(dump)) == [misfit]
 
 
 def test_what_a_device_has_beyond_the_assumptions_is_no_misfit() -> None:
     modest = Assumptions(arch="default", compute=("fp32",), storage=("b32",), subgroup_sizes=(64,))
-    assert architectures.misfits(modest, device(dumps.vulkan("AMD Radeon"))) == []
+    assert vulkan.misfits(modest, device(dumps.vulkan("AMD Radeon"))) == []
 
 
 def test_what_the_runtime_does_not_tell_is_no_misfit() -> None:
-    assert architectures.misfits(RDNA3, device(dumps.vulkan("GPU", silent=True))) == []
+    assert vulkan.misfits(RDNA3, device(dumps.vulkan("GPU", silent=True))) == []
 
 
 def test_only_features_that_kernels_use_are_missed() -> None:
     wanted = Assumptions(arch="a", features=("avx2", "avx512f", "pku", "rdpru"))
-    assert architectures.missing_features(wanted, Assumptions(arch="b", features=("avx2",))) == [
+    assert llvm_cpu.missing_features(wanted, Assumptions(arch="b", features=("avx2",))) == [
         "avx512f"
     ]
 
@@ -205,8 +206,8 @@ def test_only_features_that_kernels_use_are_missed() -> None:
     ],
 )
 def test_a_device_is_known_by_its_name(vendor: str, name: str, first: str) -> None:
-    assert architectures.candidates(device(dumps.vulkan(name, vendor=vendor)))[0] == first
-    assert architectures.candidates(device(dumps.vulkan(name, silent=True)))[0] == first
+    assert vulkan.candidates(device(dumps.vulkan(name, vendor=vendor)))[0] == first
+    assert vulkan.candidates(device(dumps.vulkan(name, silent=True)))[0] == first
 
 
 @pytest.mark.parametrize(
@@ -219,30 +220,30 @@ def test_a_device_is_known_by_its_name(vendor: str, name: str, first: str) -> No
     ],
 )
 def test_some_devices_have_no_target_of_their_own(vendor: str, name: str) -> None:
-    assert architectures.candidates(device(dumps.vulkan(name, vendor=vendor))) == ()
+    assert vulkan.candidates(device(dumps.vulkan(name, vendor=vendor))) == ()
 
 
 def test_the_best_target_that_the_compiler_knows_is_chosen() -> None:
     radeon = device(dumps.vulkan("AMD Radeon RX 7900 XTX (RADV NAVI31)"))
-    choice = architectures.choose(radeon, about)
+    choice = vulkan.choose(radeon, about)
     assert (choice.arch, choice.misfits, choice.note) == ("rdna3", (), "")
 
 
 def test_a_target_of_its_own_that_does_not_fit_gives_way_to_one_that_does() -> None:
-    choice = architectures.choose(device(dumps.llvmpipe(16)), about)
+    choice = vulkan.choose(device(dumps.llvmpipe(16)), about)
     assert (choice.arch, choice.misfits) == ("valhall4", ())
     assert "no compile target of its own that fits; valhall4 does" in choice.note
 
 
 def test_where_nothing_fits_it_is_the_default_with_its_misfits() -> None:
-    choice = architectures.choose(device(dumps.llvmpipe(4)), about)
-    assert choice.arch == architectures.DEFAULT_VULKAN
+    choice = vulkan.choose(device(dumps.llvmpipe(4)), about)
+    assert choice.arch == vulkan.DEFAULT
     assert choice.misfits == ("it assumes subgroups of 64, the device has 4",)
 
 
 def test_of_an_unknown_device_that_is_not_described_nothing_is_guessed() -> None:
-    choice = architectures.choose(device(dumps.vulkan("Some GPU", silent=True)), about)
-    assert choice.arch == architectures.DEFAULT_VULKAN
+    choice = vulkan.choose(device(dumps.vulkan("Some GPU", silent=True)), about)
+    assert choice.arch == vulkan.DEFAULT
     assert "its fit is not known" in choice.note
 
 
@@ -307,7 +308,7 @@ def test_a_misfit_is_what_makes_a_sum_wrong(
         here, ("--iree-hal-target-device=vulkan", "--iree-vulkan-target=valhall4")
     ).assumptions
     assert assumed is not None
-    fits = not architectures.misfits(assumed, found[0])
+    fits = not vulkan.misfits(assumed, found[0])
     assert fits == (width == 16)
     right = sum_on(here, "valhall4", found[0], tmp_path) == ["512"] * 16
     assert right == fits
@@ -348,6 +349,6 @@ def test_the_installed_compiler_tells_what_its_targets_assume() -> None:
 @pytest.mark.real
 def test_the_installed_compiler_knows_all_generic_targets() -> None:
     here = toolchain.installed()
-    for arch in architectures.GENERIC_VULKAN:
+    for arch in vulkan.GENERIC:
         flags = ("--iree-hal-target-device=vulkan", f"--iree-vulkan-target={arch}")
         assert architectures.probe(here, flags).assumptions is not None, arch

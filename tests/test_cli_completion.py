@@ -52,6 +52,7 @@ def completed(here: Path, line: str, *, breaks: str = BREAKS) -> list[str]:
         ("run llama -t v", ["vulkan"]),
         ("run llama -t llvm-cpu,hip:gfx94", ["gfx942"]),
         ("run llama --inl", ["--inline-parameters"]),
+        ("run llama -t metal:", ["macos", "ios-simulator"]),
         ("bisect llama --target=vul", ["vulkan"]),
         ("ranges llama -t ll", ["llvm-cpu"]),
         ("compile a.mlir --to=executable-t", ["executable-targets"]),

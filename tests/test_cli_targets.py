@@ -1,6 +1,6 @@
 """Commands that take several targets, one after the other, and where what they write goes.
 
-The compiler is a stand-in that fails on one operation; the IR is edited by the real bindings.
+The compiler is mostly a stand-in that fails on one operation; the IR is edited by real bindings.
 """
 
 from __future__ import annotations
@@ -147,3 +147,52 @@ def test_a_folder_is_named_after_the_target_and_keeps_what_it_shows(desk: Desk) 
     assert latest.startswith("repro-a-llvm-cpu-")
     assert f"latest {latest}; {usual.name} shows diagnostic/" in other.out
     assert {file.name: file.read_bytes() for file in usual.iterdir()} == kept
+
+
+ADD = """func.func @add(%a: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = arith.addf %a, %a : tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+"""
+EMPTY = '#hal.device.target<"cuda", [#hal.executable.target<"cuda", "cuda-nvptx-fb">]>'
+
+
+def test_cuda_and_metal_are_compiled_to_a_module_without_a_device(tmp_path: Path) -> None:
+    (tmp_path / "add.mlir").write_text(ADD)
+    done = pilot("compile", "add.mlir", "-t", "cuda:sm_80,metal", "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    code = {"cuda:sm_80": b".target sm_80", "metal": b"#include <metal_stdlib>"}
+    for case in done.document["cases"]:
+        assert case["status"] == "compiled"
+        assert case["output"].endswith(".vmfb")
+        assert code[case["target"]] in Path(case["output"]).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("target", "flag", "message", "advice"),
+    [
+        (
+            "llvm-cpu",
+            "--iree-hal-target-backends=rocm",
+            "ROCM target not set",
+            "Name an architecture: -t hip:ARCH, or --iree-rocm-target=ARCH; of gfx942, gfx950, ",
+        ),
+        (
+            "cuda:sm_80",
+            f"--iree-hal-target-device={EMPTY}",
+            "missing GPU target in #hal.executable.target",
+            "Name an architecture: -t cuda:ARCH, or --iree-cuda-target=ARCH; of sm_60, sm_61, ",
+        ),
+    ],
+)
+def test_a_compile_that_lacks_an_architecture_is_told_those_that_the_compiler_knows(
+    tmp_path: Path, target: str, flag: str, message: str, advice: str
+) -> None:
+    (tmp_path / "add.mlir").write_text(ADD)
+    words = ("compile", "add.mlir", "-t", target)
+    done = pilot(*words, "--json", "--", flag, cwd=tmp_path)
+    assert done.code == 1, done.err
+    (case,) = done.document["cases"]
+    assert message in case["failure"]["message"]
+    assert case["advice"].startswith(advice)
+    assert advice in " ".join(pilot(*words, "--", flag, cwd=tmp_path).out.split())

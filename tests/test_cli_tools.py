@@ -56,7 +56,7 @@ def test_targets_tell_flags_and_devices() -> None:
     done = pilot("targets", "--json")
     assert done.code == 0
     targets = {t["name"]: t for t in done.document["targets"]}
-    assert set(targets) == {"llvm-cpu", "vulkan", "hip"}
+    assert set(targets) == {"llvm-cpu", "vulkan", "hip", "cuda", "metal"}
     assert targets["llvm-cpu"]["device"]["uri"] == "local-task"
     assert "--iree-rocm-target=gfx942" in targets["hip"]["flags"] or targets["hip"]["device"]
     for target in targets.values():

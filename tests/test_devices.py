@@ -8,7 +8,7 @@ import pytest
 from fake import dumps, stub_release, stub_toolchain
 
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
-from iree_pilot.pipeline.targets import devices
+from iree_pilot.pipeline.targets import devices, discovery
 from iree_pilot.pipeline.targets.devices import Found
 from iree_pilot.pipeline.toolchain import toolchain
 
@@ -88,16 +88,17 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 def test_a_driver_is_asked_once(tmp_path: Path) -> None:
     tools = stub_toolchain(tmp_path, devices={"vulkan": {"stdout": TWO}})
-    first = devices.find("vulkan", tools)
+    first = discovery.find("vulkan", tools)
     assert len(first.devices) == 2
     stub_release(tmp_path, devices={})
-    assert devices.find("vulkan", tools) is first
+    assert discovery.find("vulkan", tools) is first
 
 
 @pytest.mark.parametrize(
     ("driver", "stderr", "why", "advice"),
     [
         ("hip", dumps.NO_HIP, "no HIP device", "libamdhip64.so is not installed"),
+        ("cuda", dumps.NO_CUDA, "no CUDA device", "libcuda.so is not installed"),
         ("vulkan", dumps.NO_VULKAN_DRIVER, "no Vulkan device", "apt-get install mesa-vulkan-dr"),
         (
             "vulkan",
@@ -117,7 +118,7 @@ def test_why_there_is_no_device_and_what_to_do(
     tmp_path: Path, driver: str, stderr: str, why: str, advice: str
 ) -> None:
     tools = stub_toolchain(tmp_path, devices={driver: {"stderr": stderr, "status": 1}})
-    found = devices.find(driver, tools)
+    found = discovery.find(driver, tools)
     assert (found.devices, found.why) == ((), why)
     assert advice in found.advice
 
@@ -126,22 +127,27 @@ def test_a_compiler_without_its_runtime_has_no_devices_but_the_processor(tmp_pat
     stub_release(tmp_path)
     (tmp_path / "iree/_runtime_libs/iree-run-module").unlink()
     tools = toolchain.from_directory(tmp_path)
-    assert devices.find("vulkan", tools).why == "no IREE runtime for compiler 9.9.0"
+    assert discovery.find("vulkan", tools).why == "no IREE runtime for compiler 9.9.0"
 
 
 def test_the_processor_needs_no_asking(tmp_path: Path) -> None:
     tools = stub_toolchain(tmp_path)
-    (device,) = devices.find("local-task", tools).devices
+    (device,) = discovery.find("local-task", tools).devices
     assert (device.uri, device.driver) == ("local-task", "local-task")
     assert device.name
-    assert device.fingerprint == devices.find("local-sync", tools).devices[0].fingerprint
+    assert device.fingerprint == discovery.find("local-sync", tools).devices[0].fingerprint
 
 
 @pytest.mark.real
 def test_the_installed_runtime_answers_for_each_driver() -> None:
     here = toolchain.installed()
-    for driver, title in (("vulkan", "Vulkan"), ("hip", "HIP")):
-        found = devices.find(driver, here)
+    for driver, title in (
+        ("vulkan", "Vulkan"),
+        ("hip", "HIP"),
+        ("cuda", "CUDA"),
+        ("metal", "Metal"),
+    ):
+        found = discovery.find(driver, here)
         if found.devices:
             assert all(d.uri.startswith(f"{driver}://") and d.name for d in found.devices)
         else:

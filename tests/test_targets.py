@@ -10,7 +10,9 @@ import pytest
 from fake import dumps, stub_toolchain
 
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.targets import devices, targets
+from iree_pilot.pipeline.targets.backend import Backend
 from iree_pilot.pipeline.targets.targets import Plan, Target
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
@@ -37,29 +39,43 @@ KNOWN = {
     "gfx942": gpu("gfx942", 64),
     "mi300x": gpu("gfx942", 64),
     "gfx1100": gpu("gfx1100", 32, 64),
+    "sm_80": gpu("sm_80", 32),
+    "sm_89": gpu("sm_89", 32),
+    "sm_90": '#hal.executable.target<"cuda", "cuda-nvptx-fb">',
+    "a100": gpu("sm_80", 32),
     "host": cpu("mine", "+avx2"),
     "big": cpu("big", "+avx2,+avx512f"),
 }
 RADEON = dumps.vulkan("AMD Radeon RX 7900 XTX (RADV NAVI31)", uri="vulkan://GPU-1")
 MI300 = dumps.hip("AMD Instinct MI300X", "gfx942:sramecc+:xnack-", "hip://GPU-a")
 NAVI = dumps.hip("AMD Radeon RX 7900 XTX", "gfx1100", "hip://GPU-b")
+H100 = dumps.cuda("NVIDIA H100 80GB HBM3", "9.0", "cuda://GPU-c")
+A100 = dumps.cuda("NVIDIA A100-SXM4-80GB", "8.0", "cuda://GPU-d")
 NO_HIP = {"stderr": dumps.NO_HIP, "status": 1}
+NO_CUDA = {"stderr": dumps.NO_CUDA, "status": 1}
 NO_VULKAN = {"stderr": dumps.NO_VULKAN_DRIVER, "status": 1}
 
 
 @pytest.fixture(autouse=True)
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps this machine's devices out of the tests with made-up ones."""
-    monkeypatch.setattr(targets, "_installed_devices", devices.Found)
+    monkeypatch.setattr(targets, "_installed_devices", lambda driver: devices.Found())
 
 
-def tools(directory: Path, vulkan: Any = None, hip: Any = None, **settings: Any) -> Toolchain:
+def tools(
+    directory: Path, vulkan: Any = None, hip: Any = None, cuda: Any = None, **settings: Any
+) -> Toolchain:
     """A toolchain whose runtime finds these devices."""
     listed = {
+        "cuda": {"stdout": cuda} if isinstance(cuda, str) else NO_CUDA,
         "vulkan": {"stdout": vulkan} if isinstance(vulkan, str) else NO_VULKAN,
         "hip": {"stdout": hip} if isinstance(hip, str) else NO_HIP,
     }
     return stub_toolchain(directory, targets=KNOWN, devices=listed, **settings)
+
+
+def failure(message: str) -> Failure:
+    return Failure(kind="diagnostic", message=message, signature="")
 
 
 def plan(text: str, chain: Toolchain, device: str | None = None, **more: Any) -> Plan:
@@ -71,6 +87,16 @@ def test_a_target_is_a_backend_and_perhaps_an_architecture() -> None:
     assert targets.parse("hip:gfx942") == Target(spec="hip:gfx942", backend="hip", arch="gfx942")
 
 
+@pytest.mark.parametrize("backend", targets.BACKENDS.values(), ids=targets.BACKENDS)
+def test_what_is_said_of_a_target_names_targets_and_is_told_apart(backend: Backend) -> None:
+    assert all(targets.parse(spec).backend in targets.BACKENDS for spec in backend.neighbours)
+    for other in targets.BACKENDS.values():
+        if other is not backend:
+            for names in ("hal_backends", "arch_flags", "drivers"):
+                assert not {*getattr(backend, names)} & {*getattr(other, names)}, names
+            assert backend.hal_device != other.hal_device
+
+
 def test_targets_between_commas_keep_their_order_and_come_once() -> None:
     found = targets.parse_list("hip:gfx942, llvm-cpu,hip:gfx942,vulkan")
     assert [t.spec for t in found] == ["hip:gfx942", "llvm-cpu", "vulkan"]
@@ -80,9 +106,11 @@ def test_targets_between_commas_keep_their_order_and_come_once() -> None:
     ("text", "message", "advice"),
     [
         ("vulcan", "unknown target 'vulcan'", "Did you mean vulkan?"),
-        ("cuda", "unknown target 'cuda'", "--iree-hal-target-device="),
+        ("webgpu", "unknown target 'webgpu'", "--iree-hal-target-device="),
+        ("rocm:gfx942", "unknown target 'rocm:gfx942'", "Did you mean hip?"),
+        ("metal-spirv", "unknown target 'metal-spirv'", "Did you mean metal?"),
         ("vulkan:", "names no architecture", "Write vulkan, or vulkan:ARCH."),
-        (" , ", "no target is named", "Known: llvm-cpu, vulkan, hip."),
+        (" , ", "no target is named", "Known: llvm-cpu, vulkan, hip, cuda, metal."),
     ],
 )
 def test_what_is_no_target_is_refused_with_advice(text: str, message: str, advice: str) -> None:
@@ -203,7 +231,7 @@ def test_what_an_old_runtime_does_not_tell_is_asked_of_the_installed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = devices.parse_dump(RADEON.replace("minSubgroupSize=32", "minSubgroupSize=64"), "vulkan")
-    monkeypatch.setattr(targets, "_installed_devices", lambda: devices.Found(devices=told))
+    monkeypatch.setattr(targets, "_installed_devices", lambda driver: devices.Found(devices=told))
     silent = dumps.vulkan("AMD Radeon RX 7900 XTX", uri="vulkan://GPU-1", silent=True)
     made = plan("vulkan:rdna3", tools(tmp_path, vulkan=silent))
     assert made.device is not None
@@ -214,7 +242,7 @@ def test_a_device_that_an_old_runtime_hides_is_still_compiled_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = devices.parse_dump(dumps.llvmpipe(), "vulkan")
-    monkeypatch.setattr(targets, "_installed_devices", lambda: devices.Found(devices=hidden))
+    monkeypatch.setattr(targets, "_installed_devices", lambda driver: devices.Found(devices=hidden))
     made = plan("vulkan", tools(tmp_path, vulkan=""))
     assert made.target.arch == "llvmpipe"
     assert (made.device, made.why_not_run) == (None, "no Vulkan device for runtime 9.9.0")
@@ -260,16 +288,98 @@ def test_hip_flags_are_those_that_the_release_lists(tmp_path: Path, listed: str)
 
 def test_a_compiler_without_the_backend_is_told(tmp_path: Path) -> None:
     chain = tools(tmp_path, flags=["compile-to", "iree-hal-target-device"])
-    with pytest.raises(EnvironmentFault, match=r"9\.9\.0 cannot compile for hip: its help lists"):
-        plan("hip:gfx942", chain)
+    for text in ("hip:gfx942", "cuda:sm_80", "metal"):
+        with pytest.raises(
+            EnvironmentFault,
+            match=rf"9\.9\.0 cannot compile for {text.partition(':')[0]}: its help lists",
+        ):
+            plan(text, chain)
 
 
-@pytest.mark.parametrize("text", ["vulkan:rdna9", "hip:gfx1"])
-def test_an_architecture_that_the_compiler_does_not_know_is_refused(
-    tmp_path: Path, text: str
+@pytest.mark.parametrize(
+    ("text", "why", "known"),
+    [
+        ("vulkan:rdna9", "Unknown Vulkan target", "valhall4, vp_android_baseline_2022, llvmpipe,"),
+        ("hip:gfx1", "Unknown ROCM target", "It knows gfx942, gfx1100, mi300x."),
+        ("cuda:h100", "Unknown CUDA target", "It knows sm_80, sm_89, ampere, a100. PTX for an old"),
+        ("cuda:sm_90", "missing GPU target in #hal.executable.target", "It knows sm_80, sm_89,"),
+    ],
+)
+def test_an_architecture_that_the_compiler_does_not_know_is_refused_with_those_that_it_knows(
+    tmp_path: Path, text: str, why: str, known: str
 ) -> None:
-    with pytest.raises(UsageError, match=f"iree-compile 9.9.0 does not know the target {text}: U"):
+    message = f"iree-compile 9.9.0 does not know the target {text}: {why}"
+    with pytest.raises(UsageError, match=message) as caught:
         plan(text, tools(tmp_path))
+    assert known in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("flags", "advice"),
+    [
+        (
+            ["--iree-hal-target-backends=rocm"],
+            "Name an architecture: -t hip:ARCH, or --iree-rocm-target=ARCH; of gfx942, gfx1100, "
+            "mi300x.",
+        ),
+        (["--iree-hal-target-device=a=cuda[0]"], "-t cuda:ARCH, or --iree-cuda-target=ARCH; of sm"),
+        ([], ""),
+    ],
+)
+def test_a_compile_that_lacks_an_architecture_is_told_those_that_the_compiler_knows(
+    tmp_path: Path, flags: list[str], advice: str
+) -> None:
+    chain, cpu = tools(tmp_path), targets.parse("llvm-cpu")
+    other = failure("'test.bad' op is not supported")
+    for message in ("missing GPU target in #hal.executable.target", "ROCM target not set; did you"):
+        for one in (failure(message), msgspec.structs.replace(other, also=(failure(message),))):
+            told = targets.advice(one, cpu, flags, chain)
+            assert advice in told and bool(advice) == bool(told)
+    assert targets.advice(other, cpu, flags, chain) == ""
+    assert targets.advice(None, cpu, flags, chain) == ""
+
+
+def test_cuda_without_a_gpu_compiles_for_a100_and_says_so(tmp_path: Path) -> None:
+    made = plan("cuda", tools(tmp_path))
+    assert made.flags == ("--iree-hal-target-device=cuda", "--iree-cuda-target=sm_80")
+    assert (made.device, made.why_not_run) == (None, "no CUDA device")
+    assert made.advice == "libcuda.so is not installed: an NVIDIA GPU needs its driver."
+    assert made.warnings == ("no CUDA device to ask: compiling for sm_80",)
+    assert plan("cuda:sm_89", tools(tmp_path)).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "flag", "uri"),
+    [
+        ("cuda", "sm_89", "cuda://GPU-c"),  # of sm_90 this compiler knows nothing
+        ("cuda:a100", "a100", "cuda://GPU-c"),
+        ("cuda:sm_80", "sm_80", "cuda://GPU-c"),
+    ],
+)
+def test_cuda_code_runs_on_its_gpu_and_on_newer_ones(
+    tmp_path: Path, text: str, flag: str, uri: str
+) -> None:
+    made = plan(text, tools(tmp_path, cuda=H100 + A100))
+    assert made.flags[-1] == f"--iree-cuda-target={flag}"
+    assert made.device is not None
+    assert (made.device.uri, made.warnings) == (uri, ())
+
+
+def test_cuda_code_for_a_newer_gpu_is_compiled_and_not_run(tmp_path: Path) -> None:
+    made = plan("cuda:sm_89", tools(tmp_path, cuda=A100))
+    assert (made.device, made.why_not_run) == (None, "no sm_89 CUDA device, only sm_80")
+    assert made.advice == "Compile for what is there: cuda:sm_80."
+    both = plan("cuda:sm_89", tools(tmp_path / "both", cuda=A100 + H100))
+    assert both.device is not None
+    assert both.device.uri == "cuda://GPU-c"
+
+
+def test_metal_compiles_for_macos_or_another_platform(tmp_path: Path) -> None:
+    made = plan("metal", tools(tmp_path))
+    assert made.target == Target(spec="metal:macos", backend="metal", arch="macos")
+    assert made.flags == ("--iree-hal-target-device=metal", "--iree-metal-target-platform=macos")
+    assert (made.device, made.why_not_run, made.warnings) == (None, "no Metal device", ())
+    assert plan("metal:ios", tools(tmp_path)).flags[-1] == "--iree-metal-target-platform=ios"
 
 
 def test_the_users_flags_count_as_named_and_are_not_repeated(tmp_path: Path) -> None:
@@ -281,8 +391,10 @@ def test_the_users_flags_count_as_named_and_are_not_repeated(tmp_path: Path) -> 
 
 
 def test_other_backends_are_reached_by_the_users_own_flags(tmp_path: Path) -> None:
-    made = plan("llvm-cpu", tools(tmp_path), user_flags=["--iree-hal-target-device=cuda"])
-    assert (made.flags, made.device, made.why_not_run) == ((), None, "no CUDA device")
+    made = plan("llvm-cpu", tools(tmp_path), user_flags=["--iree-hal-target-device=webgpu"])
+    assert (made.flags, made.device, made.why_not_run) == ((), None, "no webgpu device")
+    rocm = plan("llvm-cpu", tools(tmp_path), user_flags=["--iree-hal-target-backends=rocm"])
+    assert (rocm.flags, rocm.device, rocm.why_not_run) == ((), None, "no HIP device")
     local = plan("llvm-cpu", tools(tmp_path), user_flags=["--iree-hal-target-backends=vmvx"])
     assert local.device is not None
     assert local.device.uri == "local-task"
@@ -349,7 +461,13 @@ def test_a_plan_is_what_json_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("text", ["llvm-cpu", "llvm-cpu:generic", "vulkan:rdna3", "hip:gfx942"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("llvm-cpu", "llvm-cpu:generic", "vulkan:rdna3", "hip:gfx942"),
+        *("cuda:sm_80", "cuda:rtx4090", "metal", "metal:ios"),
+    ],
+)
 def test_the_installed_compiler_takes_the_flags(text: str, tmp_path: Path) -> None:
     here = toolchain.installed()
     program = tmp_path / "add.mlir"
@@ -365,7 +483,29 @@ def test_the_installed_compiler_takes_the_flags(text: str, tmp_path: Path) -> No
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("text", ["llvm-cpu:nosuch", "vulkan:nosuch", "hip:nosuch"])
-def test_the_installed_compilers_refusal_is_understood(text: str) -> None:
-    with pytest.raises(UsageError, match=f"does not know the target {text}"):
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("llvm-cpu:znver44", "Did you mean znver"),
+        ("vulkan:nosuch", "It knows valhall4, adreno, videocore_vii, "),
+        ("hip:nosuch", "It knows gfx942, gfx950, "),
+        ("cuda:nosuch", "It knows sm_60, "),
+        ("metal:nosuch", "It knows macos, ios, ios-simulator."),
+    ],
+)
+def test_the_installed_compilers_refusal_is_understood(text: str, known: str) -> None:
+    with pytest.raises(UsageError, match=f"does not know the target {text}") as caught:
         plan(text, toolchain.installed())
+    assert known in caught.value.advice
+
+
+@pytest.mark.real
+def test_the_installed_compiler_knows_what_is_offered() -> None:
+    here = toolchain.installed()
+    unknown = {
+        f"{backend.name}:{arch}"
+        for backend in targets.BACKENDS.values()
+        for arch in backend.architectures
+        if backend.probe(arch, here).rejected
+    }
+    assert unknown == {f"cuda:sm_{number}" for number in (90, 100, 103, 110)}

@@ -52,10 +52,11 @@ def test_each_has_a_name_of_its_own_and_a_line_of_reason() -> None:
 
 
 def test_a_flag_of_one_code_generator_is_for_its_targets_only() -> None:
-    """LLVMGPU is that of HIP (and CUDA): none of its flags changes a module for Vulkan."""
+    """LLVMGPU is that of HIP and CUDA: none of its flags changes a module for Vulkan."""
     owners = {
         "llvmcpu": ("llvm-cpu",),
-        **dict.fromkeys(("llvmgpu", "rocm", "rocdl", "hip"), ("hip",)),
+        "llvmgpu": ("hip", "cuda"),
+        **dict.fromkeys(("rocm", "rocdl", "hip"), ("hip",)),
         **dict.fromkeys(("spirv", "vulkan"), ("vulkan",)),
     }
     for one in TABLE:
@@ -66,7 +67,7 @@ def test_a_flag_of_one_code_generator_is_for_its_targets_only() -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_only_flags_that_the_release_lists_are_used(backend: str) -> None:
     some = {"iree-opt-level", "iree-llvmcpu-enable-ukernels", "iree-spirv-index-bits"}
-    found = usable(TABLE, backend, some)  # type: ignore[arg-type]
+    found = usable(TABLE, backend, some)
     assert {flag for one in found for flag in one.flag_names} <= some
     own = {"llvm-cpu": "iree-llvmcpu-enable-ukernels", "vulkan": "iree-spirv-index-bits"}
     for target, flag in own.items():

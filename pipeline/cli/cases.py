@@ -326,6 +326,8 @@ def _tell(
         if shortened:
             lines = _not_told(lines, before)
         out.print_pairs(console, lines, indent="    ")
+    if result.advice:
+        console.print(f"    {escape(result.advice)}", soft_wrap=True)
     signatures = {failure.signature for one in before for failure in _failures(one)}
     known = shortened and signatures.issuperset(f.signature for f in _failures(result))
     if known and result.phase_confirmed is not False:

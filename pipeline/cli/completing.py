@@ -7,12 +7,6 @@ from collections.abc import Iterable
 import click
 from click.shell_completion import CompletionItem
 
-#: Architectures that are asked for by name, of those that a backend has.
-_ARCHITECTURES = {
-    "llvm-cpu": ("host", "generic"),
-    "hip": ("gfx942", "gfx950", "gfx90a", "gfx1100", "gfx1201", "mi300x"),
-}
-
 Items = list[CompletionItem[str]]
 
 
@@ -30,13 +24,11 @@ def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items
 
 def targets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Targets behind a comma; behind a colon architectures of one."""
-    from iree_pilot.pipeline.targets.architectures import GENERIC_VULKAN
-    from iree_pilot.pipeline.targets.targets import BACKENDS
+    from iree_pilot.pipeline.targets.backends import BACKENDS
 
     before, comma, last = incomplete.rpartition(",")
-    backend, colon, _ = last.partition(":")
-    known = {**_ARCHITECTURES, "vulkan": (*GENERIC_VULKAN, "ampere", "ada", "rdna3", "rdna4")}
-    names = [f"{backend}:{arch}" for arch in known.get(backend, ())] if colon else BACKENDS
+    backend = BACKENDS.get(last.partition(":")[0]) if ":" in last else None
+    names = [f"{backend.name}:{arch}" for arch in backend.architectures] if backend else BACKENDS
     return _beginning((f"{before}{comma}{name}" for name in names), incomplete)
 
 

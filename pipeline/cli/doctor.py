@@ -154,7 +154,7 @@ def _compiling_and_running(release: str | None) -> list[Finding]:
         )
     ]
     for backend in BACKENDS:
-        needed: State = "missing" if backend == "llvm-cpu" else "warning"
+        needed: State = "missing" if BACKENDS[backend].on_host else "warning"
         try:
             made = plan(parse(backend), toolchain)
         except PilotError as error:

@@ -303,7 +303,7 @@ def target_option(function: F) -> F:
             "targets",
             metavar="TARGET[,TARGET...]",
             shell_complete=completing.targets,
-            help="llvm-cpu[:host|generic|CPU], vulkan[:ARCH], hip[:GFX]; a reproducer brings one.",
+            help="BACKEND[:ARCH], as in hip:gfx942 (iree-pilot targets); a reproducer brings one.",
         ),
         click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets)."),
     )

@@ -14,12 +14,6 @@ from iree_pilot.pipeline.errors import PilotError
 if TYPE_CHECKING:
     from iree_pilot.pipeline.targets.targets import Plan
 
-_ARCHITECTURES = {
-    "llvm-cpu": "host (default), generic, or a CPU that LLVM knows (znver4, neoverse-v2)",
-    "vulkan": "asks the device (default), or an architecture or product (rdna3, ampere, adreno)",
-    "hip": "asks the device (default), or gfx942, gfx1100, mi300x ...",
-}
-
 
 @click.command("targets")
 @common
@@ -41,7 +35,7 @@ def command(common: Common) -> None:
         return
     console = out.console()
     for name, made in plans.items():
-        pairs = [("arch", _ARCHITECTURES[name])]
+        pairs = [("arch", BACKENDS[name].takes)]
         if isinstance(made, PilotError):
             pairs += [("error", made.message), ("", made.advice)]
         else:

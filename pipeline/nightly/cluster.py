@@ -265,7 +265,7 @@ class _Night:
             parsed = targets.parse(target)
             if (device := resource(parsed, names)) is not None:
                 found[target] = device
-            elif parsed.backend != "llvm-cpu":
+            elif not targets.BACKENDS[parsed.backend].on_host:
                 wanted = target.replace(":", "-")
                 watcher.note(
                     f"no worker has a device for {target} (dask worker --resources {wanted}=1): "

@@ -1,4 +1,4 @@
-"""The devices that can run modules here, as the runtime of a release tells of them."""
+"""A device that runs modules, as the runtime of a release tells of it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain, ask
 
 #: Drivers on the host's own processor; there is nothing to ask about them.
 LOCAL = ("local-task", "local-sync")
-_TITLES = {"vulkan": "Vulkan", "hip": "HIP", "cuda": "CUDA", "metal": "Metal"}
-_QUERY_SECONDS = 30.0
 #: Real GPUs first; a driver of software rendering is the last resort.
 _TYPES = ("discrete-gpu", "integrated-gpu", "virtual-gpu", "other", "cpu")
 
 _DEVICE = re.compile(r"^# --device=(\S+)\n((?:#.*\n)*)", re.MULTILINE)
-_STATUS = re.compile(r"^\S+\.(?:c|cc|h):\d+: (.+)", re.MULTILINE)
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,25 +51,6 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[Device, ...] = ()
     why: str = ""
     advice: str = ""
-
-
-def find(driver: str, toolchain: Toolchain) -> Found:
-    """The devices that the toolchain's runtime finds; asked once in a process.
-
-    Takes 0.04 to 0.2 s for Vulkan (the driver is loaded), 3 ms where a driver is missing.
-    """
-    if driver in LOCAL:
-        return Found(devices=(processor(driver),))
-    if toolchain.runtime is None:
-        return Found(
-            why=f"no IREE runtime for compiler {toolchain.version}",
-            advice="A module needs the runtime of its compiler's release.",
-        )
-    try:
-        tool = toolchain.tool("iree-run-module")
-    except EnvironmentFault as fault:
-        return Found(why=fault.message, advice=fault.advice)
-    return _query(tool, driver)
 
 
 def pick(uri: str, found: Found) -> Device:
@@ -112,40 +89,6 @@ def parse_dump(text: str, driver: str) -> tuple[Device, ...]:
 def by_preference(found: Found) -> list[Device]:
     """Devices to run on, the best first: usable ones, real GPUs, then software."""
     return sorted(found.devices, key=_preference)
-
-
-@functools.cache
-def _query(tool: Path, driver: str) -> Found:
-    answer = ask([tool, f"--dump_devices={driver}"], seconds=_QUERY_SECONDS)
-    why = f"no {_TITLES.get(driver, driver)} device"
-    if answer.outcome.ended_by == "time-limit":
-        return Found(why=why, advice=f"{driver} did not answer within {_QUERY_SECONDS:.0f} s.")
-    devices = parse_dump(answer.stdout, driver)
-    if devices:
-        return Found(devices=devices)
-    return Found(why=why, advice=_advice(driver, answer.stderr, answer.outcome.signal))
-
-
-def _advice(driver: str, stderr: str, signal: str | None) -> str:
-    status = _STATUS.search(stderr)
-    detail = status[1].strip().rstrip(":") if status else ""
-    if signal:
-        return f"The {driver} driver crashed with {signal} when it was asked for devices."
-    if "no driver" in detail:
-        return f"This runtime is built without the {driver} driver."
-    if driver == "vulkan":
-        if "libvulkan" in stderr:
-            return (
-                "The Vulkan loader is not installed. Debian/Ubuntu: "
-                "apt-get install libvulkan1 mesa-vulkan-drivers."
-            )
-        return (
-            "No Vulkan driver offers a device. Install the GPU's driver, or Mesa's software one "
-            "(Debian/Ubuntu: apt-get install mesa-vulkan-drivers)."
-        )
-    if driver == "hip" and "amdhip64" in stderr:
-        return "libamdhip64.so is not installed: an AMD GPU needs ROCm's HIP runtime."
-    return detail
 
 
 def _device(uri: str, header: str, body: str, driver: str) -> Device:

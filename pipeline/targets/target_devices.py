@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from iree_pilot.pipeline.targets import devices
+from iree_pilot.pipeline.targets import discovery
 from iree_pilot.pipeline.targets.devices import Device
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
@@ -39,7 +39,7 @@ def counts(values: Sequence[str]) -> dict[str, int]:
 
 def several(first: Device, count: int, toolchain: Toolchain) -> list[Device]:
     """So many devices of the driver of `first`, which is used again where there are too few."""
-    others = [d for d in devices.find(first.driver, toolchain).devices if d.uri != first.uri]
+    others = [d for d in discovery.find(first.driver, toolchain).devices if d.uri != first.uri]
     available = [first, *others]
     return [available[i % len(available)] for i in range(count)]
 

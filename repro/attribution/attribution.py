@@ -12,7 +12,8 @@ from typing import Literal
 import msgspec
 
 from iree_pilot.pipeline.errors import PilotError
-from iree_pilot.pipeline.targets import devices, targets
+from iree_pilot.pipeline.targets import discovery, targets
+from iree_pilot.pipeline.targets.backends import BACKENDS, llvm_cpu
 from iree_pilot.pipeline.targets.devices import LOCAL
 from iree_pilot.pipeline.targets.targets import Plan, Target
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
@@ -23,14 +24,11 @@ What = Literal["as reported", "device", "level", "target", "backend"]
 
 _LEVEL = "iree-opt-level"
 _LEVELS = ("O0", "O1", "O2", "O3")
-_VMVX = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx")
-#: What else than the reported one a program can be compiled for on the same device.
-_ARCHITECTURES = {
-    "llvm-cpu": ("generic", "host"),
-    "vulkan": ("llvmpipe", "vp_android_baseline_2022"),
-}
-#: Flags about one backend or target.
-_SPECIAL = ("--iree-hal-", "--iree-llvmcpu-", "--iree-vulkan-", "--iree-rocm-", "--iree-hip-")
+#: Flags about one backend or target begin with one of these.
+_SPECIAL = (
+    "--iree-hal-",
+    *(f"--{f.partition('target')[0]}" for one in BACKENDS.values() for f in one.arch_flags),
+)
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +103,7 @@ def others(
     driver = bare.partition("://")[0]
     ways = [reported]
     for other in LOCAL if driver in LOCAL else (driver,):
-        for found in devices.find(other, toolchain).devices:
+        for found in discovery.find(other, toolchain).devices:
             if bare not in (found.uri, other if driver in LOCAL else "") and not found.unusable:
                 how = found.uri if driver in LOCAL else f"{found.name} ({found.uri})"
                 ways.append(
@@ -118,25 +116,26 @@ def others(
             if flag not in own:
                 made = (*plain, flag)
                 ways.append(msgspec.structs.replace(reported, what="level", how=level, flags=made))
-    for arch in _ARCHITECTURES.get(backend, ()):
-        spec = f"{backend}:{arch}"
-        if (plan := _plan(spec, toolchain)) and not set(plan.flags) <= set(own):
-            made = (*plan.flags, *users)
-            ways.append(msgspec.structs.replace(reported, what="target", how=spec, flags=made))
     portable = tuple(flag for flag in users if not flag.startswith(_SPECIAL))
-    for spec in ("llvm-cpu", "vulkan"):
-        plan = _plan(spec, toolchain) if spec != backend else None
-        if plan is not None and plan.device is not None:
+    for spec in BACKENDS[backend].neighbours:
+        plan = _plan(spec, toolchain)
+        if plan is None:
+            continue
+        if plan.target.backend == backend:
+            if not set(plan.flags) <= set(own):
+                made = (*plan.flags, *users)
+                ways.append(msgspec.structs.replace(reported, what="target", how=spec, flags=made))
+        elif plan.device is not None:
             ways.append(
                 Way(
                     what="backend",
                     how=plan.target.spec,
                     flags=(*plan.flags, *portable),
                     device=plan.device.uri,
-                    backend=spec,
+                    backend=plan.target.backend,
                 )
             )
-    made = (*_VMVX, *portable)
+    made = (*llvm_cpu.INTERPRETER, *portable)
     vmvx = Way(what="backend", how="vmvx", flags=made, device=LOCAL[0], backend="vmvx")
     return (*ways, vmvx)
 
@@ -220,8 +219,9 @@ def conclude(
         if step:
             return "compiler", f"{step}: {why}"
         # A processor without an instruction says so; a GPU computes something else.
-        fits = own.backend == "llvm-cpu"
-        return ("compiler", why) if fits else ("target", f"{why}, which the former may not fit")
+        if BACKENDS[own.backend].on_host:
+            return "compiler", why
+        return "target", f"{why}, which the former may not fit"
     return _across_backends(rows, doubtful, narrowed, step)
 
 
@@ -238,7 +238,7 @@ def _across_backends(
         where = f"wrong{at}{devices_too}, right with {_list(right)}"
         if step:
             return "compiler", f"{step}: {where}"
-        if own.backend == "llvm-cpu" or devices_too:
+        if BACKENDS[own.backend].on_host or devices_too:
             return "compiler", f"code generation for {own.backend}: {where}"
         return (
             "undecided",

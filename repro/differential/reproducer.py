@@ -15,7 +15,7 @@ from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison, OutputComparison
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Tensor
-from iree_pilot.pipeline.targets import devices
+from iree_pilot.pipeline.targets import discovery
 from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
@@ -102,7 +102,7 @@ def elsewhere(side: Side, toolchain: Toolchain) -> str:
     """The side's device as another machine may have it: any of its driver, if there is one here."""
     device = side.plan.device
     assert device is not None, "checked before anything is compiled"
-    alone = len(devices.find(device.driver, toolchain).devices) == 1
+    alone = len(discovery.find(device.driver, toolchain).devices) == 1
     return device.driver if alone else device.uri
 
 

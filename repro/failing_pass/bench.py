@@ -10,6 +10,7 @@ import msgspec
 
 from iree_pilot.pipeline.failures.diagnostics import SERIAL
 from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.targets.backends import llvm_cpu
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.flags import silent
 from iree_pilot.pipeline.toolchain.phases import dump_files
@@ -19,7 +20,7 @@ from iree_pilot.repro.failing_pass import dumps, retarget
 from iree_pilot.repro.failing_pass.dumps import Dump
 from iree_pilot.repro.failing_pass.interpreting import LAST
 from iree_pilot.repro.failing_pass.phases import PLAIN
-from iree_pilot.repro.failing_pass.plain import PIPELINES, plain
+from iree_pilot.repro.failing_pass.plain import pipelines, plain
 from iree_pilot.repro.failing_pass.retarget import Targets
 
 #: After it executables are configured for their target, and cannot be retargeted any more.
@@ -35,7 +36,6 @@ _DEVICE = "local-sync"
 _GENERATED = "executable-targets"
 INTERPRETED = "an interpreter (PyTorch, numpy)"
 _PRINTED_BYTES = 128 * 2**20
-_LOCAL = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=")
 _LEVEL = "iree-opt-level"
 
 
@@ -45,15 +45,9 @@ def reference_paths(toolchain: Toolchain) -> dict[str, tuple[str, ...]]:
     vmvx interprets; the other generates code for any processor.
     """
     plain, at = ((f"--{_LEVEL}=O0",), " at O0") if _LEVEL in toolchain.flags else ((), "")
-    device, backend = _LOCAL
     return {
-        f"vmvx{at}": (device, f"{backend}vmvx", *plain),
-        f"llvm-cpu:generic{at}": (
-            device,
-            f"{backend}llvm-cpu",
-            "--iree-llvmcpu-target-cpu=generic",
-            *plain,
-        ),
+        f"vmvx{at}": (*llvm_cpu.INTERPRETER, *plain),
+        f"llvm-cpu:generic{at}": (*llvm_cpu.BACKEND.flags("generic", toolchain), *plain),
     }
 
 
@@ -92,7 +86,7 @@ class RealBench:
         context.directory.mkdir(parents=True, exist_ok=True)
         self._dumped = self._dump()
         self.phases: Sequence[str] = tuple(p for p in self._dumped if p != _CONFIGURED)
-        configured = backend in PIPELINES and _CONFIGURED in self._dumped
+        configured = pipelines(backend) and _CONFIGURED in self._dumped
         self.generated = (_CONFIGURED, _GENERATED) if configured else None
 
     def finish(self, phase: str, path: str) -> Tried:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 
+from iree_pilot.pipeline.targets.backends import BACKENDS
 from iree_pilot.repro.failing_pass.retarget import whole
 
-#: For each backend the strategy that neither tiles for caches nor vectorises: (as it is spelled, in
-#: releases that spell strategies so).
-PIPELINES = {
-    "llvm-cpu": (("#iree_cpu.pipeline<Default>", "#iree_cpu.pipeline<"), ("CPUDefault", "= CPU")),
-}
 _TRANSLATION = re.compile(r"#iree_codegen\.translation_info<")
 _CONFIG = re.compile(r"\blowering_config = ")
 #: Discardable, and means nothing.
 _DROPPED = "dropped_config = "
+
+
+def pipelines(backend: str) -> tuple[tuple[str, str], ...]:
+    """A backend's plainest strategy, as releases spell it; empty where none is known."""
+    known = BACKENDS.get(backend)
+    return known.plain_pipelines if known else ()
 
 
 def plain(text: str, backend: str) -> str | None:
@@ -22,7 +24,7 @@ def plain(text: str, backend: str) -> str | None:
 
     None where no other one is known for the backend. What has none any more stays.
     """
-    known = (name for name, like in PIPELINES.get(backend, ()) if like in text)
+    known = (name for name, like in pipelines(backend) if like in text)
     pipeline = next(known, None)
     if pipeline is None and _TRANSLATION.search(text):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 
 from iree_pilot.pipeline.targets import devices
+from iree_pilot.pipeline.targets.backends import BACKENDS
 from iree_pilot.pipeline.targets.devices import Device
 
 #: In which phases a device is at work.
@@ -21,7 +22,8 @@ def describe(target: str, device: Device | None, phase: str | None) -> dict[str,
         "OS": f"{_system()}, {platform.system()} {platform.release()}, {platform.machine()}",
         "CPU": devices.processor().name,
     }
-    if phase == "trace" or target.partition(":")[0] in ("llvm-cpu", "vmvx"):
+    backend = BACKENDS.get(target.partition(":")[0])
+    if phase == "trace" or backend is None or backend.on_host:
         return told
     if device is None:
         return told | {"Device": "none was used: the program was compiled only"}

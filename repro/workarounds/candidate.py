@@ -9,7 +9,6 @@ from typing import Literal
 import msgspec
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.targets.targets import Backend
 
 #: What is lost with it: nothing; time or space at run time; precision, or numbers that differ;
 #: the program's signature.
@@ -51,7 +50,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     edit: Edit | None = None
     fields: dict[str, str] = {}
     inline: bool | None = None
-    backends: tuple[Backend, ...] = ()
+    backends: tuple[str, ...] = ()
     early: bool = False
     helps: str = ""
 
@@ -76,7 +75,7 @@ def name(flag: str) -> str:
     return flag.lstrip("-").partition("=")[0]
 
 
-def usable(found: Sequence[Candidate], backend: Backend, known: Collection[str]) -> list[Candidate]:
+def usable(found: Sequence[Candidate], backend: str, known: Collection[str]) -> list[Candidate]:
     """Those that can be tried for a backend with a release that lists the flags `known`."""
     return [
         one

@@ -6,12 +6,11 @@ table is made of it.
 
 from __future__ import annotations
 
-from iree_pilot.pipeline.targets.targets import Backend
-from iree_pilot.repro.workarounds.candidate import Candidate, Group, Price
+from itertools import chain
 
-_CPU: tuple[Backend, ...] = ("llvm-cpu",)
-_VULKAN: tuple[Backend, ...] = ("vulkan",)
-_HIP: tuple[Backend, ...] = ("hip",)
+from iree_pilot.pipeline.targets.backend import Workaround
+from iree_pilot.pipeline.targets.backends import BACKENDS
+from iree_pilot.repro.workarounds.candidate import Candidate, Group, Price
 
 
 def _flag(
@@ -19,7 +18,7 @@ def _flag(
     reason: str,
     group: Group,
     price: Price = "free",
-    backends: tuple[Backend, ...] = (),
+    backends: tuple[str, ...] = (),
     *,
     early: bool = False,
     helps: str = "",
@@ -36,7 +35,7 @@ def _flag(
     )
 
 
-def _levels(flag: str, of: str, backends: tuple[Backend, ...] = ()) -> list[Candidate]:
+def _levels(flag: str, of: str, backends: tuple[str, ...] = ()) -> list[Candidate]:
     reasons: dict[str, tuple[str, Price]] = {
         "O1": (f"few transformations in {of}", "free"),
         "O2": (f"more fusion and generalisation in {of}", "free"),
@@ -46,6 +45,18 @@ def _levels(flag: str, of: str, backends: tuple[Backend, ...] = ()) -> list[Cand
     return [
         _flag(f"{flag}={level}", reason, "optimization", price, backends)
         for level, (reason, price) in reasons.items()
+    ]
+
+
+def _codegen() -> list[Candidate]:
+    """The flags of the targets' own code generators; of one that targets share, once."""
+    owners: dict[Workaround, tuple[str, ...]] = {}
+    for backend in BACKENDS.values():
+        for one in backend.workarounds:
+            owners[one] = (*owners.get(one, ()), backend.name)
+    return [
+        _flag(one.flag, one.reason, "codegen", one.price, names, helps=one.helps)
+        for one, names in owners.items()
     ]
 
 
@@ -182,7 +193,11 @@ TABLE: tuple[Candidate, ...] = (
     *_levels("iree-opt-level", "the whole compiler"),
     *_levels("iree-global-optimization-opt-level", "global optimisation"),
     *_levels("iree-dispatch-creation-opt-level", "dispatch creation"),
-    *_levels("iree-llvmcpu-mlir-opt-level", "code generation", _CPU),
+    *chain.from_iterable(
+        _levels(one.level_flag, "code generation", (one.name,))
+        for one in BACKENDS.values()
+        if one.level_flag
+    ),
     _flag(
         "iree-opt-const-eval=false",
         "constants are computed at run time: the compiler does not compile and run them itself",
@@ -372,238 +387,7 @@ TABLE: tuple[Candidate, ...] = (
         helps=r"topk|sort",
     ),
     # Code generation.
-    _flag(
-        "iree-llvmcpu-enable-ukernels=none",
-        "no hand-written kernels: all code comes from the compiler",
-        "codegen",
-        "slower",
-        _CPU,
-        helps=r"ukernel|mmt4d|matmul",
-    ),
-    _flag(
-        "iree-llvmcpu-enable-ukernels=all",
-        "hand-written kernels wherever there is one, in place of what fails to lower",
-        "codegen",
-        "free",
-        _CPU,
-        helps=r"mmt4d|matmul|contract|extf",
-    ),
-    _flag(
-        "iree-llvmcpu-disable-vector-peeling",
-        "no separate loop for what is left over of a vector",
-        "codegen",
-        "slower",
-        _CPU,
-        helps=r"vector|mismatch",
-    ),
-    _flag(
-        "iree-llvmcpu-vector-pproc-strategy=none",
-        "sizes that are no multiple of a vector are not prepared for vectors",
-        "codegen",
-        "slower",
-        _CPU,
-        helps=r"vector|mask|peel",
-    ),
-    _flag(
-        "iree-llvmcpu-vector-pproc-strategy=mask",
-        "what is left over of a vector is masked",
-        "codegen",
-        "slower",
-        _CPU,
-        helps=r"vector|mask|peel",
-    ),
-    _flag(
-        "iree-llvmcpu-max-allowed-number-of-native-vectors=1",
-        "small vectors: less to unroll",
-        "codegen",
-        "slower",
-        _CPU,
-        helps=r"large vector|vector|timeout|stack",
-    ),
-    _flag(
-        "iree-llvmcpu-target-vector-width-in-bytes=16",
-        "short vectors",
-        "codegen",
-        "slower",
-        _CPU,
-        helps=r"vector|mismatch",
-    ),
-    _flag(
-        "iree-llvmcpu-disable-distribution",
-        "no distribution over threads",
-        "codegen",
-        "slower",
-        _CPU,
-        helps=r"computeTileSizes|tile|distribut|SIGFPE",
-    ),
-    _flag(
-        "iree-llvmcpu-stack-allocation-limit=1048576",
-        "lets a dispatch use 1 MiB of stack instead of 32 kiB; threads have to have it",
-        "codegen",
-        "free",
-        _CPU,
-        helps=r"stack",
-    ),
-    _flag(
-        "iree-llvmcpu-fail-on-out-of-bounds-stack-allocation=false",
-        "stack whose size is not known is allowed",
-        "codegen",
-        "free",
-        _CPU,
-        helps=r"stack|allocation",
-    ),
-    _flag(
-        "iree-llvmcpu-reassociate-fp-reductions=false",
-        "sums are added up in their order",
-        "codegen",
-        "slower",
-        _CPU,
-        helps=r"mismatch/values|nan|inf",
-    ),
-    _flag(
-        "iree-llvmcpu-skip-intermediate-roundings=false",
-        "sums in f16 are rounded after each step, as the program says",
-        "codegen",
-        "slower",
-        _CPU,
-        helps=r"mismatch/values",
-    ),
-    _flag(
-        "iree-llvmcpu-use-fast-min-max-ops",
-        "min and max without the rules for NaN",
-        "codegen",
-        "precision",
-        _CPU,
-        helps=r"max|min|nan",
-    ),
-    _flag(
-        "iree-llvmcpu-use-decompose-softmax-fuse=false",
-        "softmax's loops are not fused",
-        "codegen",
-        "slower",
-        _CPU,
-        helps=r"softmax|Softmax",
-    ),
-    _flag(
-        "iree-llvmcpu-slp-vectorization=false",
-        "LLVM does not vectorise straight code",
-        "codegen",
-        "slower",
-        _CPU,
-        helps=r"llvm|LLVM|mismatch",
-    ),
-    _flag(
-        "iree-llvmcpu-loop-vectorization=false",
-        "LLVM does not vectorise loops",
-        "codegen",
-        "slower",
-        _CPU,
-        helps=r"llvm|LLVM|mismatch",
-    ),
-    _flag(
-        "iree-llvmcpu-link-embedded=false",
-        "code is linked by the system's linker, with its C library",
-        "codegen",
-        "free",
-        _CPU,
-        helps=r"link|undefined symbol|lld",
-    ),
-    _flag(
-        "iree-llvmgpu-enable-small-float-emulation",
-        "FP8 and FP4 that the chip lacks are emulated: exact, and slow",
-        "codegen",
-        "slower",
-        _HIP,
-        helps=r"F8E|f8E|FP8|fp8|small-float",
-    ),
-    _flag(
-        "iree-codegen-llvmgpu-use-vector-distribution=false",
-        "another way to distribute vectors over threads",
-        "codegen",
-        "slower",
-        _HIP,
-        helps=r"vector|contract|timeout|layout",
-    ),
-    _flag(
-        "iree-codegen-llvmgpu-use-reduction-vector-distribution=false",
-        "another way to lower reductions",
-        "codegen",
-        "slower",
-        _HIP,
-        helps=_LARGE + "|reduc|softmax|vector",
-    ),
-    _flag(
-        "iree-codegen-llvmgpu-use-tile-and-fuse-matmul",
-        "another way to lower matmuls",
-        "codegen",
-        "free",
-        _HIP,
-        helps=r"matmul|contract|mma",
-    ),
-    _flag(
-        "iree-codegen-llvmgpu-vectorize-pipeline",
-        "the older way to lower matmuls",
-        "codegen",
-        "slower",
-        _HIP,
-        helps=r"matmul|contract|vector",
-    ),
-    _flag(
-        "iree-codegen-llvmgpu-use-igemm=false",
-        "convolutions are not lowered as matmuls",
-        "codegen",
-        "slower",
-        _HIP,
-        helps=r"conv|im2col",
-    ),
-    _flag(
-        "iree-llvmgpu-prefetch-num-stages=0",
-        "no prefetching into shared memory",
-        "codegen",
-        "slower",
-        _HIP,
-        helps=r"shared memory|prefetch",
-    ),
-    _flag(
-        "iree-rocm-enable-ukernels=none",
-        "no hand-written kernels",
-        "codegen",
-        "slower",
-        _HIP,
-        helps=r"ukernel|argmax",
-    ),
-    _flag(
-        "iree-hip-enable-ukernels=none",
-        "no hand-written kernels (the flag's name up to 3.11)",
-        "codegen",
-        "slower",
-        _HIP,
-        helps=r"ukernel|argmax",
-    ),
-    _flag(
-        "iree-rocdl-enable-buffer-instructions=false",
-        "plain loads and stores in place of buffer instructions",
-        "codegen",
-        "slower",
-        _HIP,
-        helps=r"buffer|rsrc",
-    ),
-    _flag(
-        "iree-rocm-llvm-global-isel",
-        "LLVM's other instruction selector",
-        "codegen",
-        "slower",
-        _HIP,
-        helps=r"cannot-select|Cannot select|ISel",
-    ),
-    _flag(
-        "iree-spirv-index-bits=64",
-        "64-bit indices in shaders",
-        "codegen",
-        "slower",
-        _VULKAN,
-        helps=r"index|i64",
-    ),
+    *_codegen(),
     # The host's side.
     _flag(
         "iree-flow-zero-fill-empty-tensors",

@@ -22,7 +22,7 @@ from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.pipeline.store.journal import Journal
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets import targets
-from iree_pilot.pipeline.targets.targets import Plan, Target
+from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.oracles.oracle import STOPPED
 from iree_pilot.repro.workarounds import rewrites
@@ -130,13 +130,12 @@ class Trials:
         arch = next((one.arch for one in combination if one.arch), "")
         if not arch:
             return subject.plan
-        target = Target(
-            spec=f"{subject.plan.target.backend}:{arch}",
-            backend=subject.plan.target.backend,
-            arch=arch,
-        )
+        backend = targets.BACKENDS[subject.plan.target.backend]
         return targets.plan(
-            target, self._context.toolchain, subject.device, user_flags=self.flags(combination)
+            backend.target(arch),
+            self._context.toolchain,
+            subject.device,
+            user_flags=self.flags(combination),
         )
 
     def flags(self, combination: Combination) -> tuple[str, ...]:
@@ -144,7 +143,7 @@ class Trials:
         own = [flag for one in combination for flag in one.flags]
         named = {name(flag) for flag in own}
         if any(one.arch for one in combination):
-            named |= {"iree-vulkan-target", "iree-llvmcpu-target-cpu"}
+            named |= {*targets.BACKENDS[self.subject.plan.target.backend].arch_flags}
         return (*(f for f in self.subject.flags if name(f) not in named), *own)
 
     def run(self, combination: Combination, *, latency_budget: float) -> CaseResult:

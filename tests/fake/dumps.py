@@ -17,6 +17,11 @@ NO_HIP = (
     "'amdhip64.dll'/'libamdhip64.so' not available: please ensure installed and in dynamic "
     "library search path: \n  Tried: libamdhip64.so\n"
 )
+NO_CUDA = (
+    "c/runtime/src/iree/hal/drivers/cuda/cuda_dynamic_symbols.c:66: UNAVAILABLE; CUDA driver "
+    "library 'libcuda.so'/'nvcuda.dll' not available; please ensure installed and in dynamic "
+    "library search path\n"
+)
 NO_VULKAN_DRIVER = (
     "c/runtime/src/iree/hal/drivers/vulkan/physical_device.c:441: UNAVAILABLE; "
     "[vkCreateInstance] VK_ERROR_INCOMPATIBLE_DRIVER\n"
@@ -66,6 +71,14 @@ def hip(name: str, arch: str, uri: str = "hip://GPU-0") -> str:
         f"{_RULE}\n# --device={uri}\n#   {name}\n{_RULE}\n\n"
         "- amdhip64_dylib_path: /opt/rocm/lib/libamdhip64.so\n- gpu-compute-capability: 9.4\n"
         f"- gpu-arch-name: {arch}\n\n- launch-max-block-dims: (1024, 1024, 1024)\n"
+    )
+
+
+def cuda(name: str, capability: str, uri: str = "cuda://GPU-0") -> str:
+    """One NVIDIA GPU."""
+    return (
+        f"{_RULE}\n# --device={uri}\n#   {name}\n{_RULE}\n\n"
+        f"- gpu-compute-capability: {capability}\n- driver-max-cuda-version: 12.8\n"
     )
 
 
