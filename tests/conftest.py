@@ -6,7 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import profiles
 import pytest
+from hypothesis import settings
+
+settings.load_profile(profiles.DEFAULT)  # --hypothesis-profile loads another one later
 
 
 @pytest.fixture(scope="session", autouse=True)
