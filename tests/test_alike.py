@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fake.nights import failure
-from test_bundle import report
+from fake.reports import report
 
 from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.reproducer import alike, bundle

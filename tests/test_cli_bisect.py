@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from driver import Done, pilot
+from places import CASES
 
 from iree_pilot.repro.reproducer import bundle
 
-CASES = Path(__file__).with_name("cases")
 VULKAN = "vulkan:vp_android_baseline_2022"
 SDPA = "torch.aten.scaled_dot_product_attention"
 LINEAR = ["torch.aten.matmul", "torch.prims.convert_element_type"]

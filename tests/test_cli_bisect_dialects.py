@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from driver import pilot
+from places import CASES
 
 from iree_pilot.repro.reproducer import bundle
 
-CASES = Path(__file__).with_name("cases")
 #: 3.13.0 tiles what is used by row and by column along the diagonal alone.
 PASS = "iree-codegen-tile-and-distribute-to-workgroups-using-forall-op"
 

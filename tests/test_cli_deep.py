@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 from driver import pilot
 from fake.nights import failure
-from test_bundle import CPU, report
+from fake.reports import CPU, report
+from places import CASES
 
 from iree_pilot.pipeline.cli import (
     bisect,
@@ -36,7 +37,6 @@ from iree_pilot.repro.workarounds import find
 from iree_pilot.repro.workarounds.answers import Answer, Cost
 from iree_pilot.repro.workarounds.find import Attempt, Workarounds
 
-CASES = Path(__file__).with_name("cases")
 CHOSEN = SourceOptions(
     settings={}, dtype=None, seed=0, weights=(), inputs=(), inline=False, fresh=False
 )

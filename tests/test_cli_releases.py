@@ -13,9 +13,9 @@ import pytest
 from driver import PROGRAM, Done, pilot, start
 from fake import dumps, stub_release
 from fake.processes import wait_until
-from test_releases import add_release
+from fake.wheels import add_release
+from places import CASES
 
-CASES = Path(__file__).with_name("cases")
 #: A check that old releases do not know, in a program that stand-ins fail on by the word `bad`.
 PROGRAM_TEXT = """\
 // bad

@@ -8,6 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from driver import pilot
 
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import runtime
@@ -20,7 +21,6 @@ from iree_pilot.pipeline.program import archive, tensors
 from iree_pilot.pipeline.program.archive import Entry
 from iree_pilot.pipeline.program.program import Parameters, Program
 from iree_pilot.pipeline.toolchain import toolchain
-from tests.driver import pilot
 
 CPU = (
     "--iree-hal-target-device=local",

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import grimp
 import pytest
+from places import ROOT
 from setuptools import find_packages  # type: ignore[import-untyped]
-
-ROOT = Path(__file__).parent.parent
 
 #: The only users of a package from outside of it; packages that are not named are free to use.
 USERS = {

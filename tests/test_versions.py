@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from places import ROOT
 
 from iree_pilot.models.spec import ModelSpec, registry, resolve
 from iree_pilot.models.versions import Signature, signature
@@ -22,7 +23,6 @@ RELEASES = {
     "5.23.0": "def apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=1):\n    return q, k\n",
 }
 
-ROOT = Path(__file__).parent.parent
 #: Another minor release of transformers as it was published; scripts/setup --dev puts it there.
 SECOND = Path(sys.prefix) / "second-transformers"
 _TRACE = """
