@@ -338,6 +338,7 @@ class TestChoice:
             bench_bisect.chosen(names, False, target)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_three_reducers_on_a_model_of_one_operation(cache: Path) -> None:
     done = subprocess.run(

@@ -11,7 +11,7 @@ from places import CASES
 MODELS = CASES / "layers.py"
 MOST_CALLS = 12
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,7 @@ def test_verify_says_when_the_failure_is_gone(bisect: Any, tmp_path: Path) -> No
     assert "repro.mlir" in done.out and "passes" in done.out
 
 
+@pytest.mark.slow
 def test_the_current_release_is_asked_too(bisect: Any, tmp_path: Path) -> None:
     done = bisect(CASES / "zero_rows.py", "llvm-cpu", "--release", "3.12.0")
     assert done.code == 0, done.err

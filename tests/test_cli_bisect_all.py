@@ -45,7 +45,7 @@ def inputs():
     return torch.randn(2, 16, 4), torch.ones(4, 8, dtype=torch.int8)
 """
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ def test_what_is_wrong_together_in_linalg_is_isolated(shared_cache: Path, tmp_pa
     assert "it gives what numpy gives" in issue
 
 
+@pytest.mark.slow
 def test_what_is_wrong_in_an_onnx_model_is_isolated(shared_cache: Path, tmp_path: Path) -> None:
     node, of = onnx.helper.make_node, onnx.numpy_helper.from_array
     graph = onnx.helper.make_graph(

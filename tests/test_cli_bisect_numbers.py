@@ -24,7 +24,7 @@ MASK = [
     "torch.aten.eq.Tensor",
 ]
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 class Isolated:

@@ -175,6 +175,7 @@ def test_of_a_failure_to_trace_nothing_is_asked(desk: Desk) -> None:
     assert not desk.asked and "does not trace" in desk.notes[0]
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_without_network_what_is_here_answers(shared_cache: Path, tmp_path: Path) -> None:
     offline = {
@@ -200,6 +201,7 @@ def test_without_network_what_is_here_answers(shared_cache: Path, tmp_path: Path
 class TestInterrupted:
     """What was finished is in the document, whatever was interrupted after it."""
 
+    @pytest.mark.real
     def test_the_bisection_of_the_only_target_stays(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -213,6 +215,7 @@ class TestInterrupted:
         assert document["status"] == "isolated"
         assert document["failures"][0]["reproducer"]["path"] == str(desk.folder)
 
+    @pytest.mark.real
     def test_so_do_the_levels_of_a_verification(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -275,6 +275,7 @@ class TestGitBisect:
         (change,) = desk.bisect().document["boundaries"]
         return Path(change["script"])
 
+    @pytest.mark.real
     @pytest.mark.parametrize(("letter", "status"), [("s", 0), ("p", 1), ("d", 125), ("-", 125)])
     def test_the_script_judges_a_build(
         self, desk: Desk, script: Path, letter: str, status: int
@@ -306,6 +307,7 @@ class TestGitBisect:
 
 
 class TestWrongUse:
+    @pytest.mark.real
     def test_releases_that_there_are_not(self) -> None:
         done = pilot("releases", "bisect", "x.mlir", "-t", "llvm-cpu", "--from", "0.1")
         assert done.code == 2

@@ -121,6 +121,7 @@ class TestChild:
         }
         return Inquiry(**(given | fields))
 
+    @pytest.mark.real
     def test_what_keeps_an_answer_from_coming_is_the_answer(self, tmp_path: Path) -> None:
         asked = self.asked(directory=str(tmp_path), place=str(tmp_path / "x"))
         finding = inquiry.ask(asked, tmp_path)

@@ -240,6 +240,7 @@ def test_why_the_index_cannot_be_asked_is_told(
     assert left_behind(root) == []
 
 
+@pytest.mark.real
 def test_without_network_the_releases_that_are_there_are_told(
     quick: None, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +279,7 @@ def test_a_removed_release_is_gone_and_cannot_be_removed_again(
         releases.remove("4.1.0")
 
 
+@pytest.mark.real
 def test_the_release_of_this_environment_cannot_be_removed(root: Path) -> None:
     with pytest.raises(UsageError, match="it is that of this Python environment") as caught:
         releases.remove(toolchain.installed().version)
@@ -294,6 +296,7 @@ def test_a_directory_needs_no_slash_where_its_name_is_no_version(
     assert [releases.is_directory(word) for word in words] == [True, False, True, False]
 
 
+@pytest.mark.real
 def test_the_release_of_this_environment_is_not_installed_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

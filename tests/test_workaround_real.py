@@ -123,6 +123,7 @@ class TestWhatIsKnownToFail:
             bench.assert_can_be_run(answer)
         assert "f8E4M3FNUZ" in Path(by_name["fnuz in place of fn",].program).read_text()
 
+    @pytest.mark.slow
     def test_a_model_of_the_zoo_is_made_in_another_way(self, tmp_path: Path) -> None:
         done = pilot(
             *("workaround", "attention:sdpa", "-t", "vulkan", "--json", "--budget", "8s"),
