@@ -4,6 +4,7 @@ without torch, the compiler and the runtime."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 settings.load_profile(profiles.DEFAULT)  # --hypothesis-profile loads another one later
+_COUNT = itertools.count()
 
 
 def units_only(config: pytest.Config) -> bool:
@@ -57,18 +59,27 @@ def away_from_the_users_own(tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield
 
 
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory beside tmp_path. It is counted here: to find the next number pytest looks through
+    all directories that there are, for each test."""
+    return tmp_path_factory.getbasetemp() / "own" / str(next(_COUNT))
+
+
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(own: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's own empty cache directory."""
-    directory = tmp_path_factory.mktemp("cache")
+    directory = own / "cache"
+    directory.mkdir(parents=True)
     monkeypatch.setenv("IREE_PILOT_CACHE", str(directory))
     return directory
 
 
 @pytest.fixture(autouse=True)
-def data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(own: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's own empty data directory."""
-    directory = tmp_path_factory.mktemp("data")
+    directory = own / "data"
+    directory.mkdir(parents=True)
     monkeypatch.setenv("IREE_PILOT_DATA", str(directory))
     return directory
 
