@@ -1,12 +1,53 @@
-"""Fixtures that all tests share: no test reads or writes the user's own cache and data."""
+"""What all tests share: no test reads or writes the user's own cache and data, and unit tests do
+without torch, the compiler and the runtime."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import kinds
+import profiles
 import pytest
+from hypothesis import settings
+
+settings.load_profile(profiles.DEFAULT)  # --hypothesis-profile loads another one later
+_COUNT = itertools.count()
+
+
+def units_only(config: pytest.Config) -> bool:
+    """Whether only unit tests are asked for."""
+    return bool(config.getoption("markexpr").split()[:1] == ["unit"])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Only unit tests are there without torch being loaded."""
+    with kinds.without_torch() if units_only(session.config) else contextlib.nullcontext():
+        return (yield)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files without unit tests are not even read where only those are asked for."""
+    named = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if named and units_only(config) and not kinds.has_units(collection_path) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before those that are not asked for are left out."""
+    for item in items:
+        kinds.mark(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test's fixtures are part of it, those that it shares too."""
+    with kinds.guarded() if item.get_closest_marker("unit") else contextlib.nullcontext():
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,18 +59,27 @@ def away_from_the_users_own(tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield
 
 
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory beside tmp_path. It is counted here: to find the next number pytest looks through
+    all directories that there are, for each test."""
+    return tmp_path_factory.getbasetemp() / "own" / str(next(_COUNT))
+
+
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(own: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's own empty cache directory."""
-    directory = tmp_path_factory.mktemp("cache")
+    directory = own / "cache"
+    directory.mkdir(parents=True)
     monkeypatch.setenv("IREE_PILOT_CACHE", str(directory))
     return directory
 
 
 @pytest.fixture(autouse=True)
-def data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(own: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's own empty data directory."""
-    directory = tmp_path_factory.mktemp("data")
+    directory = own / "data"
+    directory.mkdir(parents=True)
     monkeypatch.setenv("IREE_PILOT_DATA", str(directory))
     return directory
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fake.nights import failure
-from test_bundle import report
+from fake.reports import report
 
 from iree_pilot.pipeline.cli import output
 from iree_pilot.pipeline.cli.bisect import tell_elsewhere

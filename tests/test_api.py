@@ -9,11 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from places import CASES, ROOT
 
 import iree_pilot
 from iree_pilot.pipeline.errors import UsageError
-
-CASES = Path(__file__).with_name("cases")
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +130,7 @@ def test_inputs_that_would_not_be_used_are_refused() -> None:
 
 @pytest.mark.real
 def test_the_example_runs(tmp_path: Path) -> None:
-    script = Path(__file__).parent.parent / "examples" / "use_the_api.py"
+    script = ROOT / "examples" / "use_the_api.py"
     done = subprocess.run(
         [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -87,6 +87,7 @@ def desk(tmp_path: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 class TestNames:
+    @pytest.mark.real
     @pytest.mark.parametrize(
         ("arguments", "message", "advice"),
         [
@@ -141,6 +142,7 @@ class TestNames:
         assert "is not UTF-8" in done.document["error"]["message"]
         assert "is not UTF-8" in done.err and "Traceback" not in done.err
 
+    @pytest.mark.real
     def test_json_has_its_one_document_all_the_same(self, desk: Desk) -> None:
         done = desk.pilot("run", "lama", "-t", "llvm-cpu", "--json")
         assert done.code == 2
@@ -346,12 +348,14 @@ class TestCompiler:
         (case,) = done.document["cases"]
         assert case["why"] == "compiled, not run: there is no IREE runtime of release 9.9.0"
 
+    @pytest.mark.real
     @pytest.mark.parametrize("flag", ["-o", "--compile-to=flow"])
     def test_flags_that_are_the_drivers_own(self, desk: Desk, flag: str) -> None:
         desk.write("a.mlir", MLIR)
         said = desk.refused(2, "compile", "a.mlir", "-t", "llvm-cpu", "--", flag)
         assert f"{flag} cannot be given after --" in said
 
+    @pytest.mark.real
     @pytest.mark.parametrize("command", ["run", "bisect", "workaround"])
     @pytest.mark.parametrize(
         "flags",
@@ -365,6 +369,7 @@ class TestCompiler:
         assert "cannot be given after --: it makes" in " ".join(said.split())
         assert "iree-pilot compile SOURCE -t TARGET -o FILE" in " ".join(said.split())
 
+    @pytest.mark.real
     @pytest.mark.parametrize("command", ["run", "bisect", "releases bisect", "workaround"])
     def test_a_phase_to_start_from_is_for_the_command_that_takes_one(
         self, desk: Desk, command: str

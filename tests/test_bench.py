@@ -12,8 +12,7 @@ from typing import Any
 import bench
 import pytest
 from fake import stub_release
-
-SCRIPT = Path(__file__).parent.parent / "scripts" / "bench.py"
+from places import BENCH
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def program(tmp_path: Path) -> Path:
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, SCRIPT, *arguments],
+        [sys.executable, BENCH, *arguments],
         env={**os.environ, "COLUMNS": "200"},
         capture_output=True,
         text=True,

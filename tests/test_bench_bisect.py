@@ -20,12 +20,12 @@ import pytest
 from bench_contest import Isolation, Program, Round
 from bench_peers import Attempt
 from fake import stub_release
+from places import BENCH
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.processes.process import Outcome
 from iree_pilot.repro.reproducer.marks import Marks
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "bench.py"
 PROGRAM = Program(name="p", source="p.py", target="llvm-cpu", calls_at_most=6, ops_at_most=1)
 TWO_OPERATIONS = """
 func.func @main(%a: tensor<4xf32>) -> tensor<4xf32> {
@@ -338,10 +338,11 @@ class TestChoice:
             bench_bisect.chosen(names, False, target)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_three_reducers_on_a_model_of_one_operation(cache: Path) -> None:
     done = subprocess.run(
-        [sys.executable, SCRIPT, "bisect", "argsort", "--json", "--limit", "300s"],
+        [sys.executable, BENCH, "bisect", "argsort", "--json", "--limit", "300s"],
         env=os.environ,
         capture_output=True,
         text=True,

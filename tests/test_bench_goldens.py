@@ -12,8 +12,8 @@ from pathlib import Path
 import bench_goldens
 import pytest
 from goldens_cases import CASES, CHANCE
+from places import BENCH
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "bench.py"
 PLACES = {"/tmp/golden-ab12/here": "WORK/here", "/tmp/golden-ab12": "WORK"}
 
 
@@ -174,7 +174,7 @@ def test_cases_have_names_of_their_own() -> None:
 def test_what_is_recorded_twice_is_equal_and_a_change_is_seen(tmp_path: Path) -> None:
     def goldens(*words: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, SCRIPT, "goldens", "--only", "wrong-usage", *words],
+            [sys.executable, BENCH, "goldens", "--only", "wrong-usage", *words],
             env=os.environ | {"TMPDIR": str(tmp_path)},
             capture_output=True,
             text=True,

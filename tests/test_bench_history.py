@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import bench_history
+import pytest
+from places import BENCH
 
 from iree_pilot.pipeline.nightly.history import History
-
-SCRIPT = Path(__file__).parent.parent / "scripts" / "bench.py"
 
 
 def test_the_generated_nights_are_whole_and_reuse_as_much_as_was_asked(tmp_path: Path) -> None:
@@ -27,10 +27,11 @@ def test_the_generated_nights_are_whole_and_reuse_as_much_as_was_asked(tmp_path:
         assert all(o.result and len(o.result.phases) == 13 for o in later)
 
 
+@pytest.mark.real
 def test_each_question_is_timed_and_the_size_told() -> None:
     small = ["--cases", "20", "--nights", "3", "--pairs", "2"]
     done = subprocess.run(
-        [sys.executable, SCRIPT, "nightly-status", "--json", *small],
+        [sys.executable, BENCH, "nightly-status", "--json", *small],
         capture_output=True,
         text=True,
         timeout=120,

@@ -74,6 +74,7 @@ class TestPrograms:
         assert all("float8" in repr(fp8.program(Draw(f"{n}")).module) for n in range(20))
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_no_right_program_is_accused_and_each_wrong_one_is(tmp_path: Path) -> None:
     found = [*bench_right.measure(bench_right.KINDS, SAMPLE, 0, LEVELS, 0, installed(), tmp_path)]

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import bench_zoo
 import click
 import pytest
+from places import BENCH, ROOT
 
 from iree_pilot.models.spec import registry
 from iree_pilot.pipeline.errors import UsageError
-
-SCRIPT = Path(__file__).parent.parent / "scripts" / "bench.py"
 
 
 def names(*words: str) -> list[str]:
@@ -24,7 +22,7 @@ def names(*words: str) -> list[str]:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, SCRIPT, "zoo", *arguments],
+        [sys.executable, BENCH, "zoo", *arguments],
         capture_output=True,
         text=True,
         timeout=300,
@@ -69,7 +67,7 @@ def test_a_row_has_time_and_memory_and_a_failure_stays_in_the_table() -> None:
 
 
 def test_every_preset_has_its_row_in_the_docs() -> None:
-    page = (SCRIPT.parent.parent / "docs" / "the-zoo.md").read_text()
+    page = (ROOT / "docs" / "the-zoo.md").read_text()
     rows = [[cell.strip("` ") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
     found = {row[0]: row[1] for row in rows if len(row) == 6 and row[1][0].isdigit()}
     assert found == {

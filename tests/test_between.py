@@ -169,6 +169,7 @@ def test_what_has_a_reference_is_left_to_it(tmp_path: Path) -> None:
     assert between.Targets(loaded, tmp_path).place("llvm-cpu") == ""
 
 
+@pytest.mark.real
 def test_what_two_targets_really_give(tmp_path: Path) -> None:
     source = tmp_path / "a.mlir"
     source.write_text(

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from driver import pilot
+from places import CASES
 
-MODELS = Path(__file__).with_name("cases") / "layers.py"
+MODELS = CASES / "layers.py"
 MOST_CALLS = 12
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 @pytest.mark.parametrize(

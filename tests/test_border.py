@@ -42,6 +42,7 @@ def stored(directory: Path, name: str, values: object, kind: str, dtype: str) ->
     return Tensor(dtype=dtype, shape=array.shape, file=name)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("stated", "own", "expected"),
     [

@@ -9,13 +9,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 from corpus import Entry, classify, entries
 from fake import stub_release
+from fake.reports import CPU, report
 
 from iree_pilot.pipeline.cli import cli
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
@@ -25,16 +25,11 @@ from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import Input, Level, Report
+from iree_pilot.repro.reproducer.bundle import Input, Level
 from iree_pilot.repro.reproducer.marks import MEMORY, marks
 from iree_pilot.repro.reproducer.verify import Verification, settle, verify
 from iree_pilot.repro.wrong_results.record import Element, Wrong
 
-CPU = (
-    "--iree-hal-target-device=local",
-    "--iree-hal-local-target-device-backends=llvm-cpu",
-    "--iree-llvmcpu-target-cpu=generic",
-)
 VULKAN = ("--iree-hal-target-device=vulkan",)
 CRASH = "// stub: crash-at flow\n"
 ERROR = "// stub: error-at flow failed to legalize operation 'vector.bitcast'\n"
@@ -50,26 +45,6 @@ SIG*) kill -s "${ENDS#SIG}" $$ ;;
 *) exit "$ENDS" ;;
 esac
 """
-
-
-def report(failure: Failure, *levels: Level, **fields: Any) -> Report:
-    known: dict[str, Any] = {
-        "target": "llvm-cpu",
-        "flags": (),
-        "release": "9.9.0",
-        "revision": "0" * 40,
-        "source": "llama-fp8",
-        "command": ("iree-compile", "/home/user/full.mlir", "-o", "module.vmfb"),
-        "program": "/home/user/.cache/iree-pilot/program/1",
-        "ops": 1,
-        "op_names": ("torch.aten.matmul",),
-        "oracle_calls": 5,
-        "seconds": 1.5,
-        "minimal": True,
-        "verified": False,
-        "time_limit": 20,
-    }
-    return Report(failure=failure, levels=levels or (bundle.level("mlir"),), **(known | fields))
 
 
 def failure_of(text: str, scratch: Path, compiler: Path, *flags: str) -> Failure:

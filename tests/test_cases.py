@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from driver import pilot
+from places import CASES
 
-CASES = Path(__file__).with_name("cases")
 VULKAN = "vulkan:vp_android_baseline_2022"
 TARGETS = "executable-targets"
 PRELU = (

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from driver import Done, pilot
+from places import CASES
 
 from iree_pilot.repro.reproducer import bundle
 
-CASES = Path(__file__).with_name("cases")
 VULKAN = "vulkan:vp_android_baseline_2022"
 SDPA = "torch.aten.scaled_dot_product_attention"
 LINEAR = ["torch.aten.matmul", "torch.prims.convert_element_type"]
@@ -156,6 +156,7 @@ def test_verify_says_when_the_failure_is_gone(bisect: Any, tmp_path: Path) -> No
     assert "repro.mlir" in done.out and "passes" in done.out
 
 
+@pytest.mark.slow
 def test_the_current_release_is_asked_too(bisect: Any, tmp_path: Path) -> None:
     done = bisect(CASES / "zero_rows.py", "llvm-cpu", "--release", "3.12.0")
     assert done.code == 0, done.err

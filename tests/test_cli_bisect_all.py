@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 from driver import Done, pilot
+from places import CASES
 from rich.console import Console
 
 from iree_pilot.pipeline.cli.bisect import tell
 from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro.bisect import Bisection
 
-CASES = Path(__file__).with_name("cases")
 VULKAN = "vulkan:vp_android_baseline_2022"
 SDPA = "torch.aten.scaled_dot_product_attention"
 LINEAR = ["torch.aten.matmul", "torch.prims.convert_element_type"]
@@ -45,7 +45,7 @@ def inputs():
     return torch.randn(2, 16, 4), torch.ones(4, 8, dtype=torch.int8)
 """
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 from driver import Done, pilot
+from places import CASES
 
 from iree_pilot.repro.reproducer import bundle
-
-CASES = Path(__file__).with_name("cases")
 
 pytestmark = pytest.mark.real
 

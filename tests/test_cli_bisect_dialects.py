@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from driver import pilot
+from places import CASES
 
 from iree_pilot.repro.reproducer import bundle
 
-CASES = Path(__file__).with_name("cases")
 #: 3.13.0 tiles what is used by row and by column along the diagonal alone.
 PASS = "iree-codegen-tile-and-distribute-to-workgroups-using-forall-op"
 
@@ -41,6 +41,7 @@ def test_what_is_wrong_together_in_linalg_is_isolated(shared_cache: Path, tmp_pa
     assert "it gives what numpy gives" in issue
 
 
+@pytest.mark.slow
 def test_what_is_wrong_in_an_onnx_model_is_isolated(shared_cache: Path, tmp_path: Path) -> None:
     node, of = onnx.helper.make_node, onnx.numpy_helper.from_array
     graph = onnx.helper.make_graph(

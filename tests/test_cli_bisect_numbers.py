@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from driver import pilot
+from places import CASES
 
 from iree_pilot.pipeline.processes.process import Limits, run
 from iree_pilot.pipeline.store.locks import Locks
 from iree_pilot.repro.reproducer import bundle
 
-CASES = Path(__file__).with_name("cases")
 MASK = [
     "torch.aten.sum.dim_IntList",
     "torch.aten.unsqueeze",
@@ -24,7 +24,7 @@ MASK = [
     "torch.aten.eq.Tensor",
 ]
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 class Isolated:

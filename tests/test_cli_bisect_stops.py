@@ -195,6 +195,7 @@ class TestComesAndGoes:
         assert found["reproducer"]["whole"] and not found["reproducer"]["verified"]
         assert bundle.read(desk.out).rate == 0.2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("turns", ["x-", "xx-"])
     def test_one_that_is_seen_later_on(self, desk: Desk, turns: str) -> None:
         desk.comes_and_goes(turns)

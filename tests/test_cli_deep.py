@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 from driver import pilot
 from fake.nights import failure
-from test_bundle import CPU, report
+from fake.reports import CPU, report
+from places import CASES
 
 from iree_pilot.pipeline.cli import (
     bisect,
@@ -36,7 +37,6 @@ from iree_pilot.repro.workarounds import find
 from iree_pilot.repro.workarounds.answers import Answer, Cost
 from iree_pilot.repro.workarounds.find import Attempt, Workarounds
 
-CASES = Path(__file__).with_name("cases")
 CHOSEN = SourceOptions(
     settings={}, dtype=None, seed=0, weights=(), inputs=(), inline=False, fresh=False
 )
@@ -175,6 +175,7 @@ def test_of_a_failure_to_trace_nothing_is_asked(desk: Desk) -> None:
     assert not desk.asked and "does not trace" in desk.notes[0]
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_without_network_what_is_here_answers(shared_cache: Path, tmp_path: Path) -> None:
     offline = {
@@ -200,6 +201,7 @@ def test_without_network_what_is_here_answers(shared_cache: Path, tmp_path: Path
 class TestInterrupted:
     """What was finished is in the document, whatever was interrupted after it."""
 
+    @pytest.mark.real
     def test_the_bisection_of_the_only_target_stays(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -213,6 +215,7 @@ class TestInterrupted:
         assert document["status"] == "isolated"
         assert document["failures"][0]["reproducer"]["path"] == str(desk.folder)
 
+    @pytest.mark.real
     def test_so_do_the_levels_of_a_verification(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

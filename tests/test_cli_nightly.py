@@ -454,6 +454,7 @@ class TestWrong:
         assert not team.history.exists()
 
 
+@pytest.mark.slow
 def test_a_night_that_is_killed_twenty_times_loses_nothing(team: Team) -> None:
     """Each outcome that was in the history when the kill came is there, as it was, at the end."""
     names = [f"model{i}" for i in range(60)]

@@ -13,9 +13,9 @@ import pytest
 from driver import PROGRAM, Done, pilot, start
 from fake import dumps, stub_release
 from fake.processes import wait_until
-from test_releases import add_release
+from fake.wheels import add_release
+from places import CASES
 
-CASES = Path(__file__).with_name("cases")
 #: A check that old releases do not know, in a program that stand-ins fail on by the word `bad`.
 PROGRAM_TEXT = """\
 // bad
@@ -275,6 +275,7 @@ class TestGitBisect:
         (change,) = desk.bisect().document["boundaries"]
         return Path(change["script"])
 
+    @pytest.mark.real
     @pytest.mark.parametrize(("letter", "status"), [("s", 0), ("p", 1), ("d", 125), ("-", 125)])
     def test_the_script_judges_a_build(
         self, desk: Desk, script: Path, letter: str, status: int
@@ -306,6 +307,7 @@ class TestGitBisect:
 
 
 class TestWrongUse:
+    @pytest.mark.real
     def test_releases_that_there_are_not(self) -> None:
         done = pilot("releases", "bisect", "x.mlir", "-t", "llvm-cpu", "--from", "0.1")
         assert done.code == 2

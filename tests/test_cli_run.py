@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from driver import PROGRAM, Done, pilot
+from places import TESTS
 
 pytestmark = pytest.mark.real
 
@@ -266,7 +267,7 @@ class TestStreams:
         assert lines[1].split()[:2] == ["llvm-cpu", "ok"]
 
     def test_quiet_still_tells_a_failure(self) -> None:
-        failing = Path(__file__).parent / "corpus/programs/i8-sub.mlir"
+        failing = TESTS / "corpus/programs/i8-sub.mlir"
         done = pilot("compile", failing, "-t", "llvm-cpu", "-q")
         assert done.code == 1
         for word in ("crash", "SIGSEGV", "torch.aten.sub.Scalar", "MulIOp", "iree-compile"):

@@ -210,6 +210,7 @@ class TestPipe:
             assert command.wait() == 0
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("columns", WIDTHS)
 @pytest.mark.parametrize("command", ["models", "models llama", "targets", "doctor"])
 def test_lists_fit(tmp_path: Path, command: str, columns: int) -> None:
@@ -293,6 +294,7 @@ def test_the_line_at_the_bottom_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(line) <= 40
 
 
+@pytest.mark.real
 def test_json_errors_are_the_only_thing_on_stdout(desk: Desk) -> None:
     done = pilot("compile", "b.mlir", "-t", "llvm-cpu", "--json", cwd=desk.directory)
     assert json.loads(done.out)["error"]["exit_code"] == 2

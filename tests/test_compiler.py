@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from fake import stub_toolchain
 from fake.processes import running, wait_until
+from places import TESTS
 
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.processes.process import Limits
@@ -432,7 +433,7 @@ func.func @main(%a: tensor<8x16xf32>, %b: tensor<16x4xf32>) -> tensor<8x4xf32> {
     ) -> None:
         import subprocess
 
-        text = (Path(__file__).parent / "corpus/programs/matmul-f16.mlir").read_text()
+        text = (TESTS / "corpus/programs/matmul-f16.mlir").read_text()
         flags = (
             "--iree-hal-target-device=vulkan",
             "--iree-vulkan-target=vp_android_baseline_2022",

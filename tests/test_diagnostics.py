@@ -13,6 +13,7 @@ import pytest
 from corpus import HERE, Entry, classify, entries, expectation
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import (
@@ -298,7 +299,7 @@ class TestWhatIsAccidental:
     """Two runs of one bug differ in much, and have one signature."""
 
     @pytest.mark.parametrize("change", CHANGES)
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=examples(0.6))
     @given(data=st.data(), seed=st.integers(0, 10_000))
     def test_it_does_not_change_the_signature(
         self, change: Change, data: st.DataObject, seed: int
@@ -309,7 +310,7 @@ class TestWhatIsAccidental:
         assert after.signature == before.signature
         assert [o.signature for o in after.also] == [o.signature for o in before.also]
 
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=examples(0.4))
     @given(st.sampled_from(DIAGNOSED), st.integers(0, 10_000))
     def test_all_of_it_together_does_not_either(self, entry: Entry, seed: int) -> None:
         text = entry.text

@@ -198,6 +198,7 @@ def convolved(image: Any, kernel: Any, **options: Any) -> Any:
     return made.permute(0, 2, 3, 1).numpy()
 
 
+@pytest.mark.torch
 def test_stablehlo_is_evaluated(tmp_path: Path) -> None:
     index, bytes_ = np.array([[2], [2]], np.int32), np.array([3, 200, 255], np.uint8)
     found = evaluated(STABLEHLO, tmp_path, X, Y, IMAGE, KERNEL, index, bytes_)
@@ -271,6 +272,7 @@ func.func @main(%n: tensor<1x7x6x2xf32>, %w: tensor<4x3x2x2xf32>, %q: tensor<1x7
 """
 
 
+@pytest.mark.torch
 def test_tosa_is_evaluated(tmp_path: Path) -> None:
     image = RANDOM.integers(-128, 128, IMAGE.shape).astype(np.int8)
     kernel = RANDOM.integers(-128, 128, KERNEL.shape).astype(np.int8)

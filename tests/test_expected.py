@@ -94,6 +94,7 @@ def test_several_functions_need_a_choice(tmp_path: Path) -> None:
     assert "f0, f1" in fault.value.message and "--function" in fault.value.advice
 
 
+@pytest.mark.real
 def test_a_program_is_judged_by_it(tmp_path: Path) -> None:
     (tmp_path / "twice.mlir").write_text(TWICE)
     np.save(tmp_path / "y.npy", np.array([2, 4, 6, 8], np.float32))

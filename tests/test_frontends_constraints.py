@@ -3,54 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from fake.generic_form import CONSTANTS, MATRIX, F, check, compare, dim, func, module
 
 from iree_pilot.pipeline.frontends import constraints, generic
 from iree_pilot.pipeline.frontends.generic import Body
-from iree_pilot.pipeline.program.program import Dim, Function, MadeUp, TensorType
-from tests.test_frontends_mlir_signature import func, module
-
-MATRIX = "tensor<?x?xf32>"
-CONSTANTS = [
-    '%c0 = "arith.constant"() <{value = 0 : index}> : () -> index',
-    '%c1 = "arith.constant"() <{value = 1 : index}> : () -> index',
-    '%c2 = "arith.constant"() <{value = 2 : index}> : () -> index',
-    '%c24 = "arith.constant"() <{value = 24 : index}> : () -> index',
-]
-
-
-def dim(value: str, argument: str, axis: int) -> str:
-    return f'{value} = "tensor.dim"({argument}, %c{axis}) : ({MATRIX}, index) -> index'
-
-
-def compare(value: str, predicate: int, left: str, right: str) -> str:
-    words = f"<{{predicate = {predicate} : i64}}> : (index, index) -> i1"
-    return f'{value} = "arith.cmpi"({left}, {right}) {words}'
+from iree_pilot.pipeline.program.program import MadeUp
 
 
 def body(*lines: str) -> Body:
     arguments = f"%arg0: {MATRIX}, %arg1: {MATRIX}, %arg2: index"
     types = f"({MATRIX}, {MATRIX}, index) -> ()"
     return generic.functions(module(func("f", types, arguments, [*CONSTANTS, *lines])))["f"]
-
-
-def check(value: str, message: str = "no") -> str:
-    return f'"cf.assert"({value}) <{{msg = "{message}"}}> : (i1) -> ()'
-
-
-def matrix(name: str) -> TensorType:
-    shape = tuple(Dim(symbol=f"{name}_d{axis}") for axis in range(2))
-    return TensorType(name=name, dtype="f32", shape=shape)
-
-
-F = Function(
-    name="f",
-    inputs=(
-        matrix("arg0"),
-        matrix("arg1"),
-        TensorType(name="arg2", dtype="i64", shape=(), passed="scalar"),
-    ),
-    outputs=(),
-)
 
 
 def solved(*lines: str) -> MadeUp | None:

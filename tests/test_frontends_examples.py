@@ -8,7 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iree_pilot.pipeline.errors import UsageError
@@ -42,7 +42,6 @@ def functions(draw: st.DrawFn) -> Function:
 
 class TestRandom:
     @given(functions(), st.integers(0, 2**32))
-    @settings(deadline=None)
     def test_they_fit_the_function_and_the_seed_gives_them_again(
         self, tmp_path_factory: pytest.TempPathFactory, function: Function, seed: int
     ) -> None:

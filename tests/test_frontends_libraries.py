@@ -32,6 +32,7 @@ def raised(code: str, package: str) -> BaseException:
 
 
 class TestFault:
+    @pytest.mark.torch
     @pytest.mark.parametrize(
         ("code", "package", "says"),
         [

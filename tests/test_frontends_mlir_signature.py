@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from fake.generic_form import func, module
+from fake.tensor_types import expected, tensors
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iree_pilot.pipeline.frontends import mlir_signature
 from iree_pilot.pipeline.frontends.mlir_signature import Signatures
 from iree_pilot.pipeline.program.program import TensorType
-from tests.test_frontends_mlir_text import expected, tensors
 
 
 def generic(
@@ -25,10 +26,6 @@ def generic(
         f'function_type = ({", ".join(inputs)}) -> {result}, sym_name = "{name}"{extra}}}> ({{\n'
         '  ^bb0(%arg0: tensor<9x9xf64>):\n    "func.return"() : () -> ()\n  }) : () -> ()\n'
     )
-
-
-def module(*functions: str) -> str:
-    return '"builtin.module"() ({\n' + "".join(functions) + "}) : () -> ()\n"
 
 
 class TestFunctions:
@@ -107,16 +104,6 @@ def shown(text: str, name: str = "main") -> str:
         )
 
     return f"{words(function.inputs)} -> {words(function.outputs)}"
-
-
-def func(
-    name: str, types: str, arguments: str, body: list[str], tail: str = "", op: str = "util.func"
-) -> str:
-    lines = "".join(f"    {line}\n" for line in body)
-    return (
-        f'  "{op}"() <{{function_type = {types}, sym_name = "{name}"}}> ({{\n'
-        f"  ^bb0({arguments}):\n{lines}  }}){tail} : () -> ()\n"
-    )
 
 
 class TestNumbers:

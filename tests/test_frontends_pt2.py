@@ -16,6 +16,8 @@ from iree_pilot.pipeline.cli.options import SourceOptions
 from iree_pilot.pipeline.cli.session import Session
 from iree_pilot.pipeline.errors import UsageError
 
+pytestmark = pytest.mark.torch
+
 MODEL = "models/model.json"
 INPUTS = "data/sample_inputs/model.pt"
 CONSTANTS = "data/constants/model_constants_config.json"

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 from driver import pilot
+from places import CASES
 
 from iree_pilot.pipeline.frontends import bindings
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.program.program import Program
-
-CASES = Path(__file__).parent / "cases"
 
 pytestmark = pytest.mark.real
 

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from driver import pilot
 from fake import checkpoints
+from places import ROOT
 
 from iree_pilot.pipeline.cli.boundary import Failed
 from iree_pilot.pipeline.cli.run import command
@@ -286,7 +287,7 @@ def failing(parts, inputs, fail):
 def chains(monkeypatch: pytest.MonkeyPatch, directory: Path, name: str) -> str:
     """One of CHAINS, where the child finds it."""
     (directory / "other_chains.py").write_text(CHAINS)
-    monkeypatch.setenv("PYTHONPATH", f"{directory}:{Path(__file__).parent.parent}")
+    monkeypatch.setenv("PYTHONPATH", f"{directory}:{ROOT}")
     return f"other_chains:{name}"
 
 

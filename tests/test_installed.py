@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 FAILS = """\
 func.func @main(%x: tensor<4x4xf32>) -> tensor<4x4xf32> {
   %0 = arith.negf %x : tensor<4x4xf32>

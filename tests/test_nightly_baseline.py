@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from iree_pilot.pipeline.nightly.baseline import Rule, shifts, suspected
 
@@ -56,7 +57,7 @@ class TestNoise:
 
 
 class TestSteps:
-    @settings(max_examples=200)
+    @settings(max_examples=examples(2))
     @given(noise(0.03, least=10), noise(0.03, least=3), st.floats(1.3, 50))
     def test_a_step_of_30_percent_is_found_in_the_third_night_and_once(
         self, before: list[float], after: list[float], step: float

@@ -16,6 +16,7 @@ import pytest
 from fake import jobs
 from fake.jobs import Heard, case, jobs_of, marks
 from fake.processes import alive, wait_until
+from places import ROOT, TESTS
 
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.nightly.cluster import Cluster, needs, resource
@@ -23,8 +24,6 @@ from iree_pilot.pipeline.nightly.history import Usual
 from iree_pilot.pipeline.nightly.orders import Order
 from iree_pilot.pipeline.nightly.records import Outcome
 from iree_pilot.pipeline.targets import targets
-
-ROOT = Path(__file__).parent.parent
 
 
 @contextlib.contextmanager
@@ -66,7 +65,7 @@ class Dask:
             client.wait_for_workers(count, timeout=60)
 
     def _start(self, what: str, *arguments: str, code: Path = ROOT) -> subprocess.Popen[bytes]:
-        env = os.environ | {"PYTHONPATH": f"{code}{os.pathsep}{ROOT / 'tests'}"}
+        env = os.environ | {"PYTHONPATH": f"{code}{os.pathsep}{TESTS}"}
         log = (self._place / f"{what}-{len(self.workers)}.log").open("wb")
         argv = [sys.executable, "-P", "-m", f"distributed.cli.dask_{what}", *arguments]
         started = subprocess.Popen(argv, env=env, stdout=log, stderr=log, cwd=self._place)

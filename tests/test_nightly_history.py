@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from fake.disk import tiny_disk
 from fake.nights import case, failure, night, outcome, result
+from places import ROOT, TESTS
 
 from iree_pilot.pipeline.errors import EnvironmentFault
 from iree_pilot.pipeline.nightly import schema
@@ -186,7 +187,7 @@ class TestQueries:
         ]
 
     def test_the_queries_of_the_guide_answer(self, history: History, path: Path) -> None:
-        guide = Path(__file__).parent.parent / "docs" / "nightly.md"
+        guide = ROOT / "docs" / "nightly.md"
         latency, failures, dialect = re.findall(r"^    (SELECT .+?;)$", guide.read_text(), SQL)
         fast, bad = case(target="vulkan"), case("llama:small")
         for number, seconds in enumerate((0.25, 0.5)):
@@ -394,7 +395,7 @@ class TestKilled:
                 [sys.executable, "-c", WRITER, path],
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(["tests", *sys.path])},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
             )
             assert child.stdout is not None
             for count, line in enumerate(child.stdout):

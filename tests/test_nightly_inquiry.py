@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from driver import pilot
 from fake.nights import case, failure, result
+from places import CASES
 
 from iree_pilot.pipeline.nightly import alone, inquiry
 from iree_pilot.pipeline.nightly.inquiry import Inquiry
@@ -17,7 +18,6 @@ from iree_pilot.repro.since_release.search import Change, Verdict, changes
 from iree_pilot.repro.since_release.trials import Found
 from iree_pilot.repro.workarounds.find import Answer, Attempt, Cost, Workarounds
 
-CASES = Path(__file__).with_name("cases")
 OFFLINE = {
     "PIP_CONFIG_FILE": "/dev/null",
     "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
@@ -121,6 +121,7 @@ class TestChild:
         }
         return Inquiry(**(given | fields))
 
+    @pytest.mark.real
     def test_what_keeps_an_answer_from_coming_is_the_answer(self, tmp_path: Path) -> None:
         asked = self.asked(directory=str(tmp_path), place=str(tmp_path / "x"))
         finding = inquiry.ask(asked, tmp_path)

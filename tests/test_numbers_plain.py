@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iree_pilot.repro.wrong_results.plain import Choice, plain
@@ -28,7 +28,6 @@ class Device:
         return [self.wrong(choice) for choice in choices]
 
 
-@settings(deadline=None)
 @given(SIZES, st.data())
 def test_what_is_left_is_still_wrong_and_the_runs_are_bounded(
     sizes: list[int], data: st.DataObject
@@ -41,7 +40,6 @@ def test_what_is_left_is_still_wrong_and_the_runs_are_bounded(
     assert len(device.batches) <= 12 and sum(device.batches) <= 128
 
 
-@settings(deadline=None)
 @given(st.integers(1, 4096), st.data())
 def test_one_element_of_many_is_found(size: int, data: st.DataObject) -> None:
     needed = data.draw(st.integers(0, size - 1))

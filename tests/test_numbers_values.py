@@ -70,6 +70,7 @@ def given(values: Values, program: Path | None) -> list[list[float]]:
     return [tensors.load(Path(), tensor).tolist() for tensor in call.inputs]
 
 
+@pytest.mark.torch
 def test_what_a_part_takes_from_outside_is_what_the_program_computes_there(
     values: Values, editor: Editor
 ) -> None:
@@ -78,6 +79,7 @@ def test_what_a_part_takes_from_outside_is_what_the_program_computes_there(
     assert given(values, second) == [GIVEN.tolist(), (2 * GIVEN).tolist()]
 
 
+@pytest.mark.torch
 def test_parts_of_parts_take_what_the_part_computes(
     values: Values, editor: Editor, tmp_path: Path
 ) -> None:
@@ -92,6 +94,7 @@ def test_parts_of_parts_take_what_the_part_computes(
     assert given(values, neg) == [(GIVEN * GIVEN).tolist()]
 
 
+@pytest.mark.torch
 def test_smaller_shapes_are_cut_out_around_the_worst_element(
     values: Values, editor: Editor, tmp_path: Path
 ) -> None:
@@ -152,6 +155,7 @@ def test_a_program_of_which_nothing_is_known_is_none(values: Values, tmp_path: P
         values.calls(tmp_path / "strange.mlir")
 
 
+@pytest.mark.torch
 def test_what_ends_pytorch_is_told_and_the_next_question_is_answered(
     values: Values, loaded: Loaded, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from iree_pilot.pipeline.numerics import blind, noise, numerics
 from iree_pilot.pipeline.numerics.noise import Noise
@@ -251,8 +252,7 @@ def judge(directory: Path, results: Results, got: Array) -> Comparison:
 
 dtypes = st.sampled_from(["f32", "f16", "bf16"])
 fixed = settings(
-    max_examples=150,
-    deadline=None,
+    max_examples=examples(1.5),
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -323,7 +323,7 @@ def infinite(values: Array, at: int) -> Array:
     "spoil",
     [one_element, one_row, swapped_tiles, shifted, dropped_tile, not_a_number, infinite],
 )
-@settings(fixed, max_examples=25)
+@settings(fixed, max_examples=examples(0.25))
 @given(
     name=st.sampled_from(["layers", "transformer", "norm", "product"]),
     rows=st.integers(2, 40),

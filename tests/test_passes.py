@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import TESTS
 
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
@@ -24,7 +25,7 @@ from iree_pilot.repro.failing_pass.narrow import narrow
 from iree_pilot.repro.failing_pass.pipeline import Element
 from iree_pilot.repro.reproducer import bundle
 
-TOOLS = Path(__file__).parent / "fake" / "pass-tools"
+TOOLS = TESTS / "fake" / "pass-tools"
 PASSES = ("fold", "tile", "fuse", "lower", "bufferize", "emit")
 PROGRAM = "module {\n  func.func @main()\n}\n"
 ENDED = process.Outcome(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from iree_pilot.pipeline.toolchain.phases import DumpReader, count_operations, dump_files
 
@@ -88,7 +89,7 @@ TREES: st.SearchStrategy[Any] = st.recursive(
 @pytest.mark.real
 class TestCountingAgainstTheCompiler:
     @given(st.lists(TREES, max_size=4))
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=examples(0.6))
     def test_the_generic_form_is_counted_exactly(self, trees: list[Any]) -> None:
         from iree.compiler import ir
 

@@ -8,6 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from driver import pilot
 
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import runtime
@@ -21,7 +22,6 @@ from iree_pilot.pipeline.program.archive import Entry
 from iree_pilot.pipeline.program.program import Parameters, Program
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.context import Context
-from tests.driver import pilot
 
 CPU = (
     "--iree-hal-target-device=local",

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from driver import pilot
+from fake.generic_form import CONSTANTS, F, check, compare, dim, func, module
 
 from iree_pilot.pipeline.execution import refitting
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import fitting_inputs
 from iree_pilot.pipeline.program.program import Function, MadeUp, Tensor, TensorType
-from tests.driver import pilot
-from tests.test_frontends_constraints import CONSTANTS, F, check, compare, dim
-from tests.test_frontends_mlir_signature import func, module
 
 MADE = msgspec.structs.replace(
     F, inputs=F.inputs[:2], example=(), made_up=MadeUp(sizes={"arg0_d1": 4})

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import errno
-import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -16,6 +13,7 @@ from typing import Any
 
 import pytest
 from fake import STUB
+from fake.wheels import add_release
 
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.processes.process import Outcome
@@ -45,46 +43,6 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def root(cache: Path) -> Path:
     return cache / "releases"
-
-
-def add_release(
-    index: Path,
-    version: str,
-    *,
-    says: str | None = None,
-    runtime: str | None = "same",
-    damaged: bool = False,
-) -> None:
-    """Puts the wheels of a release whose compiler is the stub into the index."""
-    libs = "iree/compiler/_mlir_libs"
-    settings = json.dumps({"version": says or f"{version}rc20250101", "revision": "c" * 40})
-    files = {f"{libs}/iree-compile": STUB.read_bytes(), f"{libs}/stub.json": settings.encode()}
-    wheel(index, "iree_base_compiler", version, files, damaged=damaged)
-    if runtime:
-        files = {"iree/_runtime_libs/iree-run-module": STUB.read_bytes()}
-        wheel(index, "iree_base_runtime", version if runtime == "same" else runtime, files)
-
-
-def wheel(
-    index: Path, name: str, version: str, files: dict[str, bytes], *, damaged: bool = False
-) -> None:
-    info = f"{name}-{version}.dist-info"
-    files = files | {
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = ""
-    for place, content in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-        record += f"{place},sha256={digest},{len(content)}\n"
-        if damaged and place.endswith("stub.json"):
-            files[place] = content[:-1]
-    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
-    with zipfile.ZipFile(index / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        for place, content in files.items():
-            entry = zipfile.ZipInfo(place)
-            entry.external_attr = (0o100755 if "." not in Path(place).name else 0o100644) << 16
-            archive.writestr(entry, content)
 
 
 def left_behind(root: Path) -> list[str]:
@@ -282,6 +240,7 @@ def test_why_the_index_cannot_be_asked_is_told(
     assert left_behind(root) == []
 
 
+@pytest.mark.real
 def test_without_network_the_releases_that_are_there_are_told(
     quick: None, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +279,7 @@ def test_a_removed_release_is_gone_and_cannot_be_removed_again(
         releases.remove("4.1.0")
 
 
+@pytest.mark.real
 def test_the_release_of_this_environment_cannot_be_removed(root: Path) -> None:
     with pytest.raises(UsageError, match="it is that of this Python environment") as caught:
         releases.remove(toolchain.installed().version)
@@ -336,6 +296,7 @@ def test_a_directory_needs_no_slash_where_its_name_is_no_version(
     assert [releases.is_directory(word) for word in words] == [True, False, True, False]
 
 
+@pytest.mark.real
 def test_the_release_of_this_environment_is_not_installed_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from driver import pilot
 
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro.ir.inline import inlined
-from tests.driver import pilot
 
 pytestmark = pytest.mark.real
 

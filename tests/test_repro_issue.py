@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_bundle import CPU, report
+from fake.reports import CPU, report
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.targets.devices import Device

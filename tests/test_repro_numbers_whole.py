@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from driver import pilot
+from places import CASES
 
 from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import Settings
@@ -20,9 +22,8 @@ from iree_pilot.repro import failed
 from iree_pilot.repro.options import Options
 from iree_pilot.repro.reproducer.bundle import Report
 from iree_pilot.repro.wrong_results import search
-from tests.driver import pilot
 
-CASE = Path(__file__).with_name("cases") / "u8_sort.py"
+CASE = CASES / "u8_sort.py"
 RIGHT = """func.func @main(%a: tensor<4xf32>, %b: tensor<4xf32>) -> tensor<4xf32> {
   %0 = arith.addf %a, %b : tensor<4xf32>
   %1 = arith.mulf %0, %b : tensor<4xf32>

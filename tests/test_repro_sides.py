@@ -351,6 +351,7 @@ func.func @main(%x: tensor<8x16xf32>, %squares: tensor<8xf32>) -> tensor<16x8xf3
 
 @pytest.mark.real
 class TestCommand:
+    @pytest.mark.slow
     def test_a_dispatch_that_differs_becomes_a_folder_that_shows_it(
         self, shared_cache: Path, tmp_path: Path
     ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from fake import stub_toolchain
-from test_repro_edit import CONVERT, MATMUL, PROGRAM, RELU
+from fake.programs import CONVERT, MATMUL, PROGRAM, RELU
 
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.toolchain.context import Context

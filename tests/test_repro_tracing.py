@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from driver import PROGRAM, pilot
+from places import CASES
 
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import TraceFailed, load
@@ -26,7 +27,6 @@ from iree_pilot.repro.tracing.journal import Traces
 
 pytestmark = pytest.mark.real
 
-CASES = Path(__file__).with_name("cases")
 
 #: A gate that looks at values, in the fifth of six blocks, each called with an argument by name.
 GATE = """

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
+from places import ROOT
 
 # Stands for python3 and for the virtual environment's python: logs what it is asked to do, and
 # fails where a file named like the step is present.

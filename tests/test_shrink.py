@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from iree_pilot.repro.ir.graph import Cut, Graph, Op, links
 from iree_pilot.repro.reducer.shrink import Progress, Shrunk, find_unlocated, mask, shrink
 
 TYPES = ("t0", "t1")
 LIST = "list"
-#: The machine may be busy: no test fails for the time it takes.
-patient = partial(settings, deadline=None)
 #: (an operation, where each of its operands comes from), of each operation in order.
 Program = tuple[tuple[int, tuple["Origin", ...]], ...]
 #: ("op", result), ("argument", number), ("splat", type) or ("glue", operation, origins...).
@@ -233,7 +231,6 @@ def search(graph: Graph, ask: Callable[[Sequence[Cut]], Sequence[str]], width: i
 
 class TestResult:
     @given(failures(), st.integers(1, 3))
-    @patient()
     def test_it_fails_in_the_same_way(self, failure: tuple[Graph, Oracle], width: int) -> None:
         graph, oracle = failure
         found = search(graph, Ask(graph, oracle, width), width)
@@ -241,7 +238,7 @@ class TestResult:
         assert found.minimal
 
     @given(failures(), st.integers(1, 3), st.booleans())
-    @patient(max_examples=300)
+    @settings(max_examples=examples(3))
     def test_no_single_step_is_left(
         self, failure: tuple[Graph, Oracle], width: int, constants: bool
     ) -> None:
@@ -258,7 +255,7 @@ class TestResult:
         assert found.unresolved >= [*verdicts.values()].count("unresolved")
 
     @given(failures(), st.sampled_from(["how", "all", "first", "none"]))
-    @patient(max_examples=300)
+    @settings(max_examples=examples(3))
     def test_no_single_step_is_left_where_cuts_are_asked_for_together(
         self, failure: tuple[Graph, Oracle], tells: str
     ) -> None:
@@ -297,7 +294,6 @@ class TestResult:
         assert asked[0] < asked[1]
 
     @given(failures(), st.data())
-    @patient()
     def test_any_root_will_do(self, failure: tuple[Graph, Oracle], data: st.DataObject) -> None:
         graph, oracle = failure
         root = data.draw(st.sampled_from(graph.real))
@@ -306,7 +302,6 @@ class TestResult:
         assert oracle(program(graph, found.cut)) == "same"
 
     @given(failures(), st.integers(1, 3))
-    @patient()
     def test_no_program_is_asked_for_twice(self, failure: tuple[Graph, Oracle], width: int) -> None:
         graph, oracle = failure
         ask = Ask(graph, oracle, width)
@@ -316,7 +311,6 @@ class TestResult:
         assert () not in asked
 
     @given(graphs(), st.data())
-    @patient()
     def test_needed_operations_are_found_exactly(self, graph: Graph, data: st.DataObject) -> None:
         needed = data.draw(st.sets(st.sampled_from(graph.real), min_size=1))
         found = search(graph, Ask(graph, contains(needed)), 1)
@@ -434,7 +428,7 @@ class TestCalls:
         assert max(asked) <= 13
 
     @given(st.integers(10, 3000), st.integers(1, 5), st.integers(0, 10**6), st.integers(1, 2))
-    @patient(max_examples=60)
+    @settings(max_examples=examples(0.6))
     def test_unlocated_operations_take_the_logarithm_of_the_program(
         self, count: int, needed: int, seed: int, width: int
     ) -> None:
@@ -452,7 +446,6 @@ class TestCalls:
         assert len(ask.answers) <= 4 * math.log2(2000) + 10
 
     @given(failures(), st.integers(0, 12), st.integers(1, 3))
-    @patient()
     def test_a_budget_is_kept(self, failure: tuple[Graph, Oracle], budget: int, width: int) -> None:
         graph, oracle = failure
         start = Cut(keep=graph.real)
@@ -465,7 +458,6 @@ class TestCalls:
             assert found.minimal == (free.asked <= budget)
 
     @given(failures(), st.integers(0, 12), st.integers(1, 3))
-    @patient()
     def test_what_is_found_within_a_budget_fails_too(
         self, failure: tuple[Graph, Oracle], budget: int, width: int
     ) -> None:
@@ -533,7 +525,6 @@ class TestOracles:
         assert shrink(graph, Cut(keep=(0, 1)), Ask(graph, lambda _: "passes")).unresolved == 0
 
     @given(graphs(), st.integers(0, 10**6), st.integers(1, 3))
-    @patient()
     def test_one_that_changes_its_mind_is_believed_once(
         self, graph: Graph, seed: int, width: int
     ) -> None:
@@ -550,7 +541,6 @@ class TestOracles:
 
 class TestStopAndGoOn:
     @given(failures(), st.integers(1, 3))
-    @patient()
     def test_the_same_answers_give_the_same_questions(
         self, failure: tuple[Graph, Oracle], width: int
     ) -> None:
@@ -560,7 +550,6 @@ class TestStopAndGoOn:
         assert first.answers == second.answers
 
     @given(failures(), st.integers(1, 3), st.data())
-    @patient()
     def test_a_search_that_was_stopped_anywhere_goes_on(
         self, failure: tuple[Graph, Oracle], width: int, data: st.DataObject
     ) -> None:
@@ -600,7 +589,6 @@ class TestProgress:
 
 class TestMask:
     @given(graphs(), st.data())
-    @patient()
     def test_the_rest_of_the_program_stays(self, graph: Graph, data: st.DataObject) -> None:
         some = st.builds(
             lambda ops: Cut(keep=tuple(sorted(ops))), st.sets(st.sampled_from(graph.real))

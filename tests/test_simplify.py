@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iree_pilot.pipeline.processes import process
@@ -20,7 +19,6 @@ from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.oracles.oracle import Answer, CompileOracle, Verdict
 from iree_pilot.repro.reducer.simplify import Aspect, Proposal, Simplified, Survey, scaled, simplify
 
-patient = partial(settings, deadline=None)
 SIZES = st.lists(st.integers(0, 4096), max_size=8, unique=True).map(lambda s: tuple(sorted(s)))
 ASPECTS: tuple[Aspect, ...] = ("dynamic", "literals", "attributes", "types", "arguments")
 SURVEYS = st.builds(
@@ -78,7 +76,6 @@ def moody(seed: int) -> Callable[[Proposal], bool]:
 
 
 class TestSearch:
-    @patient()
     @given(SURVEYS, st.integers(0, 12), st.integers(), st.integers())
     def test_what_it_ends_with_was_answered_same_within_the_budget(
         self, survey: Survey, budget: int, seed: int, other: int
@@ -89,7 +86,6 @@ class TestSearch:
         assert len(set(fake.asked)) == len(fake.asked)
         assert fake.journal.get(fake.made(found), found.path == "whole")
 
-    @patient()
     @given(SURVEYS, st.integers(0, 12), st.integers(), st.integers(0, 12))
     def test_cut_off_anywhere_it_resumes_to_the_same_result(
         self, survey: Survey, budget: int, seed: int, stop: int
@@ -144,7 +140,6 @@ class TestSearch:
 
 
 class TestSizes:
-    @patient()
     @given(SIZES, st.sampled_from((4, 16)), st.booleans())
     def test_no_size_grows_and_none_becomes_another(
         self, sizes: tuple[int, ...], unit: int, products: bool

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from iree_pilot.pipeline.errors import EnvironmentFault
 from iree_pilot.pipeline.store import sealed
@@ -187,7 +188,7 @@ def damages(draw: st.DrawFn) -> tuple[str, Callable[[Path], None]]:
 class TestDamage:
     """A damaged entry is removed and reported as absent; it is never used."""
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=examples(1.5))
     @given(damage=damages(), always_hashed=st.sampled_from([0, 4 * 2**20]))
     def test_no_damage_is_ever_used(
         self, damage: tuple[str, Callable[[Path], None]], always_hashed: int

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from places import TESTS
 from task_functions import Reply, Request
 
 from iree_pilot.pipeline.errors import EnvironmentFault
 from iree_pilot.pipeline.processes import task
 from iree_pilot.pipeline.processes.process import Limits
 
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
 
 
 def call(function: str, directory: Path, then: str = "", **rest: Limits) -> task.Done[Reply]:

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 from driver import pilot
+from places import CASES
 
 from iree_pilot.pipeline.processes import task
 from iree_pilot.pipeline.torch_dialect import writer
 from iree_pilot.pipeline.torch_dialect.writer import CannotWrite, write
 
-CASES = Path(__file__).parent / "cases"
 #: What holds or moves values without computing any, and checks.
 GLUE = ("torch.constant", "torch.prim.", "torch_c", "util.global", "torch.aten._assert")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from places import ROOT
 
 from iree_pilot.models.spec import ModelSpec, registry, resolve
 from iree_pilot.models.versions import Signature, signature
@@ -22,7 +23,6 @@ RELEASES = {
     "5.23.0": "def apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=1):\n    return q, k\n",
 }
 
-ROOT = Path(__file__).parent.parent
 #: Another minor release of transformers as it was published; scripts/setup --dev puts it there.
 SECOND = Path(sys.prefix) / "second-transformers"
 _TRACE = """
@@ -53,6 +53,7 @@ def refusal(spec: ModelSpec) -> EnvironmentFault:
     return caught.value
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("spec", registry().values(), ids=lambda spec: spec.name)
 def test_what_is_installed_is_what_every_family_was_traced_with(spec: ModelSpec) -> None:
     spec.check_versions()
@@ -66,6 +67,7 @@ def test_a_release_outside_the_range_is_named_with_the_range() -> None:
     assert fault.exit_code == 3
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("function", "parameters", "found"),
     [
@@ -147,6 +149,7 @@ def test_a_model_of_the_zoo_is_not_made_with_a_release_that_does_not_fit(
         resolve("llama", {}).build()
 
 
+@pytest.mark.torch
 def test_a_signature_is_that_of_the_function_without_self() -> None:
     parameters = signature("transformers.cache_utils:DynamicCache.update") or []
     assert [p.name for p in parameters][:2] == ["key_states", "value_states"]

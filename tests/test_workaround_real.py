@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from driver import pilot
+from places import CASES
 
 from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import Settings
@@ -29,7 +30,6 @@ from iree_pilot.repro.workarounds.table import TABLE
 from iree_pilot.repro.workarounds.trial import Subject, Trials
 
 pytestmark = pytest.mark.real
-CASES = Path(__file__).with_name("cases")
 LIMITS = process.Limits(seconds=120)
 BY_EDIT = {one.edit: one for one in TABLE if one.edit}
 
@@ -123,6 +123,7 @@ class TestWhatIsKnownToFail:
             bench.assert_can_be_run(answer)
         assert "f8E4M3FNUZ" in Path(by_name["fnuz in place of fn",].program).read_text()
 
+    @pytest.mark.slow
     def test_a_model_of_the_zoo_is_made_in_another_way(self, tmp_path: Path) -> None:
         done = pilot(
             *("workaround", "attention:sdpa", "-t", "vulkan", "--json", "--budget", "8s"),

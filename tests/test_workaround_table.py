@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from places import ROOT
 
 from iree_pilot.pipeline.targets.targets import BACKENDS
 from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro.workarounds.candidate import Candidate, usable
 from iree_pilot.repro.workarounds.table import TABLE
 
-DOCS = Path(__file__).parent.parent / "docs" / "work-around-a-failure.md"
+DOCS = ROOT / "docs" / "work-around-a-failure.md"
 BEGIN, END = "<!-- the table: repro/workarounds/table.py -->", "<!-- end of the table -->"
 #: Flags of the table that the installed release lacks: the releases that have them.
 ELSEWHERE = {

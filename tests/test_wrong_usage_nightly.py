@@ -51,6 +51,7 @@ def refusals(
     return Refusals(tmp_path, cache, monkeypatch, capsys)
 
 
+@pytest.mark.real
 @rows(
     Wrong("nightly run -c gone.toml", ("cannot read gone.toml: No such file", "Name a file")),
     Wrong("nightly run -c folder", ("'--config'", "'folder' is a directory")),

@@ -12,6 +12,8 @@ from wrong_usage import MLIR, Refusals, Wrong, desk, rows
 
 from iree_pilot.pipeline.toolchain import toolchain
 
+pytestmark = pytest.mark.real
+
 FILES: dict[str, str | bytes] = {
     "a.mlir": MLIR,
     "empty.mlir": "",

@@ -10,6 +10,8 @@ import numpy
 import pytest
 from wrong_usage import INPUTS, MLIR, NET, Refusals, Wrong, desk, rows
 
+pytestmark = pytest.mark.real
+
 
 def npy(*shape: int, dtype: str = "float32") -> bytes:
     file = io.BytesIO()

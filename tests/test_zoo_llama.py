@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from places import ROOT
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from transformers import LlamaForCausalLM
@@ -204,14 +205,13 @@ class TestFullSize:
             "    for f in made.functions:\n"
             "        torch.export.export(f.module, f.args, strict=f.strict)\n"
         )
-        root = Path(__file__).parent.parent
         outcome = process.run(
             [sys.executable, script],
             stdout=tmp_path / "out",
             stderr=tmp_path / "err",
             limits=process.Limits(seconds=120),
-            cwd=root,
-            env={"PYTHONPATH": str(root), "PATH": "", "HOME": str(tmp_path)},
+            cwd=ROOT,
+            env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)},
         )
         assert outcome.ok, (tmp_path / "err").read_text()
         assert outcome.peak_bytes < 1.0e9

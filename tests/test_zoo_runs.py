@@ -90,6 +90,7 @@ def assert_as_known(
         pytest.skip(str(without_device))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_tiny_model_agrees_or_fails_as_known(source: str, shared_cache: Path) -> None:
     """A wrong result is known as a mismatch, never let pass with a wider tolerance."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers.models.unets.unet_2d_blocks import CrossAttnDownBlock2D
 from driver import pilot
+from places import ROOT
 from torch._subclasses.fake_tensor import FakeTensor
 
 from iree_pilot.models.spec import resolve
@@ -123,8 +124,7 @@ def test_a_release_that_does_not_fit_is_a_fault_of_the_environment(tmp_path: Pat
     metadata = tmp_path / "diffusers-0.1.0.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.1\nName: diffusers\nVersion: 0.1.0\n")
-    root = Path(__file__).parent.parent
-    done = pilot("run", "unet", "-t", "llvm-cpu", env={"PYTHONPATH": f"{tmp_path}:{root}"})
+    done = pilot("run", "unet", "-t", "llvm-cpu", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
     assert done.code == 3
     assert "unet was traced with diffusers >=0.42,<0.43; 0.1.0 is installed" in done.err
     assert 'pip install "diffusers>=0.42,<0.43"' in done.err

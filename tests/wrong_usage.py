@@ -37,7 +37,8 @@ class Wrong(msgspec.Struct, frozen=True):
 
 def rows(*wrong: Wrong) -> pytest.MarkDecorator:
     """The rows as parameters of a test, named after what is typed."""
-    return pytest.mark.parametrize("wrong", wrong, ids=[one.typed[:70] for one in wrong])
+    marked = [pytest.param(one, marks=[pytest.mark.torch] if one.torch else []) for one in wrong]
+    return pytest.mark.parametrize("wrong", marked, ids=[one.typed[:70] for one in wrong])
 
 
 #: What a step says in a pipe when it begins, and while it goes on.
