@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from iree_pilot.models.traceable import Entry
+from iree_pilot.models.traceable import EntryFunction
 
 INPUTS = {"prefill": ("tokens",), "decode": ("token", "keys", "values")}
 OUTPUTS = ("logits", "keys", "values")
@@ -145,7 +145,7 @@ def _masks(config: Any, tokens: torch.Tensor, cache: Any) -> dict[str, torch.Ten
 
 def entries(
     model: nn.Module, tokens: torch.Tensor, *, dynamic: bool, context: int
-) -> tuple[Entry, Entry]:
+) -> tuple[EntryFunction, EntryFunction]:
     """Prefill of all `tokens` [batch, length + 1] but the last, and decode of the last.
 
     Decode's example cache is what prefill returns, so the two examples are one run. dynamic: the
@@ -161,8 +161,8 @@ def entries(
         cached = torch.export.Dim("cached", min=2, max=context - 1)
         shapes = {"prefill": ({1: length},), "decode": (None, {3: cached}, {3: cached})}
 
-    def entry(name: str, module: nn.Module, *args: torch.Tensor) -> Entry:
-        return Entry(
+    def entry(name: str, module: nn.Module, *args: torch.Tensor) -> EntryFunction:
+        return EntryFunction(
             name=name,
             module=module,
             args=args,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from iree_pilot.models.traceable import Entry, Traceable
+from iree_pilot.models.traceable import EntryFunction, Traceable
 
 
 def function(
@@ -22,7 +22,7 @@ def function(
     The module takes its inputs one by one. outputs: names of the results. dynamic: dimensions by
     input; None if all are static.
     """
-    entry = Entry(
+    entry = EntryFunction(
         name="main",
         module=module.eval().requires_grad_(False),
         args=tuple(example.values()),

@@ -154,7 +154,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
         return {f.name: f.default for f in self.fields} | preset.values
 
 
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
+class ModelChoice(msgspec.Struct, frozen=True, kw_only=True):
     """A model with every field decided: what to trace. part: the only function wanted, if one."""
 
     spec: ModelSpec
@@ -185,7 +185,7 @@ def registry() -> dict[str, ModelSpec]:
     return found
 
 
-def resolve(text: str, settings: Mapping[str, str], dtype: str | None = None) -> Choice:
+def resolve(text: str, settings: Mapping[str, str], dtype: str | None = None) -> ModelChoice:
     """What `name[:preset][/part]`, the `--set` pairs and `--dtype` choose, checked.
 
     Raises UsageError for an unknown model, preset, part, field or value, for values that do not
@@ -211,7 +211,7 @@ def resolve(text: str, settings: Mapping[str, str], dtype: str | None = None) ->
             f"{text}: these settings do not go together: {problem}",
             advice="Change one of them with --set.",
         )
-    return Choice(spec=spec, preset=preset, fields=fields, part=part or None)
+    return ModelChoice(spec=spec, preset=preset, fields=fields, part=part or None)
 
 
 def _dtype(spec: ModelSpec, dtype: str, given: Mapping[str, Value]) -> dict[str, Value]:

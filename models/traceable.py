@@ -15,7 +15,7 @@ DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class EntryFunction:
     """One entry function: `module(*args)` returns a flat tuple of tensors.
 
     dynamic_shapes: as `torch.export` takes it for these arguments, or None where all shapes are
@@ -54,7 +54,7 @@ class Traceable:
     """
 
     root: nn.Module
-    functions: tuple[Entry, ...]
+    functions: tuple[EntryFunction, ...]
     mode: FakeTensorMode | None = None
     notes: tuple[str, ...] = field(default=())
     stored: Mapping[str, Stored] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Traceable:
         return replace(self, functions=tuple(f for f in self.functions if f.name == part))
 
 
-class Call(nn.Module):
+class ModelCall(nn.Module):
     """A transformers model as a function of tensors: keyword arguments in, chosen outputs out."""
 
     def __init__(self, model: nn.Module, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
@@ -114,9 +114,9 @@ def single(
             unsettle(model)
         example = inputs(DTYPES[dtype])
     names = tuple(example)
-    entry = Entry(
+    entry = EntryFunction(
         name="main",
-        module=Call(model, names, outputs).eval(),
+        module=ModelCall(model, names, outputs).eval(),
         args=tuple(example.values()),
         input_names=names,
         output_names=outputs,

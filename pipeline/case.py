@@ -56,7 +56,7 @@ _SIGNALS = (
 Alone = Callable[[Device], contextlib.AbstractContextManager[object]]
 
 
-class Watcher(Protocol):
+class CaseWatcher(Protocol):
     """Hears of a case while it goes on."""
 
     def planned(self, target: str, arch: str | None, warnings: tuple[str, ...]) -> None: ...
@@ -94,7 +94,7 @@ def run(
     plan: Plan,
     context: Context,
     settings: Settings,
-    watcher: Watcher,
+    watcher: CaseWatcher,
     alone: Alone = lambda device: contextlib.nullcontext(),
 ) -> CaseResult:
     """Compiles the program for a target, and runs and compares it where that is possible.
@@ -113,7 +113,7 @@ class _Case:
     plan: Plan
     context: Context
     settings: Settings
-    watcher: Watcher
+    watcher: CaseWatcher
     alone: Alone
 
     @property

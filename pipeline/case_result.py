@@ -44,7 +44,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-class Against(msgspec.Struct, frozen=True, kw_only=True):
+class ComparedTarget(msgspec.Struct, frozen=True, kw_only=True):
     """The results compared with those of another target of the same run."""
 
     target: str
@@ -67,7 +67,7 @@ class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None
     evaluator: str
     failure: Failure | None = None
-    against: tuple[Against, ...] = ()
+    against: tuple[ComparedTarget, ...] = ()
     unevaluated: str = ""
     border: str = ""
 

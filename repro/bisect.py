@@ -29,8 +29,8 @@ from iree_pilot.repro.reproducer.found import Bisection, Found, Reproducer, plac
 from iree_pilot.repro.reproducer.handing import Subject
 from iree_pilot.repro.reproducer.places import Identity
 from iree_pilot.repro.since_release.trials import BYTECODE, as_text
-from iree_pilot.repro.wrong_results import isolate as numbers
-from iree_pilot.repro.wrong_results.oracle import MismatchOracle
+from iree_pilot.repro.wrong_results import isolate_numbers as numbers
+from iree_pilot.repro.wrong_results.mismatch_oracle import MismatchOracle
 
 __all__ = ["Bisection", "Found", "Reproducer", "Subject", "bisect", "reproduced"]
 
@@ -83,7 +83,7 @@ class _Search:
         context = self._context.at(_directory(state, failure, self._context.limits))
         effort = estimate(failure, subject.took_seconds, subject.peak_bytes, context.limits)
         with closing(_oracle(subject, failure, context, effort)) as oracle:
-            job = isolate.Job(
+            job = isolate.IsolationJob(
                 mlir=subject.mlir,
                 failure=failure,
                 context=context.bounded(effort.limits),
@@ -108,7 +108,7 @@ class _Search:
                 self._found[key] = found
         return outcome
 
-    def _outcome(self, job: isolate.Job, oracle: RememberingOracle) -> Isolated | GaveUp:
+    def _outcome(self, job: isolate.IsolationJob, oracle: RememberingOracle) -> Isolated | GaveUp:
         """What was isolated, or why nothing was."""
         outcome: Isolated | GaveUp
         if isinstance(oracle, MismatchOracle):

@@ -7,9 +7,9 @@ import shlex
 from iree_pilot.pipeline.plural import count
 from iree_pilot.repro.reproducer import further
 from iree_pilot.repro.reproducer.further import SinceRelease
-from iree_pilot.repro.since_release.search import TELLING, Change
-from iree_pilot.repro.since_release.trials import Found
-from iree_pilot.repro.workarounds.find import Workarounds
+from iree_pilot.repro.since_release.release_search import TELLING, Change
+from iree_pilot.repro.since_release.trials import ReleasesFound
+from iree_pilot.repro.workarounds.find_workarounds import Workarounds
 
 _UNSURE = {
     "compiles": "; it compiles, and was not run here",
@@ -17,7 +17,7 @@ _UNSURE = {
 }
 
 
-def since_release(found: Found, notes: tuple[str, ...] = ()) -> SinceRelease:
+def since_release(found: ReleasesFound, notes: tuple[str, ...] = ()) -> SinceRelease:
     """The answer as a folder keeps it. notes: what limits it."""
     return SinceRelease(
         said="; ".join([told(found), *notes]),
@@ -27,9 +27,9 @@ def since_release(found: Found, notes: tuple[str, ...] = ()) -> SinceRelease:
     )
 
 
-def workarounds(found: Workarounds) -> further.Workarounds:
+def workarounds(found: Workarounds) -> further.WorkaroundSummary:
     """The answer as a folder keeps it."""
-    return further.Workarounds(
+    return further.WorkaroundSummary(
         said=way_around(found),
         tried=len(found.tried),
         answers=tuple(
@@ -60,7 +60,7 @@ def way_around(found: Workarounds) -> str:
     return f"{' + '.join(best.names)} ({price}): {shlex.join(best.command)}"
 
 
-def told(found: Found) -> str:
+def told(found: ReleasesFound) -> str:
     """An answer for releases on one line."""
     said = [_change(change) for change in found.boundaries]
     if found.compiles and not said:

@@ -27,7 +27,7 @@ from iree_pilot.repro.bisect import Bisection, Found
 from iree_pilot.repro.ir import inline
 from iree_pilot.repro.options import Listeners, Options
 from iree_pilot.repro.oracles.oracle_run import Running
-from iree_pilot.repro.tracing import search as tracing
+from iree_pilot.repro.tracing import trace_search as tracing
 
 #: The functions in a row, each fed what the last one gave, differ, and none does by itself.
 _NO_FUNCTION = "each of its functions gives right numbers: they only differ in a row"

@@ -81,7 +81,7 @@ class GaveUp(msgspec.Struct, frozen=True, kw_only=True):
     ops: tuple[str, ...] = ()
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class IsolationJob(msgspec.Struct, frozen=True, kw_only=True):
     """What to isolate: a failure of the program in `mlir`, compiled with `flags`.
 
     The context's directory keeps the state. width: how many candidates are compiled at once.
@@ -99,7 +99,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def isolate(
-    job: Job, oracle: Oracle, told: Callable[[Progress], None] = lambda _: None
+    job: IsolationJob, oracle: Oracle, told: Callable[[Progress], None] = lambda _: None
 ) -> Isolated | GaveUp:
     """Isolates the failure; every candidate is judged by `oracle`."""
     return Isolation(job, oracle, told).run()
@@ -149,7 +149,7 @@ class Isolation:
     most_calls = 12
     most_simpler = 4
 
-    def __init__(self, job: Job, oracle: Oracle, told: Callable[[Progress], None]) -> None:
+    def __init__(self, job: IsolationJob, oracle: Oracle, told: Callable[[Progress], None]) -> None:
         self.job = job
         self.oracle = oracle
         self.told = told

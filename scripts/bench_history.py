@@ -36,7 +36,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.nightly.history import History
 from iree_pilot.pipeline.nightly.metrics import metrics
 from iree_pilot.pipeline.nightly.opinion import judge
-from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Judgement
 from iree_pilot.pipeline.store.store import cache_directory
 from iree_pilot.pipeline.toolchain.phases import Phase
 
@@ -75,7 +75,7 @@ def generate(history: History, cases: int, nights: int, anew: float, seed: int =
         Case(source=f"model{n // 3}:tiny", target=("llvm-cpu", "vulkan", "hip:gfx942")[n % 3])
         for n in range(cases)
     ]
-    latest: dict[str, Outcome] = {}
+    latest: dict[str, CaseOutcome] = {}
     for number in range(nights):
         run = history.begin(
             plan,
@@ -95,7 +95,7 @@ def generate(history: History, cases: int, nights: int, anew: float, seed: int =
         history.finish(run.id, [_judgement(outcome, run.begun) for outcome in latest.values()])
 
 
-def _outcome(case: Case, place: int, number: int, chance: random.Random) -> Outcome:
+def _outcome(case: Case, place: int, number: int, chance: random.Random) -> CaseOutcome:
     fails = place % 10 == 0 or (place + number) % 97 < 3
     seconds = (1 + place % 7) * chance.gauss(1, 0.05)
     failure = Failure(
@@ -137,7 +137,7 @@ def _outcome(case: Case, place: int, number: int, chance: random.Random) -> Outc
     found = metrics(result)
     if not fails:
         found |= {"dispatches": 40.0, "transient_bytes": 4096.0, "latency_seconds": seconds / 1e3}
-    return Outcome(
+    return CaseOutcome(
         case=case.name,
         result=result,
         key=chance.randbytes(32).hex(),
@@ -151,7 +151,7 @@ def _outcome(case: Case, place: int, number: int, chance: random.Random) -> Outc
     )
 
 
-def _judgement(outcome: Outcome, night: str) -> Judgement:
+def _judgement(outcome: CaseOutcome, night: str) -> Judgement:
     if outcome.failure is None:
         return Judgement(case=outcome.case, verdict="pass")
     signature = outcome.failure.signature

@@ -24,8 +24,8 @@ from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.graph import Cut, Graph
 from iree_pilot.repro.oracles.oracle import NotAProgram
 from iree_pilot.repro.oracles.oracle_run import Running
-from iree_pilot.repro.wrong_results import search, windows
-from iree_pilot.repro.wrong_results.oracle import MismatchOracle
+from iree_pilot.repro.wrong_results import part_search, windows
+from iree_pilot.repro.wrong_results.mismatch_oracle import MismatchOracle
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +83,7 @@ def judge(
 def _judged(
     graph: Graph, editor: Editor, oracle: MismatchOracle, loaded: Loaded, place: Path
 ) -> Iterator[Part]:
-    parts = next(iter(search.levels(graph)), ())
+    parts = next(iter(part_search.levels(graph)), ())
     module, held = _together(loaded.mlir, parts, editor.focus, place / "together")
     (call,) = oracle.values.calls(module)
     (evaluated,) = oracle.values.evaluator.evaluate([call], place / "references", jitters=0)
@@ -106,12 +106,12 @@ def _judged(
 
 
 def _together(
-    mlir: Path, parts: tuple[search.Part, ...], focus: int, place: Path
-) -> tuple[Path, tuple[windows.Held, ...]]:
+    mlir: Path, parts: tuple[part_search.Part, ...], focus: int, place: Path
+) -> tuple[Path, tuple[windows.WindowPart, ...]]:
     """(a module of the parts, side by side; where each is in it)."""
     wanted = windows.Windows(mlir=str(mlir), parts=parts, focus=focus, functions=1)
     function = f"{windows.__name__}:written"
-    done = task.call(function, wanted, tuple[windows.Held, ...], place)
+    done = task.call(function, wanted, tuple[windows.WindowPart, ...], place)
     if done.reply is None:
         raise Lost("its operations cannot be put side by side")
     return place / windows.MODULE, done.reply

@@ -44,7 +44,7 @@ class Bench:
         )
         self.loaded = Loaded(program=program, directory=str(directory), seconds=0.0, cached=False)
         (directory / "kept").mkdir()
-        self.targets = between.Targets(self.loaded, directory / "kept")
+        self.targets = between.TargetOutputs(self.loaded, directory / "kept")
 
     def ran(self, name: str, values: Any, failure: Failure | None = None) -> CaseResult:
         place = Path(self.targets.place(name)) / "main"
@@ -166,7 +166,7 @@ def test_what_has_a_reference_is_left_to_it(tmp_path: Path) -> None:
     function = msgspec.structs.replace(function, reference=Reference(outputs=()))
     program = msgspec.structs.replace(bench.loaded.program, functions=(function,))
     loaded = msgspec.structs.replace(bench.loaded, program=program)
-    assert between.Targets(loaded, tmp_path).place("llvm-cpu") == ""
+    assert between.TargetOutputs(loaded, tmp_path).place("llvm-cpu") == ""
 
 
 @pytest.mark.real
@@ -180,7 +180,7 @@ def test_what_two_targets_really_give(tmp_path: Path) -> None:
     context = Context(toolchain=toolchain, store=Store(tmp_path / "store"))
     loaded = load(Job(source=parse(str(source), {}, None), evaluate=False), context)
     (tmp_path / "kept").mkdir()
-    targets = between.Targets(loaded, tmp_path / "kept")
+    targets = between.TargetOutputs(loaded, tmp_path / "kept")
     found = []
     for name in ("llvm-cpu", "llvm-cpu:generic"):
         settings = Settings(latency_budget=0, keep=targets.place(name))

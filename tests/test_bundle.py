@@ -28,7 +28,7 @@ from iree_pilot.repro.reproducer import bundle
 from iree_pilot.repro.reproducer.bundle import Input, Level
 from iree_pilot.repro.reproducer.marks import MEMORY, marks
 from iree_pilot.repro.reproducer.verify import Verification, settle, verify
-from iree_pilot.repro.wrong_results.record import Element, Wrong
+from iree_pilot.repro.wrong_results.wrong_record import Wrong, WrongElement
 
 VULKAN = ("--iree-hal-target-device=vulkan",)
 CRASH = "// stub: crash-at flow\n"
@@ -482,7 +482,7 @@ class TestTheFolder:
             wrong=1,
             count=4,
             limit="none",
-            elements=(Element((0,), "3", "2"),),
+            elements=(WrongElement((0,), "3", "2"),),
             path=path,
         )
         made = report(crash, bundle.level("mlir"), wrong=(wrong,))

@@ -22,12 +22,12 @@ from safetensors.torch import load_file
 from iree_pilot.models.fp8 import FP8Linear
 from iree_pilot.models.spec import ModelSpec, referred, registry, resolve
 from iree_pilot.models.traceable import Traceable
-from iree_pilot.models.weights.checkpoints import Checkpoint, Held, read, read_config
+from iree_pilot.models.weights.checkpoints import Checkpoint, CheckpointTensor, read, read_config
 from iree_pilot.models.weights.load import traceable
 from iree_pilot.models.weights.plan import check
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import source as sources
-from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.archive import ArchiveEntry
 
 Q = "model.layers.0.self_attn.q_proj.weight"
 DOWN = "model.layers.1.mlp.down_proj.weight"
@@ -538,7 +538,11 @@ class TestBadCheckpoints:
             config=config.to_dict(),
             architecture="MixtralForCausalLM",
             family="llama",
-            tensors={name: Held(file="experts/model.safetensors", name=name, entry=Entry())},
+            tensors={
+                name: CheckpointTensor(
+                    file="experts/model.safetensors", name=name, entry=ArchiveEntry()
+                )
+            },
         )
         with pytest.raises(UsageError) as refused:
             check(checkpoint, {})

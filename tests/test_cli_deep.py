@@ -30,12 +30,12 @@ from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.reproducer import bundle, verify
 from iree_pilot.repro.reproducer.found import Found, reproduced
-from iree_pilot.repro.since_release.search import changes
-from iree_pilot.repro.since_release.trials import Found as Releases
+from iree_pilot.repro.since_release.release_search import changes
+from iree_pilot.repro.since_release.trials import ReleasesFound as Releases
 from iree_pilot.repro.trust import trust
-from iree_pilot.repro.workarounds import find
-from iree_pilot.repro.workarounds.answers import Answer, Cost
-from iree_pilot.repro.workarounds.find import Attempt, Workarounds
+from iree_pilot.repro.workarounds import find_workarounds
+from iree_pilot.repro.workarounds.answers import Cost, WorkaroundAnswer
+from iree_pilot.repro.workarounds.find_workarounds import Attempt, Workarounds
 
 CHOSEN = SourceOptions(
     settings={}, dtype=None, seed=0, weights=(), inputs=(), inline=False, fresh=False
@@ -60,7 +60,7 @@ class Desk:
             failure=failure("crash/here"),
             compiles=2,
         )
-        answer = Answer(
+        answer = WorkaroundAnswer(
             names=("--iree-opt-level=O0",),
             reasons=("less is done",),
             state="compiles",
@@ -75,7 +75,7 @@ class Desk:
         tried = (Attempt(names=("x",), state="compiles"),)
         self.workarounds: Any = Workarounds(status="found", answers=(answer,), tried=tried)
         monkeypatch.setattr(releases_bisect, "names", lambda live: [*RELEASES])
-        monkeypatch.setattr(find, "expected", lambda folder, toolchain: 3)
+        monkeypatch.setattr(find_workarounds, "expected", lambda folder, toolchain: 3)
         monkeypatch.setattr(releases_bisect, "of_reproducer", self._answer("releases"))
         monkeypatch.setattr(workaround, "of_reproducer", self._answer("workarounds"))
 

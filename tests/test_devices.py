@@ -9,7 +9,7 @@ from fake import dumps, stub_release, stub_toolchain
 
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.targets import devices, discovery
-from iree_pilot.pipeline.targets.devices import Found
+from iree_pilot.pipeline.targets.devices import DevicesFound
 from iree_pilot.pipeline.toolchain import toolchain
 
 TWO = dumps.llvmpipe() + dumps.vulkan("AMD Radeon RX 7900 XTX (RADV NAVI31)", uri="vulkan://GPU-1")
@@ -50,7 +50,7 @@ def test_nothing_listed_is_no_device() -> None:
 
 def test_gpus_are_preferred_and_unusable_devices_come_last() -> None:
     old = dumps.vulkan("Old GPU", uri="vulkan://GPU-2", tier="unsupported")
-    found = Found(devices=devices.parse_dump(old + TWO, "vulkan"))
+    found = DevicesFound(devices=devices.parse_dump(old + TWO, "vulkan"))
     assert [d.name[:8] for d in found.devices] == ["Old GPU", "llvmpipe", "AMD Rade"]
     assert [d.name[:8] for d in devices.by_preference(found)] == ["AMD Rade", "llvmpipe", "Old GPU"]
 
@@ -73,17 +73,17 @@ def test_an_unusable_device_says_what_it_lacks() -> None:
     ],
 )
 def test_a_device_is_picked_as_the_runtime_names_it(uri: str, picked: str) -> None:
-    found = Found(devices=devices.parse_dump(TWO, "vulkan"))
+    found = DevicesFound(devices=devices.parse_dump(TWO, "vulkan"))
     assert devices.pick(uri, found).uri == picked
 
 
 def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
-    found = Found(devices=devices.parse_dump(TWO, "vulkan"))
+    found = DevicesFound(devices=devices.parse_dump(TWO, "vulkan"))
     with pytest.raises(UsageError, match="there is no device vulkan://7") as caught:
         devices.pick("vulkan://7", found)
     assert "vulkan://GPU-1" in caught.value.advice
     with pytest.raises(EnvironmentFault, match="no device hip://0: no HIP device"):
-        devices.pick("hip://0", Found(why="no HIP device"))
+        devices.pick("hip://0", DevicesFound(why="no HIP device"))
 
 
 def test_a_driver_is_asked_once(tmp_path: Path) -> None:

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline.evaluate import child, elements, scalars
+from iree_pilot.pipeline.evaluate import elements, evaluator_child, scalars
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Function, Program, Reference, TensorType
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.context import Context
-from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
-from iree_pilot.repro.attribution.trial import Trial
+from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, EvaluationWork
+from iree_pilot.repro.attribution.variant_trial import AttributionTrial
 from iree_pilot.repro.failing_pass import phases
 from iree_pilot.repro.failing_pass.bench import INTERPRETED, RealBench
-from iree_pilot.repro.failing_pass.interpreting import Interpreter
+from iree_pilot.repro.failing_pass.interpreting import ReferenceInterpreter
 
 I8 = st.integers(-128, 127)
 I4 = st.integers(-8, 7)
@@ -182,14 +182,14 @@ def evaluated(text: str, directory: Path, *given: Any, **more: Any) -> Evaluatio
     """What comes of the function `main` of a program."""
     (directory / "p.mlir").write_text(text)
     kept = [tensors.save(values, directory, f"{i}.bin") for i, values in enumerate(given)]
-    work = Work(
+    work = EvaluationWork(
         mlir=str(directory / "p.mlir"),
         function="main",
         inputs=tuple(msgspec.structs.replace(t, file=str(directory / t.file)) for t in kept),
         place=str(directory),
         **more,
     )
-    *_, found = child.stages(work)
+    *_, found = evaluator_child.stages(work)
     return found
 
 
@@ -367,7 +367,9 @@ def test_a_conversion_that_every_backend_shares_is_found_by_interpreting(tmp_pat
     )
     loaded = Loaded(program=program, directory=str(tmp_path), seconds=0, cached=False)
     release, limits = toolchain.installed(), process.Limits(seconds=60)
-    trial = Trial(loaded, Context(toolchain=release, limits=limits, directory=tmp_path / "trial"))
+    trial = AttributionTrial(
+        loaded, Context(toolchain=release, limits=limits, directory=tmp_path / "trial")
+    )
     flags = (
         "--iree-hal-target-device=local",
         "--iree-hal-local-target-device-backends=llvm-cpu",
@@ -379,7 +381,7 @@ def test_a_conversion_that_every_backend_shares_is_found_by_interpreting(tmp_pat
         Context(toolchain=release, limits=limits, directory=tmp_path / "bench"),
         trial,
         "local-sync",
-        interpreter=Interpreter(loaded, tmp_path / "interpreted", limits),
+        interpreter=ReferenceInterpreter(loaded, tmp_path / "interpreted", limits),
     )
     found = phases.find(bench)
     assert (found.state, found.phase, found.path) == ("earliest", "input", INTERPRETED)

@@ -9,7 +9,7 @@ import pytest
 from fake import stub_toolchain
 
 from iree_pilot.pipeline.inspect import executables
-from iree_pilot.pipeline.inspect.executables import Compiling, Survey
+from iree_pilot.pipeline.inspect.executables import Compiling, ExecutableSurvey
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.process import Limits, Outcome
 from iree_pilot.pipeline.toolchain import compiler
@@ -34,7 +34,7 @@ class TestSurvey:
 
     @pytest.fixture
     def survey(self, stub: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-        def surveyed(**seconds: float) -> Survey:
+        def surveyed(**seconds: float) -> ExecutableSurvey:
             def run(argv: Any, *, limits: Limits, **files: Path) -> Outcome:
                 assert limits.seconds is not None and limits.of_processor
                 source = next(Path(word) for word in argv if str(word).endswith(".mlir"))
@@ -54,7 +54,7 @@ class TestSurvey:
             files = [tmp_path / f"{name}.mlir" for name in seconds]
             for file in files:
                 file.write_text(f"hal.executable.export public @{file.stem}_f32 ordinal(0)")
-            made = Survey(
+            made = ExecutableSurvey(
                 Context(toolchain=stub, limits=Limits(), directory=tmp_path), (), limit_seconds=15
             )
             made.run(files)

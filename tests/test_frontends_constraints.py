@@ -6,11 +6,11 @@ import pytest
 from fake.generic_form import CONSTANTS, MATRIX, F, check, compare, dim, func, module
 
 from iree_pilot.pipeline.frontends import constraints, generic
-from iree_pilot.pipeline.frontends.generic import Body
+from iree_pilot.pipeline.frontends.generic import GenericFunction
 from iree_pilot.pipeline.program.program import MadeUp
 
 
-def body(*lines: str) -> Body:
+def body(*lines: str) -> GenericFunction:
     arguments = f"%arg0: {MATRIX}, %arg1: {MATRIX}, %arg2: index"
     types = f"({MATRIX}, {MATRIX}, index) -> ()"
     return generic.functions(module(func("f", types, arguments, [*CONSTANTS, *lines])))["f"]

@@ -30,9 +30,9 @@ class Function(torch.nn.Module):  # type: ignore[misc, name-defined]
 
 
 def sources(function: Callable[..., Any], *args: Any) -> list[tuple[str, ...]]:
-    from iree_pilot.models.traceable import Entry
+    from iree_pilot.models.traceable import EntryFunction
 
-    program, _ = export(Entry(name="main", module=Function(function), args=args))
+    program, _ = export(EntryFunction(name="main", module=Function(function), args=args))
     return draws.sources(program)
 
 

@@ -31,14 +31,14 @@ class M(aot.CompiledModule):
 
 def built(code: str, place: Path, factory: str = "") -> Program:
     """The program of a source, made in this process as the tracing child makes it."""
-    from iree_pilot.pipeline.frontends import child
+    from iree_pilot.pipeline.frontends import trace_child
 
     file = place / "source.py"
     file.write_text(code)
     made = place / "program"
     made.mkdir()
     source = sources.parse(f"{file}{factory}", {}, None)
-    return child._build(Job(source=source, evaluate=False), made)
+    return trace_child._build(Job(source=source, evaluate=False), made)
 
 
 def test_what_the_bindings_lack_is_put_back() -> None:

@@ -9,14 +9,14 @@ import sys
 import msgspec
 import pytest
 
-from iree_pilot.models.spec import Choice, Field, ModelSpec, Preset, registry, resolve
+from iree_pilot.models.spec import Field, ModelChoice, ModelSpec, Preset, registry, resolve
 from iree_pilot.pipeline.errors import UsageError
 
 PRESETS = [(spec, preset) for spec in registry().values() for preset in spec.presets]
 PRESET_NAMES = [f"{spec.name}:{preset.name}" for spec, preset in PRESETS]
 
 
-def choose(text: str, dtype: str | None = None, **settings: str) -> Choice:
+def choose(text: str, dtype: str | None = None, **settings: str) -> ModelChoice:
     return resolve(text, settings, dtype)
 
 

@@ -22,7 +22,7 @@ from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.nightly.cluster import Cluster, needs, resource
 from iree_pilot.pipeline.nightly.history import Usual
 from iree_pilot.pipeline.nightly.orders import Order
-from iree_pilot.pipeline.nightly.records import Outcome
+from iree_pilot.pipeline.nightly.records import CaseOutcome
 from iree_pilot.pipeline.targets import targets
 
 
@@ -93,7 +93,7 @@ class TestWhenAWorkerDies:
         killed: list[str] = []
         with running(tmp_path, given) as dask:
 
-            def kill_the_one_that_waits(outcome: Outcome) -> None:
+            def kill_the_one_that_waits(outcome: CaseOutcome) -> None:
                 waiting = {pid for pid, name in marks(tmp_path) if name.startswith("once")}
                 for name, worker in dask.workers.items():
                     if worker.pid in waiting and not killed:

@@ -14,9 +14,14 @@ from places import CASES
 from iree_pilot.pipeline.nightly import alone, inquiry
 from iree_pilot.pipeline.nightly.inquiry import Inquiry
 from iree_pilot.repro import deep
-from iree_pilot.repro.since_release.search import Change, Verdict, changes
-from iree_pilot.repro.since_release.trials import Found
-from iree_pilot.repro.workarounds.find import Answer, Attempt, Cost, Workarounds
+from iree_pilot.repro.since_release.release_search import Change, Verdict, changes
+from iree_pilot.repro.since_release.trials import ReleasesFound
+from iree_pilot.repro.workarounds.find_workarounds import (
+    Attempt,
+    Cost,
+    WorkaroundAnswer,
+    Workarounds,
+)
 
 OFFLINE = {
     "PIP_CONFIG_FILE": "/dev/null",
@@ -26,10 +31,10 @@ OFFLINE = {
 }
 
 
-def found(**verdicts: Verdict) -> Found:
+def found(**verdicts: Verdict) -> ReleasesFound:
     """What releases 3.1.0 and so on said."""
     releases = {f"3.{name[1:]}.0": verdict for name, verdict in verdicts.items()}
-    return Found(
+    return ReleasesFound(
         releases=releases,
         boundaries=changes([*releases], releases),
         assumed=(),
@@ -78,7 +83,7 @@ class TestReleases:
 
 
 class TestWorkaround:
-    def answer(self, **fields: Any) -> Answer:
+    def answer(self, **fields: Any) -> WorkaroundAnswer:
         given = {
             "names": ("--iree-opt-level=O0",),
             "reasons": ("less is done",),
@@ -91,7 +96,7 @@ class TestWorkaround:
             "compile": (),
             "cost": Cost(),
         }
-        return Answer(**(given | fields))
+        return WorkaroundAnswer(**(given | fields))
 
     def test_it_is_a_command_to_paste_with_what_it_costs(self) -> None:
         said = deep.way_around(Workarounds(status="found", answers=(self.answer(),)))

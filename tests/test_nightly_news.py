@@ -18,7 +18,7 @@ from iree_pilot.pipeline.nightly.junit import junit
 from iree_pilot.pipeline.nightly.markdown import markdown
 from iree_pilot.pipeline.nightly.news import News
 from iree_pilot.pipeline.nightly.records import Finding, Judgement, Verdict
-from iree_pilot.pipeline.nightly.report import Report
+from iree_pilot.pipeline.nightly.report import NightReport
 from iree_pilot.repro.bisect import Bisection, Found, Reproducer
 
 FAILS, OTHER = failure("crash/SIGSEGV/here/1"), failure("crash/SIGSEGV/there/2")
@@ -81,7 +81,7 @@ class Desk:
         changed = msgspec.structs.replace(self.nightly.config, **settings)
         self.nightly = msgspec.structs.replace(self.nightly, config=changed)
 
-    def night(self, *shown: tuple[Any, Any, Verdict]) -> Report:
+    def night(self, *shown: tuple[Any, Any, Verdict]) -> NightReport:
         """A night with (case, failure, verdict) of each; as it is told afterwards."""
         self.did, self.inquiries = [], []
         found = [outcome(c, why, program=c.program) for c, why, _ in shown]
@@ -113,13 +113,13 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield Desk(tmp_path, history)
 
 
-def findings(told: Report, row: int = 0) -> Sequence[tuple[str, str]]:
+def findings(told: NightReport, row: int = 0) -> Sequence[tuple[str, str]]:
     return told.rows[row].findings
 
 
 class TestOrder:
     def test_all_are_isolated_before_the_first_is_asked_about(self, desk: Desk) -> None:
-        desk.set(news=config.News(workaround=False))
+        desk.set(news=config.NewsConfig(workaround=False))
         desk.night((A, FAILS, "new failure"), (C, OTHER, "changed failure"))
         assert desk.did == [
             ("isolate", "crash/SIGSEGV/here/1"),
@@ -146,7 +146,7 @@ class TestOrder:
         assert findings(told, 0) == findings(told, 1) != ()
 
     def test_wrong_numbers_are_looked_into_once_for_each_program(self, desk: Desk) -> None:
-        desk.set(news=config.News(workaround=False))
+        desk.set(news=config.NewsConfig(workaround=False))
         wrong = failure("mismatch/values/1", kind="mismatch", phase="compare")
         news: Verdict = "new failure"
         first = desk.night((A, wrong, news), (B, wrong, news))
@@ -181,7 +181,7 @@ class TestOrder:
 
     @pytest.mark.parametrize("off", ["isolate", "releases", "workaround"])
     def test_what_is_switched_off_is_not_done(self, desk: Desk, off: str) -> None:
-        desk.set(news=config.News(**{off: False}))  # type: ignore[arg-type]
+        desk.set(news=config.NewsConfig(**{off: False}))  # type: ignore[arg-type]
         desk.night((A, FAILS, "new failure"))
         assert off not in [what for what, _ in desk.did]
         assert desk.did != []
@@ -196,25 +196,25 @@ class TestTime:
     def test_what_there_was_no_time_for_is_told_and_done_the_next_night(
         self, desk: Desk, verdict: Verdict
     ) -> None:
-        desk.set(news=config.News(budget=TIME_IS_UP, workaround=False))
+        desk.set(news=config.NewsConfig(budget=TIME_IS_UP, workaround=False))
         first = desk.night((A, FAILS, "new failure"), (C, OTHER, "new failure"))
         assert ("releases", "crash/SIGSEGV/there/2") not in desk.did
         (note,) = first.notes
         assert "for lack of time" in note and "releases of crash/SIGSEGV/there/2" in note
-        desk.set(news=config.News(workaround=False))
+        desk.set(news=config.NewsConfig(workaround=False))
         second = desk.night((A, FAILS, verdict), (C, OTHER, verdict))
         assert desk.did == [("releases", "crash/SIGSEGV/there/2")]
         assert second.notes == ()
         assert findings(second, 1) == (("releases", "told of releases"),)
 
     def test_nothing_is_promised_that_the_configuration_switched_off(self, desk: Desk) -> None:
-        desk.set(news=config.News(budget=TIME_IS_UP, workaround=False))
+        desk.set(news=config.NewsConfig(budget=TIME_IS_UP, workaround=False))
         desk.night((A, FAILS, "new failure"), (C, OTHER, "new failure"))
-        desk.set(news=config.News(releases=False, workaround=False))
+        desk.set(news=config.NewsConfig(releases=False, workaround=False))
         second = desk.night((C, OTHER, "same failure"))
         assert findings(second) == (("releases", "not looked for yet: [news] releases = false"),)
         assert second.notes == ()
-        desk.set(news=config.News(workaround=False))
+        desk.set(news=config.NewsConfig(workaround=False))
         third = desk.night((C, OTHER, "same failure"))
         assert findings(third) == (("releases", "told of releases"),)
 
@@ -239,7 +239,7 @@ class TestTime:
         assert desk.did == []
 
     def test_one_question_gets_no_more_than_its_time(self, desk: Desk) -> None:
-        desk.set(news=config.News(each="90s"))
+        desk.set(news=config.NewsConfig(each="90s"))
         desk.night((A, FAILS, "new failure"))
         assert all(asked.seconds == 90 for asked in desk.inquiries)
 
@@ -267,23 +267,23 @@ class TestKept:
 
 class TestTold:
     @pytest.fixture
-    def told(self, desk: Desk) -> Report:
+    def told(self, desk: Desk) -> NightReport:
         said = "since 3.12.0 (3.11.0 passes, commits 1a2b to 3c4d)"
         desk.says["releases"] = Finding(question="releases", said=said, details={"compiles": 6})
         return desk.night((A, FAILS, "new failure"), (C, OTHER, "same failure"))
 
-    def test_in_markdown(self, told: Report) -> None:
+    def test_in_markdown(self, told: NightReport) -> None:
         assert "- releases: `since 3.12.0 (3.11.0 passes, commits 1a2b to 3c4d)`" in markdown(told)
 
-    def test_in_markdown_of_what_fails_as_before(self, desk: Desk, told: Report) -> None:
+    def test_in_markdown_of_what_fails_as_before(self, desk: Desk, told: NightReport) -> None:
         again = markdown(desk.night((A, FAILS, "same failure")))
         (line,) = (line for line in again.splitlines() if line.startswith("| a:tiny \\|"))
         assert "since 3.12.0" in line
 
-    def test_in_junit(self, told: Report) -> None:
+    def test_in_junit(self, told: NightReport) -> None:
         assert "releases: since 3.12.0" in junit(told)
 
-    def test_in_json_with_all_that_was_found(self, told: Report) -> None:
+    def test_in_json_with_all_that_was_found(self, told: NightReport) -> None:
         document = msgspec.json.decode(msgspec.json.encode(told))
         found = document["rows"][0]["judgement"]["findings"]
         assert found[0]["details"] == {"compiles": 6}

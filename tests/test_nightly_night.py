@@ -16,10 +16,10 @@ from iree_pilot.pipeline.nightly.expectations import Expectation
 from iree_pilot.pipeline.nightly.history import History
 from iree_pilot.pipeline.nightly.inquiry import Inquiry
 from iree_pilot.pipeline.nightly.night import Night, NightOptions
-from iree_pilot.pipeline.nightly.orders import Job, Order
-from iree_pilot.pipeline.nightly.orders import Watcher as Hearer
-from iree_pilot.pipeline.nightly.records import Case, Finding, Outcome
-from iree_pilot.pipeline.nightly.report import Report
+from iree_pilot.pipeline.nightly.orders import JobWatcher as Hearer
+from iree_pilot.pipeline.nightly.orders import NightJob, Order
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Finding
+from iree_pilot.pipeline.nightly.report import NightReport
 from iree_pilot.repro.bisect import Bisection, Found, Reproducer
 
 FAILS = failure("crash/here")
@@ -68,22 +68,22 @@ class Scheduler:
         self.fresh: list[str] = []
         self.stop_after: int | None = None
 
-    def run(self, jobs: Sequence[Job], watcher: Hearer) -> None:
+    def run(self, jobs: Sequence[NightJob], watcher: Hearer) -> None:
         for order in [job.order for job in jobs if job.order.what == "case"]:
             if self.stop_after == len(self.ran):
                 raise Stopped
             watcher.began(order, "here")
             watcher.done(self._outcome(order))
 
-    def _outcome(self, order: Order) -> Outcome:
+    def _outcome(self, order: Order) -> CaseOutcome:
         self.ran.append(order.case.name)
         if order.fresh:
             self.fresh.append(order.case.name)
         elif not self.here and order.case.name in order.known:
-            return Outcome(case=order.case.name, result=None, key=order.case.name, reused=True)
+            return CaseOutcome(case=order.case.name, result=None, key=order.case.name, reused=True)
         gives = self.gives.get(order.case.name, [""])
         what = gives.pop(0) if len(gives) > 1 else gives[0]
-        if isinstance(what, Outcome):
+        if isinstance(what, CaseOutcome):
             return what
         return outcome(order.case, what, key=order.case.name)
 
@@ -130,7 +130,7 @@ class Desk:
         self.asked.append((asked.question, asked.case.name))
         return Finding(question=asked.question, said=f"{asked.question} told")
 
-    def night(self, *, fresh: bool = False) -> Report:
+    def night(self, *, fresh: bool = False) -> NightReport:
         self.scheduler.ran, self.scheduler.fresh = [], []
         self.isolated, self.asked = [], []
         night = Night(
@@ -163,7 +163,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield Desk(tmp_path, history)
 
 
-def verdicts(report: Report) -> list[str]:
+def verdicts(report: NightReport) -> list[str]:
     return [row.verdict for row in report.rows]
 
 
@@ -199,7 +199,7 @@ class TestReuse:
         desk.night()
         name = CASES[0].name
         desk.keys.keys = {name: ""}  # not in the store here, and traced anew by the worker
-        met = Outcome(case=name, result=None, key=name, reused=True)
+        met = CaseOutcome(case=name, result=None, key=name, reused=True)
         desk.scheduler.gives[name] = [met]
         report = desk.night()
         assert report.reused == 3
@@ -381,7 +381,7 @@ class TestReleases:
         desk.cases = tuple(case("a:tiny", release=r) for r in ("3.11.0", "3.12.0"))
         older, newer = desk.cases
         desk.scheduler.gives = {
-            older.name: [Outcome(case=older.name, result=None, why="cannot be installed")],
+            older.name: [CaseOutcome(case=older.name, result=None, why="cannot be installed")],
             newer.name: [outcome(newer, result=result(FAILS, release="3.12.0"))],
         }
         report = desk.night()

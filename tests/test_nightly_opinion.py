@@ -16,7 +16,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.nightly.expectations import Expectation
 from iree_pilot.pipeline.nightly.history import Past
 from iree_pilot.pipeline.nightly.opinion import judge, unsettled
-from iree_pilot.pipeline.nightly.records import Judgement, Outcome
+from iree_pilot.pipeline.nightly.records import CaseOutcome, Judgement
 
 CASE = case().name
 ABSENT = "compiled, not run: no HIP device"
@@ -33,7 +33,7 @@ class Nights:
         """The next night: a failure, "" for a pass, or why it could only be compiled."""
         return self.told(outcome(why=why, **fields), *expected)
 
-    def told(self, tonight: Outcome, *expected: Expectation) -> Judgement:
+    def told(self, tonight: CaseOutcome, *expected: Expectation) -> Judgement:
         number = len(self.past)
         begun = f"2026-{1 + number // 28:02}-{1 + number % 28:02}T02:00:00+00:00"
         judgement = judge(tonight, self.past, expected, begun)
@@ -228,7 +228,7 @@ class TestNotCompared:
 
 class TestNotRun:
     def test_its_reason_is_told_and_nothing_is_compared(self, nights: Nights) -> None:
-        absent = Outcome(case=CASE, result=None, why="no such release", machine="m")
+        absent = CaseOutcome(case=CASE, result=None, why="no such release", machine="m")
         nights.verdicts("", A)
         told = nights.told(absent)
         assert (told.verdict, told.why, told.news) == ("not run", "no such release", False)

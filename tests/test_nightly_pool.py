@@ -18,7 +18,7 @@ from fake.processes import alive, wait_until
 from iree_pilot.pipeline.nightly.history import Usual
 from iree_pilot.pipeline.nightly.orders import Order
 from iree_pilot.pipeline.nightly.pool import Pool
-from iree_pilot.pipeline.nightly.records import Outcome
+from iree_pilot.pipeline.nightly.records import CaseOutcome
 
 GIB = 2**30
 TARGETS = ("llvm-cpu", "vulkan", "hip")
@@ -37,7 +37,7 @@ class Meeting:
         self._together = together
         self._changed = threading.Condition()
 
-    def __call__(self, order: Order) -> Outcome:
+    def __call__(self, order: Order) -> CaseOutcome:
         with self._changed:
             self._now.add(order.name)
             self.most = max(self.most, len(self._now))
@@ -94,7 +94,7 @@ class TestHowMuchAtOnce:
     def test_a_step_may_take_what_the_night_may(self, tmp_path: Path) -> None:
         seen: list[int | None] = []
 
-        def employ(order: Order) -> Outcome:
+        def employ(order: Order) -> CaseOutcome:
             seen.append(order.memory_limit)
             return jobs.outcome(order)
 
@@ -122,7 +122,7 @@ class TestOrder:
     def test_of_unknown_cases_those_begin_first_whose_trace_took_longest(
         self, tmp_path: Path
     ) -> None:
-        def employ(order: Order) -> Outcome:
+        def employ(order: Order) -> CaseOutcome:
             seconds = {"small": 1.0, "large": 9.0, "medium": 4.0, "known": 0.0}[order.case.source]
             return msgspec.structs.replace(jobs.outcome(order), seconds=seconds)
 
@@ -155,13 +155,13 @@ class TestWhatEndsEarly:
     def test_what_the_watcher_raises_kills_all_that_runs(self, tmp_path: Path) -> None:
         file = tmp_path / "pid"
 
-        def employ(order: Order) -> Outcome:
+        def employ(order: Order) -> CaseOutcome:
             if order.case.source == "hang":
                 return jobs.hanging(order)
             wait_until(lambda: file.exists() and file.read_text() != "")
             return jobs.outcome(order)
 
-        def full(outcome: Outcome) -> None:
+        def full(outcome: CaseOutcome) -> None:
             raise OSError("the disk is full")
 
         cases = [case("hang"), case("x"), case("later")]

@@ -9,27 +9,31 @@ import msgspec
 from fake.nights import FIRST, case, failure, outcome
 from junitparser import JUnitXml
 
-from iree_pilot.pipeline.nightly.history import Run
+from iree_pilot.pipeline.nightly.history import NightRun
 from iree_pilot.pipeline.nightly.junit import junit
 from iree_pilot.pipeline.nightly.markdown import COMMENT, again, markdown
-from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome, Verdict
-from iree_pilot.pipeline.nightly.report import Report, Row
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Judgement, Verdict
+from iree_pilot.pipeline.nightly.report import CaseRow, NightReport
 from iree_pilot.pipeline.program.source_lines import SourceLines
 
 
 def row(
-    of: Case, verdict: Verdict, why: str = "", found: Outcome | None = None, reproducer: str = ""
-) -> Row:
+    of: Case,
+    verdict: Verdict,
+    why: str = "",
+    found: CaseOutcome | None = None,
+    reproducer: str = "",
+) -> CaseRow:
     out = found or outcome(of)
     signature = out.failure.signature if out.failure else ""
     judgement = Judgement(
         case=of.name, verdict=verdict, why=why, signature=signature, reproducer=reproducer
     )
-    return Row(case=of, outcome=out, judgement=judgement)
+    return CaseRow(case=of, outcome=out, judgement=judgement)
 
 
-def report(*rows: Row, notes: tuple[str, ...] = ()) -> Report:
-    run = Run(
+def report(*rows: CaseRow, notes: tuple[str, ...] = ()) -> NightReport:
+    run = NightRun(
         id=1,
         uuid="u",
         config="c",
@@ -42,7 +46,7 @@ def report(*rows: Row, notes: tuple[str, ...] = ()) -> Report:
         done=len(rows),
         verdicts={},
     )
-    return Report(run=run, rows=rows, notes=notes)
+    return NightReport(run=run, rows=rows, notes=notes)
 
 
 CRASH = failure("crash/here")
@@ -62,7 +66,7 @@ class TestReport:
         assert report(KNOWN).title == "zoo of 2026-01-01: nothing new in 1 case"
 
     def test_a_night_that_is_not_judged_is_not_said_to_be_without_news(self) -> None:
-        open_row = Row(case=LLAMA, outcome=outcome(LLAMA, CRASH))
+        open_row = CaseRow(case=LLAMA, outcome=outcome(LLAMA, CRASH))
         assert report(open_row).title == "zoo of 2026-01-01: not finished, 1 done in 1 case"
         assert not report(open_row, KNOWN).going_on
 

@@ -17,7 +17,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.nightly import keys, worker
 from iree_pilot.pipeline.nightly.keys import Keys
 from iree_pilot.pipeline.nightly.orders import Order
-from iree_pilot.pipeline.nightly.records import Case, Outcome
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome
 from iree_pilot.pipeline.store.locks import Locks
 from iree_pilot.pipeline.targets.devices import Device
 from iree_pilot.pipeline.toolchain import releases
@@ -143,7 +143,7 @@ class TestWhatGoesWrong:
     def test_any_error_is_an_outcome(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, why: str
     ) -> None:
-        def fail(order: Order) -> Outcome:
+        def fail(order: Order) -> CaseOutcome:
             raise fault
 
         monkeypatch.setattr(worker, "_case", fail)

@@ -10,7 +10,7 @@ from iree_pilot.pipeline.numerics.noise import Noise, Spread
 QUANTIZING = Noise(computes="f32", quantizes="f8E4M3FN")
 
 
-def limits(moved: Spread | None, own_error: float | None = 1e-7) -> noise.Limits:
+def limits(moved: Spread | None, own_error: float | None = 1e-7) -> noise.NoiseLimits:
     return noise.limits("f32", 4096, QUANTIZING, own_error, 1e-7, moved)
 
 

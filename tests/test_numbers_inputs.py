@@ -14,7 +14,7 @@ from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.repro.oracles.oracle import NotAProgram
 from iree_pilot.repro.wrong_results import inputs
-from iree_pilot.repro.wrong_results.plain import Choice
+from iree_pilot.repro.wrong_results.plain_values import Choice
 
 WRONG = Comparison(
     verdict="mismatch", why="", output=None, max_abs=0.0, max_rel=0.0, rel_l2=0.0, tolerance=0.0,

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from iree_pilot.pipeline.program.program import Tensor
-from iree_pilot.repro.ir.feeds import ARGUMENT, Value
+from iree_pilot.repro.ir.feeds import ARGUMENT, FedValue
 from iree_pilot.repro.ir.graph import Graph, Op
 from iree_pilot.repro.wrong_results import engines
-from iree_pilot.repro.wrong_results.known import judgeable
+from iree_pilot.repro.wrong_results.judged_parts import judgeable
 from iree_pilot.repro.wrong_results.references import Inside
 
 T = "tensor<4xf32>"
@@ -36,12 +36,12 @@ def tensor() -> Tensor:
 
 
 def test_what_takes_known_values_only_can_be_judged() -> None:
-    every = {Value(op, n): tensor() for op, n in ((ARGUMENT, 0), (0, 0), (0, 1), (1, 0), (3, 0))}
+    every = {FedValue(op, n): tensor() for op, n in ((ARGUMENT, 0), (0, 0), (0, 1), (1, 0), (3, 0))}
     assert judgeable(GRAPH, PARTS, Inside(values=every)) == [True] * 5
     without = {place: value for place, value in every.items() if place.op != 0}
     found = judgeable(GRAPH, PARTS, Inside(values=without, skipped=(0,), why="draw: is random"))
     assert found == [False] * 5
-    half = {place: value for place, value in every.items() if place != Value(0, 1)}
+    half = {place: value for place, value in every.items() if place != FedValue(0, 1)}
     assert judgeable(GRAPH, PARTS, Inside(values=half)) == [True, True, True, False, False]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iree_pilot.repro.wrong_results.plain import Choice, plain
+from iree_pilot.repro.wrong_results.plain_values import Choice, plain
 
 SIZES = st.lists(st.integers(0, 200), min_size=1, max_size=4)
 

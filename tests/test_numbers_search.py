@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iree_pilot.repro.ir.graph import Graph, Op
-from iree_pilot.repro.wrong_results.search import Part, find, levels, ranked
+from iree_pilot.repro.wrong_results.part_search import Part, find, levels, ranked
 
 
 def chain(length: int, links: Sequence[int] = ()) -> Graph:

@@ -15,11 +15,11 @@ from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Function, Parameters, Program, TensorType
 from iree_pilot.repro.ir import feeds
 from iree_pilot.repro.ir.editor import Editor
-from iree_pilot.repro.ir.feeds import ARGUMENT, Feeds, Value
+from iree_pilot.repro.ir.feeds import ARGUMENT, FedValue, Feeds
 from iree_pilot.repro.ir.graph import Cut
 from iree_pilot.repro.oracles.oracle import NotAProgram, Off
 from iree_pilot.repro.reducer.simplify import Proposal
-from iree_pilot.repro.wrong_results.values import Values
+from iree_pilot.repro.wrong_results.values import PartValues
 
 LIMITS = process.Limits(seconds=120)
 T = "!torch.vtensor<[64],f32>"
@@ -53,8 +53,8 @@ def loaded(tmp_path: Path) -> Loaded:
 
 
 @pytest.fixture
-def values(loaded: Loaded, tmp_path: Path) -> Iterator[Values]:
-    made = Values(loaded, "main", tmp_path / "values", LIMITS)
+def values(loaded: Loaded, tmp_path: Path) -> Iterator[PartValues]:
+    made = PartValues(loaded, "main", tmp_path / "values", LIMITS)
     yield made
     made.evaluator.close()
 
@@ -64,7 +64,7 @@ def editor(loaded: Loaded, tmp_path: Path) -> Editor:
     return Editor(loaded.mlir, 0, tmp_path / "edits", LIMITS)
 
 
-def given(values: Values, program: Path | None) -> list[list[float]]:
+def given(values: PartValues, program: Path | None) -> list[list[float]]:
     assert program is not None
     (call,) = values.calls(program)
     return [tensors.load(Path(), tensor).tolist() for tensor in call.inputs]
@@ -72,7 +72,7 @@ def given(values: Values, program: Path | None) -> list[list[float]]:
 
 @pytest.mark.torch
 def test_what_a_part_takes_from_outside_is_what_the_program_computes_there(
-    values: Values, editor: Editor
+    values: PartValues, editor: Editor
 ) -> None:
     first, second = editor.render([Cut(keep=(NEG,)), Cut(keep=(MUL, NEG))])
     assert given(values, first) == [(2 * GIVEN * GIVEN).tolist()]
@@ -81,7 +81,7 @@ def test_what_a_part_takes_from_outside_is_what_the_program_computes_there(
 
 @pytest.mark.torch
 def test_parts_of_parts_take_what_the_part_computes(
-    values: Values, editor: Editor, tmp_path: Path
+    values: PartValues, editor: Editor, tmp_path: Path
 ) -> None:
     # Without the addition, the product is of the argument with itself.
     cut = Cut(keep=(MUL, NEG), bypass=((2, 0),))
@@ -96,7 +96,7 @@ def test_parts_of_parts_take_what_the_part_computes(
 
 @pytest.mark.torch
 def test_smaller_shapes_are_cut_out_around_the_worst_element(
-    values: Values, editor: Editor, tmp_path: Path
+    values: PartValues, editor: Editor, tmp_path: Path
 ) -> None:
     (part,) = editor.render([Cut(keep=(NEG,))])
     assert part is not None
@@ -107,10 +107,10 @@ def test_smaller_shapes_are_cut_out_around_the_worst_element(
 
 
 def test_the_same_text_with_other_inputs_is_another_program(
-    values: Values, loaded: Loaded, tmp_path: Path
+    values: PartValues, loaded: Loaded, tmp_path: Path
 ) -> None:
     digests = set()
-    for number, value in enumerate((Value(ADD, 0), Value(MUL, 0))):
+    for number, value in enumerate((FedValue(ADD, 0), FedValue(MUL, 0))):
         file = tmp_path / f"{number}.mlir"
         file.write_text("the same")
         fed = Feeds(
@@ -127,7 +127,7 @@ def test_the_same_text_with_other_inputs_is_another_program(
 
 
 def test_only_parts_that_name_weights_are_run_with_them(
-    loaded: Loaded, values: Values, tmp_path: Path
+    loaded: Loaded, values: PartValues, tmp_path: Path
 ) -> None:
     values.parameters = Parameters(scope="model", tensors=())
     loads = 'util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<3xf32>'
@@ -139,7 +139,7 @@ def test_only_parts_that_name_weights_are_run_with_them(
             function="main",
             base=str(loaded.mlir),
             origin="main",
-            values=(Value(ARGUMENT, 0),),
+            values=(FedValue(ARGUMENT, 0),),
             types=(T,),
             results=(T,),
         )
@@ -149,7 +149,7 @@ def test_only_parts_that_name_weights_are_run_with_them(
     assert found == [values.parameters, None]
 
 
-def test_a_program_of_which_nothing_is_known_is_none(values: Values, tmp_path: Path) -> None:
+def test_a_program_of_which_nothing_is_known_is_none(values: PartValues, tmp_path: Path) -> None:
     (tmp_path / "strange.mlir").write_text(PROGRAM)
     with pytest.raises(NotAProgram, match="not known"):
         values.calls(tmp_path / "strange.mlir")
@@ -157,7 +157,7 @@ def test_a_program_of_which_nothing_is_known_is_none(values: Values, tmp_path: P
 
 @pytest.mark.torch
 def test_what_ends_pytorch_is_told_and_the_next_question_is_answered(
-    values: Values, loaded: Loaded, tmp_path: Path
+    values: PartValues, loaded: Loaded, tmp_path: Path
 ) -> None:
     (call,) = values.calls(loaded.mlir)
     broken = tmp_path / "broken.mlir"

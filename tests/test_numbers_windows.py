@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from iree_pilot.repro.ir.edit import context, describe, parse
-from iree_pilot.repro.wrong_results import search
+from iree_pilot.repro.wrong_results import part_search
 from iree_pilot.repro.wrong_results.windows import Windows, make
 
 SIZED = b"""
@@ -41,7 +41,7 @@ func.func @main(%x: !torch.vtensor<[4],f32>) -> !torch.vtensor<[2,2],f32>
 
 def made(text: bytes) -> tuple[str, list[tuple[str, ...]]]:
     """(the module of the first level's parts, the types that its functions take)."""
-    parts = next(search.levels(describe(text)))
+    parts = next(part_search.levels(describe(text)))
     module, fed, held = make(text, Windows(mlir="x", parts=parts, focus=0, functions=len(parts)))
     assert [one.part for one in held] == list(range(len(parts)))
     with context():

@@ -19,10 +19,10 @@ from iree_pilot.pipeline.toolchain import compiler, toolchain
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.flags import silent
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
-from iree_pilot.repro.failing_pass import dumps, find, pipeline
-from iree_pilot.repro.failing_pass.find import FoundPass, NoPass
+from iree_pilot.repro.failing_pass import dumps, find_pass, pipeline
+from iree_pilot.repro.failing_pass.find_pass import FoundPass, NoPass
 from iree_pilot.repro.failing_pass.narrow import narrow
-from iree_pilot.repro.failing_pass.pipeline import Element
+from iree_pilot.repro.failing_pass.pipeline import PipelineElement
 from iree_pilot.repro.reproducer import bundle
 
 TOOLS = TESTS / "fake" / "pass-tools"
@@ -40,31 +40,31 @@ LEGALIZE = diagnostics.compile_failure(
 
 NAMES = st.sampled_from(["cse", "canonicalize", "convert-torch-to-linalg", "iree-x.y"])
 OPTIONS = st.sampled_from(["", "{a=1 b=x}", "{ops={func.func,scf.for} f=g(h)}", "{m=<a, b> t=->}"])
-LEAVES = st.builds(Element, NAMES, OPTIONS)
+LEAVES = st.builds(PipelineElement, NAMES, OPTIONS)
 ANCHORS = st.sampled_from(["func.func", "hal.executable", "any"])
-ELEMENTS: st.SearchStrategy[Element] = st.recursive(
+ELEMENTS: st.SearchStrategy[PipelineElement] = st.recursive(
     LEAVES,
     lambda inner: st.builds(
-        lambda name, inside: Element(name, inside=tuple(inside)),
+        lambda name, inside: PipelineElement(name, inside=tuple(inside)),
         ANCHORS,
         st.lists(inner, min_size=1, max_size=4),
     ),
     max_leaves=12,
 )
 PIPELINES = st.builds(
-    lambda inside: Element("builtin.module", inside=tuple(inside)),
+    lambda inside: PipelineElement("builtin.module", inside=tuple(inside)),
     st.lists(ELEMENTS, min_size=1, max_size=4),
 )
 
 
 @given(PIPELINES)
-def test_what_is_printed_is_read_again(whole: Element) -> None:
+def test_what_is_printed_is_read_again(whole: PipelineElement) -> None:
     assert pipeline.parse(str(whole)) == whole
 
 
 @given(PIPELINES, st.integers(0, 20), st.integers(0, 20))
 def test_a_part_of_a_pipeline_has_these_passes_where_they_were(
-    whole: Element, first: int, last: int
+    whole: PipelineElement, first: int, last: int
 ) -> None:
     part = whole.between(first, last)
     assert part.passes == whole.passes[first:last]
@@ -212,7 +212,7 @@ def looked_for(tmp_path: Path) -> Any:
             phases=("start", "input", "end"),
             flags=frozenset(),
         )
-        made = find.find(
+        made = find_pass.find(
             tmp_path / "repro.mlir",
             failure,
             Context(
@@ -302,10 +302,10 @@ def test_a_diff_is_as_long_as_somebody_reads() -> None:
         return next(dumps.read(f"// -----// {header} //----- //\n{text}\n"))
 
     long = "\n".join(f"line {i} {'x' * 1000}" for i in range(1000))
-    lines = find.diff(dump("module {\n}"), dump(f"module {{\n{long}\n}}", True)).splitlines()
+    lines = find_pass.diff(dump("module {\n}"), dump(f"module {{\n{long}\n}}", True)).splitlines()
     assert len(lines) < 300 and lines[-1].endswith("more lines")
     assert max(map(len, lines)) < 500
-    assert find.diff(dump("module {\n}"), dump("module {\n}", True)) == ""
+    assert find_pass.diff(dump("module {\n}"), dump("module {\n}", True)) == ""
 
 
 PRELU = """
@@ -337,8 +337,8 @@ def test_the_compilers_own_pass_is_found_by_its_reproducer_and_by_what_it_prints
     ).failure
     assert failure is not None
     if printed:
-        monkeypatch.setattr(find._Finder, "_reproduced", lambda *_: None)
-    found = find.find(
+        monkeypatch.setattr(find_pass._Finder, "_reproduced", lambda *_: None)
+    found = find_pass.find(
         tmp_path / "repro.mlir",
         failure,
         Context(toolchain=release, limits=limits, directory=tmp_path / "out"),
@@ -379,8 +379,8 @@ def test_the_evaluation_of_constants_is_named_and_no_pass_inside_it(
     ).failure
     assert failure is not None and "evaling constant" in failure.message
     if printed:
-        monkeypatch.setattr(find._Finder, "_reproduced", lambda *_: None)
-    found = find.find(
+        monkeypatch.setattr(find_pass._Finder, "_reproduced", lambda *_: None)
+    found = find_pass.find(
         tmp_path / "repro.mlir",
         failure,
         Context(toolchain=release, limits=limits, directory=tmp_path / "out"),

@@ -18,7 +18,7 @@ from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program import archive, tensors
-from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.archive import ArchiveEntry
 from iree_pilot.pipeline.program.program import Parameters, Program
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.context import Context
@@ -55,7 +55,7 @@ def archives(tmp_path: Path) -> dict[str, Path]:
     for scope, values, dtype in (("model", integers, "i32"), ("other", nibbles, "i4")):
         raw = tensors.encoded(values, dtype)
         made[scope] = tmp_path / f"{scope}.safetensors"
-        entry = Entry(dtype=dtype, shape=values.shape)
+        entry = ArchiveEntry(dtype=dtype, shape=values.shape)
         archive.write(made[scope], {"w": (entry, lambda raw=raw: raw)})
     return made
 

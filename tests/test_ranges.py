@@ -22,7 +22,7 @@ from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.ir.graph import Graph, Op
 from iree_pilot.repro.ranges import measure
-from iree_pilot.repro.ranges.find import INSTRUMENTED, Ranges, find
+from iree_pilot.repro.ranges.find_ranges import INSTRUMENTED, Ranges, find
 from iree_pilot.repro.ranges.measure import Counts, Scale
 from iree_pilot.repro.ranges.watch import choose
 

@@ -19,7 +19,7 @@ from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.processes.process import Outcome
 from iree_pilot.pipeline.store.locks import Locks
 from iree_pilot.pipeline.toolchain import releases, toolchain
-from iree_pilot.pipeline.toolchain.toolchain import Answer
+from iree_pilot.pipeline.toolchain.toolchain import ToolOutput
 
 FIND = (
     "import sys; from iree_pilot.pipeline.toolchain import releases\n"
@@ -53,7 +53,7 @@ def left_behind(root: Path) -> list[str]:
 def quick(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the place of pip, which needs a second for each of its three starts."""
 
-    def pip(*arguments: str, temporary: Path | None = None) -> Answer:
+    def pip(*arguments: str, temporary: Path | None = None) -> ToolOutput:
         if arguments[0] == "index":
             name = arguments[2].replace("-", "_")
             found = [p.name.split("-")[1] for p in index.glob(f"{name}-*.whl")]
@@ -66,9 +66,9 @@ def quick(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                     Path(archive.extract(entry, target)).chmod(entry.external_attr >> 16)
         return answer()
 
-    def answer(stdout: str = "", ok: object = True) -> Answer:
+    def answer(stdout: str = "", ok: object = True) -> ToolOutput:
         said = "" if ok else "ERROR: No matching distribution found for it\n"
-        return Answer(outcome=ended(0 if ok else 1), stdout=stdout, stderr=said)
+        return ToolOutput(outcome=ended(0 if ok else 1), stdout=stdout, stderr=said)
 
     monkeypatch.setattr(releases, "_pip", pip)
 
@@ -79,11 +79,11 @@ def ended(status: int) -> Outcome:
     )
 
 
-def answers(**by_command: str) -> Callable[..., Answer]:
+def answers(**by_command: str) -> Callable[..., ToolOutput]:
     """A pip that says this on stderr, by its first argument, and fails."""
 
-    def pip(*arguments: str, temporary: Path | None = None) -> Answer:
-        return Answer(outcome=ended(1), stdout="", stderr=by_command[arguments[0]])
+    def pip(*arguments: str, temporary: Path | None = None) -> ToolOutput:
+        return ToolOutput(outcome=ended(1), stdout="", stderr=by_command[arguments[0]])
 
     return pip
 

@@ -14,7 +14,7 @@ from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.toolchain import releases
 from iree_pilot.repro.ir import edit
 from iree_pilot.repro.ir.editor import Editor
-from iree_pilot.repro.ir.feeds import ARGUMENT, Value
+from iree_pilot.repro.ir.feeds import ARGUMENT, FedValue
 from iree_pilot.repro.ir.graph import Cut, bridged, by_line
 from iree_pilot.repro.reducer.single import separate
 
@@ -83,7 +83,7 @@ class TestCuts:
     def test_it_is_told_what_each_argument_stands_for(self) -> None:
         _, fed = edit.carried_out(TEXT, Cut(keep=(CONVERT,)), base="whole.mlir")
         assert (fed.base, fed.function, fed.origin) == ("whole.mlir", "main", "main")
-        assert fed.values == (Value(RELU, 0),)
+        assert fed.values == (FedValue(RELU, 0),)
         assert fed.types == ("!torch.vtensor<[2,4],f32>",)
         assert fed.results == ("!torch.vtensor<[2,4],f16>",)
 
@@ -91,7 +91,7 @@ class TestCuts:
         graph = edit.describe(TEXT)
         (relu,), (matmul,) = graph.ops[RELU].results, graph.ops[MATMUL].results
         _, fed = edit.carried_out(TEXT, Cut(keep=(CONVERT,), bypass=((relu, matmul),)))
-        assert fed.values == (Value(MATMUL, 0),)
+        assert fed.values == (FedValue(MATMUL, 0),)
 
     def test_an_argument_stands_for_itself(self) -> None:
         _, fed = edit.carried_out(TEXT, Cut(keep=(MATMUL,)))

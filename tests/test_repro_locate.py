@@ -73,7 +73,7 @@ def test_a_program_that_is_slow_as_a_whole_is_not_accused(tmp_path: Path) -> Non
     program = tmp_path / "program.mlir"
     program.write_text(PROGRAM.replace("HOW", ""))
     toolchain: Toolchain = stub_toolchain(tmp_path / "release")
-    job = isolate.Job(
+    job = isolate.IsolationJob(
         mlir=program,
         failure=stopped(DEFAULT),
         context=Context(

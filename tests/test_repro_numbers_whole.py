@@ -21,7 +21,7 @@ from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro import failed
 from iree_pilot.repro.options import Options
 from iree_pilot.repro.reproducer.bundle import Report
-from iree_pilot.repro.wrong_results import search
+from iree_pilot.repro.wrong_results import part_search
 
 CASE = CASES / "u8_sort.py"
 RIGHT = """func.func @main(%a: tensor<4xf32>, %b: tensor<4xf32>) -> tensor<4xf32> {
@@ -39,7 +39,7 @@ def test_the_whole_program_shows_them(
 ) -> None:
     monkeypatch.setenv("IREE_PILOT_CACHE", str(shared_cache))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr(search, "find", lambda *_, **__: search.Found(part=None))
+    monkeypatch.setattr(part_search, "find", lambda *_, **__: part_search.WrongPart(part=None))
     toolchain = installed()
     context = Context(toolchain=toolchain, limits=Limits(seconds=120))
     loaded = load(Job(source=sources.parse(str(CASE), {}, None)), context)

@@ -18,7 +18,7 @@ from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain, installed
 from iree_pilot.repro.oracles.oracle_run import Running, RunOracle
-from iree_pilot.repro.wrong_results.oracle import MismatchOracle
+from iree_pilot.repro.wrong_results.mismatch_oracle import MismatchOracle
 
 pytestmark = pytest.mark.real
 

@@ -17,8 +17,8 @@ from iree_pilot.repro.reproducer import bundle
 from iree_pilot.repro.reproducer.bundle import Input, Level, Report
 from iree_pilot.repro.since_release import trials
 from iree_pilot.repro.since_release.question import of_reproducer
-from iree_pilot.repro.since_release.trials import Missing, Trial, verdict
-from iree_pilot.repro.workarounds import find
+from iree_pilot.repro.since_release.trials import Missing, ReleaseTrial, verdict
+from iree_pilot.repro.workarounds import find_workarounds
 
 TEXT = "module {\n}\n"
 HIP = ("--iree-hal-target-device=hip", "--iree-hip-target=gfx1100", "--iree-opt-level=O1")
@@ -92,7 +92,7 @@ def test_wrong_numbers_come_with_the_inputs_that_show_them(tmp_path: Path) -> No
     job = of_reproducer(folder, Limits()).job
     assert job.source.path == str(folder / "repro.mlir")
     assert job.inputs is not None
-    held = find.of_reproducer(folder)
+    held = find_workarounds.of_reproducer(folder)
     assert (held.source, held.inputs) == (str(folder / "repro.mlir"), ("2x2xbf16=1",))
     folder = written(tmp_path / "python", wrong, bundle.level("pytorch", HIP), "x = 1\n")
     with pytest.raises(UsageError, match=r"repro\.mlir"):
@@ -105,9 +105,9 @@ def test_what_does_not_trace_is_not_the_compilers(tmp_path: Path) -> None:
         of_reproducer(folder, Limits())
 
 
-def trial(name: str, failure: Failure | None) -> Trial:
+def trial(name: str, failure: Failure | None) -> ReleaseTrial:
     state: Any = "does-not-compile" if failure else "ok"
-    return Trial(
+    return ReleaseTrial(
         name=name, version=name, revision="c" * 40, build=name, state=state, failure=failure
     )
 
@@ -139,7 +139,7 @@ def test_which_output_is_farthest_off_does_not_tell_wrong_numbers_apart() -> Non
 
 
 def test_a_release_that_cannot_run_here_says_nothing_of_a_failure_to_run() -> None:
-    here = Trial(
+    here = ReleaseTrial(
         name="3.0.0", version="3.0.0", revision="", build="", state="not-run", why="no device"
     )
     assert verdict(here, failure(phase="run")) == "unsupported"
@@ -150,7 +150,7 @@ def test_a_release_that_cannot_run_here_says_nothing_of_a_failure_to_run() -> No
 def test_a_release_whose_results_were_not_compared_says_nothing_of_wrong_numbers(
     tmp_path: Path,
 ) -> None:
-    ran = Trial(
+    ran = ReleaseTrial(
         name="3.0.0", version="3.0.0", revision="", build="", state="ran", why="ran, not compared"
     )
     assert verdict(ran, failure(kind="mismatch", phase="compare")) == "unsupported"
@@ -162,5 +162,5 @@ def test_a_release_whose_results_were_not_compared_says_nothing_of_wrong_numbers
         msgspec.structs.replace(ran, state="ok", why=""),
     ]
     journal.write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
-    known = [trials._as_now(trial) for trial in Journal(journal, Trial)]
+    known = [trials._as_now(trial) for trial in Journal(journal, ReleaseTrial)]
     assert [trial.state for trial in known] == ["ran", "ok"]

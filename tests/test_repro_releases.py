@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iree_pilot.repro.since_release.search import TELLING, Verdict, assumed, changes, search
+from iree_pilot.repro.since_release.release_search import TELLING, Verdict, assumed, changes, search
 
 TELLING_VERDICTS = st.sampled_from(TELLING)
 ANY_VERDICT: st.SearchStrategy[Verdict] = st.sampled_from([*TELLING, "unsupported"])

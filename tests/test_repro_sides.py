@@ -18,11 +18,18 @@ from iree_pilot.pipeline.program.program import Program, Tensor
 from iree_pilot.pipeline.targets.targets import Plan, Target
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
-from iree_pilot.repro.differential import editor
+from iree_pilot.repro.differential import flow_editor
 from iree_pilot.repro.differential.against import Origins
 from iree_pilot.repro.differential.compare import Chunk, Comparer, Dispatched, chunks
-from iree_pilot.repro.differential.edit import describe
-from iree_pilot.repro.differential.flow import Body, Cut, Flow, Step, Value, parse_type
+from iree_pilot.repro.differential.flow import (
+    Flow,
+    FlowBody,
+    FlowCut,
+    FlowStep,
+    FlowValue,
+    parse_type,
+)
+from iree_pilot.repro.differential.flow_edit import describe
 from iree_pilot.repro.differential.side import Side
 from iree_pilot.repro.ir.edit import context, parse
 from iree_pilot.repro.reproducer import bundle
@@ -107,10 +114,10 @@ def flow(tmp_path: Path) -> Flow:
         return describe(parse(FLOW.encode()), tmp_path)
 
 
-def made(tmp_path: Path, cut: Cut, *, alone: bool = False) -> tuple[str, object]:
+def made(tmp_path: Path, cut: FlowCut, *, alone: bool = False) -> tuple[str, object]:
     source = tmp_path / "flow.mlir"
     source.write_text(FLOW)
-    file, (interface,) = editor.make(source, [cut], tmp_path / "made", alone=alone)
+    file, (interface,) = flow_editor.make(source, [cut], tmp_path / "made", alone=alone)
     return file.read_text(), interface
 
 
@@ -183,11 +190,11 @@ class TestFunctions:
     ) -> None:
         main = flow.bodies[1]
         first, second, _ = main.steps
-        cut = Cut(name="alone", body=main.position, groups=(second.results,), fed=first.results)
+        cut = FlowCut(name="alone", body=main.position, groups=(second.results,), fed=first.results)
         text, interface = made(tmp_path, cut, alone=True)
         assert "@second::@second_code" in text
         assert "@first" not in text and "@hoists" not in text
-        assert interface == editor.Interface(arguments=(), fed=first.results)
+        assert interface == flow_editor.Interface(arguments=(), fed=first.results)
 
     def test_each_group_is_computed_from_what_is_fed_and_not_from_the_others(
         self, flow: Flow, tmp_path: Path
@@ -196,12 +203,12 @@ class TestFunctions:
         every = tuple(value.number for value in main.values)
         groups = tuple(step.results for step in main.steps)
         text, interface = made(
-            tmp_path, Cut(name="apart", body=main.position, groups=groups, fed=every)
+            tmp_path, FlowCut(name="apart", body=main.position, groups=groups, fed=every)
         )
         body = text.split("util.func public @apart")[1]
         assert body.count("flow.dispatch ") == 3
         assert body.count("hal.tensor.import") == 3
-        assert interface == editor.Interface(
+        assert interface == flow_editor.Interface(
             arguments=(1,), fed=(*main.steps[0].results, *main.steps[2].rests_on)
         )
 
@@ -210,7 +217,7 @@ class TestFunctions:
     ) -> None:
         main = flow.bodies[1]
         values = tuple(value.number for value in main.returned)
-        text, _ = made(tmp_path, Cut(name="whole", body=main.position, groups=(values,)))
+        text, _ = made(tmp_path, FlowCut(name="whole", body=main.position, groups=(values,)))
         assert "affinity" not in text and "!hal.device" not in text
         assert "fence" not in text
 
@@ -218,33 +225,33 @@ class TestFunctions:
         self, flow: Flow, tmp_path: Path
     ) -> None:
         first = flow.bodies[0]
-        cut = Cut(name="setup", body=first.position, groups=(first.steps[0].results,))
+        cut = FlowCut(name="setup", body=first.position, groups=(first.steps[0].results,))
         text, interface = made(tmp_path, cut, alone=True)
         assert '"model"::"w"' in text
-        assert interface == editor.Interface(arguments=(), fed=())
+        assert interface == flow_editor.Interface(arguments=(), fed=())
 
     def test_a_dynamic_result_is_handed_out_with_its_sizes(self, tmp_path: Path) -> None:
         source = tmp_path / "flow.mlir"
         source.write_text(DYNAMIC)
-        (body,) = editor.describe(source, tmp_path / "described").bodies
-        whole = Cut(name="whole", body=body.position, groups=((body.returned[0].number,),))
-        file, _ = editor.make(source, [whole], tmp_path / "made")
+        (body,) = flow_editor.describe(source, tmp_path / "described").bodies
+        whole = FlowCut(name="whole", body=body.position, groups=((body.returned[0].number,),))
+        file, _ = flow_editor.make(source, [whole], tmp_path / "made")
         assert re.search(r"hal\.tensor\.export %\w+ : tensor<\?x2x2xf32>\{%", file.read_text())
 
     def test_ir_that_cannot_be_read_is_refused_with_the_reason(self, tmp_path: Path) -> None:
         source = tmp_path / "flow.mlir"
         source.write_text("module { util.func }")
-        with pytest.raises(editor.NotEditable, match="parse"):
-            editor.describe(source, tmp_path / "described")
+        with pytest.raises(flow_editor.NotEditable, match="parse"):
+            flow_editor.describe(source, tmp_path / "described")
 
 
-def step(index: int, *, rests_on: tuple[int, ...] = ()) -> Step:
-    return Step(index=index, name=f"d{index}", results=(index,), rests_on=rests_on)
+def step(index: int, *, rests_on: tuple[int, ...] = ()) -> FlowStep:
+    return FlowStep(index=index, name=f"d{index}", results=(index,), rests_on=rests_on)
 
 
-def body(steps: list[Step], megabytes: int) -> Body:
-    values = tuple(Value(number=s.index, dtype="i8", shape=(megabytes, 2**20)) for s in steps)
-    return Body(
+def body(steps: list[FlowStep], megabytes: int) -> FlowBody:
+    values = tuple(FlowValue(number=s.index, dtype="i8", shape=(megabytes, 2**20)) for s in steps)
+    return FlowBody(
         name="main",
         position=0,
         initializer=False,
@@ -454,7 +461,7 @@ class Interpreter:
         module: Path,
         function: str,
         inputs: Sequence[Tensor],
-        outputs: Sequence[Value],
+        outputs: Sequence[FlowValue],
         place: Path,
     ) -> dict[int, Tensor]:
         self.runs += 1

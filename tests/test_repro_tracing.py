@@ -22,7 +22,7 @@ from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.options import Listeners, Options
 from iree_pilot.repro.reducer.shrink import Progress
 from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.tracing import search as tracing
+from iree_pilot.repro.tracing import trace_search as tracing
 from iree_pilot.repro.tracing.journal import Traces
 
 pytestmark = pytest.mark.real

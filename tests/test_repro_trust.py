@@ -43,7 +43,7 @@ from iree_pilot.repro.since_release import question
 from iree_pilot.repro.since_release.question import Question
 from iree_pilot.repro.trust import flags, own, trust
 from iree_pilot.repro.trust.trust import open_folder
-from iree_pilot.repro.workarounds import find
+from iree_pilot.repro.workarounds import find_workarounds
 from iree_pilot.repro.wrong_results import folder as wrong_numbers
 
 CRASH = "// stub: crash-at flow\n"
@@ -559,7 +559,7 @@ class TestEachCommand:
 class TestPython:
     def test_of_ones_own_is_run(self, folder: Path) -> None:
         trust.of_source(folder / "repro.py", trust=False)
-        assert find.of_reproducer(folder).source == str(folder / "repro.mlir")
+        assert find_workarounds.of_reproducer(folder).source == str(folder / "repro.mlir")
 
     def test_of_somebody_elses_needs_trust(self, folder: Path) -> None:
         forged(folder)
@@ -589,7 +589,7 @@ class TestPython:
         assert parse(str(folder / "repro.mlir"), {}, None).kind == "mlir"
         asked = question.of_reproducer(folder, process.Limits())
         assert asked.reader == "9.9.0"
-        assert find.of_reproducer(folder).source == str(folder / "repro.mlir")
+        assert find_workarounds.of_reproducer(folder).source == str(folder / "repro.mlir")
 
 
 class TestQuestion:

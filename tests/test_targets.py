@@ -59,7 +59,7 @@ NO_VULKAN = {"stderr": dumps.NO_VULKAN_DRIVER, "status": 1}
 @pytest.fixture(autouse=True)
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps this machine's devices out of the tests with made-up ones."""
-    monkeypatch.setattr(targets, "_installed_devices", lambda driver: devices.Found())
+    monkeypatch.setattr(targets, "_installed_devices", lambda driver: devices.DevicesFound())
 
 
 def tools(
@@ -231,7 +231,9 @@ def test_what_an_old_runtime_does_not_tell_is_asked_of_the_installed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = devices.parse_dump(RADEON.replace("minSubgroupSize=32", "minSubgroupSize=64"), "vulkan")
-    monkeypatch.setattr(targets, "_installed_devices", lambda driver: devices.Found(devices=told))
+    monkeypatch.setattr(
+        targets, "_installed_devices", lambda driver: devices.DevicesFound(devices=told)
+    )
     silent = dumps.vulkan("AMD Radeon RX 7900 XTX", uri="vulkan://GPU-1", silent=True)
     made = plan("vulkan:rdna3", tools(tmp_path, vulkan=silent))
     assert made.device is not None
@@ -242,7 +244,9 @@ def test_a_device_that_an_old_runtime_hides_is_still_compiled_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = devices.parse_dump(dumps.llvmpipe(), "vulkan")
-    monkeypatch.setattr(targets, "_installed_devices", lambda driver: devices.Found(devices=hidden))
+    monkeypatch.setattr(
+        targets, "_installed_devices", lambda driver: devices.DevicesFound(devices=hidden)
+    )
     made = plan("vulkan", tools(tmp_path, vulkan=""))
     assert made.target.arch == "llvmpipe"
     assert (made.device, made.why_not_run) == (None, "no Vulkan device for runtime 9.9.0")

@@ -14,8 +14,8 @@ from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program import archive, torch_tensors
 from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Tensor
-from iree_pilot.pipeline.torch_dialect.child import stages
-from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work, evaluate, work
+from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, EvaluationWork, evaluate, work
+from iree_pilot.pipeline.torch_dialect.torch_child import stages
 from iree_pilot.repro.ir import edit
 
 pytestmark = [
@@ -40,7 +40,7 @@ def program(body: str, *, gives: str, takes: str = f"%x: {X}", before: str = "")
 """
 
 
-def asked(mlir: str, place: Path, *inputs: torch.Tensor, **options: Any) -> Work:
+def asked(mlir: str, place: Path, *inputs: torch.Tensor, **options: Any) -> EvaluationWork:
     """A work with these inputs, in files."""
     file = place / "program.mlir"
     file.write_text(mlir)
@@ -48,12 +48,12 @@ def asked(mlir: str, place: Path, *inputs: torch.Tensor, **options: Any) -> Work
     for index, value in enumerate(inputs):
         tensor = torch_tensors.save(value, place, f"input{index}.bin")
         saved.append(Tensor(dtype=tensor.dtype, shape=tensor.shape, file=str(place / tensor.file)))
-    return Work(
+    return EvaluationWork(
         mlir=str(file), function="main", inputs=tuple(saved), place=str(place / "made"), **options
     )
 
 
-def evaluated(wanted: Work) -> Evaluation:
+def evaluated(wanted: EvaluationWork) -> Evaluation:
     """As the child does, in this process."""
     with ir.Context():
         *_, last = stages(wanted)
@@ -310,8 +310,8 @@ class TestParameters:
 
     def test_they_come_from_the_archives(self, tmp_path: Path) -> None:
         weights = torch.tensor([1.0, 2.0, -3.0])
-        entry = archive.Entry(dtype="f32", shape=(3,))
-        other = archive.Entry(dtype="ui8", shape=(1,))
+        entry = archive.ArchiveEntry(dtype="f32", shape=(3,))
+        other = archive.ArchiveEntry(dtype="ui8", shape=(1,))
         file = tmp_path / "w.safetensors"
         archive.write(file, {"a": (other, lambda: b"x"), "layer.w": (entry, lambda: bits(weights))})
         found = evaluated(asked(self.MLIR, tmp_path, VALUE, archives=(str(file),)))

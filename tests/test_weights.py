@@ -17,7 +17,7 @@ from iree_pilot.models.spec import resolve
 from iree_pilot.models.weights import reasons
 from iree_pilot.models.weights.load import replace
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.archive import ArchiveEntry
 
 State = dict[str, torch.Tensor]
 
@@ -117,8 +117,8 @@ def test_a_quantised_tensor_is_named_with_its_type_and_what_to_do(tmp_path: Path
 QWEN = {"vision_config": {"num_heads": 4, "hidden_size": 64}, "num_attention_heads": 8}
 
 
-def entry(*shape: int, dtype: str = "f32") -> Entry:
-    return Entry(dtype=dtype, shape=shape)
+def entry(*shape: int, dtype: str = "f32") -> ArchiveEntry:
+    return ArchiveEntry(dtype=dtype, shape=shape)
 
 
 def load(wanted: list[str], held: list[str], **config: Any) -> reasons.Load:
@@ -126,11 +126,11 @@ def load(wanted: list[str], held: list[str], **config: Any) -> reasons.Load:
         what="Model",
         wanted={name: entry(1) for name in wanted},
         held={name: entry(1) for name in held},
-        said=reasons.Config(values=config, remade=remade),
+        said=reasons.CheckpointConfig(values=config, remade=remade),
     )
 
 
-def remade(path: tuple[str, ...], value: int) -> dict[str, Entry]:
+def remade(path: tuple[str, ...], value: int) -> dict[str, ArchiveEntry]:
     shapes = {("vocab_size",): (value, 64), ("text_config", "hidden_size"): (256, value)}
     return {"embed": entry(*shapes[path])} if path in shapes else {}
 

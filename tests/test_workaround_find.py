@@ -11,7 +11,7 @@ import pytest
 from driver import Done, pilot
 from fake import stub_release
 
-from iree_pilot.repro.workarounds.find import Workarounds
+from iree_pilot.repro.workarounds.find_workarounds import Workarounds
 
 FLAGS = [
     *("compile-from", "compile-to", "dump-compilation-phases-to", "iree-hal-target-device"),

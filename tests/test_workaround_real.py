@@ -20,14 +20,14 @@ from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain, installed
-from iree_pilot.repro.workarounds import find
-from iree_pilot.repro.workarounds.answers import Answer
+from iree_pilot.repro.workarounds import find_workarounds
+from iree_pilot.repro.workarounds.answers import WorkaroundAnswer
 from iree_pilot.repro.workarounds.candidate import Candidate
-from iree_pilot.repro.workarounds.find import Wish, Workarounds
+from iree_pilot.repro.workarounds.combination_search import CombinationOutcome
+from iree_pilot.repro.workarounds.combination_trial import FailingCase, Trials
+from iree_pilot.repro.workarounds.find_workarounds import Wish, Workarounds
 from iree_pilot.repro.workarounds.rewrites import fnuz_codes
-from iree_pilot.repro.workarounds.search import Outcome
 from iree_pilot.repro.workarounds.table import TABLE
-from iree_pilot.repro.workarounds.trial import Subject, Trials
 
 pytestmark = pytest.mark.real
 LIMITS = process.Limits(seconds=120)
@@ -58,11 +58,11 @@ class Bench:
         wish = Wish(
             job=self.job, words=words, limits=LIMITS, enough=enough, place=self.directory / "out"
         )
-        return find.find(self.loaded, result, self.plan, self.toolchain, wish)
+        return find_workarounds.find(self.loaded, result, self.plan, self.toolchain, wish)
 
-    def outcome(self, *combination: Candidate) -> Outcome:
+    def outcome(self, *combination: Candidate) -> CombinationOutcome:
         """What comes of a combination, whatever the program does without."""
-        subject = Subject(
+        subject = FailingCase(
             loaded=self.loaded,
             job=self.job,
             settings={},
@@ -78,7 +78,7 @@ class Bench:
         )
         return trials.ask([combination])[0]
 
-    def assert_can_be_run(self, answer: Answer) -> None:
+    def assert_can_be_run(self, answer: WorkaroundAnswer) -> None:
         """The answer works where there is a device, and says what it is where there is none."""
         assert answer.state == ("works" if self.plan.device else "compiles")
 

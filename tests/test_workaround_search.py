@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.numerics.numerics import Comparison
-from iree_pilot.repro.workarounds import find, search, trial
+from iree_pilot.repro.workarounds import combination_search, combination_trial, find_workarounds
 from iree_pilot.repro.workarounds.candidate import Candidate, ordered
-from iree_pilot.repro.workarounds.search import Combination, Outcome, Tried
+from iree_pilot.repro.workarounds.combination_search import Combination, CombinationOutcome, Tried
 from iree_pilot.repro.workarounds.table import TABLE
 
 FIRST = Failure(kind="crash", phase="stream", message="", signature="first")
 SECOND = Failure(kind="mismatch", phase="compare", message="", signature="second")
-SAME = Outcome(state="same", rank=7, failure=FIRST)
-WORKS = Outcome(state="works", rank=99)
+SAME = CombinationOutcome(state="same", rank=7, failure=FIRST)
+WORKS = CombinationOutcome(state="works", rank=99)
 COMPARED = Comparison(
     verdict="ok",
     why="",
@@ -50,12 +50,12 @@ def as_given(found: Sequence[Candidate], failure: Failure) -> Sequence[Candidate
 class Oracle:
     """Answers by names; whatever is not told is the same failure."""
 
-    def __init__(self, answers: dict[tuple[str, ...], Outcome]) -> None:
+    def __init__(self, answers: dict[tuple[str, ...], CombinationOutcome]) -> None:
         self.answers = {frozenset(names): outcome for names, outcome in answers.items()}
         self.asked: list[tuple[str, ...]] = []
         self.width = 2
 
-    def ask(self, combinations: Sequence[Combination]) -> list[Outcome]:
+    def ask(self, combinations: Sequence[Combination]) -> list[CombinationOutcome]:
         names = [tuple(one.name for one in combination) for combination in combinations]
         self.asked += names
         return [self.answers.get(frozenset(one), SAME) for one in names]
@@ -65,17 +65,17 @@ def answers(tried: Sequence[Tried]) -> list[tuple[str, ...]]:
     return [
         tuple(c.name for c in one.candidates)
         for one in tried
-        if one.outcome.state in search.ANSWERS
+        if one.outcome.state in combination_search.ANSWERS
     ]
 
 
 class TestWhatACaseSays:
     """Whether a case that did not fail has got past the failure."""
 
-    def outcome(self, status: str, wanted: Failure) -> search.State:
+    def outcome(self, status: str, wanted: Failure) -> combination_search.State:
         why = "" if status == "ok" else f"{status}: why"
         case = result(status=status, why=why, comparison=COMPARED if status == "ok" else None)
-        return trial.judge(case, wanted, ("flow", "stream")).state
+        return combination_trial.judge(case, wanted, ("flow", "stream")).state
 
     def test_a_failure_to_compile_is_got_past_whatever_comes_of_the_numbers(self) -> None:
         states = {status: self.outcome(status, FIRST) for status in ("ok", "ran", "compiled")}
@@ -84,7 +84,7 @@ class TestWhatACaseSays:
     def test_wrong_numbers_are_got_past_by_right_ones_only(self) -> None:
         states = {status: self.outcome(status, SECOND) for status in ("ok", "ran", "compiled")}
         assert states == {"ok": "works", "ran": "inconclusive", "compiled": "inconclusive"}
-        assert "inconclusive" not in search.ANSWERS
+        assert "inconclusive" not in combination_search.ANSWERS
 
 
 class TestSingles:
@@ -92,7 +92,7 @@ class TestSingles:
     def test_one_that_works_is_found_before_any_pair(self, count: int, at: int, width: int) -> None:
         name = f"c{at % count}"
         oracle = Oracle({(name,): WORKS})
-        tried = search.search(candidates(count), oracle.ask, as_given, width=width)
+        tried = combination_search.search(candidates(count), oracle.ask, as_given, width=width)
         assert answers(tried) == [(name,)]
         assert max(len(names) for names in oracle.asked) == 1
 
@@ -106,7 +106,7 @@ class TestSingles:
         self, working: set[int], enough: int, width: int, patience: int
     ) -> None:
         oracle = Oracle({(f"c{i}",): WORKS for i in working})
-        tried = search.search(
+        tried = combination_search.search(
             candidates(30), oracle.ask, as_given, enough=enough, width=width, patience=patience
         )
         assert len(oracle.asked) == len(set(oracle.asked)) == len(tried)
@@ -116,7 +116,7 @@ class TestSingles:
 
     def test_all_are_tried_where_all_answers_are_wanted(self) -> None:
         oracle = Oracle({("c0",): WORKS, ("c29",): WORKS})
-        tried = search.search(
+        tried = combination_search.search(
             candidates(30), oracle.ask, as_given, enough=None, patience=None, width=3
         )
         assert answers(tried) == [("c0",), ("c29",)]
@@ -125,7 +125,7 @@ class TestSingles:
     def test_what_was_found_is_kept_when_the_time_is_over(self) -> None:
         oracle = Oracle({("c1",): WORKS})
         left = iter([False, False, False, True, True])
-        tried = search.search(
+        tried = combination_search.search(
             candidates(30), oracle.ask, as_given, expired=lambda: next(left, True)
         )
         assert answers(tried) == [("c1",)]
@@ -140,14 +140,14 @@ class TestPairs:
         first, second = data.draw(
             st.lists(st.integers(0, count - 1), min_size=2, max_size=2, unique=True)
         )
-        further = Outcome(state="further", rank=15, failure=SECOND)
+        further = CombinationOutcome(state="further", rank=15, failure=SECOND)
         oracle = Oracle({(f"c{first}",): further, (f"c{first}", f"c{second}"): WORKS})
 
         def order(found: Sequence[Candidate], failure: Failure) -> list[Candidate]:
             assert failure == SECOND
             return sorted(found, key=lambda one: one.name != f"c{second}")
 
-        tried = search.search(candidates(count), oracle.ask, order)
+        tried = combination_search.search(candidates(count), oracle.ask, order)
         assert answers(tried) == [(f"c{first}", f"c{second}")]
         assert oracle.asked[count] == (f"c{first}", f"c{second}")
 
@@ -161,15 +161,15 @@ class TestPairs:
         most=st.integers(0, 30),
     )
     def test_their_number_is_bounded_and_none_is_made_of_what_cannot_be_tried(
-        self, states: list[search.State], most: int
+        self, states: list[combination_search.State], most: int
     ) -> None:
         oracle = Oracle(
             {
-                (f"c{i}",): Outcome(state=state, rank=i, failure=SECOND)
+                (f"c{i}",): CombinationOutcome(state=state, rank=i, failure=SECOND)
                 for i, state in enumerate(states)
             }
         )
-        tried = search.search(
+        tried = combination_search.search(
             candidates(len(states)), oracle.ask, as_given, most_pairs=most, width=2
         )
         pairs = [set(names) for names in oracle.asked if len(names) == 2]
@@ -193,9 +193,9 @@ class TestPairs:
     def test_two_that_decide_the_same_thing_are_no_pair(
         self, one: Candidate, other: Candidate
     ) -> None:
-        further = Outcome(state="further", rank=15, failure=SECOND)
+        further = CombinationOutcome(state="further", rank=15, failure=SECOND)
         oracle = Oracle({("a",): further})
-        search.search([one, other], oracle.ask, as_given)
+        combination_search.search([one, other], oracle.ask, as_given)
         assert oracle.asked == [("a",), ("b",)]
 
 
@@ -227,10 +227,12 @@ class TestOrder:
 
 class TestRehearsal:
     def test_what_works_on_the_reproducer_comes_first_and_what_does_not_last(self) -> None:
-        oracle = Oracle({("c3",): WORKS, ("c1",): Outcome(state="further", failure=SECOND)})
+        oracle = Oracle(
+            {("c3",): WORKS, ("c1",): CombinationOutcome(state="further", failure=SECOND)}
+        )
         field = candidate("--set k=v", flags=(), fields={"k": "v"})
         wanted = [*candidates(5), field]
-        ordered = find.rehearsed(wanted, oracle, lambda: False)
+        ordered = find_workarounds.rehearsed(wanted, oracle, lambda: False)
         names = [one.name for one in ordered]
         assert names == ["c3", "c1", "--set k=v", "c0", "c2", "c4"]
         assert sorted(oracle.asked) == [(f"c{i}",) for i in range(5)]

@@ -17,12 +17,12 @@ from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.attribution import attribution
-from iree_pilot.repro.attribution.attribution import Narrowed, Row, Way, What
-from iree_pilot.repro.attribution.trial import Trial, Tried, Verdict
+from iree_pilot.repro.attribution.attribution import AttributionRow, Narrowed, Way, What
+from iree_pilot.repro.attribution.variant_trial import AttributionTrial, VariantTried, Verdict
 from iree_pilot.repro.failing_pass import phases, retarget
 from iree_pilot.repro.failing_pass.bench import RealBench, reference_paths
 from iree_pilot.repro.failing_pass.dumps import Dump
-from iree_pilot.repro.failing_pass.plain import plain
+from iree_pilot.repro.failing_pass.plain_pipeline import plain
 
 PHASES = ("start", "input", "abi", "flow", "stream", "executable-sources")
 
@@ -58,19 +58,19 @@ class FakeBench:
         self._first = source
         self._passes = passes
 
-    def finish(self, phase: str, path: str) -> Tried:
+    def finish(self, phase: str, path: str) -> VariantTried:
         self.asked += 1
         if self._first and path == "first":
-            return Tried(verdict=self._first)
-        return Tried(verdict=self._after[phase])
+            return VariantTried(verdict=self._first)
+        return VariantTried(verdict=self._after[phase])
 
     def changes(self, since: str, phase: str) -> Sequence[Dump]:
         self.between = (since, phase)
         return [change(f"p{i}") for i in range(len(self._passes))]
 
-    def finish_change(self, change: Dump, since: str, path: str) -> Tried:
+    def finish_change(self, change: Dump, since: str, path: str) -> VariantTried:
         self.asked += 1
-        return Tried(verdict=self._passes[int(change.name[1:])])
+        return VariantTried(verdict=self._passes[int(change.name[1:])])
 
 
 def test_the_first_phase_after_which_it_is_wrong_is_found() -> None:
@@ -165,7 +165,7 @@ util.global private @__device_0 = #hal.device.target<"vulkan", [#hal.executable.
 
 
 def test_only_the_targets_are_replaced() -> None:
-    made = retarget.retarget(VULKAN, retarget.Targets("#DEVICE", "#EXECUTABLE"))
+    made = retarget.retarget(VULKAN, retarget.DeviceAttributes("#DEVICE", "#EXECUTABLE"))
     assert made.splitlines() == [
         "#t = #EXECUTABLE",
         "#d = #DEVICE : !hal.device",
@@ -175,7 +175,7 @@ def test_only_the_targets_are_replaced() -> None:
 
 def test_the_targets_of_a_path_are_read_where_there_is_one_of_each() -> None:
     one = '@d = #hal.device.target<"local", [#hal.executable.target<"vmvx", "fb", {}>]> : !d'
-    assert retarget.read(one) == retarget.Targets(
+    assert retarget.read(one) == retarget.DeviceAttributes(
         '#hal.device.target<"local", [#hal.executable.target<"vmvx", "fb", {}>]>',
         '#hal.executable.target<"vmvx", "fb", {}>',
     )
@@ -209,9 +209,13 @@ def test_configured_executables_go_back_to_the_plainest_strategy() -> None:
 # -- whose fault it is ----------------------------------------------------------------------------
 
 
-def row(what: What, how: str, verdict: Verdict, backend: str = "vulkan", digest: str = "") -> Row:
+def row(
+    what: What, how: str, verdict: Verdict, backend: str = "vulkan", digest: str = ""
+) -> AttributionRow:
     digest = digest or verdict
-    return Row(what=what, how=how, backend=backend, device=how, verdict=verdict, digest=digest)
+    return AttributionRow(
+        what=what, how=how, backend=backend, device=how, verdict=verdict, digest=digest
+    )
 
 
 OWN = row("as reported", "vulkan:llvmpipe", "wrong")
@@ -248,7 +252,7 @@ CPU = row("as reported", "llvm-cpu:host", "wrong", "llvm-cpu")
     ],
 )
 def test_the_nearest_way_that_is_right_says_whose_fault_it_is(
-    rows: list[Row], culprit: str, words: str
+    rows: list[AttributionRow], culprit: str, words: str
 ) -> None:
     found, why = attribution.conclude(rows)
     assert found == culprit
@@ -299,7 +303,7 @@ EVERYWHERE = [CPU, row("backend", "vulkan", "wrong"), row("backend", "vmvx", "wr
     ],
 )
 def test_what_a_pass_or_a_phase_rules_out_is_not_said(
-    rows: list[Row], narrowed: Narrowed, culprit: str, says: str, ruled_out: str
+    rows: list[AttributionRow], narrowed: Narrowed, culprit: str, says: str, ruled_out: str
 ) -> None:
     found, why = attribution.conclude(rows, narrowed=narrowed)
     assert found == culprit
@@ -309,9 +313,11 @@ def test_what_a_pass_or_a_phase_rules_out_is_not_said(
 def test_what_is_right_again_is_not_tried_in_other_ways() -> None:
     asked: list[str] = []
 
-    def trial(mlir: Path, flags: tuple[str, ...], device: str, resume: str | None = None) -> Tried:
+    def trial(
+        mlir: Path, flags: tuple[str, ...], device: str, resume: str | None = None
+    ) -> VariantTried:
         asked.append(device)
-        return Tried(verdict="right")
+        return VariantTried(verdict="right")
 
     ways = [
         Way(what="as reported", how="own", flags=(), device="a", backend="vulkan"),
@@ -322,8 +328,10 @@ def test_what_is_right_again_is_not_tried_in_other_ways() -> None:
 
 
 def test_levels_are_tried_up_to_the_first_that_is_wrong_too() -> None:
-    def trial(mlir: Path, flags: tuple[str, ...], device: str, resume: str | None = None) -> Tried:
-        return Tried(verdict="right" if flags == ("O0",) else "wrong")
+    def trial(
+        mlir: Path, flags: tuple[str, ...], device: str, resume: str | None = None
+    ) -> VariantTried:
+        return VariantTried(verdict="right" if flags == ("O0",) else "wrong")
 
     names = ("own", "O0", "O1", "O2", "O3")
     ways = [
@@ -336,8 +344,10 @@ def test_levels_are_tried_up_to_the_first_that_is_wrong_too() -> None:
 
 
 def test_flags_that_make_it_right_are_told() -> None:
-    def trial(mlir: Path, flags: tuple[str, ...], device: str, resume: str | None = None) -> Tried:
-        return Tried(verdict="right" if "--iree-opt-level=O0" in flags else "wrong")
+    def trial(
+        mlir: Path, flags: tuple[str, ...], device: str, resume: str | None = None
+    ) -> VariantTried:
+        return VariantTried(verdict="right" if "--iree-opt-level=O0" in flags else "wrong")
 
     ways = [
         Way(what="as reported", how="own", flags=("--a",), device="a", backend="vulkan"),
@@ -396,7 +406,9 @@ def test_a_flag_that_makes_integers_too_narrow_is_found_as_its_pass(
     release = toolchain.installed()
     plan = targets.plan(targets.parse("llvm-cpu:generic"), release)
     limits = process.Limits(seconds=60)
-    trial = Trial(wide, Context(toolchain=release, limits=limits, directory=tmp_path / "trial"))
+    trial = AttributionTrial(
+        wide, Context(toolchain=release, limits=limits, directory=tmp_path / "trial")
+    )
     flags = (*plan.flags, DEMOTE)
     assert plan.device is not None
     assert trial(wide.mlir, plan.flags, plan.device.uri).verdict == "right"
@@ -422,7 +434,9 @@ def test_ir_for_any_target_is_finished_by_another_path_up_to_the_executables(
 ) -> None:
     release = toolchain.installed()
     limits = process.Limits(seconds=60)
-    trial = Trial(wide, Context(toolchain=release, limits=limits, directory=tmp_path / "trial"))
+    trial = AttributionTrial(
+        wide, Context(toolchain=release, limits=limits, directory=tmp_path / "trial")
+    )
     flags = ("--iree-hal-target-device=hip", "--iree-rocm-target=gfx942")
     bench = RealBench(
         wide.mlir,
@@ -497,7 +511,9 @@ def test_a_pass_of_code_generation_is_found_by_the_plainest_strategy(tmp_path: P
     loaded = Loaded(program=program, directory=str(tmp_path), seconds=0, cached=False)
     release, limits = toolchain.installed(), process.Limits(seconds=60)
     plan = targets.plan(targets.parse("llvm-cpu:generic"), release)
-    trial = Trial(loaded, Context(toolchain=release, limits=limits, directory=tmp_path / "trial"))
+    trial = AttributionTrial(
+        loaded, Context(toolchain=release, limits=limits, directory=tmp_path / "trial")
+    )
     bench = RealBench(
         loaded.mlir,
         plan.flags,

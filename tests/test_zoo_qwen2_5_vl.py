@@ -11,7 +11,7 @@ from fake import checkpoints
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from iree_pilot.models.spec import resolve
-from iree_pilot.models.traceable import Entry, Traceable
+from iree_pilot.models.traceable import EntryFunction, Traceable
 from iree_pilot.models.weights.checkpoints import read
 from iree_pilot.models.weights.load import traceable
 from iree_pilot.pipeline.errors import UsageError
@@ -21,12 +21,12 @@ def build(**settings: str) -> Traceable:
     return resolve("qwen2.5-vl", settings).build()
 
 
-def parts(made: Traceable) -> dict[str, Entry]:
+def parts(made: Traceable) -> dict[str, EntryFunction]:
     return {entry.name: entry for entry in made.functions}
 
 
 @torch.no_grad()
-def outputs(entry: Entry) -> tuple[torch.Tensor, ...]:
+def outputs(entry: EntryFunction) -> tuple[torch.Tensor, ...]:
     return entry.module(*entry.args)
 
 

@@ -12,7 +12,7 @@ from iree_pilot.models.spec import Field, ModelSpec, Preset, Value
 if TYPE_CHECKING:
     from torch import nn
 
-    from iree_pilot.models.traceable import Entry, Traceable
+    from iree_pilot.models.traceable import EntryFunction, Traceable
 
 _FULL: dict[str, Value] = {**siglip.SO400M, "image": 896, "tokens": 256, "dtype": "bf16"}
 
@@ -94,15 +94,15 @@ def build(fields: dict[str, Any], seed: int, weights: bool = True) -> Traceable:
     return Traceable(root=model, functions=(entry,), mode=mode)
 
 
-def features(name: str, model: nn.Module, fields: dict[str, Any]) -> Entry:
+def features(name: str, model: nn.Module, fields: dict[str, Any]) -> EntryFunction:
     """A Gemma 3's image features as a function, of pixels from torch's random numbers."""
     import torch
 
-    from iree_pilot.models.traceable import DTYPES, Entry
+    from iree_pilot.models.traceable import DTYPES, EntryFunction
     from iree_pilot.models.vision import Features
 
     shape = (fields["batch"], 3, fields["image"], fields["image"])
-    return Entry(
+    return EntryFunction(
         name=name,
         module=Features(model).eval(),
         args=(torch.randn(shape, dtype=DTYPES[fields["dtype"]]),),

@@ -194,7 +194,7 @@ def build(
     from transformers import PaliGemmaForConditionalGeneration
 
     from iree_pilot.models.causal import OUTPUTS, EmbeddedDecode, EmbeddedPrefill
-    from iree_pilot.models.traceable import DTYPES, Entry, Traceable, made
+    from iree_pilot.models.traceable import DTYPES, EntryFunction, Traceable, made
     from iree_pilot.models.vision import Embed, Features
 
     dtype, batch, length = DTYPES[fields["dtype"]], fields["batch"], fields["length"]
@@ -238,8 +238,8 @@ def build(
 
     def entry(
         name: str, module: Any, args: tuple[Any, ...], names: tuple[str, ...], *outputs: str
-    ) -> Entry:
-        return Entry(
+    ) -> EntryFunction:
+        return EntryFunction(
             name=name,
             module=module,
             args=args,

@@ -174,7 +174,7 @@ def build(
         Qwen2_5_VLVisionRotaryEmbedding,
     )
 
-    from iree_pilot.models.qwen2_5_vl import Vision, entries, prompt
+    from iree_pilot.models.qwen2_5_vl_entries import Vision, entries, prompt
     from iree_pilot.models.traceable import DTYPES, Traceable, mode_of, seeded, unsettle
 
     grid = (fields["height"] // _PATCH, fields["image_width"] // _PATCH)

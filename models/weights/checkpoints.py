@@ -26,12 +26,12 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FP8_METHODS = ("compressed-tensors", "fp8")
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class CheckpointTensor(msgspec.Struct, frozen=True, kw_only=True):
     """A tensor of a checkpoint: the file and the name it lies under, its type by that header."""
 
     file: str
     name: str
-    entry: archive.Entry
+    entry: archive.ArchiveEntry
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Any]
     architecture: str
     family: str
-    tensors: dict[str, Held]
+    tensors: dict[str, CheckpointTensor]
 
     @property
     def spec(self) -> ModelSpec:
@@ -185,10 +185,13 @@ def _family(
     )
 
 
-def tensors(path: Path) -> dict[str, Held]:
+def tensors(path: Path) -> dict[str, CheckpointTensor]:
     """The tensors of an archive or of a directory's safetensors, by name. Raises UsageError."""
     if not path.is_dir():
-        return {n: Held(file=str(path), name=n, entry=e) for n, e in archive.read(path).items()}
+        return {
+            n: CheckpointTensor(file=str(path), name=n, entry=e)
+            for n, e in archive.read(path).items()
+        }
     if (path / WHOLE).exists():
         return tensors(path / WHOLE)
     if (path / INDEX).exists():
@@ -209,7 +212,7 @@ def tensors(path: Path) -> dict[str, Held]:
     raise UsageError(f"checkpoint {path}: expected {WHOLE} or {INDEX}, {found}", advice=advice)
 
 
-def _indexed(path: Path) -> dict[str, Held]:
+def _indexed(path: Path) -> dict[str, CheckpointTensor]:
     index = path / INDEX
     try:
         listed = json.loads(index.read_text())["weight_map"]
@@ -230,7 +233,7 @@ def _indexed(path: Path) -> dict[str, Held]:
                 f"{_listed([s for s in shards if s != shard])}",
                 advice="Fetch the shard.",
             )
-    found: dict[str, Held] = {}
+    found: dict[str, CheckpointTensor] = {}
     for shard in shards:
         found |= tensors(path / shard)
     wrong = [

@@ -14,10 +14,10 @@ from typing import Literal
 import msgspec
 
 from iree_pilot.models.weights import reasons
-from iree_pilot.models.weights.checkpoints import Held, shortened
+from iree_pilot.models.weights.checkpoints import CheckpointTensor, shortened
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.plural import count
-from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.archive import ArchiveEntry
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 
 Kind = Literal["missing", "shape", "dtype", "superfluous", "values"]
@@ -36,7 +36,7 @@ _ADVICE: dict[Kind, str] = {
 }
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
+class TensorFault(msgspec.Struct, frozen=True, kw_only=True):
     """A tensor that is not as the model needs it. file: where it lies, or was looked for."""
 
     kind: Kind
@@ -55,16 +55,16 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(
-    wanted: Mapping[str, Entry],
-    held: Mapping[str, Held],
+    wanted: Mapping[str, ArchiveEntry],
+    held: Mapping[str, CheckpointTensor],
     *,
     what: str,
     where: str,
-    config: reasons.Config | None = None,
+    config: reasons.CheckpointConfig | None = None,
     ties: Iterable[Sequence[str]] = (),
     names: Mapping[str, str] | None = None,
     convert: bool = False,
-) -> tuple[Fault, ...]:
+) -> tuple[TensorFault, ...]:
     """What does not fit, in the order of the model's tensors, superfluous ones last.
 
     wanted, held: by the model's names. what: the model, where: the checkpoint, for messages. ties:
@@ -76,7 +76,7 @@ def compare(
         what=what,
         wanted=wanted,
         held={name: h.entry for name, h in held.items()},
-        said=config or reasons.Config(),
+        said=config or reasons.CheckpointConfig(),
     )
     own = names or {}
     tied = {name: tuple(group) for group in ties for name in group}
@@ -87,7 +87,7 @@ def compare(
             if not any(other in held for other in tied.get(name, ())):
                 why = reasons.missing(name, load)
                 faults.append(
-                    Fault(
+                    TensorFault(
                         kind="missing",
                         tensor=name,
                         file=where,
@@ -100,7 +100,7 @@ def compare(
         wrong, why = _misfit(name, want, got.entry, load, convert=convert)
         if wrong:
             faults.append(
-                Fault(
+                TensorFault(
                     kind="dtype" if want.shape == got.entry.shape else "shape",
                     tensor=own.get(name, name),
                     file=got.file,
@@ -110,7 +110,7 @@ def compare(
                 )
             )
     faults += [
-        Fault(
+        TensorFault(
             kind="superfluous",
             tensor=own.get(name, name),
             file=got.file,
@@ -125,7 +125,7 @@ def compare(
 
 
 def _misfit(
-    name: str, want: Entry, got: Entry, load: reasons.Load, *, convert: bool
+    name: str, want: ArchiveEntry, got: ArchiveEntry, load: reasons.Load, *, convert: bool
 ) -> tuple[bool, str]:
     if got.shape is None:  # an archive that tells sizes only
         element = ELEMENT_TYPES.get(want.dtype or "")
@@ -138,7 +138,7 @@ def _misfit(
     return True, reasons.dtype(name, want.dtype, got.dtype, load)
 
 
-def refuse(faults: Sequence[Fault], what: str, where: str, total: int) -> None:
+def refuse(faults: Sequence[TensorFault], what: str, where: str, total: int) -> None:
     """Raises UsageError with all that is wrong, if anything is."""
     if not faults:
         return

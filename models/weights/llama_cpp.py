@@ -18,11 +18,11 @@ import torch
 from transformers import modeling_gguf_pytorch_utils as tables
 
 from iree_pilot.models import versions
-from iree_pilot.models.weights.checkpoints import Held
+from iree_pilot.models.weights.checkpoints import CheckpointTensor
 from iree_pilot.models.weights.hyperparameters import FACTORS, Header, header
 from iree_pilot.models.weights.reasons import LLAMA_CPP
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
-from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.archive import ArchiveEntry
 
 #: What llama.cpp calls a transformers model type; those that transformers has the tables of.
 _ARCHITECTURES = {
@@ -54,17 +54,17 @@ class Translated(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     names: dict[str, str]
-    held: dict[str, Held]
+    held: dict[str, CheckpointTensor]
     made: dict[str, Callable[[], torch.Tensor]]
     header: Header
 
 
-def is_one(held: Mapping[str, Held]) -> bool:
+def is_one(held: Mapping[str, CheckpointTensor]) -> bool:
     """Whether tensors are of a file by llama.cpp: by their file's kind and their names."""
     return any(h.file.endswith(".gguf") and LLAMA_CPP.match(name) for name, h in held.items())
 
 
-def translate(model: Any, held: Mapping[str, Held], what: str) -> Translated:
+def translate(model: Any, held: Mapping[str, CheckpointTensor], what: str) -> Translated:
     """The tensors of one GGUF file for a transformers model, without reading values.
 
     what: the model, for messages. Raises EnvironmentFault without the package gguf, and UsageError
@@ -111,7 +111,9 @@ def translate(model: Any, held: Mapping[str, Held], what: str) -> Translated:
     return Translated(
         names=names,
         held={
-            name: msgspec.structs.replace(one, entry=Entry(dtype="f32", shape=one.entry.shape))
+            name: msgspec.structs.replace(
+                one, entry=ArchiveEntry(dtype="f32", shape=one.entry.shape)
+            )
             if _packed(one)
             else one
             for name, one in held.items()
@@ -123,7 +125,7 @@ def translate(model: Any, held: Mapping[str, Held], what: str) -> Translated:
     )
 
 
-def _packed(one: Held) -> bool:
+def _packed(one: CheckpointTensor) -> bool:
     return bool(one.entry.dtype and one.entry.dtype.startswith("ggml-"))
 
 

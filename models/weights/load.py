@@ -22,10 +22,10 @@ from iree_pilot.models.fp8 import FORMATS
 from iree_pilot.models.spec import Value, referred
 from iree_pilot.models.traceable import DTYPES, Traceable, valueless
 from iree_pilot.models.weights import compare, hyperparameters, llama_cpp
-from iree_pilot.models.weights.checkpoints import Checkpoint, Held, tensors
+from iree_pilot.models.weights.checkpoints import Checkpoint, CheckpointTensor, tensors
 from iree_pilot.models.weights.hyperparameters import Header
 from iree_pilot.models.weights.plan import (
-    Plan,
+    CheckpointPlan,
     as_scalar,
     check,
     config_of,
@@ -36,9 +36,9 @@ from iree_pilot.models.weights.plan import (
     wanted_by,
 )
 from iree_pilot.models.weights.read import not_finite
-from iree_pilot.models.weights.stored import Values
+from iree_pilot.models.weights.stored import StoredValues
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.archive import ArchiveEntry
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 
 _FN, _FNUZ = "f8E4M3FN", "f8E4M3FNUZ"
@@ -93,7 +93,7 @@ def _too_large(what: str, needed: int, free: int) -> str:
     )
 
 
-def _bytes(plan: Plan) -> int:
+def _bytes(plan: CheckpointPlan) -> int:
     """What a model's weights take in memory."""
     return sum(
         math.prod(want.shape or ()) * ELEMENT_TYPES[want.dtype or "f32"].size
@@ -101,14 +101,14 @@ def _bytes(plan: Plan) -> int:
     )
 
 
-def _values(plan: Plan) -> Values:
+def _values(plan: CheckpointPlan) -> StoredValues:
     held = {name: plan.checkpoint.tensors[own] for name, own in plan.names.items()}
     recoded = plan.fields.get("fp8") == "e4m3fnuz"
     codes = [name for name, want in plan.wanted.items() if recoded and want.dtype == _FN]
-    return Values(plan.wanted, held, plan.ties, codes)
+    return StoredValues(plan.wanted, held, plan.ties, codes)
 
 
-def _without_values(plan: Plan) -> Any:
+def _without_values(plan: CheckpointPlan) -> Any:
     checkpoint, fields = plan.checkpoint, plan.fields
     config = config_of(checkpoint)
     config._attn_implementation = fields.get("attention", "eager")
@@ -120,7 +120,7 @@ def _without_values(plan: Plan) -> Any:
     return model
 
 
-def _load(plan: Plan) -> Any:
+def _load(plan: CheckpointPlan) -> Any:
     checkpoint = plan.checkpoint
     kind = kind_of(checkpoint)
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -143,7 +143,7 @@ def _load(plan: Plan) -> Any:
     return model
 
 
-def _load_fp8(plan: Plan) -> Any:
+def _load_fp8(plan: CheckpointPlan) -> Any:
     checkpoint, fields = plan.checkpoint, plan.fields
     config = config_of(checkpoint)
     config._attn_implementation = fields["attention"]
@@ -203,8 +203,8 @@ def referenced(made: Traceable, paths: tuple[str, ...], source: str) -> Traceabl
 
 def _fitting(
     root: nn.Module, paths: tuple[str, ...], source: str
-) -> tuple[Values, dict[str, Entry], Header]:
-    held: dict[str, Held] = {}
+) -> tuple[StoredValues, dict[str, ArchiveEntry], Header]:
+    held: dict[str, CheckpointTensor] = {}
     for path in paths:
         held |= tensors(Path(path))
     where = ", ".join(paths)
@@ -226,7 +226,7 @@ def _fitting(
         for name, want in wanted.items()
         if want.dtype == _FNUZ and name in by_name and by_name[name].entry.dtype == _FN
     ]
-    wanted |= {name: Entry(dtype=_FN, shape=wanted[name].shape) for name in codes}
+    wanted |= {name: ArchiveEntry(dtype=_FN, shape=wanted[name].shape) for name in codes}
     faults = compare.compare(
         wanted,
         {name: as_scalar(name, one) for name, one in by_name.items()},
@@ -239,4 +239,4 @@ def _fitting(
     compare.refuse(faults, source, f"--weights {where}", len(held))
     if not made:  # else as they are unpacked
         compare.refuse(not_finite(held), source, f"--weights {where}", len(held))
-    return Values(wanted, by_name, ties, codes, made), wanted, header
+    return StoredValues(wanted, by_name, ties, codes, made), wanted, header

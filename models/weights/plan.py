@@ -20,9 +20,9 @@ from iree_pilot.models.fp8 import FP8Linear
 from iree_pilot.models.spec import Value, referred
 from iree_pilot.models.traceable import DTYPES
 from iree_pilot.models.weights import compare, reasons
-from iree_pilot.models.weights.checkpoints import Checkpoint, Held
+from iree_pilot.models.weights.checkpoints import Checkpoint, CheckpointTensor
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.archive import ArchiveEntry
 from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES
 
 #: The only form of FP8 that published checkpoints have.
@@ -47,7 +47,7 @@ _NEEDS = (
 )
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class CheckpointPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A checkpoint against the model that it is for. fields: every field of the family. decided:
     those that the config gave a value to.
 
@@ -61,13 +61,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, Value]
     decided: tuple[str, ...]
     parameters: int
-    wanted: dict[str, Entry]
+    wanted: dict[str, ArchiveEntry]
     ties: list[list[str]]
     names: dict[str, str]
     unused: tuple[str, ...]
     keep: tuple[str, ...]
     convert: bool
-    faults: tuple[compare.Fault, ...]
+    faults: tuple[compare.TensorFault, ...]
 
     @property
     def shown(self) -> dict[str, Value]:
@@ -83,7 +83,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         compare.refuse(self.faults, checkpoint.architecture, checkpoint.path, total)
 
 
-def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
+def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> CheckpointPlan:
     """Compares a checkpoint's headers with transformers' model of its config on the meta device.
 
     Without tensors (a config alone) only the config is checked. Raises UsageError for a config that
@@ -122,7 +122,7 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
             held,
             what=checkpoint.architecture,
             where=checkpoint.path,
-            config=reasons.Config(values=checkpoint.config, remade=_remade(checkpoint)),
+            config=reasons.CheckpointConfig(values=checkpoint.config, remade=_remade(checkpoint)),
             ties=ties,
             names=names,
             convert=convert,
@@ -130,7 +130,7 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> Plan:
         if checkpoint.tensors
         else ()
     )
-    return Plan(
+    return CheckpointPlan(
         checkpoint=checkpoint,
         fields=fields,
         decided=tuple(decided),
@@ -206,11 +206,11 @@ def _keys(config: Mapping[str, Any], fault: Exception) -> list[str]:
     return [f"it does not know {key}={value}" for key, value in said if [value] == [*fault.args]]
 
 
-def _remade(checkpoint: Checkpoint) -> Callable[[tuple[str, ...], int], Mapping[str, Entry]]:
+def _remade(checkpoint: Checkpoint) -> Callable[[tuple[str, ...], int], Mapping[str, ArchiveEntry]]:
     """What makes the tensors of the config's model anew, with another value of one of its keys."""
 
     @functools.cache
-    def remade(path: tuple[str, ...], value: int) -> Mapping[str, Entry]:
+    def remade(path: tuple[str, ...], value: int) -> Mapping[str, ArchiveEntry]:
         changed: dict[str, Any] = {**checkpoint.config}
         inner = changed
         for key in path[:-1]:
@@ -226,11 +226,11 @@ def _remade(checkpoint: Checkpoint) -> Callable[[tuple[str, ...], int], Mapping[
     return remade
 
 
-def wanted_by(model: nn.Module) -> tuple[dict[str, Entry], list[list[str]]]:
+def wanted_by(model: nn.Module) -> tuple[dict[str, ArchiveEntry], list[list[str]]]:
     """The types of a model's saved tensors by name, and the groups of names of one tensor."""
     wanted, groups = {}, dict[int, list[str]]()
     for name, tensor in model.state_dict(keep_vars=True).items():
-        wanted[name] = Entry(dtype=_element(tensor.dtype), shape=tuple(tensor.shape))
+        wanted[name] = ArchiveEntry(dtype=_element(tensor.dtype), shape=tuple(tensor.shape))
         groups.setdefault(id(tensor), []).append(name)
     return wanted, [group for group in groups.values() if len(group) > 1]
 
@@ -240,7 +240,9 @@ def _element(dtype: torch.dtype) -> str:
     return TORCH_ELEMENT_TYPES.get(name, name)
 
 
-def renamed(model: Any, held: Mapping[str, Held], wanted: Mapping[str, Entry]) -> dict[str, str]:
+def renamed(
+    model: Any, held: Mapping[str, CheckpointTensor], wanted: Mapping[str, ArchiveEntry]
+) -> dict[str, str]:
     """The model's name of each tensor to the checkpoint's, as transformers itself renames them.
 
     Raises UsageError for an architecture whose tensors transformers also merges or splits.
@@ -293,11 +295,11 @@ def to_fp8(model: nn.Module, keep: tuple[str, ...], compute: torch.dtype, fp8: t
         setattr(model.get_submodule(parent), attribute, FP8Linear(weight, *scales, compute))
 
 
-def as_scalar(name: str, held: Held) -> Held:
+def as_scalar(name: str, held: CheckpointTensor) -> CheckpointTensor:
     """Scales come as [] or [1], in any float dtype; they are used as f32 of shape []."""
     entry = held.entry
     if not name.endswith(("weight_scale", "input_scale")) or entry.shape not in ((), (1,)):
         return held
     if entry.dtype not in ("f32", "f16", "bf16"):
         return held
-    return msgspec.structs.replace(held, entry=Entry(dtype="f32", shape=()))
+    return msgspec.structs.replace(held, entry=ArchiveEntry(dtype="f32", shape=()))

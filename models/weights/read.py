@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 
-from iree_pilot.models.weights.checkpoints import Held
-from iree_pilot.models.weights.compare import Fault
-from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.models.weights.checkpoints import CheckpointTensor
+from iree_pilot.models.weights.compare import TensorFault
+from iree_pilot.pipeline.program.archive import ArchiveEntry
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 
 _PIECE_BYTES = 32 * 2**20
 
 
-def not_finite(held: Mapping[str, Held]) -> tuple[Fault, ...]:
+def not_finite(held: Mapping[str, CheckpointTensor]) -> tuple[TensorFault, ...]:
     """The tensors that hold NaN or infinite values; reads all of them, a piece at a time."""
     faults = []
     for name, one in held.items():
@@ -38,7 +38,7 @@ def not_finite(held: Mapping[str, Held]) -> tuple[Fault, ...]:
             shape = one.entry.shape or ()
             index = [int(i) for i in torch.unravel_index(torch.tensor(first), shape)]
             faults.append(
-                Fault(
+                TensorFault(
                     kind="values",
                     tensor=name,
                     file=one.file,
@@ -49,7 +49,7 @@ def not_finite(held: Mapping[str, Held]) -> tuple[Fault, ...]:
     return tuple(faults)
 
 
-def read(one: Held) -> torch.Tensor:
+def read(one: CheckpointTensor) -> torch.Tensor:
     """A tensor's value; raw bytes where its file tells no type."""
     if one.entry.offset is None:
         return _splat(one)
@@ -63,7 +63,7 @@ def read(one: Held) -> torch.Tensor:
     return value if one.entry.shape is None else value.reshape(one.entry.shape)
 
 
-def _pieces(one: Held) -> Iterator[tuple[int, torch.Tensor]]:
+def _pieces(one: CheckpointTensor) -> Iterator[tuple[int, torch.Tensor]]:
     """A tensor's values, flat, with the index of the first of each piece."""
     entry, dtype = one.entry, _dtype(one.entry)
     if entry.offset is None:
@@ -82,7 +82,7 @@ def _pieces(one: Held) -> Iterator[tuple[int, torch.Tensor]]:
             done += size
 
 
-def _splat(one: Held) -> torch.Tensor:
+def _splat(one: CheckpointTensor) -> torch.Tensor:
     """A tensor of which its .irpa file holds one repeated pattern."""
     from iree.runtime import ParameterIndex
 
@@ -94,7 +94,7 @@ def _splat(one: Held) -> torch.Tensor:
     return value if one.entry.shape is None else value.reshape(one.entry.shape)
 
 
-def _dtype(entry: Entry) -> torch.dtype:
+def _dtype(entry: ArchiveEntry) -> torch.dtype:
     """ui8 where the file tells no type, or one that torch does not have."""
     known = ELEMENT_TYPES.get(entry.dtype or "") if entry.shape is not None else None
     dtype: torch.dtype = getattr(torch, (known or ELEMENT_TYPES["ui8"]).torch)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.archive import ArchiveEntry
 
 _FUSED = re.compile(r"(^|[._])(w?qkv|qkv_proj|query_key_value|c_attn|in_proj)([._]|$)", re.I)
 _ONE = re.compile(r"(^|[._])([qkv])_proj\.weight$")
@@ -34,17 +34,17 @@ CONVERTIBLE = frozenset({"f64", "f32", "f16", "bf16"})
 _DTYPES = ("f32", "f16", "bf16")
 
 
-def _unknown(path: tuple[str, ...], value: int) -> Mapping[str, Entry]:
+def _unknown(path: tuple[str, ...], value: int) -> Mapping[str, ArchiveEntry]:
     return {}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class CheckpointConfig:
     """What a config.json says. remade: the tensors of its model if the key at a path had another
     value; none where there is no such model."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
-    remade: Callable[[tuple[str, ...], int], Mapping[str, Entry]] = _unknown
+    remade: Callable[[tuple[str, ...], int], Mapping[str, ArchiveEntry]] = _unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,9 @@ class Load:
     """What is loaded into what: both sides' tensors by the model's names, and the config if any."""
 
     what: str
-    wanted: Mapping[str, Entry]
-    held: Mapping[str, Entry]
-    said: Config
+    wanted: Mapping[str, ArchiveEntry]
+    held: Mapping[str, ArchiveEntry]
+    said: CheckpointConfig
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -91,7 +91,7 @@ class Load:
                     return path[-1]
         return ""
 
-    def any(self, pattern: re.Pattern[str], side: Mapping[str, Entry]) -> bool:
+    def any(self, pattern: re.Pattern[str], side: Mapping[str, ArchiveEntry]) -> bool:
         """Whether one of a side's names matches."""
         return any(pattern.search(name) for name in side)
 
@@ -99,7 +99,7 @@ class Load:
     def layers(self) -> tuple[Counter[str], Counter[str]]:
         """How many layers are wanted and held in each stack, as their names count them."""
 
-        def count(side: Mapping[str, Entry]) -> Counter[str]:
+        def count(side: Mapping[str, ArchiveEntry]) -> Counter[str]:
             counts = Counter[str]()
             for layer in filter(None, map(_LAYER.search, side)):
                 stack = layer.string[: layer.start(2)]
@@ -137,7 +137,7 @@ def missing(name: str, load: Load) -> str:
     return ""
 
 
-def superfluous(name: str, got: Entry, load: Load) -> str:
+def superfluous(name: str, got: ArchiveEntry, load: Load) -> str:
     """Why a tensor is there that the model does not need."""
     if _FUSED.search(name):
         return _fused(name, got, load, apart=True)
@@ -161,7 +161,7 @@ def superfluous(name: str, got: Entry, load: Load) -> str:
 def shape(name: str, want: tuple[int, ...], got: tuple[int, ...], load: Load) -> str:
     """Why a tensor has another shape than the model's."""
     if _FUSED.search(name):
-        return _fused(name, Entry(shape=got), load, apart=False)
+        return _fused(name, ArchiveEntry(shape=got), load, apart=False)
     if name.endswith(_SCALES):
         return "one scale a channel, not a tensor: this family takes per-tensor scales"
     one, sizes = _ONE.search(name), load.sizes(name)
@@ -204,7 +204,7 @@ def dtype(name: str, want: str | None, got: str | None, load: Load) -> str:
     return f"a model of the zoo takes it with --dtype {got}" if got in _DTYPES else ""
 
 
-def _fused(name: str, got: Entry, load: Load, *, apart: bool) -> str:
+def _fused(name: str, got: ArchiveEntry, load: Load, *, apart: bool) -> str:
     sizes = load.sizes(name)
     if sizes is None or not got.shape:
         return "query, key and value in one tensor"
@@ -231,7 +231,7 @@ def _count(name: str, load: Load) -> str | None:
     return f"{config}, the checkpoint has {held} layers"
 
 
-def _prefixed(name: str, side: Mapping[str, Entry]) -> str:
+def _prefixed(name: str, side: Mapping[str, ArchiveEntry]) -> str:
     ends = (n for n in side if n.endswith(f".{name}") or name.endswith(f".{n}"))
     return next(ends, "")
 

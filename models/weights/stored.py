@@ -14,16 +14,16 @@ import torch
 
 from iree_pilot.models.fp8 import codes_to_fnuz
 from iree_pilot.models.traceable import Stored
-from iree_pilot.models.weights.checkpoints import Held
+from iree_pilot.models.weights.checkpoints import CheckpointTensor
 from iree_pilot.models.weights.read import read
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.program.archive import Entry
+from iree_pilot.pipeline.program.archive import ArchiveEntry
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 
 _SCALES = ("weight_scale", "input_scale")
 
 
-class Values:
+class StoredValues:
     """The values of a model's tensors by the model's names, converted to the types wanted.
 
     wanted, held: by the model's names. ties: groups of names of one tensor. codes: names of the
@@ -33,8 +33,8 @@ class Values:
 
     def __init__(
         self,
-        wanted: Mapping[str, Entry],
-        held: Mapping[str, Held],
+        wanted: Mapping[str, ArchiveEntry],
+        held: Mapping[str, CheckpointTensor],
         ties: Iterable[Sequence[str]] = (),
         codes: Iterable[str] = (),
         made: Mapping[str, Callable[[], torch.Tensor]] | None = None,
@@ -78,7 +78,7 @@ class Values:
         return next(n for n in (name, *self._ties.get(name, ())) if n in self._held)
 
 
-def _as_it_lies(want: Entry, got: Entry) -> bool:
+def _as_it_lies(want: ArchiveEntry, got: ArchiveEntry) -> bool:
     if want.dtype != got.dtype or want.shape is None or got.shape is None:
         return False
     return want.shape == got.shape or math.prod(want.shape) == math.prod(got.shape) == 1

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.cli.options import SourceOptions
     from iree_pilot.pipeline.cli.session import Session
     from iree_pilot.pipeline.frontends.load import Loaded
-    from iree_pilot.repro.differential.against import Against
+    from iree_pilot.repro.differential.against import Differential
     from iree_pilot.repro.differential.side import Side
 
 _SHOWN = 10
@@ -33,7 +33,7 @@ def bisect(
     chosen: SourceOptions,
     folder: tuple[Path, bool],
     live: Any,
-) -> Against:
+) -> Differential:
     """Finds the first dispatch that differs between two `sides`.
 
     folder: where it goes, and whether that is only the usual place (`places.settled`).
@@ -79,7 +79,7 @@ def sides(
     return made[0], made[1]
 
 
-def tell(console: Any, result: Against) -> None:
+def tell(console: Any, result: Differential) -> None:
     """What differs, the first dispatch first, but for the reproducers' paths."""
     compared = result.compared
     side, other = compared.sides

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed
     from iree_pilot.pipeline.targets.targets import Plan
     from iree_pilot.repro.bisect import Bisection, Reproducer
-    from iree_pilot.repro.differential.against import Against
+    from iree_pilot.repro.differential.against import Differential
 
 
 @click.command("bisect")
@@ -121,7 +121,7 @@ def command(
     target, flags = reproducer.target(source, target, flags, trust=source_options.trust)
     source, source_options = reproducer.source(source, source_options, flagged=flagged)
     console = out.console(stderr=common.json)
-    results: list[tuple[str, Bisection | Against]] = []
+    results: list[tuple[str, Bisection | Differential]] = []
     with Live.of(console, common) as live:
         session = Session(common)
         plans = session.plans(target, device, flags)
@@ -157,7 +157,9 @@ def command(
         raise Failed(1)
 
 
-def _named(results: list[tuple[str, Bisection | Against]]) -> list[tuple[str, Bisection | Against]]:
+def _named(
+    results: list[tuple[str, Bisection | Differential]],
+) -> list[tuple[str, Bisection | Differential]]:
     """The results, with those of several targets that are the same failure."""
     from iree_pilot.repro.bisect import Bisection
     from iree_pilot.repro.reproducer import alike
@@ -198,7 +200,7 @@ def _check_places(asked: _Asked, targets: list[str], named: str) -> None:
 
 def _each(
     session: Session, asked: _Asked, plans: list[tuple[str, Plan]], live: Any
-) -> Iterator[tuple[str, Bisection | Against]]:
+) -> Iterator[tuple[str, Bisection | Differential]]:
     """What is found for the targets, one after the other; why it does not trace is one for all."""
     from iree_pilot.pipeline.cli import against as dispatches
     from iree_pilot.pipeline.frontends.load import TraceFailed
@@ -237,7 +239,7 @@ def _further(
     return deep.ask(session, result, chosen, device, live)
 
 
-def _tell_either(console: Any, result: Bisection | Against) -> None:
+def _tell_either(console: Any, result: Bisection | Differential) -> None:
     from iree_pilot.pipeline.cli import against as dispatches
     from iree_pilot.repro.bisect import Bisection
 
@@ -438,7 +440,7 @@ def tell_elsewhere(console: Any, results: Sequence[tuple[str, Bisection]]) -> No
                 console.print(escape(line), soft_wrap=True)
 
 
-def tell_places(console: Any, results: Sequence[Bisection | Against]) -> None:
+def tell_places(console: Any, results: Sequence[Bisection | Differential]) -> None:
     """The paths of the reproducers' folders: the last lines."""
     paths = [f.reproducer.path for one in results for f in one.failures if f.reproducer]
     for path in dict.fromkeys(paths):

@@ -197,7 +197,7 @@ def _each(
 ) -> Iterator[CaseResult]:
     """The cases one after the other; several are compared with each other."""
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-        targets = between.Targets(loaded, Path(scratch))
+        targets = between.TargetOutputs(loaded, Path(scratch))
         for target, plan in plans:
             keep = targets.place(target) if len(plans) > 1 else ""
             given = msgspec.structs.replace(settings, keep=keep)

@@ -20,7 +20,7 @@ from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.reproducer import bundle, further
 from iree_pilot.repro.reproducer.found import Found, Reproducer
 from iree_pilot.repro.reproducer.further import SinceRelease
-from iree_pilot.repro.workarounds import find
+from iree_pilot.repro.workarounds import find_workarounds
 
 
 def ask(
@@ -63,7 +63,7 @@ def _announce(session: Session, result: Bisection, chosen: SourceOptions, live: 
                 compiles += len(names)
                 live.note(f"  releases     {count(len(names), 'release')} at most{between}")
         if asks_around:
-            candidates = find.expected(Path(made.path), session.toolchain)
+            candidates = find_workarounds.expected(Path(made.path), session.toolchain)
             compiles += candidates
             live.note(f"  workarounds  {count(candidates, 'candidate')} and other architectures")
         report = bundle.read(Path(made.path))
@@ -109,11 +109,11 @@ def _since_release(
 
 def _workarounds(
     session: Session, folder: Path, chosen: SourceOptions, device: str | None, live: Live
-) -> further.Workarounds:
+) -> further.WorkaroundSummary:
     try:
         return deep.workarounds(workaround.of_reproducer(session, folder, chosen, device, live))
     except (PilotError, TraceFailed) as fault:
-        return further.Workarounds(said=_unknown(fault))
+        return further.WorkaroundSummary(said=_unknown(fault))
 
 
 def _unknown(fault: PilotError | TraceFailed) -> str:

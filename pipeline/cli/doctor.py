@@ -25,7 +25,7 @@ _EXTRAS = {
 }
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that was looked at: what it is good for, what was found, how to mend it."""
 
     ability: Literal["trace", "compile", "run"]
@@ -69,15 +69,15 @@ def command(common: Common) -> None:
         raise Failed(3)
 
 
-def _tracing() -> list[Finding]:
+def _tracing() -> list[Diagnosis]:
     findings = []
     for names, absent in ((_TRACERS, "missing"), (_EXTRAS, "warning")):
         for name, mend in names.items():
             try:
-                finding = Finding(ability="trace", name=name, state="ok", found=version(name))
+                finding = Diagnosis(ability="trace", name=name, state="ok", found=version(name))
             except PackageNotFoundError:
                 state: State = "missing" if absent == "missing" else "warning"
-                finding = Finding(
+                finding = Diagnosis(
                     ability="trace", name=name, state=state, found="not installed", mend=mend
                 )
             findings.append(finding)
@@ -86,7 +86,7 @@ def _tracing() -> list[Finding]:
     return [*findings, restored] if restored else findings
 
 
-def _importable(findings: list[Finding]) -> Iterator[Finding]:
+def _importable(findings: list[Diagnosis]) -> Iterator[Diagnosis]:
     """The findings; those that are there and cannot be imported are as good as missing."""
     from iree_pilot.pipeline.frontends import libraries
 
@@ -98,8 +98,8 @@ def _importable(findings: list[Finding]) -> Iterator[Finding]:
         yield _unusable(name, why)
 
 
-def _unusable(name: str, why: str) -> Finding:
-    return Finding(
+def _unusable(name: str, why: str) -> Diagnosis:
+    return Diagnosis(
         ability="trace",
         name=name,
         state="missing",
@@ -108,7 +108,7 @@ def _unusable(name: str, why: str) -> Finding:
     )
 
 
-def _restored() -> Finding | None:
+def _restored() -> Diagnosis | None:
     """What tracing puts back into the compiler's bindings, where anything is missing there."""
     try:
         turbine, compiler = version("iree-turbine"), version("iree-base-compiler")
@@ -118,7 +118,7 @@ def _restored() -> Finding | None:
 
     if not bindings.lacks():
         return None
-    return Finding(
+    return Diagnosis(
         ability="trace",
         name="isinstance",
         state="ok",
@@ -128,7 +128,7 @@ def _restored() -> Finding | None:
     )
 
 
-def _compiling_and_running(release: str | None) -> list[Finding]:
+def _compiling_and_running(release: str | None) -> list[Diagnosis]:
     from iree_pilot.pipeline.errors import PilotError
     from iree_pilot.pipeline.targets.targets import BACKENDS, parse, plan
     from iree_pilot.pipeline.toolchain.releases import find
@@ -137,7 +137,7 @@ def _compiling_and_running(release: str | None) -> list[Finding]:
         toolchain = find(release)
     except PilotError as error:
         return [
-            Finding(
+            Diagnosis(
                 ability="compile",
                 name="iree-compile",
                 state="missing",
@@ -146,7 +146,7 @@ def _compiling_and_running(release: str | None) -> list[Finding]:
             )
         ]
     findings = [
-        Finding(
+        Diagnosis(
             ability="compile",
             name="iree-compile",
             state="ok",
@@ -159,7 +159,7 @@ def _compiling_and_running(release: str | None) -> list[Finding]:
             made = plan(parse(backend), toolchain)
         except PilotError as error:
             findings.append(
-                Finding(
+                Diagnosis(
                     ability="compile",
                     name=backend,
                     state=needed,
@@ -169,10 +169,10 @@ def _compiling_and_running(release: str | None) -> list[Finding]:
             )
             continue
         findings.append(
-            Finding(ability="compile", name=backend, state="ok", found=f"for {made.target.spec}")
+            Diagnosis(ability="compile", name=backend, state="ok", found=f"for {made.target.spec}")
         )
         findings.append(
-            Finding(
+            Diagnosis(
                 ability="run",
                 name=backend,
                 state="ok" if made.device else needed,
@@ -181,25 +181,25 @@ def _compiling_and_running(release: str | None) -> list[Finding]:
             )
         )
         findings += [
-            Finding(ability="run", name=backend, state="warning", found=warning)
+            Diagnosis(ability="run", name=backend, state="warning", found=warning)
             for warning in made.warnings
         ]
     findings.append(_validating())
     return findings
 
 
-def _validating() -> Finding:
+def _validating() -> Diagnosis:
     from iree_pilot.pipeline.inspect import spirv
 
     tool = spirv.validator()
     if tool is None:
-        return Finding(
+        return Diagnosis(
             ability="compile",
             name=spirv.TOOL,
             state="warning",
             found="not installed: shaders of Vulkan modules are not validated",
             mend=spirv.MEND,
         )
-    return Finding(
+    return Diagnosis(
         ability="compile", name=spirv.TOOL, state="ok", found=f"{tool.release} {tool.path}"
     )

@@ -20,11 +20,11 @@ from iree_pilot.pipeline.cli.options import Common, Output, Place, common
 if TYPE_CHECKING:
     from iree_pilot.pipeline.errors import UsageError
     from iree_pilot.pipeline.nightly.config import Nightly
-    from iree_pilot.pipeline.nightly.history import History, Run
+    from iree_pilot.pipeline.nightly.history import History, NightRun
     from iree_pilot.pipeline.nightly.keys import Keys
     from iree_pilot.pipeline.nightly.orders import Preview, Scheduler
     from iree_pilot.pipeline.nightly.records import Case
-    from iree_pilot.pipeline.nightly.report import Report
+    from iree_pilot.pipeline.nightly.report import NightReport
 
 #: Cases of a running night that are named.
 _MOST_LEFT = 5
@@ -172,8 +172,8 @@ def status(config: str | None, database: str | None, limit: int, common: Common)
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.nightly_tell import tell
 
-    runs: list[Run] = []
-    report: Report | None = None
+    runs: list[NightRun] = []
+    report: NightReport | None = None
     running = False
     cases = _cases(config)
     if place_of(database).exists():
@@ -417,7 +417,7 @@ def _nights(
     cases: frozenset[tuple[str, str]] | None,
     limit: int = 1,
     night: int | None = None,
-) -> list[Run]:
+) -> list[NightRun]:
     """The last nights, or `night`, of those that had one of these cases; newest first."""
     if cases is None:
         return history.runs(limit)
@@ -451,7 +451,7 @@ def _other_night(config: str, night: int | None) -> UsageError:
     )
 
 
-def _report(history: History, night: int | None) -> Report:
+def _report(history: History, night: int | None) -> NightReport:
     from iree_pilot.pipeline.errors import UsageError
     from iree_pilot.pipeline.nightly import report
 
@@ -472,7 +472,7 @@ def _check_writable(*files: str | None) -> None:
             outputs.check(Path(file))
 
 
-def _publish(report: Report, markdown: str | None, junit: str | None, *, quiet: bool) -> None:
+def _publish(report: NightReport, markdown: str | None, junit: str | None, *, quiet: bool) -> None:
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.nightly import junit as xml
     from iree_pilot.pipeline.nightly import markdown as text

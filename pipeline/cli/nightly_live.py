@@ -23,8 +23,8 @@ from iree_pilot.pipeline.plural import count
 
 if TYPE_CHECKING:
     from iree_pilot.pipeline.cli.options import Common
-    from iree_pilot.pipeline.nightly.history import Run
-    from iree_pilot.pipeline.nightly.records import Case, Finding, Outcome, Question
+    from iree_pilot.pipeline.nightly.history import NightRun
+    from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Finding, Question
     from iree_pilot.repro.bisect import Bisection
 
 _STYLES = {
@@ -86,7 +86,7 @@ class NightLive:
             self._live.__exit__(None, None, None)
             self._live = None
 
-    def night_started(self, run: Run, cases: Sequence[Case], done: int) -> None:
+    def night_started(self, run: NightRun, cases: Sequence[Case], done: int) -> None:
         self._total, self._done = len(cases) + done, done
         goes_on = f", goes on from {run.begun[:16]}: {done} are done" if done else ""
         self._say(f"[bold]{escape(run.title)}[/bold]  {count(self._total, 'case')}{goes_on}")
@@ -96,12 +96,12 @@ class NightLive:
         if name.startswith(TRACE) and not self.console.is_terminal:
             self._say(f"tracing {escape(name.removeprefix(TRACE))}")
 
-    def traced(self, name: str, outcome: Outcome) -> None:
+    def traced(self, name: str, outcome: CaseOutcome) -> None:
         self._running.pop(name, None)
         if self._verbose:
             self._say(f"{'':>{self._width}} {escape(name)}  {seconds(outcome.seconds)}")
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: CaseOutcome) -> None:
         self._running.pop(outcome.case, None)
         first = len(outcome.attempts) < 2 or outcome.case not in self._seen
         self._seen.add(outcome.case)
@@ -154,7 +154,7 @@ class NightLive:
     def _width(self) -> int:
         return len(str(self._total))
 
-    def _why(self, outcome: Outcome) -> str:
+    def _why(self, outcome: CaseOutcome) -> str:
         """Why it is no pass: whole in a pipe, on a terminal as much as its line may have."""
         failure = outcome.failure
         if failure is None:

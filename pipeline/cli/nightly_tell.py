@@ -15,7 +15,7 @@ from iree_pilot.pipeline.cli.screen import PIPE_WIDTH, Screen
 from iree_pilot.pipeline.nightly.expectations import Expectation
 from iree_pilot.pipeline.nightly.markdown import again
 from iree_pilot.pipeline.nightly.orders import Preview, shared_out
-from iree_pilot.pipeline.nightly.report import Report, Row, ordered
+from iree_pilot.pipeline.nightly.report import CaseRow, NightReport, ordered
 from iree_pilot.pipeline.program.source_lines import SourceLines
 
 #: Verdicts that are no news, and that a reader wants to see nevertheless.
@@ -57,14 +57,14 @@ def tell_expected(common: Common, expected: Sequence[Expectation], path: Path) -
     console.print(table if expected else nothing, soft_wrap=True)
 
 
-def as_text(report: Report, common: Common) -> str:
+def as_text(report: NightReport, common: Common) -> str:
     """What `tell` prints, as plain lines."""
     file = StringIO()
     tell(Screen(file=file, width=PIPE_WIDTH, highlight=False), report, common)
     return file.getvalue()
 
 
-def tell(console: Console, report: Report, common: Common) -> None:
+def tell(console: Console, report: NightReport, common: Common) -> None:
     """The verdicts: what is new in full, what fails as before in a line each, the rest counted."""
     if report.going_on:
         console.print(f"[bold]{escape(report.title)}[/bold]; `nightly run` goes on", soft_wrap=True)
@@ -98,7 +98,7 @@ def tell(console: Console, report: Report, common: Common) -> None:
         out.print_command(console, "accept", report.run.accept)
 
 
-def _tell_news(console: Console, rows: tuple[Row, ...], common: Common) -> None:
+def _tell_news(console: Console, rows: tuple[CaseRow, ...], common: Common) -> None:
     style = "green" if rows[0].verdict == "fixed" else "bold red"
     for row in rows:
         name, why = escape(row.case.name), escape(row.why)

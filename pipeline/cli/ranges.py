@@ -13,7 +13,7 @@ from iree_pilot.pipeline.toolchain.context import Context
 
 if TYPE_CHECKING:
     from iree_pilot.pipeline.targets.targets import Plan
-    from iree_pilot.repro.ranges.find import Ranges, Reading
+    from iree_pilot.repro.ranges.find_ranges import Ranges, Reading
     from iree_pilot.repro.ranges.measure import Counts
 
 _WORDS = {
@@ -64,7 +64,7 @@ def command(
     from iree_pilot.pipeline.cli.session import Session
     from iree_pilot.pipeline.frontends.load import TraceFailed
     from iree_pilot.pipeline.toolchain.compiler import check_flags
-    from iree_pilot.repro.ranges.find import find
+    from iree_pilot.repro.ranges.find_ranges import find
 
     if target is None and (device or flags):
         raise click.UsageError("--device and FLAGS go with a target: -t TARGET")

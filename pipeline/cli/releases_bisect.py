@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.frontends.load import Loaded
     from iree_pilot.pipeline.toolchain.toolchain import Toolchain
     from iree_pilot.repro.since_release.question import Question
-    from iree_pilot.repro.since_release.trials import Found, Get
+    from iree_pilot.repro.since_release.trials import Get, ReleasesFound
 
 #: Weights up to this size are tried as constants where nothing else fails.
 _INLINED_BYTES = 2**20
@@ -121,7 +121,7 @@ def bisect(
         release_question.check_place(Path(output))
     console = out.console(stderr=common.json)
     wanted = [t.spec for t in targets.parse_list(target)] if target else [None]
-    results: list[tuple[str, Found]] = []
+    results: list[tuple[str, ReleasesFound]] = []
     with (
         Live.of(console, common) as live,
         several.finishing(results, targets=len(wanted)),
@@ -162,7 +162,9 @@ def names(live: Live) -> list[str]:
     return _asked(None, None, (), live)[0]
 
 
-def of_reproducer(session: Session, folder: Path, chosen: SourceOptions, live: Live) -> Found:
+def of_reproducer(
+    session: Session, folder: Path, chosen: SourceOptions, live: Live
+) -> ReleasesFound:
     """What the releases that can be had make of a reproducer's folder; raises as `bisect`."""
     asked = _Asked(str(folder), chosen, (), *_asked(None, None, (), live), every=False)
     return _find(session, asked, None, live)[1]
@@ -181,7 +183,7 @@ class _Asked(NamedTuple):
 
 def _find(
     session: Session, asked: _Asked, target: str | None, live: Live
-) -> tuple[Question, Found]:
+) -> tuple[Question, ReleasesFound]:
     """(what was asked, the answer). Raises TraceFailed."""
     from iree_pilot.pipeline.cli.boundary import Interrupted
     from iree_pilot.pipeline.frontends.load import TraceFailed
@@ -199,7 +201,7 @@ def _find(
         live.note(f"  {name:<8} {what}")
         live.doing(f"asking at most {count(len(names), 'release')}, {len(answers)} answered")
 
-    def ask(question: Question, loaded: Loaded | None) -> Found:
+    def ask(question: Question, loaded: Loaded | None) -> ReleasesFound:
         trials = release_question.trials(
             question,
             session.toolchain,
@@ -232,7 +234,9 @@ def _find(
     return question, found
 
 
-def _scripts(question: Question, found: Found, place: Path, *, default: bool) -> Found:
+def _scripts(
+    question: Question, found: ReleasesFound, place: Path, *, default: bool
+) -> ReleasesFound:
     """The answer with a script in `place` for each change.
 
     default: nobody named it: where it is another failure's, the signature goes into the name.
@@ -246,7 +250,7 @@ def _scripts(question: Question, found: Found, place: Path, *, default: bool) ->
     return msgspec.structs.replace(found, boundaries=scripts)
 
 
-def _fails(found: Found) -> bool:
+def _fails(found: ReleasesFound) -> bool:
     return found.failure is not None and "same" in found.releases.values()
 
 
@@ -432,9 +436,9 @@ def _inlined(question: Question, loaded: Loaded | None) -> Question | None:
     return msgspec.structs.replace(question, job=msgspec.structs.replace(job, inline=True))
 
 
-def _tell(console: Any, found: Found) -> None:
+def _tell(console: Any, found: ReleasesFound) -> None:
     from iree_pilot.pipeline.cli import output as out
-    from iree_pilot.repro.since_release.search import TELLING
+    from iree_pilot.repro.since_release.release_search import TELLING
 
     signature = found.failure.signature if found.failure else ""
     if signature:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.cli.session import Session
     from iree_pilot.pipeline.frontends.load import Loaded
     from iree_pilot.pipeline.targets.targets import Plan
-    from iree_pilot.repro.workarounds.answers import Answer, Cost
-    from iree_pilot.repro.workarounds.find import Progress, Wish, Workarounds
+    from iree_pilot.repro.workarounds.answers import Cost, WorkaroundAnswer
+    from iree_pilot.repro.workarounds.find_workarounds import CombinationProgress, Wish, Workarounds
 
 _STYLES = {
     "works": "green",
@@ -93,7 +93,7 @@ def command(
     from iree_pilot.pipeline.store import outputs
     from iree_pilot.pipeline.toolchain.compiler import check_flags
     from iree_pilot.repro.trust.trust import open_folder
-    from iree_pilot.repro.workarounds import answers, find
+    from iree_pilot.repro.workarounds import answers, find_workarounds
 
     console = out.console(stderr=common.json)
     check_flags(flags)
@@ -102,7 +102,7 @@ def command(
     name = source
     if reproducer.is_folder(source):
         reproducer.announce(open_folder(Path(source), trust=source_options.trust))
-        held = find.of_reproducer(Path(source), trust=source_options.trust)
+        held = find_workarounds.of_reproducer(Path(source), trust=source_options.trust)
         source, target, flags = held.source, target or held.target, (*held.flags, *flags)
         inputs = source_options.inputs or held.inputs
         source_options = msgspec.structs.replace(source_options, inputs=inputs)
@@ -166,9 +166,9 @@ def of_reproducer(
     chosen: of these options those that hold for any source. Raises TraceFailed, UsageError as
     `find.of_reproducer`.
     """
-    from iree_pilot.repro.workarounds import find
+    from iree_pilot.repro.workarounds import find_workarounds
 
-    held = find.of_reproducer(folder, trust=chosen.trust)
+    held = find_workarounds.of_reproducer(folder, trust=chosen.trust)
     chosen = SourceOptions(
         settings={},
         dtype=None,
@@ -189,9 +189,9 @@ def of_reproducer(
 def _wish(
     session: Session, source: str, chosen: SourceOptions, flags: tuple[str, ...], device: str | None
 ) -> Wish:
-    from iree_pilot.repro.workarounds import find
+    from iree_pilot.repro.workarounds import find_workarounds
 
-    return find.Wish(
+    return find_workarounds.Wish(
         job=session.job(source, chosen),
         words=source_words(source, chosen),
         settings=chosen.settings | ({"dtype": chosen.dtype} if chosen.dtype else {}),
@@ -208,7 +208,7 @@ def _find(
     from iree_pilot.pipeline import case
     from iree_pilot.pipeline.case import Settings
     from iree_pilot.pipeline.cli.boundary import Interrupted
-    from iree_pilot.repro.workarounds import find
+    from iree_pilot.repro.workarounds import find_workarounds
 
     _, plan = target
     settings = Settings(flags=wish.flags, fresh=wish.fresh, latency_budget=0)
@@ -221,7 +221,7 @@ def _find(
 
     tried: list[dict[str, Any]] = []
 
-    def told(progress: Progress) -> None:
+    def told(progress: CombinationProgress) -> None:
         outcome = progress.outcome
         failure = outcome.failure
         tried.append(
@@ -239,7 +239,7 @@ def _find(
 
     waiting = "another process is looking for the same; waiting"
     try:
-        return find.find(
+        return find_workarounds.find(
             loaded,
             result,
             plan,
@@ -339,7 +339,7 @@ def _tell_tried(console: Console, result: Workarounds, verbose: bool) -> None:
         console.print(f"... {len(shown) - _LISTED} more (-v)")
 
 
-def _tell_answer(console: Console, answer: Answer) -> None:
+def _tell_answer(console: Console, answer: WorkaroundAnswer) -> None:
     from rich.markup import escape
 
     from iree_pilot.pipeline.cli import output as out

@@ -37,35 +37,35 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     everywhere: bool = False
 
 
-class Rewriting(msgspec.Struct, frozen=True, kw_only=True):
+class CheckRewriting(msgspec.Struct, frozen=True, kw_only=True):
     """The file to rewrite, and the directory of its program."""
 
     mlir: str
     directory: str
 
 
-class Rewritten(msgspec.Struct, frozen=True, kw_only=True):
+class CheckRewritten(msgspec.Struct, frozen=True, kw_only=True):
     """What was added to the results of each function; what keeps a check from being returned."""
 
     added: dict[str, tuple[Expected, ...]] = {}
     left: tuple[str, ...] = ()
 
 
-def rewrite(mlir: Path, directory: Path, limits: process.Limits | None) -> Rewritten:
+def rewrite(mlir: Path, directory: Path, limits: process.Limits | None) -> CheckRewritten:
     """Makes `mlir`, a file of a program in `directory`, return what it checks.
 
     It is as it was where nothing is checked, or that cannot be returned; `left` says why.
     """
     if not _CHECKS.search(mlir.read_bytes()):
-        return Rewritten()
+        return CheckRewritten()
     (directory / "data").mkdir(exist_ok=True)
     limits = limits or process.Limits()
     limits = msgspec.structs.replace(limits, seconds=min(limits.seconds or _SECONDS, _SECONDS))
-    rewriting = Rewriting(mlir=str(mlir.absolute()), directory=str(directory.absolute()))
+    rewriting = CheckRewriting(mlir=str(mlir.absolute()), directory=str(directory.absolute()))
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-        done = task.call(_RETURNING, rewriting, Rewritten, Path(scratch), limits=limits)
+        done = task.call(_RETURNING, rewriting, CheckRewritten, Path(scratch), limits=limits)
     if done.reply is None:
-        return Rewritten(left=(f"what it checks is not compared: {done.why}",))
+        return CheckRewritten(left=(f"what it checks is not compared: {done.why}",))
     return done.reply
 
 
@@ -74,7 +74,7 @@ def rewritten(program: Program) -> bool:
     return NOTE in program.notes
 
 
-def named(functions: Sequence[Function], found: Rewritten) -> tuple[Function, ...]:
+def named(functions: Sequence[Function], found: CheckRewritten) -> tuple[Function, ...]:
     """The functions with names for the outputs that were added."""
     made = []
     for function in functions:
@@ -87,7 +87,7 @@ def named(functions: Sequence[Function], found: Rewritten) -> tuple[Function, ..
     return tuple(made)
 
 
-def expect(program: Program, directory: Path, found: Rewritten) -> Program:
+def expect(program: Program, directory: Path, found: CheckRewritten) -> Program:
     """The program whose references say what is expected, wherever a check does."""
     functions = tuple(
         _expecting(f, directory, found.added[f.name]) if f.name in found.added else f

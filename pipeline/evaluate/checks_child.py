@@ -13,7 +13,7 @@ from typing import Any
 from iree.compiler import ir
 
 from iree_pilot.pipeline.evaluate import constants, elements
-from iree_pilot.pipeline.evaluate.checks import Expected, Rewriting, Rewritten
+from iree_pilot.pipeline.evaluate.checks import CheckRewriting, CheckRewritten, Expected
 from iree_pilot.pipeline.evaluate.elements import Unknown
 from iree_pilot.pipeline.evaluate.ir import read_type
 from iree_pilot.pipeline.program import tensors
@@ -23,7 +23,7 @@ from iree_pilot.pipeline.torch_dialect import literals
 _CMPI, _CMPF = ("eq", "ne"), {"oeq": 1, "ole": 5, "une": 13, "uno": 14}
 
 
-def returning(rewriting: Rewriting, place: Path) -> Rewritten:
+def returning(rewriting: CheckRewriting, place: Path) -> CheckRewritten:
     """Rewrites the MLIR where it is."""
     mlir, directory = Path(rewriting.mlir), Path(rewriting.directory)
     dialects.complete()
@@ -32,7 +32,7 @@ def returning(rewriting: Rewriting, place: Path) -> Rewritten:
         raw = mlir.read_bytes()
         module = ir.Module.parse(raw if raw.startswith(b"ML\xefR") else raw.decode())
         blobs = literals.resources(module.operation.get_asm())
-        found = Rewritten()
+        found = CheckRewritten()
         added, left = {}, []
         for op in [o.operation for o in module.body.operations]:
             if op.name not in ("func.func", "util.func") or not op.regions[0].blocks:
@@ -45,7 +45,7 @@ def returning(rewriting: Rewriting, place: Path) -> Rewritten:
                 continue
             if made:
                 added[name] = tuple(made)
-        found = Rewritten(added=added, left=tuple(left))
+        found = CheckRewritten(added=added, left=tuple(left))
         if added:
             module.operation.verify()
             mlir.write_text(str(module))

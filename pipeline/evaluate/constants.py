@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from iree_pilot.pipeline.evaluate import elements
-from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown
+from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown
 from iree_pilot.pipeline.evaluate.ir import read_type
 
 _RESOURCE = re.compile(r'dense_resource<"?([^">]+)"?>')
@@ -17,7 +17,7 @@ _HEX = re.compile(r'dense<"0x([0-9A-Fa-f]*)"> : ')
 _TOKEN = re.compile(r"0x[0-9A-Fa-f]+|-?\d[\d.]*(?:[eE][+-]?\d+)?|true|false")
 
 
-def values(attribute: Any, blobs: Mapping[str, bytes]) -> tuple[Array, Element]:
+def values(attribute: Any, blobs: Mapping[str, bytes]) -> tuple[Array, ElementKind]:
     """(a constant in its own type, that type). Raises Unknown.
 
     blobs: the module's resources, see `torch_dialect.literals.resources`.
@@ -56,13 +56,13 @@ def values(attribute: Any, blobs: Mapping[str, bytes]) -> tuple[Array, Element]:
     return made.reshape(shape).astype(element.dtype), element
 
 
-def _integer(value: int, element: Element) -> Array:
+def _integer(value: int, element: ElementKind) -> Array:
     bits = element.dtype.itemsize * 8
     raw = np.array(value & ((1 << bits) - 1), f"uint{bits}")
     return elements.fit(raw.view(element.dtype), element)
 
 
-def _splat(attribute: Any, shape: tuple[int, ...], element: Element) -> Array:
+def _splat(attribute: Any, shape: tuple[int, ...], element: ElementKind) -> Array:
     text = str(attribute)
     if element.family == "complex":
         parts = _TOKEN.findall(text.rpartition(" : ")[0])
@@ -73,7 +73,7 @@ def _splat(attribute: Any, shape: tuple[int, ...], element: Element) -> Array:
     return np.full(shape, np.asarray(one, np.float64).astype(element.dtype), element.dtype)
 
 
-def _decoded(raw: bytes, shape: tuple[int, ...], element: Element) -> Array:
+def _decoded(raw: bytes, shape: tuple[int, ...], element: ElementKind) -> Array:
     count = int(np.prod(shape, dtype=np.int64))
     if element.family == "bool":
         packed = len(raw) < count
@@ -86,7 +86,7 @@ def _decoded(raw: bytes, shape: tuple[int, ...], element: Element) -> Array:
     return elements.fit(found, element).reshape(shape)
 
 
-def _listed(text: str, element: Element) -> Array:
+def _listed(text: str, element: ElementKind) -> Array:
     tokens = _TOKEN.findall(text.rpartition(" : ")[0])
     if element.family == "complex":
         pairs = zip(tokens[::2], tokens[1::2], strict=True)
@@ -94,7 +94,7 @@ def _listed(text: str, element: Element) -> Array:
     return np.array([_read(token, element) for token in tokens], element.dtype)
 
 
-def _read(token: str, element: Element) -> Any:
+def _read(token: str, element: ElementKind) -> Any:
     if token in ("true", "false"):
         return token == "true"
     if element.family == "int":

@@ -11,7 +11,7 @@ import numpy as np
 from iree_pilot.pipeline.evaluate import affine, elements, scalars
 from iree_pilot.pipeline.evaluate.affine import Map
 from iree_pilot.pipeline.evaluate.elements import Array, Unknown, is_float
-from iree_pilot.pipeline.evaluate.ir import Block, Op
+from iree_pilot.pipeline.evaluate.ir import Block, Operation
 from iree_pilot.pipeline.evaluate.machine import Machine
 
 _PRODUCTS = {"arith.addf": "arith.mulf", "arith.addi": "arith.muli", "complex.add": "complex.mul"}
@@ -24,11 +24,11 @@ _MOST_STEPS = 1 << 14
 _EACH_STEP, _ROUNDINGS, _MOST_TOGETHER = 1 << 26, 1 << 29, 16
 
 
-class Work(Protocol):
+class StructuredWork(Protocol):
     """A structured operation, as `structured` has it: its body, operands and dimensions."""
 
     machine: Machine
-    op: Op
+    op: Operation
     block: Block
     maps: list[Map]
     bounds: list[int]
@@ -42,7 +42,7 @@ class Work(Protocol):
         """What stands for operand `index`, over the iteration space."""
 
 
-def carry_out(work: Work, how: tuple[str, int]) -> bool:
+def carry_out(work: StructuredWork, how: tuple[str, int]) -> bool:
     """Does so, where the body is such; says whether it was."""
     chosen = _factors(work.block, how)
     output = work.outputs[0]
@@ -76,7 +76,7 @@ def carry_out(work: Work, how: tuple[str, int]) -> bool:
     return True
 
 
-def _rounded(work: Work, windows: list[int], cuts: dict[int, int]) -> int:
+def _rounded(work: StructuredWork, windows: list[int], cuts: dict[int, int]) -> int:
     """How many steps of a sum are rounded to its type of 16 bits or fewer together; 0 where all
     are carried out by themselves.
 
@@ -96,7 +96,7 @@ def _rounded(work: Work, windows: list[int], cuts: dict[int, int]) -> int:
     return block
 
 
-def _factors(block: Block, how: tuple[str, int]) -> list[tuple[int, list[Op]]] | None:
+def _factors(block: Block, how: tuple[str, int]) -> list[tuple[int, list[Operation]]] | None:
     """The two arguments that are multiplied, each with the conversions that it goes through."""
     name, value = how
     makers = {v: op for op in block.ops for v in op.results}
@@ -105,7 +105,7 @@ def _factors(block: Block, how: tuple[str, int]) -> list[tuple[int, list[Op]]] |
         return None
     found = []
     for operand in product.operands:
-        chain: list[Op] = []
+        chain: list[Operation] = []
         while operand in makers and makers[operand].name in _EXTENSIONS:
             chain.insert(0, makers[operand])
             operand = makers[operand].operands[0]
@@ -116,7 +116,7 @@ def _factors(block: Block, how: tuple[str, int]) -> list[tuple[int, list[Op]]] |
     return found if len(block.ops) == counted or len({a for a, _ in found}) == 1 else None
 
 
-def _converted(work: Work, chain: list[Op], argument: int) -> Array:
+def _converted(work: StructuredWork, chain: list[Operation], argument: int) -> Array:
     values = work.inputs[argument]
     machine = work.machine
     for op in chain:
@@ -126,7 +126,7 @@ def _converted(work: Work, chain: list[Op], argument: int) -> Array:
     return work.view(values, argument)
 
 
-def _windows(work: Work) -> list[int]:
+def _windows(work: StructuredWork) -> list[int]:
     """Reduced dimensions that only shift where an operand is read: those of a convolution."""
     mixed = {
         d
@@ -139,7 +139,7 @@ def _windows(work: Work) -> list[int]:
     return [d for d in work.reduced if d in mixed]
 
 
-def _product(a: Array, b: Array, work: Work) -> Array:
+def _product(a: Array, b: Array, work: StructuredWork) -> Array:
     """The sum over the reduced dimensions of a * b, with axes of size 1 for them."""
     rank = len(work.bounds)
     for d in work.reduced:  # what only one of them has is summed up before

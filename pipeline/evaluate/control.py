@@ -8,39 +8,39 @@ from typing import Any
 import numpy as np
 
 from iree_pilot.pipeline.evaluate import constants, scalars
-from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown
-from iree_pilot.pipeline.evaluate.ir import Op, read_type
+from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown
+from iree_pilot.pipeline.evaluate.ir import Operation, read_type
 from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
 from iree_pilot.pipeline.evaluate.tensor import insert_slice, reinterpreted
 
 _MOST_STEPS = 1 << 20
 
 
-def _constant(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _constant(machine: Machine, op: Operation, known: Env) -> list[Array]:
     values, element = constants.values(op.attributes["value"], machine.module.blobs)
     return [machine.held(values, element)]
 
 
-def _complex_constant(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _complex_constant(machine: Machine, op: Operation, known: Env) -> list[Array]:
     element = machine.element(op.types[0])
     real, imaginary = (part.value for part in op.attributes["value"])
     return [np.asarray(complex(real, imaginary)).astype(machine.dtype(element))]
 
 
-def _complex_create(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _complex_create(machine: Machine, op: Operation, known: Env) -> list[Array]:
     real, imaginary = operands(op, known)
     element = machine.element(op.types[0])
     return [(real + 1j * imaginary).astype(machine.dtype(element))]
 
 
-def _scalar(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _scalar(machine: Machine, op: Operation, known: Env) -> list[Array]:
     values = operands(op, known)
     source, result = machine.element(op.taken[-1]), machine.element(op.types[0])
     made = scalars.compute(op.name, values, source, result, machine.undefined)
     return [np.asarray(made)]
 
 
-def _compare(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _compare(machine: Machine, op: Operation, known: Env) -> list[Array]:
     a, b = operands(op, known)
     predicate = op.integer("predicate")
     if op.name == "arith.cmpf":
@@ -48,7 +48,7 @@ def _compare(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [np.asarray(scalars.compare_integers(predicate, a, b))]
 
 
-def _cast(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _cast(machine: Machine, op: Operation, known: Env) -> list[Array]:
     (values,) = operands(op, known)
     source, result = machine.element(op.taken[0]), machine.element(op.types[0])
     if op.name == "arith.bitcast" and machine.mode.wide and source != result:
@@ -60,7 +60,7 @@ def _cast(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [np.asarray(made)]
 
 
-def _extended(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _extended(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """Additions and products of twice as many bits, as their low and their high half."""
     a, b = operands(op, known)
     element = machine.element(op.taken[0])
@@ -78,7 +78,7 @@ def _extended(machine: Machine, op: Op, known: Env) -> list[Array]:
 # -- control flow
 
 
-def _if(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _if(machine: Machine, op: Operation, known: Env) -> list[Any]:
     condition = np.asarray(known[op.operands[0]])
     regions = [region[0] for region in op.regions if region]
     if condition.size == 1:
@@ -103,7 +103,7 @@ def _bound(values: Array) -> int:
     return int(np.reshape(values, -1)[0])
 
 
-def _for(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _for(machine: Machine, op: Operation, known: Env) -> list[Any]:
     low, high, step = (_bound(known[v]) for v in op.operands[:3])
     carried = [known[v] for v in op.operands[3:]]
     if step <= 0 or (high - low) // step > _MOST_STEPS:
@@ -115,7 +115,7 @@ def _for(machine: Machine, op: Op, known: Env) -> list[Any]:
     return carried
 
 
-def _while(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _while(machine: Machine, op: Operation, known: Env) -> list[Any]:
     before, after = (region[0] for region in op.regions)
     carried = [known[v] for v in op.operands]
     for _ in range(_MOST_STEPS):
@@ -127,14 +127,14 @@ def _while(machine: Machine, op: Op, known: Env) -> list[Any]:
     raise Unknown(f"a loop of more than {_MOST_STEPS} steps is not evaluated")
 
 
-def _index_switch(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _index_switch(machine: Machine, op: Operation, known: Env) -> list[Any]:
     value = _bound(known[op.operands[0]])
     cases = op.integers("cases")
     chosen = cases.index(value) + 1 if value in cases else 0
     return machine.inside(op.regions[chosen][0], known, ())
 
 
-def _forall(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _forall(machine: Machine, op: Operation, known: Env) -> list[Any]:
     """One point after the other; what is inserted in parallel does not overlap."""
     rest = iter(op.operands)
 
@@ -162,12 +162,12 @@ def _forall(machine: Machine, op: Op, known: Env) -> list[Any]:
     return shared
 
 
-def _call(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _call(machine: Machine, op: Operation, known: Env) -> list[Any]:
     name = str(op.attributes["callee"]).removeprefix("@").strip('"')
     return machine.call(name, [known[v] for v in op.operands])
 
 
-def _assert(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _assert(machine: Machine, op: Operation, known: Env) -> list[Any]:
     condition = known[op.operands[0]]
     if not np.all(condition):
         said = op.text("msg") or op.text("message")
@@ -178,7 +178,7 @@ def _assert(machine: Machine, op: Op, known: Env) -> list[Any]:
 # -- globals
 
 
-def _load(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _load(machine: Machine, op: Operation, known: Env) -> list[Any]:
     name = str(op.attributes["global"]).removeprefix("@").strip('"')
     if name not in machine.globals:
         values, element = machine.module.begin(name)
@@ -186,7 +186,7 @@ def _load(machine: Machine, op: Op, known: Env) -> list[Any]:
     return [machine.globals[name]]
 
 
-def _store(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _store(machine: Machine, op: Operation, known: Env) -> list[Any]:
     machine.globals[str(op.attributes["global"]).removeprefix("@").strip('"')] = known[
         op.operands[0]
     ]
@@ -196,7 +196,7 @@ def _store(machine: Machine, op: Op, known: Env) -> list[Any]:
 # -- the boundary of a program
 
 
-def _import(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _import(machine: Machine, op: Operation, known: Env) -> list[Any]:
     """What a caller stored, read as the type that the program goes on with."""
     values = known[op.operands[0]]
     dynamic = [known[v] for v in op.operands[1:] if known.get(v) is not None]
@@ -214,7 +214,7 @@ def _import(machine: Machine, op: Op, known: Env) -> list[Any]:
     return [values]
 
 
-def _export(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _export(machine: Machine, op: Operation, known: Env) -> list[Any]:
     """What the program computed, as the type that a caller reads."""
     read, source = (
         machine.element(kind)
@@ -228,34 +228,34 @@ def _export(machine: Machine, op: Op, known: Env) -> list[Any]:
     return [reinterpreted(op.name, values, read, values.shape)]
 
 
-def _alike(one: Element, other: Element) -> bool:
+def _alike(one: ElementKind, other: ElementKind) -> bool:
     """Whether the values of both lie alike in memory."""
     if "bool" in (one.family, other.family):
         return True
     return (one.family, one.dtype.itemsize) == (other.family, other.dtype.itemsize)
 
 
-def _view_dim(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _view_dim(machine: Machine, op: Operation, known: Env) -> list[Any]:
     values = known[op.operands[0]]
     return [np.int64(values.shape[op.integer("index")])]
 
 
-def _view_rank(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _view_rank(machine: Machine, op: Operation, known: Env) -> list[Any]:
     return [np.int64(known[op.operands[0]].ndim)]
 
 
-def _same(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _same(machine: Machine, op: Operation, known: Env) -> list[Any]:
     """As many results as there are, from the first operands."""
     if op.operands and op.operands[0] in machine.blank:
         machine.blank.update(op.results)
     return [known.get(v) for v in op.operands[: len(op.results)]]
 
 
-def _nothing(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _nothing(machine: Machine, op: Operation, known: Env) -> list[Any]:
     return [None] * len(op.results)
 
 
-def _join(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _join(machine: Machine, op: Operation, known: Env) -> list[Any]:
     """Of `hal.tensor.barrier`: its tensors, behind a fence."""
     held = [known[v] for v in op.operands if known.get(v) is not None]
     return held[: len(op.results)]

@@ -8,47 +8,49 @@ from typing import Any
 import numpy as np
 
 from iree_pilot.pipeline.evaluate.elements import Array, Unknown
-from iree_pilot.pipeline.evaluate.ir import Block, Op
+from iree_pilot.pipeline.evaluate.ir import Block, Operation
 from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine
 from iree_pilot.pipeline.evaluate.tensor import segments, slices
 
 _DYNAMIC = -(2**63)
 
 
-class Held:
+class DispatchTensor:
     """A tensor in memory that a dispatch reads from and writes to."""
 
     def __init__(self, values: Array) -> None:
         self.values = values
 
 
-def _dispatch(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _dispatch(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """A dispatch of an executable, by its name."""
     names = op.attributes["entry_points"][0].value
     block = machine.module.exported(str(names[0]), str(names[-1]))
     return _carried_out(machine, op, known, block, {})
 
 
-def _workgroups(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _workgroups(machine: Machine, op: Operation, known: Env) -> list[Array]:
     block = op.regions[0][0]
     captured = {value: known[value] for value in block.captured if value in known}
     return _carried_out(machine, op, known, block, captured)
 
 
-def _carried_out(machine: Machine, op: Op, known: Env, block: Block, captured: Env) -> list[Array]:
+def _carried_out(
+    machine: Machine, op: Operation, known: Env, block: Block, captured: Env
+) -> list[Array]:
     """Results are written to new memory, but where they are tied to an operand."""
     _, arguments, _, sizes = segments(op)
     given = [known[value] for value in arguments]
-    held = [Held(v.copy()) if isinstance(v, np.ndarray) and v.ndim else v for v in given]
+    held = [DispatchTensor(v.copy()) if isinstance(v, np.ndarray) and v.ndim else v for v in given]
     for index, kind in enumerate(block.types[: len(held)]):
-        if "dispatch.tensor" in kind.text and not isinstance(held[index], Held):
-            held[index] = Held(np.array(given[index]))
-        elif "dispatch.tensor" not in kind.text and isinstance(held[index], Held):
+        if "dispatch.tensor" in kind.text and not isinstance(held[index], DispatchTensor):
+            held[index] = DispatchTensor(np.array(given[index]))
+        elif "dispatch.tensor" not in kind.text and isinstance(held[index], DispatchTensor):
             held[index] = given[index]
     tied = op.integers("tied_operands") or [-1] * len(op.results)
     first = op.operands.index(arguments[0]) if arguments else 0
     rest = iter(sizes)
-    made: list[Held] = []
+    made: list[DispatchTensor] = []
     for kind, operand in zip(op.types, tied, strict=True):
         shape = [int(known[next(rest)]) if s is None else s for s in kind.shape or ()]
         if operand >= 0:
@@ -57,7 +59,7 @@ def _carried_out(machine: Machine, op: Op, known: Env, block: Block, captured: E
         machine.spend(*shape)
         dtype = machine.dtype(machine.element(kind))
         filled = np.full(shape, machine.mode.filler, np.int8).astype(dtype)
-        made.append(Held(filled))
+        made.append(DispatchTensor(filled))
         held.append(made[-1])
     inner = dict(captured)
     if len(held) != len(block.arguments):
@@ -67,11 +69,11 @@ def _carried_out(machine: Machine, op: Op, known: Env, block: Block, captured: E
     return [one.values for one in made]
 
 
-def _region(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _region(machine: Machine, op: Operation, known: Env) -> list[Any]:
     return machine.inside(op.regions[0][0], known, ())
 
 
-def _places(op: Op, known: Env, groups: Sequence[Sequence[int]]) -> Any:
+def _places(op: Operation, known: Env, groups: Sequence[Sequence[int]]) -> Any:
     """(offsets, sizes, strides), the dynamic ones by their values."""
 
     def read(name: str, dynamic: Sequence[int]) -> list[int]:
@@ -82,7 +84,7 @@ def _places(op: Op, known: Env, groups: Sequence[Sequence[int]]) -> Any:
     return tuple(read(name, group) for name, group in zip(names, groups, strict=True))
 
 
-def _load(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _load(machine: Machine, op: Operation, known: Env) -> list[Array]:
     source, _, *groups = segments(op)
     held = known[source[0]]
     part = held.values[slices(held.values.shape, _places(op, known, groups))]
@@ -92,7 +94,7 @@ def _load(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [part.copy()]
 
 
-def _store(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _store(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, target, _, *groups = segments(op)
     held, stored = known[target[0]], known[value[0]]
     where = slices(held.values.shape, _places(op, known, groups))
@@ -100,7 +102,7 @@ def _store(machine: Machine, op: Op, known: Env) -> list[Array]:
     return []
 
 
-def _same(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _same(machine: Machine, op: Operation, known: Env) -> list[Any]:
     return [known[op.operands[0]]]
 
 

@@ -42,7 +42,7 @@ class Unknown(Exception):
     """What is not evaluated; the message is the reason."""
 
 
-class Element(msgspec.Struct, frozen=True):
+class ElementKind(msgspec.Struct, frozen=True):
     """One element type. bits: of an integer's value, else of its storage. unsigned: by its type."""
 
     name: str
@@ -69,29 +69,29 @@ class Element(msgspec.Struct, frozen=True):
 
 
 @functools.cache
-def of(name: str) -> Element:
+def of(name: str) -> ElementKind:
     """The element type of that name. Raises Unknown."""
     if name == "i1":
-        return Element(name, "bool", 1, np.dtype(np.bool_))
+        return ElementKind(name, "bool", 1, np.dtype(np.bool_))
     if name == "index":
-        return Element(name, "int", 64, np.dtype(np.int64))
+        return ElementKind(name, "int", 64, np.dtype(np.int64))
     if match := _INTEGER.fullmatch(name):
         bits, unsigned = int(match[2]), match[1] == "u"
         held = next((width for width in (8, 16, 32, 64) if bits <= width), None)
         if held is not None:
             dtype = np.dtype(f"{'u' if unsigned else ''}int{held}")
-            return Element(name, "int", bits, dtype, unsigned)
+            return ElementKind(name, "int", bits, dtype, unsigned)
     if name in FLOATS:
         word = FLOATS[name]
         dtype = np.dtype(getattr(ml_dtypes, word, None) or word)
-        return Element(name, "float", dtype.itemsize * 8, dtype)
+        return ElementKind(name, "float", dtype.itemsize * 8, dtype)
     if name in _COMPLEX:
         dtype = np.dtype(_COMPLEX[name])
-        return Element(name, "complex", dtype.itemsize * 8, dtype)
+        return ElementKind(name, "complex", dtype.itemsize * 8, dtype)
     raise Unknown(f"elements of type {name} are not evaluated")
 
 
-def fit(values: Array, element: Element) -> Array:
+def fit(values: Array, element: ElementKind) -> Array:
     """Integers cut to the width of their type."""
     if not element.padded:
         return values
@@ -99,7 +99,7 @@ def fit(values: Array, element: Element) -> Array:
     return (values << by) >> by
 
 
-def zero_extended(values: Array, element: Element) -> Array:
+def zero_extended(values: Array, element: ElementKind) -> Array:
     """The same bits of narrow integers, the rest of what they lie in 0."""
     if element.family == "bool":
         return values.astype(np.int8)

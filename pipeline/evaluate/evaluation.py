@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.torch_dialect import evaluate as by_torch
-from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
+from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, EvaluationWork
 
 #: As `by_torch.TORCH`.
-NUMPY = "iree_pilot.pipeline.evaluate.child:evaluated"
+NUMPY = "iree_pilot.pipeline.evaluate.evaluator_child:evaluated"
 
 
 def evaluate(
-    works: Sequence[Work], *, limits: process.Limits | None = None
+    works: Sequence[EvaluationWork], *, limits: process.Limits | None = None
 ) -> tuple[Evaluation, ...]:
     """Evaluates functions in a child, with its limits; an evaluation says why there is none."""
     return by_torch.evaluate(works, limits=limits, by=NUMPY)

@@ -22,10 +22,17 @@ from iree_pilot.pipeline.evaluate import (
     tosa,
 )
 from iree_pilot.pipeline.evaluate.elements import Array, Unknown
-from iree_pilot.pipeline.evaluate.machine import Budget, Handler, Limits, Machine, Mode, Record
+from iree_pilot.pipeline.evaluate.machine import (
+    Budget,
+    EvaluationLimits,
+    Handler,
+    Machine,
+    Mode,
+    Record,
+)
 from iree_pilot.pipeline.evaluate.module import Module
 
-__all__ = ["Interpreter", "Outcome", "Unknown"]
+__all__ = ["Interpreter", "InterpreterOutcome", "Unknown"]
 
 OPERATIONS: Mapping[str, Handler] = {
     **structured.OPERATIONS,
@@ -48,7 +55,7 @@ _MOST_ELEMENTS = 1 << 27
 _OTHER_FILLER = 1
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class InterpreterOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What an evaluation gave: see `Machine` for used, rounded, small and choices."""
 
     outputs: list[Array]
@@ -79,7 +86,7 @@ class Interpreter:
         mode: Mode | None = None,
         record: Record | None = None,
         skipped: dict[int, str] | None = None,
-    ) -> Outcome:
+    ) -> InterpreterOutcome:
         """What a function returns. Raises Unknown, with the operation and the reason.
 
         skipped: gets the operations that are not evaluated, by position, and why; what does not
@@ -94,7 +101,7 @@ class Interpreter:
             if any(not same(a, b) for a, b in zip(outputs, again, strict=True)):
                 reasons = ", ".join(machine.unclear)
                 raise Unknown(f"its results depend on what MLIR leaves undefined: {reasons}")
-        return Outcome(
+        return InterpreterOutcome(
             outputs=outputs,
             used=frozenset(machine.used),
             rounded=machine.rounded,
@@ -115,7 +122,7 @@ class Interpreter:
 
         module = self._module
         module.overwriting = _OVERWRITING
-        budget: Budget = Limits(self._seconds, _MOST_ELEMENTS)
+        budget: Budget = EvaluationLimits(self._seconds, _MOST_ELEMENTS)
         with module.context, ir.Location.unknown(), np.errstate(all="ignore"):
             machine = Machine(module, OPERATIONS, mode, budget)
             machine.skipped = skipped

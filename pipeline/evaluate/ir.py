@@ -41,7 +41,7 @@ class Type(msgspec.Struct, frozen=True):
         return self.shape is not None
 
 
-class Op:
+class Operation:
     """One operation: the numbers of its operands and results, its regions.
 
     raw: the bindings' operation.
@@ -105,7 +105,7 @@ class Block:
     def __init__(self, arguments: tuple[int, ...], types: tuple[Type, ...]) -> None:
         self.arguments = arguments
         self.types = types
-        self.ops: list[Op] = []
+        self.ops: list[Operation] = []
 
     @functools.cached_property
     def captured(self) -> frozenset[int]:
@@ -132,7 +132,7 @@ class Block:
         return by_op
 
 
-def uses(op: Op) -> Iterator[int]:
+def uses(op: Operation) -> Iterator[int]:
     """The values that an operation takes, those of its regions among them."""
     yield from op.operands
     for region in op.regions:
@@ -166,13 +166,13 @@ class Reader:
                 self._blocks[raw] = block
         return tuple(blocks)
 
-    def successors(self, op: Op) -> Sequence[Block]:
+    def successors(self, op: Operation) -> Sequence[Block]:
         """Where a branch goes to."""
         return [self._blocks[raw] for raw in op.raw.successors]
 
-    def _op(self, raw: Any) -> Op:
+    def _op(self, raw: Any) -> Operation:
         operands, results = list(raw.operands), list(raw.results)
-        made = Op(
+        made = Operation(
             raw,
             tuple(self._number(v) for v in operands),
             tuple(self._type(v.type) for v in operands),

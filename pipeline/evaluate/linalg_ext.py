@@ -10,18 +10,18 @@ import numpy as np
 
 from iree_pilot.pipeline.evaluate import structured
 from iree_pilot.pipeline.evaluate.elements import Array, Unknown
-from iree_pilot.pipeline.evaluate.ir import Op
+from iree_pilot.pipeline.evaluate.ir import Operation
 from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
 
 
-def _sort(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _sort(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """Rows one after the other, by the comparator of its region."""
     axis = op.integer("dimension")
     made = [np.moveaxis(v, axis, -1).copy() for v in operands(op, known)]
     return [np.moveaxis(v, -1, axis) for v in sort_rows(machine, op, known, made)]
 
 
-def sort_rows(machine: Machine, op: Op, known: Env, made: list[Array]) -> list[Array]:
+def sort_rows(machine: Machine, op: Operation, known: Env, made: list[Array]) -> list[Array]:
     """Tensors sorted along their last axis, of equal elements the first comes first."""
     stable = op.flag("is_stable")
     backwards = machine.mode.backwards and not stable
@@ -46,7 +46,7 @@ def sort_rows(machine: Machine, op: Op, known: Env, made: list[Array]) -> list[A
     return made
 
 
-def _scan(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _scan(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """An inclusive or exclusive scan, with the accumulator to begin with."""
     values, output, carried = operands(op, known)
     axis, inclusive = op.integer("dimension"), op.flag("inclusive")
@@ -63,7 +63,7 @@ def _scan(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [np.moveaxis(made, 0, axis), np.asarray(total)]
 
 
-def _scatter(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _scatter(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """One update after the other, in order."""
     updates, indices, original = operands(op, known)[:3]
     dims = op.integers("dimension_map")
@@ -92,7 +92,7 @@ def _scatter(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [made]
 
 
-def _gather(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _gather(machine: Machine, op: Operation, known: Env) -> list[Array]:
     source, indices, output = operands(op, known)[:3]
     dims = op.integers("dimension_map")
     made = output.copy()
@@ -111,7 +111,7 @@ def _gather(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [made]
 
 
-def _topk(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _topk(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """The first of each row in the order of the region; of equal ones the first."""
     values = operands(op, known)
     axis, count = op.integer("dimension"), len(op.results)
@@ -143,7 +143,7 @@ def _topk(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [np.moveaxis(v, -1, axis) for v in made]
 
 
-def _arg_compare(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _arg_compare(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """The value that its region prefers to all before it, and where that is."""
     values = operands(op, known)
     sizes = op.integers("operandSegmentSizes")
@@ -167,7 +167,7 @@ def _arg_compare(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [best, place]
 
 
-def _attention(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _attention(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """softmax(scale * q @ k^T + mask) @ v by its indexing maps, computed in f32 or wider."""
     values = operands(op, known)
     maps = structured.maps(op)

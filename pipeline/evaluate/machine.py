@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 
 from iree_pilot.pipeline.evaluate import elements
-from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown
-from iree_pilot.pipeline.evaluate.ir import RETURNS, Block, Op, Type, uses
+from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown
+from iree_pilot.pipeline.evaluate.ir import RETURNS, Block, Operation, Type, uses
 from iree_pilot.pipeline.numerics import noise
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: The values of a function by their numbers; None for what is no number.
 Env = dict[int, Any]
-Handler = Callable[["Machine", Op, Env], Sequence[Any]]
+Handler = Callable[["Machine", Operation, Env], Sequence[Any]]
 #: Hears of each tensor: (the operation's position in the function, number of the result, value,
 #: its element type by name).
 Record = Callable[[int, int, Array, str], None]
@@ -57,7 +57,7 @@ class Budget(Protocol):
         """So many elements are made. Raises Unknown where time or memory do not suffice."""
 
 
-class Limits:
+class EvaluationLimits:
     """A deadline in seconds, and the most elements of one array."""
 
     def __init__(self, seconds: float, most: int) -> None:
@@ -77,7 +77,7 @@ class Limits:
 class Ended(msgspec.Struct, frozen=True):
     """How a block ended: with which operation, and the values that it hands on."""
 
-    op: Op | None
+    op: Operation | None
     values: list[Any]
 
 
@@ -115,21 +115,21 @@ class Machine:
 
     # -- types
 
-    def element(self, kind: Type) -> Element:
+    def element(self, kind: Type) -> ElementKind:
         """Raises Unknown for a type without elements that are evaluated."""
         if not kind.element:
             raise Unknown(f"values of type {kind.text} are not evaluated")
         return elements.of(kind.element)
 
-    def dtype(self, element: Element) -> Any:
+    def dtype(self, element: ElementKind) -> Any:
         """numpy's type that such elements are computed in."""
         return element.wide if self.mode.wide else element.dtype
 
-    def held(self, values: Array, element: Element) -> Array:
+    def held(self, values: Array, element: ElementKind) -> Array:
         """Values of the program's own type as they are computed with."""
         return values.astype(self.dtype(element), copy=False)
 
-    def rounds(self, values: Array, element: Element) -> Array:
+    def rounds(self, values: Array, element: ElementKind) -> Array:
         """Floats converted to another type: in double precision only narrow ones round."""
         to = self.dtype(element)
         if not self.mode.wide:
@@ -260,7 +260,7 @@ class Machine:
         inner.update(zip(block.arguments, arguments, strict=True))
         return self.run(block, inner)
 
-    def operation(self, op: Op, known: Env) -> Sequence[Any]:
+    def operation(self, op: Operation, known: Env) -> Sequence[Any]:
         handler = self._operations.get(op.name) or self._operations.get(
             op.name.partition(".")[0] + ".*"
         )
@@ -288,7 +288,7 @@ def array(values: Any) -> Array:
     return values
 
 
-def operands(op: Op, known: Env) -> list[Array]:
+def operands(op: Operation, known: Env) -> list[Array]:
     """The operands' values. Raises Unknown for what is no number."""
     found = [known.get(value) for value in op.operands]
     for value, kind in zip(found, op.taken, strict=True):

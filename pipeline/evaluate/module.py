@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from iree_pilot.pipeline.evaluate import constants, elements
-from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown
-from iree_pilot.pipeline.evaluate.ir import Block, Op, Reader, read_type
+from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown
+from iree_pilot.pipeline.evaluate.ir import Block, Operation, Reader, read_type
 from iree_pilot.pipeline.program import archive, tensors
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 from iree_pilot.pipeline.toolchain import dialects
@@ -59,7 +59,7 @@ class Module:
         self._functions: dict[str, Any] = {}
         self._globals: dict[str, Any] = {}
         self.initializers: list[Any] = []
-        self._read: dict[str, tuple[tuple[Block, ...], Callable[[Op], Sequence[Block]]]] = {}
+        self._read: dict[str, tuple[tuple[Block, ...], Callable[[Operation], Sequence[Block]]]] = {}
         for op in (o.operation for o in self.raw.body.operations):
             if op.name == "util.initializer":
                 self.initializers.append(op)
@@ -67,7 +67,9 @@ class Module:
                 found = self._globals if op.name.endswith(".global") else self._functions
                 found[op.attributes["sym_name"].value] = op
 
-    def function(self, name: str) -> tuple[tuple[Block, ...], Callable[[Op], Sequence[Block]]]:
+    def function(
+        self, name: str
+    ) -> tuple[tuple[Block, ...], Callable[[Operation], Sequence[Block]]]:
         """(a function's blocks, where its branches go to). Raises Unknown."""
         if name not in self._read:
             op = self._functions.get(name)
@@ -104,11 +106,11 @@ class Module:
     def initializer(self, index: int) -> tuple[Block, ...]:
         return self._of(self.initializers[index])[0]
 
-    def _of(self, op: Any) -> tuple[tuple[Block, ...], Callable[[Op], Sequence[Block]]]:
+    def _of(self, op: Any) -> tuple[tuple[Block, ...], Callable[[Operation], Sequence[Block]]]:
         reader = Reader()
         return reader.region(op.regions[0]), reader.successors
 
-    def begin(self, name: str) -> tuple[Array, Element]:
+    def begin(self, name: str) -> tuple[Array, ElementKind]:
         """(what a global begins with, in its own type; its element type). Raises Unknown."""
         declared = self._globals.get(name)
         if declared is None:
@@ -122,7 +124,7 @@ class Module:
         element = elements.of(kind.element)
         return np.zeros([size or 0 for size in kind.shape or ()], element.dtype), element
 
-    def _initial(self, name: str, value: Any) -> tuple[Array, Element]:
+    def _initial(self, name: str, value: Any) -> tuple[Array, ElementKind]:
         text = str(value)
         if match := _PARAMETER.match(text):
             return self._parameter(match)
@@ -130,7 +132,7 @@ class Module:
             raise Unknown(f"the global {name} begins with {text[:60]}: not evaluated")
         return constants.values(value, self.blobs)
 
-    def _parameter(self, match: re.Match[str]) -> tuple[Array, Element]:
+    def _parameter(self, match: re.Match[str]) -> tuple[Array, ElementKind]:
         from iree.compiler import ir
 
         name, kind = match[2], read_type(ir.Type.parse(match[3]))

@@ -14,7 +14,7 @@ import numpy as np
 
 from iree_pilot.pipeline.evaluate import constants, torch_ops
 from iree_pilot.pipeline.evaluate.elements import Array, Unknown
-from iree_pilot.pipeline.evaluate.ir import Op
+from iree_pilot.pipeline.evaluate.ir import Operation
 from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine
 
 _PREFIX = "onnx."
@@ -25,7 +25,7 @@ _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomUniform")
 _CASTS = ("Cast", "CastLike")
 
 
-def _operator(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _operator(machine: Machine, op: Operation, known: Env) -> list[Any]:
     name = op.attributes["name"].value
     if not name.startswith(_PREFIX):
         return torch_ops.carry_out(machine, op, known)
@@ -43,7 +43,7 @@ def _operator(machine: Machine, op: Op, known: Env) -> list[Any]:
     return [_fitted(machine, op, i, value) for i, value in enumerate(made)]
 
 
-def _fitted(machine: Machine, op: Op, index: int, value: Array) -> Array:
+def _fitted(machine: Machine, op: Operation, index: int, value: Array) -> Array:
     """A result in the type of the program; its shape must be that of the program."""
     kind = op.types[index]
     element = machine.element(kind)
@@ -56,7 +56,7 @@ def _fitted(machine: Machine, op: Op, index: int, value: Array) -> Array:
     return value.astype(machine.dtype(element))
 
 
-def _evaluated(machine: Machine, op: Op, kind: str, given: list[Any]) -> list[Array]:
+def _evaluated(machine: Machine, op: Operation, kind: str, given: list[Any]) -> list[Array]:
     model, feeds = _model(machine, op, kind, given)
     why = "neither onnx nor onnxruntime is installed"
     for package, run in (("onnxruntime", _by_runtime), ("onnx", _by_reference)):
@@ -92,7 +92,9 @@ def _by_reference(model: Any, feeds: dict[str, Array]) -> list[Array]:
     return list(ReferenceEvaluator(model).run(None, feeds))
 
 
-def _model(machine: Machine, op: Op, kind: str, given: list[Any]) -> tuple[Any, dict[str, Array]]:
+def _model(
+    machine: Machine, op: Operation, kind: str, given: list[Any]
+) -> tuple[Any, dict[str, Array]]:
     """(a model of one node, what it is fed with)."""
     try:
         import onnx
@@ -121,12 +123,12 @@ def _model(machine: Machine, op: Op, kind: str, given: list[Any]) -> tuple[Any, 
     return helper.make_model(graph, opset_imports=[opset], ir_version=10), feeds
 
 
-def _names(op: Op) -> list[str]:
+def _names(op: Operation) -> list[str]:
     found = [one if isinstance(one, str) else one.name for one in op.attributes]
     return [name.removeprefix(_ATTRIBUTE) for name in found if name.startswith(_ATTRIBUTE)]
 
 
-def _opset(op: Op) -> int:
+def _opset(op: Operation) -> int:
     """That of the function around it, else the newest that onnx knows."""
     import onnx
 

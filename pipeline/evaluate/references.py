@@ -22,7 +22,7 @@ from iree_pilot.pipeline.program.program import Function, Program, Reference
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.pipeline.torch_dialect import evaluate
-from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Work
+from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, EvaluationWork
 
 _OF_TORCH = re.compile(r"\btorch\.(?:aten|prims|prim)\.|torch\.vtensor\.literal")
 #: Dialects that IREE converts to linalg.
@@ -40,7 +40,7 @@ TRUSTING = "that conversion is trusted"
 #: Of the memory that is free.
 _SHARE = 0.5
 
-Evaluator = Callable[[Sequence[Work]], tuple[Evaluation, ...]]
+Evaluator = Callable[[Sequence[EvaluationWork]], tuple[Evaluation, ...]]
 
 
 def with_references(program: Program, context: Context, text: str = "") -> Program:
@@ -91,7 +91,7 @@ def of_text(
     return None
 
 
-def _moved(work: Work) -> Work:
+def _moved(work: EvaluationWork) -> EvaluationWork:
     return msgspec.structs.replace(work, jitter="values")
 
 
@@ -159,17 +159,17 @@ def _limits(limits: process.Limits | None) -> process.Limits:
 
 
 def _evaluators(program: Program, context: Context, text: str) -> Sequence[Evaluator]:
-    def by_torch(works: Sequence[Work]) -> tuple[Evaluation, ...]:
+    def by_torch(works: Sequence[EvaluationWork]) -> tuple[Evaluation, ...]:
         return evaluate.evaluate(works, limits=context.limits)
 
-    def by_numpy(works: Sequence[Work]) -> tuple[Evaluation, ...]:
+    def by_numpy(works: Sequence[EvaluationWork]) -> tuple[Evaluation, ...]:
         return evaluation.evaluate(works, limits=context.limits)
 
-    def converted(works: Sequence[Work]) -> tuple[Evaluation, ...]:
+    def converted(works: Sequence[EvaluationWork]) -> tuple[Evaluation, ...]:
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
             return _converted(works, context.at(Path(scratch)))
 
-    def printed(works: Sequence[Work]) -> tuple[Evaluation, ...]:
+    def printed(works: Sequence[EvaluationWork]) -> tuple[Evaluation, ...]:
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
             return _printed(works, context.at(Path(scratch)))
 
@@ -182,7 +182,7 @@ def _evaluators(program: Program, context: Context, text: str) -> Sequence[Evalu
     return found
 
 
-def _printed(works: Sequence[Work], context: Context) -> tuple[Evaluation, ...]:
+def _printed(works: Sequence[EvaluationWork], context: Context) -> tuple[Evaluation, ...]:
     """Evaluates programs in the syntax of another release, printed by that in the generic form."""
     generic = context.directory / "generic.mlir"
     if context.toolchain.opt is None:
@@ -204,7 +204,7 @@ def _ran(argv: tuple[str | Path, ...], scratch: Path, limits: process.Limits) ->
     return outcome.ok
 
 
-def _converted(works: Sequence[Work], context: Context) -> tuple[Evaluation, ...]:
+def _converted(works: Sequence[EvaluationWork], context: Context) -> tuple[Evaluation, ...]:
     """Evaluates what the compiler's own conversion makes of the programs."""
     linalg = context.directory / "linalg.mlir"
     argv = (context.toolchain.compiler, works[0].mlir, "--compile-to=input", "-o", linalg)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate.elements import Element, fit, zero_extended
+from iree_pilot.pipeline.evaluate.elements import ElementKind, fit, zero_extended
 
 Array = Any
 #: Hears what is undefined, and gives the number to put there.
@@ -204,7 +204,7 @@ _SHIFTS = frozenset(f"arith.{name}" for name in ("shli", "shrsi", "shrui"))
 
 
 def compute(
-    name: str, operands: list[Array], source: Element, result: Element, undefined: Undefined
+    name: str, operands: list[Array], source: ElementKind, result: ElementKind, undefined: Undefined
 ) -> Array:
     """One of OPERATIONS on operands of an element type, with a result of another."""
     if source.family == "bool" and name not in _OF_BITS:
@@ -271,7 +271,12 @@ CASTS = _FROM_UNSIGNED | {
 
 
 def cast(
-    name: str, values: Array, source: Element, result: Element, to: Any, undefined: Undefined
+    name: str,
+    values: Array,
+    source: ElementKind,
+    result: ElementKind,
+    to: Any,
+    undefined: Undefined,
 ) -> Array:
     """One of CASTS. to: numpy's type of the result, float64 where all floats are."""
     if name == "arith.bitcast":
@@ -287,7 +292,7 @@ def cast(
     return fit(values.astype(to), result)
 
 
-def _whole(values: Array, result: Element, signed: bool, undefined: Undefined) -> Array:
+def _whole(values: Array, result: ElementKind, signed: bool, undefined: Undefined) -> Array:
     """Floats as integers of a type, towards zero."""
     whole = np.trunc(values.astype(np.float64))
     low = -(2.0 ** (result.bits - 1)) if signed else 0.0

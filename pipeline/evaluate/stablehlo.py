@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from iree_pilot.pipeline.evaluate import scalars
-from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown, fit, zero_extended
-from iree_pilot.pipeline.evaluate.ir import Op
+from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown, fit, zero_extended
+from iree_pilot.pipeline.evaluate.ir import Operation
 from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
 from iree_pilot.pipeline.evaluate.windows import padded
 
@@ -67,11 +67,11 @@ _FAMILIES = ("float", "int", "unsigned", "bool", "complex")
 _MOST_STEPS = 1 << 20
 
 
-def family(element: Element) -> str:
+def family(element: ElementKind) -> str:
     return "unsigned" if element.unsigned else element.family
 
 
-def elementwise(machine: Machine, op: Op, name: str, values: Sequence[Array]) -> Array:
+def elementwise(machine: Machine, op: Operation, name: str, values: Sequence[Array]) -> Array:
     """One of the table above, by the element type of the last operand."""
     source, result = machine.element(op.taken[-1]), machine.element(op.types[0])
     own = _ELEMENTWISE[name][_FAMILIES.index(family(source))]
@@ -81,7 +81,7 @@ def elementwise(machine: Machine, op: Op, name: str, values: Sequence[Array]) ->
     return made.astype(machine.dtype(result), copy=False)
 
 
-def _elementwise(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _elementwise(machine: Machine, op: Operation, known: Env) -> list[Array]:
     name = op.name.partition(".")[2].removeprefix("broadcast_")
     values = operands(op, known)
     if name == "negate" and machine.element(op.taken[0]).family == "int":
@@ -93,7 +93,7 @@ def _elementwise(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [elementwise(machine, op, name, values)]
 
 
-def _aligned(op: Op, values: list[Array]) -> list[Array]:
+def _aligned(op: Operation, values: list[Array]) -> list[Array]:
     """The operand of lower rank of a CHLO operation along the dimensions that it names."""
     rank = max(v.ndim for v in values)
     dims = op.integers("broadcast_dimensions")
@@ -108,7 +108,7 @@ def _aligned(op: Op, values: list[Array]) -> list[Array]:
     return made
 
 
-def _chlo(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _chlo(machine: Machine, op: Operation, known: Env) -> list[Array]:
     (value,) = operands(op, known)
     element = machine.element(op.taken[0])
     own = _CHLO[op.name.partition(".")[2]]
@@ -117,13 +117,13 @@ def _chlo(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [np.asarray(scalars.OPERATIONS[own](value))]
 
 
-def _logistic(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _logistic(machine: Machine, op: Operation, known: Env) -> list[Array]:
     (value,) = operands(op, known)
     wide = value if value.dtype.kind == "c" else value.astype(np.float64)
     return [np.asarray(1 / (1 + np.exp(-wide))).astype(value.dtype)]
 
 
-def _sign(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _sign(machine: Machine, op: Operation, known: Env) -> list[Array]:
     (value,) = operands(op, known)
     if value.dtype.kind == "c":
         raise Unknown(f"{op.name} of complex numbers is not evaluated")
@@ -132,16 +132,16 @@ def _sign(machine: Machine, op: Op, known: Env) -> list[Array]:
     ]
 
 
-def _not(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _not(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [np.invert(known[op.operands[0]])]
 
 
-def _square(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _square(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value = known[op.operands[0]]
     return [(value * value).astype(value.dtype)]
 
 
-def _shift(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _shift(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """By as many bits as there are or more: nothing is left, or only the sign."""
     value, by = operands(op, known)
     element = machine.element(op.taken[0])
@@ -159,7 +159,7 @@ def _shift(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [fit(made.view(value.dtype), element)]
 
 
-def _compare(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _compare(machine: Machine, op: Operation, known: Env) -> list[Array]:
     a, b = operands(op, known)
     if op.text("broadcast_dimensions"):
         a, b = _aligned(op, [a, b])
@@ -169,18 +169,18 @@ def _compare(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [np.asarray(_COMPARED[match[1]](a, b))]
 
 
-def _select(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _select(machine: Machine, op: Operation, known: Env) -> list[Array]:
     condition, a, b = operands(op, known)
     chosen: Array = np.where(condition, a, b)
     return [chosen.astype(a.dtype)]
 
 
-def _clamp(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _clamp(machine: Machine, op: Operation, known: Env) -> list[Array]:
     low, value, high = operands(op, known)
     return [np.minimum(np.maximum(value, low), high).astype(value.dtype)]
 
 
-def convert(machine: Machine, value: Array, source: Element, result: Element) -> Array:
+def convert(machine: Machine, value: Array, source: ElementKind, result: ElementKind) -> Array:
     """A value of another element type, by the rules of StableHLO."""
     to = machine.dtype(result)
     if result.family == "bool":
@@ -199,17 +199,17 @@ def convert(machine: Machine, value: Array, source: Element, result: Element) ->
     return np.asarray(value).astype(to)
 
 
-def _convert(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _convert(machine: Machine, op: Operation, known: Env) -> list[Array]:
     (value,) = operands(op, known)
     return [convert(machine, value, machine.element(op.taken[0]), machine.element(op.types[0]))]
 
 
-def _complex(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _complex(machine: Machine, op: Operation, known: Env) -> list[Array]:
     real, imaginary = operands(op, known)
     return [(real + 1j * imaginary).astype(machine.dtype(machine.element(op.types[0])))]
 
 
-def _leading_zeros(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _leading_zeros(machine: Machine, op: Operation, known: Env) -> list[Array]:
     (value,) = operands(op, known)
     element = machine.element(op.taken[0])
     raw = scalars.unsigned(zero_extended(value, element)).astype(np.uint64)
@@ -219,7 +219,7 @@ def _leading_zeros(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [found.astype(element.dtype)]
 
 
-def _batch_norm(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _batch_norm(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, scale, offset, mean, variance = operands(op, known)
     axis, epsilon = op.integer("feature_index"), op.attributes["epsilon"].value
     shape = [-1 if d == axis else 1 for d in range(value.ndim)]
@@ -231,7 +231,7 @@ def _batch_norm(machine: Machine, op: Op, known: Env) -> list[Array]:
 # -- shapes
 
 
-def _result_shape(machine: Machine, op: Op, sizes: Array | None = None) -> list[int]:
+def _result_shape(machine: Machine, op: Operation, sizes: Array | None = None) -> list[int]:
     kind = op.types[0]
     if sizes is not None:
         shape = [int(s) for s in np.reshape(sizes, -1)]
@@ -242,7 +242,7 @@ def _result_shape(machine: Machine, op: Op, sizes: Array | None = None) -> list[
     return machine.shape(kind, ())
 
 
-def _broadcast_in_dim(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _broadcast_in_dim(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, *sizes = operands(op, known)
     shape = _result_shape(machine, op, *sizes)
     wanted = [1] * len(shape)
@@ -251,7 +251,7 @@ def _broadcast_in_dim(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [np.broadcast_to(value.reshape(wanted), shape).copy()]
 
 
-def _iota(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _iota(machine: Machine, op: Operation, known: Env) -> list[Array]:
     shape = _result_shape(machine, op, *operands(op, known))
     axis = op.integer("iota_dimension")
     line = np.arange(shape[axis]).reshape([-1 if d == axis else 1 for d in range(len(shape))])
@@ -260,18 +260,18 @@ def _iota(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [fit(whole.astype(machine.dtype(element)), element)]
 
 
-def _reshape(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _reshape(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, *sizes = operands(op, known)
     if not sizes and None in (op.types[0].shape or ()):
         raise Unknown(f"{op.name} to {op.types[0].text} is not evaluated")
     return [value.reshape(_result_shape(machine, op, *sizes))]
 
 
-def _transpose(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _transpose(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [known[op.operands[0]].transpose(op.integers("permutation"))]
 
 
-def _slice(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _slice(machine: Machine, op: Operation, known: Env) -> list[Array]:
     bounds = (op.integers(n) for n in ("start_indices", "limit_indices", "strides"))
     return [known[op.operands[0]][tuple(slice(*b) for b in zip(*bounds, strict=True))]]
 
@@ -284,14 +284,14 @@ def _starts(value: Array, sizes: Sequence[int], given: Sequence[Array]) -> list[
     ]
 
 
-def _dynamic_slice(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _dynamic_slice(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, *given = operands(op, known)
     sizes = op.integers("slice_sizes")
     starts = _starts(value, sizes, given)
     return [value[tuple(slice(a, a + n) for a, n in zip(starts, sizes, strict=True))]]
 
 
-def _dynamic_update_slice(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _dynamic_update_slice(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, update, *given = operands(op, known)
     starts = _starts(value, update.shape, given)
     made = value.copy()
@@ -299,7 +299,7 @@ def _dynamic_update_slice(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [made]
 
 
-def _pad(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _pad(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, filling = operands(op, known)
     low, high, gaps = (
         op.integers(n) for n in ("edge_padding_low", "edge_padding_high", "interior_padding")
@@ -309,19 +309,19 @@ def _pad(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [padded(value, low, high, gaps, filling)]
 
 
-def _concatenate(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _concatenate(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [np.concatenate(operands(op, known), op.integer("dimension"))]
 
 
-def _reverse(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _reverse(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [np.flip(known[op.operands[0]], tuple(op.integers("dimensions")))]
 
 
-def _dimension_size(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _dimension_size(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [np.int32(known[op.operands[0]].shape[op.integer("dimension")])]
 
 
-def _bitcast(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _bitcast(machine: Machine, op: Operation, known: Env) -> list[Array]:
     (value,) = operands(op, known)
     source, result = machine.element(op.taken[0]), machine.element(op.types[0])
     if machine.mode.wide and "float" in (source.family, result.family) and source != result:
@@ -334,7 +334,7 @@ def _bitcast(machine: Machine, op: Op, known: Env) -> list[Array]:
 # -- control flow
 
 
-def _while(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _while(machine: Machine, op: Operation, known: Env) -> list[Any]:
     condition, body = (region[0] for region in op.regions)
     carried = [known[v] for v in op.operands]
     for _ in range(_MOST_STEPS):
@@ -345,34 +345,34 @@ def _while(machine: Machine, op: Op, known: Env) -> list[Any]:
     raise Unknown(f"a loop of more than {_MOST_STEPS} steps is not evaluated")
 
 
-def _if(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _if(machine: Machine, op: Operation, known: Env) -> list[Any]:
     chosen = 0 if bool(known[op.operands[0]]) else 1
     return machine.inside(op.regions[chosen][0], known, ())
 
 
-def _case(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _case(machine: Machine, op: Operation, known: Env) -> list[Any]:
     index = int(known[op.operands[0]])
     chosen = index if 0 <= index < len(op.regions) else len(op.regions) - 1
     return machine.inside(op.regions[chosen][0], known, ())
 
 
-def _map(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _map(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """The body once, on whole tensors, as it computes on single elements."""
     return machine.inside(op.block, known, operands(op, known))
 
 
-def _constant_like(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _constant_like(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value = known[op.operands[0]]
     return [np.full(value.shape, op.attributes["value"].value, value.dtype)]
 
 
-def _tested(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _tested(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value = known[op.operands[0]].astype(np.float64)
     sign = {"chlo.is_neg_inf": -math.inf, "chlo.is_pos_inf": math.inf}.get(op.name)
     return [np.isinf(value) if sign is None else np.asarray(value == sign)]
 
 
-def _same(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _same(machine: Machine, op: Operation, known: Env) -> list[Any]:
     return [known[v] for v in op.operands]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from iree_pilot.pipeline.evaluate import linalg_ext, structured, windows
 from iree_pilot.pipeline.evaluate.contraction import multiplied
 from iree_pilot.pipeline.evaluate.elements import Array, Unknown, fit
-from iree_pilot.pipeline.evaluate.ir import Block, Op
+from iree_pilot.pipeline.evaluate.ir import Block, Operation
 from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
 
 #: Bodies of one operation, as `structured` reduces them: (of floats and complex, of integers).
@@ -36,7 +36,7 @@ def _number(text: str, name: str) -> int:
     return int(match[1]) if match else 0
 
 
-def _computed_in(machine: Machine, op: Op, *values: Array) -> tuple[Any, list[Array]]:
+def _computed_in(machine: Machine, op: Operation, *values: Array) -> tuple[Any, list[Array]]:
     """(numpy's type that a product is computed in, the operands in it): narrow floats in f32."""
     element = machine.element(op.types[0])
     kind = machine.dtype(element)
@@ -45,7 +45,7 @@ def _computed_in(machine: Machine, op: Op, *values: Array) -> tuple[Any, list[Ar
     return kind, [v.astype(kind) for v in values]
 
 
-def _dot_general(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _dot_general(machine: Machine, op: Operation, known: Env) -> list[Array]:
     text = op.text("dot_dimension_numbers")
     names = (
         [_listed(text, f"{side}_{what}_dimensions") for side in ("lhs", "rhs")]
@@ -73,12 +73,12 @@ def _dot_general(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [_finished(machine, op, made.reshape([*batch, *rows, *columns]))]
 
 
-def _finished(machine: Machine, op: Op, made: Array) -> Array:
+def _finished(machine: Machine, op: Operation, made: Array) -> Array:
     element = machine.element(op.types[0])
     return fit(made.astype(machine.dtype(element)), element)
 
 
-def _convolution(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _convolution(machine: Machine, op: Operation, known: Env) -> list[Array]:
     match = _ORDER.search(op.text("dimension_numbers"))
     if match is None or op.integer("batch_group_count", 1) != 1:
         raise Unknown("a stablehlo.convolution with groups of batches is not evaluated")
@@ -117,7 +117,7 @@ def _simple(block: Block, values: Sequence[Array]) -> str:
     return _BODIES[block.ops[0].name][values[0].dtype.kind in "iu"]
 
 
-def _reduce(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _reduce(machine: Machine, op: Operation, known: Env) -> list[Array]:
     given = operands(op, known)
     count = len(given) // 2
     values, starts = given[:count], given[count:]
@@ -141,7 +141,7 @@ def _reduce(machine: Machine, op: Op, known: Env) -> list[Array]:
     return made
 
 
-def _reduce_window(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _reduce_window(machine: Machine, op: Operation, known: Env) -> list[Array]:
     given = operands(op, known)
     count = len(given) // 2
     values, starts = given[:count], given[count:]
@@ -198,7 +198,7 @@ class _Places:
             self.steps[d] = np.arange(window[d]).reshape(shape)
 
 
-def _gather(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _gather(machine: Machine, op: Operation, known: Env) -> list[Array]:
     operand, indices, *more = operands(op, known)
     sizes = op.integers("slice_sizes") or [int(s) for s in np.reshape(more[0], -1)]
     text = op.text("dimension_numbers")
@@ -223,7 +223,7 @@ def _gather(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [made.transpose(order)]
 
 
-def _scatter(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _scatter(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """One update after the other; what would be written outside is left out."""
     given = operands(op, known)
     count = len(given) // 2
@@ -262,14 +262,14 @@ def _scatter(machine: Machine, op: Op, known: Env) -> list[Array]:
     return made
 
 
-def _sort(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _sort(machine: Machine, op: Operation, known: Env) -> list[Array]:
     values = operands(op, known)
     axis = op.integer("dimension", values[0].ndim - 1)
     rows = [np.moveaxis(v, axis, -1).copy() for v in values]
     return [np.moveaxis(v, -1, axis) for v in linalg_ext.sort_rows(machine, op, known, rows)]
 
 
-def _top_k(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _top_k(machine: Machine, op: Operation, known: Env) -> list[Array]:
     (values,) = operands(op, known)
     count = op.integer("k")
     whole = values.astype(np.float64) if values.dtype.kind not in "iu" else values.astype(np.int64)

@@ -17,7 +17,7 @@ import numpy as np
 from iree_pilot.pipeline.evaluate import affine, contraction, elements
 from iree_pilot.pipeline.evaluate.affine import Map
 from iree_pilot.pipeline.evaluate.elements import Array, Unknown, is_float
-from iree_pilot.pipeline.evaluate.ir import Block, Op
+from iree_pilot.pipeline.evaluate.ir import Block, Operation
 from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
 
 #: Elements of a box: what is made of it for each operation of the body.
@@ -48,7 +48,7 @@ _ROUNDS = ("arith.addf", "arith.mulf")
 class Structured:
     """One operation to carry out: its operands, its iteration space, and what its body does."""
 
-    def __init__(self, machine: Machine, op: Op, known: Env) -> None:
+    def __init__(self, machine: Machine, op: Operation, known: Env) -> None:
         self.machine = machine
         self.op = op
         self.known = known
@@ -194,12 +194,12 @@ def _without_ends(block: Block, values: Sequence[int]) -> Block:
     dropped = set(block.ops[-1].operands)
     kept.ops = [op for op in block.ops[:-1] if not dropped & set(op.results)]
     last = block.ops[-1]
-    ending = Op(last.raw, tuple(values), last.taken, (), ())
+    ending = Operation(last.raw, tuple(values), last.taken, (), ())
     kept.ops.append(ending)
     return kept
 
 
-def maps(op: Op) -> list[Map]:
+def maps(op: Operation) -> list[Map]:
     """The indexing maps of an operation. Raises Unknown."""
     from iree.compiler import ir
     from iree.compiler.dialects import linalg
@@ -216,7 +216,7 @@ def maps(op: Op) -> list[Map]:
     ]
 
 
-def iterators(op: Op, outputs: Sequence[Map]) -> list[str]:
+def iterators(op: Operation, outputs: Sequence[Map]) -> list[str]:
     """`parallel` or `reduction` for each dimension."""
     if "iterator_types" in op.attributes:
         return [
@@ -227,15 +227,15 @@ def iterators(op: Op, outputs: Sequence[Map]) -> list[str]:
     return ["parallel" if d in written else "reduction" for d in range(outputs[0].count)]
 
 
-def _generic(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _generic(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return Structured(machine, op, known).run()
 
 
-def _index(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _index(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [machine.indices[-1][op.integer("dim")]]
 
 
-def _softmax(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _softmax(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """As linalg defines it: less the maximum, in the type of the operand."""
     values = operands(op, known)[0]
     axis = op.integer("dimension")
@@ -244,7 +244,7 @@ def _softmax(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [(powers / powers.sum(axis, keepdims=True)).astype(kind)]
 
 
-def _pack(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _pack(machine: Machine, op: Operation, known: Env) -> list[Array]:
     source, outer, inner, tiles = _tiling(machine, op, known)
     padding = [-size % tiles.get(d, 1) for d, size in enumerate(source.shape)]
     if any(padding):
@@ -270,7 +270,7 @@ def _pack(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [source.reshape(split).transpose(order)]
 
 
-def _unpack(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _unpack(machine: Machine, op: Operation, known: Env) -> list[Array]:
     packed, outer, inner, tiles = _tiling(machine, op, known)
     target = known[op.operands[1]]
     order = []
@@ -285,7 +285,7 @@ def _unpack(machine: Machine, op: Op, known: Env) -> list[Array]:
 
 
 def _tiling(
-    machine: Machine, op: Op, known: Env
+    machine: Machine, op: Operation, known: Env
 ) -> tuple[Array, list[int], list[int], dict[int, int]]:
     """(what is packed, the order of the outer dimensions, of the tiled ones, their tiles)."""
     source = operands(op, known)[0]

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from iree_pilot.pipeline.evaluate import affine, elements
-from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown
-from iree_pilot.pipeline.evaluate.ir import Op
+from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown
+from iree_pilot.pipeline.evaluate.ir import Operation
 from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
 
 #: What stands in a static offset or size for a dynamic one.
 _DYNAMIC = -(2**63)
 
 
-def _empty(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _empty(machine: Machine, op: Operation, known: Env) -> list[Array]:
     (kind,) = op.types
     shape = machine.shape(kind, [known[v] for v in op.operands])
     machine.blank.add(op.results[0])
@@ -25,33 +25,33 @@ def _empty(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [np.full(shape, machine.mode.filler, np.int8).astype(dtype)]
 
 
-def _splat(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _splat(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, *sizes = operands(op, known)
     shape = machine.shape(op.types[0], sizes)
     return [np.full(shape, value, value.dtype)]
 
 
-def _from_elements(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _from_elements(machine: Machine, op: Operation, known: Env) -> list[Array]:
     dtype = machine.dtype(machine.element(op.types[0]))
     values = np.array(operands(op, known), dtype)
     return [values.reshape(machine.shape(op.types[0], ()))]
 
 
-def _generate(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _generate(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """The body once, on arrays of all indices."""
     shape = machine.shape(op.types[0], operands(op, known))
     (made,) = machine.inside(op.block, known, affine.mesh(shape))
     return [np.broadcast_to(made, shape).copy()]
 
 
-def _dim(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _dim(machine: Machine, op: Operation, known: Env) -> list[Array]:
     tensor, index = operands(op, known)
     if not 0 <= int(index) < tensor.ndim:
         raise Unknown(f"tensor.dim of dimension {index} of {tensor.ndim}")
     return [np.int64(tensor.shape[int(index)])]
 
 
-def _rank(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _rank(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [np.int64(known[op.operands[0]].ndim)]
 
 
@@ -77,12 +77,12 @@ def read_at(machine: Machine, tensor: Array, indices: Sequence[Array], what: str
     return found
 
 
-def _extract(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _extract(machine: Machine, op: Operation, known: Env) -> list[Array]:
     tensor, *indices = operands(op, known)
     return [read_at(machine, tensor, indices, op.name)]
 
 
-def _insert(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _insert(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, tensor, *indices = operands(op, known)
     made = tensor.copy()
     place = tuple(int(i) for i in indices)
@@ -93,11 +93,11 @@ def _insert(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [made]
 
 
-def _reassociated(op: Op) -> list[list[int]]:
+def _reassociated(op: Operation) -> list[list[int]]:
     return [[int(i.value) for i in group] for group in op.attributes["reassociation"]]
 
 
-def _expand_shape(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _expand_shape(machine: Machine, op: Operation, known: Env) -> list[Array]:
     values = known[op.operands[0]]
     kind = op.types[0]
     sizes = op.integers("static_output_shape") or [
@@ -115,29 +115,31 @@ def _expand_shape(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [values.reshape(shape or machine.shape(kind, ()))]
 
 
-def _collapse_shape(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _collapse_shape(machine: Machine, op: Operation, known: Env) -> list[Array]:
     values = known[op.operands[0]]
     groups = _reassociated(op)
     return [values.reshape([math.prod(values.shape[i] for i in group) for group in groups])]
 
 
-def _reshape(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _reshape(machine: Machine, op: Operation, known: Env) -> list[Array]:
     values, shape = operands(op, known)
     return [values.reshape([int(s) for s in shape])]
 
 
-def _flow_reshape(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _flow_reshape(machine: Machine, op: Operation, known: Env) -> list[Array]:
     values = known[op.operands[0]]
     source, result = op.taken[0], op.types[0]
     dynamic = (source.shape or ()).count(None)
     return [values.reshape(machine.shape(result, [known[v] for v in op.operands[1 + dynamic :]]))]
 
 
-def _concat(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _concat(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [np.concatenate(operands(op, known), op.integer("dim"))]
 
 
-def places(op: Op, known: Env, dynamic: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+def places(
+    op: Operation, known: Env, dynamic: Sequence[int]
+) -> tuple[list[int], list[int], list[int]]:
     """(offsets, sizes, strides) of an operation, the dynamic ones by their values."""
     rest = iter(dynamic)
 
@@ -159,14 +161,14 @@ def slices(shape: Sequence[int], where: tuple[list[int], list[int], list[int]]) 
     )
 
 
-def _extract_slice(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _extract_slice(machine: Machine, op: Operation, known: Env) -> list[Array]:
     source = known[op.operands[0]]
     where = places(op, known, op.operands[1:])
     values = source[slices(source.shape, where)]
     return [values.reshape(_kept(op, values.shape))]
 
 
-def _kept(op: Op, sizes: Sequence[int]) -> list[int]:
+def _kept(op: Operation, sizes: Sequence[int]) -> list[int]:
     """The sizes of a slice without the dimensions that its type drops, which are 1 by what is
     written."""
     wanted = list(op.types[0].shape or ())
@@ -178,7 +180,7 @@ def _kept(op: Op, sizes: Sequence[int]) -> list[int]:
     return kept
 
 
-def insert_slice(machine: Machine, op: Op, known: Env) -> list[Array]:
+def insert_slice(machine: Machine, op: Operation, known: Env) -> list[Array]:
     source, target = known[op.operands[0]], known[op.operands[1]]
     made = target.copy()
     where = slices(target.shape, places(op, known, op.operands[2:]))
@@ -186,7 +188,7 @@ def insert_slice(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [made]
 
 
-def _pad(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _pad(machine: Machine, op: Operation, known: Env) -> list[Array]:
     rest = iter(op.operands[1:])
 
     def read(name: str) -> list[int]:
@@ -205,7 +207,7 @@ def _pad(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [made]
 
 
-def _bitcast(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _bitcast(machine: Machine, op: Operation, known: Env) -> list[Array]:
     values = known[op.operands[0]]
     source, result = machine.element(op.taken[0]), machine.element(op.types[0])
     if machine.mode.wide and "float" in (source.family, result.family) and source != result:
@@ -218,7 +220,7 @@ def _bitcast(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [reinterpreted(op.name, values, result, machine.shape(op.types[0], dynamic))]
 
 
-def reinterpreted(name: str, values: Array, result: Element, shape: Sequence[int]) -> Array:
+def reinterpreted(name: str, values: Array, result: ElementKind, shape: Sequence[int]) -> Array:
     """The bytes of an operation's operand read as elements of another type. Raises Unknown where
     there are too few."""
     stored = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
@@ -228,7 +230,7 @@ def reinterpreted(name: str, values: Array, result: Element, shape: Sequence[int
     return stored[:size].view(result.dtype).reshape(shape)
 
 
-def _gather(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _gather(machine: Machine, op: Operation, known: Env) -> list[Array]:
     source, indices = operands(op, known)
     dims = op.integers("gather_dims")
     at = [indices[..., i] for i in range(len(dims))]
@@ -245,14 +247,14 @@ def _gather(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [np.stack(rows).reshape(shape)]
 
 
-def _flow_slice(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _flow_slice(machine: Machine, op: Operation, known: Env) -> list[Array]:
     source, _, *given, _ = segments(op)
     offsets, lengths = ([int(known[v]) for v in group] for group in given)
     values = known[source[0]]
     return [values[slices(values.shape, (offsets, lengths, [1] * len(offsets)))]]
 
 
-def _flow_update(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _flow_update(machine: Machine, op: Operation, known: Env) -> list[Array]:
     target, _, starts, update, *_ = segments(op)
     made, value = known[target[0]].copy(), known[update[0]]
     offsets = [int(known[v]) for v in starts]
@@ -260,13 +262,13 @@ def _flow_update(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [made]
 
 
-def segments(op: Op) -> list[list[int]]:
+def segments(op: Operation) -> list[list[int]]:
     """The operands of an operation by the groups that it has them in."""
     rest = iter(op.operands)
     return [[next(rest) for _ in range(count)] for count in op.integers("operandSegmentSizes")]
 
 
-def _flow_load(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _flow_load(machine: Machine, op: Operation, known: Env) -> list[Array]:
     source, _, indices = segments(op)
     return [read_at(machine, known[source[0]], [known[v] for v in indices], op.name)]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from iree_pilot.pipeline.evaluate import elements
 from iree_pilot.pipeline.evaluate.elements import Array, Unknown
-from iree_pilot.pipeline.evaluate.ir import Op
+from iree_pilot.pipeline.evaluate.ir import Operation
 from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine
 
 _KEY = "torch"
@@ -26,14 +26,14 @@ class _Blobs:
         self.blobs = blobs
 
 
-def _constant(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _constant(machine: Machine, op: Operation, known: Env) -> list[Any]:
     if "value" not in op.attributes:
         return [None]
     value = op.attributes["value"].value
     return [bool(value) if op.name == "torch.constant.bool" else value]
 
 
-def carry_out(machine: Machine, op: Op, known: Env) -> list[Any]:
+def carry_out(machine: Machine, op: Operation, known: Env) -> list[Any]:
     """An operation of torch's, by its operator."""
     import torch
 
@@ -65,11 +65,13 @@ def carry_out(machine: Machine, op: Op, known: Env) -> list[Any]:
 def _walk(machine: Machine) -> Any:
     if _KEY not in machine.helpers:
         from iree_pilot.pipeline.frontends.reference import Widening
-        from iree_pilot.pipeline.torch_dialect.evaluator import Evaluation, How
+        from iree_pilot.pipeline.torch_dialect.evaluator import FunctionEvaluation, How
 
         mode = machine.mode
         widening = Widening(perturbed=mode.perturbed) if mode.wide else None
-        machine.helpers[_KEY] = Evaluation(_Blobs(dict(machine.module.blobs)), How(widening))
+        machine.helpers[_KEY] = FunctionEvaluation(
+            _Blobs(dict(machine.module.blobs)), How(widening)
+        )
     return machine.helpers[_KEY]
 
 
@@ -103,7 +105,7 @@ def _from_torch(value: Any) -> Any:
     return raw.view(dtype).reshape(tuple(value.shape))
 
 
-def _cross(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _cross(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """Between tensors of torch's and MLIR's own types, whose integers have no sign."""
     values = known[op.operands[0]]
     element = machine.element(op.types[0])
@@ -112,12 +114,12 @@ def _cross(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [values]
 
 
-def _number(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _number(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value = known[op.operands[0]]
     return [np.asarray(value).astype(machine.dtype(machine.element(op.types[0])))]
 
 
-def _python(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _python(machine: Machine, op: Operation, known: Env) -> list[Any]:
     return [np.asarray(known[op.operands[0]]).item()]
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from iree_pilot.pipeline.evaluate import scalars, stablehlo, windows
 from iree_pilot.pipeline.evaluate.contraction import multiplied
-from iree_pilot.pipeline.evaluate.elements import Array, Element, Unknown, fit
-from iree_pilot.pipeline.evaluate.ir import Op
+from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown, fit
+from iree_pilot.pipeline.evaluate.ir import Operation
 from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
 
 #: By name: what it is of floats, of integers and of booleans. Operands of size 1 are broadcast.
@@ -58,7 +58,7 @@ _COMPARED: dict[str, Callable[[Array, Array], Array]] = {
 _MOST_STEPS = 1 << 20
 
 
-def _elementwise(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _elementwise(machine: Machine, op: Operation, known: Env) -> list[Array]:
     source, result = machine.element(op.taken[-1]), machine.element(op.types[0])
     families = ("float", "int", "bool")
     own = ""
@@ -70,25 +70,25 @@ def _elementwise(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [np.asarray(made)]
 
 
-def _compare(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _compare(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [np.asarray(_COMPARED[op.name.partition(".")[2]](*operands(op, known)))]
 
 
-def _not(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _not(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [np.invert(known[op.operands[0]])]
 
 
-def _reciprocal(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _reciprocal(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value = known[op.operands[0]]
     return [(1 / value.astype(np.float64)).astype(value.dtype)]
 
 
-def _sigmoid(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _sigmoid(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value = known[op.operands[0]]
     return [np.asarray(1 / (1 + np.exp(-value.astype(np.float64)))).astype(value.dtype)]
 
 
-def _mul(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _mul(machine: Machine, op: Operation, known: Env) -> list[Array]:
     a, b, *rest = operands(op, known)
     element = machine.element(op.types[0])
     shift = int(np.reshape(rest[0], -1)[0]) if rest else op.integer("shift", 0)
@@ -100,7 +100,7 @@ def _mul(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [fit(made.astype(element.dtype), element)]
 
 
-def _zero_point(op: Op, known: Env, index: int) -> int:
+def _zero_point(op: Operation, known: Env, index: int) -> int:
     """A zero point that is an operand; 0 where it is not given."""
     if index >= len(op.operands):
         return 0
@@ -108,7 +108,7 @@ def _zero_point(op: Op, known: Env, index: int) -> int:
     return int(value[0])
 
 
-def saturated(values: Array, element: Element, unsigned: bool = False) -> Array:
+def saturated(values: Array, element: ElementKind, unsigned: bool = False) -> Array:
     """Whole numbers of 64 bits as integers of a type, those outside of it at its ends."""
     bits = element.bits
     low, high = (0, (1 << bits) - 1) if unsigned else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
@@ -117,7 +117,7 @@ def saturated(values: Array, element: Element, unsigned: bool = False) -> Array:
     return fit(wide.astype(f"uint{element.dtype.itemsize * 8}").view(element.dtype), element)
 
 
-def _negate(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _negate(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, element = known[op.operands[0]], machine.element(op.types[0])
     if element.family == "float":
         return [np.negative(value)]
@@ -125,7 +125,7 @@ def _negate(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [saturated(made, element)]
 
 
-def _clamp(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _clamp(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value = known[op.operands[0]]
     low, high = (op.attributes[name].value for name in ("min_val", "max_val"))
     if "IGNORE" in op.text("nan_mode"):
@@ -135,7 +135,7 @@ def _clamp(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [np.minimum(np.maximum(value, low), high).astype(value.dtype)]
 
 
-def _shift(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _shift(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, by = operands(op, known)
     made = value.astype(np.int64) >> by
     if op.flag("round"):
@@ -143,7 +143,7 @@ def _shift(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [np.asarray(made).astype(value.dtype)]
 
 
-def _cast(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _cast(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """Floats to integers: to the nearest, and those outside of the type to its ends."""
     value = known[op.operands[0]]
     source, result = machine.element(op.taken[0]), machine.element(op.types[0])
@@ -159,7 +159,7 @@ def _cast(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [saturated(made, result)]
 
 
-def _rescale(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _rescale(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, multiplier, shift = operands(op, known)[:3]
     result, source = machine.element(op.types[0]), machine.element(op.taken[0])
     mode = op.text("rounding_mode")
@@ -183,7 +183,7 @@ def _rescale(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [saturated(made + added, result, unsigned)]
 
 
-def _table(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _table(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, table = operands(op, known)
     if value.dtype == np.int8:
         return [table[value.astype(np.int64) + 128]]
@@ -198,7 +198,7 @@ def _table(machine: Machine, op: Op, known: Env) -> list[Array]:
 # -- reductions and products
 
 
-def _reduce(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _reduce(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value, axis = known[op.operands[0]], op.integer("axis")
     function = _REDUCED[op.name.partition(".")[2]]
     wide = value.dtype.itemsize < 4 and value.dtype.kind not in "biu" and function is np.add
@@ -207,7 +207,7 @@ def _reduce(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [fit(reduced.astype(value.dtype), machine.element(op.types[0]))]
 
 
-def _argmax(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _argmax(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value = known[op.operands[0]]
     whole = value if value.dtype.kind in "iu" else value.astype(np.float64)
     axis = op.integer("axis")
@@ -219,7 +219,7 @@ def _argmax(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [made.astype(machine.element(op.types[0]).dtype)]
 
 
-def _kind(machine: Machine, op: Op) -> Any:
+def _kind(machine: Machine, op: Operation) -> Any:
     """numpy's type that a product is accumulated in."""
     element = machine.element(op.types[0])
     kind = machine.dtype(element)
@@ -228,7 +228,7 @@ def _kind(machine: Machine, op: Op) -> Any:
     return np.dtype(np.int64)
 
 
-def _less(op: Op, known: Env, index: int, zero: int, kind: Any) -> Array:
+def _less(op: Operation, known: Env, index: int, zero: int, kind: Any) -> Array:
     """An operand less its zero point."""
     value = known[op.operands[index]].astype(kind)
     if zero >= len(op.operands):
@@ -237,19 +237,19 @@ def _less(op: Op, known: Env, index: int, zero: int, kind: Any) -> Array:
     return value - np.asarray(point).astype(kind)
 
 
-def _finished(machine: Machine, op: Op, made: Array) -> Array:
+def _finished(machine: Machine, op: Operation, made: Array) -> Array:
     element = machine.element(op.types[0])
     return fit(made.astype(machine.dtype(element)), element)
 
 
-def _matmul(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _matmul(machine: Machine, op: Operation, known: Env) -> list[Array]:
     kind = _kind(machine, op)
     a, b = _less(op, known, 0, 2, kind), _less(op, known, 1, 3, kind)
     machine.spend(a.shape[0], a.shape[1], b.shape[2])
     return [_finished(machine, op, multiplied(a, b))]
 
 
-def _convolution(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _convolution(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """`conv2d`, `conv3d` (weights [results, spatial..., channels]) and `depthwise_conv2d`."""
     kind = _kind(machine, op)
     value, weights = _less(op, known, 0, 3, kind), _less(op, known, 1, 4, kind)
@@ -272,7 +272,7 @@ def _convolution(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [_finished(machine, op, made + known[op.operands[2]].astype(kind))]
 
 
-def _transposed_convolution(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _transposed_convolution(machine: Machine, op: Operation, known: Env) -> list[Array]:
     kind = _kind(machine, op)
     value, weights = _less(op, known, 0, 3, kind), _less(op, known, 1, 4, kind)
     kernel = np.flip(np.moveaxis(weights, 0, -1), (0, 1))
@@ -287,7 +287,7 @@ def _transposed_convolution(machine: Machine, op: Op, known: Env) -> list[Array]
     return [_finished(machine, op, made + known[op.operands[2]].astype(kind))]
 
 
-def _pool_window(op: Op) -> windows.Window:
+def _pool_window(op: Operation) -> windows.Window:
     pads = op.integers("pad")
     return windows.plain(
         4,
@@ -297,7 +297,7 @@ def _pool_window(op: Op) -> windows.Window:
     )
 
 
-def _max_pool(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _max_pool(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value = known[op.operands[0]]
     if "IGNORE" in op.text("nan_mode"):
         raise Unknown("tosa.max_pool2d that ignores NaN is not evaluated")
@@ -318,7 +318,7 @@ def _sum(made: list[Array], part: list[Array]) -> list[Array]:
     return [made[0] + part[0]]
 
 
-def _avg_pool(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _avg_pool(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """Over what of each window is not padding."""
     kind, element = _kind(machine, op), machine.element(op.types[0])
     value = _less(op, known, 0, 1, kind)
@@ -341,22 +341,22 @@ def _sizes(known: Env, value: int) -> list[int]:
     return [int(size) for size in np.reshape(known[value], -1)]
 
 
-def _reshape(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _reshape(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value = known[op.operands[0]]
     shape = _sizes(known, op.operands[1]) if len(op.operands) > 1 else op.integers("new_shape")
     return [value.reshape(shape)]
 
 
-def _transpose(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _transpose(machine: Machine, op: Operation, known: Env) -> list[Array]:
     order = op.integers("perms") or _sizes(known, op.operands[1])
     return [known[op.operands[0]].transpose(order)]
 
 
-def _concat(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _concat(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [np.concatenate(operands(op, known), op.integer("axis"))]
 
 
-def _pad(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _pad(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value = known[op.operands[0]]
     around = np.reshape(_sizes(known, op.operands[1]), (-1, 2)).tolist()
     filling: Any = np.zeros((), value.dtype)
@@ -368,7 +368,7 @@ def _pad(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [windows.padded(value, low, high, [0] * value.ndim, filling)]
 
 
-def _slice(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _slice(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value = known[op.operands[0]]
     if len(op.operands) > 1:
         starts, sizes = (_sizes(known, v) for v in op.operands[1:3])
@@ -378,14 +378,14 @@ def _slice(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [value[box]]
 
 
-def _tile(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _tile(machine: Machine, op: Operation, known: Env) -> list[Array]:
     value = known[op.operands[0]]
     times = _sizes(known, op.operands[1]) if len(op.operands) > 1 else op.integers("multiples")
     machine.spend(*(size * n for size, n in zip(value.shape, times, strict=True)))
     return [np.tile(value, times)]
 
 
-def _reverse(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _reverse(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [np.flip(known[op.operands[0]], op.integer("axis"))]
 
 
@@ -394,13 +394,13 @@ def _inside(indices: Array, size: int) -> None:
         raise Unknown("its indices lie outside of the tensor")
 
 
-def _gather(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _gather(machine: Machine, op: Operation, known: Env) -> list[Array]:
     values, indices = operands(op, known)
     _inside(indices, values.shape[1])
     return [np.take_along_axis(values, indices.astype(np.int64)[..., None], 1)]
 
 
-def _scatter(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _scatter(machine: Machine, op: Operation, known: Env) -> list[Array]:
     values, indices, given = operands(op, known)
     _inside(indices, values.shape[1])
     made = values.copy()
@@ -408,11 +408,11 @@ def _scatter(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [made]
 
 
-def _dim(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _dim(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [np.array([known[op.operands[0]].shape[op.integer("axis")]])]
 
 
-def _const(machine: Machine, op: Op, known: Env) -> list[Array]:
+def _const(machine: Machine, op: Operation, known: Env) -> list[Array]:
     from iree_pilot.pipeline.evaluate import constants
 
     name = "values" if "values" in op.attributes else "value"
@@ -420,20 +420,20 @@ def _const(machine: Machine, op: Op, known: Env) -> list[Array]:
     return [machine.held(values, element)]
 
 
-def _same(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _same(machine: Machine, op: Operation, known: Env) -> list[Any]:
     return [known[v] for v in op.operands]
 
 
 # -- control flow
 
 
-def _if(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _if(machine: Machine, op: Operation, known: Env) -> list[Any]:
     condition, *given = operands(op, known)
     chosen = op.regions[0 if bool(np.reshape(condition, -1)[0]) else 1][0]
     return machine.inside(chosen, known, given)
 
 
-def _while(machine: Machine, op: Op, known: Env) -> list[Any]:
+def _while(machine: Machine, op: Operation, known: Env) -> list[Any]:
     condition, body = (region[0] for region in op.regions)
     carried: Sequence[Any] = [known[v] for v in op.operands]
     for _ in range(_MOST_STEPS):

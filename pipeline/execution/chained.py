@@ -10,7 +10,7 @@ from iree_pilot.pipeline.program.program import Tensor
 GENERATED = "iree_pilot.pipeline.execution.chained_child:generated"
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class ChainJob(msgspec.Struct, frozen=True, kw_only=True):
     """Generate with `module`, compiled from the program in `directory`, on `device` (a URI).
 
     chain: `module:function`, see `models.chains`. tokens: what to go on with after each step,
@@ -25,7 +25,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[tuple[int, ...], ...]
 
 
-class Step(msgspec.Struct, frozen=True):
+class GenerationStep(msgspec.Struct, frozen=True):
     """Its greedy tokens, its last logits, and the wall time of all that it called."""
 
     tokens: tuple[int, ...]

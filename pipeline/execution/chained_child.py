@@ -17,7 +17,7 @@ import numpy as np
 
 from iree_pilot.models.chains import greedy
 from iree_pilot.models.spec import referred
-from iree_pilot.pipeline.execution.chained import Job, Step
+from iree_pilot.pipeline.execution.chained import ChainJob, GenerationStep
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program import tensors
 
@@ -32,10 +32,10 @@ class OnDevice(NamedTuple):
     dtype: str
 
 
-class Session:
+class ChainSession:
     """The functions of a module in one context on a device."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ChainJob) -> None:
         from iree import runtime
 
         self._rt = runtime
@@ -103,14 +103,16 @@ class Session:
         return raw.copy().view(tensors.numpy_dtype(value.dtype)).reshape(value.view.shape)
 
 
-def generated(job: Job, directory: Path) -> Iterator[Step]:
+def generated(job: ChainJob, directory: Path) -> Iterator[GenerationStep]:
     """The steps, their logits in files of the directory."""
-    session = Session(job)
+    session = ChainSession(job)
     inputs = tensors.examples(session.program, Path(job.directory))
     begun = time.monotonic()
     chain = referred(job.chain)
     steps = enumerate(greedy(chain, session, inputs, job.steps, job.tokens), start=1)
     for number, (last, picked) in steps:
         seconds = time.monotonic() - begun
-        yield Step(tuple(picked), tensors.save(last, directory, f"logits{number}.bin"), seconds)
+        yield GenerationStep(
+            tuple(picked), tensors.save(last, directory, f"logits{number}.bin"), seconds
+        )
         begun = time.monotonic()

@@ -18,7 +18,7 @@ import msgspec
 from iree_pilot.models.spec import ModelSpec, registry
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError, UsageError
 from iree_pilot.pipeline.execution import chained, runtime
-from iree_pilot.pipeline.execution.chained import Step
+from iree_pilot.pipeline.execution.chained import GenerationStep
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import GENERATED, Chained, Generated, Job, TraceFailed
@@ -207,7 +207,7 @@ def run(
     except TraceFailed as failed:
         return Generation(evaluator="", failure=failed.failure)
     evaluator = generated.reference.evaluator
-    job = chained.Job(
+    job = chained.ChainJob(
         chain=wanted.chain,
         steps=wanted.steps,
         directory=loaded.directory,
@@ -263,16 +263,18 @@ def _site(toolchain: Toolchain) -> Path:
     return toolchain.runtime.parent.parent
 
 
-def _on_device(job: chained.Job, context: Context) -> Done[Step]:
+def _on_device(job: chained.ChainJob, context: Context) -> Done[GenerationStep]:
     """How the last child ended that was asked."""
     paths = [str(_site(context.toolchain)), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
 
-    asked: list[Done[Step]] = []
+    asked: list[Done[GenerationStep]] = []
 
     def once(device: str, limits: process.Limits) -> process.Outcome:
         named = msgspec.structs.replace(job, device=device)
-        done = task.call(chained.GENERATED, named, Step, context.directory, limits=limits, env=env)
+        done = task.call(
+            chained.GENERATED, named, GenerationStep, context.directory, limits=limits, env=env
+        )
         asked.append(done)
         return done.outcome
 
@@ -280,7 +282,7 @@ def _on_device(job: chained.Job, context: Context) -> Done[Step]:
     return asked[-1]
 
 
-def _failure(done: Done[Step], workdir: Path, steps: int) -> Failure:
+def _failure(done: Done[GenerationStep], workdir: Path, steps: int) -> Failure:
     """Why the child did not come to its end, and at which token."""
     # What the runtime raises has all that it says in its text.
     text = done.stderr if done.fault is None else done.fault.message
@@ -306,7 +308,9 @@ def _steps(generated: Generated) -> Function:
     )
 
 
-def _tokens(generated: Generated, steps: Sequence[Step], comparison: Comparison) -> Iterator[Token]:
+def _tokens(
+    generated: Generated, steps: Sequence[GenerationStep], comparison: Comparison
+) -> Iterator[Token]:
     for index, output in enumerate(comparison.outputs):
         yield Token(
             step=index + 1,

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from iree_pilot.pipeline.failures import stderr as compiler_stderr
-from iree_pilot.pipeline.failures.reports import Report, read_reports
+from iree_pilot.pipeline.failures.reports import CompilerReport, read_reports
 from iree_pilot.pipeline.failures.signatures import signature
 from iree_pilot.pipeline.failures.stacks import (
     brief,
@@ -265,7 +265,7 @@ def mismatch(
     )
 
 
-def _reported(report: Report, phase: str | None) -> Failure:
+def _reported(report: CompilerReport, phase: str | None) -> Failure:
     return Failure(
         kind="diagnostic",
         message=_shorten(report.text),
@@ -282,7 +282,7 @@ def _crash(
     said: Stderr,
     stack: tuple[str, ...],
     phase: str | None,
-    reports: Sequence[Report],
+    reports: Sequence[CompilerReport],
 ) -> Failure:
     """A crash, with the one error that led to it: one whose unit of work never ended."""
     pending = [r for r in reports if not r.closed]

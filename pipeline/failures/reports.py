@@ -24,7 +24,7 @@ _CURRENT = "see current operation:"
 _LOCATION = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::\d+)?$")
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class CompilerReport(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that the compiler said went wrong.
 
     text: its message, targets by name. about: what its signature hangs on: the operation that the
@@ -43,7 +43,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_reports(
     errors: Sequence[Diagnostic], arguments: Sequence[str], program_text: str | None
-) -> tuple[Report, ...]:
+) -> tuple[CompilerReport, ...]:
     """All that the errors of one compile report, in their order.
 
     The errors of one executable come together and end with one that says that it failed. That one
@@ -52,7 +52,7 @@ def read_reports(
     it did not quote.
     """
     lines = _Lines(arguments, program_text)
-    reports: list[Report] = []
+    reports: list[CompilerReport] = []
     group: list[Diagnostic] = []
     for error in errors:
         group.append(error)
@@ -79,7 +79,7 @@ class _Lines:
         return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
 
 
-def _group(group: Sequence[Diagnostic], lines: _Lines, *, closed: bool) -> Iterator[Report]:
+def _group(group: Sequence[Diagnostic], lines: _Lines, *, closed: bool) -> Iterator[CompilerReport]:
     """The reports of one unit of work: its errors but those that only say that it failed."""
     context = [e for e in group if _CONSEQUENCE.match(e.text) or _PIPELINE.match(e.text)]
     reasons = [e for e in group if e not in context] or context[-1:]
@@ -95,7 +95,9 @@ def _group(group: Sequence[Diagnostic], lines: _Lines, *, closed: bool) -> Itera
             about, op = pass_ or there or "", there
             if _PIPELINE.match(text):
                 text = f"{pass_ or 'a pass'} failed or crashed without a message"
-        yield Report(text=text, about=about, op=op, location=location, pass_=pass_, closed=closed)
+        yield CompilerReport(
+            text=text, about=about, op=op, location=location, pass_=pass_, closed=closed
+        )
 
 
 def _named_operation(error: Diagnostic, there: str | None) -> str | None:

@@ -66,7 +66,7 @@ class Pointing(NamedTuple):
     exact: bool
 
 
-class Call(NamedTuple):
+class OperatorCall(NamedTuple):
     """A call of an operator; run carries it out with other arguments too."""
 
     target: Any
@@ -120,7 +120,7 @@ class Choices:
         """Whether ties change the values that are pointed to."""
         return pointing.number in self._changed
 
-    def carried_out(self, call: Call, *, given: bool) -> tuple[Any, dict[int, Pointing]]:
+    def carried_out(self, call: OperatorCall, *, given: bool) -> tuple[Any, dict[int, Pointing]]:
         """(what a call returns, where those of its results point that are indices).
 
         given: its first operand is not computed by the program.
@@ -147,7 +147,7 @@ class Choices:
         held, rows = _rows(values, call.given("dim"), _nth(results, at))
         return results, {at: Pointing(call.name.replace("::", "."), number, rows, held, exact)}
 
-    def _otherwise(self, call: Call, exact: bool, way: Way, number: int) -> Any:
+    def _otherwise(self, call: OperatorCall, exact: bool, way: Way, number: int) -> Any:
         """The results where values that may be equal are told apart by their places."""
         if call.name == _COUNTS:
             return call.results()
@@ -182,7 +182,7 @@ def any_chooses(targets: Iterable[Any]) -> bool:
     return bool(names & {name.removesuffix(".dim") for name in _CHOOSING})
 
 
-def chooses(call: Call) -> bool:
+def chooses(call: OperatorCall) -> bool:
     """Whether a call names places of values by their size."""
     if not hasattr(call.target, "_schema") or call.name not in _CHOOSING:
         return False
@@ -195,7 +195,7 @@ def moves(target: Any) -> bool:
     return getattr(getattr(target, "_schema", None), "name", "") in _MOVES
 
 
-def passed_on(call: Call, pointing: Pointing | None) -> Pointing | None:
+def passed_on(call: OperatorCall, pointing: Pointing | None) -> Pointing | None:
     """Where the result of a call points, if its first operand points so; None where it does not."""
     name = getattr(getattr(call.target, "_schema", None), "name", "")
     if pointing is None or any(isinstance(a, torch.Tensor) for a in call.args[1:]):

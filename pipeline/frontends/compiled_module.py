@@ -15,7 +15,7 @@ from iree.turbine import aot
 
 from iree_pilot.pipeline.frontends import mlir, reference
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.frontends.torch_sources import Compiled
+from iree_pilot.pipeline.frontends.torch_sources import HoldsCompiledModule
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program import torch_tensors
 from iree_pilot.pipeline.program.program import Program, Tensor
@@ -26,7 +26,9 @@ _WRITTEN = "written"
 _DESCRIBED = "described"
 
 
-def build(made: Compiled, job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
+def build(
+    made: HoldsCompiledModule, job: Job, directory: Path, doing: Callable[[str], None]
+) -> Program:
     """Writes the module's MLIR and describes it in `directory`, as that of an MLIR file.
 
     The source's `inputs()` are the example inputs where it has them. Whatever turbine raises
@@ -59,7 +61,7 @@ def build(made: Compiled, job: Job, directory: Path, doing: Callable[[str], None
     )
 
 
-def _saved(made: Compiled, place: Path) -> tuple[Tensor, ...]:
+def _saved(made: HoldsCompiledModule, place: Path) -> tuple[Tensor, ...]:
     saved = (
         torch_tensors.save(value, place, f"input{index}.bin")
         for index, value in enumerate(reference.tensors(made.inputs))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from iree_pilot.pipeline.frontends.examples import DYNAMIC, size
-from iree_pilot.pipeline.frontends.generic import Body, Op
+from iree_pilot.pipeline.frontends.generic import GenericFunction, GenericOp
 from iree_pilot.pipeline.program.program import Dim, Function, MadeUp
 
 #: The size of a dimension of an argument, or (None) the number that an argument is.
@@ -80,7 +80,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     holds: Callable[[Values], bool | None]
 
 
-def demands(body: Body) -> tuple[Demand, ...]:
+def demands(body: GenericFunction) -> tuple[Demand, ...]:
     """All that a function demands of its inputs before it computes with them."""
     reader = _Reader(body)
     return tuple(reader.demands())
@@ -92,7 +92,7 @@ _OWN_INDICES = ("linalg.index", "arith.constant", "affine.apply")
 _SHAPED = re.compile(r"(?:tensor<((?:[\d?]+x)*)|!torch\.vtensor<\[([\d?,]*)\])")
 
 
-def index_limit(body: Body) -> int | None:
+def index_limit(body: GenericFunction) -> int | None:
     """The smallest dimension that numbers of an input may index; None where none do.
 
     Out of it what is read is nobody's promise, so numbers that are made up must stay within.
@@ -112,18 +112,18 @@ def index_limit(body: Body) -> int | None:
     return min(found, default=None)
 
 
-def _is_own(body: Body, value: str) -> bool:
+def _is_own(body: GenericFunction, value: str) -> bool:
     """Whether an index is that of the iteration, and none that was read."""
     op, _ = body.makers.get(value, (None, 0))
     return op is not None and op.kind in _OWN_INDICES
 
 
-def stated(bodies: dict[str, Body], name: str) -> Body | None:
+def stated(bodies: dict[str, GenericFunction], name: str) -> GenericFunction | None:
     """The function that states the demands: the asynchronous form where there are two."""
     return bodies.get(f"{name}$async") or bodies.get(name)
 
 
-def solve(body: Body, function: Function, known: MadeUp | None = None) -> MadeUp | None:
+def solve(body: GenericFunction, function: Function, known: MadeUp | None = None) -> MadeUp | None:
     """Sizes and numbers for which all demands hold that can be evaluated.
 
     None where those that are `known` (or usual) do already, or none are found.
@@ -222,7 +222,7 @@ def _changes(
 
 
 class _Reader:
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: GenericFunction) -> None:
         self._body = body
         self._arguments = {value: index for index, value in enumerate(body.arguments)}
 
@@ -252,7 +252,7 @@ class _Reader:
             holds=holds,
         )
 
-    def _assumed(self, op: Op) -> Iterator[Demand]:
+    def _assumed(self, op: GenericOp) -> Iterator[Demand]:
         groups = re.findall(r"\[([^\[\]]*)\]", op.attributes)
         for value, group in zip(op.operands, groups, strict=False):
             bounds = {name: int(number) for name, number in _ASSUMED.findall(group)}
@@ -266,7 +266,7 @@ class _Reader:
             more = {low, high, factor, -(-low // factor) * factor}
             yield msgspec.structs.replace(made, constants=made.constants | more)
 
-    def _tied(self, op: Op) -> Iterator[Demand]:
+    def _tied(self, op: GenericOp) -> Iterator[Demand]:
         """A tied tensor has the sizes that are given beside it."""
         at = self._argument(op.operands[0])
         shape = re.search(r"tensor<((?:[\d?]+x)*)", op.tail)
@@ -292,7 +292,7 @@ class _Reader:
             value = op.operands[0]
         return self._arguments[value]
 
-    def _size(self, op: Op) -> Unknown | None:
+    def _size(self, op: GenericOp) -> Unknown | None:
         """The dimension that an operation asks for."""
         at = self._argument(op.operands[0])
         axis = (
@@ -353,7 +353,7 @@ class _Reader:
         return _combined(op, known[0], known[1])
 
 
-def _combined(op: Op, a: int, b: int) -> int | None:
+def _combined(op: GenericOp, a: int, b: int) -> int | None:
     if op.kind == "arith.cmpi":
         predicate = _number(op.attribute("predicate"))
         return None if predicate is None else int(_COMPARE[predicate](a, b))
@@ -368,7 +368,7 @@ def _combined(op: Op, a: int, b: int) -> int | None:
     return combine(a, b) if combine else None
 
 
-def _constant(op: Op) -> int | None:
+def _constant(op: GenericOp) -> int | None:
     if op.kind not in ("arith.constant", "torch.constant.int", "torch.constant.bool"):
         return None
     text = op.attribute("value")

@@ -27,7 +27,7 @@ _CALLEE = re.compile(r'callee = @("?)([^,"}]+)\1')
 _RETURNS = ("func.return", "util.return", "vm.return")
 
 
-class Op(msgspec.Struct, frozen=True):
+class GenericOp(msgspec.Struct, frozen=True):
     """An operation: results are `results` values named `name`, `name#1`, ...
 
     attributes: those between `<{` and `}>`; tail: what follows, with types and other attributes.
@@ -52,7 +52,7 @@ class Op(msgspec.Struct, frozen=True):
         return next(iter(split(self.attributes[start.end() :])), "") if start else ""
 
 
-class Body(msgspec.Struct, frozen=True, dict=True):
+class GenericFunction(msgspec.Struct, frozen=True, dict=True):
     """A function of a module: its name for callers, types as text, arguments and operations.
 
     attributes: all of the function's own, and of its export. exported: its public name; None for
@@ -64,13 +64,13 @@ class Body(msgspec.Struct, frozen=True, dict=True):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     arguments: tuple[str, ...]
-    ops: tuple[Op, ...]
+    ops: tuple[GenericOp, ...]
     attributes: str
 
     @cached_property
-    def makers(self) -> dict[str, tuple[Op, int]]:
+    def makers(self) -> dict[str, tuple[GenericOp, int]]:
         """The operation that makes a value, and the number of its result."""
-        found: dict[str, tuple[Op, int]] = {}
+        found: dict[str, tuple[GenericOp, int]] = {}
         for op in self.ops:
             if op.name:
                 found[op.name] = (op, 0)
@@ -84,10 +84,10 @@ class Body(msgspec.Struct, frozen=True, dict=True):
         return last[-1].operands if last else ()
 
 
-def functions(text: str) -> dict[str, Body]:
+def functions(text: str) -> dict[str, GenericFunction]:
     """The functions of a module, by their name for callers; not those inside executables."""
     exports = {m[3]: (m[1], m[4]) for m in _EXPORT.finditer(text)}
-    found: dict[str, Body] = {}
+    found: dict[str, GenericFunction] = {}
     lines = iter(text.splitlines())
     for line in lines:
         match = _FUNCTION.fullmatch(line)
@@ -104,7 +104,7 @@ def functions(text: str) -> dict[str, Body]:
         if match[2] == "vm":
             exported, more = exports.get(name[1], (None, ""))
             attributes += more
-        found[name[1]] = Body(
+        found[name[1]] = GenericFunction(
             name[1],
             exported,
             tuple(inputs),
@@ -130,13 +130,13 @@ def _arguments(inner: list[str]) -> tuple[str, ...]:
     return tuple(part.partition(":")[0].strip() for part in split(match[1])) if match else ()
 
 
-def _ops(inner: list[str]) -> Iterator[Op]:
+def _ops(inner: list[str]) -> Iterator[GenericOp]:
     for line in inner:
         match = _OPERATION.fullmatch(line)
         if match:
             name, count, kind, given, attributes, tail = match.groups()
             operands = tuple(part.strip() for part in given.split(",") if part.strip())
-            yield Op(kind, name or "", int(count or 1), operands, attributes or "", tail)
+            yield GenericOp(kind, name or "", int(count or 1), operands, attributes or "", tail)
 
 
 def function_type(text: str) -> tuple[list[str], list[str]]:

@@ -28,7 +28,7 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 __all__ = ["Loaded", "TraceFailed", "find", "load"]
 
 KIND = "program"
-_TRACED = "iree_pilot.pipeline.frontends.child:traced"
+_TRACED = "iree_pilot.pipeline.frontends.trace_child:traced"
 _MAKERS = ("torch", "iree-turbine", "transformers", "iree-base-compiler", "numpy")
 _EXTRA_MAKERS = ("diffusers", "gguf", "onnx", "onnxruntime")
 

@@ -24,7 +24,7 @@ from iree_pilot.pipeline.frontends import (
     mlir_text,
 )
 from iree_pilot.pipeline.frontends import generic as generic_form
-from iree_pilot.pipeline.frontends.generic import Body
+from iree_pilot.pipeline.frontends.generic import GenericFunction
 from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import archive
@@ -53,7 +53,7 @@ def build(job: Job, context: Context) -> Program:
     checked = (
         checks.rewrite(copy, context.directory, context.limits)
         if job.evaluate
-        else checks.Rewritten()
+        else checks.CheckRewritten()
     )
     generic = context.directory / "generic.txt"
     stderr = context.directory / "stderr.txt"
@@ -120,7 +120,9 @@ def build(job: Job, context: Context) -> Program:
     return program
 
 
-def _made_up(function: Function, bodies: dict[str, Body], seed: int, directory: Path) -> Function:
+def _made_up(
+    function: Function, bodies: dict[str, GenericFunction], seed: int, directory: Path
+) -> Function:
     """The function with inputs that satisfy what it states about them, as far as that is read."""
     if any(t.passed == "opaque" for t in function.inputs):
         return function

@@ -12,7 +12,12 @@ import re
 import msgspec
 
 from iree_pilot.pipeline.frontends import mlir_text
-from iree_pilot.pipeline.frontends.generic import Body, Op, functions, parenthesised
+from iree_pilot.pipeline.frontends.generic import (
+    GenericFunction,
+    GenericOp,
+    functions,
+    parenthesised,
+)
 from iree_pilot.pipeline.program.program import Dim, Function, TensorType
 
 _DECLARATION = re.compile(
@@ -59,7 +64,7 @@ def read(generic: str) -> Signatures:
     return of_bodies(functions(generic))
 
 
-def of_bodies(bodies: dict[str, Body]) -> Signatures:
+def of_bodies(bodies: dict[str, GenericFunction]) -> Signatures:
     """The signatures of the public functions among these.
 
     A function beside its own asynchronous form (`main` and `main$async`) stands for both.
@@ -78,7 +83,7 @@ def of_bodies(bodies: dict[str, Body]) -> Signatures:
 
 
 class _Reader:
-    def __init__(self, body: Body, bodies: dict[str, Body]) -> None:
+    def __init__(self, body: GenericFunction, bodies: dict[str, GenericFunction]) -> None:
         self._body = body
         self._bodies = bodies
         stated = _DECLARATION.search(body.attributes)
@@ -144,7 +149,9 @@ def _after_name(text: str) -> str:
     return text.partition(": ")[2].partition(" {")[0]
 
 
-def of_argument(body: Body, index: int, name: str, bodies: dict[str, Body]) -> TensorType | None:
+def of_argument(
+    body: GenericFunction, index: int, name: str, bodies: dict[str, GenericFunction]
+) -> TensorType | None:
     """What the buffer view in an argument holds, by what is done with it; None where unknown."""
     if index >= len(body.arguments):
         return None
@@ -168,7 +175,9 @@ def of_argument(body: Body, index: int, name: str, bodies: dict[str, Body]) -> T
     return None
 
 
-def of_result(body: Body, index: int, name: str, bodies: dict[str, Body]) -> TensorType | None:
+def of_result(
+    body: GenericFunction, index: int, name: str, bodies: dict[str, GenericFunction]
+) -> TensorType | None:
     """What the buffer view that is returned there holds; None where that is not to be seen."""
     if index >= len(body.returned):
         return None
@@ -187,11 +196,11 @@ def of_result(body: Body, index: int, name: str, bodies: dict[str, Body]) -> Ten
     return None
 
 
-def _does(op: Op, name: str) -> bool:
+def _does(op: GenericOp, name: str) -> bool:
     return op.kind == name or op.callee == name
 
 
-def _view(body: Body, operands: tuple[str, ...], name: str) -> TensorType | None:
+def _view(body: GenericFunction, operands: tuple[str, ...], name: str) -> TensorType | None:
     """A type of (element type, encoding, sizes...) as operands."""
     if len(operands) < 2:
         return None
@@ -203,7 +212,7 @@ def _view(body: Body, operands: tuple[str, ...], name: str) -> TensorType | None
         return None
 
 
-def _element(body: Body, value: str) -> str:
+def _element(body: GenericFunction, value: str) -> str:
     op, _ = body.makers.get(value, (None, 0))
     if op is not None and op.kind == "hal.element_type":
         return op.attribute("type")
@@ -213,7 +222,7 @@ def _element(body: Body, value: str) -> str:
     return _CODES.get(code) or f"{_KINDS.get(code >> 24, '?')}{code & 0xFF}"
 
 
-def constant(body: Body, value: str) -> int | None:
+def constant(body: GenericFunction, value: str) -> int | None:
     """The integer that a value always is; None for what is not constant."""
     op, _ = body.makers.get(value, (None, 0))
     if op is None or not _CONSTANT.fullmatch(op.kind):

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from iree_pilot.pipeline.frontends import choices as choosing
 from iree_pilot.pipeline.frontends import norms
-from iree_pilot.pipeline.frontends.choices import WAYS, Call, Choices, Pointing
+from iree_pilot.pipeline.frontends.choices import WAYS, Choices, OperatorCall, Pointing
 from iree_pilot.pipeline.numerics import noise
 from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Jitter, Reference, Tensor
 
@@ -217,7 +217,7 @@ class Widening:
         return value * (1 + by * moved)
 
 
-class Evaluated(NamedTuple):
+class EvaluatedOutputs(NamedTuple):
     """A program's tensor outputs, and for each where its elements point to, if they are indices.
 
     units: a rounding of each in the program's own types, where these are known.
@@ -229,7 +229,7 @@ class Evaluated(NamedTuple):
 
 
 #: Evaluates a program once; without a widening in its own types.
-Evaluate = Callable[[Widening | None, Choices | None], Evaluated]
+Evaluate = Callable[[Widening | None, Choices | None], EvaluatedOutputs]
 #: Writes outputs to files of this name.
 Keep = Callable[[list[torch.Tensor], str], tuple[Tensor, ...]]
 
@@ -240,7 +240,7 @@ def graph(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any
     kinds = (getattr(node.meta.get("val"), "dtype", None) for node in program.graph.nodes)
     doubles = torch.float64 in kinds
 
-    def evaluate(widening: Widening | None, choices: Choices | None) -> Evaluated:
+    def evaluate(widening: Widening | None, choices: Choices | None) -> EvaluatedOutputs:
         if widening is not None:
             widening.doubles = doubles
         hold = widening.held if widening is not None else _as_it_is
@@ -277,7 +277,7 @@ def graph(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any
             if spec.kind is OutputKind.USER_OUTPUT and isinstance(result, torch.Tensor)
         ]
         results, points, units = zip(*found, strict=True) if found else ((), (), ())
-        return Evaluated([*results], [*points], units)
+        return EvaluatedOutputs([*results], [*points], units)
 
     return evaluate
 
@@ -337,7 +337,7 @@ def with_precise(
     return msgspec.structs.replace(reference, note="", **found)
 
 
-def _moves(precise: Evaluated, moved: Sequence[torch.Tensor], roundings: int) -> bool:
+def _moves(precise: EvaluatedOutputs, moved: Sequence[torch.Tensor], roundings: int) -> bool:
     """Whether an element of an output moves by more than so many of its type's roundings."""
     for unit, base, other in zip(precise.units, precise.outputs, moved, strict=True):
         if base.dtype is not torch.float64 or not base.numel():
@@ -410,7 +410,7 @@ class _Graph(Interpreter):
         if node.op != "call_function" or self._choices is None:
             return super().run_node(node)
         args, kwargs = self.fetch_args_kwargs_from_env(node)
-        call = Call(node.target, partial(self._called, node.target), args, kwargs)
+        call = OperatorCall(node.target, partial(self._called, node.target), args, kwargs)
         first = node.args[0] if node.args and isinstance(node.args[0], Node) else None
         result, points = self._choices.carried_out(call, given=first in self._given)
         if isinstance(result, tuple | list):

@@ -28,7 +28,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
-from iree_pilot.models.traceable import Entry, Stored, Traceable
+from iree_pilot.models.traceable import EntryFunction, Stored, Traceable
 from iree_pilot.pipeline.frontends import (
     bindings,
     draws,
@@ -160,7 +160,7 @@ def _training(traceable: Traceable, exported: Mapping[str, ExportedProgram]) -> 
     return [f"{draws.TRAINING} (dropout draws random numbers, batch norms use their inputs' means)"]
 
 
-def export(entry: Entry) -> tuple[ExportedProgram, bool]:
+def export(entry: EntryFunction) -> tuple[ExportedProgram, bool]:
     """The entry as a decomposed program, and whether that took torch.export's strict mode."""
     if entry.strict is not None:
         return _export_once(entry, strict=entry.strict), entry.strict
@@ -173,7 +173,7 @@ def export(entry: Entry) -> tuple[ExportedProgram, bool]:
         raise fault from None
 
 
-def _export_once(entry: Entry, *, strict: bool) -> ExportedProgram:
+def _export_once(entry: EntryFunction, *, strict: bool) -> ExportedProgram:
     program: ExportedProgram = torch.export.export(
         entry.module,
         entry.args,
@@ -312,8 +312,8 @@ def _convert(
 ) -> None:
     """Writes tensors whose values are made one at a time, as all of them may not fit in memory."""
 
-    def entry(name: str) -> archive.Entry:
-        return archive.Entry(
+    def entry(name: str) -> archive.ArchiveEntry:
+        return archive.ArchiveEntry(
             dtype=torch_tensors.element_type(tensors[name].dtype, name),
             shape=tuple(tensors[name].shape),
         )
@@ -342,7 +342,7 @@ def _mark(tensor: torch.Tensor, name: str) -> None:
 
 
 def _signature(
-    program: ExportedProgram, entry: Entry
+    program: ExportedProgram, entry: EntryFunction
 ) -> tuple[tuple[TensorType, ...], tuple[TensorType, ...]]:
     nodes = {n.name: n for n in program.graph.nodes}
     bounds = {str(s): r for s, r in program.range_constraints.items()}
@@ -405,7 +405,7 @@ def _dim(size: Any, bounds: dict[str, Any]) -> int | Dim:
 
 def _example(
     job: Job,
-    entry: Entry,
+    entry: EntryFunction,
     program: ExportedProgram,
     function: Function,
     directory: Path,
@@ -470,12 +470,14 @@ def _precise(
         return msgspec.structs.replace(made, note=f"no double-precision reference: {fault}")
 
 
-def _trains(entry: Entry, program: ExportedProgram) -> bool:
+def _trains(entry: EntryFunction, program: ExportedProgram) -> bool:
     """Whether the entry computes otherwise as it is in training mode."""
     return draws.trains(entry.module) or (entry.module.training and any(draws.sources(program)))
 
 
-def _without_reference(job: Job, entry: Entry, function: Function, directory: Path) -> Function:
+def _without_reference(
+    job: Job, entry: EntryFunction, function: Function, directory: Path
+) -> Function:
     """The function with the user's inputs, or its own where they have values and random ones where
     they have none, and nothing to compare with.
     """

@@ -20,8 +20,8 @@ from iree.turbine import aot
 from iree.turbine.aot.decompositions import current_aot_decompositions
 from torch.export import ExportedProgram
 
-from iree_pilot.models.spec import Choice, registry
-from iree_pilot.models.traceable import Entry, Traceable
+from iree_pilot.models.spec import ModelChoice, registry
+from iree_pilot.models.traceable import EntryFunction, Traceable
 from iree_pilot.models.weights import checkpoints
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import bindings
@@ -29,7 +29,7 @@ from iree_pilot.pipeline.frontends.outline import no_function
 from iree_pilot.pipeline.frontends.source import Source, no_module
 
 
-class Compiled(UsageError):
+class HoldsCompiledModule(UsageError):
     """A source's model is an `aot.CompiledModule`, which no export has to trace.
 
     module: the class, or an instance of it. inputs: what the source's `inputs()` gave, else None.
@@ -54,7 +54,7 @@ def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedP
     if source.kind == "zoo":
         spec = registry()[source.model or ""]
         preset = spec.preset(source.preset)
-        choice = Choice(spec=spec, preset=preset, fields=source.fields, part=source.part)
+        choice = ModelChoice(spec=spec, preset=preset, fields=source.fields, part=source.part)
         return choice.build(seed), {}
     if source.kind == "checkpoint":
         from iree_pilot.models.weights import (
@@ -81,7 +81,7 @@ def _from_pt2(source: Source) -> tuple[Traceable, dict[str, ExportedProgram]]:
         )
     args, kwargs = program.example_inputs
     module = program.module()
-    entry = Entry(name="main", module=module, args=tuple(args), kwargs=dict(kwargs))
+    entry = EntryFunction(name="main", module=module, args=tuple(args), kwargs=dict(kwargs))
     decomposed = program.run_decompositions(current_aot_decompositions())
     return Traceable(root=module, functions=(entry,)), {"main": decomposed}
 
@@ -134,7 +134,9 @@ def _from_factory(module: ModuleType, factory: str, text: str) -> Traceable:
     if not _is_compiled(made):
         made = made()
     if _is_compiled(made):
-        raise Compiled(made, module.inputs() if hasattr(module, "inputs") else None, text)
+        raise HoldsCompiledModule(
+            made, module.inputs() if hasattr(module, "inputs") else None, text
+        )
     _check_callable(module, "inputs", "its example inputs", text)
     if not isinstance(made, torch.nn.Module):
         raise UsageError(
@@ -153,7 +155,7 @@ def _from_factory(module: ModuleType, factory: str, text: str) -> Traceable:
             advice="Return a tuple of tensors, or a dict of them by argument name.",
         )
     shapes = getattr(module, "dynamic_shapes", None)
-    entry = Entry(
+    entry = EntryFunction(
         name="main",
         module=made,
         args=tuple(values),

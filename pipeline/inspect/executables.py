@@ -117,7 +117,7 @@ def name(source: Path) -> str:
     return found[1] if found else source.stem
 
 
-class Survey:
+class ExecutableSurvey:
     """Compiles executables alone, one by one; files go to `directory`.
 
     Each is given `limit_seconds` of processor time, or ten times what the slowest of the others
@@ -205,7 +205,7 @@ class Watch:
 
     def __init__(
         self,
-        survey: Survey,
+        survey: ExecutableSurvey,
         dumps: Path,
         on_compiling: Callable[[Compiling], None],
         wait_seconds: float = WAIT_SECONDS,

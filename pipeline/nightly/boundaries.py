@@ -9,7 +9,7 @@ import msgspec
 from packaging.version import InvalidVersion, Version
 
 from iree_pilot.pipeline.case_result import tells
-from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Judgement
 
 
 class Boundary(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,14 +29,14 @@ class Boundary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def boundaries(
-    cases: Iterable[Case], outcomes: Mapping[str, Outcome]
+    cases: Iterable[Case], outcomes: Mapping[str, CaseOutcome]
 ) -> dict[str, tuple[Boundary, ...]]:
     """For each case that fails, where its failure comes or goes among the releases of the night.
 
     Compared are cases that differ in the release only. A release that says neither is left out: in
     which the case could not be tried, or got as far as the failure shows and no further judged.
     """
-    families: dict[tuple[object, ...], list[tuple[Version, str, Outcome]]] = {}
+    families: dict[tuple[object, ...], list[tuple[Version, str, CaseOutcome]]] = {}
     for case in cases:
         outcome = outcomes[case.name]
         version = _version(outcome)
@@ -69,7 +69,7 @@ def with_boundaries(
 
 
 def _around(
-    members: Sequence[tuple[Version, str, Outcome]], signature: str
+    members: Sequence[tuple[Version, str, CaseOutcome]], signature: str
 ) -> tuple[Boundary, ...]:
     found = []
     for (older, _, before), (newer, _, after) in pairwise(members):
@@ -89,11 +89,11 @@ def _around(
     return tuple(found)
 
 
-def _shows(outcome: Outcome, signature: str) -> bool:
+def _shows(outcome: CaseOutcome, signature: str) -> bool:
     return outcome.failure is not None and outcome.failure.shows(signature)
 
 
-def _version(outcome: Outcome) -> Version | None:
+def _version(outcome: CaseOutcome) -> Version | None:
     """The release that a case was tried with; None where it was not, or it has no version."""
     if outcome.result is None:
         return None

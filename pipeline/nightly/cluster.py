@@ -20,8 +20,8 @@ import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.nightly import remote, worker
-from iree_pilot.pipeline.nightly.orders import Job, Watcher
-from iree_pilot.pipeline.nightly.records import Outcome
+from iree_pilot.pipeline.nightly.orders import JobWatcher, NightJob
+from iree_pilot.pipeline.nightly.records import CaseOutcome
 from iree_pilot.pipeline.nightly.remote import Employ
 from iree_pilot.pipeline.targets import targets
 
@@ -61,7 +61,7 @@ class Cluster:
         self._connect_seconds = connect_seconds
         self._patience = patience
 
-    def run(self, jobs: Sequence[Job], watcher: Watcher) -> None:
+    def run(self, jobs: Sequence[NightJob], watcher: JobWatcher) -> None:
         """See `Scheduler.run`. Ctrl-C and what a watcher raises end the jobs on all workers.
 
         Raises EnvironmentFault where no scheduler answers, it has no worker of this iree-pilot, or
@@ -91,7 +91,7 @@ class Cluster:
                 "tcp://HOST:8786; without --scheduler this machine does the work.",
             ) from fault
 
-    def _workers(self, client: Client, watcher: Watcher) -> dict[str, Mapping[str, float]]:
+    def _workers(self, client: Client, watcher: JobWatcher) -> dict[str, Mapping[str, float]]:
         """The resources of each worker that runs the same iree-pilot as we do, by address."""
         about, found = remote.code(), client.scheduler_info()["workers"]
         said: dict[str, Any] = client.run(remote.code, on_error="return") if found else {}
@@ -148,13 +148,13 @@ class _Night:
         self._patience = patience
         self._id = uuid.uuid4().hex
         self._heard: SimpleQueue[Future | tuple[int, str]] = SimpleQueue()
-        self._jobs: list[Job] = []
+        self._jobs: list[NightJob] = []
         self._everyone = True
-        self._futures: dict[Future, Job] = {}
+        self._futures: dict[Future, NightJob] = {}
         self._devices: dict[str, str] = {}  # by target
         self._missed: dict[str, float] = {}  # when a device, or "" for any worker, was missed
 
-    def submit(self, jobs: Sequence[Job], watcher: Watcher) -> None:
+    def submit(self, jobs: Sequence[NightJob], watcher: JobWatcher) -> None:
         self._devices = self._find_devices(jobs, watcher)
         self._everyone = len(self._offered) == len(self._client.scheduler_info()["workers"])
         self._client.subscribe_topic(remote.TOPIC, self._began)
@@ -182,7 +182,7 @@ class _Night:
             self._futures[future] = job
             future.add_done_callback(self._heard.put)
 
-    def collect(self, watcher: Watcher) -> None:
+    def collect(self, watcher: JobWatcher) -> None:
         """Tells the watcher of each job as it ends."""
         while self._futures:
             try:
@@ -208,7 +208,7 @@ class _Night:
             heard.release()
             _tell(watcher, job, outcome)
 
-    def _give_up(self, watcher: Watcher) -> None:
+    def _give_up(self, watcher: JobWatcher) -> None:
         """Ends jobs whose device, or every worker, has been gone for as long as we wait."""
         workers = self._client.scheduler_info()["workers"]
         usable = [w for address, w in workers.items() if self._everyone or address in self._offered]
@@ -227,7 +227,7 @@ class _Night:
         for future, job in given_up.items():
             del self._futures[future]
             why = _none_left(self._device(job))
-            _tell(watcher, job, Outcome(case=job.order.case.name, result=None, why=why))
+            _tell(watcher, job, CaseOutcome(case=job.order.case.name, result=None, why=why))
 
     def end(self) -> None:
         """Ends what is left on the workers."""
@@ -240,14 +240,14 @@ class _Night:
         if message["night"] == self._id:
             self._heard.put((message["job"], message["where"]))
 
-    def _ended(self, future: Future, job: Job) -> Outcome:
+    def _ended(self, future: Future, job: NightJob) -> CaseOutcome:
         if future.status == "finished":
-            return msgspec.json.decode(future.result()[0], type=Outcome)
+            return msgspec.json.decode(future.result()[0], type=CaseOutcome)
         if future.status == "error":
             fault = future.exception()
             died = type(fault).__name__ == "KilledWorker"
             why = "its workers died, one after the other" if died else f"its worker failed: {fault}"
-            return Outcome(case=job.order.case.name, result=None, why=why)
+            return CaseOutcome(case=job.order.case.name, result=None, why=why)
         raise self._gone()
 
     def _gone(self) -> EnvironmentFault:
@@ -257,7 +257,7 @@ class _Night:
             advice="Start it again: the nightly goes on where it stopped.",
         )
 
-    def _find_devices(self, jobs: Sequence[Job], watcher: Watcher) -> dict[str, str]:
+    def _find_devices(self, jobs: Sequence[NightJob], watcher: JobWatcher) -> dict[str, str]:
         """The resource that stands for each target's device; tells of targets that have none."""
         names = sorted({name for resources in self._offered.values() for name in resources})
         found: dict[str, str] = {}
@@ -273,12 +273,12 @@ class _Night:
                 )
         return found
 
-    def _device(self, job: Job) -> str:
+    def _device(self, job: NightJob) -> str:
         """The resource that the job needs; empty where any worker can do it."""
         return self._devices.get(job.order.case.target, "") if job.order.what == "case" else ""
 
 
-def needs(job: Job, device: str, offers: Collection[Mapping[str, float]]) -> dict[str, float]:
+def needs(job: NightJob, device: str, offers: Collection[Mapping[str, float]]) -> dict[str, float]:
     """What a job takes of its worker: its device, and memory where all workers count theirs."""
     needed: dict[str, float] = {device: 1} if device else {}
     room = [resources.get(_MEMORY, 0.0) for resources in offers]
@@ -287,7 +287,7 @@ def needs(job: Job, device: str, offers: Collection[Mapping[str, float]]) -> dic
     return needed
 
 
-def _tell(watcher: Watcher, job: Job, outcome: Outcome) -> None:
+def _tell(watcher: JobWatcher, job: NightJob, outcome: CaseOutcome) -> None:
     if job.order.what == "trace":
         watcher.traced(job.order, outcome)
     else:

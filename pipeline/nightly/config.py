@@ -47,7 +47,7 @@ def _check(**named: str | float | None) -> None:
             raise ValueError(f"{key}: {fault}") from fault
 
 
-class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MatrixBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of the matrix: each model for each target, release and dtype.
 
     What is None is as in [matrix], and there as in `Case`. models: SOURCEs as on the command line,
@@ -135,7 +135,7 @@ class Bisect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return _seconds(self.each)
 
 
-class News(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is found out about new failures, in this order; see `pipeline.nightly.news`.
 
     budget, each: how long may be asked about releases and workarounds, all of a night together,
@@ -161,25 +161,25 @@ class News(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return _seconds(self.each)
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NightlyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole nightly.toml. title: for reports.
 
     include: more cases; one that is there already is replaced. exclude: applies to all of them.
     """
 
-    matrix: Block
+    matrix: MatrixBlock
     title: str = "nightly"
-    include: tuple[Block, ...] = ()
+    include: tuple[MatrixBlock, ...] = ()
     exclude: tuple[Exclude, ...] = ()
     schedule: Schedule = Schedule()
     bisect: Bisect = Bisect()
-    news: News = News()
+    news: NewsConfig = NewsConfig()
 
 
 class Nightly(msgspec.Struct, frozen=True, kw_only=True):
     """A config, where it was read, and a digest of what decides its cases."""
 
-    config: Config
+    config: NightlyConfig
     path: Path
     digest: str
 
@@ -191,7 +191,7 @@ class Nightly(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(path: Path) -> Nightly:
     """Reads a nightly.toml; raises UsageError as `strict.read` does."""
-    config = strict.read(path, Config)
+    config = strict.read(path, NightlyConfig)
     matrix = msgspec.json.encode(
         (config.matrix, config.include, config.exclude), order="deterministic"
     )

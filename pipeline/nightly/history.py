@@ -14,14 +14,14 @@ import msgspec
 from iree_pilot.pipeline.case import PASSING
 from iree_pilot.pipeline.nightly import identity, queries, results
 from iree_pilot.pipeline.nightly.database import Database
-from iree_pilot.pipeline.nightly.records import Case, Finding, Judgement, Outcome
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Finding, Judgement
 from iree_pilot.pipeline.program.source_lines import SourceLines
 
 #: Nights that `usual` looks at.
 _RECENT = 7
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class NightRun(msgspec.Struct, frozen=True, kw_only=True):
     """One night. begun, finished: ISO 8601 in UTC; not finished until it has been judged.
 
     config: digest of what was asked for. machine: class of the machine. revision: versions by what
@@ -111,7 +111,7 @@ class History(Database):
         machine: str,
         revision: Mapping[str, str],
         begun: datetime | None = None,
-    ) -> Run:
+    ) -> NightRun:
         """Writes down a night and what it is to run. Names of cases must differ (ValueError)."""
         if len({case.name for case in cases}) != len(cases):
             raise ValueError("two cases of a night have one name")
@@ -134,16 +134,16 @@ class History(Database):
             )
         return self.run(number)
 
-    def unfinished(self, config: str) -> Run | None:
+    def unfinished(self, config: str) -> NightRun | None:
         """The latest night for this configuration that was started and not finished."""
         found = self._runs("WHERE config = ? AND finished IS NULL", (config,), limit=1)
         return found[0] if found else None
 
-    def runs(self, limit: int = 100) -> list[Run]:
+    def runs(self, limit: int = 100) -> list[NightRun]:
         """The latest nights, newest first."""
         return self._runs("", (), limit=limit)
 
-    def run(self, id: int | None = None) -> Run:
+    def run(self, id: int | None = None) -> NightRun:
         """A night by its number, or the latest. Raises KeyError where there is none."""
         found = (
             self._runs("", (), limit=1)
@@ -154,7 +154,7 @@ class History(Database):
             raise KeyError(id)
         return found[0]
 
-    def record(self, run: int, *outcomes: Outcome) -> None:
+    def record(self, run: int, *outcomes: CaseOutcome) -> None:
         """Writes down outcomes, all or none; they are on the disk when this returns.
 
         One that is there already for the same case and night is replaced, with its metrics; what
@@ -164,7 +164,7 @@ class History(Database):
             for outcome in outcomes:
                 self._record(database, run, outcome)
 
-    def _record(self, database: sqlite3.Connection, run: int, outcome: Outcome) -> None:
+    def _record(self, database: sqlite3.Connection, run: int, outcome: CaseOutcome) -> None:
         number, earlier = self._outcome(database, run, outcome.case)
         result = results.keep(database, outcome.result) if outcome.result else None
         database.execute(
@@ -207,12 +207,12 @@ class History(Database):
             ).fetchall()
         return [msgspec.json.decode(text, type=Case) for (text,) in rows]
 
-    def outcomes(self, run: int) -> dict[str, Outcome]:
+    def outcomes(self, run: int) -> dict[str, CaseOutcome]:
         """What a night has found so far, by case, in the order of the plan."""
         where = "o.run_id = ? AND o.status IS NOT NULL ORDER BY o.id"
         return {outcome.case: outcome for outcome in self._outcomes(where, (run,))}
 
-    def reusable(self, key: str) -> Outcome | None:
+    def reusable(self, key: str) -> CaseOutcome | None:
         """The latest outcome that was found by a run under a key, if another run would repeat it.
 
         Not where that one differed from attempt to attempt, or failed in a way that may pass.
@@ -389,14 +389,14 @@ class History(Database):
             ).fetchall()
         return [Artifact(case=case, kind=kind, path=path) for case, kind, path in rows]
 
-    def _outcomes(self, where: str, values: tuple[object, ...]) -> list[Outcome]:
+    def _outcomes(self, where: str, values: tuple[object, ...]) -> list[CaseOutcome]:
         with self.reading() as database:
             rows = database.execute(f"{queries.OUTCOMES} WHERE {where}", values).fetchall()
             numbers = {row[9] for row in rows if row[9] is not None}
             loaded = results.load(database, numbers)
         fields = ("case", "why", "key", "machine", "worker", "begun", "seconds", "peak_bytes")
         return [
-            Outcome(
+            CaseOutcome(
                 **dict(zip(fields, row[:8], strict=True)),
                 reused=bool(reused),
                 result=loaded.get(number),
@@ -420,7 +420,7 @@ class History(Database):
             raise KeyError(f"run {run} has no case {case}")
         return row[0], row[1]
 
-    def _runs(self, where: str, values: tuple[object, ...], *, limit: int) -> list[Run]:
+    def _runs(self, where: str, values: tuple[object, ...], *, limit: int) -> list[NightRun]:
         with self.reading() as database:
             rows = database.execute(
                 f"WITH chosen AS (SELECT * FROM runs {where} ORDER BY begun DESC, id DESC LIMIT ?)"
@@ -429,7 +429,7 @@ class History(Database):
             ).fetchall()
         fields = ("id", "uuid", "config", "title", "machine", "begun", "finished", "cases", "done")
         return [
-            Run(
+            NightRun(
                 **dict(zip(fields, row[:-4], strict=True)),
                 revision=_REVISION.decode(row[-4]),
                 verdicts=_VERDICTS.decode(row[-3]),

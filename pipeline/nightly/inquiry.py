@@ -21,7 +21,7 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro import deep
 from iree_pilot.repro.since_release import question as release_question
 from iree_pilot.repro.since_release import trials as release_trials
-from iree_pilot.repro.workarounds import find as workarounds
+from iree_pilot.repro.workarounds import find_workarounds as workarounds
 
 #: The share of the time that is searched: what was found has to be seen again after that.
 _SEARCHING = 0.7

@@ -11,13 +11,13 @@ import shlex
 from junitparser import Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from iree_pilot.pipeline.nightly.markdown import again
-from iree_pilot.pipeline.nightly.report import Report, Row
+from iree_pilot.pipeline.nightly.report import CaseRow, NightReport
 
 #: What XML 1.0 cannot hold: a compiler's output may have colour codes and stray bytes.
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(report: Report) -> str:
+def junit(report: NightReport) -> str:
     """One suite for each target with its release, one test for each case."""
     suites: dict[str, TestSuite] = {}
     for row in report.rows:
@@ -33,7 +33,7 @@ def junit(report: Report) -> str:
     return text.decode()
 
 
-def _case(row: Row, group: str) -> TestCase:
+def _case(row: CaseRow, group: str) -> TestCase:
     flags = f" -- {shlex.join(row.case.flags)}" if row.case.flags else ""
     seconds = row.outcome.seconds if row.outcome else 0.0
     case = TestCase(_text(row.case.program + flags), classname=_text(group), time=seconds)
@@ -47,7 +47,7 @@ def _case(row: Row, group: str) -> TestCase:
     return case
 
 
-def _details(row: Row) -> list[str]:
+def _details(row: CaseRow) -> list[str]:
     judgement, failure = row.judgement, row.outcome.failure if row.outcome else None
     facts = {
         "signature": judgement.signature if judgement else "",

@@ -16,7 +16,7 @@ from iree_pilot.pipeline.frontends import load, source
 from iree_pilot.pipeline.frontends.job import DEPENDENCIES, Job
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.nightly import metrics
-from iree_pilot.pipeline.nightly.records import INSTALLED, LATEST, Case, Outcome
+from iree_pilot.pipeline.nightly.records import INSTALLED, LATEST, Case, CaseOutcome
 from iree_pilot.pipeline.processes import task
 from iree_pilot.pipeline.store import sealed
 from iree_pilot.pipeline.store.store import Store
@@ -138,7 +138,7 @@ def key(case: Case, loaded: Loaded, toolchain: Toolchain, plan: Plan) -> str:
     )
 
 
-def lasting(outcome: Outcome) -> bool:
+def lasting(outcome: CaseOutcome) -> bool:
     """Whether the outcome's key decides it: limits and what else was running did not."""
     failure = outcome.failure
     return outcome.result is not None and not (failure and failure.kind in cases.PASSING)

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 from iree_pilot.pipeline.nightly.records import INSTALLED
-from iree_pilot.pipeline.nightly.report import Report, Row, ordered
+from iree_pilot.pipeline.nightly.report import CaseRow, NightReport, ordered
 from iree_pilot.pipeline.plural import count
 
 #: A comment on GitHub may have 65,536 characters.
@@ -16,7 +16,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
 _SYMBOLS = {"pass": "ok", "not run": "-"}
 
 
-def markdown(report: Report, *, limit: int = COMMENT) -> str:
+def markdown(report: NightReport, *, limit: int = COMMENT) -> str:
     """The night: what is new with all that helps, what else fails, every case in a table.
 
     limit: characters; what does not fit is left out from the end, and that is said.
@@ -32,7 +32,7 @@ def markdown(report: Report, *, limit: int = COMMENT) -> str:
     return text
 
 
-def _sections(report: Report) -> Iterator[str]:
+def _sections(report: NightReport) -> Iterator[str]:
     run = report.run
     yield f"# {_plain(report.title)}\n\n"
     with_versions = ", ".join(f"{name} {version}" for name, version in run.revision.items())
@@ -73,7 +73,7 @@ def _sections(report: Report) -> Iterator[str]:
     yield _matrix(report)
 
 
-def _story(rows: tuple[Row, ...]) -> str:
+def _story(rows: tuple[CaseRow, ...]) -> str:
     """One piece of news, with what it takes to look into it, and all cases that tell it."""
     row, *others = rows
     assert row.judgement is not None
@@ -97,7 +97,7 @@ def _story(rows: tuple[Row, ...]) -> str:
     return "\n".join([*lines, "", ""])
 
 
-def again(row: Row) -> str:
+def again(row: CaseRow) -> str:
     """The command that runs a case by hand."""
     case = row.case
     words = ["iree-pilot", "run", case.source]
@@ -111,7 +111,7 @@ def again(row: Row) -> str:
     return shlex.join(words)
 
 
-def _matrix(report: Report) -> str:
+def _matrix(report: NightReport) -> str:
     """Programs down, targets with releases across."""
     columns = list(dict.fromkeys(_column(row) for row in report.rows))
     cells: dict[str, dict[str, str]] = {}
@@ -130,7 +130,7 @@ def _matrix(report: Report) -> str:
     )
 
 
-def _column(row: Row) -> str:
+def _column(row: CaseRow) -> str:
     case = row.case
     release = "" if case.release == INSTALLED else f" {case.release}"
     return f"{case.target}{release}{' ' + shlex.join(case.flags) if case.flags else ''}"

@@ -16,7 +16,7 @@ from iree_pilot.pipeline import plural
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError, nearest
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.nightly import strict
-from iree_pilot.pipeline.nightly.config import Block, Exclude, Nightly
+from iree_pilot.pipeline.nightly.config import Exclude, MatrixBlock, Nightly
 from iree_pilot.pipeline.nightly.records import INSTALLED, LATEST, Case
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.toolchain import compiler, releases, toolchain
@@ -41,7 +41,7 @@ def expand(
     does not exist, for a pattern that fits nothing and where no case is left.
     """
     config, found = nightly.config, dict[str, Case]()
-    blocks: list[tuple[Keys, Block]] = [(("matrix",), config.matrix)]
+    blocks: list[tuple[Keys, MatrixBlock]] = [(("matrix",), config.matrix)]
     for number, block in enumerate(config.include):
         said = {k: v for k, v in msgspec.structs.asdict(block).items() if v is not None}
         blocks.append((("include", number), msgspec.structs.replace(config.matrix, **said)))
@@ -94,7 +94,7 @@ def excluded(case: Case, exclude: Exclude) -> bool:
     )
 
 
-def _cases(block: Block, where: Keys, check: _Checks) -> Iterator[Case]:
+def _cases(block: MatrixBlock, where: Keys, check: _Checks) -> Iterator[Case]:
     for key in ("models", "targets"):
         if not getattr(block, key):
             raise UsageError(

@@ -20,7 +20,7 @@ from iree_pilot.pipeline.nightly import alone, identity, inquiry, isolation
 from iree_pilot.pipeline.nightly.config import Nightly
 from iree_pilot.pipeline.nightly.history import History
 from iree_pilot.pipeline.nightly.inquiry import Inquiry
-from iree_pilot.pipeline.nightly.records import Case, Finding, Judgement, Outcome, Question
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Finding, Judgement, Question
 from iree_pilot.repro.bisect import Bisection
 
 #: Verdicts of failures that nobody has looked into.
@@ -31,7 +31,7 @@ Isolate = Callable[[isolation.Orders, Path, float], Bisection]
 Ask = Callable[[Inquiry, Path], Finding]
 
 
-class Watcher(Protocol):
+class NewsWatcher(Protocol):
     """What is called for each question and answer."""
 
     def isolating(self, case: Case, signature: str) -> None: ...
@@ -46,7 +46,7 @@ class _Subject(msgspec.Struct, frozen=True):
     failure: str
     signature: str
     case: Case
-    outcome: Outcome
+    outcome: CaseOutcome
     new: bool
 
 
@@ -57,7 +57,7 @@ class News:
         self,
         nightly: Nightly,
         history: History,
-        watcher: Watcher,
+        watcher: NewsWatcher,
         artifacts: Path,
         *,
         isolate: Isolate = isolation.isolate,
@@ -73,7 +73,7 @@ class News:
         self,
         run: int,
         cases: Mapping[str, Case],
-        outcomes: Mapping[str, Outcome],
+        outcomes: Mapping[str, CaseOutcome],
         judgements: Sequence[Judgement],
     ) -> list[Judgement]:
         """The judgements with reproducers and findings: of tonight, or kept from before."""
@@ -206,7 +206,7 @@ class News:
 
 
 def _subjects(
-    cases: Mapping[str, Case], outcomes: Mapping[str, Outcome], judgements: Sequence[Judgement]
+    cases: Mapping[str, Case], outcomes: Mapping[str, CaseOutcome], judgements: Sequence[Judgement]
 ) -> list[_Subject]:
     """One for each failure; a case on which it is new before one that had it already."""
     found: dict[str, _Subject] = {}
@@ -221,6 +221,6 @@ def _subjects(
     return list(found.values())
 
 
-def _untraced(outcome: Outcome) -> bool:
+def _untraced(outcome: CaseOutcome) -> bool:
     """Whether there is no program: the compiler has no part in that."""
     return outcome.failure is not None and outcome.failure.phase == "trace"

@@ -15,20 +15,20 @@ from iree_pilot.pipeline.nightly import inquiry, isolation, news, opinion, repor
 from iree_pilot.pipeline.nightly.boundaries import boundaries, with_boundaries
 from iree_pilot.pipeline.nightly.config import Nightly
 from iree_pilot.pipeline.nightly.expectations import Expectation, acceptable, stale
-from iree_pilot.pipeline.nightly.history import History, Run
+from iree_pilot.pipeline.nightly.history import History, NightRun
 from iree_pilot.pipeline.nightly.keys import Keys
 from iree_pilot.pipeline.nightly.orders import Order, Scheduler, jobs
-from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome
-from iree_pilot.pipeline.nightly.report import Report
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Judgement
+from iree_pilot.pipeline.nightly.report import NightReport
 
 
-class Watcher(news.Watcher, Protocol):
+class NightWatcher(news.NewsWatcher, Protocol):
     """What is called as a night goes on."""
 
-    def night_started(self, run: Run, cases: Sequence[Case], done: int) -> None: ...
+    def night_started(self, run: NightRun, cases: Sequence[Case], done: int) -> None: ...
     def started(self, name: str, worker: str) -> None: ...
-    def traced(self, program: str, outcome: Outcome) -> None: ...
-    def ended(self, outcome: Outcome) -> None: ...
+    def traced(self, program: str, outcome: CaseOutcome) -> None: ...
+    def ended(self, outcome: CaseOutcome) -> None: ...
     def again(self, cases: Sequence[Case]) -> None: ...
     def note(self, text: str) -> None: ...
 
@@ -65,7 +65,7 @@ class Night:
         cases: Sequence[Case],
         history: History,
         scheduler: Scheduler,
-        watcher: Watcher,
+        watcher: NightWatcher,
         options: NightOptions,
     ) -> None:
         self._nightly, self._config = nightly, nightly.config
@@ -74,12 +74,12 @@ class Night:
         self._scheduler = scheduler
         self._watcher = watcher
         self._options = options
-        self._run: Run | None = None
+        self._run: NightRun | None = None
         self._news = news.News(
             nightly, history, watcher, options.artifacts, isolate=options.isolate, ask=options.ask
         )
 
-    def run(self) -> Report:
+    def run(self) -> NightReport:
         """Begins the night, or goes on with the same one that was not finished."""
         revision = versions.revision()
         digest = versions.digest(self._nightly.digest, self._cases, revision)
@@ -111,7 +111,7 @@ class Night:
         self._history.finish(run.id, judgements, notes, accept=accept)
         return report.of(self._history, self._history.run(run.id))
 
-    def so_far(self) -> Report | None:
+    def so_far(self) -> NightReport | None:
         """What is done of a night that was stopped, in a report of all its cases; None before it
         was started."""
         return report.of(self._history, self._history.run(self._run.id)) if self._run else None
@@ -199,7 +199,7 @@ class Night:
 class _Course:
     """What has come of a night so far; a watcher of the scheduler that keeps what it hears."""
 
-    def __init__(self, history: History, run: Run, watcher: Watcher) -> None:
+    def __init__(self, history: History, run: NightRun, watcher: NightWatcher) -> None:
         self.run = run
         self.outcomes = history.outcomes(run.id)
         self._history = history
@@ -211,7 +211,7 @@ class _Course:
         self._again = True
         return self
 
-    def reuse(self, case: str, before: Outcome) -> None:
+    def reuse(self, case: str, before: CaseOutcome) -> None:
         """Takes the outcome of an earlier night."""
         self._keep(
             msgspec.structs.replace(
@@ -222,10 +222,10 @@ class _Course:
     def began(self, order: Order, worker: str) -> None:
         self._watcher.started(order.name, worker)
 
-    def traced(self, order: Order, outcome: Outcome) -> None:
+    def traced(self, order: Order, outcome: CaseOutcome) -> None:
         self._watcher.traced(order.name, outcome)
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: CaseOutcome) -> None:
         before = self._history.reusable(outcome.key) if outcome.reused else None
         if before is not None:
             self.reuse(outcome.case, before)
@@ -237,18 +237,18 @@ class _Course:
     def note(self, text: str) -> None:
         self._watcher.note(text)
 
-    def _keep(self, outcome: Outcome) -> None:
+    def _keep(self, outcome: CaseOutcome) -> None:
         self._history.record(self.run.id, outcome)
         self.outcomes[outcome.case] = outcome
         self._watcher.ended(outcome)
 
 
-def tried(outcome: Outcome) -> tuple[str, ...]:
+def tried(outcome: CaseOutcome) -> tuple[str, ...]:
     """The status of each time that a case was run in a night."""
     return outcome.attempts or (outcome.status,)
 
 
-def combined(first: Outcome, again: Outcome) -> Outcome:
+def combined(first: CaseOutcome, again: CaseOutcome) -> CaseOutcome:
     """One outcome of two runs of a case in one night; the failure stays in sight if one failed."""
     shown = first if first.failure is not None or again.failure is None else again
     return msgspec.structs.replace(

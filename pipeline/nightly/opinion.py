@@ -37,7 +37,7 @@ from iree_pilot.pipeline.nightly.baseline import Rule, Shift, shifts, suspected
 from iree_pilot.pipeline.nightly.expectations import Expectation
 from iree_pilot.pipeline.nightly.history import Past
 from iree_pilot.pipeline.nightly.metrics import TIMES
-from iree_pilot.pipeline.nightly.records import Judgement, Outcome, Verdict
+from iree_pilot.pipeline.nightly.records import CaseOutcome, Judgement, Verdict
 
 _MIB = 2.0**20
 #: Counts and sizes, unless they are named here: any change by 2% tells.
@@ -107,7 +107,7 @@ class _Trouble(NamedTuple):
 
 
 def judge(
-    outcome: Outcome, past: Sequence[Past], expected: Sequence[Expectation], night: str
+    outcome: CaseOutcome, past: Sequence[Past], expected: Sequence[Expectation], night: str
 ) -> Judgement:
     """The judgement of one outcome.
 
@@ -129,7 +129,7 @@ def judge(
 
 
 def outdated(
-    outcome: Outcome,
+    outcome: CaseOutcome,
     judgement: Judgement,
     past: Sequence[Past],
     expected: Sequence[Expectation],
@@ -153,7 +153,7 @@ def outdated(
     return _outlived(outcome, known, nights, night) if known else ""
 
 
-def _outlived(outcome: Outcome, known: Expectation, nights: Sequence[Past], night: str) -> str:
+def _outlived(outcome: CaseOutcome, known: Expectation, nights: Sequence[Past], night: str) -> str:
     """What an expectation says that the case has outlived, and since which night."""
     ended = itertools.takewhile(lambda p: known.is_outlived(outcome.case, p.status), nights)
     since = [night, *(past.begun for past in ended)][-1]
@@ -172,7 +172,7 @@ def unsettled(past: Sequence[Past]) -> bool:
 
 
 def _flaky(
-    outcome: Outcome, nights: Sequence[Past], holding: Sequence[Expectation], night: str
+    outcome: CaseOutcome, nights: Sequence[Past], holding: Sequence[Expectation], night: str
 ) -> Judgement:
     tried = f"{len(outcome.attempts)} attempts: {', '.join(outcome.attempts)}"
     known = next((e for e in holding if e.flaky), None)
@@ -186,7 +186,7 @@ def _flaky(
 
 
 def _failed(
-    outcome: Outcome,
+    outcome: CaseOutcome,
     nights: Sequence[Past],
     holding: Sequence[Expectation],
     over: Sequence[Expectation],
@@ -235,7 +235,7 @@ def _failed(
 
 
 def _passed(
-    outcome: Outcome, nights: Sequence[Past], holding: Sequence[Expectation], night: str
+    outcome: CaseOutcome, nights: Sequence[Past], holding: Sequence[Expectation], night: str
 ) -> Judgement:
     verdict = _VERDICTS[outcome.status]
     note = outcome.result.why if outcome.result else ""
@@ -265,7 +265,7 @@ def _passed(
     return _said(outcome, verdict, "; ".join(filter(None, [listed, note])))
 
 
-def _since(outcome: Outcome, before: Past) -> str:
+def _since(outcome: CaseOutcome, before: Past) -> str:
     """What of the model is another than on an earlier night, to follow what it did then.
 
     Empty where that is not known: what a night before us wrote, or a program that does not trace.
@@ -288,7 +288,7 @@ def _since(outcome: Outcome, before: Past) -> str:
     return "; the program is the same"
 
 
-def _since_accepted(outcome: Outcome, known: Expectation, nights: Sequence[Past]) -> str:
+def _since_accepted(outcome: CaseOutcome, known: Expectation, nights: Sequence[Past]) -> str:
     """What of the model is another than when a failure of it was accepted; empty: nothing, as far
     as that is known."""
     if not _differ(outcome.model, known.model):
@@ -302,7 +302,7 @@ def _differ(one: str, other: str) -> bool:
     return bool(one and other) and one != other
 
 
-def _is_comparable(outcome: Outcome, before: Past) -> bool:
+def _is_comparable(outcome: CaseOutcome, before: Past) -> bool:
     """Whether metrics of an earlier night are of the same program on the same class of machine."""
     same = before.program in ("", outcome.program) or not outcome.program
     return same and before.machine == outcome.machine
@@ -370,7 +370,7 @@ def _series(nights: Iterable[Past]) -> Iterator[tuple[str, Rule, _Series]]:
 
 
 def _with_metrics(
-    judgement: Judgement, outcome: Outcome, nights: Sequence[Past], night: str
+    judgement: Judgement, outcome: CaseOutcome, nights: Sequence[Past], night: str
 ) -> Judgement:
     """The judgement with what the metrics of tonight show."""
     if outcome.reused:
@@ -426,7 +426,7 @@ def _rule(name: str) -> Rule:
 
 
 def _said(
-    outcome: Outcome, verdict: Verdict, why: str, *, signature: str = "", since: str = ""
+    outcome: CaseOutcome, verdict: Verdict, why: str, *, signature: str = "", since: str = ""
 ) -> Judgement:
     failure = outcome.failure
     return Judgement(

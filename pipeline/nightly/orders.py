@@ -9,7 +9,7 @@ import msgspec
 
 from iree_pilot.pipeline.nightly.history import Usual
 from iree_pilot.pipeline.nightly.metrics import metrics
-from iree_pilot.pipeline.nightly.records import Case, Outcome
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome
 
 What = Literal["trace", "case"]
 #: What the name of a trace begins with, where people see it beside those of cases.
@@ -46,7 +46,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return f"{TRACE}{self.case.program}" if self.what == "trace" else self.case.name
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class NightJob(msgspec.Struct, frozen=True, kw_only=True):
     """An order and what it needs. after: the program whose trace it waits for.
 
     guessed: the need is no more than a guess, for want of a history.
@@ -58,15 +58,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     guessed: bool = False
 
 
-class Watcher(Protocol):
+class JobWatcher(Protocol):
     """What is called for each job, always in the thread that called `Scheduler.run`.
 
     Each case is `done` exactly once. What a watcher raises ends all jobs and passes through.
     """
 
     def began(self, order: Order, worker: str) -> None: ...
-    def traced(self, order: Order, outcome: Outcome) -> None: ...
-    def done(self, outcome: Outcome) -> None: ...
+    def traced(self, order: Order, outcome: CaseOutcome) -> None: ...
+    def done(self, outcome: CaseOutcome) -> None: ...
     def note(self, text: str) -> None: ...
 
 
@@ -79,14 +79,14 @@ class Scheduler(Protocol):
     @property
     def here(self) -> bool: ...
 
-    def run(self, jobs: Sequence[Job], watcher: Watcher) -> None:
+    def run(self, jobs: Sequence[NightJob], watcher: JobWatcher) -> None:
         """Raises what the watcher raises, and EnvironmentFault where no job can be done at all."""
         ...
 
 
 def jobs(
     orders: Sequence[Order], needs: Mapping[str, Usual], traced: Collection[str] = ()
-) -> tuple[Job, ...]:
+) -> tuple[NightJob, ...]:
     """The jobs for cases' orders: one trace for each program, then its cases.
 
     needs: of cases, by name. traced: programs that need no trace: they are in the store.
@@ -96,14 +96,14 @@ def jobs(
         if order.case.program not in traced:
             first.setdefault(order.case.program, order)
     traces = [
-        Job(
+        NightJob(
             order=msgspec.structs.replace(order, what="trace"),
             need=Usual(seconds=TRACE_SECONDS, peak_bytes=TRACE_BYTES),
         )
         for order in first.values()
     ]
     cases = [
-        Job(
+        NightJob(
             order=order,
             need=needs.get(order.case.name, Usual(seconds=CASE_SECONDS, peak_bytes=CASE_BYTES)),
             after=order.case.program if order.case.program in first else "",
@@ -114,7 +114,7 @@ def jobs(
     return (*traces, *cases)
 
 
-def untraced(order: Order, trace: Outcome) -> Outcome:
+def untraced(order: Order, trace: CaseOutcome) -> CaseOutcome:
     """The outcome of a case whose program's trace came to `trace`, which is no success."""
     result = trace.result
     if result is not None:
@@ -123,7 +123,7 @@ def untraced(order: Order, trace: Outcome) -> Outcome:
     return msgspec.structs.replace(trace, case=order.case.name, result=result, metrics={})
 
 
-def with_trace(outcome: Outcome, trace: Outcome | None) -> Outcome:
+def with_trace(outcome: CaseOutcome, trace: CaseOutcome | None) -> CaseOutcome:
     """The outcome of the case that a program was traced for, with what that took.
 
     Of the cases that share a trace one has it, so that a slower one is told once.

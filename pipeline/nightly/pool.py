@@ -11,8 +11,8 @@ from threading import Event
 import msgspec
 
 from iree_pilot.pipeline.nightly import worker
-from iree_pilot.pipeline.nightly.orders import Job, Order, Watcher, untraced, with_trace
-from iree_pilot.pipeline.nightly.records import Outcome
+from iree_pilot.pipeline.nightly.orders import JobWatcher, NightJob, Order, untraced, with_trace
+from iree_pilot.pipeline.nightly.records import CaseOutcome
 from iree_pilot.pipeline.processes import process
 
 #: What a worker itself takes beside its children: Python, and the outputs that it compares.
@@ -32,7 +32,7 @@ class Pool:
         self,
         width: int = 0,
         memory_bytes: int | None = None,
-        employ: Callable[[Order], Outcome] = worker.employ,
+        employ: Callable[[Order], CaseOutcome] = worker.employ,
     ) -> None:
         import psutil
 
@@ -40,15 +40,15 @@ class Pool:
         self.memory_bytes = memory_bytes or int(0.9 * psutil.virtual_memory().available)
         self._employ = employ
 
-    def run(self, jobs: Sequence[Job], watcher: Watcher) -> None:
+    def run(self, jobs: Sequence[NightJob], watcher: JobWatcher) -> None:
         """See `Scheduler.run`. Ctrl-C and what a watcher raises kill all that runs.
 
         Traces go first, then what takes longest, so that no long job is left over at the end. Of
         cases that never ran, those take longest whose traces did.
         """
         waiting = list(jobs)
-        running: dict[Future[Outcome], Job] = {}
-        traces: dict[str, Outcome | None] = {
+        running: dict[Future[CaseOutcome], NightJob] = {}
+        traces: dict[str, CaseOutcome | None] = {
             job.order.case.program: None for job in jobs if job.order.what == "trace"
         }
         stop = Event()
@@ -76,8 +76,11 @@ class Pool:
             threads.shutdown(cancel_futures=True)
 
     def _next(
-        self, waiting: Sequence[Job], running: Sequence[Job], traces: dict[str, Outcome | None]
-    ) -> Job | None:
+        self,
+        waiting: Sequence[NightJob],
+        running: Sequence[NightJob],
+        traces: dict[str, CaseOutcome | None],
+    ) -> NightJob | None:
         """The most urgent job that can begin now."""
         if len(running) >= self.width:
             return None
@@ -93,17 +96,17 @@ class Pool:
         limit = order.memory_limit or self.memory_bytes
         return msgspec.structs.replace(order, memory_limit=limit)
 
-    def _work(self, order: Order, stop: Event) -> Outcome:
+    def _work(self, order: Order, stop: Event) -> CaseOutcome:
         process.STOP.set(stop)
         if stop.is_set():
             raise KeyboardInterrupt
         return self._employ(order)
 
 
-def _urgency(job: Job, trace: Outcome | None) -> tuple[bool, float]:
+def _urgency(job: NightJob, trace: CaseOutcome | None) -> tuple[bool, float]:
     seconds = trace.seconds if trace is not None and job.guessed else job.need.seconds
     return job.order.what == "case", -seconds
 
 
-def _bytes(job: Job) -> int:
+def _bytes(job: NightJob) -> int:
     return job.need.peak_bytes + _WORKER_BYTES

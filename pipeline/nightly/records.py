@@ -84,7 +84,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.program} | {self.target} | {self.release}{flags}"
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class CaseOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """One case on one night, as the process that ran it sends it back.
 
     case: its `Case.name`. key: of all that decides the result (program, flags, toolchain, device

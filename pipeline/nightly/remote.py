@@ -13,7 +13,7 @@ from threading import Event
 import msgspec
 
 from iree_pilot.pipeline.nightly.orders import Order, untraced, with_trace
-from iree_pilot.pipeline.nightly.records import Outcome
+from iree_pilot.pipeline.nightly.records import CaseOutcome
 from iree_pilot.pipeline.processes import process
 
 #: Where workers say that they began a job.
@@ -21,7 +21,7 @@ TOPIC = "iree-pilot"
 
 #: An outcome as JSON, and the packed program that a trace made.
 Reply = tuple[bytes, bytes]
-Employ = Callable[[Order], Outcome]
+Employ = Callable[[Order], CaseOutcome]
 #: The nights that this worker has jobs of; set to end these jobs.
 _STOPS: dict[str, Event] = {}
 
@@ -31,7 +31,7 @@ def work(order: bytes, trace: Reply | None, employ: Employ, night: str, number: 
     from distributed import get_worker
 
     told = msgspec.json.decode(order, type=Order)
-    traced = msgspec.json.decode(trace[0], type=Outcome) if trace else None
+    traced = msgspec.json.decode(trace[0], type=CaseOutcome) if trace else None
     if traced is not None and traced.status != "ok":
         return msgspec.json.encode(untraced(told, traced)), b""
     here = get_worker()

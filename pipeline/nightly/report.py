@@ -10,8 +10,8 @@ from typing import get_args
 import msgspec
 
 from iree_pilot.pipeline.nightly import identity
-from iree_pilot.pipeline.nightly.history import History, Run
-from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome, Question, Verdict
+from iree_pilot.pipeline.nightly.history import History, NightRun
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Judgement, Question, Verdict
 from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program.source_lines import SourceLines
 
@@ -41,11 +41,11 @@ _ASKED: dict[Question, str] = {
 }
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
     """One case of a night; outcome and judgement are None while they are to come."""
 
     case: Case
-    outcome: Outcome | None = None
+    outcome: CaseOutcome | None = None
     judgement: Judgement | None = None
 
     @property
@@ -92,15 +92,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return tuple((_ASKED[finding.question], finding.said) for finding in found)
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class NightReport(msgspec.Struct, frozen=True, kw_only=True):
     """A night, its cases in the order of the plan. notes: for the people who keep the nightly."""
 
-    run: Run
-    rows: tuple[Row, ...]
+    run: NightRun
+    rows: tuple[CaseRow, ...]
     notes: tuple[str, ...] = ()
 
     @property
-    def news(self) -> tuple[Row, ...]:
+    def news(self) -> tuple[CaseRow, ...]:
         """What is new, the gravest first."""
         return tuple(ordered(row for row in self.rows if row.news))
 
@@ -115,9 +115,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return all(row.judgement is None for row in self.rows)
 
     @property
-    def stories(self) -> tuple[tuple[Row, ...], ...]:
+    def stories(self) -> tuple[tuple[CaseRow, ...], ...]:
         """What is new, cases that tell of one failure together."""
-        told: dict[object, list[Row]] = {}
+        told: dict[object, list[CaseRow]] = {}
         for row in self.news:
             told.setdefault((row.verdict, row.failure or row.case.name), []).append(row)
         return tuple(map(tuple, told.values()))
@@ -150,25 +150,25 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def ordered(rows: Iterable[Row]) -> list[Row]:
+def ordered(rows: Iterable[CaseRow]) -> list[CaseRow]:
     """The gravest verdicts first, each in the order of the plan."""
     return sorted(rows, key=lambda row: _ORDER.index(row.verdict))
 
 
-def of(history: History, run: Run) -> Report:
+def of(history: History, run: NightRun) -> NightReport:
     """The night `run` as the history has it now. What `expect` accepts is that of the latest."""
     if run.id != history.run().id:
         run = msgspec.structs.replace(run, accept=())
     outcomes = history.outcomes(run.id)
     judgements = {judgement.case: judgement for judgement in history.judgements(run.id)}
     rows = tuple(
-        Row(case=case, outcome=outcomes.get(case.name), judgement=judgements.get(case.name))
+        CaseRow(case=case, outcome=outcomes.get(case.name), judgement=judgements.get(case.name))
         for case in history.planned(run.id)
     )
-    return Report(run=run, rows=rows, notes=(*run.notes, *_notes(rows)))
+    return NightReport(run=run, rows=rows, notes=(*run.notes, *_notes(rows)))
 
 
-def _notes(rows: Iterable[Row]) -> Iterable[str]:
+def _notes(rows: Iterable[CaseRow]) -> Iterable[str]:
     """What kept the failures' findings from being more, each line once."""
     found = {
         (row.failure, f.question): (row.judgement.signature, f)

@@ -30,7 +30,7 @@ from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, load, made_o
 from iree_pilot.pipeline.nightly import keys, parcels
 from iree_pilot.pipeline.nightly.metrics import metrics
 from iree_pilot.pipeline.nightly.orders import Order
-from iree_pilot.pipeline.nightly.records import INSTALLED, Outcome
+from iree_pilot.pipeline.nightly.records import INSTALLED, CaseOutcome
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.program import source_lines
 from iree_pilot.pipeline.store.locks import Locks
@@ -45,7 +45,7 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 _STEPS = 12
 
 
-def employ(order: Order) -> Outcome:
+def employ(order: Order) -> CaseOutcome:
     """Has a process do the order, and returns its reply; one that does not reply is an outcome too.
 
     Raises EnvironmentFault where no process can be started or the disk is full, which says nothing
@@ -58,7 +58,7 @@ def employ(order: Order) -> Outcome:
         done = task.call(
             f"{__name__}:done",
             order,
-            Outcome,
+            CaseOutcome,
             place,
             cwd=directory if directory.is_dir() else place,  # a zoo model needs none
             env={**os.environ, "TMPDIR": scratch},
@@ -71,7 +71,7 @@ def employ(order: Order) -> Outcome:
     how = how if ended.ended_by in ("exit", "signal") else f"{how} at its {ended.ended_by}"
     said = done.stderr.strip().splitlines()
     why = f"its worker ended with {how}" + (f": {said[-1]}" if said else "")
-    return Outcome(
+    return CaseOutcome(
         case=order.case.name,
         result=None,
         why=why,
@@ -83,12 +83,12 @@ def employ(order: Order) -> Outcome:
     )
 
 
-def done(order: Order, scratch: Path) -> Outcome:
+def done(order: Order, scratch: Path) -> CaseOutcome:
     """As `do`, for the child that `employ` starts."""
     return do(order)
 
 
-def do(order: Order) -> Outcome:
+def do(order: Order) -> CaseOutcome:
     """Does the order in this process and its children; sources are relative to where it runs.
 
     Raises EnvironmentFault where the disk is full.
@@ -134,7 +134,7 @@ def machine(device: Device | None = None) -> str:
     return f"{platform.machine()} | {processor} | {len(os.sched_getaffinity(0))} cores{gpu}"
 
 
-def _trace(order: Order) -> Outcome:
+def _trace(order: Order) -> CaseOutcome:
     toolchain = toolchain_of(order)
     try:
         loaded = load(keys.job(order.case), Context(toolchain=toolchain, limits=limits(order)))
@@ -144,7 +144,7 @@ def _trace(order: Order) -> Outcome:
     if order.parcel:
         parcels.pack(loaded, Path(order.parcel))
     step = Step(name="trace", status="ok", seconds=loaded.seconds, cached=loaded.cached)
-    return Outcome(case=order.case.name, result=_result(order, toolchain, step))
+    return CaseOutcome(case=order.case.name, result=_result(order, toolchain, step))
 
 
 def _prepare(order: Order, toolchain: Toolchain, loaded: Loaded) -> None:
@@ -156,7 +156,7 @@ def _prepare(order: Order, toolchain: Toolchain, loaded: Loaded) -> None:
             generation.prepare(wanted, loaded, Context(toolchain=toolchain, limits=limits(order)))
 
 
-def _case(order: Order) -> Outcome:
+def _case(order: Order) -> CaseOutcome:
     case, toolchain = order.case, toolchain_of(order)
     context = Context(toolchain=toolchain, limits=limits(order))
     plan = keys.planned(case, toolchain)
@@ -168,7 +168,7 @@ def _case(order: Order) -> Outcome:
         return _untraced(order, toolchain, failed)
     key = keys.key(case, loaded, toolchain, plan)
     if key in order.known and not order.fresh:
-        return Outcome(case=case.name, result=None, key=key, reused=True)
+        return CaseOutcome(case=case.name, result=None, key=key, reused=True)
     results: list[CaseResult] = []
     for number in range(case.repeats):
         settings = Settings(
@@ -183,7 +183,7 @@ def _case(order: Order) -> Outcome:
         loaded, result = refitting.settled(loaded, attempt, context)
         results.append(result)
     result = next((r for r in results if r.status == "failed"), results[0])
-    outcome = Outcome(
+    outcome = CaseOutcome(
         case=case.name,
         result=result,
         metrics=metrics(result),
@@ -222,10 +222,10 @@ def limits(order: Order) -> process.Limits:
     )
 
 
-def _untraced(order: Order, toolchain: Toolchain, failed: TraceFailed) -> Outcome:
+def _untraced(order: Order, toolchain: Toolchain, failed: TraceFailed) -> CaseOutcome:
     step = Step(name="trace", status="failed", seconds=failed.seconds)
     result = _result(order, toolchain, step)
-    return Outcome(
+    return CaseOutcome(
         case=order.case.name,
         result=msgspec.structs.replace(
             result, status="failed", why="does not trace", failure=failed.failure
@@ -246,8 +246,8 @@ def _result(order: Order, toolchain: Toolchain, trace: Step) -> CaseResult:
     )
 
 
-def _not_run(order: Order, why: str) -> Outcome:
-    return Outcome(case=order.case.name, result=None, why=why)
+def _not_run(order: Order, why: str) -> CaseOutcome:
+    return CaseOutcome(case=order.case.name, result=None, why=why)
 
 
 @contextlib.contextmanager

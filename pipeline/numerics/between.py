@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline.case import kept
-from iree_pilot.pipeline.case_result import Against, CaseResult, FunctionResult
+from iree_pilot.pipeline.case_result import CaseResult, ComparedTarget, FunctionResult
 from iree_pilot.pipeline.evaluate import references
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.frontends.load import Loaded
@@ -30,7 +30,7 @@ from iree_pilot.pipeline.program.program import Function, Reference, Tensor
 DIFFER = "targets-differ"
 
 
-class Targets:
+class TargetOutputs:
     """The targets of one run of a program. directory: an empty one, for what they give."""
 
     def __init__(self, loaded: Loaded, directory: Path) -> None:
@@ -72,12 +72,12 @@ class Targets:
             return one
         function = self._loaded.program.function(one.name)
         own = kept(place, one.name)
-        found: list[Against] = []
+        found: list[ComparedTarget] = []
         for other, there in self._ran:
             theirs = kept(there, one.name)
             if own is not None and theirs is not None:
                 comparison = self._compare(function, own, theirs)
-                found.append(Against(target=other, comparison=comparison))
+                found.append(ComparedTarget(target=other, comparison=comparison))
         wrong = next((a for a in found if a.comparison.differs), None)
         failure = None
         if wrong is not None:
@@ -109,7 +109,7 @@ class Targets:
 
 def agreed(results: Sequence[CaseResult]) -> list[CaseResult]:
     """The results of one run, each with what the targets after it said of it, too."""
-    found: dict[str, list[Against]] = {}
+    found: dict[str, list[ComparedTarget]] = {}
     for result in results:
         for function in result.functions:
             for one in function.against:
@@ -118,7 +118,7 @@ def agreed(results: Sequence[CaseResult]) -> list[CaseResult]:
     return [_with_agreement(result, found.get(result.target, ())) for result in results]
 
 
-def _with_agreement(result: CaseResult, others: Sequence[Against]) -> CaseResult:
+def _with_agreement(result: CaseResult, others: Sequence[ComparedTarget]) -> CaseResult:
     """A result that was not compared with a reference, with what the other targets say of it."""
     if result.status != "ran" or not others:
         return result

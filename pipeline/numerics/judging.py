@@ -14,7 +14,7 @@ import msgspec
 
 from iree_pilot.pipeline.numerics import noise, pointing
 from iree_pilot.pipeline.numerics.deviations import Piece, measured
-from iree_pilot.pipeline.numerics.noise import Limits, Noise, Spread
+from iree_pilot.pipeline.numerics.noise import Noise, NoiseLimits, Spread
 from iree_pilot.pipeline.numerics.pairs import Pair
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Indexed, Reference, TensorType
@@ -253,7 +253,7 @@ def _rounded(
     elif rel_l2 > limits.rel_l2:
         why = f"relative L2 error {rel_l2:.3g} over the limit {limits.rel_l2:.3g}, worst {worst}"
     verdict: Verdict = "mismatch" if why else "ok"
-    capped = Limits(
+    capped = NoiseLimits(
         rel_l2=min(limits.rel_l2, noise.MOST),
         excess=min(limits.excess, noise.most(program, pair.dtype)),
         basis=limits.basis,

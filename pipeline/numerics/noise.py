@@ -92,7 +92,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     excess: float
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class NoiseLimits(msgspec.Struct, frozen=True, kw_only=True):
     """rel_l2: of the error's norm over the reference's. excess: of each element's error beyond
     the rounding of the output's type, over its size plus the root mean square. basis: in words.
     """
@@ -151,7 +151,7 @@ def limits(
     own_error: float | None,
     own_excess: float,
     moved: Spread | None = None,
-) -> Limits:
+) -> NoiseLimits:
     """What an output of `dtype` may differ by.
 
     own_error, own_excess: PyTorch's rel_l2 and largest excess against the precise reference;
@@ -165,7 +165,7 @@ def limits(
     if own_error is None:
         half = math.sqrt(unit(narrowest))
         basis = f"half the digits of {narrowest}, as there is no precise reference"
-        return Limits(rel_l2=half, excess=half * spread, basis=basis)
+        return NoiseLimits(rel_l2=half, excess=half * spread, basis=basis)
     shown, floor = own_error, _F32_ROUNDINGS * unit("f32")
     basis = f"the reference's own error {own_error:.3g}"
     if moved is not None:
@@ -179,7 +179,7 @@ def limits(
     lucky = noise.computes if moved is not None else noise.narrowest
     step = unit(noise.computes) if unit(noise.computes) > unit("f32") else 0.0
     step = min(step, shown / _REACHES)
-    return Limits(
+    return NoiseLimits(
         rel_l2=FACTOR * own_error + floor + max(_luck(narrowest, count), _STEPS_IN_ALL * step),
         # The excess leaves out the output's own rounding.
         excess=FACTOR * own_excess + max(spread * (floor + _luck(lucky, count)), _STEPS * step),

@@ -46,7 +46,7 @@ _DECODING = Lock()
 _ENDED = b"ended\n"
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
+class ChildFault(msgspec.Struct, frozen=True, kw_only=True):
     """What the function raised: the name of its class, and its text.
 
     advice, exit_code: of a `PilotError`; exit_code is 0 for anything else. notes: as
@@ -61,7 +61,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     frames: tuple[tuple[str, int, str], ...] = ()
 
     @classmethod
-    def of(cls, raised: BaseException) -> Fault:
+    def of(cls, raised: BaseException) -> ChildFault:
         known = raised if isinstance(raised, PilotError) else None
         return cls(
             exception=type(raised).__name__,
@@ -83,7 +83,7 @@ class Done(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     outcome: process.Outcome
     replies: tuple[T, ...]
     stderr: str
-    fault: Fault | None = None
+    fault: ChildFault | None = None
 
     @property
     def reply(self) -> T | None:
@@ -251,9 +251,9 @@ def _replies(directory: Path, kind: type[T]) -> tuple[T, ...]:
     return tuple(decoder.decode(line) for line in lines)
 
 
-def _fault(directory: Path) -> Fault | None:
+def _fault(directory: Path) -> ChildFault | None:
     file = directory / FAULT
-    return msgspec.json.decode(file.read_bytes(), type=Fault) if file.is_file() else None
+    return msgspec.json.decode(file.read_bytes(), type=ChildFault) if file.is_file() else None
 
 
 def main(function: str, directory: Path) -> int:
@@ -264,7 +264,7 @@ def main(function: str, directory: Path) -> int:
             for reply in _carried_out(_imported(function), directory):
                 replies.write(msgspec.json.encode(reply) + b"\n")
     except BaseException as raised:  # noqa: BLE001 - a user's model may raise anything
-        fault = Fault.of(raised)
+        fault = ChildFault.of(raised)
         # On a full disk this is all that gets out.
         print(f"{fault.exception}: {fault.message}", file=sys.stderr, flush=True)
         partial = directory / f".{FAULT}"

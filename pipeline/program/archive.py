@@ -66,7 +66,7 @@ _IRPA_SPLAT, _IRPA_DATA = 1, 2
 _IRPA_TENSOR = b"PYTORCH:"
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class ArchiveEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One tensor of an archive. dtype (IREE's name), shape and bytes where the format tells.
 
     offset: where its bytes begin in the file; None where they are not written out.
@@ -126,7 +126,7 @@ def _check(source: str, tensors: tuple[Parameter, ...], archives: list[Path]) ->
         )
 
 
-def _misfit(want: Parameter, got: Entry | None) -> str:
+def _misfit(want: Parameter, got: ArchiveEntry | None) -> str:
     if got is None:
         return f"it lacks the tensor {want.name}, which the program loads as {_type(want)}"
     element = ELEMENT_TYPES.get(want.dtype)
@@ -146,10 +146,10 @@ def _misfit(want: Parameter, got: Entry | None) -> str:
 
 
 def _type(parameter: Parameter) -> str:
-    return str(Entry(dtype=parameter.dtype, shape=parameter.shape))
+    return str(ArchiveEntry(dtype=parameter.dtype, shape=parameter.shape))
 
 
-def read(path: Path) -> dict[str, Entry]:
+def read(path: Path) -> dict[str, ArchiveEntry]:
     """The tensors of an archive by name.
 
     Raises UsageError for a missing, damaged or unknown kind of file.
@@ -176,7 +176,7 @@ def read(path: Path) -> dict[str, Entry]:
         ) from fault
 
 
-def write(path: Path, tensors: Mapping[str, tuple[Entry, Callable[[], bytes]]]) -> None:
+def write(path: Path, tensors: Mapping[str, tuple[ArchiveEntry, Callable[[], bytes]]]) -> None:
     """Writes a safetensors file, one tensor's bytes after the other, as each is asked for.
 
     8-bit floats and packed integers are written as bytes: the format has no name for some.
@@ -216,7 +216,7 @@ def _within(name: str, end: int, size: int) -> None:
         raise _Malformed(f"{name} ends at byte {end}, but the file has {size}")
 
 
-def _safetensors(file: BinaryIO, size: int) -> dict[str, Entry]:
+def _safetensors(file: BinaryIO, size: int) -> dict[str, ArchiveEntry]:
     (length,) = _unpack(file, "Q", size)
     header = json.loads(_take(file, length, size))
     entries = {}
@@ -225,7 +225,7 @@ def _safetensors(file: BinaryIO, size: int) -> dict[str, Entry]:
             continue
         begin, end = tensor["data_offsets"]
         _within(name, 8 + length + end, size)
-        entries[name] = Entry(
+        entries[name] = ArchiveEntry(
             dtype=_SAFETENSORS.get(tensor["dtype"], tensor["dtype"]),
             shape=tuple(tensor["shape"]),
             bytes=end - begin,
@@ -234,7 +234,7 @@ def _safetensors(file: BinaryIO, size: int) -> dict[str, Entry]:
     return entries
 
 
-def _gguf(file: BinaryIO, size: int) -> dict[str, Entry]:
+def _gguf(file: BinaryIO, size: int) -> dict[str, ArchiveEntry]:
     magic, version, tensors, values = _unpack(file, "4sIQQ", size)
     if magic != b"GGUF" or version not in (2, 3):
         raise _Malformed("it is not GGUF version 2 or 3")
@@ -264,7 +264,7 @@ def _gguf(file: BinaryIO, size: int) -> dict[str, Entry]:
         dtype = _GGUF.get(kind) or f"ggml-{_GGUF_PACKED.get(kind, f'type-{kind}')}"
         count = math.prod(shape) * ELEMENT_TYPES[dtype].size if kind in _GGUF else None
         offsets[name], ends[name] = offset, offset + (count or 0)
-        entries[name] = Entry(dtype=dtype, shape=shape, bytes=count)
+        entries[name] = ArchiveEntry(dtype=dtype, shape=shape, bytes=count)
     begin = file.tell()
     begin += -begin % int(metadata.get("general.alignment", 32))
     for name, end in ends.items():
@@ -275,8 +275,8 @@ def _gguf(file: BinaryIO, size: int) -> dict[str, Entry]:
     }
 
 
-def _irpa(file: BinaryIO, size: int) -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
+def _irpa(file: BinaryIO, size: int) -> dict[str, ArchiveEntry]:
+    entries: dict[str, ArchiveEntry] = {}
     header = 0
     while True:
         file.seek(header)
@@ -311,11 +311,11 @@ def _at(file: BinaryIO, offset: int, length: int, size: int) -> bytes:
     return _take(file, length, size)
 
 
-def _irpa_entry(metadata: bytes, count: int) -> Entry:
+def _irpa_entry(metadata: bytes, count: int) -> ArchiveEntry:
     if not metadata.startswith(_IRPA_TENSOR):
-        return Entry(bytes=count)
+        return ArchiveEntry(bytes=count)
     tensor = json.loads(metadata.removeprefix(_IRPA_TENSOR))
-    return Entry(
+    return ArchiveEntry(
         dtype=TORCH_ELEMENT_TYPES.get(tensor["dtype"], tensor["dtype"]),
         shape=tuple(tensor["shape"]),
         bytes=count,

@@ -10,7 +10,7 @@ import msgspec
 from iree_pilot.pipeline.errors import EnvironmentFault
 from iree_pilot.pipeline.targets import architectures
 from iree_pilot.pipeline.targets.architectures import Probe
-from iree_pilot.pipeline.targets.devices import LOCAL, Device, Found
+from iree_pilot.pipeline.targets.devices import LOCAL, Device, DevicesFound
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 #: What a program is compiled for, in iree-compile's words.
@@ -52,7 +52,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self.named or self.target.spec
 
 
-class Workaround(msgspec.Struct, frozen=True):
+class FlagWorkaround(msgspec.Struct, frozen=True):
     """A flag of a code generator that may get a program past a failure, and what is lost with it.
 
     reason: in one line. helps: a pattern of the failures that it is made for.
@@ -106,7 +106,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     plain_pipelines: tuple[tuple[str, str], ...] = ()
     alternatives: tuple[str, ...] = ()
     level_flag: str = ""
-    workarounds: tuple[Workaround, ...] = ()
+    workarounds: tuple[FlagWorkaround, ...] = ()
 
     @property
     def on_host(self) -> bool:
@@ -146,8 +146,8 @@ class Planner(msgspec.Struct, frozen=True, kw_only=True):
 
     backend: Backend
     toolchain: Toolchain
-    found: Found
-    installed: Callable[[], Found]
+    found: DevicesFound
+    installed: Callable[[], DevicesFound]
 
     def probe(self, arch: str, *, host: str = "") -> Probe:
         """The compiler's answer for an architecture."""

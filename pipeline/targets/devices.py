@@ -45,7 +45,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name} lacks what the runtime needs" + (f": {missing}" if missing else "")
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class DevicesFound(msgspec.Struct, frozen=True, kw_only=True):
     """Devices of one driver, in its order; `why` and `advice` say why there is none."""
 
     devices: tuple[Device, ...] = ()
@@ -53,7 +53,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     advice: str = ""
 
 
-def pick(uri: str, found: Found) -> Device:
+def pick(uri: str, found: DevicesFound) -> Device:
     """The device that the user's `uri` names: as listed, or by driver alone or number.
 
     What follows `?` (options for the driver) is kept. Raises UsageError where there are others,
@@ -86,7 +86,7 @@ def parse_dump(text: str, driver: str) -> tuple[Device, ...]:
     )
 
 
-def by_preference(found: Found) -> list[Device]:
+def by_preference(found: DevicesFound) -> list[Device]:
     """Devices to run on, the best first: usable ones, real GPUs, then software."""
     return sorted(found.devices, key=_preference)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 
-from iree_pilot.pipeline.targets.backend import Plan, Planner, Workaround
+from iree_pilot.pipeline.targets.backend import FlagWorkaround, Plan, Planner
 from iree_pilot.pipeline.targets.devices import Device
 
 
@@ -47,38 +47,38 @@ def plan(
 
 #: Of the code generator for AMD's and NVIDIA's GPUs.
 LLVMGPU = (
-    Workaround(
+    FlagWorkaround(
         "iree-llvmgpu-enable-small-float-emulation",
         "FP8 and FP4 that the chip lacks are emulated: exact, and slow",
         r"F8E|f8E|FP8|fp8|small-float",
     ),
-    Workaround(
+    FlagWorkaround(
         "iree-codegen-llvmgpu-use-vector-distribution=false",
         "another way to distribute vectors over threads",
         r"vector|contract|timeout|layout",
     ),
-    Workaround(
+    FlagWorkaround(
         "iree-codegen-llvmgpu-use-reduction-vector-distribution=false",
         "another way to lower reductions",
         r"timeout|out-of-memory|shared memory|stack|workgroup|allocation|reduc|softmax|vector",
     ),
-    Workaround(
+    FlagWorkaround(
         "iree-codegen-llvmgpu-use-tile-and-fuse-matmul",
         "another way to lower matmuls",
         r"matmul|contract|mma",
         price="free",
     ),
-    Workaround(
+    FlagWorkaround(
         "iree-codegen-llvmgpu-vectorize-pipeline",
         "the older way to lower matmuls",
         r"matmul|contract|vector",
     ),
-    Workaround(
+    FlagWorkaround(
         "iree-codegen-llvmgpu-use-igemm=false",
         "convolutions are not lowered as matmuls",
         r"conv|im2col",
     ),
-    Workaround(
+    FlagWorkaround(
         "iree-llvmgpu-prefetch-num-stages=0",
         "no prefetching into shared memory",
         r"shared memory|prefetch",

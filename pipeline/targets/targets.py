@@ -20,7 +20,7 @@ from iree_pilot.pipeline.targets.backend import (
     Target,
 )
 from iree_pilot.pipeline.targets.backends import BACKENDS
-from iree_pilot.pipeline.targets.devices import Device, Found
+from iree_pilot.pipeline.targets.devices import Device, DevicesFound
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain, installed
 
 __all__ = [
@@ -237,7 +237,7 @@ def _owner(name: str) -> Backend | None:
     return next((b for b in known if name in (b.name, b.hal_device, *b.hal_backends)), None)
 
 
-def _found(uri: str | None, drivers: Sequence[str], toolchain: Toolchain) -> Found:
+def _found(uri: str | None, drivers: Sequence[str], toolchain: Toolchain) -> DevicesFound:
     """The device that the user names, which must be one of `drivers`; all where none is named."""
     if uri is None:
         return discovery.find(drivers[0], toolchain)
@@ -247,14 +247,14 @@ def _found(uri: str | None, drivers: Sequence[str], toolchain: Toolchain) -> Fou
             f"--device {uri} cannot run what is compiled for this target",
             advice=f"It takes a device of {' or '.join(drivers)} (`iree-pilot targets`).",
         )
-    return Found(devices=(devices.pick(uri, discovery.find(driver, toolchain)),))
+    return DevicesFound(devices=(devices.pick(uri, discovery.find(driver, toolchain)),))
 
 
-def _installed_devices(driver: str) -> Found:
+def _installed_devices(driver: str) -> DevicesFound:
     try:
         return discovery.find(driver, installed())
     except EnvironmentFault:
-        return Found()
+        return DevicesFound()
 
 
 def _split(flag: str) -> tuple[str, str]:

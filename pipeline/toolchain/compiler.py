@@ -19,7 +19,7 @@ from iree_pilot.pipeline.errors import UsageError, nearest
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import KILLED_BY_OTHERS, Failure, Stopped
 from iree_pilot.pipeline.inspect import executables
-from iree_pilot.pipeline.inspect.executables import Compiling, Survey, Watch
+from iree_pilot.pipeline.inspect.executables import Compiling, ExecutableSurvey, Watch
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import DumpReader, Phase
@@ -320,7 +320,7 @@ def _watch(job: Compile, context: Context, dumps: Path, listener: Listener | Non
     """What looks into the compile where it generates code for long; None where nobody listens."""
     if listener is None:
         return None
-    survey = Survey(context, job.flags, nice=not job.hasty)
+    survey = ExecutableSurvey(context, job.flags, nice=not job.hasty)
     wait = executables.HASTY_SECONDS if job.hasty else executables.WAIT_SECONDS
     return Watch(survey, dumps, listener.compiling, wait)
 

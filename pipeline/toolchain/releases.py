@@ -32,7 +32,7 @@ from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.store.locks import Locks
 from iree_pilot.pipeline.store.store import cache_directory
 from iree_pilot.pipeline.toolchain import toolchain
-from iree_pilot.pipeline.toolchain.toolchain import Answer, Toolchain
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain, ToolOutput
 
 COMPILER = "iree-base-compiler"
 RUNTIME = "iree-base-runtime"
@@ -290,7 +290,7 @@ def _index(package: str, what: str, prereleases: bool, **options: Any) -> list[s
     raise _failed(what, answer)
 
 
-def _pip(*arguments: str, temporary: Path | None = None, wheels: Path | None = None) -> Answer:
+def _pip(*arguments: str, temporary: Path | None = None, wheels: Path | None = None) -> ToolOutput:
     env = dict(os.environ) | ({"TMPDIR": str(temporary)} if temporary else {})
     if wheels:
         env |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels.absolute())}
@@ -309,7 +309,7 @@ def _pip(*arguments: str, temporary: Path | None = None, wheels: Path | None = N
     )
 
 
-def _failed(what: str, answer: Answer) -> EnvironmentFault:
+def _failed(what: str, answer: ToolOutput) -> EnvironmentFault:
     """Why pip failed, from what it printed."""
     if "No module named pip" in answer.stderr:
         return EnvironmentFault(

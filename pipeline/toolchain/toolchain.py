@@ -85,7 +85,7 @@ class _Description(msgspec.Struct, frozen=True):
     flags: tuple[str, ...]
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ToolOutput(msgspec.Struct, frozen=True, kw_only=True):
     """What a short-lived tool printed, and how it ended."""
 
     outcome: process.Outcome
@@ -144,7 +144,7 @@ def compiler_in(directory: Path) -> Path:
 
 def ask(
     argv: Sequence[str | Path], *, seconds: float = _ASK_SECONDS, env: dict[str, str] | None = None
-) -> Answer:
+) -> ToolOutput:
     """Runs a tool that prints little, and returns what it printed.
 
     Raises EnvironmentFault where it cannot be started, or there is no room for what it prints.
@@ -154,7 +154,7 @@ def ask(
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
             out, err = Path(scratch, "out"), Path(scratch, "err")
             outcome = process.run(argv, stdout=out, stderr=err, limits=limits, env=env)
-            return Answer(
+            return ToolOutput(
                 outcome=outcome,
                 stdout=out.read_text(errors="replace"),
                 stderr=err.read_text(errors="replace"),

@@ -3,7 +3,7 @@
 Every operation is carried out by the operator of PyTorch that it stands for, with the program's
 real inputs and parameters: in the program's own dtypes, and once more in float64 by the rules of
 `pipeline.frontends.reference`. That takes torch and the compiler's bindings, so a child does it:
-`pipeline.torch_dialect.child`.
+`pipeline.torch_dialect.torch_child`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from iree_pilot.pipeline.processes.task import Done
 from iree_pilot.pipeline.program.program import Function, Jitter, Program, Reference, Tensor
 
 #: What evaluates: a function for `task.call` from `list[Work]` to `Stage`.
-TORCH = "iree_pilot.pipeline.torch_dialect.child:evaluated"
+TORCH = "iree_pilot.pipeline.torch_dialect.torch_child:evaluated"
 #: Says so until the double-precision reference is there.
 UNFINISHED = "no double-precision reference: computing it was ended"
 
 
-class Work(msgspec.Struct, frozen=True, kw_only=True):
+class EvaluationWork(msgspec.Struct, frozen=True, kw_only=True):
     """A function to evaluate. All paths are absolute.
 
     mlir: the file, text or bytecode. archives: hold the parameters that it loads. place: the
@@ -48,7 +48,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     jitter: Jitter = "none"
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True):
+class EvaluatedValue(msgspec.Struct, frozen=True, kw_only=True):
     """One tensor inside a function: in the program's own dtype, and in double precision.
 
     op: the position of the operation that makes it in the function's body, as in `repro.ir.graph`.
@@ -70,7 +70,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     reference: Reference | None = None
-    values: tuple[Value, ...] = ()
+    values: tuple[EvaluatedValue, ...] = ()
     why: str = ""
     skipped: tuple[int, ...] = ()
     cut_off: bool = False
@@ -89,11 +89,11 @@ def work(
     function: Function,
     place: Path,
     values: tuple[tuple[int, int], ...] | None = (),
-) -> Work:
+) -> EvaluationWork:
     """What to do for a function of the program in `directory`, which has example inputs."""
     root = directory.absolute()
     parameters = program.parameters
-    return Work(
+    return EvaluationWork(
         mlir=str(root / program.mlir),
         function=function.name,
         inputs=tuple(
@@ -111,7 +111,7 @@ def work(
 
 
 def evaluate(
-    works: Sequence[Work], *, limits: process.Limits | None = None, by: str = TORCH
+    works: Sequence[EvaluationWork], *, limits: process.Limits | None = None, by: str = TORCH
 ) -> tuple[Evaluation, ...]:
     """Evaluates functions one after the other, in one child as long as that lives.
 
@@ -120,7 +120,7 @@ def evaluate(
     same. Raises OSError where the disk is full.
     """
 
-    def ask(left: list[Work]) -> Done[Stage]:
+    def ask(left: list[EvaluationWork]) -> Done[Stage]:
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
             return task.call(by, left, Stage, Path(scratch), limits=limits)
 
@@ -128,7 +128,7 @@ def evaluate(
 
 
 def settled(
-    works: Sequence[Work], ask: Callable[[list[Work]], Done[Stage]]
+    works: Sequence[EvaluationWork], ask: Callable[[list[EvaluationWork]], Done[Stage]]
 ) -> tuple[Evaluation, ...]:
     """What came of all works; `ask` has a child do some, and is asked again when that has died."""
     done: list[Evaluation] = []

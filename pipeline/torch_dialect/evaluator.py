@@ -1,6 +1,6 @@
 """A function in the torch dialect carried out by PyTorch, operation by operation. Imports torch.
 
-Runs in `pipeline.torch_dialect.child`: the bindings may abort on IR that they do not like.
+Runs in `pipeline.torch_dialect.torch_child`: the bindings may abort on IR that they do not like.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from iree_pilot.pipeline.frontends import choices as choosing
 from iree_pilot.pipeline.frontends import draws, mlir_text
-from iree_pilot.pipeline.frontends.choices import Call, Choices, Pointing
+from iree_pilot.pipeline.frontends.choices import Choices, OperatorCall, Pointing
 from iree_pilot.pipeline.frontends.reference import NotEvaluable, Widening, rounding, widen
 from iree_pilot.pipeline.program import archive, torch_tensors
 from iree_pilot.pipeline.toolchain import dialects
@@ -58,7 +58,7 @@ class Returned(NamedTuple):
     drawn: list[tuple[str, ...]]
 
 
-class Module:
+class TorchModule:
     """A module of MLIR, and the archives that hold its parameters. doubles: it has tensors of f64.
 
     Raises NotEvaluable for what the bindings cannot parse.
@@ -101,7 +101,7 @@ class Module:
         NotEvaluable with the first of them where there is no list of them, and where what is
         returned depends on one.
         """
-        walk = Evaluation(self, how)
+        walk = FunctionEvaluation(self, how)
         torch.manual_seed(0)
         try:
             with torch.no_grad():
@@ -155,7 +155,7 @@ def _fillable(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype.is_floating_point and dtype.itemsize == 1 else dtype
 
 
-class Evaluation(Walk):
+class FunctionEvaluation(Walk):
     """One evaluation of a function: its values are tensors, numbers, None, text, lists of these.
 
     A tensor keeps its own type until it is used, so that few are held in double precision at once.
@@ -279,7 +279,7 @@ class Evaluation(Walk):
 
         if self._choices is None:
             return run(*args, **kwargs), {}
-        call = Call(operator, run, args, kwargs)
+        call = OperatorCall(operator, run, args, kwargs)
         if self._widening is not None and choosing.chooses(call):
             call = call._replace(args=pytree.tree_map(self._widening.given, args))
         first = op.operands[0] if len(op.operands) else None

@@ -41,7 +41,7 @@ class Dimension(msgspec.Struct, frozen=True):
         return f'torch.export.Dim("{self.name}", min={self.least}{most})'
 
 
-class Module(msgspec.Struct, frozen=True, kw_only=True):
+class WrittenModule(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a file, each a line of Python.
 
     buffers: statements for `__init__`. body: statements of `forward`. inputs: expressions.
@@ -118,7 +118,7 @@ def listed(shape: Sequence[int], values: Sequence[Any], dtype: Any) -> str:
     return text if len(shape) == 1 else f"{text}.reshape({tuple(shape)})"
 
 
-def file(module: Module) -> str:
+def file(module: WrittenModule) -> str:
     """The whole file; as a program of its own it writes the MLIR that iree-turbine makes of it."""
     torch, turbine = (importlib.metadata.version(n) for n in ("torch", "iree-turbine"))
     shapes = ", dynamic_shapes=dynamic_shapes" if module.dimensions else ""

@@ -43,7 +43,7 @@ _DROPPED = {
 VIEWS = {"torch.aten.view", "torch.aten._unsafe_view", "torch.aten.view.dtype"}
 
 
-class Tensor(msgspec.Struct, frozen=True):
+class TorchTensorType(msgspec.Struct, frozen=True):
     """A tensor's type: sizes (None: dynamic) and torch's dtype."""
 
     shape: tuple[int | None, ...]
@@ -137,7 +137,7 @@ class Walk(abc.ABC):
     @abc.abstractmethod
     def give_back(self, op: Any) -> None: ...
 
-    def tensor(self, type_: Any) -> Tensor:
+    def tensor(self, type_: Any) -> TorchTensorType:
         """Raises CannotWrite for what is not a tensor of known rank and element type."""
         if match := TENSOR.fullmatch(str(type_)):
             sizes, element = match[1].split(","), match[2]
@@ -148,7 +148,7 @@ class Walk(abc.ABC):
         if element not in self.dtypes:
             raise CannotWrite(f"a value of type {type_}", "PyTorch has no such dtype")
         shape = tuple(None if size == "?" else int(size) for size in sizes if size)
-        return Tensor(shape, self.dtypes[element])
+        return TorchTensorType(shape, self.dtypes[element])
 
 
 def symbol(op: Any) -> str:

@@ -23,7 +23,7 @@ from iree_pilot.pipeline.torch_dialect import text as python
 from iree_pilot.pipeline.torch_dialect import trial as trial
 from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
 from iree_pilot.pipeline.torch_dialect.text import Code, Dimension
-from iree_pilot.pipeline.torch_dialect.walk import TENSOR, VIEWS, Tensor, Walk, symbol
+from iree_pilot.pipeline.torch_dialect.walk import TENSOR, VIEWS, TorchTensorType, Walk, symbol
 
 __all__ = ["CannotWrite", "write"]
 
@@ -84,7 +84,7 @@ class _Writer(Walk):
         self.globals: dict[str, Code] = {}
         self.stored: set[str] = set()
         self.buffers: list[str] = []
-        self.inputs: list[tuple[str, Tensor]] = []
+        self.inputs: list[tuple[str, TorchTensorType]] = []
         self.lines: list[str] = []
         #: Lines with a view, and each with its operand copied before.
         self.copied: dict[str, str] = {}
@@ -285,7 +285,7 @@ class _Writer(Walk):
         defined = {d.name: d.text for d in self.named.values()}
         shapes = [*defined.values(), f"dynamic_shapes = ({' '.join(dynamic)})", ""] if sizes else []
         return python.file(
-            python.Module(
+            python.WrittenModule(
                 arguments=tuple(name for name, _ in self.inputs),
                 buffers=tuple(self.buffers),
                 body=tuple(self.lines),

@@ -17,7 +17,7 @@ from iree_pilot.pipeline.targets.backends import BACKENDS, llvm_cpu
 from iree_pilot.pipeline.targets.devices import LOCAL
 from iree_pilot.pipeline.targets.targets import Plan, Target
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
-from iree_pilot.repro.attribution.trial import Try, Verdict
+from iree_pilot.repro.attribution.variant_trial import Try, Verdict
 
 Culprit = Literal["compiler", "driver", "target", "reference", "undecided"]
 What = Literal["as reported", "device", "level", "target", "backend"]
@@ -44,7 +44,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class AttributionRow(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one way; digest: of all outputs, empty where there are none."""
 
     what: What
@@ -65,7 +65,7 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
 
     culprit: Culprit
     conclusion: str
-    rows: tuple[Row, ...] = ()
+    rows: tuple[AttributionRow, ...] = ()
     flags: tuple[str, ...] = ()
 
 
@@ -151,7 +151,7 @@ def attribute(
     Levels are tried up to the first that is wrong as well: which one it is matters only where some
     are right.
     """
-    rows: list[Row] = []
+    rows: list[AttributionRow] = []
     doubtful = False
     for way in ways:
         if way.what == "level" and any(r.what == "level" and r.verdict == "wrong" for r in rows):
@@ -159,7 +159,7 @@ def attribute(
         told(f"{way.what} {way.how}")
         tried = trial(mlir, way.flags, way.device)
         rows.append(
-            Row(
+            AttributionRow(
                 what=way.what,
                 how=way.how,
                 backend=way.backend,
@@ -184,7 +184,7 @@ def attribute(
 
 
 def conclude(
-    rows: Sequence[Row], *, doubtful: bool = False, narrowed: Narrowed | None = None
+    rows: Sequence[AttributionRow], *, doubtful: bool = False, narrowed: Narrowed | None = None
 ) -> tuple[Culprit, str]:
     """(who, why in one sentence) from the rows, the reported one first.
 
@@ -226,7 +226,7 @@ def conclude(
 
 
 def _across_backends(
-    rows: Sequence[Row], doubtful: bool, narrowed: Narrowed | None, step: str
+    rows: Sequence[AttributionRow], doubtful: bool, narrowed: Narrowed | None, step: str
 ) -> tuple[Culprit, str]:
     """What other backends say, where nothing nearer to the reported way is right."""
     own, *rest = rows
@@ -266,7 +266,7 @@ def _across_backends(
     return "compiler", f"{_list([own.how, *wrong])} {agree}: {why}"
 
 
-def _names(rows: Iterable[Row], what: str) -> dict[str, list[str]]:
+def _names(rows: Iterable[AttributionRow], what: str) -> dict[str, list[str]]:
     """The rows that change one thing, by their verdicts."""
     found: dict[str, list[str]] = {"right": [], "wrong": [], "fails": []}
     for row in rows:

@@ -12,10 +12,10 @@ from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.attribution import attribution
 from iree_pilot.repro.attribution.attribution import Attribution, Narrowed
-from iree_pilot.repro.attribution.trial import Trial
+from iree_pilot.repro.attribution.variant_trial import AttributionTrial
 from iree_pilot.repro.failing_pass import phases
 from iree_pilot.repro.failing_pass.bench import RealBench
-from iree_pilot.repro.failing_pass.interpreting import Interpreter
+from iree_pilot.repro.failing_pass.interpreting import ReferenceInterpreter
 from iree_pilot.repro.failing_pass.phases import WrongPhase
 
 #: One compile of an isolated program, or a run of it, takes a fraction of that, of a processor's
@@ -51,7 +51,7 @@ def find(
         msgspec.structs.replace(context.limits, seconds=seconds, of_processor=True)
     )
     named = targets.parse(target)
-    trial = Trial(loaded, context.within("trial"))
+    trial = AttributionTrial(loaded, context.within("trial"))
     told("compiling and running it in other ways")
     who = attribution.attribute(
         loaded.mlir, attribution.others(named, flags, device, context.toolchain), trial
@@ -66,7 +66,7 @@ def find(
         trial,
         device,
         backend=named.backend,
-        interpreter=Interpreter(loaded, context.directory / "interpreted", context.limits),
+        interpreter=ReferenceInterpreter(loaded, context.directory / "interpreted", context.limits),
     )
     found = phases.find(bench)
     shutil.rmtree(context.directory, ignore_errors=True)

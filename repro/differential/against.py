@@ -23,7 +23,7 @@ from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.bisect import Found, reproduced
-from iree_pilot.repro.differential import editor, reproducer, smaller
+from iree_pilot.repro.differential import flow_editor, reproducer, smaller
 from iree_pilot.repro.differential.compare import Compared, Comparer, Dispatched
 from iree_pilot.repro.differential.flow import Flow
 from iree_pilot.repro.differential.side import FLOW_PHASE, Broken, Side, check, typed
@@ -44,7 +44,7 @@ _INSIDE = re.compile(r"(func|util)\.func|\w+\.(yield|return)|(arith|math)\..*")
 _FLOW_IR = re.compile(rb"^\s*flow\.executable\b", re.MULTILINE)
 
 
-class Against(msgspec.Struct, frozen=True, kw_only=True):
+class Differential(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a comparison, as a bisection: `isolated` where a dispatch was found.
 
     failures: what makes the first dispatch that differs, and its reproducer. compared: everything
@@ -66,7 +66,7 @@ def bisect(
     options: Options,
     told: Callable[[str], None] = lambda _: None,
     on_wait: Callable[[], None] | None = None,
-) -> Against:
+) -> Differential:
     """Isolates the first dispatch that differs into the folder `options.place`; see `compare`."""
     begun = time.monotonic()
     usual = options.place
@@ -96,7 +96,7 @@ def bisect(
         status = "passes"
     elif failures:
         status = "isolated"
-    return Against(
+    return Differential(
         status=status,
         compared=compared,
         failures=failures,
@@ -160,10 +160,10 @@ def compare(
         told("compiling to flow")
         try:
             flow, compiles = _flow(loaded, side, context.at(place))
-            described = _wanted(editor.describe(flow, place / "described"), loaded.program)
+            described = _wanted(flow_editor.describe(flow, place / "described"), loaded.program)
         except Broken as fault:
             return Compared(status="gave-up", sides=names, compiles=1, why=str(fault)), None
-        except editor.NotEditable as fault:
+        except flow_editor.NotEditable as fault:
             return Compared(status="gave-up", sides=names, compiles=1, why=str(fault)), None
         compiled = Dispatched(
             flow, described, _examples(loaded, described, place, options.seed), compiles

@@ -26,8 +26,16 @@ from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program.program import Function, Reference, Tensor
 from iree_pilot.pipeline.toolchain.context import Context
-from iree_pilot.repro.differential import editor
-from iree_pilot.repro.differential.flow import MADE, Body, Cut, Flow, Interface, Step, Value
+from iree_pilot.repro.differential import flow_editor
+from iree_pilot.repro.differential.flow import (
+    MADE,
+    Flow,
+    FlowBody,
+    FlowCut,
+    FlowStep,
+    FlowValue,
+    Interface,
+)
 from iree_pilot.repro.differential.side import Broken, Runner, Side, pick, typed
 
 #: What one call may take and return together; each call computes the program anew.
@@ -78,8 +86,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """Dispatches of one body whose values are computed by one call."""
 
-    body: Body
-    steps: tuple[Step, ...]
+    body: FlowBody
+    steps: tuple[FlowStep, ...]
 
     @property
     def results(self) -> tuple[int, ...]:
@@ -96,7 +104,7 @@ def chunks(flow: Flow) -> list[Chunk]:
     made = []
     for body in flow.bodies:
         sizes = {value.number: value.bytes for value in body.values}
-        steps: list[Step] = []
+        steps: list[FlowStep] = []
         total = 0
         for step in body.steps:
             if not step.results:
@@ -121,7 +129,7 @@ class Culprit(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     differing: Differing
-    cut: Cut
+    cut: FlowCut
     index: int
     mlir: str
     values: dict[int, Tensor]
@@ -174,7 +182,7 @@ class Comparer:
         result = Compared(status="gave-up", sides=(self._side.side.name, self._against.side.name))
         try:
             result = self._compared(result)
-        except (Broken, editor.NotEditable) as fault:
+        except (Broken, flow_editor.NotEditable) as fault:
             result = msgspec.structs.replace(result, why=str(fault))
         return msgspec.structs.replace(
             result,
@@ -193,11 +201,11 @@ class Comparer:
         wholes = [body for body in self._flow.bodies if body.returned]
         plain = [_whole(body) for body in wholes]
         every = [
-            Cut(name=f"values{i}", body=c.body.position, groups=(c.values,))
+            FlowCut(name=f"values{i}", body=c.body.position, groups=(c.values,))
             for i, c in enumerate(parts)
         ]
         apart = [
-            Cut(
+            FlowCut(
                 name=f"apart{i}",
                 body=c.body.position,
                 groups=tuple(step.results for step in c.steps),
@@ -234,16 +242,16 @@ class Comparer:
         """The program without its device, whose features have names of element types in them."""
         return self.context.directory / "values" / MADE
 
-    def _module(self, runner: Runner, cuts: Sequence[Cut], name: str) -> Path:
+    def _module(self, runner: Runner, cuts: Sequence[FlowCut], name: str) -> Path:
         return runner.compile(self._made(cuts, name), name)
 
-    def _made(self, cuts: Sequence[Cut], name: str) -> Path:
+    def _made(self, cuts: Sequence[FlowCut], name: str) -> Path:
         """A module of flow IR with a function for each cut."""
-        mlir, interfaces = editor.make(self._mlir, cuts, self.context.directory / name)
+        mlir, interfaces = flow_editor.make(self._mlir, cuts, self.context.directory / name)
         self._interfaces |= dict(zip((c.name for c in cuts), interfaces, strict=True))
         return mlir
 
-    def _judged_whole(self, body: Body, cut: Cut, ours: Path, theirs: Path) -> Comparison:
+    def _judged_whole(self, body: FlowBody, cut: FlowCut, ours: Path, theirs: Path) -> Comparison:
         """What a function returns on both sides, each with its own values throughout."""
         inputs = self._inputs(cut, body, {})
         place = self.context.directory / "whole"
@@ -252,7 +260,7 @@ class Comparer:
         return self._judge(self._text, body.returned, got, expected)
 
     def _apart(
-        self, chunk: Chunk, values: Cut, alone: Cut, ours: Path, theirs: Path
+        self, chunk: Chunk, values: FlowCut, alone: FlowCut, ours: Path, theirs: Path
     ) -> Iterator[Differing]:
         """The dispatches of a chunk that differ, each given the other side's values."""
         kinds = {value.number: value for value in chunk.body.values}
@@ -281,7 +289,7 @@ class Comparer:
                 continue
             differing = self._differing(chunk.body, [step], compared, 0)
             if self.culprit is None:
-                cut = Cut(
+                cut = FlowCut(
                     name="main", body=chunk.body.position, groups=(step.results,), fed=alone.fed
                 )
                 self._keep(differing, cut, chunk.body, step.index, step.results, expected)
@@ -290,7 +298,7 @@ class Comparer:
     def _together(
         self,
         whole: Sequence[tuple[str, Comparison]],
-        values: Sequence[tuple[Chunk, Cut]],
+        values: Sequence[tuple[Chunk, FlowCut]],
         theirs: Path,
     ) -> list[Differing]:
         """The smallest end of the program, by levels of its dispatches, that differs as one."""
@@ -313,7 +321,7 @@ class Comparer:
         while levels <= _MOST_LEVELS and steps:
             self._told(f"the last {levels} levels of dispatches of {body.name}")
             inside = {n for step in steps for n in step.results}
-            cut = Cut(
+            cut = FlowCut(
                 name="main",
                 body=body.position,
                 groups=(tuple(returned),),
@@ -336,8 +344,8 @@ class Comparer:
     def _keep(
         self,
         differing: Differing,
-        cut: Cut,
-        body: Body,
+        cut: FlowCut,
+        body: FlowBody,
         index: int,
         returned: Sequence[int],
         expected: Mapping[int, Tensor],
@@ -346,7 +354,7 @@ class Comparer:
         place = self.context.directory / "culprit"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        mlir, (interface,) = editor.make(self._mlir, [cut], place / "made", alone=True)
+        mlir, (interface,) = flow_editor.make(self._mlir, [cut], place / "made", alone=True)
         self._interfaces[cut.name] = interface
         values = {n: _copied(expected[n], place / f"{n}.bin") for n in interface.fed}
         self.culprit = Culprit(
@@ -366,19 +374,19 @@ class Comparer:
         """
         place = self.context.directory / "lifted"
         cut = culprit.cut
-        mlir, made = editor.lift(self._mlir, cut.body, culprit.index, place)
+        mlir, made = flow_editor.lift(self._mlir, cut.body, culprit.index, place)
         values = dict(culprit.values)
         more = [v for v in {v.number: v for v in made.operands}.values() if v.number not in values]
         if more:
             body = next(b for b in self._flow.bodies if b.position == cut.body)
             numbers = tuple(value.number for value in more)
-            operands = Cut(name="operands", body=cut.body, groups=(numbers,), fed=cut.fed)
+            operands = FlowCut(name="operands", body=cut.body, groups=(numbers,), fed=cut.fed)
             module = self._module(self._against, [operands], "operands")
             inputs = self._inputs(operands, body, values)
             values |= self._against.run(module, "operands", inputs, more, place / "run")
         return mlir, tuple(pick([v.number for v in made.operands], values))
 
-    def _inputs(self, cut: Cut, body: Body, values: Mapping[int, Tensor]) -> list[Tensor]:
+    def _inputs(self, cut: FlowCut, body: FlowBody, values: Mapping[int, Tensor]) -> list[Tensor]:
         interface = self._interfaces[cut.name]
         examples = self._examples.get(body.name, ())
         return [*(examples[p] for p in interface.arguments), *pick(interface.fed, values)]
@@ -386,7 +394,7 @@ class Comparer:
     def _judge(
         self,
         text: Path,
-        outputs: Sequence[Value],
+        outputs: Sequence[FlowValue],
         got: Mapping[int, Tensor],
         expected: Mapping[int, Tensor],
     ) -> Comparison:
@@ -407,7 +415,7 @@ class Comparer:
         )
 
     def _differing(
-        self, body: Body, steps: Sequence[Step], compared: Comparison, levels: int
+        self, body: FlowBody, steps: Sequence[FlowStep], compared: Comparison, levels: int
     ) -> Differing:
         return Differing(
             number=self._number(body, steps[-1]),
@@ -419,23 +427,23 @@ class Comparer:
             levels=levels,
         )
 
-    def _number(self, body: Body, step: Step) -> int:
+    def _number(self, body: FlowBody, step: FlowStep) -> int:
         before = self._flow.bodies[: self._flow.bodies.index(body)]
         return sum(len(b.steps) for b in before) + body.steps.index(step)
 
 
-def _whole(body: Body) -> Cut:
-    return Cut(
+def _whole(body: FlowBody) -> FlowCut:
+    return FlowCut(
         name=f"whole{body.position}",
         body=body.position,
         groups=(tuple(value.number for value in body.returned),),
     )
 
 
-def _end(body: Body, levels: int) -> list[Step]:
+def _end(body: FlowBody, levels: int) -> list[FlowStep]:
     """The dispatches that a function's results come from, so many levels of them, in order."""
     makers = {n: s for s in body.steps for n in s.results}
-    found: dict[int, Step] = {}
+    found: dict[int, FlowStep] = {}
     edge = body.ends
     for _ in range(levels):
         steps = [makers[n] for n in edge if n in makers]

@@ -17,7 +17,7 @@ KEEPS_SHAPE = ("f16", "f32", "f64", "i8", "i16", "i32", "i64", "i1")
 MADE = "made.mlir"
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True):
+class FlowValue(msgspec.Struct, frozen=True, kw_only=True):
     """A tensor that can be taken out of the program and given to it: its number in the body,
     element type and shape (None: a dynamic dimension).
     """
@@ -32,7 +32,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
         return ELEMENT_TYPES[self.dtype].bytes(math.prod(d or 1 for d in self.shape))
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class FlowStep(msgspec.Struct, frozen=True, kw_only=True):
     """One dispatch (or an operation that holds some, such as a loop).
 
     index: its place in the body. name: of its executable's export, or of the operation. results:
@@ -51,7 +51,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
 
 
-class Body(msgspec.Struct, frozen=True, kw_only=True):
+class FlowBody(msgspec.Struct, frozen=True, kw_only=True):
     """A function, or all initializers of globals, which are run before: its dispatches in order.
 
     name: as the program's caller knows it; position: among the module's. arguments: the tensors
@@ -62,17 +62,17 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     position: int
     initializer: bool
-    arguments: tuple[Value, ...]
-    values: tuple[Value, ...]
-    returned: tuple[Value, ...]
+    arguments: tuple[FlowValue, ...]
+    values: tuple[FlowValue, ...]
+    returned: tuple[FlowValue, ...]
     ends: tuple[int, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[FlowStep, ...]
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
     """notes: what of the program cannot be seen dispatch by dispatch."""
 
-    bodies: tuple[Body, ...]
+    bodies: tuple[FlowBody, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -80,7 +80,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         return sum(len(body.steps) for body in self.bodies)
 
 
-class Cut(msgspec.Struct, frozen=True, kw_only=True):
+class FlowCut(msgspec.Struct, frozen=True, kw_only=True):
     """A function to make of the body at a position: it returns the values of `groups`.
 
     fed: values that it takes in place of making them; but the values of a group are made for it.
@@ -102,10 +102,10 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
 class Lifted(msgspec.Struct, frozen=True, kw_only=True):
     """What a dispatch is given that was made a program of its own: values of its body, in order."""
 
-    operands: tuple[Value, ...]
+    operands: tuple[FlowValue, ...]
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
+class FlowBatch(msgspec.Struct, frozen=True, kw_only=True):
     """What to do with the flow IR in the file `mlir`: describe it, or make a module of `cuts`.
 
     alone: without what the only cut does not need. lift: (position of a body, index of a dispatch)
@@ -113,16 +113,16 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     mlir: str
-    cuts: tuple[Cut, ...] = ()
+    cuts: tuple[FlowCut, ...] = ()
     alone: bool = False
     lift: tuple[int, int] | None = None
 
 
-def parse_type(text: str, number: int) -> Value | None:
+def parse_type(text: str, number: int) -> FlowValue | None:
     """The type of a value that can be taken out; None for encoded tensors, for tensors of indices,
     which no function returns, and for what is no tensor."""
     match = _TENSOR.fullmatch(text)
     if match is None or match[2] == "index" or match[2] not in ELEMENT_TYPES:
         return None
     sizes = tuple(None if d == "?" else int(d) for d in match[1].split("x") if d)
-    return Value(number=number, dtype=match[2], shape=sizes)
+    return FlowValue(number=number, dtype=match[2], shape=sizes)

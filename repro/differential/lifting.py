@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from iree_pilot.repro.differential.flow import Lifted, Value, parse_type
+from iree_pilot.repro.differential.flow import FlowValue, Lifted, parse_type
 from iree_pilot.repro.differential.seen import DISPATCH, Seen, nested, symbol, walk
 from iree_pilot.repro.ir import symbols
 
@@ -80,7 +80,7 @@ def _held(kind: Any) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def _operands(dispatch: Any, body: Seen) -> list[Value]:
+def _operands(dispatch: Any, body: Seen) -> list[FlowValue]:
     workload, arguments, *_ = list(dispatch.attributes["operandSegmentSizes"])
     found = []
     for operand in list(dispatch.operands)[workload : workload + arguments]:

@@ -27,7 +27,7 @@ from iree_pilot.repro.reproducer import bundle, environment, publish
 from iree_pilot.repro.reproducer.bundle import LARGEST_BYTES, Input, Report
 from iree_pilot.repro.wrong_results import folder
 from iree_pilot.repro.wrong_results.inputs import Settled
-from iree_pilot.repro.wrong_results.record import Element, Wrong
+from iree_pilot.repro.wrong_results.wrong_record import Wrong, WrongElement
 
 _PROGRAM = bundle.FILES["mlir"]
 #: What separates a wrong value from a right one, where the judgement allows more than the error.
@@ -142,7 +142,7 @@ def _one(output: OutputComparison, expected: Tensor) -> Wrong:
         wrong=output.mismatched,
         count=tensors.length(expected),
         limit=output.basis,
-        elements=(Element(worst.index, worst.got, worst.expected),) if worst else (),
+        elements=(WrongElement(worst.index, worst.got, worst.expected),) if worst else (),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from iree_pilot.repro.differential.flow import KEEPS_SHAPE, Value, parse_type
+from iree_pilot.repro.differential.flow import KEEPS_SHAPE, FlowValue, parse_type
 from iree_pilot.repro.ir import symbols
 
 DISPATCH = "flow.dispatch"
@@ -35,7 +35,7 @@ class Seen:
         self.makers = {self.numbers[r]: i for i, op in enumerate(self.ops) for r in op.results}
         self.computing = [i for i, op in enumerate(self.ops) if _computes(op)]
         #: What can be taken out and fed: results of dispatches, and globals that dispatches make.
-        self.feedable: dict[int, Value] = {}
+        self.feedable: dict[int, FlowValue] = {}
         for index, op in enumerate(self.ops):
             loads = op.name == "util.global.load" and _target(op) in stored
             if index in self.computing or loads:
@@ -58,7 +58,7 @@ class Seen:
                 if operand in self.numbers:
                     yield self.numbers[operand]
 
-    def returned(self) -> Iterator[Value]:
+    def returned(self) -> Iterator[FlowValue]:
         for operand in self.ops[-1].operands:
             if operand in self.exports:
                 number = self._exported(self.exports[operand])
@@ -148,7 +148,7 @@ def handed_on(op: Any, result: Any) -> Any:
     return op.operands[list(op.results).index(result)]
 
 
-def _sized(op: Any, kind: Value) -> bool:
+def _sized(op: Any, kind: FlowValue) -> bool:
     """Whether the sizes of what an operation makes are known, and come back from a run."""
     return op.name == DISPATCH and kind.dtype in KEEPS_SHAPE
 

@@ -19,7 +19,7 @@ from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.pipeline.toolchain.context import Context
-from iree_pilot.repro.differential.flow import Value
+from iree_pilot.repro.differential.flow import FlowValue
 
 FLOW_PHASE = "flow"
 
@@ -87,7 +87,7 @@ class Runner:
         module: Path,
         function: str,
         inputs: Sequence[Tensor],
-        outputs: Sequence[Value],
+        outputs: Sequence[FlowValue],
         place: Path,
     ) -> dict[int, Tensor]:
         """The values that a function returns, by number, in files of `place`. Raises Broken."""
@@ -117,7 +117,7 @@ class Runner:
         }
 
 
-def typed(value: Value) -> TensorType:
+def typed(value: FlowValue) -> TensorType:
     """A value as an output of a function."""
     shape = tuple(
         Dim(symbol=f"v{value.number}_{axis}") if size is None else size

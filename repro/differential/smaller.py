@@ -15,9 +15,9 @@ from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.repro import isolate
 from iree_pilot.repro.differential.compare import Comparer, Culprit
-from iree_pilot.repro.differential.editor import NotEditable
-from iree_pilot.repro.differential.oracle import Asked, Failed, SidesOracle
+from iree_pilot.repro.differential.flow_editor import NotEditable
 from iree_pilot.repro.differential.side import FLOW_PHASE, Broken, Side
+from iree_pilot.repro.differential.sides_oracle import BothSides, SideFailed, SidesOracle
 from iree_pilot.repro.isolate import Isolated
 from iree_pilot.repro.oracles.oracle import NotAProgram
 from iree_pilot.repro.reducer.shrink import Progress
@@ -70,7 +70,7 @@ def smaller(
         why = "compiled from linalg its results agree"
     except (NotEditable, NotAProgram) as fault:
         why = str(fault)
-    except (Failed, Broken) as fault:
+    except (SideFailed, Broken) as fault:
         why = f"compiled from linalg it fails: {fault}"
     return Small(
         mlir=culprit.mlir,
@@ -89,10 +89,10 @@ def smaller(
 
 
 def _shrunk(
-    mlir: Path, whole: Asked, oracle: SidesOracle, side: Side, told: Callable[[Progress], None]
+    mlir: Path, whole: BothSides, oracle: SidesOracle, side: Side, told: Callable[[Progress], None]
 ) -> Small:
     context = oracle.context
-    job = isolate.Job(
+    job = isolate.IsolationJob(
         mlir=mlir,
         failure=oracle.wanted,
         context=context.within("isolation"),
@@ -124,7 +124,7 @@ def _shrunk(
     )
 
 
-def _with_ones(file: Path, asked: Asked, oracle: SidesOracle, place: Path) -> Asked | None:
+def _with_ones(file: Path, asked: BothSides, oracle: SidesOracle, place: Path) -> BothSides | None:
     """The same called with nothing but ones, which need no files; None where it agrees then."""
     place.mkdir(exist_ok=True)
     inputs = []
@@ -134,7 +134,7 @@ def _with_ones(file: Path, asked: Asked, oracle: SidesOracle, place: Path) -> As
         inputs.append(msgspec.structs.replace(tensor, file=str(data.absolute())))
     try:
         again = oracle.asked(file, place / "asked", tuple(inputs))
-    except (Failed, NotAProgram):
+    except (SideFailed, NotAProgram):
         return None
     return again if again.differs else None
 

@@ -15,13 +15,13 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.flags import silent
 from iree_pilot.pipeline.toolchain.phases import dump_files
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
-from iree_pilot.repro.attribution.trial import Tried, Try
+from iree_pilot.repro.attribution.variant_trial import Try, VariantTried
 from iree_pilot.repro.failing_pass import dumps, retarget
 from iree_pilot.repro.failing_pass.dumps import Dump
 from iree_pilot.repro.failing_pass.interpreting import LAST
 from iree_pilot.repro.failing_pass.phases import PLAIN
-from iree_pilot.repro.failing_pass.plain import pipelines, plain
-from iree_pilot.repro.failing_pass.retarget import Targets
+from iree_pilot.repro.failing_pass.plain_pipeline import pipelines, plain
+from iree_pilot.repro.failing_pass.retarget import DeviceAttributes
 
 #: After it executables are configured for their target, and cannot be retargeted any more.
 _LAST = "executable-sources"
@@ -69,7 +69,7 @@ class RealBench:
         own_device: str,
         *,
         backend: str = "",
-        interpreter: Callable[[Path], Tried] | None = None,
+        interpreter: Callable[[Path], VariantTried] | None = None,
     ) -> None:
         self._mlir = mlir
         self._flags = silent(flags)
@@ -78,7 +78,7 @@ class RealBench:
         self._own_device = own_device
         self._backend = backend
         self._paths = reference_paths(context.toolchain)
-        self._targets: dict[str, Targets | None] = {}
+        self._targets: dict[str, DeviceAttributes | None] = {}
         self._made = 0
         self._interpreter = interpreter
         interpreted = () if interpreter is None else (INTERPRETED,)
@@ -89,7 +89,7 @@ class RealBench:
         configured = pipelines(backend) and _CONFIGURED in self._dumped
         self.generated = (_CONFIGURED, _GENERATED) if configured else None
 
-    def finish(self, phase: str, path: str) -> Tried:
+    def finish(self, phase: str, path: str) -> VariantTried:
         return self._finish(self._dumped[phase], phase, path)
 
     def changes(self, since: str, phase: str) -> Sequence[Dump]:
@@ -118,12 +118,12 @@ class RealBench:
                 found.append(dump)
         return found
 
-    def finish_change(self, change: Dump, since: str, path: str) -> Tried:
+    def finish_change(self, change: Dump, since: str, path: str) -> VariantTried:
         file = self._context.directory / "change.mlir"
         file.write_text(change.text)
         return self._finish(file, since, path, changed=True)
 
-    def _finish(self, file: Path, phase: str, path: str, *, changed: bool = False) -> Tried:
+    def _finish(self, file: Path, phase: str, path: str, *, changed: bool = False) -> VariantTried:
         if path == INTERPRETED:
             return self._interpret(file, phase, changed=changed)
         text = file.read_text(errors="replace")
@@ -131,12 +131,14 @@ class RealBench:
         if path == PLAIN:
             made_plain, device = plain(text, self._backend), self._own_device
             if made_plain is None:
-                return Tried(verdict="fails", why="its strategy is not known")
+                return VariantTried(verdict="fails", why="its strategy is not known")
             text = made_plain
         elif "#hal." in text:
             targets = self._of(path)
             if targets is None:
-                return Tried(verdict="fails", why=f"what {path} compiles for is not one target")
+                return VariantTried(
+                    verdict="fails", why=f"what {path} compiles for is not one target"
+                )
             text = retarget.retarget(text, targets)
         # A file of its own for each: what was compiled is remembered by its name.
         self._made += 1
@@ -145,17 +147,17 @@ class RealBench:
         resume = None if phase == self.phases[0] else phase
         return self._trial(made, flags, device, resume)
 
-    def _interpret(self, file: Path, phase: str, *, changed: bool) -> Tried:
+    def _interpret(self, file: Path, phase: str, *, changed: bool) -> VariantTried:
         assert self._interpreter is not None
         order = self._context.toolchain.phases
         source = phase == self.phases[0]
         if source and (not changed or _computes(file) == _computes(self._mlir)):
-            return Tried(verdict="right", why="the reference is that of the source")
+            return VariantTried(verdict="right", why="the reference is that of the source")
         if LAST not in order or order.index(phase) > order.index(LAST):
-            return Tried(verdict="fails", why=f"IR after {phase} cannot be evaluated")
+            return VariantTried(verdict="fails", why=f"IR after {phase} cannot be evaluated")
         return self._interpreter(file)
 
-    def _of(self, path: str) -> Targets | None:
+    def _of(self, path: str) -> DeviceAttributes | None:
         if path not in self._targets:
             made = self._context.directory / "targets.txt"
             self._run(

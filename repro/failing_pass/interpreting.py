@@ -10,7 +10,7 @@ from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Function, Tensor
 from iree_pilot.pipeline.torch_dialect import evaluate
-from iree_pilot.repro.attribution.trial import Tried, compare, judged
+from iree_pilot.repro.attribution.variant_trial import VariantTried, compare, judged
 from iree_pilot.repro.wrong_results import engines
 
 #: The last phase whose IR is on tensors: after it they are resources of a stream.
@@ -18,7 +18,7 @@ LAST = "flow"
 _SECONDS = 60.0
 
 
-class Interpreter:
+class ReferenceInterpreter:
     """Evaluates IR of a program that has one function with inputs and a reference."""
 
     def __init__(self, loaded: Loaded, directory: Path, limits: process.Limits) -> None:
@@ -28,15 +28,15 @@ class Interpreter:
         self._limits = msgspec.structs.replace(limits, seconds=seconds)
         self._asked = 0
 
-    def __call__(self, mlir: Path) -> Tried:
+    def __call__(self, mlir: Path) -> VariantTried:
         functions = [f for f in self._loaded.program.functions if f.example and f.reference]
         if len(functions) != 1:
-            return Tried(verdict="fails", why="it has not one function with inputs")
+            return VariantTried(verdict="fails", why="it has not one function with inputs")
         (function,) = functions
         self._asked += 1
         place = self._directory / f"interpreted-{self._asked}"
         place.mkdir(parents=True)
-        work = evaluate.Work(
+        work = evaluate.EvaluationWork(
             mlir=str(mlir.absolute()),
             function=function.name,
             inputs=self._inputs(function),
@@ -47,7 +47,7 @@ class Interpreter:
         engine = engines.of(mlir)
         (found,) = evaluate.evaluate([work], limits=self._limits, by=engine.function)
         if found.reference is None:
-            return Tried(verdict="fails", why=found.why)
+            return VariantTried(verdict="fails", why=found.why)
         return judged([compare(self._loaded, function, found.reference.outputs, place)])
 
     def _inputs(self, function: Function) -> tuple[Tensor, ...]:

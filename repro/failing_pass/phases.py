@@ -12,9 +12,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from iree_pilot.repro.attribution.trial import Tried, Verdict
+from iree_pilot.repro.attribution.variant_trial import VariantTried, Verdict
 from iree_pilot.repro.failing_pass.dumps import Dump
-from iree_pilot.repro.failing_pass.find import diff
+from iree_pilot.repro.failing_pass.find_pass import diff
 from iree_pilot.repro.failing_pass.narrow import narrow
 
 State = Literal["earliest", "later", "everywhere", "unknown"]
@@ -67,7 +67,7 @@ class Bench(Protocol):
     phases: Sequence[str]
     generated: tuple[str, str] | None
 
-    def finish(self, phase: str, path: str) -> Tried:
+    def finish(self, phase: str, path: str) -> VariantTried:
         """The numbers from the IR after a phase."""
         ...
 
@@ -75,7 +75,7 @@ class Bench(Protocol):
         """The program after phase `since`, and then after each pass of `phase` that changed it."""
         ...
 
-    def finish_change(self, change: Dump, since: str, path: str) -> Tried:
+    def finish_change(self, change: Dump, since: str, path: str) -> VariantTried:
         """The numbers from one of those."""
         ...
 
@@ -182,7 +182,7 @@ class _Search:
     def _finish(self, phase: str, path: str) -> Verdict:
         return self._note(phase, path, self._bench.finish(phase, path))
 
-    def _note(self, phase: str, path: str, tried: Tried, pass_name: str = "") -> Verdict:
+    def _note(self, phase: str, path: str, tried: VariantTried, pass_name: str = "") -> Verdict:
         self._asked.append(
             Finished(
                 phase=phase, path=path, verdict=tried.verdict, why=tried.why, pass_name=pass_name

@@ -9,7 +9,7 @@ import msgspec
 _OPENING, _CLOSING = "({[<", ")}]>"
 
 
-class Element(msgspec.Struct, frozen=True):
+class PipelineElement(msgspec.Struct, frozen=True):
     """A pass, or the operation (`inside` is not None) that the passes in it run on.
 
     name: `canonicalize`, or `builtin.module`. options: of a pass, with their braces.
@@ -17,25 +17,25 @@ class Element(msgspec.Struct, frozen=True):
 
     name: str
     options: str = ""
-    inside: tuple[Element, ...] | None = None
+    inside: tuple[PipelineElement, ...] | None = None
 
     def __str__(self) -> str:
         nested = "" if self.inside is None else f"({','.join(map(str, self.inside))})"
         return f"{self.name}{self.options}{nested}"
 
     @property
-    def passes(self) -> tuple[Element, ...]:
+    def passes(self) -> tuple[PipelineElement, ...]:
         """The passes in the order in which they run."""
         if self.inside is None:
             return (self,)
         return tuple(one for element in self.inside for one in element.passes)
 
-    def between(self, first: int, last: int) -> Element:
+    def between(self, first: int, last: int) -> PipelineElement:
         """The pipeline of only the passes with numbers first <= i < last."""
         kept = self._between(first, last)
-        return kept if kept is not None else Element(self.name, self.options, ())
+        return kept if kept is not None else PipelineElement(self.name, self.options, ())
 
-    def _between(self, first: int, last: int) -> Element | None:
+    def _between(self, first: int, last: int) -> PipelineElement | None:
         if self.inside is None:
             return self if first <= 0 < last else None
         kept = []
@@ -45,10 +45,10 @@ class Element(msgspec.Struct, frozen=True):
                 kept.append(inner)
             count = len(element.passes)
             first, last = first - count, last - count
-        return Element(self.name, self.options, tuple(kept)) if kept else None
+        return PipelineElement(self.name, self.options, tuple(kept)) if kept else None
 
 
-def parse(text: str) -> Element:
+def parse(text: str) -> PipelineElement:
     """Reads a pipeline with one operation at its root; raises ValueError for anything else."""
     elements = tuple(_elements(text.strip()))
     if len(elements) != 1 or elements[0].inside is None:
@@ -56,15 +56,15 @@ def parse(text: str) -> Element:
     return elements[0]
 
 
-def _elements(text: str) -> Iterator[Element]:
+def _elements(text: str) -> Iterator[PipelineElement]:
     for part in _split(text):
         paren, brace = part.find("("), part.find("{")
         if brace >= 0 and (paren < 0 or brace < paren):
-            yield Element(part[:brace], part[brace:])
+            yield PipelineElement(part[:brace], part[brace:])
         elif paren < 0:
-            yield Element(part)
+            yield PipelineElement(part)
         elif part.endswith(")"):
-            yield Element(part[:paren], inside=tuple(_elements(part[paren + 1 : -1])))
+            yield PipelineElement(part[:paren], inside=tuple(_elements(part[paren + 1 : -1])))
         else:
             raise ValueError(f"no part of a pass pipeline: {part!r}")
 

@@ -14,24 +14,24 @@ _ATTRIBUTE = re.compile(r"#hal\.(?P<what>device|executable)\.target<")
 _OPENING, _CLOSING = "<([{", ">)]}"
 
 
-class Targets(msgspec.Struct, frozen=True):
+class DeviceAttributes(msgspec.Struct, frozen=True):
     """The attributes of a device, and of the one kind of executables made for it."""
 
     device: str
     executable: str
 
 
-def read(text: str) -> Targets | None:
+def read(text: str) -> DeviceAttributes | None:
     """The targets in IR printed with `--mlir-print-local-scope`; None without one of each."""
     named: dict[str, set[str]] = {"device": set(), "executable": set()}
     for found in _ATTRIBUTE.finditer(text):
         named[found["what"]].add(whole(text, found))
     if any(len(found) != 1 for found in named.values()):
         return None
-    return Targets(**{what: found.pop() for what, found in named.items()})
+    return DeviceAttributes(**{what: found.pop() for what, found in named.items()})
 
 
-def retarget(text: str, targets: Targets) -> str:
+def retarget(text: str, targets: DeviceAttributes) -> str:
     """The IR with its targets replaced; IR without any stays as it is."""
     made: list[str] = []
     done = 0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from iree_pilot.repro.ir import symbols
-from iree_pilot.repro.ir.feeds import ARGUMENT, Feeds, Value
+from iree_pilot.repro.ir.feeds import ARGUMENT, FedValue, Feeds
 from iree_pilot.repro.ir.graph import Cut, Graph, Op
 
 #: Arithmetic on sizes: it goes where its users go, and is counted all the same.
@@ -58,12 +58,12 @@ class Body:
         )
         self.values: list[Any] = list(self.block.arguments)
         self.arguments = len(self.values)
-        self.places = [Value(ARGUMENT, number) for number in range(self.arguments)]
+        self.places = [FedValue(ARGUMENT, number) for number in range(self.arguments)]
         self.ops = symbols.operations(self.function)
         self.names = [operator_name(op) for op in self.ops]
         for index, op in enumerate(self.ops):
             self.values += list(op.results)
-            self.places += [Value(index, number) for number in range(len(op.results))]
+            self.places += [FedValue(index, number) for number in range(len(op.results))]
         named = self.function.attributes
         self.name = named["sym_name"].value if "sym_name" in named else self.function.name
         self.numbers = {value: number for number, value in enumerate(self.values)}

@@ -24,7 +24,7 @@ from iree_pilot.repro.reducer.simplify import Proposal, Survey
 UNREADABLE = "it does not parse"
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
+class EditBatch(msgspec.Struct, frozen=True, kw_only=True):
     """What to do with the program in the file `mlir`.
 
     focus: a line of the text; the function it is in is meant, else the one with most operations.
@@ -39,24 +39,24 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     proposals: tuple[Proposal, ...] = ()
 
 
-class Made(msgspec.Struct, frozen=True):
+class EditedProgram(msgspec.Struct, frozen=True):
     """A program in a file of the directory; why: it cannot be made."""
 
     file: str = ""
     why: str = ""
 
 
-def described(batch: Batch, directory: Path) -> Graph:
+def described(batch: EditBatch, directory: Path) -> Graph:
     """The graph of the function that is meant. Raises ValueError if there is none."""
     return describe(Path(batch.mlir).read_bytes(), batch.focus)
 
 
-def surveyed(batch: Batch, directory: Path) -> Survey:
+def surveyed(batch: EditBatch, directory: Path) -> Survey:
     """What of the program could be simpler. Raises ValueError."""
     return survey(Path(batch.mlir).read_bytes())
 
 
-def made(batch: Batch, directory: Path) -> Iterator[Made]:
+def made(batch: EditBatch, directory: Path) -> Iterator[EditedProgram]:
     """Each cut and proposal, carried out."""
     text = Path(batch.mlir).read_bytes()
     jobs: tuple[Cut | Proposal, ...] = (*batch.cuts, *batch.proposals)
@@ -69,12 +69,12 @@ def made(batch: Batch, directory: Path) -> Iterator[Made]:
             else:
                 result, fed = made_simpler(text, job, base=batch.mlir)
         except (ValueError, IndexError, KeyError, RuntimeError, TypeError) as fault:
-            yield Made(why=f"{type(fault).__name__}: {fault}")
+            yield EditedProgram(why=f"{type(fault).__name__}: {fault}")
         else:
             file = directory / f"{number}.mlir"
             feeds.write(file, fed)
             file.write_text(result)
-            yield Made(file=file.name)
+            yield EditedProgram(file=file.name)
 
 
 def describe(text: bytes, focus: int = 0) -> Graph:

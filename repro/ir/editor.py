@@ -117,16 +117,16 @@ class Editor:
         cuts: tuple[Cut, ...] = (),
         proposals: tuple[Proposal, ...] = (),
         whole: bool = False,
-    ) -> edit.Batch:
-        return edit.Batch(
+    ) -> edit.EditBatch:
+        return edit.EditBatch(
             mlir=str(self._mlir), focus=self.focus, cuts=cuts, proposals=proposals, whole=whole
         )
 
-    def _made(self, count: int, batch: Callable[[int], edit.Batch]) -> list[Path | None]:
+    def _made(self, count: int, batch: Callable[[int], edit.EditBatch]) -> list[Path | None]:
         """What becomes of each of `count` things to make; batch(n): the job from number n on."""
         files: list[Path | None] = []
         while len(files) < count:
-            done = self._call("made", batch(len(files)), edit.Made)
+            done = self._call("made", batch(len(files)), edit.EditedProgram)
             place = self._directory / str(self._batches)
             files += [place / one.file if one.file else None for one in done.replies]
             if done.fault is not None:
@@ -146,7 +146,7 @@ class Editor:
         self.why = " ".join(why.split()) if done.reply is None else ""
         return done.reply
 
-    def _call(self, function: str, batch: edit.Batch, kind: type[T]) -> Done[T]:
+    def _call(self, function: str, batch: edit.EditBatch, kind: type[T]) -> Done[T]:
         self._batches += 1
         place = self._directory / str(self._batches)
         shutil.rmtree(place, ignore_errors=True)

@@ -14,7 +14,7 @@ import msgspec
 ARGUMENT = -1
 
 
-class Value(msgspec.Struct, frozen=True, order=True):
+class FedValue(msgspec.Struct, frozen=True, order=True):
     """A value of a function: the result `number` of the operation at position `op` of its body,
     or its argument `number`, where `op` is ARGUMENT."""
 
@@ -33,7 +33,7 @@ class Feeds(msgspec.Struct, frozen=True, kw_only=True):
     function: str
     base: str
     origin: str
-    values: tuple[Value, ...]
+    values: tuple[FedValue, ...]
     types: tuple[str, ...]
     results: tuple[str, ...]
 

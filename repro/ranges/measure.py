@@ -19,7 +19,7 @@ from iree_pilot.pipeline.program.program import Tensor
 NARROW = ("f16", "bf16", "f8E4M3FN", "f8E4M3FNUZ", "f8E5M2", "f8E5M2FNUZ")
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class ElementRange(msgspec.Struct, frozen=True, kw_only=True):
     """The range of an element type: largest finite number, smallest normal one.
 
     over: what is larger than this does not round to `largest`.
@@ -77,14 +77,16 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
     smallest: float
 
 
-def limits(dtype: str) -> Limits:
+def limits(dtype: str) -> ElementRange:
     """The range of one of NARROW."""
     import ml_dtypes
 
     info = ml_dtypes.finfo(tensors.numpy_dtype(dtype))
     largest = float(info.max)
     half_a_step = 2.0 ** (math.frexp(largest)[1] - 2 - int(info.nmant))
-    return Limits(largest=largest, normal=float(info.smallest_normal), over=largest + half_a_step)
+    return ElementRange(
+        largest=largest, normal=float(info.smallest_normal), over=largest + half_a_step
+    )
 
 
 def counts(value: Path, tensor: Tensor, truth: Path, true: Tensor) -> Counts:
@@ -99,7 +101,7 @@ def counts(value: Path, tensor: Tensor, truth: Path, true: Tensor) -> Counts:
     return found
 
 
-def _counted(got: Any, wanted: Any, known: Limits) -> Counts:
+def _counted(got: Any, wanted: Any, known: ElementRange) -> Counts:
     import numpy as np
 
     size, wanted_size = np.abs(got), np.abs(wanted)

@@ -12,7 +12,7 @@ import msgspec
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.inspect import executables
-from iree_pilot.pipeline.inspect.executables import MODE, Survey
+from iree_pilot.pipeline.inspect.executables import MODE, ExecutableSurvey
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.pipeline.toolchain.context import Context
@@ -110,7 +110,7 @@ def _unending(
     found = next((one for one in sources if executables.name(one) == known), None)
     calls = 1
     if found is None and sources:
-        survey = Survey(context.at(dumps), flags, limit_seconds=context.limits.seconds)
+        survey = ExecutableSurvey(context.at(dumps), flags, limit_seconds=context.limits.seconds)
         found = survey.run(sources)
         calls += survey.calls
     return Located(

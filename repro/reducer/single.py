@@ -47,7 +47,7 @@ class Parted(msgspec.Struct, frozen=True, kw_only=True):
     focus: int = 0
 
 
-class Alone(msgspec.Struct, frozen=True):
+class SinglePart(msgspec.Struct, frozen=True):
     """A part that is a function of its own; times: how many there are like it."""
 
     ops: Part
@@ -127,20 +127,20 @@ class Finder:
         first, second = (tuple(one.ops for one in p) for p in (likely[:half], likely[half:]))
         return self._among(first) or self._among(second, fail=True)
 
-    def _module(self, parts: tuple[Part, ...]) -> tuple[Path | None, tuple[Alone, ...]]:
+    def _module(self, parts: tuple[Part, ...]) -> tuple[Path | None, tuple[SinglePart, ...]]:
         """(the module in which these are alone, what each of its functions is)."""
         self._made += 1
         place = self._context.directory / str(self._made)
         shutil.rmtree(place, ignore_errors=True)
         parted = Parted(mlir=str(self._mlir), parts=parts, focus=self._focus)
-        done = self._bindings.call(f"{__name__}:separated", parted, tuple[Alone, ...], place)
+        done = self._bindings.call(f"{__name__}:separated", parted, tuple[SinglePart, ...], place)
         if done.reply is None:
             return None, ()
         alone = done.reply
         # Of parts of parts, those that are alike were left out before.
         for one in alone:
             self._times.setdefault(one.ops, one.times)
-        alone = tuple(Alone(one.ops, self._times[one.ops]) for one in alone)
+        alone = tuple(SinglePart(one.ops, self._times[one.ops]) for one in alone)
         return (place / MODULE if alone else None), alone
 
     def _last(self, module: Path) -> tuple[int, ...]:
@@ -181,14 +181,16 @@ class Finder:
         return together.numbers(str(last.relative_to(tree)))
 
 
-def separated(parted: Parted, directory: Path) -> tuple[Alone, ...]:
+def separated(parted: Parted, directory: Path) -> tuple[SinglePart, ...]:
     """Writes a module of functions that hold one part each; what each of them holds."""
     text, alone = separate(Path(parted.mlir).read_bytes(), parted.parts, parted.focus)
     (directory / MODULE).write_text(text)
     return alone
 
 
-def separate(text: bytes, parts: Sequence[Part], focus: int = 0) -> tuple[str, tuple[Alone, ...]]:
+def separate(
+    text: bytes, parts: Sequence[Part], focus: int = 0
+) -> tuple[str, tuple[SinglePart, ...]]:
     """(a module of functions that hold one part each, what each of them holds).
 
     Of parts that are alike there is one; those that cannot be functions are left out.
@@ -213,7 +215,7 @@ def separate(text: bytes, parts: Sequence[Part], focus: int = 0) -> tuple[str, t
         if not module.operation.verify():
             raise ValueError("the parts cannot be separated")
         return str(module.operation.get_asm(enable_debug_info=False)), tuple(
-            Alone(part, times) for part, times in alone.items()
+            SinglePart(part, times) for part, times in alone.items()
         )
 
 

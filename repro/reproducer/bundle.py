@@ -27,10 +27,10 @@ from iree_pilot.pipeline.store import outputs
 from iree_pilot.pipeline.targets import devices
 from iree_pilot.repro.attribution.origin import Origin
 from iree_pilot.repro.reproducer import issue
-from iree_pilot.repro.reproducer.further import Elsewhere, SinceRelease, Workarounds
+from iree_pilot.repro.reproducer.further import Elsewhere, SinceRelease, WorkaroundSummary
 from iree_pilot.repro.reproducer.marks import MEMORY, STACK, marks
 from iree_pilot.repro.trust import own
-from iree_pilot.repro.wrong_results.record import Wrong
+from iree_pilot.repro.wrong_results.wrong_record import Wrong
 
 LevelName = Literal["pytorch", "mlir", "dispatch", "pass"]
 FILES: dict[LevelName, str] = {
@@ -144,7 +144,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool = False
     not_iree: str = ""
     since_release: SinceRelease | None = None
-    workarounds: Workarounds | None = None
+    workarounds: WorkaroundSummary | None = None
     elsewhere: tuple[Elsewhere, ...] = ()
     files: dict[str, str] = {}
     made_by: Literal["iree-pilot"] = "iree-pilot"
@@ -249,7 +249,9 @@ def write(
     _finish(directory, report, contents)
 
 
-def add(directory: Path, **answers: SinceRelease | Workarounds | tuple[Elsewhere, ...]) -> Report:
+def add(
+    directory: Path, **answers: SinceRelease | WorkaroundSummary | tuple[Elsewhere, ...]
+) -> Report:
     """Puts what else is known into a folder that nobody has changed: the report, with it.
 
     answers: fields of the report. Raises as `write`. repro.py must import no files beside it.

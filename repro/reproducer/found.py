@@ -11,7 +11,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.repro.attribution.origin import Origin
 from iree_pilot.repro.reproducer import bundle, places
 from iree_pilot.repro.reproducer.bundle import LevelName, Report
-from iree_pilot.repro.reproducer.further import Elsewhere, SinceRelease, Workarounds
+from iree_pilot.repro.reproducer.further import Elsewhere, SinceRelease, WorkaroundSummary
 from iree_pilot.repro.reproducer.places import Identity
 
 
@@ -45,7 +45,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool = False
     not_iree: str = ""
     since_release: SinceRelease | None = None
-    workarounds: Workarounds | None = None
+    workarounds: WorkaroundSummary | None = None
     elsewhere: tuple[Elsewhere, ...] = ()
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.repro.since_release.search import Change, Verdict
+from iree_pilot.repro.since_release.release_search import Change, Verdict
 
 
 class SinceRelease(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ class Workaround(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...]
 
 
-class Workarounds(msgspec.Struct, frozen=True, kw_only=True):
+class WorkaroundSummary(msgspec.Struct, frozen=True, kw_only=True):
     """said: the best one on one line, or why there is none. tried: how many. answers: the best
     first."""
 

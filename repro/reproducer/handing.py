@@ -24,12 +24,12 @@ from iree_pilot.repro.oracles.oracle import STOPPED, RememberingOracle
 from iree_pilot.repro.oracles.oracle_run import Running, describe
 from iree_pilot.repro.reproducer import bundle, environment, levels, marks, publish, verify
 from iree_pilot.repro.reproducer.bundle import LARGEST_BYTES, Input, Report
-from iree_pilot.repro.reproducer.levels import Made
+from iree_pilot.repro.reproducer.levels import MadeLevels
 from iree_pilot.repro.reproducer.publish import Contents
 from iree_pilot.repro.wrong_results import engines, folder, inputs
 from iree_pilot.repro.wrong_results.inputs import Settled
-from iree_pilot.repro.wrong_results.oracle import MismatchOracle
-from iree_pilot.repro.wrong_results.record import Wrong
+from iree_pilot.repro.wrong_results.mismatch_oracle import MismatchOracle
+from iree_pilot.repro.wrong_results.wrong_record import Wrong
 
 _PACKAGES = ("torch", "iree-turbine")
 #: Operations that are named while the folder of theirs is made.
@@ -234,7 +234,7 @@ def _shown(
     return Shown(run=run, inputs=given)
 
 
-def _compared(made: Made, settled: Settled, given: Sequence[Input]) -> Made:
+def _compared(made: MadeLevels, settled: Settled, given: Sequence[Input]) -> MadeLevels:
     """With a repro.py that has these inputs, and is compared with what PyTorch makes of them."""
     if "repro.py" in made.files:
         file = Path(made.files["repro.py"])

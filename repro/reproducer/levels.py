@@ -21,8 +21,8 @@ from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.torch_dialect import writer
-from iree_pilot.repro.failing_pass import find
-from iree_pilot.repro.failing_pass.find import NoPass
+from iree_pilot.repro.failing_pass import find_pass
+from iree_pilot.repro.failing_pass.find_pass import NoPass
 from iree_pilot.repro.oracles.oracle import STOPPED
 from iree_pilot.repro.reproducer import bundle, dispatch
 from iree_pilot.repro.reproducer.bundle import Level, LevelName
@@ -36,7 +36,7 @@ _WHOLE = "it is the whole program, not a part of it"
 _WRITER_SECONDS = 600.0
 
 
-class Made(msgspec.Struct, frozen=True, kw_only=True):
+class MadeLevels(msgspec.Struct, frozen=True, kw_only=True):
     """The levels, those left out among them, and their files' places by name."""
 
     levels: tuple[Level, ...]
@@ -67,7 +67,7 @@ class Maker:
         self._flags = flags
         context.directory.mkdir(parents=True, exist_ok=True)
 
-    def make(self, whole: bool = False, steady: bool = True) -> Made:
+    def make(self, whole: bool = False, steady: bool = True) -> MadeLevels:
         """whole: it is all of a program, whose PyTorch is the user's own model. steady: it fails in
         all runs."""
         files = {"repro.mlir": str(self._program)}
@@ -89,7 +89,7 @@ class Maker:
             levels.append(level)
             if file is not None:
                 files[level.file] = str(file)
-        return Made(levels=tuple(levels), files=files)
+        return MadeLevels(levels=tuple(levels), files=files)
 
     def _pytorch(self) -> tuple[Level, Path | None]:
         if not _OF_TORCH.search(self._program.read_text(errors="replace")):
@@ -152,7 +152,9 @@ class Maker:
     def _pass(self) -> tuple[Level, Path | None]:
         if self._run_command:
             return bundle.level("pass", why=_COMPILES), None
-        found = find.find(self._program, self._failure, self._context.within("pass"), self._flags)
+        found = find_pass.find(
+            self._program, self._failure, self._context.within("pass"), self._flags
+        )
         if isinstance(found, NoPass):
             return bundle.level("pass", pass_name=found.named, why=found.why), None
         level = bundle.level(

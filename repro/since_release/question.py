@@ -28,8 +28,15 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.reducer import kept
 from iree_pilot.repro.reproducer import bundle, places
 from iree_pilot.repro.reproducer.bundle import FILES
-from iree_pilot.repro.since_release.search import Change, Verdict
-from iree_pilot.repro.since_release.trials import Compiled, Get, Tell, Trials, portable, verdict
+from iree_pilot.repro.since_release.release_search import Change, Verdict
+from iree_pilot.repro.since_release.trials import (
+    CompiledProgram,
+    Get,
+    ReleaseTrials,
+    Tell,
+    portable,
+    verdict,
+)
 from iree_pilot.repro.trust import own
 from iree_pilot.repro.trust.trust import open_folder
 
@@ -96,7 +103,7 @@ def trials(
     loaded: Loaded | None = None,
     fresh: bool = False,
     told: Tell = lambda name, what: None,
-) -> Trials:
+) -> ReleaseTrials:
     """The question's program, ready to be tried with the releases that `get` gives.
 
     toolchain: reads the program, unless it is `loaded` already or only the question's own reader
@@ -110,8 +117,8 @@ def trials(
     key = Store.key(loaded.directory, question.target, question.flags, True)[:16]
     with Locks(root / "locks").hold(key):
         made = portable(loaded, toolchain, root / key / "program")
-    compiled = Compiled(made, question.target, question.flags, question.limits)
-    return Trials(compiled, get, root / key, fresh=fresh, told=told)
+    compiled = CompiledProgram(made, question.target, question.flags, question.limits)
+    return ReleaseTrials(compiled, get, root / key, fresh=fresh, told=told)
 
 
 def _read(question: Question, toolchain: Toolchain) -> tuple[Loaded, Toolchain]:

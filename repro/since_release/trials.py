@@ -25,7 +25,7 @@ from iree_pilot.pipeline.targets.targets import Target
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.oracles.oracle import STOPPED
-from iree_pilot.repro.since_release.search import Change, Verdict, assumed, changes, search
+from iree_pilot.repro.since_release.release_search import Change, Verdict, assumed, changes, search
 
 #: Checks of traced types, which compute nothing and which releases before 3.2 do not know.
 _CHECK = re.compile(
@@ -47,7 +47,7 @@ _SILENT_ON: dict[str, tuple[str, ...]] = {
 }
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
+class ReleaseTrial(msgspec.Struct, frozen=True, kw_only=True):
     """What a toolchain does with the program, whatever failure is looked for.
 
     name: the release, or the path of a local build. build: what tells one binary from another.
@@ -69,7 +69,7 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class ReleasesFound(msgspec.Struct, frozen=True, kw_only=True):
     """The answer for a program. releases: name to verdict, the oldest first; assumed: those that
     were not tried, because the releases on both sides agree. revisions: name to commit, of those
     tried; reasons: name to what was seen. failure: the one that was looked for, None where none
@@ -90,7 +90,7 @@ Get = Callable[[str], Toolchain]
 Tell = Callable[[str, str], None]
 
 
-class Compiled(NamedTuple):
+class CompiledProgram(NamedTuple):
     """A program and how it is compiled; limits: of each compile."""
 
     loaded: Loaded
@@ -99,7 +99,7 @@ class Compiled(NamedTuple):
     limits: process.Limits
 
 
-class Trials:
+class ReleaseTrials:
     """Tries the program with releases by name, and remembers in `directory` what came of it.
 
     get: the toolchain of a name; what it raises as a PilotError makes the release not installable.
@@ -108,7 +108,7 @@ class Trials:
 
     def __init__(
         self,
-        compiled: Compiled,
+        compiled: CompiledProgram,
         get: Get,
         directory: Path,
         *,
@@ -116,13 +116,13 @@ class Trials:
         told: Tell = lambda name, what: None,
     ) -> None:
         self.compiles = 0
-        self.tried: dict[str, Trial | Missing] = {}
+        self.tried: dict[str, ReleaseTrial | Missing] = {}
         self._loaded, self._target, self._flags, self._limits = compiled
         self._get, self._told = get, told
         self._fresh = fresh
         directory.mkdir(parents=True, exist_ok=True)
         self._scratch = directory / "asked"
-        self._journal = Journal(directory / _JOURNAL, Trial)
+        self._journal = Journal(directory / _JOURNAL, ReleaseTrial)
         if fresh:
             self._journal.clear()
         self._known = {trial.build: _as_now(trial) for trial in self._journal}
@@ -151,13 +151,13 @@ class Trials:
         except PilotError as fault:
             return Missing(name=name, why=fault.message)
 
-    def _try(self, name: str, toolchain: Toolchain) -> Trial:
+    def _try(self, name: str, toolchain: Toolchain) -> ReleaseTrial:
         build = f"{toolchain.version} {toolchain.revision} {toolchain.compiler}"
         known = self._known.get(build)
         if known is not None:
             return msgspec.structs.replace(known, name=name)
         state, why, failure = self._outcome(toolchain)
-        trial = Trial(
+        trial = ReleaseTrial(
             name=name,
             version=toolchain.version,
             revision=toolchain.revision,
@@ -206,12 +206,12 @@ class Trials:
 
 def bisect(
     releases: Sequence[str],
-    trials: Trials,
+    trials: ReleaseTrials,
     *,
     wanted: Failure | None = None,
     reference: str | None = None,
     every: bool = False,
-) -> Found:
+) -> ReleasesFound:
     """Where a failure comes or goes along `releases`, the oldest first.
 
     wanted: the failure that is looked for; None: that of `reference`, one of them or another, and
@@ -238,7 +238,7 @@ def bisect(
             break
     between = assumed(releases, verdicts)
     tried = {name: trials.tried[name] for name in releases if name in trials.tried}
-    return Found(
+    return ReleasesFound(
         releases={n: (verdicts | between)[n] for n in releases if n in verdicts or n in between},
         boundaries=tuple(
             msgspec.structs.replace(
@@ -249,14 +249,14 @@ def bisect(
             for change in (changes(releases, verdicts) if "same" in verdicts.values() else ())
         ),
         assumed=tuple(between),
-        revisions={n: _commit(t) for n, t in tried.items() if isinstance(t, Trial)},
+        revisions={n: _commit(t) for n, t in tried.items() if isinstance(t, ReleaseTrial)},
         reasons={n: trials.seen(n) for n in tried},
         failure=looked_for(),
         compiles=trials.compiles,
     )
 
 
-def verdict(tried: Trial | Missing, wanted: Failure | None) -> Verdict:
+def verdict(tried: ReleaseTrial | Missing, wanted: Failure | None) -> Verdict:
     """What a trial says of the failure that is looked for.
 
     A release that compiles and cannot run the module here says nothing of a failure to run, and
@@ -342,7 +342,7 @@ def _state(result: CaseResult) -> tuple[State, str, Failure | None]:
     return "does-not-compile", result.why, failure
 
 
-def _seen(trial: Trial) -> str:
+def _seen(trial: ReleaseTrial) -> str:
     if trial.failure is None:
         return trial.why or ("works" if trial.state == "ok" else trial.state)
     others = ", ".join(other.signature for other in trial.failure.also)
@@ -350,16 +350,16 @@ def _seen(trial: Trial) -> str:
     return f"{said}; with it: {others}" if others else said
 
 
-def _commit(tried: Trial | Missing) -> str:
+def _commit(tried: ReleaseTrial | Missing) -> str:
     """IREE's commit, without the fingerprint of a local build."""
-    return tried.revision.partition("+")[0] if isinstance(tried, Trial) else ""
+    return tried.revision.partition("+")[0] if isinstance(tried, ReleaseTrial) else ""
 
 
-def _failure(tried: Trial | Missing) -> Failure | None:
-    return tried.failure if isinstance(tried, Trial) else None
+def _failure(tried: ReleaseTrial | Missing) -> Failure | None:
+    return tried.failure if isinstance(tried, ReleaseTrial) else None
 
 
-def _newest_failure(releases: Sequence[str], trials: Trials) -> Failure | None:
+def _newest_failure(releases: Sequence[str], trials: ReleaseTrials) -> Failure | None:
     told = (_failure(trials.tried[n]) for n in reversed(releases) if n in trials.tried)
     failures = [failure for failure in told if failure is not None]
     # A limit that was reached says the least of all failures.
@@ -370,7 +370,7 @@ def _signature(failure: Failure | None) -> str:
     return failure.signature if failure else ""
 
 
-def _as_now(trial: Trial) -> Trial:
+def _as_now(trial: ReleaseTrial) -> ReleaseTrial:
     """Once `ok` was also said of what had nothing to be compared with."""
     ran = trial.state == "ok" and trial.why
     return msgspec.structs.replace(trial, state="ran") if ran else trial

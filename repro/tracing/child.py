@@ -20,19 +20,19 @@ import torch
 
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends import child, torch_sources
+from iree_pilot.pipeline.frontends import torch_sources, trace_child
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.frontends.torch_export import no_kernel
 from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
 from iree_pilot.repro.tracing import origins, writing
-from iree_pilot.repro.tracing.journal import Answer, Ask, Candidate, Result, Traces
+from iree_pilot.repro.tracing.journal import Ask, Result, TraceAnswer, TraceCandidate, Traces
 from iree_pilot.repro.tracing.probe import (
     attempt,
     failure_of,
     module_at_work,
     operations_at_work,
 )
-from iree_pilot.repro.tracing.record import Recording
+from iree_pilot.repro.tracing.trace_record import Recording
 from iree_pilot.repro.tracing.writing import Manner
 
 _FLAKY_RUNS = 5
@@ -43,7 +43,7 @@ _PROGRAM = "repro.py"
 def isolated(ask: Ask, directory: Path) -> Result:
     """How the search ended."""
     warnings.simplefilter("ignore")
-    opened = child.watch_files()
+    opened = trace_child.watch_files()
     return _Search(ask, directory, opened).run()
 
 
@@ -74,7 +74,7 @@ class _Search:
     def _check_needed(self) -> None:
         """Begins anew where a file that the model is made of is not what it was."""
         record = self.directory / _NEEDED
-        now = msgspec.json.encode(child.dependencies(self.opened, self.directory))
+        now = msgspec.json.encode(trace_child.dependencies(self.opened, self.directory))
         if not record.is_file() or record.read_bytes() != now:
             self.traces.forget()
             record.write_bytes(now)
@@ -106,9 +106,9 @@ class _Search:
             return recording
         return self._modules(entry, seen, recording, manner)
 
-    def _confirm(self) -> tuple[Any, Answer] | Result:
+    def _confirm(self) -> tuple[Any, TraceAnswer] | Result:
         """The entry function that fails, and how; each is tried a few times if none does."""
-        answers: list[Answer] = []
+        answers: list[TraceAnswer] = []
         for run in range(_FLAKY_RUNS):
             for entry in self.traceable.functions:
                 probe = f"tracing {entry.name}{' again' * bool(run)}{' and again' * (run - 1)}"
@@ -125,16 +125,18 @@ class _Search:
             return Result(why=f"it now fails in another way: {first.message}")
         return Result(why="the failure did not appear again")
 
-    def _same(self, answer: Answer) -> bool:
+    def _same(self, answer: TraceAnswer) -> bool:
         return answer.failure is not None and answer.failure.signature == self.wanted
 
-    def _trace(self, entry: Any, *, locate: bool = True) -> Answer:
+    def _trace(self, entry: Any, *, locate: bool = True) -> TraceAnswer:
         read = self.read.get(entry.name)
         outcome = attempt(entry, self.traceable.root, inline=self.job.inline, read=read)
         if outcome.fault is None or not locate:
-            return Answer(failure=outcome.failure, exported=outcome.exported, strict=outcome.strict)
+            return TraceAnswer(
+                failure=outcome.failure, exported=outcome.exported, strict=outcome.strict
+            )
         manner = Manner(inline=self.job.inline, strict=outcome.strict)
-        return Answer(
+        return TraceAnswer(
             failure=outcome.failure,
             exported=outcome.exported,
             strict=outcome.strict,
@@ -142,7 +144,7 @@ class _Search:
             operations=tuple(self._candidates(outcome.fault, manner)),
         )
 
-    def _candidates(self, fault: BaseException, manner: Manner) -> Iterator[Candidate]:
+    def _candidates(self, fault: BaseException, manner: Manner) -> Iterator[TraceCandidate]:
         texts: dict[str, str] = {}
         for call in operations_at_work(fault):
             for holds in (self.job.inline, not self.job.inline):
@@ -154,20 +156,20 @@ class _Search:
             place = self.directory / f"operation{number}" / _PROGRAM
             place.parent.mkdir(exist_ok=True)
             place.write_text(text)
-            yield Candidate(file=str(place.relative_to(self.directory)), ops=(name,))
+            yield TraceCandidate(file=str(place.relative_to(self.directory)), ops=(name,))
 
-    def _ask_file(self, file: Path, operation: str) -> Answer:
+    def _ask_file(self, file: Path, operation: str) -> TraceAnswer:
         """How a program of one operation, which was written here, is traced."""
 
-        def trace() -> Answer:
+        def trace() -> TraceAnswer:
             source = Source(text=file.name, kind="file", path=str(file), factory="model")
             try:
                 made, _ = torch_sources.traceable(source, self.job.seed)
             except (Exception, SystemExit) as fault:  # noqa: BLE001 - it may raise anything
-                return Answer(failure=failure_of(fault))
+                return TraceAnswer(failure=failure_of(fault))
             (entry,) = made.functions
             outcome = attempt(entry, made.root, inline=self.job.inline)
-            return Answer(failure=outcome.failure, exported=outcome.exported)
+            return TraceAnswer(failure=outcome.failure, exported=outcome.exported)
 
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
         return self.traces.ask(f"tracing {operation} alone ({digest})", trace)
@@ -176,12 +178,12 @@ class _Search:
         """What each module is given when PyTorch runs the model."""
         recording = Recording()
 
-        def run() -> Answer:
+        def run() -> TraceAnswer:
             try:
                 recording.run(entry)
             except (Exception, SystemExit) as fault:  # noqa: BLE001 - it may raise anything
-                return Answer(failure=failure_of(fault))
-            return Answer(failure=None)
+                return TraceAnswer(failure=failure_of(fault))
+            return TraceAnswer(failure=None)
 
         known = "running the model" in self.traces.known
         answer = self.traces.ask("running the model", run)
@@ -191,7 +193,9 @@ class _Search:
             run()
         return recording
 
-    def _modules(self, entry: Any, seen: Answer, recording: Recording, manner: Manner) -> Result:
+    def _modules(
+        self, entry: Any, seen: TraceAnswer, recording: Recording, manner: Manner
+    ) -> Result:
         """The smallest module that fails alone."""
         path, shapes, asked_all = self._descend(entry, seen, recording)
         answer, inputs = seen, None
@@ -205,7 +209,7 @@ class _Search:
         what = _named(entry.module, path)
         try:
             origin, beside = origins.origin(
-                self.job, entry.name, child.dependencies(self.opened, self.directory)
+                self.job, entry.name, trace_child.dependencies(self.opened, self.directory)
             )
         except CannotWrite as fault:
             return Result(why=f"the smallest module that fails is {what}; {fault}")
@@ -224,7 +228,9 @@ class _Search:
             minimal=asked_all,
         )
 
-    def _descend(self, entry: Any, seen: Answer, recording: Recording) -> tuple[str, str, bool]:
+    def _descend(
+        self, entry: Any, seen: TraceAnswer, recording: Recording
+    ) -> tuple[str, str, bool]:
         """(the path of the smallest module that fails, its dynamic shapes, nothing in it is left
         to ask)."""
         current, shapes = "", ""
@@ -263,7 +269,7 @@ class _Search:
         *,
         shapes: str = "",
         made_up: Any = None,
-    ) -> Answer:
+    ) -> TraceAnswer:
         """How the module at `path` is traced alone, with the inputs that it has in the model."""
         args, kwargs = recording.given[path].args, recording.given[path].kwargs
         if made_up is not None:

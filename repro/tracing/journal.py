@@ -21,14 +21,14 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class TraceCandidate(msgspec.Struct, frozen=True, kw_only=True):
     """One operation that may be at fault, written as a program to `file` in the directory."""
 
     file: str
     ops: tuple[str, ...]
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class TraceAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What came of tracing something; failure None: it traces.
 
     exported: torch.export has passed, what follows has not. strict: the mode that it took. module:
@@ -40,7 +40,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     exported: bool = False
     strict: bool = False
     module: str | None = None
-    operations: tuple[Candidate, ...] = ()
+    operations: tuple[TraceCandidate, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class _Line(msgspec.Struct, frozen=True):
     """A question; one without an answer was being asked."""
 
     probe: str
-    answer: Answer | None = None
+    answer: TraceAnswer | None = None
 
 
 class Traces:
@@ -79,7 +79,7 @@ class Traces:
     def __init__(self, directory: Path) -> None:
         self._journal = Journal(directory / ANSWERS, _Line)
         self.pending: str | None = None
-        self.known: dict[str, Answer] = {}
+        self.known: dict[str, TraceAnswer] = {}
         for line in self._journal:
             self.pending = line.probe if line.answer is None else None
             if line.answer is not None:
@@ -90,14 +90,14 @@ class Traces:
         """Of the file, in bytes: it grows with each question and each answer."""
         return self._journal.size
 
-    def ask(self, probe: str, trace: Callable[[], Answer]) -> Answer:
+    def ask(self, probe: str, trace: Callable[[], TraceAnswer]) -> TraceAnswer:
         """The answer that is known, or else that of `trace`."""
         if probe not in self.known:
             self._journal.append(_Line(probe))
             self.settle(probe, trace())
         return self.known[probe]
 
-    def settle(self, probe: str, answer: Answer) -> None:
+    def settle(self, probe: str, answer: TraceAnswer) -> None:
         """Keeps an answer."""
         self._journal.append(_Line(probe, answer))
         self.known[probe] = answer

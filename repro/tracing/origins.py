@@ -8,13 +8,13 @@ from pathlib import Path
 
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
-from iree_pilot.repro.tracing.writing import Origin
+from iree_pilot.repro.tracing.writing import SourceOrigin
 
 #: Names of files that would stand in the way of others.
 _RESERVED = ("iree_pilot", "repro", "torch", "iree", "numpy", "inspect", "sys")
 
 
-def origin(job: Job, entry: str, needed: Iterable[str]) -> tuple[Origin, dict[str, str]]:
+def origin(job: Job, entry: str, needed: Iterable[str]) -> tuple[SourceOrigin, dict[str, str]]:
     """(where the model comes from, the files that go beside repro.py by their names there).
 
     entry: the function of the model. needed: the files that Python read while the model was made.
@@ -41,8 +41,8 @@ def origin(job: Job, entry: str, needed: Iterable[str]) -> tuple[Origin, dict[st
     raise CannotWrite("the model", f"a {source.kind} file holds no Python text")
 
 
-def _factory(imported: str, factory: str, seed: int) -> Origin:
-    return Origin(
+def _factory(imported: str, factory: str, seed: int) -> SourceOrigin:
+    return SourceOrigin(
         imports=(imported,),
         body=(
             f"torch.manual_seed({seed})",
@@ -55,9 +55,9 @@ def _factory(imported: str, factory: str, seed: int) -> Origin:
     )
 
 
-def _zoo(job: Job, entry: str) -> Origin:
+def _zoo(job: Job, entry: str) -> SourceOrigin:
     source = job.source
-    return Origin(
+    return SourceOrigin(
         imports=("from iree_pilot.models.spec import Choice, registry",),
         body=(
             f"torch.manual_seed({job.seed})",

@@ -19,7 +19,7 @@ from torch.fx import Node
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import torch_export
-from iree_pilot.repro.tracing.writing import Call
+from iree_pilot.repro.tracing.writing import WrittenCall
 
 #: An export's notes of what it saw, which compute nothing.
 _NOTES = ("aten._assert_tensor_metadata.default",)
@@ -28,7 +28,7 @@ _NESTED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class TraceAttempt:
     """How tracing ended. exported: torch.export passed. strict: in which mode."""
 
     failure: Failure | None
@@ -39,7 +39,7 @@ class Attempt:
 
 def attempt(
     entry: Any, root: torch.nn.Module, *, inline: bool, read: ExportedProgram | None = None
-) -> Attempt:
+) -> TraceAttempt:
     """Traces an entry of the frontend's (`models.traceable.Entry`) up to MLIR.
 
     root: what its parameters are named after. read: it is exported already.
@@ -53,10 +53,10 @@ def attempt(
             torch_export.externalize(root, programs, None)
         torch_export.to_mlir(programs)
     except (Exception, SystemExit) as fault:  # noqa: BLE001 - a model may raise anything
-        return Attempt(
+        return TraceAttempt(
             failure=failure_of(fault), fault=fault, exported=exported is not None, strict=strict
         )
-    return Attempt(failure=None, exported=True, strict=strict)
+    return TraceAttempt(failure=None, exported=True, strict=strict)
 
 
 def failure_of(fault: BaseException) -> Failure:
@@ -89,20 +89,22 @@ def module_at_work(fault: BaseException, root: torch.nn.Module) -> str | None:
     return next((name for name in reversed(names) if name in known), None)
 
 
-def operations_at_work(fault: BaseException) -> list[Call]:
+def operations_at_work(fault: BaseException) -> list[WrittenCall]:
     """The operations that were being traced or imported, the most likely one first."""
     node = _node(fault)
     if node is not None:
         held = _held(fault, node)
         return [_call(one, held) for one in _computing(node)]
-    calls: list[Call] = []
+    calls: list[WrittenCall] = []
     for frame in _frames(fault):
         values = dict(frame.f_locals)
         target, args = values.get("func"), values.get("args")
         if not isinstance(target, torch._ops.OpOverload) or not isinstance(args, tuple):
             continue
         kwargs = values.get("kwargs")
-        call = Call(target=target, args=args, kwargs=kwargs if isinstance(kwargs, Mapping) else {})
+        call = WrittenCall(
+            target=target, args=args, kwargs=kwargs if isinstance(kwargs, Mapping) else {}
+        )
         if all(call.target is not known.target for known in calls):
             calls.append(call)
     return calls[: -_NESTED - 1 : -1]
@@ -134,8 +136,8 @@ def _computing(node: Node) -> list[Node]:
     return [u for u in users if u.op == "call_function" and str(u.target) not in _NOTES]
 
 
-def _call(node: Node, held: Mapping[str, str]) -> Call:
-    return Call(target=node.target, args=node.args, kwargs=node.kwargs, held=held)
+def _call(node: Node, held: Mapping[str, str]) -> WrittenCall:
+    return WrittenCall(target=node.target, args=node.args, kwargs=node.kwargs, held=held)
 
 
 def _held(fault: BaseException, node: Node) -> Mapping[str, str]:

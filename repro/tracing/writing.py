@@ -22,7 +22,7 @@ _NAMESPACES = ("aten", "prims")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class WrittenCall:
     """An operation as it was met: operands are tensors, or the graph's nodes that stand for them.
 
     held: nodes that are parameters, buffers or constants, and the names they have in the model.
@@ -47,7 +47,7 @@ class Manner:
     strict: bool
 
 
-def operation(call: Call, manner: Manner, *, holds: bool) -> str:
+def operation(call: WrittenCall, manner: Manner, *, holds: bool) -> str:
     """A program of one operation with random operands of the same types.
 
     holds: what the model holds is held by the program too; else it becomes an argument. Raises
@@ -88,7 +88,7 @@ def operation(call: Call, manner: Manner, *, holds: bool) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class SourceOrigin:
     """Where a program takes its model from: `imports`, and the `body` of a function whole() that
     returns the model, its example inputs (a tuple, or a dict by name) and its dynamic shapes."""
 
@@ -97,7 +97,7 @@ class Origin:
 
 
 def submodule(
-    origin: Origin,
+    origin: SourceOrigin,
     path: str,
     what: str,
     inputs: Sequence[str] | Mapping[str, str] | None,

@@ -17,10 +17,10 @@ from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.store import outputs
 from iree_pilot.repro.workarounds import rewrites
 from iree_pilot.repro.workarounds.candidate import PRICES, Price
+from iree_pilot.repro.workarounds.combination_search import ANSWERS, Combination, State, Tried
+from iree_pilot.repro.workarounds.combination_trial import Trials, judge
 from iree_pilot.repro.workarounds.rewrites import Unusable
-from iree_pilot.repro.workarounds.search import ANSWERS, Combination, State, Tried
 from iree_pilot.repro.workarounds.table import TABLE
-from iree_pilot.repro.workarounds.trial import Trials, judge
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     module_bytes: int | None = None
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class WorkaroundAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What works. names, reasons: of the candidates. state `compiles`: it was NOT run here.
 
     price: what is lost with it. flags: for iree-compile, those of the target and the user's among
@@ -62,7 +62,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 def confirmed(
     one: Tried, trials: Trials, phases: Sequence[str], words: tuple[str, ...], place: Path | None
-) -> Answer | None:
+) -> WorkaroundAnswer | None:
     """The answer that a trial is, seen a second time and timed; None where it came and went.
 
     phases: the compiler's. words: the source and its options as the user gave them. place: where
@@ -84,7 +84,7 @@ def confirmed(
     command = result.command
     if program:
         command = (command[0], program, *command[2:])
-    return Answer(
+    return WorkaroundAnswer(
         names=tuple(c.name for c in combination),
         reasons=tuple(c.reason for c in combination),
         state=outcome.state,
@@ -167,7 +167,7 @@ def cost(result: CaseResult) -> Cost:
     )
 
 
-def rank(answer: Answer) -> tuple[int, int, int, float, float]:
+def rank(answer: WorkaroundAnswer) -> tuple[int, int, int, float, float]:
     """The best first: seen to agree, nothing lost, one thing changed, fast, few dispatches."""
     return (
         ANSWERS.index(answer.state),

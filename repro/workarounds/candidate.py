@@ -15,7 +15,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 Price = Literal["free", "slower", "precision", "signature"]
 PRICES: tuple[Price, ...] = ("free", "slower", "precision", "signature")
 Group = Literal["target", "rewrite", "optimization", "types", "fusion", "codegen", "host"]
-#: The edits of `repro.workarounds.edit`.
+#: The edits of `repro.workarounds.edit_ir`.
 Edit = Literal[
     "attention",
     "fnuz",

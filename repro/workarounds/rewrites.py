@@ -23,7 +23,7 @@ from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.program import archive, tensors
 from iree_pilot.pipeline.program.program import Parameter, Parameters
 from iree_pilot.pipeline.toolchain.context import Context
-from iree_pilot.repro.workarounds import edit
+from iree_pilot.repro.workarounds import edit_ir
 from iree_pilot.repro.workarounds.candidate import Candidate, Edit
 
 #: The archive of a rewritten program's own weights.
@@ -150,7 +150,7 @@ def _edited(loaded: Loaded, kind: Edit, directory: Path, limits: process.Limits)
     place.mkdir(parents=True, exist_ok=True)
     output = place / f"{Path(loaded.program.mlir).stem}.{kind}.mlir"
     mlir = str(loaded.mlir.absolute())
-    done = _rewritten(edit.Rewriting(mlir=mlir, edit=kind, output=str(output)), limits)
+    done = _rewritten(edit_ir.Rewriting(mlir=mlir, edit=kind, output=str(output)), limits)
     if done.why:
         raise Unusable(done.why)
     original = Path(loaded.directory).absolute()
@@ -167,10 +167,10 @@ def _edited(loaded: Loaded, kind: Edit, directory: Path, limits: process.Limits)
     return msgspec.structs.replace(loaded, program=program, directory=str(place))
 
 
-def _rewritten(rewriting: edit.Rewriting, limits: process.Limits) -> edit.Rewritten:
+def _rewritten(rewriting: edit_ir.Rewriting, limits: process.Limits) -> edit_ir.Rewritten:
     place = Path(rewriting.output).with_suffix(".rewriting")
-    function = f"{edit.__name__}:rewritten"
-    done = task.call(function, rewriting, edit.Rewritten, place, limits=limits)
+    function = f"{edit_ir.__name__}:rewritten"
+    done = task.call(function, rewriting, edit_ir.Rewritten, place, limits=limits)
     if done.reply is None:
         raise Unusable(f"it cannot be rewritten: {done.why}")
     return done.reply
@@ -183,7 +183,7 @@ def _parameters(loaded: Loaded, renamed: Mapping[str, str], place: Path) -> Para
         return parameters
     tensors = tuple(
         msgspec.structs.replace(
-            one, name=renamed[one.name], dtype=edit.FNUZ.get(one.dtype, one.dtype)
+            one, name=renamed[one.name], dtype=edit_ir.FNUZ.get(one.dtype, one.dtype)
         )
         if one.name in renamed
         else one
@@ -205,10 +205,10 @@ def _parameters(loaded: Loaded, renamed: Mapping[str, str], place: Path) -> Para
     return msgspec.structs.replace(parameters, tensors=tensors, archives=(*archives, own.name))
 
 
-def _entry(loaded: Loaded, name: str) -> archive.Entry:
+def _entry(loaded: Loaded, name: str) -> archive.ArchiveEntry:
     assert loaded.program.parameters is not None
     held: Parameter = next(p for p in loaded.program.parameters.tensors if p.name == name)
-    return archive.Entry(dtype=edit.FNUZ[held.dtype], shape=held.shape)
+    return archive.ArchiveEntry(dtype=edit_ir.FNUZ[held.dtype], shape=held.shape)
 
 
 def _converted(archives: Sequence[str], name: str, dtype: str) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import chain
 
-from iree_pilot.pipeline.targets.backend import Workaround
+from iree_pilot.pipeline.targets.backend import FlagWorkaround
 from iree_pilot.pipeline.targets.backends import BACKENDS
 from iree_pilot.repro.workarounds.candidate import Candidate, Group, Price
 
@@ -50,7 +50,7 @@ def _levels(flag: str, of: str, backends: tuple[str, ...] = ()) -> list[Candidat
 
 def _codegen() -> list[Candidate]:
     """The flags of the targets' own code generators; of one that targets share, once."""
-    owners: dict[Workaround, tuple[str, ...]] = {}
+    owners: dict[FlagWorkaround, tuple[str, ...]] = {}
     for backend in BACKENDS.values():
         for one in backend.workarounds:
             owners[one] = (*owners.get(one, ()), backend.name)

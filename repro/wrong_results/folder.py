@@ -17,7 +17,7 @@ from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Tensor
 from iree_pilot.repro.reproducer import bundle
 from iree_pilot.repro.reproducer.bundle import Input, Level
 from iree_pilot.repro.wrong_results.inputs import Settled
-from iree_pilot.repro.wrong_results.record import Wrong
+from iree_pilot.repro.wrong_results.wrong_record import Wrong
 
 CHECK = "check.py"
 _EXPECTED, _EAGER = "expected", "eager"

@@ -18,10 +18,10 @@ from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Tensor
 from iree_pilot.repro.oracles.oracle import NotAProgram
 from iree_pilot.repro.oracles.oracle_run import Running
-from iree_pilot.repro.wrong_results.oracle import Judged, MismatchOracle, program_of
-from iree_pilot.repro.wrong_results.plain import Choice, Kept, plain
-from iree_pilot.repro.wrong_results.record import Element, Wrong
-from iree_pilot.repro.wrong_results.references import Call, Evaluated
+from iree_pilot.repro.wrong_results.mismatch_oracle import Judged, MismatchOracle, program_of
+from iree_pilot.repro.wrong_results.plain_values import Choice, Kept, plain
+from iree_pilot.repro.wrong_results.references import EvaluatedCall, FunctionCall
+from iree_pilot.repro.wrong_results.wrong_record import Wrong, WrongElement
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,7 +105,7 @@ def of_whole(running: Running, directory: Path) -> Settled:
                 rights[output.index],
                 tensors.load(Path(), reference.outputs[output.index]),
                 output.max_abs,
-                (Element(w.index, w.got, w.expected),) if (w := output.worst) else (),
+                (WrongElement(w.index, w.got, w.expected),) if (w := output.worst) else (),
             )
             for output in comparison.outputs
             if output.differs and output.compared
@@ -155,7 +155,7 @@ class _Settling:
             loaded=self._loaded(call, evaluated),
         )
 
-    def _loaded(self, call: Call, evaluated: Evaluated) -> Loaded:
+    def _loaded(self, call: FunctionCall, evaluated: EvaluatedCall) -> Loaded:
         program, directory, _ = program_of(self._program, call, evaluated)
         return Loaded(program=program, directory=str(directory), seconds=0.0, cached=False)
 
@@ -166,7 +166,9 @@ class _Settling:
             for _, _, judged, _ in self._tried(choices)
         ]
 
-    def _tried(self, choices: Sequence[Choice]) -> list[tuple[Call, Evaluated, Judged, Path]]:
+    def _tried(
+        self, choices: Sequence[Choice]
+    ) -> list[tuple[FunctionCall, EvaluatedCall, Judged, Path]]:
         self._asked += 1
         place = self._directory / str(self._asked)
         place.mkdir()
@@ -179,7 +181,7 @@ class _Settling:
             tried.append((call, evaluated, judged, work))
         return tried
 
-    def _filled(self, choice: Choice, place: Path, number: int) -> Call:
+    def _filled(self, choice: Choice, place: Path, number: int) -> FunctionCall:
         import numpy as np
 
         inputs = []
@@ -195,7 +197,7 @@ class _Settling:
             inputs.append(msgspec.structs.replace(tensor, file=str(file)))
         return msgspec.structs.replace(self._call, inputs=tuple(inputs))
 
-    def _expected(self, evaluated: Evaluated, index: int) -> Tensor:
+    def _expected(self, evaluated: EvaluatedCall, index: int) -> Tensor:
         """What is right: float64's result in the output's own type, PyTorch's where it is exact."""
         reference = evaluated.reference
         assert reference is not None
@@ -207,7 +209,7 @@ class _Settling:
         return msgspec.structs.replace(own, file=str(file), dtype=kind)
 
     def _wrong(
-        self, output: OutputComparison, evaluated: Evaluated, judged: Judged, work: Path
+        self, output: OutputComparison, evaluated: EvaluatedCall, judged: Judged, work: Path
     ) -> Wrong:
         reference = evaluated.reference
         assert reference is not None
@@ -222,7 +224,7 @@ def _described(
     right: NDArray[Any],
     own: NDArray[Any],
     farthest: float,
-    elements: tuple[Element, ...],
+    elements: tuple[WrongElement, ...],
 ) -> Wrong:
     """The record of a wrong output.
 
@@ -315,7 +317,7 @@ def _farthest(values: NDArray[Any], right: NDArray[Any]) -> float:
     return float(error[np.isfinite(error)].max(initial=0.0))
 
 
-def _worst(got: NDArray[Any], right: NDArray[Any]) -> list[Element]:
+def _worst(got: NDArray[Any], right: NDArray[Any]) -> list[WrongElement]:
     import numpy as np
 
     if got.shape != right.shape:
@@ -326,7 +328,7 @@ def _worst(got: NDArray[Any], right: NDArray[Any]) -> list[Element]:
     error = np.where(alike.reshape(-1), 0.0, np.where(np.isnan(error), np.inf, error))
     order = [int(at) for at in np.argsort(-error, kind="stable")[:_SHOWN] if error[at] > 0]
     return [
-        Element(
+        WrongElement(
             tuple(int(i) for i in np.unravel_index(at, got.shape)),
             str(got.reshape(-1)[at]),
             str(right.reshape(-1)[at]),

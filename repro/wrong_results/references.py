@@ -17,8 +17,8 @@ from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Jitter, Parameters, Reference, Tensor, TensorType
 from iree_pilot.pipeline.torch_dialect import evaluate as torch_dialect
-from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, Stage, Work
-from iree_pilot.repro.ir.feeds import Value
+from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, EvaluationWork, Stage
+from iree_pilot.repro.ir.feeds import FedValue
 from iree_pilot.repro.wrong_results.engines import Engine
 
 #: An evaluation may take longer than a compile: it is done in float64 as well.
@@ -27,7 +27,7 @@ _LEAST_SECONDS = 600.0
 _MOVED = ("f32", "f64")
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call of a function of the program in the file `mlir`; files of tensors are absolute."""
 
     mlir: str
@@ -38,7 +38,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Parameters | None = None
 
 
-class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
+class EvaluatedCall(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a call. jittered: the precise results for inputs moved to
     the next number, once for each time that was done. why: there is no reference."""
 
@@ -54,7 +54,7 @@ class Inside(msgspec.Struct, frozen=True, kw_only=True):
     there. why: the reason, of the first of them or of all.
     """
 
-    values: Mapping[Value, Tensor]
+    values: Mapping[FedValue, Tensor]
     skipped: tuple[int, ...] = ()
     why: str = ""
 
@@ -71,11 +71,11 @@ class Evaluator:
         self._worker.close()
 
     def evaluate(
-        self, calls: Sequence[Call], directory: Path, *, jitters: int = 2
-    ) -> list[Evaluated]:
+        self, calls: Sequence[FunctionCall], directory: Path, *, jitters: int = 2
+    ) -> list[EvaluatedCall]:
         """References for the calls, in their order; files go to the new `directory`."""
         shutil.rmtree(directory, ignore_errors=True)
-        works: list[Work] = []
+        works: list[EvaluationWork] = []
         spans: list[range] = []
         for number, call in enumerate(calls):
             place = directory / str(number)
@@ -91,17 +91,17 @@ class Evaluator:
         found = self._done(works, directory)
         return [_evaluated([found[index] for index in span]) for span in spans]
 
-    def inside(self, call: Call, directory: Path) -> Inside:
+    def inside(self, call: FunctionCall, directory: Path) -> Inside:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         (found,) = self._done([_work(call, call.inputs, directory, every=True)], directory)
-        values = {Value(one.op, one.result): one.own for one in found.values}
+        values = {FedValue(one.op, one.result): one.own for one in found.values}
         return Inside(values=values, skipped=found.skipped, why=found.why)
 
-    def _done(self, works: Sequence[Work], directory: Path) -> list[Evaluation]:
+    def _done(self, works: Sequence[EvaluationWork], directory: Path) -> list[Evaluation]:
         """What came of the works, with absolute files. One that ends the engine says so."""
 
-        def ask(left: list[Work]) -> task.Done[Stage]:
+        def ask(left: list[EvaluationWork]) -> task.Done[Stage]:
             place = directory / f"asked{len(works) - len(left)}"
             return self._worker.call(left, Stage, place, seconds=self._seconds)
 
@@ -110,14 +110,14 @@ class Evaluator:
 
 
 def _work(
-    call: Call,
+    call: FunctionCall,
     inputs: tuple[Tensor, ...],
     place: Path,
     every: bool = False,
     jitter: Jitter = "none",
-) -> Work:
+) -> EvaluationWork:
     parameters = call.parameters
-    return Work(
+    return EvaluationWork(
         mlir=str(Path(call.mlir).absolute()),
         function=call.function,
         inputs=inputs,
@@ -129,10 +129,10 @@ def _work(
     )
 
 
-def _evaluated(found: Sequence[Evaluation]) -> Evaluated:
+def _evaluated(found: Sequence[Evaluation]) -> EvaluatedCall:
     first, *others = found
     jittered = (one.reference.precise for one in others if one.reference is not None)
-    return Evaluated(
+    return EvaluatedCall(
         reference=first.reference,
         jittered=tuple(outputs for outputs in jittered if outputs),
         why=first.why,

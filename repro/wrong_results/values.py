@@ -18,16 +18,16 @@ from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Parameters, Tensor, TensorType
 from iree_pilot.repro.ir import feeds
-from iree_pilot.repro.ir.feeds import ARGUMENT, Feeds, Value
+from iree_pilot.repro.ir.feeds import ARGUMENT, FedValue, Feeds
 from iree_pilot.repro.oracles.oracle import NotAProgram, Off
 from iree_pilot.repro.wrong_results import engines
-from iree_pilot.repro.wrong_results.references import Call, Evaluator, Inside
+from iree_pilot.repro.wrong_results.references import Evaluator, FunctionCall, Inside
 
 #: A part that names no parameter is run, and handed on, without the program's weights.
 _NAMES = re.compile(rb"#\w+\.parameter\.named<")
 
 
-class Values:
+class PartValues:
     """The inputs of a program's parts; what is computed for them lies in `directory`.
 
     function: the one of the program that is off.
@@ -42,7 +42,7 @@ class Values:
         self.evaluator = Evaluator(directory / "engine", limits, engines.of(loaded.mlir))
         chosen = loaded.program.function(function)
         place = Path(loaded.directory).absolute()
-        self._call = Call(
+        self._call = FunctionCall(
             mlir=str(loaded.mlir),
             function=function,
             inputs=tuple(
@@ -73,7 +73,7 @@ class Values:
             hashed.update(msgspec.json.encode((one.origin, one.values)))
         return hashed.hexdigest()
 
-    def calls(self, program: Path) -> tuple[Call, ...]:
+    def calls(self, program: Path) -> tuple[FunctionCall, ...]:
         """What the functions of a program are called with.
 
         Raises NotAProgram where that is not known, or cannot be computed.
@@ -85,7 +85,7 @@ class Values:
             raise NotAProgram(f"it is not known what {program} takes")
         return tuple(self._fed(program, one) for one in fed)
 
-    def _fed(self, program: Path, fed: Feeds) -> Call:
+    def _fed(self, program: Path, fed: Feeds) -> FunctionCall:
         base = Path(fed.base)
         known = self._values(base, fed)
         digest = self.digest(base)
@@ -96,7 +96,7 @@ class Values:
                 raise NotAProgram(f"the value of {value} is not known")
             inputs.append(self._fitted(known[value], kind, digest, program))
             types.append(kind)
-        return Call(
+        return FunctionCall(
             mlir=str(program),
             function=fed.function,
             inputs=tuple(inputs),
@@ -105,7 +105,7 @@ class Values:
             parameters=self.parameters if _NAMES.search(program.read_bytes()) else None,
         )
 
-    def _values(self, base: Path, fed: Feeds) -> Mapping[Value, Tensor]:
+    def _values(self, base: Path, fed: Feeds) -> Mapping[FedValue, Tensor]:
         """Those of the base: its arguments and, if they are asked for, its operations' results."""
         call = next((one for one in self.calls(base) if one.function == fed.origin), None)
         if call is None:
@@ -118,7 +118,7 @@ class Values:
         """What the whole program's function computes, its arguments included."""
         return self._inside(self.whole, self._call)
 
-    def _inside(self, base: Path, call: Call) -> Inside:
+    def _inside(self, base: Path, call: FunctionCall) -> Inside:
         key = f"{self.digest(base)[:16]}-{call.function}"
         if key not in self._known:
             found = self.evaluator.inside(call, self._directory / key)
@@ -148,12 +148,12 @@ class Values:
         return msgspec.structs.replace(made, dtype=kind.dtype, file=str(place / own))
 
 
-def _arguments(call: Call) -> dict[Value, Tensor]:
-    return {Value(ARGUMENT, number): tensor for number, tensor in enumerate(call.inputs)}
+def _arguments(call: FunctionCall) -> dict[FedValue, Tensor]:
+    return {FedValue(ARGUMENT, number): tensor for number, tensor in enumerate(call.inputs)}
 
 
 def _unchanged(fed: Feeds, text: bytes) -> bool:
-    arguments = tuple(Value(ARGUMENT, number) for number in range(len(fed.types)))
+    arguments = tuple(FedValue(ARGUMENT, number) for number in range(len(fed.types)))
     return fed.values == arguments and Path(fed.base).read_bytes() == text
 
 

@@ -37,7 +37,7 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True):
     functions: int
 
 
-class Held(msgspec.Struct, frozen=True):
+class WindowPart(msgspec.Struct, frozen=True):
     """Where a part is: the function, by its number in the feeds, and the first and the number of
     its results there."""
 
@@ -47,7 +47,7 @@ class Held(msgspec.Struct, frozen=True):
     results: int
 
 
-def written(windows: Windows, directory: Path) -> tuple[Held, ...]:
+def written(windows: Windows, directory: Path) -> tuple[WindowPart, ...]:
     """Writes the module; where each part is that could be taken along. Raises ValueError."""
     text, fed, held = make(Path(windows.mlir).read_bytes(), windows)
     module = directory / MODULE
@@ -56,7 +56,7 @@ def written(windows: Windows, directory: Path) -> tuple[Held, ...]:
     return held
 
 
-def make(text: bytes, job: Windows) -> tuple[str, tuple[Feeds, ...], tuple[Held, ...]]:
+def make(text: bytes, job: Windows) -> tuple[str, tuple[Feeds, ...], tuple[WindowPart, ...]]:
     """(the module, what its functions take, where each part is that could be taken along)."""
     with edit.context():
         body = Body(edit.parse(text), job.focus)
@@ -84,7 +84,7 @@ class _Taken(msgspec.Struct, frozen=True):
 
 def _function(
     body: Body, job: Windows, group: Sequence[int], number: int
-) -> tuple[Feeds, tuple[Held, ...]]:
+) -> tuple[Feeds, tuple[WindowPart, ...]]:
     from iree.compiler import ir
 
     parts = [one for index in group if (one := _taken(body, index, job.parts[index]))]
@@ -106,7 +106,7 @@ def _function(
     block = function.regions[0].blocks.append(*types)
     arguments = iter(block.arguments)
     given: list[Any] = []
-    held: list[Held] = []
+    held: list[WindowPart] = []
     with ir.InsertionPoint(block) as point:
         for one in parts:
             known = {body.values[value]: next(arguments) for value in one.values}
@@ -115,7 +115,7 @@ def _function(
                 clone = op.clone(point).operation
                 _give(clone, known)
                 known |= dict(zip(op.results, clone.results, strict=True))
-            held.append(Held(one.part, number, len(given), len(one.results)))
+            held.append(WindowPart(one.part, number, len(given), len(one.results)))
             given += [known[result] for result in one.results]
         ir.Operation.create(body.ops[-1].name, operands=given)
     fed = Feeds(

@@ -10,8 +10,8 @@ from pathlib import Path
 from fake.processes import wait_until
 from iree_pilot.pipeline.case_result import CaseResult, Step
 from iree_pilot.pipeline.nightly.history import Usual
-from iree_pilot.pipeline.nightly.orders import Job, Order, jobs
-from iree_pilot.pipeline.nightly.records import Case, Outcome
+from iree_pilot.pipeline.nightly.orders import NightJob, Order, jobs
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.process import Outcome as Ended
 
@@ -28,13 +28,13 @@ def jobs_of(
     *,
     usual: dict[str, Usual] | None = None,
     traced: bool = True,
-) -> tuple[Job, ...]:
+) -> tuple[NightJob, ...]:
     """The jobs for cases; traced: none of them waits for a trace."""
     orders = [Order(what="case", case=c, directory=str(directory)) for c in cases]
     return jobs(orders, usual or {}, [c.program for c in cases] if traced else [])
 
 
-def outcome(order: Order, *, status: str = "ok", why: str = "") -> Outcome:
+def outcome(order: Order, *, status: str = "ok", why: str = "") -> CaseOutcome:
     result = CaseResult(
         target=order.case.target,
         release="1.0",
@@ -44,7 +44,7 @@ def outcome(order: Order, *, status: str = "ok", why: str = "") -> Outcome:
         why=why,
         steps=(Step(name="trace", status=status, seconds=7.0),),  # type: ignore[arg-type]
     )
-    return Outcome(case=order.case.name, result=result)
+    return CaseOutcome(case=order.case.name, result=result)
 
 
 def mark(order: Order) -> None:
@@ -60,7 +60,7 @@ def marks(directory: Path) -> list[tuple[int, str]]:
     return [(int(line.split(" ", 1)[0]), line.split(" ", 1)[1]) for line in lines]
 
 
-def light(order: Order) -> Outcome:
+def light(order: Order) -> CaseOutcome:
     """Does nothing, at once. A trace of `bad...` fails; a case of `once...` waits
     for ever the first time."""
     earlier = [name for _, name in marks(Path(order.directory))]
@@ -72,7 +72,7 @@ def light(order: Order) -> Outcome:
     return outcome(order)
 
 
-def posted(order: Order) -> Outcome:
+def posted(order: Order) -> CaseOutcome:
     """A trace sends a text with its program; a case tells the text that it got."""
     parcel = Path(order.parcel)
     if order.what == "trace":
@@ -81,7 +81,7 @@ def posted(order: Order) -> Outcome:
     return outcome(order, why=parcel.read_text() if parcel.exists() else "nothing")
 
 
-def hanging(order: Order) -> Outcome:
+def hanging(order: Order) -> CaseOutcome:
     """Waits for a child that waits for ever, whose number is in the file `pid`."""
     mark(order)
     place = Path(order.directory)
@@ -97,20 +97,20 @@ def hanging(order: Order) -> Outcome:
 class Heard:
     """A watcher. on_done: what it does when a case is done."""
 
-    def __init__(self, on_done: Callable[[Outcome], None] = lambda outcome: None) -> None:
+    def __init__(self, on_done: Callable[[CaseOutcome], None] = lambda outcome: None) -> None:
         self.began_at: list[tuple[str, str]] = []
-        self.traces: list[Outcome] = []
-        self.outcomes: list[Outcome] = []
+        self.traces: list[CaseOutcome] = []
+        self.outcomes: list[CaseOutcome] = []
         self.texts: list[str] = []
         self._on_done = on_done
 
     def began(self, order: Order, worker: str) -> None:
         self.began_at.append((order.name, worker))
 
-    def traced(self, order: Order, outcome: Outcome) -> None:
+    def traced(self, order: Order, outcome: CaseOutcome) -> None:
         self.traces.append(outcome)
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: CaseOutcome) -> None:
         self.outcomes.append(outcome)
         self._on_done(outcome)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from iree_pilot.pipeline.case_result import CaseResult, Step
 from iree_pilot.pipeline.failures.diagnostics import Failure, Kind
-from iree_pilot.pipeline.nightly.history import History, Run
-from iree_pilot.pipeline.nightly.records import Case, Judgement, Outcome
+from iree_pilot.pipeline.nightly.history import History, NightRun
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Judgement
 from iree_pilot.pipeline.toolchain.phases import Phase
 
 FIRST = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
@@ -52,7 +52,7 @@ def result(why: Failure | str = "", **fields: Any) -> CaseResult:
     return CaseResult(**(given | fields))
 
 
-def outcome(of: Case | None = None, why: Failure | str = "", **fields: Any) -> Outcome:
+def outcome(of: Case | None = None, why: Failure | str = "", **fields: Any) -> CaseOutcome:
     """An outcome of a case, of the usual one if none is given."""
     given: dict[str, Any] = {
         "case": (of or case()).name,
@@ -60,12 +60,12 @@ def outcome(of: Case | None = None, why: Failure | str = "", **fields: Any) -> O
         "machine": "m",
         "seconds": 2.0,
     }
-    return Outcome(**(given | fields))
+    return CaseOutcome(**(given | fields))
 
 
 def night(
     history: History,
-    outcomes: Sequence[Outcome] = (),
+    outcomes: Sequence[CaseOutcome] = (),
     *,
     number: int = 0,
     cases: Sequence[Case] | None = None,
@@ -73,7 +73,7 @@ def night(
     finish: bool = True,
     machine: str = "m",
     config: str = "config",
-) -> Run:
+) -> NightRun:
     """One night of the history, `number` days after the first."""
     run = history.begin(
         [case()] if cases is None else cases,

@@ -67,7 +67,7 @@ def main(file: Path) -> None:
 def _write(module: Module, made: dict) -> None:  # type: ignore[type-arg]
     import torch
 
-    from iree_pilot.models.traceable import Entry, Traceable
+    from iree_pilot.models.traceable import EntryFunction, Traceable
     from iree_pilot.pipeline.frontends import torch_export
     from iree_pilot.pipeline.frontends.job import Job
     from iree_pilot.pipeline.frontends.source import Source
@@ -76,7 +76,9 @@ def _write(module: Module, made: dict) -> None:  # type: ignore[type-arg]
     directory = Path(module.directory)
     directory.mkdir(parents=True)
     entries = tuple(
-        Entry(name=own, module=right.module, args=right.inputs, dynamic_shapes=right.dynamic_shapes)
+        EntryFunction(
+            name=own, module=right.module, args=right.inputs, dynamic_shapes=right.dynamic_shapes
+        )
         for own, right in made.items()
     )
     root = torch.nn.ModuleDict({own: right.module for own, right in made.items()})

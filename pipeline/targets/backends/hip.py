@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iree_pilot.pipeline.targets import gpu
-from iree_pilot.pipeline.targets.backend import Backend, Plan, Planner, Workaround
+from iree_pilot.pipeline.targets.backend import Backend, FlagWorkaround, Plan, Planner
 from iree_pilot.pipeline.targets.devices import Device
 
 #: What code is made for where there is no AMD GPU to ask: MI300.
@@ -40,18 +40,20 @@ BACKEND = Backend(
     neighbours=("llvm-cpu", "vulkan"),
     workarounds=(
         *gpu.LLVMGPU,
-        Workaround("iree-rocm-enable-ukernels=none", "no hand-written kernels", r"ukernel|argmax"),
-        Workaround(
+        FlagWorkaround(
+            "iree-rocm-enable-ukernels=none", "no hand-written kernels", r"ukernel|argmax"
+        ),
+        FlagWorkaround(
             "iree-hip-enable-ukernels=none",
             "no hand-written kernels (the flag's name up to 3.11)",
             r"ukernel|argmax",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-rocdl-enable-buffer-instructions=false",
             "plain loads and stores in place of buffer instructions",
             r"buffer|rsrc",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-rocm-llvm-global-isel",
             "LLVM's other instruction selector",
             r"cannot-select|Cannot select|ISel",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from iree_pilot.pipeline.targets.architectures import Assumptions
-from iree_pilot.pipeline.targets.backend import DEVICE_FLAG, Backend, Plan, Planner, Workaround
+from iree_pilot.pipeline.targets.backend import DEVICE_FLAG, Backend, FlagWorkaround, Plan, Planner
 from iree_pilot.pipeline.targets.devices import LOCAL
 
 _LOCAL_FLAG = "iree-hal-local-target-device-backends"
@@ -63,89 +63,89 @@ BACKEND = Backend(
     alternatives=("generic", "x86-64-v4", "x86-64-v3", "x86-64-v2"),
     level_flag="iree-llvmcpu-mlir-opt-level",
     workarounds=(
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-enable-ukernels=none",
             "no hand-written kernels: all code comes from the compiler",
             r"ukernel|mmt4d|matmul",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-enable-ukernels=all",
             "hand-written kernels wherever there is one, in place of what fails to lower",
             r"mmt4d|matmul|contract|extf",
             price="free",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-disable-vector-peeling",
             "no separate loop for what is left over of a vector",
             r"vector|mismatch",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-vector-pproc-strategy=none",
             "sizes that are no multiple of a vector are not prepared for vectors",
             r"vector|mask|peel",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-vector-pproc-strategy=mask",
             "what is left over of a vector is masked",
             r"vector|mask|peel",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-max-allowed-number-of-native-vectors=1",
             "small vectors: less to unroll",
             r"large vector|vector|timeout|stack",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-target-vector-width-in-bytes=16", "short vectors", r"vector|mismatch"
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-disable-distribution",
             "no distribution over threads",
             r"computeTileSizes|tile|distribut|SIGFPE",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-stack-allocation-limit=1048576",
             "lets a dispatch use 1 MiB of stack instead of 32 kiB; threads have to have it",
             r"stack",
             price="free",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-fail-on-out-of-bounds-stack-allocation=false",
             "stack whose size is not known is allowed",
             r"stack|allocation",
             price="free",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-reassociate-fp-reductions=false",
             "sums are added up in their order",
             r"mismatch/values|nan|inf",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-skip-intermediate-roundings=false",
             "sums in f16 are rounded after each step, as the program says",
             r"mismatch/values",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-use-fast-min-max-ops",
             "min and max without the rules for NaN",
             r"max|min|nan",
             price="precision",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-use-decompose-softmax-fuse=false",
             "softmax's loops are not fused",
             r"softmax|Softmax",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-slp-vectorization=false",
             "LLVM does not vectorise straight code",
             r"llvm|LLVM|mismatch",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-loop-vectorization=false",
             "LLVM does not vectorise loops",
             r"llvm|LLVM|mismatch",
         ),
-        Workaround(
+        FlagWorkaround(
             "iree-llvmcpu-link-embedded=false",
             "code is linked by the system's linker, with its C library",
             r"link|undefined symbol|lld",

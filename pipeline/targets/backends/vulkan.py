@@ -14,7 +14,7 @@ from itertools import chain
 import msgspec
 
 from iree_pilot.pipeline.targets.architectures import Assumptions, Probe
-from iree_pilot.pipeline.targets.backend import Backend, Plan, Planner, Workaround
+from iree_pilot.pipeline.targets.backend import Backend, FlagWorkaround, Plan, Planner
 from iree_pilot.pipeline.targets.devices import Device, by_preference
 
 #: Vulkan's default, for the devices of a 2022 Android profile.
@@ -263,6 +263,6 @@ BACKEND = Backend(
     neighbours=("vulkan:llvmpipe", f"vulkan:{DEFAULT}", "llvm-cpu"),
     alternatives=("", *GENERIC),
     workarounds=(
-        Workaround("iree-spirv-index-bits=64", "64-bit indices in shaders", r"index|i64"),
+        FlagWorkaround("iree-spirv-index-bits=64", "64-bit indices in shaders", r"index|i64"),
     ),
 )

@@ -19,7 +19,7 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
-from iree_pilot.models.traceable import Entry
+from iree_pilot.models.traceable import EntryFunction
 
 DECODED = ("logits", "keys", "values")
 
@@ -76,7 +76,7 @@ class Embedding(nn.Module):
         return (self.embed_tokens(tokens),)
 
 
-class Prefill(nn.Module):
+class VisionPrefill(nn.Module):
     """embeddings [batch, length, width], positions [3, batch, length] i64 -> logits, keys, values.
 
     Positions are a token's place in time, height and width; for text all three are the same. Keys
@@ -94,7 +94,7 @@ class Prefill(nn.Module):
         return _step(self.model, embeddings, positions, DynamicCache())
 
 
-class Decode(nn.Module):
+class VisionDecode(nn.Module):
     """embeddings [batch, 1, width], positions [3, batch, 1] i64, keys, values -> the like."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -156,12 +156,12 @@ def entries(
     *,
     dynamic: bool,
     context: int,
-) -> tuple[Entry, ...]:
+) -> tuple[EntryFunction, ...]:
     """The four functions; the examples are one run, each taking what those before it gave.
 
     dynamic: the prompt's length may be anything from 2 to what `context` positions allow.
     """
-    embedding, prefill, decode = Embedding(model), Prefill(model), Decode(model)
+    embedding, prefill, decode = Embedding(model), VisionPrefill(model), VisionDecode(model)
     (features,) = vision(pixel_values, **vision.indices)
     (embeddings,) = embedding(tokens)
     image = (tokens == model.config.image_token_id)[..., None].expand_as(embeddings)
@@ -193,7 +193,7 @@ def entries(
             "decode": (None, None, {3: cached}, {3: cached}),
         }
     return tuple(
-        Entry(
+        EntryFunction(
             name=name,
             module=module.eval(),
             args=tuple(example.values()),

@@ -23,7 +23,7 @@ from iree_pilot.repro.differential.side import Side
 from iree_pilot.repro.oracles.oracle import NotAProgram, RememberingOracle
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class BothSides(msgspec.Struct, frozen=True, kw_only=True):
     """A program that was run on both sides: its only function, with what it was called with (files
     relative to `directory`), what the side held against returned, and how far the other is off.
     """
@@ -63,7 +63,7 @@ class SidesOracle(RememberingOracle):
         place = self._scratch / digest[:16]
         try:
             asked = self.asked(candidate, place)
-        except Failed as failed:
+        except SideFailed as failed:
             return failed.failure
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -74,7 +74,7 @@ class SidesOracle(RememberingOracle):
 
     def asked(
         self, candidate: Path, place: Path, inputs: tuple[Tensor, ...] | None = None
-    ) -> Asked:
+    ) -> BothSides:
         """Asks of a program anew; files go to `place`. inputs: in place of those it would get.
 
         Raises NotAProgram for what cannot be run, Failed for what fails in another way.
@@ -96,7 +96,7 @@ class SidesOracle(RememberingOracle):
             directory=place,
             outputs_directory=place,
         )
-        return Asked(
+        return BothSides(
             function=function, directory=str(place), expected=expected, comparison=comparison
         )
 
@@ -124,7 +124,7 @@ class SidesOracle(RememberingOracle):
         command = job.command(self.context.toolchain, str(module), dumps=None)
         failure = self._compile(command, candidate, f"{place.parent.name}-{place.name}", None)
         if failure is not None:
-            raise Failed(failure)
+            raise SideFailed(failure)
         run = Run(
             program=program,
             directory=place.parent,
@@ -134,11 +134,11 @@ class SidesOracle(RememberingOracle):
         )
         ran = runtime.run(run, self.context.at(place), latency_budget=0)
         if ran.failure is not None:
-            raise Failed(ran.failure)
+            raise SideFailed(ran.failure)
         return tuple(msgspec.structs.replace(t, file=f"{place.name}/{t.file}") for t in ran.outputs)
 
 
-class Failed(Exception):
+class SideFailed(Exception):
     """A side fails in another way than by different results."""
 
     def __init__(self, failure: Failure) -> None:

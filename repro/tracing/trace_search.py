@@ -26,7 +26,7 @@ from iree_pilot.repro.reproducer import bundle, environment, issue, known, place
 from iree_pilot.repro.reproducer.bundle import Report
 from iree_pilot.repro.reproducer.found import Bisection, Found, Reproducer, placed
 from iree_pilot.repro.reproducer.places import Identity
-from iree_pilot.repro.tracing.journal import ANSWERS, Answer, Ask, Result, Traces
+from iree_pilot.repro.tracing.journal import ANSWERS, Ask, Result, TraceAnswer, Traces
 
 PACKAGES = ("torch", "iree-turbine", "iree-base-compiler", "transformers")
 _PROGRAM = bundle.FILES["pytorch"]
@@ -149,7 +149,7 @@ def _search(
         failure = diagnostics.trace_death(done.outcome, done.stderr)
         if traces.pending is None or traces.size == before:
             return Result(why=f"the search itself ended: {failure.message}"), calls
-        traces.settle(traces.pending, Answer(failure=failure))
+        traces.settle(traces.pending, TraceAnswer(failure=failure))
 
 
 class _Watch:

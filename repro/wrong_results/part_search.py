@@ -35,7 +35,7 @@ _LISTS = "!torch.list<"
 _EXPLAINS = 0.1
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class WrongPart(msgspec.Struct, frozen=True, kw_only=True):
     """A part that is wrong alone; None where there is none.
 
     right: the operations that were seen to be right by themselves, or in the smallest parts asked
@@ -49,7 +49,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     hidden: tuple[Part, ...] = ()
 
 
-def find(graph: Graph, hint: Hint, ask: Ask, *, error: float, shows: bool = True) -> Found:
+def find(graph: Graph, hint: Hint, ask: Ask, *, error: float, shows: bool = True) -> WrongPart:
     """The smallest part that is wrong alone, of those of a few sizes; of one size the first that
     can be why the whole program is off by `error`.
 
@@ -70,13 +70,13 @@ def find(graph: Graph, hint: Hint, ask: Ask, *, error: float, shows: bool = True
             verdicts = ask(some)
             for part, verdict in zip(some, verdicts, strict=True):
                 if verdict == "same":
-                    return Found(part=part, right=right, hinted=True, hidden=tuple(hidden))
+                    return WrongPart(part=part, right=right, hinted=True, hidden=tuple(hidden))
             hidden += some
     if not shows:
-        return Found(part=None, right=right, hidden=tuple(hidden))
+        return WrongPart(part=None, right=right, hidden=tuple(hidden))
     whole = graph.real
     (verdict,) = ask([whole])
-    return Found(part=whole if verdict == "same" else None, right=right, hidden=tuple(hidden))
+    return WrongPart(part=whole if verdict == "same" else None, right=right, hidden=tuple(hidden))
 
 
 def levels(graph: Graph) -> Iterator[tuple[Part, ...]]:

@@ -22,7 +22,7 @@ from iree_pilot.pipeline.toolchain.flags import silent
 from iree_pilot.repro.failing_pass import dumps, pipeline
 from iree_pilot.repro.failing_pass.dumps import Dump
 from iree_pilot.repro.failing_pass.narrow import narrow
-from iree_pilot.repro.failing_pass.pipeline import Element
+from iree_pilot.repro.failing_pass.pipeline import PipelineElement
 
 _PIPELINE = re.compile(r'mlir_reproducer: \{\s*pipeline: "((?:[^"\\]|\\.)*)"')
 _RESOURCES = re.compile(r"\{-#\s*external_resources: \{\s*mlir_reproducer:.*?#-\}", re.DOTALL)
@@ -113,7 +113,7 @@ class _Finder:
         why = f"iree-opt does not fail in the same way on the IR before {named}, {what}"
         return NoPass(why, named)
 
-    def _reproduced(self, more: Sequence[str]) -> tuple[Path, Element] | None:
+    def _reproduced(self, more: Sequence[str]) -> tuple[Path, PipelineElement] | None:
         """(IR, pipeline) of the crash reproducer."""
         dumped = self._context.directory / "crash.mlir"
         dumped.unlink(missing_ok=True)
@@ -135,7 +135,7 @@ class _Finder:
         made.write_text(_RESOURCES.sub("", text).rstrip() + "\n")
         return self._alone(made, whole) if self._shown(made, whole) else None
 
-    def _alone(self, file: Path, whole: Element) -> tuple[Path, Element]:
+    def _alone(self, file: Path, whole: PipelineElement) -> tuple[Path, PipelineElement]:
         """The same with only the pass that fails, and the IR before that one."""
         count = len(whole.passes)
         index, _ = narrow(count, lambda end: self._fails(file, whole.between(0, end)))
@@ -148,7 +148,7 @@ class _Finder:
         ran, _ = self._opt(file, whole.between(0, index), before)
         return (before, one) if ran.ok and self._fails(before, one) else (file, whole)
 
-    def _printed(self, more: Sequence[str]) -> tuple[Path, Element] | None:
+    def _printed(self, more: Sequence[str]) -> tuple[Path, PipelineElement] | None:
         """(IR, pipeline) of the pass that fails, else of the last before which IR was printed."""
         if (failing := self._failing(more)) is not None:
             return self._around(failing, None)
@@ -182,7 +182,7 @@ class _Finder:
         _, said = self._compile(named, "--mlir-print-ir-module-scope", SERIAL, *more)
         return dumps.before(said, failed)
 
-    def _around(self, dump: Dump, seconds: float | None) -> tuple[Path, Element] | None:
+    def _around(self, dump: Dump, seconds: float | None) -> tuple[Path, PipelineElement] | None:
         """(IR, pipeline) of a pass, where it fails on the IR that was printed before it."""
         made = self._context.directory / "pass.mlir"
         made.write_text(dump.text.rstrip() + "\n")
@@ -190,7 +190,7 @@ class _Finder:
         found = next((one for one in candidates if self._shown(made, one, seconds)), None)
         return None if found is None else (made, found)
 
-    def _described(self, file: Path, element: Element) -> FoundPass:
+    def _described(self, file: Path, element: PipelineElement) -> FoundPass:
         last = element.passes[-1]
         name, pass_class, changed = last.name, "", ""
         if self._ends:
@@ -227,7 +227,7 @@ class _Finder:
             runs=self.runs,
         )
 
-    def _shown(self, file: Path, element: Element, seconds: float | None = None) -> bool:
+    def _shown(self, file: Path, element: PipelineElement, seconds: float | None = None) -> bool:
         """As `_fails`, with the flags of the compile where it takes those."""
         for flags in ((), self._flags):
             self._given = flags
@@ -236,7 +236,7 @@ class _Finder:
         self._given = ()
         return False
 
-    def _fails(self, file: Path, element: Element, seconds: float | None = None) -> bool:
+    def _fails(self, file: Path, element: PipelineElement, seconds: float | None = None) -> bool:
         """Whether iree-opt fails in the same way; of a hang: whether it lasts as long."""
         outcome, said = self._opt(file, element, None, seconds=seconds)
         if outcome.ok:
@@ -250,7 +250,7 @@ class _Finder:
     def _opt(
         self,
         file: Path,
-        element: Element,
+        element: PipelineElement,
         output: Path | None,
         *more: str,
         seconds: float | None = None,
@@ -304,7 +304,7 @@ def _lines(text: str) -> list[str]:
     ]
 
 
-def _around(dump: Dump) -> Iterator[Element]:
+def _around(dump: Dump) -> Iterator[PipelineElement]:
     """Pipelines that may run the pass where it ran, the likeliest first."""
     spelled = _NO_VALUE.sub("", dump.spelled)
     name, _, options = spelled.partition("{")
@@ -317,7 +317,7 @@ def _around(dump: Dump) -> Iterator[Element]:
             continue
         else:
             anchors = (*chain, dump.operation)
-        element = Element(name, f"{{{words}}}" if words else "")
+        element = PipelineElement(name, f"{{{words}}}" if words else "")
         for anchor in reversed(anchors):
-            element = Element(anchor, inside=(element,))
+            element = PipelineElement(anchor, inside=(element,))
         yield element

@@ -14,7 +14,7 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import draws
 from iree_pilot.pipeline.frontends.choices import Choices
 from iree_pilot.pipeline.frontends.reference import (
-    Evaluated,
+    EvaluatedOutputs,
     NotEvaluable,
     Widening,
     rounding,
@@ -22,14 +22,20 @@ from iree_pilot.pipeline.frontends.reference import (
 )
 from iree_pilot.pipeline.program import torch_tensors
 from iree_pilot.pipeline.program.program import Reference, Tensor
-from iree_pilot.pipeline.torch_dialect.evaluate import UNFINISHED, Evaluation, Stage, Value, Work
-from iree_pilot.pipeline.torch_dialect.evaluator import How, Module, Record
+from iree_pilot.pipeline.torch_dialect.evaluate import (
+    UNFINISHED,
+    EvaluatedValue,
+    Evaluation,
+    EvaluationWork,
+    Stage,
+)
+from iree_pilot.pipeline.torch_dialect.evaluator import How, Record, TorchModule
 
 _EVALUATOR = f"torch {torch.__version__}, operation by operation"
 Key = tuple[int, int]
 
 
-def evaluated(works: list[Work], directory: Path) -> Iterator[Stage]:
+def evaluated(works: list[EvaluationWork], directory: Path) -> Iterator[Stage]:
     """Evaluates functions one after the other; each stage of each outlives what ends the child."""
     warnings.simplefilter("ignore")
     for number, work in enumerate(works):
@@ -38,7 +44,7 @@ def evaluated(works: list[Work], directory: Path) -> Iterator[Stage]:
                 yield Stage(number, evaluation)
 
 
-def stages(work: Work) -> Iterator[Evaluation]:
+def stages(work: EvaluationWork) -> Iterator[Evaluation]:
     """What is known of a function after it was evaluated in its own dtypes, and after it was in
     float64."""
     place = Path(work.place)
@@ -65,16 +71,16 @@ def stages(work: Work) -> Iterator[Evaluation]:
             for index, value in enumerate(values)
         )
 
-    def evaluate(widening: Widening | None, follow: Choices | None) -> Evaluated:
+    def evaluate(widening: Widening | None, follow: Choices | None) -> EvaluatedOutputs:
         record = _ignore if wide else recording(wide, "precise")
         if widening is not None:
             widening.doubles = module.doubles
         how = How(widening, follow, {} if wanted is None else None)
         found = module.run(work.function, inputs, record, how)
-        return Evaluated(found.outputs, found.points, units)
+        return EvaluatedOutputs(found.outputs, found.points, units)
 
     try:
-        module = Module(Path(work.mlir), work.archives)
+        module = TorchModule(Path(work.mlir), work.archives)
         how = How(None, choices, skipped if wanted is None else None)
         found = module.run(work.function, inputs, recording(own, "out"), how)
         units = tuple(rounding(value.dtype) for value in found.outputs)
@@ -108,8 +114,8 @@ def _ignore(op: int, result: int, value: torch.Tensor) -> None:
     """Keeps nothing of a value."""
 
 
-def _paired(own: dict[Key, Tensor], precise: dict[Key, Tensor]) -> tuple[Value, ...]:
+def _paired(own: dict[Key, Tensor], precise: dict[Key, Tensor]) -> tuple[EvaluatedValue, ...]:
     return tuple(
-        Value(op=key[0], result=key[1], own=value, precise=precise.get(key))
+        EvaluatedValue(op=key[0], result=key[1], own=value, precise=precise.get(key))
         for key, value in own.items()
     )

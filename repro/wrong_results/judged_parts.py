@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from iree_pilot.repro.ir.feeds import ARGUMENT, Value
+from iree_pilot.repro.ir.feeds import ARGUMENT, FedValue
 from iree_pilot.repro.ir.graph import Graph, is_tensor
 from iree_pilot.repro.wrong_results.references import Inside
 
 
 def judgeable(graph: Graph, parts: Sequence[Sequence[int]], inside: Inside) -> list[bool]:
     """Of each part: whether all that it takes is known, and the engine knows its operations."""
-    places = {value: Value(ARGUMENT, number) for number, value in enumerate(graph.arguments)}
+    places = {value: FedValue(ARGUMENT, number) for number, value in enumerate(graph.arguments)}
     for op in graph.ops:
-        places |= {value: Value(op.index, number) for number, value in enumerate(op.results)}
+        places |= {value: FedValue(op.index, number) for number, value in enumerate(op.results)}
     return [_is_judgeable(graph, part, inside, places) for part in parts]
 
 
 def _is_judgeable(
-    graph: Graph, part: Sequence[int], inside: Inside, places: Mapping[int, Value]
+    graph: Graph, part: Sequence[int], inside: Inside, places: Mapping[int, FedValue]
 ) -> bool:
     waiting = [*part]
     members = set(part)

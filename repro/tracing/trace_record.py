@@ -34,7 +34,7 @@ class Given:
     kept: dict[str, Any] = field(default_factory=dict)
 
 
-class Alone(torch.nn.Module):
+class BoundModule(torch.nn.Module):
     """A module with those of its arguments that cannot be inputs."""
 
     def __init__(self, module: torch.nn.Module, kept: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ class Recording:
     def alone(self, root: torch.nn.Module, path: str) -> torch.nn.Module:
         """The module at `path` as it can be traced."""
         module, kept = root.get_submodule(path), self.given[path].kept
-        return Alone(module, copy.deepcopy(kept)) if kept else module
+        return BoundModule(module, copy.deepcopy(kept)) if kept else module
 
     def run(self, entry: Any) -> None:
         """Runs the model once, with its example inputs; whatever it raises passes through."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Element(msgspec.Struct, frozen=True):
+class WrongElement(msgspec.Struct, frozen=True):
     """One element of an output: what the device gave, and what is right."""
 
     index: tuple[int, ...]
@@ -33,5 +33,5 @@ class Wrong(msgspec.Struct, frozen=True, kw_only=True):
     wrong: int
     count: int
     limit: str
-    elements: tuple[Element, ...]
+    elements: tuple[WrongElement, ...]
     path: str = ""

@@ -31,12 +31,18 @@ from iree_pilot.repro.reproducer import bundle, known
 from iree_pilot.repro.reproducer.bundle import LevelName
 from iree_pilot.repro.since_release import question
 from iree_pilot.repro.trust.trust import open_folder
-from iree_pilot.repro.workarounds import architectures, edit, rewrites, search
-from iree_pilot.repro.workarounds.answers import Answer, Cost, confirmed, cost, rank
+from iree_pilot.repro.workarounds import architectures, combination_search, edit_ir, rewrites
+from iree_pilot.repro.workarounds.answers import Cost, WorkaroundAnswer, confirmed, cost, rank
 from iree_pilot.repro.workarounds.candidate import Candidate, ordered, usable
-from iree_pilot.repro.workarounds.search import ANSWERS, Combination, Outcome, State, Tried
+from iree_pilot.repro.workarounds.combination_search import (
+    ANSWERS,
+    Combination,
+    CombinationOutcome,
+    State,
+    Tried,
+)
+from iree_pilot.repro.workarounds.combination_trial import FailingCase, Trials
 from iree_pilot.repro.workarounds.table import TABLE
-from iree_pilot.repro.workarounds.trial import Subject, Trials
 
 #: What takes a limit as long as the program that hangs is no way around it.
 _SHARE_OF_LIMIT = 0.1
@@ -88,7 +94,7 @@ class Workarounds(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Literal["found", "none", "passes"]
     failure: Failure | None = None
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[WorkaroundAnswer, ...] = ()
     tried: tuple[Attempt, ...] = ()
     default: Cost = Cost()
     complete: bool = True
@@ -97,11 +103,11 @@ class Workarounds(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class CombinationProgress(msgspec.Struct, frozen=True, kw_only=True):
     """One combination that was answered: the `count`-th of about `total`."""
 
     names: tuple[str, ...]
-    outcome: Outcome
+    outcome: CombinationOutcome
     count: int
     total: int
 
@@ -113,7 +119,7 @@ def find(
     toolchain: Toolchain,
     wish: Wish,
     *,
-    told: Callable[[Progress], None] = lambda progress: None,
+    told: Callable[[CombinationProgress], None] = lambda progress: None,
     on_wait: Callable[[], None] | None = None,
 ) -> Workarounds:
     """Looks for what gets `result`, a case of `loaded` as `plan` says, past its failure.
@@ -124,7 +130,7 @@ def find(
     if result.failure is None:
         return Workarounds(status="passes", why=_passes(result))
     begun = time.monotonic()
-    subject = Subject(
+    subject = FailingCase(
         loaded=loaded,
         job=wish.job,
         settings=wish.settings,
@@ -143,7 +149,7 @@ def find(
         toolchain.revision,
         machine,
         result.failure.signature,
-        Path(edit.__file__).read_text(),
+        Path(edit_ir.__file__).read_text(),
     )
     root = data_directory() / "workarounds"
     root.mkdir(parents=True, exist_ok=True)
@@ -164,12 +170,12 @@ def find(
             wanted = rehearsed(
                 wanted, Trials(small, context.within("reproducer"), **common), expired
             )
-        tried = search.search(
+        tried = combination_search.search(
             wanted,
             trials.ask,
             ordered,
             enough=wish.enough,
-            patience=search.PATIENCE if wish.enough else None,
+            patience=combination_search.PATIENCE if wish.enough else None,
             width=each.width,
             expired=expired,
         )
@@ -200,17 +206,17 @@ def find(
     )
 
 
-class Asked(Protocol):
+class CombinationOracle(Protocol):
     """Answers for combinations, `width` at once."""
 
     width: int
 
-    def ask(self, combinations: Sequence[Combination]) -> Sequence[Outcome]: ...
+    def ask(self, combinations: Sequence[Combination]) -> Sequence[CombinationOutcome]: ...
 
 
 def _known(
-    subject: Subject, result: CaseResult, toolchain: Toolchain, wish: Wish
-) -> Subject | None:
+    subject: FailingCase, result: CaseResult, toolchain: Toolchain, wish: Wish
+) -> FailingCase | None:
     """The reproducer of the failure, where one is known and the program takes long to compile."""
     if result.compile_seconds < _LONG_SECONDS:
         return None
@@ -232,16 +238,16 @@ def _known(
 
 
 def rehearsed(
-    wanted: Sequence[Candidate], trials: Asked, expired: Callable[[], bool]
+    wanted: Sequence[Candidate], trials: CombinationOracle, expired: Callable[[], bool]
 ) -> list[Candidate]:
     """What is to be tried, first what gets the reproducer past the failure, last what does not."""
     able = [one for one in wanted if not one.fields and one.inline is None]
-    tried = search.search(
+    tried = combination_search.search(
         able,
         trials.ask,
         ordered,
         enough=None,
-        patience=search.PATIENCE,
+        patience=combination_search.PATIENCE,
         most_pairs=0,
         width=trials.width,
         expired=expired,
@@ -277,17 +283,19 @@ def _again_slowly(tried: Sequence[Tried], trials: Trials) -> list[Tried]:
 class _Teller:
     """Counts what is told."""
 
-    def __init__(self, told: Callable[[Progress], None]) -> None:
+    def __init__(self, told: Callable[[CombinationProgress], None]) -> None:
         self._told, self._count, self.total = told, 0, 0
 
-    def told(self, combination: Combination, outcome: Outcome) -> None:
+    def told(self, combination: Combination, outcome: CombinationOutcome) -> None:
         self._count += 1
         names = tuple(one.name for one in combination)
         total = max(self.total, self._count)
-        self._told(Progress(names=names, outcome=outcome, count=self._count, total=total))
+        self._told(
+            CombinationProgress(names=names, outcome=outcome, count=self._count, total=total)
+        )
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class FolderSubject(msgspec.Struct, frozen=True, kw_only=True):
     """What a reproducer's folder is asked about: its program, with inputs as `--input` takes them,
     its target, the user's flags.
     """
@@ -298,7 +306,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[str, ...] = ()
 
 
-def of_reproducer(directory: Path, *, trust: bool = False) -> Held:
+def of_reproducer(directory: Path, *, trust: bool = False) -> FolderSubject:
     """What a reproducer's folder holds.
 
     Where it fails to compile, the program in PyTorch if it was seen to fail, as it brings inputs.
@@ -317,7 +325,7 @@ def of_reproducer(directory: Path, *, trust: bool = False) -> Held:
         levels = []
     given = bundle.inputs_of(report, directory)
     name: LevelName = "pytorch" if "pytorch" in levels and not given else "mlir"
-    return Held(
+    return FolderSubject(
         source=str(directory / bundle.FILES[name]), target=target.spec, flags=flags, inputs=given
     )
 
@@ -341,7 +349,7 @@ def _effort(result: CaseResult, given: process.Limits) -> effort.Effort:
     return each
 
 
-def _wanted(subject: Subject, toolchain: Toolchain) -> list[Candidate]:
+def _wanted(subject: FailingCase, toolchain: Toolchain) -> list[Candidate]:
     """What is to be tried, in order; flags that the user gives already are none."""
     own = [
         *architectures.fitting(subject.plan, subject.device, toolchain),
@@ -366,7 +374,7 @@ def _fitting(
         one
         for one in able
         if (not one.flags or not set(one.flags) <= set(flags))
-        and (one.edit is None or text.startswith(_BYTECODE) or edit.NEEDS[one.edit].search(text))
+        and (one.edit is None or text.startswith(_BYTECODE) or edit_ir.NEEDS[one.edit].search(text))
     ]
     return ordered(new, failure)
 
@@ -380,7 +388,7 @@ def expected(directory: Path, toolchain: Toolchain) -> int:
     return len(_fitting((), target, flags, mlir, report.failure, toolchain))
 
 
-def _default(subject: Subject, result: CaseResult, context: Context) -> Cost:
+def _default(subject: FailingCase, result: CaseResult, context: Context) -> Cost:
     """What the failing case costs, as far as it gets: the dispatches are known after `stream`."""
     failure = result.failure
     phases = list(context.toolchain.phases)
@@ -396,7 +404,7 @@ def _default(subject: Subject, result: CaseResult, context: Context) -> Cost:
     return Cost(dispatches=dispatches)
 
 
-def _again(subject: Subject, context: Context, settings: Settings) -> CaseResult:
+def _again(subject: FailingCase, context: Context, settings: Settings) -> CaseResult:
     return case.run(subject.loaded, subject.plan, context, settings, case.Silent())
 
 

@@ -22,8 +22,8 @@ from iree_pilot.repro.oracles.oracle import LOST, Answer, NotAProgram, Off, Reme
 from iree_pilot.repro.oracles.oracle_run import Running
 from iree_pilot.repro.reducer import kept
 from iree_pilot.repro.wrong_results import conditioning
-from iree_pilot.repro.wrong_results.references import Call, Evaluated
-from iree_pilot.repro.wrong_results.values import Values
+from iree_pilot.repro.wrong_results.references import EvaluatedCall, FunctionCall
+from iree_pilot.repro.wrong_results.values import PartValues
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,11 +58,11 @@ class MismatchOracle(RememberingOracle):
     ) -> None:
         super().__init__(context, flags, wanted, width=width)
         self._running = running
-        self.values = Values(
+        self.values = PartValues(
             running.loaded, running.function, context.directory / "values", context.limits
         )
         self.least = 0.0
-        self._evaluated: dict[str, list[tuple[Call, Evaluated]] | NotAProgram] = {}
+        self._evaluated: dict[str, list[tuple[FunctionCall, EvaluatedCall]] | NotAProgram] = {}
         self._off: dict[str, Off] = {}
 
     def ask(self, candidates: Sequence[Path]) -> list[Answer]:
@@ -134,7 +134,12 @@ class MismatchOracle(RememberingOracle):
         return module
 
     def judge(
-        self, candidate: Path, call: Call, evaluated: Evaluated, module: Path, work: Path
+        self,
+        candidate: Path,
+        call: FunctionCall,
+        evaluated: EvaluatedCall,
+        module: Path,
+        work: Path,
     ) -> Judged:
         """What came of one call; the outputs of the device stay in the new directory `work`."""
         if why := _unreliable(evaluated):
@@ -164,7 +169,7 @@ class MismatchOracle(RememberingOracle):
 
     def _prepare(self, fresh: Mapping[str, Path], jitters: int = 2) -> None:
         """The references of all of them are made by one child."""
-        calls: list[Call] = []
+        calls: list[FunctionCall] = []
         asked: dict[str, range] = {}
         for digest, candidate in fresh.items():
             if candidate == self.values.whole:
@@ -234,7 +239,9 @@ class MismatchOracle(RememberingOracle):
         )
         return self._compile(command, candidate, digest, None)
 
-    def _calls(self, candidate: Path, digest: str) -> list[tuple[Call, Evaluated]] | None:
+    def _calls(
+        self, candidate: Path, digest: str
+    ) -> list[tuple[FunctionCall, EvaluatedCall]] | None:
         """None for the whole program, which has a reference of its own."""
         if candidate == self.values.whole:
             return None
@@ -248,7 +255,7 @@ class MismatchOracle(RememberingOracle):
         program: Program,
         directory: Path,
         function: Function,
-        evaluated: Evaluated | None,
+        evaluated: EvaluatedCall | None,
         module: Path,
         work: Path,
     ) -> Judged:
@@ -294,7 +301,9 @@ def _right(output: OutputComparison) -> bool:
     return output.ok or (exact and numerics.agrees(output))
 
 
-def program_of(candidate: Path, call: Call, evaluated: Evaluated) -> tuple[Program, Path, Function]:
+def program_of(
+    candidate: Path, call: FunctionCall, evaluated: EvaluatedCall
+) -> tuple[Program, Path, Function]:
     function = Function(
         name=call.function,
         inputs=call.types,
@@ -313,7 +322,7 @@ def program_of(candidate: Path, call: Call, evaluated: Evaluated) -> tuple[Progr
     return program, candidate.parent, function
 
 
-def _unreliable(evaluated: Evaluated) -> str:
+def _unreliable(evaluated: EvaluatedCall) -> str:
     """Why nobody can be blamed on the strength of a reference."""
     reference = evaluated.reference
     if reference is None:

@@ -69,7 +69,7 @@ def _build(job: Job, directory: Path) -> programs.Program:
 
     try:
         return torch_export.build(job, directory, _doing)
-    except torch_sources.Compiled as made:
+    except torch_sources.HoldsCompiledModule as made:
         return compiled_module.build(made, job, directory, _doing)
 
 

@@ -1,4 +1,4 @@
-"""Flow IR described, and modules made of its dispatches: what `repro.differential.editor` has done.
+"""Flow IR described, and modules made of its dispatches, for `repro.differential.flow_editor`.
 
 In a child process, because the bindings can abort on IR that they do not like. Imports
 `iree.compiler.ir`.
@@ -13,14 +13,14 @@ from typing import Any
 
 from iree_pilot.repro.differential.flow import (
     MADE,
-    Batch,
-    Body,
-    Cut,
     Flow,
+    FlowBatch,
+    FlowBody,
+    FlowCut,
+    FlowStep,
+    FlowValue,
     Interface,
     Lifted,
-    Step,
-    Value,
     parse_type,
 )
 from iree_pilot.repro.differential.lifting import lift
@@ -49,13 +49,13 @@ _PLUMBING = re.compile(
 _ASYNC = "$async"
 
 
-def described(batch: Batch, directory: Path) -> Flow:
+def described(batch: FlowBatch, directory: Path) -> Flow:
     """The dispatches of the flow IR in the batch's file. Raises ValueError."""
     with context():
         return describe(parse(Path(batch.mlir).read_bytes()), directory)
 
 
-def made(batch: Batch, directory: Path) -> list[Interface]:
+def made(batch: FlowBatch, directory: Path) -> list[Interface]:
     """Writes a module with a function for each cut of the batch. Raises ValueError."""
     with context():
         module = parse(Path(batch.mlir).read_bytes())
@@ -64,7 +64,7 @@ def made(batch: Batch, directory: Path) -> list[Interface]:
         return interfaces
 
 
-def lifted(batch: Batch, directory: Path) -> Lifted:
+def lifted(batch: FlowBatch, directory: Path) -> Lifted:
     """Writes the batch's dispatch as a program on tensors. Raises ValueError."""
     assert batch.lift is not None, "asked for a lift"
     with context():
@@ -85,7 +85,7 @@ def describe(module: Any, directory: Path) -> Flow:
     bodies, notes = seen(module)
     return Flow(
         bodies=tuple(
-            Body(
+            FlowBody(
                 name=body.name.removesuffix(_ASYNC),
                 position=body.position,
                 initializer=body.initializer,
@@ -101,7 +101,7 @@ def describe(module: Any, directory: Path) -> Flow:
     )
 
 
-def _arguments(body: Seen) -> Iterator[Value]:
+def _arguments(body: Seen) -> Iterator[FlowValue]:
     for position, holder in enumerate(body.holders):
         for op in body.ops:
             if op.name == IMPORT and op.operands[0] == holder:
@@ -111,7 +111,7 @@ def _arguments(body: Seen) -> Iterator[Value]:
                 break
 
 
-def _steps(body: Seen, executables: dict[str, Any], directory: Path) -> Iterator[Step]:
+def _steps(body: Seen, executables: dict[str, Any], directory: Path) -> Iterator[FlowStep]:
     for index in body.computing:
         op = body.ops[index]
         results = tuple(n for r in op.results if (n := body.numbers[r]) in body.feedable)
@@ -122,7 +122,7 @@ def _steps(body: Seen, executables: dict[str, Any], directory: Path) -> Iterator
         if results:
             code = "\n".join(c.get_asm(enable_debug_info=False) for c in codes)
             (directory / text).write_text(code)
-        yield Step(
+        yield FlowStep(
             index=index,
             name=name,
             results=results,
@@ -167,7 +167,7 @@ def _places(codes: list[Any]) -> list[tuple[str, int]]:
     return sorted(found)
 
 
-def make(module: Any, batch: Batch) -> list[Interface]:
+def make(module: Any, batch: FlowBatch) -> list[Interface]:
     """Puts the functions of `batch` in place of the module's own, and frees it of its device."""
     from iree.compiler import ir
 
@@ -188,7 +188,7 @@ def make(module: Any, batch: Batch) -> list[Interface]:
     return [interface for _, interface in made]
 
 
-def _function(module: Any, cut: Cut, body: Seen) -> tuple[Any, Interface]:
+def _function(module: Any, cut: FlowCut, body: Seen) -> tuple[Any, Interface]:
     from iree.compiler import ir
 
     slices = []

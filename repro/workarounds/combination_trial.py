@@ -27,14 +27,14 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.oracles.oracle import STOPPED
 from iree_pilot.repro.workarounds import rewrites
 from iree_pilot.repro.workarounds.candidate import name
+from iree_pilot.repro.workarounds.combination_search import Combination, CombinationOutcome, State
 from iree_pilot.repro.workarounds.rewrites import Unusable
-from iree_pilot.repro.workarounds.search import Combination, Outcome, State
 
 _JOURNAL = "tried.jsonl"
 _AFTER = ("load", "run", "compare")
 
 
-class Subject(msgspec.Struct, frozen=True, kw_only=True):
+class FailingCase(msgspec.Struct, frozen=True, kw_only=True):
     """What fails, and how.
 
     job, settings: what the program was made of, and the zoo's fields among it that the user set.
@@ -56,7 +56,7 @@ class _Entry(msgspec.Struct, frozen=True):
     """One line of the journal."""
 
     key: str
-    outcome: Outcome
+    outcome: CombinationOutcome
 
 
 class Trials:
@@ -68,12 +68,12 @@ class Trials:
 
     def __init__(
         self,
-        subject: Subject,
+        subject: FailingCase,
         context: Context,
         *,
         width: int = 1,
         fresh: bool = False,
-        told: Callable[[Combination, Outcome], None] = lambda combination, outcome: None,
+        told: Callable[[Combination, CombinationOutcome], None] = lambda combination, outcome: None,
     ) -> None:
         self.compiles = 0
         self.subject = subject
@@ -88,11 +88,11 @@ class Trials:
         self._known = {entry.key: entry.outcome for entry in self._journal}
         self._writing, self._making = Lock(), Lock()
 
-    def ask(self, combinations: Sequence[Combination]) -> list[Outcome]:
+    def ask(self, combinations: Sequence[Combination]) -> list[CombinationOutcome]:
         """What comes of each combination."""
         return side_by_side(self._one, combinations, self.width)
 
-    def _one(self, combination: Combination) -> Outcome:
+    def _one(self, combination: Combination) -> CombinationOutcome:
         key = Store.key(*(msgspec.json.encode(one).decode() for one in combination))
         outcome = self._known.get(key)
         if outcome is None:
@@ -103,13 +103,13 @@ class Trials:
             self._told(combination, outcome)
         return outcome
 
-    def _outcome(self, combination: Combination) -> Outcome:
+    def _outcome(self, combination: Combination) -> CombinationOutcome:
         try:
             result = self.run(combination, latency_budget=0)
         except Unusable as why:
-            return Outcome(state="inapplicable", why=str(why))
+            return CombinationOutcome(state="inapplicable", why=str(why))
         except (UsageError, EnvironmentFault) as fault:
-            return Outcome(state="unsupported", why=fault.message)
+            return CombinationOutcome(state="unsupported", why=fault.message)
         return judge(result, self.subject.failure, self._context.toolchain.phases)
 
     def program(self, combination: Combination) -> Loaded:
@@ -160,32 +160,34 @@ class Trials:
         return case.run(loaded, plan, self._context, settings, case.Silent())
 
 
-def judge(result: CaseResult, wanted: Failure, phases: Sequence[str]) -> Outcome:
+def judge(result: CaseResult, wanted: Failure, phases: Sequence[str]) -> CombinationOutcome:
     """What a case says of the failure that is to be got past."""
     failure = result.failure
     if failure is None:
         last = len(phases) + len(_AFTER)
         if not tells(result.status, wanted.phase):
-            return Outcome(state="inconclusive", rank=last, why=result.why)
+            return CombinationOutcome(state="inconclusive", rank=last, why=result.why)
         if result.status == "compiled":
-            return Outcome(state="compiles", rank=last, why=result.why)
+            return CombinationOutcome(state="compiles", rank=last, why=result.why)
         if result.status == "ran":
-            return Outcome(state="runs", rank=last, why=result.why)
+            return CombinationOutcome(state="runs", rank=last, why=result.why)
         assert result.comparison is not None
         why = f"relative L2 {result.comparison.rel_l2:.1e}, {result.comparison.tolerance:.1e} is ok"
-        return Outcome(state="works", rank=last, why=why)
+        return CombinationOutcome(state="works", rank=last, why=why)
     at = rank(failure, phases)
     why = f"{failure.signature}: {failure.message.splitlines()[0] if failure.message else ''}"
     if result.why == DOES_NOT_COMPILE and failure.kind == "diagnostic" and failure.phase is None:
-        return Outcome(state="unsupported", why=failure.message, failure=failure)
+        return CombinationOutcome(state="unsupported", why=failure.message, failure=failure)
     if failure.kind in STOPPED:
         same = failure.kind == wanted.kind
-        return Outcome(state="same" if same else "unresolved", rank=at, why=why, failure=failure)
+        return CombinationOutcome(
+            state="same" if same else "unresolved", rank=at, why=why, failure=failure
+        )
     seen = {failure.signature, *(other.signature for other in failure.also)}
     before = {wanted.signature, *(other.signature for other in wanted.also)}
     further = seen < before or (wanted.signature not in seen and at > rank(wanted, phases))
     state: State = "further" if further else "same" if wanted.signature in seen else "other"
-    return Outcome(state=state, rank=at, why=why, failure=failure)
+    return CombinationOutcome(state=state, rank=at, why=why, failure=failure)
 
 
 def rank(failure: Failure, phases: Sequence[str]) -> int:

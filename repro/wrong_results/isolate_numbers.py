@@ -10,13 +10,13 @@ import msgspec
 from iree_pilot.repro import isolate
 from iree_pilot.repro.ir import bindings, feeds
 from iree_pilot.repro.ir.graph import Cut, Graph
-from iree_pilot.repro.isolate import GaveUp, Groups, Isolated, Job
+from iree_pilot.repro.isolate import GaveUp, Groups, Isolated, IsolationJob
 from iree_pilot.repro.reducer import locate
 from iree_pilot.repro.reducer.shrink import Progress
-from iree_pilot.repro.wrong_results import known, search, windows
-from iree_pilot.repro.wrong_results.oracle import MismatchOracle
-from iree_pilot.repro.wrong_results.search import Part
-from iree_pilot.repro.wrong_results.windows import MODULE, Held
+from iree_pilot.repro.wrong_results import judged_parts, part_search, windows
+from iree_pilot.repro.wrong_results.mismatch_oracle import MismatchOracle
+from iree_pilot.repro.wrong_results.part_search import Part
+from iree_pilot.repro.wrong_results.windows import MODULE, WindowPart
 
 #: Parts of more than one operation go to so many functions, so that those that share operations
 #: are not compiled into each other.
@@ -27,7 +27,7 @@ _SLIPS = 1 / 30
 
 
 def run(
-    job: Job, oracle: MismatchOracle, told: Callable[[Progress], None] = lambda _: None
+    job: IsolationJob, oracle: MismatchOracle, told: Callable[[Progress], None] = lambda _: None
 ) -> Isolated | GaveUp:
     """Isolates the part that gives wrong numbers, given right ones."""
     isolation = _Isolation(job, oracle, told)
@@ -48,10 +48,12 @@ class _Isolation(isolate.Isolation):
     most_calls = 48
     most_simpler = 12
 
-    def __init__(self, job: Job, oracle: MismatchOracle, told: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, job: IsolationJob, oracle: MismatchOracle, told: Callable[[Progress], None]
+    ) -> None:
         super().__init__(job, oracle, told)
         self.numbers = oracle
-        self.found = search.Found(part=None)
+        self.found = part_search.WrongPart(part=None)
         self._modules = 0
 
     @property
@@ -65,8 +67,12 @@ class _Isolation(isolate.Isolation):
     def refusal(self, graph: Graph) -> str:
         self._tell("computing the values inside of the program")
         inside = self.numbers.values.inside()
-        first = next(search.levels(graph), ())
-        return "" if any(known.judgeable(graph, first, inside)) else "nothing in it can be compared"
+        first = next(part_search.levels(graph), ())
+        return (
+            ""
+            if any(judged_parts.judgeable(graph, first, inside))
+            else "nothing in it can be compared"
+        )
 
     def located(self) -> locate.Located:
         """Nothing: wrong numbers have no place in the program, and some do not show in it."""
@@ -74,7 +80,7 @@ class _Isolation(isolate.Isolation):
 
     def start(self, graph: Graph, groups: Groups) -> tuple[Cut | None, int | None]:
         reducer = self._reducer(self.editor)
-        self.found = search.find(
+        self.found = part_search.find(
             graph,
             lambda parts: self._hint(graph, parts),
             lambda parts: reducer.verdicts([Cut(keep=part) for part in parts]),
@@ -90,7 +96,7 @@ class _Isolation(isolate.Isolation):
 
     def _hint(self, graph: Graph, parts: Sequence[Part]) -> list[float]:
         """How far each part is off, all of them in one module."""
-        can = known.judgeable(graph, parts, self.numbers.values.inside())
+        can = judged_parts.judgeable(graph, parts, self.numbers.values.inside())
         asked = [number for number, judgeable in enumerate(can) if judgeable]
         off = [0.0] * len(parts)
         if asked:
@@ -114,7 +120,7 @@ class _Isolation(isolate.Isolation):
         )
         limits = msgspec.structs.replace(self.job.context.limits, seconds=None, memory_bytes=None)
         done = bindings.of(self.job.context.toolchain, limits).call(
-            f"{windows.__name__}:written", wanted, tuple[Held, ...], place
+            f"{windows.__name__}:written", wanted, tuple[WindowPart, ...], place
         )
         off = [0.0] * len(parts)
         if done.reply is None:

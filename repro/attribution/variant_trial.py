@@ -22,7 +22,7 @@ from iree_pilot.pipeline.toolchain.context import Context
 Verdict = Literal["right", "wrong", "fails"]
 
 
-class Tried(msgspec.Struct, frozen=True, kw_only=True):
+class VariantTried(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it. why: what fails, or how it is wrong. digest: SHA-256 of all its outputs.
 
     reference_doubtful: PyTorch's own result in the program's dtype is as wrong, by the reference in
@@ -40,10 +40,10 @@ class Try(Protocol):
 
     def __call__(
         self, mlir: Path, flags: tuple[str, ...], device: str, resume: str | None = None
-    ) -> Tried: ...
+    ) -> VariantTried: ...
 
 
-class Trial:
+class AttributionTrial:
     """The real tools and the program's own references.
 
     calls counts the compiles. A module is run on several devices without compiling it again.
@@ -52,19 +52,21 @@ class Trial:
     def __init__(self, loaded: Loaded, context: Context) -> None:
         self._loaded = loaded
         self._context = context
-        self._made: dict[tuple[object, ...], Path | Tried] = {}
+        self._made: dict[tuple[object, ...], Path | VariantTried] = {}
         self.calls = 0
 
     def __call__(
         self, mlir: Path, flags: tuple[str, ...], device: str, resume: str | None = None
-    ) -> Tried:
+    ) -> VariantTried:
         key = (str(mlir), flags, resume)
         if key not in self._made:
             self._made[key] = self._compiled(mlir, flags, resume)
         module = self._made[key]
-        return module if isinstance(module, Tried) else self._ran(module, device)
+        return module if isinstance(module, VariantTried) else self._ran(module, device)
 
-    def _compiled(self, mlir: Path, flags: tuple[str, ...], resume: str | None) -> Path | Tried:
+    def _compiled(
+        self, mlir: Path, flags: tuple[str, ...], resume: str | None
+    ) -> Path | VariantTried:
         self.calls += 1
         place = self._context.directory / f"compiled-{self.calls}"
         place.mkdir(parents=True, exist_ok=True)
@@ -72,11 +74,11 @@ class Trial:
             Compile(mlir=mlir, flags=flags, resume=resume), self._context.at(place), confirm=False
         )
         if result.failure is not None:
-            return Tried(verdict="fails", why=f"does not compile: {result.failure.message}")
+            return VariantTried(verdict="fails", why=f"does not compile: {result.failure.message}")
         assert result.output is not None
         return place / result.output
 
-    def _ran(self, module: Path, device: str) -> Tried:
+    def _ran(self, module: Path, device: str) -> VariantTried:
         loaded = self._loaded
         given = [f for f in loaded.program.functions if f.example is not None and f.reference]
         hashed = hashlib.sha256()
@@ -93,7 +95,7 @@ class Trial:
                 workdir = Path(scratch)
                 ran = runtime.run(job, self._context.at(workdir), latency_budget=0)
                 if ran.failure is not None:
-                    return Tried(verdict="fails", why=f"does not run: {ran.failure.message}")
+                    return VariantTried(verdict="fails", why=f"does not run: {ran.failure.message}")
                 for output in ran.outputs:
                     hashed.update((workdir / output.file).read_bytes())
                 compared.append(compare(loaded, function, ran.outputs, workdir))
@@ -113,16 +115,16 @@ def compare(
     )
 
 
-def judged(compared: Sequence[Comparison], digest: str = "") -> Tried:
+def judged(compared: Sequence[Comparison], digest: str = "") -> VariantTried:
     """The verdict on a program whose functions compare so.
 
     What agrees with a constant reference is right here: that the reference tells right from wrong
     has been seen by what was reported.
     """
     if not compared:
-        return Tried(verdict="fails", why="there is no reference to compare with")
+        return VariantTried(verdict="fails", why="there is no reference to compare with")
     wrong = next((one for one in compared if one.verdict == "mismatch"), None)
-    return Tried(
+    return VariantTried(
         verdict="right" if wrong is None else "wrong",
         why="" if wrong is None else wrong.why,
         digest=digest,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from iree_pilot.pipeline.processes import process, task
-from iree_pilot.repro.differential.flow import MADE, Batch, Cut, Flow, Interface, Lifted
+from iree_pilot.repro.differential.flow import MADE, Flow, FlowBatch, FlowCut, Interface, Lifted
 
 T = TypeVar("T")
 
-_EDIT = "iree_pilot.repro.differential.edit"
+_EDIT = "iree_pilot.repro.differential.flow_edit"
 _SECONDS = 600.0
 
 
@@ -24,24 +24,24 @@ def describe(mlir: Path, directory: Path) -> Flow:
 
     Raises NotEditable.
     """
-    return _call("described", Batch(mlir=str(mlir)), Flow, directory)
+    return _call("described", FlowBatch(mlir=str(mlir)), Flow, directory)
 
 
 def make(
-    mlir: Path, cuts: Sequence[Cut], directory: Path, *, alone: bool = False
+    mlir: Path, cuts: Sequence[FlowCut], directory: Path, *, alone: bool = False
 ) -> tuple[Path, list[Interface]]:
     """(a module with a function for each cut, what these take). Raises NotEditable."""
-    batch = Batch(mlir=str(mlir), cuts=tuple(cuts), alone=alone)
+    batch = FlowBatch(mlir=str(mlir), cuts=tuple(cuts), alone=alone)
     return directory / MADE, _call("made", batch, list[Interface], directory)
 
 
 def lift(mlir: Path, body: int, index: int, directory: Path) -> tuple[Path, Lifted]:
     """(a dispatch as a program on tensors, what it is given). Raises NotEditable."""
-    batch = Batch(mlir=str(mlir), lift=(body, index))
+    batch = FlowBatch(mlir=str(mlir), lift=(body, index))
     return directory / MADE, _call("lifted", batch, Lifted, directory)
 
 
-def _call(function: str, batch: Batch, reply: type[T], directory: Path) -> T:
+def _call(function: str, batch: FlowBatch, reply: type[T], directory: Path) -> T:
     limits = process.Limits(seconds=_SECONDS)
     done = task.call(f"{_EDIT}:{function}", batch, reply, directory, limits=limits)
     if done.reply is None:

@@ -45,7 +45,7 @@ PATIENCE = 8
 Combination = tuple[Candidate, ...]
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class CombinationOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a combination. rank: how far it got, in steps of compiling and running."""
 
     state: State
@@ -58,10 +58,10 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     """A combination and what came of it."""
 
     candidates: Combination
-    outcome: Outcome
+    outcome: CombinationOutcome
 
 
-Ask = Callable[[Sequence[Combination]], Sequence[Outcome]]
+Ask = Callable[[Sequence[Combination]], Sequence[CombinationOutcome]]
 #: Candidates in the order in which they are worth trying against a failure.
 Order = Callable[[Sequence[Candidate], Failure], Sequence[Candidate]]
 

@@ -15,20 +15,26 @@ from iree_pilot.pipeline.evaluate.interpreter import Interpreter
 from iree_pilot.pipeline.evaluate.machine import Mode
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Reference, Tensor
-from iree_pilot.pipeline.torch_dialect.evaluate import UNFINISHED, Evaluation, Stage, Value, Work
+from iree_pilot.pipeline.torch_dialect.evaluate import (
+    UNFINISHED,
+    EvaluatedValue,
+    Evaluation,
+    EvaluationWork,
+    Stage,
+)
 
 EVALUATOR = f"numpy {np.__version__}, operation by operation"
 Key = tuple[int, int]
 
 
-def evaluated(works: list[Work], directory: Path) -> Iterator[Stage]:
+def evaluated(works: list[EvaluationWork], directory: Path) -> Iterator[Stage]:
     """Evaluates functions one after the other; each stage of each outlives what ends the child."""
     for number, work in enumerate(works):
         for evaluation in stages(work):
             yield Stage(number, evaluation)
 
 
-def stages(work: Work) -> Iterator[Evaluation]:
+def stages(work: EvaluationWork) -> Iterator[Evaluation]:
     """What is known of a function after each evaluation of it: in its own types, in float64, and
     perturbed if it rounds to 8-bit floats."""
     place = Path(work.place)
@@ -62,7 +68,7 @@ def stages(work: Work) -> Iterator[Evaluation]:
     yield msgspec.structs.replace(done, reference=reference, values=values)
 
 
-def _forms(interpreter: Interpreter, work: Work, precise: _Evaluated) -> dict[str, Any]:
+def _forms(interpreter: Interpreter, work: EvaluationWork, precise: _Evaluated) -> dict[str, Any]:
     """What is as right as what is precise, where the program leaves room: see `Reference`."""
     unwatched = msgspec.structs.replace(work, values=())
 
@@ -88,7 +94,7 @@ class _Evaluated:
     skipped: where all values are wanted, what was passed over as it is not evaluated, and why.
     """
 
-    def __init__(self, work: Work, name: str) -> None:
+    def __init__(self, work: EvaluationWork, name: str) -> None:
         self._work = work
         self._place = Path(work.place)
         self._name = name
@@ -147,8 +153,8 @@ def _outward(value: Array, dtype: str | None) -> Array:
     return value.view(tensors.numpy_dtype(dtype))
 
 
-def _paired(own: dict[Key, Tensor], precise: dict[Key, Tensor]) -> tuple[Value, ...]:
+def _paired(own: dict[Key, Tensor], precise: dict[Key, Tensor]) -> tuple[EvaluatedValue, ...]:
     return tuple(
-        Value(op=key[0], result=key[1], own=value, precise=precise.get(key))
+        EvaluatedValue(op=key[0], result=key[1], own=value, precise=precise.get(key))
         for key, value in own.items()
     )
