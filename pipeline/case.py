@@ -137,12 +137,12 @@ class _Case:
         loaded, plan = self.loaded, self.plan
         trace = Step(name="trace", status="ok", seconds=loaded.seconds, cached=loaded.cached)
         self.watcher.began(self.target, "compile")
-        begun = time.monotonic()
+        started = time.monotonic()
         compiled, directory, cached = self.compile()
         step = Step(
             name="compile",
             status="ok" if compiled.ok else "failed",
-            seconds=time.monotonic() - begun,
+            seconds=time.monotonic() - started,
             cached=cached,
             why="" if compiled.ok else DOES_NOT_COMPILE,
         )
@@ -266,11 +266,11 @@ class _Case:
                 if ran.failure is not None:
                     dumps = Path(result.output or "").parent / compiler.PHASES
                     refitting.check(job, ran.failure, self.context, dumps)
-                begun = time.monotonic()
+                started = time.monotonic()
                 comparison = self.compared(job, ran, self.context.at(workdir))
             took["load"] += ran.load_seconds
             took["run"] += ran.run_seconds
-            took["compare"] += time.monotonic() - begun if comparison else 0.0
+            took["compare"] += time.monotonic() - started if comparison else 0.0
             differs = comparison is not None and comparison.differs
             failed = failed or ran.failed_step or ("compare" if differs else None)
             failure = ran.failure
@@ -344,7 +344,7 @@ class _Case:
         """The case after its functions were chained to generate tokens."""
         assert self.plan.device is not None and self.settings.generate is not None
         self.watcher.began(self.target, "generate")
-        begun = time.monotonic()
+        started = time.monotonic()
         generated = generation.run(
             self.settings.generate,
             self.loaded,
@@ -357,7 +357,7 @@ class _Case:
         step = Step(
             name="generate",
             status="failed" if generated.failure else "ran" if left else "ok",
-            seconds=time.monotonic() - begun,
+            seconds=time.monotonic() - started,
             why=left,
         )
         self.watcher.ended(self.target, step)

@@ -99,10 +99,10 @@ class IsolationJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def isolate(
-    job: IsolationJob, oracle: Oracle, told: Callable[[Progress], None] = lambda _: None
+    job: IsolationJob, oracle: Oracle, on_progress: Callable[[Progress], None] = lambda _: None
 ) -> Isolated | GaveUp:
     """Isolates the failure; every candidate is judged by `oracle`."""
-    return Isolation(job, oracle, told).run()
+    return Isolation(job, oracle, on_progress).run()
 
 
 class Part(NamedTuple):
@@ -149,10 +149,12 @@ class Isolation:
     most_calls = 12
     most_simpler = 4
 
-    def __init__(self, job: IsolationJob, oracle: Oracle, told: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, job: IsolationJob, oracle: Oracle, on_progress: Callable[[Progress], None]
+    ) -> None:
         self.job = job
         self.oracle = oracle
-        self.told = told
+        self.told = on_progress
         self.asked = 0
         self.ops: tuple[str, ...] = ()
         self.begun = time.monotonic()

@@ -148,7 +148,7 @@ def spawn(*argv: str | Path, stdout: Path | None = None) -> Use:
     ClickException when it fails.
     """
     with tempfile.TemporaryFile() as said, (stdout or Path(os.devnull)).open("wb") as into:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=into, stderr=said)
         try:
             _, status, usage = os.wait4(child.pid, 0)
@@ -156,7 +156,7 @@ def spawn(*argv: str | Path, stdout: Path | None = None) -> Use:
             child.terminate()
             child.wait()
             raise
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
             said.seek(0)
@@ -202,9 +202,9 @@ def _compiled(program: Path, flags: tuple[str, ...], toolchain: Toolchain, cache
     """The library's call, in this process: its CPU time and that of the compiler it runs."""
     with tempfile.TemporaryDirectory(dir=cache) as directory:
         job = compiler.Compile(mlir=program, flags=flags)
-        before, begun = os.times(), time.perf_counter()
+        before, started = os.times(), time.perf_counter()
         result = compiler.compile(job, Context(toolchain=toolchain, directory=Path(directory)))
-        seconds, after = time.perf_counter() - begun, os.times()
+        seconds, after = time.perf_counter() - started, os.times()
     if result.failure is not None:
         raise click.ClickException(f"{program.name} does not compile: {result.failure.message}")
     return Use(seconds, sum(after[:4]) - sum(before[:4]), result.peak_bytes)

@@ -125,10 +125,10 @@ def shared(function: F) -> F:
 
 def until(found: Iterable[T], limit: float) -> Iterator[T]:
     """What is found until so many seconds have passed; what comes after is not waited for."""
-    begun = time.monotonic()
+    started = time.monotonic()
     for one in found:
         yield one
-        if time.monotonic() - begun > limit:
+        if time.monotonic() - started > limit:
             click.echo(f"stopped after {out.seconds(limit)}", err=True)
             return
 

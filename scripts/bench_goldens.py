@@ -263,7 +263,7 @@ def record(cases: Sequence[Case], directory: Path) -> list[Took]:
     def one(case: Case) -> Took:
         with taking:
             core = free.pop()
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             if not case.wide:
                 os.sched_setaffinity(0, {core})  # of this thread, and of what it starts
@@ -276,7 +276,7 @@ def record(cases: Sequence[Case], directory: Path) -> list[Took]:
         shutil.rmtree(directory / case.name, ignore_errors=True)
         for name, text in made.items():
             _write(directory / case.name / name, text)
-        took = Took(case.name, time.monotonic() - begun, spent)
+        took = Took(case.name, time.monotonic() - started, spent)
         click.echo(f"{case.name}: {out.seconds(took.seconds)}", err=True)
         return took
 

@@ -83,7 +83,7 @@ def generate(history: History, cases: int, nights: int, anew: float, seed: int =
             title="bench",
             machine="bench",
             revision={"iree-compile": f"3.13.{number}"},
-            begun=_FIRST + timedelta(days=number),
+            started=_FIRST + timedelta(days=number),
         )
         for place, case in enumerate(plan):
             earlier = latest.get(case.name)
@@ -162,10 +162,10 @@ def measure(cases: int, nights: int, anew: float, count: int, release: str | Non
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="bench-", dir=cache_directory()) as directory:
         path = Path(directory) / "nightly" / "history.db"
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with History(path) as history:
             generate(history, cases, nights, anew)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         with History(path) as history:
             latest = history.run()
             found = history.outcomes(latest.id)
@@ -195,9 +195,9 @@ def measure(cases: int, nights: int, anew: float, count: int, release: str | Non
 
 
 def _seconds(ask: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     ask()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def _status(path: Path) -> None:

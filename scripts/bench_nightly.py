@@ -119,7 +119,7 @@ def measure(config: str | None, only: str | None, release: str | None) -> Report
 
 
 def _night(words: list[str], place: Path) -> Night:
-    watch, begun = _Watch(), time.monotonic()
+    watch, started = _Watch(), time.monotonic()
     with watch.looking():
         ended = process.run(
             [PILOT, "nightly", "run", "--json", *words],
@@ -127,7 +127,7 @@ def _night(words: list[str], place: Path) -> Night:
             stderr=place / "stderr.txt",
             limits=process.Limits(output_bytes=1 << 30),
         )
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     if ended.exit_code not in (0, 1):
         said = (place / "stderr.txt").read_text(errors="replace").strip()
         raise EnvironmentFault(f"the night ended with {ended.exit_code}: {said}")

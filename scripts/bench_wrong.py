@@ -224,11 +224,11 @@ class _Bench:
         }
         if result.status != "failed":
             return Judged(**common, outcome="not seen", why=result.why)
-        begun = time.monotonic()
+        started = time.monotonic()
         context = Context(toolchain=toolchain, limits=_LIMITS)
         options = Options(place=self._directory / f"reproducer-{traced.numbers[0]}")
         bisection = failed.isolate(traced.loaded, result, self._plan, context, options)
-        common |= {"calls": bisection.oracle_calls, "seconds": time.monotonic() - begun}
+        common |= {"calls": bisection.oracle_calls, "seconds": time.monotonic() - started}
         found = next((one for one in bisection.failures if one.reproducer is not None), None)
         if found is None or found.reproducer is None:
             return Judged(**common, outcome="not isolated", why=bisection.why)

@@ -44,7 +44,7 @@ _PATH = re.compile(
 )
 _SAMPLE = re.compile(r"[\w./*-]+\.(?:py|mlir|mlirbc|toml|npy|onnx|pt2)")
 _FORMS = (
-    (r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,}\b", "<hash>"),
+    (r"(?<!\.)\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,}\b", "<hash>"),
     (r"[-+]?\d[\d,.]*(?:e[-+]?\d+)? ?(?:ns|µs|ms|s|min)\b", "<time>"),
     (r"[-+]?\d[\d,.]*(?:e[-+]?\d+)? ?(?:B|[kKMGT]i?B)\b", "<size>"),
     (r"[-+]?\d[\d,.]*(?:e[-+]?\d+)?", "<number>"),
@@ -257,9 +257,9 @@ def check(page: Path, cache: Path, *, everything: bool) -> list[str]:
                 else:
                     last = command is block.commands[-1] or command == block.commands[-1]
                     code = int(block.marked("exit") or 0) if last else 0
-                    begun = time.monotonic()
+                    started = time.monotonic()
                     what = typist.type(command, code)
-                    took = f"{time.monotonic() - begun:.1f} s"
+                    took = f"{time.monotonic() - started:.1f} s"
                     print(f"{'WRONG' if what else 'ok':<10} {where} ({took})", flush=True)
                     if what:
                         print(what, flush=True)

@@ -120,14 +120,14 @@ class TestPipe:
 
     def test_json_has_stdout_to_itself_and_says_what_took_how_long(self, desk: Desk) -> None:
         release = str(desk.directory / "release")
-        begun = time.monotonic()
+        started = time.monotonic()
         done = pilot(
             *("compile", "a.mlir", "-t", "llvm-cpu", "-o", "out.vmfb", "--json"),
             *("--release", release),
             cwd=desk.directory,
         )
         took = done.document["took"]
-        assert 0 < took["seconds"] < time.monotonic() - begun + 0.05
+        assert 0 < took["seconds"] < time.monotonic() - started + 0.05
         assert sum(took["parts"].values()) == pytest.approx(took["seconds"])
         assert {"start", "trace", "compile"} <= set(took["parts"])
         assert done.err == "wrote out.vmfb\n"
@@ -286,8 +286,8 @@ def test_the_line_at_the_bottom_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     noting = Noting(40, tty=True)
     doing = lives.Doing(noting.live.took)
     doing.begin("vulkan: compiling, executable-sources is done")
-    begun = time.monotonic()
-    monkeypatch.setattr(lives.time, "monotonic", lambda: begun + 75.0)
+    started = time.monotonic()
+    monkeypatch.setattr(lives.time, "monotonic", lambda: started + 75.0)
     noting.live.console.print(doing)
     (line,) = noting.lines
     assert line.endswith("…  75 s")

@@ -108,8 +108,8 @@ class TestWhenAWorkerDies:
         assert sorted(heard.names) == sorted(c.name for c in cases)
         assert {o.status for o in heard.outcomes} == {"ok"}
         assert len(killed) == 1
-        begun = [name for _, name in marks(tmp_path)]
-        assert begun.count(cases[0].name) == 2
+        started = [name for _, name in marks(tmp_path)]
+        assert started.count(cases[0].name) == 2
         for one, outcome in ((c, o) for c in cases for o in heard.outcomes if o.case == c.name):
             device = {"llvm-cpu": None, "vulkan": "vulkan", "hip:gfx942": "hip-gfx942"}[one.target]
             assert device is None or device in offers[outcome.worker]
@@ -152,8 +152,8 @@ class TestWhatGoesBetweenWorkers:
         cases = [case(s, t) for s in ("bad", "good") for t in ("llvm-cpu", "vulkan")]
         heard = Heard()
         Cluster(dask.address, employ=jobs.light).run(jobs_of(cases, tmp_path, traced=False), heard)
-        begun = [name for _, name in marks(tmp_path)]
-        assert not [name for name in begun if name.startswith("bad")]
+        started = [name for _, name in marks(tmp_path)]
+        assert not [name for name in started if name.startswith("bad")]
         failed = {o.case: o.result for o in heard.outcomes if o.status == "failed"}
         assert sorted(failed) == ["bad | llvm-cpu | installed", "bad | vulkan | installed"]
         assert {r.target for r in failed.values() if r} == {"llvm-cpu", "vulkan"}

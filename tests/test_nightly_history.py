@@ -110,21 +110,21 @@ class TestNights:
     def test_the_latest_nights_come_first(self, history: History) -> None:
         for number in (3, 1, 2):
             night(history, number=number)
-        begun = [run.begun[:10] for run in history.runs()]
-        assert begun == ["2026-01-04", "2026-01-03", "2026-01-02"]
+        started = [run.begun[:10] for run in history.runs()]
+        assert started == ["2026-01-04", "2026-01-03", "2026-01-02"]
         assert history.run().begun[:10] == "2026-01-04"
         assert len(history.runs(limit=2)) == 2
 
     def test_a_night_goes_on_where_it_stopped(self, history: History) -> None:
         cases = [case(), case("llama:small")]
         done = night(history, cases=cases, number=0)
-        begun = night(history, [outcome(cases[0])], cases=cases, number=1, finish=False)
+        started = night(history, [outcome(cases[0])], cases=cases, number=1, finish=False)
         night(history, cases=cases, number=2, finish=False, config="another")
         found = history.unfinished("config")
         assert found is not None
-        assert (found.id, found.done) == (begun.id, 1)
+        assert (found.id, found.done) == (started.id, 1)
         assert found.id != done.id
-        history.finish(begun.id, [])
+        history.finish(started.id, [])
         assert history.unfinished("config") is None
 
     def test_an_empty_history_has_no_night(self, history: History) -> None:
@@ -387,7 +387,7 @@ class TestKilled:
     def test_what_was_recorded_is_there_and_nothing_is_done_again(self, path: Path) -> None:
         """A writer is killed at random moments, and its successor goes on until all is done."""
         chance = random.Random(7)
-        begun: list[str] = []
+        started: list[str] = []
         done: list[str] = []
         for attempt in range(12):
             limit = chance.randrange(1, 120) if attempt < 11 else 10_000
@@ -400,7 +400,7 @@ class TestKilled:
             assert child.stdout is not None
             for count, line in enumerate(child.stdout):
                 word, _, name = line.strip().partition(" ")
-                (begun if word == "begin" else done).append(name)
+                (started if word == "begin" else done).append(name)
                 if count == limit:
                     child.kill()
             child.wait(timeout=30)
@@ -412,7 +412,7 @@ class TestKilled:
         assert rows(path, "SELECT count(*), count(DISTINCT case_id) FROM outcomes") == [(400, 400)]
         assert rows(path, "SELECT count(*), count(finished) FROM runs") == [(1, 1)]
         assert len(done) == len(set(done)), "nothing that was finished was done again"
-        assert len(begun) <= 400 + 11, "only what was in flight was begun again"
+        assert len(started) <= 400 + 11, "only what was in flight was begun again"
 
 
 class TestTrouble:

@@ -38,6 +38,7 @@ targets = ["llvm-cpu", "hip:gfx942"]
 """
 
 
+@pytest.mark.real
 class TestExpand:
     def test_each_model_is_done_for_each_target(self, tmp_path: Path) -> None:
         assert names(expanded(tmp_path, MATRIX)) == [
@@ -160,7 +161,7 @@ class TestExpand:
             '[[exclude]]\nmodels = ["bert*"]\n'
         )
         told: list[str] = []
-        assert len(matrix.expand(config.read(file), told=told.append)) == 1
+        assert len(matrix.expand(config.read(file), on_progress=told.append)) == 1
         assert told == [
             "2 cases left out (llama:*, bert*; vulkan): too slow",
             "1 case left out (bert*): no reason is given",

@@ -404,7 +404,7 @@ class TestNotes:
     def test_what_is_expected_and_has_not_been_so_for_nights_is_told(self, desk: Desk) -> None:
         first, second, third = (one.name for one in CASES)
         desk.scheduler.gives = {second: [FAILS], third: [FAILS]}
-        begun = desk.night().run.begun[:10]
+        started = desk.night().run.begun[:10]
         for name in (first, second, third):
             signature = FAILS.signature if name == third else OTHER.signature
             desk.expected.append(Expectation(case=name, signature=signature, reason="r"))
@@ -412,9 +412,9 @@ class TestNotes:
         for _ in range(2):
             report = desk.night(fresh=True)
             passes, fails = report.notes
-            assert passes.startswith(f"{first} is expected to fail, passes since {begun}: remove")
+            assert passes.startswith(f"{first} is expected to fail, passes since {started}: remove")
             says = f"{second} is expected to fail with crash/there, fails with crash/here since"
-            assert fails.startswith(f"{says} {begun}: bring it up to date with iree-pilot")
+            assert fails.startswith(f"{says} {started}: bring it up to date with iree-pilot")
             assert passes.endswith(report.accept) and fails.endswith(report.accept)
         desk.expected = desk.expected[2:]
         assert (desk.night().accept, desk.night().notes) == ("", ())

@@ -35,15 +35,15 @@ class Nights:
 
     def told(self, tonight: CaseOutcome, *expected: Expectation) -> Judgement:
         number = len(self.past)
-        begun = f"2026-{1 + number // 28:02}-{1 + number % 28:02}T02:00:00+00:00"
-        judgement = judge(tonight, self.past, expected, begun)
+        started = f"2026-{1 + number // 28:02}-{1 + number % 28:02}T02:00:00+00:00"
+        judgement = judge(tonight, self.past, expected, started)
         assert judgement.case == tonight.case
         found = tonight.failure
         self.past.insert(
             0,
             Past(
                 run=number + 1,
-                begun=begun,
+                begun=started,
                 status=tonight.status,
                 kind=found.kind if found else "",
                 phase=(found.phase or "") if found else "",

@@ -107,10 +107,10 @@ class TestOrder:
         cases = [case(s, t) for s in ("a", "b") for t in TARGETS]
         heard = Heard()
         Pool(1, 99 * GIB, jobs.light).run(jobs_of(cases, tmp_path, traced=False), heard)
-        begun = [name for _, name in marks(tmp_path)]
-        assert begun[:2] == ["trace a", "trace b"]
-        assert sorted(begun[2:]) == sorted(c.name for c in cases)
-        assert begun == [name for name, _ in heard.began_at]
+        started = [name for _, name in marks(tmp_path)]
+        assert started[:2] == ["trace a", "trace b"]
+        assert sorted(started[2:]) == sorted(c.name for c in cases)
+        assert started == [name for name, _ in heard.began_at]
 
     def test_what_takes_longest_begins_first(self, tmp_path: Path) -> None:
         seconds = {"short": 1.0, "long": 60.0, "medium": 20.0}

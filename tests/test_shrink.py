@@ -569,13 +569,13 @@ class TestStopAndGoOn:
 class TestProgress:
     def test_each_question_is_announced(self) -> None:
         graph, ask, seen = chain("ab" * 20), Ask(chain("ab" * 20), contains({20})), list[Progress]()
-        start = find_unlocated(graph, ask, told=seen.append)
+        start = find_unlocated(graph, ask, on_progress=seen.append)
         assert start is not None
         assert [progress.asked for progress in seen] == [*range(len(ask.answers))]
         assert seen[0] == Progress(trying="the whole program", ops=40, asked=0)
         left = [progress.ops for progress in seen]
         assert left == sorted(left, reverse=True)
-        shrink(graph, start, ask, told=seen.append)
+        shrink(graph, start, ask, on_progress=seen.append)
         assert seen[-1] == Progress(trying="1 operation around the root", ops=21, asked=0)
 
     def test_reads_as_an_engineer_would_say_it(self) -> None:

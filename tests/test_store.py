@@ -148,9 +148,9 @@ class TestEntries:
 
 
 def timed(action: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     action()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 @st.composite

@@ -25,7 +25,7 @@ from iree_pilot.repro.workarounds.answers import WorkaroundAnswer
 from iree_pilot.repro.workarounds.candidate import Candidate
 from iree_pilot.repro.workarounds.combination_search import CombinationOutcome
 from iree_pilot.repro.workarounds.combination_trial import FailingCase, Trials
-from iree_pilot.repro.workarounds.find_workarounds import Wish, Workarounds
+from iree_pilot.repro.workarounds.find_workarounds import SearchOptions, Workarounds
 from iree_pilot.repro.workarounds.rewrites import fnuz_codes
 from iree_pilot.repro.workarounds.table import TABLE
 
@@ -55,10 +55,10 @@ class Bench:
         settings = Settings(latency_budget=0)
         result = case.run(self.loaded, self.plan, context, settings, case.Silent())
         words = (self.job.source.text,)
-        wish = Wish(
+        options = SearchOptions(
             job=self.job, words=words, limits=LIMITS, enough=enough, place=self.directory / "out"
         )
-        return find_workarounds.find(self.loaded, result, self.plan, self.toolchain, wish)
+        return find_workarounds.find(self.loaded, result, self.plan, self.toolchain, options)
 
     def outcome(self, *combination: Candidate) -> CombinationOutcome:
         """What comes of a combination, whatever the program does without."""

@@ -45,10 +45,10 @@ def test_answers_come_in_the_order_of_the_questions(tmp_path: Path) -> None:
 
 
 def test_a_fault_ends_the_others_and_keeps_the_rest_from_beginning(child: Path) -> None:
-    begun: list[str] = []
+    started: list[str] = []
 
     def work(what: str) -> None:
-        begun.append(what)
+        started.append(what)
         if what == "hang":
             hangs(child)
         pid_of(child)
@@ -57,7 +57,7 @@ def test_a_fault_ends_the_others_and_keeps_the_rest_from_beginning(child: Path) 
     with pytest.raises(ValueError, match="no"):
         side_by_side(work, ["hang", "fault", "later", "later"], width=2)
     assert not alive(pid_of(child))
-    assert "later" not in begun
+    assert "later" not in started
 
 
 def test_ctrl_c_ends_children_that_other_threads_wait_for(child: Path) -> None:

@@ -50,7 +50,7 @@ def bisect(
         compared,
         session.context,
         Options(place=place, default=default, seed=chosen.seed, fresh=chosen.fresh),
-        told=live.note,
+        on_progress=live.note,
         on_wait=lambda: live.note("another process is comparing the same; waiting"),
     )
 

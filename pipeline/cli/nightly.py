@@ -112,7 +112,7 @@ def run(
         nightly, notes = _read(config), list[str]()
         if common.release:
             matrix.check_release(nightly, common.release)
-        cases = _overridden(ctx, common, matrix.expand(nightly, told=notes.append))
+        cases = _overridden(ctx, common, matrix.expand(nightly, on_progress=notes.append))
         cases = selection.select(cases, only=only, shard=shard)
     expected = expectations.read(_expectations(nightly))
     _check_writable(markdown, junit)

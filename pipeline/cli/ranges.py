@@ -98,7 +98,7 @@ def command(
                 Context(toolchain=session.toolchain, limits=session.limits),
                 plan,
                 flags,
-                told=live.note,
+                on_progress=live.note,
             )
             live.close()
             if not common.json:

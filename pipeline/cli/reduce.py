@@ -55,7 +55,7 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
             Path(scratch),
             limits=limits(common),
             width=max(1, os.cpu_count() or 1),
-            told=live.progress,
+            on_progress=live.progress,
         )
         live.close()
         out.deliver(target, Path(reduced.mlir), quiet=common.verbosity < 0)

@@ -208,7 +208,7 @@ def _find(
             get,
             loaded=loaded,
             fresh=chosen.fresh,
-            told=told,
+            on_progress=told,
         )
         with live.working(f"trying {count(len(names), 'release')}", "try"):
             return release_trials.bisect(

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.frontends.load import Loaded
     from iree_pilot.pipeline.targets.targets import Plan
     from iree_pilot.repro.workarounds.answers import Cost, WorkaroundAnswer
-    from iree_pilot.repro.workarounds.find_workarounds import CombinationProgress, Wish, Workarounds
+    from iree_pilot.repro.workarounds.find_workarounds import (
+        CombinationProgress,
+        SearchOptions,
+        Workarounds,
+    )
 
 _STYLES = {
     "works": "green",
@@ -128,11 +132,11 @@ def command(
                 live.note(f"The zoo makes it in another way, too: {way}")
             raise Failed(1) from None
         live.program(loaded)
-        wish = _wish(session, source, source_options, flags, device)
-        wish = msgspec.structs.replace(wish, enough=None if everything else 3, seconds=budget)
+        options = _wish(session, source, source_options, flags, device)
+        options = msgspec.structs.replace(options, enough=None if everything else 3, seconds=budget)
         for named, plan in plans:
             place = _place(name, output, named, len(plans))
-            own = msgspec.structs.replace(wish, place=place)
+            own = msgspec.structs.replace(options, place=place)
             result = _find(session, loaded, (named, plan), own, live)
             live.close()
             if not common.json:
@@ -181,17 +185,17 @@ def of_reproducer(
     )
     planned = session.plan(held.target, device, held.flags)
     loaded = session.program(held.source, chosen, live)
-    wish = _wish(session, held.source, chosen, held.flags, device)
+    options = _wish(session, held.source, chosen, held.flags, device)
     place = several.place("workaround", str(folder))
-    return _find(session, loaded, planned, msgspec.structs.replace(wish, place=place), live)
+    return _find(session, loaded, planned, msgspec.structs.replace(options, place=place), live)
 
 
 def _wish(
     session: Session, source: str, chosen: SourceOptions, flags: tuple[str, ...], device: str | None
-) -> Wish:
+) -> SearchOptions:
     from iree_pilot.repro.workarounds import find_workarounds
 
-    return find_workarounds.Wish(
+    return find_workarounds.SearchOptions(
         job=session.job(source, chosen),
         words=source_words(source, chosen),
         settings=chosen.settings | ({"dtype": chosen.dtype} if chosen.dtype else {}),
@@ -203,7 +207,7 @@ def _wish(
 
 
 def _find(
-    session: Session, loaded: Loaded, target: tuple[str, Plan], wish: Wish, live: Live
+    session: Session, loaded: Loaded, target: tuple[str, Plan], options: SearchOptions, live: Live
 ) -> Workarounds:
     from iree_pilot.pipeline import case
     from iree_pilot.pipeline.case import Settings
@@ -211,7 +215,7 @@ def _find(
     from iree_pilot.repro.workarounds import find_workarounds
 
     _, plan = target
-    settings = Settings(flags=wish.flags, fresh=wish.fresh, latency_budget=0)
+    settings = Settings(flags=options.flags, fresh=options.fresh, latency_budget=0)
     loaded, result = session.settled(
         loaded, lambda program: case.run(program, plan, session.context, settings, live), live
     )
@@ -244,8 +248,8 @@ def _find(
             result,
             plan,
             session.toolchain,
-            wish,
-            told=told,
+            options,
+            on_progress=told,
             on_wait=lambda: live.note(waiting),
         )
     except KeyboardInterrupt:

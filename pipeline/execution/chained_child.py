@@ -107,12 +107,12 @@ def generated(job: ChainJob, directory: Path) -> Iterator[GenerationStep]:
     """The steps, their logits in files of the directory."""
     session = ChainSession(job)
     inputs = tensors.examples(session.program, Path(job.directory))
-    begun = time.monotonic()
+    started = time.monotonic()
     chain = referred(job.chain)
     steps = enumerate(greedy(chain, session, inputs, job.steps, job.tokens), start=1)
     for number, (last, picked) in steps:
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         yield GenerationStep(
             tuple(picked), tensors.save(last, directory, f"logits{number}.bin"), seconds
         )
-        begun = time.monotonic()
+        started = time.monotonic()

@@ -171,10 +171,10 @@ def run(job: Run, context: Context, *, latency_budget: float = LATENCY_BUDGET) -
         job = msgspec.structs.replace(job, function=changed)
     written = [_output_file(context.directory, i, t) for i, t in enumerate(job.function.outputs)]
     stdout, stderr = context.directory / "run.stdout.txt", context.directory / "run.stderr.txt"
-    begun = time.time()
+    started = time.time()
     outcome = _computed(job, context, written, stdout, stderr)
     command = outcome.argv
-    loaded, load_seconds = _loaded(stdout, begun, outcome.seconds)
+    loaded, load_seconds = _loaded(stdout, started, outcome.seconds)
     result = RunResult(
         device=job.device,
         commands=(command,),
@@ -284,14 +284,14 @@ def _output_file(workdir: Path, index: int, want: TensorType) -> Path:
     return workdir / "out" / f"{index}{suffix}"
 
 
-def _loaded(stdout: Path, begun: float, seconds: float) -> tuple[bool, float]:
+def _loaded(stdout: Path, started: float, seconds: float) -> tuple[bool, float]:
     """Whether the tool announced the call, and how long after its start (all of it if it did not).
 
     The announcement (`EXEC @main`) is the only thing that it writes to stdout.
     """
     if b"EXEC @" not in stdout.read_bytes():
         return False, seconds
-    return True, min(max(stdout.stat().st_mtime - begun, 0.0), seconds)
+    return True, min(max(stdout.stat().st_mtime - started, 0.0), seconds)
 
 
 def _shapes(function: Function) -> list[tuple[int, ...] | None]:

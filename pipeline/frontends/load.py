@@ -59,17 +59,17 @@ def load(
     Raises TraceFailed where tracing failed, UsageError where the source or the user's archive does
     not fit, and EnvironmentFault where the disk is full.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     store = context.store
     found, key = _search(job, store, _key(job, context.toolchain, fresh=fresh))
     while found is not None:
-        loaded = _loaded(found, begun, cached=True)
+        loaded = _loaded(found, started, cached=True)
         if not references.goes_further(loaded.program, context.limits):
             return loaded
         # What a limit cut off is not what the program computes.
         found, key = _search(job, store, Store.key(key, "cut off", found.name))
     entry = store.obtain(KIND, key, lambda place: _make(job, place, context), on_wait=on_wait)
-    return _loaded(entry, begun, cached=False)
+    return _loaded(entry, started, cached=False)
 
 
 def find(job: Job, store: Store, toolchain: Toolchain | None) -> Loaded | None:
@@ -77,11 +77,11 @@ def find(job: Job, store: Store, toolchain: Toolchain | None) -> Loaded | None:
 
     toolchain: as for `load`; None where it is not installed, which only MLIR needs.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     if toolchain is None and job.source.kind == "mlir":
         return None
     found, _ = _search(job, store, _key(job, toolchain))
-    return _loaded(found, begun, cached=True) if found else None
+    return _loaded(found, started, cached=True) if found else None
 
 
 def made_of(loaded: Loaded, source: Source) -> dict[str, str]:
@@ -114,14 +114,14 @@ def _search(job: Job, store: Store, key: str) -> tuple[Path | None, str]:
         key = Store.key(key, current)
 
 
-def _loaded(entry: Path, begun: float, *, cached: bool) -> Loaded:
+def _loaded(entry: Path, started: float, *, cached: bool) -> Loaded:
     program = programs.load(entry)
     parameters = program.parameters
     own = parameters and any(Path(archive).is_absolute() for archive in parameters.archives)
     if parameters and own and not parameters.missing:  # the user's, not our own
         check_parameters(program, entry)
     return Loaded(
-        program=program, directory=str(entry), seconds=time.monotonic() - begun, cached=cached
+        program=program, directory=str(entry), seconds=time.monotonic() - started, cached=cached
     )
 
 

@@ -110,12 +110,12 @@ class History(Database):
         title: str,
         machine: str,
         revision: Mapping[str, str],
-        begun: datetime | None = None,
+        started: datetime | None = None,
     ) -> NightRun:
         """Writes down a night and what it is to run. Names of cases must differ (ValueError)."""
         if len({case.name for case in cases}) != len(cases):
             raise ValueError("two cases of a night have one name")
-        when = (begun or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
+        when = (started or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
         with self.writing() as database:
             number = database.execute(
                 "INSERT INTO runs (uuid, config, title, machine, revision, begun)"
@@ -292,13 +292,13 @@ class History(Database):
         with self.reading() as database:
             rows = database.execute(queries.PAST, (before, _json(sorted(cases)), limit)).fetchall()
         found: dict[str, list[Past]] = {name: [] for name in cases}
-        for name, run, begun, status, ran, reused, machine, verdict, failures, *rest in rows:
+        for name, run, started, status, ran, reused, machine, verdict, failures, *rest in rows:
             metrics, program, files = rest
             failed = sorted(_FAILURES.decode(failures)) if failures else []
             found[name].append(
                 Past(
                     run=run,
-                    begun=begun,
+                    begun=started,
                     status=status,
                     kind=failed[0][1] if failed else "",
                     phase=failed[0][2] if failed else "",
@@ -366,8 +366,8 @@ class History(Database):
                 " WHERE r.finished IS NOT NULL AND o.status IS NOT NULL GROUP BY c.id ORDER BY c.id"
             ).fetchall()
         return [
-            Latest(case=msgspec.json.decode(text, type=Case), status=status, begun=begun)
-            for text, status, begun in rows
+            Latest(case=msgspec.json.decode(text, type=Case), status=status, begun=started)
+            for text, status, started in rows
         ]
 
     def artifact(self, run: int, case: str, kind: str, path: Path | str) -> None:

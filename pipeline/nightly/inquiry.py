@@ -114,7 +114,7 @@ def _workaround(inquiry: Inquiry) -> Finding:
     settings = case.fields | ({"dtype": case.dtype} if case.dtype else {})
     seed = ("--seed", str(case.seed)) if case.seed else ()
     chosen = (word for key, value in settings.items() for word in ("--set", f"{key}={value}"))
-    wish = workarounds.Wish(
+    options = workarounds.SearchOptions(
         job=job,
         words=(case.source, *chosen, *seed),
         settings=settings,
@@ -129,7 +129,7 @@ def _workaround(inquiry: Inquiry) -> Finding:
         inquiry.result,
         keys.planned(case, toolchain),
         toolchain,
-        wish,
+        options,
     )
     return Finding(
         question="workaround",

@@ -29,13 +29,13 @@ def expand(
     nightly: Nightly,
     *,
     available: Callable[[], list[str]] = releases.available,
-    told: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Case, ...]:
     """All cases, in the order of the TOML, each once.
 
     A case that two blocks name is as the later one says. available: the releases that can be
-    installed; asked only for versions that are not on this machine. told: hears what is left out,
-    and the reason.
+    installed; asked only for versions that are not on this machine. on_progress: hears what is left
+    out, and the reason.
 
     Raises UsageError, with file and line, for a model, preset, field, target, release or flag that
     does not exist, for a pattern that fits nothing and where no case is left.
@@ -57,7 +57,7 @@ def expand(
                 f"{strict.place(nightly.path, 'exclude', number)}: [[exclude]] fits no case",
                 advice="Mend its patterns, or take it out: what it excluded is not there any more.",
             )
-        told(_left_out(exclude, len(found) - len(kept)))
+        on_progress(_left_out(exclude, len(found) - len(kept)))
         found = kept
     if not found:
         raise UsageError(

@@ -109,9 +109,9 @@ class News:
             if left <= 0:
                 self._found(subject, Finding(question="isolate", said=_LATER, done=False))
                 continue
-            begun = time.monotonic()
+            started = time.monotonic()
             self._isolate_one(subject, min(left, each))
-            left -= time.monotonic() - begun
+            left -= time.monotonic() - started
 
     def _isolate_one(self, subject: _Subject, seconds: float) -> None:
         """Notes the folder that verifiably shows the failure of a case, or why there is none."""
@@ -160,9 +160,9 @@ class News:
                 if left <= 0:
                     self._found(subject, Finding(question=question, said=_LATER, done=False))
                     continue
-                begun = time.monotonic()
+                started = time.monotonic()
                 self._ask_one(subject, question, places, min(left, each))
-                left -= time.monotonic() - begun
+                left -= time.monotonic() - started
 
     def _ask_one(
         self, subject: _Subject, question: Question, places: Mapping[str, str], seconds: float

@@ -122,7 +122,7 @@ def run(
     ):
         _reserve(err.fileno(), stderr)
         killed_before = memory_kills.counted()
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             child = subprocess.Popen(
                 command,
@@ -139,12 +139,12 @@ def run(
         try:
             with orphans.kept(child.pid):
                 try:
-                    ended_by, peak, spent = _wait(child, begun, limits, (stdout, stderr), on_tick)
+                    ended_by, peak, spent = _wait(child, started, limits, (stdout, stderr), on_tick)
                 finally:
                     _kill_group(child)
         finally:
             os.ftruncate(err.fileno(), os.fstat(err.fileno()).st_size)  # gives back what is left
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
     code = child.returncode
     memory_ran_out, near = None, False
     if ended_by is None and code == -signal.SIGKILL and killed_before is not None:
@@ -228,7 +228,7 @@ Ended = Literal["time-limit", "memory-limit", "output-limit", "idle-limit"]
 
 def _wait(
     child: subprocess.Popen[bytes],
-    begun: float,
+    started: float,
     limits: Limits,
     logs: tuple[Path, Path],
     on_tick: Callable[[], object] | None,
@@ -239,7 +239,7 @@ def _wait(
     """
     pidfd = os.pidfd_open(child.pid)
     peak = 0
-    worked, used = begun, 0.0
+    worked, used = started, 0.0
     stop = STOP.get()
     try:
         poll = select.poll()
@@ -256,7 +256,7 @@ def _wait(
                 return "time-limit", peak, spent
             if limits.idle_seconds is not None and now - worked > limits.idle_seconds:
                 return "idle-limit", peak, spent
-            seconds = max(spent, now - worked) if limits.of_processor else now - begun
+            seconds = max(spent, now - worked) if limits.of_processor else now - started
             reached = _limit_reached(seconds, peak, limits, logs)
             if reached:
                 return reached, peak, spent

@@ -176,7 +176,7 @@ class Worker:
         _ask(request, directory)
         if self._thread is None:
             self._start()
-        begun = time.monotonic()
+        started = time.monotonic()
         os.write(self._to, f"{directory.absolute()}\n".encode())
         poll = select.poll()
         poll.register(self._from, select.POLLIN)
@@ -197,7 +197,7 @@ class Worker:
             ended_by=ended_by,
             exit_code=None if status < 0 else status,
             signal=signal.Signals(-status).name if status < 0 else None,
-            seconds=time.monotonic() - begun,
+            seconds=time.monotonic() - started,
             peak_bytes=0,
         )
         return _done(self._function, outcome, reply, directory)

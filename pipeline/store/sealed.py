@@ -129,7 +129,7 @@ def sync(path: Path) -> None:
 
 
 def _compare(directory: Path, manifest: Manifest, label: str, full: bool) -> Examination:
-    begun = time.time_ns()
+    started = time.time_ns()
     if manifest.label != label:
         return Examination(f"{MANIFEST} is that of {manifest.label}")
     present = {path.relative_to(directory).as_posix() for path in files(directory)} - {MANIFEST}
@@ -147,7 +147,7 @@ def _compare(directory: Path, manifest: Manifest, label: str, full: bool) -> Exa
             return Examination(f"{file.path} does not have the SHA-256 of {MANIFEST}")
         stale |= not small and not unchanged
         renewed.append(now)
-    return Examination("", Manifest(label, begun, tuple(renewed)) if stale else None)
+    return Examination("", Manifest(label, started, tuple(renewed)) if stale else None)
 
 
 def _stated(path: Path, name: str, sha256: str) -> File:

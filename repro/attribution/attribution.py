@@ -144,7 +144,7 @@ def attribute(
     mlir: Path,
     ways: Sequence[Way],
     trial: Try,
-    told: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> Attribution:
     """Tries all ways, the reported one first, and says what they say.
 
@@ -156,7 +156,7 @@ def attribute(
     for way in ways:
         if way.what == "level" and any(r.what == "level" and r.verdict == "wrong" for r in rows):
             continue
-        told(f"{way.what} {way.how}")
+        on_progress(f"{way.what} {way.how}")
         tried = trial(mlir, way.flags, way.device)
         rows.append(
             AttributionRow(

@@ -37,7 +37,7 @@ def find(
     flags: tuple[str, ...],
     device: str,
     context: Context,
-    told: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> Origin | None:
     """Where the numbers of a program go wrong; None if it is right when it is compiled again.
 
@@ -52,13 +52,13 @@ def find(
     )
     named = targets.parse(target)
     trial = AttributionTrial(loaded, context.within("trial"))
-    told("compiling and running it in other ways")
+    on_progress("compiling and running it in other ways")
     who = attribution.attribute(
         loaded.mlir, attribution.others(named, flags, device, context.toolchain), trial
     )
     if who.rows[0].verdict != "wrong":
         return None
-    told("looking for the phase and the pass that make it wrong")
+    on_progress("looking for the phase and the pass that make it wrong")
     bench = RealBench(
         loaded.mlir,
         flags,

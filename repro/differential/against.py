@@ -64,19 +64,19 @@ def bisect(
     sides: tuple[Side, Side],
     context: Context,
     options: Options,
-    told: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
     on_wait: Callable[[], None] | None = None,
 ) -> Differential:
     """Isolates the first dispatch that differs into the folder `options.place`; see `compare`."""
-    begun = time.monotonic()
+    started = time.monotonic()
     usual = options.place
     if not options.default:
         bundle.check_place(usual)
-    compared, comparer = compare(loaded, sides, context, options, told, on_wait)
+    compared, comparer = compare(loaded, sides, context, options, on_progress, on_wait)
     failures: tuple[Found, ...] = ()
     calls = compared.compiles
     if comparer is not None and comparer.culprit is not None:
-        told(f"making {comparer.culprit.differing.name} smaller")
+        on_progress(f"making {comparer.culprit.differing.name} smaller")
         small = smaller.smaller(comparer.culprit, comparer, sides)
         calls += small.calls
         wanted = Identity(
@@ -101,7 +101,7 @@ def bisect(
         compared=compared,
         failures=failures,
         oracle_calls=calls,
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - started,
         why=compared.why or ("no dispatch differs" if status == "passes" else ""),
     )
 
@@ -135,7 +135,7 @@ def compare(
     sides: tuple[Side, Side],
     context: Context,
     options: Options,
-    told: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
     on_wait: Callable[[], None] | None = None,
 ) -> tuple[Compared, Comparer | None]:
     """Compares a program on two sides, dispatch by dispatch.
@@ -157,7 +157,7 @@ def compare(
             shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True, exist_ok=True)
         names = (side.name, against.name)
-        told("compiling to flow")
+        on_progress("compiling to flow")
         try:
             flow, compiles = _flow(loaded, side, context.at(place))
             described = _wanted(flow_editor.describe(flow, place / "described"), loaded.program)
@@ -168,7 +168,9 @@ def compare(
         compiled = Dispatched(
             flow, described, _examples(loaded, described, place, options.seed), compiles
         )
-        comparer = Comparer(compiled, loaded, sides, context.at(place), Origins(loaded.mlir), told)
+        comparer = Comparer(
+            compiled, loaded, sides, context.at(place), Origins(loaded.mlir), on_progress
+        )
         return comparer.run(), comparer
 
 

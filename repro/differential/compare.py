@@ -163,13 +163,13 @@ class Comparer:
         sides: tuple[Side, Side],
         context: Context,
         origins: Callable[[Sequence[tuple[str, int]]], tuple[str, ...]],
-        told: Callable[[str], None] = lambda _: None,
+        on_progress: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._mlir, self._flow, self._examples, self._compiles = dispatched
         side, against = sides
         self.context = context
         self._origins = origins
-        self._told = told
+        self._on_progress = on_progress
         self._program = loaded.program
         self._side = Runner(side, loaded, context.within("side"))
         self._against = Runner(against, loaded, context.within("against"))
@@ -178,7 +178,7 @@ class Comparer:
 
     def run(self) -> Compared:
         """Raises UsageError and EnvironmentFault as compiling and running do."""
-        begun = time.monotonic()
+        started = time.monotonic()
         result = Compared(status="gave-up", sides=(self._side.side.name, self._against.side.name))
         try:
             result = self._compared(result)
@@ -191,7 +191,7 @@ class Comparer:
             notes=self._flow.notes,
             compiles=self._compiles + self._side.compiles + self._against.compiles,
             runs=self._side.runs + self._against.runs,
-            seconds=time.monotonic() - begun,
+            seconds=time.monotonic() - started,
         )
 
     def _compared(self, result: Compared) -> Compared:
@@ -216,7 +216,9 @@ class Comparer:
         # Both are made before either is compiled: what cannot be made is said at once.
         values_ir = self._made([*plain, *every], "values")
         apart_ir = self._made([*plain, *apart], "apart")
-        self._told(f"compiling {count(self._flow.dispatches, 'dispatch', 'dispatches')} for both")
+        self._on_progress(
+            f"compiling {count(self._flow.dispatches, 'dispatch', 'dispatches')} for both"
+        )
         theirs = self._against.compile(values_ir, "values")
         ours = self._side.compile(apart_ir, "apart")
         whole = tuple(
@@ -225,7 +227,7 @@ class Comparer:
         )
         differing = []
         for chunk, values, alone in zip(parts, every, apart, strict=True):
-            self._told(f"dispatch {self._number(chunk.body, chunk.steps[0])} and after")
+            self._on_progress(f"dispatch {self._number(chunk.body, chunk.steps[0])} and after")
             differing += list(self._apart(chunk, values, alone, ours, theirs))
         if not differing and any(c.differs for _, c in whole):
             differing = self._together(whole, list(zip(parts, every, strict=True)), theirs)
@@ -319,7 +321,7 @@ class Comparer:
         expected |= self._against.run(theirs, plain.name, inputs, body.returned, place / "whole")
         steps, levels = _end(body, 1), 1
         while levels <= _MOST_LEVELS and steps:
-            self._told(f"the last {levels} levels of dispatches of {body.name}")
+            self._on_progress(f"the last {levels} levels of dispatches of {body.name}")
             inside = {n for step in steps for n in step.results}
             cut = FlowCut(
                 name="main",

@@ -48,13 +48,13 @@ def smaller(
     culprit: Culprit,
     comparer: Comparer,
     sides: tuple[Side, Side],
-    told: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Small:
     """The dispatch as a program on tensors with nothing in it that can be spared.
 
     Where that does not differ, or cannot be made, it stays the flow IR that it is.
     """
-    begun, context = time.monotonic(), comparer.context
+    started, context = time.monotonic(), comparer.context
     failure = numerics.to_failure(culprit.differing.comparison)
     why = ""
     try:
@@ -64,8 +64,8 @@ def smaller(
         oracle = SidesOracle(context, *sides, failure, inputs=inputs, width=os.cpu_count() or 1)
         asked = oracle.asked(mlir, context.directory / "whole")
         if asked.differs:
-            small = _shrunk(mlir, asked, oracle, sides[0], told)
-            seconds = oracle.spent.earlier_seconds + time.monotonic() - begun
+            small = _shrunk(mlir, asked, oracle, sides[0], on_progress)
+            seconds = oracle.spent.earlier_seconds + time.monotonic() - started
             return msgspec.structs.replace(small, seconds=seconds)
         why = "compiled from linalg its results agree"
     except (NotEditable, NotAProgram) as fault:
@@ -82,14 +82,18 @@ def smaller(
         ops=culprit.differing.operations,
         minimal=False,
         calls=0,
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - started,
         comparison=culprit.differing.comparison,
         why_flow=why,
     )
 
 
 def _shrunk(
-    mlir: Path, whole: BothSides, oracle: SidesOracle, side: Side, told: Callable[[Progress], None]
+    mlir: Path,
+    whole: BothSides,
+    oracle: SidesOracle,
+    side: Side,
+    on_progress: Callable[[Progress], None],
 ) -> Small:
     context = oracle.context
     job = isolate.IsolationJob(
@@ -100,7 +104,7 @@ def _shrunk(
         width=os.cpu_count() or 1,
     )
     job.context.directory.mkdir(exist_ok=True)
-    found = isolate.isolate(job, oracle, told)
+    found = isolate.isolate(job, oracle, on_progress)
     file, asked = mlir, whole
     if isinstance(found, Isolated):
         again = oracle.asked(Path(found.mlir), context.directory / "isolated")

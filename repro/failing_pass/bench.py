@@ -93,10 +93,10 @@ class RealBench:
         return self._finish(self._dumped[phase], phase, path)
 
     def changes(self, since: str, phase: str) -> Sequence[Dump]:
-        begun = () if since == self.phases[0] else (f"--compile-from={since}",)
+        started = () if since == self.phases[0] else (f"--compile-from={since}",)
         stderr = self._run(
             self._dumped[since],
-            *begun,
+            *started,
             f"--compile-to={phase}",
             "--mlir-print-ir-after-change",
             "--mlir-print-ir-after-all",

@@ -71,7 +71,7 @@ def _elements(text: str) -> Iterator[PipelineElement]:
 
 def _split(text: str) -> Iterator[str]:
     """The parts between the commas that no bracket and no quotation marks enclose."""
-    depth, quoted, begun = 0, "", 0
+    depth, quoted, started = 0, "", 0
     for i, c in enumerate(text):
         if quoted:
             quoted = "" if c == quoted and text[i - 1] != "\\" else quoted
@@ -82,11 +82,11 @@ def _split(text: str) -> Iterator[str]:
         elif c in _CLOSING and not (c == ">" and text[i - 1] == "-"):
             depth -= 1
         elif c == "," and not depth:
-            yield text[begun:i].strip()
-            begun = i + 1
+            yield text[started:i].strip()
+            started = i + 1
         if depth < 0:
             raise ValueError(f"brackets do not match in {text!r}")
     if depth or quoted:
         raise ValueError(f"brackets do not match in {text!r}")
-    if last := text[begun:].strip():
+    if last := text[started:].strip():
         yield last

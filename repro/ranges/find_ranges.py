@@ -95,7 +95,7 @@ def find(
     plan: Plan | None = None,
     flags: tuple[str, ...] = (),
     *,
-    told: Tell = lambda what: None,
+    on_progress: Tell = lambda what: None,
 ) -> Ranges:
     """Evaluates the program and, with a plan, runs it on that device.
 
@@ -116,7 +116,7 @@ def find(
         if watching.unseen:
             notes.append(_unseen(watching.unseen))
         functions = [f for f in program.functions if watched.get(f.name) and f.example is not None]
-        told("evaluating with PyTorch")
+        on_progress("evaluating with PyTorch")
         evaluations = _evaluated(program, directory, functions, watched, place, context.limits)
         for name, found in evaluations.items():
             if found.reference is None:
@@ -126,7 +126,7 @@ def find(
         functions = [f for f in functions if evaluations[f.name].reference is not None]
         ran: dict[str, dict[Key, Tensor]] = {}
         if plan is not None and functions:
-            told("running a copy that returns its intermediates")
+            on_progress("running a copy that returns its intermediates")
             each = [_Watching(f, watched[f.name], evaluations[f.name]) for f in functions]
             ran, why = _device(loaded, each, context.at(place), plan, flags)
             notes += why

@@ -86,7 +86,7 @@ def reduce(
     *,
     limits: process.Limits,
     width: int,
-    told: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Reduced:
     """Reduces a program as long as the command finds it interesting.
 
@@ -118,7 +118,7 @@ def reduce(
             f"{mlir} has no function whose operations could be removed",
             advice="Reduce MLIR with a func.func or util.func that has a body.",
         )
-    search = _Reduction(oracle, directory, limits, width, told)
+    search = _Reduction(oracle, directory, limits, width, on_progress)
     alone = (named for named in functions[:_ALONE] if search.is_interesting_alone(mlir, named[1]))
     chosen, others = next(alone, None), False
     if chosen is None:
@@ -140,7 +140,7 @@ class _Reduction:
         directory: Path,
         limits: process.Limits,
         width: int,
-        told: Callable[[Progress], None],
+        on_progress: Callable[[Progress], None],
     ) -> None:
         self.minimal = True
         self.file = Path()
@@ -148,14 +148,14 @@ class _Reduction:
         self._directory = directory
         self._limits = limits
         self._width = width
-        self._told = lambda p: told(msgspec.structs.replace(p, unit="run"))
+        self._on_progress = lambda p: on_progress(msgspec.structs.replace(p, unit="run"))
         self._editors = 0
 
     def reducer(self, file: Path, line: int, *, whole: bool = False) -> Reducer:
         self._editors += 1
         editor = Editor(file, line, self._directory / f"edits-{self._editors}", self._limits)
         return Reducer(
-            editor, self._oracle.ask, width=self._width, whole=whole, progress=self._told
+            editor, self._oracle.ask, width=self._width, whole=whole, progress=self._on_progress
         )
 
     def is_interesting_alone(self, file: Path, line: int) -> bool:

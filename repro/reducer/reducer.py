@@ -54,7 +54,7 @@ class Reducer:
     def unlocated(self, graph: Graph, budget: int | None = None) -> Cut | None:
         """A part that answers "same" where nothing says what fails: `shrink.find_unlocated`."""
         return shrink.find_unlocated(
-            graph, self.verdicts, width=self._width, budget=budget, told=self._progress
+            graph, self.verdicts, width=self._width, budget=budget, on_progress=self._progress
         )
 
     def shrunk(
@@ -77,7 +77,7 @@ class Reducer:
             root=root,
             constants=constants,
             together=together,
-            told=self._progress,
+            on_progress=self._progress,
         )
 
     def simplified(
@@ -92,5 +92,5 @@ class Reducer:
             budget=budget,
             units=units,
             ops=ops,
-            told=self._progress,
+            on_progress=self._progress,
         )

@@ -87,7 +87,7 @@ def shrink(
     root: int | None = None,
     constants: bool = False,
     together: Together | None = None,
-    told: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Shrunk:
     """A part of `start`, which answers "same", with nothing in it that can be spared.
 
@@ -104,7 +104,7 @@ def shrink(
     The proof of minimality rests on the answers. Of an oracle that changes its mind, each was true
     when it was given; the search ends all the same.
     """
-    search = _Search(graph, ask, width, budget, told, together)
+    search = _Search(graph, ask, width, budget, on_progress, together)
     search.best = cut = search.normal(start)
     search.known[cut] = "same"
     if root not in cut.keep:
@@ -127,7 +127,7 @@ def find_unlocated(
     *,
     width: int = 1,
     budget: int | None = None,
-    told: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Cut | None:
     """Where nothing says what fails: a part of the program that does, to be given to `shrink`.
 
@@ -136,7 +136,7 @@ def find_unlocated(
     too. The inputs are cut by `shrink`, which grows the part around the root from one operation
     on. None if neither the program nor a half, quarter or eighth of it answers "same".
     """
-    search = _Search(graph, ask, width, budget, told)
+    search = _Search(graph, ask, width, budget, on_progress)
     search.best = whole = Cut(keep=graph.real)
     try:
         found = search.first([whole], "the whole program")
@@ -174,7 +174,7 @@ class _Search:
         ask: Ask,
         width: int,
         budget: int | None,
-        told: Callable[[Progress], None],
+        on_progress: Callable[[Progress], None],
         together: Together | None = None,
     ) -> None:
         self.graph = graph
@@ -186,7 +186,7 @@ class _Search:
         self.width = max(width, 1)
         self._ask = ask
         self._budget = sys.maxsize if budget is None else budget
-        self._told = told
+        self._on_progress = on_progress
         self._together = together
         self._producers = graph.producers()
 
@@ -200,7 +200,7 @@ class _Search:
         if len(fresh) > self._budget - self.asked:
             raise _Spent
         if fresh:
-            self._told(Progress(trying=trying, ops=len(self.best.keep), asked=self.asked))
+            self._on_progress(Progress(trying=trying, ops=len(self.best.keep), asked=self.asked))
             self.asked += len(fresh)
             self.known.update(zip(fresh, self._ask(fresh), strict=True))
         return [self.known[cut] for cut in cuts]
@@ -261,7 +261,7 @@ class _Search:
             if self.asked >= self._budget:
                 raise _Spent
             assert self._together is not None
-            self._told(Progress(trying=trying, ops=len(self.best.keep), asked=self.asked))
+            self._on_progress(Progress(trying=trying, ops=len(self.best.keep), asked=self.asked))
             self.asked += 1
             self._shared[key] = tuple(self._together(cuts))
         answers = dict(zip(cuts, self._shared.get(key, ("",) * len(cuts)), strict=True))

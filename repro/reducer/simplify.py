@@ -87,7 +87,7 @@ def simplify(
     budget: int,
     units: Sequence[int] = UNITS,
     ops: int = 0,
-    told: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Simplified:
     """The program with smaller shapes, fewer dynamic dimensions, simpler attributes and types.
 
@@ -97,7 +97,7 @@ def simplify(
     sizes are made small multiples of, one after the other. ops: how many operations there are, for
     those who are told.
     """
-    search = _Search(program, survey, ask, render, budget, ops, told)
+    search = _Search(program, survey, ask, render, budget, ops, on_progress)
     sizes: list[_Step] = [size for size in reversed(survey.sizes) if size > SMALLEST]
     rest: list[_Step] = [aspect for aspect in _TOGETHER if aspect in survey.aspects]
     for search.unit in units:
@@ -162,7 +162,7 @@ class _Search:
         render: Render,
         budget: int,
         ops: int,
-        told: Callable[[Progress], None],
+        on_progress: Callable[[Progress], None],
     ) -> None:
         self.best = Simplified(path=str(program))
         self.unit = UNITS[0]
@@ -171,7 +171,7 @@ class _Search:
         self._render = render
         self._budget = budget
         self._ops = ops
-        self._told = told
+        self._on_progress = on_progress
         self._accepted: list[_Step] = []
         self._proposed = {Proposal()}
 
@@ -209,7 +209,7 @@ class _Search:
 
     def _is_same(self, file: Path, trying: Sequence[str]) -> bool:
         asked = self.best.calls
-        self._told(Progress(trying=", ".join(trying), ops=self._ops, asked=asked))
+        self._on_progress(Progress(trying=", ".join(trying), ops=self._ops, asked=asked))
         self.best = msgspec.structs.replace(self.best, calls=asked + 1)
         (answer,) = self._ask([file])
         return answer.verdict == "same"

@@ -71,7 +71,7 @@ def write(
     isolated: Isolated,
     context: Context,
     place: Path,
-    told: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Writes the folder, verified from copies, without what does not reproduce.
 
@@ -79,7 +79,7 @@ def write(
     interruption leaves nothing there.
     """
     about = f"{_about(isolated)} for {subject.target}"
-    told(f"making the reproducer of {about}")
+    on_progress(f"making the reproducer of {about}")
     failure = oracle.wanted
     mlir = Path(isolated.mlir)
     companions = () if failure.kind == "mismatch" else failure.also
@@ -124,7 +124,7 @@ def write(
     files = {name: Path(file) for name, file in made.files.items()}
     contents = Contents(files, shown.inputs, shown.files)
     assert report.levels[0].name == "mlir", "what was isolated comes first"
-    told(f"verifying the reproducer of {about}: running copies of {', '.join(files)}")
+    on_progress(f"verifying the reproducer of {about}: running copies of {', '.join(files)}")
     settled = publish.verified(draft, report, contents, context.toolchain)
     if isolated.rate == 1 and not (settled.verified and settled.levels[0].verified):
         rate = _rate(oracle, mlir)
@@ -132,7 +132,7 @@ def write(
             report = msgspec.structs.replace(report, rate=rate)
             settled = publish.verified(draft, report, contents, context.toolchain)
     if shown.loaded is not None:
-        told(f"looking for the phase and the pass that give wrong numbers: {about}")
+        on_progress(f"looking for the phase and the pass that give wrong numbers: {about}")
     report = _traced(_named(settled), subject, shown, context.within("origin"))
     kept = {one.file for one in report.levels if one.verified}
     good = {name: file for name, file in files.items() if name in kept}

@@ -102,7 +102,7 @@ def trials(
     *,
     loaded: Loaded | None = None,
     fresh: bool = False,
-    told: Tell = lambda name, what: None,
+    on_progress: Tell = lambda name, what: None,
 ) -> ReleaseTrials:
     """The question's program, ready to be tried with the releases that `get` gives.
 
@@ -118,7 +118,7 @@ def trials(
     with Locks(root / "locks").hold(key):
         made = portable(loaded, toolchain, root / key / "program")
     compiled = CompiledProgram(made, question.target, question.flags, question.limits)
-    return ReleaseTrials(compiled, get, root / key, fresh=fresh, told=told)
+    return ReleaseTrials(compiled, get, root / key, fresh=fresh, on_progress=on_progress)
 
 
 def _read(question: Question, toolchain: Toolchain) -> tuple[Loaded, Toolchain]:

@@ -103,7 +103,8 @@ class ReleaseTrials:
     """Tries the program with releases by name, and remembers in `directory` what came of it.
 
     get: the toolchain of a name; what it raises as a PilotError makes the release not installable.
-    told: hears of each trial: the release, and what came of it. compiles counts what was compiled.
+    on_progress: hears of each trial: the release, and what came of it. compiles counts what was
+    compiled.
     """
 
     def __init__(
@@ -113,12 +114,12 @@ class ReleaseTrials:
         directory: Path,
         *,
         fresh: bool = False,
-        told: Tell = lambda name, what: None,
+        on_progress: Tell = lambda name, what: None,
     ) -> None:
         self.compiles = 0
         self.tried: dict[str, ReleaseTrial | Missing] = {}
         self._loaded, self._target, self._flags, self._limits = compiled
-        self._get, self._told = get, told
+        self._get, self._on_progress = get, on_progress
         self._fresh = fresh
         directory.mkdir(parents=True, exist_ok=True)
         self._scratch = directory / "asked"
@@ -134,11 +135,11 @@ class ReleaseTrials:
         for name, toolchain in had.items():
             if isinstance(toolchain, Missing):
                 self.tried[name] = toolchain
-                self._told(name, f"cannot be installed: {toolchain.why}")
+                self._on_progress(name, f"cannot be installed: {toolchain.why}")
             else:
                 trial = self._try(name, toolchain)
                 self.tried[name] = trial
-                self._told(name, _seen(trial))
+                self._on_progress(name, _seen(trial))
 
     def seen(self, name: str) -> str:
         """What came of a release, in words."""

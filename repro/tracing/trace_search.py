@@ -132,14 +132,14 @@ def bisect(
 
 
 def _search(
-    ask: Ask, state: Path, limits: process.Limits, told: Callable[[Progress], None]
+    ask: Ask, state: Path, limits: process.Limits, on_progress: Callable[[Progress], None]
 ) -> tuple[Result, int]:
     """(the child's result, how many traces it took, with those of a search that was stopped);
     a child that dies is an answer to its last question, and the next one goes on from there."""
     asked, seconds = len(Traces(state).known), limits.seconds or DEFAULT_SECONDS
     limits = msgspec.structs.replace(limits, seconds=None)
     while True:
-        watch = _Watch(state, seconds, asked, told)
+        watch = _Watch(state, seconds, asked, on_progress)
         before = Traces(state).size
         done = task.call(_ISOLATED, ask, Result, state, limits=limits, on_tick=watch)
         traces = Traces(state)
@@ -156,9 +156,14 @@ class _Watch:
     """Tells of each new question, and ends a child that is at one for too long."""
 
     def __init__(
-        self, state: Path, seconds: float, asked: int, told: Callable[[Progress], None]
+        self, state: Path, seconds: float, asked: int, on_progress: Callable[[Progress], None]
     ) -> None:
-        self._file, self._seconds, self._asked, self._told = state / ANSWERS, seconds, asked, told
+        self._file, self._seconds, self._asked, self._on_progress = (
+            state / ANSWERS,
+            seconds,
+            asked,
+            on_progress,
+        )
         self._size, self._since = -1, time.monotonic()
 
     def __call__(self) -> bool:
@@ -170,7 +175,7 @@ class _Watch:
             traces = Traces(self._file.parent)
             if traces.pending is not None:
                 asked = len(traces.known) - self._asked
-                self._told(Progress(trying=traces.pending, ops=0, asked=asked, unit="trace"))
+                self._on_progress(Progress(trying=traces.pending, ops=0, asked=asked, unit="trace"))
         return now - self._since > self._seconds
 
 

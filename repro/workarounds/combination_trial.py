@@ -63,7 +63,8 @@ class Trials:
     """Answers for combinations, `width` at once; what was tried before is in the
     context's directory.
 
-    compiles counts the cases that were compiled. told: hears of each combination as it is answered.
+    compiles counts the cases that were compiled. on_progress: hears of each combination as it is
+    answered.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class Trials:
         *,
         width: int = 1,
         fresh: bool = False,
-        told: Callable[[Combination, CombinationOutcome], None] = lambda combination, outcome: None,
+        on_progress: Callable[
+            [Combination, CombinationOutcome], None
+        ] = lambda combination, outcome: None,
     ) -> None:
         self.compiles = 0
         self.subject = subject
         self._context, self.width = context, width
-        self._told, self._fresh = told, fresh
+        self._on_progress, self._fresh = on_progress, fresh
         self._store = Store()
         self._programs = context.directory / "programs"
         context.directory.mkdir(parents=True, exist_ok=True)
@@ -100,7 +103,7 @@ class Trials:
             if outcome.state != "unresolved":
                 self._journal.append(_Entry(key, outcome))
         with self._writing:
-            self._told(combination, outcome)
+            self._on_progress(combination, outcome)
         return outcome
 
     def _outcome(self, combination: Combination) -> CombinationOutcome:

@@ -54,7 +54,7 @@ _LONGER_TIMES = 4.0
 _BYTECODE = b"ML\xefR"
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
+class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How workarounds are to be looked for.
 
     job: what the program was made of; words: its source and options as the user gave them;
@@ -117,9 +117,9 @@ def find(
     result: CaseResult,
     plan: Plan,
     toolchain: Toolchain,
-    wish: Wish,
+    options: SearchOptions,
     *,
-    told: Callable[[CombinationProgress], None] = lambda progress: None,
+    on_progress: Callable[[CombinationProgress], None] = lambda progress: None,
     on_wait: Callable[[], None] | None = None,
 ) -> Workarounds:
     """Looks for what gets `result`, a case of `loaded` as `plan` says, past its failure.
@@ -129,15 +129,15 @@ def find(
     """
     if result.failure is None:
         return Workarounds(status="passes", why=_passes(result))
-    begun = time.monotonic()
+    started = time.monotonic()
     subject = FailingCase(
         loaded=loaded,
-        job=wish.job,
-        settings=wish.settings,
+        job=options.job,
+        settings=options.settings,
         target=result.target,
         plan=plan,
-        flags=wish.flags,
-        device=wish.device,
+        flags=options.flags,
+        device=options.device,
         failure=result.failure,
     )
     machine = plan.device.fingerprint if plan.device else ""
@@ -145,7 +145,7 @@ def find(
         loaded.program.digest,
         loaded.directory,
         plan.flags,
-        wish.flags,
+        options.flags,
         toolchain.revision,
         machine,
         result.failure.signature,
@@ -153,19 +153,19 @@ def find(
     )
     root = data_directory() / "workarounds"
     root.mkdir(parents=True, exist_ok=True)
-    tells = _Teller(told)
+    tells = _Teller(on_progress)
     with Locks(root / "locks").hold(key, on_wait=on_wait):
-        each = _effort(result, wish.limits)
-        common: Any = {"width": each.width, "fresh": wish.fresh, "told": tells.told}
+        each = _effort(result, options.limits)
+        common: Any = {"width": each.width, "fresh": options.fresh, "on_progress": tells.told}
         context = Context(toolchain=toolchain, limits=each.limits, directory=root / key[:16])
         trials = Trials(subject, context, **common)
         wanted = _wanted(subject, toolchain)
         tells.total = len(wanted)
 
         def expired() -> bool:
-            return wish.seconds is not None and time.monotonic() - begun > wish.seconds
+            return options.seconds is not None and time.monotonic() - started > options.seconds
 
-        small = _known(subject, result, toolchain, wish)
+        small = _known(subject, result, toolchain, options)
         if small is not None:
             wanted = rehearsed(
                 wanted, Trials(small, context.within("reproducer"), **common), expired
@@ -174,24 +174,28 @@ def find(
             wanted,
             trials.ask,
             ordered,
-            enough=wish.enough,
-            patience=combination_search.PATIENCE if wish.enough else None,
+            enough=options.enough,
+            patience=combination_search.PATIENCE if options.enough else None,
             width=each.width,
             expired=expired,
         )
         longer = Trials(
             subject,
-            context.bounded(_longer(each.limits, wish.limits)),
+            context.bounded(_longer(each.limits, options.limits)),
             **{**common, "fresh": False},
         )
         if not any(one.outcome.state in ANSWERS for one in tried) and not expired():
             tried = _again_slowly(tried, longer)
         told_of = partial(
-            confirmed, trials=longer, phases=toolchain.phases, words=wish.words, place=wish.place
+            confirmed,
+            trials=longer,
+            phases=toolchain.phases,
+            words=options.words,
+            place=options.place,
         )
         found = [one for one in tried if one.outcome.state in ANSWERS]
         answers = [a for one in found if (a := told_of(one)) is not None]
-        default = _default(subject, result, Context(toolchain=toolchain, limits=wish.limits))
+        default = _default(subject, result, Context(toolchain=toolchain, limits=options.limits))
     answers.sort(key=rank)
     return Workarounds(
         status="found" if answers else "none",
@@ -201,7 +205,7 @@ def find(
         default=default,
         complete=not expired() or bool(answers),
         compiles=trials.compiles + longer.compiles,
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - started,
         why="" if answers else _gave_up(tried, expired()),
     )
 
@@ -215,7 +219,7 @@ class CombinationOracle(Protocol):
 
 
 def _known(
-    subject: FailingCase, result: CaseResult, toolchain: Toolchain, wish: Wish
+    subject: FailingCase, result: CaseResult, toolchain: Toolchain, options: SearchOptions
 ) -> FailingCase | None:
     """The reproducer of the failure, where one is known and the program takes long to compile."""
     if result.compile_seconds < _LONG_SECONDS:
@@ -229,7 +233,7 @@ def _known(
         held = of_reproducer(Path(entry.path))
         inputs = question.inputs(held.inputs)
         job = Job(source=sources.parse(held.source, {}, None), inputs=inputs)
-        loaded = load(job, Context(toolchain=toolchain, limits=wish.limits))
+        loaded = load(job, Context(toolchain=toolchain, limits=options.limits))
     except (PilotError, TraceFailed):
         return None
     return msgspec.structs.replace(
@@ -283,14 +287,14 @@ def _again_slowly(tried: Sequence[Tried], trials: Trials) -> list[Tried]:
 class _Teller:
     """Counts what is told."""
 
-    def __init__(self, told: Callable[[CombinationProgress], None]) -> None:
-        self._told, self._count, self.total = told, 0, 0
+    def __init__(self, on_progress: Callable[[CombinationProgress], None]) -> None:
+        self._on_progress, self._count, self.total = on_progress, 0, 0
 
     def told(self, combination: Combination, outcome: CombinationOutcome) -> None:
         self._count += 1
         names = tuple(one.name for one in combination)
         total = max(self.total, self._count)
-        self._told(
+        self._on_progress(
             CombinationProgress(names=names, outcome=outcome, count=self._count, total=total)
         )
 

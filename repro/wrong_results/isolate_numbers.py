@@ -27,10 +27,12 @@ _SLIPS = 1 / 30
 
 
 def run(
-    job: IsolationJob, oracle: MismatchOracle, told: Callable[[Progress], None] = lambda _: None
+    job: IsolationJob,
+    oracle: MismatchOracle,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Isolated | GaveUp:
     """Isolates the part that gives wrong numbers, given right ones."""
-    isolation = _Isolation(job, oracle, told)
+    isolation = _Isolation(job, oracle, on_progress)
     outcome = isolation.run()
     inside = oracle.values.inside()
     if isinstance(outcome, GaveUp) and inside.why:
@@ -49,9 +51,9 @@ class _Isolation(isolate.Isolation):
     most_simpler = 12
 
     def __init__(
-        self, job: IsolationJob, oracle: MismatchOracle, told: Callable[[Progress], None]
+        self, job: IsolationJob, oracle: MismatchOracle, on_progress: Callable[[Progress], None]
     ) -> None:
-        super().__init__(job, oracle, told)
+        super().__init__(job, oracle, on_progress)
         self.numbers = oracle
         self.found = part_search.WrongPart(part=None)
         self._modules = 0
