@@ -21,11 +21,11 @@ without; a group_norm in f16 lies 1.9 roundings off in all, 4.4 times as far as 
 Without a precise reference half of the narrowest type's digits must agree with PyTorch's.
 
 The numbers were chosen on 20,000 comparisons of right results of simulated programs (of the kind
-in `tests/test_numerics.py`) in other orders of summation, with other roundings between operations
-and other approximations of exp, tanh and rsqrt: 9 fail, of ill-conditioned programs a few elements
-wide; without a precise reference 66 do. That 8-bit floats need a floor shows in a two-layer Llama
-with FP8 linears: PyTorch's f32 result happens to flip nothing and is 2e-7 off, IREE's flips a few
-values and is 3e-3 off.
+in `tests/pipeline/numerics/test_numerics.py`) in other orders of summation, with other roundings
+between operations and other approximations of exp, tanh and rsqrt: 9 fail, of ill-conditioned
+programs a few elements wide; without a precise reference 66 do. That 8-bit floats need a floor
+shows in a two-layer Llama with FP8 linears: PyTorch's f32 result happens to flip nothing and is
+2e-7 off, IREE's flips a few values and is 3e-3 off.
 """
 
 from __future__ import annotations
