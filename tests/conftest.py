@@ -60,25 +60,25 @@ def away_from_the_users_own(tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture
-def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory beside tmp_path. It is counted here: to find the next number pytest looks through
     all directories that there are, for each test."""
     return tmp_path_factory.getbasetemp() / "own" / str(next(_COUNT))
 
 
 @pytest.fixture(autouse=True)
-def cache(own: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's own empty cache directory."""
-    directory = own / "cache"
+    directory = own_folder / "cache"
     directory.mkdir(parents=True)
     monkeypatch.setenv("IREE_PILOT_CACHE", str(directory))
     return directory
 
 
 @pytest.fixture(autouse=True)
-def data(own: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's own empty data directory."""
-    directory = own / "data"
+    directory = own_folder / "data"
     directory.mkdir(parents=True)
     monkeypatch.setenv("IREE_PILOT_DATA", str(directory))
     return directory
