@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import graphlib
 import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 
+import draw_rooms
 import grimp
 import pytest
 from places import ROOT
@@ -106,6 +109,35 @@ class TestLayers:
         assert order.index("iree_pilot.pipeline.errors") < order.index(
             "iree_pilot.pipeline.store.store"
         )
+
+
+@pytest.fixture(scope="module")
+def files() -> list[Path]:
+    tops = (ROOT / top for top in ("pipeline", "repro", "models"))
+    return [file for top in tops for file in top.rglob("*.py")]
+
+
+class TestNames:
+    """One meaning a word: `Found` or `search.py` says nothing where there are four of them."""
+
+    def test_no_two_classes_have_the_same_name(self, files: list[Path]) -> None:
+        places: dict[str, list[Path]] = {}
+        for file in files:
+            for node in ast.parse(file.read_text()).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(file.relative_to(ROOT))
+        assert {name: found for name, found in places.items() if found[1:]} == {}
+
+    def test_no_two_modules_of_a_top_folder_have_the_same_name(self, files: list[Path]) -> None:
+        places: dict[tuple[str, str], list[Path]] = {}
+        for file in (one.relative_to(ROOT) for one in files):
+            if file.name != "__init__.py" and "cli" not in file.parts:  # cli has one a command
+                places.setdefault((file.parts[0], file.name), []).append(file)
+        assert {name: found for name, found in places.items() if found[1:]} == {}
+
+    def test_the_drawing_of_the_rooms_is_that_of_the_code(self) -> None:
+        page = draw_rooms.PAGE.read_text()
+        assert page == draw_rooms.drawn(page), "run .venv/bin/python scripts/draw_rooms.py"
 
 
 class TestPackaging:
