@@ -125,7 +125,7 @@ def command(
     with Live.of(console, common) as live:
         session = Session(common)
         plans = session.plans(target, device, flags)
-        asked = _Asked(source, source_options, flags, expected, against, everything, output)
+        asked = Asked(source, source_options, flags, expected, against, everything, output)
         if output:
             _check_places(asked, [spec for spec, _ in plans], named)
         further = functools.partial(_further, session, source_options, device) if deep else None
@@ -168,16 +168,20 @@ def _named(
     return [*alike.named(found)] if len(found) == len(results) > 1 else results
 
 
-class _Asked(NamedTuple):
-    """What the user asks for, whatever the target is."""
+class Asked(NamedTuple):
+    """What the user asks for, whatever the target is.
+
+    flags: for the compile. everything: all that keeps it from working, each masked in turn. output:
+    the folder; without one it is made where the user is.
+    """
 
     source: str
     chosen: SourceOptions
     flags: tuple[str, ...]
-    expected: tuple[str, ...]
-    against: tuple[str, ...]
-    everything: bool
-    output: str | None
+    expected: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+    everything: bool = False
+    output: str | None = None
 
     def place(self, target: str, targets: int) -> str | None:
         """The folder that -o names, or of several targets that of one in it."""
@@ -186,7 +190,7 @@ class _Asked(NamedTuple):
         return str(Path(self.output, several.slug(target)))
 
 
-def _check_places(asked: _Asked, targets: list[str], named: str) -> None:
+def _check_places(asked: Asked, targets: list[str], named: str) -> None:
     """Raises UsageError where a reproducer would take the place of what is read."""
     from iree_pilot.pipeline.cli import reading, reproducer
     from iree_pilot.pipeline.store import outputs
@@ -199,7 +203,7 @@ def _check_places(asked: _Asked, targets: list[str], named: str) -> None:
 
 
 def _each(
-    session: Session, asked: _Asked, plans: list[tuple[str, Plan]], live: Any
+    session: Session, asked: Asked, plans: list[tuple[str, Plan]], live: Any
 ) -> Iterator[tuple[str, Bisection | Differential]]:
     """What is found for the targets, one after the other; why it does not trace is one for all."""
     from iree_pilot.pipeline.cli import against as dispatches
@@ -215,7 +219,7 @@ def _each(
     try:
         loaded = session.program(source, chosen, live, expected=asked.expected)
     except TraceFailed as failed:
-        untraceable = untraced(session, failed, source, plans[0][0], chosen, asked.output, live)
+        untraceable = untraced(session, failed, asked, plans[0][0], live)
         yield from ((target, untraceable) for target, _ in plans)
         return
     for number, (target, plan) in enumerate(plans):
@@ -227,7 +231,7 @@ def _each(
             continue
         attempt = functools.partial(_case, session, plan, chosen, flags, live)
         loaded, case = session.settled(loaded, attempt, live)
-        found = isolate(session, loaded, case, plan, flags, chosen, asked.everything, place, live)
+        found = isolate(session, loaded, case, plan, asked._replace(output=place), live)
         yield target, found or Bisection(status="passes", why=_passes(source, target, case))
 
 
@@ -286,33 +290,24 @@ def _case(
 
 
 def isolate(
-    session: Session,
-    loaded: Loaded,
-    case: CaseResult,
-    plan: Plan,
-    flags: tuple[str, ...],
-    chosen: SourceOptions,
-    everything: bool,
-    output: str | None,
-    live: Any,
+    session: Session, loaded: Loaded, case: CaseResult, plan: Plan, asked: Asked, live: Any
 ) -> Bisection | None:
-    """Isolates the failure of a case (and with `everything` what else keeps it from working).
+    """Isolates the failure of a case, as `asked`.
 
     Of one whose numbers could not be compared, an operation that is wrong by itself. None where
-    there is nothing to isolate. flags: the user's for the compile. Without `output` the folder is
-    made where the user is.
+    there is nothing to isolate.
     """
     from iree_pilot.repro import failed
     from iree_pilot.repro.options import Listeners, Options
 
     act = failed.isolate if case.failure is not None else failed.isolate_hidden
     options = Options(
-        place=_place(loaded.program.source, output, case.target),
-        default=output is None,
-        flags=flags,
-        seed=chosen.seed,
-        everything=everything,
-        fresh=chosen.fresh,
+        place=_place(loaded.program.source, asked.output, case.target),
+        default=asked.output is None,
+        flags=asked.flags,
+        seed=asked.chosen.seed,
+        everything=asked.everything,
+        fresh=asked.chosen.fresh,
     )
     listeners = Listeners(
         started=live.isolating,
@@ -323,23 +318,20 @@ def isolate(
 
 
 def untraced(
-    session: Session,
-    refused: TraceFailed,
-    text: str,
-    target: str,
-    chosen: SourceOptions,
-    output: str | None,
-    live: Any,
+    session: Session, refused: TraceFailed, asked: Asked, target: str, live: Any
 ) -> Bisection:
-    """Isolates why the source `text` does not trace."""
+    """Isolates why the source does not trace."""
     from iree_pilot.repro import failed
     from iree_pilot.repro.options import Listeners, Options
 
     live.isolating(refused.failure)
     options = Options(
-        place=_place(text, output), default=output is None, seed=chosen.seed, fresh=chosen.fresh
+        place=_place(asked.source, asked.output),
+        default=asked.output is None,
+        seed=asked.chosen.seed,
+        fresh=asked.chosen.fresh,
     )
-    job, listeners = session.job(text, chosen), Listeners(progress=live.progress)
+    job, listeners = session.job(asked.source, asked.chosen), Listeners(progress=live.progress)
     return failed.isolate_trace(job, refused, target, session.context, options, listeners)
 
 

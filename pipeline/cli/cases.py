@@ -19,10 +19,19 @@ from iree_pilot.pipeline.case_result import CaseResult, FunctionResult, Step
 from iree_pilot.pipeline.case_result import commands as commands_of
 from iree_pilot.pipeline.cli import code, following, reading, reproducer, several
 from iree_pilot.pipeline.cli import output as out
-from iree_pilot.pipeline.cli.bisect import isolate, tell, tell_elsewhere, tell_places, untraced
+from iree_pilot.pipeline.cli.bisect import (
+    Asked,
+    isolate,
+    tell,
+    tell_elsewhere,
+    tell_places,
+    untraced,
+)
 from iree_pilot.pipeline.cli.boundary import Failed, Interrupted
+from iree_pilot.pipeline.cli.following import Typed
 from iree_pilot.pipeline.cli.live import Live
 from iree_pilot.pipeline.cli.options import Common, SourceOptions
+from iree_pilot.pipeline.cli.screen import Screen
 from iree_pilot.pipeline.cli.session import Session
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import generation
@@ -51,217 +60,221 @@ _MARKS = {
 }
 
 
-def cases(
-    text: str,
-    chosen: SourceOptions,
-    targets: str | None,
-    device: str | None,
-    common: Common,
-    flags: tuple[str, ...],
-    *,
-    run: bool = True,
-    bisect: bool = False,
-    generate: int | None = None,
-    expected: tuple[str, ...] = (),
-    to: str | None = None,
-    resume: str | None = None,
-    output: str | None = None,
-) -> None:
+class Request(Typed, frozen=True, kw_only=True):
+    """What `run` or `compile` is to do.
+
+    targets: as typed. run: also load, run and compare; generate: so many tokens. bisect: isolate
+    each target that fails. to: the phase to stop after. output: where the module goes.
+    """
+
+    targets: str | None
+    run: bool = True
+    bisect: bool = False
+    generate: int | None = None
+    to: str | None = None
+    output: str | None = None
+
+    @property
+    def to_file(self) -> bool:
+        return self.output not in (None, "-")
+
+
+def cases(typed: Request) -> None:
     """Runs a source's cases one after the other, prints them, and fails if one of them did."""
-    if common.json and output == "-":
+    common, flagged = typed.common, typed.targets is None
+    if common.json and typed.output == "-":
         raise UsageError(
             "--json and -o - cannot both have stdout", advice="Write the output to a file: -o FILE."
         )
-    silent = common.json
-    flagged = targets is None
-    targets, flags = reproducer.target(text, targets, flags, trust=chosen.trust)
-    named, given = text, chosen
-    text, chosen = reproducer.source(text, chosen, flagged=flagged)
-    console = out.console(stderr=silent or output == "-")
+    targets, flags = reproducer.target(
+        typed.source, typed.targets, typed.flags, trust=typed.chosen.trust
+    )
+    typed = msgspec.structs.replace(typed, targets=targets, flags=flags)
+    source, chosen = reproducer.source(typed.source, typed.chosen, flagged=flagged)
+    request = msgspec.structs.replace(typed, source=source, chosen=chosen)
+    console = out.console(stderr=common.json or typed.output == "-")
     with Live.of(console, common) as live:
-        session = Session(common)
-        check_flags(flags, phases=not run)
-        plans = session.plans(targets, device, flags)
-        _check(text, chosen, plans, session.toolchain, to, resume, output)
-        if output and output != "-":
-            outputs.check(Path(output), reading.files(text, chosen, named=named))
-        chosen, wanted = _generated(text, chosen, generate, session) if run else (chosen, None)
-        settings = Settings(
-            flags=flags, to=to, resume=resume, fresh=chosen.fresh, run=run, generate=wanted
-        )
-        loaded: Loaded | None = None
-        refused: TraceFailed | None = None
-        results: list[CaseResult] = []
+        course = _Course(request, live, named=typed.source)
         try:
-            loaded = session.program(text, chosen, live, evaluate=run, expected=expected)
-            if output and output != "-":  # what a Python source has read is known by now
-                source = session.job(text, chosen).source
-                outputs.check(Path(output), map(Path, made_of(loaded, source)))
-            live.program(loaded)
-            if wanted:
-                generation.check(loaded.program, wanted.steps)
-
-            def told(loaded: Loaded) -> None:
-                results.clear()
-                for result in _each(session, loaded, plans, settings, live):
-                    results.append(result)
-                    live.close()
-                    if not silent:
-                        before, alone = results[:-1], len(plans) == 1
-                        _tell(live, result, common, before=before, alone=alone)
-
-            loaded = session.settled(loaded, told, live)[0]
-            results = between.agreed(results)
-        except TraceFailed as failed:
-            refused = failed
-            results = [_untraced(target, plan, session, failed) for target, plan in plans]
-            if not silent:
-                _tell(live, results[0], common, before=(), alone=True)
+            course.judge()
+            live.close()
+            if not common.json:
+                _summary(live, course.results)
+            if typed.bisect:
+                course.isolate()
         except KeyboardInterrupt:
-            raise Interrupted(_document(loaded, results)) from None
-        typed = following.Typed(
-            source=named,
-            chosen=given if named != text else chosen,
-            common=common,
-            flags=flags,
-            device=device,
-            expected=expected,
-            resume=resume,
-        )
-        after = () if bisect else following.bisecting(typed, results)
-        judging = () if bisect or after else following.judging(typed, results)
-        live.close()
-        if not silent:
-            _summary(live, results)
-        from iree_pilot.repro.reproducer import alike
-
-        found: list[tuple[str, Bisection]] = []
-        isolated = _isolated(
-            session, loaded or refused, plans, results, (text, chosen, flags), live
-        )
-        try:
-            for target, one in isolated if bisect else ():
-                found.append((target, one))
-                live.close()
-                if not silent:
-                    several.heading(console, target, len(plans))
-                    tell(console, one)
-        except KeyboardInterrupt:
-            raise Interrupted(_document(loaded, results, found)) from None
-    found = alike.named(found)
-    if not silent:
+            raise Interrupted(course.document()) from None
+    if typed.source == source:
+        typed = course.request
+    found, results = course.found or [], course.results
+    after = () if typed.bisect else following.bisecting(typed, results)
+    judging = () if typed.bisect or after else following.judging(typed, results)
+    if not common.json:
         live.summary()
         for argv in following.comparing(typed, results):
-            again = escape(out.command(argv))
-            console.print(
-                f"Which dispatch differs: [bold]{again}[/bold]", soft_wrap=True, no_wrap=True
-            )
+            _tell_command(console, "Which dispatch differs", argv)
         if after:
-            console.print(
-                f"next: [bold]{escape(out.command(after))}[/bold]", soft_wrap=True, no_wrap=True
-            )
+            _tell_command(console, "next", after)
         if judging:
-            console.print(
-                f"what was not compared, operation by operation: "
-                f"[bold]{escape(out.command(judging))}[/bold]",
-                soft_wrap=True,
-                no_wrap=True,
-            )
+            _tell_command(console, "what was not compared, operation by operation", judging)
         tell_elsewhere(console, found)
         tell_places(console, [one for _, one in found])
     ok = all(r.status != "failed" for r in results)
-    if output and ok:
-        _deliver(Path(results[0].output or ""), output, quiet=common.verbosity < 0)
+    if typed.output and ok:
+        _deliver(Path(results[0].output or ""), typed.output, quiet=common.verbosity < 0)
     if common.json:
-        document = _document(loaded, results, found if bisect else None)
-        out.emit(document | {"next": after or judging, "took": live.took.document})
+        more = {"next": after or judging, "took": live.took.document}
+        out.emit(course.document() | more)
     if not ok or any(one.status == "isolated" for _, one in found):
         raise Failed(1)
 
 
-def _document(
-    loaded: Loaded | None,
-    results: Sequence[CaseResult],
-    found: Sequence[tuple[str, Bisection]] | None = None,
-) -> dict[str, Any]:
-    """What --json prints; found: of --bisect, the first one in `bisect`, all in `bisections`."""
-    document = {"program": _program(loaded) if loaded else None, "cases": results}
-    if found is None:
-        return document
-    first = found[0][1] if found else None
-    return document | {"bisect": first, "bisections": several.labelled(found)}
+def _tell_command(console: Screen, label: str, argv: tuple[str, ...]) -> None:
+    told = escape(out.command(argv))
+    console.print(f"{label}: [bold]{told}[/bold]", soft_wrap=True, no_wrap=True)
 
 
-def _each(
-    session: Session, loaded: Loaded, plans: list[tuple[str, Plan]], settings: Settings, live: Live
-) -> Iterator[CaseResult]:
-    """The cases one after the other; several are compared with each other."""
-    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-        targets = between.TargetOutputs(loaded, Path(scratch))
-        for target, plan in plans:
-            keep = targets.place(target) if len(plans) > 1 else ""
-            given = msgspec.structs.replace(settings, keep=keep)
-            yield targets.compared(case.run(loaded, plan, session.context, given, live))
+class _Course:
+    """One command from its plans to what was isolated.
+
+    request: with the source that a reproducer's folder holds, where the user `named` that. found:
+    None where nothing was to be isolated.
+    """
+
+    def __init__(self, request: Request, live: Live, *, named: str) -> None:
+        self.live = live
+        self.session = Session(request.common)
+        check_flags(request.flags, phases=not request.run)
+        assert request.targets is not None, "chosen before"
+        self.plans = self.session.plans(request.targets, request.device, request.flags)
+        _check(request, self.plans, self.session.toolchain)
+        if request.to_file:
+            read = reading.files(request.source, request.chosen, named=named)
+            outputs.check(Path(request.output or ""), read)
+        chosen, self._generated = request.chosen, None
+        if request.run:
+            chosen, self._generated = _generated(request, self.session)
+        self.request = msgspec.structs.replace(request, chosen=chosen)
+        self.loaded: Loaded | None = None
+        self.refused: TraceFailed | None = None
+        self.results: list[CaseResult] = []
+        self.found: list[tuple[str, Bisection]] | None = None
+
+    def judge(self) -> None:
+        """Traces the source, and compiles, runs and compares it for each target."""
+        request, live = self.request, self.live
+        try:
+            loaded = self.loaded = self.session.program(
+                request.source,
+                request.chosen,
+                live,
+                evaluate=request.run,
+                expected=request.expected,
+            )
+            if request.to_file:  # what a Python source has read is known by now
+                source = self.session.job(request.source, request.chosen).source
+                outputs.check(Path(request.output or ""), map(Path, made_of(loaded, source)))
+            live.program(loaded)
+            if self._generated:
+                generation.check(loaded.program, self._generated.steps)
+            self.loaded = self.session.settled(loaded, self._judged, live)[0]
+            self.results = between.agreed(self.results)
+        except TraceFailed as failed:
+            self.refused = failed
+            self.results = [_untraced(plan, self.session, failed) for _, plan in self.plans]
+            self._tell(self.results[0], (), alone=True)
+
+    def _judged(self, loaded: Loaded) -> None:
+        """The cases one after the other; several are compared with each other."""
+        request, several_ = self.request, len(self.plans) > 1
+        self.results.clear()
+        settings = Settings(
+            flags=request.flags,
+            to=request.to,
+            resume=request.resume,
+            fresh=request.chosen.fresh,
+            run=request.run,
+            generate=self._generated,
+        )
+        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+            targets = between.TargetOutputs(loaded, Path(scratch))
+            for target, plan in self.plans:
+                keep = targets.place(target) if several_ else ""
+                given = msgspec.structs.replace(settings, keep=keep)
+                result = case.run(loaded, plan, self.session.context, given, self.live)
+                self.results.append(targets.compared(result))
+                self.live.close()
+                self._tell(self.results[-1], self.results[:-1], alone=not several_)
+
+    def _tell(self, result: CaseResult, before: Sequence[CaseResult], *, alone: bool) -> None:
+        if not self.request.common.json:
+            _tell(self.live, result, self.request.common, before=before, alone=alone)
+
+    def isolate(self) -> None:
+        """Isolates each target that fails, or that hides wrong numbers."""
+        from iree_pilot.repro.reproducer import alike
+
+        self.found = []
+        for target, one in self._isolated():
+            self.found.append((target, one))
+            self.live.close()
+            if not self.request.common.json:
+                several.heading(self.live.console, target, len(self.plans))
+                tell(self.live.console, one)
+        self.found = alike.named(self.found)
+
+    def _isolated(self) -> Iterator[tuple[str, Bisection]]:
+        asked = Asked(self.request.source, self.request.chosen, self.request.flags)
+        if self.refused is not None:
+            target = self.plans[0][0]
+            yield target, untraced(self.session, self.refused, asked, target, self.live)
+        if self.loaded is None:
+            return
+        for (_, plan), result in zip(self.plans, self.results, strict=True):
+            generated = result.generation
+            if generated and generated.failure and generated.failure == result.failure:
+                self.live.note(
+                    f"{result.target}: what shows in a chain of functions only is not isolated"
+                )
+            elif found := isolate(self.session, self.loaded, result, plan, asked, self.live):
+                yield result.target, found
+
+    def document(self) -> dict[str, Any]:
+        """What --json prints: of --bisect, the first one in `bisect`, all in `bisections`."""
+        program = _program(self.loaded) if self.loaded else None
+        document = {"program": program, "cases": self.results}
+        if self.found is None:
+            return document
+        first = self.found[0][1] if self.found else None
+        return document | {"bisect": first, "bisections": several.labelled(self.found)}
 
 
-def _generated(
-    text: str, chosen: SourceOptions, asked: int | None, session: Session
-) -> tuple[SourceOptions, Wanted | None]:
+def _generated(request: Request, session: Session) -> tuple[SourceOptions, Wanted | None]:
     """What to generate, if anything, and the options to trace with then."""
-    source = sources.parse(text, chosen.settings, chosen.dtype)
+    chosen = request.chosen
+    source = sources.parse(request.source, chosen.settings, chosen.dtype)
     steps, settings = generation.chosen(
-        source, asked, chosen.settings, session.toolchain, inputs=bool(chosen.inputs)
+        source, request.generate, chosen.settings, session.toolchain, inputs=bool(chosen.inputs)
     )
     if not steps:
         return chosen, None
     chosen = msgspec.structs.replace(chosen, settings=settings)
-    return chosen, generation.wanted(session.job(text, chosen), steps)
+    return chosen, generation.wanted(session.job(request.source, chosen), steps)
 
 
-def _isolated(
-    session: Session,
-    made: Loaded | TraceFailed | None,
-    plans: list[tuple[str, Plan]],
-    results: list[CaseResult],
-    typed: tuple[str, SourceOptions, tuple[str, ...]],
-    live: Live,
-) -> Iterator[tuple[str, Bisection]]:
-    """Isolates each target that fails, or that hides wrong numbers.
-
-    made: the program, or why there is none. typed: the source, its options, the flags.
-    """
-    text, chosen, flags = typed
-    if isinstance(made, TraceFailed):
-        yield plans[0][0], untraced(session, made, text, plans[0][0], chosen, None, live)
-    if not isinstance(made, Loaded):
-        return
-    for (_, plan), result in zip(plans, results, strict=True):
-        generated = result.generation
-        if generated and generated.failure and generated.failure == result.failure:
-            live.note(f"{result.target}: what shows in a chain of functions only is not isolated")
-        elif found := isolate(session, made, result, plan, flags, chosen, False, None, live):
-            yield result.target, found
-
-
-def _check(
-    text: str,
-    chosen: SourceOptions,
-    plans: list[tuple[str, Plan]],
-    toolchain: Toolchain,
-    to: str | None,
-    resume: str | None,
-    output: str | None,
-) -> None:
-    check_phases(toolchain, resume=resume, to=to)
+def _check(request: Request, plans: list[tuple[str, Plan]], toolchain: Toolchain) -> None:
+    check_phases(toolchain, resume=request.resume, to=request.to)
+    text, chosen = request.source, request.chosen
     kind = sources.parse(text, chosen.settings, chosen.dtype).kind
-    if resume and kind != "mlir":
+    if request.resume and kind != "mlir":
+        phase = request.resume
         raise UsageError(
-            f"--from {resume}: {text} is not MLIR of that phase",
-            advice=f"First: iree-pilot compile {shlex.quote(text)} --to {resume} -o FILE.mlir",
+            f"--from {phase}: {text} is not MLIR of that phase",
+            advice=f"First: iree-pilot compile {shlex.quote(text)} --to {phase} -o FILE.mlir",
         )
-    if output and len(plans) > 1:
+    if request.output and len(plans) > 1:
         raise UsageError(
-            f"-o {output} goes with one target, {len(plans)} are named",
+            f"-o {request.output} goes with one target, {len(plans)} are named",
             advice="Compile the targets one by one.",
         )
 
@@ -271,9 +284,9 @@ def _program(loaded: Loaded) -> dict[str, object]:
     return {**record, "directory": loaded.directory, "cached": loaded.cached}
 
 
-def _untraced(target: str, plan: Plan, session: Session, failed: TraceFailed) -> CaseResult:
+def _untraced(plan: Plan, session: Session, failed: TraceFailed) -> CaseResult:
     return CaseResult(
-        target=target,
+        target=plan.name,
         release=session.toolchain.version,
         device=plan.device.uri if plan.device else None,
         arch=plan.target.arch,

@@ -56,17 +56,19 @@ def command(
     FLAGS after -- go to iree-compile. Without -o the output stays in the cache, where the phases'
     dumps are beside it.
     """
-    from iree_pilot.pipeline.cli.cases import cases
+    from iree_pilot.pipeline.cli.cases import Request, cases
 
     cases(
-        source,
-        source_options,
-        targets,
-        device,
-        common,
-        flags,
-        run=False,
-        to=to,
-        resume=resume,
-        output=output,
+        Request(
+            source=source,
+            chosen=source_options,
+            targets=targets,
+            device=device,
+            common=common,
+            flags=flags,
+            run=False,
+            to=to,
+            resume=resume,
+            output=output,
+        )
     )

@@ -55,19 +55,21 @@ def command(
 
     FLAGS after -- go to iree-compile.
     """
-    from iree_pilot.pipeline.cli.cases import cases
+    from iree_pilot.pipeline.cli.cases import Request, cases
 
     if bisect and resume:
         raise click.UsageError("--bisect isolates programs from the start: it takes no --from")
     cases(
-        source,
-        source_options,
-        targets,
-        device,
-        common,
-        flags,
-        bisect=bisect,
-        generate=generate,
-        resume=resume,
-        expected=expected,
+        Request(
+            source=source,
+            chosen=source_options,
+            targets=targets,
+            device=device,
+            common=common,
+            flags=flags,
+            bisect=bisect,
+            generate=generate,
+            resume=resume,
+            expected=expected,
+        )
     )

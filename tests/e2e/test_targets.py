@@ -145,7 +145,7 @@ def test_a_folder_is_named_after_the_target_and_keeps_what_it_shows(desk: Desk) 
     other = desk.pilot("bisect", "a.mlir", "-t", "llvm-cpu")
     latest = other.out.splitlines()[-1]
     assert latest.startswith("repro-a-llvm-cpu-")
-    assert f"latest {latest}; {usual.name} shows diagnostic/" in other.out
+    assert f"latest      {latest}; {usual.name} shows diagnostic/" in other.out
     assert {file.name: file.read_bytes() for file in usual.iterdir()} == kept
 
 

@@ -81,7 +81,7 @@ def night(
         title="zoo",
         machine=machine,
         revision={"iree": "3.13.0"},
-        begun=FIRST + timedelta(days=number),
+        started=FIRST + timedelta(days=number),
     )
     for one in outcomes:
         history.record(run.id, one)

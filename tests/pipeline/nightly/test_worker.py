@@ -137,7 +137,7 @@ class TestWhatGoesWrong:
             (UsageError("no such thing", advice="Mend it."), "no such thing. Mend it."),
             (EnvironmentFault("no compiler"), "no compiler."),
             (OSError(13, "Permission denied", "/x"), "Permission denied (/x)"),
-            (KeyError("oops"), "a bug of iree-pilot: KeyError: 'oops' (test_nightly_worker.py:"),
+            (KeyError("oops"), "a bug of iree-pilot: KeyError: 'oops' (test_worker.py:"),
         ],
     )
     def test_any_error_is_an_outcome(
