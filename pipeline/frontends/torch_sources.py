@@ -113,9 +113,10 @@ def _python_module(path: str | None, name: str | None) -> ModuleType:
                 raise no_module(name) from fault
             raise
     file = Path(path or "")
-    if (file.parent / "report.json").is_file():
-        # A reproducer's folder stays as it was written: modules that come to it may be of others.
-        sys.dont_write_bytecode = True
+    # Nothing is left beside the user's file. A reproducer's folder stays as it was written to the
+    # end: modules that come to it may be of others.
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    reproducer = (file.parent / "report.json").is_file()
     unique = f"source_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{file.stem}"
     unique = unique.replace("-", "_")
     loader = SourceFileLoader(unique, str(file))  # whatever case the suffix has
@@ -124,7 +125,10 @@ def _python_module(path: str | None, name: str | None) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.insert(0, str(file.parent))
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = writes or reproducer
     return module
 
 

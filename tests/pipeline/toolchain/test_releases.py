@@ -21,6 +21,8 @@ from iree_pilot.pipeline.store.locks import Locks
 from iree_pilot.pipeline.toolchain import releases, toolchain
 from iree_pilot.pipeline.toolchain.toolchain import ToolOutput
 
+pytestmark = pytest.mark.real  # the installed compiler is asked whether it is the one
+
 FIND = (
     "import sys; from iree_pilot.pipeline.toolchain import releases\n"
     "print(releases.find(sys.argv[1]).version)"
