@@ -90,7 +90,7 @@ def test_a_failure_that_hides_another_is_masked_wherever_it_is(bisect: Any, tmp_
     written = io.StringIO()
     tell(Console(file=written, width=100), msgspec.convert(done.document, Bisection))
     said = written.getvalue()
-    assert "blocks 2 operations in 2 places" in said
+    assert "blocks      2 operations in 2 places" in said
     assert "with these masked, nothing else fails" in said
 
 
