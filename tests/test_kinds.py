@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +22,7 @@ def said_by(code: str) -> str:
 
 
 def test_importing_torch_fails() -> None:
-    with pytest.raises(ImportError, match="is it to be marked `torch`"):
-        importlib.import_module("torch.nn")
+    # Here others may have loaded it before; a child loads it anew.
     assert "is it to be marked `torch`" in said_by("import torch")
 
 

@@ -178,6 +178,11 @@ def test_commands_work_beside_folders_of_the_same_names(
     assert (code, document["cases"][0]["status"]) == (0, "ok"), document
 
 
+def _without_pytests_own() -> dict[str, str]:
+    """The environment without what tells pytest how these tests are run, such as --basetemp."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+
+
 @pytest.mark.parametrize("words", [(), ("-p", "iree_pilot.pytest_plugin")])
 def test_pytest_finds_the_plugin(site: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
     (tmp_path / "test_net.py").write_text(
@@ -189,7 +194,7 @@ def test_pytest_finds_the_plugin(site: Path, tmp_path: Path, words: tuple[str, .
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-s", "--iree-target=llvm-cpu", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(site)},
+        env=_without_pytests_own() | {"PYTHONPATH": str(site)},
         capture_output=True,
         text=True,
         timeout=300,
