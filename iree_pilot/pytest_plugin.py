@@ -283,13 +283,17 @@ def _check_usage(allowed: list[str], options: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _without_trace_log() -> Iterator[None]:
-    """Keeps torch.export's records for TORCH_TRACE, which have no message, out of the report."""
+    """Keeps torch's records for TORCH_TRACE, which have no message, out of the report: pytest takes
+    them, as their logger does not propagate."""
     log = logging.getLogger("torch.__trace")
-    before, log.propagate = log.propagate, False
+    pytests = [one for one in log.handlers if type(one).__module__.startswith("_pytest.")]
+    for handler in pytests:
+        log.removeHandler(handler)
     try:
         yield
     finally:
-        log.propagate = before
+        for handler in pytests:
+            log.addHandler(handler)
 
 
 def _fault(about: str, fault: PilotError) -> str:
