@@ -85,7 +85,7 @@ def carry_out(module: Any, proposal: Proposal) -> None:
     if sizes or proposal.dynamic or proposal.types or proposal.literals:
         _replace(module, _Change(sizes, proposal.dynamic, proposal.types), proposal.literals)
     if sizes or proposal.dynamic:
-        _infer(module, failing)
+        _infer(module, failing, sizes)
     _settle(module)
 
 
@@ -189,10 +189,11 @@ def _listed(op: Any) -> int | None:
     return number if users == {"torch.prim.ListConstruct"} and number > 0 else None
 
 
-def _infer(module: Any, failing: int) -> None:
+def _infer(module: Any, failing: int, sizes: dict[int, int]) -> None:
     """Gives torch's operations the shapes that their operands lead to.
 
-    Raises ValueError if more checks of torch's own shape functions fail than did before.
+    Raises ValueError if more checks of torch's own shape functions fail than did before, and where
+    a shape is not known to follow and an operand still says one of the `sizes` that were changed.
     """
     from iree.compiler import ir, passmanager
 
@@ -214,7 +215,31 @@ def _infer(module: Any, failing: int) -> None:
             original = torch[ir.IntegerAttr(op.attributes[_MARK]).value]
             for result, inferred in zip(original.results, op.results, strict=True):
                 kind = _met(str(result.type), str(inferred.type))
+                given = _integers(original)
+                gone = {sizes[number] for number in given if number in sizes}.difference(given)
+                if gone & _guessed(kind, str(inferred.type)):
+                    raise ValueError(f"the shape of {original.name} comes from a number that stays")
                 result.set_type(ir.Type.parse(kind))
+
+
+def _integers(op: Any) -> list[int]:
+    """The integers among an operation's operands: `n` of `torch.aten.fft_irfft` is one."""
+    from iree.compiler import ir
+
+    made = (v.owner for v in op.operands if not isinstance(v.owner, ir.Block))
+    constants = (one for one in made if one.name == "torch.constant.int")
+    return [ir.IntegerAttr(one.attributes["value"]).value for one in constants]
+
+
+def _guessed(given: str, inferred: str) -> set[int]:
+    """The sizes of a torch type that shape inference does not know."""
+    found, known = _TORCH_SHAPE.search(given), _TORCH_SHAPE.search(inferred)
+    if found is None:
+        return set()
+    sizes = found[0].split(",")
+    told = known[0].split(",") if known else ["?"] * len(sizes)
+    unknown = (size for size, one in zip(sizes, told, strict=False) if one == "?")
+    return {int(size) for size in unknown if size.isdigit()}
 
 
 def _marked(module: Any, ops: list[Any]) -> str:

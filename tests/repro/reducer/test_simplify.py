@@ -205,6 +205,20 @@ class TestIR:
         with pytest.raises(ValueError, match="do not fit"):
             edit.simpler(VIEW, Proposal(sizes=((32, 4), (128, 8), (4096, 12))))
 
+    def test_a_size_that_a_number_says_stays_where_that_number_does(self) -> None:
+        """No shape function tells that `n` of an irfft is the size of its result."""
+        text = (
+            "func.func @main(%x: !torch.vtensor<[2,9],complex<f32>>) -> !torch.vtensor<[2,20],f32> "
+            "{\n  %n = torch.constant.int 20\n  %dim = torch.constant.int -1\n"
+            "  %norm = torch.constant.none\n"
+            '  %0 = torch.operator "torch.aten.fft_irfft"(%x, %n, %dim, %norm) : '
+            "(!torch.vtensor<[2,9],complex<f32>>, !torch.int, !torch.int, !torch.none) -> "
+            "!torch.vtensor<[2,20],f32>\n  return %0 : !torch.vtensor<[2,20],f32>\n}\n"
+        )
+        assert edit.simpler(text, Proposal(sizes=((9, 4),)))
+        with pytest.raises(ValueError, match="comes from a number that stays"):
+            edit.simpler(text, Proposal(sizes=((9, 4), (20, 6))))
+
     def test_a_view_keeps_its_product(self) -> None:
         text = edit.simpler(VIEW, Proposal(sizes=((32, 4), (64, 8), (128, 12), (4096, 48))))
         assert "%arg1: !torch.vtensor<[8,48],f32>" in text
