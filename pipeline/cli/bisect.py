@@ -428,7 +428,12 @@ def tell_elsewhere(console: Any, results: Sequence[tuple[str, Bisection]]) -> No
                 if (both := frozenset((made.path, one.path))) in told:
                     continue
                 told.add(both)
-                line = f"what fails on {target} also fails on {one.target} ({one.said}): {one.path}"
+                place = Path(one.path)
+                beside = Path(made.path).parent / place.name
+                # As it was called when it was made, which may have been in another directory.
+                shown = beside if not place.exists() and beside.exists() else place
+                line = f"what fails on {target} also fails on {one.target} ({one.said}): "
+                line += str(shown)
                 console.print(escape(line), soft_wrap=True)
 
 

@@ -46,6 +46,8 @@ class Screen(Console):
                 for part in _wrapped(line, self.width):
                     super().print(part, **{**options, "soft_wrap": True})
         else:
+            if isinstance(first, str) and not self.is_terminal:
+                options = {"soft_wrap": True, **options}  # whatever COLUMNS says
             super().print(*objects, **options)
 
     def _wraps(self, options: dict[str, Any]) -> bool:

@@ -29,6 +29,12 @@ class TestLines:
             "         torch.aten.transpose.int",
         ]
 
+    def test_are_whole_in_a_pipe_whatever_its_width_is_said_to_be(self) -> None:
+        word = "diagnostic/torch.operator/failed-to-legalize-operation-torch/d4f6152f"
+        file = io.StringIO()
+        Screen(file=file, width=20, force_terminal=False, color_system=None).print(word)
+        assert file.getvalue() == f"{word}\n"
+
     def test_keep_a_number_with_its_unit(self) -> None:
         text = "  147 dispatches of 60 executables, 405 kB transient; peak memory 191 MB"
         assert shown(text, width=70)[-1] == "  191 MB"
