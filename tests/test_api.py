@@ -121,6 +121,7 @@ def test_wrong_usage_says_what_to_do(net: Any, tmp_path: Path) -> None:
         iree_pilot.run(program, "llvm-cpu", flags=["--iree-nosuch"])
 
 
+@pytest.mark.real
 def test_inputs_that_would_not_be_used_are_refused() -> None:
     for given in ({"args": (1,)}, {"kwargs": {"x": 1}}, {"dynamic_shapes": ({0: 2},)}):
         with pytest.raises(UsageError, match="example inputs of its own") as caught:
