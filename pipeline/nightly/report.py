@@ -87,8 +87,10 @@ class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def findings(self) -> tuple[tuple[str, str], ...]:
-        """(what was asked, what was found) of its failure, in words."""
-        found = self.judgement.findings if self.judgement else ()
+        """(what was asked, what was found) of its failure, in words; nothing where it is fixed."""
+        if self.judgement is None or self.verdict == "fixed":
+            return ()
+        found = self.judgement.findings
         return tuple((_ASKED[finding.question], finding.said) for finding in found)
 
 

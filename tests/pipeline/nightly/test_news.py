@@ -117,6 +117,15 @@ def findings(told: NightReport, row: int = 0) -> Sequence[tuple[str, str]]:
     return told.rows[row].findings
 
 
+def test_a_case_that_is_fixed_repeats_nothing_of_its_old_failure() -> None:
+    found = (Finding(question="releases", said="told of releases"),)
+    judgement = Judgement(case=A.name, verdict="fixed", signature="", findings=found)
+    row = report.CaseRow(case=A, outcome=None, judgement=judgement)
+    assert row.findings == ()
+    failed = msgspec.structs.replace(judgement, verdict="new failure")
+    assert msgspec.structs.replace(row, judgement=failed).findings != ()
+
+
 class TestOrder:
     def test_all_are_isolated_before_the_first_is_asked_about(self, desk: Desk) -> None:
         desk.set(news=config.NewsConfig(workaround=False))
