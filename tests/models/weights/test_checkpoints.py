@@ -611,8 +611,8 @@ def test_models_check_tells_what_fits_and_ends_with_2_where_it_does_not(tmp_path
     other = pilot("models", "check", directory)
     assert (other.code, "--dtype f32 converts" in other.err) == (2, True)
     shown = terminal("models", "check", directory, "--dtype", "f32", cwd=tmp_path)
-    told = [line for line in shown.lines if line.startswith(f"{directory}: ViT")]
-    assert (shown.code, len(told)) == (0, 1)
+    told = " ".join(" ".join(shown.lines).split())  # a long path takes a line for itself
+    assert (shown.code, f"{directory}: ViTForImageClassification" in told) == (0, True)
     assert "importing PyTorch and transformers" in "".join(shown.pieces), "it takes seconds"
     weights = pilot("models", "check", directory / checkpoints.WEIGHTS)
     assert (weights.code, "Name config.json, or the directory" in weights.err) == (2, True)
