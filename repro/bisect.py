@@ -43,8 +43,8 @@ def bisect(
     options.default: nobody named that folder, see `places.settled`; one that the user named gets a
     copy of what was isolated before. options.everything: then its cause is masked in the whole
     program, and so on with what fails next, until the program does not fail: each signature into a
-    folder of its own. The context's directory keeps what was asked; the same call goes on where it
-    was. Its limits are those of the run that failed. A failure that was isolated before is not
+    folder of its own. The context's directory keeps the oracle's answers, so the same call resumes.
+    Its limits are those of the run that failed. A failure that was isolated before is not
     isolated again, unless `fresh` or `everything`.
     """
     if (

@@ -303,7 +303,7 @@ def _tell(
 ) -> None:
     """The outcome of one case, below its phases. before: of other targets, already told of.
 
-    alone: it is the only target; of several no more is told of a failure than leads on.
+    alone: it is the only target. With several, a failure's lines are shortened (-v has all).
     """
     console, quiet, everything = live.console, common.verbosity < 0, common.verbosity > 0
     shortened = bool(result.failure) and not alone and not everything

@@ -65,7 +65,7 @@ class FlagWorkaround(msgspec.Struct, frozen=True):
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything about one compile target; what other code asks of a target, it asks of this.
+    """Everything about one compile target: other code reads it here and compares no names.
 
     name, title: as users type it, as people write it (`hip`, `HIP`). takes: its architectures, for
     people. architectures: those to offer; a release may know fewer, and others. always: those that

@@ -114,7 +114,7 @@ def _first_fitting(
 
 
 def _misfit(choice: Choice, device: Device, arch: str | None, planner: Planner) -> str:
-    """What the user is told of a compile target that does not fit; empty where it fits."""
+    """Warning for a compile target that does not fit the device; empty where it fits."""
     if not choice.misfits:
         return ""
     better = choose(_described(device, planner), planner.probe)
