@@ -5,7 +5,8 @@ change, their noise 1.4826 MAD (the standard deviation, if they are normally dis
 latest k values (at least the rule's `nights`) all lie beyond the baseline on one side, by the
 rule's least relative and absolute change and by 9/k of the noise, that is a change, found in the
 last of them. The first of them begins a new baseline, so that nothing is told twice. As long as
-there are few values to know baseline and noise from, more is asked.
+there are few values to know baseline and noise from, more is asked; from fewer than the rule's
+`nights` nothing is concluded, since they do not show how noisy the metric is.
 
 With 20 values and more, normally distributed noise of a tenth moves nothing in 10,000 nights, and
 a step by 30% under noise of 3% is found in the third night, under 5% in the sixth at the latest
@@ -117,6 +118,8 @@ def _beyond(before: Sequence[float], latest: Sequence[float], count: int, rule: 
     center = statistics.median(before)
     if rule.exact:
         return _apart(center, latest, rule.least, rule.floor)
+    if len(before) < rule.nights:
+        return 0
     wider = 1 + _FEW / len(before)
     noise = _MAD_TO_DEVIATION * statistics.median(abs(value - center) for value in before)
     floor = max(rule.floor, _NOISES / count * noise * wider)

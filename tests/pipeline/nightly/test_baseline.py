@@ -105,9 +105,15 @@ class TestSteps:
         found = shifts(values, NOISY)
         assert [(s.before, s.after) for s in found] == list(itertools.pairwise(levels))
 
-    def test_a_step_after_one_night_must_be_larger(self) -> None:
-        assert shifts([1.0, 1.3, 1.3, 1.3], NOISY) == []
-        assert len(shifts([1.0, 2.0, 2.0, 2.0], NOISY)) == 1
+    def test_a_step_after_few_nights_must_be_larger(self) -> None:
+        assert shifts([1.0] * 3 + [1.2] * 3, NOISY) == []
+        assert len(shifts([1.0] * 3 + [2.0] * 3, NOISY)) == 1
+
+    @given(st.lists(st.floats(0.1, 10), max_size=5))
+    def test_nothing_is_told_from_fewer_values_than_show_the_noise(
+        self, values: list[float]
+    ) -> None:
+        assert shifts(values, NOISY) == []
 
     def test_what_is_too_small_to_matter_is_not_told(self) -> None:
         values = [1e-6] * 10 + [5e-6] * 10
@@ -155,4 +161,5 @@ class TestSuspicion:
     def test_few_values_tell_nothing(self) -> None:
         assert not suspected([], NOISY)
         assert not suspected([1.0], NOISY)
-        assert suspected([1.0, 2.0], NOISY)
+        assert not suspected([1.0, 1.0, 2.0], NOISY)
+        assert suspected([1.0, 1.0, 1.0, 2.0], NOISY)
