@@ -25,6 +25,8 @@ from iree_pilot.repro.workarounds import find_workarounds as workarounds
 
 #: The share of the time that is searched: what was found has to be seen again after that.
 _SEARCHING = 0.7
+#: The releases that a search has tried, one a line.
+_TRIED = "tried.txt"
 
 
 class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,22 +58,38 @@ def ask(inquiry: Inquiry, scratch: Path) -> Finding:
             seconds=inquiry.seconds,
         )
     except alone.Unfinished as fault:
-        said = f"{fault}; the next night goes on from there" if fault.late else str(fault)
+        said = f"{fault}{_so_far(inquiry, scratch)}" if fault.late else str(fault)
         return Finding(question=inquiry.question, said=said, done=not fault.late)
+
+
+def _so_far(inquiry: Inquiry, scratch: Path) -> str:
+    """How far a search came whose time was over."""
+    tried = scratch / _TRIED
+    if tried.is_file():
+        names = ", ".join(tried.read_text().split())
+        return f", tried until then: {names}; the next night goes on from there"
+    if inquiry.question == "releases":
+        return ", and none was installed and tried until then: give [news] more time for `each`"
+    return "; the next night goes on from there"
 
 
 def answered(inquiry: Inquiry, scratch: Path) -> Finding:
     """The answer, found out in this process."""
     try:
-        return _WAYS[inquiry.question](inquiry)
+        return _WAYS[inquiry.question](inquiry, scratch)
     except TraceFailed as fault:
         return Finding(question=inquiry.question, said=f"it does not trace: {fault}")
     except PilotError as fault:
         return Finding(question=inquiry.question, said=fault.message)
 
 
-def _releases(inquiry: Inquiry) -> Finding:
+def _releases(inquiry: Inquiry, scratch: Path) -> Finding:
     """Since which release: of the reproducer, as far as it travels; else of the case."""
+
+    def note(release: str, seen: str) -> None:
+        with (scratch / _TRIED).open("a") as file:
+            file.write(f"{release}\n")
+
     case, notes = inquiry.case, list[str]()
     order = Order(what="case", case=case, directory=inquiry.directory)
     reader, limits = worker.toolchain_of(order), worker.limits(order)
@@ -91,7 +109,7 @@ def _releases(inquiry: Inquiry) -> Finding:
             memory_limit=limits.memory_bytes,
         )
     names = releases.here_or_available(notes.append)
-    trials = release_question.trials(question, reader, releases.find)
+    trials = release_question.trials(question, reader, releases.find, on_progress=note)
     found = release_trials.bisect(names, trials, wanted=question.failure)
     if found.boundaries:
         place = release_question.free(Path(inquiry.place), question)
@@ -105,7 +123,7 @@ def _releases(inquiry: Inquiry) -> Finding:
     )
 
 
-def _workaround(inquiry: Inquiry) -> Finding:
+def _workaround(inquiry: Inquiry, scratch: Path) -> Finding:
     """What gets the case past its failure, in the time that there is: the first that does."""
     case = inquiry.case
     order = Order(what="case", case=case, directory=inquiry.directory)
@@ -139,7 +157,7 @@ def _workaround(inquiry: Inquiry) -> Finding:
     )
 
 
-_WAYS: dict[Question, Callable[[Inquiry], Finding]] = {
+_WAYS: dict[Question, Callable[[Inquiry, Path], Finding]] = {
     "releases": _releases,
     "workaround": _workaround,
 }

@@ -22,6 +22,9 @@ from iree_pilot.repro.workarounds.combination_trial import Trials, judge
 from iree_pilot.repro.workarounds.rewrites import Unusable
 from iree_pilot.repro.workarounds.table import TABLE
 
+#: Options of a source that say how it is called, not how it is traced.
+_OF_CALL = ("--seed", "--function", "--input")
+
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """What a case costs: seconds to compile it and to run it once, dispatches, the module's bytes.
@@ -39,9 +42,10 @@ class WorkaroundAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What works. names, reasons: of the candidates. state `compiles`: it was NOT run here.
 
     price: what is lost with it. flags: for iree-compile, those of the target and the user's among
-    them. command: to be pasted; compile: the iree-compile command that it stands for. program: the
-    file that was written, where the program is another one. drift: how far the outputs of that
-    program's reference are from the original's, relative; None where it is the original's.
+    them. command: `iree-pilot run`, to be pasted; compile: the iree-compile command that it stands
+    for. program: the file that was written, where the program is another one. drift: how far the
+    outputs of that program's reference are from the original's, relative; None where it is the
+    original's.
     """
 
     names: tuple[str, ...]
@@ -81,9 +85,12 @@ def confirmed(
     edited = any(c.edit for c in combination)
     program = _placed(loaded, combination, place) if edited else ""
     plan = trials.plan(combination)
-    command = result.command
+    compile_command, last = result.command, _last_words(combination, result.target, trials)
     if program:
-        command = (command[0], program, *command[2:])
+        compile_command = (compile_command[0], program, *compile_command[2:])
+        source = _rewritten_source(program, loaded, words)
+    else:
+        source = _source(combination, words)
     return WorkaroundAnswer(
         names=tuple(c.name for c in combination),
         reasons=tuple(c.reason for c in combination),
@@ -92,8 +99,8 @@ def confirmed(
         target=result.target,
         flags=(*plan.flags, *trials.flags(combination)),
         settings=fields,
-        command=command if program else _command(combination, result.target, trials, words),
-        compile=command,
+        command=("iree-pilot", "run", *source, *last),
+        compile=compile_command,
         cost=cost(result),
         program=program,
         comparison=result.comparison,
@@ -102,10 +109,8 @@ def confirmed(
     )
 
 
-def _command(
-    combination: Combination, target: str, trials: Trials, given: tuple[str, ...]
-) -> tuple[str, ...]:
-    """The `iree-pilot run` that does it."""
+def _source(combination: Combination, given: tuple[str, ...]) -> tuple[str, ...]:
+    """The source and its options with the fields of the combination."""
     fields = {k: v for c in combination for k, v in c.fields.items()}
     words = given[:1]
     rest = iter(given[1:])
@@ -121,11 +126,30 @@ def _command(
         words = tuple(w for w in words if w != "--inline-parameters")
     elif inline:
         words = (*words, "--inline-parameters")
+    return words
+
+
+def _rewritten_source(program: str, loaded: Loaded, given: tuple[str, ...]) -> tuple[str, ...]:
+    """A rewritten program with its weights, and what the user gave that is not for the trace."""
+    words = [program]
+    parameters = loaded.program.parameters
+    for scope, archives in parameters.by_scope.items() if parameters else ():
+        for archive in archives:
+            own = Path(program).with_name(archive)
+            file = own if own.is_file() else Path(loaded.directory, archive).resolve()
+            words += ["--weights", f"{scope}={file}" if scope else str(file)]
+    for option, value in itertools.pairwise(given[1:]):
+        if option in _OF_CALL:
+            words += [option, value]
+    return tuple(words)
+
+
+def _last_words(combination: Combination, target: str, trials: Trials) -> tuple[str, ...]:
+    """Target, device and flags of the combination."""
     named = trials.subject.device
     device = ("--device", named) if named else ()
     flags = trials.flags(combination)
-    last = ("--", *flags) if flags else ()
-    return ("iree-pilot", "run", *words, "-t", target, *device, *last)
+    return ("-t", target, *device, *(("--", *flags) if flags else ()))
 
 
 def _placed(loaded: Loaded, combination: Combination, place: Path | None) -> str:

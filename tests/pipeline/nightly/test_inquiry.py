@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -133,18 +134,36 @@ class TestChild:
         assert finding.done
         assert "nothing.mlir" in finding.said
 
-    def test_one_that_time_ended_is_to_go_on(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        ("question", "tried", "said"),
+        [
+            (
+                "releases",
+                "3.12.0\n3.11.0\n",
+                "not within 60 s, tried until then: 3.12.0, 3.11.0; "
+                "the next night goes on from there",
+            ),
+            (
+                "releases",
+                "",
+                "not within 60 s, and none was installed and tried until then: "
+                "give [news] more time for `each`",
+            ),
+            ("workaround", "", "not within 60 s; the next night goes on from there"),
+        ],
+    )
+    def test_one_that_time_ended_says_how_far_it_came(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str, tried: str, said: str
     ) -> None:
         def late(*_: object, **__: object) -> None:
+            if tried:
+                (tmp_path / "tried.txt").write_text(tried)
             raise alone.Unfinished("not within 60 s", late=True)
 
         monkeypatch.setattr(alone, "run", late)
-        finding = inquiry.ask(self.asked(directory=str(tmp_path)), tmp_path)
-        assert (finding.done, finding.said) == (
-            False,
-            "not within 60 s; the next night goes on from there",
-        )
+        asked = self.asked(question=question, directory=str(tmp_path))
+        finding = inquiry.ask(asked, tmp_path)
+        assert (finding.done, finding.said) == (False, said)
 
 
 @pytest.mark.real
@@ -187,3 +206,7 @@ def test_a_real_night_tells_a_way_around_wrong_numbers(tmp_path: Path) -> None:
     assert "in i32 (slower): " in finding["said"]
     (answer,) = finding["details"]["answers"]
     assert (answer["state"], answer["comparison"]["verdict"]) == ("works", "ok")
+    before = sorted(tmp_path.iterdir())
+    pasted = pilot(*shlex.split(finding["said"].rpartition(": iree-pilot ")[2]), cwd=tmp_path)
+    assert pasted.code == 0, pasted.err
+    assert sorted(tmp_path.iterdir()) == before

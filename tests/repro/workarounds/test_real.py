@@ -90,7 +90,10 @@ class TestWhatIsKnownToFail:
         bench.assert_can_be_run(answer)
         assert answer.names == ("attention as matmuls and softmax",)
         assert "scaled_dot_product_attention" not in Path(answer.program).read_text()
-        assert answer.program in answer.command
+        assert answer.command == ("iree-pilot", "run", answer.program, "-t", "vulkan")
+        assert answer.compile[1] == answer.program
+        pasted = pilot(*answer.command[1:], "--json", cwd=tmp_path)
+        assert (pasted.code, pasted.document["cases"][0]["status"]) == (0, "ok"), pasted.err
 
     def test_f16_on_the_default_vulkan_target_has_a_target_that_fits(self, tmp_path: Path) -> None:
         bench = Bench(CASES / "f16_matmul.py", "vulkan:vp_android_baseline_2022", tmp_path)
