@@ -133,7 +133,7 @@ def run(
                 expectations=expected,
                 fresh=fresh,
                 notes=notes,
-                accept=_accepting(config, database),
+                accept=_accepting(nightly, database),
             )
             night = Night(nightly, cases, history, chosen, watcher, options)
             try:
@@ -151,7 +151,7 @@ def run(
     if common.json:
         out.emit(report)
     elif markdown != "-":
-        tell(console, report, common)
+        tell(console, report, common, nightly.directory)
     if report.news:
         raise Failed(1)
 
@@ -345,19 +345,26 @@ def _read(config: str | None) -> Nightly:
 
 def _expectations(nightly: Nightly) -> Path:
     """Beside the configuration; those of the default one are the user's own."""
-    from iree_pilot.pipeline.nightly import config as configs
     from iree_pilot.pipeline.store.store import data_directory
 
     name = "expectations.toml"
-    if nightly.path == Path(configs.__file__).with_name("default.toml").absolute():
+    if _is_default(nightly):
         return data_directory() / "nightly" / name
     return nightly.path.with_name(name)
 
 
-def _accepting(config: str | None, database: str | None) -> tuple[str, ...]:
-    """The command that accepts what the latest night found, but for the reason."""
-    named = [*(("-c", config) if config else ()), *(("--database", database) if database else ())]
+def _accepting(nightly: Nightly, database: str | None) -> tuple[str, ...]:
+    """The command that accepts what the latest night found, but for the reason; for any directory
+    of this machine."""
+    named = [] if _is_default(nightly) else ["-c", str(nightly.path)]
+    named += ["--database", str(Path(database).absolute())] if database else []
     return ("iree-pilot", "nightly", "expect", "--accept", *named)
+
+
+def _is_default(nightly: Nightly) -> bool:
+    from iree_pilot.pipeline.nightly import config as configs
+
+    return nightly.path == Path(configs.__file__).with_name("default.toml").absolute()
 
 
 def _previews(

@@ -64,8 +64,13 @@ def as_text(report: NightReport, common: Common) -> str:
     return file.getvalue()
 
 
-def tell(console: Console, report: NightReport, common: Common) -> None:
-    """The verdicts: what is new in full, what fails as before in a line each, the rest counted."""
+def tell(
+    console: Console, report: NightReport, common: Common, directory: Path | None = None
+) -> None:
+    """The verdicts: what is new in full, what fails as before in a line each, the rest counted.
+
+    directory: that of the configuration, where it is known.
+    """
     if report.going_on:
         console.print(f"[bold]{escape(report.title)}[/bold]; `nightly run` goes on", soft_wrap=True)
         return
@@ -73,7 +78,7 @@ def tell(console: Console, report: NightReport, common: Common) -> None:
     if not quiet:
         console.print()
     for rows in report.stories:
-        _tell_news(console, rows, common)
+        _tell_news(console, rows, common, directory)
     for row in ordered(report.rows):
         if not row.news and ((row.verdict in _KNOWN and not quiet) or common.verbosity > 0):
             name, why = escape(row.case.name), escape(row.why)
@@ -95,10 +100,12 @@ def tell(console: Console, report: NightReport, common: Common) -> None:
     reused = f"; {report.reused} unchanged" if report.reused else ""
     console.print(f"\n[bold]{escape(report.title)}[/bold]: {counts}{reused}", soft_wrap=True)
     if report.run.accept and not quiet:
-        out.print_command(console, "accept", report.run.accept)
+        out.print_command(console, "accept", report.accept_words)
 
 
-def _tell_news(console: Console, rows: tuple[CaseRow, ...], common: Common) -> None:
+def _tell_news(
+    console: Console, rows: tuple[CaseRow, ...], common: Common, directory: Path | None
+) -> None:
     style = "green" if rows[0].verdict == "fixed" else "bold red"
     for row in rows:
         name, why = escape(row.case.name), escape(row.why)
@@ -114,4 +121,4 @@ def _tell_news(console: Console, rows: tuple[CaseRow, ...], common: Common) -> N
         console.print(f"    reproducer: {escape(row.judgement.reproducer)}", soft_wrap=True)
     for label, said in row.findings:
         console.print(f"    {label}: {escape(said)}", soft_wrap=True)
-    console.print(f"    [dim]$ {escape(again(row))}[/dim]", soft_wrap=True)
+    console.print(f"    [dim]$ {escape(again(row, directory))}[/dim]", soft_wrap=True)

@@ -27,7 +27,7 @@ class NightRun(msgspec.Struct, frozen=True, kw_only=True):
     config: digest of what was asked for. machine: class of the machine. revision: versions by what
     they are of. cases: how many were planned; done: how many have an outcome. verdicts: how often
     each was given. notes: what its report says beside the cases. accept: the command that accepts
-    what it found, to be typed where the night was run; empty where there is nothing to accept.
+    what it found, for any directory of the machine; empty where there is nothing to accept.
     """
 
     id: int

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 from iree_pilot.pipeline.nightly.records import INSTALLED
 from iree_pilot.pipeline.nightly.report import CaseRow, NightReport, ordered
@@ -97,10 +99,14 @@ def _story(rows: tuple[CaseRow, ...]) -> str:
     return "\n".join([*lines, "", ""])
 
 
-def again(row: CaseRow) -> str:
-    """The command that runs a case by hand."""
+def again(row: CaseRow, directory: Path | None = None) -> str:
+    """The command that runs a case by hand: here, where the configuration's `directory` is known,
+    else there."""
     case = row.case
-    words = ["iree-pilot", "run", case.source]
+    source = case.source
+    if directory is not None and (directory / source).exists():
+        source = os.path.relpath(directory / source)
+    words = ["iree-pilot", "run", source]
     for key in sorted(case.fields):
         words += ["--set", f"{key}={case.fields[key]}"]
     words += ["--dtype", case.dtype] if case.dtype else []

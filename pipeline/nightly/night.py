@@ -101,7 +101,9 @@ class Night:
             self._watcher.again(doubted)
             self._do(doubted, course, again=True)
         judgements = self._news.look_into(run.id, self._cases, course.outcomes, self._judge(course))
-        accept = (*self._options.accept, "--reason", f"known since {run.begun[:10]}")
+        mended = {j.verdict for j in judgements if j.news} == {"fixed"}
+        reason = f"{'passes' if mended else 'known'} since {run.begun[:10]}"
+        accept = (*self._options.accept, "--reason", reason)
         outdated = [*self._outdated(course, judgements, shlex.join(accept))]
         if not outdated and not acceptable(
             [j for j in judgements if j.news], self._options.expectations

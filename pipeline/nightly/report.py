@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import get_args
 
 import msgspec
@@ -108,8 +109,18 @@ class NightReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def accept(self) -> str:
-        """The command that accepts what was found; empty where there is nothing to accept."""
-        return shlex.join(self.run.accept)
+        """The command that accepts what was found, to be pasted here; empty where there is nothing
+        to accept."""
+        return shlex.join(self.accept_words)
+
+    @property
+    def accept_words(self) -> tuple[str, ...]:
+        """The words of that command; files below this directory are named relative to it."""
+        here = Path.cwd()
+        return tuple(
+            str(Path(word).relative_to(here)) if Path(word).is_relative_to(here) else word
+            for word in self.run.accept
+        )
 
     @property
     def going_on(self) -> bool:

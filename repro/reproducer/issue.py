@@ -9,12 +9,12 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.plural import count
 
 #: Of the message in the title; GitHub shows some 70 characters of a title in its lists.
-_MESSAGE_CHARACTERS = 120
+_MESSAGE_CHARACTERS = 80
 _OPERATIONS = 2
 #: How PyTorch says that the model looks at values while it is traced.
 _DATA_DEPENDENT = re.compile(r"data-dependent|DataDependent|Dynamic control flow", re.IGNORECASE)
 #: What is longer is folded: code, and lines of the compiler's message.
-_LINES, _CHARACTERS = 40, 4_000
+_LINES, _LINE_CHARACTERS, _CHARACTERS = 40, 500, 4_000
 _MESSAGE_LINES, _MESSAGE_SHOWN = 12, 1_500
 #: Where a message goes on with the operation itself, which is in the program.
 _OPERATION = re.compile(r": (?:%\S+(?:, %\S+)* = )?\"[\w.]+\"\(.*", re.DOTALL)
@@ -65,7 +65,11 @@ def _essential(failure: Failure) -> str:
     if failure.kind == "crash" and (crash := _CRASH.search(text)):
         text = crash[0]
     text = _OPERATION.sub("", text)
-    return text if len(text) <= _MESSAGE_CHARACTERS else f"{text[: _MESSAGE_CHARACTERS - 1]}…"
+    if len(text) <= _MESSAGE_CHARACTERS:
+        return text
+    cut = text[: _MESSAGE_CHARACTERS - 1]
+    words = cut.rpartition(" ")[0]
+    return f"{words if len(words) > _MESSAGE_CHARACTERS // 2 else cut}…"
 
 
 def named_flags(failure: Failure, flags: Sequence[str]) -> list[str]:
@@ -77,7 +81,9 @@ def named_flags(failure: Failure, flags: Sequence[str]) -> list[str]:
 
 def is_long(text: str) -> bool:
     """Whether a file is folded in the draft."""
-    return text.count("\n") > _LINES or len(text) > _CHARACTERS
+    lines = text.splitlines()
+    widest = max(map(len, lines), default=0)
+    return len(lines) > _LINES or widest > _LINE_CHARACTERS or len(text) > _CHARACTERS
 
 
 def shown(message: str) -> tuple[str, str]:

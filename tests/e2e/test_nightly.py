@@ -186,19 +186,39 @@ def test_after_news_comes_the_command_that_accepts_them(team: Team) -> None:
     assert team("status").out.endswith(f"{accept}\n")
     assert f"`iree-pilot {command}`" in team("report", "--format", "markdown").out
     document = team("report", "--json").document
-    assert document["run"]["accept"] == ["iree-pilot", *shlex.split(command)]
+    anywhere = document["run"]["accept"]
+    assert anywhere[:6] == [
+        *("iree-pilot", "nightly", "expect", "--accept"),
+        *("-c", str(team.directory / "nightly.toml")),
+    ]
     accepted = pilot(*shlex.split(command), cwd=team.directory)
     assert (accepted.code, "added    bad.mlir" in accepted.out) == (0, True)
     known = team("run", "--fresh")
     assert "nothing new in 2 cases" in known.out and "accept" not in known.out
     assert "accept" not in team("report", "1").out, "what is accepted is that of the latest night"
     team.fails()
-    assert team("run", "--fresh").out.endswith(f"{accept}\n")
+    mended = accept.replace("known since", "passes since")
+    assert team("run", "--fresh").out.endswith(f"{mended}\n")
     assert pilot(*shlex.split(command), cwd=team.directory).code == 0
     team.fails(bad="it is bad")
     assert team("run", "--fresh").code == 1
-    assert pilot(*shlex.split(command), cwd=team.directory).code == 0
+    elsewhere = team.directory.parent
+    assert pilot(*anywhere[1:], cwd=elsewhere).code == 0
     assert team("run").code == 0
+
+
+def test_commands_are_for_the_directory_in_which_they_are_printed(team: Team) -> None:
+    team.models("bad")
+    team.fails(bad="it is bad")
+    elsewhere = team.directory.parent
+    words = ("nightly", "run", "-c", "team/nightly.toml", "--database", "team/history.db")
+    told = pilot(*words, cwd=elsewhere).out
+    commands = [line.partition("$ iree-pilot ")[2] for line in told.splitlines() if " $ " in line]
+    assert commands[0].startswith("run team/bad.mlir -t hip:gfx942 --release ")
+    named = "-c team/nightly.toml --database team/history.db"
+    assert commands[-1].startswith(f"nightly expect --accept {named} --reason ")
+    assert pilot(*shlex.split(commands[0]), cwd=elsewhere).code == 1
+    assert pilot(*shlex.split(commands[-1]), cwd=elsewhere).code == 0
 
 
 def test_an_expectation_that_the_case_outlived_is_told_every_night(team: Team) -> None:
@@ -215,7 +235,7 @@ def test_an_expectation_that_the_case_outlived_is_told_every_night(team: Team) -
         (line,) = (line for line in told.out.splitlines() if "is expected to fail" in line)
         command = line.partition(" remove it with iree-pilot ")[2]
         assert f"| {team.release} is expected to fail, compiles since " in line
-        assert f"$ iree-pilot {command}\n" in told.out
+        assert "accept    $ iree-pilot nightly expect --accept -c nightly.toml" in told.out
     accepted = pilot(*shlex.split(command), cwd=team.directory)
     assert (accepted.code, accepted.out.startswith("removed  good.mlir")) == (0, True)
     assert known.read_text() == "# ours\n"

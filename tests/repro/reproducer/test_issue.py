@@ -68,9 +68,20 @@ class TestTitle:
         said = issue.title(failing, "llvm-cpu", ["torch.aten.mean"], "python")
         assert said == "iree-turbine: ValueError: no (torch.aten.mean)"
 
-    def test_is_short(self) -> None:
-        said = issue.title(failure("diagnostic", "word " * 200), "llvm-cpu", [], "iree-compile")
-        assert len(said) < 160 and said.endswith("…")
+    @pytest.mark.parametrize(
+        ("message", "end"), [("word " * 200, "word word…"), ("no " + "x" * 200, "xxx…")]
+    )
+    def test_is_short_and_ends_with_a_word(self, message: str, end: str) -> None:
+        said = issue.title(failure("diagnostic", message), "llvm-cpu", [], "iree-compile")
+        assert len(said) < 110 and said.endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("text", "folded"),
+    [("line\n" * 40, False), ("line\n" * 41, True), ("x" * 500, False), ("x" * 501, True)],
+)
+def test_what_is_long_or_wide_is_folded(text: str, folded: bool) -> None:
+    assert issue.is_long(text) == folded
 
 
 class TestNamedFlags:
