@@ -74,9 +74,10 @@ def trace(
 
     source: as on the command line (a model of the zoo, a file, `package.module:factory`), or a
     module, which torch.export exports here with `args`, `kwargs` and `dynamic_shapes`; its
-    parameters and these inputs go along. settings, dtype: fields of a zoo model's preset. inputs:
-    for MLIR, as `--input` takes them. trust: a file may run code, whoever it comes from.
-    time_limit in seconds, memory_limit in bytes: of one step; 600 s and 90% of what is available.
+    parameters and these inputs go along. settings, dtype: fields of a zoo model's preset. weights,
+    inputs: as `--weights` and `--input` take them; none of these four is for a module. trust: a
+    file may run code, whoever it comes from. time_limit in seconds, memory_limit in bytes: of one
+    step; 600 s and 90% of what is available.
 
     Raises TraceFailed, whose `failure` says why, for a source that does not trace.
     """
@@ -97,6 +98,12 @@ def trace(
             trust=trust,
         )
     else:
+        named = {"settings": settings, "dtype": dtype, "weights": weights, "inputs": inputs}
+        for option in (name for name, value in named.items() if value):
+            raise UsageError(
+                f"trace: {option} is for a source by name, and {type(source).__name__} is a module",
+                advice="Make the module as it is to be, and give its inputs as args and kwargs.",
+            )
         job = _exported(source, tuple(args), dict(kwargs or {}), dynamic_shapes)
         job = msgspec.structs.replace(job, seed=seed, inline=inline_parameters)
     return program_of(

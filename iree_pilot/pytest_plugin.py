@@ -127,48 +127,61 @@ class Checker:
             return (), [self._untraced(name, failed)]
         except PilotError as fault:
             return (), [_fault(name, fault)]
-        faults = []
+        faults = list[str]()
         for target in specs:
             try:
                 result = api.run(program, target, **_options_of(api.run, options))
             except PilotError as fault:
                 faults.append(_fault(f"{name} on {target}", fault))
                 continue
-            results.append(result)
             self._test.user_properties.append((f"iree {target}", result.status))
             if result.status not in ("ok", *allowed):
-                faults.append(self._told(name, program, result, options))
+                lines = self._told(program, result, results, options)
+                faults.append(_text(f"{name} on {target}: {_why(result)}", lines))
+            results.append(result)
         return tuple(results), faults
 
     def _untraced(self, name: str, failed: TraceFailed) -> str:
         from iree_pilot.pipeline.failure_lines import failure_lines
 
         lines = failure_lines(failed.failure, verbose=self._verbose)
+        if _bisect_directory(self._test.config):
+            how = (
+                "`iree-pilot bisect` isolates what does not trace, of a model in a file of its own"
+            )
+            lines.append(("not isolated", how))
         return _text(f"{name}: failed: does not trace", [*lines, self._again()])
 
-    def _told(self, name: str, program: Loaded, result: CaseResult, options: dict[str, Any]) -> str:
-        """What a result that does not pass says: the verdict, why, and what to type next."""
-        why = result.why
-        if not why.startswith(result.status):
-            why = f"{result.status}: {why}"
+    def _told(
+        self,
+        program: Loaded,
+        result: CaseResult,
+        before: Sequence[CaseResult],
+        options: dict[str, Any],
+    ) -> list[tuple[str, str]]:
+        """What is said of a result that does not pass, and what to type next."""
         lines = [("release", result.release)]
         if result.failure is None:
             if result.device is None:
                 lines.append(("machine", "`iree-pilot doctor` says what is missing here"))
             lines.append(("accept", f'with allow=("{result.status}",)'))
         else:
-            lines += self._failed(program, result, options)
-        lines.append(self._again(f"--iree-target={result.target}"))
-        return _text(f"{name} on {result.target}: {why}", lines)
+            lines += self._failed(program, result, before, options)
+        return [*lines, self._again(f"--iree-target={result.target}")]
 
     def _failed(
-        self, program: Loaded, result: CaseResult, options: dict[str, Any]
+        self,
+        program: Loaded,
+        result: CaseResult,
+        before: Sequence[CaseResult],
+        options: dict[str, Any],
     ) -> Iterator[tuple[str, str]]:
         from iree_pilot.pipeline import case_result
-        from iree_pilot.pipeline.failure_lines import failure_lines
+        from iree_pilot.pipeline.failure_lines import failure_lines, without_told
 
         assert result.failure is not None
-        yield from failure_lines(result.failure, verbose=self._verbose)
+        lines = failure_lines(result.failure, verbose=self._verbose)
+        yield from without_told(lines, [(one.target, one.failure) for one in before if one.failure])
         compared = result.comparison
         if compared is not None and compared.differs and compared.max_abs:
             relative = f"relative L2 {compared.rel_l2:.2e}, tolerance {compared.tolerance:.1e}"
@@ -236,6 +249,12 @@ class Checker:
     @property
     def _verbose(self) -> bool:
         return self._test.config.get_verbosity() > 0
+
+
+def _why(result: CaseResult) -> str:
+    """The verdict, and why."""
+    said = result.why
+    return said if said.startswith(result.status) else f"{result.status}: {said}"
 
 
 def _bisect_directory(config: pytest.Config) -> Path | None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.program import source_lines
 from iree_pilot.pipeline.program.source_lines import SourceLines
+
+#: (label, text) of each line.
+Lines = Sequence[tuple[str, str]]
+#: What of a failure takes the most lines.
+_LONG = {"location", "message"}
 
 
 def failure_lines(
@@ -35,3 +42,41 @@ def failure_lines(
     lines += [("also", f"{other.kind}: {other.message}") for other in failure.also]
     lines.append(("signature", failure.signature))
     return lines
+
+
+def without_told(
+    lines: list[tuple[str, str]], before: Iterable[tuple[str, Failure]]
+) -> list[tuple[str, str]]:
+    """The lines of a failure without what those of an earlier target say as well.
+
+    before: (target, failure) of what was told.
+    """
+    for target, failure in before:
+        left, labels = told_before(lines, failure_lines(failure, verbose=False))
+        if _LONG.intersection(labels):
+            return [*left, ("as for", f"{target}: {', '.join(labels)}")]
+    return lines
+
+
+def told_before(lines: Lines, before: Lines) -> tuple[list[tuple[str, str]], list[str]]:
+    """(the lines of a failure that are not among those of another, the labels of the others)."""
+    known = [*_facts(before)]
+    left, labels = list[tuple[str, str]](), list[str]()
+    for fact in _facts(lines):
+        if fact in known:
+            labels.append(fact[0][0])
+        else:
+            left += fact
+    return left, [*dict.fromkeys(labels)]
+
+
+def _facts(lines: Lines) -> Iterator[list[tuple[str, str]]]:
+    """The lines with those below them that have no label of their own."""
+    fact: list[tuple[str, str]] = []
+    for line in lines:
+        if line[0].strip() and fact:
+            yield fact
+            fact = []
+        fact.append(line)
+    if fact:
+        yield fact

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from xml.etree import ElementTree
@@ -134,6 +135,27 @@ class TestVerdicts:
             ]
         )
 
+    def test_what_a_second_target_has_in_common_is_said_once(
+        self, pytester: pytest.Pytester
+    ) -> None:
+        pytester.makepyfile(
+            f"{MODELS}\n"
+            "class Sum(torch.nn.Module):\n"
+            "    def forward(self, x):\n"
+            "        return torch.logsumexp(x, 0)\n"
+            "def test_sum(iree): iree.check(Sum(), (X,), targets='llvm-cpu,hip:gfx942')\n"
+        )
+        result = run(pytester)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(
+            [
+                "E *Failed: Sum on llvm-cpu: failed: does not compile*",
+                "E *Sum on hip:gfx942: failed: does not compile*",
+                "E  *as for *llvm-cpu: kind, *message*",
+            ]
+        )
+        assert len(re.findall(r"E +message ", result.stdout.str())) == 1
+
     def test_what_does_not_trace_and_wrong_usage_say_where_and_why(
         self, pytester: pytest.Pytester
     ) -> None:
@@ -145,13 +167,14 @@ class TestVerdicts:
             "    (NET, (X,), {'allow': 'failed'}),\n"
             "    (NET, (X,), {'dynamic_shape': ()}),\n"
             "    ('rms-norm:tiny', (X,), {}),\n"
+            "    (NET, (X,), {'dtype': 'f16'}),\n"
             "]\n"
             "@pytest.mark.parametrize('case', CASES, ids=range(len(CASES)))\n"
             "def test_it(iree, case):\n"
             "    iree.check(*case[:2], **case[2])\n"
         )
         result = run(pytester)
-        result.assert_outcomes(failed=5)
+        result.assert_outcomes(failed=6)
         looks = MODELS.splitlines().index("        return x if x.sum() > 0 else -x") + 1
         result.stdout.fnmatch_lines(
             [
@@ -165,6 +188,7 @@ class TestVerdicts:
                 "E *Failed: Sequential: wrong usage: check has no option dynamic_shape",
                 "E *Did you mean dynamic_shapes?",
                 "E *Failed: rms-norm:tiny: wrong usage: *example inputs of its own*",
+                "E *Failed: Sequential: wrong usage: trace: dtype is for a source by name*",
             ]
         )
 

@@ -36,6 +36,7 @@ from iree_pilot.pipeline.cli.session import Session
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import generation
 from iree_pilot.pipeline.execution.generation import Generation, Token, Wanted
+from iree_pilot.pipeline.failure_lines import without_told
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, made_of
@@ -51,8 +52,6 @@ if TYPE_CHECKING:
 _STYLES = {"ok": "green", "ran": "yellow", "compiled": "yellow", "failed": "red"}
 #: From so many columns on the table of verdicts has room for their reasons.
 _WIDE = 120
-#: What of a failure takes the most lines.
-_LONG = {"location", "message"}
 _MARKS = {
     "ok": "[green]ok[/green]",
     "mismatch": "[red]differs[/red]",
@@ -337,7 +336,7 @@ def _tell(
         console.print(f"\n  [bold red]{escape(result.target)} {escape(result.why)}[/bold red]")
         lines = out.failure_lines(failure, verbose=everything)
         if shortened:
-            lines = _not_told(lines, before)
+            lines = without_told(lines, [(o.target, f) for o in before for f in _failures(o)])
         out.print_pairs(console, lines, indent="    ")
     if result.advice:
         console.print(f"    {escape(result.advice)}", soft_wrap=True)
@@ -359,16 +358,6 @@ def _failures(result: CaseResult) -> list[Failure]:
     if result.generation and result.generation.failure:
         failed.append(result.generation.failure)
     return failed or ([result.failure] if result.failure else [])
-
-
-def _not_told(lines: list[tuple[str, str]], before: Sequence[CaseResult]) -> list[tuple[str, str]]:
-    """The lines of a failure without what those of an earlier target say as well."""
-    for other in before:
-        for failure in _failures(other):
-            left, labels = out.told_before(lines, out.failure_lines(failure, verbose=False))
-            if _LONG.intersection(labels):
-                return [*left, ("as for", f"{other.target}: {', '.join(labels)}")]
-    return lines
 
 
 def _tell_function(live: Live, function: FunctionResult) -> None:

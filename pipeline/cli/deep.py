@@ -15,12 +15,16 @@ from iree_pilot.pipeline.cli.session import Session
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.frontends.load import TraceFailed
 from iree_pilot.pipeline.plural import count
+from iree_pilot.pipeline.toolchain import releases
 from iree_pilot.repro import deep
 from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.reproducer import bundle, further
 from iree_pilot.repro.reproducer.found import Found, Reproducer
 from iree_pilot.repro.reproducer.further import SinceRelease
 from iree_pilot.repro.workarounds import find_workarounds
+
+#: What an installed release takes, measured: 0.3 to 0.4 GB.
+_RELEASE_GB = 0.4
 
 
 def ask(
@@ -62,6 +66,11 @@ def _announce(session: Session, result: Bisection, chosen: SourceOptions, live: 
                 between = f", {names[0]} to {names[-1]}" if len(names) > 1 else ""
                 compiles += len(names)
                 live.note(f"  releases     {count(len(names), 'release')} at most{between}")
+                here = {session.toolchain.version, *(one.version for one in releases.local())}
+                missing = len({*names} - here)
+                if missing:
+                    size = f"up to {missing * _RELEASE_GB:.1f} GB for {missing} not here yet"
+                    live.note(f"  disk         {size}; `releases remove` frees it")
         if asks_around:
             candidates = find_workarounds.expected(Path(made.path), session.toolchain)
             compiles += candidates

@@ -74,26 +74,26 @@ def tell(
     if report.going_on:
         console.print(f"[bold]{escape(report.title)}[/bold]; `nightly run` goes on", soft_wrap=True)
         return
-    quiet = common.verbosity < 0
-    if not quiet:
+    quiet, verbose = common.verbosity < 0, common.verbosity > 0
+    known = [
+        row
+        for row in ordered(report.rows)
+        if not row.news and ((row.verdict in _KNOWN and not quiet) or verbose)
+    ]
+    unjudged = {} if quiet or verbose else report.unjudged
+    if not quiet and (report.stories or known or unjudged or report.notes):
         console.print()
     for rows in report.stories:
         _tell_news(console, rows, common, directory)
-    for row in ordered(report.rows):
-        if not row.news and ((row.verdict in _KNOWN and not quiet) or common.verbosity > 0):
-            name, why = escape(row.case.name), escape(row.why)
-            place = escape(row.judgement.reproducer) if row.judgement else ""
-            found = [f"{label}: {escape(said)}" for label, said in row.findings]
-            told = "  ".join(
-                filter(None, [name, f"[dim]{why}[/dim]" if why else "", place, *found])
-            )
-            console.print(f"[dim]{row.verdict:<15}[/dim] {told}", soft_wrap=True)
-    if not quiet and common.verbosity <= 0:
-        for (verdict, why), count in report.unjudged.items():
-            cases = out.count(count, "case")
-            console.print(
-                f"[dim]{verdict:<15}[/dim] {cases}  [dim]{escape(why)}[/dim]", soft_wrap=True
-            )
+    for row in known:
+        name, why = escape(row.case.name), escape(row.why)
+        place = escape(row.judgement.reproducer) if row.judgement else ""
+        found = [f"{label}: {escape(said)}" for label, said in row.findings]
+        told = "  ".join(filter(None, [name, f"[dim]{why}[/dim]" if why else "", place, *found]))
+        console.print(f"[dim]{row.verdict:<15}[/dim] {told}", soft_wrap=True)
+    for (verdict, why), count in unjudged.items():
+        cases = out.count(count, "case")
+        console.print(f"[dim]{verdict:<15}[/dim] {cases}  [dim]{escape(why)}[/dim]", soft_wrap=True)
     for note in report.notes:
         console.print(f"note: {escape(note)}", soft_wrap=True)
     counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,34 +68,6 @@ def _three(value: float) -> str:
 def command(argv: tuple[str, ...]) -> str:
     """A command as it is typed into a shell."""
     return shlex.join(argv)
-
-
-#: (label, text) of each line.
-Lines = Sequence[tuple[str, str]]
-
-
-def told_before(lines: Lines, before: Lines) -> tuple[list[tuple[str, str]], list[str]]:
-    """(the lines of a failure that are not among those of another, the labels of the others)."""
-    known = [*_facts(before)]
-    left, labels = list[tuple[str, str]](), list[str]()
-    for fact in _facts(lines):
-        if fact in known:
-            labels.append(fact[0][0])
-        else:
-            left += fact
-    return left, [*dict.fromkeys(labels)]
-
-
-def _facts(lines: Lines) -> Iterator[list[tuple[str, str]]]:
-    """The lines with those below them that have no label of their own."""
-    fact: list[tuple[str, str]] = []
-    for line in lines:
-        if line[0].strip() and fact:
-            yield fact
-            fact = []
-        fact.append(line)
-    if fact:
-        yield fact
 
 
 def print_command(to: Console, label: str, argv: tuple[str, ...], *, indent: str = "") -> None:

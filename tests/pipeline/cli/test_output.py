@@ -26,16 +26,6 @@ def test_durations_are_rounded_before_they_are_split(value: float, printed: str)
     assert output.seconds(value) == printed
 
 
-def test_facts_that_another_failure_has_too_are_named_by_their_labels() -> None:
-    location = [("location", "a.mlir:3:1"), ("", "%1 = torch.aten.mm"), ("python", "net.py:7")]
-    first = [("kind", "crash"), *location, (" ", "x @ y"), ("signature", "crash/a")]
-    second = [("kind", "crash"), *location, (" ", "x @ z"), ("signature", "crash/b")]
-    left, labels = output.told_before(second, first)
-    assert left == [("python", "net.py:7"), (" ", "x @ z"), ("signature", "crash/b")]
-    assert labels == ["kind", "location"]
-    assert output.told_before(first, first) == ([], ["kind", "location", "python", "signature"])
-
-
 @pytest.mark.parametrize(
     ("value", "printed"),
     [
