@@ -36,21 +36,21 @@ def reasons(
 
     A floating-point tensor of more than one element tells nothing where it is nowhere finite. Where
     every output is one number throughout, none tells anything; beside others that vary zeros do, as
-    in what is weighted by a router that chose nothing. Integers and single numbers other than zero
-    tell something, as something must have computed them. Empty outputs are left out. loaded: the
-    weights are those of the user's files. expected: one number throughout is what has to come out,
-    and is no reason.
+    in what is weighted by a router that chose nothing. Integers and single numbers tell something,
+    as something must have computed them, unless they are zero or not finite. Empty outputs are left
+    out. loaded: the weights are those of the user's files. expected: one number throughout is what
+    has to come out, and is no reason.
     """
     advice = _INPUTS if loaded else _ADVICE
     read = [_constant(directory / o.file, o) if o.bytes else (None, False) for o in outputs]
     constants = [constant for constant, _ in read]
-    many = [math.prod(o.shape) > 1 for o in outputs]
-    wide = [_rounds(o) and several for o, several in zip(outputs, many, strict=True)]
+    wide = [_rounds(o) and math.prod(o.shape) > 1 for o in outputs]
     dull = [
-        not output.bytes or (constant is not None and (values or constant == 0))
+        not output.bytes
+        or (constant is not None and (values or constant == 0 or math.isnan(constant)))
         for output, constant, values in zip(outputs, constants, wide, strict=True)
     ]
-    everything = all(dull) and any(many)
+    everything = all(dull)
     return tuple(
         _SMALL
         if small

@@ -207,7 +207,9 @@ def _summary(outputs: tuple[OutputComparison, ...], why: str) -> Comparison:
         return o.differs, not o.ok, o.mismatched, ratio
 
     worst = max(outputs, key=badness, default=None)
-    verdict: Verdict = "mismatch" if why else worst.verdict if worst else "ok"
+    verdict: Verdict = "mismatch" if why else worst.verdict if worst else "not-compared"
+    if worst is None and not why:
+        why = "it returns nothing that could be compared"
     if worst is not None and worst.differs:
         wrong = sum(o.differs for o in outputs)
         others = (

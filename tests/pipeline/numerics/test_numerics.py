@@ -562,11 +562,44 @@ def test_outputs_without_elements_prove_nothing_by_themselves(tmp_path: Path) ->
     assert compare(tmp_path, beside, beside, inputs=(3, 5)).ok
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "proves"),
+    [
+        ("f32", 0.0, False),
+        ("f32", float("nan"), False),
+        ("f32", float("inf"), False),
+        ("f32", 2.5, True),
+        ("i64", 0, False),
+        ("i64", 3, True),
+        ("i1", False, False),
+        ("i1", True, True),
+    ],
+)
+def test_a_single_number_proves_something_unless_anything_would_give_it(
+    tmp_path: Path, dtype: str, value: float, proves: bool
+) -> None:
+    types = {"f32": np.float32, "i64": np.int64, "i1": np.bool_}
+    one = (dtype, np.array(value, types[dtype]))
+    for shape in ((), (1,), (1, 1)):
+        pair = [(dtype, one[1].reshape(shape))]
+        assert compare(tmp_path, pair, pair).ok == proves
+    beside = [one, ("f32", np.arange(4, dtype=np.float32))]
+    assert compare(tmp_path, beside, beside).ok
+
+
+def test_what_returns_nothing_was_not_compared(tmp_path: Path) -> None:
+    compared = compare(tmp_path, [], [])
+    assert (compared.verdict, compared.why) == (
+        "not-compared",
+        "it returns nothing that could be compared",
+    )
+
+
 def test_integers_and_booleans_of_zeros_prove_nothing_either(tmp_path: Path) -> None:
     zeros = [("i1", np.zeros(8, bool)), ("i64", np.zeros(3, int))]
     for pair in (zeros, zeros[:1], zeros[1:]):
         assert compare(tmp_path, pair, pair).verdict == "not-compared"
-    for told in (("i1", np.ones(8, bool)), ("i64", np.full(3, 7)), ("i64", np.array(0))):
+    for told in (("i1", np.ones(8, bool)), ("i64", np.full(3, 7)), ("i64", np.array(1))):
         assert compare(tmp_path, [told], [told]).ok
 
 
