@@ -25,7 +25,8 @@ database_option = click.option(
 
 
 def history_at(database: str | None, *, begin: bool = False) -> History:
-    """The history in this file, or in the usual place; `begin` makes it where there is none.
+    """The history in this file, or in the usual place; `begin` makes it where there is none, or
+    none that can be read.
 
     Raises UsageError where there is none otherwise.
     """
@@ -46,7 +47,7 @@ def history_at(database: str | None, *, begin: bool = False) -> History:
         )
     if database:
         outputs.check_parent(path)
-    history = History(path)
+    history = History(path, kept=not begin)
     _tell_damage(history)
     return history
 

@@ -36,13 +36,13 @@ class Database:
 
     What was written is on the disk when a writing block ends; a process that dies in the middle of
     one leaves nothing of it. To be used from the thread that opened it. A file that SQLite cannot
-    read is moved aside (`set_aside` names it then) and a new one begun.
+    read is moved aside (`set_aside` names it then) and a new one begun, unless it is only `kept`.
 
     Raises EnvironmentFault where it cannot be read or written, where it is of a newer iree-pilot,
     and where it holds something else.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, kept: bool = False) -> None:
         if path.exists() and not path.is_dir():
             outputs.check_regular(path)  # a device is no damaged history to be moved aside
         self.path = path
@@ -53,7 +53,7 @@ class Database:
             try:
                 self._database = self._open()
             except (_Damage, sqlite3.DatabaseError) as fault:
-                if not _damaged(fault):
+                if kept or not _damaged(fault):
                     raise
                 with self._locks.try_hold("nightly") as alone:
                     self._replace(fault, alone=alone)
@@ -181,7 +181,7 @@ class Database:
             yield
         except PilotError:
             raise
-        except (sqlite3.Error, OSError) as fault:
+        except (_Damage, sqlite3.Error, OSError) as fault:
             why, advice = self._explain(fault)
             if not advice:
                 raise
@@ -189,20 +189,21 @@ class Database:
                 f"cannot {doing} the history {self.path}: {why}", advice=advice
             ) from fault
 
-    def _explain(self, fault: sqlite3.Error | OSError) -> tuple[str, str]:
+    def _explain(self, fault: _Damage | sqlite3.Error | OSError) -> tuple[str, str]:
         """(what went wrong, what to do); no advice for what is a mistake of ours."""
         elsewhere = "set IREE_PILOT_DATA to a directory"
         if isinstance(fault, OSError):
             return fault.strerror or str(fault), f"Make it writable, or {elsewhere} that is."
+        if _damaged(fault):
+            return f"it is damaged ({fault})", (
+                "`iree-pilot nightly run` keeps a damaged history aside and begins a new one."
+            )
+        assert isinstance(fault, sqlite3.Error)
         code = _code(fault)
         if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._is_full()):
             return "the disk is full", (
                 f"Free some space, or {elsewhere} on a larger disk. What was written before is "
                 "safe; run the same command again to go on."
-            )
-        if _damaged(fault):
-            return f"it is damaged ({fault})", (
-                "`iree-pilot nightly run` keeps a damaged history aside and begins a new one."
             )
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return "another process has been writing to it for long", "Try again later."

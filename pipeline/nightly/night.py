@@ -195,7 +195,10 @@ class Night:
             if not expectation.holds(today):
                 yield f"the expectation of {expectation.case} expired on {expectation.expires}"
         for expectation in stale(self._options.expectations, self._cases):
-            yield f"the expectation of {expectation.case} is of no case of this night"
+            yield (
+                f"the expectation of {expectation.case} is of no case of this night: take it out "
+                "of the file, or bring the case back"
+            )
 
 
 class _Course:

@@ -391,7 +391,15 @@ class TestWrong:
     def test_a_damaged_history_is_kept_aside_and_named(self, team: Team) -> None:
         team.models("good")
         team("run", "-q")
-        team.history.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+        damaged = b"SQLite format 3\0" + b"\xff" * 5000
+        for content in (damaged, damaged[:50]):
+            team.history.write_bytes(content)
+            for words in (("status",), ("report",), ("expect", "--accept", "--reason", "x")):
+                read = team(*words)
+                assert (read.code, "it is damaged" in read.err) == (3, True), read.err
+                assert "`iree-pilot nightly run` keeps a damaged history aside" in read.err
+            assert team.history.read_bytes() == content
+        team.history.write_bytes(damaged)
         done = team("run")
         (aside,) = team.directory.glob("history.db.damaged-*")
         assert done.code == 0
