@@ -68,18 +68,32 @@ def fault(raised: BaseException) -> EnvironmentFault | None:
 
 
 def hidden(raised: BaseException) -> UsageError | None:
-    """What the source's directory has under the name of a module of Python's, where that is why."""
+    """What the source's directory has under the name of a module of Python's, or of one that a
+    library imports, where that is why."""
     named = raised.name if isinstance(raised, ImportError) else None
     if isinstance(raised, AttributeError) and isinstance(raised.obj, ModuleType):
         named = raised.obj.__name__
     module = sys.modules.get(named or "")
-    file = getattr(module, "__file__", None)
+    place = module and _place(module)
     own = (*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),)
-    if named not in sys.stdlib_module_names or not file or file.startswith(own):
+    if not place or place.startswith(own):
+        return None
+    library = next((name for name, _ in reversed([*_frames(raised.__traceback__)])), "")
+    if named in sys.stdlib_module_names:
+        hides = f"hides Python's own module {named}"
+    elif library in _DISTRIBUTIONS and Path(place).parent in (Path(sys.path[0]), Path.cwd()):
+        hides = f"is taken for a module {named} that {library} imports"
+    else:
         return None
     return UsageError(
-        f"{file} hides Python's own module {named}: {raised}",
-        advice="Rename the file, or move it away from the source.",
+        f"{place} {hides}: {raised}", advice="Rename it, or move it away from the source."
+    )
+
+
+def _place(module: ModuleType) -> str:
+    """The directory of a package, with or without `__init__.py`, else the file of a module."""
+    return (
+        next(iter(getattr(module, "__path__", ())), "") or getattr(module, "__file__", None) or ""
     )
 
 

@@ -87,6 +87,26 @@ class TestHidden:
         assert libraries.hidden(raised(code, "model")) is None
 
 
+class TestAModuleBesideTheSource:
+    """That a library takes for one of its own."""
+
+    @pytest.mark.parametrize("file", ["z3.py", "z3/__init__.py", "z3/notes.txt"])
+    @pytest.mark.parametrize("code", ["import z3\nz3.Real", "from z3 import Real"])
+    def test_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, code: str
+    ) -> None:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "z3", raising=False)
+        found = libraries.hidden(raised(code, "torch"))
+        assert found is not None
+        place = tmp_path / ("z3.py" if file == "z3.py" else "z3")
+        assert f"{place} is taken for a module z3 that torch imports" in found.message
+        assert libraries.hidden(raised(code, "model")) is None, "the source means its own"
+        monkeypatch.delitem(sys.modules, "z3")
+
+
 @pytest.mark.real
 class TestCommands:
     @pytest.fixture
