@@ -142,7 +142,7 @@ class _Case:
         step = Step(
             name="compile",
             status="ok" if compiled.ok else "failed",
-            seconds=time.monotonic() - started,
+            seconds=time.monotonic() - started if cached else compiled.seconds,
             cached=cached,
             why="" if compiled.ok else DOES_NOT_COMPILE,
         )

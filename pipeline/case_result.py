@@ -31,7 +31,8 @@ _SILENT_ON: dict[str, tuple[str, ...]] = {
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a case. cached: taken from the store; seconds is then what finding it took.
+    """One step of a case. seconds: of a compile the compiler's own, without what confirmed the
+    phase of a failure. cached: taken from the store; seconds is then what finding it took.
 
     status: `compiled` of a step that did not come to be, as the module is not run; `ran` of a
     comparison that is not whole, or not at all. `why` says why.

@@ -458,11 +458,7 @@ def _measured(result: CaseResult) -> tuple[str, str, str]:
 def _compile_seconds(result: CaseResult, step: Step | None) -> str:
     if step is None:
         return "-"
-    return (
-        f"{out.seconds(result.compile_seconds)} cached"
-        if step.cached
-        else out.seconds(step.seconds)
-    )
+    return f"{out.seconds(result.compile_seconds)}{' cached' if step.cached else ''}"
 
 
 def _deliver(source: Path, target: str, *, quiet: bool) -> None:

@@ -229,8 +229,8 @@ class Live:
             self._print(f"  {step.name:<10} not {done}: {escape(step.why)}")
             return
         mark = "[green]ok[/green]" if step.status == "ok" else "[red]failed[/red]"
-        source = " (from the cache)" if step.cached else ""
-        self._print(f"  {step.name:<10} {mark} {seconds(step.seconds)}{source}")
+        took = "from the cache" if step.cached else seconds(step.seconds)
+        self._print(f"  {step.name:<10} {mark} {took}")
 
     def waiting(self, target: str) -> None:
         self.note(f"{target}: another process is compiling the same; waiting")

@@ -52,18 +52,21 @@ _OWN = ("iree_pilot",)
 def fault(raised: BaseException) -> EnvironmentFault | None:
     """The fault of a library that cannot be imported; None where that is not why it was raised.
 
-    A library is at fault for what is raised while it is imported, whoever imports it, and where it
-    lacks what it or our own code imports. What a source of the user's imports in vain is its own.
+    A library is at fault for what is raised while it is imported, whoever imports it, where it
+    lacks what it or our own code imports, and where it is not installed. What else a source of the
+    user's imports in vain is its own.
     """
     if isinstance(raised, KeyboardInterrupt | MemoryError):
         return None
     frames = [*_frames(raised.__traceback__)]
     importing = [name for name, doing in frames if doing == "<module>" and name in _DISTRIBUTIONS]
     by_library = bool(frames) and frames[-1][0] in (*_OWN, *_DISTRIBUTIONS)
-    if isinstance(raised, ImportError) and by_library:
+    if isinstance(raised, ImportError):
         name = (raised.name or "").partition(".")[0]
-        if name in _DISTRIBUTIONS:
-            return _fault(name, raised, missing=isinstance(raised, ModuleNotFoundError))
+        missing = isinstance(raised, ModuleNotFoundError)
+        absent = missing and importlib.util.find_spec(name) is None if name else False
+        if name in _DISTRIBUTIONS and (by_library or absent):
+            return _fault(name, raised, missing=missing)
     return _fault(importing[-1], raised) if importing else None
 
 
@@ -106,7 +109,7 @@ def _fault(name: str, raised: BaseException, *, missing: bool = False) -> Enviro
     if missing and not release:
         return EnvironmentFault(
             f"tracing needs {name}, which is not installed",
-            advice=f"Install it: pip install {distribution}; scripts/setup installs all.",
+            advice=f"Install it: pip install {distribution}.",
         )
     said = "".join(traceback.format_exception_only(raised)).strip().splitlines()[-1]
     last = traceback.extract_tb(raised.__traceback__)[-1]

@@ -147,9 +147,12 @@ def accept(
                 expected.remove(case)
                 removed.append(case)
         elif verdict in (*_FAILED, "flaky") and signature:
-            (added if known is None else changed).append(case)
             values = {"signature": signature, "reason": reason, "link": link, "expires": expires}
-            expected.set(case, {**values, "model": model})
+            values["model"] = model
+            if known is not None and all(known.get(key) == value for key, value in values.items()):
+                continue
+            (added if known is None else changed).append(case)
+            expected.set(case, values)
         elif verdict == "fail" and known and model and known.get("model", model) != model:
             changed.append(case)
             expected.set(case, {"model": model})

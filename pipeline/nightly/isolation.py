@@ -11,6 +11,7 @@ import msgspec
 
 from iree_pilot.pipeline.case_result import CaseResult
 from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.load import TraceFailed, load
 from iree_pilot.pipeline.nightly import alone, keys, worker
 from iree_pilot.pipeline.nightly.orders import Order
@@ -93,16 +94,26 @@ def brought(found: Bisection, place: Path) -> Bisection:
     failures = []
     for one in found.failures:
         made = one.reproducer
-        if made is not None and one.known_since and Path(made.path).parent != place.parent:
-            report = Path(made.path, REPORT).read_bytes()
-            copy = next(n for n in names(place, one.failure) if _is_for(n, report))
-            if not copy.exists():
-                bundle.copy(Path(made.path), copy)
-            one = msgspec.structs.replace(
-                one, reproducer=msgspec.structs.replace(made, path=str(copy))
-            )
-        failures.append(one)
+        if made is not None and one.known_since:
+            copy = brought_to(place, Path(made.path), one.failure)
+            made = msgspec.structs.replace(made, path=str(copy))
+        failures.append(msgspec.structs.replace(one, reproducer=made))
     return msgspec.structs.replace(found, failures=tuple(failures))
+
+
+def brought_to(place: Path, folder: Path, failure: Failure) -> Path:
+    """The reproducer's folder where it lies beside `place`, else a copy of it there.
+
+    Raises UsageError for one that somebody has changed.
+    """
+    if folder.parent == place.parent:
+        return folder
+    bundle.check_place(folder)
+    report = (folder / REPORT).read_bytes()
+    copy = next(name for name in names(place, failure) if _is_for(name, report))
+    if not copy.exists():
+        bundle.copy(folder, copy)
+    return copy
 
 
 def _is_for(folder: Path, report: bytes) -> bool:

@@ -7,6 +7,7 @@ night that shows the failure; what was answered is kept with it, and not asked a
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 import time
@@ -16,6 +17,8 @@ from typing import Protocol
 
 import msgspec
 
+from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.nightly import alone, identity, inquiry, isolation
 from iree_pilot.pipeline.nightly.config import Nightly
 from iree_pilot.pipeline.nightly.history import History
@@ -91,6 +94,10 @@ class News:
                 self._history.artifact(run, judgement.case, "reproducer", place)
         before = self._history.reproducers(signatures)
         places = {f: path for f, path in before.items() if Path(path).is_dir()} | self._places
+        for judgement in judgements:
+            failure, shown = failures[judgement.case], outcomes[judgement.case].failure
+            if shown is not None and failure in places:
+                places[failure] = self._brought(failure, Path(places[failure]), shown)
         self._ask_all(subjects, places)
         return [
             msgspec.structs.replace(
@@ -100,6 +107,12 @@ class News:
             )
             for judgement in judgements
         ]
+
+    def _brought(self, failure: str, folder: Path, shown: Failure) -> str:
+        """A folder of an earlier night among the artifacts of this one, where it can be copied."""
+        with contextlib.suppress(PilotError, OSError):
+            return str(isolation.brought_to(self._place(failure), folder, shown))
+        return str(folder)
 
     def _isolate_all(self, subjects: Sequence[_Subject]) -> None:
         left, each = self._config.bisect.seconds, self._config.bisect.seconds_each
@@ -120,7 +133,7 @@ class News:
         orders = isolation.Orders(
             case=subject.case,
             result=subject.outcome.result,
-            place=str(self._place(subject)),
+            place=str(self._place(subject.failure)),
             directory=str(self._directory),
         )
         done = True
@@ -169,7 +182,7 @@ class News:
     ) -> None:
         assert subject.outcome.result is not None
         self._watcher.asking(subject.case, subject.signature, question)
-        place = self._place(subject)
+        place = self._place(subject.failure)
         asked = Inquiry(
             question=question,
             case=subject.case,
@@ -193,8 +206,8 @@ class News:
         said = f"not looked for yet: [news] {finding.question} = false"
         return msgspec.structs.replace(finding, said=said, off=True)
 
-    def _place(self, subject: _Subject) -> Path:
-        return self._artifacts / re.sub("[/: ]", "-", subject.failure)
+    def _place(self, failure: str) -> Path:
+        return self._artifacts / re.sub("[/: ]", "-", failure)
 
     def _open(self, subject: _Subject, question: Question) -> bool:
         """Whether an earlier night had no time for it."""

@@ -63,7 +63,12 @@ def _elsewhere(one: _Shown, shown: Sequence[_Shown]) -> tuple[Elsewhere, ...]:
         program = bool(one.program) and one.program == other.program
         if same or program:
             found.append(
-                Elsewhere(target=other.target, path=other.path, signature=same, program=program)
+                Elsewhere(
+                    target=other.target,
+                    path=str(Path(other.path).absolute()),
+                    signature=same,
+                    program=program,
+                )
             )
     return tuple(found)
 

@@ -176,6 +176,21 @@ def test_people_are_told_in_lines(team: Team) -> None:
     assert team("report", "7").code == 2
 
 
+def test_each_nights_artifacts_have_what_its_report_names(team: Team) -> None:
+    team.models("bad", bisect=True)
+    team.fails(bad="'test.bad' op is not supported")
+    for name in ("first", "second"):
+        told = team("run", "--json", "--artifacts", name)
+        (row,) = told.document["rows"]
+        folder = Path(row["judgement"]["reproducer"])
+        assert folder.parent == team.directory / name
+        assert "test.bad" in (folder / "repro.mlir").read_text()
+    (folder / "repro.mlir").write_text("")
+    third = team("run", "--json", "--artifacts", "third")
+    kept = third.document["rows"][0]["judgement"]["reproducer"]
+    assert kept == str(folder), "one that was changed is named, and not passed on"
+
+
 def test_after_news_comes_the_command_that_accepts_them(team: Team) -> None:
     team.models("good", "bad")
     team.fails(bad="it is bad")

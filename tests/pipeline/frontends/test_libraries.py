@@ -54,8 +54,7 @@ class TestFault:
         ("code", "package"),
         [
             ("import timm_that_is_not_there", "model"),
-            ("raise ModuleNotFoundError(name='timm')", "model"),
-            ("raise ModuleNotFoundError(name='timm')", "models"),
+            ("raise ModuleNotFoundError(name='numpy')", "model"),
             ("raise ImportError('cannot import name', name='transformers')", "model"),
             ("def forward():\n    raise RuntimeError('shape')\nforward()", "model"),
             ("raise KeyboardInterrupt", "torch"),
@@ -64,6 +63,18 @@ class TestFault:
     )
     def test_of_the_source_or_of_nobody(self, code: str, package: str) -> None:
         assert libraries.fault(raised(code, package)) is None
+
+    @pytest.mark.parametrize("package", ["model", "iree_pilot"])
+    def test_a_library_that_is_not_installed_is_needed_whoever_imports_it(
+        self, package: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: None)
+        found = libraries.fault(raised("raise ModuleNotFoundError(name='timm')", package))
+        assert found is not None
+        assert (found.exit_code, found.advice.startswith("Install it: pip install timm")) == (
+            3,
+            True,
+        )
 
 
 class TestHidden:
