@@ -56,15 +56,19 @@ def command(common: Common) -> None:
     if common.json:
         out.emit({"ok": able, "findings": findings})
     else:
-        marks = {"ok": "[green]ok[/green]", "warning": "[yellow]no[/yellow]"}
+        marks = {
+            "ok": "[green]ok[/green] ",
+            "warning": "[yellow]no[/yellow] ",
+            "missing": "[red]BAD[/red]",
+        }
         for ability in ("trace", "compile", "run"):
             console.print(f"[bold]{ability}[/bold]")
             for f in findings:
                 if f.ability == ability:
-                    mark = marks.get(f.state, "[red]MISSING[/red]")
-                    console.print(f"  {mark:<4} {f.name:<14} {escape(f.found)}", soft_wrap=True)
+                    told = f"  {marks[f.state]} {f.name:<14} {escape(f.found)}"
+                    console.print(told, soft_wrap=True)
                     if f.mend:
-                        console.print(f"       {'':<14} -> {escape(f.mend)}", soft_wrap=True)
+                        console.print(f"      {'':<14} -> {escape(f.mend)}", soft_wrap=True)
     if not able:
         raise Failed(3)
 

@@ -8,8 +8,8 @@ from threading import Event, Thread
 
 from iree_pilot.pipeline.cli.screen import Screen
 
-#: No command is silent for longer than 5 s in a pipe; the rest is for a busy machine.
-SECONDS = 4.5
+#: No command is silent for longer than 5 s in a pipe; the rest is for its start.
+SECONDS = 4.0
 
 
 class Heartbeat:

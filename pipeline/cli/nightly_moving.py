@@ -21,11 +21,12 @@ def export(database: str | None, file: str, common: Common) -> None:
 
     with history_at(database) as history:
         nights = moving.export(history, Path(file))
-    size = Path(file).stat().st_size
+    size = Path(file).stat().st_size if Path(file).is_file() else None
     if common.json:
         out.emit({"path": str(Path(file).absolute()), "nights": nights, "bytes": size})
-    else:
-        click.echo(f"{file}: {nights} night{'' if nights == 1 else 's'}, {out.size(size)}")
+        return
+    large = "" if size is None else f", {out.size(size)}"
+    click.echo(f"{file}: {out.count(nights, 'night')}{large}")
 
 
 @click.command("merge")

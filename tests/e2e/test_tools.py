@@ -39,7 +39,7 @@ class TestDoctor:
         (tmp_path / "empty").mkdir()
         done = pilot("doctor", "--release", "./empty", cwd=tmp_path)
         assert done.code == 3
-        assert "MISSING iree-compile" in " ".join(done.out.split())
+        assert "BAD iree-compile" in " ".join(done.out.split())
         assert "-> " in done.out, "how to mend it"
 
     def test_brackets_are_printed(
