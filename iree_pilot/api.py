@@ -179,13 +179,8 @@ def compare(program: Loaded, outputs: Sequence[Any], *, function: str = "main") 
             tensors.save(np.ascontiguousarray(values), Path(scratch), f"{index}.bin")
             for index, values in enumerate(outputs)
         )
-        return numerics.compare(
-            given,
-            program.program,
-            known[function],
-            directory=Path(program.directory),
-            outputs_directory=Path(scratch),
-        )
+        call = program.call(known[function])
+        return numerics.compare(given, call, outputs_directory=Path(scratch))
 
 
 def bisect(

@@ -329,13 +329,7 @@ class _Case:
         waited = job.device == _SYNC or not function.signals
         if not ran.ok or function.reference is None or not waited:
             return None
-        comparison = numerics.compare(
-            ran.outputs,
-            self.loaded.program,
-            function,
-            directory=Path(self.loaded.directory),
-            outputs_directory=context.directory,
-        )
+        comparison = numerics.compare(ran.outputs, job, outputs_directory=context.directory)
         if comparison.differs and ran.changed is not None:
             comparison = demoted.judged(comparison, ran, job, context)
         return comparison
@@ -486,7 +480,7 @@ def kept(keep: Path, function: str) -> tuple[Tensor, ...] | None:
     if not (place / _OUTPUTS).is_file():
         return None
     outputs = msgspec.json.decode((place / _OUTPUTS).read_bytes(), type=tuple[Tensor, ...])
-    return tuple(msgspec.structs.replace(o, file=str(place / o.file)) for o in outputs)
+    return tuple(output.placed(place) for output in outputs)
 
 
 def _function(

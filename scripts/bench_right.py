@@ -294,10 +294,8 @@ def _catches(loaded: Loaded, function: Function) -> bool:
     values = tensors.load(directory, first)
     values.flat[abs(values.astype(float)).argmax()] = 0
     outputs = (tensors.save(values, directory, "lost.bin"), *others)
-    comparison = numerics.compare(
-        outputs, loaded.program, function, directory=directory, outputs_directory=directory
-    )
-    return comparison.differs
+    call = loaded.call(function)
+    return numerics.compare(outputs, call, outputs_directory=directory).differs
 
 
 def _at(traced: Traced, level: str, toolchain: Toolchain, directory: Path) -> list[Judged] | None:

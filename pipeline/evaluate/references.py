@@ -18,7 +18,7 @@ import psutil
 
 from iree_pilot.pipeline.evaluate import evaluation
 from iree_pilot.pipeline.processes import process
-from iree_pilot.pipeline.program.program import Function, Program, Reference
+from iree_pilot.pipeline.program.program import Call, Function, Program, Reference
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.pipeline.torch_dialect import evaluate
@@ -56,10 +56,9 @@ def with_references(program: Program, context: Context, text: str = "") -> Progr
     context = context.bounded(_limits(context.limits))
     functions = {f.name: f for f in program.functions}
     open_ = [f for f in program.functions if f.example is not None and f.outputs]
-    for evaluator in _evaluators(program, context, text):
-        works = [
-            _moved(evaluate.work(program, context.directory, f, context.directory)) for f in open_
-        ]
+    for evaluator in _evaluators(context, text):
+        calls = [Call(program=program, directory=context.directory, function=f) for f in open_]
+        works = [evaluate.work(call, context.directory, jitter="values") for call in calls]
         for function, found in zip(open_, evaluator(works) if works else (), strict=True):
             made = _with(functions[function.name], _fitting(function, found))
             if found.cut_off:
@@ -76,23 +75,16 @@ def with_references(program: Program, context: Context, text: str = "") -> Progr
     )
 
 
-def of_text(
-    mlir: Path, program: Program, function: Function, place: Path, context: Context
-) -> Reference | None:
-    """What a function computes by another text of the program in `directory`; None where that
-    cannot be evaluated. Files go to `place`."""
-    work = evaluate.work(program, context.directory, function, place)
-    works = [_moved(msgspec.structs.replace(work, mlir=str(mlir.absolute())))]
-    context, text = context.bounded(_limits(context.limits)), mlir.read_text(errors="replace")
-    for evaluator in _evaluators(program, context, text):
+def of_call(call: Call, context: Context) -> Reference | None:
+    """What a call computes; None where that cannot be evaluated. Files go to the context's
+    directory."""
+    works = [evaluate.work(call, context.directory, jitter="values")]
+    context, text = context.bounded(_limits(context.limits)), call.mlir.read_text(errors="replace")
+    for evaluator in _evaluators(context, text):
         (found,) = evaluator(works)
         if found.reference is not None:
             return found.reference
     return None
-
-
-def _moved(work: EvaluationWork) -> EvaluationWork:
-    return msgspec.structs.replace(work, jitter="values")
 
 
 def first(
@@ -106,10 +98,10 @@ def first(
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         places = [Path(scratch) / str(number) for number in range(len(functions))]
         works = [
-            evaluate.work(program, context.directory, f, place)
+            evaluate.work(Call(program=program, directory=context.directory, function=f), place)
             for f, place in zip(functions, places, strict=True)
         ]
-        for evaluator in _evaluators(program, context, text) if works else ():
+        for evaluator in _evaluators(context, text) if works else ():
             for number, found in enumerate(evaluator(works)):
                 if _fitting(functions[number], found).reference is not None:
                     return number
@@ -158,7 +150,7 @@ def _limits(limits: process.Limits | None) -> process.Limits:
     )
 
 
-def _evaluators(program: Program, context: Context, text: str) -> Sequence[Evaluator]:
+def _evaluators(context: Context, text: str) -> Sequence[Evaluator]:
     def by_torch(works: Sequence[EvaluationWork]) -> tuple[Evaluation, ...]:
         return evaluate.evaluate(works, limits=context.limits)
 

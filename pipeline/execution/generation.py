@@ -223,9 +223,7 @@ def run(
             return Generation(evaluator=evaluator, failure=_failure(done, workdir, wanted.steps))
         comparison = numerics.compare(
             tuple(step.logits for step in done.replies),
-            loaded.program,
-            _steps(generated),
-            directory=Path(loaded.directory),
+            loaded.call(_steps(generated)),
             outputs_directory=workdir,
         )
     return Generation(

@@ -224,7 +224,7 @@ def check(job: runtime.Run, failure: Failure, context: Context, phases: Path | N
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
             place = Path(scratch)
             given = examples.random(job.function, made_up.seed, place, made_up)
-            example = tuple(msgspec.structs.replace(t, file=str(place / t.file)) for t in given)
+            example = tuple(tensor.placed(place) for tensor in given)
             function = msgspec.structs.replace(job.function, example=example)
             again = msgspec.structs.replace(job, function=function, changed=None)
             return runtime.run(again, context.at(place), latency_budget=0).ok

@@ -27,8 +27,8 @@ from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.archive import check_parameters
 from iree_pilot.pipeline.program.program import (
     ELEMENT_TYPES,
+    Call,
     Function,
-    Program,
     Tensor,
     TensorType,
     check_inputs,
@@ -103,17 +103,14 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         return self.failure is None
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run: a function of `module`, compiled from the program in `directory`, on `device`.
+class Run(Call, frozen=True, kw_only=True):
+    """What to run: a call, in the `module` that its program was compiled to, on `device`.
 
     device: a URI as `--device=` takes it (`local-task`, `vulkan`, `hip://0`); several between
     commas for a program for several devices. changed: the function, with inputs, in the types that
     the module has at its border (`border.of_module`), where files for these are there already.
     """
 
-    program: Program
-    directory: Path
-    function: Function
     module: Path
     device: str
     changed: Function | None = None

@@ -66,4 +66,4 @@ def _saved(made: HoldsCompiledModule, place: Path) -> tuple[Tensor, ...]:
         torch_tensors.save(value, place, f"input{index}.bin")
         for index, value in enumerate(reference.tensors(made.inputs))
     )
-    return tuple(msgspec.structs.replace(one, file=str(place / one.file)) for one in saved)
+    return tuple(one.placed(place) for one in saved)

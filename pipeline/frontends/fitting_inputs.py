@@ -178,7 +178,7 @@ def _settled(program: Program, function: Function, context: Context, text: str) 
             place = Path(scratch) / str(number)
             place.mkdir()
             given = examples.random(bare, made_up.seed, place, made_up)
-            given = tuple(msgspec.structs.replace(t, file=str(place / t.file)) for t in given)
+            given = tuple(tensor.placed(place) for tensor in given)
             tried.append(msgspec.structs.replace(bare, example=given, made_up=made_up))
         found = references.first(program, tried, context, text)
     if found is None:

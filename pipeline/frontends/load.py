@@ -19,7 +19,7 @@ from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program.archive import check_parameters
-from iree_pilot.pipeline.program.program import Program
+from iree_pilot.pipeline.program.program import Call, Function, Program
 from iree_pilot.pipeline.store.sealed import state
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain.context import Context
@@ -44,6 +44,10 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def mlir(self) -> Path:
         return Path(self.directory) / self.program.mlir
+
+    def call(self, function: Function) -> Call:
+        """A call of one of the program's functions, or of one like it."""
+        return Call(program=self.program, directory=Path(self.directory), function=function)
 
 
 def load(

@@ -97,14 +97,8 @@ class TargetOutputs:
             self._noise = noise.scan(self._loaded.mlir)
             if noise.unit(self._noise.computes) < noise.unit("f32"):
                 self._noise = msgspec.structs.replace(self._noise, computes="f32")
-        return numerics.compare(
-            own,
-            self._loaded.program,
-            msgspec.structs.replace(function, reference=Reference(outputs=theirs)),
-            directory=Path(self._loaded.directory),
-            outputs_directory=Path(),
-            program_noise=self._noise,
-        )
+        call = self._loaded.call(function).expecting(Reference(outputs=theirs))
+        return numerics.compare(own, call, program_noise=self._noise)
 
 
 def agreed(results: Sequence[CaseResult]) -> list[CaseResult]:

@@ -11,7 +11,7 @@ from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.processes import process
-from iree_pilot.pipeline.program.program import Function, Tensor
+from iree_pilot.pipeline.program.program import Call, Function, Tensor
 from iree_pilot.pipeline.toolchain.context import Context
 
 _MLIR = "changed.mlir"
@@ -30,10 +30,11 @@ def judged(
     if reference is None or changed is None or reference.users:
         return comparison
     file = _in_its_types(job, changed, context)
-    again = file and references.of_text(
-        file, job.program, changed, context.directory, context.at(job.directory)
-    )
-    if not again:
+    if file is not None:
+        program = msgspec.structs.replace(job.program, mlir=str(file.absolute()))
+        call = Call(program=program, directory=job.directory, function=changed)
+        again = references.of_call(call, context)
+    if file is None or again is None:
         return numerics.excused(
             comparison,
             "with nothing that was evaluated: the compiler changed the types that the program "
@@ -41,9 +42,7 @@ def judged(
         )
     found = numerics.compare(
         tuple(map(_own, ran.outputs)),
-        msgspec.structs.replace(job.program, mlir=str(file)),
-        msgspec.structs.replace(changed, reference=again),
-        directory=context.directory,
+        call.expecting(again.placed(context.directory.absolute())),
         outputs_directory=context.directory,
     )
     if found.differs:

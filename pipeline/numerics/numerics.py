@@ -39,7 +39,7 @@ from iree_pilot.pipeline.numerics.judging import Verdict as Verdict
 from iree_pilot.pipeline.numerics.judging import judge
 from iree_pilot.pipeline.numerics.noise import Noise
 from iree_pilot.pipeline.numerics.pairs import Pair
-from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Function, Program, Tensor
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Call, Tensor
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,18 +73,17 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 def compare(
     outputs: tuple[Tensor, ...],
-    program: Program,
-    function: Function,
+    call: Call,
     *,
-    directory: Path,
-    outputs_directory: Path,
+    outputs_directory: Path = Path(),
     program_noise: Noise | None = None,
 ) -> Comparison:
-    """Compares `outputs` (files in `outputs_directory`) with the function's reference.
+    """Compares what a call returned (files in `outputs_directory`) with its function's reference.
 
-    `directory` is the program's; program_noise: its rounding, None for what its text shows.
-    Raises ValueError when the function has no reference.
+    program_noise: the program's rounding, None for what its text shows. Raises ValueError when the
+    function has no reference.
     """
+    directory, function, parameters = call.directory, call.function, call.program.parameters
     reference = function.reference
     if reference is None:
         raise ValueError(f"{function.name} has no reference to compare with")
@@ -92,7 +91,7 @@ def compare(
         return _summary(
             (), f"the device returned {len(outputs)} outputs, PyTorch {len(reference.outputs)}"
         )
-    program_noise = program_noise or noise.scan(directory / program.mlir)
+    program_noise = program_noise or noise.scan(call.mlir)
     computes = [program_noise.computes, *(got.dtype for got in outputs if got.stated)]
     program_noise = msgspec.structs.replace(program_noise, computes=max(computes, key=noise.unit))
     pairs = [
@@ -110,7 +109,7 @@ def compare(
     # Of nothing, and where somebody says so, one number throughout is what has to come out.
     expected = reference.stated or (bool(inputs) and not any(t.bytes for t in inputs))
     if not any(reasons):
-        archives = program.parameters.archives if program.parameters else ()
+        archives = parameters.archives if parameters else ()
         loaded = any(Path(file).is_absolute() for file in archives)
         reasons = blind.reasons(values, directory, loaded=loaded, expected=expected)
     for output, why in zip(agree, reasons, strict=True):

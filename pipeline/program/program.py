@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 
@@ -135,6 +135,10 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     def bytes(self) -> int:
         return ELEMENT_TYPES[self.dtype].bytes(math.prod(self.shape))
 
+    def placed(self, directory: Path) -> Tensor:
+        """The same with the path of its file below a directory."""
+        return msgspec.structs.replace(self, file=str(directory / self.file))
+
 
 class Indexed(msgspec.Struct, frozen=True, kw_only=True):
     """An integer output that says where along an axis something lies, as sort and top-k give it.
@@ -205,11 +209,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     def placed(self, directory: Path) -> Reference:
         """The same with the paths of all files below a directory."""
 
-        def one(tensor: Tensor) -> Tensor:
-            return msgspec.structs.replace(tensor, file=str(directory / tensor.file))
-
         def each(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return tuple(map(one, tensors))
+            return tuple(tensor.placed(directory) for tensor in tensors)
 
         return msgspec.structs.replace(
             self,
@@ -223,9 +224,9 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
             indexed=tuple(
                 msgspec.structs.replace(
                     i,
-                    values=one(i.values),
-                    rows=one(i.rows),
-                    precise=None if i.precise is None else one(i.precise),
+                    values=i.values.placed(directory),
+                    rows=i.rows.placed(directory),
+                    precise=None if i.precise is None else i.precise.placed(directory),
                 )
                 for i in self.indexed
             ),
@@ -347,6 +348,29 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
             f"{self.source} has no function {name!r}",
             advice=f"Its functions: {', '.join(f.name for f in self.functions)}.",
         )
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A call of a function of the program in `directory` with the function's example inputs."""
+
+    program: Program
+    directory: Path
+    function: Function
+
+    @property
+    def mlir(self) -> Path:
+        return self.directory / self.program.mlir
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The example inputs, with absolute files; () where there are none."""
+        place = self.directory.absolute()
+        return tuple(tensor.placed(place) for tensor in self.function.example or ())
+
+    def expecting(self, reference: Reference) -> Self:
+        """The same call of a function that is to return this."""
+        function = msgspec.structs.replace(self.function, reference=reference)
+        return msgspec.structs.replace(self, function=function)
 
 
 def check_inputs(function: Function, inputs: tuple[Tensor, ...], source: str) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.processes.task import Done
-from iree_pilot.pipeline.program.program import Function, Jitter, Program, Reference, Tensor
+from iree_pilot.pipeline.program.program import Call, Jitter, Reference, Tensor
 
 #: What evaluates: a function for `task.call` from `list[Work]` to `Stage`.
 TORCH = "iree_pilot.pipeline.torch_dialect.torch_child:evaluated"
@@ -84,29 +84,27 @@ class Stage(msgspec.Struct, frozen=True):
 
 
 def work(
-    program: Program,
-    directory: Path,
-    function: Function,
+    call: Call,
     place: Path,
+    *,
     values: tuple[tuple[int, int], ...] | None = (),
+    jitter: Jitter = "none",
 ) -> EvaluationWork:
-    """What to do for a function of the program in `directory`, which has example inputs."""
-    root = directory.absolute()
-    parameters = program.parameters
+    """What to do for a call; `place`, `values` and `jitter` as in the record."""
+    root, parameters = call.directory.absolute(), call.program.parameters
     return EvaluationWork(
-        mlir=str(root / program.mlir),
-        function=function.name,
-        inputs=tuple(
-            msgspec.structs.replace(t, file=str(root / t.file)) for t in function.example or ()
-        ),
+        mlir=str(call.mlir.absolute()),
+        function=call.function.name,
+        inputs=call.inputs,
         place=str(place.absolute()),
         archives=tuple(str(root / a) for a in (parameters.archives if parameters else ())),
         values=values,
-        outputs=tuple(kind.dtype for kind in function.outputs),
+        outputs=tuple(kind.dtype for kind in call.function.outputs),
         scopes={
             scope: tuple(str(root / a) for a in files)
             for scope, files in (parameters.scopes if parameters else {}).items()
         },
+        jitter=jitter,
     )
 
 

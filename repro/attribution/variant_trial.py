@@ -106,13 +106,7 @@ def compare(
     loaded: Loaded, function: Function, outputs: tuple[Tensor, ...], directory: Path
 ) -> Comparison:
     """What was computed, in files of `directory`, against the program's reference."""
-    return numerics.compare(
-        outputs,
-        loaded.program,
-        function,
-        directory=Path(loaded.directory),
-        outputs_directory=directory,
-    )
+    return numerics.compare(outputs, loaded.call(function), outputs_directory=directory)
 
 
 def judged(compared: Sequence[Comparison], digest: str = "") -> VariantTried:

@@ -24,7 +24,7 @@ from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.plural import count
-from iree_pilot.pipeline.program.program import Function, Reference, Tensor
+from iree_pilot.pipeline.program.program import Call, Function, Reference, Tensor
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.differential import flow_editor
 from iree_pilot.repro.differential.flow import (
@@ -408,13 +408,9 @@ class Comparer:
         function = Function(
             name="", inputs=(), outputs=tuple(map(typed, outputs)), reference=reference
         )
-        return numerics.compare(
-            tuple(pick(numbers, got)),
-            msgspec.structs.replace(self._program, mlir=str(text.absolute())),
-            function,
-            directory=self.context.directory,
-            outputs_directory=self.context.directory,
-        )
+        program = msgspec.structs.replace(self._program, mlir=str(text.absolute()))
+        call = Call(program=program, directory=self.context.directory, function=function)
+        return numerics.compare(tuple(pick(numbers, got)), call)
 
     def _differing(
         self, body: FlowBody, steps: Sequence[FlowStep], compared: Comparison, levels: int

@@ -16,7 +16,7 @@ from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison
-from iree_pilot.pipeline.program.program import Function, Program, Reference, Tensor
+from iree_pilot.pipeline.program.program import Call, Function, Program, Reference, Tensor
 from iree_pilot.pipeline.toolchain.compiler import MODULE, Compile
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.differential.side import Side
@@ -89,13 +89,8 @@ class SidesOracle(RememberingOracle):
         expected = self._ran(self._against, candidate, program, function, place / "against")
         got = self._ran(self._side, candidate, program, function, place / "side")
         reference = Reference(outputs=expected, evaluator=self._against.name)
-        comparison = numerics.compare(
-            got,
-            program,
-            msgspec.structs.replace(function, reference=reference),
-            directory=place,
-            outputs_directory=place,
-        )
+        call = Call(program=program, directory=place, function=function).expecting(reference)
+        comparison = numerics.compare(got, call, outputs_directory=place)
         return BothSides(
             function=function, directory=str(place), expected=expected, comparison=comparison
         )

@@ -16,7 +16,7 @@ from iree_pilot.pipeline.execution.runtime import Run
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.processes import process, task
-from iree_pilot.pipeline.program.program import Function, Program, Tensor, TensorType
+from iree_pilot.pipeline.program.program import Call, Function, Program, Tensor, TensorType
 from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile
@@ -189,7 +189,8 @@ def _evaluated(
     for function in functions:
         keys = {key for w in watched[function.name] for key in ((w.op, w.result), w.truth)}
         own = place / function.name
-        works.append(evaluate.work(program, directory, function, own, tuple(sorted(keys))))
+        call = Call(program=program, directory=directory, function=function)
+        works.append(evaluate.work(call, own, values=tuple(sorted(keys))))
     found = evaluate.evaluate(works, limits=limits)
     return {f.name: one for f, one in zip(functions, found, strict=True)}
 

@@ -15,7 +15,7 @@ from iree_pilot.pipeline.execution.runtime import Run
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison, OutputComparison
-from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Function, Program, Tensor
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Call, Function, Program, Tensor
 from iree_pilot.pipeline.toolchain.compiler import MODULE, Compile
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.oracles.oracle import LOST, Answer, NotAProgram, Off, RememberingOracle
@@ -274,9 +274,8 @@ class MismatchOracle(RememberingOracle):
             return Judged(function=function.name, failure=ran.failure)
 
         def compared(outputs: Any) -> Comparison:
-            return numerics.compare(
-                outputs, program, function, directory=directory, outputs_directory=work
-            )
+            call = Call(program=program, directory=directory, function=function)
+            return numerics.compare(outputs, call, outputs_directory=work)
 
         first = compared(ran.outputs)
         if first.verdict == "not-compared" and not any(map(_right, first.outputs)):

@@ -15,7 +15,14 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import fitting
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.noise import Noise
-from iree_pilot.pipeline.program.program import Function, Program, Reference, Tensor, TensorType
+from iree_pilot.pipeline.program.program import (
+    Call,
+    Function,
+    Program,
+    Reference,
+    Tensor,
+    TensorType,
+)
 
 
 def function(taken: str, returned: str, shape: tuple[int, ...] = (4,)) -> Function:
@@ -127,9 +134,7 @@ def compared(directory: Path, got: Tensor, own: Tensor, precise: Tensor | None) 
     one = msgspec.structs.replace(function(own.dtype, own.dtype), reference=reference)
     found = numerics.compare(
         (got,),
-        program,
-        one,
-        directory=directory,
+        Call(program=program, directory=directory, function=one),
         outputs_directory=directory,
         program_noise=Noise(computes="f64"),
     )

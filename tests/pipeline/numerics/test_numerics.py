@@ -20,6 +20,7 @@ from iree_pilot.pipeline.numerics.noise import Noise
 from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import (
+    Call,
     Function,
     Indexed,
     Program,
@@ -224,9 +225,8 @@ def compare(
     (directory / "program.mlir").write_text(mlir)
     program = Program(source="net.py", digest="", functions=(function,), parameters=None, origin={})
     outputs = tuple(store(f"g{i}", d, v) for i, (d, v) in enumerate(got))
-    return numerics.compare(
-        outputs, program, function, directory=directory, outputs_directory=directory
-    )
+    call = Call(program=program, directory=directory, function=function)
+    return numerics.compare(outputs, call, outputs_directory=directory)
 
 
 QUANTIZING = (

@@ -13,7 +13,7 @@ from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program import archive, torch_tensors
-from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Tensor
+from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Call, Tensor
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, EvaluationWork, evaluate, work
 from iree_pilot.pipeline.torch_dialect.torch_child import stages
 from iree_pilot.repro.ir import edit
@@ -100,7 +100,8 @@ class TestTracedModels:
         traced = torch_export.build(Job(source=source), tmp_path, lambda doing: None)
         assert traced.functions
         for function in traced.functions:
-            found = evaluated(work(traced, tmp_path, function, tmp_path / "made")).reference
+            call = Call(program=traced, directory=tmp_path, function=function)
+            found = evaluated(work(call, tmp_path / "made")).reference
             assert found is not None and function.reference is not None
             for kind in ("outputs", "precise", "perturbed"):
                 own = contents(getattr(found, kind), tmp_path / "made")
