@@ -1,1 +1,1 @@
-"""A compiled module run on a device: calls, generated tokens, inputs that fit."""
+"""What computes a program's values: engines, a module on a device, inputs that fit."""

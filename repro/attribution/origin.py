@@ -15,7 +15,6 @@ from iree_pilot.repro.attribution.attribution import Attribution, Narrowed
 from iree_pilot.repro.attribution.variant_trial import AttributionTrial
 from iree_pilot.repro.failing_pass import phases
 from iree_pilot.repro.failing_pass.bench import RealBench
-from iree_pilot.repro.failing_pass.interpreting import ReferenceInterpreter
 from iree_pilot.repro.failing_pass.phases import WrongPhase
 
 #: One compile of an isolated program, or a run of it, takes a fraction of that, of a processor's
@@ -59,15 +58,7 @@ def find(
     if who.rows[0].verdict != "wrong":
         return None
     on_progress("looking for the phase and the pass that make it wrong")
-    bench = RealBench(
-        loaded.mlir,
-        flags,
-        context.within("bench"),
-        trial,
-        device,
-        backend=named.backend,
-        interpreter=ReferenceInterpreter(loaded, context.directory / "interpreted", context.limits),
-    )
+    bench = RealBench(trial, flags, device, context.within("bench"), backend=named.backend)
     found = phases.find(bench)
     shutil.rmtree(context.directory, ignore_errors=True)
     if narrowed := _narrowed(found):

@@ -5,21 +5,27 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
+from msgspec import structs
 
-from iree_pilot.pipeline.execution import runtime
+from iree_pilot.pipeline.execution import engine
+from iree_pilot.pipeline.execution.engine import Engine, Iree, Unsupported
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison
-from iree_pilot.pipeline.program.program import Function, Tensor
-from iree_pilot.pipeline.toolchain import compiler
+from iree_pilot.pipeline.program.program import Function
 from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.pipeline.toolchain.context import Context
 
 Verdict = Literal["right", "wrong", "fails"]
+
+#: An evaluation takes no more.
+_SECONDS = 60.0
 
 
 class VariantTried(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,9 +56,9 @@ class AttributionTrial:
     """
 
     def __init__(self, loaded: Loaded, context: Context) -> None:
-        self._loaded = loaded
+        self.loaded = loaded
         self._context = context
-        self._made: dict[tuple[object, ...], Path | VariantTried] = {}
+        self._made: dict[tuple[object, ...], Path | Failure] = {}
         self.calls = 0
 
     def __call__(
@@ -60,53 +66,45 @@ class AttributionTrial:
     ) -> VariantTried:
         key = (str(mlir), flags, resume)
         if key not in self._made:
-            self._made[key] = self._compiled(mlir, flags, resume)
+            self.calls += 1
+            context = self._context.within(f"compiled-{self.calls}")
+            job = Compile(mlir=mlir, flags=flags, resume=resume)
+            self._made[key] = engine.compiled(job, context)
         module = self._made[key]
-        return module if isinstance(module, VariantTried) else self._ran(module, device)
+        if isinstance(module, Failure):
+            return VariantTried(verdict="fails", why=f"does not compile: {module.message}")
+        return self._tried(Iree(module, device, self._context), mlir)
 
-    def _compiled(
-        self, mlir: Path, flags: tuple[str, ...], resume: str | None
-    ) -> Path | VariantTried:
-        self.calls += 1
-        place = self._context.directory / f"compiled-{self.calls}"
-        place.mkdir(parents=True, exist_ok=True)
-        result = compiler.compile(
-            Compile(mlir=mlir, flags=flags, resume=resume), self._context.at(place), confirm=False
-        )
-        if result.failure is not None:
-            return VariantTried(verdict="fails", why=f"does not compile: {result.failure.message}")
-        assert result.output is not None
-        return place / result.output
+    def interpreted(self, mlir: Path) -> VariantTried:
+        """The same of IR that PyTorch or numpy evaluates, where one function is to be judged."""
+        if len(self._judged) != 1:
+            return VariantTried(verdict="fails", why="it has not one function with inputs")
+        limits = self._context.limits
+        seconds = min(_SECONDS, limits.seconds or _SECONDS)
+        by = replace(engine.evaluating(mlir), limits=structs.replace(limits, seconds=seconds))
+        return self._tried(by, mlir)
 
-    def _ran(self, module: Path, device: str) -> VariantTried:
-        loaded = self._loaded
-        given = [f for f in loaded.program.functions if f.example is not None and f.reference]
+    @property
+    def _judged(self) -> list[Function]:
+        functions = self.loaded.program.functions
+        return [f for f in functions if f.example is not None and f.reference]
+
+    def _tried(self, by: Engine, mlir: Path) -> VariantTried:
+        """What an engine makes of the program's functions, in the form that `mlir` has."""
         hashed = hashlib.sha256()
         compared: list[Comparison] = []
-        for function in given:
-            job = runtime.Run(
-                program=loaded.program,
-                directory=Path(loaded.directory),
-                function=function,
-                module=module,
-                device=device,
-            )
+        for call in map(self.loaded.call, self._judged):
+            program = structs.replace(call.program, mlir=str(mlir.absolute()))
             with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-                workdir = Path(scratch)
-                ran = runtime.run(job, self._context.at(workdir), latency_budget=0)
-                if ran.failure is not None:
-                    return VariantTried(verdict="fails", why=f"does not run: {ran.failure.message}")
-                for output in ran.outputs:
-                    hashed.update((workdir / output.file).read_bytes())
-                compared.append(compare(loaded, function, ran.outputs, workdir))
+                values = by.run(structs.replace(call, program=program), Path(scratch))
+                if isinstance(values, Unsupported):
+                    return VariantTried(verdict="fails", why=str(values))
+                if isinstance(values, Failure):
+                    return VariantTried(verdict="fails", why=f"does not run: {values.message}")
+                for output in values.outputs:
+                    hashed.update(Path(output.file).read_bytes())
+                compared.append(numerics.compare(values.outputs, call))
         return judged(compared, hashed.hexdigest())
-
-
-def compare(
-    loaded: Loaded, function: Function, outputs: tuple[Tensor, ...], directory: Path
-) -> Comparison:
-    """What was computed, in files of `directory`, against the program's reference."""
-    return numerics.compare(outputs, loaded.call(function), outputs_directory=directory)
 
 
 def judged(compared: Sequence[Comparison], digest: str = "") -> VariantTried:

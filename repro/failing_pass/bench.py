@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,10 +15,9 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.flags import silent
 from iree_pilot.pipeline.toolchain.phases import dump_files
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
-from iree_pilot.repro.attribution.variant_trial import Try, VariantTried
+from iree_pilot.repro.attribution.variant_trial import AttributionTrial, VariantTried
 from iree_pilot.repro.failing_pass import dumps, retarget
 from iree_pilot.repro.failing_pass.dumps import Dump
-from iree_pilot.repro.failing_pass.interpreting import LAST
 from iree_pilot.repro.failing_pass.phases import PLAIN
 from iree_pilot.repro.failing_pass.plain_pipeline import pipelines, plain
 from iree_pilot.repro.failing_pass.retarget import DeviceAttributes
@@ -27,6 +26,8 @@ from iree_pilot.repro.failing_pass.retarget import DeviceAttributes
 _LAST = "executable-sources"
 #: After it only code generation is left, of which another strategy can be asked.
 _CONFIGURED = "executable-configurations"
+#: The last phase whose IR is on tensors: after it they are resources of a stream.
+_TENSORS = "flow"
 #: The first phase that names a target.
 _NAMED = "preprocessing"
 _SECONDS = 300.0
@@ -52,26 +53,24 @@ def reference_paths(toolchain: Toolchain) -> dict[str, tuple[str, ...]]:
 
 
 class RealBench:
-    """The phases of `mlir`, compiled with `flags`, and `trial` to finish them.
+    """The phases of the trial's program, compiled with `flags`, and the trial to finish them.
 
-    own_device: runs what is compiled with these flags. interpreter: evaluates IR without compiling
-    it; it serves where every path that compiles is wrong itself. That of the source is what the
-    reference comes from, and right. backend: of the target, whose plainest strategy is asked about
-    code generation, where one is known.
+    own_device: runs what is compiled with these flags. backend: of the target, whose plainest
+    strategy is asked about code generation, where one is known. Where every path that compiles is
+    wrong itself, IR is evaluated without compiling it; that of the source is what the reference
+    comes from, and right.
     """
 
     def __init__(
         self,
-        mlir: Path,
+        trial: AttributionTrial,
         flags: tuple[str, ...],
-        context: Context,
-        trial: Try,
         own_device: str,
+        context: Context,
         *,
         backend: str = "",
-        interpreter: Callable[[Path], VariantTried] | None = None,
     ) -> None:
-        self._mlir = mlir
+        self._mlir = trial.loaded.mlir
         self._flags = silent(flags)
         self._context = context
         self._trial = trial
@@ -80,9 +79,7 @@ class RealBench:
         self._paths = reference_paths(context.toolchain)
         self._targets: dict[str, DeviceAttributes | None] = {}
         self._made = 0
-        self._interpreter = interpreter
-        interpreted = () if interpreter is None else (INTERPRETED,)
-        self.paths: Sequence[str] = (*self._paths, *interpreted)
+        self.paths: Sequence[str] = (*self._paths, INTERPRETED)
         context.directory.mkdir(parents=True, exist_ok=True)
         self._dumped = self._dump()
         self.phases: Sequence[str] = tuple(p for p in self._dumped if p != _CONFIGURED)
@@ -148,14 +145,13 @@ class RealBench:
         return self._trial(made, flags, device, resume)
 
     def _interpret(self, file: Path, phase: str, *, changed: bool) -> VariantTried:
-        assert self._interpreter is not None
         order = self._context.toolchain.phases
         source = phase == self.phases[0]
         if source and (not changed or _computes(file) == _computes(self._mlir)):
             return VariantTried(verdict="right", why="the reference is that of the source")
-        if LAST not in order or order.index(phase) > order.index(LAST):
+        if _TENSORS not in order or order.index(phase) > order.index(_TENSORS):
             return VariantTried(verdict="fails", why=f"IR after {phase} cannot be evaluated")
-        return self._interpreter(file)
+        return self._trial.interpreted(file)
 
     def _of(self, path: str) -> DeviceAttributes | None:
         if path not in self._targets:

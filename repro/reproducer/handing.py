@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from iree_pilot.pipeline.execution import engine
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.failures.signatures import is_specific
 from iree_pilot.pipeline.frontends.load import Loaded
@@ -26,7 +27,7 @@ from iree_pilot.repro.reproducer import bundle, environment, levels, marks, publ
 from iree_pilot.repro.reproducer.bundle import LARGEST_BYTES, Input, Report
 from iree_pilot.repro.reproducer.levels import MadeLevels
 from iree_pilot.repro.reproducer.publish import Contents
-from iree_pilot.repro.wrong_results import engines, folder, inputs
+from iree_pilot.repro.wrong_results import folder, inputs
 from iree_pilot.repro.wrong_results.inputs import Settled
 from iree_pilot.repro.wrong_results.mismatch_oracle import MismatchOracle
 from iree_pilot.repro.wrong_results.wrong_record import Wrong
@@ -197,7 +198,7 @@ class Shown(NamedTuple):
     files: Mapping[str, bytes] = {}
     settled: Settled | None = None
     loaded: Loaded | None = None
-    reference: str = engines.TORCH.name
+    reference: str = engine.TORCH.name
 
 
 def _shown(

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import msgspec
 
+from iree_pilot.pipeline.execution.engine import Evaluating
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Jitter, Parameters, Reference, Tensor, TensorType
 from iree_pilot.pipeline.torch_dialect import evaluate as torch_dialect
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, EvaluationWork, Stage
 from iree_pilot.repro.ir.feeds import FedValue
-from iree_pilot.repro.wrong_results.engines import Engine
 
 #: An evaluation may take longer than a compile: it is done in float64 as well.
 _LEAST_SECONDS = 600.0
@@ -62,7 +62,7 @@ class Inside(msgspec.Struct, frozen=True, kw_only=True):
 class Evaluator:
     """Evaluates calls by an engine; `limits` are of one question. Close it."""
 
-    def __init__(self, directory: Path, limits: process.Limits, engine: Engine) -> None:
+    def __init__(self, directory: Path, limits: process.Limits, engine: Evaluating) -> None:
         self.engine = engine
         self._seconds = max(limits.seconds or _LEAST_SECONDS, _LEAST_SECONDS)
         self._worker = task.Worker(engine.function, directory)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from iree_pilot.pipeline.execution import engine
 from iree_pilot.pipeline.frontends import mlir_text
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes import process
@@ -20,7 +21,6 @@ from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Parameters, Tenso
 from iree_pilot.repro.ir import feeds
 from iree_pilot.repro.ir.feeds import ARGUMENT, FedValue, Feeds
 from iree_pilot.repro.oracles.oracle import NotAProgram, Off
-from iree_pilot.repro.wrong_results import engines
 from iree_pilot.repro.wrong_results.references import Evaluator, FunctionCall, Inside
 
 #: A part that names no parameter is run, and handed on, without the program's weights.
@@ -39,7 +39,7 @@ class PartValues:
         self.whole = loaded.mlir
         self.parameters = _absolute(loaded)
         self._directory = directory
-        self.evaluator = Evaluator(directory / "engine", limits, engines.of(loaded.mlir))
+        self.evaluator = Evaluator(directory / "engine", limits, engine.evaluating(loaded.mlir))
         chosen = loaded.program.function(function)
         place = Path(loaded.directory).absolute()
         self._call = FunctionCall(

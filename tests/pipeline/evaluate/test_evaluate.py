@@ -22,7 +22,6 @@ from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, EvaluationWor
 from iree_pilot.repro.attribution.variant_trial import AttributionTrial
 from iree_pilot.repro.failing_pass import phases
 from iree_pilot.repro.failing_pass.bench import INTERPRETED, RealBench
-from iree_pilot.repro.failing_pass.interpreting import ReferenceInterpreter
 
 I8 = st.integers(-128, 127)
 I4 = st.integers(-8, 7)
@@ -376,12 +375,10 @@ def test_a_conversion_that_every_backend_shares_is_found_by_interpreting(tmp_pat
         "--iree-llvmcpu-target-cpu=generic",
     )
     bench = RealBench(
-        loaded.mlir,
-        flags,
-        Context(toolchain=release, limits=limits, directory=tmp_path / "bench"),
         trial,
+        flags,
         "local-sync",
-        interpreter=ReferenceInterpreter(loaded, tmp_path / "interpreted", limits),
+        Context(toolchain=release, limits=limits, directory=tmp_path / "bench"),
     )
     found = phases.find(bench)
     assert (found.state, found.phase, found.path) == ("earliest", "input", INTERPRETED)

@@ -414,11 +414,10 @@ def test_a_flag_that_makes_integers_too_narrow_is_found_as_its_pass(
     assert trial(wide.mlir, plan.flags, plan.device.uri).verdict == "right"
     assert trial(wide.mlir, flags, plan.device.uri).verdict == "wrong"
     bench = RealBench(
-        wide.mlir,
-        flags,
-        Context(toolchain=release, limits=limits, directory=tmp_path / "bench"),
         trial,
+        flags,
         "local-sync",
+        Context(toolchain=release, limits=limits, directory=tmp_path / "bench"),
     )
     assert bench.phases[0] == "start" and bench.phases[-1] == "executable-sources"
     found = phases.find(bench)
@@ -439,11 +438,10 @@ def test_ir_for_any_target_is_finished_by_another_path_up_to_the_executables(
     )
     flags = ("--iree-hal-target-device=hip", "--iree-rocm-target=gfx942")
     bench = RealBench(
-        wide.mlir,
-        flags,
-        Context(toolchain=release, limits=limits, directory=tmp_path / "bench"),
         trial,
+        flags,
         "local-sync",
+        Context(toolchain=release, limits=limits, directory=tmp_path / "bench"),
     )
     for path in reference_paths(release):
         for phase in ("preprocessing", "stream", "executable-sources"):
@@ -515,11 +513,10 @@ def test_a_pass_of_code_generation_is_found_by_the_plainest_strategy(tmp_path: P
         loaded, Context(toolchain=release, limits=limits, directory=tmp_path / "trial")
     )
     bench = RealBench(
-        loaded.mlir,
-        plan.flags,
-        Context(toolchain=release, limits=limits, directory=tmp_path / "bench"),
         trial,
+        plan.flags,
         "local-sync",
+        Context(toolchain=release, limits=limits, directory=tmp_path / "bench"),
         backend="llvm-cpu",
     )
     found = phases.find(bench)

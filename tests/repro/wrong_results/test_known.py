@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.repro.ir.feeds import ARGUMENT, FedValue
 from iree_pilot.repro.ir.graph import Graph, Op
-from iree_pilot.repro.wrong_results import engines
 from iree_pilot.repro.wrong_results.judged_parts import judgeable
 from iree_pilot.repro.wrong_results.references import Inside
 
@@ -43,22 +38,3 @@ def test_what_takes_known_values_only_can_be_judged() -> None:
     assert found == [False] * 5
     half = {place: value for place, value in every.items() if place != FedValue(0, 1)}
     assert judgeable(GRAPH, PARTS, Inside(values=half)) == [True, True, True, False, False]
-
-
-@pytest.mark.parametrize(
-    ("text", "engine"),
-    [
-        ("torch.aten.relu %x", engines.TORCH),
-        ('torch.aten.relu %x loc("tensor.py":3:4)', engines.TORCH),
-        ("linalg.add ins(%x)", engines.NUMPY),
-        ('torch.operator "onnx.Relu"(%x)', engines.NUMPY),
-        ("torch.aten.relu %x\n linalg.add ins(%x)", engines.NUMPY),
-        ("arith.addf %x, %x", engines.NUMPY),
-    ],
-)
-def test_a_program_is_evaluated_by_who_knows_its_operations(
-    text: str, engine: engines.Engine, tmp_path: Path
-) -> None:
-    file = tmp_path / "program.mlir"
-    file.write_text(text)
-    assert engines.of(file) == engine
