@@ -22,6 +22,7 @@ from iree_pilot.pipeline.case_result import (
     StepName,
 )
 from iree_pilot.pipeline.execution import border, generation, refitting, runtime
+from iree_pilot.pipeline.execution.engine import Iree
 from iree_pilot.pipeline.execution.generation import Wanted
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.load import Loaded
@@ -265,7 +266,8 @@ class _Case:
                     return _not_run(result, why)
                 if ran.failure is not None:
                     dumps = Path(result.output or "").parent / compiler.PHASES
-                    refitting.check(job, ran.failure, self.context, dumps)
+                    by = Iree(job.module, job.device, self.context)
+                    refitting.check(job, ran.failure, self.context, by=by, phases=dumps)
                 started = time.monotonic()
                 comparison = self.compared(job, ran, self.context.at(workdir))
             took["load"] += ran.load_seconds

@@ -88,7 +88,7 @@ def _judged(
     (call,) = oracle.values.calls(module)
     (evaluated,) = oracle.values.evaluator.evaluate([call], place / "references", jitters=0)
     compiled = oracle.compiled(module, place)
-    found = oracle.judge(module, call, evaluated, compiled, place / "run")
+    found = oracle.judge(evaluated, compiled, place / "run")
     if found.comparison is None:
         raise Lost(found.why or (found.failure.message if found.failure else ""))
     for one in held:

@@ -18,7 +18,7 @@ import msgspec
 
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.evaluate import checks, references
-from iree_pilot.pipeline.execution import runtime
+from iree_pilot.pipeline.execution.engine import Engine, Values
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import (
     constraints,
@@ -32,7 +32,7 @@ from iree_pilot.pipeline.frontends import (
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import program as programs
-from iree_pilot.pipeline.program.program import Dim, Function, MadeUp, Program
+from iree_pilot.pipeline.program.program import Call, Dim, Function, MadeUp, Program
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain.context import Context
 
@@ -209,30 +209,35 @@ def refuse(source: str, function: Function) -> None:
         raise Misfit(source, function, function.unevaluated, None)
 
 
-def check(job: runtime.Run, failure: Failure, context: Context, phases: Path | None = None) -> None:
+def check(
+    call: Call,
+    failure: Failure,
+    context: Context,
+    *,
+    by: Engine | None = None,
+    phases: Path | None = None,
+) -> None:
     """Raises Misfit where a run failed because its inputs were made up.
 
-    phases: where the compile's dumps are; without, nothing is run again to find out.
+    by: runs the call with others to find out; without, nothing is run again. phases: where the
+    compile's dumps are.
     """
 
     def texts() -> Iterator[str]:
         lowered = sorted(phases.glob("*.1.input.mlir")) if phases else []
-        for file in (job.directory / job.program.mlir, *lowered):
+        for file in (call.mlir, *lowered):
             yield _generic(file, context)
 
     def runs(made_up: MadeUp) -> bool:
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
             place = Path(scratch)
-            given = examples.random(job.function, made_up.seed, place, made_up)
-            example = tuple(tensor.placed(place) for tensor in given)
-            function = msgspec.structs.replace(job.function, example=example)
-            again = msgspec.structs.replace(job, function=function, changed=None)
-            return runtime.run(again, context.at(place), latency_budget=0).ok
+            given = examples.random(call.function, made_up.seed, place, made_up)
+            other = call.given(tuple(tensor.placed(place) for tensor in given))
+            return by is not None and isinstance(by.run(other, place), Values)
 
-    trial = runs if phases else lambda _: False
-    misfit, better = judge(failure, job.function, texts, trial)
+    misfit, better = judge(failure, call.function, texts, runs)
     if misfit:
-        raise Misfit(job.program.source, job.function, failure.message, better)
+        raise Misfit(call.program.source, call.function, failure.message, better)
 
 
 def _generic(file: Path, context: Context) -> str:

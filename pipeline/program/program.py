@@ -367,8 +367,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         place = self.directory.absolute()
         return tuple(tensor.placed(place) for tensor in self.function.example or ())
 
-    def expecting(self, reference: Reference) -> Self:
-        """The same call of a function that is to return this."""
+    def given(self, inputs: tuple[Tensor, ...]) -> Self:
+        """The same call with other inputs."""
+        function = msgspec.structs.replace(self.function, example=inputs)
+        return msgspec.structs.replace(self, function=function)
+
+    def expecting(self, reference: Reference | None) -> Self:
+        """The same call of a function that is to return this; None: nobody knows what."""
         function = msgspec.structs.replace(self.function, reference=reference)
         return msgspec.structs.replace(self, function=function)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Literal, Protocol
@@ -18,6 +19,7 @@ from iree_pilot.pipeline.failures.diagnostics import KILLED, Failure
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.pipeline.store.journal import Journal
+from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import dump_files
 from iree_pilot.repro.reducer.spent import Spent
@@ -270,6 +272,25 @@ class RememberingOracle(ABC):
             return entry
         answer = msgspec.structs.replace(answer, verdict=self._verdict(answer.failure))
         return msgspec.structs.replace(entry, answer=answer)
+
+    @contextlib.contextmanager
+    def _place(self, digest: str) -> Iterator[Path]:
+        """An empty directory for what is made of a candidate, gone afterwards."""
+        place = self._scratch / digest[:16]
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _module(
+        self, candidate: Path, digest: str, module: Path, flags: tuple[str, ...] | None = None
+    ) -> Failure | None:
+        """Compiles to a module, by the oracle's own flags or others; how that fails, if it does."""
+        job = Compile(mlir=candidate, flags=self._flags if flags is None else flags)
+        command = job.command(self.context.toolchain, str(module), dumps=None)
+        return self._compile(command, candidate, digest, None)
 
     def _compile(
         self,

@@ -9,16 +9,16 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.execution import refitting, runtime
-from iree_pilot.pipeline.execution.runtime import Run
+from iree_pilot.pipeline.execution import refitting
+from iree_pilot.pipeline.execution.engine import Iree, Unsupported, Values
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import mlir
 from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.numerics.numerics import Comparison
-from iree_pilot.pipeline.program.program import Program
-from iree_pilot.pipeline.toolchain.compiler import MODULE, Compile
+from iree_pilot.pipeline.program.program import Call
+from iree_pilot.pipeline.toolchain.compiler import MODULE
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.oracles.oracle import NotAProgram, RememberingOracle
 
@@ -74,22 +74,26 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         return 0
 
 
-def describe(candidate: Path, running: Running, context: Context) -> Program:
-    """The candidate as a program in the new `directory`, with inputs that are the same each time.
+def describe(candidate: Path, running: Running | None, context: Context) -> Loaded:
+    """The candidate in the new directory of the context, with inputs that are the same each time.
 
-    Raises NotAProgram for one that has no function that can be run.
+    running: what it is a part of, where its inputs are to be like that one's. Raises NotAProgram
+    for one that has no function that can be run.
     """
     shutil.rmtree(context.directory, ignore_errors=True)
     context.directory.mkdir(parents=True)
-    source = Source(text=candidate.name, kind="mlir", path=str(candidate))
-    job = Job(source=source, seed=running.seed, scoped=running.weights, evaluate=False)
+    job = Job(source=Source(text=candidate.name, kind="mlir", path=str(candidate)))
+    if running is not None:
+        job = msgspec.structs.replace(
+            job, seed=running.seed, scoped=running.weights, evaluate=False
+        )
     try:
         program = mlir.build(job, context)
     except (UsageError, TraceFailed) as fault:
         raise NotAProgram(str(fault)) from fault
     if not program.functions:
         raise NotAProgram(f"{candidate} has no function that takes and returns tensors")
-    return program
+    return Loaded(program=program, directory=str(context.directory), seconds=0.0, cached=False)
 
 
 class RunOracle(RememberingOracle):
@@ -108,50 +112,33 @@ class RunOracle(RememberingOracle):
         self._running = running
 
     def _failure(self, candidate: Path, digest: str) -> Failure | None:
-        place = self._scratch / digest[:16]
-        try:
-            return self._ran(candidate, digest, place)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-
-    def _ran(self, candidate: Path, digest: str, place: Path) -> Failure | None:
-        whole = self._running.loaded
-        if candidate == whole.mlir:
-            program, directory = whole.program, Path(whole.directory)
-            place.mkdir(parents=True, exist_ok=True)
-        else:
-            program, directory = (describe(candidate, self._running, self.context.at(place)), place)
-        module = place / MODULE
-        compile = Compile(mlir=candidate, flags=self._flags)
-        command = compile.command(self.context.toolchain, str(module), dumps=None)
-        failure = self._compile(command, candidate, digest, None)
-        if failure is not None:
-            return failure
-        found: dict[str, Failure] = {}
-        for function in program.functions:
-            job = Run(
-                program=program,
-                directory=directory,
-                function=function,
-                module=module,
-                device=self._running.device,
-            )
-            try:
-                ran = runtime.run(job, self.context.at(place / "run"), latency_budget=0)
-            except UsageError as fault:
-                raise NotAProgram(str(fault)) from fault
-            if ran.failure is not None:
-                _check_inputs(job, ran.failure, self.context)
-                found.setdefault(ran.failure.signature, ran.failure)
+        with self._place(digest) as place:
+            loaded = self._running.loaded
+            if candidate != loaded.mlir:
+                loaded = describe(candidate, self._running, self.context.at(place))
+            module = place / MODULE
+            failure = self._module(candidate, digest, module)
+            if failure is not None:
+                return failure
+            found: dict[str, Failure] = {}
+            for function in loaded.program.functions:
+                failure = self._ran(loaded.call(function), module, place / "run")
+                if failure is not None:
+                    found.setdefault(failure.signature, failure)
         if not found:
             return None
         first, *others = found.values()
         return msgspec.structs.replace(first, also=(*first.also, *others))
 
-
-def _check_inputs(job: Run, failure: Failure, context: Context) -> None:
-    """Raises NotAProgram where the inputs that were made up for a part do not fit it."""
-    try:
-        refitting.check(job, failure, context)
-    except refitting.Misfit as misfit:
-        raise NotAProgram(misfit.message) from misfit
+    def _ran(self, call: Call, module: Path, work: Path) -> Failure | None:
+        """How a call fails. Raises NotAProgram where that says nothing."""
+        ran = Iree(module, self._running.device, self.context).run(call, work)
+        if isinstance(ran, Unsupported):
+            raise NotAProgram(str(ran))
+        if isinstance(ran, Values):
+            return None
+        try:
+            refitting.check(call, ran, self.context)
+        except refitting.Misfit as misfit:
+            raise NotAProgram(misfit.message) from misfit
+        return ran

@@ -229,7 +229,7 @@ def _shown(
         given = _given(function.example or (), place)
         words = (running.elsewhere, given, running.parameters)
         return Shown(run=bundle.run_command(function.name, *words), inputs=given)
-    (function,) = describe(mlir, running, context).functions
+    (function,) = describe(mlir, running, context).program.functions
     given = _given(function.example or (), context.directory)
     run = bundle.run_command(function.name, running.elsewhere, given)
     return Shown(run=run, inputs=given)

@@ -15,12 +15,11 @@ from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.numerics.numerics import OutputComparison
 from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program import tensors
-from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Tensor
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Call, Tensor
 from iree_pilot.repro.oracles.oracle import NotAProgram
 from iree_pilot.repro.oracles.oracle_run import Running
-from iree_pilot.repro.wrong_results.mismatch_oracle import Judged, MismatchOracle, program_of
+from iree_pilot.repro.wrong_results.mismatch_oracle import Judged, MismatchOracle
 from iree_pilot.repro.wrong_results.plain_values import Choice, Kept, plain
-from iree_pilot.repro.wrong_results.references import EvaluatedCall, FunctionCall
 from iree_pilot.repro.wrong_results.wrong_record import Wrong, WrongElement
 
 if TYPE_CHECKING:
@@ -95,9 +94,7 @@ def of_whole(running: Running, directory: Path) -> Settled:
         expected.append(msgspec.structs.replace(own, file=str(file), dtype=_signless(own.dtype)))
     return Settled(
         function=function.name,
-        inputs=tuple(
-            msgspec.structs.replace(t, file=str(place / t.file)) for t in function.example or ()
-        ),
+        inputs=loaded.call(function).inputs,
         expected=tuple(expected),
         wrong=tuple(
             _described(
@@ -131,57 +128,54 @@ class _Settling:
         sizes = [values.size for values in self._given]
         whole = plainest = tuple(Kept(tuple(range(size))) for size in sizes)
         if sum(tensor.bytes for tensor in self._call.inputs) <= _LARGEST_BYTES:
-            ((_, _, judged, _),) = self._tried([whole])
+            ((_, judged),) = self._tried([whole])
             self._wanted = _indices(judged)
             plainest = plain(sizes, self._ask)
         for choice in (plainest, *[whole] * _AGAIN):
-            ((call, evaluated, judged, work),) = self._tried([choice])
+            ((call, judged),) = self._tried([choice])
             if judged.comparison is not None and judged.failure is not None:
                 break
         else:
             raise NotAProgram(judged.why or "it gives right numbers with the inputs it failed with")
         return Settled(
-            function=call.function,
+            function=call.function.name,
             inputs=call.inputs,
-            expected=tuple(self._expected(evaluated, n) for n in range(len(judged.outputs))),
+            expected=tuple(self._expected(call, n) for n in range(len(judged.outputs))),
             wrong=tuple(
-                self._wrong(output, evaluated, judged, work)
+                self._wrong(output, call, judged)
                 for output in judged.comparison.outputs
                 if output.differs
             ),
             kept=sum(len(kept.elements) for kept in choice),
             elements=sum(sizes),
             shown=tuple(filter(None, (_shown(n, t) for n, t in enumerate(call.inputs)))),
-            loaded=self._loaded(call, evaluated),
+            loaded=self._loaded(call),
         )
 
-    def _loaded(self, call: FunctionCall, evaluated: EvaluatedCall) -> Loaded:
-        program, directory, _ = program_of(self._program, call, evaluated)
-        return Loaded(program=program, directory=str(directory), seconds=0.0, cached=False)
+    def _loaded(self, call: Call) -> Loaded:
+        program = msgspec.structs.replace(call.program, functions=(call.function,))
+        return Loaded(program=program, directory=str(call.directory), seconds=0.0, cached=False)
 
     def _ask(self, choices: Sequence[Choice]) -> list[bool]:
         """The same outputs must be wrong: equal elements can be sorted in more than one way."""
         return [
             self._oracle.enough(judged) and _indices(judged) == self._wanted
-            for _, _, judged, _ in self._tried(choices)
+            for _, judged in self._tried(choices)
         ]
 
-    def _tried(
-        self, choices: Sequence[Choice]
-    ) -> list[tuple[FunctionCall, EvaluatedCall, Judged, Path]]:
+    def _tried(self, choices: Sequence[Choice]) -> list[tuple[Call, Judged]]:
+        """The calls with these inputs, expecting what is right, and what came of each."""
         self._asked += 1
         place = self._directory / str(self._asked)
         place.mkdir()
         calls = [self._filled(choice, place, number) for number, choice in enumerate(choices)]
         found = self._oracle.values.evaluator.evaluate(calls, place / "references")
-        tried = []
-        for number, (call, evaluated) in enumerate(zip(calls, found, strict=True)):
-            work = place / f"run{number}"
-            judged = self._oracle.judge(self._program, call, evaluated, self._module, work)
-            tried.append((call, evaluated, judged, work))
-        return tried
+        return [
+            (evaluated.call, self._oracle.judge(evaluated, self._module, place / f"run{number}"))
+            for number, evaluated in enumerate(found)
+        ]
 
-    def _filled(self, choice: Choice, place: Path, number: int) -> FunctionCall:
+    def _filled(self, choice: Choice, place: Path, number: int) -> Call:
         import numpy as np
 
         inputs = []
@@ -195,26 +189,24 @@ class _Settling:
             file = place / f"{number}-{index}.bin"
             file.write_bytes(tensors.encoded(made, tensor.dtype))
             inputs.append(msgspec.structs.replace(tensor, file=str(file)))
-        return msgspec.structs.replace(self._call, inputs=tuple(inputs))
+        return self._call.given(tuple(inputs))
 
-    def _expected(self, evaluated: EvaluatedCall, index: int) -> Tensor:
+    def _expected(self, call: Call, index: int) -> Tensor:
         """What is right: float64's result in the output's own type, PyTorch's where it is exact."""
-        reference = evaluated.reference
+        reference = call.function.reference
         assert reference is not None
         own = reference.outputs[index]
         file = self._directory / f"expected{index}.bin"
         values = _right(reference.outputs, reference.precise, index)
         file.write_bytes(values.tobytes())
-        kind = _signless(self._call.results[index].dtype)
+        kind = _signless(call.function.outputs[index].dtype)
         return msgspec.structs.replace(own, file=str(file), dtype=kind)
 
-    def _wrong(
-        self, output: OutputComparison, evaluated: EvaluatedCall, judged: Judged, work: Path
-    ) -> Wrong:
-        reference = evaluated.reference
+    def _wrong(self, output: OutputComparison, call: Call, judged: Judged) -> Wrong:
+        reference = call.function.reference
         assert reference is not None
         right = _right(reference.outputs, reference.precise, output.index)
-        got = tensors.load(work, judged.outputs[output.index])
+        got = tensors.load(Path(), judged.outputs[output.index])
         own = tensors.load(Path(), reference.outputs[output.index])
         return _described(output, right, own, _farthest(got, right), tuple(_worst(got, right)))
 

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.execution import runtime
-from iree_pilot.pipeline.execution.runtime import Run
+from iree_pilot.pipeline.execution.engine import Iree, Unsupported
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison, OutputComparison
-from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Call, Function, Program, Tensor
-from iree_pilot.pipeline.toolchain.compiler import MODULE, Compile
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Call, Tensor
+from iree_pilot.pipeline.toolchain.compiler import MODULE
 from iree_pilot.pipeline.toolchain.context import Context
-from iree_pilot.repro.oracles.oracle import LOST, Answer, NotAProgram, Off, RememberingOracle
-from iree_pilot.repro.oracles.oracle_run import Running
+from iree_pilot.repro.oracles.oracle import LOST, Answer, NotAProgram, Off
+from iree_pilot.repro.oracles.oracle_run import Running, RunOracle
 from iree_pilot.repro.reducer import kept
 from iree_pilot.repro.wrong_results import conditioning
-from iree_pilot.repro.wrong_results.references import EvaluatedCall, FunctionCall
+from iree_pilot.repro.wrong_results.references import EvaluatedCall
 from iree_pilot.repro.wrong_results.values import PartValues
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one function of a candidate. why: it could not be judged.
 
-    outputs: of the device, relative to the directory of the run.
+    outputs: of the device; their files are absolute.
     """
 
     function: str
@@ -39,7 +35,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-class MismatchOracle(RememberingOracle):
+class MismatchOracle(RunOracle):
     """Compiles and runs a candidate, and compares it with what is right for the same inputs.
 
     Any wrong number is the same failure, if it is off by `least` or more: another fault, that of
@@ -56,13 +52,12 @@ class MismatchOracle(RememberingOracle):
         *,
         width: int = 1,
     ) -> None:
-        super().__init__(context, flags, wanted, width=width)
-        self._running = running
+        super().__init__(context, flags, wanted, running, width=width)
         self.values = PartValues(
             running.loaded, running.function, context.directory / "values", context.limits
         )
         self.least = 0.0
-        self._evaluated: dict[str, list[tuple[FunctionCall, EvaluatedCall]] | NotAProgram] = {}
+        self._evaluated: dict[str, list[EvaluatedCall] | NotAProgram] = {}
         self._off: dict[str, Off] = {}
 
     def ask(self, candidates: Sequence[Path]) -> list[Answer]:
@@ -133,18 +128,11 @@ class MismatchOracle(RememberingOracle):
             raise NotAProgram(failure.message)
         return module
 
-    def judge(
-        self,
-        candidate: Path,
-        call: FunctionCall,
-        evaluated: EvaluatedCall,
-        module: Path,
-        work: Path,
-    ) -> Judged:
+    def judge(self, evaluated: EvaluatedCall, module: Path, work: Path) -> Judged:
         """What came of one call; the outputs of the device stay in the new directory `work`."""
         if why := _unreliable(evaluated):
-            return Judged(function=call.function, why=why)
-        return self._run(*program_of(candidate, call, evaluated), evaluated, module, work)
+            return Judged(function=evaluated.call.function.name, why=why)
+        return self._run(evaluated, module, work)
 
     def enough(self, judged: Judged) -> bool:
         """Whether a call is wrong, and off by enough to be the wanted failure."""
@@ -169,7 +157,7 @@ class MismatchOracle(RememberingOracle):
 
     def _prepare(self, fresh: Mapping[str, Path], jitters: int = 2) -> None:
         """The references of all of them are made by one child."""
-        calls: list[FunctionCall] = []
+        calls: list[Call] = []
         asked: dict[str, range] = {}
         for digest, candidate in fresh.items():
             if candidate == self.values.whole:
@@ -187,7 +175,7 @@ class MismatchOracle(RememberingOracle):
         place = self._scratch / f"{first[:16]}.references"
         found = self.values.evaluator.evaluate(calls, place, jitters=jitters)
         for digest, numbers in asked.items():
-            self._evaluated[digest] = [(calls[n], found[n]) for n in numbers]
+            self._evaluated[digest] = [found[n] for n in numbers]
 
     def _failure(self, candidate: Path, digest: str) -> Failure | None:
         failure, judged = self._judged(candidate, digest)
@@ -215,83 +203,44 @@ class MismatchOracle(RememberingOracle):
 
     def _judged(self, candidate: Path, digest: str) -> tuple[Failure | None, list[Judged]]:
         """(the failure to compile, what came of each function)."""
-        place = self._scratch / digest[:16]
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        try:
-            known = self._calls(candidate, digest)
-            failure = self._module(candidate, digest, place / MODULE)
+        with self._place(digest) as place:
+            known = self._known_calls(candidate, digest)
+            module, work = place / MODULE, place / "run"
+            failure = self._module(candidate, digest, module)
             if failure is not None:
                 return failure, []
-            module, work = place / MODULE, place / "run"
-            if known is None:
-                loaded = self._running.loaded
-                function = loaded.program.function(self._running.function)
-                whole = (loaded.program, Path(loaded.directory), function)
-                return None, [self._run(*whole, None, module, work)]
-            return None, [self.judge(candidate, *one, module, work) for one in known]
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
+            judge = self._run if candidate == self.values.whole else self.judge
+            return None, [judge(one, module, work) for one in known]
 
-    def _module(self, candidate: Path, digest: str, module: Path) -> Failure | None:
-        command = Compile(mlir=candidate, flags=self._flags).command(
-            self.context.toolchain, str(module), dumps=None
-        )
-        return self._compile(command, candidate, digest, None)
-
-    def _calls(
-        self, candidate: Path, digest: str
-    ) -> list[tuple[FunctionCall, EvaluatedCall]] | None:
-        """None for the whole program, which has a reference of its own."""
+    def _known_calls(self, candidate: Path, digest: str) -> list[EvaluatedCall]:
+        """That of the whole program has a reference of its own, which nobody doubts."""
         if candidate == self.values.whole:
-            return None
+            return [EvaluatedCall(call=call) for call in self.values.calls(candidate)]
         found = self._evaluated[digest]
         if isinstance(found, NotAProgram):
             raise found
         return found
 
-    def _run(
-        self,
-        program: Program,
-        directory: Path,
-        function: Function,
-        evaluated: EvaluatedCall | None,
-        module: Path,
-        work: Path,
-    ) -> Judged:
-        job = Run(
-            program=program,
-            directory=directory,
-            function=function,
-            module=module,
-            device=self._running.device,
-        )
-        try:
-            ran = runtime.run(job, self.context.at(work), latency_budget=0)
-        except UsageError as fault:
-            return Judged(function=function.name, why=str(fault))
-        if ran.failure is not None:
-            return Judged(function=function.name, failure=ran.failure)
-
-        def compared(outputs: Any) -> Comparison:
-            call = Call(program=program, directory=directory, function=function)
-            return numerics.compare(outputs, call, outputs_directory=work)
-
-        first = compared(ran.outputs)
+    def _run(self, evaluated: EvaluatedCall, module: Path, work: Path) -> Judged:
+        call, name = evaluated.call, evaluated.call.function.name
+        ran = Iree(module, self._running.device, self.context).run(call, work)
+        if isinstance(ran, Unsupported):
+            return Judged(function=name, why=str(ran))
+        if isinstance(ran, Failure):
+            return Judged(function=name, failure=ran)
+        first = numerics.compare(ran.outputs, call)
         if first.verdict == "not-compared" and not any(map(_right, first.outputs)):
-            return Judged(function=function.name, why=first.why)
-        if first.differs and evaluated is not None and evaluated.jittered:
-            assert evaluated.reference is not None
+            return Judged(function=name, why=first.why)
+        reference = call.function.reference
+        if first.differs and reference is not None and evaluated.jittered:
             mended = conditioning.forgiven(
-                ran.outputs, work, evaluated.reference, evaluated.jittered, work / "forgiven"
+                ran.outputs, reference, evaluated.jittered, work / "forgiven"
             )
-            if not compared(mended).differs:
+            if not numerics.compare(mended, call).differs:
                 why = "its result depends on the last bits of its inputs as much as it is off"
-                return Judged(function=function.name, why=why)
+                return Judged(function=name, why=why)
         failure = numerics.to_failure(first) if first.differs else None
-        return Judged(
-            function=function.name, comparison=first, failure=failure, outputs=ran.outputs
-        )
+        return Judged(function=name, comparison=first, failure=failure, outputs=ran.outputs)
 
 
 def _right(output: OutputComparison) -> bool:
@@ -300,30 +249,9 @@ def _right(output: OutputComparison) -> bool:
     return output.ok or (exact and numerics.agrees(output))
 
 
-def program_of(
-    candidate: Path, call: FunctionCall, evaluated: EvaluatedCall
-) -> tuple[Program, Path, Function]:
-    function = Function(
-        name=call.function,
-        inputs=call.types,
-        outputs=call.results,
-        example=call.inputs,
-        reference=evaluated.reference,
-    )
-    program = Program(
-        source=candidate.name,
-        digest="",
-        functions=(function,),
-        parameters=call.parameters,
-        origin={},
-        mlir=str(candidate.absolute()),
-    )
-    return program, candidate.parent, function
-
-
 def _unreliable(evaluated: EvaluatedCall) -> str:
     """Why nobody can be blamed on the strength of a reference."""
-    reference = evaluated.reference
+    reference = evaluated.call.function.reference
     if reference is None:
         return f"it cannot be evaluated: {evaluated.why}"
     rounded = any(ELEMENT_TYPES[t.dtype].family in ("float", "complex") for t in reference.outputs)

@@ -16,7 +16,7 @@ import msgspec
 from iree_pilot.pipeline.execution.engine import Evaluating
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.program import tensors
-from iree_pilot.pipeline.program.program import Jitter, Parameters, Reference, Tensor, TensorType
+from iree_pilot.pipeline.program.program import Call, Jitter, Tensor
 from iree_pilot.pipeline.torch_dialect import evaluate as torch_dialect
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, EvaluationWork, Stage
 from iree_pilot.repro.ir.feeds import FedValue
@@ -27,22 +27,11 @@ _LEAST_SECONDS = 600.0
 _MOVED = ("f32", "f64")
 
 
-class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call of a function of the program in the file `mlir`; files of tensors are absolute."""
-
-    mlir: str
-    function: str
-    inputs: tuple[Tensor, ...]
-    types: tuple[TensorType, ...]
-    results: tuple[TensorType, ...]
-    parameters: Parameters | None = None
-
-
 class EvaluatedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a call. jittered: the precise results for inputs moved to
-    the next number, once for each time that was done. why: there is no reference."""
+    """A call with the reference that was made for it. jittered: the precise results for inputs
+    moved to the next number, once for each time that was done. why: there is no reference."""
 
-    reference: Reference | None = None
+    call: Call
     jittered: tuple[tuple[Tensor, ...], ...] = ()
     why: str = ""
 
@@ -71,7 +60,7 @@ class Evaluator:
         self._worker.close()
 
     def evaluate(
-        self, calls: Sequence[FunctionCall], directory: Path, *, jitters: int = 2
+        self, calls: Sequence[Call], directory: Path, *, jitters: int = 2
     ) -> list[EvaluatedCall]:
         """References for the calls, in their order; files go to the new `directory`."""
         shutil.rmtree(directory, ignore_errors=True)
@@ -82,19 +71,21 @@ class Evaluator:
             place.mkdir(parents=True)
             first = len(works)
             steps: Jitter = "sums" if jitters else "none"
-            works.append(_work(call, call.inputs, place, jitter=steps))
+            works.append(torch_dialect.work(call, place, jitter=steps))
             if any(t.dtype in _MOVED for t in call.inputs):
                 for seed in range(jitters):
                     moved = place / f"moved{seed}"
-                    works.append(_work(call, _moved(call.inputs, seed, moved), moved))
+                    other = call.given(_moved(call.inputs, seed, moved))
+                    works.append(torch_dialect.work(other, moved))
             spans.append(range(first, len(works)))
         found = self._done(works, directory)
-        return [_evaluated([found[index] for index in span]) for span in spans]
+        each = ([found[index] for index in span] for span in spans)
+        return [_evaluated(call, results) for call, results in zip(calls, each, strict=True)]
 
-    def inside(self, call: FunctionCall, directory: Path) -> Inside:
+    def inside(self, call: Call, directory: Path) -> Inside:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-        (found,) = self._done([_work(call, call.inputs, directory, every=True)], directory)
+        (found,) = self._done([torch_dialect.work(call, directory, values=None)], directory)
         values = {FedValue(one.op, one.result): one.own for one in found.values}
         return Inside(values=values, skipped=found.skipped, why=found.why)
 
@@ -109,31 +100,11 @@ class Evaluator:
         return [_placed(one, Path(work.place)) for one, work in zip(found, works, strict=True)]
 
 
-def _work(
-    call: FunctionCall,
-    inputs: tuple[Tensor, ...],
-    place: Path,
-    every: bool = False,
-    jitter: Jitter = "none",
-) -> EvaluationWork:
-    parameters = call.parameters
-    return EvaluationWork(
-        mlir=str(Path(call.mlir).absolute()),
-        function=call.function,
-        inputs=inputs,
-        place=str(place.absolute()),
-        archives=parameters.archives if parameters else (),
-        values=None if every else (),
-        outputs=tuple(kind.dtype for kind in call.results),
-        jitter=jitter,
-    )
-
-
-def _evaluated(found: Sequence[Evaluation]) -> EvaluatedCall:
+def _evaluated(call: Call, found: Sequence[Evaluation]) -> EvaluatedCall:
     first, *others = found
     jittered = (one.reference.precise for one in others if one.reference is not None)
     return EvaluatedCall(
-        reference=first.reference,
+        call=call.expecting(first.reference),
         jittered=tuple(outputs for outputs in jittered if outputs),
         why=first.why,
     )
@@ -141,12 +112,10 @@ def _evaluated(found: Sequence[Evaluation]) -> EvaluatedCall:
 
 def _placed(found: Evaluation, place: Path) -> Evaluation:
     """With absolute files."""
-
-    def one(tensor: Tensor) -> Tensor:
-        return msgspec.structs.replace(tensor, file=str(place / tensor.file))
-
     reference = None if found.reference is None else found.reference.placed(place)
-    values = tuple(msgspec.structs.replace(value, own=one(value.own)) for value in found.values)
+    values = tuple(
+        msgspec.structs.replace(value, own=value.own.placed(place)) for value in found.values
+    )
     return msgspec.structs.replace(found, reference=reference, values=values)
 
 

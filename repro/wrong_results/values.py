@@ -17,11 +17,19 @@ from iree_pilot.pipeline.execution import engine
 from iree_pilot.pipeline.frontends import mlir_text
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes import process
-from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Parameters, Tensor, TensorType
+from iree_pilot.pipeline.program.program import (
+    ELEMENT_TYPES,
+    Call,
+    Function,
+    Parameters,
+    Program,
+    Tensor,
+    TensorType,
+)
 from iree_pilot.repro.ir import feeds
 from iree_pilot.repro.ir.feeds import ARGUMENT, FedValue, Feeds
 from iree_pilot.repro.oracles.oracle import NotAProgram, Off
-from iree_pilot.repro.wrong_results.references import Evaluator, FunctionCall, Inside
+from iree_pilot.repro.wrong_results.references import Evaluator, Inside
 
 #: A part that names no parameter is run, and handed on, without the program's weights.
 _NAMES = re.compile(rb"#\w+\.parameter\.named<")
@@ -40,18 +48,7 @@ class PartValues:
         self.parameters = _absolute(loaded)
         self._directory = directory
         self.evaluator = Evaluator(directory / "engine", limits, engine.evaluating(loaded.mlir))
-        chosen = loaded.program.function(function)
-        place = Path(loaded.directory).absolute()
-        self._call = FunctionCall(
-            mlir=str(loaded.mlir),
-            function=function,
-            inputs=tuple(
-                msgspec.structs.replace(t, file=str(place / t.file)) for t in chosen.example or ()
-            ),
-            types=chosen.inputs,
-            results=chosen.outputs,
-            parameters=self.parameters,
-        )
+        self._call = loaded.call(loaded.program.function(function))
         self._known: dict[str, Inside] = {}
         #: What is known of the worst elements of candidates, by their digests.
         self.worst: dict[str, Off] = {}
@@ -61,7 +58,7 @@ class PartValues:
         text = program.read_bytes()
         hashed = hashlib.sha256(text)
         if program == self.whole:
-            hashed.update(self._call.function.encode())
+            hashed.update(self._call.function.name.encode())
             for tensor in self._call.inputs:
                 hashed.update(Path(tensor.file).read_bytes())
             return hashed.hexdigest()
@@ -73,7 +70,7 @@ class PartValues:
             hashed.update(msgspec.json.encode((one.origin, one.values)))
         return hashed.hexdigest()
 
-    def calls(self, program: Path) -> tuple[FunctionCall, ...]:
+    def calls(self, program: Path) -> tuple[Call, ...]:
         """What the functions of a program are called with.
 
         Raises NotAProgram where that is not known, or cannot be computed.
@@ -85,7 +82,7 @@ class PartValues:
             raise NotAProgram(f"it is not known what {program} takes")
         return tuple(self._fed(program, one) for one in fed)
 
-    def _fed(self, program: Path, fed: Feeds) -> FunctionCall:
+    def _fed(self, program: Path, fed: Feeds) -> Call:
         base = Path(fed.base)
         known = self._values(base, fed)
         digest = self.digest(base)
@@ -96,18 +93,25 @@ class PartValues:
                 raise NotAProgram(f"the value of {value} is not known")
             inputs.append(self._fitted(known[value], kind, digest, program))
             types.append(kind)
-        return FunctionCall(
-            mlir=str(program),
-            function=fed.function,
-            inputs=tuple(inputs),
-            types=tuple(types),
-            results=tuple(_typed(text, f"result{n}") for n, text in enumerate(fed.results)),
-            parameters=self.parameters if _NAMES.search(program.read_bytes()) else None,
+        function = Function(
+            name=fed.function,
+            inputs=tuple(types),
+            outputs=tuple(_typed(text, f"result{n}") for n, text in enumerate(fed.results)),
+            example=tuple(inputs),
         )
+        made = Program(
+            source=program.name,
+            digest="",
+            functions=(function,),
+            parameters=self.parameters if _NAMES.search(program.read_bytes()) else None,
+            origin={},
+            mlir=program.name,
+        )
+        return Call(program=made, directory=program.parent, function=function)
 
     def _values(self, base: Path, fed: Feeds) -> Mapping[FedValue, Tensor]:
         """Those of the base: its arguments and, if they are asked for, its operations' results."""
-        call = next((one for one in self.calls(base) if one.function == fed.origin), None)
+        call = next((one for one in self.calls(base) if one.function.name == fed.origin), None)
         if call is None:
             raise NotAProgram(f"it is not known what {fed.origin} is called with")
         if all(value.op == ARGUMENT for value in fed.values):
@@ -118,8 +122,8 @@ class PartValues:
         """What the whole program's function computes, its arguments included."""
         return self._inside(self.whole, self._call)
 
-    def _inside(self, base: Path, call: FunctionCall) -> Inside:
-        key = f"{self.digest(base)[:16]}-{call.function}"
+    def _inside(self, base: Path, call: Call) -> Inside:
+        key = f"{self.digest(base)[:16]}-{call.function.name}"
         if key not in self._known:
             found = self.evaluator.inside(call, self._directory / key)
             values = {**_arguments(call), **found.values}
@@ -148,7 +152,7 @@ class PartValues:
         return msgspec.structs.replace(made, dtype=kind.dtype, file=str(place / own))
 
 
-def _arguments(call: FunctionCall) -> dict[FedValue, Tensor]:
+def _arguments(call: Call) -> dict[FedValue, Tensor]:
     return {FedValue(ARGUMENT, number): tensor for number, tensor in enumerate(call.inputs)}
 
 

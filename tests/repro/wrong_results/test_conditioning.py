@@ -29,7 +29,7 @@ def after(saved: object, tmp_path: Path, got: list[float], moved: list[float]) -
     outputs = [saved("got", got)]
     jittered = [[saved("moved", moved, "float64")]]
     reference = Reference(outputs=(own,), precise=(precise,), precise_dtype="f64")
-    (left,) = forgiven(outputs, Path(), reference, jittered, tmp_path / "forgiven")
+    (left,) = forgiven(outputs, reference, jittered, tmp_path / "forgiven")
     values: list[float] = tensors.load(Path(), left).tolist()
     return values
 

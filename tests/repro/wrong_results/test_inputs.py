@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 
 from iree_pilot.pipeline.numerics.judging import OutputComparison
 from iree_pilot.pipeline.numerics.numerics import Comparison
-from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.pipeline.program.program import Function, Tensor
 from iree_pilot.repro.oracles.oracle import NotAProgram
 from iree_pilot.repro.wrong_results import inputs
 from iree_pilot.repro.wrong_results.plain_values import Choice
@@ -32,7 +31,7 @@ class Judged:
 
 
 class Call:
-    function = "main"
+    function = Function(name="main", inputs=(), outputs=())
     inputs = (Tensor(dtype="f32", shape=(2,), file="given.bin"),)
 
 
@@ -51,9 +50,9 @@ class Fickle(inputs._Settling):
 
     def _tried(self, choices: Sequence[Choice]) -> list[Any]:
         self.tried += choices
-        return [(self._call, None, Judged(next(self._runs)), Path()) for _ in choices]
+        return [(self._call, Judged(next(self._runs))) for _ in choices]
 
-    def _loaded(self, call: Any, evaluated: Any) -> Any:
+    def _loaded(self, call: Any) -> Any:
         return None
 
 

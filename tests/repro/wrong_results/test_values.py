@@ -145,7 +145,7 @@ def test_only_parts_that_name_weights_are_run_with_them(
         )
         feeds.write(file, (own,))
         (call,) = values.calls(file)
-        found.append(call.parameters)
+        found.append(call.program.parameters)
     assert found == [values.parameters, None]
 
 
@@ -162,10 +162,12 @@ def test_what_ends_pytorch_is_told_and_the_next_question_is_answered(
     (call,) = values.calls(loaded.mlir)
     broken = tmp_path / "broken.mlir"
     broken.write_text("nothing of the kind")
-    asked = [msgspec.structs.replace(call, mlir=str(broken)), call]
+    program = msgspec.structs.replace(call.program, mlir=str(broken))
+    asked = [msgspec.structs.replace(call, program=program), call]
     first, second = values.evaluator.evaluate(asked, tmp_path / "evaluated")
-    assert first.reference is None and first.why
-    assert second.reference is not None
-    (output,) = second.reference.outputs
+    assert first.call.function.reference is None and first.why
+    reference = second.call.function.reference
+    assert reference is not None
+    (output,) = reference.outputs
     assert tensors.load(Path(), output).tolist() == (-2 * GIVEN * GIVEN).tolist()
     assert len(second.jittered) == 2
