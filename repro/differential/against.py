@@ -12,6 +12,8 @@ from typing import Literal
 import msgspec
 
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.execution import engine
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.failures.stderr import operation_in
 from iree_pilot.pipeline.frontends import examples
 from iree_pilot.pipeline.frontends.load import Loaded
@@ -19,7 +21,6 @@ from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.program.program import Function, Program, Tensor
 from iree_pilot.pipeline.store.locks import Locks
 from iree_pilot.pipeline.store.store import Store, data_directory
-from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.bisect import Found, reproduced
@@ -219,12 +220,11 @@ def _flow(loaded: Loaded, side: Side, context: Context) -> tuple[Path, int]:
         return made, 0
     scratch = context.directory / "flow"
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
     job = Compile(mlir=loaded.mlir, flags=(*side.flags, _LOCATIONS), to=FLOW_PHASE)
-    result = compiler.compile(job, context.at(scratch), confirm=False)
-    if result.failure is not None:
-        raise Broken(side.name, "the program does not compile to flow", result.failure)
-    (scratch / made.name).rename(made)
+    result = engine.compiled(job, context.at(scratch))
+    if isinstance(result, Failure):
+        raise Broken(side.name, "the program does not compile to flow", result)
+    result.rename(made)
     return made, 1
 
 
@@ -249,7 +249,5 @@ def _examples(loaded: Loaded, flow: Flow, place: Path, seed: int) -> dict[str, t
             inputs = tuple(typed(value) for value in body.arguments)
             described = Function(name=body.name, inputs=inputs, outputs=())
             tensors = examples.random(described, seed, directory)
-        found[body.name] = tuple(
-            msgspec.structs.replace(t, file=str((directory / t.file).absolute())) for t in tensors
-        )
+        found[body.name] = tuple(tensor.placed(directory.absolute()) for tensor in tensors)
     return found

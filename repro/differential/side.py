@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.execution import runtime
-from iree_pilot.pipeline.execution.runtime import Run
+from iree_pilot.pipeline.execution import engine
+from iree_pilot.pipeline.execution.engine import Iree, Unsupported
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.program.program import Dim, Function, Tensor, TensorType
+from iree_pilot.pipeline.program.program import Call, Dim, Function, Tensor, TensorType
 from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile
@@ -35,6 +35,16 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     def device(self) -> str:
         assert self.plan.device is not None, "checked before anything is compiled"
         return self.plan.device.uri
+
+    def run(self, module: Path, call: Call, context: Context) -> tuple[Tensor, ...] | Failure:
+        """What the module gives on the side's device; files go to the context's directory.
+
+        Raises UsageError for inputs and weights that do not fit the program.
+        """
+        ran = Iree(module, self.device, context).run(call, context.directory)
+        if isinstance(ran, Unsupported):
+            raise UsageError(ran.why, advice=ran.advice)
+        return ran if isinstance(ran, Failure) else ran.outputs
 
 
 class Broken(Exception):
@@ -72,13 +82,12 @@ class Runner:
         if done.is_file() and module.is_file() and done.read_text() == digest:
             return module
         shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
         job = Compile(mlir=mlir, flags=self.side.flags, resume=FLOW_PHASE)
         self.compiles += 1
-        made = compiler.compile(job, self._context.at(place), confirm=False)
+        made = engine.compiled(job, self._context.at(place))
         shutil.rmtree(place / compiler.PHASES, ignore_errors=True)
-        if made.failure is not None:
-            raise Broken(self.side.name, "its dispatches do not compile", made.failure)
+        if isinstance(made, Failure):
+            raise Broken(self.side.name, "its dispatches do not compile", made)
         done.write_text(digest)
         return module
 
@@ -100,21 +109,12 @@ class Runner:
             outputs=tuple(typed(value) for value in outputs),
             example=tuple(inputs),
         )
-        job = Run(
-            program=self._loaded.program,
-            directory=Path(self._loaded.directory),
-            function=described,
-            module=module,
-            device=self.side.device,
-        )
         self.runs += 1
-        ran = runtime.run(job, self._context.at(place), latency_budget=0)
-        if ran.failure is not None:
-            raise Broken(self.side.name, f"{function} does not run", ran.failure)
-        return {
-            value.number: msgspec.structs.replace(t, file=str((place / t.file).absolute()))
-            for value, t in zip(outputs, ran.outputs, strict=True)
-        }
+        context = self._context.at(place)
+        ran = self.side.run(module, self._loaded.call(described), context)
+        if isinstance(ran, Failure):
+            raise Broken(self.side.name, f"{function} does not run", ran)
+        return {value.number: tensor for value, tensor in zip(outputs, ran, strict=True)}
 
 
 def typed(value: FlowValue) -> TensorType:

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.execution import runtime
-from iree_pilot.pipeline.execution.runtime import Run
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends import mlir
-from iree_pilot.pipeline.frontends.job import Job, TraceFailed
-from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison
-from iree_pilot.pipeline.program.program import Call, Function, Program, Reference, Tensor
-from iree_pilot.pipeline.toolchain.compiler import MODULE, Compile
+from iree_pilot.pipeline.program.program import Call, Function, Reference, Tensor
+from iree_pilot.pipeline.toolchain.compiler import MODULE
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.differential.side import Side
 from iree_pilot.repro.oracles.oracle import NotAProgram, RememberingOracle
+from iree_pilot.repro.oracles.oracle_run import describe
 
 
 class BothSides(msgspec.Struct, frozen=True, kw_only=True):
-    """A program that was run on both sides: its only function, with what it was called with (files
-    relative to `directory`), what the side held against returned, and how far the other is off.
+    """A program that was run on both sides: the call of its only function, which expects what the
+    side held against returned, and how far the other is off. All files are absolute.
     """
 
-    function: Function
-    directory: str
-    expected: tuple[Tensor, ...]
+    call: Call
     comparison: Comparison
 
     @property
     def differs(self) -> bool:
         return self.comparison.verdict == "mismatch"
+
+    @property
+    def expected(self) -> tuple[Tensor, ...]:
+        reference = self.call.function.reference
+        return reference.outputs if reference else ()
 
 
 class SidesOracle(RememberingOracle):
@@ -60,13 +57,11 @@ class SidesOracle(RememberingOracle):
         self._inputs = inputs
 
     def _failure(self, candidate: Path, digest: str) -> Failure | None:
-        place = self._scratch / digest[:16]
-        try:
-            asked = self.asked(candidate, place)
-        except SideFailed as failed:
-            return failed.failure
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
+        with self._place(digest) as place:
+            try:
+                asked = self.asked(candidate, place)
+            except SideFailed as failed:
+                return failed.failure
         if not asked.differs:
             return None
         failure = numerics.to_failure(asked.comparison)
@@ -77,60 +72,33 @@ class SidesOracle(RememberingOracle):
     ) -> BothSides:
         """Asks of a program anew; files go to `place`. inputs: in place of those it would get.
 
-        Raises NotAProgram for what cannot be run, Failed for what fails in another way.
+        Raises NotAProgram for what cannot be run, SideFailed for what fails in another way.
         """
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        program = self._described(candidate, place)
-        function = program.functions[0]
-        given = inputs or self._fitting(function)
-        if given is not None:
-            function = msgspec.structs.replace(function, example=given)
-        expected = self._ran(self._against, candidate, program, function, place / "against")
-        got = self._ran(self._side, candidate, program, function, place / "side")
-        reference = Reference(outputs=expected, evaluator=self._against.name)
-        call = Call(program=program, directory=place, function=function).expecting(reference)
-        comparison = numerics.compare(got, call, outputs_directory=place)
-        return BothSides(
-            function=function, directory=str(place), expected=expected, comparison=comparison
-        )
-
-    def _described(self, candidate: Path, place: Path) -> Program:
-        source = Source(text=candidate.name, kind="mlir", path=str(candidate))
-        try:
-            program = mlir.build(Job(source=source), self.context.at(place))
-        except (UsageError, TraceFailed) as fault:
-            raise NotAProgram(str(fault)) from fault
-        if len(program.functions) != 1:
+        loaded = describe(candidate, None, self.context.at(place))
+        if len(loaded.program.functions) != 1:
             raise NotAProgram(f"{candidate} has not one function that takes and returns tensors")
-        return program
+        call = loaded.call(loaded.program.functions[0])
+        if given := inputs or self._fitting(call.function):
+            call = call.given(given)
+        expected = self._ran(self._against, candidate, call, place / "against")
+        got = self._ran(self._side, candidate, call, place / "side")
+        call = call.expecting(Reference(outputs=expected, evaluator=self._against.name))
+        return BothSides(call=call, comparison=numerics.compare(got, call))
 
     def _fitting(self, function: Function) -> tuple[Tensor, ...] | None:
         wanted = [(t.dtype, t.shape) for t in function.inputs]
         fits = wanted == [(t.dtype, t.shape) for t in self._inputs]
         return self._inputs if fits else None
 
-    def _ran(
-        self, side: Side, candidate: Path, program: Program, function: Function, place: Path
-    ) -> tuple[Tensor, ...]:
+    def _ran(self, side: Side, candidate: Path, call: Call, place: Path) -> tuple[Tensor, ...]:
         place.mkdir()
         module = place / MODULE
-        job = Compile(mlir=candidate, flags=side.flags)
-        command = job.command(self.context.toolchain, str(module), dumps=None)
-        failure = self._compile(command, candidate, f"{place.parent.name}-{place.name}", None)
-        if failure is not None:
-            raise SideFailed(failure)
-        run = Run(
-            program=program,
-            directory=place.parent,
-            function=function,
-            module=module,
-            device=side.device,
-        )
-        ran = runtime.run(run, self.context.at(place), latency_budget=0)
-        if ran.failure is not None:
-            raise SideFailed(ran.failure)
-        return tuple(msgspec.structs.replace(t, file=f"{place.name}/{t.file}") for t in ran.outputs)
+        name = f"{place.parent.name}-{place.name}"
+        failed = self._module(candidate, name, module, side.flags)
+        ran = failed or side.run(module, call, self.context.at(place))
+        if isinstance(ran, Failure):
+            raise SideFailed(ran)
+        return ran
 
 
 class SideFailed(Exception):

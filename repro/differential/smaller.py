@@ -115,11 +115,11 @@ def _shrunk(
     isolated = isinstance(found, Isolated) and file == Path(found.mlir)
     return Small(
         mlir=str(file),
-        function=asked.function.name,
+        function=asked.call.function.name,
         flags=(),
-        inputs=tuple(_placed(t, asked.directory) for t in asked.function.example or ()),
+        inputs=asked.call.inputs,
         ones=with_ones is not None,
-        expected=tuple(_placed(t, asked.directory) for t in asked.expected),
+        expected=asked.expected,
         ops=found.ops if isolated and isinstance(found, Isolated) else (),
         minimal=isolated and isinstance(found, Isolated) and found.minimal,
         calls=oracle.spent.calls,
@@ -132,7 +132,7 @@ def _with_ones(file: Path, asked: BothSides, oracle: SidesOracle, place: Path) -
     """The same called with nothing but ones, which need no files; None where it agrees then."""
     place.mkdir(exist_ok=True)
     inputs = []
-    for number, tensor in enumerate(asked.function.example or ()):
+    for number, tensor in enumerate(asked.call.inputs):
         data = place / f"in{number}.bin"
         data.write_bytes(examples.ones(tensor.dtype, math.prod(tensor.shape)))
         inputs.append(msgspec.structs.replace(tensor, file=str(data.absolute())))
@@ -141,7 +141,3 @@ def _with_ones(file: Path, asked: BothSides, oracle: SidesOracle, place: Path) -
     except (SideFailed, NotAProgram):
         return None
     return again if again.differs else None
-
-
-def _placed(tensor: Tensor, directory: str) -> Tensor:
-    return msgspec.structs.replace(tensor, file=str((Path(directory) / tensor.file).absolute()))

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import msgspec
 
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.execution import runtime
-from iree_pilot.pipeline.execution.runtime import Run
+from iree_pilot.pipeline.execution import engine
+from iree_pilot.pipeline.execution.engine import Iree, Values
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.processes import process, task
-from iree_pilot.pipeline.program.program import Call, Function, Program, Tensor, TensorType
+from iree_pilot.pipeline.program.program import Function, Tensor, TensorType
 from iree_pilot.pipeline.targets.targets import Plan
-from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.torch_dialect import evaluate
@@ -102,7 +102,7 @@ def find(
     flags: of iree-compile, after the target's. Raises UsageError for a program whose intermediates
     cannot be known at all.
     """
-    program, directory = loaded.program, Path(loaded.directory)
+    program = loaded.program
     if program.parameters is not None and program.parameters.missing:
         raise UsageError(
             f"{program.source} cannot be evaluated: only the names of its weights are known",
@@ -117,7 +117,7 @@ def find(
             notes.append(_unseen(watching.unseen))
         functions = [f for f in program.functions if watched.get(f.name) and f.example is not None]
         on_progress("evaluating with PyTorch")
-        evaluations = _evaluated(program, directory, functions, watched, place, context.limits)
+        evaluations = _evaluated(loaded, functions, watched, place, context.limits)
         for name, found in evaluations.items():
             if found.reference is None:
                 notes.append(f"{name} cannot be evaluated: {found.why}")
@@ -178,8 +178,7 @@ def _watched(loaded: Loaded, place: Path, limits: process.Limits | None) -> Watc
 
 
 def _evaluated(
-    program: Program,
-    directory: Path,
+    loaded: Loaded,
     functions: Sequence[Function],
     watched: Mapping[str, tuple[Watched, ...]],
     place: Path,
@@ -189,8 +188,7 @@ def _evaluated(
     for function in functions:
         keys = {key for w in watched[function.name] for key in ((w.op, w.result), w.truth)}
         own = place / function.name
-        call = Call(program=program, directory=directory, function=function)
-        works.append(evaluate.work(call, own, values=tuple(sorted(keys))))
+        works.append(evaluate.work(loaded.call(function), own, values=tuple(sorted(keys))))
     found = evaluate.evaluate(works, limits=limits)
     return {f.name: one for f, one in zip(functions, found, strict=True)}
 
@@ -211,12 +209,9 @@ def _device(
     place = context.directory
     if plan.device is None:
         return {}, [f"not run: {plan.why_not_run}"]
-    compiled = compiler.compile(
-        Compile(mlir=place / watch.COPY, flags=(*plan.flags, *flags)), context, confirm=False
-    )
-    if compiled.failure is not None or compiled.output is None:
-        why = compiled.failure.message if compiled.failure else "no module was written"
-        return {}, [f"the copy that returns its intermediates does not compile: {why}"]
+    module = engine.compiled(Compile(mlir=place / watch.COPY, flags=(*plan.flags, *flags)), context)
+    if isinstance(module, Failure):
+        return {}, [f"the copy that returns its intermediates does not compile: {module.message}"]
     found: dict[str, dict[Key, Tensor]] = {}
     notes = [INSTRUMENTED]
     for function, watched, evaluation in each:
@@ -230,22 +225,13 @@ def _device(
             ),
             *(_typed(f"{op}.{result}", values[op, result]) for op, result in keys),
         )
-        run = Run(
-            program=loaded.program,
-            directory=Path(loaded.directory),
-            function=msgspec.structs.replace(function, outputs=outputs),
-            module=place / compiled.output,
-            device=plan.device.uri,
-        )
-        workdir = place / f"{function.name}.run"
-        ran = runtime.run(run, context.at(workdir), latency_budget=0)
-        if ran.failure is not None:
-            notes.append(f"{function.name} cannot be run so: {ran.failure.message}")
-            continue
-        found[function.name] = {
-            key: msgspec.structs.replace(tensor, file=str(workdir / tensor.file))
-            for key, tensor in zip(keys, ran.outputs[len(given) :], strict=True)
-        }
+        call = loaded.call(msgspec.structs.replace(function, outputs=outputs))
+        ran = Iree(module, plan.device.uri, context).run(call, place / f"{function.name}.run")
+        if isinstance(ran, Values):
+            found[function.name] = dict(zip(keys, ran.outputs[len(given) :], strict=True))
+        else:
+            why = ran.message if isinstance(ran, Failure) else ran
+            notes.append(f"{function.name} cannot be run so: {why}")
     return found, notes
 
 
