@@ -25,7 +25,14 @@ from iree_pilot.repro.reducer import blockers
 from iree_pilot.repro.reducer.effort import Effort, estimate
 from iree_pilot.repro.reducer.shrink import Progress
 from iree_pilot.repro.reproducer import handing, known, places
-from iree_pilot.repro.reproducer.found import Bisection, Found, Reproducer, placed, reproduced
+from iree_pilot.repro.reproducer.found import (
+    Bisection,
+    Found,
+    Reproducer,
+    placed,
+    recalled,
+    reproduced,
+)
 from iree_pilot.repro.reproducer.handing import Subject
 from iree_pilot.repro.reproducer.places import Identity
 from iree_pilot.repro.since_release.trials import BYTECODE, as_text
@@ -282,13 +289,11 @@ def _key(failure: Failure, isolated: Isolated) -> str:
 def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | None:
     """What an earlier bisection made of a failure."""
     how = (toolchain.revision, subject.target, subject.flags, subject.told(failure))
-    recalled = known.recall(failure.signature, *how)
-    if recalled is None:
+    entry = known.recall(failure.signature, *how)
+    if entry is None:
         return None
-    before, report = recalled
-    made = reproduced(Path(before.path), report)
-    made = msgspec.structs.replace(made, oracle_calls=0, seconds=0.0)
-    return Found(failure=_also(report.failure, failure), reproducer=made, known_since=before.date)
+    before, report = entry
+    return recalled(before, report, _also(report.failure, failure))
 
 
 def _identity(subject: Subject, failure: Failure) -> Identity:

@@ -23,10 +23,11 @@ from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro import bisect as search
-from iree_pilot.repro.bisect import Bisection, Found
+from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.ir import inline
 from iree_pilot.repro.options import Listeners, Options
 from iree_pilot.repro.oracles.oracle_run import Running
+from iree_pilot.repro.reproducer.found import gave_up
 from iree_pilot.repro.tracing import trace_search as tracing
 
 #: The functions in a row, each fed what the last one gave, differ, and none does by itself.
@@ -81,7 +82,7 @@ def _isolate(
     assert case.failure is not None
     first, running, toolchain = case.failure, None, context.toolchain
     if why := why_not(case):
-        return Bisection(status="gave-up", failures=(Found(failure=first, why=why),), why=why)
+        return gave_up(first, why)
     if case.why != DOES_NOT_COMPILE:
         failing = next(f for f in case.functions if _can(f))
         assert failing.failure is not None
@@ -211,8 +212,7 @@ def isolate_trace(
 ) -> Bisection:
     """Isolates why a source does not trace. target: as the user named it."""
     if why := _of_the_source(failed.failure):
-        found = Found(failure=failed.failure, why=why)
-        return Bisection(status="gave-up", failures=(found,), why=why)
+        return gave_up(failed.failure, why)
     state = tracing.state_of(job, failed.failure, data_directory())
     return tracing.bisect(job, failed, target, context.at(state), options, listeners or Listeners())
 

@@ -12,13 +12,14 @@ from iree_pilot.repro.attribution.origin import Origin
 from iree_pilot.repro.reproducer import bundle, places
 from iree_pilot.repro.reproducer.bundle import LevelName, Report
 from iree_pilot.repro.reproducer.further import Elsewhere, SinceRelease, WorkaroundSummary
+from iree_pilot.repro.reproducer.known import Known
 from iree_pilot.repro.reproducer.places import Identity
 
 
 class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     """A reproducer folder; ops counts operations other than constants, list constructs, returns.
 
-    levels: those that were verified. bytes: of repro.mlir. current: as in `bundle.Report`.
+    levels: those that were verified. bytes: of its program. current: as in `bundle.Report`.
     companions: failures that come with the isolated one.
     pass_name, pass_class: the pass that fails, as `iree-opt` and as C++ name it, "" if not known.
     shows: of wrong numbers, which they are and what it takes.
@@ -98,13 +99,15 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
 
 def reproduced(place: Path, report: Report) -> Reproducer:
     """What is told of the folder at `place`."""
-    mlir = place / bundle.FILES["mlir"]
+    program = place / bundle.FILES["mlir"]
+    if report.failure.phase == "trace":
+        program = place / bundle.FILES["pytorch"]
     shown = next((one for one in report.levels if one.name == "pass"), None)
     return Reproducer(
         path=str(place),
         ops=report.ops,
         op_names=report.op_names,
-        bytes=mlir.stat().st_size if mlir.is_file() else 0,
+        bytes=program.stat().st_size if program.is_file() else 0,
         minimal=report.minimal,
         verified=report.verified,
         oracle_calls=report.oracle_calls,
@@ -121,6 +124,21 @@ def reproduced(place: Path, report: Report) -> Reproducer:
         since_release=report.since_release,
         workarounds=report.workarounds,
         elsewhere=report.elsewhere,
+    )
+
+
+def recalled(before: Known, report: Report, failure: Failure) -> Found:
+    """What an earlier bisection made of a failure, which took nothing now."""
+    made = reproduced(Path(before.path), report)
+    made = msgspec.structs.replace(made, oracle_calls=0, seconds=0.0)
+    return Found(failure=failure, reproducer=made, known_since=before.date)
+
+
+def gave_up(failure: Failure, why: str, calls: int = 0, seconds: float = 0.0) -> Bisection:
+    """Nothing was isolated."""
+    found = Found(failure=failure, why=why)
+    return Bisection(
+        status="gave-up", failures=(found,), oracle_calls=calls, seconds=seconds, why=why
     )
 
 

@@ -24,7 +24,14 @@ from iree_pilot.repro.reducer.shrink import Progress
 from iree_pilot.repro.reducer.spent import Spent
 from iree_pilot.repro.reproducer import bundle, environment, issue, known, places, publish
 from iree_pilot.repro.reproducer.bundle import Report
-from iree_pilot.repro.reproducer.found import Bisection, Found, Reproducer, placed
+from iree_pilot.repro.reproducer.found import (
+    Bisection,
+    Found,
+    gave_up,
+    placed,
+    recalled,
+    reproduced,
+)
 from iree_pilot.repro.reproducer.places import Identity
 from iree_pilot.repro.tracing.journal import ANSWERS, Ask, Result, TraceAnswer, Traces
 
@@ -70,7 +77,7 @@ def bisect(
             before = placed(before, place, wanted)
         return Bisection(status="isolated", failures=(before,))
     if job.source.kind == "onnx":
-        return _gave_up(failure, "an ONNX file holds no modules to trace one by one", 0, 0.0)
+        return gave_up(failure, "an ONNX file holds no modules to trace one by one")
     usual, place = place, places.settled(place, wanted, default=options.default)
     state.mkdir(parents=True, exist_ok=True)
     if options.fresh:
@@ -87,7 +94,7 @@ def bisect(
     result, calls = _search(Ask(job=job, failure=failure), state, each, heard)
     spent.keep()
     if not result.file:
-        return _gave_up(failure, result.why, calls, spent.seconds)
+        return gave_up(failure, result.why, calls, spent.seconds)
     assert result.failure is not None
     report = Report(
         failure=_alone(result.failure, failure),
@@ -122,7 +129,7 @@ def bisect(
     publish.publish(place, report, contents, failure.signature)
     found = Found(
         failure=failure,
-        reproducer=_reproducer(place, report),
+        reproducer=reproduced(place, report),
         why=result.subject,
         beside="" if place == usual else places.beside(usual),
     )
@@ -179,16 +186,6 @@ class _Watch:
         return now - self._since > self._seconds
 
 
-def _gave_up(failure: Failure, why: str, calls: int, seconds: float) -> Bisection:
-    return Bisection(
-        status="gave-up",
-        failures=(Found(failure=failure, why=why),),
-        oracle_calls=calls,
-        seconds=seconds,
-        why=why,
-    )
-
-
 def _alone(shown: Failure, first: Failure) -> Failure:
     """The failure as the reproducer shows it, without the paths of this machine."""
     stack = tuple(_ELSEWHERE.sub("", _INSTALLED.sub("", frame)) for frame in shown.stack)
@@ -216,29 +213,11 @@ def _known(job: Job, failure: Failure, target: str, toolchain: Toolchain) -> Fou
     What a tracer says of an operation is one failure wherever it is met; what it says of the
     user's own code is another one in each source.
     """
-    recalled = known.recall(failure.signature, toolchain.revision, target)
-    if recalled is None:
+    entry = known.recall(failure.signature, toolchain.revision, target)
+    if entry is None:
         return None
-    before, report = recalled
+    before, report = entry
     alike = (before.source, report.failure.location) == (job.source.text, _place_of(failure))
     if not alike and failure.location is not None:
         return None
-    made = _reproducer(Path(before.path), report)
-    made = msgspec.structs.replace(made, oracle_calls=0, seconds=0.0)
-    return Found(failure=failure, reproducer=made, known_since=before.date)
-
-
-def _reproducer(place: Path, report: Report) -> Reproducer:
-    program = place / _PROGRAM
-    return Reproducer(
-        path=str(place),
-        ops=report.ops,
-        op_names=report.op_names,
-        bytes=program.stat().st_size if program.is_file() else 0,
-        minimal=report.minimal,
-        verified=report.verified,
-        oracle_calls=report.oracle_calls,
-        seconds=report.seconds,
-        levels=tuple(one.name for one in report.levels if one.verified),
-        not_iree=report.not_iree,
-    )
+    return recalled(before, report, failure)
