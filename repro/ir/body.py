@@ -9,7 +9,7 @@ only written to: what is done to it would be dead code.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from iree_pilot.repro.ir import symbols
@@ -218,6 +218,25 @@ class Body:
                 name, results=[value.type], attributes={"value": ir.Attribute.parse(text)}
             ).results[0]
 
+    def beside(self, name: str, given: Sequence[Any], results: Sequence[Any]) -> tuple[Any, Any]:
+        """(a function like this one at the end of the module that takes and returns values of these
+        values' types, its block, which is empty)."""
+        from iree.compiler import ir
+
+        types = [value.type for value in given]
+        kind = ir.FunctionType.get(types, [result.type for result in results])
+        with ir.InsertionPoint(self.module.body):
+            function = ir.Operation.create(
+                self.function.name,
+                attributes={
+                    **meanings(self.function),
+                    "sym_name": ir.StringAttr.get(name),
+                    "function_type": ir.TypeAttr.get(kind),
+                },
+                regions=1,
+            )
+        return function, function.regions[0].blocks.append(*types)
+
     def with_glue(self, part: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """(operations with what comes along, by position; the values that they take from others)"""
         members = self._with_glue(tuple(part), lambda number: number, set())
@@ -288,6 +307,26 @@ class Body:
                 for nested in block.operations:
                     found += self._values_taken(nested.operation)
         return found
+
+
+def cloned(ops: Iterable[Any], known: dict[Any, Any], point: Any) -> None:
+    """Clones operations to an insertion point; `known` has what stands for the values that they
+    take, and then for their results too."""
+    for op in ops:
+        clone = op.clone(point).operation
+        _rewire(clone, known)
+        known |= dict(zip(op.results, clone.results, strict=True))
+
+
+def _rewire(op: Any, known: Mapping[Any, Any]) -> None:
+    """Gives an operation, and what is nested in it, the values that stand for those it takes."""
+    for number, operand in enumerate(list(op.operands)):
+        if operand in known:
+            op.operands[number] = known[operand]
+    for region in op.regions:
+        for block in region:
+            for inner in block.operations:
+                _rewire(inner.operation, known)
 
 
 def meanings(function: Any) -> dict[str, Any]:

@@ -19,10 +19,9 @@ from typing import Any
 import msgspec
 
 from iree_pilot.pipeline.failures import diagnostics
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.ir import bindings, edit
-from iree_pilot.repro.ir.body import NO_DATA, Body, meanings
+from iree_pilot.repro.ir.body import NO_DATA, Body, cloned
 from iree_pilot.repro.ir.graph import Graph, with_makers
 from iree_pilot.repro.reducer import kept, together
 from iree_pilot.repro.reducer.locate import TREE
@@ -160,7 +159,7 @@ class Finder:
 
     def _serial(self, module: Path) -> tuple[int, ...]:
         tree, (before_all, at) = module.with_suffix(".passes"), TREE
-        process.run(
+        self._context.at(module.parent).run(
             [
                 self._context.toolchain.compiler,
                 module,
@@ -171,9 +170,7 @@ class Finder:
                 "-o",
                 "/dev/null",
             ],
-            stdout=module.with_suffix(".stdout.txt"),
-            stderr=module.with_suffix(".stderr.txt"),
-            limits=self._context.limits,
+            module.stem,
         )
         files = list(tree.rglob("*.mlir"))
         last = max(files, key=lambda file: file.stat().st_mtime_ns, default=tree)
@@ -233,35 +230,9 @@ def _function(body: Body, part: Part, name: str) -> Any:
     given = [body.values[number] for number in taken]
     if any(NO_DATA.fullmatch(str(v.type)) for v in results):
         return None
-    types = [value.type for value in given]
-    kind = ir.FunctionType.get(types, [result.type for result in results])
-    with ir.InsertionPoint(body.module.body):
-        function = ir.Operation.create(
-            body.function.name,
-            attributes={
-                **meanings(body.function),
-                "sym_name": ir.StringAttr.get(name),
-                "function_type": ir.TypeAttr.get(kind),
-            },
-            regions=1,
-        )
-    block = function.regions[0].blocks.append(*types)
+    function, block = body.beside(name, given, results)
     known = dict(zip(given, block.arguments, strict=True))
     with ir.InsertionPoint(block) as point:
-        for op in ops:
-            clone = op.clone(point).operation
-            _rewire(clone, known)
-            known |= dict(zip(op.results, clone.results, strict=True))
+        cloned(ops, known, point)
         ir.Operation.create(body.ops[-1].name, operands=[known[result] for result in results])
     return function
-
-
-def _rewire(op: Any, known: dict[Any, Any]) -> None:
-    """Gives an operation, and what is nested in it, the values that stand for those it takes."""
-    for number, operand in enumerate(op.operands):
-        if operand in known:
-            op.operands[number] = known[operand]
-    for region in op.regions:
-        for block in region:
-            for inner in block.operations:
-                _rewire(inner.operation, known)

@@ -7,14 +7,14 @@ the bindings can abort; it imports `iree.compiler.ir`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from iree_pilot.repro.ir import edit, feeds
-from iree_pilot.repro.ir.body import Body, meanings
+from iree_pilot.repro.ir.body import Body, cloned
 from iree_pilot.repro.ir.feeds import Feeds
 from iree_pilot.repro.ir.graph import is_number, is_tensor
 
@@ -90,31 +90,15 @@ def _function(
     parts = [one for index in group if (one := _taken(body, index, job.parts[index]))]
     values = [value for one in parts for value in one.values]
     results = [result for one in parts for result in one.results]
-    types = [body.values[value].type for value in values]
-    kind = ir.FunctionType.get(types, [result.type for result in results])
     name = _NAME.format(number)
-    with ir.InsertionPoint(body.module.body):
-        function = ir.Operation.create(
-            body.function.name,
-            attributes={
-                **meanings(body.function),
-                "sym_name": ir.StringAttr.get(name),
-                "function_type": ir.TypeAttr.get(kind),
-            },
-            regions=1,
-        )
-    block = function.regions[0].blocks.append(*types)
+    _, block = body.beside(name, [body.values[value] for value in values], results)
     arguments = iter(block.arguments)
     given: list[Any] = []
     held: list[WindowPart] = []
     with ir.InsertionPoint(block) as point:
         for one in parts:
             known = {body.values[value]: next(arguments) for value in one.values}
-            for index in one.ops:
-                op = body.ops[index]
-                clone = op.clone(point).operation
-                _give(clone, known)
-                known |= dict(zip(op.results, clone.results, strict=True))
+            cloned((body.ops[index] for index in one.ops), known, point)
             held.append(WindowPart(one.part, number, len(given), len(one.results)))
             given += [known[result] for result in one.results]
         ir.Operation.create(body.ops[-1].name, operands=given)
@@ -123,21 +107,10 @@ def _function(
         base=job.mlir,
         origin=body.name,
         values=tuple(body.places[value] for value in values),
-        types=tuple(map(str, types)),
+        types=tuple(str(body.values[value].type) for value in values),
         results=tuple(str(result.type) for result in results),
     )
     return fed, tuple(held)
-
-
-def _give(op: Any, known: Mapping[Any, Any]) -> None:
-    """Has an operation, and what is nested in it, take the values that are known here."""
-    for position, operand in enumerate(list(op.operands)):
-        if operand in known:
-            op.operands[position] = known[operand]
-    for region in op.regions:
-        for block in region:
-            for nested in block.operations:
-                _give(nested.operation, known)
 
 
 def _taken(body: Body, index: int, part: Part) -> _Taken | None:
