@@ -275,7 +275,7 @@ def trace(
 def _traced(module: _Module, catch: bool) -> Traced:
     directory = Path(module.directory)
     program = programs.load(directory)
-    loaded = Loaded(program=program, directory=module.directory, seconds=0.0, cached=False)
+    loaded = Loaded(program=program, directory=module.directory)
     found = zip(module.numbers, program.functions, strict=True)
     return Traced(
         kind=module.kind,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -151,27 +152,25 @@ def _limits(limits: process.Limits | None) -> process.Limits:
 
 
 def _evaluators(context: Context, text: str) -> Sequence[Evaluator]:
-    def by_torch(works: Sequence[EvaluationWork]) -> tuple[Evaluation, ...]:
-        return evaluate.evaluate(works, limits=context.limits)
-
-    def by_numpy(works: Sequence[EvaluationWork]) -> tuple[Evaluation, ...]:
-        return evaluation.evaluate(works, limits=context.limits)
-
-    def converted(works: Sequence[EvaluationWork]) -> tuple[Evaluation, ...]:
-        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-            return _converted(works, context.at(Path(scratch)))
-
-    def printed(works: Sequence[EvaluationWork]) -> tuple[Evaluation, ...]:
-        with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-            return _printed(works, context.at(Path(scratch)))
-
-    found: list[Evaluator] = [by_torch] if _OF_TORCH.search(text) else []
-    found.append(by_numpy)
+    found: list[Evaluator] = []
+    if _OF_TORCH.search(text):
+        found.append(partial(evaluate.evaluate, limits=context.limits))
+    found.append(partial(evaluation.evaluate, limits=context.limits))
     if context.toolchain.version != version("iree-base-compiler"):
-        found.append(printed)
+        found.append(partial(_aside, _printed, context))
     if _CONVERTED & set(_DIALECT.findall(text)) and not DRAWS.search(text):
-        found.append(converted)
+        found.append(partial(_aside, _converted, context))
     return found
+
+
+def _aside(
+    evaluator: Callable[[Sequence[EvaluationWork], Context], tuple[Evaluation, ...]],
+    context: Context,
+    works: Sequence[EvaluationWork],
+) -> tuple[Evaluation, ...]:
+    """Has an evaluator work in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        return evaluator(works, context.at(Path(scratch)))
 
 
 def _printed(works: Sequence[EvaluationWork], context: Context) -> tuple[Evaluation, ...]:
@@ -180,27 +179,22 @@ def _printed(works: Sequence[EvaluationWork], context: Context) -> tuple[Evaluat
     if context.toolchain.opt is None:
         return tuple(Evaluation(why="the release has no iree-opt") for _ in works)
     argv = (context.toolchain.opt, works[0].mlir, "--mlir-print-op-generic", "-o", generic)
-    if not _ran(argv, context.directory, context.limits):
+    if not _ran(argv, context):
         return tuple(Evaluation(why="iree-opt does not print it") for _ in works)
     given = [msgspec.structs.replace(work, mlir=str(generic)) for work in works]
     return evaluation.evaluate(given, limits=context.limits)
 
 
-def _ran(argv: tuple[str | Path, ...], scratch: Path, limits: process.Limits) -> bool:
-    outcome = process.run(
-        argv,
-        stdout=scratch / "stdout.txt",
-        stderr=scratch / "stderr.txt",
-        limits=msgspec.structs.replace(limits, seconds=_CONVERSION_SECONDS),
-    )
-    return outcome.ok
+def _ran(argv: tuple[str | Path, ...], context: Context) -> bool:
+    limits = msgspec.structs.replace(context.limits, seconds=_CONVERSION_SECONDS)
+    return context.run(argv, limits=limits)[0].ok
 
 
 def _converted(works: Sequence[EvaluationWork], context: Context) -> tuple[Evaluation, ...]:
     """Evaluates what the compiler's own conversion makes of the programs."""
     linalg = context.directory / "linalg.mlir"
     argv = (context.toolchain.compiler, works[0].mlir, "--compile-to=input", "-o", linalg)
-    if not _ran(argv, context.directory, context.limits):
+    if not _ran(argv, context):
         return tuple(Evaluation(why="IREE does not convert it to linalg") for _ in works)
     given = [msgspec.structs.replace(work, mlir=str(linalg)) for work in works]
     return tuple(

@@ -30,7 +30,6 @@ from iree_pilot.pipeline.frontends import (
     mlir,
 )
 from iree_pilot.pipeline.frontends.load import Loaded
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program.program import Call, Dim, Function, MadeUp, Program
 from iree_pilot.pipeline.store.store import Store
@@ -245,11 +244,8 @@ def _generic(file: Path, context: Context) -> str:
     if context.toolchain.opt is None:
         return ""
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-        out, log = Path(scratch) / "generic.mlir", Path(scratch) / "log.txt"
-        done = process.run(
-            [context.toolchain.opt, file, "--mlir-print-op-generic", *mlir.ELIDE, "-o", out],
-            stdout=log,
-            stderr=log,
-            limits=context.limits,
+        out = Path(scratch) / "generic.mlir"
+        done, _ = context.at(Path(scratch)).run(
+            [context.toolchain.opt, file, "--mlir-print-op-generic", *mlir.ELIDE, "-o", out]
         )
         return out.read_text(errors="replace") if done.ok else ""

@@ -38,8 +38,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
     program: Program
     directory: str
-    seconds: float
-    cached: bool
+    seconds: float = 0.0
+    cached: bool = False
 
     @property
     def mlir(self) -> Path:

@@ -61,13 +61,9 @@ def build(job: Job, context: Context) -> Program:
     if checked.added:
         notes.append(checks.NOTE)
     if context.toolchain.opt is not None:
-        outcome = process.run(
-            [context.toolchain.opt, copy, "--mlir-print-op-generic", *ELIDE, "-o", generic],
-            stdout=context.directory / "stdout.txt",
-            stderr=stderr,
-            limits=context.limits,
+        outcome, said = context.run(
+            [context.toolchain.opt, copy, "--mlir-print-op-generic", *ELIDE, "-o", generic]
         )
-        said = stderr.read_text(errors="replace")
         if outcome.ended_by == "signal":
             notes.append(
                 f"what it takes is not known: {context.toolchain.opt.name} met {outcome.signal}"

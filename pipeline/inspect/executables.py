@@ -92,7 +92,7 @@ def dump(mlir: Path, resume: str | None, context: Context, flags: Sequence[str])
     phase. Empty where that does not compile so far.
     """
     context.directory.mkdir(parents=True, exist_ok=True)
-    process.run(
+    context.run(
         [
             context.toolchain.compiler,
             mlir,
@@ -104,8 +104,6 @@ def dump(mlir: Path, resume: str | None, context: Context, flags: Sequence[str])
             "-o",
             "/dev/null",
         ],
-        stdout=context.directory / "stdout.txt",
-        stderr=context.directory / "stderr.txt",
         limits=msgspec.structs.replace(context.limits, seconds=_DUMP_SECONDS, of_processor=False),
     )
     return sorted(context.directory.glob("*.mlir"))
@@ -171,13 +169,10 @@ class ExecutableSurvey:
 
     def _ends(self, source: Path, seconds: float) -> bool:
         self.calls += 1
-        outcome = process.run(
+        outcome, _ = self._context.run(
             [*self._command, source, MODE, *self._flags, "-o", "/dev/null"],
-            stdout=self._context.directory / "alone.stdout.txt",
-            stderr=self._context.directory / "alone.stderr.txt",
-            limits=msgspec.structs.replace(
-                self._context.limits, seconds=seconds, of_processor=True
-            ),
+            "alone",
+            msgspec.structs.replace(self._context.limits, seconds=seconds, of_processor=True),
         )
         state = self.state
         assert state is not None

@@ -10,7 +10,6 @@ from iree_pilot.pipeline.evaluate import references
 from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Call, Function, Tensor
 from iree_pilot.pipeline.toolchain.context import Context
 
@@ -66,7 +65,7 @@ def _in_its_types(job: runtime.Run, changed: Function, context: Context) -> Path
         for b, a in sorted(pairs)
         if a != b
     ]
-    done = process.run(
+    done, _ = context.run(
         [
             context.toolchain.opt,
             job.directory / job.program.mlir,
@@ -74,9 +73,7 @@ def _in_its_types(job: runtime.Run, changed: Function, context: Context) -> Path
             "-o",
             context.directory / _MLIR,
         ],
-        stdout=context.directory / "opt.stdout.txt",
-        stderr=context.directory / "opt.stderr.txt",
-        limits=context.limits,
+        "opt",
     )
     return context.directory / _MLIR if done.ok else None
 

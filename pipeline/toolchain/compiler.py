@@ -286,7 +286,8 @@ def _failed(
     order = context.toolchain.phases
     last = reader.phases[-1].name if reader.phases else (job.resume or order[0])
     phase = order[min(order.index(last) + 1, len(order) - 1)]
-    failure = _failure(outcome, context.directory / STDERR, phase, job.mlir)
+    said = (context.directory / STDERR).read_text(errors="replace")
+    failure = _failure(outcome, said, phase, job.mlir)
     confirmed: bool | None = None
     resume_command: tuple[str, ...] | None = None
     if outcome.ended_by in ("exit", "signal") and failure.phase is not None:
@@ -356,35 +357,23 @@ def _told_apart(
 
 def _resume(job: Compile, context: Context) -> Failure | None:
     """The failure of compiling on from a dump to the phase that failed; None if it passes."""
-    stderr = context.directory / "resume.stderr.txt"
     scratch = context.directory / "resume.out"
-    outcome = process.run(
-        job.command(context.toolchain, str(scratch), dumps=None),
-        stdout=context.directory / "resume.stdout.txt",
-        stderr=stderr,
-        limits=context.limits,
-    )
+    command = job.command(context.toolchain, str(scratch), dumps=None)
+    outcome, said = context.run(command, "resume")
     scratch.unlink(missing_ok=True)
-    return None if outcome.ok else _failure(outcome, stderr, job.to, job.mlir)
+    return None if outcome.ok else _failure(outcome, said, job.to, job.mlir)
 
 
 def _parse(program: Path, context: Context) -> Failure | None:
     """The failure of only reading the program; None if it can be read."""
     assert context.toolchain.opt is not None
-    stderr = context.directory / "parse.stderr.txt"
-    outcome = process.run(
-        [context.toolchain.opt, program, "-o", "/dev/null"],
-        stdout=context.directory / "parse.stdout.txt",
-        stderr=stderr,
-        limits=context.limits,
-    )
-    return None if outcome.ok else _failure(outcome, stderr, context.toolchain.phases[0], program)
+    outcome, said = context.run([context.toolchain.opt, program, "-o", "/dev/null"], "parse")
+    return None if outcome.ok else _failure(outcome, said, context.toolchain.phases[0], program)
 
 
-def _failure(outcome: process.Outcome, stderr: Path, phase: str | None, program: Path) -> Failure:
-    return diagnostics.compile_failure(
-        outcome, stderr.read_text(errors="replace"), phase, program.read_text(errors="replace")
-    )
+def _failure(outcome: process.Outcome, said: str, phase: str | None, program: Path) -> Failure:
+    text = program.read_text(errors="replace")
+    return diagnostics.compile_failure(outcome, said, phase, text)
 
 
 def _dispatches(statistics: Path) -> Dispatches | None:

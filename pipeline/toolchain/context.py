@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.process import Limits, Outcome
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
@@ -31,6 +33,20 @@ class Context:
     def within(self, name: str) -> Context:
         """Returns the context of a part of the step, with a folder of its own in the step's."""
         return self.at(self.directory / name)
+
+    def run(
+        self, argv: Sequence[str | Path], log: str = "", limits: Limits | None = None
+    ) -> tuple[Outcome, str]:
+        """Runs a child: (how it ended, what it wrote to stderr).
+
+        limits: of this child, where they are others. What it writes goes to `LOG.stdout.txt` and
+        `LOG.stderr.txt` in the step's folder. Raises as `process.run` does.
+        """
+        stdout, stderr = (
+            self.directory / f"{log}.{stream}.txt".lstrip(".") for stream in ("stdout", "stderr")
+        )
+        outcome = process.run(argv, stdout=stdout, stderr=stderr, limits=limits or self.limits)
+        return outcome, stderr.read_text(errors="replace")
 
     def bounded(self, limits: Limits) -> Context:
         """Returns the context of a step with other limits."""

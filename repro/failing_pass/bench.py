@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline.failures.diagnostics import SERIAL
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.targets.backends import llvm_cpu
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.flags import silent
@@ -91,7 +90,7 @@ class RealBench:
 
     def changes(self, since: str, phase: str) -> Sequence[Dump]:
         started = () if since == self.phases[0] else (f"--compile-from={since}",)
-        stderr = self._run(
+        said = self._run(
             self._dumped[since],
             *started,
             f"--compile-to={phase}",
@@ -110,7 +109,7 @@ class RealBench:
             text=self._dumped[since].read_text(),
         )
         found = [before]
-        for dump in dumps.read(stderr.read_text(errors="replace")):
+        for dump in dumps.read(said):
             if not dump.before and not dump.failed and dump.text != found[-1].text:
                 found.append(dump)
         return found
@@ -183,22 +182,18 @@ class RealBench:
         *more: str,
         flags: tuple[str, ...] | None = None,
         output: Path = Path("/dev/null"),
-    ) -> Path:
-        """Where the compiler's stderr is."""
-        stderr = self._context.directory / "stderr.txt"
+    ) -> str:
+        """What the compiler prints."""
         limits = msgspec.structs.replace(
             self._context.limits,
             seconds=self._context.limits.seconds or _SECONDS,
             output_bytes=_PRINTED_BYTES,
         )
         given = self._flags if flags is None else flags
-        process.run(
-            (self._context.toolchain.compiler, mlir, *given, *more, "-o", output),
-            stdout=self._context.directory / "stdout.txt",
-            stderr=stderr,
-            limits=limits,
+        _, said = self._context.run(
+            (self._context.toolchain.compiler, mlir, *given, *more, "-o", output), limits=limits
         )
-        return stderr
+        return said
 
 
 def _computes(mlir: Path) -> list[str]:

@@ -268,16 +268,12 @@ class _Finder:
         self, argv: Sequence[str | Path], seconds: float | None
     ) -> tuple[process.Outcome, str]:
         self.runs += 1
-        stderr = self._context.directory / "stderr.txt"
         limits = msgspec.structs.replace(
             self._context.limits,
             seconds=seconds or self._context.limits.seconds,
             output_bytes=_PRINTED_BYTES,
         )
-        outcome = process.run(
-            argv, stdout=self._context.directory / "stdout.txt", stderr=stderr, limits=limits
-        )
-        return outcome, stderr.read_text(errors="replace")
+        return self._context.run(argv, limits=limits)
 
 
 def diff(before: Dump, after: Dump) -> str:

@@ -6,7 +6,6 @@ import re
 import tempfile
 from pathlib import Path
 
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.toolchain.context import Context
 
 _CALL = re.compile(rb"\bcall @")
@@ -20,9 +19,9 @@ def inlined(mlir: Path, context: Context, file: Path) -> bool:
         return False
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".inline-", dir=file.parent) as scratch:
-        made, log = Path(scratch) / file.name, Path(scratch) / "log.txt"
-        command: list[str | Path] = [context.toolchain.opt, mlir, _PASSES, "-o", made]
-        outcome = process.run(command, stdout=log, stderr=log, limits=context.limits)
+        made = Path(scratch) / file.name
+        command = (context.toolchain.opt, mlir, _PASSES, "-o", made)
+        outcome, _ = context.at(Path(scratch)).run(command)
         if not outcome.ok or _CALL.search(made.read_bytes()):
             return False
         made.replace(file)  # at once: another bisection may read it

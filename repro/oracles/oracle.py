@@ -300,21 +300,11 @@ class RememberingOracle(ABC):
         phase: str | Callable[[], str] | None,
     ) -> Failure | None:
         """phase: the one that a failure is of, or what finds that out."""
-        stderr = self._scratch / f"{digest[:16]}.stderr.txt"
-        outcome = process.run(
-            command,
-            stdout=self._scratch / f"{digest[:16]}.stdout.txt",
-            stderr=stderr,
-            limits=self.context.limits,
-        )
+        outcome, said = self.context.at(self._scratch).run(command, digest[:16])
         if outcome.ok:
             return None
-        return diagnostics.compile_failure(
-            outcome,
-            stderr.read_text(errors="replace"),
-            phase() if callable(phase) else phase,
-            candidate.read_text(errors="replace"),
-        )
+        failed, text = phase() if callable(phase) else phase, candidate.read_text(errors="replace")
+        return diagnostics.compile_failure(outcome, said, failed, text)
 
 
 class CompileOracle(RememberingOracle):
@@ -387,10 +377,6 @@ class CompileOracle(RememberingOracle):
             or self.wanted.phase == self.context.toolchain.phases[0]
         ):
             return False
-        outcome = process.run(
-            [self.context.toolchain.opt, candidate, "-o", "/dev/null"],
-            stdout=self._scratch / f"{digest[:16]}.parse.stdout.txt",
-            stderr=self._scratch / f"{digest[:16]}.parse.stderr.txt",
-            limits=self.context.limits,
-        )
+        command = (self.context.toolchain.opt, candidate, "-o", "/dev/null")
+        outcome, _ = self.context.at(self._scratch).run(command, f"{digest[:16]}.parse")
         return outcome.ended_by == "exit" and not outcome.ok

@@ -93,7 +93,7 @@ def describe(candidate: Path, running: Running | None, context: Context) -> Load
         raise NotAProgram(str(fault)) from fault
     if not program.functions:
         raise NotAProgram(f"{candidate} has no function that takes and returns tensors")
-    return Loaded(program=program, directory=str(context.directory), seconds=0.0, cached=False)
+    return Loaded(program=program, directory=str(context.directory))
 
 
 class RunOracle(RememberingOracle):

@@ -13,7 +13,6 @@ from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.inspect import executables
 from iree_pilot.pipeline.inspect.executables import MODE, ExecutableSurvey
-from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import dump_files
@@ -153,8 +152,7 @@ def _dump(
     program: Path, context: Context, flags: tuple[str, ...], dumps: Path, phase: str | None
 ) -> tuple[Failure | None, str]:
     """(the failure of compiling with dumps, what the compiler printed)."""
-    stderr = context.directory / "locate.stderr.txt"
-    outcome = process.run(
+    outcome, said = context.run(
         [
             context.toolchain.compiler,
             program,
@@ -166,11 +164,8 @@ def _dump(
             "-o",
             "/dev/null",
         ],
-        stdout=context.directory / "locate.stdout.txt",
-        stderr=stderr,
-        limits=context.limits,
+        "locate",
     )
-    said = stderr.read_text(errors="replace")
     if outcome.ok:
         return None, said
     return diagnostics.compile_failure(outcome, said, phase), said
@@ -195,10 +190,10 @@ def _last(
     start = dict(dump_files(context.directory / _PHASES)).get(_SOURCES)
     if start is None or not set(TREE) <= context.toolchain.flags:
         return None
-    tree, stderr = context.directory / "passes", context.directory / "last.stderr.txt"
+    tree = context.directory / "passes"
     shutil.rmtree(tree, ignore_errors=True)
     before_all, place = TREE
-    outcome = process.run(
+    outcome, said = context.run(
         [
             context.toolchain.compiler,
             start,
@@ -210,11 +205,8 @@ def _last(
             "-o",
             "/dev/null",
         ],
-        stdout=context.directory / "last.stdout.txt",
-        stderr=stderr,
-        limits=context.limits,
+        "last",
     )
-    said = stderr.read_text(errors="replace")
     found = None if outcome.ok else diagnostics.compile_failure(outcome, said, failure.phase)
     if found is None or not found.shows(failure.signature):
         return None
@@ -244,19 +236,12 @@ def _guilty(
     """(the executable that alone fails in the same way, how many were compiled)."""
 
     def fails(source: Path) -> bool:
-        stderr = context.directory / f"{source.stem}.stderr.txt"
-        outcome = process.run(
-            [context.toolchain.compiler, source, *flags, MODE, "-o", "/dev/null"],
-            stdout=context.directory / f"{source.stem}.stdout.txt",
-            stderr=stderr,
-            limits=context.limits,
+        outcome, said = context.run(
+            [context.toolchain.compiler, source, *flags, MODE, "-o", "/dev/null"], source.stem
         )
         if outcome.ok:
             return False
-        found = diagnostics.compile_failure(
-            outcome, stderr.read_text(errors="replace"), failure.phase
-        )
-        return found.shows(failure.signature)
+        return diagnostics.compile_failure(outcome, said, failure.phase).shows(failure.signature)
 
     failing = side_by_side(fails, sources, width)
     guilty = next((s for s, guilty in zip(sources, failing, strict=True) if guilty), None)

@@ -175,11 +175,4 @@ class Maker:
     def _run(
         self, argv: list[str | Path], name: str, limits: process.Limits | None = None
     ) -> tuple[process.Outcome, str]:
-        stderr = self._context.directory / f"{name}.stderr.txt"
-        outcome = process.run(
-            argv,
-            stdout=self._context.directory / f"{name}.stdout.txt",
-            stderr=stderr,
-            limits=limits or self._context.limits,
-        )
-        return outcome, stderr.read_text(errors="replace")
+        return self._context.run(argv, name, limits)

@@ -154,7 +154,7 @@ class _Settling:
 
     def _loaded(self, call: Call) -> Loaded:
         program = msgspec.structs.replace(call.program, functions=(call.function,))
-        return Loaded(program=program, directory=str(call.directory), seconds=0.0, cached=False)
+        return Loaded(program=program, directory=str(call.directory))
 
     def _ask(self, choices: Sequence[Choice]) -> list[bool]:
         """The same outputs must be wrong: equal elements can be sorted in more than one way."""
