@@ -116,8 +116,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return _bytes(self.memory)
 
 
-class Bisect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long new failures may be isolated: all of a night together, and each."""
+class NightBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long something may take: all of a night together, and each."""
 
     budget: Duration = "20min"
     each: Duration = "10min"
@@ -135,7 +135,11 @@ class Bisect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return _seconds(self.each)
 
 
-class NewsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Bisect(NightBudget, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long new failures may be isolated."""
+
+
+class NewsConfig(NightBudget, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is found out about new failures, in this order; see `pipeline.nightly.news`.
 
     budget, each: how long may be asked about releases and workarounds, all of a night together,
@@ -145,20 +149,6 @@ class NewsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     isolate: bool = True
     releases: bool = True
     workaround: bool = True
-    budget: Duration = "20min"
-    each: Duration = "10min"
-
-    def __post_init__(self) -> None:
-        _check(budget=self.budget)
-        _check(each=self.each)
-
-    @property
-    def seconds(self) -> float:
-        return _seconds(self.budget)
-
-    @property
-    def seconds_each(self) -> float:
-        return _seconds(self.each)
 
 
 class NightlyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
