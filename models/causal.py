@@ -13,30 +13,23 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from iree_pilot.models.layer import OfModel
 from iree_pilot.models.traceable import EntryFunction
 
 INPUTS = {"prefill": ("tokens",), "decode": ("token", "keys", "values")}
 OUTPUTS = ("logits", "keys", "values")
 
 
-class Prefill(nn.Module):
+class Prefill(OfModel):
     """tokens [batch, length] i64 -> logits [batch, length, vocabulary], keys, values."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Runs the model on a prompt, from an empty cache."""
         return _tokens(self.model, tokens, DynamicCache())
 
 
-class Decode(nn.Module):
+class Decode(OfModel):
     """token [batch, 1] i64, keys, values -> logits [batch, 1, vocabulary], keys, values."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(
         self, token: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
@@ -45,14 +38,10 @@ class Decode(nn.Module):
         return _tokens(self.model, token, _filled(keys, values))
 
 
-class EmbeddedPrefill(nn.Module):
+class EmbeddedPrefill(OfModel):
     """inputs_embeds [batch, length, width], mask [batch, 1, length, length] (0, or the lowest
     number where nothing is seen), positions [batch, length] i64 -> as `Prefill`.
     """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(
         self, inputs_embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
@@ -61,14 +50,10 @@ class EmbeddedPrefill(nn.Module):
         return _embedded(self.model, inputs_embeds, mask, positions, DynamicCache())
 
 
-class EmbeddedDecode(nn.Module):
+class EmbeddedDecode(OfModel):
     """inputs_embeds [batch, 1, width], mask [batch, 1, 1, cached + 1], positions [batch, 1] i64,
     keys, values -> as `Decode`.
     """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(
         self,

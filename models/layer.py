@@ -33,6 +33,14 @@ def function(
     return Traceable(root=root, functions=(entry,))
 
 
+class OfModel(nn.Module):
+    """A function of a transformers model, as a module of its own."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+
+
 class First(nn.Module):
     """A module whose results are a tensor, or a tuple of which only the first is wanted."""
 

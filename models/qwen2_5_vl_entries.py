@@ -19,6 +19,7 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
+from iree_pilot.models.layer import OfModel
 from iree_pilot.models.traceable import EntryFunction
 
 DECODED = ("logits", "keys", "values")
@@ -76,16 +77,12 @@ class Embedding(nn.Module):
         return (self.embed_tokens(tokens),)
 
 
-class VisionPrefill(nn.Module):
+class VisionPrefill(OfModel):
     """embeddings [batch, length, width], positions [3, batch, length] i64 -> logits, keys, values.
 
     Positions are a token's place in time, height and width; for text all three are the same. Keys
     and values are [layers, batch, key-value heads, tokens, head size].
     """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(
         self, embeddings: torch.Tensor, positions: torch.Tensor
@@ -94,12 +91,8 @@ class VisionPrefill(nn.Module):
         return _step(self.model, embeddings, positions, DynamicCache())
 
 
-class VisionDecode(nn.Module):
+class VisionDecode(OfModel):
     """embeddings [batch, 1, width], positions [3, batch, 1] i64, keys, values -> the like."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(
         self,
