@@ -17,10 +17,11 @@ from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Reference, Tensor
 from iree_pilot.pipeline.torch_dialect.evaluate import (
     UNFINISHED,
-    EvaluatedValue,
     Evaluation,
     EvaluationWork,
     Stage,
+    made_place,
+    paired,
 )
 
 EVALUATOR = f"numpy {np.__version__}, operation by operation"
@@ -37,20 +38,18 @@ def evaluated(works: list[EvaluationWork], directory: Path) -> Iterator[Stage]:
 def stages(work: EvaluationWork) -> Iterator[Evaluation]:
     """What is known of a function after each evaluation of it: in its own types, in float64, and
     perturbed if it rounds to 8-bit floats."""
-    place = Path(work.place)
-    for name in ("data", *(["values"] if work.values != () else [])):
-        (place / name).mkdir(parents=True, exist_ok=True)
+    made_place(work)
     own, precise = _Evaluated(work, "out"), _Evaluated(work, "precise")
     try:
         interpreter = Interpreter(Path(work.mlir), work.archives, work.scopes)
         own.evaluate(interpreter, Mode())
     except (Unknown, UsageError) as why:
-        yield Evaluation(why=str(why), values=_paired(own.values, {}), skipped=own.passed)
+        yield Evaluation(why=str(why), values=paired(own.values, {}), skipped=own.passed)
         return
     reference = Reference(outputs=own.outputs, evaluator=own.evaluator, note=UNFINISHED)
     first = next(iter((own.skipped or {}).values()), "")
     done = Evaluation(
-        reference=reference, values=_paired(own.values, {}), skipped=own.passed, why=first
+        reference=reference, values=paired(own.values, {}), skipped=own.passed, why=first
     )
     yield done
     try:
@@ -64,7 +63,7 @@ def stages(work: EvaluationWork) -> Iterator[Evaluation]:
     reference = msgspec.structs.replace(
         reference, precise=precise.outputs, precise_dtype="f64", note="", **found
     )
-    values = _paired(own.values, precise.values)
+    values = paired(own.values, precise.values)
     yield msgspec.structs.replace(done, reference=reference, values=values)
 
 
@@ -151,10 +150,3 @@ def _outward(value: Array, dtype: str | None) -> Array:
         value = value & mask if dtype.startswith("u") else value
         return value.astype(tensors.numpy_dtype(dtype))
     return value.view(tensors.numpy_dtype(dtype))
-
-
-def _paired(own: dict[Key, Tensor], precise: dict[Key, Tensor]) -> tuple[EvaluatedValue, ...]:
-    return tuple(
-        EvaluatedValue(op=key[0], result=key[1], own=value, precise=precise.get(key))
-        for key, value in own.items()
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,15 +71,10 @@ def _scatter(machine: Machine, op: Operation, known: Env) -> list[Array]:
     batch = indices.shape[: updates.ndim - (original.ndim - len(dims))]
     for at in np.ndindex(*batch):
         machine.budget.spend(1)
-        box: list[Any] = [slice(None)] * original.ndim
-        inside = True
-        for d, i in zip(dims, np.reshape(indices[at], -1), strict=True):
-            inside &= 0 <= int(i) < original.shape[d]
-            box[d] = int(i)
-        if not inside:
+        place = _place(original, dims, indices[at])
+        if place is None:
             made[...] = machine.undefined(f"{op.name} outside of a tensor")
             continue
-        place = tuple(box)
         update = updates[at]
         where = tuple(slice(size) for size in np.shape(update))
         part = made[place]
@@ -99,16 +94,22 @@ def _gather(machine: Machine, op: Operation, known: Env) -> list[Array]:
     batch = indices.shape[: output.ndim - (source.ndim - len(dims))]
     for at in np.ndindex(*batch):
         machine.budget.spend(1)
-        box: list[Any] = [slice(None)] * source.ndim
-        inside = True
-        for d, i in zip(dims, np.reshape(indices[at], -1), strict=True):
-            inside &= 0 <= int(i) < source.shape[d]
-            box[d] = int(i)
-        if inside:
-            made[at] = source[tuple(box)]
-        else:
+        place = _place(source, dims, indices[at])
+        if place is None:
             made[at] = machine.undefined(f"{op.name} outside of a tensor")
+        else:
+            made[at] = source[place]
     return [made]
+
+
+def _place(values: Array, dims: Sequence[int], indices: Array) -> tuple[Any, ...] | None:
+    """The part of a tensor at these indices into some dimensions; None where it has none."""
+    box: list[Any] = [slice(None)] * values.ndim
+    for d, i in zip(dims, np.reshape(indices, -1), strict=True):
+        if not 0 <= int(i) < values.shape[d]:
+            return None
+        box[d] = int(i)
+    return tuple(box)
 
 
 def _topk(machine: Machine, op: Operation, known: Env) -> list[Array]:

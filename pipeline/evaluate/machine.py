@@ -129,6 +129,11 @@ class Machine:
         """Values of the program's own type as they are computed with."""
         return values.astype(self.dtype(element), copy=False)
 
+    def finished(self, op: Operation, made: Array) -> Array:
+        """A result that was computed in a wider type, in the operation's own."""
+        element = self.element(op.types[0])
+        return elements.fit(made.astype(self.dtype(element)), element)
+
     def rounds(self, values: Array, element: ElementKind) -> Array:
         """Floats converted to another type: in double precision only narrow ones round."""
         to = self.dtype(element)

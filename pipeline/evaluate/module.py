@@ -15,10 +15,8 @@ from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown
 from iree_pilot.pipeline.evaluate.ir import Block, Operation, Reader, read_type
 from iree_pilot.pipeline.program import archive, tensors
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES
-from iree_pilot.pipeline.toolchain import dialects
 from iree_pilot.pipeline.torch_dialect import literals
 
-_BYTECODE = b"ML\xefR"
 _PARAMETER = re.compile(r'#(?:flow|stream)\.parameter\.named<(?:"([^"]*)"::)?"([^"]*)">\s*:\s*(.+)')
 
 
@@ -36,22 +34,16 @@ class Module:
     ) -> None:
         from iree.compiler import ir
 
-        dialects.complete()
         self.context = ir.Context()
         self.context.allow_unregistered_dialects = True
         #: Operations that read nothing of what they write over.
         self.overwriting: frozenset[str] = frozenset()
-        raw = file.read_bytes()
-        binary = raw.startswith(_BYTECODE)
-        text = "" if binary else raw.decode(errors="replace")
         try:
             with self.context, ir.Location.unknown():
-                self.raw = ir.Module.parse(raw if binary else text)
-        except ir.MLIRError as fault:
-            said = str(fault).splitlines()
-            first = next((line for line in said if "error: " in line), said[0])
-            raise Unknown(f"it cannot be parsed here: {first}") from fault
-        self.blobs = literals.resources(text or self.raw.operation.get_asm())
+                self.raw, text = literals.parsed(file)
+        except ValueError as fault:
+            raise Unknown(str(fault)) from fault
+        self.blobs = literals.resources(text)
         self._held = {
             scope: {n: (Path(a), e) for a in files for n, e in archive.read(Path(a)).items()}
             for scope, files in (scopes or {"": archives}).items()

@@ -11,7 +11,7 @@ import numpy as np
 
 from iree_pilot.pipeline.evaluate import linalg_ext, structured, windows
 from iree_pilot.pipeline.evaluate.contraction import multiplied
-from iree_pilot.pipeline.evaluate.elements import Array, Unknown, fit
+from iree_pilot.pipeline.evaluate.elements import Array, Unknown
 from iree_pilot.pipeline.evaluate.ir import Block, Operation
 from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
 
@@ -70,12 +70,7 @@ def _dot_general(machine: Machine, op: Operation, known: Env) -> list[Array]:
         first.reshape(math.prod(batch), math.prod(rows), inner),
         second.reshape(math.prod(batch), inner, math.prod(columns)),
     )
-    return [_finished(machine, op, made.reshape([*batch, *rows, *columns]))]
-
-
-def _finished(machine: Machine, op: Operation, made: Array) -> Array:
-    element = machine.element(op.types[0])
-    return fit(made.astype(machine.dtype(element)), element)
+    return [machine.finished(op, made.reshape([*batch, *rows, *columns]))]
 
 
 def _convolution(machine: Machine, op: Operation, known: Env) -> list[Array]:
@@ -105,7 +100,7 @@ def _convolution(machine: Machine, op: Operation, known: Env) -> list[Array]:
         machine, value, kernel, window, op.integer("feature_group_count", 1), kind
     )
     order = ["b", *spatial, "f"]
-    return [_finished(machine, op, made.transpose([order.index(n) for n in orders[2]]))]
+    return [machine.finished(op, made.transpose([order.index(n) for n in orders[2]]))]
 
 
 def _simple(block: Block, values: Sequence[Array]) -> str:

@@ -237,16 +237,11 @@ def _less(op: Operation, known: Env, index: int, zero: int, kind: Any) -> Array:
     return value - np.asarray(point).astype(kind)
 
 
-def _finished(machine: Machine, op: Operation, made: Array) -> Array:
-    element = machine.element(op.types[0])
-    return fit(made.astype(machine.dtype(element)), element)
-
-
 def _matmul(machine: Machine, op: Operation, known: Env) -> list[Array]:
     kind = _kind(machine, op)
     a, b = _less(op, known, 0, 2, kind), _less(op, known, 1, 3, kind)
     machine.spend(a.shape[0], a.shape[1], b.shape[2])
-    return [_finished(machine, op, multiplied(a, b))]
+    return [machine.finished(op, multiplied(a, b))]
 
 
 def _convolution(machine: Machine, op: Operation, known: Env) -> list[Array]:
@@ -269,7 +264,7 @@ def _convolution(machine: Machine, op: Operation, known: Env) -> list[Array]:
         dilation=op.integers("dilation"),
     )
     made = windows.convolve(machine, value, kernel, window, groups, kind)
-    return [_finished(machine, op, made + known[op.operands[2]].astype(kind))]
+    return [machine.finished(op, made + known[op.operands[2]].astype(kind))]
 
 
 def _transposed_convolution(machine: Machine, op: Operation, known: Env) -> list[Array]:
@@ -284,7 +279,7 @@ def _transposed_convolution(machine: Machine, op: Operation, known: Env) -> list
         padding=[[sizes[d] - 1 + pads[2 * d], sizes[d] - 1 + pads[2 * d + 1]] for d in range(2)],
     )
     made = windows.convolve(machine, value, kernel, window, 1, kind)
-    return [_finished(machine, op, made + known[op.operands[2]].astype(kind))]
+    return [machine.finished(op, made + known[op.operands[2]].astype(kind))]
 
 
 def _pool_window(op: Operation) -> windows.Window:

@@ -9,7 +9,7 @@ real inputs and parameters: in the program's own dtypes, and once more in float6
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -105,6 +105,24 @@ def work(
             for scope, files in (parameters.scopes if parameters else {}).items()
         },
         jitter=jitter,
+    )
+
+
+def made_place(work: EvaluationWork) -> Path:
+    """Where an evaluator writes to, made if need be."""
+    made = Path(work.place)
+    for name in ("data", *(["values"] if work.values != () else [])):
+        (made / name).mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def paired(
+    own: Mapping[tuple[int, int], Tensor], precise: Mapping[tuple[int, int], Tensor]
+) -> tuple[EvaluatedValue, ...]:
+    """Values in their own types, by operation and result, with what is known in float64."""
+    return tuple(
+        EvaluatedValue(op=key[0], result=key[1], own=value, precise=precise.get(key))
+        for key, value in own.items()
     )
 
 

@@ -18,7 +18,6 @@ from iree_pilot.pipeline.frontends import draws, mlir_text
 from iree_pilot.pipeline.frontends.choices import Choices, OperatorCall, Pointing
 from iree_pilot.pipeline.frontends.reference import NotEvaluable, Widening, rounding, widen
 from iree_pilot.pipeline.program import archive, torch_tensors
-from iree_pilot.pipeline.toolchain import dialects
 from iree_pilot.pipeline.torch_dialect import calls, literals
 from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
 from iree_pilot.pipeline.torch_dialect.walk import TENSOR, TRANSPARENT, VIEWS, Walk, symbol
@@ -28,7 +27,6 @@ _NUMBERS = {"!torch.int": torch.int64, "!torch.float": torch.float32, "!torch.bo
 _TENSORS = ("!torch.vtensor<", "!torch.tensor<", "tensor<")
 #: Operations whose results the program does not compute.
 _GIVE = ("torch.vtensor.literal", "util.global.load")
-_BYTECODE = b"ML\xefR"
 _DOUBLE = re.compile(r"tensor<[^>]*\bf64>")
 #: What PyTorch raises of operands that do not fit.
 _REFUSALS = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, ArithmeticError)
@@ -65,19 +63,11 @@ class TorchModule:
     """
 
     def __init__(self, file: Path, archives: Sequence[str]) -> None:
-        from iree.compiler import ir
 
-        dialects.complete()
-        raw = file.read_bytes()
-        binary = raw.startswith(_BYTECODE)
-        text = "" if binary else raw.decode(errors="replace")
         try:
-            self.module = ir.Module.parse(raw if binary else text)
-        except ir.MLIRError as fault:
-            said = str(fault).splitlines()
-            first = next((line for line in said if "error: " in line), said[0])
-            raise NotEvaluable(f"it cannot be parsed here: {first}") from fault
-        text = text or self.module.operation.get_asm()
+            self.module, text = literals.parsed(file)
+        except ValueError as fault:
+            raise NotEvaluable(str(fault)) from fault
         self.blobs = literals.resources(text)
         self.doubles = bool(_DOUBLE.search(text))
         self.held = {n: (Path(a), e) for a in archives for n, e in archive.read(Path(a)).items()}

@@ -8,16 +8,40 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from iree_pilot.pipeline.toolchain import dialects
 
 Number = bool | int | float
 
+_BYTECODE = b"ML\xefR"
 _RESOURCE = re.compile(r'^\s*"?([^\s":]+)"?: "0x([0-9A-Fa-f]*)"', re.MULTILINE)
 _NAMED = re.compile(r'dense_resource<"?([^">]+)"?>')
 _BYTES = re.compile(r'dense<"0x([0-9A-Fa-f]*)">')
 _TOKEN = re.compile(r"0x[0-9A-Fa-f]+|-?\d[\d.]*(?:[eE][+-]?\d+)?")
 #: A resource begins with its alignment.
 _HEADER_BYTES = 4
+
+
+def parsed(file: Path) -> tuple[Any, str]:
+    """(the module in a file of MLIR, text or bytecode, by the bindings; its text).
+
+    Raises ValueError for what cannot be parsed.
+    """
+    from iree.compiler import ir
+
+    dialects.complete()
+    raw = file.read_bytes()
+    binary = raw.startswith(_BYTECODE)
+    text = "" if binary else raw.decode(errors="replace")
+    try:
+        module = ir.Module.parse(raw if binary else text)
+    except ir.MLIRError as fault:
+        said = str(fault).splitlines()
+        first = next((line for line in said if "error: " in line), said[0])
+        raise ValueError(f"it cannot be parsed here: {first}") from fault
+    return module, text or module.operation.get_asm()
 
 
 def resources(mlir: str) -> dict[str, bytes]:

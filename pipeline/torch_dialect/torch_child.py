@@ -24,10 +24,11 @@ from iree_pilot.pipeline.program import torch_tensors
 from iree_pilot.pipeline.program.program import Reference, Tensor
 from iree_pilot.pipeline.torch_dialect.evaluate import (
     UNFINISHED,
-    EvaluatedValue,
     Evaluation,
     EvaluationWork,
     Stage,
+    made_place,
+    paired,
 )
 from iree_pilot.pipeline.torch_dialect.evaluator import How, Record, TorchModule
 
@@ -47,9 +48,7 @@ def evaluated(works: list[EvaluationWork], directory: Path) -> Iterator[Stage]:
 def stages(work: EvaluationWork) -> Iterator[Evaluation]:
     """What is known of a function after it was evaluated in its own dtypes, and after it was in
     float64."""
-    place = Path(work.place)
-    for name in ("data", *(["values"] if work.values != () else [])):
-        (place / name).mkdir(parents=True, exist_ok=True)
+    place = made_place(work)
     wanted = None if work.values is None else set(work.values)
     inputs = [torch_tensors.mapped(Path(t.file), t.dtype, t.shape) for t in work.inputs]
     own: dict[Key, Tensor] = {}
@@ -91,9 +90,9 @@ def stages(work: EvaluationWork) -> Iterator[Evaluation]:
             incomparable=tuple(map(draws.why, found.drawn)) if any(found.drawn) else (),
         )
     except (NotEvaluable, UsageError) as fault:
-        yield Evaluation(why=str(fault), values=_paired(own, {}), skipped=tuple(skipped))
+        yield Evaluation(why=str(fault), values=paired(own, {}), skipped=tuple(skipped))
         return
-    done = Evaluation(reference=reference, values=_paired(own, {}), skipped=tuple(skipped))
+    done = Evaluation(reference=reference, values=paired(own, {}), skipped=tuple(skipped))
     if skipped:
         done = msgspec.structs.replace(done, why=next(iter(skipped.values())))
     yield done
@@ -107,15 +106,8 @@ def stages(work: EvaluationWork) -> Iterator[Evaluation]:
         reference = msgspec.structs.replace(reference, note=note)
         yield msgspec.structs.replace(done, reference=reference)
         return
-    yield msgspec.structs.replace(done, reference=reference, values=_paired(own, wide))
+    yield msgspec.structs.replace(done, reference=reference, values=paired(own, wide))
 
 
 def _ignore(op: int, result: int, value: torch.Tensor) -> None:
     """Keeps nothing of a value."""
-
-
-def _paired(own: dict[Key, Tensor], precise: dict[Key, Tensor]) -> tuple[EvaluatedValue, ...]:
-    return tuple(
-        EvaluatedValue(op=key[0], result=key[1], own=value, precise=precise.get(key))
-        for key, value in own.items()
-    )
