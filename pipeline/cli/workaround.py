@@ -248,9 +248,8 @@ def _find(
             result,
             plan,
             session.toolchain,
-            options,
+            msgspec.structs.replace(options, on_wait=lambda: live.note(waiting)),
             on_progress=told,
-            on_wait=lambda: live.note(waiting),
         )
     except KeyboardInterrupt:
         failure = msgspec.to_builtins(result.failure)

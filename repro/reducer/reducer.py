@@ -9,8 +9,8 @@ from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.ir.graph import Cut, Graph
 from iree_pilot.repro.oracles.oracle import Answer
 from iree_pilot.repro.reducer import shrink, simplify
-from iree_pilot.repro.reducer.shrink import Progress, Shrunk, Together
-from iree_pilot.repro.reducer.simplify import Simplified
+from iree_pilot.repro.reducer.shrink import Progress, Questions, Shrunk, Together
+from iree_pilot.repro.reducer.simplify import Simplified, SimplifyOptions
 
 #: Answers for candidates in files, in their order.
 Judge = Callable[[list[Path]], list[Answer]]
@@ -53,9 +53,7 @@ class Reducer:
 
     def unlocated(self, graph: Graph, budget: int | None = None) -> Cut | None:
         """A part that answers "same" where nothing says what fails: `shrink.find_unlocated`."""
-        return shrink.find_unlocated(
-            graph, self.verdicts, width=self._width, budget=budget, on_progress=self._progress
-        )
+        return shrink.find_unlocated(graph, self._questions(budget))
 
     def shrunk(
         self,
@@ -68,29 +66,22 @@ class Reducer:
         together: Together | None = None,
     ) -> Shrunk:
         """The cut with nothing in it that can be spared: `shrink.shrink`."""
-        return shrink.shrink(
-            graph,
-            start,
-            self.verdicts,
-            width=self._width,
-            budget=budget,
-            root=root,
-            constants=constants,
-            together=together,
-            on_progress=self._progress,
-        )
+        questions = self._questions(budget, together)
+        return shrink.shrink(graph, start, questions, root=root, constants=constants)
+
+    def _questions(self, budget: int | None, together: Together | None = None) -> Questions:
+        return Questions(self.verdicts, self._width, budget, together, self._progress)
 
     def simplified(
         self, file: Path, budget: int, units: Sequence[int] = simplify.UNITS, ops: int = 0
     ) -> Simplified:
         """The editor's program, which is in `file`, in smaller shapes: `simplify.simplify`."""
-        return simplify.simplify(
-            file,
-            self.editor.survey(),
+        options = SimplifyOptions(
             self._judge,
             self.editor.simpler,
-            budget=budget,
+            budget,
             units=units,
             ops=ops,
             on_progress=self._progress,
         )
+        return simplify.simplify(file, self.editor.survey(), options)

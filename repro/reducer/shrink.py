@@ -18,6 +18,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Literal
 
@@ -77,34 +78,43 @@ class Shrunk(msgspec.Struct, frozen=True, kw_only=True):
     unresolved: int = 0
 
 
+@dataclass(frozen=True)
+class Questions:
+    """How cuts are asked about.
+
+    width: so many at once, where the answer to one does not make the others worthless. budget: the
+    most to ask about. together: asks about several with one call, where that can be done.
+    """
+
+    ask: Ask
+    width: int = 1
+    budget: int | None = None
+    together: Together | None = None
+    on_progress: Callable[[Progress], None] = lambda _: None
+
+
 def shrink(
     graph: Graph,
     start: Cut,
-    ask: Ask,
+    questions: Questions,
     *,
-    width: int = 1,
-    budget: int | None = None,
     root: int | None = None,
     constants: bool = False,
-    together: Together | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Shrunk:
     """A part of `start`, which answers "same", with nothing in it that can be spared.
 
     Of the result no operation can go: not with arguments of the function in place of its results,
     nor with like-typed operands of its own, nor with splat constants.
 
-    width: so many cuts are asked for at once, where the answer to one does not make the others
-    worthless. budget: the most cuts to ask for; when it is spent, the best so far is not minimal.
-    root: the operation most likely to be at fault (the last one unless told): what is far from it
-    in the data flow goes first. constants: arguments are replaced by splat constants too, where
-    the failure allows it; one more call for each, and no operation fewer. together: asks for
-    several cuts with one call, where that can be done.
+    Where the budget is spent, the best so far is not minimal. root: the operation most likely to be
+    at fault (the last one unless told): what is far from it in the data flow goes first. constants:
+    arguments are replaced by splat constants too, where the failure allows it; one more call for
+    each, and no operation fewer.
 
     The proof of minimality rests on the answers. Of an oracle that changes its mind, each was true
     when it was given; the search ends all the same.
     """
-    search = _Search(graph, ask, width, budget, on_progress, together)
+    search = _Search(graph, questions)
     search.best = cut = search.normal(start)
     search.known[cut] = "same"
     if root not in cut.keep:
@@ -121,14 +131,7 @@ def shrink(
     return Shrunk(cut=search.best, minimal=True, asked=search.asked, unresolved=unresolved)
 
 
-def find_unlocated(
-    graph: Graph,
-    ask: Ask,
-    *,
-    width: int = 1,
-    budget: int | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-) -> Cut | None:
+def find_unlocated(graph: Graph, questions: Questions) -> Cut | None:
     """Where nothing says what fails: a part of the program that does, to be given to `shrink`.
 
     The shortest beginning of the program that fails; its last operation is needed, so it is the
@@ -136,7 +139,7 @@ def find_unlocated(
     too. The inputs are cut by `shrink`, which grows the part around the root from one operation
     on. None if neither the program nor a half, quarter or eighth of it answers "same".
     """
-    search = _Search(graph, ask, width, budget, on_progress)
+    search = _Search(graph, questions)
     search.best = whole = Cut(keep=graph.real)
     try:
         found = search.first([whole], "the whole program")
@@ -168,26 +171,17 @@ class _Search:
 
     best: Cut
 
-    def __init__(
-        self,
-        graph: Graph,
-        ask: Ask,
-        width: int,
-        budget: int | None,
-        on_progress: Callable[[Progress], None],
-        together: Together | None = None,
-    ) -> None:
+    def __init__(self, graph: Graph, questions: Questions) -> None:
         self.graph = graph
         self.links = links(graph)
         self.known: dict[Cut, str] = {}
         self._shared: dict[tuple[Cut, ...], tuple[str, ...]] = {}
         self._likely: set[Cut] = set()
         self.asked = 0
-        self.width = max(width, 1)
-        self._ask = ask
-        self._budget = sys.maxsize if budget is None else budget
-        self._on_progress = on_progress
-        self._together = together
+        self.width = max(questions.width, 1)
+        self._ask, self._together = questions.ask, questions.together
+        self._budget = sys.maxsize if questions.budget is None else questions.budget
+        self._on_progress = questions.on_progress
         self._producers = graph.producers()
 
     def accept(self, cut: Cut) -> Cut:

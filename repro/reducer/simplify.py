@@ -7,6 +7,7 @@ answers to them. Given the same answers it asks the same questions in the same o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -78,26 +79,30 @@ Render = Callable[[Sequence[Proposal]], Sequence[Path | None]]
 _Step = int | Aspect
 
 
-def simplify(
-    program: Path,
-    survey: Survey,
-    ask: Callable[[list[Path]], Sequence[_Answer]],
-    render: Render,
-    *,
-    budget: int,
-    units: Sequence[int] = UNITS,
-    ops: int = 0,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-) -> Simplified:
+@dataclass(frozen=True)
+class SimplifyOptions:
+    """How a program is made simpler: at most `budget` programs are asked about.
+
+    units: what sizes are made small multiples of, one after the other. ops: how many operations
+    there are, for those who are told.
+    """
+
+    ask: Callable[[list[Path]], Sequence[_Answer]]
+    render: Render
+    budget: int
+    units: Sequence[int] = UNITS
+    ops: int = 0
+    on_progress: Callable[[Progress], None] = lambda _: None
+
+
+def simplify(program: Path, survey: Survey, options: SimplifyOptions) -> Simplified:
     """The program with smaller shapes, fewer dynamic dimensions, simpler attributes and types.
 
     Everything at once first, which one call settles in most cases, and with the smallest sizes;
     then, while the budget lasts, coarser sizes, and halves of what was proposed. A proposal that no
-    program can be made of costs no call. At most `budget` programs are asked about. units: what
-    sizes are made small multiples of, one after the other. ops: how many operations there are, for
-    those who are told.
+    program can be made of costs no call.
     """
-    search = _Search(program, survey, ask, render, budget, ops, on_progress)
+    search, units = _Search(program, survey, options), options.units
     sizes: list[_Step] = [size for size in reversed(survey.sizes) if size > SMALLEST]
     rest: list[_Step] = [aspect for aspect in _TOGETHER if aspect in survey.aspects]
     for search.unit in units:
@@ -154,30 +159,16 @@ def _factors(found: Mapping[int, int], size: int) -> tuple[int, int] | None:
 class _Search:
     """What was accepted so far, and how much may still be asked."""
 
-    def __init__(
-        self,
-        program: Path,
-        survey: Survey,
-        ask: Callable[[list[Path]], Sequence[_Answer]],
-        render: Render,
-        budget: int,
-        ops: int,
-        on_progress: Callable[[Progress], None],
-    ) -> None:
+    def __init__(self, program: Path, survey: Survey, options: SimplifyOptions) -> None:
         self.best = Simplified(path=str(program))
         self.unit = UNITS[0]
-        self._survey = survey
-        self._ask = ask
-        self._render = render
-        self._budget = budget
-        self._ops = ops
-        self._on_progress = on_progress
+        self._survey, self._options = survey, options
         self._accepted: list[_Step] = []
         self._proposed = {Proposal()}
 
     def accepts(self, steps: Sequence[_Step]) -> bool:
         """Whether these steps, with those accepted before, answer "same"; then they are kept."""
-        if self.best.calls >= self._budget:
+        if self.best.calls >= self._options.budget:
             return False
         together = [*self._accepted, *steps]
         for products in (False, True):
@@ -185,7 +176,7 @@ class _Search:
             if proposal in self._proposed:
                 continue
             self._proposed.add(proposal)
-            (file,) = self._render([proposal])
+            (file,) = self._options.render([proposal])
             if file is not None:
                 break
         else:
@@ -209,9 +200,11 @@ class _Search:
 
     def _is_same(self, file: Path, trying: Sequence[str]) -> bool:
         asked = self.best.calls
-        self._on_progress(Progress(trying=", ".join(trying), ops=self._ops, asked=asked))
+        self._options.on_progress(
+            Progress(trying=", ".join(trying), ops=self._options.ops, asked=asked)
+        )
         self.best = msgspec.structs.replace(self.best, calls=asked + 1)
-        (answer,) = self._ask([file])
+        (answer,) = self._options.ask([file])
         return answer.verdict == "same"
 
     def _proposal(self, steps: Sequence[_Step], products: bool) -> Proposal:

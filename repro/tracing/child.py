@@ -214,9 +214,8 @@ class _Search:
         except CannotWrite as fault:
             return Result(why=f"the smallest module that fails is {what}; {fault}")
         kept = tuple(recording.given[path].kept) if path else ()
-        place.write_text(
-            writing.submodule(origin, path, what, inputs, manner, shapes=shapes, kept=kept)
-        )
+        takes = writing.ModuleInputs(inputs, shapes, kept)
+        place.write_text(writing.submodule(origin, path, what, takes, manner))
         return Result(
             file=str(place.relative_to(self.directory)),
             beside=beside,

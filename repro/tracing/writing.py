@@ -9,7 +9,7 @@ import importlib.metadata
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.fx import Node
@@ -96,22 +96,24 @@ class SourceOrigin:
     body: tuple[str, ...]
 
 
-def submodule(
-    origin: SourceOrigin,
-    path: str,
-    what: str,
-    inputs: Sequence[str] | Mapping[str, str] | None,
-    manner: Manner,
-    *,
-    shapes: str = "",
-    kept: Sequence[str] = (),
-) -> str:
-    """A program that traces the module at `path` of a model.
+class ModuleInputs(NamedTuple):
+    """What a module is traced with.
 
-    what: says what it is. inputs: expressions, by position or name; None for what the module is
-    given when the whole model runs. shapes: an expression for dynamic_shapes. kept: arguments of
-    the module, by name, that are no inputs and stay what they are when the whole model runs.
+    given: expressions, by position or name; None for what the module is given when the whole model
+    runs. shapes: an expression for dynamic_shapes. kept: arguments of the module, by name, that are
+    no inputs and stay what they are when the whole model runs.
     """
+
+    given: Sequence[str] | Mapping[str, str] | None
+    shapes: str = ""
+    kept: Sequence[str] = ()
+
+
+def submodule(
+    origin: SourceOrigin, path: str, what: str, takes: ModuleInputs, manner: Manner
+) -> str:
+    """A program that traces the module at `path` of a model. what: says what it is."""
+    inputs, shapes, kept = takes
     pick = f".get_submodule({path!r})" if path else ""
     recorded = inputs is None and bool(path)
     lines = _head(what)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, zip_longest
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -66,25 +66,30 @@ Ask = Callable[[Sequence[Combination]], Sequence[CombinationOutcome]]
 Order = Callable[[Sequence[Candidate], Failure], Sequence[Candidate]]
 
 
-def search(
-    candidates: Sequence[Candidate],
-    ask: Ask,
-    order: Order,
-    *,
-    enough: int | None = 3,
-    patience: int | None = PATIENCE,
-    width: int = 1,
-    most_pairs: int = MOST_PAIRS,
-    expired: Callable[[], bool] = lambda: False,
-) -> list[Tried]:
-    """What was tried, in order, until `enough` answers were found (None: all that there are).
+class SearchBounds(NamedTuple):
+    """How far a search goes.
 
-    patience: after an answer, so many more are tried at most in vain: what is likely comes first.
+    enough: so many answers do, None: all that there are. patience: after an answer, so many more
+    are tried at most in vain: what is likely comes first. width: so many are asked at a time.
+    expired: no more time; what was found until then is returned.
+    """
+
+    enough: int | None = 3
+    patience: int | None = PATIENCE
+    width: int = 1
+    most_pairs: int = MOST_PAIRS
+    expired: Callable[[], bool] = lambda: False
+
+
+def search(
+    candidates: Sequence[Candidate], ask: Ask, order: Order, bounds: SearchBounds | None = None
+) -> list[Tried]:
+    """What was tried, in order.
 
     order: for the second part of pairs, against what the first part leads to. ask: answers for
-    several combinations, `width` of them at a time. expired: no more time; what
-    was found until then is returned.
+    several combinations.
     """
+    enough, patience, width, most_pairs, expired = bounds or SearchBounds()
     tried: list[Tried] = []
 
     def found() -> int:

@@ -36,8 +36,10 @@ from iree_pilot.repro.workarounds.answers import Cost, WorkaroundAnswer, confirm
 from iree_pilot.repro.workarounds.candidate import Candidate, ordered, usable
 from iree_pilot.repro.workarounds.combination_search import (
     ANSWERS,
+    PATIENCE,
     Combination,
     CombinationOutcome,
+    SearchBounds,
     State,
     Tried,
 )
@@ -60,7 +62,8 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     job: what the program was made of; words: its source and options as the user gave them;
     settings: the fields among them. flags: the user's for iree-compile. enough: so many answers do,
     None: all. seconds: of time for the search; what was found until then is returned. place: where
-    programs that were rewritten go; without it they stay where the search keeps its state.
+    programs that were rewritten go; without it they stay where the search keeps its state. on_wait:
+    is called before waiting for another search for the same.
     """
 
     job: Job
@@ -73,6 +76,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None = None
     fresh: bool = False
     place: Path | None = None
+    on_wait: Callable[[], None] | None = None
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +124,6 @@ def find(
     options: SearchOptions,
     *,
     on_progress: Callable[[CombinationProgress], None] = lambda progress: None,
-    on_wait: Callable[[], None] | None = None,
 ) -> Workarounds:
     """Looks for what gets `result`, a case of `loaded` as `plan` says, past its failure.
 
@@ -154,7 +157,7 @@ def find(
     root = data_directory() / "workarounds"
     root.mkdir(parents=True, exist_ok=True)
     tells = _Teller(on_progress)
-    with Locks(root / "locks").hold(key, on_wait=on_wait):
+    with Locks(root / "locks").hold(key, on_wait=options.on_wait):
         each = _effort(result, options.limits)
         common: Any = {"width": each.width, "fresh": options.fresh, "on_progress": tells.told}
         context = Context(toolchain=toolchain, limits=each.limits, directory=root / key[:16])
@@ -174,10 +177,12 @@ def find(
             wanted,
             trials.ask,
             ordered,
-            enough=options.enough,
-            patience=combination_search.PATIENCE if options.enough else None,
-            width=each.width,
-            expired=expired,
+            SearchBounds(
+                enough=options.enough,
+                patience=PATIENCE if options.enough else None,
+                width=each.width,
+                expired=expired,
+            ),
         )
         longer = Trials(
             subject,
@@ -250,11 +255,7 @@ def rehearsed(
         able,
         trials.ask,
         ordered,
-        enough=None,
-        patience=combination_search.PATIENCE,
-        most_pairs=0,
-        width=trials.width,
-        expired=expired,
+        SearchBounds(enough=None, width=trials.width, most_pairs=0, expired=expired),
     )
     seen = {one.candidates[0].name: one.outcome.state for one in tried}
 

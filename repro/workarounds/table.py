@@ -7,6 +7,7 @@ table is made of it.
 from __future__ import annotations
 
 from itertools import chain
+from typing import Any
 
 from iree_pilot.pipeline.targets.backend import FlagWorkaround
 from iree_pilot.pipeline.targets.backends import BACKENDS
@@ -19,10 +20,9 @@ def _flag(
     group: Group,
     price: Price = "free",
     backends: tuple[str, ...] = (),
-    *,
-    early: bool = False,
-    helps: str = "",
+    **more: Any,
 ) -> Candidate:
+    """more: further fields of the candidate."""
     return Candidate(
         name=flag,
         reason=reason,
@@ -30,8 +30,7 @@ def _flag(
         price=price,
         flags=(f"--{flag}",),
         backends=backends,
-        early=early,
-        helps=helps,
+        **more,
     )
 
 

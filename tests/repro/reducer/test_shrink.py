@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from profiles import examples
 
 from iree_pilot.repro.ir.graph import Cut, Graph, Op, links
-from iree_pilot.repro.reducer.shrink import Progress, Shrunk, find_unlocated, mask, shrink
+from iree_pilot.repro.reducer.shrink import (
+    Progress,
+    Questions,
+    Shrunk,
+    find_unlocated,
+    mask,
+    shrink,
+)
 
 TYPES = ("t0", "t1")
 LIST = "list"
@@ -224,9 +231,9 @@ def failures(draw: st.DrawFn) -> tuple[Graph, Oracle]:
 
 def search(graph: Graph, ask: Callable[[Sequence[Cut]], Sequence[str]], width: int) -> Shrunk:
     """All of it, as it goes where nothing is located."""
-    start = find_unlocated(graph, ask, width=width)
+    start = find_unlocated(graph, Questions(ask, width=width))
     assert start is not None
-    return shrink(graph, start, ask, width=width)
+    return shrink(graph, start, Questions(ask, width=width))
 
 
 class TestResult:
@@ -244,7 +251,7 @@ class TestResult:
     ) -> None:
         graph, oracle = failure
         ask, start = Ask(graph, oracle, width), Cut(keep=graph.real)
-        found = shrink(graph, start, ask, width=width, constants=constants)
+        found = shrink(graph, start, Questions(ask, width=width), constants=constants)
         here = program(graph, found.cut)
         verdicts = {
             there: oracle(there)
@@ -261,7 +268,9 @@ class TestResult:
     ) -> None:
         graph, oracle = failure
         ask = Ask(graph, oracle)
-        found = shrink(graph, Cut(keep=graph.real), ask, together=at_once(graph, oracle, tells))
+        found = shrink(
+            graph, Cut(keep=graph.real), Questions(ask, together=at_once(graph, oracle, tells))
+        )
         here = program(graph, found.cut)
         assert oracle(here) == "same"
         assert found.minimal
@@ -273,10 +282,10 @@ class TestResult:
         needed = contains({*graph.real})
         ask = Ask(graph, needed)
         together = at_once(graph, needed, "none")
-        found = shrink(graph, Cut(keep=graph.real), ask, together=together)
+        found = shrink(graph, Cut(keep=graph.real), Questions(ask, together=together))
         assert found.cut.keep == graph.real
         assert found.minimal
-        alone = shrink(graph, Cut(keep=graph.real), Ask(graph, needed))
+        alone = shrink(graph, Cut(keep=graph.real), Questions(Ask(graph, needed)))
         assert found.asked <= 4 < alone.asked
 
     def test_what_likely_answers_the_same_is_asked_before_what_fails_otherwise(self) -> None:
@@ -288,7 +297,9 @@ class TestResult:
         asked = []
         for tells in ("how", "all"):
             start, together = Cut(keep=graph.real), at_once(graph, oracle, tells)
-            found = shrink(graph, start, Ask(graph, oracle), root=graph.real[0], together=together)
+            found = shrink(
+                graph, start, Questions(Ask(graph, oracle), together=together), root=graph.real[0]
+            )
             assert len(found.cut.keep) == 1 and found.minimal
             asked.append(found.asked)
         assert asked[0] < asked[1]
@@ -297,7 +308,7 @@ class TestResult:
     def test_any_root_will_do(self, failure: tuple[Graph, Oracle], data: st.DataObject) -> None:
         graph, oracle = failure
         root = data.draw(st.sampled_from(graph.real))
-        found = shrink(graph, Cut(keep=graph.real), Ask(graph, oracle), root=root)
+        found = shrink(graph, Cut(keep=graph.real), Questions(Ask(graph, oracle)), root=root)
         assert found.minimal
         assert oracle(program(graph, found.cut)) == "same"
 
@@ -305,7 +316,7 @@ class TestResult:
     def test_no_program_is_asked_for_twice(self, failure: tuple[Graph, Oracle], width: int) -> None:
         graph, oracle = failure
         ask = Ask(graph, oracle, width)
-        found = shrink(graph, Cut(keep=graph.real), ask, width=width, constants=True)
+        found = shrink(graph, Cut(keep=graph.real), Questions(ask, width=width), constants=True)
         asked = [program(graph, cut) for cut, _ in ask.answers]
         assert len({*asked}) == len(asked) == found.asked
         assert () not in asked
@@ -320,8 +331,10 @@ class TestResult:
         end = Op(index=0, name="return", operands=(0,), results=(), pinned=True)
         graph = Graph(function="f", arguments=(0,), ops=(end,), returned=(0,), types=("t",))
         ask = Ask(graph, contains(set()))
-        assert shrink(graph, Cut(keep=()), ask) == Shrunk(cut=Cut(keep=()), minimal=True, asked=0)
-        assert find_unlocated(graph, ask) is None
+        assert shrink(graph, Cut(keep=()), Questions(ask)) == Shrunk(
+            cut=Cut(keep=()), minimal=True, asked=0
+        )
+        assert find_unlocated(graph, Questions(ask)) is None
 
 
 def chain(types: Sequence[str]) -> Graph:
@@ -343,12 +356,12 @@ class TestWays:
 
     def test_an_argument_is_enough_where_nothing_else_is_needed(self) -> None:
         graph = chain("aab")
-        found = shrink(graph, Cut(keep=(0, 1, 2)), Ask(graph, contains({1})))
+        found = shrink(graph, Cut(keep=(0, 1, 2)), Questions(Ask(graph, contains({1}))))
         assert found.cut == Cut(keep=(1,))
 
     def test_an_operation_between_two_that_must_be_connected_is_bypassed(self) -> None:
         graph = chain("aab")
-        found = shrink(graph, Cut(keep=(0, 1, 2)), Ask(graph, feeds(graph, 0, 2)))
+        found = shrink(graph, Cut(keep=(0, 1, 2)), Questions(Ask(graph, feeds(graph, 0, 2))))
         assert found.cut == Cut(keep=(0, 2), bypass=((2, 1),))
 
     @pytest.mark.parametrize("through_a_list", [False, True])
@@ -377,30 +390,30 @@ class TestWays:
             types=("x", "a", "a", LIST, "a", "c"),
         )
         ask = Ask(graph, feeds(graph, needed, last))
-        found = shrink(graph, Cut(keep=graph.real), ask)
+        found = shrink(graph, Cut(keep=graph.real), Questions(ask))
         assert found.cut == Cut(keep=(needed, last), bypass=((4, needed + 1),))
 
     def test_nothing_of_another_type_stands_for_a_result(self) -> None:
         graph = chain("abc")
-        found = shrink(graph, Cut(keep=(0, 1, 2)), Ask(graph, feeds(graph, 0, 2)))
+        found = shrink(graph, Cut(keep=(0, 1, 2)), Questions(Ask(graph, feeds(graph, 0, 2))))
         assert found.cut == Cut(keep=(0, 1, 2))
         assert found.minimal
 
     def test_an_operation_whose_result_must_be_no_argument_becomes_a_constant(self) -> None:
         graph = chain("abc")
         ask = Ask(graph, wants(2, {"op", "splat"}))
-        assert shrink(graph, Cut(keep=(0, 1, 2)), ask).cut == Cut(keep=(2,), splat=(2,))
+        assert shrink(graph, Cut(keep=(0, 1, 2)), Questions(ask)).cut == Cut(keep=(2,), splat=(2,))
 
     def test_arguments_become_constants_only_on_request(self) -> None:
         graph = chain("abc")
         cut = Cut(keep=(2,))
-        assert shrink(graph, cut, Ask(graph, contains({2}))).cut == cut
-        found = shrink(graph, cut, Ask(graph, contains({2})), constants=True)
+        assert shrink(graph, cut, Questions(Ask(graph, contains({2})))).cut == cut
+        found = shrink(graph, cut, Questions(Ask(graph, contains({2}))), constants=True)
         assert found.cut == Cut(keep=(2,), splat=(2,))
 
     def test_a_long_connection_is_bypassed_in_groups(self) -> None:
         graph = chain("a" * 200)
-        found = shrink(graph, Cut(keep=graph.real), Ask(graph, feeds(graph, 10, 190)))
+        found = shrink(graph, Cut(keep=graph.real), Questions(Ask(graph, feeds(graph, 10, 190))))
         assert found.cut.keep == (10, 190)
         assert found.asked <= 45
 
@@ -413,7 +426,7 @@ class TestCalls:
     def test_a_root_that_fails_alone_takes_one(self, count: int, root: int) -> None:
         graph = chain("ab" * (count // 2) + "c" * (count % 2))
         ask = Ask(graph, contains({root}))
-        assert shrink(graph, Cut(keep=graph.real), ask, root=root).asked == 1
+        assert shrink(graph, Cut(keep=graph.real), Questions(ask), root=root).asked == 1
 
     @pytest.mark.parametrize("count", range(3, 9))
     @pytest.mark.parametrize("needed", [1, 2, 3])
@@ -423,7 +436,7 @@ class TestCalls:
         for root in range(count):
             for first in range(max(0, root - needed + 1), min(root, count - needed) + 1):
                 ask = Ask(graph, contains(set(range(first, first + needed))))
-                asked.append(shrink(graph, Cut(keep=graph.real), ask, root=root).asked)
+                asked.append(shrink(graph, Cut(keep=graph.real), Questions(ask), root=root).asked)
         assert sum(asked) / len(asked) <= 10
         assert max(asked) <= 13
 
@@ -449,9 +462,9 @@ class TestCalls:
     def test_a_budget_is_kept(self, failure: tuple[Graph, Oracle], budget: int, width: int) -> None:
         graph, oracle = failure
         start = Cut(keep=graph.real)
-        free = shrink(graph, start, Ask(graph, oracle))
+        free = shrink(graph, start, Questions(Ask(graph, oracle)))
         ask = Ask(graph, oracle, width)
-        found = shrink(graph, start, ask, width=width, budget=budget)
+        found = shrink(graph, start, Questions(ask, width=width, budget=budget))
         assert found.asked == len(ask.answers) <= budget
         assert oracle(program(graph, found.cut)) == "same"
         if width == 1:
@@ -463,7 +476,7 @@ class TestCalls:
     ) -> None:
         graph, oracle = failure
         ask = Ask(graph, oracle, width)
-        found = find_unlocated(graph, ask, width=width, budget=budget)
+        found = find_unlocated(graph, Questions(ask, width=width, budget=budget))
         assert len(ask.answers) <= budget
         assert (found is None) == (budget == 0)
         if found is not None:
@@ -498,7 +511,7 @@ class TestOracles:
     def test_one_that_never_answers_same_is_given_up_soon(self, verdict: str, count: int) -> None:
         graph = chain("a" * count)
         ask = Ask(graph, lambda _: verdict, 2)
-        assert find_unlocated(graph, ask, width=2) is None
+        assert find_unlocated(graph, Questions(ask, width=2)) is None
         assert len(ask.answers) <= 15
 
     def test_a_part_is_found_where_the_whole_has_another_failure(self) -> None:
@@ -515,14 +528,17 @@ class TestOracles:
         graph = chain("aaa")
         start = Cut(keep=(0, 1, 2))
         for verdict in ("different", "unresolved", "invalid", "passes"):
-            found = shrink(graph, start, Ask(graph, lambda _, verdict=verdict: verdict))  # type: ignore[misc]
+            found = shrink(graph, start, Questions(Ask(graph, lambda _, verdict=verdict: verdict)))  # type: ignore[misc]
             assert found.cut == start
 
     def test_steps_that_nobody_can_say_about_are_counted(self) -> None:
         graph = chain("ab")
-        found = shrink(graph, Cut(keep=(0, 1)), Ask(graph, lambda _: "unresolved"))
+        found = shrink(graph, Cut(keep=(0, 1)), Questions(Ask(graph, lambda _: "unresolved")))
         assert (found.minimal, found.asked, found.unresolved) == (True, 3, 3)
-        assert shrink(graph, Cut(keep=(0, 1)), Ask(graph, lambda _: "passes")).unresolved == 0
+        assert (
+            shrink(graph, Cut(keep=(0, 1)), Questions(Ask(graph, lambda _: "passes"))).unresolved
+            == 0
+        )
 
     @given(graphs(), st.integers(0, 10**6), st.integers(1, 3))
     def test_one_that_changes_its_mind_is_believed_once(
@@ -531,7 +547,7 @@ class TestOracles:
         chance = random.Random(seed)
         start = Cut(keep=graph.real)
         ask = Ask(graph, lambda _: chance.choice(["same", "passes"]), width)
-        found = shrink(graph, start, ask, width=width)
+        found = shrink(graph, start, Questions(ask, width=width))
         told = {program(graph, cut): verdict for cut, verdict in ask.answers}
         assert len(told) == found.asked
         assert found.cut == start or told[program(graph, found.cut)] == "same"
@@ -569,13 +585,13 @@ class TestStopAndGoOn:
 class TestProgress:
     def test_each_question_is_announced(self) -> None:
         graph, ask, seen = chain("ab" * 20), Ask(chain("ab" * 20), contains({20})), list[Progress]()
-        start = find_unlocated(graph, ask, on_progress=seen.append)
+        start = find_unlocated(graph, Questions(ask, on_progress=seen.append))
         assert start is not None
         assert [progress.asked for progress in seen] == [*range(len(ask.answers))]
         assert seen[0] == Progress(trying="the whole program", ops=40, asked=0)
         left = [progress.ops for progress in seen]
         assert left == sorted(left, reverse=True)
-        shrink(graph, start, ask, on_progress=seen.append)
+        shrink(graph, start, Questions(ask, on_progress=seen.append))
         assert seen[-1] == Progress(trying="1 operation around the root", ops=21, asked=0)
 
     def test_reads_as_an_engineer_would_say_it(self) -> None:

@@ -17,7 +17,15 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.ir import edit
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.oracles.oracle import Answer, CompileOracle, Verdict
-from iree_pilot.repro.reducer.simplify import Aspect, Proposal, Simplified, Survey, scaled, simplify
+from iree_pilot.repro.reducer.simplify import (
+    Aspect,
+    Proposal,
+    Simplified,
+    SimplifyOptions,
+    Survey,
+    scaled,
+    simplify,
+)
 
 SIZES = st.lists(st.integers(0, 4096), max_size=8, unique=True).map(lambda s: tuple(sorted(s)))
 ASPECTS: tuple[Aspect, ...] = ("dynamic", "literals", "attributes", "types", "arguments")
@@ -56,7 +64,7 @@ class Fake:
 
     def run(self, survey: Survey, budget: int) -> Simplified:
         self.asked = []
-        return simplify(Path("whole"), survey, self.ask, self.render, budget=budget)
+        return simplify(Path("whole"), survey, SimplifyOptions(self.ask, self.render, budget))
 
     def made(self, simplified: Simplified) -> Proposal:
         return self._made.get(simplified.path, Proposal())
@@ -343,7 +351,9 @@ def test_a_large_matmul_becomes_small_with_the_same_failure(tmp_path: Path) -> N
         Context(toolchain=release, limits=limits, directory=tmp_path / "state"), flags, failure
     )
     editor = Editor(program, 0, tmp_path / "edits", limits)
-    found = simplify(program, editor.survey(), oracle.ask, editor.simpler, budget=3)
+    found = simplify(
+        program, editor.survey(), SimplifyOptions(oracle.ask, editor.simpler, budget=3)
+    )
     assert "smaller shapes" in found.done, Path(found.path).read_text()
     assert found.calls == oracle.calls <= 3
     (answer,) = oracle.ask([Path(found.path)])

@@ -13,7 +13,12 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.repro.workarounds import combination_search, combination_trial, find_workarounds
 from iree_pilot.repro.workarounds.candidate import Candidate, ordered
-from iree_pilot.repro.workarounds.combination_search import Combination, CombinationOutcome, Tried
+from iree_pilot.repro.workarounds.combination_search import (
+    Combination,
+    CombinationOutcome,
+    SearchBounds,
+    Tried,
+)
 from iree_pilot.repro.workarounds.table import TABLE
 
 FIRST = Failure(kind="crash", phase="stream", message="", signature="first")
@@ -92,7 +97,9 @@ class TestSingles:
     def test_one_that_works_is_found_before_any_pair(self, count: int, at: int, width: int) -> None:
         name = f"c{at % count}"
         oracle = Oracle({(name,): WORKS})
-        tried = combination_search.search(candidates(count), oracle.ask, as_given, width=width)
+        tried = combination_search.search(
+            candidates(count), oracle.ask, as_given, SearchBounds(width=width)
+        )
         assert answers(tried) == [(name,)]
         assert max(len(names) for names in oracle.asked) == 1
 
@@ -107,7 +114,10 @@ class TestSingles:
     ) -> None:
         oracle = Oracle({(f"c{i}",): WORKS for i in working})
         tried = combination_search.search(
-            candidates(30), oracle.ask, as_given, enough=enough, width=width, patience=patience
+            candidates(30),
+            oracle.ask,
+            as_given,
+            SearchBounds(enough=enough, width=width, patience=patience),
         )
         assert len(oracle.asked) == len(set(oracle.asked)) == len(tried)
         assert 1 <= len(answers(tried)) <= min(len(working), enough + width - 1)
@@ -117,7 +127,7 @@ class TestSingles:
     def test_all_are_tried_where_all_answers_are_wanted(self) -> None:
         oracle = Oracle({("c0",): WORKS, ("c29",): WORKS})
         tried = combination_search.search(
-            candidates(30), oracle.ask, as_given, enough=None, patience=None, width=3
+            candidates(30), oracle.ask, as_given, SearchBounds(enough=None, patience=None, width=3)
         )
         assert answers(tried) == [("c0",), ("c29",)]
         assert len(tried) == 30
@@ -126,7 +136,7 @@ class TestSingles:
         oracle = Oracle({("c1",): WORKS})
         left = iter([False, False, False, True, True])
         tried = combination_search.search(
-            candidates(30), oracle.ask, as_given, expired=lambda: next(left, True)
+            candidates(30), oracle.ask, as_given, SearchBounds(expired=lambda: next(left, True))
         )
         assert answers(tried) == [("c1",)]
         assert len(tried) < 5
@@ -170,7 +180,7 @@ class TestPairs:
             }
         )
         tried = combination_search.search(
-            candidates(len(states)), oracle.ask, as_given, most_pairs=most, width=2
+            candidates(len(states)), oracle.ask, as_given, SearchBounds(most_pairs=most, width=2)
         )
         pairs = [set(names) for names in oracle.asked if len(names) == 2]
         assert len(pairs) <= most
