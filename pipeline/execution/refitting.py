@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.evaluate import checks, references
+from iree_pilot.pipeline.evaluate import checks
 from iree_pilot.pipeline.execution.engine import Engine, Values
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import (
@@ -174,18 +174,11 @@ def _refitted(loaded: Loaded, misfit: Misfit, context: Context) -> Loaded:
 
     def make(place: Path) -> None:
         shutil.copytree(old, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest*"))
-        function = msgspec.structs.replace(
-            program.function(name),
-            example=examples.random(program.function(name), made_up.seed, place, made_up),
-            made_up=made_up,
-            reference=None,
-            unevaluated="",
+        evaluated = fitting_inputs.with_inputs(
+            program, program.function(name), made_up, context.at(place)
         )
-        only = msgspec.structs.replace(program, functions=(function,), notes=())
-        evaluated = references.with_references(only, context.at(place))
-        functions = tuple(
-            evaluated.functions[0] if f.name == name else f for f in program.functions
-        )
+        (function,) = evaluated.functions
+        functions = tuple(function if f.name == name else f for f in program.functions)
         kept = [n for n in program.notes if not n.startswith(f"{name} has nothing to be compared")]
         note = fitting_inputs.made_again(function, misfit.why)
         programs.save(

@@ -183,8 +183,19 @@ def _settled(program: Program, function: Function, context: Context, text: str) 
         found = references.first(program, tried, context, text)
     if found is None:
         return function
-    made_up = chosen[found]
-    example = examples.random(bare, made_up.seed, context.directory, made_up)
-    again = msgspec.structs.replace(bare, example=example, made_up=made_up)
+    return with_inputs(program, function, chosen[found], context, text).functions[0]
+
+
+def with_inputs(
+    program: Program, function: Function, made_up: MadeUp, context: Context, text: str = ""
+) -> Program:
+    """The program with nothing but that function, its inputs made up so, and their reference.
+
+    Files go to the context's directory. text: the program's, where it is read already.
+    """
+    example = examples.random(function, made_up.seed, context.directory, made_up)
+    again = msgspec.structs.replace(
+        function, example=example, made_up=made_up, reference=None, unevaluated=""
+    )
     only = msgspec.structs.replace(program, functions=(again,), notes=())
-    return references.with_references(only, context, text).functions[0]
+    return references.with_references(only, context, text)

@@ -31,10 +31,8 @@ from iree_pilot.repro.differential.seen import (
     IMPORT,
     Seen,
     handed_on,
-    nested,
     seen,
     symbol,
-    walk,
 )
 from iree_pilot.repro.ir import symbols
 from iree_pilot.repro.ir.edit import context, parse
@@ -81,7 +79,7 @@ def describe(module: Any, directory: Path) -> Flow:
 
     The code of each is written to a file of its own, without locations.
     """
-    executables = {symbol(op): op for op in nested(module.operation) if _executable(op)}
+    executables = {symbol(op): op for op in symbols.nested(module.operation) if _executable(op)}
     bodies, notes = seen(module)
     return Flow(
         bodies=tuple(
@@ -135,7 +133,7 @@ def _steps(body: Seen, executables: dict[str, Any], directory: Path) -> Iterator
 
 def _codes(op: Any, executables: dict[str, Any]) -> tuple[str, list[Any]]:
     """(the dispatch's name, the executables that hold its code)."""
-    named = [str(o.attributes["entry_points"]) for o in walk(op) if o.name == DISPATCH]
+    named = [str(o.attributes["entry_points"]) for o in symbols.walk(op) if o.name == DISPATCH]
     found = [executables[s] for text in named for s in executables if f"@{s}::" in _plain(text)]
     if op.name == DISPATCH and found:
         exports = re.findall(r"::@([\w$.-]+)", _plain(named[0]))
@@ -149,7 +147,7 @@ def _plain(text: str) -> str:
 
 def _operations(codes: list[Any]) -> Iterator[str]:
     for code in codes:
-        for function in walk(code):
+        for function in symbols.walk(code):
             if function.name == "func.func":
                 for op in symbols.operations(function):
                     if not _PLUMBING.fullmatch(op.name):
@@ -160,7 +158,7 @@ def _places(codes: list[Any]) -> list[tuple[str, int]]:
     found = {
         (match[1], int(match[2]))
         for code in codes
-        for op in walk(code)
+        for op in symbols.walk(code)
         for match in _PLACE.finditer(str(op.location))
         if match[1] != "-"  # what was printed without a location: the line of this text
     }
@@ -175,7 +173,7 @@ def make(module: Any, batch: FlowBatch) -> list[Interface]:
     bodies = {body.position: body for body in seen(module)[0]}
     made = [_function(module, cut, bodies[cut.body]) for cut in batch.cuts]
     functions = [function for function, _ in made]
-    for op in list(nested(module.operation)):
+    for op in list(symbols.nested(module.operation)):
         function = op.name in ("util.func", "func.func") and len(list(op.regions[0].blocks))
         if function and op not in functions:
             op.erase()
@@ -287,10 +285,7 @@ def _copy(op: Any, mapping: dict[Any, Any]) -> None:
         mapping[op.results[0]] = zeros
         return
     copy = op.clone()
-    for inner in walk(copy):
-        for number, operand in enumerate(list(inner.operands)):
-            if operand in mapping:
-                inner.operands[number] = mapping[operand]
+    symbols.rewire(copy, mapping)
     mapping.update(zip(op.results, copy.results, strict=True))
 
 
@@ -315,11 +310,11 @@ def _zeros(op: Any, mapping: dict[Any, Any]) -> Any:
 
 def _free_of_devices(module: Any) -> None:
     """Takes away what ties the module to a device: the next compile's flags name another."""
-    for op in [module.operation, *nested(module.operation)]:
+    for op in [module.operation, *symbols.nested(module.operation)]:
         for name in _AFFINITIES:
             if name in op.attributes:
                 del op.attributes[name]
-    for op in list(nested(module.operation)):
+    for op in list(symbols.nested(module.operation)):
         if op.name == "util.global" and str(op.attributes["type"]) == "!hal.device":
             op.erase()
 

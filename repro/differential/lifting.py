@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from iree_pilot.repro.differential.flow import FlowValue, Lifted, parse_type
-from iree_pilot.repro.differential.seen import DISPATCH, Seen, nested, symbol, walk
+from iree_pilot.repro.differential.seen import DISPATCH, Seen, symbol
 from iree_pilot.repro.ir import symbols
 
 FUNCTION = "main"
@@ -62,9 +62,9 @@ def _code(module: Any, dispatch: Any) -> Any:
     """The function of the executable that a dispatch calls."""
     named = re.findall(r'@("[^"]*"|[\w$.-]+)', str(dispatch.attributes["entry_points"]))
     executable, export = (name.strip('"') for name in named[:2])
-    for op in nested(module.operation):
+    for op in symbols.nested(module.operation):
         if op.name == "flow.executable" and symbol(op) == executable:
-            for inner in walk(op):
+            for inner in symbols.walk(op):
                 if inner.name == "func.func" and symbol(inner) == export:
                     if len(list(inner.regions[0].blocks)) > 1:
                         raise ValueError("its code has branches")
@@ -127,7 +127,7 @@ def _body(
             content[place] = _stored(op, mapping[op.operands[0]], content.get(place))
         elif op.name not in ("func.return", "return"):
             copy = op.clone()
-            for inner in walk(copy):
+            for inner in symbols.walk(copy):
                 for number, operand in enumerate(list(inner.operands)):
                     if operand in places:
                         raise ValueError(f"its code has {inner.name}")

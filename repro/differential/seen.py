@@ -53,7 +53,7 @@ class Seen:
 
     def taken(self, index: int) -> Iterator[int]:
         """Values of this body that an operation takes, those that its regions use among them."""
-        for op in walk(self.ops[index]):
+        for op in symbols.walk(self.ops[index]):
             for operand in op.operands:
                 if operand in self.numbers:
                     yield self.numbers[operand]
@@ -125,10 +125,12 @@ class Seen:
 
 def seen(module: Any) -> tuple[list[Seen], list[str]]:
     """(the initializers and functions with dispatches, what cannot be looked into)."""
-    stored = {_target(op) for op in walk(module.operation) if op.name == "util.global.store"}
+    stored = {
+        _target(op) for op in symbols.walk(module.operation) if op.name == "util.global.store"
+    }
     functions = [
         op
-        for op in nested(module.operation)
+        for op in symbols.nested(module.operation)
         if op.name in symbols.FUNCTIONS and list(op.regions[0].blocks)
     ]
     initializers = [f for f in functions if f.name == "util.initializer"]
@@ -154,7 +156,7 @@ def _sized(op: Any, kind: FlowValue) -> bool:
 
 
 def _computes(op: Any) -> bool:
-    return any(inner.name == DISPATCH for inner in walk(op))
+    return any(inner.name == DISPATCH for inner in symbols.walk(op))
 
 
 def _target(op: Any) -> str:
@@ -164,16 +166,3 @@ def _target(op: Any) -> str:
 def symbol(op: Any) -> str:
     name: str = op.attributes["sym_name"].value
     return name
-
-
-def nested(op: Any) -> Iterator[Any]:
-    for region in op.regions:
-        for block in region:
-            for inner in block.operations:
-                yield inner.operation
-
-
-def walk(op: Any) -> Iterator[Any]:
-    yield op
-    for inner in nested(op):
-        yield from walk(inner)

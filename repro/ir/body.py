@@ -9,7 +9,7 @@ only written to: what is done to it would be dead code.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from iree_pilot.repro.ir import symbols
@@ -297,16 +297,8 @@ class Body:
 
     def taken_by(self, op: Any) -> list[int]:
         """The values of this body that an operation takes, in its regions too."""
-        return list(dict.fromkeys(self.numbers[v] for v in self._values_taken(op)))
-
-    def _values_taken(self, op: Any) -> list[Any]:
-        """Values of this body that an operation or what is nested in it takes."""
-        found = [v for v in op.operands if v in self.numbers]
-        for region in op.regions:
-            for block in region:
-                for nested in block.operations:
-                    found += self._values_taken(nested.operation)
-        return found
+        taken = (v for inner in symbols.walk(op) for v in inner.operands if v in self.numbers)
+        return list(dict.fromkeys(self.numbers[v] for v in taken))
 
 
 def cloned(ops: Iterable[Any], known: dict[Any, Any], point: Any) -> None:
@@ -314,19 +306,8 @@ def cloned(ops: Iterable[Any], known: dict[Any, Any], point: Any) -> None:
     take, and then for their results too."""
     for op in ops:
         clone = op.clone(point).operation
-        _rewire(clone, known)
+        symbols.rewire(clone, known)
         known |= dict(zip(op.results, clone.results, strict=True))
-
-
-def _rewire(op: Any, known: Mapping[Any, Any]) -> None:
-    """Gives an operation, and what is nested in it, the values that stand for those it takes."""
-    for number, operand in enumerate(list(op.operands)):
-        if operand in known:
-            op.operands[number] = known[operand]
-    for region in op.regions:
-        for block in region:
-            for inner in block.operations:
-                _rewire(inner.operation, known)
 
 
 def meanings(function: Any) -> dict[str, Any]:

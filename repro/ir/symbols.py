@@ -6,7 +6,7 @@ Imports no bindings: it works on what it is given.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 #: What holds operations that are run: functions, and initializers of globals.
@@ -65,7 +65,7 @@ def is_named_elsewhere(module: Any, function: Any) -> bool:
         if op == function:
             return False
         if any(op == outer for outer in _holders(function)):
-            return any(names(inner) for inner in _nested(op))
+            return any(names(inner) for inner in nested(op))
         return name in {s.strip('"') for s in _SYMBOL.findall(_text(op))} and _name(op) != name
 
     return bool(name) and names(module.operation)
@@ -99,7 +99,7 @@ def drop_unused(module: Any, function: Any, whole: bool) -> None:
 
 def _drop_siblings(kept: Any, whole: bool) -> None:
     holder = kept.parent
-    siblings = list(_nested(holder))
+    siblings = list(nested(holder))
     named = {name: op for op in siblings if (name := _name(op))}
     roots = [
         op
@@ -128,7 +128,7 @@ def _drop_siblings(kept: Any, whole: bool) -> None:
 
 
 def _bodies(op: Any) -> Iterator[Any]:
-    for inner in _nested(op):
+    for inner in nested(op):
         if inner.name in FUNCTIONS:
             if len(inner.regions[0].blocks) > 0:
                 yield inner
@@ -136,11 +136,27 @@ def _bodies(op: Any) -> Iterator[Any]:
             yield from _bodies(inner)
 
 
-def _nested(op: Any) -> Iterator[Any]:
+def nested(op: Any) -> Iterator[Any]:
+    """The operations in the regions of one."""
     for region in op.regions:
         for block in region:
             for inner in block.operations:
                 yield inner.operation
+
+
+def walk(op: Any) -> Iterator[Any]:
+    """An operation and those in its regions, at any depth."""
+    yield op
+    for inner in nested(op):
+        yield from walk(inner)
+
+
+def rewire(op: Any, known: Mapping[Any, Any]) -> None:
+    """Gives an operation, and what is nested in it, the values that stand for those it takes."""
+    for inner in walk(op):
+        for number, operand in enumerate(list(inner.operands)):
+            if operand in known:
+                inner.operands[number] = known[operand]
 
 
 def _name(op: Any) -> str:

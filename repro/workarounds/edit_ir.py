@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from iree_pilot.repro.ir import edit as ir_edit
+from iree_pilot.repro.ir import symbols
 from iree_pilot.repro.workarounds.build import (
     CODES,
     After,
@@ -117,17 +118,7 @@ def rewrite(text: bytes, edit: Edit) -> tuple[Rewritten, str]:
 
 
 def _torch_operations(module: Any) -> list[Any]:
-    found: list[Any] = []
-
-    def walk(op: Any) -> None:
-        for region in op.regions:
-            for block in region:
-                for inner in block.operations:
-                    found.append(inner.operation)
-                    walk(inner.operation)
-
-    walk(module.operation)
-    return [op for op in found if op.name.startswith("torch.")]
+    return [op for op in symbols.walk(module.operation) if op.name.startswith("torch.")]
 
 
 def _attention(op: Any) -> int:
