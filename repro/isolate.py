@@ -167,48 +167,24 @@ class Isolation:
         return simplify.UNITS if generated else simplify.ANYWHERE
 
     def run(self) -> Isolated | GaveUp:
-        job = self.job
         located = self.located()
         self.asked += located.calls
-        focus = located.lines[0] if located.lines else job.focus
+        focus = located.lines[0] if located.lines else self.job.focus
         graph = self._graph(focus)
         if graph is None:
             return self._gave_up(self._uncut())
         self.ops = tuple(graph.ops[index].name for index in graph.real)
-        if why := self.refusal(graph):
-            return self._gave_up(why)
-        if not located.confirmed and self._only_slow(located):
-            return self._gave_up(
-                f"no executable takes {self.job.context.limits.seconds:.0f} s of processor time "
-                "alone, so "
-                f"the program is slow as a whole: {self.job.failure.message}"
-            )
-        if not located.confirmed:
-            failing, runs = self._confirm()
-            if failing < runs:
-                return self._flaky(failing, runs)
-            located = msgspec.structs.replace(located, confirmed=True)
-        kept.keep(self._kept, located)
+        if refused := self._refused(graph, located):
+            return refused
+        kept.keep(self._kept, msgspec.structs.replace(located, confirmed=True))
         if not focus:
             focus = self._failing_function(graph)
             graph = self._graph(focus) or graph
         groups = locate.groups(graph, located.lines)
-        start, root = self.start(graph, groups)
-        if start is None:
-            failing, runs = self._again(2, 2) if self.shows else (0, 0)
-            if failing < runs:
-                return self._flaky(failing, runs)
-            return self._gave_up("no part of the program was found that fails in the same way")
-        part = Part(self.editor, graph, start, root, {op: op for op in graph.real})
-        part = self._alone(part, part.file(), "edits/part") or part
-        if len(start.keep) <= _SMALL:
-            part = self._simpler(part)
-        part = self._shrunk(part, self.job.budget)
-        if not part.simpler:
-            # The proof that it is minimal holds for the shapes it was made with.
-            smaller = self._simpler(part)
-            smaller = self._shrunk(smaller, max(self._left, 0)) if smaller.simpler else smaller
-            part = smaller if smaller.minimal else part
+        part = self._begun(graph, groups)
+        if isinstance(part, GaveUp):
+            return part
+        part = self._smallest(part)
         return Isolated(
             mlir=str(part.file()),
             ops=part.editor.names(part.cut, part.graph),
@@ -221,6 +197,44 @@ class Isolation:
             executable=located.executable,
             simpler=part.simpler,
         )
+
+    def _refused(self, graph: Graph, located: locate.Located) -> GaveUp | None:
+        """Why there is nothing to search, once the whole program has failed a second time."""
+        if why := self.refusal(graph):
+            return self._gave_up(why)
+        if located.confirmed:
+            return None
+        if self._only_slow(located):
+            return self._gave_up(
+                f"no executable takes {self.job.context.limits.seconds:.0f} s of processor time "
+                f"alone, so the program is slow as a whole: {self.job.failure.message}"
+            )
+        failing, runs = self._confirm()
+        return self._flaky(failing, runs) if failing < runs else None
+
+    def _begun(self, graph: Graph, groups: Groups) -> Part | GaveUp:
+        """A part that fails in the same way, as a program of its own where that can be."""
+        start, root = self.start(graph, groups)
+        if start is None:
+            failing, runs = self._again(2, 2) if self.shows else (0, 0)
+            if failing < runs:
+                return self._flaky(failing, runs)
+            return self._gave_up("no part of the program was found that fails in the same way")
+        part = Part(self.editor, graph, start, root, {op: op for op in graph.real})
+        return self._alone(part, part.file(), "edits/part") or part
+
+    def _smallest(self, part: Part) -> Part:
+        """The part shrunk and with simpler shapes; what is small already is made simpler first."""
+        if len(part.cut.keep) <= _SMALL:
+            part = self._simpler(part)
+        part = self._shrunk(part, self.job.budget)
+        if part.simpler:
+            return part
+        # The proof that it is minimal holds for the shapes it was made with.
+        smaller = self._simpler(part)
+        if smaller.simpler:
+            smaller = self._shrunk(smaller, max(self._left, 0))
+        return smaller if smaller.minimal else part
 
     def _uncut(self) -> str:
         """Why the program cannot be cut."""
@@ -325,7 +339,8 @@ class Isolation:
             return before
         job = self.job
         self._tell("compiling the whole program to see what fails")
-        located = locate.locate(job.mlir, job.failure, job.context, job.flags, width=job.width)
+        locator = locate.Locator(job.mlir, job.failure, job.context, job.flags, width=job.width)
+        located = locator.located()
         self.oracle.calls += located.calls
         return located
 

@@ -51,73 +51,131 @@ def line_of(failure: Failure) -> int:
     return int(match[1]) if match else 0
 
 
-def locate(
-    program: Path, failure: Failure, context: Context, flags: tuple[str, ...], *, width: int
-) -> Located:
-    """Where in the program a failure is.
+class Locator:
+    """Finds where in a program a failure is, by compiling it once and its executables after that.
 
     A failure in the program's own phases names its operation. One inside code generation names an
     executable: it is dumped with debug locations, which lead back to lines of the program. Where
     the executable is not named (a crash on one of many threads), one thread generates code for one
-    after the other: it is the last. Only if that fails in another way, each is compiled alone.
+    after the other: it is the last. Only if that fails in another way, each is compiled alone, up
+    to `width` at once.
     """
-    named = line_of(failure)
-    own = (named,) if named else ()
-    order = context.toolchain.phases
-    generated = _SOURCES in order and failure.phase in order[order.index(_SOURCES) :]
-    if not generated:
-        return Located(lines=own)
-    dumps = context.directory / "executables"
-    if failure.kind == "timeout":
-        return _unending(program, failure, context, flags, dumps, own)
-    dumps.mkdir(parents=True, exist_ok=True)
-    again, stderr = _dump(program, context, flags, dumps, failure.phase)
-    confirmed = again is not None and again.shows(failure.signature)
-    sources = sorted(dumps.glob("*.mlir"))
-    executable = _named(stderr, sources, failure) or _running(stderr, sources)
-    calls = 1
-    if executable is None and sources:
-        executable = _last(sources, failure, context, flags)
-        calls += 1
-    if executable is None and sources:
-        executable, tried = _guilty(sources, failure, context, flags, width)
-        calls += tried
-    lines = _lines(executable, program) if executable else ()
-    return Located(
-        lines=tuple(dict.fromkeys((*own, *lines))),
-        executable=str(executable) if executable else None,
-        confirmed=confirmed,
-        calls=calls,
-    )
 
+    def __init__(
+        self,
+        program: Path,
+        failure: Failure,
+        context: Context,
+        flags: tuple[str, ...],
+        *,
+        width: int,
+    ) -> None:
+        self._program, self._failure, self._context = program, failure, context
+        self._flags, self._width = flags, width
+        self._calls = 0
 
-def _unending(
-    program: Path,
-    failure: Failure,
-    context: Context,
-    flags: tuple[str, ...],
-    dumps: Path,
-    own: tuple[int, ...],
-) -> Located:
-    """Where a compile does not end: the executable that does not when it is compiled alone.
+    def located(self) -> Located:
+        order, phase = self._context.toolchain.phases, self._failure.phase
+        generated = _SOURCES in order and phase in order[order.index(_SOURCES) :]
+        if not generated:
+            return self._found(None, confirmed=False)
+        if self._failure.kind == "timeout":
+            executable = self._unending()
+            return self._found(executable, confirmed=executable is not None)
+        dumps = self._context.directory / "executables"
+        dumps.mkdir(parents=True, exist_ok=True)
+        confirmed, stderr = self._dumped(dumps)
+        sources = sorted(dumps.glob("*.mlir"))
+        executable = _named(stderr, sources, self._failure) or _running(stderr, sources)
+        if executable is None and sources:
+            executable = self._last(sources) or self._failing(sources)
+        return self._found(executable, confirmed=confirmed)
 
-    The program is compiled no farther than its executables, and where the failure names the one,
-    that was seen already.
-    """
-    sources = executables.dump(program, None, context.at(dumps), flags)
-    known = failure.stopped.executable if failure.stopped else ""
-    found = next((one for one in sources if executables.name(one) == known), None)
-    calls = 1
-    if found is None and sources:
-        survey = ExecutableSurvey(context.at(dumps), flags, limit_seconds=context.limits.seconds)
-        found = survey.run(sources)
-        calls += survey.calls
-    return Located(
-        lines=tuple(dict.fromkeys((*own, *(_lines(found, program) if found else ())))),
-        executable=str(found) if found else None,
-        confirmed=found is not None,
-        calls=calls,
-    )
+    def _found(self, executable: Path | None, *, confirmed: bool) -> Located:
+        named = line_of(self._failure)
+        lines = _lines(executable, self._program) if executable else ()
+        return Located(
+            lines=tuple(dict.fromkeys((*((named,) if named else ()), *lines))),
+            executable=str(executable) if executable else None,
+            confirmed=confirmed,
+            calls=self._calls,
+        )
+
+    def _unending(self) -> Path | None:
+        """The executable that does not end when it is compiled alone.
+
+        The program is compiled no farther than its executables, and where the failure names the
+        one, that was seen already.
+        """
+        context = self._context.within("executables")
+        sources = executables.dump(self._program, None, context, self._flags)
+        self._calls += 1
+        known = self._failure.stopped.executable if self._failure.stopped else ""
+        found = next((one for one in sources if executables.name(one) == known), None)
+        if found is None and sources:
+            limit = context.limits.seconds
+            survey = ExecutableSurvey(context, self._flags, limit_seconds=limit)
+            found = survey.run(sources)
+            self._calls += survey.calls
+        return found
+
+    def _dumped(self, dumps: Path) -> tuple[bool, str]:
+        """(whether a compile that dumps the executables fails alike, what it printed)."""
+        phases = self._context.directory / _PHASES
+        self._calls += 1
+        return self._fails(
+            self._program,
+            "--mlir-print-debuginfo",
+            f"--iree-hal-dump-executable-sources-to={dumps}",
+            f"--dump-compilation-phases-to={phases}",
+            f"--compile-to={self._failure.phase}",
+            name="locate",
+        )
+
+    def _last(self, sources: Sequence[Path]) -> Path | None:
+        """The executable that one thread was at when it failed in the same way."""
+        context = self._context
+        start = dict(dump_files(context.directory / _PHASES)).get(_SOURCES)
+        self._calls += 1
+        if start is None or not set(TREE) <= context.toolchain.flags:
+            return None
+        tree = context.directory / "passes"
+        shutil.rmtree(tree, ignore_errors=True)
+        before_all, place = TREE
+        same, said = self._fails(
+            start,
+            f"--compile-from={_SOURCES}",
+            diagnostics.SERIAL,
+            f"--{before_all}",
+            f"--{place}={tree}",
+            name="last",
+        )
+        if not same:
+            return None
+        written = max(tree.rglob("*.mlir"), key=lambda file: file.stat().st_mtime_ns, default=tree)
+        shutil.rmtree(tree, ignore_errors=True)
+        return _running(said, sources) or _mentioned(str(written.relative_to(tree)), sources)
+
+    def _failing(self, sources: Sequence[Path]) -> Path | None:
+        """The executable that alone fails in the same way."""
+
+        def fails(source: Path) -> bool:
+            return self._fails(source, MODE, name=source.stem)[0]
+
+        failing = side_by_side(fails, sources, self._width)
+        self._calls += len(sources)
+        return next((one for one, fails in zip(sources, failing, strict=True) if fails), None)
+
+    def _fails(self, file: Path, *words: str, name: str) -> tuple[bool, str]:
+        """(whether a compile of `file` with these words fails in the same way, what it printed)."""
+        compiler = self._context.toolchain.compiler
+        outcome, said = self._context.run(
+            [compiler, file, *self._flags, *words, "-o", "/dev/null"], name
+        )
+        if outcome.ok:
+            return False, said
+        failure = diagnostics.compile_failure(outcome, said, self._failure.phase)
+        return failure.shows(self._failure.signature), said
 
 
 def groups(graph: Graph, lines: Sequence[int]) -> tuple[tuple[int, ...], ...]:
@@ -148,29 +206,6 @@ def _takers(graph: Graph, constant: int) -> list[int]:
     return sorted(dict.fromkeys(found))
 
 
-def _dump(
-    program: Path, context: Context, flags: tuple[str, ...], dumps: Path, phase: str | None
-) -> tuple[Failure | None, str]:
-    """(the failure of compiling with dumps, what the compiler printed)."""
-    outcome, said = context.run(
-        [
-            context.toolchain.compiler,
-            program,
-            *flags,
-            "--mlir-print-debuginfo",
-            f"--iree-hal-dump-executable-sources-to={dumps}",
-            f"--dump-compilation-phases-to={context.directory / _PHASES}",
-            f"--compile-to={phase}",
-            "-o",
-            "/dev/null",
-        ],
-        "locate",
-    )
-    if outcome.ok:
-        return None, said
-    return diagnostics.compile_failure(outcome, said, phase), said
-
-
 def _named(stderr: str, sources: Sequence[Path], failure: Failure) -> Path | None:
     """The executable whose diagnostic is the failure's: the one before which it is printed."""
     about = failure.op or failure.message
@@ -181,38 +216,6 @@ def _named(stderr: str, sources: Sequence[Path], failure: Failure) -> Path | Non
                 if Path(match["file"]).name == source.name:
                     return source
     return None
-
-
-def _last(
-    sources: Sequence[Path], failure: Failure, context: Context, flags: tuple[str, ...]
-) -> Path | None:
-    """The executable that one thread was at when it failed in the same way."""
-    start = dict(dump_files(context.directory / _PHASES)).get(_SOURCES)
-    if start is None or not set(TREE) <= context.toolchain.flags:
-        return None
-    tree = context.directory / "passes"
-    shutil.rmtree(tree, ignore_errors=True)
-    before_all, place = TREE
-    outcome, said = context.run(
-        [
-            context.toolchain.compiler,
-            start,
-            *flags,
-            f"--compile-from={_SOURCES}",
-            diagnostics.SERIAL,
-            f"--{before_all}",
-            f"--{place}={tree}",
-            "-o",
-            "/dev/null",
-        ],
-        "last",
-    )
-    found = None if outcome.ok else diagnostics.compile_failure(outcome, said, failure.phase)
-    if found is None or not found.shows(failure.signature):
-        return None
-    written = max(tree.rglob("*.mlir"), key=lambda file: file.stat().st_mtime_ns, default=tree)
-    shutil.rmtree(tree, ignore_errors=True)
-    return _running(said, sources) or _mentioned(str(written.relative_to(tree)), sources)
 
 
 def _running(stderr: str, sources: Sequence[Path]) -> Path | None:
@@ -228,24 +231,6 @@ def _mentioned(text: str, sources: Sequence[Path]) -> Path | None:
         if re.search(rf"(?:\b|_){re.escape(name)}(?!\d)", text):
             return source
     return None
-
-
-def _guilty(
-    sources: Sequence[Path], failure: Failure, context: Context, flags: tuple[str, ...], width: int
-) -> tuple[Path | None, int]:
-    """(the executable that alone fails in the same way, how many were compiled)."""
-
-    def fails(source: Path) -> bool:
-        outcome, said = context.run(
-            [context.toolchain.compiler, source, *flags, MODE, "-o", "/dev/null"], source.stem
-        )
-        if outcome.ok:
-            return False
-        return diagnostics.compile_failure(outcome, said, failure.phase).shows(failure.signature)
-
-    failing = side_by_side(fails, sources, width)
-    guilty = next((s for s, guilty in zip(sources, failing, strict=True) if guilty), None)
-    return guilty, len(sources)
 
 
 def _lines(executable: Path, program: Path) -> tuple[int, ...]:

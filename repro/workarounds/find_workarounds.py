@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -132,7 +131,6 @@ def find(
     """
     if result.failure is None:
         return Workarounds(status="passes", why=_passes(result))
-    started = time.monotonic()
     subject = FailingCase(
         loaded=loaded,
         job=options.job,
@@ -143,75 +141,111 @@ def find(
         device=options.device,
         failure=result.failure,
     )
-    machine = plan.device.fingerprint if plan.device else ""
-    key = Store.key(
-        loaded.program.digest,
-        loaded.directory,
-        plan.flags,
-        options.flags,
-        toolchain.revision,
-        machine,
-        result.failure.signature,
-        Path(edit_ir.__file__).read_text(),
-    )
-    root = data_directory() / "workarounds"
-    root.mkdir(parents=True, exist_ok=True)
-    tells = _Teller(on_progress)
-    with Locks(root / "locks").hold(key, on_wait=options.on_wait):
+    return _Lookup(subject, result, toolchain, options, on_progress).found()
+
+
+class _Lookup:
+    """One search, with its state in the data directory: one process at a time is at it."""
+
+    def __init__(
+        self,
+        subject: FailingCase,
+        result: CaseResult,
+        toolchain: Toolchain,
+        options: SearchOptions,
+        on_progress: Callable[[CombinationProgress], None],
+    ) -> None:
+        self._started = time.monotonic()
+        self._subject, self._result, self._options = subject, result, options
+        self._root = data_directory() / "workarounds"
+        self._key = _key(subject, toolchain)
         each = _effort(result, options.limits)
-        common: Any = {"width": each.width, "fresh": options.fresh, "on_progress": tells.told}
-        context = Context(toolchain=toolchain, limits=each.limits, directory=root / key[:16])
-        trials = Trials(subject, context, **common)
-        wanted = _wanted(subject, toolchain)
-        tells.total = len(wanted)
+        self._tells, self._width = _Teller(on_progress), each.width
+        self._context = Context(
+            toolchain=toolchain, limits=each.limits, directory=self._root / self._key[:16]
+        )
+        self._longer_limits = _longer(each.limits, options.limits)
 
-        def expired() -> bool:
-            return options.seconds is not None and time.monotonic() - started > options.seconds
-
-        small = _known(subject, result, toolchain, options)
-        if small is not None:
-            wanted = rehearsed(
-                wanted, Trials(small, context.within("reproducer"), **common), expired
+    def found(self) -> Workarounds:
+        self._root.mkdir(parents=True, exist_ok=True)
+        locks = Locks(self._root / "locks")
+        with locks.hold(self._key, on_wait=self._options.on_wait):
+            trials = self._trials(self._subject, self._context)
+            longer = self._trials(
+                self._subject, self._context.bounded(self._longer_limits), fresh=False
             )
-        tried = combination_search.search(
-            wanted,
-            trials.ask,
-            ordered,
-            SearchBounds(
-                enough=options.enough,
-                patience=PATIENCE if options.enough else None,
-                width=each.width,
-                expired=expired,
-            ),
+            tried = self._tried(trials, longer)
+            answers = [*self._confirmed(tried, longer)]
+            bare = Context(toolchain=self._context.toolchain, limits=self._options.limits)
+            default = _default(self._subject, self._result, bare)
+        answers.sort(key=rank)
+        return Workarounds(
+            status="found" if answers else "none",
+            failure=self._result.failure,
+            answers=tuple(answers),
+            tried=tuple(_attempt(one) for one in tried),
+            default=default,
+            complete=not self._expired() or bool(answers),
+            compiles=trials.compiles + longer.compiles,
+            seconds=time.monotonic() - self._started,
+            why="" if answers else _gave_up(tried, self._expired()),
         )
-        longer = Trials(
+
+    def _tried(self, trials: Trials, longer: Trials) -> list[Tried]:
+        """What came of each combination; where none works, what took too long got more time."""
+        options = self._options
+        wanted = _wanted(self._subject, self._context.toolchain)
+        self._tells.total = len(wanted)
+        small = _known(self._subject, self._result, self._context.toolchain, options)
+        if small is not None:
+            oracle = self._trials(small, self._context.within("reproducer"))
+            wanted = rehearsed(wanted, oracle, self._expired)
+        bounds = SearchBounds(
+            enough=options.enough,
+            patience=PATIENCE if options.enough else None,
+            width=self._width,
+            expired=self._expired,
+        )
+        tried = combination_search.search(wanted, trials.ask, ordered, bounds)
+        if any(one.outcome.state in ANSWERS for one in tried) or self._expired():
+            return tried
+        return _again_slowly(tried, longer)
+
+    def _confirmed(self, tried: Sequence[Tried], longer: Trials) -> Iterator[WorkaroundAnswer]:
+        """What works, seen a second time alone."""
+        phases, options = self._context.toolchain.phases, self._options
+        for one in tried:
+            if one.outcome.state in ANSWERS:
+                answer = confirmed(one, longer, phases, options.words, options.place)
+                if answer is not None:
+                    yield answer
+
+    def _trials(self, subject: FailingCase, context: Context, *, fresh: bool = True) -> Trials:
+        return Trials(
             subject,
-            context.bounded(_longer(each.limits, options.limits)),
-            **{**common, "fresh": False},
+            context,
+            width=self._width,
+            fresh=fresh and self._options.fresh,
+            on_progress=self._tells.told,
         )
-        if not any(one.outcome.state in ANSWERS for one in tried) and not expired():
-            tried = _again_slowly(tried, longer)
-        told_of = partial(
-            confirmed,
-            trials=longer,
-            phases=toolchain.phases,
-            words=options.words,
-            place=options.place,
-        )
-        found = [one for one in tried if one.outcome.state in ANSWERS]
-        answers = [a for one in found if (a := told_of(one)) is not None]
-        default = _default(subject, result, Context(toolchain=toolchain, limits=options.limits))
-    answers.sort(key=rank)
-    return Workarounds(
-        status="found" if answers else "none",
-        failure=result.failure,
-        answers=tuple(answers),
-        tried=tuple(_attempt(one) for one in tried),
-        default=default,
-        complete=not expired() or bool(answers),
-        compiles=trials.compiles + longer.compiles,
-        seconds=time.monotonic() - started,
-        why="" if answers else _gave_up(tried, expired()),
+
+    def _expired(self) -> bool:
+        seconds = self._options.seconds
+        return seconds is not None and time.monotonic() - self._started > seconds
+
+
+def _key(subject: FailingCase, toolchain: Toolchain) -> str:
+    """What makes a search the same: program, plan, failure, compiler, device, our own rewrites."""
+    plan, program = subject.plan, subject.loaded
+    return Store.key(
+        program.program.digest,
+        program.directory,
+        plan.flags,
+        subject.flags,
+        toolchain.revision,
+        plan.device.fingerprint if plan.device else "",
+        subject.failure.signature,
+        Path(edit_ir.__file__).read_text(),
     )
 
 

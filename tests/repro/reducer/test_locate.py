@@ -45,13 +45,8 @@ def located(tmp_path: Path) -> Any:
     def made(failure: Failure) -> locate.Located:
         program = tmp_path / "program.mlir"
         program.write_text(PROGRAM.replace("HOW", "hang-at executable-targets"))
-        return locate.locate(
-            program,
-            failure,
-            Context(toolchain=toolchain, limits=SOON, directory=tmp_path),
-            (),
-            width=1,
-        )
+        context = Context(toolchain=toolchain, limits=SOON, directory=tmp_path)
+        return locate.Locator(program, failure, context, (), width=1).located()
 
     return made
 
