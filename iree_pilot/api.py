@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from iree_pilot.pipeline import quantities
 from iree_pilot.pipeline.case import Settings, Silent
 from iree_pilot.pipeline.case import run as run_case
 from iree_pilot.pipeline.case_result import CaseResult
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["TraceFailed", "bisect", "compare", "compile", "run", "trace", "verify"]
 
 T = TypeVar("T")
-
-#: A step that takes longer than this is taken to hang.
-DEFAULT_SECONDS = 600.0
 
 
 def trace(
@@ -237,7 +235,7 @@ def limits_of(seconds: float | None, memory: float | None) -> process.Limits:
     import psutil
 
     return process.Limits(
-        seconds=DEFAULT_SECONDS if seconds is None else seconds,
+        seconds=quantities.DEFAULT_SECONDS if seconds is None else seconds,
         memory_bytes=int(memory or 0.9 * psutil.virtual_memory().available),
         default=seconds is None,
     )

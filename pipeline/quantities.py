@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+#: A step that takes longer than this is taken to hang, where the user sets no limit.
+DEFAULT_SECONDS = 600.0
 #: No compiler, and no Python, starts with less.
 LEAST_MEMORY = 16 * 2**20
 _SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}

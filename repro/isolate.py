@@ -25,8 +25,6 @@ from iree_pilot.repro.reducer import kept, locate, simplify, single, together
 from iree_pilot.repro.reducer.reducer import Reducer
 from iree_pilot.repro.reducer.shrink import Progress
 
-#: Where the user sets no limit, for one candidate.
-DEFAULT_SECONDS = 600.0
 #: How often the whole program is compiled before it is said how often a failure comes.
 FLAKY_RUNS = 5
 #: How far around a located operation to look for what it takes to fail.

@@ -11,9 +11,6 @@ import msgspec
 from iree_pilot.pipeline import quantities
 from iree_pilot.pipeline.nightly import strict
 
-#: Seconds for each step of a case, where nothing is said.
-DEFAULT_SECONDS = 600.0
-
 Count = Annotated[int, msgspec.Meta(ge=0)]
 #: What PyTorch and numpy both begin to draw random numbers with.
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -78,7 +75,7 @@ class MatrixBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @property
     def seconds(self) -> float:
         """For each step."""
-        return _seconds(self.time_limit or DEFAULT_SECONDS)
+        return _seconds(self.time_limit or quantities.DEFAULT_SECONDS)
 
     @property
     def memory_bytes(self) -> int | None:

@@ -11,6 +11,7 @@ from iree_pilot.pipeline.case_result import CaseResult, Status
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.nightly import identity
 from iree_pilot.pipeline.program.source_lines import SourceLines
+from iree_pilot.pipeline.quantities import DEFAULT_SECONDS
 
 #: The release of the environment that the nightly runs in, whatever it is that night.
 INSTALLED = "installed"
@@ -64,7 +65,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     seed: int = 0
-    time_limit: float = 600.0
+    time_limit: float = DEFAULT_SECONDS
     memory_limit: int | None = None
     repeats: int = 1
     bisect: bool = True

@@ -15,11 +15,11 @@ from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison, OutputComparison
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.pipeline.quantities import DEFAULT_SECONDS
 from iree_pilot.pipeline.targets import discovery
 from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
-from iree_pilot.repro import isolate
 from iree_pilot.repro.differential.compare import Differing
 from iree_pilot.repro.differential.side import Side
 from iree_pilot.repro.differential.smaller import Small
@@ -88,7 +88,7 @@ def _prepared(
         minimal=small.minimal,
         verified=False,
         levels=(level,),
-        time_limit=context.limits.seconds or isolate.DEFAULT_SECONDS,
+        time_limit=context.limits.seconds or DEFAULT_SECONDS,
         memory_limit=context.limits.memory_bytes,
         environment=environment.describe(side.name, side.plan.device, "compare"),
         tried=_tried(small, differing, against),

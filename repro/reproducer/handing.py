@@ -16,6 +16,7 @@ from iree_pilot.pipeline.failures.signatures import is_specific
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.pipeline.quantities import DEFAULT_SECONDS
 from iree_pilot.pipeline.targets.devices import Device
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro import isolate
@@ -111,7 +112,7 @@ def write(
         minimal=isolated.minimal,
         verified=False,
         levels=made.levels,
-        time_limit=context.limits.seconds or isolate.DEFAULT_SECONDS,
+        time_limit=context.limits.seconds or DEFAULT_SECONDS,
         memory_limit=context.limits.memory_bytes,
         packages={name: version(name) for name in _PACKAGES},
         environment=environment.describe(subject.target, subject.device, alone.phase),

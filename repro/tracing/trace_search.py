@@ -14,10 +14,10 @@ from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.processes import process, task
+from iree_pilot.pipeline.quantities import DEFAULT_SECONDS
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
-from iree_pilot.repro.isolate import DEFAULT_SECONDS
 from iree_pilot.repro.options import Listeners, Options
 from iree_pilot.repro.reducer.effort import estimate
 from iree_pilot.repro.reducer.shrink import Progress
