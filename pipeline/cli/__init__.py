@@ -13,7 +13,7 @@ import sys
 import click
 
 from iree_pilot.pipeline.cli.boundary import guarded
-from iree_pilot.pipeline.cli.group import Group
+from iree_pilot.pipeline.cli.group import Group, examples
 
 #: In the order of `--help`: command, the module that has it.
 _COMMANDS = {
@@ -47,7 +47,15 @@ class _Lazy(Group):
         return command
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    epilog=examples(
+        "iree-pilot doctor",
+        "iree-pilot run llama:tiny -t llvm-cpu,vulkan",
+        "iree-pilot bisect model.py -t hip:gfx942",
+    ),
+)
 @click.version_option(package_name="iree-pilot")
 def cli() -> None:
     """Trace a PyTorch model, compile it with IREE phase by phase, run it, compare, explain.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from iree_pilot.pipeline.cli import several
+from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
     Common,
     Output,
@@ -30,7 +31,14 @@ if TYPE_CHECKING:
     from iree_pilot.repro.differential.against import Differential
 
 
-@click.command("bisect")
+@click.command(
+    "bisect",
+    epilog=examples(
+        "iree-pilot bisect model.py -t llvm-cpu",
+        "iree-pilot bisect llama-fp8 -t vulkan --all -o failures",
+        "iree-pilot bisect model.py -t vulkan --against llvm-cpu",
+    ),
+)
 @source_options
 @targets_option("Isolate what fails for each")
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
@@ -56,9 +64,10 @@ if TYPE_CHECKING:
     "--output",
     type=Output(),
     metavar="DIR",
+    show_default="repro-SOURCE-TARGET here",
     help="Where the reproducer goes: a directory that is made, in one that is there.",
 )
-@common
+@common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
     source_options: SourceOptions,

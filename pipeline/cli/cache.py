@@ -5,17 +5,21 @@ from __future__ import annotations
 import click
 import msgspec
 
-from iree_pilot.pipeline.cli.group import Group
+from iree_pilot.pipeline.cli.group import Group, examples
 from iree_pilot.pipeline.cli.options import DURATION, SIZE, Common, common
 
 
-@click.group("cache", cls=Group)
+@click.group(
+    "cache",
+    cls=Group,
+    epilog=examples("iree-pilot cache info", "iree-pilot cache gc --max-size 20GB"),
+)
 def command() -> None:
     """Look at, shrink or verify the cache of programs and modules."""
 
 
-@command.command("info")
-@common
+@command.command("info", epilog=examples("iree-pilot cache info", "iree-pilot cache info --json"))
+@common()
 def info(common: Common) -> None:
     """What the cache holds, by kind."""
     from iree_pilot.pipeline.cli import output as out
@@ -35,10 +39,13 @@ def info(common: Common) -> None:
     console.print(table)
 
 
-@command.command("gc")
+@command.command(
+    "gc",
+    epilog=examples("iree-pilot cache gc --max-size 20GB", "iree-pilot cache gc --older-than 720h"),
+)
 @click.option("--max-size", type=SIZE, metavar="SIZE", help="Remove the oldest down to this size.")
 @click.option("--older-than", type=DURATION, metavar="TIME", help="Remove what was not used since.")
-@common
+@common()
 def gc(max_size: float | None, older_than: float | None, common: Common) -> None:
     """Remove entries that were not used for long, and what dead processes left behind."""
     from iree_pilot.pipeline.cli import output as out
@@ -58,8 +65,10 @@ def gc(max_size: float | None, older_than: float | None, common: Common) -> None
     )
 
 
-@command.command("verify")
-@common
+@command.command(
+    "verify", epilog=examples("iree-pilot cache verify", "iree-pilot cache verify --json")
+)
+@common()
 def verify(common: Common) -> None:
     """Hash every file; damaged entries are removed and made anew when they are needed."""
     from iree_pilot.pipeline.cli import output as out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from iree_pilot.pipeline.cli import completing
+from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
     Common,
     Output,
@@ -15,7 +16,14 @@ from iree_pilot.pipeline.cli.options import (
 )
 
 
-@click.command("compile")
+@click.command(
+    "compile",
+    epilog=examples(
+        "iree-pilot compile model.py -t vulkan -o model.vmfb",
+        "iree-pilot compile model.mlir -t llvm-cpu --to flow -o model.flow.mlir",
+        "iree-pilot compile model.py -t hip:gfx942 -- --iree-opt-level=O3",
+    ),
+)
 @source_options
 @target_option
 @click.option(
@@ -38,7 +46,7 @@ from iree_pilot.pipeline.cli.options import (
     metavar="FILE",
     help="Copy the module (or IR) there; - for stdout.",
 )
-@common
+@common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
     source_options: SourceOptions,

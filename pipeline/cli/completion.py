@@ -15,6 +15,8 @@ from click.shell_completion import (
     split_arg_string,
 )
 
+from iree_pilot.pipeline.cli.group import examples
+
 #: What click is asked through: by its name for the program.
 VARIABLE = "_IREE_PILOT_COMPLETE"
 
@@ -78,7 +80,9 @@ def _files(item: CompletionItem[Any]) -> list[CompletionItem[Any]]:
 add_completion_class(Bash)
 
 
-@click.command("completion")
+@click.command(
+    "completion", epilog=examples("iree-pilot completion zsh", "iree-pilot completion fish")
+)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:

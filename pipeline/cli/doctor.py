@@ -10,6 +10,7 @@ import click
 import msgspec
 from rich.markup import escape
 
+from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import Common, common
 
 State = Literal["ok", "missing", "warning"]
@@ -35,8 +36,8 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     mend: str = ""
 
 
-@click.command("doctor")
-@common
+@click.command("doctor", epilog=examples("iree-pilot doctor", "iree-pilot doctor --json"))
+@common(release=True)
 def command(common: Common) -> None:
     """Tell what can be traced, compiled and RUN on this machine, and how to mend the rest.
 

@@ -1,8 +1,13 @@
-"""A command with commands of its own, that names the nearest one to a misspelt one."""
+"""Groups of commands, which name the nearest one to a misspelt one, and the examples of a help."""
 
 from __future__ import annotations
 
 import click
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's help: how it is typed, a line each."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
 
 
 class Group(click.Group):

@@ -9,6 +9,7 @@ import click
 from rich.markup import escape
 
 from iree_pilot.pipeline.cli import completing
+from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import Common, common
 from iree_pilot.pipeline.plural import count
 
@@ -19,13 +20,26 @@ if TYPE_CHECKING:
 _CAME = {"ok": "", "ran": " (runs, not compared)", "compiled": " (compiles)"}
 
 
-@click.command("models", options_metavar="[OPTIONS]")
+@click.command(
+    "models",
+    options_metavar="[OPTIONS]",
+    epilog=examples(
+        "iree-pilot models",
+        "iree-pilot models llama",
+        "iree-pilot models check path/to/checkpoint --dtype bf16",
+    ),
+)
 @click.argument("name", required=False, metavar="[NAME]", shell_complete=completing.models)
 @click.argument(
     "path", required=False, metavar="[check CONFIG_OR_CHECKPOINT]", shell_complete=completing.files
 )
-@click.option("--dtype", metavar="DTYPE", help="With check: that of a run: f32, f16, bf16.")
-@common
+@click.option(
+    "--dtype",
+    metavar="DTYPE",
+    show_default="the checkpoint's",
+    help="With check: that of a run: f32, f16, bf16.",
+)
+@common()
 def command(name: str | None, path: str | None, dtype: str | None, common: Common) -> None:
     """List the zoo's models and presets; with NAME, its fields too.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iree_pilot.pipeline.cli import nightly_moving
-from iree_pilot.pipeline.cli.group import Group
+from iree_pilot.pipeline.cli.group import Group, examples
 from iree_pilot.pipeline.cli.nightly_history import database_option, held, history_at, place_of
 from iree_pilot.pipeline.cli.options import Common, Output, Place, common
 
@@ -33,18 +33,28 @@ _CONFIG = click.option(
     "-c",
     "--config",
     type=Place(dir_okay=False),
-    help="What to run (default: nightly.toml here, else the zoo's tiny presets).",
+    show_default="nightly.toml here, else the zoo's tiny presets",
+    help="What to run.",
 )
 
 _OF_CONFIG = click.option(
     "-c",
     "--config",
     type=Place(dir_okay=False),
-    help="Only nights that had cases of this configuration (default: all nights).",
+    show_default="all nights",
+    help="Only nights that had cases of this configuration.",
 )
 
 
-@click.group("nightly", cls=Group)
+@click.group(
+    "nightly",
+    cls=Group,
+    epilog=examples(
+        "iree-pilot nightly run",
+        "iree-pilot nightly status",
+        "iree-pilot nightly report --format markdown -o report.md",
+    ),
+)
 def command() -> None:
     """Run models x targets x releases, compare with the nights before, isolate what is new."""
 
@@ -53,7 +63,14 @@ command.add_command(nightly_moving.export)
 command.add_command(nightly_moving.merge)
 
 
-@command.command("run")
+@command.command(
+    "run",
+    epilog=examples(
+        "iree-pilot nightly run",
+        "iree-pilot nightly run -c nightly.toml --only 'llama and not hip' --dry-run",
+        "iree-pilot nightly run --shard 2/4 --markdown - --junit nightly.xml",
+    ),
+)
 @_CONFIG
 @database_option
 @click.option("--only", metavar="EXPR", help="Only these: 'llama and not (hip or slow)'.")
@@ -64,8 +81,13 @@ command.add_command(nightly_moving.merge)
 @click.option("--wait", is_flag=True, help="Wait for another night on the same history.")
 @click.option("--markdown", type=Output(stdout=True), help="Write the report there (- for stdout).")
 @click.option("--junit", type=Output(), help="Write JUnit XML there.")
-@click.option("--artifacts", type=Output(file_okay=False), help="Where reproducers go.")
-@common
+@click.option(
+    "--artifacts",
+    type=Output(file_okay=False),
+    show_default="reproducers/ beside the history",
+    help="Where reproducers go.",
+)
+@common(limits=True, release=True)
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -156,17 +178,21 @@ def run(
         raise Failed(1)
 
 
-@command.command("status")
+@command.command(
+    "status",
+    epilog=examples(
+        "iree-pilot nightly status", "iree-pilot nightly status -c nightly.toml --limit 3"
+    ),
+)
 @_OF_CONFIG
 @database_option
 @click.option(
     "--limit",
     type=click.IntRange(1),
     default=10,
-    show_default=True,
     help="How many nights are listed.",
 )
-@common
+@common()
 def status(config: str | None, database: str | None, limit: int, common: Common) -> None:
     """The last nights, and what stands after the latest one."""
     from iree_pilot.pipeline.cli import output as out
@@ -205,7 +231,12 @@ def status(config: str | None, database: str | None, limit: int, common: Common)
     tell(console, report, common)
 
 
-@command.command("report")
+@command.command(
+    "report",
+    epilog=examples(
+        "iree-pilot nightly report", "iree-pilot nightly report 12 --format markdown -o report.md"
+    ),
+)
 @_OF_CONFIG
 @database_option
 @click.argument("night", type=int, required=False)
@@ -214,10 +245,10 @@ def status(config: str | None, database: str | None, limit: int, common: Common)
     "form",
     type=click.Choice(["text", "markdown", "junit", "json"]),
     default="text",
-    help="text, markdown, junit or json.",
+    help="The form of the report.",
 )
 @click.option("-o", "--output", type=Output(dir_okay=False), help="Write it there.")
-@common
+@common()
 def report(
     config: str | None,
     database: str | None,
@@ -257,7 +288,13 @@ def report(
         click.echo(text)
 
 
-@command.command("expect")
+@command.command(
+    "expect",
+    epilog=examples(
+        "iree-pilot nightly expect",
+        "iree-pilot nightly expect --accept --reason 'known' --expires 2030-01-31",
+    ),
+)
 @_CONFIG
 @database_option
 @click.option("--accept", is_flag=True, help="Write what the latest night found as expected.")
@@ -267,7 +304,7 @@ def report(
 @click.option(
     "--expires", type=click.DateTime(["%Y-%m-%d"]), help="The last day that it is expected."
 )
-@common
+@common()
 def expect(
     config: str | None,
     database: str | None,

@@ -20,7 +20,8 @@ _SQLITE = b"SQLite format 3\0"
 database_option = click.option(
     "--database",
     type=Place(dir_okay=False),
-    help="The history (default: nightly/history.db in the data directory).",
+    show_default="nightly/history.db in the data directory",
+    help="The history.",
 )
 
 

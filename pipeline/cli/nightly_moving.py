@@ -6,14 +6,21 @@ from pathlib import Path
 
 import click
 
+from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.nightly_history import database_option, held, history_at
 from iree_pilot.pipeline.cli.options import Common, Output, common
 
 
-@click.command("export")
+@click.command(
+    "export",
+    epilog=examples(
+        "iree-pilot nightly export nights.db",
+        "iree-pilot nightly export --database history.db nights.db",
+    ),
+)
 @database_option
 @click.argument("file", type=Output(dir_okay=False))
-@common
+@common()
 def export(database: str | None, file: str, common: Common) -> None:
     """Write the whole history into FILE, to keep it or to merge it elsewhere."""
     from iree_pilot.pipeline.cli import output as out
@@ -29,10 +36,16 @@ def export(database: str | None, file: str, common: Common) -> None:
     click.echo(f"{file}: {out.count(nights, 'night')}{large}")
 
 
-@click.command("merge")
+@click.command(
+    "merge",
+    epilog=examples(
+        "iree-pilot nightly merge nights.db",
+        "iree-pilot nightly merge --database history.db a.db b.db",
+    ),
+)
 @database_option
 @click.argument("files", type=click.Path(), nargs=-1, required=True)
-@common
+@common()
 def merge(database: str | None, files: tuple[str, ...], common: Common) -> None:
     """Add the nights of other histories; those that are known already are left as they are."""
     import msgspec

@@ -25,8 +25,6 @@ STDOUT = "-"
 
 #: What PyTorch and numpy both begin to draw random numbers with.
 MOST_SEED = 2**63 - 1
-#: A step that takes longer than this is taken to hang.
-DEFAULT_SECONDS = 600.0
 
 
 class _Quantity(click.ParamType[float]):
@@ -133,56 +131,71 @@ _TRUST = click.option(
 )
 
 
-def common(function: F) -> F:
-    """--json -v -q --time-limit --memory-limit --release, as one argument `common`."""
+def common(*, limits: bool = False, release: bool = False) -> Callable[[F], F]:
+    """--json -v -q, as one argument `common`.
 
-    @functools.wraps(function)  # keeps the options that click has noted on it
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        verbose, quiet = kwargs.pop("verbose"), kwargs.pop("quiet")
-        if verbose and quiet:
-            raise click.UsageError("-v and -q contradict each other")
-        _check_places(click.get_current_context())
-        given = click.get_current_context().get_parameter_source("time_limit")
-        chosen = Common(
-            json=kwargs.pop("as_json"),
-            verbosity=int(verbose) - int(quiet),
-            time_limit=kwargs.pop("time_limit"),
-            default_limit=given != ParameterSource.COMMANDLINE,
-            memory_limit=kwargs.pop("memory_limit"),
-            release=kwargs.pop("release"),
-        )
-        return function(*args, common=chosen, **kwargs)
+    limits: --time-limit and --memory-limit too, of commands whose steps take long.
+    release: --release too, of commands that start a compiler or look for one.
+    """
+    chosen = (*_OUTPUT, *(_LIMITS if limits else ()), *((_RELEASE,) if release else ()))
 
-    return _decorated(
-        cast(F, wrapped),
-        click.option(
-            "--json",
-            "as_json",
-            is_flag=True,
-            help="One JSON document on stdout; what goes on is said on stderr.",
-        ),
-        click.option("-v", "--verbose", is_flag=True, help="Tell more: stacks, every operation."),
-        click.option("-q", "--quiet", is_flag=True, help="Tell only the outcome."),
-        click.option(
-            "--time-limit",
-            type=DURATION,
-            default=DEFAULT_SECONDS,
-            metavar="TIME",
-            help="For each step (90s, 10min; default 10min).",
-        ),
-        click.option(
-            "--memory-limit",
-            type=MEMORY,
-            metavar="SIZE",
-            help="For each step (4GiB; default 90% of what is available).",
-        ),
-        click.option(
-            "--release",
-            metavar="VERSION",
-            shell_complete=completing.releases,
-            help="Another compiler release, installed on demand.",
-        ),
-    )
+    def decorate(function: F) -> F:
+        @functools.wraps(function)  # keeps the options that click has noted on it
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            verbose, quiet = kwargs.pop("verbose"), kwargs.pop("quiet")
+            if verbose and quiet:
+                raise click.UsageError("-v and -q contradict each other")
+            context = click.get_current_context()
+            _check_places(context)
+            given = context.get_parameter_source("time_limit")
+            made = Common(
+                json=kwargs.pop("as_json"),
+                verbosity=int(verbose) - int(quiet),
+                time_limit=kwargs.pop("time_limit", quantities.DEFAULT_SECONDS),
+                default_limit=given != ParameterSource.COMMANDLINE,
+                memory_limit=kwargs.pop("memory_limit", None),
+                release=kwargs.pop("release", None),
+            )
+            return function(*args, common=made, **kwargs)
+
+        return _decorated(cast(F, wrapped), *chosen)
+
+    return decorate
+
+
+_OUTPUT = (
+    click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="One JSON document on stdout; what goes on is said on stderr.",
+    ),
+    click.option("-v", "--verbose", is_flag=True, help="Tell more: stacks, every operation."),
+    click.option("-q", "--quiet", is_flag=True, help="Tell only the outcome."),
+)
+_LIMITS = (
+    click.option(
+        "--time-limit",
+        type=DURATION,
+        default=f"{quantities.DEFAULT_SECONDS / 60:g}min",
+        metavar="TIME",
+        help="For each step: 90s, 10min.",
+    ),
+    click.option(
+        "--memory-limit",
+        type=MEMORY,
+        show_default="90% of what is available",
+        metavar="SIZE",
+        help="For each step: 4GiB.",
+    ),
+)
+_RELEASE = click.option(
+    "--release",
+    metavar="VERSION",
+    show_default="that of this environment",
+    shell_complete=completing.releases,
+    help="Another compiler release, installed on demand.",
+)
 
 
 def _check_places(context: click.Context) -> None:
@@ -231,7 +244,12 @@ def source_options(function: F) -> F:
             callback=_pairs,
             help="A field of a zoo model's preset.",
         ),
-        click.option("--dtype", metavar="DTYPE", help="A zoo model's dtype: f32, f16, bf16."),
+        click.option(
+            "--dtype",
+            metavar="DTYPE",
+            show_default="the preset's",
+            help="A zoo model's dtype: f32, f16, bf16.",
+        ),
         click.option(
             "--seed",
             type=_Seed(),

@@ -8,6 +8,7 @@ import click
 from rich.markup import escape
 
 from iree_pilot.pipeline.cli import completing, several
+from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import Common, SourceOptions, common, source_options
 from iree_pilot.pipeline.toolchain.context import Context
 
@@ -25,7 +26,12 @@ _WORDS = {
 }
 
 
-@click.command("ranges")
+@click.command(
+    "ranges",
+    epilog=examples(
+        "iree-pilot ranges llama-fp8", "iree-pilot ranges model.py -t llvm-cpu --check"
+    ),
+)
 @source_options
 @click.option(
     "-t",
@@ -40,7 +46,7 @@ _WORDS = {
     is_flag=True,
     help="Exit with 1 where anything leaves its range, or cannot be checked.",
 )
-@common
+@common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
     source_options: SourceOptions,

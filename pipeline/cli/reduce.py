@@ -6,15 +6,27 @@ from pathlib import Path
 
 import click
 
+from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import Common, Output, common
 
 
-@click.command("reduce")
+@click.command(
+    "reduce",
+    epilog=examples(
+        "iree-pilot reduce model.mlir -- ./fails.sh",
+        "iree-pilot reduce model.mlir -o small.mlir -- grep -q stablehlo.sort {}",
+    ),
+)
 @click.argument("file", metavar="FILE.mlir", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", type=Output(), metavar="FILE", help="Default: FILE.reduced.mlir beside it."
+    "-o",
+    "--output",
+    type=Output(),
+    metavar="FILE",
+    show_default="FILE.reduced.mlir beside it",
+    help="Where the reduced program goes.",
 )
-@common
+@common(limits=True)
 @click.argument("test", metavar="-- COMMAND", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(file: Path, output: str | None, common: Common, test: tuple[str, ...]) -> None:
     """Reduce FILE.mlir as long as COMMAND exits with 0 on it (125: it cannot say).

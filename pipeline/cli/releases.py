@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from iree_pilot.pipeline.cli import completing, releases_bisect
-from iree_pilot.pipeline.cli.group import Group
+from iree_pilot.pipeline.cli.group import Group, examples
 from iree_pilot.pipeline.cli.options import Common, common
 
 if TYPE_CHECKING:
@@ -17,8 +17,17 @@ if TYPE_CHECKING:
 _AT_ONCE = 3
 
 
-@click.group("releases", cls=Group, invoke_without_command=True)
-@common
+@click.group(
+    "releases",
+    cls=Group,
+    invoke_without_command=True,
+    epilog=examples(
+        "iree-pilot releases",
+        "iree-pilot releases install 3.12.0 3.11.0",
+        "iree-pilot releases bisect model.py -t llvm-cpu",
+    ),
+)
+@common()
 @click.pass_context
 def command(ctx: click.Context, common: Common) -> None:
     """List, install and remove compiler releases, or ask them since when something fails."""
@@ -71,9 +80,14 @@ def _list(common: Common) -> None:
         console.print(told, markup=False, soft_wrap=True)
 
 
-@command.command("install")
+@command.command(
+    "install",
+    epilog=examples(
+        "iree-pilot releases install 3.12.0", "iree-pilot releases install 3.12.0 3.11.0"
+    ),
+)
 @click.argument("versions", nargs=-1, required=True, metavar="VERSION...")
-@common
+@common()
 def install(versions: tuple[str, ...], common: Common) -> None:
     """Install releases into the cache: the compiler and the runtime that goes with it."""
     import msgspec
@@ -106,9 +120,14 @@ def install(versions: tuple[str, ...], common: Common) -> None:
     live.summary()
 
 
-@command.command("remove")
+@command.command(
+    "remove",
+    epilog=examples(
+        "iree-pilot releases remove 3.12.0", "iree-pilot releases remove 3.12.0 --json"
+    ),
+)
 @click.argument("version", shell_complete=completing.versions)
-@common
+@common()
 def remove(version: str, common: Common) -> None:
     """Remove a release from the cache."""
     from iree_pilot.pipeline.cli import output as out

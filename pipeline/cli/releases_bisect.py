@@ -12,6 +12,7 @@ import msgspec
 from rich.markup import escape
 
 from iree_pilot.pipeline.cli import completing, reproducer, several
+from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
     Common,
     Output,
@@ -42,7 +43,14 @@ _STYLES = {
 }
 
 
-@click.command("bisect")
+@click.command(
+    "bisect",
+    epilog=examples(
+        "iree-pilot releases bisect model.py -t llvm-cpu",
+        "iree-pilot releases bisect repro-model-vulkan --from 3.8.0",
+        "iree-pilot releases bisect model.mlir -t vulkan --toolchain build",
+    ),
+)
 @source_options
 @targets_option("Ask for each")
 @click.option(
@@ -74,9 +82,10 @@ _STYLES = {
     "--output",
     type=Output(),
     metavar="DIR",
+    show_default="releases-SOURCE-TARGET here",
     help="Where the scripts for git bisect go: a directory that is made, in one that is there.",
 )
-@common
+@common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def bisect(
     source_options: SourceOptions,
@@ -261,11 +270,17 @@ def _place(source: str, output: str | None, target: str | None, targets: int) ->
     return Path(output, several.slug(target)) if target and targets > 1 else Path(output)
 
 
-@click.command("ask")
+@click.command(
+    "ask",
+    epilog=examples(
+        "iree-pilot releases ask releases-model-vulkan --toolchain build",
+        "iree-pilot releases ask releases-model-vulkan --toolchain build --json",
+    ),
+)
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--toolchain", metavar="PATH", help="A local build.", required=True)
 @trust_option
-@common
+@common(release=True)
 def ask(directory: Path, toolchain: str, trust: bool, common: Common) -> None:
     """Ask one compiler what `releases bisect` asked, and print its verdict.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from iree_pilot.pipeline.cli import completing
+from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
     Common,
     SourceOptions,
@@ -15,7 +16,14 @@ from iree_pilot.pipeline.cli.options import (
 )
 
 
-@click.command("run")
+@click.command(
+    "run",
+    epilog=examples(
+        "iree-pilot run llama-fp8:tiny -t llvm-cpu,vulkan",
+        "iree-pilot run model.mlir -t llvm-cpu --input 2x4xf32=@input.bin",
+        "iree-pilot run llama -t vulkan --generate 16",
+    ),
+)
 @source_options
 @target_option
 @expected_option
@@ -34,7 +42,7 @@ from iree_pilot.pipeline.cli.options import (
     shell_complete=completing.phases,
     help="SOURCE is MLIR dumped after this phase.",
 )
-@common
+@common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
     source_options: SourceOptions,

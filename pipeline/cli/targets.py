@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import Common, common
 from iree_pilot.pipeline.errors import PilotError
 
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.targets.targets import Plan
 
 
-@click.command("targets")
-@common
+@click.command(
+    "targets", epilog=examples("iree-pilot targets", "iree-pilot targets --release 3.12.0 --json")
+)
+@common(release=True)
 def command(common: Common) -> None:
     """List targets with the flags and the device that they stand for on this machine."""
     from iree_pilot.pipeline.cli import output as out

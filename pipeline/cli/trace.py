@@ -10,10 +10,18 @@ import click
 import msgspec
 from rich.markup import escape
 
+from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import Common, Output, SourceOptions, common, source_options
 
 
-@click.command("trace")
+@click.command(
+    "trace",
+    epilog=examples(
+        "iree-pilot trace llama:tiny -o llama",
+        "iree-pilot trace model.py -o model --inline-parameters",
+        "iree-pilot trace llama:8b --dtype bf16 --weights weights.irpa -o llama",
+    ),
+)
 @source_options
 @click.option(
     "-o",
@@ -23,7 +31,7 @@ from iree_pilot.pipeline.cli.options import Common, Output, SourceOptions, commo
     metavar="DIR",
     help="Where the program's files go: a directory that is made, in one that is there.",
 )
-@common
+@common(limits=True, release=True)
 def command(source_options: SourceOptions, output: str, common: Common, source: str) -> None:
     """Trace SOURCE to MLIR: program.mlir, parameters, example inputs and PyTorch's outputs."""
     from iree_pilot.pipeline.cli import output as out

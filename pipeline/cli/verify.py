@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
+from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import Common, common, trust_option
 
 if TYPE_CHECKING:
@@ -17,10 +18,16 @@ if TYPE_CHECKING:
     from iree_pilot.repro.reproducer.verify import Check, Verification
 
 
-@click.command("verify")
+@click.command(
+    "verify",
+    epilog=examples(
+        "iree-pilot verify repro-model-vulkan",
+        "iree-pilot verify their-folder --release 3.12.0 --trust",
+    ),
+)
 @click.argument("directory", metavar="REPRODUCER_DIR", type=click.Path(path_type=Path))
 @trust_option
-@common
+@common(release=True)
 def command(directory: Path, trust: bool, common: Common) -> None:
     """Run a reproducer's programs from a copy in an empty directory, with the stock tools only.
 

@@ -10,6 +10,7 @@ import msgspec
 
 from iree_pilot.pipeline.cli import reproducer, several
 from iree_pilot.pipeline.cli.following import source_words
+from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
     DURATION,
     Common,
@@ -47,7 +48,13 @@ _SAID = {"works": "works", "runs": "runs, not compared", "compiles": "compiles, 
 _LISTED = 8
 
 
-@click.command("workaround")
+@click.command(
+    "workaround",
+    epilog=examples(
+        "iree-pilot workaround attention:sdpa -t vulkan",
+        "iree-pilot workaround repro-model-vulkan --budget 10min",
+    ),
+)
 @source_options
 @targets_option("Look for each")
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
@@ -58,9 +65,10 @@ _LISTED = 8
     "--output",
     type=Output(),
     metavar="DIR",
+    show_default="workaround-SOURCE-TARGET here",
     help="Where programs that were rewritten go: a directory that is made, in one that is there.",
 )
-@common
+@common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
     source_options: SourceOptions,

@@ -125,15 +125,6 @@ def test_releases_are_listed_without_a_network_too() -> None:
 
 
 class TestHelp:
-    @pytest.mark.parametrize(
-        "command", ["doctor", "models", "targets", "releases", "trace", "compile", "run", "cache"]
-    )
-    def test_every_command_tells_what_it_is_for(self, command: str) -> None:
-        done = pilot(command, "--help")
-        assert done.code == 0
-        assert done.out.startswith(f"Usage: iree-pilot {command}")
-        assert "--json" in done.out or command == "cache"
-
     def test_completion_is_to_be_had(self) -> None:
         for shell in ("bash", "zsh", "fish"):
             done = pilot(env={"_IREE_PILOT_COMPLETE": f"{shell}_source"})

@@ -66,7 +66,7 @@ class TestQuantities:
 
 @click.command()
 @source_options
-@common
+@common(limits=True, release=True)
 def command(source: str, source_options: SourceOptions, common: Common) -> None:
     click.echo(repr((source, source_options, common)))
 
