@@ -1,4 +1,8 @@
-"""Durations and sizes as people write them: `90s`, `10min`, `512MB`, `4GiB`."""
+"""Durations and sizes as people write them: `90s`, `10min`, `512MB`, `4GiB`.
+
+humanfriendly, which had its last release in 2021, takes `5m garbage` for a size; pytimeparse knows
+no sizes.
+"""
 
 from __future__ import annotations
 

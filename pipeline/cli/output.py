@@ -40,7 +40,7 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 
 def size(count: float) -> str:
-    """Bytes for people: `512 B`, `48.2 kB`, `1.30 GB`."""
+    """Bytes for people: `512 B`, `48.2 kB`, `1.3 GB`; humanize counts decimals, not digits."""
     for unit in ("B", "kB", "MB", "GB"):
         if round(count) < 1000 or unit == "GB":
             return f"{count:.0f} B" if unit == "B" else f"{_three(count)} {unit}"

@@ -120,6 +120,9 @@ def test_irees_own_archives_are_read_as_irees_tools_wrote_them(tmp_path: Path) -
     with pytest.raises(UsageError, match=r"l\.bias is 16 bytes, but 5xf32 in the program"):
         archive.check_parameters(program("w.irpa", {"l.bias": ("f32", (5,))}), tmp_path)
     whole = (tmp_path / "w.irpa").read_bytes()
+    (tmp_path / "w.irpa").write_bytes(whole.replace(b"l.bias", b"l.\xff\xfe\xff\xfe"))
+    with pytest.raises(UsageError, match="cannot read parameters from"):
+        archive.read(tmp_path / "w.irpa")
     (tmp_path / "w.irpa").write_bytes(whole[:400])
-    with pytest.raises(UsageError, match="the file has"):
+    with pytest.raises(UsageError, match="file_size=400"):
         archive.read(tmp_path / "w.irpa")
