@@ -87,55 +87,6 @@ def desk(tmp_path: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 class TestNames:
-    @pytest.mark.real
-    @pytest.mark.parametrize(
-        ("arguments", "message", "advice"),
-        [
-            (["run", "lama", "-t", "llvm-cpu"], "no model 'lama'", "llama"),
-            (["run", "llama:tyni", "-t", "llvm-cpu"], "no preset 'tyni'", "tiny"),
-            (["run", "llama", "-t", "vulcan"], "unknown target 'vulcan'", "vulkan"),
-            (["run", "llama", "-t", ","], "no target is named", "llvm-cpu"),
-            (["run", "llama", "-t", "vulkan:"], "no architecture after the colon", "vulkan:ARCH"),
-            (["compile", "a.mlir", "-t", "llvm-cpu", "--to", "flwo"], "phase 'flwo'", "flow"),
-            (["compile", "a.mlir", "-t", "llvm-cpu", "--from", "fl"], "phase 'fl'", "flow"),
-            (["compile", "a.mlir", "-t", "llvm-cpu:z80"], "z80", "llvm-cpu"),
-            (["compile", "a.mlir", "-t", "hip:gfx9999"], "gfx9999", "gfx"),
-            (["run", "llama", "-t", "llvm-cpu", "--device", "cuda"], "cuda", "local-task"),
-            (["runn", "llama"], "no command 'runn'", "run"),
-            (["models", "lama"], "no model 'lama'", "llama"),
-            (["run", "llama", "-t", "llvm-cpu", "--time-limit", "soon"], "'soon'", "90s"),
-            (["run", "llama", "-t", "llvm-cpu", "--set", "layers"], "'layers'", "KEY=VALUE"),
-            (["cache", "gc"], "say what to remove", "--max-size"),
-            (["run", "a.mlir", "-t", "llvm-cpu", "--set", "a=b"], "no fields to set", "zoo"),
-            (
-                ["run", "a.mlir", "-t", "llvm-cpu", "--seed", "-1"],
-                "'-1' is not a seed",
-                "from 0 to",
-            ),
-            (
-                ["run", "a.mlir", "-t", "llvm-cpu", "--seed", str(2**64)],
-                "is not a seed",
-                "from 0 to",
-            ),
-            (["run", "a.mlir", "-t", "llvm-cpu", "--memory-limit", "1KB"], "less memory", "4GiB"),
-            (["run", "net.py", "-t", "llvm-cpu"], "no function inputs()", "tuple of tensors"),
-            (["trace", "net.py", "-o", "out"], "no function inputs()", "tuple of tensors"),
-            (["bisect", "net.py:modell", "-t", "hip"], "no function modell()", "net.py:model?"),
-        ],
-        ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
-    )
-    def test_what_is_misspelt_is_named_with_what_is_meant(
-        self, desk: Desk, arguments: list[str], message: str, advice: str
-    ) -> None:
-        desk.write("a.mlir", MLIR)
-        desk.write("net.py", "import torch\ndef model():\n    return torch.nn.Linear(1, 1)\n")
-        desk.write("torch.py", "raise SystemExit('torch is loaded')\n")
-        first = os.pathsep.join((str(desk.directory), os.environ.get("PYTHONPATH", "")))
-        said = desk.refused(2, *arguments, PYTHONPATH=first)
-        assert message in said
-        assert advice in said
-        assert desk.compiled == 0
-
     def test_a_word_that_is_no_text_is_no_bug_of_ours(self, desk: Desk) -> None:
         done = desk.pilot("run", "mod\udcff.py", "-t", "llvm-cpu", "--json")
         assert done.code == 2

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from wrong_usage import MLIR, Refusals, Wrong, desk, rows
+from wrong_usage import MLIR, Refusals, Wrong, rows
 
 HEAD = '[matrix]\nmodels = ["a.mlir"]\ntargets = ["llvm-cpu"]\n'
 FILES: dict[str, str | bytes] = {
@@ -38,17 +36,6 @@ FILES: dict[str, str | bytes] = {
     "notes.txt": "what I did today\n" * 100,
     "folder/": "",
 }
-
-
-@pytest.fixture
-def refusals(
-    tmp_path: Path,
-    cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Refusals:
-    desk(tmp_path, FILES)
-    return Refusals(tmp_path, cache, monkeypatch, capsys)
 
 
 @pytest.mark.real

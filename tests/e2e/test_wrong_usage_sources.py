@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
 
 import numpy
 import pytest
-from wrong_usage import INPUTS, MLIR, NET, Refusals, Wrong, desk, rows
+from wrong_usage import INPUTS, MLIR, NET, Refusals, Wrong, rows
 
 pytestmark = pytest.mark.real
 
@@ -57,17 +56,6 @@ FILES: dict[str, str | bytes] = {
     "cut-checkpoint/config.json": "{",
     "list-checkpoint/config.json": "[]",
 }
-
-
-@pytest.fixture
-def refusals(
-    tmp_path: Path,
-    cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Refusals:
-    desk(tmp_path, FILES)
-    return Refusals(tmp_path, cache, monkeypatch, capsys)
 
 
 @rows(

@@ -1,17 +1,23 @@
-"""The limits of a comparison: what is measured goes before what is only assumed."""
+"""The limits of a comparison: what is measured goes before what is only assumed; what a program's
+text shows, and what roundings explain."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+from comparing import QUANTIZING, Array, compare
 
 from iree_pilot.pipeline.numerics import noise
 from iree_pilot.pipeline.numerics.noise import Noise, Spread
+from iree_pilot.pipeline.numerics.numerics import Comparison
 
-QUANTIZING = Noise(computes="f32", quantizes="f8E4M3FN")
+BY_8_BITS = Noise(computes="f32", quantizes="f8E4M3FN")
 
 
 def limits(moved: Spread | None, own_error: float | None = 1e-7) -> noise.NoiseLimits:
-    return noise.limits("f32", 4096, QUANTIZING, own_error, 1e-7, moved)
+    return noise.limits("f32", 4096, BY_8_BITS, own_error, 1e-7, moved)
 
 
 class TestSteps:
@@ -55,3 +61,69 @@ class TestRoundingTo8Bits:
     def test_what_the_limit_rests_on_is_told(self) -> None:
         assert "perturbation" in limits(Spread(rel_l2=1e-3, excess=0.05)).basis
         assert "f8E4M3FN" in limits(None).basis
+
+
+@pytest.mark.parametrize(
+    ("line", "computes", "quantizes"),
+    [
+        (
+            "%0 = torch.aten.relu %a : !torch.vtensor<[4],f32> -> !torch.vtensor<[4],f32>",
+            "f32",
+            None,
+        ),
+        ("%0 = arith.mulf %a, %b : tensor<4xf64>", "f64", None),
+        ("%0 = arith.addf %a, %b : tensor<4x?xbf16>", "bf16", None),
+        ("%0 = util.global.load @w : tensor<4x8xf8E4M3FN>", "f32", None),
+        (
+            "%0 = torch.prims.convert_element_type %w, %int6 : !torch.vtensor<[4],f8E4M3FN>, "
+            "!torch.int -> !torch.vtensor<[4],f32>",
+            "f32",
+            None,
+        ),
+        (QUANTIZING, "f32", "f8E4M3FN"),
+        (QUANTIZING.replace("%0,", "%arg0,"), "f32", None),
+        ("%5 = arith.truncf %4 : tensor<4xf16> to tensor<4xf8E5M2FNUZ>", "f16", "f8E5M2FNUZ"),
+        ("%5 = arith.truncf %4 : f32 to f8E4M3FNUZ", "f32", "f8E4M3FNUZ"),
+        ("// a file named half_f16_model.py", "f32", None),
+    ],
+)
+def test_a_programs_text_shows_what_it_rounds_to(
+    tmp_path: Path, line: str, computes: str, quantizes: str | None
+) -> None:
+    mlir = tmp_path / "p.mlir"
+    mlir.write_text(f"module {{\n  {line}\n}}\n")
+    assert noise.scan(mlir) == Noise(computes=computes, quantizes=quantizes)
+
+
+def test_what_roundings_before_it_explain_is_not_compared(tmp_path: Path) -> None:
+    right = np.array([0.0, 1.0, 2.0, 3.0])
+    moved = ([np.array([6e-8, 1.0, 2.0, 3.0])], [np.array([-2e-8, 1.0, 2.0, 3.0])])
+
+    def compared(*got: float) -> Comparison:
+        outputs = [("f32", np.array(got))], [("f32", right)], [right]
+        return compare(tmp_path, *outputs, jittered=moved)
+
+    assert compared(*right).ok
+    # Within what 1 alone may be off by.
+    assert compared(1e-7, 1.0, 2.0, 3.0).ok
+    assert compared(1e-3, 1.0, 2.0, 3.0).verdict == "mismatch"
+    assert compared(0.0, 1.1, 2.0, 3.0).verdict == "mismatch"
+
+
+def test_a_row_that_hardly_varies_is_not_compared_and_another_still_accused(
+    tmp_path: Path,
+) -> None:
+    chance = np.random.default_rng(0)
+    right = np.concatenate([np.zeros((4, 64)), chance.standard_normal((2, 64))])
+    noise_ = np.concatenate([np.ones((4, 64)), np.full((2, 64), 1e-7)])
+    moved = tuple([right + noise_ * chance.standard_normal(right.shape)] for _ in range(3))
+    other = right + noise_ * chance.standard_normal(right.shape)
+
+    def compared(got: Array) -> Comparison:
+        return compare(tmp_path, [("f32", got)], [("f32", right)], [right], jittered=moved)
+
+    judged = compared(other)
+    assert judged.verdict == "not-compared"
+    assert "roundings before it explain it" in judged.why
+    lost = np.where(np.arange(6)[:, None] == 5, 0.0, other)
+    assert compared(lost).verdict == "mismatch"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 from driver import pilot
+from places import CASES
 
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.program import tensors
@@ -326,43 +328,13 @@ func.func @main(%x: tensor<4x8xf32>) -> tensor<4xf32> {
 """
 
 
-#: IREE 3.13 leaves values of a reduction that is stored transposed to chance, for subgroups of 8.
-NORMED = """\
-func.func @main(%x: tensor<8x16xf32>, %squares: tensor<8xf32>) -> tensor<16x8xf32> {
-  %eps = arith.constant 0.5 : f32
-  %e = tensor.empty() : tensor<16x8xf32>
-  %s = linalg.generic {
-    indexing_maps = [affine_map<(i, j) -> (i, j)>, affine_map<(i, j) -> (i)>],
-    iterator_types = ["parallel", "reduction"]
-  } ins(%x : tensor<8x16xf32>) outs(%squares : tensor<8xf32>) {
-  ^bb0(%in: f32, %out: f32):
-    %p = arith.mulf %in, %in : f32
-    %a = arith.addf %p, %out : f32
-    linalg.yield %a : f32
-  } -> tensor<8xf32>
-  %t = linalg.generic {
-    indexing_maps = [affine_map<(i, j) -> (j, i)>, affine_map<(i, j) -> (j)>,
-                     affine_map<(i, j) -> (i, j)>],
-    iterator_types = ["parallel", "parallel"]
-  } ins(%x, %s : tensor<8x16xf32>, tensor<8xf32>) outs(%e : tensor<16x8xf32>) {
-  ^bb0(%in: f32, %sum: f32, %out: f32):
-    %v = arith.addf %sum, %eps : f32
-    %r = math.rsqrt %v : f32
-    %m = arith.mulf %in, %r : f32
-    linalg.yield %m : f32
-  } -> tensor<16x8xf32>
-  return %t : tensor<16x8xf32>
-}
-"""
-
-
 @pytest.mark.real
 class TestCommand:
     @pytest.mark.slow
     def test_a_dispatch_that_differs_becomes_a_folder_that_shows_it(
         self, shared_cache: Path, tmp_path: Path
     ) -> None:
-        (tmp_path / "normed.mlir").write_text(NORMED)
+        shutil.copy(CASES / "normed.mlir", tmp_path)
         done = pilot(
             "bisect", "normed.mlir", "-t", "vulkan", "--against", "llvm-cpu", "--json",
             "-o", "out", env={"IREE_PILOT_CACHE": shared_cache, "IREE_PILOT_DATA": tmp_path / "d"},
@@ -372,8 +344,8 @@ class TestCommand:
         (differing,) = done.document["compared"]["differing"]
         assert differing["operations"] == ["linalg.generic", "linalg.generic"]
         assert differing["sources"] == [
-            "normed.mlir:4: linalg.generic",
-            "normed.mlir:13: linalg.generic",
+            "normed.mlir:5: linalg.generic",
+            "normed.mlir:14: linalg.generic",
         ]
         (found,) = done.document["failures"]
         assert found["reproducer"]["verified"]

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from driver import PROGRAM, pilot
-from places import CASES
+from places import CASES, ROOT
 
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import TraceFailed, load
@@ -29,54 +29,7 @@ pytestmark = pytest.mark.real
 
 
 #: A gate that looks at values, in the fifth of six blocks, each called with an argument by name.
-GATE = """
-import torch
-from torch import nn
-
-
-class Gate(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.mix = nn.Linear(width, width)
-
-    def forward(self, x):
-        y = self.mix(x)
-        if y.mean() > 0:
-            return torch.relu(y)
-        return y
-
-
-class Block(nn.Module):
-    def __init__(self, width, gated):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.mix = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
-        self.gate = Gate(width) if gated else nn.Identity()
-
-    def forward(self, x, scale=1.0):
-        return x + self.gate(self.mix(self.norm(x))) * scale
-
-
-class Net(nn.Module):
-    def __init__(self, width=16, layers=6):
-        super().__init__()
-        self.embed = nn.Embedding(100, width)
-        self.layers = nn.ModuleList(Block(width, i == 4) for i in range(layers))
-
-    def forward(self, tokens):
-        x = self.embed(tokens)
-        for layer in self.layers:
-            x = layer(x, scale=0.5)
-        return x
-
-
-def model():
-    return Net().eval()
-
-
-def inputs():
-    return (torch.randint(0, 100, (2, 8)),)
-"""
+GATE = (ROOT / "examples" / "gate.py").read_text()
 
 #: What follows the model's class is common to the smaller ones.
 TAIL = """
@@ -189,7 +142,7 @@ class TestAModuleThatLooksAtValues:
         assert "torch.aten.mean" in made.op_names
         report = bundle.read(Path(made.path))
         assert report.failure.signature == gate.failed.failure.signature
-        assert report.failure.location == "net.py:13"
+        assert report.failure.location == "net.py:14"
         assert any("layers.4.gate" in said for said in report.tried)
         assert report.not_iree.startswith("PyTorch, not IREE: torch.export alone refuses the model")
         assert "torch.where" in report.not_iree
