@@ -1,6 +1,9 @@
-"""The fields that families of the zoo have in common."""
+"""The fields that families of the zoo have in common, and what may be wrong with them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from iree_pilot.models.spec import Field
 
@@ -12,6 +15,21 @@ ATTENTION = Field(
 )
 BATCH = Field(name="batch", default=1, help="sequences at once")
 DYNAMIC = Field(name="dynamic", default=False, help="length is dynamic: 2 to context")
+#: The format of FP8 weights and activations, and what they are multiplied in.
+FP8 = (
+    Field(
+        name="fp8",
+        default="e4m3fnuz",
+        choices=("e4m3fn", "e4m3fnuz"),
+        help="FP8 format: e4m3fn as in checkpoints, e4m3fnuz the only one that gfx942 has",
+    ),
+    Field(
+        name="compute",
+        default="f32",
+        choices=("f32", "f16", "bf16"),
+        help="f32: multiply FP8 codes, scale the sum; f16, bf16: scale first, multiply there",
+    ),
+)
 
 
 def dtype(of: str = "weights") -> Field:
@@ -87,3 +105,22 @@ def head_size(config: str = "") -> Field:
         min=2,
         config=f"{config}head_dim",
     )
+
+
+def multiple(fields: Mapping[str, Any], name: str, of: str) -> str:
+    """What is said of a size that is no multiple of another; "" where it is."""
+    whole = fields[name] % fields[of] == 0
+    return "" if whole else f"{name}={fields[name]} is no multiple of {of}={fields[of]}"
+
+
+def fits(fields: Mapping[str, Any], *, decodes: bool = False) -> str:
+    """What is said of a length that is longer than the context, with one token more where the model
+    decodes it, or too short to be dynamic; "" where nothing is."""
+    length, context = fields["length"], fields["context"]
+    if decodes and length >= context:
+        return f"length={length} and one more token do not fit context={context}"
+    if length > context:
+        return f"length={length} does not fit context={context}"
+    if fields.get("dynamic") and length < 2:
+        return "dynamic=true needs an example of length 2 or more"
+    return ""

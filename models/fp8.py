@@ -115,16 +115,6 @@ def replace_linears(
         )
 
 
-def to_fnuz(
-    weight: torch.Tensor, weight_scale: torch.Tensor, input_scale: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """An e4m3fn weight and its layer's scales in e4m3fnuz, standing for the same real numbers.
-
-    A code stands for half as much in e4m3fnuz, so both scales are doubled.
-    """
-    return codes_to_fnuz(weight), weight_scale * 2, input_scale * 2
-
-
 def codes_to_fnuz(weight: torch.Tensor) -> torch.Tensor:
     """The codes of an e4m3fn tensor as e4m3fnuz, where each stands for half as much.
 

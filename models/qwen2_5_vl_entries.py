@@ -147,12 +147,12 @@ def entries(
     tokens: torch.Tensor,
     positions: torch.Tensor,
     *,
-    dynamic: bool,
-    context: int,
+    context: int | None,
 ) -> tuple[EntryFunction, ...]:
     """The four functions; the examples are one run, each taking what those before it gave.
 
-    dynamic: the prompt's length may be anything from 2 to what `context` positions allow.
+    context: the prompt's length may be anything from 2 to what so many positions allow; None: it
+    is that of the example.
     """
     embedding, prefill, decode = Embedding(model), VisionPrefill(model), VisionDecode(model)
     (features,) = vision(pixel_values, **vision.indices)
@@ -175,7 +175,7 @@ def entries(
     examples["decode"] = decode, {**last, "keys": keys, "values": values}
     outputs = {"vision": ("features",), "embedding": ("embeddings",)}
     shapes: dict[str, Any] = {}
-    if dynamic:
+    if context is not None:
         length = torch.export.Dim("length", min=2, max=context)
         # What is embedded is a prompt, or one token that was decoded.
         text = torch.export.Dim("text", min=1, max=context)
@@ -194,7 +194,7 @@ def entries(
             output_names=outputs.get(name, DECODED),
             dynamic_shapes=shapes.get(name),
             # As in iree_pilot.models.causal: only strict export takes decode's dynamic length.
-            strict=dynamic and name == "decode",
+            strict=context is not None and name == "decode",
         )
         for name, (module, example) in examples.items()
     )

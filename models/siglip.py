@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from iree_pilot.models import fields as shared
 from iree_pilot.models.spec import Field, Value
 
 #: transformers' names of one function: published models name the second.
@@ -74,12 +75,8 @@ def reactivate(model: Any, fields: dict[str, Any]) -> None:
 
 def check(fields: dict[str, Any]) -> str:
     """What is wrong with these values taken together, or ""."""
-    width, heads = fields["vision_width"], fields["vision_heads"]
-    if width % heads:
-        return f"vision_width={width} is no multiple of vision_heads={heads}"
-    if fields["image"] % fields["patch"]:
-        return f"image={fields['image']} is no multiple of patch={fields['patch']}"
-    return ""
+    heads = shared.multiple(fields, "vision_width", "vision_heads")
+    return heads or shared.multiple(fields, "image", "patch")
 
 
 def config(fields: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -91,39 +91,28 @@ class ModelCall(nn.Module):
 
 
 def single(
-    kind: Any,
-    config: Any,
-    *,
-    inputs: Callable[[torch.dtype], dict[str, torch.Tensor]],
+    model: nn.Module,
+    inputs: dict[str, torch.Tensor],
     outputs: tuple[str, ...],
-    dtype: str,
-    seed: int,
+    *,
     dynamic: dict[str, dict[int, Any]] | None = None,
-    model: nn.Module | None = None,
 ) -> Traceable:
-    """A transformers model of class `kind` with seeded random weights, as one function, `main`.
+    """A transformers model, as `made` gives it, as one function, `main`.
 
-    inputs: makes the example inputs for a dtype, by the names of the model's keyword arguments.
-    outputs: names in the model's result. dynamic: dimensions by input; None if all are static.
-    model: one with weights of its own (or none: see `valueless`), to be taken as it is instead.
+    inputs: examples by the names of the model's keyword arguments. outputs: names in the model's
+    result. dynamic: dimensions by input; None if all are static.
     """
-    mode = mode_of(model) if model is not None else None
-    with mode or seeded(seed):
-        if model is None:
-            model = kind._from_config(config, dtype=DTYPES[dtype]).eval().requires_grad_(False)
-            unsettle(model)
-        example = inputs(DTYPES[dtype])
-    names = tuple(example)
+    names = tuple(inputs)
     entry = EntryFunction(
         name="main",
         module=ModelCall(model, names, outputs).eval(),
-        args=tuple(example.values()),
+        args=tuple(inputs.values()),
         input_names=names,
         output_names=outputs,
         # The arguments of Call.forward are variadic, so export sees one argument: their tuple.
         dynamic_shapes=None if dynamic is None else (tuple(dynamic.get(n) for n in names),),
     )
-    return Traceable(root=model, functions=(entry,), mode=mode)
+    return Traceable(root=model, functions=(entry,), mode=mode_of(model))
 
 
 @contextlib.contextmanager

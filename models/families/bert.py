@@ -8,7 +8,6 @@ from iree_pilot.models import fields as shared
 from iree_pilot.models.spec import Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from iree_pilot.models.traceable import Traceable
@@ -52,13 +51,7 @@ SPECS = (
 
 def check(fields: dict[str, Any]) -> str:
     """What is wrong with these values taken together, or ""."""
-    if fields["width"] % fields["heads"]:
-        return f"width={fields['width']} is no multiple of heads={fields['heads']}"
-    if fields["length"] > fields["context"]:
-        return f"length={fields['length']} does not fit context={fields['context']}"
-    if fields["dynamic"] and fields["length"] < 2:
-        return "dynamic=true needs an example of length 2 or more"
-    return ""
+    return shared.multiple(fields, "width", "heads") or shared.fits(fields)
 
 
 def build(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> Traceable:
@@ -71,7 +64,7 @@ def build(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> 
     import torch
     from transformers import BertConfig, BertForMaskedLM
 
-    from iree_pilot.models.traceable import single
+    from iree_pilot.models.traceable import DTYPES, made, single
 
     config = BertConfig(
         num_hidden_layers=fields["layers"],
@@ -82,28 +75,16 @@ def build(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> 
         max_position_embeddings=fields["context"],
         attn_implementation=fields["attention"],
     )
-    batch, length = fields["batch"], fields["length"]
-
-    def inputs(dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    batch, length, dtype = fields["batch"], fields["length"], DTYPES[fields["dtype"]]
+    with made(BertForMaskedLM, config, fields["dtype"], seed, model=model) as (root, _):
         kept = [max(1, length - 3 * i) for i in range(batch)]
         padding = torch.arange(length)[None] >= torch.tensor(kept)[:, None]
         mask = torch.zeros(batch, 1, 1, length, dtype=dtype)
-        return {
+        inputs = {
             "input_ids": torch.randint(fields["vocabulary"], (batch, length)),
             "token_type_ids": (torch.arange(length) >= length // 2).long().repeat(batch, 1),
             "attention_mask": mask.masked_fill(padding[:, None, None], torch.finfo(dtype).min),
         }
-
     dim = torch.export.Dim("length", min=2, max=fields["context"])
-    return single(
-        BertForMaskedLM,
-        config,
-        inputs=inputs,
-        outputs=("logits",),
-        dtype=fields["dtype"],
-        seed=seed,
-        model=model,
-        dynamic={"input_ids": {1: dim}, "token_type_ids": {1: dim}, "attention_mask": {3: dim}}
-        if fields["dynamic"]
-        else None,
-    )
+    dynamic = {"input_ids": {1: dim}, "token_type_ids": {1: dim}, "attention_mask": {3: dim}}
+    return single(root, inputs, ("logits",), dynamic=dynamic if fields["dynamic"] else None)

@@ -158,19 +158,12 @@ SPECS = (
 
 def check(fields: dict[str, Any]) -> str:
     """What is wrong with these values taken together, or ""."""
-    if fields["width"] % fields["heads"]:
-        return f"width={fields['width']} is no multiple of heads={fields['heads']}"
-    if fields["heads"] % fields["kv_heads"]:
-        return f"heads={fields['heads']} is no multiple of kv_heads={fields['kv_heads']}"
+    for name, of in (("width", "heads"), ("heads", "kv_heads")):
+        if problem := shared.multiple(fields, name, of):
+            return problem
     if fields["head_size"] % 2:
         return f"head_size={fields['head_size']} is odd: rotary embedding turns pairs"
-    if fields["length"] >= fields["context"]:
-        return (
-            f"length={fields['length']} and one more token do not fit context={fields['context']}"
-        )
-    if fields["dynamic"] and fields["length"] < 2:
-        return "dynamic=true needs an example of length 2 or more"
-    return ""
+    return shared.fits(fields, decodes=True)
 
 
 def build_gemma(

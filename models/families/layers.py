@@ -49,18 +49,7 @@ SPECS = (
             Field(name="outputs", default=96, help="size of what goes out"),
             shared.BATCH,
             _LENGTH,
-            Field(
-                name="fp8",
-                default="e4m3fnuz",
-                choices=("e4m3fn", "e4m3fnuz"),
-                help="FP8 format: e4m3fn as in checkpoints, e4m3fnuz the only one that gfx942 has",
-            ),
-            Field(
-                name="compute",
-                default="f32",
-                choices=("f32", "f16", "bf16"),
-                help="f32: multiply FP8 codes, scale the sum; f16, bf16: scale first",
-            ),
+            *shared.FP8,
             shared.dtype("what comes in and goes out"),
         ),
         presets=(
@@ -133,22 +122,14 @@ def check_attention(fields: dict[str, Any]) -> str:
     """What is wrong with these values taken together, or ""."""
     if fields["width"] % (2 * fields["heads"]):
         return f"width={fields['width']} is no even multiple of heads={fields['heads']}"
-    if fields["heads"] % fields["kv_heads"]:
-        return f"heads={fields['heads']} is no multiple of kv_heads={fields['kv_heads']}"
-    if fields["length"] > fields["context"]:
-        return f"length={fields['length']} does not fit context={fields['context']}"
-    if fields["dynamic"] and fields["length"] < 2:
-        return "dynamic=true needs an example of length 2 or more"
-    return ""
+    return shared.multiple(fields, "heads", "kv_heads") or shared.fits(fields)
 
 
 def check_rope(fields: dict[str, Any]) -> str:
     """What is wrong with these values taken together, or ""."""
     if fields["head"] % 2:
         return f"head={fields['head']} is odd; rotary embedding turns pairs"
-    if fields["length"] > fields["context"]:
-        return f"length={fields['length']} does not fit context={fields['context']}"
-    return ""
+    return shared.fits(fields)
 
 
 def build_fp8_linear(fields: dict[str, Any], seed: int) -> Traceable:

@@ -25,18 +25,7 @@ _FIELDS = (
 )
 
 _FP8_FIELDS = (
-    Field(
-        name="fp8",
-        default="e4m3fnuz",
-        choices=("e4m3fn", "e4m3fnuz"),
-        help="FP8 format: e4m3fn as in checkpoints, e4m3fnuz the only one that gfx942 has",
-    ),
-    Field(
-        name="compute",
-        default="f32",
-        choices=("f32", "f16", "bf16"),
-        help="f32: multiply FP8 codes, scale the sum; f16, bf16: scale first, multiply there",
-    ),
+    *shared.FP8,
     Field(
         name="head",
         default="plain",
@@ -102,33 +91,26 @@ _NEEDS = (
     ),
 )
 
+
+def _spec(name: str, help: str, *fields: Field) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        help=help,
+        build=f"{__name__}:build",
+        check=f"{__name__}:check",
+        parts=("prefill", "decode"),
+        chain="iree_pilot.models.chains:causal",
+        architectures=_ARCHITECTURES,
+        unused=(r"\.rotary_emb\.inv_freq$",),
+        needs=_NEEDS,
+        fields=(*_FIELDS, *fields),
+        presets=_presets(),
+    )
+
+
 SPECS = (
-    ModelSpec(
-        name="llama",
-        help="Llama decoder: prefill and decode with a KV cache",
-        build=f"{__name__}:build",
-        check=f"{__name__}:check",
-        parts=("prefill", "decode"),
-        chain="iree_pilot.models.chains:causal",
-        architectures=_ARCHITECTURES,
-        unused=(r"\.rotary_emb\.inv_freq$",),
-        needs=_NEEDS,
-        fields=_FIELDS,
-        presets=_presets(),
-    ),
-    ModelSpec(
-        name="llama-fp8",
-        help="Llama decoder with FP8 linears (static per-tensor scales)",
-        build=f"{__name__}:build",
-        check=f"{__name__}:check",
-        parts=("prefill", "decode"),
-        chain="iree_pilot.models.chains:causal",
-        architectures=_ARCHITECTURES,
-        unused=(r"\.rotary_emb\.inv_freq$",),
-        needs=_NEEDS,
-        fields=(*_FIELDS, *_FP8_FIELDS),
-        presets=_presets(),
-    ),
+    _spec("llama", "Llama decoder: prefill and decode with a KV cache"),
+    _spec("llama-fp8", "Llama decoder with FP8 linears (static per-tensor scales)", *_FP8_FIELDS),
 )
 
 
@@ -136,15 +118,8 @@ def check(fields: dict[str, Any]) -> str:
     """What is wrong with these values taken together, or ""."""
     if fields["width"] % (2 * fields["heads"]):
         return f"width={fields['width']} is no even multiple of heads={fields['heads']}"
-    if fields["heads"] % fields["kv_heads"]:
-        return f"heads={fields['heads']} is no multiple of kv_heads={fields['kv_heads']}"
-    if fields["length"] >= fields["context"]:
-        return (
-            f"length={fields['length']} and one more token do not fit context={fields['context']}"
-        )
-    if fields["dynamic"] and fields["length"] < 2:
-        return "dynamic=true needs an example of length 2 or more"
-    return ""
+    groups = shared.multiple(fields, "heads", "kv_heads")
+    return groups or shared.fits(fields, decodes=True)
 
 
 def build(

@@ -35,7 +35,7 @@ def build(fields: dict[str, Any], seed: int) -> Traceable:
     import torch
     from transformers import MambaConfig, MambaModel
 
-    from iree_pilot.models.traceable import single
+    from iree_pilot.models.traceable import made, single
 
     config = MambaConfig(
         num_hidden_layers=fields["layers"],
@@ -46,13 +46,6 @@ def build(fields: dict[str, Any], seed: int) -> Traceable:
         residual_in_fp32=False,  # else the results would be f32 whatever the weights' dtype
         use_cache=False,
     )
-    return single(
-        MambaModel,
-        config,
-        inputs=lambda dtype: {
-            "input_ids": torch.randint(fields["vocabulary"], (fields["batch"], fields["length"]))
-        },
-        outputs=("last_hidden_state",),
-        dtype=fields["dtype"],
-        seed=seed,
-    )
+    with made(MambaModel, config, fields["dtype"], seed) as (root, _):
+        tokens = torch.randint(fields["vocabulary"], (fields["batch"], fields["length"]))
+    return single(root, {"input_ids": tokens}, ("last_hidden_state",))

@@ -53,22 +53,32 @@ _FULL: dict[str, Value] = {
     "length": 128,
     "dtype": "bf16",
 }
-_ARCHITECTURES = ("PaliGemmaForConditionalGeneration",)
-_PARTS = ("vision", "embed", "prefill", "decode")
 
-SPECS = (
-    ModelSpec(
-        name="paligemma",
-        help="PaliGemma: SigLIP and Gemma as separate functions",
+
+def _spec(
+    name: str, help: str, text_model: str, presets: tuple[Preset, ...], *fields: Field
+) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        help=help,
         build=f"{__name__}:build",
         check=f"{__name__}:check",
-        parts=_PARTS,
+        parts=("vision", "embed", "prefill", "decode"),
         chain="iree_pilot.models.chains:paligemma",
         generates=4,
-        architectures=_ARCHITECTURES,
-        text_model="gemma",
-        fields=_FIELDS,
-        presets=(
+        architectures=("PaliGemmaForConditionalGeneration",),
+        text_model=text_model,
+        fields=(*_FIELDS, *fields),
+        presets=presets,
+    )
+
+
+SPECS = (
+    _spec(
+        "paligemma",
+        "PaliGemma: SigLIP and Gemma as separate functions",
+        "gemma",
+        (
             Preset(
                 name="tiny",
                 values={"dynamic": True},
@@ -84,18 +94,11 @@ SPECS = (
             ),
         ),
     ),
-    ModelSpec(
-        name="paligemma2",
-        help="PaliGemma 2: SigLIP and Gemma 2 as separate functions",
-        build=f"{__name__}:build",
-        check=f"{__name__}:check",
-        parts=_PARTS,
-        chain="iree_pilot.models.chains:paligemma",
-        generates=4,
-        architectures=_ARCHITECTURES,
-        text_model="gemma2",
-        fields=(*_FIELDS, *_CAPPED),
-        presets=(
+    _spec(
+        "paligemma2",
+        "PaliGemma 2: SigLIP and Gemma 2 as separate functions",
+        "gemma2",
+        (
             Preset(
                 name="tiny",
                 # Random weights keep scores and logits far below the real caps.
@@ -105,18 +108,13 @@ SPECS = (
             ),
             Preset(
                 name="3b",
-                values={
-                    **_FULL,
-                    "layers": 26,
-                    "width": 2304,
-                    "hidden": 9216,
-                    "kv_heads": 4,
-                },
+                values={**_FULL, "layers": 26, "width": 2304, "hidden": 9216, "kv_heads": 4},
                 help="PaliGemma 2 3B at full size, without weights",
                 parameters=3_032_242_416,
                 weights=False,
             ),
         ),
+        *_CAPPED,
     ),
 )
 

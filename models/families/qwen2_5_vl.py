@@ -203,8 +203,7 @@ def build(
             pixel_values,
             tokens,
             positions,
-            dynamic=fields["dynamic"],
-            context=fields["context"],
+            context=fields["context"] if fields["dynamic"] else None,
         )
     return Traceable(root=root, functions=functions, mode=mode)
 

@@ -60,7 +60,7 @@ def build(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> 
     import torch
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    from iree_pilot.models.traceable import single
+    from iree_pilot.models.traceable import DTYPES, made, single
 
     width = fields["width"]
     config = ResNetConfig(
@@ -70,16 +70,8 @@ def build(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> 
         layer_type=fields["block"],
         num_labels=fields["classes"],
     )
-    return single(
-        ResNetForImageClassification,
-        config,
-        inputs=lambda dtype: {
-            "pixel_values": torch.randn(
-                fields["batch"], 3, fields["image"], fields["image"], dtype=dtype
-            )
-        },
-        outputs=("logits",),
-        dtype=fields["dtype"],
-        seed=seed,
-        model=model,
-    )
+    shape = fields["batch"], 3, fields["image"], fields["image"]
+    kind, dtype = ResNetForImageClassification, fields["dtype"]
+    with made(kind, config, dtype, seed, model=model) as (root, _):
+        pixels = torch.randn(shape, dtype=DTYPES[dtype])
+    return single(root, {"pixel_values": pixels}, ("logits",))

@@ -114,10 +114,9 @@ SPECS = (
 
 def check(fields: dict[str, Any]) -> str:
     """What is wrong with these values taken together, or ""."""
-    width = fields["width"]
     for name in ("heads", "groups"):
-        if width % fields[name]:
-            return f"width={width} is no multiple of {name}={fields[name]}"
+        if problem := shared.multiple(fields, "width", name):
+            return problem
     halved = fields.get("stages", 2) - 1
     if fields["image"] % 2**halved:
         return f"image={fields['image']} cannot be halved {halved} times"

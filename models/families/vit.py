@@ -58,11 +58,8 @@ SPECS = (
 
 def check(fields: dict[str, Any]) -> str:
     """What is wrong with these values taken together, or ""."""
-    if fields["width"] % fields["heads"]:
-        return f"width={fields['width']} is no multiple of heads={fields['heads']}"
-    if fields["image"] % fields["patch"]:
-        return f"image={fields['image']} is no multiple of patch={fields['patch']}"
-    return ""
+    heads = shared.multiple(fields, "width", "heads")
+    return heads or shared.multiple(fields, "image", "patch")
 
 
 def build(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> Traceable:
@@ -70,7 +67,7 @@ def build(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> 
     import torch
     from transformers import ViTConfig, ViTForImageClassification
 
-    from iree_pilot.models.traceable import single
+    from iree_pilot.models.traceable import DTYPES, made, single
 
     config = ViTConfig(
         num_hidden_layers=fields["layers"],
@@ -82,16 +79,8 @@ def build(fields: dict[str, Any], seed: int, model: nn.Module | None = None) -> 
         num_labels=fields["classes"],
         attn_implementation=fields["attention"],
     )
-    return single(
-        ViTForImageClassification,
-        config,
-        inputs=lambda dtype: {
-            "pixel_values": torch.randn(
-                fields["batch"], 3, fields["image"], fields["image"], dtype=dtype
-            )
-        },
-        outputs=("logits",),
-        dtype=fields["dtype"],
-        seed=seed,
-        model=model,
-    )
+    shape = fields["batch"], 3, fields["image"], fields["image"]
+    kind, dtype = ViTForImageClassification, fields["dtype"]
+    with made(kind, config, dtype, seed, model=model) as (root, _):
+        pixels = torch.randn(shape, dtype=DTYPES[dtype])
+    return single(root, {"pixel_values": pixels}, ("logits",))

@@ -49,11 +49,10 @@ SPECS = (
 
 def check(fields: dict[str, Any]) -> str:
     """What is wrong with these values taken together, or ""."""
-    if fields["width"] % fields["heads"]:
-        return f"width={fields['width']} is no multiple of heads={fields['heads']}"
-    if fields["width"] % 2:
-        return f"width={fields['width']} is odd; positions are pairs of sine and cosine"
-    return ""
+    if problem := shared.multiple(fields, "width", "heads"):
+        return problem
+    odd = f"width={fields['width']} is odd; positions are pairs of sine and cosine"
+    return odd if fields["width"] % 2 else ""
 
 
 def build(fields: dict[str, Any], seed: int) -> Traceable:
@@ -62,7 +61,7 @@ def build(fields: dict[str, Any], seed: int) -> Traceable:
     from transformers import WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    from iree_pilot.models.traceable import single
+    from iree_pilot.models.traceable import DTYPES, made, single
 
     config = WhisperConfig(
         encoder_layers=fields["layers"],
@@ -73,15 +72,7 @@ def build(fields: dict[str, Any], seed: int) -> Traceable:
         max_source_positions=fields["positions"],
         attn_implementation=fields["attention"],
     )
-    return single(
-        WhisperEncoder,
-        config,
-        inputs=lambda dtype: {
-            "input_features": torch.randn(
-                fields["batch"], fields["mels"], 2 * fields["positions"], dtype=dtype
-            )
-        },
-        outputs=("last_hidden_state",),
-        dtype=fields["dtype"],
-        seed=seed,
-    )
+    shape = fields["batch"], fields["mels"], 2 * fields["positions"]
+    with made(WhisperEncoder, config, fields["dtype"], seed) as (root, _):
+        frames = torch.randn(shape, dtype=DTYPES[fields["dtype"]])
+    return single(root, {"input_features": frames}, ("last_hidden_state",))

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from iree_pilot.models.weights import reasons
-from iree_pilot.models.weights.checkpoints import CheckpointTensor, shortened
+from iree_pilot.models.weights.checkpoints import shortened
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program.archive import ArchiveEntry
@@ -55,42 +55,31 @@ class TensorFault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(
-    wanted: Mapping[str, ArchiveEntry],
-    held: Mapping[str, CheckpointTensor],
+    load: reasons.Load,
     *,
-    what: str,
-    where: str,
-    config: reasons.CheckpointConfig | None = None,
     ties: Iterable[Sequence[str]] = (),
     names: Mapping[str, str] | None = None,
     convert: bool = False,
 ) -> tuple[TensorFault, ...]:
     """What does not fit, in the order of the model's tensors, superfluous ones last.
 
-    wanted, held: by the model's names. what: the model, where: the checkpoint, for messages. ties:
-    groups of names that are one tensor in the model; one of a group is enough. names: the
+    ties: groups of names that are one tensor in the model; one of a group is enough. names: the
     checkpoint's own names where they differ. convert: floats of 16 bits and more may differ in
     dtype, as the user asked for another one.
     """
-    load = reasons.Load(
-        what=what,
-        wanted=wanted,
-        held={name: h.entry for name, h in held.items()},
-        said=config or reasons.CheckpointConfig(),
-    )
     own = names or {}
     tied = {name: tuple(group) for group in ties for name in group}
     faults = []
-    for name, want in wanted.items():
-        got = held.get(name)
+    for name, want in load.wanted.items():
+        got = load.tensors.get(name)
         if got is None:
-            if not any(other in held for other in tied.get(name, ())):
+            if not any(other in load.held for other in tied.get(name, ())):
                 why = reasons.missing(name, load)
                 faults.append(
                     TensorFault(
                         kind="missing",
                         tensor=name,
-                        file=where,
+                        file=load.where,
                         expected=str(want),
                         found="nothing",
                         reason=why,
@@ -118,8 +107,8 @@ def compare(
             found=str(got.entry),
             reason=reasons.superfluous(name, got.entry, load),
         )
-        for name, got in held.items()
-        if name not in wanted
+        for name, got in load.tensors.items()
+        if name not in load.wanted
     ]
     return tuple(faults)
 

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from iree_pilot.models.fp8 import FORMATS
 from iree_pilot.models.spec import Value, referred
 from iree_pilot.models.traceable import DTYPES, Traceable, valueless
-from iree_pilot.models.weights import compare, hyperparameters, llama_cpp
+from iree_pilot.models.weights import compare, hyperparameters, llama_cpp, reasons
 from iree_pilot.models.weights.checkpoints import Checkpoint, CheckpointTensor, tensors
 from iree_pilot.models.weights.hyperparameters import Header
 from iree_pilot.models.weights.plan import (
@@ -228,10 +228,12 @@ def _fitting(
     ]
     wanted |= {name: ArchiveEntry(dtype=_FN, shape=wanted[name].shape) for name in codes}
     faults = compare.compare(
-        wanted,
-        {name: as_scalar(name, one) for name, one in by_name.items()},
-        what=source,
-        where=where,
+        reasons.Load(
+            what=source,
+            where=where,
+            wanted=wanted,
+            tensors={name: as_scalar(name, one) for name, one in by_name.items()},
+        ),
         ties=ties,
         names=names,
         convert=bool(made),

@@ -118,11 +118,13 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> CheckpointPlan:
     convert = "dtype" in given
     faults = (
         compare.compare(
-            wanted,
-            held,
-            what=checkpoint.architecture,
-            where=checkpoint.path,
-            config=reasons.CheckpointConfig(values=checkpoint.config, remade=_remade(checkpoint)),
+            reasons.Load(
+                what=checkpoint.architecture,
+                where=checkpoint.path,
+                wanted=wanted,
+                tensors=held,
+                said=reasons.CheckpointConfig(values=checkpoint.config, remade=_remade(checkpoint)),
+            ),
             ties=ties,
             names=names,
             convert=convert,

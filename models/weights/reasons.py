@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from iree_pilot.models.weights.checkpoints import CheckpointTensor
 from iree_pilot.pipeline.program.archive import ArchiveEntry
 
 _FUSED = re.compile(r"(^|[._])(w?qkv|qkv_proj|query_key_value|c_attn|in_proj)([._]|$)", re.I)
@@ -49,12 +50,21 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What is loaded into what: both sides' tensors by the model's names, and the config if any."""
+    """What is loaded into what: both sides' tensors by the model's names, and the config if any.
+
+    what: the model, where: the checkpoint, for messages.
+    """
 
     what: str
+    where: str
     wanted: Mapping[str, ArchiveEntry]
-    held: Mapping[str, ArchiveEntry]
-    said: CheckpointConfig
+    tensors: Mapping[str, CheckpointTensor]
+    said: CheckpointConfig = CheckpointConfig()
+
+    @cached_property
+    def held(self) -> Mapping[str, ArchiveEntry]:
+        """The types of the checkpoint's tensors."""
+        return {name: tensor.entry for name, tensor in self.tensors.items()}
 
     @property
     def config(self) -> Mapping[str, Any]:
