@@ -17,10 +17,10 @@ _UNSURE = {
 }
 
 
-def since_release(found: ReleasesFound, notes: tuple[str, ...] = ()) -> SinceRelease:
-    """The answer as a folder keeps it. notes: what limits it."""
+def since_release(found: ReleasesFound) -> SinceRelease:
+    """The answer as a folder keeps it."""
     return SinceRelease(
-        said="; ".join([told(found), *notes]),
+        said=told(found),
         releases=found.releases,
         assumed=found.assumed,
         boundaries=found.boundaries,

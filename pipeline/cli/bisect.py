@@ -14,10 +14,10 @@ from iree_pilot.pipeline.cli import several
 from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
     Common,
-    Output,
     SourceOptions,
     common,
     expected_option,
+    folder_option,
     source_options,
     targets_option,
 )
@@ -59,14 +59,7 @@ if TYPE_CHECKING:
     "(--against=--iree-opt-level=O0); once for each.",
 )
 @expected_option
-@click.option(
-    "-o",
-    "--output",
-    type=Output(),
-    metavar="DIR",
-    show_default="repro-SOURCE-TARGET here",
-    help="Where the reproducer goes: a directory that is made, in one that is there.",
-)
+@folder_option("the reproducer goes", default="repro-SOURCE-TARGET here")
 @common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(

@@ -11,6 +11,7 @@ from iree_pilot.pipeline.cli.options import (
     Output,
     SourceOptions,
     common,
+    resume_option,
     source_options,
     target_option,
 )
@@ -32,13 +33,7 @@ from iree_pilot.pipeline.cli.options import (
     shell_complete=completing.phases,
     help="Stop after this phase and write the IR.",
 )
-@click.option(
-    "--from",
-    "resume",
-    metavar="PHASE",
-    shell_complete=completing.phases,
-    help="SOURCE is MLIR dumped after this phase.",
-)
+@resume_option
 @click.option(
     "-o",
     "--output",

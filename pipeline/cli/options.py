@@ -338,6 +338,33 @@ def targets_option(doing: str) -> Callable[[F], F]:
     )
 
 
+def folder_option(what: str, *, default: str | None = None) -> Callable[[F], F]:
+    """-o DIR; required where there is no usual place."""
+    return click.option(
+        "-o",
+        "--output",
+        required=default is None,
+        type=Output(),
+        metavar="DIR",
+        show_default=default,
+        help=f"Where {what}: a directory that is made, in one that is there.",
+    )
+
+
+def resume_option(function: F) -> F:
+    """--from PHASE."""
+    return _decorated(
+        function,
+        click.option(
+            "--from",
+            "resume",
+            metavar="PHASE",
+            shell_complete=completing.phases,
+            help="SOURCE is MLIR dumped after this phase.",
+        ),
+    )
+
+
 def _decorated(function: F, *options: Callable[[F], F]) -> F:
     for option in reversed(options):
         function = option(function)

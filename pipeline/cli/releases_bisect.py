@@ -15,9 +15,9 @@ from iree_pilot.pipeline.cli import completing, reproducer, several
 from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
     Common,
-    Output,
     SourceOptions,
     common,
+    folder_option,
     source_options,
     targets_option,
     trust_option,
@@ -77,14 +77,7 @@ _STYLES = {
     help="Ask this local build, or all wheels in this folder, in place of the releases; "
     "once for each, the oldest first.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=Output(),
-    metavar="DIR",
-    show_default="releases-SOURCE-TARGET here",
-    help="Where the scripts for git bisect go: a directory that is made, in one that is there.",
-)
+@folder_option("the scripts for git bisect go", default="releases-SOURCE-TARGET here")
 @common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def bisect(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from iree_pilot.pipeline.cli import completing
 from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
     Common,
     SourceOptions,
     common,
     expected_option,
+    resume_option,
     source_options,
     target_option,
 )
@@ -35,13 +35,7 @@ from iree_pilot.pipeline.cli.options import (
     help="Then generate N tokens in one session on the device and compare each with PyTorch's: "
     "prefill gives the first, N - 1 steps of decode the others. Traces with dynamic=true.",
 )
-@click.option(
-    "--from",
-    "resume",
-    metavar="PHASE",
-    shell_complete=completing.phases,
-    help="SOURCE is MLIR dumped after this phase.",
-)
+@resume_option
 @common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(

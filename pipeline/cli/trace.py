@@ -11,7 +11,13 @@ import msgspec
 from rich.markup import escape
 
 from iree_pilot.pipeline.cli.group import examples
-from iree_pilot.pipeline.cli.options import Common, Output, SourceOptions, common, source_options
+from iree_pilot.pipeline.cli.options import (
+    Common,
+    SourceOptions,
+    common,
+    folder_option,
+    source_options,
+)
 
 
 @click.command(
@@ -23,14 +29,7 @@ from iree_pilot.pipeline.cli.options import Common, Output, SourceOptions, commo
     ),
 )
 @source_options
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=Output(),
-    metavar="DIR",
-    help="Where the program's files go: a directory that is made, in one that is there.",
-)
+@folder_option("the program's files go")
 @common(limits=True, release=True)
 def command(source_options: SourceOptions, output: str, common: Common, source: str) -> None:
     """Trace SOURCE to MLIR: program.mlir, parameters, example inputs and PyTorch's outputs."""

@@ -14,9 +14,9 @@ from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
     DURATION,
     Common,
-    Output,
     SourceOptions,
     common,
+    folder_option,
     source_options,
     targets_option,
 )
@@ -60,14 +60,7 @@ _LISTED = 8
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
 @click.option("--all", "everything", is_flag=True, help="Try everything; do not stop at three.")
 @click.option("--budget", type=DURATION, metavar="TIME", help="Search no longer than that.")
-@click.option(
-    "-o",
-    "--output",
-    type=Output(),
-    metavar="DIR",
-    show_default="workaround-SOURCE-TARGET here",
-    help="Where programs that were rewritten go: a directory that is made, in one that is there.",
-)
+@folder_option("programs that were rewritten go", default="workaround-SOURCE-TARGET here")
 @common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -63,15 +63,25 @@ def _scan(machine: Machine, op: Operation, known: Env) -> list[Array]:
     return [np.moveaxis(made, 0, axis), np.asarray(total)]
 
 
+def _boxes(
+    machine: Machine, op: Operation, parts: Array, indices: Array, whole: Array
+) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...] | None]]:
+    """(where a part and its indices are, where it is in the whole: None outside of it) of each."""
+    dims = op.integers("dimension_map")
+    for at in np.ndindex(*indices.shape[: parts.ndim - (whole.ndim - len(dims))]):
+        machine.budget.spend(1)
+        box: list[Any] = [slice(None)] * whole.ndim
+        for d, i in zip(dims, np.reshape(indices[at], -1), strict=True):
+            box[d] = int(i)
+        inside = all(0 <= box[d] < whole.shape[d] for d in dims)
+        yield at, tuple(box) if inside else None
+
+
 def _scatter(machine: Machine, op: Operation, known: Env) -> list[Array]:
     """One update after the other, in order."""
     updates, indices, original = operands(op, known)[:3]
-    dims = op.integers("dimension_map")
     made = original.copy()
-    batch = indices.shape[: updates.ndim - (original.ndim - len(dims))]
-    for at in np.ndindex(*batch):
-        machine.budget.spend(1)
-        place = _place(original, dims, indices[at])
+    for at, place in _boxes(machine, op, updates, indices, original):
         if place is None:
             made[...] = machine.undefined(f"{op.name} outside of a tensor")
             continue
@@ -89,27 +99,13 @@ def _scatter(machine: Machine, op: Operation, known: Env) -> list[Array]:
 
 def _gather(machine: Machine, op: Operation, known: Env) -> list[Array]:
     source, indices, output = operands(op, known)[:3]
-    dims = op.integers("dimension_map")
     made = output.copy()
-    batch = indices.shape[: output.ndim - (source.ndim - len(dims))]
-    for at in np.ndindex(*batch):
-        machine.budget.spend(1)
-        place = _place(source, dims, indices[at])
-        if place is None:
-            made[at] = machine.undefined(f"{op.name} outside of a tensor")
-        else:
+    for at, place in _boxes(machine, op, output, indices, source):
+        if place is not None:
             made[at] = source[place]
+        else:
+            made[at] = machine.undefined(f"{op.name} outside of a tensor")
     return [made]
-
-
-def _place(values: Array, dims: Sequence[int], indices: Array) -> tuple[Any, ...] | None:
-    """The part of a tensor at these indices into some dimensions; None where it has none."""
-    box: list[Any] = [slice(None)] * values.ndim
-    for d, i in zip(dims, np.reshape(indices, -1), strict=True):
-        if not 0 <= int(i) < values.shape[d]:
-            return None
-        box[d] = int(i)
-    return tuple(box)
 
 
 def _topk(machine: Machine, op: Operation, known: Env) -> list[Array]:

@@ -247,9 +247,7 @@ def trace_death(outcome: Outcome, stderr: str) -> Failure:
     )
 
 
-def mismatch(
-    message: str, *, what: str, op: str | None = None, location: str | None = None
-) -> Failure:
+def mismatch(message: str, *, what: str) -> Failure:
     """A program that runs and gives other numbers than its reference.
 
     what: the class of the difference, which is all that its signature holds: outputs, places and
@@ -260,8 +258,6 @@ def mismatch(
         message=_shorten(message),
         signature=signature("mismatch", about=what),
         phase="compare",
-        op=op,
-        location=location,
     )
 
 

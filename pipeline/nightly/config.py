@@ -113,8 +113,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return _bytes(self.memory)
 
 
-class NightBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long something may take: all of a night together, and each."""
+class TimeBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long may be spent on new failures: on all of a night together, and on each."""
 
     budget: Duration = "20min"
     each: Duration = "10min"
@@ -132,11 +132,7 @@ class NightBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return _seconds(self.each)
 
 
-class Bisect(NightBudget, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long new failures may be isolated."""
-
-
-class NewsConfig(NightBudget, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewsConfig(TimeBudget, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is found out about new failures, in this order; see `pipeline.nightly.news`.
 
     budget, each: how long may be asked about releases and workarounds, all of a night together,
@@ -159,7 +155,7 @@ class NightlyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     include: tuple[MatrixBlock, ...] = ()
     exclude: tuple[Exclude, ...] = ()
     schedule: Schedule = Schedule()
-    bisect: Bisect = Bisect()
+    bisect: TimeBudget = TimeBudget()
     news: NewsConfig = NewsConfig()
 
 

@@ -228,10 +228,10 @@ class TestTime:
         assert findings(third) == (("releases", "told of releases"),)
 
     def test_so_is_an_isolation(self, desk: Desk) -> None:
-        desk.set(bisect=config.Bisect(budget=TIME_IS_UP))
+        desk.set(bisect=config.TimeBudget(budget=TIME_IS_UP))
         first = desk.night((A, FAILS, "new failure"), (C, OTHER, "new failure"))
         assert any("isolate of crash/SIGSEGV/there/2" in note for note in first.notes)
-        desk.set(bisect=config.Bisect())
+        desk.set(bisect=config.TimeBudget())
         second = desk.night((C, OTHER, "same failure"))
         assert ("isolate", "crash/SIGSEGV/there/2") in desk.did
         assert second.rows[0].judgement is not None and second.rows[0].judgement.reproducer

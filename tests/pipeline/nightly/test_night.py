@@ -316,7 +316,7 @@ class TestIsolation:
         assert desk.isolated == []
 
     def test_the_budget_ends_it(self, desk: Desk) -> None:
-        desk.set(bisect=config.Bisect(budget=1e-9))
+        desk.set(bisect=config.TimeBudget(budget=1e-9))
         desk.scheduler.gives = {CASES[0].name: [FAILS], CASES[2].name: [OTHER]}
         report = desk.night()
         assert desk.isolated == ["crash/here"]
