@@ -223,3 +223,35 @@ class TestStart:
         loaded = done.stderr.rpartition("LOADED")[2].split()
         assert "iree_pilot.pipeline.cli" in loaded
         assert [package for package in HEAVY if package in loaded] == []
+
+
+#: What may have more than six parameters: the Python API, in the words of the command line,
+#: what children and levels of a reproducer are made with, and the bench of a failing pass.
+MANY = {
+    *(f"iree_pilot/api.py:{name}" for name in ("trace", "compile", "run", "bisect")),
+    "pipeline/processes/process.py:run",
+    "pipeline/processes/task.py:call",
+    "repro/failing_pass/bench.py:__init__",
+    "repro/reproducer/bundle.py:level",
+}
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    given = function.args
+    every = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+    every += [one for one in (given.vararg, given.kwarg) if one]
+    return sum(one.arg not in ("self", "cls") for one in every)
+
+
+def test_no_function_has_more_than_six_parameters() -> None:
+    """But for click's commands, where each is an option."""
+    rooms = [file for top in ("pipeline", "repro", "models") for file in (ROOT / top).rglob("*.py")]
+    found = {
+        f"{file.relative_to(ROOT)}:{node.name}"
+        for file in (*rooms, *(ROOT / "iree_pilot").glob("*.py"))
+        for node in ast.walk(ast.parse(file.read_bytes()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if parameters(node) > 6
+        if not any("command(" in ast.unparse(one) for one in node.decorator_list)
+    }
+    assert found - MANY == set()

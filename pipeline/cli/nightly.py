@@ -354,9 +354,7 @@ def expect(
     accepted = expectations.accept(
         path,
         [row.judgement for row in rows if row.judgement],
-        reason=reason,
-        link=link,
-        expires=expires.date() if expires else None,
+        expectations.Explanation(reason, link, expires.date() if expires else None),
         models={row.case.name: row.outcome.model for row in rows if row.outcome},
         statuses={row.case.name: row.outcome.status for row in rows if row.outcome},
     )

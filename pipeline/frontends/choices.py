@@ -8,7 +8,6 @@ equal; if something is, it is evaluated again with the ties broken otherwise. Im
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ import torch
 from iree_pilot.pipeline.numerics import noise
 from iree_pilot.pipeline.program import torch_tensors
 from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Indexed
+from iree_pilot.pipeline.program.torch_tensors import TensorFiles
 
 Way = Literal["first", "last", "shuffled"]
 WAYS: tuple[Way, ...] = ("first", "last", "shuffled")
@@ -206,14 +206,11 @@ def passed_on(call: OperatorCall, pointing: Pointing | None) -> Pointing | None:
 
 
 def save(
-    output: int, pair: tuple[Pointing, Pointing], place: tuple[Path, str], *, tied: bool
+    output: int, pair: tuple[Pointing, Pointing], files: TensorFiles, *, tied: bool
 ) -> Indexed:
-    """Writes what an output points to, in its own types and in float64, to files of a directory.
-
-    place: the directory, and what the names of the files begin with.
-    """
+    """Writes what an output points to, in its own types and in float64, to files."""
     own, precise = pair
-    directory, stem = place[0], f"{place[1]}{output}"
+    directory, stem = files.directory, f"{files.stem}{output}"
     wide = precise.values if precise.values.is_floating_point() else None
     return Indexed(
         output=output,

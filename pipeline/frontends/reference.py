@@ -9,7 +9,6 @@ import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import getitem
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,6 +25,7 @@ from iree_pilot.pipeline.frontends import norms
 from iree_pilot.pipeline.frontends.choices import WAYS, Choices, OperatorCall, Pointing
 from iree_pilot.pipeline.numerics import noise
 from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Jitter, Reference, Tensor
+from iree_pilot.pipeline.program.torch_tensors import TensorFiles
 
 _WIDENED = (torch.float32, torch.float16, torch.bfloat16)
 #: Element types that a program rounds to on purpose.
@@ -230,8 +230,6 @@ class EvaluatedOutputs(NamedTuple):
 
 #: Evaluates a program once; without a widening in its own types.
 Evaluate = Callable[[Widening | None, Choices | None], EvaluatedOutputs]
-#: Writes outputs to files of this name.
-Keep = Callable[[list[torch.Tensor], str], tuple[Tensor, ...]]
 
 
 def graph(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Evaluate:
@@ -289,8 +287,7 @@ def _as_it_is(value: Any) -> Any:
 def with_precise(
     reference: Reference,
     evaluate: Evaluate,
-    keep: Keep,
-    place: tuple[Path, str],
+    files: TensorFiles,
     own: Sequence[Pointing | None],
     choices: Choices,
     *,
@@ -298,20 +295,23 @@ def with_precise(
 ) -> Reference:
     """The reference with what float64 gives, and the forms of it that are as right.
 
-    place: the directory for more files, and what their names begin with. own: where the outputs
+    files: where what they give goes. own: where the outputs
     point to in the program's own types; choices: followed there. jitter: also where values cancel,
     or where sums are rounded at each step.
     """
     widening = Widening(watching=True)
     choices.start(wide=True)
     precise = evaluate(widening, choices)
-    found: dict[str, Any] = {"precise": keep(precise.outputs, "precise"), "precise_dtype": "f64"}
+    found: dict[str, Any] = {
+        "precise": files.save(precise.outputs, "precise"),
+        "precise_dtype": "f64",
+    }
     if widening.rounded:
         moved = evaluate(Widening(perturbed=True), None)
-        found["perturbed"] = keep(moved.outputs, "perturbed")
+        found["perturbed"] = files.save(moved.outputs, "perturbed")
     if widening.small:
         flushed = evaluate(Widening(flushing=True), None)
-        found["flushed"] = keep(flushed.outputs, "flushed")
+        found["flushed"] = files.save(flushed.outputs, "flushed")
     jittered: list[tuple[Tensor, ...]] = []
     sums = jitter == "sums"
     moving = jitter == "values" or (sums and widening.steps)
@@ -322,15 +322,15 @@ def with_precise(
         least = 0 if sums else _ROUNDINGS
         if not jittered and not jitters.summed and not _moves(precise, moved.outputs, least):
             break  # nothing cancels, or hardly
-        jittered.append(keep(moved.outputs, f"jittered{seed}-"))
+        jittered.append(files.save(moved.outputs, f"jittered{seed}-"))
     found["jittered"] = tuple(jittered)
     retied = []
     for way in WAYS if choices.ties else ():
         choices.start(wide=True, way=way)
-        retied.append(keep(evaluate(Widening(), choices).outputs, way))
+        retied.append(files.save(evaluate(Widening(), choices).outputs, way))
     found["retied"], found["ties"] = tuple(retied), tuple(dict.fromkeys(choices.ties))
     found["indexed"] = tuple(
-        choosing.save(index, (once, wide), place, tied=choices.changed(wide))
+        choosing.save(index, (once, wide), files, tied=choices.changed(wide))
         for index, (once, wide) in enumerate(zip(own, precise.points, strict=False))
         if once is not None and wide is not None
     )

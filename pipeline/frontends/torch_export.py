@@ -48,9 +48,9 @@ from iree_pilot.pipeline.program.program import (
     Parameters,
     Program,
     Reference,
-    Tensor,
     TensorType,
 )
+from iree_pilot.pipeline.program.torch_tensors import TensorFiles
 from iree_pilot.pipeline.toolchain import dialects
 
 SCOPE = "model"
@@ -418,12 +418,12 @@ def _example(
         args, kwargs = pytree.tree_map_only(
             torch.Tensor, lambda _: next(replacements), (args, kwargs)
         )
-    stem = directory / "data" / function.name
+    files = TensorFiles(directory, f"data/{function.name}.")
     # PyTorch may write into its inputs, so they are saved before it runs.
-    example = _save(reference.tensors((args, kwargs)), Path(f"{stem}.in"), directory)
+    example = files.save(reference.tensors((args, kwargs)), "in")
     copies = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
     made = Reference(outputs=(), evaluator=f"torch {torch.__version__} eager")
-    made = _precise(made, program, reference.graph(program, *copies), stem, directory)
+    made = _precise(made, program, reference.graph(program, *copies), files)
     copy = draws.copied(entry.module)
     own = reference.eager(entry.module, args, kwargs)
     again = draws.run(copy, copies[0], copies[1], seed=job.seed + 1)
@@ -432,7 +432,7 @@ def _example(
     )
     made = msgspec.structs.replace(
         made,
-        outputs=_save(own, Path(f"{stem}.out"), directory),
+        outputs=files.save(own, "out"),
         incomparable=tuple(incomparable) if any(incomparable) else (),
     )
     return Function(
@@ -448,8 +448,7 @@ def _precise(
     made: Reference,
     program: ExportedProgram,
     evaluate: reference.Evaluate,
-    stem: Path,
-    directory: Path,
+    files: TensorFiles,
 ) -> Reference:
     """The reference with the outputs in double precision, where they can be had."""
     choices = Choices()
@@ -457,15 +456,8 @@ def _precise(
     with contextlib.suppress(reference.NotEvaluable):
         if any_chooses(node.target for node in program.graph.nodes):
             points = evaluate(None, choices).points
-    name = str(stem.relative_to(directory))
-
-    def keep(values: list[torch.Tensor], what: str) -> tuple[Tensor, ...]:
-        return _save(values, Path(f"{stem}.{what}"), directory)
-
     try:
-        return reference.with_precise(
-            made, evaluate, keep, (directory, name), points, choices, jitter="values"
-        )
+        return reference.with_precise(made, evaluate, files, points, choices, jitter="values")
     except reference.NotEvaluable as fault:
         return msgspec.structs.replace(made, note=f"no double-precision reference: {fault}")
 
@@ -481,7 +473,6 @@ def _without_reference(
     """The function with the user's inputs, or its own where they have values and random ones where
     they have none, and nothing to compare with.
     """
-    stem = directory / "data" / f"{function.name}.in"
     if job.inputs is not None:
         programs.check_inputs(function, job.inputs, job.source.text)
         values = [torch_tensors.load(t) for t in job.inputs]
@@ -494,12 +485,5 @@ def _without_reference(
                 strict=True,
             )
         ]
-    return msgspec.structs.replace(function, example=_save(values, stem, directory))
-
-
-def _save(values: list[torch.Tensor], stem: Path, directory: Path) -> tuple[Tensor, ...]:
-    name = str(stem.relative_to(directory))
-    return tuple(
-        torch_tensors.save(value, directory, f"{name}{index}.bin")
-        for index, value in enumerate(values)
-    )
+    files = TensorFiles(directory, f"data/{function.name}.")
+    return msgspec.structs.replace(function, example=files.save(values, "in"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline.inspect.occupancy import Occupancy, chip_of, occupancy
+from iree_pilot.pipeline.inspect.occupancy import Needs, Occupancy, chip_of, occupancy
 
 _MAGIC = b"\x7fELF\x02\x01"  # 64 bits, little-endian
 _MACHINE = 224
@@ -86,12 +86,14 @@ def _kernel(found: _Kernel, chip: str) -> Kernel:
         chip=chip,
         occupancy=occupancy(
             chip,
-            wavefront=found.wavefront_size,
-            vgprs=found.vgpr_count,
-            sgprs=found.sgpr_count,
-            lds_bytes=found.group_segment_fixed_size,
-            workgroup=found.max_flat_workgroup_size,
-            wgp=bool(found.workgroup_processor_mode),
+            Needs(
+                wavefront=found.wavefront_size,
+                vgprs=found.vgpr_count,
+                sgprs=found.sgpr_count,
+                lds_bytes=found.group_segment_fixed_size,
+                workgroup=found.max_flat_workgroup_size,
+                wgp=bool(found.workgroup_processor_mode),
+            ),
         ),
     )
 

@@ -74,40 +74,41 @@ def chip_of(target: str) -> str:
     return match[1] if match else ""
 
 
-def occupancy(
-    chip: str,
-    *,
-    wavefront: int,
-    vgprs: int,
-    sgprs: int,
-    lds_bytes: int,
-    workgroup: int,
-    wgp: bool,
-) -> Occupancy | None:
-    """What a kernel leaves room for on a chip; None where the chip is not known.
-
-    wavefront: lanes of a wave. vgprs: of a wave's lane, with accumulation registers where these
-    are of one file. workgroup: work items. wgp: whether a workgroup may use both CUs of a WGP.
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a kernel takes. wavefront: lanes of a wave. vgprs: of a wave's lane, with accumulation
+    registers where these are of one file. workgroup: work items. wgp: whether a workgroup may use
+    both CUs of a WGP.
     """
+
+    wavefront: int
+    vgprs: int
+    sgprs: int
+    lds_bytes: int
+    workgroup: int
+    wgp: bool
+
+
+def occupancy(chip: str, needs: Needs) -> Occupancy | None:
+    """What a kernel leaves room for on a chip; None where the chip is not known."""
     kind = _CHIPS.get(chip)
-    if kind is None or wavefront not in (32, 64) or not workgroup:
+    if kind is None or needs.wavefront not in (32, 64) or not needs.workgroup:
         return None
-    narrow = wavefront == 32 or kind.unified
+    narrow = needs.wavefront == 32 or kind.unified
     total, granule = (kind.vgprs, kind.granule) if narrow else (kind.vgprs // 2, kind.granule // 2)
-    limits = {"vgprs": min(max(total // _up(max(vgprs, 1), granule), 1), kind.waves)}
+    limits = {"vgprs": min(max(total // _up(max(needs.vgprs, 1), granule), 1), kind.waves)}
     if kind.sgprs:
-        waves = next((w for most, w in _SGPR_WAVES if sgprs <= most), _FEWEST_SGPR_WAVES)
+        waves = next((w for most, w in _SGPR_WAVES if needs.sgprs <= most), _FEWEST_SGPR_WAVES)
         limits["sgprs"] = min(waves, kind.waves)
     # A CU has four SIMDs before gfx10, two from then on, and a WGP two CUs.
-    simds = 4 if kind.unified or wgp else 2
-    waves = -(-workgroup // wavefront)
-    barriers = 32 if wgp else 16  # a workgroup of one wave needs none
+    simds = 4 if kind.unified or needs.wgp else 2
+    waves = -(-needs.workgroup // needs.wavefront)
+    barriers = 32 if needs.wgp else 16  # a workgroup of one wave needs none
     slots = kind.waves * simds // waves
     groups = min(slots, barriers) if waves > 1 else slots
     limits["workgroup"] = _per_simd(groups * waves, simds, kind.waves)
-    if lds_bytes:
-        room = kind.lds * (2 if wgp else 1)
-        held = min(groups, room // _up(lds_bytes, kind.lds_granule))
+    if needs.lds_bytes:
+        room = kind.lds * (2 if needs.wgp else 1)
+        held = min(groups, room // _up(needs.lds_bytes, kind.lds_granule))
         limits["lds"] = _per_simd(held * waves, simds, kind.waves)
         if limits["lds"] == limits["workgroup"]:
             del limits["lds"]  # it takes nothing away

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -116,13 +116,19 @@ def acceptable(judgements: Iterable[Judgement], expected: Iterable[Expectation])
     )
 
 
+class Explanation(NamedTuple):
+    """Why a failure is expected, where that is tracked, and the last day that it is expected."""
+
+    reason: str
+    link: str | None = None
+    expires: date | None = None
+
+
 def accept(
     path: Path,
     judgements: Iterable[Judgement],
+    explanation: Explanation,
     *,
-    reason: str,
-    link: str | None = None,
-    expires: date | None = None,
     models: Mapping[str, str] | None = None,
     statuses: Mapping[str, str] | None = None,
 ) -> Accepted:
@@ -147,8 +153,7 @@ def accept(
                 expected.remove(case)
                 removed.append(case)
         elif verdict in (*_FAILED, "flaky") and signature:
-            values = {"signature": signature, "reason": reason, "link": link, "expires": expires}
-            values["model"] = model
+            values = {"signature": signature, **explanation._asdict(), "model": model}
             if known is not None and all(known.get(key) == value for key, value in values.items()):
                 continue
             (added if known is None else changed).append(case)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -33,6 +36,18 @@ def save(value: torch.Tensor, directory: Path, file: str) -> Tensor:
         raw.numpy().tofile(out)
     dtype = element_type(value.dtype, Path(file).stem)
     return Tensor(dtype=dtype, shape=tuple(value.shape), file=file)
+
+
+class TensorFiles(NamedTuple):
+    """Files of a directory, the names of which all begin alike."""
+
+    directory: Path
+    stem: str
+
+    def save(self, values: Iterable[torch.Tensor], what: str) -> tuple[Tensor, ...]:
+        """Writes tensors that are of one kind, such as a function's outputs."""
+        names = (f"{self.stem}{what}{index}.bin" for index in itertools.count())
+        return tuple(save(v, self.directory, name) for v, name in zip(values, names, strict=False))
 
 
 def load(tensor: Tensor, directory: Path = _HERE) -> torch.Tensor:

@@ -22,6 +22,7 @@ from iree_pilot.pipeline.frontends.reference import (
 )
 from iree_pilot.pipeline.program import torch_tensors
 from iree_pilot.pipeline.program.program import Reference, Tensor
+from iree_pilot.pipeline.program.torch_tensors import TensorFiles
 from iree_pilot.pipeline.torch_dialect.evaluate import (
     UNFINISHED,
     Evaluation,
@@ -64,11 +65,7 @@ def stages(work: EvaluationWork) -> Iterator[Evaluation]:
 
         return record
 
-    def keep(values: list[torch.Tensor], name: str) -> tuple[Tensor, ...]:
-        return tuple(
-            torch_tensors.save(value, place, f"data/{work.function}.{name}{index}.bin")
-            for index, value in enumerate(values)
-        )
+    files = TensorFiles(place, f"data/{work.function}.")
 
     def evaluate(widening: Widening | None, follow: Choices | None) -> EvaluatedOutputs:
         record = _ignore if wide else recording(wide, "precise")
@@ -84,7 +81,7 @@ def stages(work: EvaluationWork) -> Iterator[Evaluation]:
         found = module.run(work.function, inputs, recording(own, "out"), how)
         units = tuple(rounding(value.dtype) for value in found.outputs)
         reference = Reference(
-            outputs=keep(found.outputs, "out"),
+            outputs=files.save(found.outputs, "out"),
             evaluator=_EVALUATOR,
             note=UNFINISHED,
             incomparable=tuple(map(draws.why, found.drawn)) if any(found.drawn) else (),
@@ -96,10 +93,9 @@ def stages(work: EvaluationWork) -> Iterator[Evaluation]:
     if skipped:
         done = msgspec.structs.replace(done, why=next(iter(skipped.values())))
     yield done
-    stem = (place, f"data/{work.function}.")
     try:
         reference = with_precise(
-            reference, evaluate, keep, stem, found.points, choices, jitter=work.jitter
+            reference, evaluate, files, found.points, choices, jitter=work.jitter
         )
     except (NotEvaluable, UsageError) as fault:
         note = f"no double-precision reference: {fault}"

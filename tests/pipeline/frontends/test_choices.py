@@ -37,14 +37,9 @@ def referenced(
     evaluate, choices = reference.graph(program, args, {}), Choices()
     own = evaluate(None, choices)
 
-    def keep(values: Any, name: str) -> Any:
-        return tuple(
-            torch_tensors.save(v, directory, f"{name}{i}.bin") for i, v in enumerate(values)
-        )
-
-    made = Reference(outputs=keep(own.outputs, "out"))
-    place = (directory, "out")
-    return reference.with_precise(made, evaluate, keep, place, own.points, choices, jitter=jitter)
+    files = torch_tensors.TensorFiles(directory, "")
+    made = Reference(outputs=files.save(own.outputs, "out"))
+    return reference.with_precise(made, evaluate, files, own.points, choices, jitter=jitter)
 
 
 def test_every_operation_that_chooses_points_to_what_it_gives(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from iree_pilot.pipeline.inspect.occupancy import Occupancy, chip_of, occupancy
+from iree_pilot.pipeline.inspect.occupancy import Needs, Occupancy, chip_of, occupancy
 
-SMALL = {"vgprs": 16, "sgprs": 16, "lds_bytes": 0, "workgroup": 256}
+SMALL: dict[str, Any] = {"vgprs": 16, "sgprs": 16, "lds_bytes": 0, "workgroup": 256}
 #: (chip, lanes of a wave, whether in WGP mode, most waves)
 CHIPS = [
     ("gfx90a", 64, False, 8),
@@ -25,7 +25,7 @@ CHIPS = [
 def held(chip: str, **needs: Any) -> Occupancy:
     wide = chip.startswith("gfx9")
     fields: dict[str, Any] = SMALL | {"wavefront": 64 if wide else 32, "wgp": not wide} | needs
-    found = occupancy(chip, **fields)
+    found = occupancy(chip, Needs(**fields))
     assert found is not None
     return found
 
@@ -85,12 +85,12 @@ def test_what_needs_more_never_has_more_waves(chip: str, resource: str) -> None:
 
 @pytest.mark.parametrize("chip", ["", "gfx906", "gfx1250", "sm_90"])
 def test_chips_whose_sizes_are_not_known_are_not_guessed_at(chip: str) -> None:
-    assert occupancy(chip, wavefront=64, wgp=False, **SMALL) is None
+    assert occupancy(chip, Needs(wavefront=64, wgp=False, **SMALL)) is None
 
 
 def test_code_that_does_not_say_its_workgroup_is_not_judged() -> None:
-    assert occupancy("gfx942", wavefront=64, wgp=False, **SMALL | {"workgroup": 0}) is None
-    assert occupancy("gfx942", wavefront=0, wgp=False, **SMALL) is None
+    assert occupancy("gfx942", Needs(wavefront=64, wgp=False, **SMALL | {"workgroup": 0})) is None
+    assert occupancy("gfx942", Needs(wavefront=0, wgp=False, **SMALL)) is None
 
 
 @pytest.mark.parametrize(

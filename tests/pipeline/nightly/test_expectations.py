@@ -10,7 +10,7 @@ from fake.disk import tiny_disk
 
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.nightly import expectations
-from iree_pilot.pipeline.nightly.expectations import Expectation
+from iree_pilot.pipeline.nightly.expectations import Expectation, Explanation
 from iree_pilot.pipeline.nightly.records import Judgement, Verdict
 
 NAME = "llama-fp8:tiny | vulkan | installed"
@@ -147,9 +147,7 @@ class TestAccepting:
         accepted = expectations.accept(
             path,
             [judged(verdict, "crash/SIGSEGV/x", case)],
-            reason="a crash",
-            link="https://example.org/2",
-            expires=date(2027, 1, 31),
+            Explanation("a crash", "https://example.org/2", date(2027, 1, 31)),
         )
         assert (accepted.added, accepted.changed, accepted.removed) == ((case,), (), ())
         assert expectations.read(path)[2] == Expectation(
@@ -162,7 +160,9 @@ class TestAccepting:
         assert path.read_text().startswith(WRITTEN), "what people wrote stays as it was"
 
     def test_another_signature_replaces_the_old_one(self, path: Path) -> None:
-        accepted = expectations.accept(path, [judged("changed failure", "b")], reason="it moved")
+        accepted = expectations.accept(
+            path, [judged("changed failure", "b")], Explanation("it moved")
+        )
         assert accepted.changed == (NAME,)
         first, second = expectations.read(path)
         assert first == Expectation(case=NAME, signature="b", reason="it moved")
@@ -170,7 +170,7 @@ class TestAccepting:
         assert "# What we know of, and why." in path.read_text()
 
     def test_what_is_fixed_is_taken_out(self, path: Path) -> None:
-        assert expectations.accept(path, [judged("fixed", "a")], reason="").removed == (NAME,)
+        assert expectations.accept(path, [judged("fixed", "a")], Explanation("")).removed == (NAME,)
         (left,) = expectations.read(path)
         assert left.reason == "races"
 
@@ -190,83 +190,85 @@ class TestAccepting:
     ) -> None:
         now = [judged(verdict), judged("pass", case="gemma:* | hip:gfx942 | *")]
         statuses = {NAME: status, now[1].case: "ok"}
-        accepted = expectations.accept(path, now, reason="", statuses=statuses)
+        accepted = expectations.accept(path, now, Explanation(""), statuses=statuses)
         assert accepted.removed == (NAME,) * removed
 
     def test_one_that_is_only_compiled_may_have_wrong_numbers(self, path: Path) -> None:
         path.write_text(WRITTEN.replace("diagnostic/vector.bitcast/failed", "mismatch/values"))
         for status, removed in (("compiled", ()), ("ran", ()), ("ok", (NAME,))):
             statuses = {NAME: status}
-            now = expectations.accept(path, [judged("pass")], reason="", statuses=statuses)
+            now = expectations.accept(path, [judged("pass")], Explanation(""), statuses=statuses)
             assert now.removed == removed
 
     def test_a_pattern_stays_when_one_of_its_cases_is_fixed(self, path: Path) -> None:
         fixed = judged("fixed", "a", "gemma:tiny | hip:gfx942 | installed")
-        assert not expectations.accept(path, [fixed], reason="")
+        assert not expectations.accept(path, [fixed], Explanation(""))
         assert path.read_text() == WRITTEN
 
     def test_what_is_flaky_is_expected_to_be(self, path: Path) -> None:
-        expectations.accept(path, [judged("flaky", "sometimes")], reason="a race")
+        expectations.accept(path, [judged("flaky", "sometimes")], Explanation("a race"))
         assert expectations.read(path)[0].flaky
 
     @pytest.mark.parametrize("verdict", ["pass", "fail", "slower", "bigger", "not run"])
     def test_nothing_else_is_written(self, path: Path, verdict: Verdict) -> None:
-        assert not expectations.accept(path, [judged(verdict, "s", "another")], reason="")
+        assert not expectations.accept(path, [judged(verdict, "s", "another")], Explanation(""))
         assert path.read_text() == WRITTEN
 
     def test_the_first_one_makes_the_file(self, tmp_path: Path) -> None:
         path = tmp_path / "new" / "expectations.toml"
         news = [judged("new failure", "a", f"case {n}") for n in range(3)]
-        assert len(expectations.accept(path, news, reason='say "no"').added) == 3
+        assert len(expectations.accept(path, news, Explanation('say "no"')).added) == 3
         assert [e.case for e in expectations.read(path)] == ["case 0", "case 1", "case 2"]
 
     def test_the_state_of_the_model_is_kept_beside_it(self, path: Path) -> None:
         models = {NAME: "0123456789abcdef", "x": ""}
         news = [judged("changed failure", "b"), judged("new failure", "c", "x")]
-        expectations.accept(path, news, reason="it moved", models=models)
+        expectations.accept(path, news, Explanation("it moved"), models=models)
         known = {e.case: e.model for e in expectations.read(path)}
         assert known == {**models, "gemma:* | hip:gfx942 | *": ""}
         assert path.read_text().count("model") == 1, "nothing is said of what is not known"
 
     def test_of_what_is_expected_already_it_is_brought_up_to_date(self, path: Path) -> None:
         known = [judged("fail", "diagnostic/vector.bitcast/failed/1f0c6a52")]
-        assert not expectations.accept(path, known, reason="", models={NAME: "2"})
+        assert not expectations.accept(path, known, Explanation(""), models={NAME: "2"})
         assert path.read_text() == WRITTEN, "nobody wrote of which model it is"
         path.write_text(WRITTEN.replace("expires =", 'model = "1"\nexpires ='))
-        assert expectations.accept(path, known, reason="", models={NAME: "2"}).changed == (NAME,)
+        assert expectations.accept(path, known, Explanation(""), models={NAME: "2"}).changed == (
+            NAME,
+        )
         first = expectations.read(path)[0]
         assert (first.model, first.reason) == ("2", "SPIR-V has no 8-bit floats")
-        assert not expectations.accept(path, known, reason="", models={NAME: "2"})
+        assert not expectations.accept(path, known, Explanation(""), models={NAME: "2"})
 
     def test_when_all_is_fixed_the_list_goes_and_comes_again(self, path: Path) -> None:
         gemma = "gemma:tiny | hip:gfx942 | installed"
         path.write_text(WRITTEN.replace("gemma:* | hip:gfx942 | *", gemma))
-        expectations.accept(path, [judged("fixed"), judged("fixed", case=gemma)], reason="")
+        expectations.accept(path, [judged("fixed"), judged("fixed", case=gemma)], Explanation(""))
         assert path.read_text().strip() == "# What we know of, and why."
         news = [judged("new failure", "a", name) for name in (NAME, gemma)]
-        assert expectations.accept(path, news, reason="again").added == (NAME, gemma)
+        assert expectations.accept(path, news, Explanation("again")).added == (NAME, gemma)
         assert [e.case for e in expectations.read(path)] == [NAME, gemma]
 
     def test_a_list_that_is_empty_is_none(self, path: Path) -> None:
         path.write_text("expect = []\n# ours\n")
-        expectations.accept(path, [judged("new failure", "a")], reason="r")
+        expectations.accept(path, [judged("new failure", "a")], Explanation("r"))
         assert [e.signature for e in expectations.read(path)] == ["a"]
         assert "# ours" in path.read_text()
 
     def test_tables_in_one_line_stay_in_one_line(self, path: Path) -> None:
         path.write_text('expect = [\n  {case = "a", signature = "s", reason = "r"},  # why\n]\n')
         news = [judged("new failure", "t", "b"), judged("changed failure", "u", "a")]
-        expectations.accept(path, news, reason="new")
+        expectations.accept(path, news, Explanation("new"))
         assert [(e.case, e.signature) for e in expectations.read(path)] == [("a", "u"), ("b", "t")]
         assert path.read_text().startswith('expect = [\n  {case = "a", signature = "u"')
-        expectations.accept(path, [judged("fixed", case=case) for case in "ab"], reason="")
+        expectations.accept(path, [judged("fixed", case=case) for case in "ab"], Explanation(""))
         assert expectations.read(path) == ()
 
     @pytest.mark.parametrize("gone", ["a", "b", "c", "ab", "ac", "bc", "abc", "cba"])
     def test_comments_stay_whatever_is_fixed(self, path: Path, gone: str) -> None:
         table = '# above {0}\n[[expect]]\ncase = "{0}"\nsignature = "s"\nreason = "r"\n'
         path.write_text("".join(map(table.format, "abc")) + "# at the end\n")
-        expectations.accept(path, [judged("fixed", case=case) for case in gone], reason="")
+        expectations.accept(path, [judged("fixed", case=case) for case in gone], Explanation(""))
         left = [case for case in "abc" if case not in gone]
         assert [e.case for e in expectations.read(path)] == left
         text = path.read_text()
@@ -276,7 +278,7 @@ class TestAccepting:
     def test_the_ends_of_lines_stay(self, path: Path) -> None:
         path.write_bytes(WRITTEN.replace("\n", "\r\n").encode())
         news = [judged("changed failure", "b"), judged("new failure", "c", "x")]
-        accepted = expectations.accept(path, news, reason="r", models={NAME: "1"})
+        accepted = expectations.accept(path, news, Explanation("r"), models={NAME: "1"})
         assert accepted.changed == (NAME,)
         written = path.read_bytes().decode()
         assert "\n" not in written.replace("\r\n", "")
@@ -287,7 +289,7 @@ class TestAccepting:
         table = '[[expect]]\ncase = "{0}"\nsignature = "s"  # why {0}\nreason = "r"  # {0}'
         path.write_text(f"{table.format('a')}\n\n# about b\n{table.format('b')}{end}")
         news = [judged("changed failure", "t", case) for case in "ab"]
-        expectations.accept(path, news, reason="q", link="l", models={"a": "1"})
+        expectations.accept(path, news, Explanation("q", "l"), models={"a": "1"})
         changed = table.replace('"s"', '"t"').replace('"r"', '"q"')
         first = f'{changed.format("a")}\nlink = "l"\nmodel = "1"\n\n# about b\n'
         text = f'{first}{changed.format("b")}\nlink = "l"\n{end.removeprefix(chr(10))}'
@@ -298,7 +300,7 @@ class TestAccepting:
         self, path: Path, end: str
     ) -> None:
         path.write_text(WRITTEN.rstrip() + end)
-        expectations.accept(path, [judged("new failure", "a", "x")], reason="r")
+        expectations.accept(path, [judged("new failure", "a", "x")], Explanation("r"))
         assert [e.case for e in expectations.read(path)][2:] == ["x"]
         assert path.read_text().startswith(f"{WRITTEN.rstrip()}{end.rstrip()}\n\n[[expect]]")
 
@@ -307,16 +309,16 @@ class TestAccepting:
     ) -> None:
         monkeypatch.setattr("tomlkit.dumps", lambda document: "expect = [case = 1")
         with pytest.raises(UsageError, match="this is no TOML"):
-            expectations.accept(path, [judged("new failure", "a", "x")], reason="r")
+            expectations.accept(path, [judged("new failure", "a", "x")], Explanation("r"))
         monkeypatch.setattr("tomlkit.dumps", lambda document: "")
         with pytest.raises(RuntimeError, match="does not say what was meant"):
-            expectations.accept(path, [judged("new failure", "a", "x")], reason="r")
+            expectations.accept(path, [judged("new failure", "a", "x")], Explanation("r"))
         assert path.read_text() == WRITTEN
 
     def test_a_file_with_a_mistake_is_not_touched(self, path: Path) -> None:
         path.write_text(WRITTEN + 'resaon = ""\n')
         with pytest.raises(UsageError, match="resaon"):
-            expectations.accept(path, [judged("new failure", "a", "x")], reason="r")
+            expectations.accept(path, [judged("new failure", "a", "x")], Explanation("r"))
         assert path.read_text() == WRITTEN + 'resaon = ""\n'
 
     def test_a_full_disk_changes_nothing(self, tmp_path: Path) -> None:
@@ -325,6 +327,6 @@ class TestAccepting:
             path.write_text(WRITTEN)
             (directory / "filler").write_bytes(bytes(4096))
             with pytest.raises(EnvironmentFault, match="No space left on device"):
-                expectations.accept(path, [judged("new failure", "a", "x")], reason="r")
+                expectations.accept(path, [judged("new failure", "a", "x")], Explanation("r"))
             assert path.read_text() == WRITTEN
             assert sorted(p.name for p in directory.iterdir()) == ["expectations.toml", "filler"]

@@ -258,7 +258,7 @@ def accepted(path: Path) -> None:
     news = Judgement(case="a | vulkan", verdict="new failure", signature="a/b/c")
     expectations._write(path, "# known\n")
     if path.is_file():  # what is no file has nothing to be read again
-        expectations.accept(path, [news], reason="known")
+        expectations.accept(path, [news], expectations.Explanation("known"))
 
 
 def invoked(command: click.Command, *words: str) -> None:
