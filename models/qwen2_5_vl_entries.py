@@ -23,8 +23,6 @@ from iree_pilot.models.causal import OUTPUTS, filled, with_cache
 from iree_pilot.models.layer import OfModel
 from iree_pilot.models.traceable import EntryFunction
 
-DECODED = ("logits", "keys", "values")
-
 
 class Vision(nn.Module):
     """pixel_values [patches, values], positions [patches, 2] i64, windows [tokens] i64 -> features.
@@ -192,7 +190,7 @@ def entries(
             module=module.eval(),
             args=tuple(example.values()),
             input_names=tuple(example),
-            output_names=outputs.get(name, DECODED),
+            output_names=outputs.get(name, OUTPUTS),
             dynamic_shapes=shapes.get(name),
             # As in iree_pilot.models.causal: only strict export takes decode's dynamic length.
             strict=context is not None and name == "decode",

@@ -142,7 +142,7 @@ def command(
             live.close()
             if not common.json:
                 several.heading(console, named, len(plans))
-                tell(console, result, source, verbose=common.verbosity > 0)
+                tell(console, result, verbose=common.verbosity > 0)
             results.append((named, result))
     if common.json:
         out.emit(several.document(results, targets=len(plans), took=live.took))
@@ -264,7 +264,7 @@ def _other_ways(session: Session, source: str, chosen: SourceOptions) -> list[st
     return [f"{one.name}: {one.reason}" for one in rewrites.of_zoo(session.job(source, chosen))]
 
 
-def tell(console: Console, result: Workarounds, source: str, *, verbose: bool) -> None:
+def tell(console: Console, result: Workarounds, *, verbose: bool) -> None:
     """What was found and what was tried, but for the answers' commands."""
     from rich.markup import escape
 

@@ -135,7 +135,7 @@ def solve(body: GenericFunction, function: Function, known: MadeUp | None = None
     values = _start(function, known)
     if not wanted or not free or _violated(wanted, values) == 0:
         return None
-    sizes = _candidates(function, wanted, values)
+    sizes = _candidates(wanted, values)
     found = _search(wanted, free, values, sizes)
     if found is None:
         return None
@@ -176,7 +176,7 @@ def _violated(wanted: Sequence[Demand], values: Values) -> int:
     return sum(d.holds(values) is False or any(u not in values for u in d.unknowns) for d in wanted)
 
 
-def _candidates(function: Function, wanted: Sequence[Demand], values: Values) -> list[int]:
+def _candidates(wanted: Sequence[Demand], values: Values) -> list[int]:
     """What is tried for an unknown, the constants of the demands first, 0 last: of a tensor without
     elements nothing can be compared."""
     stated = sorted({c for d in wanted for c in d.constants})
@@ -195,7 +195,7 @@ def _search(
     left, tries = _violated(wanted, values), 0
     while left:
         best: tuple[int, Values] | None = None
-        for changed in _changes(wanted, free, values, sizes):
+        for changed in _changes(wanted, free, sizes):
             tries += 1
             if tries > _MOST_TRIES:
                 return None
@@ -212,7 +212,7 @@ def _search(
 
 
 def _changes(
-    wanted: Sequence[Demand], free: Sequence[Unknown], values: Values, sizes: Sequence[int]
+    wanted: Sequence[Demand], free: Sequence[Unknown], sizes: Sequence[int]
 ) -> Iterator[Values]:
     involved = [u for u in free if any(u in d.unknowns for d in wanted)]
     for unknown in involved:

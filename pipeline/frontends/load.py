@@ -65,13 +65,13 @@ def load(
     """
     started = time.monotonic()
     store = context.store
-    found, key = _search(job, store, _key(job, context.toolchain, fresh=fresh))
+    found, key = _search(store, _key(job, context.toolchain, fresh=fresh))
     while found is not None:
         loaded = _loaded(found, started, cached=True)
         if not references.goes_further(loaded.program, context.limits):
             return loaded
         # What a limit cut off is not what the program computes.
-        found, key = _search(job, store, Store.key(key, "cut off", found.name))
+        found, key = _search(store, Store.key(key, "cut off", found.name))
     entry = store.obtain(KIND, key, lambda place: _make(job, place, context), on_wait=on_wait)
     return _loaded(entry, started, cached=False)
 
@@ -84,7 +84,7 @@ def find(job: Job, store: Store, toolchain: Toolchain | None) -> Loaded | None:
     started = time.monotonic()
     if toolchain is None and job.source.kind == "mlir":
         return None
-    found, _ = _search(job, store, _key(job, toolchain))
+    found, _ = _search(store, _key(job, toolchain))
     return _loaded(found, started, cached=True) if found else None
 
 
@@ -100,7 +100,7 @@ def source_file(source: Source) -> dict[str, str]:
     return {str(path.resolve()): state(path)} if path.is_file() else {}
 
 
-def _search(job: Job, store: Store, key: str) -> tuple[Path | None, str]:
+def _search(store: Store, key: str) -> tuple[Path | None, str]:
     """(the entry that is still right, the key to make it under where there is none)."""
     seen = set()
     while True:

@@ -91,7 +91,7 @@ def choose(graph: Graph) -> tuple[Watched, ...]:
             dtype = _narrow(graph.types[value])
             if dtype is None or op.glue or op.pinned or _MOVES.fullmatch(op.name):
                 continue
-            true = _origin(op, value, graph, makers)
+            true = _origin(op, value, makers)
             # PyTorch computes nothing in 8-bit floats, and one that is an argument is given.
             if true not in keys:
                 continue
@@ -115,7 +115,7 @@ def _narrow(type_: str) -> str | None:
     return match[1] if match and match[1] in NARROW else None
 
 
-def _origin(op: Op, value: int, graph: Graph, makers: dict[int, Op]) -> int:
+def _origin(op: Op, value: int, makers: dict[int, Op]) -> int:
     """The value whose numbers a result was to hold."""
     if not _CASTS.fullmatch(op.name):
         return value
