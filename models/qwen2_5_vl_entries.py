@@ -19,7 +19,7 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
-from iree_pilot.models.causal import OUTPUTS, filled, with_cache
+from iree_pilot.models.causal import OUTPUTS
 from iree_pilot.models.layer import OfModel
 from iree_pilot.models.traceable import EntryFunction
 
