@@ -169,10 +169,13 @@ class ExecutableSurvey:
 
     def _ends(self, source: Path, seconds: float) -> bool:
         self.calls += 1
-        outcome, _ = self._context.run(
+        outcome = process.run(
             [*self._command, source, MODE, *self._flags, "-o", "/dev/null"],
-            "alone",
-            msgspec.structs.replace(self._context.limits, seconds=seconds, of_processor=True),
+            stdout=self._context.directory / "alone.stdout.txt",
+            stderr=self._context.directory / "alone.stderr.txt",
+            limits=msgspec.structs.replace(
+                self._context.limits, seconds=seconds, of_processor=True
+            ),
         )
         state = self.state
         assert state is not None

@@ -69,8 +69,8 @@ def _prepared(
     flags = (*side.flags, *small.flags)
     shown = folder.comparing(settled, elsewhere(side, context.toolchain), inputs)
     other = folder.comparing(settled, elsewhere(against, context.toolchain), inputs)
-    level = bundle.level("mlir", flags, (shown.run, shown.check))
-    right = bundle.level("mlir", (*against.flags, *small.flags), (other.run, other.check))
+    level = bundle.level("mlir", flags, run=shown.run, check=shown.check)
+    right = bundle.level("mlir", (*against.flags, *small.flags), run=other.run, check=other.check)
     level = msgspec.structs.replace(level, before=(*right.before, right.command, *level.before))
     report = Report(
         failure=msgspec.structs.replace(numerics.to_failure(small.comparison), also=()),

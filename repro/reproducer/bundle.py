@@ -163,19 +163,20 @@ class Input(msgspec.Struct, frozen=True):
 def level(
     name: LevelName,
     flags: Sequence[str] = (),
-    then: Sequence[Sequence[str]] = (),
     *,
+    run: Sequence[str] = (),
+    check: Sequence[str] = (),
     pipeline: str = "",
     traces: bool = True,
     **fields: Any,
 ) -> Level:
     """The level's usual commands.
 
-    flags: for iree-compile. then: what the module then fails to do (`run_command`), and what judges
-    the outputs of that, where it is a command of its own; empty ones are none. pipeline: of
+    flags: for iree-compile. run: what the module then fails to do (`run_command`). check: what
+    judges the outputs of the run, where that is a command of its own. pipeline: of
     the pass level, as `--pass-pipeline=` takes it. traces: False where tracing itself fails.
     """
-    file, after = FILES[name], [tuple(words) for words in then if words]
+    file = FILES[name]
     steps: list[tuple[str, ...]] = []
     source = file
     if name == "pytorch":
@@ -185,9 +186,9 @@ def level(
         steps.append(("iree-opt", file, f"--pass-pipeline={pipeline}", *flags, "-o", "/dev/null"))
     elif name != "pytorch" or traces:
         mode = ("--compile-mode=hal-executable",) if name == "dispatch" else ()
-        output = _MODULE if after else "/dev/null"
+        output = _MODULE if run else "/dev/null"
         steps.append(("iree-compile", source, *mode, *flags, "-o", output))
-    steps += after
+    steps += [tuple(words) for words in (run, check) if words]
     before = tuple(steps[:-1])
     return Level(
         name=name, file=file, command=steps[-1], before=before, pipeline=pipeline, **fields

@@ -106,8 +106,8 @@ class Maker:
         return self._level("pytorch", why), None
 
     def _level(self, name: LevelName, why: str = "") -> Level:
-        then = (self._run_command, self._check_command)
-        return bundle.level(name, self._flags, then, why=why)
+        run, check = self._run_command, self._check_command
+        return bundle.level(name, self._flags, run=run, check=check, why=why)
 
     def _dispatch(self) -> tuple[Level, Path | None]:
         if self._run_command:

@@ -80,7 +80,7 @@ def test_engines_give_the_same_values(call: Call, iree: Iree, tmp_path: Path) ->
 def test_what_an_engine_cannot_run_says_nothing_of_the_program(
     call: Call, iree: Iree, tmp_path: Path
 ) -> None:
-    calls = {
+    calls: dict[str, tuple[Engine, Function]] = {
         "no inputs": (iree, Function(name="main", inputs=(), outputs=())),
         "no such function": (NUMPY, Function(name="other", inputs=(), outputs=(), example=())),
     }
