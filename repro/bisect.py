@@ -12,7 +12,8 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.failures.signatures import is_specific
 from iree_pilot.pipeline.numerics import expected
-from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes import fork_servers, process
+from iree_pilot.pipeline.processes.fork_servers import TORCH
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro import isolate
@@ -24,7 +25,7 @@ from iree_pilot.repro.oracles.oracle_run import RunOracle
 from iree_pilot.repro.reducer import blockers
 from iree_pilot.repro.reducer.effort import Effort, estimate
 from iree_pilot.repro.reducer.shrink import Progress
-from iree_pilot.repro.reproducer import handing, known, places
+from iree_pilot.repro.reproducer import handing, known, levels, places
 from iree_pilot.repro.reproducer.found import (
     Bisection,
     Found,
@@ -63,10 +64,13 @@ def bisect(
             before = placed(before, options.folder(failure), _identity(subject, failure))
         return Bisection(status="isolated", failures=(before,))
     search = _Search(context, options, listeners)
-    if options.everything:
-        return search.done(search.all(subject, failure))
-    search.one(subject, failure, context.directory)
-    return search.done(None)
+    with fork_servers.serving():
+        if levels.has_torch(subject.mlir):
+            fork_servers.start(TORCH)  # while it is searched for: what is found is written for it
+        if options.everything:
+            return search.done(search.all(subject, failure))
+        search.one(subject, failure, context.directory)
+        return search.done(None)
 
 
 class _Search:

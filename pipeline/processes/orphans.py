@@ -1,7 +1,7 @@
 """Kills what children leave behind when this process is killed: their own children.
 
-The system kills a child whose parent dies (`process.run` asks it to), but not what that child has
-started: a script's compiler, a compiler's linker. So a small process keeps a list of the groups
+The system kills a child whose parent dies (`die_with_parent` asks it to), but not what that child
+has started: a script's compiler, a compiler's linker. So a small process keeps a list of the groups
 that children lead, and when this end of its pipe closes, because this process has ended in
 whatever way, it kills those that are still on the list.
 """
@@ -9,11 +9,15 @@ whatever way, it kills those that are still on the list.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from threading import Lock
 
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 #: Lines "+GROUP" and "-GROUP" until the pipe is closed. It ignores what ends its own group.
 _KEEPER = """
 import os, signal, sys
@@ -29,6 +33,11 @@ for group in groups:
     except OSError:
         pass
 """
+
+
+def die_with_parent() -> None:
+    """In a child before it becomes another program: the system kills it with what started it."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # one libc call, loaded beforehand
 
 
 class _Keeper:

@@ -21,11 +21,11 @@ from typing import Literal
 import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.processes import memory_kills, orphans
+from iree_pilot.pipeline.processes import fork_servers, memory_kills, orphans
+from iree_pilot.pipeline.processes.fork_servers import Fork, Modules
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
-_PR_SET_PDEATHSIG = 1
 _TICK_SECONDS = 0.05
 #: Room kept on the disk for a child's last words: it must be able to say that the disk is full.
 _RESERVED_BYTES = 64 * 1024
@@ -99,6 +99,7 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     on_tick: Callable[[], object] | None = None,
+    loaded: Modules | None = None,
 ) -> Outcome:
     """Runs `argv` to its end and returns how it ended; a failing child is not an error here.
 
@@ -108,7 +109,9 @@ def run(
     The child leads a session of its own, which is killed as a whole when the child ends, when a
     limit is reached and when the wait is interrupted, also should this process be killed itself
     (see `orphans`). `on_tick` is called about every 50 ms while the child runs; what it
-    raises ends the child and passes through, and True from it is the child's time limit.
+    raises ends the child and passes through, and True from it is the child's time limit. loaded:
+    modules that the command of a Python (see `python`) imports; where there are servers, it is a
+    fork of one that has them (see `fork_servers`).
 
     Raises EnvironmentFault when the program is missing or cannot be executed, and OSError when
     there is no room for what it writes to stderr.
@@ -122,30 +125,18 @@ def run(
     ):
         _reserve(err.fileno(), stderr)
         killed_before = memory_kills.counted()
-        started = time.monotonic()
         try:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=cwd,
-                env=env,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,  # one libc call, loaded beforehand
-            )
-        except (FileNotFoundError, PermissionError, NotADirectoryError, OSError) as fault:
-            raise _cannot_start(command[0], fault) from fault
-        try:
+            streams = out.fileno(), err.fileno()
+            fork = _forked(loaded, command, streams, cwd, env, limits.seconds) if loaded else None
+            started = time.monotonic()
+            child = fork or _spawned(command, streams, cwd, env)
             with orphans.kept(child.pid):
-                try:
-                    ended_by, peak, spent = _wait(child, started, limits, (stdout, stderr), on_tick)
-                finally:
-                    _kill_group(child)
+                ended_by, peak, spent, code = _wait(
+                    child, started, limits, (stdout, stderr), on_tick
+                )
         finally:
             os.ftruncate(err.fileno(), os.fstat(err.fileno()).st_size)  # gives back what is left
         seconds = time.monotonic() - started
-    code = child.returncode
     memory_ran_out, near = None, False
     if ended_by is None and code == -signal.SIGKILL and killed_before is not None:
         memory_ran_out, near = memory_kills.counted() != killed_before, killed_before.near
@@ -202,8 +193,56 @@ def _reserve(descriptor: int, path: Path) -> None:
             raise OSError(number, os.strerror(number), str(path))
 
 
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+class _Spawned:
+    """A child of this process, as `Fork` is one of a server."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+        self.pid = child.pid
+        self.pidfd = os.pidfd_open(child.pid)
+
+    def reap(self) -> tuple[int, int, float]:
+        _, status, usage = os.wait4(self.pid, 0)  # Popen's own wait says nothing of the usage
+        self._child.returncode = os.waitstatus_to_exitcode(status)
+        return status, usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime
+
+
+def _spawned(
+    command: tuple[str, ...],
+    streams: tuple[int, int],
+    cwd: Path | None,
+    env: Mapping[str, str],
+) -> _Spawned:
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=streams[0],
+            stderr=streams[1],
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+            preexec_fn=orphans.die_with_parent,
+        )
+    except (FileNotFoundError, PermissionError, NotADirectoryError, OSError) as fault:
+        raise _cannot_start(command[0], fault) from fault
+    return _Spawned(child)
+
+
+def _forked(
+    modules: Modules,
+    command: tuple[str, ...],
+    streams: tuple[int, int],
+    cwd: Path | None,
+    env: Mapping[str, str],
+    seconds: float | None,
+) -> Fork | None:
+    servers = fork_servers.SERVING.get()
+    if servers is None:
+        return None
+    return servers.fork(
+        modules, command, streams=streams, cwd=cwd, env=env, tick=_heed, seconds=seconds
+    )
 
 
 def _cannot_start(program: str, fault: OSError) -> EnvironmentFault:
@@ -226,46 +265,54 @@ def _cannot_start(program: str, fault: OSError) -> EnvironmentFault:
 Ended = Literal["time-limit", "memory-limit", "output-limit", "idle-limit"]
 
 
+def _heed() -> None:
+    """Raises KeyboardInterrupt where the wait is to end."""
+    stop = STOP.get()
+    if stop is not None and stop.is_set():
+        raise KeyboardInterrupt
+
+
 def _wait(
-    child: subprocess.Popen[bytes],
+    child: _Spawned | Fork,
     started: float,
     limits: Limits,
     logs: tuple[Path, Path],
     on_tick: Callable[[], object] | None,
-) -> tuple[Ended | None, int, float]:
-    """Waits for the child's end or a limit.
+) -> tuple[Ended | None, int, float, int]:
+    """Waits for the child's end or a limit, and ends whatever is left of its group.
 
-    Returns (the limit reached or None, peak bytes, seconds of processor time).
+    Returns (the limit reached or None, peak bytes, seconds of processor time, exit code as of
+    Popen).
     """
-    pidfd = os.pidfd_open(child.pid)
+    ended_by: Ended | None = None
     peak = 0
     worked, used = started, 0.0
-    stop = STOP.get()
     try:
         poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        while not poll.poll(_TICK_SECONDS * 1000):
-            if stop is not None and stop.is_set():
-                raise KeyboardInterrupt
+        poll.register(child.pidfd, select.POLLIN)
+        while ended_by is None and not poll.poll(_TICK_SECONDS * 1000):
+            _heed()
             over = on_tick is not None and on_tick() is True
             peak = max(peak, _resident_bytes(child.pid))
             spent, now = _processor_seconds(child.pid), time.monotonic()
             if spent != used or (limits.of_processor and _runnable(child.pid)):
                 worked, used = now, spent
-            if over:
-                return "time-limit", peak, spent
-            if limits.idle_seconds is not None and now - worked > limits.idle_seconds:
-                return "idle-limit", peak, spent
             seconds = max(spent, now - worked) if limits.of_processor else now - started
-            reached = _limit_reached(seconds, peak, limits, logs)
-            if reached:
-                return reached, peak, spent
-        # waitid leaves the child to be reaped by Popen; ru_maxrss needs wait4.
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        return None, max(peak, usage.ru_maxrss * 1024), usage.ru_utime + usage.ru_stime
+            if over:
+                ended_by = "time-limit"
+            elif limits.idle_seconds is not None and now - worked > limits.idle_seconds:
+                ended_by = "idle-limit"
+            else:
+                ended_by = _limit_reached(seconds, peak, limits, logs)
     finally:
-        os.close(pidfd)
+        os.close(child.pidfd)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        status, most, total = child.reap()
+    code = os.waitstatus_to_exitcode(status)
+    if ended_by is not None:
+        return ended_by, peak, used, code
+    return None, max(peak, most), total, code
 
 
 def _processor_seconds(pid: int) -> float:
@@ -327,10 +374,3 @@ def _children(process: Path) -> list[int]:
         with contextlib.suppress(OSError):  # that thread has ended
             found += map(int, task.read_text().split())
     return found
-
-
-def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    """Ends whatever is left of the child's session and reaps the child."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()

@@ -12,27 +12,22 @@ stderr.txt afterwards, with whatever the function writes beside them.
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import importlib
 import inspect
-import os
-import select
-import signal
 import sys
-import time
 import traceback
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import copy_context
 from pathlib import Path
-from threading import Event, Lock, Thread
-from typing import Any, Generic, Literal, TypeVar
+from threading import Lock
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError
-from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes import fork_servers, process
+from iree_pilot.pipeline.processes.fork_servers import Modules, Servers
 
 T = TypeVar("T")
 
@@ -42,8 +37,6 @@ STDOUT, STDERR = "stdout.txt", "stderr.txt"
 FILES = (REQUEST, REPLIES, FAULT, STDOUT, STDERR)
 #: Threads that make decoders for the same type at the same time can crash msgspec.
 _DECODING = Lock()
-#: What the thread that waits for a worker says when that has ended.
-_ENDED = b"ended\n"
 
 
 class ChildFault(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,13 +107,14 @@ def call(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     on_tick: Callable[[], object] | None = None,
+    loaded: Modules | None = None,
 ) -> Done[T]:
     """Calls `module:function` in a child that works in `directory`, which is made if need be.
 
-    env: in place of this process's environment. on_tick: as `process.run` has it. What the function
-    raises is in what is returned, but for the faults of the environment: raises EnvironmentFault
-    for those, also where something that the function imports is not there, and OSError where the
-    disk is full.
+    env: in place of this process's environment. on_tick, loaded: as `process.run` has them. What
+    the function raises is in what is returned, but for the faults of the environment: raises
+    EnvironmentFault for those, also where something that the function imports is not there, and
+    OSError where the disk is full.
     """
     _ask(request, directory)
     outcome = process.run(
@@ -131,6 +125,7 @@ def call(
         env=env,
         cwd=cwd,
         on_tick=on_tick,
+        loaded=loaded,
     )
     return _done(function, outcome, reply, directory)
 
@@ -155,84 +150,29 @@ def _done(function: str, outcome: process.Outcome, reply: type[T], directory: Pa
 
 
 class Worker:
-    """A child that stays, and calls `function` in a fork of itself each time: what that imports is
-    loaded once.
+    """Calls `function` in forks of a process that has imported its module, so that what that
+    imports is loaded once.
 
-    It starts when it is first called; its pipes lie in `directory`. Close it: it would wait for
-    calls for as long as this process lives.
+    The process starts when it is first needed, and is the one that others use where there are
+    servers (see `fork_servers`). Close it: else it stays for as long as this process lives.
     """
 
-    def __init__(self, function: str, directory: Path) -> None:
+    def __init__(self, function: str) -> None:
         self._function = function
-        self._directory = directory
-        self._thread: Thread | None = None
-        self._stop = Event()
-        self._to = self._from = -1
+        self._own = Servers()
 
     def call(
         self, request: object, reply: type[T], directory: Path, *, seconds: float | None = None
     ) -> Done[T]:
         """As `call` does; seconds: wall time that it may take."""
-        _ask(request, directory)
-        if self._thread is None:
-            self._start()
-        started = time.monotonic()
-        os.write(self._to, f"{directory.absolute()}\n".encode())
-        poll = select.poll()
-        poll.register(self._from, select.POLLIN)
-        ended_by: Literal["exit", "signal", "time-limit"] = "exit"
-        status = -signal.SIGKILL
-        if not poll.poll(None if seconds is None else seconds * 1000):
-            ended_by = "time-limit"
-            self.close()
-        elif (answer := os.read(self._from, 4096)).endswith(_ENDED):
-            self.close()
-        else:
-            status = int(answer)
-        if status < 0 and ended_by == "exit":
-            ended_by = "signal"
-        (directory / STDERR).touch()
-        outcome = process.Outcome(
-            argv=(self._function,),
-            ended_by=ended_by,
-            exit_code=None if status < 0 else status,
-            signal=signal.Signals(-status).name if status < 0 else None,
-            seconds=time.monotonic() - started,
-            peak_bytes=0,
-        )
-        return _done(self._function, outcome, reply, directory)
+        module, _, _ = self._function.partition(":")
+        limits = process.Limits(seconds=seconds)
+        with fork_servers.serving(self._own):
+            return call(self._function, request, reply, directory, limits=limits, loaded=(module,))
 
     def close(self) -> None:
-        """Ends the child; it is started again when it is called again."""
-        if self._thread is None:
-            return
-        self._stop.set()
-        self._thread.join()
-        self._thread = None
-        os.close(self._to)
-        os.close(self._from)
-
-    def _start(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        pipes = [self._directory / name for name in ("requests", "answers")]
-        for pipe in pipes:
-            pipe.unlink(missing_ok=True)
-            os.mkfifo(pipe)
-        # Open at both ends, so that neither side waits for the other one to open it.
-        self._to, self._from = (os.open(pipe, os.O_RDWR) for pipe in pipes)
-        self._stop = Event()
-        self._thread = Thread(target=copy_context().run, args=(self._run, *pipes, self._stop))
-        self._thread.start()
-
-    def _run(self, requests: Path, answers: Path, stop: Event) -> None:
-        process.STOP.set(stop)
-        with contextlib.suppress(KeyboardInterrupt):
-            process.run(
-                process.python(__name__, self._function, requests, answers),
-                stdout=self._directory / STDOUT,
-                stderr=self._directory / STDERR,
-            )
-        os.write(self._from, _ENDED)
+        """Ends the process; it is started again when it is called again."""
+        self._own.close()
 
 
 def _ask(request: object, directory: Path) -> None:
@@ -287,33 +227,5 @@ def _imported(function: str) -> Callable[[Any, Path], Any]:
     return found
 
 
-def serve(function: str, requests: Path, answers: Path) -> int:
-    """Reads the name of a directory from each line of the pipe `requests`, has a fork carry out
-    what is asked there, and writes its exit status, negative for a signal, to `answers`."""
-    with contextlib.suppress(Exception):  # each call meets it again, and says so
-        _imported(function)
-    with requests.open() as asked, answers.open("wb", buffering=0) as answer:
-        for line in asked:
-            fork = os.fork()
-            if fork == 0:
-                _forked(function, Path(line.removesuffix("\n")))
-            _, status = os.waitpid(fork, 0)
-            answer.write(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    return 0
-
-
-def _forked(function: str, directory: Path) -> None:
-    """Carries out the request in this process, which is a fork, and ends it."""
-    status = 1
-    try:
-        printed = os.open(directory / STDERR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(printed, 2)
-        status = main(function, directory)
-    finally:
-        os._exit(status)
-
-
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        sys.exit(main(sys.argv[1], Path(sys.argv[2])))
-    sys.exit(serve(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))

@@ -23,6 +23,9 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 T = TypeVar("T")
 
+#: What children that edit IR import.
+_LOADED = ("iree.compiler.ir", "iree_pilot.repro.ir.edit", "iree_pilot.pipeline.processes.process")
+
 
 class Bindings(msgspec.Struct, frozen=True, kw_only=True):
     """What children that edit IR are run with. site: where they import `iree.compiler` from, None
@@ -33,8 +36,15 @@ class Bindings(msgspec.Struct, frozen=True, kw_only=True):
 
     def call(self, function: str, request: object, reply: type[T], directory: Path) -> Done[T]:
         """Calls `module:function` in a child: see `pipeline.processes.task`."""
-        environment = self._environment()
-        return task.call(function, request, reply, directory, limits=self.limits, env=environment)
+        return task.call(
+            function,
+            request,
+            reply,
+            directory,
+            limits=self.limits,
+            env=self._environment(),
+            loaded=_LOADED,
+        )
 
     @property
     def here(self) -> Bindings:

@@ -18,6 +18,7 @@ from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.inspect.executables import MODE
 from iree_pilot.pipeline.processes import process, task
+from iree_pilot.pipeline.processes.fork_servers import TORCH
 from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.torch_dialect import writer
@@ -34,6 +35,11 @@ _COMPILES = "it compiles, and fails when it is run"
 _WHOLE = "it is the whole program, not a part of it"
 #: The writer of PyTorch loads torch and compiles nothing: a compile's limit is not for it.
 _WRITER_SECONDS = 600.0
+
+
+def has_torch(program: Path) -> bool:
+    """Whether a program has operations of PyTorch."""
+    return _OF_TORCH.search(program.read_text(errors="replace")) is not None
 
 
 class MadeLevels(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,14 +98,13 @@ class Maker:
         return MadeLevels(levels=tuple(levels), files=files)
 
     def _pytorch(self) -> tuple[Level, Path | None]:
-        if not _OF_TORCH.search(self._program.read_text(errors="replace")):
+        if not has_torch(self._program):
             return self._level("pytorch", "it has no operations of PyTorch"), None
         made = self._context.directory / "repro.py"
         writing = writer.Writing(str(self._program.absolute()), self._flags, str(made.absolute()))
         function, limits = f"{writer.__name__}:written", process.Limits(seconds=_WRITER_SECONDS)
-        done = task.call(
-            function, writing, type(None), self._context.directory / "writer", limits=limits
-        )
+        place = self._context.directory / "writer"
+        done = task.call(function, writing, type(None), place, limits=limits, loaded=TORCH)
         return self._level("pytorch", done.why), None if done.why else made
 
     def _level_without_file(self, why: str) -> tuple[Level, Path | None]:

@@ -16,6 +16,7 @@ from iree_pilot.pipeline.errors import EnvironmentFault, PilotError, UsageError
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import SERIAL, Failure
 from iree_pilot.pipeline.processes import process
+from iree_pilot.pipeline.processes.fork_servers import TORCH, Modules
 from iree_pilot.pipeline.processes.process import Limits, Outcome
 from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.pipeline.toolchain.context import Context
@@ -212,12 +213,9 @@ def _check(opened: Opened, level: Level, toolchain: Toolchain, scratch: Path) ->
         shutil.rmtree(scratch, ignore_errors=True)
         _copy(opened, scratch / "files")
         for command in level.before:
-            outcome, text = _run(
-                command,
-                Context(
-                    toolchain=toolchain, limits=Limits(seconds=_PREPARE_SECONDS), directory=scratch
-                ),
-            )
+            limits = Limits(seconds=_PREPARE_SECONDS)
+            preparing = Context(toolchain=toolchain, limits=limits, directory=scratch)
+            outcome, text = _run(command, preparing, TORCH if command[0] == "python" else None)
             if not outcome.ok:
                 why = f"an earlier step fails: {_last_line(text) or outcome.ended_by}"
                 return Check(level=level, same=False, why=f"{shlex.join(command[:2])}: {why}")
@@ -278,8 +276,10 @@ def _output(scratch: Path) -> str:
     return (scratch / "stdout.txt").read_text(errors="replace")
 
 
-def _run(command: Sequence[str], context: Context) -> tuple[Outcome, str]:
-    """(how it ended, what it wrote to stderr)."""
+def _run(
+    command: Sequence[str], context: Context, loaded: Modules | None = None
+) -> tuple[Outcome, str]:
+    """(how it ended, what it wrote to stderr). loaded: as `process.run` has it."""
     stderr = context.directory / "stderr.txt"
     outcome = process.run(
         [_tool(command[0], context.toolchain), *command[1:]],
@@ -288,6 +288,7 @@ def _run(command: Sequence[str], context: Context) -> tuple[Outcome, str]:
         cwd=context.directory / "files",
         limits=context.limits,
         env=_environment(),
+        loaded=loaded,
     )
     return outcome, stderr.read_text(errors="replace")
 

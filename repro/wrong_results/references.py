@@ -51,10 +51,10 @@ class Inside(msgspec.Struct, frozen=True, kw_only=True):
 class Evaluator:
     """Evaluates calls by an engine; `limits` are of one question. Close it."""
 
-    def __init__(self, directory: Path, limits: process.Limits, engine: Evaluating) -> None:
+    def __init__(self, limits: process.Limits, engine: Evaluating) -> None:
         self.engine = engine
         self._seconds = max(limits.seconds or _LEAST_SECONDS, _LEAST_SECONDS)
-        self._worker = task.Worker(engine.function, directory)
+        self._worker = task.Worker(engine.function)
 
     def close(self) -> None:
         self._worker.close()

@@ -47,7 +47,7 @@ class PartValues:
         self.whole = loaded.mlir
         self.parameters = _absolute(loaded)
         self._directory = directory
-        self.evaluator = Evaluator(directory / "engine", limits, engine.evaluating(loaded.mlir))
+        self.evaluator = Evaluator(limits, engine.evaluating(loaded.mlir))
         self._call = loaded.call(loaded.program.function(function))
         self._known: dict[str, Inside] = {}
         #: What is known of the worst elements of candidates, by their digests.

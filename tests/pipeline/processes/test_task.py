@@ -97,9 +97,9 @@ class TestFaults:
 
 
 @pytest.fixture
-def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[task.Worker]:
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[task.Worker]:
     monkeypatch.setenv("PYTHONPATH", ENV["PYTHONPATH"])
-    worker = task.Worker("task_functions:squares", tmp_path / "pipes")
+    worker = task.Worker("task_functions:squares")
     yield worker
     worker.close()
 
@@ -137,7 +137,7 @@ class TestWorker:
         assert done.reply == Reply(square=9)
 
     def test_a_module_that_is_not_there_is_the_environments_fault(self, tmp_path: Path) -> None:
-        worker = task.Worker("nosuch:work", tmp_path / "pipes")
+        worker = task.Worker("nosuch:work")
         try:
             with pytest.raises(EnvironmentFault, match="cannot start nosuch:work"):
                 worker.call(Request(), Reply, tmp_path / "place", seconds=60)
