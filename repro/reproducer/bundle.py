@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import math
@@ -545,6 +546,11 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
 
 
 def render(template: str, **facts: Any) -> str:
+    return str(_templates().get_template(template).render(facts))
+
+
+@functools.cache
+def _templates() -> Any:
     import jinja2
 
     environment = jinja2.Environment(
@@ -564,7 +570,7 @@ def render(template: str, **facts: Any) -> str:
         "size": issue.size,
         "sentence": lambda text: text[:1].upper() + text[1:].rstrip(".") + ".",
     }
-    return environment.get_template(template).render(facts)
+    return environment
 
 
 def _script_command(command: Sequence[str]) -> str:

@@ -84,7 +84,8 @@ class Maker:
         if steady and not (whole and self._failure.kind in STOPPED):
             # Each executable, each pass would be waited for until it met the limit.
             makers += [self._dispatch, self._pass]
-        width = 1 if self._failure.kind == "out-of-memory" else len(os.sched_getaffinity(0))
+        # One more than there are processors: what writes PyTorch mostly waits for it to load.
+        width = 1 if self._failure.kind == "out-of-memory" else len(os.sched_getaffinity(0)) + 1
         parts = side_by_side(lambda make: make(), makers, width)
         most = bundle.LARGEST_WHOLE_BYTES if whole else bundle.LARGEST_BYTES
         for level, file in parts:

@@ -24,7 +24,7 @@ from iree_pilot.pipeline.toolchain.releases import Tell, find
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.oracles.oracle import strangers
 from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import FILES, SCRIPT, Level, Report
+from iree_pilot.repro.reproducer.bundle import FILES, SCRIPT, Level, LevelName, Report
 from iree_pilot.repro.reproducer.marks import WRONG
 from iree_pilot.repro.trust.trust import Opened, is_rendered, open_folder
 
@@ -141,24 +141,33 @@ def _checked(
             f"nothing of {directory} is run: {next(iter(left.values()))}",
             advice="Read what it runs first; if you trust whom it comes from, add --trust.",
         )
+    script_why = "" if is_rendered(opened) else _FOREIGN_SCRIPT
+    script, said = None, ""
+    tried = [one for one in present if one.name not in left]
+    first, *_ = (name for name in FILES if any(one.name == name for one in tried))
     with tempfile.TemporaryDirectory(prefix="iree-pilot-verify-") as scratch:
 
-        def checked(one: Level) -> Check:
+        def scripted(name: LevelName) -> tuple[int | None, str]:
+            return _script(opened, tried, name, toolchain, Path(scratch) / "script")
+
+        def checked(one: Level) -> tuple[Check, tuple[int | None, str] | None]:
+            """What came of a level, and of run.sh, which is asked of the first one that holds."""
             if why := left.get(one.name):
-                return Check(level=one, same=False, why=why, ran=False)
+                return Check(level=one, same=False, why=why, ran=False), None
             check = _check(opened, one, toolchain, Path(scratch) / one.name)
             on_check(toolchain.version, check)
-            return check
+            asked = one.name == first and check.same and not script_why
+            return check, scripted(first) if asked else None
 
         # What takes all memory, or comes with the load of the machine, has it alone.
         delicate = report.failure.kind == "out-of-memory" or report.rate < 1
         width = 1 if delicate else len(os.sched_getaffinity(0))
-        checks = tuple(side_by_side(checked, present, width))
-        script_why = "" if is_rendered(opened) else _FOREIGN_SCRIPT
-        script, said = None, ""
+        found = side_by_side(checked, present, width)
+        checks = tuple(check for check, _ in found)
         if not script_why:
-            ran = [one for one in checks if one.ran]
-            script, said = _script(opened, ran, toolchain, Path(scratch) / "script")
+            held = [name for name in FILES if any(c.level.name == name and c.same for c in checks)]
+            ended = next((end for _, end in found if end is not None), None)
+            script, said = ended or scripted(next(iter(held), first))
     wrong = [f"{c.level.file}: {c.why}" for c in checks if c.ran and not c.same]
     if script != 0 and not script_why:
         wrong.append(f"{SCRIPT} ends with {script}{': ' + said if said else ''}")
@@ -317,29 +326,28 @@ def _copy(opened: Opened, place: Path) -> None:
 
 
 def _script(
-    opened: Opened, checks: Sequence[Check], toolchain: Toolchain, scratch: Path
+    opened: Opened, levels: Sequence[Level], name: LevelName, toolchain: Toolchain, scratch: Path
 ) -> tuple[int | None, str]:
-    """(exit status of run.sh, the last that it said), asked of the first level that holds."""
+    """(exit status of run.sh, the last that it said), asked of the level `name`, with the tools
+    that `levels` take."""
     report = opened.report
     _copy(opened, scratch / "files")
-    good = [c.level.name for c in checks if c.same] or [c.level.name for c in checks]
-    named = [name for name in FILES if name in good][:1]
     environment = _environment()
-    for variable, name in {
+    for variable, tool in {
         "IREE_COMPILE": "iree-compile",
         "IREE_OPT": "iree-opt",
         "IREE_RUN_MODULE": "iree-run-module",
         "PYTHON": "python",
     }.items():
-        if any(name in (c[0] for c in (*k.level.before, k.level.command)) for k in checks):
-            environment[variable] = str(_tool(name, toolchain))
+        if any(tool in (c[0] for c in (*one.before, one.command)) for one in levels):
+            environment[variable] = str(_tool(tool, toolchain))
     environment["IREE_COMPILE"] = str(toolchain.compiler)
     # All in one process group, so that an interrupted verification leaves nothing running.
     environment["TIMEOUT"] = "timeout --foreground"
     seconds = bundle.tries(report.rate) * (report.time_limit + 5) * 2 + _SCRIPT_SECONDS
     stderr = scratch / "stderr.txt"
     outcome = process.run(
-        ["sh", str(scratch / "files" / SCRIPT), *named],
+        ["sh", str(scratch / "files" / SCRIPT), name],
         stdout=scratch / "stdout.txt",
         stderr=stderr,
         limits=Limits(seconds=seconds + _PREPARE_SECONDS),
