@@ -107,9 +107,10 @@ def carry_out(argv: list[str], cwd: str | None, env: dict[str, str]) -> None:
         module, sys.argv = words[1], words[1:]
         _run_module(module)
     sys.argv = words
+    file = os.path.abspath(words[0])  # noqa: PTH100 - which Python does not resolve
     if here:
-        sys.path.insert(0, os.path.dirname(os.path.abspath(words[0])))  # noqa: PTH100, PTH120
-    _run_file(words[0])
+        sys.path.insert(0, os.path.dirname(os.path.realpath(file)))  # noqa: PTH120
+    _run_file(file)
 
 
 def _run_module(name: str) -> NoReturn:
@@ -118,10 +119,13 @@ def _run_module(name: str) -> NoReturn:
     try:
         runpy.run_module(name, run_name="__main__", alter_sys=True)
     except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
+        if isinstance(end.code, str):
+            raise
+        status = end.code or 0
     finally:
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            if not stream.closed:
+                stream.flush()
     os._exit(status)
 
 
@@ -135,8 +139,8 @@ def _run_file(file: str) -> None:
             code = compile(opened.read(), file, "exec")
         exec(code, main.__dict__)
     except Exception as raised:  # noqa: BLE001 - whatever it raises is its own end
-        inner = raised.__traceback__ and raised.__traceback__.tb_next
-        sys.excepthook(type(raised), raised, inner)
+        raised.__traceback__ = raised.__traceback__ and raised.__traceback__.tb_next
+        sys.excepthook(type(raised), raised, raised.__traceback__)
         sys.exit(1)
 
 
