@@ -70,11 +70,13 @@ def bisecting(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
 
     A source that does not trace does so for all targets: the first one is enough.
     """
-    from iree_pilot.repro import failed
-
-    if typed.resume:
+    failing = [r for r in results if r.failure is not None]
+    if typed.resume or not failing:
         return ()
-    left = [r for r in results if r.failure is not None and not failed.why_not(r)]
+
+    from iree_pilot.repro import failed  # much to load for what passes
+
+    left = [r for r in failing if not failed.why_not(r)]
     if not left:
         return ()
     if left[0].steps[0].status == "failed":

@@ -7,7 +7,6 @@ from pathlib import Path
 from iree_pilot.pipeline.cli.options import SourceOptions
 from iree_pilot.pipeline.frontends import examples, outline
 from iree_pilot.pipeline.frontends import source as sources
-from iree_pilot.repro.reproducer import bundle
 
 #: What is read of a checkpoint's directory.
 _OF_CHECKPOINT = ("*.json", "*.safetensors")
@@ -28,7 +27,11 @@ def files(
         own = Path(source.path) if source.path else None
     weights = (word if Path(word).exists() else word.partition("=")[2] for word in chosen.weights)
     inputs = map(examples.file_of, (*chosen.inputs, *expected))
-    report = Path(named, bundle.REPORT) if named != text else None
+    report = None
+    if named != text:
+        from iree_pilot.repro.reproducer import bundle  # much to load for what is no reproducer
+
+        report = Path(named, bundle.REPORT)
     found = [file for file in (own, report, *map(Path, weights), *inputs) if file is not None]
     held = [f for p in found if p.is_dir() for glob in _OF_CHECKPOINT for f in p.glob(glob)]
     return [*(file for file in found if file.is_file()), *held]

@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from iree_pilot.pipeline.evaluate import evaluation
 from iree_pilot.pipeline.processes import process
@@ -143,6 +142,8 @@ def _fitting(function: Function, found: Evaluation) -> Evaluation:
 def _limits(limits: process.Limits | None) -> process.Limits:
     """The user's, but never without: what is compared must not be what a run waits for."""
     limits = limits or process.Limits()
+    import psutil  # not for the many commands that read and make no references
+
     free = int(psutil.virtual_memory().available * _SHARE)
     return msgspec.structs.replace(
         limits,

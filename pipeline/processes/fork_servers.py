@@ -8,11 +8,9 @@ start the commands that say what they need loaded; elsewhere these start as any 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,8 +18,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
 
 from iree_pilot.pipeline.processes import orphans
+
+if TYPE_CHECKING:
+    import socket
 
 #: Names of modules that a server imports before it forks, in order.
 Modules = tuple[str, ...]
@@ -44,6 +46,8 @@ class Fork:
 
     def reap(self) -> tuple[int, int, float]:
         """Waits for its end: (wait status, peak bytes, seconds of processor time)."""
+        import json
+
         with self._answer:
             told = self._answer.recv(256)
         if not told:  # the server has died, and this with it
@@ -56,6 +60,8 @@ class _Server:
     """One process with modules loaded. It ends with this one, and when it is closed."""
 
     def __init__(self, modules: Modules) -> None:
+        import socket
+
         self._environment = dict(os.environ)
         self._asking, self._asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._modules = modules
@@ -100,6 +106,9 @@ class _Server:
         seconds: float | None,
     ) -> Fork | None:
         """See `Servers.fork`."""
+        import json
+        import socket
+
         if not _alike(env, self._environment):
             return None
         command = {"argv": argv, "cwd": cwd and os.fspath(cwd), "env": dict(env)}
@@ -128,6 +137,8 @@ class _Server:
 
 def _born(answer: socket.socket, tick: Callable[[], object], seconds: float | None) -> Fork | None:
     """The fork that is told of; None where the server has died or takes too long to load."""
+    import socket
+
     poll = select.poll()
     poll.register(answer, select.POLLIN)
     began = time.monotonic()
