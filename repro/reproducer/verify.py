@@ -1,4 +1,8 @@
-"""Never trust, verify: runs a reproducer's commands in an empty directory with the stock tools."""
+"""Never trust, verify: runs a reproducer's commands in an empty directory with the stock tools.
+
+Within a bisection, Python files are run by forks of a process that has torch and iree-turbine
+loaded and nothing of ours (see `fork_servers`).
+"""
 
 from __future__ import annotations
 
