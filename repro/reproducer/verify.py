@@ -228,7 +228,7 @@ def _check(opened: Opened, level: Level, toolchain: Toolchain, scratch: Path) ->
         for command in level.before:
             limits = Limits(seconds=_PREPARE_SECONDS)
             preparing = Context(toolchain=toolchain, limits=limits, directory=scratch)
-            outcome, text = _run(command, preparing, TORCH if command[0] == "python" else None)
+            outcome, text = _run(command, preparing, TORCH)
             if not outcome.ok:
                 why = f"an earlier step fails: {_last_line(text) or outcome.ended_by}"
                 return Check(level=level, same=False, why=f"{shlex.join(command[:2])}: {why}")
@@ -254,13 +254,14 @@ def _failure(
         memory_bytes=report.memory_limit,
         of_processor=report.failure.kind == "timeout",
     )
-    outcome, text = _run(command, Context(toolchain=toolchain, limits=limits, directory=scratch))
+    # Of a tracer that crashes the stack is told, which in a fork would have frames of the server's.
+    loaded = TORCH if report.failure.kind == "mismatch" else None
+    context = Context(toolchain=toolchain, limits=limits, directory=scratch)
+    outcome, text = _run(command, context, loaded)
     failure = _classified(command, outcome, text, report, scratch)
     mute = failure is not None and failure.kind == "crash" and not failure.stack
     if mute and report.failure.stack and command[0] in ("iree-compile", "iree-opt"):
-        outcome, text = _run(
-            (*command, SERIAL), Context(toolchain=toolchain, limits=limits, directory=scratch)
-        )
+        outcome, text = _run((*command, SERIAL), context)
         told = _classified(command, outcome, text, report, scratch)
         failure = told if told is not None and told.kind == "crash" else failure
     return failure
@@ -292,7 +293,7 @@ def _output(scratch: Path) -> str:
 def _run(
     command: Sequence[str], context: Context, loaded: Modules | None = None
 ) -> tuple[Outcome, str]:
-    """(how it ended, what it wrote to stderr). loaded: as `process.run` has it."""
+    """(how it ended, what it wrote to stderr). loaded: as `process.run` has it, for a Python."""
     stderr = context.directory / "stderr.txt"
     outcome = process.run(
         [_tool(command[0], context.toolchain), *command[1:]],
@@ -301,7 +302,7 @@ def _run(
         cwd=context.directory / "files",
         limits=context.limits,
         env=_environment(),
-        loaded=loaded,
+        loaded=loaded if command[0] == "python" else None,
     )
     return outcome, stderr.read_text(errors="replace")
 
