@@ -104,6 +104,7 @@ def command(
     from iree_pilot.pipeline.cli.boundary import Failed
     from iree_pilot.pipeline.cli.live import Live
     from iree_pilot.pipeline.cli.session import Session
+    from iree_pilot.pipeline.processes import fork_servers
     from iree_pilot.pipeline.store import outputs
     from iree_pilot.pipeline.toolchain.compiler import check_flags
     from iree_pilot.repro.bisect import Bisection
@@ -124,7 +125,9 @@ def command(
     source, source_options = reproducer.source(source, source_options, flagged=flagged)
     console = out.console(stderr=common.json)
     results: list[tuple[str, Bisection | Differential]] = []
-    with Live.of(console, common) as live:
+    with Live.of(console, common) as live, fork_servers.serving():
+        if not against:
+            _start_loading(source)
         session = Session(common)
         plans = session.plans(target, device, flags)
         asked = Asked(source, source_options, flags, expected, against, everything, output)
@@ -157,6 +160,16 @@ def command(
     said = {result.status for _, result in results}
     if "isolated" not in said or "gave-up" in said:
         raise Failed(1)
+
+
+def _start_loading(source: str) -> None:
+    """Has servers load what an isolation needs, while the program is traced and compiled."""
+    from iree_pilot.pipeline.processes import fork_servers
+    from iree_pilot.repro.ir import bindings
+
+    fork_servers.start(bindings.LOADED)
+    if Path(source).suffix not in (".mlir", ".mlirbc"):  # of those, if they are of PyTorch
+        fork_servers.start(fork_servers.TORCH)
 
 
 def _named(

@@ -24,7 +24,7 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 T = TypeVar("T")
 
 #: What children that edit IR import.
-_LOADED = ("iree.compiler.ir", "iree_pilot.repro.ir.edit", "iree_pilot.pipeline.processes.process")
+LOADED = ("iree.compiler.ir", "iree_pilot.repro.ir.edit", "iree_pilot.pipeline.processes.process")
 
 
 class Bindings(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class Bindings(msgspec.Struct, frozen=True, kw_only=True):
             directory,
             limits=self.limits,
             env=self._environment(),
-            loaded=_LOADED,
+            loaded=LOADED,
         )
 
     @property
