@@ -3,6 +3,9 @@
 Importing torch and iree-turbine takes seconds, a fork of a process that has them milliseconds.
 Whoever does much (a bisection, say) holds `Servers` in `serving()`, and `process.run` has them
 start the commands that say what they need loaded; elsewhere these start as any other does.
+
+multiprocessing's own fork server tells neither what a fork took (peak memory, processor time) nor
+hands out a descriptor of it, and its forks have no group or streams of their own.
 """
 
 from __future__ import annotations
@@ -14,11 +17,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from iree_pilot.pipeline.processes import orphans
 
@@ -34,6 +37,15 @@ _PROGRAM = Path(__file__).with_name("forked.py")
 _TICK_SECONDS = 0.05
 #: Each child has a directory of its own for these.
 _OWN = "TMPDIR"
+
+
+class Command(NamedTuple):
+    """What a child does. streams: descriptors for its stdout and stderr."""
+
+    argv: tuple[str, ...]
+    streams: tuple[int, int]
+    cwd: Path | None
+    env: Mapping[str, str]
 
 
 class Fork:
@@ -97,27 +109,20 @@ class _Server:
             child.wait()
 
     def fork(
-        self,
-        argv: Sequence[str],
-        streams: tuple[int, int],
-        cwd: Path | None,
-        env: Mapping[str, str],
-        tick: Callable[[], object],
-        seconds: float | None,
+        self, command: Command, tick: Callable[[], object], seconds: float | None
     ) -> Fork | None:
         """See `Servers.fork`."""
         import json
         import socket
 
+        argv, streams, cwd, env = command
         if not _alike(env, self._environment):
             return None
-        command = {"argv": argv, "cwd": cwd and os.fspath(cwd), "env": dict(env)}
+        asked = json.dumps({"argv": argv, "cwd": cwd and os.fspath(cwd), "env": dict(env)})
         answer, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             try:
-                socket.send_fds(
-                    self._asking, [json.dumps(command).encode()], [its.fileno(), *streams]
-                )
+                socket.send_fds(self._asking, [asked.encode()], [its.fileno(), *streams])
             except OSError:
                 answer.close()
                 return None
@@ -173,21 +178,18 @@ class Servers:
     def fork(
         self,
         modules: Modules,
-        argv: Sequence[str],
+        command: Command,
         *,
-        streams: tuple[int, int],
-        cwd: Path | None,
-        env: Mapping[str, str],
         tick: Callable[[], object],
         seconds: float | None,
     ) -> Fork | None:
-        """A fork that carries out `argv`, the command of a Python.
+        """A fork that carries out the command of a Python.
 
-        streams: descriptors for its stdout and stderr. tick: called while the server loads its
-        modules; what it raises passes through. None where no fork can be had, for a command whose
-        environment is another one or after so many `seconds`: it is to be started in the usual way.
+        tick: called while the server loads its modules; what it raises passes through. None where
+        no fork can be had, for a command whose environment is another one or after so many
+        `seconds`: it is to be started in the usual way.
         """
-        return self._server(modules).fork(argv, streams, cwd, env, tick, seconds)
+        return self._server(modules).fork(command, tick, seconds)
 
     def _server(self, modules: Modules) -> _Server:
         with self._lock:

@@ -22,7 +22,7 @@ import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault
 from iree_pilot.pipeline.processes import fork_servers, memory_kills, orphans
-from iree_pilot.pipeline.processes.fork_servers import Fork, Modules
+from iree_pilot.pipeline.processes.fork_servers import Command, Fork, Modules
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
@@ -126,10 +126,12 @@ def run(
         _reserve(err.fileno(), stderr)
         killed_before = memory_kills.counted()
         try:
-            streams = out.fileno(), err.fileno()
-            fork = _forked(loaded, command, streams, cwd, env, limits.seconds) if loaded else None
+            wanted = Command(command, (out.fileno(), err.fileno()), cwd, env)
+            servers, fork = fork_servers.SERVING.get(), None
+            if loaded and servers is not None:
+                fork = servers.fork(loaded, wanted, tick=_heed, seconds=limits.seconds)
             started = time.monotonic()
-            child = fork or _spawned(command, streams, cwd, env)
+            child = fork or _spawned(wanted)
             with orphans.kept(child.pid):
                 ended_by, peak, spent, code = _wait(
                     child, started, limits, (stdout, stderr), on_tick
@@ -207,42 +209,21 @@ class _Spawned:
         return status, usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime
 
 
-def _spawned(
-    command: tuple[str, ...],
-    streams: tuple[int, int],
-    cwd: Path | None,
-    env: Mapping[str, str],
-) -> _Spawned:
+def _spawned(command: Command) -> _Spawned:
     try:
         child = subprocess.Popen(
-            command,
+            command.argv,
             stdin=subprocess.DEVNULL,
-            stdout=streams[0],
-            stderr=streams[1],
-            cwd=cwd,
-            env=env,
+            stdout=command.streams[0],
+            stderr=command.streams[1],
+            cwd=command.cwd,
+            env=command.env,
             start_new_session=True,
             preexec_fn=orphans.die_with_parent,
         )
     except (FileNotFoundError, PermissionError, NotADirectoryError, OSError) as fault:
-        raise _cannot_start(command[0], fault) from fault
+        raise _cannot_start(command.argv[0], fault) from fault
     return _Spawned(child)
-
-
-def _forked(
-    modules: Modules,
-    command: tuple[str, ...],
-    streams: tuple[int, int],
-    cwd: Path | None,
-    env: Mapping[str, str],
-    seconds: float | None,
-) -> Fork | None:
-    servers = fork_servers.SERVING.get()
-    if servers is None:
-        return None
-    return servers.fork(
-        modules, command, streams=streams, cwd=cwd, env=env, tick=_heed, seconds=seconds
-    )
 
 
 def _cannot_start(program: str, fault: OSError) -> EnvironmentFault:
