@@ -87,6 +87,12 @@ def _finished(checked: Mapping[str, Sequence[Check]]) -> dict[str, Any]:
     return {**made[0], **({"current": made[1]} if made[1:] else {})} if made else {}
 
 
+def _if_right(claimed: str) -> str:
+    if not claimed:
+        return ""
+    return f", if the numbers that the folder expects are right: not checked here, as {claimed}"
+
+
 def _tell(console: Console, result: Verification) -> None:
     for check in result.levels:
         mark = "[green]same[/green]" if check.same else "[red]not the same[/red]"
@@ -95,7 +101,7 @@ def _tell(console: Console, result: Verification) -> None:
     script = f"not run: {result.script_why}" if result.script_why else f"exit code {result.script}"
     console.print(f"run.sh         {script}", markup=False, soft_wrap=True)
     told = (
-        f"the failure is there with {result.release}"
+        f"the failure is there with {result.release}{_if_right(result.claimed)}"
         if result.same
         else f"not the same with {result.release}: {result.why}"
     )

@@ -386,7 +386,7 @@ def inputs_of(report: Report, directory: Path) -> tuple[str, ...]:
     level = next((one for one in report.levels if one.name == "mlir"), None)
     commands = (*level.before, level.command) if level else ()
     words = [word for command in commands for word in given(command)]
-    return tuple(_placed(word.removeprefix("--input="), directory.absolute()) for word in words)
+    return tuple(placed(word, directory) for word in words)
 
 
 def given(command: Sequence[str]) -> list[str]:
@@ -394,9 +394,10 @@ def given(command: Sequence[str]) -> list[str]:
     return [word for word in command if word.startswith("--input=")]
 
 
-def _placed(word: str, directory: Path) -> str:
-    kind, at, file = word.partition("@")
-    return f"{kind}@{directory / file}" if at else word
+def placed(word: str, directory: Path) -> str:
+    """What follows `--input=`, with its file, if it has one, in `directory`."""
+    kind, at, file = word.removeprefix("--input=").partition("@")
+    return f"{kind}@{directory.absolute() / file}" if at else kind
 
 
 def tries(rate: float) -> int:

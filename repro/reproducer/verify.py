@@ -27,22 +27,28 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.releases import Tell, find
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.oracles.oracle import strangers
-from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer import bundle, expectations
 from iree_pilot.repro.reproducer.bundle import FILES, SCRIPT, Level, LevelName, Report
 from iree_pilot.repro.reproducer.marks import WRONG
+from iree_pilot.repro.trust import steps
 from iree_pilot.repro.trust.trust import Opened, is_rendered, open_folder
 
 #: Seconds for what must pass before a level's failure: a trace has to load torch.
 _PREPARE_SECONDS = 600.0
 #: Seconds that run.sh may take besides its commands.
 _SCRIPT_SECONDS = 60.0
+#: Of a folder of somebody else's: below these, a limit says nothing about the program.
+_LEAST_SECONDS = 5.0
+_LEAST_BYTES = 2**30
 _FOREIGN_SCRIPT = "it is not what this iree-pilot writes for the report"
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """Whether one level shows the failure; why it does not, and what it shows in its place.
 
-    ran: False for one that is not run without `--trust`; `why` says so.
+    ran: False for one that is not run: without `--trust`, or because its commands show nothing of
+    its program; `why` says so. claimed: why the numbers that it expects could not be checked, and
+    are the word of whom the folder comes from.
     """
 
     level: Level
@@ -50,6 +56,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     failure: Failure | None = None
     ran: bool = True
+    claimed: str = ""
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +78,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     script_why: str = ""
     changed: dict[str, str] = {}
     unavailable: str = ""
+    claimed: str = ""
 
 
 #: Gets the release and what came of a level with it.
@@ -145,10 +153,13 @@ def _checked(
             f"nothing of {directory} is run: {next(iter(left.values()))}",
             advice="Read what it runs first; if you trust whom it comes from, add --trust.",
         )
+    hollow = {one.name: why for one in present if (why := _hollow(opened, one))}
     script_why = "" if is_rendered(opened) else _FOREIGN_SCRIPT
     script, said = None, ""
-    tried = [one for one in present if one.name not in left]
-    first, *_ = (name for name in FILES if any(one.name == name for one in tried))
+    tried = [one for one in present if one.name not in left and one.name not in hollow]
+    first = next((name for name in FILES if any(one.name == name for one in tried)), None)
+    if first is None:
+        script_why = script_why or "none of its commands shows anything of the program"
     with tempfile.TemporaryDirectory(prefix="iree-pilot-verify-") as scratch:
 
         def scripted(name: LevelName) -> tuple[int | None, str]:
@@ -156,7 +167,7 @@ def _checked(
 
         def checked(one: Level) -> tuple[Check, tuple[int | None, str] | None]:
             """What came of a level, and of run.sh, which is asked of the first one that holds."""
-            if why := left.get(one.name):
+            if why := left.get(one.name) or hollow.get(one.name):
                 return Check(level=one, same=False, why=why, ran=False), None
             check = _check(opened, one, toolchain, Path(scratch) / one.name)
             on_check(toolchain.version, check)
@@ -168,11 +179,11 @@ def _checked(
         width = 1 if delicate else len(os.sched_getaffinity(0))
         found = side_by_side(checked, present, width)
         checks = tuple(check for check, _ in found)
-        if not script_why:
+        if not script_why and first is not None:
             held = [name for name in FILES if any(c.level.name == name and c.same for c in checks)]
             ended = next((end for _, end in found if end is not None), None)
             script, said = ended or scripted(next(iter(held), first))
-    wrong = [f"{c.level.file}: {c.why}" for c in checks if c.ran and not c.same]
+    wrong = [f"{c.level.file}: {c.why}" for c in checks if not c.same and c.level.name not in left]
     if script != 0 and not script_why:
         wrong.append(f"{SCRIPT} ends with {script}{': ' + said if said else ''}")
     return Verification(
@@ -183,7 +194,17 @@ def _checked(
         why="; ".join(wrong),
         script_why=script_why,
         changed=opened.changed,
+        claimed=next((check.claimed for check in checks if check.claimed), ""),
     )
+
+
+def _hollow(opened: Opened, level: Level) -> str:
+    """Why the commands of a level of somebody else's folder show nothing of its program."""
+    if opened.written_here:
+        return ""
+    names = opened.files if opened.trusted else opened.data
+    why = steps.hollow(level, opened.directory, names)
+    return f"its command says nothing about the program: {why}" if why else ""
 
 
 def settle(report: Report, verification: Verification) -> Report:
@@ -232,7 +253,7 @@ def _check(opened: Opened, level: Level, toolchain: Toolchain, scratch: Path) ->
             if not outcome.ok:
                 why = f"an earlier step fails: {_last_line(text) or outcome.ended_by}"
                 return Check(level=level, same=False, why=f"{shlex.join(command[:2])}: {why}")
-        failure = _failure(level.command, report, toolchain, scratch)
+        failure = _failure(level.command, opened, toolchain, scratch)
         if failure is not None:
             break
     if failure is None:
@@ -243,17 +264,32 @@ def _check(opened: Opened, level: Level, toolchain: Toolchain, scratch: Path) ->
     if others := strangers(failure, report.failure):
         why = f"it also fails with: {others[0].message} ({others[0].signature})"
         return Check(level=level, same=False, why=why, failure=failure)
-    return Check(level=level, same=True, failure=failure)
+    if opened.written_here:
+        return Check(level=level, same=True, failure=failure)
+    (scratch / "evaluated").mkdir()
+    context = Context(toolchain=toolchain, limits=_limits(opened), directory=scratch / "evaluated")
+    doubt = expectations.doubt(opened.directory, report, level, context)
+    if doubt is not None and doubt.refuted:
+        return Check(level=level, same=False, why=doubt.why, failure=failure)
+    return Check(level=level, same=True, failure=failure, claimed=doubt.why if doubt else "")
+
+
+def _limits(opened: Opened) -> Limits:
+    """What a level's last command may use; of somebody else's folder at least what any program
+    needs, or being stopped would show nothing."""
+    report, foreign = opened.report, not opened.written_here
+    memory = report.memory_limit
+    return Limits(
+        seconds=max(report.time_limit, _LEAST_SECONDS) if foreign else report.time_limit,
+        memory_bytes=max(memory, _LEAST_BYTES) if foreign and memory is not None else memory,
+        of_processor=report.failure.kind == "timeout",
+    )
 
 
 def _failure(
-    command: tuple[str, ...], report: Report, toolchain: Toolchain, scratch: Path
+    command: tuple[str, ...], opened: Opened, toolchain: Toolchain, scratch: Path
 ) -> Failure | None:
-    limits = Limits(
-        seconds=report.time_limit,
-        memory_bytes=report.memory_limit,
-        of_processor=report.failure.kind == "timeout",
-    )
+    report, limits = opened.report, _limits(opened)
     # Of a tracer that crashes the stack is told, which in a fork would have frames of the server's.
     loaded = TORCH if report.failure.kind == "mismatch" else None
     context = Context(toolchain=toolchain, limits=limits, directory=scratch)

@@ -47,6 +47,13 @@ class _Line(NamedTuple):
     threshold: float
 
 
+class ComparedFiles(NamedTuple):
+    """Files: what the device gave, and what is right."""
+
+    got: str
+    expected: str
+
+
 class Comparing(NamedTuple):
     """run: the command that runs the module; check: what compares its outputs, where that is
     another one. files: what both need besides the inputs."""
@@ -101,6 +108,13 @@ def only_compares(text: str) -> bool:
         for m in _OUTPUT.finditer(text)
     ]
     return text == bundle.render("check.py.j2", outputs=outputs)
+
+
+def compared(directory: Path) -> dict[int, ComparedFiles]:
+    """What check.py of a folder compares, by the number of the output; nothing where it is none."""
+    file = directory / CHECK
+    text = file.read_text(errors="replace") if file.is_file() else ""
+    return {int(m["index"]): ComparedFiles(m["got"], m["expected"]) for m in _OUTPUT.finditer(text)}
 
 
 def eager(level: Level) -> Level:
