@@ -118,6 +118,7 @@ def command(
     check_flags(flags)
     if output:
         outputs.directory(Path(output))
+        outputs.check_writable(Path(output), replaced=True)
     if against and everything:
         raise click.UsageError("--against finds the first dispatch that differs: it takes no --all")
     flagged, named = target is None, source

@@ -59,6 +59,8 @@ class Place(click.Path):
 class Output(Place):
     """Where something is written: what is named may be made, but not the directory it is in.
 
+    What cannot be written is found before the command begins.
+
     stdout: `-` stands for it, and comes of /dev/stdout, so that nothing else is said there;
     elsewhere it is refused, for it is hardly meant as a name.
     """
@@ -75,6 +77,8 @@ class Output(Place):
             return STDOUT
         if value != STDOUT:
             outputs.check_parent(Path(value))
+            if ctx is None or not ctx.resilient_parsing:  # the shell completes the words
+                outputs.check_writable(Path(value))
         elif not self._stdout:
             self.fail("this is not written to stdout; name a place (./- is one, too)", param, ctx)
         return value

@@ -55,6 +55,7 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
         )
     target = Path(output) if output else file.with_suffix(".reduced.mlir")
     outputs.check(target, (file, *map(Path, test)))
+    outputs.check_writable(target)
     console = out.console(stderr=common.json)
     with (
         tempfile.TemporaryDirectory(prefix="iree-pilot-reduce-") as scratch,

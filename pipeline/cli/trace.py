@@ -48,6 +48,7 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
     directory = outputs.directory(Path(output))
     outputs.refuse_held(directory, read)
     _check(directory)
+    outputs.check_writable(Path(output), replaced=True)
     console = out.console(stderr=common.json)
     live = Live.of(console, common)
     try:

@@ -54,6 +54,28 @@ def check_parent(path: Path) -> None:
         _parent(path)
 
 
+def check_writable(path: Path, *, replaced: bool = False) -> None:
+    """Raises EnvironmentFault unless something can be made at `path`, or in the directory there.
+
+    It is tried, and nothing is left of that: what only fails after the work is found before it.
+    replaced: a directory that is there is not written into, another one takes its place. Raises
+    UsageError for a path that can be none.
+    """
+    kind = _kind(path)
+    if kind is not None and not (stat.S_ISDIR(kind) or stat.S_ISREG(kind)):
+        return
+    place = Path(os.path.realpath(path))
+    folder = place if kind is not None and stat.S_ISDIR(kind) and not replaced else place.parent
+    try:
+        scratch = tempfile.mkdtemp(prefix=f".{place.name[:100]}.", dir=folder)
+    except OSError as fault:
+        in_place = kind is not None and stat.S_ISREG(kind) and fault.errno in _ONLY_IN_PLACE
+        if in_place and os.access(place, os.W_OK):
+            return
+        raise _cannot(path, fault) from fault
+    Path(scratch).rmdir()
+
+
 def is_same(one: Path, other: Path) -> bool:
     """Whether both name one file or directory, of which one would take the place of the other.
 
@@ -80,10 +102,17 @@ def write(path: Path, content: Path | bytes | str) -> None:
     try:
         put(path, content)
     except OSError as fault:
-        why, advice = fault.strerror or str(fault), "Name another file."
-        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            why, advice = "the disk is full", "Free some space there, or name another file."
-        raise EnvironmentFault(f"cannot write {path}: {why}", advice=advice) from fault
+        raise _cannot(path, fault, "file") from fault
+
+
+def _cannot(path: Path, fault: OSError, what: str = "place") -> EnvironmentFault:
+    """What to say where `path`, as the user named it, cannot be written."""
+    why, advice = fault.strerror or str(fault), f"Name another {what}."
+    if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+        why, advice = "the disk is full", f"Free some space there, or name another {what}."
+    if fault.errno == errno.ENOENT:  # /proc and the like, where the directory is there
+        why = "nothing can be made there"
+    return EnvironmentFault(f"cannot write {path}: {why}", advice=advice)
 
 
 def put(path: Path, content: Path | bytes | str) -> None:

@@ -1,4 +1,4 @@
-"""A disk that fills up: a file system of a given size, mounted for a test where that is allowed."""
+"""A disk that fills up, or is read-only: mounted for a test where that is allowed."""
 
 from __future__ import annotations
 
@@ -28,3 +28,11 @@ def tiny_disk(directory: Path, size: int) -> Iterator[Path]:
         yield directory
     finally:
         subprocess.run(["umount", "--lazy", directory], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def read_only_disk(directory: Path) -> Iterator[Path]:
+    """Mounts an empty file system at `directory` that not even root may write to."""
+    with tiny_disk(directory, 1 << 20):
+        subprocess.run(["mount", "-o", "remount,ro", directory], check=True, capture_output=True)
+        yield directory

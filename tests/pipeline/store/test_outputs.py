@@ -17,8 +17,18 @@ import pytest
 from click.testing import CliRunner
 from driver import pilot
 from fake import nights, stub_release
+from fake.disk import read_only_disk
 
-from iree_pilot.pipeline.cli import cases, nightly, reduce, trace
+from iree_pilot.pipeline.cli import (
+    bisect,
+    cases,
+    compile,
+    nightly,
+    reduce,
+    releases_bisect,
+    trace,
+    workaround,
+)
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
@@ -204,6 +214,93 @@ class TestRefused:
         (here / "f").write_text("")
         with pytest.raises(UsageError, match=f"{path} is {what}"):
             outputs.directory(Path(path))
+
+
+#: Each command that takes long, and writes where the user says.
+LONG: dict[str, tuple[click.Command, tuple[str, ...]]] = {
+    "trace": (trace.command, ("model.py",)),
+    "compile": (compile.command, ("model.py",)),
+    "bisect": (bisect.command, ("model.py",)),
+    "workaround": (workaround.command, ("model.py",)),
+    "releases bisect": (releases_bisect.bisect, ("model.py",)),
+    "reduce": (reduce.command, ("a.mlir", "--", "true")),
+    "nightly report": (nightly.command, ("report",)),
+}
+
+
+class TestWritable:
+    """Before the work is done, by trying."""
+
+    def test_nothing_is_left_of_the_trial(self, here: Path) -> None:
+        (here / "there").mkdir()
+        (here / "file").write_text("old")
+        for name in ("there", "file", "new"):
+            outputs.check_writable(here / name)
+            outputs.check_writable(here / name, replaced=True)
+        assert {p.name for p in here.iterdir()} == {"there", "file"}
+        assert not any((here / "there").iterdir())
+        assert (here / "file").read_text() == "old"
+
+    def test_devices_and_fifos_are_left_alone(self, here: Path) -> None:
+        os.mkfifo(here / "fifo")
+        for path in (Path("/dev/null"), here / "fifo"):
+            outputs.check_writable(path)
+
+    def test_a_read_only_file_system(self, here: Path) -> None:
+        with read_only_disk(here / "ro") as disk:
+            for path in (disk / "new", disk):
+                with pytest.raises(EnvironmentFault, match=f"cannot write {path}: Read-only") as e:
+                    outputs.check_writable(path)
+                assert e.value.advice == "Name another place."
+
+    def test_a_directory_whose_place_another_takes(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (here / "there").mkdir()
+        tried = []
+
+        def refused(*, prefix: str, dir: Path) -> str:
+            tried.append(dir)
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(outputs.tempfile, "mkdtemp", refused)
+        for replaced in (False, True):
+            with pytest.raises(EnvironmentFault, match="Permission denied"):
+                outputs.check_writable(here / "there", replaced=replaced)
+        assert tried == [here / "there", here]
+
+    def test_a_file_in_a_directory_of_somebody_elses(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (here / "file").write_text("old")
+
+        def refused(**_: Any) -> str:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(outputs.tempfile, "mkdtemp", refused)
+        outputs.check_writable(here / "file")  # it is written into
+        with pytest.raises(EnvironmentFault, match="Permission denied"):
+            outputs.check_writable(here / "new")
+
+    @pytest.mark.parametrize(("command", "words"), LONG.values(), ids=LONG)
+    def test_each_command_asks_before_it_begins(
+        self, here: Path, command: click.Command, words: tuple[str, ...]
+    ) -> None:
+        Path("model.py").write_text("raise SystemExit('it began')")
+        at = words.index("--") if "--" in words else len(words)
+        given = [*words[:at], "-o", "/proc/x", *words[at:]]
+        done = CliRunner().invoke(command, given)
+        assert isinstance(done.exception, EnvironmentFault), done.output
+        assert done.exception.message == "cannot write /proc/x: nothing can be made there"
+
+    def test_reduce_asks_for_the_place_that_nobody_named(self, here: Path) -> None:
+        done = CliRunner().invoke(reduce.command, ["/proc/self/status", "--", "true"])
+        assert isinstance(done.exception, EnvironmentFault), done.output
+
+    def test_completing_the_words_makes_nothing(self, here: Path) -> None:
+        context = click.Context(trace.command, resilient_parsing=True)
+        option = next(one for one in trace.command.params if one.name == "output")
+        assert option.type.convert("/proc/x", option, context) == "/proc/x"
 
 
 def test_a_directory_is_found_through_links(here: Path) -> None:
