@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import click
@@ -68,7 +66,7 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
     live.program(loaded)
     made_of = load.made_of(loaded, session.job(source, source_options).source)
     outputs.refuse_held(directory, map(Path, made_of))
-    _copy(Path(loaded.directory), directory)
+    outputs.replace_directory(directory, Path(loaded.directory), ["manifest.json"])
     if common.json:
         record = msgspec.to_builtins(loaded.program)
         program = {**record, "directory": str(directory), "cached": loaded.cached}
@@ -91,14 +89,3 @@ def _check(directory: Path) -> None:
             f"{directory} has files that are no program's",
             advice="Name a new or empty directory, or one that `trace` wrote.",
         )
-
-
-def _copy(program: Path, directory: Path) -> None:
-    """Replaces `directory` by the program's files, whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
-        new, old = Path(scratch) / "new", Path(scratch) / "old"
-        shutil.copytree(program, new, ignore=shutil.ignore_patterns("manifest.json"))
-        new.chmod(0o755)
-        if directory.is_dir():
-            directory.replace(old)
-        new.replace(directory)

@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,6 +72,8 @@ def check_writable(path: Path, *, replaced: bool = False) -> None:
         in_place = kind is not None and stat.S_ISREG(kind) and fault.errno in _ONLY_IN_PLACE
         if in_place and os.access(place, os.W_OK):
             return
+        if fault.errno == errno.ENOENT:  # /proc and the like, for the directory is there
+            fault = FileNotFoundError(fault.errno, "nothing can be made there")
         raise _cannot(path, fault) from fault
     Path(scratch).rmdir()
 
@@ -99,10 +101,51 @@ def is_stdout(path: Path) -> bool:
 
 def write(path: Path, content: Path | bytes | str) -> None:
     """As `put`, for what the user names: raises EnvironmentFault where it cannot be written."""
-    try:
+    with writing(path, "file"):
         put(path, content)
+
+
+@contextlib.contextmanager
+def writing(path: Path, what: str = "directory") -> Iterator[None]:
+    """Says of what cannot be written in the block that it is for `path`, a `what` of the user's.
+
+    Raises EnvironmentFault with the reason; names of temporary files say nothing.
+    """
+    try:
+        yield
     except OSError as fault:
-        raise _cannot(path, fault, "file") from fault
+        raise _cannot(path, fault, what) from fault
+
+
+def replace_directory(path: Path, source: Path, leave: Iterable[str] = ()) -> None:
+    """Puts a copy of the directory `source` in place of `path`, whole or not at all; follows links.
+
+    leave: names of files that are not copied. Raises UsageError where `path` cannot be a directory,
+    EnvironmentFault where it cannot be written.
+    """
+    place, left = directory(path), {*leave}
+    with (
+        writing(path),
+        tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name[:100]}.") as scratch,
+    ):
+        new, old = Path(scratch) / "new", Path(scratch) / "old"
+        new.mkdir(mode=0o755)
+        # Not copytree: it gathers what goes wrong, file by file, and forgets what it was.
+        for file in sorted(source.rglob("*")):
+            copy = new / file.relative_to(source)
+            if file.is_dir():
+                copy.mkdir()
+            elif file.name not in left:
+                shutil.copy2(file, copy)
+        new.chmod(0o755)
+        if place.is_dir():
+            place.replace(old)
+        try:
+            new.replace(place)
+        except OSError:
+            if old.is_dir():
+                old.replace(place)
+            raise
 
 
 def _cannot(path: Path, fault: OSError, what: str = "place") -> EnvironmentFault:
@@ -110,8 +153,6 @@ def _cannot(path: Path, fault: OSError, what: str = "place") -> EnvironmentFault
     why, advice = fault.strerror or str(fault), f"Name another {what}."
     if fault.errno in (errno.ENOSPC, errno.EDQUOT):
         why, advice = "the disk is full", f"Free some space there, or name another {what}."
-    if fault.errno == errno.ENOENT:  # /proc and the like, where the directory is there
-        why = "nothing can be made there"
     return EnvironmentFault(f"cannot write {path}: {why}", advice=advice)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import msgspec
 
 from iree_pilot.pipeline import plural
-from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.failures.diagnostics import SERIAL, Failure
 from iree_pilot.pipeline.program.program import Tensor
@@ -291,15 +291,10 @@ def _finish(directory: Path, report: Report, contents: dict[str, bytes]) -> None
     )
     contents[REPORT] = msgspec.json.format(msgspec.json.encode(told), indent=1) + b"\n"
     place = Path(os.path.realpath(directory))
-    try:
+    with outputs.writing(directory):
         check_place(place)
         _place(place, contents)
         own.remember(contents[REPORT])
-    except OSError as fault:
-        raise EnvironmentFault(
-            f"cannot write the reproducer to {directory}: {fault.strerror or fault}",
-            advice="Choose another place with -o DIR.",
-        ) from fault
 
 
 def check_place(directory: Path) -> None:
@@ -334,14 +329,9 @@ def check_place(directory: Path) -> None:
 def copy(folder: Path, directory: Path) -> None:
     """Copies a reproducer that nobody has changed to `directory`, whole or not at all."""
     place = Path(os.path.realpath(directory))
-    try:
+    with outputs.writing(directory):
         names = (*read(folder).files, REPORT)
         _place(place, {name: (folder / name).read_bytes() for name in names})
-    except OSError as fault:
-        raise EnvironmentFault(
-            f"cannot copy {folder} to {directory}: {fault.strerror or fault}",
-            advice="Choose another place with -o DIR.",
-        ) from fault
 
 
 def read(directory: Path) -> Report:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import examples
 from iree_pilot.pipeline.frontends import source as sources
@@ -171,18 +171,13 @@ def write(directory: Path, question: Question, changes: Sequence[Change]) -> tup
             f"{directory} has the scripts of another failure",
             advice="Choose another folder with -o DIR, or move that one away.",
         )
-    try:
+    with outputs.writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         for old in directory.glob("git-bisect-*.sh"):
             old.unlink()
         kept.keep(directory / QUESTION, question)
         own.remember((directory / QUESTION).read_bytes())
         return tuple(_written(directory, question, change) for change in changes)
-    except OSError as fault:
-        raise EnvironmentFault(
-            f"cannot write {fault.filename or directory}: {fault.strerror or fault}",
-            advice="Choose another folder with -o DIR.",
-        ) from fault
 
 
 def check_place(directory: Path) -> Path:

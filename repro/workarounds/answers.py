@@ -157,7 +157,8 @@ def _placed(loaded: Loaded, combination: Combination, place: Path | None) -> str
     if place is None:
         return str(loaded.mlir)
     place = outputs.directory(place)
-    place.mkdir(parents=True, exist_ok=True)
+    with outputs.writing(place):
+        place.mkdir(parents=True, exist_ok=True)
     file = place / _name(tuple(c for c in combination if c.edit))
     outputs.write(file, loaded.mlir)
     own = Path(loaded.directory, rewrites.FNUZ_WEIGHTS)

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from driver import pilot
 from fake import nights, stub_release
-from fake.disk import read_only_disk
+from fake.disk import read_only_disk, tiny_disk
 
 from iree_pilot.pipeline.cli import (
     bisect,
@@ -417,9 +417,8 @@ def traced(path: Path) -> None:
     made = Path("made")
     made.mkdir(exist_ok=True)
     (made / "program.json").write_text("{}")
-    place = outputs.directory(path)
-    trace._check(place)
-    trace._copy(made, place)
+    trace._check(outputs.directory(path))
+    outputs.replace_directory(path, made, ["manifest.json"])
 
 
 def asked(path: Path) -> None:
@@ -484,6 +483,48 @@ class TestEachCommandWithAFolder:
             writer(Path(what))
         after = Path(what).lstat()
         assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
+
+
+@pytest.mark.parametrize("writer", [traced, asked, worked_around, handed_on])
+def test_a_folder_on_a_full_disk(here: Path, writer: Callable[[Path], None]) -> None:
+    with tiny_disk(here / "full", 4096) as disk:
+        (disk / "filler").write_bytes(bytes(4096))
+        with pytest.raises(EnvironmentFault, match="the disk is full") as caught:
+            writer(disk / "out")
+        assert caught.value.message.startswith(f"cannot write {disk / 'out'}")
+        assert "Free some space there, or name another" in caught.value.advice
+        assert [p.name for p in disk.iterdir() if p.name.startswith(".")] == []
+
+
+class TestReplaceDirectory:
+    def test_takes_the_place_of_the_old_one(self, here: Path) -> None:
+        (here / "made/data").mkdir(parents=True)
+        (here / "made/data/x.bin").write_text("x")
+        (here / "made/manifest.json").write_text("{}")
+        (here / "out").mkdir()
+        (here / "out/old").write_text("old")
+        outputs.replace_directory(Path("out"), Path("made"), ["manifest.json"])
+        assert [p.name for p in sorted((here / "out").rglob("*"))] == ["data", "x.bin"]
+        assert {p.name for p in here.iterdir()} == {"made", "out"}
+
+    def test_a_failure_leaves_what_was_there(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (here / "made").mkdir()
+        (here / "out").mkdir()
+        (here / "out/old").write_text("old")
+        replace = Path.replace
+
+        def busy(self: Path, target: Path) -> Path:
+            if self.name == "new":
+                raise OSError(16, "Device or resource busy")
+            return replace(self, target)
+
+        monkeypatch.setattr(Path, "replace", busy)
+        with pytest.raises(EnvironmentFault, match="cannot write out: Device or resource busy"):
+            outputs.replace_directory(Path("out"), Path("made"))
+        assert (here / "out/old").read_text() == "old"
+        assert {p.name for p in here.iterdir()} == {"made", "out"}
 
 
 def test_a_history_is_a_file(here: Path) -> None:

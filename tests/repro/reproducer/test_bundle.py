@@ -600,7 +600,7 @@ class TestTheFolder:
             return write_bytes(path, content)
 
         monkeypatch.setattr(Path, "write_bytes", full)
-        with pytest.raises(EnvironmentFault, match="No space left"):
+        with pytest.raises(EnvironmentFault, match="the disk is full"):
             bundle.write(folder, report(crash), {"repro.mlir": "// new"})
         assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
         assert [p.name for p in folder.parent.iterdir()] == [folder.name]
