@@ -18,7 +18,7 @@ from setuptools import find_packages  # type: ignore[import-untyped]
 
 #: The only users of a package from outside of it; packages that are not named are free to use.
 USERS = {
-    "iree_pilot.pipeline.cli": [],
+    "iree_pilot.pipeline.cli": ["iree_pilot.__main__"],
     "iree_pilot.pipeline.nightly": ["iree_pilot.pipeline.cli"],
     "iree_pilot.api": ["iree_pilot.pipeline.cli", "iree_pilot.pytest_plugin"],
     "iree_pilot.pytest_plugin": [],

@@ -12,7 +12,7 @@ import sys
 
 import click
 
-from iree_pilot.pipeline.cli.boundary import guarded
+from iree_pilot.pipeline.cli.boundary import INTERRUPTED, guarded
 from iree_pilot.pipeline.cli.group import Group, examples
 
 #: In the order of `--help`: command, the module that has it.
@@ -70,7 +70,11 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console script."""
-    if "_IREE_PILOT_COMPLETE" in os.environ:
-        importlib.import_module("iree_pilot.pipeline.cli.completion")  # our own for bash
-    sys.exit(guarded(cli, sys.argv[1:]))
+    """Runs what the user typed, and exits."""
+    try:
+        if "_IREE_PILOT_COMPLETE" in os.environ:
+            importlib.import_module("iree_pilot.pipeline.cli.completion")  # our own for bash
+        code = guarded(cli, sys.argv[1:])
+    except KeyboardInterrupt:  # once more, while it is said that the first one was heard
+        code = INTERRUPTED
+    sys.exit(code)

@@ -62,9 +62,9 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
     SIGTERM and SIGHUP end a command as Ctrl-C does, so that children are killed and temporary
     files removed.
     """
-    _hear_signals()
-    started = time.monotonic() - _age()
     try:
+        _hear_signals()
+        started = time.monotonic() - _age()
         _check_words(arguments)
         command.main(arguments, prog_name="iree-pilot", standalone_mode=False, obj=started)
     except Failed as end:

@@ -1,0 +1,18 @@
+"""The console script `iree-pilot`, and `python -m iree_pilot`."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Runs the command line; a signal that comes before it is listened to ends the process."""
+    import _signal  # it is there already: `signal` would take as long as the first Ctrl-C
+
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    from iree_pilot.pipeline.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()
