@@ -333,6 +333,7 @@ def _stopped(outcome: Outcome, stderr: str, phase: str | None) -> Failure | None
     elif outcome.ended_by == "memory-limit":
         message = f"stopped at the memory limit ({used})"
     elif outcome.killed:
+        kind = "trace-error" if phase == "trace" else "crash"
         message = f"{KILLED_BY_OTHERS}: the system did not, for lack of memory ({used})"
     elif outcome.memory_ran_out and outcome.near:
         message = f"{KILLED}, as memory ran out in its control group ({used})"
@@ -347,14 +348,15 @@ def _stopped(outcome: Outcome, stderr: str, phase: str | None) -> Failure | None
         message = f"{match[0]} ({used})"
     else:
         return None
+    about = "SIGKILL" if outcome.killed else phase or ""
     return Failure(
         kind=kind,
         message=message,
         signature=signature(
-            kind, about=phase or "", text="output" if outcome.ended_by == "output-limit" else ""
+            kind, about=about, text="output" if outcome.ended_by == "output-limit" else ""
         ),
         phase=phase,
-        signal=outcome.signal if kind == "out-of-memory" else None,
+        signal=None if kind == "timeout" else outcome.signal,
         stack=read_stack(stderr),
         stopped=stopped,
     )

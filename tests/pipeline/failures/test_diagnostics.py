@@ -22,6 +22,7 @@ from iree_pilot.pipeline.failures.diagnostics import (
     compile_failure,
     mismatch,
     runtime_failure,
+    trace_death,
 )
 from iree_pilot.pipeline.failures.signatures import canonical
 from iree_pilot.pipeline.processes import process
@@ -148,6 +149,14 @@ class TestExitStatusFirst:
         outcome = ended("signal", signal="SIGKILL")
         outcome = msgspec.structs.replace(outcome, memory_ran_out=memory_ran_out, near=near)
         assert compile_failure(outcome, "", "flow").message.startswith(says)
+
+    def test_what_somebody_else_killed_did_not_run_out_of_memory(self) -> None:
+        outcome = msgspec.structs.replace(ended("signal", signal="SIGKILL"), memory_ran_out=False)
+        compiled, traced = compile_failure(outcome, "", "flow"), trace_death(outcome, "")
+        assert (compiled.kind, compiled.signal) == ("crash", "SIGKILL")
+        assert compiled.signature.startswith("crash/SIGKILL/")
+        assert (traced.kind, traced.signal) == ("trace-error", "SIGKILL")
+        assert traced.signature.startswith("trace-error/SIGKILL/")
 
     def test_what_was_said_before_a_limit_is_kept(self) -> None:
         failure = compile_failure(ended("time-limit", seconds=60), self.TEXT, "flow")
