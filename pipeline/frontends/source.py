@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from iree_pilot.pipeline import links
 from iree_pilot.pipeline.errors import UsageError, nearest
 
 Kind = Literal["zoo", "checkpoint", "file", "module", "pt2", "onnx", "mlir"]
@@ -63,6 +64,8 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
     if not text.strip():
         raise UsageError("SOURCE is empty", advice="Name a model (`iree-pilot models`) or a file.")
     path_text, factory = split(text)
+    links.check(Path(text))
+    links.check(Path(path_text))
     kind = _BY_SUFFIX.get(Path(path_text).suffix.lower())
     if kind is None and Path(path_text).is_dir() and not _is_zoo(path_text):
         return _checkpoint(text, Path(path_text), factory, settings, dtype)

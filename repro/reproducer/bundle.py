@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from iree_pilot.pipeline import plural
+from iree_pilot.pipeline import links, plural
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.failures.diagnostics import SERIAL, Failure
@@ -52,6 +52,7 @@ LARGEST_BYTES = 2**20
 LARGEST_WHOLE_BYTES = 64 * 2**20
 #: Of a tensor that is quoted in the draft.
 _QUOTED_ELEMENTS = 64
+LARGEST_REPORT_BYTES = 32 * 2**20
 #: What `inputs` become .npy files for; the runtime reads the other types raw.
 _NPY_TYPES = ("f16", "f32", "f64", "i8", "i16", "i32", "i64")
 _TITLES: dict[LevelName, str] = {
@@ -342,6 +343,7 @@ def read(directory: Path) -> Report:
 def read_with_content(directory: Path) -> tuple[bytes, Report]:
     """(what report.json holds, the report in it); raises as `read`."""
     file = directory / REPORT
+    links.check(directory)
     if directory.exists() and not directory.is_dir():
         raise UsageError(
             f"{directory} is not a folder",
@@ -354,6 +356,7 @@ def read_with_content(directory: Path) -> tuple[bytes, Report]:
             advice="Name a folder that `iree-pilot bisect` has written.",
         )
     try:
+        check_size(file, LARGEST_REPORT_BYTES)
         content = file.read_bytes()
         return content, msgspec.json.decode(content, type=Report)
     except FileNotFoundError:
@@ -366,6 +369,16 @@ def read_with_content(directory: Path) -> tuple[bytes, Report]:
             f"cannot read {file}: {fault}",
             advice="Name a folder that `iree-pilot bisect` has written.",
         ) from fault
+
+
+def check_size(file: Path, most: int = LARGEST_WHOLE_BYTES) -> None:
+    """Raises UsageError for a file that is larger than any that is written: before it is read."""
+    if file.is_file() and (size := file.stat().st_size) > most:
+        raise UsageError(
+            f"{file} has {size:,} bytes: a reproducer's folder has no such file of more than "
+            f"{most:,}",
+            advice="It was not written by iree-pilot.",
+        )
 
 
 def inputs_of(report: Report, directory: Path) -> tuple[str, ...]:

@@ -120,13 +120,16 @@ def open_folder(directory: Path, *, trust: bool = False, flagged: bool = True) -
         foreign = [name for name in FILES.values() if name in changed or not written_here]
         found = [] if written_here else _words(report, flagged=flagged)
         _refuse(directory, [*found, *_machine_code(directory, foreign)])
-    return Opened(
+    opened = Opened(
         directory=directory,
         report=report,
         written_here=written_here,
         trusted=trust,
         changed=changed,
     )
+    for name in opened.files:
+        bundle.check_size(directory / name)
+    return opened
 
 
 def of_source(path: Path, *, trust: bool) -> None:
@@ -208,6 +211,7 @@ def _check_files(directory: Path, report: Report) -> None:
                 )
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             raise UsageError(f"{path} is not a file", advice="It was not written by iree-pilot.")
+        bundle.check_size(path)
 
 
 def _check_facts(place: Path, report: Report, *, exact: bool) -> None:

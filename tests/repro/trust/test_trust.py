@@ -418,6 +418,20 @@ class TestFiles:
         with pytest.raises(UsageError, match=r"report.json is not a file"):
             open_folder(folder)
 
+    @pytest.mark.parametrize("name", ["report.json", "repro.mlir", "input0.npy"])
+    def test_are_no_larger_than_any_that_is_written(self, folder: Path, name: str) -> None:
+        """Before they are read: this one has no bytes on the disk."""
+        with (folder / name).open("r+b") as file:
+            file.truncate(1 << 40)
+        with pytest.raises(UsageError, match=f"{name} has 1,099,511,627,776 bytes"):
+            open_folder(folder)
+
+    def test_that_no_report_names_are_no_larger_either(self, folder: Path) -> None:
+        with (folder / "more.bin").open("wb") as file:
+            file.truncate(1 << 40)
+        with pytest.raises(UsageError, match=r"more.bin has 1,099"):
+            open_folder(forged(folder, files={}))
+
     def test_are_no_fifos(self, folder: Path) -> None:
         (folder / "repro.mlir").unlink()
         os.mkfifo(folder / "repro.mlir")
