@@ -20,6 +20,7 @@ import click
 import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError, UsageError
+from iree_pilot.pipeline.plain import plain
 from iree_pilot.pipeline.processes import process
 
 INTERRUPTED = 130
@@ -151,9 +152,9 @@ def _unheard() -> int:
 def _told(arguments: list[str], error: PilotError) -> int:
     _json_too(arguments, error.message, error.advice, error.exit_code)
     with contextlib.suppress(OSError):  # the exit code says it, where stderr cannot
-        click.echo(f"error: {error.message}", err=True)
+        click.echo(plain(f"error: {error.message}"), err=True)
         if error.advice:
-            click.echo(error.advice, err=True)
+            click.echo(plain(error.advice), err=True)
     return error.exit_code
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from iree_pilot.pipeline.cli.screen import Screen, screen
 from iree_pilot.pipeline.failure_lines import failure_lines as failure_lines
+from iree_pilot.pipeline.plain import plain
 from iree_pilot.pipeline.plural import count as count
 from iree_pilot.pipeline.store import outputs
 
@@ -83,7 +84,7 @@ def deliver(path: str | Path, content: Path | bytes | str, *, quiet: bool = Fals
     Raises as `outputs.write`.
     """
     if not quiet and Path(path).is_fifo():
-        click.echo(f"{path} is a FIFO: waiting for somebody to read it", err=True)
+        click.echo(plain(f"{path} is a FIFO: waiting for somebody to read it"), err=True)
     outputs.write(Path(path), content)
     wrote(path, quiet=quiet)
 
@@ -91,7 +92,7 @@ def deliver(path: str | Path, content: Path | bytes | str, *, quiet: bool = Fals
 def wrote(path: str | Path, *, quiet: bool = False) -> None:
     """Says on stderr that a file or directory which the user named was written."""
     if not quiet:
-        click.echo(f"wrote {path}", err=True)
+        click.echo(plain(f"wrote {path}"), err=True)
 
 
 def print_pairs(to: Console, pairs: list[tuple[str, str]], *, indent: str = "  ") -> None:

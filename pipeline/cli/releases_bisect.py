@@ -22,6 +22,7 @@ from iree_pilot.pipeline.cli.options import (
     targets_option,
     trust_option,
 )
+from iree_pilot.pipeline.plain import plain
 from iree_pilot.pipeline.plural import count
 
 if TYPE_CHECKING:
@@ -291,7 +292,7 @@ def ask(directory: Path, toolchain: str, trust: bool, common: Common) -> None:
         return
     click.echo(said)
     if common.verbosity >= 0:
-        click.echo(why, err=True)
+        click.echo(plain(why), err=True)
 
 
 def _asked(

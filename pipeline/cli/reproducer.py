@@ -10,6 +10,7 @@ import msgspec
 
 from iree_pilot.pipeline.cli.options import SourceOptions
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.plain import plain
 
 if TYPE_CHECKING:
     from iree_pilot.repro.trust.trust import Opened
@@ -79,7 +80,7 @@ def announce(opened: Opened, *, flagged: bool = True) -> None:
     from iree_pilot.repro.trust import trust
 
     for note in trust.notes(opened, flagged=flagged):
-        click.echo(note, err=True)
+        click.echo(plain(note), err=True)
 
 
 def is_folder(text: str) -> bool:

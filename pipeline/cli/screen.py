@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from iree_pilot.pipeline.plain import plain
 
 #: Lines and tables in a pipe are not wrapped: scripts and logs read them.
 PIPE_WIDTH = 10_000
@@ -49,6 +52,11 @@ class Screen(Console):
             if isinstance(first, str) and not self.is_terminal:
                 options = {"soft_wrap": True, **options}  # whatever COLUMNS says
             super().print(*objects, **options)
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        """What is written: rich's own sequences, and no others."""
+        shown = (one if one.control else one._replace(text=plain(one.text)) for one in buffer)
+        return super()._render_buffer(shown)
 
     def _wraps(self, options: dict[str, Any]) -> bool:
         return self.is_terminal and not options.get("no_wrap") and "end" not in options
