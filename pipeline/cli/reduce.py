@@ -34,6 +34,7 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
     {} in COMMAND stands for the file; without it the file is the last argument.
     """
     import os
+    import shlex
     import shutil
     import tempfile
 
@@ -49,8 +50,8 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
         raise UsageError(what, advice="Name an .mlir file.")
     if shutil.which(test[0]) is None:
         raise UsageError(
-            f"cannot run {test[0]}, which decides whether {file} is interesting: there is no such "
-            "command, or it is not executable",
+            f"cannot run {shlex.quote(test[0])}, which decides whether {file} is interesting: "
+            "there is no such command, or it is not executable",
             advice="Name a command on PATH, or the path of a script (chmod +x makes it one).",
         )
     target = Path(output) if output else file.with_suffix(".reduced.mlir")

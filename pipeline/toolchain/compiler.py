@@ -39,6 +39,8 @@ _OWN_FLAGS = {
     "compile-from": "Say it before the --: iree-pilot compile ... --from PHASE.",
     "dump-compilation-phases-to": "The phases are always dumped, beside the module.",
 }
+#: What is printed in place of compiling.
+_PRINTS = re.compile(r"-+(?:h|help(?:-hidden|-list|-list-hidden)?|version|print-options)")
 #: The same for commands that compile whole programs, and have no option for it.
 _COMPILES_ALL = {
     "o": "The module stays in the cache; iree-pilot compile SOURCE -t TARGET -o FILE copies it.",
@@ -159,6 +161,12 @@ def check_flags(flags: Sequence[str], *, phases: bool = False) -> None:
     advice = _OWN_FLAGS if phases else _OWN_FLAGS | _COMPILES_ALL
     for flag, following in zip_longest(flags, flags[1:], fillvalue=""):
         name, equals, value = flag.lstrip("-").partition("=")
+        if _PRINTS.fullmatch(flag):
+            raise UsageError(
+                f"{flag} cannot be given after --: iree-compile would print that, and compile "
+                "nothing",
+                advice=f"Ask it itself: iree-compile {flag}",
+            )
         if flag.startswith("-") and name in advice:
             raise UsageError(f"{flag} cannot be given after --", advice=advice[name])
         values, others = _MAKES_MODULES.get(name, ((), ""))

@@ -39,6 +39,7 @@ class CommandOracle:
     """Asks a command: exit code 0 means interesting, 125 that it cannot say, anything else not.
 
     `{}` in its arguments is the candidate's file; without one the file is the last argument.
+    said: what it did last, of those that did not find a candidate interesting.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class CommandOracle:
         self._limits = limits
         self._width = width
         self._known: dict[str, Answer] = {}
+        self.said = ""
 
     def ask(self, candidates: Sequence[Path]) -> list[Answer]:
         """Answers in the order of the candidates; those with one content are asked about once."""
@@ -74,9 +76,22 @@ class CommandOracle:
         verdict: Verdict = "passes"
         if outcome.ok:
             verdict = "same"
-        elif outcome.ended_by != "exit" or outcome.exit_code == _CANNOT_SAY:
-            verdict = "unresolved"
+        else:
+            self.said = _said(outcome)
+            if outcome.ended_by != "exit" or outcome.exit_code == _CANNOT_SAY:
+                verdict = "unresolved"
         return Answer(verdict=verdict)
+
+
+def _said(outcome: process.Outcome) -> str:
+    """What a command did that does not find the program interesting."""
+    if outcome.ended_by == "exit" and outcome.exit_code == _CANNOT_SAY:
+        return "cannot say"
+    if outcome.ended_by == "exit":
+        return f"does not exit with 0 on it, but with {outcome.exit_code}"
+    if outcome.ended_by == "signal":
+        return f"was ended by {outcome.signal}"
+    return f"was stopped at the {outcome.ended_by.replace('-', ' ')}, after {outcome.seconds:.0f} s"
 
 
 def reduce(
@@ -100,8 +115,7 @@ def reduce(
     (first,) = oracle.ask([file])
     if first.verdict != "same":
         raise UsageError(
-            f"{mlir} is not interesting: the command `{shlex.join(command)}` "
-            + ("cannot say" if first.verdict == "unresolved" else "does not exit with 0 on it"),
+            f"{mlir} is not interesting: the command `{shlex.join(command)}` " + oracle.said,
             advice="The command has to exit with 0 while what you look for is there, with 125 "
             "where it cannot say; {} stands for the file.",
         )

@@ -183,7 +183,16 @@ def test_an_output_that_is_read(refusals: Refusals, wrong: Wrong) -> None:
     Wrong("reduce a.mlir", ("Missing argument '-- COMMAND'",)),
     Wrong("reduce a.mlir -- nosuch", ("cannot run nosuch", "a.mlir is interesting", "on PATH")),
     Wrong("reduce a.mlir -- ./script", ("cannot run ./script", "chmod +x")),
-    Wrong("reduce a.mlir -- false", ("a.mlir is not interesting", "exit with 0")),
+    Wrong("reduce a.mlir -- false", ("a.mlir is not interesting", "exit with 0", "but with 1")),
+    Wrong("reduce a.mlir -- ''", ("cannot run '', which decides",)),
+    Wrong(
+        "reduce a.mlir --time-limit 1s -- tail -f",
+        ("not interesting", "was stopped at the time limit, after 1 s"),
+    ),
+    Wrong(
+        "run a.mlir -t llvm-cpu -- --help",
+        ("--help cannot be given after --", "iree-compile --help"),
+    ),
     Wrong("reduce a.mlir -- false 'a b' ''", ("the command `false 'a b' ''` does not exit",)),
     Wrong("reduce empty.mlir -- true", ("empty.mlir has no function", "func.func")),
     Wrong("reduce prose.mlir -- true", ("prose.mlir cannot be read", "Dear")),

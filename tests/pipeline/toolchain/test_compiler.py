@@ -331,6 +331,10 @@ class TestPhaseNames:
         ("--compile-to=flow", "--to PHASE"),
         ("-compile-from=flow", "--from PHASE"),
         ("--dump-compilation-phases-to=x", "always dumped"),
+        ("--help", "iree-compile --help"),
+        ("-h", "iree-compile -h"),
+        ("--help-hidden", "iree-compile --help-hidden"),
+        ("--version", "iree-compile --version"),
     ],
 )
 def test_flags_that_the_driver_gives_itself_are_refused(compile: Any, flag: str, cure: str) -> None:
