@@ -98,7 +98,7 @@ def _of_numbers(
     own = function.reference.outputs
     chosen = zip(own, stated.outputs, stated.incomparable, strict=True)
     outputs = tuple(right if ignored else given for right, given, ignored in chosen)
-    judged = numerics.compare(outputs, program, function, directory=place, outputs_directory=place)
+    judged = numerics.compare(outputs, loaded.call(function), outputs_directory=place)
     if judged.differs:
         why = f"its expected numbers are not what {function.reference.evaluator} computes"
         return Doubt(f"{why}: {judged.why}", refuted=True)

@@ -172,7 +172,7 @@ def _checked(
             check = _check(opened, one, toolchain, Path(scratch) / one.name)
             on_check(toolchain.version, check)
             asked = one.name == first and check.same and not script_why
-            return check, scripted(first) if asked else None
+            return check, scripted(one.name) if asked else None
 
         # What takes all memory, or comes with the load of the machine, has it alone.
         delicate = report.failure.kind == "out-of-memory" or report.rate < 1
