@@ -86,6 +86,10 @@ class ArchiveEntry(msgspec.Struct, frozen=True, kw_only=True):
         return "x".join([*(str(d) for d in self.shape), self.dtype or "?"])
 
 
+#: What a checkout without Git LFS has in place of a large file begins with.
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
 class _Malformed(Exception):
     """The header is not what the format says; the message is the reason."""
 
@@ -166,6 +170,12 @@ def read(path: Path) -> dict[str, ArchiveEntry]:
         )
     try:
         with path.open("rb") as file:
+            if file.read(len(_LFS)) == _LFS:
+                raise UsageError(
+                    f"cannot read parameters from {path}: it is a pointer of Git LFS, not the file",
+                    advice="Fetch the file itself: git lfs pull, in the directory of the checkout.",
+                )
+            file.seek(0)
             return reader(file, path.stat().st_size)
     except OSError as fault:
         raise UsageError(

@@ -80,6 +80,15 @@ def test_a_damaged_archive_is_one_clear_message(
         archive.check_parameters(program(path.name, WEIGHTS), tmp_path)
 
 
+@pytest.mark.parametrize("name", ["w.safetensors", "w.gguf", "w.irpa"])
+def test_a_pointer_of_git_lfs_is_named_as_one(tmp_path: Path, name: str) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 4\n"
+    (tmp_path / name).write_text(pointer)
+    with pytest.raises(UsageError, match="a pointer of Git LFS") as caught:
+        archive.read(tmp_path / name)
+    assert "git lfs pull" in caught.value.advice
+
+
 @pytest.mark.parametrize("write", [write_safetensors, write_gguf])
 def test_an_archive_that_is_cut_short_anywhere_is_refused(tmp_path: Path, write: object) -> None:
     assert callable(write)
