@@ -235,7 +235,7 @@ class _Case:
             context = self.context.at(directory)
             result = compiler.compile(job, context, listener=listener, confirm=settings.confirm)
             (directory / _RESULT).write_bytes(msgspec.json.encode(result))
-            if result.failure is not None and result.failure.kind in PASSING:
+            if result.failure is not None and result.failure.passing:
                 raise _NotKept(result)
 
         on_wait = partial(self.watcher.waiting, self.target)
@@ -431,8 +431,6 @@ _READERS = (
     "toolchain/compiler.py",
     "toolchain/phases.py",
 )
-#: Failures that may be gone the next time, on the same input.
-PASSING = ("timeout", "out-of-memory", "tool-missing")
 
 
 class _NotKept(Exception):

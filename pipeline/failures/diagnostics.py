@@ -48,6 +48,10 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     executable: str = ""
 
 
+#: Kinds of failures that may be gone the next time, on the same input.
+PASSING = ("timeout", "out-of-memory", "tool-missing")
+
+
 class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"}):
     """Why a step ended.
 
@@ -69,6 +73,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"
     stack: tuple[str, ...] = ()
     also: tuple[Failure, ...] = ()
     stopped: Stopped | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def passing(self) -> bool:
+        """Whether it may be gone next time on the same input: a limit, or somebody killed it."""
+        return self.kind in PASSING or self.signal == "SIGKILL"
 
     @property
     def operation(self) -> str:

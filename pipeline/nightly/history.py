@@ -11,7 +11,6 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline.case import PASSING
 from iree_pilot.pipeline.nightly import identity, queries, results
 from iree_pilot.pipeline.nightly.database import Database
 from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Finding, Judgement
@@ -225,7 +224,7 @@ class History(Database):
         if not found or len(set(found[0].attempts)) > 1:
             return None
         failure = found[0].failure
-        return None if failure is not None and failure.kind in PASSING else found[0]
+        return None if failure is not None and failure.passing else found[0]
 
     def known(self, cases: Collection[str], *, limit: int = 20) -> dict[str, tuple[str, ...]]:
         """The keys under which cases have outcomes that are `reusable`, the latest first."""

@@ -141,7 +141,7 @@ def key(case: Case, loaded: Loaded, toolchain: Toolchain, plan: Plan) -> str:
 def lasting(outcome: CaseOutcome) -> bool:
     """Whether the outcome's key decides it: limits and what else was running did not."""
     failure = outcome.failure
-    return outcome.result is not None and not (failure and failure.kind in cases.PASSING)
+    return outcome.result is not None and not (failure and failure.passing)
 
 
 def _contents(directory: Path) -> list[tuple[str, str]]:

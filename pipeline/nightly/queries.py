@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iree_pilot.pipeline.case import PASSING
+from iree_pilot.pipeline.failures.diagnostics import PASSING
 
 RUNS = """
 SELECT id, uuid, config, title, machine, begun, finished,
@@ -69,7 +69,8 @@ SELECT name, key FROM (
     ) o
     WHERE place = 1
         AND NOT EXISTS (SELECT 1 FROM failures f WHERE f.result_id = o.result_id
-            AND f.position = 0 AND f.kind IN ({", ".join(f"'{kind}'" for kind in PASSING)}))
+            AND f.position = 0 AND (f.kind IN ({", ".join(f"'{kind}'" for kind in PASSING)})
+                OR f.signal = 'SIGKILL'))
         AND (SELECT count(DISTINCT value) FROM json_each(o.attempts)) <= 1
     ORDER BY id DESC
 """

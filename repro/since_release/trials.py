@@ -167,7 +167,7 @@ class ReleaseTrials:
             why=why,
             failure=failure,
         )
-        if failure is None or failure.kind not in case.PASSING:
+        if failure is None or not failure.passing:
             self._journal.append(trial)
         return trial
 

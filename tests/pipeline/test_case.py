@@ -306,7 +306,7 @@ class TestStore:
     ) -> None:
         first = bench.run(text, limits=limits or Limits())
         assert first.failure is not None
-        assert first.failure.kind in ("timeout", "out-of-memory", "tool-missing")
+        assert first.failure.passing
         compiles = bench.compiles
         assert [kind.entries for kind in Store().info() if kind.kind == "compile"] == []
         bench.run(text, limits=limits or Limits())

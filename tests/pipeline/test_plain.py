@@ -37,7 +37,9 @@ def test_on_the_console(terminal: bool) -> None:
     assert "\x9b" not in said
 
 
-def test_colours_of_ours_stay() -> None:
+def test_colours_of_ours_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     file = io.StringIO()
     Screen(file=file, force_terminal=True, color_system="standard", width=80).print("[red]a[/red]")
     assert file.getvalue() == "\x1b[31ma\x1b[0m\n"
