@@ -12,8 +12,8 @@ from iree_pilot.repro.since_release.trials import ReleasesFound
 from iree_pilot.repro.workarounds.find_workarounds import Workarounds
 
 _UNSURE = {
-    "compiles": "; it compiles, and was not run here",
-    "runs": "; it runs, and its numbers were not compared",
+    "compiles": "; compiles, not run here",
+    "runs": "; runs, not compared",
 }
 
 
@@ -67,14 +67,14 @@ def told(found: ReleasesFound) -> str:
         telling = [name for name, verdict in found.releases.items() if verdict in TELLING]
         shown = [name for name in telling if found.releases[name] == "same"]
         if len(shown) == 1:
-            said = [f"only {shown[0]} can tell, and shows it"]
+            said = [f"reproduces in {shown[0]}, the only release that gives a verdict"]
         elif shown:
-            said = [f"in all releases that can tell, {shown[0]} to {shown[-1]}"]
-    return "; ".join(said) or "no release shows it by itself"
+            said = [f"in all releases that give a verdict, {shown[0]} to {shown[-1]}"]
+    return "; ".join(said) or "no release reproduces it"
 
 
 def _change(change: Change) -> str:
-    words = {"passes": "passes", "different": "fails in another way", "same": "shows it"}
+    words = {"passes": "passes", "different": "fails in another way", "same": "reproduces it"}
     commits = ", ".join(
         f"{commit[:12]} to {other[:12]}"
         for commit, other in [(change.older_revision, change.newer_revision)]
@@ -84,6 +84,6 @@ def _change(change: Change) -> str:
     if change.came and change.bad_verdict == "same":
         return f"since {change.bad} ({change.good} {words[change.good_verdict]}{revisions})"
     if change.bad_verdict == "same":
-        return f"gone in {change.good} ({change.bad} shows it{revisions})"
+        return f"gone in {change.good} ({change.bad} reproduces it{revisions})"
     older, newer = words[change.older_verdict], words[change.newer_verdict]
     return f"{change.older} {older}, {change.newer} {newer}{revisions}"

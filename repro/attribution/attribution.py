@@ -1,6 +1,6 @@
-"""Whose fault wrong numbers are: the same program compiled and run in other ways, and what it says.
+"""Attribution of wrong numbers: variants of the same program are compiled, run and compared.
 
-Pure but for the `Try` that it is given; `others` lists the ways that this machine has.
+Pure but for the `Try` that it is given; `others` lists the variants that this machine offers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SPECIAL = (
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
-    """A way to compile and run the program: `what` is other in it than reported, and `how`.
+    """A variant, one way to compile and run the program: `what` differs from the report, and `how`.
 
     backend: what makes the code.
     """
@@ -45,7 +45,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttributionRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one way; digest: of all outputs, empty where there are none."""
+    """Result of one variant; digest: of all outputs, empty where there are none."""
 
     what: What
     how: str
@@ -57,7 +57,7 @@ class AttributionRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attribution(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose fault it is, in one sentence, and what that rests on.
+    """Attribution in one sentence, and the rows that it rests on.
 
     culprit: `target` is an architecture that is not the device's; `undecided` gives the reason.
     flags: that make it right on the same device, where that was seen; () if none do.
@@ -70,10 +70,10 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Narrowed(msgspec.Struct, frozen=True, kw_only=True):
-    """What following the numbers from phase to phase has ruled out.
+    """Result of the search for the first wrong phase, which rules attributions out.
 
-    step: what makes them wrong, a pass or a phase; "" where only `after` is known: the last phase
-    whose IR is still right. generates: it is code generation, or comes after `after`.
+    step: the first wrong pass or phase; "" where only `after` is known: the last phase whose IR is
+    correct. generates: it is code generation, or comes after `after`.
     """
 
     step: str = ""
@@ -82,16 +82,16 @@ class Narrowed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def shared(self) -> str:
-        """What backends that are wrong alike have in common."""
+        """The step that backends with the same wrong results have in common."""
         if self.step:
-            return f"each of them runs {self.step}"
-        return f"the IR after {self.after} is correct, so it is what each of them does after that"
+            return f"all of them run {self.step}"
+        return f"the IR after {self.after} is correct, so a later step that they share is wrong"
 
 
 def others(
     target: Target, flags: Sequence[str], device: str, toolchain: Toolchain
 ) -> tuple[Way, ...]:
-    """The reported way first, then those that tell most.
+    """The reported variant first, then the most telling ones.
 
     target: with its architecture. flags: for iree-compile, the target's and the user's; the latter
     stay, but for what a way is about. device: what the module ran on.
@@ -146,7 +146,7 @@ def attribute(
     trial: Try,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Attribution:
-    """Tries all ways, the reported one first, and says what they say.
+    """Runs all variants, the reported one first, and draws the conclusion.
 
     Levels are tried up to the first that is wrong as well: which one it is matters only where some
     are right.
@@ -186,7 +186,7 @@ def attribute(
 def conclude(
     rows: Sequence[AttributionRow], *, doubtful: bool = False, narrowed: Narrowed | None = None
 ) -> tuple[Culprit, str]:
-    """(who, why in one sentence) from the rows, the reported one first.
+    """(culprit, reason in one sentence) from the rows, the reported one first.
 
     doubtful: PyTorch's own result is as far from the precise one as the device's. A row that does
     not compile or run says nothing. What is nearest to the reported way says most: its module on
@@ -195,13 +195,13 @@ def conclude(
     """
     own, *rest = rows
     if own.verdict != "wrong":
-        how = "right" if own.verdict == "right" else own.why
-        return "undecided", f"when it was compiled and run again, it was {how}"
+        how = "gave correct results" if own.verdict == "right" else f"failed: {own.why}"
+        return "undecided", f"a second compile and run {how}"
     told = {what: _names(rest, what) for what in ("device", "level", "target", "backend")}
     step = narrowed.step if narrowed and not narrowed.generates else ""
     right, wrong = told["device"]["right"], told["device"]["wrong"]
     if right:
-        on = f"the same module is right on {_list(right)}"
+        on = f"the same module is correct on {_list(right)}"
         return (
             ("compiler", f"{step}, although {on}")
             if step
@@ -213,29 +213,29 @@ def conclude(
     if right := told["level"]["right"]:
         wrong = told["level"]["wrong"]
         also = f" and wrong at {_list(wrong)}" if wrong else ""
-        return "compiler", f"{step or 'an optimisation'}: it is right at {_list(right)}{also}"
+        return "compiler", f"{step or 'an optimisation'}: correct at {_list(right)}{also}"
     if right := told["target"]["right"]:
-        why = f"code for {own.how} is wrong, code for {_list(right)} right on the same device"
+        why = f"code for {own.how} is wrong, code for {_list(right)} correct on the same device"
         if step:
             return "compiler", f"{step}: {why}"
         # A processor without an instruction says so; a GPU computes something else.
         if BACKENDS[own.backend].on_host:
             return "compiler", why
-        return "target", f"{why}, which the former may not fit"
+        return "target", f"{why}, which may not support {own.how}"
     return _across_backends(rows, doubtful, narrowed, step)
 
 
 def _across_backends(
     rows: Sequence[AttributionRow], doubtful: bool, narrowed: Narrowed | None, step: str
 ) -> tuple[Culprit, str]:
-    """What other backends say, where nothing nearer to the reported way is right."""
+    """The conclusion from other backends, where no nearer variant is correct."""
     own, *rest = rows
     backends, levels = _names(rest, "backend"), _names(rest, "level")["wrong"]
     devices_too = " and on every device tried" if _names(rest, "device")["wrong"] else ""
     right, wrong = backends["right"], backends["wrong"]
     at = f" at {_list(levels)} too" if levels else ""
     if right:
-        where = f"wrong{at}{devices_too}, right with {_list(right)}"
+        where = f"wrong{at}{devices_too}, correct with {_list(right)}"
         if step:
             return "compiler", f"{step}: {where}"
         if BACKENDS[own.backend].on_host or devices_too:
@@ -243,10 +243,10 @@ def _across_backends(
         return (
             "undecided",
             f"code generation for {own.backend} or the driver of its only device here: "
-            f"wrong{at}, right with {_list(right)}",
+            f"wrong{at}, correct with {_list(right)}",
         )
     if not wrong:
-        alone = f"wrong{at}; nothing else compiles and runs it here"
+        alone = f"wrong{at}; no other backend compiles and runs it here"
         return ("compiler", f"{step}: {alone}") if step else ("undecided", alone)
     alike = all(
         r.digest == own.digest for r in rest if r.what == "backend" and r.verdict == "wrong"
@@ -255,12 +255,12 @@ def _across_backends(
         return (
             "reference",
             f"{_list([own.how, *wrong])} agree with each other, and the reference in the program's "
-            "own types is as far from its float64 one: it is ill-conditioned",
+            "own types is as far from float64: the program is ill-conditioned",
         )
-    agree = "give the same wrong numbers" if alike else "are wrong"
+    agree = "give the same wrong results" if alike else "are wrong"
     shared = (
-        "what all backends share (the conversion from torch, or another pass that each of them "
-        "runs), unless the reference is wrong"
+        "a step that all backends share (the conversion from torch, or another common pass), "
+        "unless the reference is wrong"
     )
     why = narrowed.shared if narrowed else shared
     return "compiler", f"{_list([own.how, *wrong])} {agree}: {why}"

@@ -109,8 +109,8 @@ def elsewhere(side: Side, toolchain: Toolchain) -> str:
 def _tried(small: Small, differing: Differing, against: Side) -> tuple[str, ...]:
     made = f" (from {'; '.join(differing.sources)})" if differing.sources else ""
     said = [
-        f"It is `{differing.name}`, dispatch {differing.number} of the program{made}.",
-        f"What is expected is what `{against.name}` gives, with `{shlex.join(against.flags)}`.",
+        f"Reduced from `{differing.name}`, dispatch {differing.number} of the program{made}.",
+        f"The expected values are those of `{against.name}`, with `{shlex.join(against.flags)}`.",
     ]
     if small.ones:
         said.append("All inputs are ones.")

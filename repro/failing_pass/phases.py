@@ -1,8 +1,8 @@
-"""The phase and the pass from which on numbers are wrong.
+"""The first wrong phase and pass: where the IR stops giving correct results.
 
-The IR after each phase is finished by a path that is trusted: another backend, nothing optimised.
-The first phase after which that gives wrong numbers is where they come from, and the same is asked
-of the IR after each of its passes that changes something.
+The IR after each phase is compiled to the end by a reference path: another backend, nothing
+optimised. The first phase after which the results are wrong is at fault; the same is tested for the
+IR after each of its passes that changes something.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from iree_pilot.repro.failing_pass.narrow import narrow
 State = Literal["earliest", "later", "everywhere", "unknown"]
 #: A pass is looked for with so many compiles at most.
 _PASS_QUESTIONS = 14
-#: The target's own code generation, by its plainest strategy.
-PLAIN = "the plainest strategy"
+#: The target's own code generation, with its default pipeline.
+PLAIN = "the default pipeline"
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WrongPhase(msgspec.Struct, frozen=True, kw_only=True):
-    """From where on the numbers are wrong.
+    """Where the results become wrong.
 
     state: `earliest`: from `phase` on, and not yet after `since`; `later`: they are right after
     `phase`, the last one whose result another path can finish; `everywhere`: wrong on every path
@@ -56,7 +56,7 @@ class WrongPhase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bench(Protocol):
-    """What is asked: the program compiled for its target, finished by reference paths.
+    """The program compiled for its target, phase by phase, and reference paths that finish it.
 
     phases: those after which there is IR that they can finish, in order, the source first.
     generated: the phase after which only code generation is left, and that; None where the path
@@ -81,7 +81,7 @@ class Bench(Protocol):
 
 
 def find(bench: Bench) -> WrongPhase:
-    """From where on the program's numbers are wrong, by the first path that is right for it."""
+    """The first wrong phase, by the first reference path that is correct for the whole program."""
     return _Search(bench).run()
 
 
@@ -106,12 +106,12 @@ class _Search:
                 return self._later(phases[last], path)
             last -= 1
         if not last:
-            return self._told("unknown", f"no phase's result can be finished by {path}", path=path)
+            return self._told("unknown", f"{path} can finish the IR of no phase", path=path)
         right, wrong = narrow(last, lambda i: self._wrong(self._finish(phases[i], path)))
         found = self._told(
             "earliest",
-            f"wrong from {phases[wrong]} on: still right after {phases[right]}, "
-            f"when {path} finishes it",
+            f"first wrong phase: {phases[wrong]} (the IR after {phases[right]} is correct "
+            f"with {path})",
             phase=phases[wrong],
             since=phases[right],
             path=path,
@@ -119,15 +119,15 @@ class _Search:
         return self._with_pass(found)
 
     def _later(self, phase: str, path: str) -> WrongPhase:
-        """It goes wrong after `phase`: in code generation, if another strategy there is right."""
+        """A step after `phase` is wrong: code generation, if its default pipeline is correct."""
         if self._bench.generated and phase == self._bench.phases[-1]:
             configured, generated = self._bench.generated
             if self._finish(configured, PLAIN) == "right":
                 return self._with_pass(
                     self._told(
                         "earliest",
-                        f"wrong from {generated} on: still right after {configured}, when {PLAIN} "
-                        "of this target finishes it",
+                        f"first wrong phase: {generated} (the IR after {configured} is correct "
+                        f"with {PLAIN} of this target)",
                         phase=generated,
                         since=configured,
                         path=PLAIN,
@@ -135,14 +135,13 @@ class _Search:
                 )
         return self._told(
             "later",
-            f"still right after {phase}, when {path} finishes it: what comes after it for this "
-            "target makes them wrong",
+            f"the IR after {phase} is correct with {path}: a later step for this target is wrong",
             phase=phase,
             path=path,
         )
 
     def _with_pass(self, found: WrongPhase) -> WrongPhase:
-        """The same with the pass that makes it wrong, where its phase can be cut in two."""
+        """The same with the first wrong pass, where the phase can be split."""
         changes = self._bench.changes(found.since, found.phase)
 
         def wrong(index: int) -> bool | None:
@@ -158,11 +157,11 @@ class _Search:
         change = changes[bad]
         if bad - right > 1:
             names = ", ".join(dict.fromkeys(one.name for one in changes[right + 1 : bad + 1]))
-            said = f"{found.conclusion}; in it one of {names} makes them wrong"
+            said = f"{found.conclusion}; first wrong pass: one of {names}"
             return msgspec.structs.replace(found, conclusion=said)
         return msgspec.structs.replace(
             found,
-            conclusion=f"{found.conclusion}; {change.name} in it makes them wrong",
+            conclusion=f"{found.conclusion}; first wrong pass: {change.name}",
             pass_name=change.name,
             pass_class=change.pass_class,
             changed=diff(changes[right], change),
@@ -171,12 +170,12 @@ class _Search:
     def _nowhere(self, verdicts: dict[str, Verdict]) -> WrongPhase:
         wrong = [path for path, verdict in verdicts.items() if verdict == "wrong"]
         if not wrong:
-            return self._told("unknown", "no other path compiles and runs the program")
+            return self._told("unknown", "no reference path compiles and runs the program")
         shared = f"up to {self._bench.phases[-1]}" if len(self._bench.phases) > 1 else "all phases"
         return self._told(
             "everywhere",
-            f"wrong on every path tried from the source on ({', '.join(wrong)}): what they share "
-            f"is at fault ({shared}), or the reference",
+            f"wrong on every path from the source on ({', '.join(wrong)}): either a step that "
+            f"they share ({shared}) or the reference is wrong",
         )
 
     def _finish(self, phase: str, path: str) -> Verdict:

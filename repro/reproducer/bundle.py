@@ -56,10 +56,10 @@ LARGEST_REPORT_BYTES = 32 * 2**20
 #: What `inputs` become .npy files for; the runtime reads the other types raw.
 _NPY_TYPES = ("f16", "f32", "f64", "i8", "i16", "i32", "i64")
 _TITLES: dict[LevelName, str] = {
-    "mlir": "The smallest program",
-    "dispatch": "The executable that fails, alone",
-    "pass": "The IR before the pass that fails",
-    "pytorch": "The smallest program in PyTorch, traced with iree-turbine",
+    "mlir": "Reduced program",
+    "dispatch": "Failing executable, compiled alone",
+    "pass": "IR before the failing pass",
+    "pytorch": "Reduced program in PyTorch, traced with iree-turbine",
 }
 _MODULE = "module.vmfb"
 _TRACED = "traced.mlir"
@@ -537,7 +537,7 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
         "message": visible,
         "whole_message": folded,
         "tools": {c[0] for one in shown for c in (*one.before, one.command)},
-        "titles": _TITLES | ({"mlir": "The whole program"} if report.whole else {}),
+        "titles": _TITLES | ({"mlir": "Whole program"} if report.whole else {}),
         "fence": issue.fence(
             "\n".join([failure.message, *failure.stack, *texts.values(), changed])
         ),

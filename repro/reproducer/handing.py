@@ -268,7 +268,7 @@ def _described(failure: Failure, isolated: Isolated, wrong: Wrong, reference: st
     named = f"{wrong.path}, {shape}" if wrong.path else shape
     said = f"{wrong.wrong} of {wrong.count} elements are wrong"
     if not wrong.wrong and wrong.own_error is not None:
-        said = f"it is up to {wrong.error:.3g} off, {reference} itself {wrong.own_error:.3g}"
+        said = f"max error {wrong.error:.3g} ({reference} itself: {wrong.own_error:.3g})"
     for worst in wrong.elements[:1]:
         place = ", ".join(map(str, worst.index))
         said += f", worst [{place}]: {worst.got} where {worst.expected} is expected"

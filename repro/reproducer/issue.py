@@ -1,4 +1,4 @@
-"""What a draft of an issue says in its title, and what it folds."""
+"""Parts of an issue's draft: its title, components, attribution, and what is folded."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ def title(failure: Failure, target: str, ops: Sequence[str], tool: str) -> str:
 
 
 def not_iree(failure: Failure, *, exported: bool) -> str:
-    """Whose failure to trace it is where IREE has no part in it, and what to do; else "".
+    """Attribution of a failure to trace that IREE has no part in, with a remedy; else "".
 
     exported: torch.export has passed, or was not asked.
     """
     raised = failure.kind == "trace-error" and failure.signal is None and failure.stack
     if exported or not raised or any("iree/turbine/" in frame for frame in failure.stack):
         return ""
-    said = "PyTorch, not IREE: torch.export alone refuses the model"
+    said = "PyTorch, not IREE: torch.export alone rejects the model"
     if _DATA_DEPENDENT.search(failure.message):
         return (
-            f"{said}, which decides by values that there are only when it runs (data-dependent "
-            "control flow): write that with torch.where, or say with torch._check what holds"
+            f"{said}, whose control flow depends on values that are known only at run time "
+            "(data-dependent): use torch.where, or state the assumption with torch._check"
         )
-    return f"{said}: change the model, or ask PyTorch (https://github.com/pytorch/pytorch/issues)"
+    return f"{said}: change it, or report this to https://github.com/pytorch/pytorch/issues"
 
 
 def _essential(failure: Failure) -> str:
     if failure.kind == "timeout":
         phase = f" in {failure.phase}" if failure.phase else ""
-        return f"does not end{phase}"
+        return f"does not terminate{phase}"
     if failure.kind == "out-of-memory":
         return "out of memory"
     text = " ".join(failure.message.split())
@@ -73,7 +73,7 @@ def _essential(failure: Failure) -> str:
 
 
 def named_flags(failure: Failure, flags: Sequence[str]) -> list[str]:
-    """Flags that the message tells to give, and that were not given."""
+    """Flags that the message mentions and the command does not pass."""
     given = {flag.lstrip("-").partition("=")[0] for flag in flags}
     found = dict.fromkeys(_FLAG.findall(failure.message))
     return [flag for flag in found if flag.lstrip("-") not in given]
@@ -106,7 +106,7 @@ def fence(text: str) -> str:
 
 
 def components(failure: Failure) -> str:
-    """What IREE's form offers: the parts that the failing step belongs to."""
+    """Components, as IREE's form lists them, that the failing step belongs to."""
     if failure.phase == "trace":
         return "Frontends, Python"
     if failure.phase in ("load", "run"):

@@ -31,8 +31,8 @@ from iree_pilot.repro.reproducer.bundle import Level, LevelName
 _DEBUG = re.compile(r"\s+loc\((?:unknown|\"[^\"]*\":\d+:\d+)\)")
 
 _OF_TORCH = re.compile(r"\btorch\.(?:aten|prims|operator)\b")
-_COMPILES = "it compiles, and fails when it is run"
-_WHOLE = "it is the whole program, not a part of it"
+_COMPILES = "the program compiles and fails at run time"
+_WHOLE = "the program was not reduced"
 #: The writer of PyTorch loads torch and compiles nothing: a compile's limit is not for it.
 _WRITER_SECONDS = 600.0
 
@@ -91,7 +91,7 @@ class Maker:
         for level, file in parts:
             size = file.stat().st_size if file is not None else 0
             if size > most:  # IR that grows without end, say
-                why = f"it has {size:,} bytes; at most {most:,} are handed on"
+                why = f"it is too large: {size:,} bytes, over the limit of {most:,}"
                 level, file = msgspec.structs.replace(level, why=why, changed=""), None
             levels.append(level)
             if file is not None:
@@ -100,7 +100,7 @@ class Maker:
 
     def _pytorch(self) -> tuple[Level, Path | None]:
         if not has_torch(self._program):
-            return self._level("pytorch", "it has no operations of PyTorch"), None
+            return self._level("pytorch", "the program has no torch operations"), None
         made = self._context.directory / "repro.py"
         writing = writer.Writing(str(self._program.absolute()), self._flags, str(made.absolute()))
         function, limits = f"{writer.__name__}:written", process.Limits(seconds=_WRITER_SECONDS)
@@ -122,7 +122,7 @@ class Maker:
         source = "executable-sources"
         phase = self._failure.phase
         if source not in order or phase not in order[order.index(source) + 1 :]:
-            why = f"it fails in phase {phase}, before there are dispatches"
+            why = f"it fails in phase {phase}, before dispatches are formed"
             return bundle.level("dispatch", self._flags, why=why), None
         dumps = self._context.directory / "executables"
         dumps.mkdir(exist_ok=True)

@@ -38,8 +38,8 @@ def _levels(flag: str, of: str, backends: tuple[str, ...] = ()) -> list[Candidat
     reasons: dict[str, tuple[str, Price]] = {
         "O1": (f"few transformations in {of}", "free"),
         "O2": (f"more fusion and generalisation in {of}", "free"),
-        "O3": (f"all transformations of {of}, also risky ones", "free"),
-        "O0": (f"the fewest transformations in {of}: without a faulty one, and slow", "slower"),
+        "O3": (f"all transformations of {of}, including risky ones", "free"),
+        "O0": (f"the fewest transformations in {of}: avoids a faulty one, but slow", "slower"),
     }
     return [
         _flag(f"{flag}={level}", reason, "optimization", price, backends)
@@ -71,7 +71,7 @@ TABLE: tuple[Candidate, ...] = (
     Candidate(
         name="attention as matmuls and softmax",
         reason="scaled_dot_product_attention becomes an operation of the compiler's own, which "
-        "not every backend lowers; written out it is three that all do",
+        "not every backend lowers; written out, every backend does",
         group="rewrite",
         price="slower",
         edit="attention",
@@ -89,7 +89,7 @@ TABLE: tuple[Candidate, ...] = (
     ),
     Candidate(
         name="fnuz in place of fn",
-        reason="gfx94x has e4m3fnuz and e5m2fnuz only: codes stand for half as much there, so "
+        reason="gfx94x has e4m3fnuz and e5m2fnuz only: a code has half the value there, so "
         "values are halved before the cast and doubled after it; weights are converted",
         group="rewrite",
         edit="fnuz",
@@ -169,7 +169,7 @@ TABLE: tuple[Candidate, ...] = (
     ),
     _flag(
         "iree-input-demote-i64-to-i32",
-        "computes i64 in i32: devices without 64-bit integers; i64 inputs and outputs become i32",
+        "computes i64 in i32, for devices without i64; i64 inputs and outputs become i32",
         "types",
         "signature",
         early=True,
@@ -213,13 +213,13 @@ TABLE: tuple[Candidate, ...] = (
     ),
     _flag(
         "iree-opt-generalize-matmul=false",
-        "keeps matmuls named, which other lowerings take",
+        "keeps matmuls as named operations, which have lowerings of their own",
         "optimization",
         helps=r"matmul|contract|generic",
     ),
     _flag(
         "iree-opt-generalize-matmul=true",
-        "matmuls become generic operations, which fuse with more and are lowered otherwise",
+        "matmuls become generic operations, with other fusions and lowerings",
         "optimization",
         helps=r"matmul|contract|generic",
     ),
@@ -310,7 +310,7 @@ TABLE: tuple[Candidate, ...] = (
     # Fusion.
     _flag(
         "iree-dispatch-creation-enable-aggressive-fusion=false",
-        "smaller dispatches: what does not lower together may lower apart; more memory traffic",
+        "smaller dispatches: operations may lower apart that fail together; more memory traffic",
         "fusion",
         "slower",
         helps=r"mismatch|vector|linalg",
@@ -337,7 +337,7 @@ TABLE: tuple[Candidate, ...] = (
     ),
     _flag(
         "iree-dispatch-creation-block-matmul-producer-fusion",
-        "what feeds a matmul gets a dispatch of its own, such as a dequantisation",
+        "producers of a matmul, such as a dequantisation, get a dispatch of their own",
         "fusion",
         "slower",
         helps=r"matmul|contract|extf|bitcast",
@@ -362,7 +362,7 @@ TABLE: tuple[Candidate, ...] = (
     ),
     _flag(
         "iree-dispatch-creation-enable-fuse-padding-into-linalg-consumer-ops",
-        "padding is fused into what follows",
+        "padding is fused into its consumer",
         "fusion",
         helps=r"\bpad",
     ),
@@ -390,14 +390,14 @@ TABLE: tuple[Candidate, ...] = (
     # The host's side.
     _flag(
         "iree-flow-zero-fill-empty-tensors",
-        "memory that the program does not write first is zero",
+        "uninitialised memory is filled with zeros",
         "host",
         "slower",
         helps=r"mismatch|nan",
     ),
     _flag(
         "iree-stream-emulate-memset",
-        "fills are dispatches: patterns that a driver cannot fill",
+        "fills become dispatches: for patterns that a driver cannot fill",
         "host",
         "slower",
         helps=r"fill|memset|pattern",
@@ -432,7 +432,7 @@ TABLE: tuple[Candidate, ...] = (
     ),
     _flag(
         "iree-opt-strip-assertions",
-        "checks of shapes are left out: what they would have caught is not",
+        "shape checks are removed: shape errors are no longer detected",
         "host",
         "precision",
         helps=r"assert|runtime-error",

@@ -137,11 +137,11 @@ class _Isolation(isolate.Isolation):
         return off
 
     def remarks(self, isolated: Isolated) -> tuple[str, ...]:
-        """What it takes to be wrong, where that is more than one operation."""
+        """Remark for the draft that the error needs more than one operation, where it does."""
         keep = isolated.cut.keep
         if len(keep) > 1 and set(keep) <= set(self.found.right):
             return (
-                "Each of its operations gives right numbers when it is compiled alone: it takes "
-                f"these {len(keep)} together.",
+                "Each of its operations is correct when compiled alone; the error needs these "
+                f"{len(keep)} together.",
             )
         return ()

@@ -37,8 +37,8 @@ def test_what_is_wrong_together_in_linalg_is_isolated(shared_cache: Path, tmp_pa
     report = bundle.read(tmp_path / "out")
     assert report.reference == "numpy" and report.wrong[0].dtype == "i1"
     issue = (tmp_path / "out" / "ISSUE.md").read_text()
-    assert "Each of its operations gives right numbers when it is compiled alone" in issue
-    assert "it gives what numpy gives" in issue
+    assert "Each of its operations is correct when compiled alone" in issue
+    assert "it agrees with numpy up to rounding" in issue
 
 
 @pytest.mark.slow

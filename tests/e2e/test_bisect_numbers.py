@@ -127,8 +127,8 @@ def test_the_folder_shows_it_with_nothing_of_ours(isolated: Isolated, tmp_path: 
     assert wrong.dtype == "i1" and wrong.own_error is None
     assert all({one.got, one.expected} == {"False", "True"} for one in wrong.elements)
     issue = (folder / "ISSUE.md").read_text()
-    assert "gives wrong numbers" in issue
-    assert "Each of its operations gives right numbers when it is compiled alone" in issue
+    assert "returns wrong results" in issue
+    assert "Each of its operations is correct when compiled alone" in issue
     said = {"stdout": tmp_path / "said", "stderr": tmp_path / "errors"}
     tools = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     outcome = run(["sh", folder / "run.sh"], limits=Limits(seconds=120), env=tools, **said)

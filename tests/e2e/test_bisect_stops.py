@@ -220,7 +220,7 @@ class TestNothingSmaller:
         report = bundle.read(desk.out)
         assert "Nothing smaller was found" in report.tried[0]
         assert "pass" in report.tried[1] and "same" not in report.tried[1]
-        assert "The whole program" in (desk.out / "ISSUE.md").read_text()
+        assert "Whole program" in (desk.out / "ISSUE.md").read_text()
         assert not list(desk.data.glob("known/*")), "it says nothing of other programs"
 
     def test_a_program_that_the_bindings_cannot_read_too(self, desk: Desk) -> None:

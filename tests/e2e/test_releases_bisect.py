@@ -294,7 +294,7 @@ class TestGitBisect:
 
     def test_it_tells_how_it_is_used(self, script: Path) -> None:
         text = script.read_text()
-        assert f"--term-old=broken --term-new=mended {2:040x} {1:040x}" in text
+        assert f"--term-old=broken --term-new=fixed {2:040x} {1:040x}" in text
         assert f"git bisect run {script}" in text
 
     def test_a_folder_of_somebody_else_is_left_alone(self, desk: Desk) -> None:

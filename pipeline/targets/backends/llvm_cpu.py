@@ -70,23 +70,23 @@ BACKEND = Backend(
         ),
         FlagWorkaround(
             "iree-llvmcpu-enable-ukernels=all",
-            "hand-written kernels wherever there is one, in place of what fails to lower",
+            "hand-written kernels wherever there is one, in place of code that fails to lower",
             r"mmt4d|matmul|contract|extf",
             price="free",
         ),
         FlagWorkaround(
             "iree-llvmcpu-disable-vector-peeling",
-            "no separate loop for what is left over of a vector",
+            "no separate loop for the remainder of a vector",
             r"vector|mismatch",
         ),
         FlagWorkaround(
             "iree-llvmcpu-vector-pproc-strategy=none",
-            "sizes that are no multiple of a vector are not prepared for vectors",
+            "sizes that are not a multiple of a vector are neither peeled nor masked",
             r"vector|mask|peel",
         ),
         FlagWorkaround(
             "iree-llvmcpu-vector-pproc-strategy=mask",
-            "what is left over of a vector is masked",
+            "the remainder of a vector is masked",
             r"vector|mask|peel",
         ),
         FlagWorkaround(
@@ -104,7 +104,7 @@ BACKEND = Backend(
         ),
         FlagWorkaround(
             "iree-llvmcpu-stack-allocation-limit=1048576",
-            "lets a dispatch use 1 MiB of stack instead of 32 kiB; threads have to have it",
+            "lets a dispatch use 1 MiB of stack instead of 32 KiB; threads need that much",
             r"stack",
             price="free",
         ),
@@ -116,7 +116,7 @@ BACKEND = Backend(
         ),
         FlagWorkaround(
             "iree-llvmcpu-reassociate-fp-reductions=false",
-            "sums are added up in their order",
+            "floating-point sums keep their order",
             r"mismatch/values|nan|inf",
         ),
         FlagWorkaround(
@@ -126,7 +126,7 @@ BACKEND = Backend(
         ),
         FlagWorkaround(
             "iree-llvmcpu-use-fast-min-max-ops",
-            "min and max without the rules for NaN",
+            "min and max without NaN semantics",
             r"max|min|nan",
             price="precision",
         ),
@@ -137,7 +137,7 @@ BACKEND = Backend(
         ),
         FlagWorkaround(
             "iree-llvmcpu-slp-vectorization=false",
-            "LLVM does not vectorise straight code",
+            "LLVM does not vectorise straight-line code",
             r"llvm|LLVM|mismatch",
         ),
         FlagWorkaround(

@@ -54,14 +54,14 @@ class TestReleases:
             ({"r1": "different", "r2": "same"}, "since 3.2.0 (3.1.0 fails in another way)"),
             (
                 {"r1": "passes", "r2": "same", "r3": "passes"},
-                "since 3.2.0 (3.1.0 passes); gone in 3.3.0 (3.2.0 shows it)",
+                "since 3.2.0 (3.1.0 passes); gone in 3.3.0 (3.2.0 reproduces it)",
             ),
             (
                 {"r1": "same", "r2": "unsupported", "r3": "same"},
-                "in all releases that can tell, 3.1.0 to",
+                "in all releases that give a verdict, 3.1.0 to",
             ),
-            ({"r1": "unsupported", "r2": "same"}, "only 3.2.0 can tell, and shows it"),
-            ({"r1": "passes", "r2": "passes"}, "no release shows it by itself"),
+            ({"r1": "unsupported", "r2": "same"}, "reproduces in 3.2.0, the only release"),
+            ({"r1": "passes", "r2": "passes"}, "no release reproduces it"),
             ({"r1": "passes", "r2": "different"}, "3.1.0 passes, 3.2.0 fails in another way"),
         ],
     )
@@ -182,7 +182,7 @@ def test_a_real_night_says_since_when_without_a_network(shared_cache: Path, tmp_
     assert done.code == 1, done.err
     (row,) = done.document["rows"]
     (finding,) = row["judgement"]["findings"]
-    assert "gone in 3.13.0 (3.12.0 shows it, commits 2b05c5dbb2f2 to" in finding["said"]
+    assert "gone in 3.13.0 (3.12.0 reproduces it, commits 2b05c5dbb2f2 to" in finding["said"]
     change = finding["details"]["boundaries"][-1]
     assert Path(change["script"]).is_file()
     (note,) = done.document["notes"]

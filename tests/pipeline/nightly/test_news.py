@@ -176,7 +176,7 @@ class TestOrder:
         assert desk.did == [("isolate", "trace-error/x")]
 
     def test_whose_failure_it_is_comes_of_isolating_it(self, desk: Desk) -> None:
-        desk.attributes = "PyTorch, not IREE: torch.export alone refuses the model"
+        desk.attributes = "PyTorch, not IREE: torch.export alone rejects the model"
         first = desk.night((A, failure("trace-error/x", phase="trace"), "new failure"))
         again = desk.night((A, failure("trace-error/x", phase="trace"), "same failure"))
         assert desk.did == [], "it is not isolated again"

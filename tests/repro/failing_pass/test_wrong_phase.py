@@ -76,7 +76,7 @@ class FakeBench:
 def test_the_first_phase_after_which_it_is_wrong_is_found() -> None:
     found = phases.find(FakeBench(["right", "right", "right", "wrong", "wrong", "wrong"]))
     assert (found.state, found.since, found.phase) == ("earliest", "abi", "flow")
-    assert found.path == "first" and "wrong from flow on" in found.conclusion
+    assert found.path == "first" and "first wrong phase: flow " in found.conclusion
     assert {one.phase: one.verdict for one in found.finished}["flow"] == "wrong"
 
 
@@ -98,7 +98,9 @@ def test_a_pass_that_cannot_be_told_is_not_named(passes: list[Verdict]) -> None:
 def test_passes_between_which_nothing_can_be_asked_are_told_together() -> None:
     passes: list[Verdict] = ["right", "fails", "fails", "wrong", "wrong"]
     found = phases.find(FakeBench(["right", *["wrong"] * 5], passes))
-    assert found.pass_name == "" and found.conclusion.endswith("one of p1, p2, p3 makes them wrong")
+    assert found.pass_name == "" and found.conclusion.endswith(
+        "first wrong pass: one of p1, p2, p3"
+    )
 
 
 def test_what_is_right_up_to_the_end_goes_wrong_after_it() -> None:
@@ -231,14 +233,14 @@ CPU = row("as reported", "llvm-cpu:host", "wrong", "llvm-cpu")
         (
             [OWN, row("level", "O0", "right"), row("level", "O3", "wrong")],
             "compiler",
-            "an optimisation: it is right at O0 and wrong at O3",
+            "an optimisation: correct at O0 and wrong at O3",
         ),
-        ([OWN, row("target", "vulkan:rdna3", "right")], "target", "may not fit"),
+        ([OWN, row("target", "vulkan:rdna3", "right")], "target", "may not support"),
         ([CPU, row("target", "llvm-cpu:generic", "right", "llvm-cpu")], "compiler", "generic"),
         (
             [CPU, row("level", "O0", "wrong"), row("backend", "vmvx", "right")],
             "compiler",
-            "code generation for llvm-cpu: wrong at O0 too, right with vmvx",
+            "code generation for llvm-cpu: wrong at O0 too, correct with vmvx",
         ),
         ([OWN, row("backend", "vmvx", "right")], "undecided", "or the driver of its only device"),
         (
@@ -246,9 +248,9 @@ CPU = row("as reported", "llvm-cpu:host", "wrong", "llvm-cpu")
             "compiler",
             "on every device tried",
         ),
-        ([OWN, row("backend", "vmvx", "wrong")], "compiler", "give the same wrong numbers"),
+        ([OWN, row("backend", "vmvx", "wrong")], "compiler", "give the same wrong results"),
         ([OWN, row("backend", "vmvx", "wrong", digest="x")], "compiler", "are wrong"),
-        ([OWN, row("backend", "vmvx", "fails")], "undecided", "nothing else compiles"),
+        ([OWN, row("backend", "vmvx", "fails")], "undecided", "no other backend compiles"),
     ],
 )
 def test_the_nearest_way_that_is_right_says_whose_fault_it_is(
@@ -286,12 +288,12 @@ EVERYWHERE = [CPU, row("backend", "vulkan", "wrong"), row("backend", "vmvx", "wr
             [CPU, row("backend", "vmvx", "right")],
             PASS,
             "compiler",
-            "demote-f64 in phase input: wrong, right with vmvx",
+            "demote-f64 in phase input: wrong, correct with vmvx",
             "code generation",
         ),
         ([OWN, row("backend", "vmvx", "right")], PASS, "compiler", "demote-f64", "driver"),
         ([OWN, row("device", "RADV", "right")], PASS, "compiler", "demote-f64", "driver"),
-        ([OWN, row("target", "rdna3", "right")], PASS, "compiler", "demote-f64", "may not fit"),
+        ([OWN, row("target", "rdna3", "right")], PASS, "compiler", "demote-f64", "may not support"),
         ([OWN], PASS, "compiler", "demote-f64 in phase input: wrong; nothing else", "optimisation"),
         (
             [OWN, row("backend", "vmvx", "right")],

@@ -52,7 +52,7 @@ def test_only_what_is_the_same_is_named(
         assert made is not None and made.elsewhere == kept.elsewhere
         told = [(e.target, e.path, e.said) for e in kept.elsewhere]
         assert told == ([(target, str(tmp_path / other), said)] if said else [])
-        line = f"- It also fails on {target} ({said})\n"
+        line = f"- Also fails on {target} ({said})\n"
         # What shows another signature may be another bug, which a draft is not to mix in.
         told_too = said.startswith("the same signature")
         assert (line in (tmp_path / folder / "ISSUE.md").read_text()) == told_too

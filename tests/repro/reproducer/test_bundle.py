@@ -190,7 +190,7 @@ class TestFailuresAreToldApart:
 class TestTheScript:
     def test_ends_with_0_while_the_failure_is_there(self, folder: Path, stub: Path) -> None:
         answer = ask(folder, IREE_COMPILE=stub)
-        assert answer == Answer(0, f"it is there: {bundle.read(folder).failure.signature}\n")
+        assert answer == Answer(0, f"reproduces: {bundle.read(folder).failure.signature}\n")
 
     @pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
     def test_runs_in_any_shell(self, folder: Path, stub: Path, shell: str, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ class TestTheScript:
 
     def test_ends_with_1_when_it_is_gone(self, folder: Path, stub: Path) -> None:
         (folder / "repro.mlir").write_text("// fine\n")
-        assert ask(folder, IREE_COMPILE=stub) == Answer(1, "it is gone\n")
+        assert ask(folder, IREE_COMPILE=stub) == Answer(1, "does not reproduce\n")
 
     def test_cannot_say_where_another_failure_is_in_the_way(self, folder: Path, stub: Path) -> None:
         (folder / "repro.mlir").write_text(OTHER)
@@ -256,7 +256,7 @@ class TestTheScript:
 
     def test_refuses_what_it_does_not_know(self, folder: Path, stub: Path) -> None:
         answer = ask(folder, "--bisect", IREE_COMPILE=stub)
-        assert answer == Answer(125, "run.sh: cannot say: there is no option --bisect\n")
+        assert answer == Answer(125, "run.sh: undecided: there is no option --bisect\n")
 
     @pytest.mark.parametrize("word", ["--help", "-h"])
     def test_says_how_it_is_used(self, folder: Path, tmp_path: Path, word: str) -> None:
@@ -495,15 +495,14 @@ class TestTheFolder:
             (
                 3,
                 1.2e-7,
-                "3 of 4 elements differ from what is expected by more than an element may. The "
-                "largest absolute error of an element is 1; that of PyTorch in the same types, "
-                "against the same program in float64, is 1.2e-07. Tolerance: none.",
+                "3 of 4 elements exceed the tolerance. Max absolute error: 1; PyTorch in the same "
+                "types, against the same program in float64: 1.2e-07. Tolerance: none.",
             ),
             (
                 0,
                 None,
-                "Each element is within what one may be off, the output as a whole is not. "
-                "Tolerance: none.",
+                "Each element is within the tolerance for elements; the output as a whole exceeds "
+                "its own. Tolerance: none.",
             ),
         ],
     )
@@ -810,7 +809,7 @@ class TestRealFailures:
         assert found.same, found.why
         wrapper = Path(sys.executable).with_name("iree-compile")
         answer = ask(tmp_path / "repro", IREE_COMPILE=wrapper)
-        assert answer == Answer(0, f"it is there: {failure.signature}\n")
+        assert answer == Answer(0, f"reproduces: {failure.signature}\n")
 
     def test_a_release_that_cannot_be_had_is_named_with_the_one_that_is_asked(
         self, tmp_path: Path, installed: dict[str, str], monkeypatch: pytest.MonkeyPatch

@@ -54,7 +54,7 @@ class TestTitle:
                 "hip:gfx942",
                 ["torch.aten.softmax.int"],
                 "iree-compile",
-                "[hip] iree-compile: does not end in hal (torch.aten.softmax.int)",
+                "[hip] iree-compile: does not terminate in hal (torch.aten.softmax.int)",
             ),
         ],
     )
@@ -95,7 +95,7 @@ class TestNamedFlags:
         assert issue.named_flags(failing, CPU) == ["--iree-llvmgpu-enable-small-float-emulation"]
         bundle.write(tmp_path / "folder", report(failing), {"repro.mlir": "// a"})
         draft = (tmp_path / "folder" / "ISSUE.md").read_text()
-        assert "- The message names `--iree-llvmgpu-enable-small-float-emulation`, which" in draft
+        assert "- The message mentions `--iree-llvmgpu-enable-small-float-emulation`," in draft
 
     def test_one_that_was_given_is_not(self) -> None:
         given = ["--iree-llvmgpu-enable-small-float-emulation=true"]
@@ -112,7 +112,7 @@ class TestFolded:
         failing = failure("crash", "SIGSEGV in f", stack=("f()", "g()"), signal="SIGSEGV")
         draft = self.draft(tmp_path / "long", failing, "// line\n" * 50)
         folded = re.findall(r"<details>\n *<summary>(.*)</summary>\n\n", draft)
-        assert folded == ["The first frames of the stack, innermost first", "repro.mlir, 50 lines"]
+        assert folded == ["Stack, innermost frame first", "repro.mlir, 50 lines"]
         assert draft.count("</details>") == 2
         before, _, _ = draft.partition("<details>")
         assert "SIGSEGV in f" in before, "the essential message stays visible"
@@ -126,7 +126,7 @@ class TestFolded:
         draft = self.draft(tmp_path / "long", failure("diagnostic", message), "//\n")
         before, _, after = draft.partition("<details>")
         assert "an error\n" in before and "note 99" not in before
-        assert "The whole message, 101 lines" in after and "note 99" in after
+        assert "Full message, 101 lines" in after and "note 99" in after
 
 
 class TestEnvironment:

@@ -144,7 +144,7 @@ class TestAModuleThatLooksAtValues:
         assert report.failure.signature == gate.failed.failure.signature
         assert report.failure.location == "net.py:14"
         assert any("layers.4.gate" in said for said in report.tried)
-        assert report.not_iree.startswith("PyTorch, not IREE: torch.export alone refuses the model")
+        assert report.not_iree.startswith("PyTorch, not IREE: torch.export alone rejects the model")
         assert "torch.where" in report.not_iree
         assert ".get_submodule('layers.4.gate')" in gate.program
 
@@ -161,7 +161,7 @@ class TestAModuleThatLooksAtValues:
         self, gate: Untraced, found: Bisection
     ) -> None:
         out = gate.directory / "out"
-        assert (out / "ISSUE.md").read_text().startswith("# Not an issue for IREE\n")
+        assert (out / "ISSUE.md").read_text().startswith("# Not an IREE issue\n")
         assert (out / "net.py").read_text() == GATE
         for file in out.iterdir():
             assert str(gate.directory) not in file.read_text()
