@@ -17,5 +17,5 @@ def check(path: Path) -> None:
         there = isinstance(fault, FileNotFoundError)
         what = f"{path.readlink()}, which is not there" if there else "itself"
         raise UsageError(
-            f"{path} is a link to {what}", advice="Name what it should lead to, or make it anew."
+            f"{path} is a link to {what}", advice="Name its intended target, or create it again."
         ) from fault

@@ -40,5 +40,5 @@ def memory(value: str | float) -> float:
 def _parse(text: str, units: dict[str, float], what: str, example: str) -> float:
     match = _QUANTITY.fullmatch(text.strip())
     if not match or match[2].lower() not in units or float(match[1]) == 0:
-        raise ValueError(f"{text!r} is no {what} (for example {example})")
+        raise ValueError(f"{text!r} is not a {what} (for example {example})")
     return float(match[1]) * units[match[2].lower()]

@@ -113,7 +113,7 @@ class _Search:
                 try:
                     found = self._handed(subject, oracle, outcome, context)
                 except NotAProgram as fault:
-                    why = f"what was isolated ({', '.join(outcome.ops)}) is intermittent: {fault}"
+                    why = f"the isolated part ({', '.join(outcome.ops)}) is intermittent: {fault}"
                     self._found.setdefault(failure.signature, Found(failure=failure, why=why))
                     return None
                 self._found[key] = found
@@ -174,7 +174,7 @@ class _Search:
             seconds=outcome.seconds,
             whole=True,
             rate=outcome.rate or 1.0,
-            remarks=(f"Nothing smaller was found: {outcome.why}.", *oracle.summary),
+            remarks=(f"Nothing smaller reproduces it: {outcome.why}.", *oracle.summary),
         )
         try:
             made = self._handed(subject, oracle, isolated, context)

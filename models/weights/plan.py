@@ -263,7 +263,7 @@ def renamed(
             raise UsageError(
                 f"{held[own].file}: {own}: transformers merges or splits this tensor for "
                 f"{type(model).__name__}, which is not known how to check",
-                advice="Load it with transformers and write it anew: model.save_pretrained(DIR).",
+                advice="Load it with transformers and save it again: model.save_pretrained(DIR).",
             )
         names[name if name in wanted else own] = own
     return names

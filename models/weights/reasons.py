@@ -25,7 +25,7 @@ _SCALES = (".weight_scale", ".input_scale")
 #: How llama.cpp names tensors.
 LLAMA_CPP = re.compile(r"^(blk\.\d+\.|token_embd\.|output_norm\.)")
 _TRANSLATE = (
-    "load it with transformers, from_pretrained(DIRECTORY, gguf_file=FILE), and save it anew, "
+    "load it with transformers, from_pretrained(DIRECTORY, gguf_file=FILE), and save it again, "
     "save_pretrained(NEW)"
 )
 

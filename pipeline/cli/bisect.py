@@ -43,13 +43,16 @@ if TYPE_CHECKING:
 @targets_option("Isolate what fails for each")
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
 @click.option(
-    "--all", "everything", is_flag=True, help="All that fails, one after the other masked."
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Isolate every blocking failure: mask each and continue.",
 )
 @click.option(
     "--deep",
     is_flag=True,
-    help="Also ask since which release it fails and what works around it, for the issue. Takes "
-    "minutes: the releases are downloaded once, and each compiles the reproducer.",
+    help="Also find since which release it fails, and a workaround, for the issue. Takes minutes: "
+    "the releases are downloaded once, and each compiles the reproducer.",
 )
 @click.option(
     "--against",
@@ -59,7 +62,7 @@ if TYPE_CHECKING:
     "(--against=--iree-opt-level=O0); once for each.",
 )
 @expected_option
-@folder_option("the reproducer goes", default="repro-SOURCE-TARGET here")
+@folder_option("the reproducer", default="repro-SOURCE-TARGET here")
 @common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -75,29 +78,28 @@ def command(
     flags: tuple[str, ...],
     source: str,
 ) -> None:
-    """Isolate what makes SOURCE fail for each TARGET into a minimal, verified reproducer.
+    """Reduce the failure of SOURCE for each TARGET to a minimal, verified reproducer.
 
-    Failures to trace, to compile, to load and to run are isolated, and wrong numbers: the first
-    operation whose result is wrong given right inputs.
+    Isolates failures to trace, compile, load and run, and wrong numbers: the first operation whose
+    result is wrong given correct inputs.
 
-    With --all, what was isolated is masked in the whole program (its results become arguments),
-    and so on with what fails next until the program does not fail: the list of all that blocks it,
-    what blocks most of it first, each in a folder of its own.
+    With --all, every blocking failure is isolated: each is masked in the whole program (the results
+    of its operations become arguments) and the search continues until nothing fails. The failure
+    that blocks most of the program is listed first; each has a folder of its own.
 
-    With --against, SOURCE is compiled to flow for TARGET once, and from there for both sides; each
-    dispatch is then run for TARGET with the values that the other side computes, and the first one
-    whose results differ is isolated. So wrong numbers are found without a reference in PyTorch.
+    With --against, SOURCE is compiled to flow for TARGET once, and from there for both sides. Each
+    dispatch runs for TARGET with the values that the other side computes; the first one whose
+    results differ is isolated. This needs no reference in PyTorch.
 
-    With --deep, each reproducer is then given to `releases bisect` and to `workaround`; the answers
-    go into its report.json, README.md and ISSUE.md. That takes minutes: what is asked, and how long
-    a compile took, is said before it begins. What cannot be answered is said there, and does not
-    change the exit code.
+    With --deep, `releases bisect` and `workaround` then run on each reproducer; their answers go
+    into its report.json, README.md and ISSUE.md. This takes minutes; an estimate is printed before
+    it starts. An open question is noted there and does not change the exit code.
 
-    FLAGS after -- go to iree-compile and are kept. A search that was stopped goes on where it was;
-    of a failure that was isolated before, the reproducer is named at once (--fresh isolates anew).
-    The reproducer's path is the last line printed. With several targets, --json prints
-    `results`, each with its `target`. Exit code 0: what fails was isolated; 1: nothing fails, or
-    something could not be isolated.
+    FLAGS after -- go to iree-compile and are kept. Interrupted searches resume. For a failure that
+    was isolated before, the existing reproducer is printed (--fresh isolates again). The
+    reproducer's path is the last line printed. With several targets, --json prints `results`, each
+    with its `target`. Exit code 0: every failure was isolated; 1: nothing fails, or something could
+    not be isolated.
     """
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli import reproducer
@@ -426,7 +428,7 @@ def tell(console: Any, result: Bisection) -> None:
     if result.unblocked:
         console.print("\nwith these masked, nothing else fails")
     elif result.unblocked is False:
-        console.print("\nwhat could not be isolated keeps what comes after it from being seen")
+        console.print("\na failure that could not be isolated may hide later ones")
     for failure in result.seen:
         console.print(
             f"also seen: {escape(failure.kind)}: {escape(failure.message)}", soft_wrap=True

@@ -115,7 +115,7 @@ def _check_words(arguments: list[str]) -> None:
             word.encode()
         except UnicodeEncodeError:
             raise UsageError(
-                f"{word!a} is not UTF-8", advice="Rename the file, or write the word anew."
+                f"{word!a} is not UTF-8", advice="Rename the file, or retype the word."
             ) from None
 
 

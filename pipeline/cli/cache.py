@@ -15,13 +15,13 @@ from iree_pilot.pipeline.cli.options import DURATION, SIZE, Common, common
     epilog=examples("iree-pilot cache info", "iree-pilot cache gc --max-size 20GB"),
 )
 def command() -> None:
-    """Look at, shrink or verify the cache of programs and modules."""
+    """Inspect, shrink or verify the cache of programs and modules."""
 
 
 @command.command("info", epilog=examples("iree-pilot cache info", "iree-pilot cache info --json"))
 @common()
 def info(common: Common) -> None:
-    """What the cache holds, by kind."""
+    """Show the contents of the cache by kind."""
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.store.store import Store
 
@@ -43,16 +43,25 @@ def info(common: Common) -> None:
     "gc",
     epilog=examples("iree-pilot cache gc --max-size 20GB", "iree-pilot cache gc --older-than 720h"),
 )
-@click.option("--max-size", type=SIZE, metavar="SIZE", help="Remove the oldest down to this size.")
-@click.option("--older-than", type=DURATION, metavar="TIME", help="Remove what was not used since.")
+@click.option(
+    "--max-size",
+    type=SIZE,
+    metavar="SIZE",
+    help="Remove the oldest entries until it has this size.",
+)
+@click.option(
+    "--older-than", type=DURATION, metavar="TIME", help="Remove entries unused for this long."
+)
 @common()
 def gc(max_size: float | None, older_than: float | None, common: Common) -> None:
-    """Remove entries that were not used for long, and what dead processes left behind."""
+    """Remove old entries, and leftovers of dead processes."""
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.store.store import Store
 
     if max_size is None and older_than is None:
-        raise click.UsageError("say what to remove: --max-size SIZE or --older-than TIME (720h)")
+        raise click.UsageError(
+            "nothing to remove is named: give --max-size SIZE or --older-than TIME (720h)"
+        )
     removed = Store().gc(
         max_bytes=None if max_size is None else int(max_size), older_than=older_than
     )
@@ -70,7 +79,7 @@ def gc(max_size: float | None, older_than: float | None, common: Common) -> None
 )
 @common()
 def verify(common: Common) -> None:
-    """Hash every file; damaged entries are removed and made anew when they are needed."""
+    """Hash every file; damaged entries are removed, and made again when needed."""
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.live import Live
     from iree_pilot.pipeline.store.store import Store

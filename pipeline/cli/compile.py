@@ -39,7 +39,7 @@ from iree_pilot.pipeline.cli.options import (
     "--output",
     type=Output(stdout=True),
     metavar="FILE",
-    help="Copy the module (or IR) there; - for stdout.",
+    help="Write the module (or IR) to FILE; - for stdout.",
 )
 @common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)

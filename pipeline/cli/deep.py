@@ -57,11 +57,11 @@ def _announce(session: Session, result: Bisection, chosen: SourceOptions, live: 
         asks_since, asks_around = _asks(made, chosen)
         if not (asks_since or asks_around):
             continue
-        live.note(f"\n--deep asks more of {made.path}; this can take minutes")
+        live.note(f"\n--deep investigates {made.path} further; this can take minutes")
         compiles = 0
         with contextlib.suppress(PilotError):  # it is said where it is asked
             if asks_since:
-                live.doing("asking which releases there are", "try")
+                live.doing("listing the releases", "try")
                 names = releases_bisect.names(live)
                 between = f", {names[0]} to {names[-1]}" if len(names) > 1 else ""
                 compiles += len(names)
@@ -108,8 +108,8 @@ def _found(
 def _since_release(
     session: Session, folder: Path, chosen: SourceOptions, live: Live
 ) -> SinceRelease:
-    live.note("\nlooking for the release since which it fails")
-    live.doing("asking which releases there are", "try")
+    live.note("\nsearching for the first failing release")
+    live.doing("listing the releases", "try")
     try:
         return deep.since_release(releases_bisect.of_reproducer(session, folder, chosen, live))
     except (PilotError, TraceFailed) as fault:

@@ -27,7 +27,7 @@ _EXTRAS = {
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at: what it is good for, what was found, how to mend it."""
+    """Result of one check: the ability that needs it, what was found, how to fix it."""
 
     ability: Literal["trace", "compile", "run"]
     name: str
@@ -39,9 +39,9 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 @click.command("doctor", epilog=examples("iree-pilot doctor", "iree-pilot doctor --json"))
 @common(release=True)
 def command(common: Common) -> None:
-    """Tell what can be traced, compiled and RUN on this machine, and how to mend the rest.
+    """Check what can be traced, compiled and RUN on this machine, and how to fix what is missing.
 
-    Exit code 3 when programs cannot be traced, compiled or run on the processor.
+    Exit code 3 if programs cannot be traced, compiled or run on the CPU.
     """
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.boundary import Failed
@@ -49,9 +49,9 @@ def command(common: Common) -> None:
 
     console = out.console(stderr=common.json)
     with Live.of(console, common) as live:
-        live.doing("importing what traces")
+        live.doing("importing the tracing packages")
         findings = _tracing()
-        live.doing("looking for the compiler and the devices")
+        live.doing("checking the compiler and the devices")
         findings += _compiling_and_running(common.release)
     able = all(f.state != "missing" for f in findings)
     if common.json:
@@ -109,7 +109,7 @@ def _unusable(name: str, why: str) -> Diagnosis:
         name=name,
         state="missing",
         found=why,
-        mend=f"install it anew: pip install --force-reinstall {name}",
+        mend=f"reinstall it: pip install --force-reinstall {name}",
     )
 
 

@@ -106,7 +106,7 @@ class Live:
         return cls(console, quiet=quiet, verbose=verbose, brief=common.json)
 
     def __enter__(self) -> Live:
-        self.doing("looking for the compiler and the devices")
+        self.doing("checking the compiler and the devices")
         return self
 
     def __exit__(self, *fault: object) -> None:

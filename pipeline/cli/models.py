@@ -37,7 +37,7 @@ _CAME = {"ok": "", "ran": " (runs, not compared)", "compiled": " (compiles)"}
     "--dtype",
     metavar="DTYPE",
     show_default="the checkpoint's",
-    help="With check: that of a run: f32, f16, bf16.",
+    help="With check: the dtype to check for: f32, f16, bf16.",
 )
 @common()
 def command(name: str | None, path: str | None, dtype: str | None, common: Common) -> None:
@@ -52,7 +52,9 @@ def command(name: str | None, path: str | None, dtype: str | None, common: Commo
 
     if name == "check":
         if path is None:
-            raise UsageError("models check: of what?", advice="Name a config.json or a directory.")
+            raise UsageError(
+                "models check needs an argument", advice="Name a config.json or a directory."
+            )
         _check(Path(path), dtype, common)
         return
     if dtype is not None:

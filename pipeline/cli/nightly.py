@@ -34,7 +34,7 @@ _CONFIG = click.option(
     "--config",
     type=Place(dir_okay=False),
     show_default="nightly.toml here, else the zoo's tiny presets",
-    help="What to run.",
+    help="Configuration: what to run.",
 )
 
 _OF_CONFIG = click.option(
@@ -56,7 +56,7 @@ _OF_CONFIG = click.option(
     ),
 )
 def command() -> None:
-    """Run models x targets x releases, compare with the nights before, isolate what is new."""
+    """Run models x targets x releases, compare with earlier nights, isolate new failures."""
 
 
 command.add_command(nightly_moving.export)
@@ -73,19 +73,21 @@ command.add_command(nightly_moving.merge)
 )
 @_CONFIG
 @database_option
-@click.option("--only", metavar="EXPR", help="Only these: 'llama and not (hip or slow)'.")
-@click.option("--shard", metavar="I/N", help="One of N parts of the matrix, for N machines.")
-@click.option("--dry-run", is_flag=True, help="Tell what would run, and for how long.")
-@click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster (tcp://...).")
+@click.option("--only", metavar="EXPR", help="Run only these cases: 'llama and not (hip or slow)'.")
+@click.option("--shard", metavar="I/N", help="Run part I of N of the matrix, for N machines.")
+@click.option("--dry-run", is_flag=True, help="List what would run, and for how long.")
+@click.option("--scheduler", metavar="ADDRESS", help="Run on a dask cluster (tcp://...).")
 @click.option("--fresh", is_flag=True, help="Run unchanged cases too.")
 @click.option("--wait", is_flag=True, help="Wait for another night on the same history.")
-@click.option("--markdown", type=Output(stdout=True), help="Write the report there (- for stdout).")
-@click.option("--junit", type=Output(), help="Write JUnit XML there.")
+@click.option(
+    "--markdown", type=Output(stdout=True), help="Write the report to PATH (- for stdout)."
+)
+@click.option("--junit", type=Output(), help="Write JUnit XML to PATH.")
 @click.option(
     "--artifacts",
     type=Output(file_okay=False),
     show_default="reproducers/ beside the history",
-    help="Where reproducers go.",
+    help="Directory for reproducers.",
 )
 @common(limits=True, release=True)
 @click.pass_context
@@ -104,11 +106,10 @@ def run(
     artifacts: str | None,
     common: Common,
 ) -> None:
-    """Run the matrix, or what is left of a night that was stopped.
+    """Run the matrix, or resume a night that was stopped.
 
-    Exit code 0: nothing new; 1: news (a failure that is new or changed, one that went away, a
-    case that is intermittent (`flaky`), slower or bigger, or that was compared before and is not
-    any more).
+    Exit code 0: nothing new; 1: news (a failure that is new, changed or gone; a case that is
+    intermittent (`flaky`), slower or bigger, or is no longer compared).
     """
     import msgspec
 
@@ -165,8 +166,7 @@ def run(
                 if stopped is not None and common.verbosity >= 0 and not common.json:
                     done = sum(row.outcome is not None for row in stopped.rows)
                     console.print(
-                        f"stopped: {done} of {len(stopped.rows)} done; the same command goes on "
-                        "with the rest"
+                        f"stopped: {done} of {len(stopped.rows)} done; the same command resumes it"
                     )
                 raise Interrupted(msgspec.to_builtins(stopped) or {}) from None
     _publish(report, markdown, junit, quiet=common.verbosity < 0)
@@ -190,11 +190,11 @@ def run(
     "--limit",
     type=click.IntRange(1),
     default=10,
-    help="How many nights are listed.",
+    help="Number of nights to list.",
 )
 @common()
 def status(config: str | None, database: str | None, limit: int, common: Common) -> None:
-    """The last nights, and what stands after the latest one."""
+    """List the last nights and the state after the latest one."""
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.nightly_tell import tell
 
@@ -245,9 +245,9 @@ def status(config: str | None, database: str | None, limit: int, common: Common)
     "form",
     type=click.Choice(["text", "markdown", "junit", "json"]),
     default="text",
-    help="The form of the report.",
+    help="Format of the report.",
 )
-@click.option("-o", "--output", type=Output(dir_okay=False), help="Write it there.")
+@click.option("-o", "--output", type=Output(dir_okay=False), help="Write the report to FILE.")
 @common()
 def report(
     config: str | None,
@@ -257,7 +257,7 @@ def report(
     output: str | None,
     common: Common,
 ) -> None:
-    """Tell of one NIGHT (a number of `nightly status`; the latest one by default) again."""
+    """Print the report of one NIGHT again (a number from `nightly status`; default: the latest)."""
     import msgspec
 
     from iree_pilot.pipeline.cli import output as out
@@ -297,13 +297,11 @@ def report(
 )
 @_CONFIG
 @database_option
-@click.option("--accept", is_flag=True, help="Write what the latest night found as expected.")
-@click.option("--only", metavar="EXPR", help="Of these cases only.")
+@click.option("--accept", is_flag=True, help="Accept the failures of the latest night.")
+@click.option("--only", metavar="EXPR", help="Only these cases.")
 @click.option("--reason", help="Why they are expected to fail.")
 @click.option("--link", help="Where it is tracked.")
-@click.option(
-    "--expires", type=click.DateTime(["%Y-%m-%d"]), help="The last day that it is expected."
-)
+@click.option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="Last day of the expectation.")
 @common()
 def expect(
     config: str | None,
@@ -315,10 +313,10 @@ def expect(
     expires: Any,
     common: Common,
 ) -> None:
-    """List what is expected to fail, or accept what the latest night found.
+    """List the expected failures, or accept those of the latest night.
 
-    With --accept, failures are added to `expectations.toml` beside the configuration (people may
-    edit it, their comments stay), and those that went away are taken out.
+    With --accept, failures are added to `expectations.toml` beside the configuration, and those
+    that are gone are removed. The file may be edited by hand; comments are kept.
     """
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.nightly_tell import tell_expected

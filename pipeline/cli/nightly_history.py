@@ -21,7 +21,7 @@ database_option = click.option(
     "--database",
     type=Place(dir_okay=False),
     show_default="nightly/history.db in the data directory",
-    help="The history.",
+    help="History of the nights.",
 )
 
 

@@ -88,7 +88,7 @@ class NightLive:
 
     def night_started(self, run: NightRun, cases: Sequence[Case], done: int) -> None:
         self._total, self._done = len(cases) + done, done
-        goes_on = f", goes on from {run.begun[:16]}: {done} are done" if done else ""
+        goes_on = f", resumed from {run.begun[:16]}: {done} are done" if done else ""
         self._say(f"[bold]{escape(run.title)}[/bold]  {count(self._total, 'case')}{goes_on}")
 
     def started(self, name: str, worker: str) -> None:

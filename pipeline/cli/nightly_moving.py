@@ -22,7 +22,7 @@ from iree_pilot.pipeline.cli.options import Common, Output, common
 @click.argument("file", type=Output(dir_okay=False))
 @common()
 def export(database: str | None, file: str, common: Common) -> None:
-    """Write the whole history into FILE, to keep it or to merge it elsewhere."""
+    """Write the whole history to FILE, as a backup or to merge it elsewhere."""
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.nightly import moving
 
@@ -47,7 +47,7 @@ def export(database: str | None, file: str, common: Common) -> None:
 @click.argument("files", type=click.Path(), nargs=-1, required=True)
 @common()
 def merge(database: str | None, files: tuple[str, ...], common: Common) -> None:
-    """Add the nights of other histories; those that are known already are left as they are."""
+    """Add the nights of other histories; nights that are known already stay unchanged."""
     import msgspec
 
     from iree_pilot.pipeline.cli import output as out

@@ -72,7 +72,9 @@ def tell(
     directory: that of the configuration, where it is known.
     """
     if report.going_on:
-        console.print(f"[bold]{escape(report.title)}[/bold]; `nightly run` goes on", soft_wrap=True)
+        console.print(
+            f"[bold]{escape(report.title)}[/bold]; `nightly run` resumes it", soft_wrap=True
+        )
         return
     quiet, verbose = common.verbosity < 0, common.verbosity > 0
     known = [

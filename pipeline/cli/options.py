@@ -131,7 +131,7 @@ class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
 _TRUST = click.option(
     "--trust",
     is_flag=True,
-    help="Run what a reproducer's folder or a .pt2 of somebody else's has to run.",
+    help="Also run code from a reproducer's folder or a .pt2 that somebody else wrote.",
 )
 
 
@@ -172,10 +172,10 @@ _OUTPUT = (
         "--json",
         "as_json",
         is_flag=True,
-        help="One JSON document on stdout; what goes on is said on stderr.",
+        help="Print one JSON document on stdout; progress goes to stderr.",
     ),
-    click.option("-v", "--verbose", is_flag=True, help="Tell more: stacks, every operation."),
-    click.option("-q", "--quiet", is_flag=True, help="Tell only the outcome."),
+    click.option("-v", "--verbose", is_flag=True, help="Print more: stacks, every operation."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only the outcome."),
 )
 _LIMITS = (
     click.option(
@@ -183,14 +183,14 @@ _LIMITS = (
         type=DURATION,
         default=f"{quantities.DEFAULT_SECONDS / 60:g}min",
         metavar="TIME",
-        help="For each step: 90s, 10min.",
+        help="Time limit of each step: 90s, 10min.",
     ),
     click.option(
         "--memory-limit",
         type=MEMORY,
         show_default="90% of what is available",
         metavar="SIZE",
-        help="For each step: 4GiB.",
+        help="Memory limit of each step: 4GiB.",
     ),
 )
 _RELEASE = click.option(
@@ -198,7 +198,7 @@ _RELEASE = click.option(
     metavar="VERSION",
     show_default="that of this environment",
     shell_complete=completing.releases,
-    help="Another compiler release, installed on demand.",
+    help="Use another compiler release; it is installed on demand.",
 )
 
 
@@ -246,7 +246,7 @@ def source_options(function: F) -> F:
             multiple=True,
             metavar="KEY=VALUE",
             callback=_pairs,
-            help="A field of a zoo model's preset.",
+            help="Set a field of a zoo model's preset.",
         ),
         click.option(
             "--dtype",
@@ -259,7 +259,7 @@ def source_options(function: F) -> F:
             type=_Seed(),
             default=0,
             metavar="NUMBER",
-            help="For random weights and inputs.",
+            help="Seed of random weights and inputs.",
         ),
         click.option(
             "--weights",
@@ -267,22 +267,22 @@ def source_options(function: F) -> F:
             metavar="[SCOPE=]PATH",
             callback=_archives,
             shell_complete=completing.files,
-            help="Weights by name: .safetensors, .irpa, .gguf, or a directory of safetensors; "
-            "for one scope of MLIR's parameters, or all.",
+            help="Read weights by name: .safetensors, .irpa, .gguf, or a directory of safetensors; "
+            "for one scope of MLIR's parameters, or for all.",
         ),
         click.option(
             "--input",
             "inputs",
             multiple=True,
             metavar="VALUE",
-            help="An input: FILE.npy, SHAPExDTYPE=@FILE, =NUMBERS or alone (zeros), or a NUMBER "
-            "for an argument that is one; once for each, in order.",
+            help="An input: FILE.npy, SHAPExDTYPE=@FILE, SHAPExDTYPE=NUMBERS, SHAPExDTYPE (zeros), "
+            "or a NUMBER for a scalar argument; once per input, in order.",
         ),
         click.option(
             "--function",
             "entry",
             metavar="NAME",
-            help="The only function of SOURCE to feed, run and compare.",
+            help="Run and compare only this function of SOURCE; --input is for it.",
         ),
         click.option(
             "--inline-parameters",
@@ -290,7 +290,7 @@ def source_options(function: F) -> F:
             is_flag=True,
             help="Write the weights into the MLIR as constants.",
         ),
-        click.option("--fresh", is_flag=True, help="Take nothing from the cache."),
+        click.option("--fresh", is_flag=True, help="Ignore cached results."),
         _TRUST,
     )
 
@@ -309,8 +309,8 @@ def expected_option(function: F) -> F:
             "expected",
             multiple=True,
             metavar="VALUE",
-            help="What an output is compared with, as --input has it, or (ignored); once for each, "
-            "in order.",
+            help="Expected value of an output, spelt as for --input, or (ignored); once per "
+            "output, in order.",
         ),
     )
 
@@ -325,7 +325,8 @@ def target_option(function: F) -> F:
             "targets",
             metavar="TARGET[,TARGET...]",
             shell_complete=completing.targets,
-            help="BACKEND[:ARCH], as in hip:gfx942 (iree-pilot targets); a reproducer brings one.",
+            help="BACKEND[:ARCH], as in hip:gfx942 (iree-pilot targets); default for a reproducer: "
+            "its own.",
         ),
         click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets)."),
     )
@@ -338,7 +339,7 @@ def targets_option(doing: str) -> Callable[[F], F]:
         "--target",
         metavar="TARGET[,TARGET...]",
         shell_complete=completing.targets,
-        help=f"{doing}, one after the other; a reproducer brings its own.",
+        help=f"{doing}, one after the other; default for a reproducer: its own.",
     )
 
 
@@ -351,7 +352,7 @@ def folder_option(what: str, *, default: str | None = None) -> Callable[[F], F]:
         type=Output(),
         metavar="DIR",
         show_default=default,
-        help=f"Where {what}: a directory that is made, in one that is there.",
+        help=f"Directory for {what}; it is created, its parent must exist.",
     )
 
 
@@ -364,7 +365,7 @@ def resume_option(function: F) -> F:
             "resume",
             metavar="PHASE",
             shell_complete=completing.phases,
-            help="SOURCE is MLIR dumped after this phase.",
+            help="SOURCE is MLIR that was dumped after this phase.",
         ),
     )
 

@@ -38,13 +38,13 @@ _WORDS = {
     "--target",
     metavar="TARGET[,TARGET...]",
     shell_complete=completing.targets,
-    help="Look on this target's device, too; of several, one after the other.",
+    help="Check on this target's device too; several are checked one after the other.",
 )
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
 @click.option(
     "--check",
     is_flag=True,
-    help="Exit with 1 where anything leaves its range, or cannot be checked.",
+    help="Exit with 1 if anything leaves its range or cannot be checked.",
 )
 @common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
@@ -57,10 +57,10 @@ def command(
     flags: tuple[str, ...],
     source: str,
 ) -> None:
-    """Find the intermediates of SOURCE that its 8-bit and 16-bit floats cannot hold.
+    """Find intermediates of SOURCE that overflow or underflow in 8-bit and 16-bit floats.
 
     PyTorch evaluates the program in its own types and in double precision, operation by operation.
-    FLAGS after -- go to iree-compile. Of several targets --json prints `results`, each with its
+    FLAGS after -- go to iree-compile. With several targets, --json prints `results`, each with its
     `target`.
     """
     from iree_pilot.pipeline.cli import output as out

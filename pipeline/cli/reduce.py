@@ -24,14 +24,14 @@ from iree_pilot.pipeline.cli.options import Common, Output, common
     type=Output(),
     metavar="FILE",
     show_default="FILE.reduced.mlir beside it",
-    help="Where the reduced program goes.",
+    help="File for the reduced program.",
 )
 @common(limits=True)
 @click.argument("test", metavar="-- COMMAND", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(file: Path, output: str | None, common: Common, test: tuple[str, ...]) -> None:
-    """Reduce FILE.mlir as long as COMMAND exits with 0 on it (125: it cannot say).
+    """Reduce FILE.mlir while COMMAND exits with 0 on it (125: undecided).
 
-    {} in COMMAND stands for the file; without it the file is the last argument.
+    {} in COMMAND is replaced by the file; without it the file is the last argument.
     """
     import os
     import shlex

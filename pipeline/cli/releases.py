@@ -30,7 +30,7 @@ _AT_ONCE = 3
 @common()
 @click.pass_context
 def command(ctx: click.Context, common: Common) -> None:
-    """List, install and remove compiler releases, or ask them since when something fails."""
+    """List, install and remove compiler releases, or find since which one something fails."""
     if ctx.invoked_subcommand is None:
         _list(common)
 
@@ -89,7 +89,7 @@ def _list(common: Common) -> None:
 @click.argument("versions", nargs=-1, required=True, metavar="VERSION...")
 @common()
 def install(versions: tuple[str, ...], common: Common) -> None:
-    """Install releases into the cache: the compiler and the runtime that goes with it."""
+    """Install releases into the cache: the compiler and its matching runtime."""
     import msgspec
 
     from iree_pilot.pipeline.cli import output as out

@@ -53,32 +53,32 @@ _STYLES = {
     ),
 )
 @source_options
-@targets_option("Ask for each")
+@targets_option("Search for each")
 @click.option(
     "--from",
     "first",
     metavar="VERSION",
     shell_complete=completing.versions,
-    help="The oldest release that is asked.",
+    help="The oldest release to test.",
 )
 @click.option(
     "--to",
     "last",
     metavar="VERSION",
     shell_complete=completing.versions,
-    help="The newest release that is asked.",
+    help="The newest release to test.",
 )
-@click.option("--every", is_flag=True, help="Ask every release, whatever those around it say.")
+@click.option("--every", is_flag=True, help="Test every release, assume nothing.")
 @click.option(
     "--toolchain",
     "toolchains",
     multiple=True,
     metavar="PATH",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Ask this local build, or all wheels in this folder, in place of the releases; "
+    help="Test this local build, or all wheels in this folder, in place of the releases; "
     "once for each, the oldest first.",
 )
-@folder_option("the scripts for git bisect go", default="releases-SOURCE-TARGET here")
+@folder_option("the scripts for git bisect", default="releases-SOURCE-TARGET here")
 @common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def bisect(
@@ -93,24 +93,23 @@ def bisect(
     flags: tuple[str, ...],
     source: str,
 ) -> None:
-    """Find the compiler releases between which a failure of SOURCE comes or goes.
+    """Find the compiler releases between which a failure of SOURCE appears or disappears.
 
-    SOURCE may be a reproducer's folder. Of a program, the failure that is looked for is that of
-    --release, or else that of the newest release that fails. Each release compiles the program as
-    it was traced and runs it with its own runtime: `same` failure, a `different` one, `passes`,
-    `unsupported` (it knows not all operations or flags of the program, which says nothing), or
-    `not-installable`.
+    SOURCE may be a reproducer's folder. For a program, the failure is the one with --release, or
+    else the one with the newest release that fails. Each release compiles the program as it was
+    traced and runs it with its own runtime. Verdicts: `same` failure, `different` failure,
+    `passes`, `unsupported` (it lacks operations or flags of the program: no verdict on the
+    failure), `not-installable`.
 
-    A program whose weights are few, and that fails nowhere, is asked once more with them as
-    constants.
+    A program with few weights that passes everywhere is tested once more with them as constants.
 
-    Where the oldest and the newest release differ, the change is found by halving: at most 6
+    If the oldest and the newest release differ, the change is found by bisection: at most 6
     compiles for one change among 16 releases. Releases between two that agree are assumed to agree
-    with them, and are marked so; --every asks them too. Where the ends agree, all are asked.
+    with them, and are marked so; --every tests them too. If the ends agree, all are tested.
 
-    For each change DIR gets a script for `git bisect run`. What was asked before is not asked
-    again (--fresh does). With several targets, --json prints `results`, each with its `target`.
-    Exit code 0: the failure was found in a release; 1: there is none for any target.
+    DIR gets a script for `git bisect run` for each change. Verdicts are cached (--fresh ignores
+    them). With several targets, --json prints `results`, each with its `target`. Exit code 0: the
+    failure was found in a release; 1: in none, for any target.
     """
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli.boundary import Failed
@@ -276,9 +275,9 @@ def _place(source: str, output: str | None, target: str | None, targets: int) ->
 @trust_option
 @common(release=True)
 def ask(directory: Path, toolchain: str, trust: bool, common: Common) -> None:
-    """Ask one compiler what `releases bisect` asked, and print its verdict.
+    """Test one compiler as `releases bisect` does, and print its verdict.
 
-    For scripts: DIR is the folder that `releases bisect` has written.
+    For scripts: DIR is a folder that `releases bisect` wrote.
     """
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.toolchain import releases
@@ -314,7 +313,7 @@ def _asked(
     if first or last:
         raise UsageError(
             "--from and --to name releases, --toolchain asks others in their place",
-            advice="Give the toolchains that are to be asked, the oldest first.",
+            advice="Give the toolchains to test, the oldest first.",
         )
     ways: dict[str, Get] = {}
     broken, whole = None, False
@@ -452,11 +451,11 @@ def _tell(console: Any, found: ReleasesFound) -> None:
     signature = found.failure.signature if found.failure else ""
     if signature:
         console.print(f"\n[bold]{escape(signature)}[/bold]", soft_wrap=True)
-    table = out.table("release", "verdict", "commit", "what was seen")
+    table = out.table("release", "verdict", "commit", "details")
     for name, said in found.releases.items():
         style = _STYLES[said]
         inferred = name in found.assumed
-        seen = "not asked: those around it agree" if inferred else found.reasons.get(name, "")
+        seen = "not tested: those around it agree" if inferred else found.reasons.get(name, "")
         table.add_row(
             escape(name),
             f"[{style}]{said}[/{style}]{' (assumed)' if inferred else ''}",
@@ -465,13 +464,13 @@ def _tell(console: Any, found: ReleasesFound) -> None:
         )
     console.print(table)
     for change in found.boundaries:
-        how = "comes" if change.came else "goes"
+        how = "appears" if change.came else "disappears"
         line = (
             f"\nit {how} between {change.older} ({change.older_verdict}) and "
             f"{change.newer} ({change.newer_verdict})"
         )
         if change.between:
-            line += f"; {', '.join(change.between)} in between cannot tell"
+            line += f"; no verdict from {', '.join(change.between)} in between"
         console.print(escape(line), soft_wrap=True)
         console.print(
             f"  commits {change.older_revision or 'unknown'} .. "
@@ -480,15 +479,15 @@ def _tell(console: Any, found: ReleasesFound) -> None:
         )
         console.print(f"  git bisect run {escape(change.script)}", soft_wrap=True, no_wrap=True)
     if not set(TELLING) & set(found.releases.values()):
-        console.print("\nno release that was asked can tell")
+        console.print("\nno tested release gives a verdict")
     elif found.failure is None:
-        console.print("\nno release that was asked fails: there is nothing to look for")
+        console.print("\nno tested release fails: there is nothing to bisect")
     elif not _fails(found):
-        console.print("\nno release that was asked shows it")
+        console.print("\nno tested release reproduces it")
     elif not found.boundaries:
-        console.print("\nall releases that can tell agree")
+        console.print("\nall releases that give a verdict agree")
     if found.inline:
         console.print("\nonly with the weights as constants (--inline-parameters)")
     if found.assumed:
-        console.print("\nassumed: nothing changes between two releases that agree (--every asks)")
+        console.print("\nassumed: nothing changes between two releases that agree (--every tests)")
     console.print(out.count(found.compiles, "compile"))

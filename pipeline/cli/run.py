@@ -32,8 +32,8 @@ from iree_pilot.pipeline.cli.options import (
     "--generate",
     type=int,
     metavar="N",
-    help="Then generate N tokens in one session on the device and compare each with PyTorch's: "
-    "prefill gives the first, N - 1 steps of decode the others. Traces with dynamic=true.",
+    help="Also generate N tokens in one session on the device and compare each with PyTorch's: "
+    "prefill gives the first, N - 1 decode steps the others. Traces with dynamic=true.",
 )
 @resume_option
 @common(limits=True, release=True)
@@ -52,8 +52,9 @@ def command(
 ) -> None:
     """Trace SOURCE, compile it for each TARGET, run it there and compare with PyTorch.
 
-    Verdicts: ok (each output was compared, and agrees), ran (not compared: why), compiled (not
-    run: why), failed. Where there is no reference, the targets are compared with each other.
+    Verdicts: ok (every output was compared and agrees), ran (not compared; the reason is printed),
+    compiled (not run; the reason is printed), failed. Without a reference, the targets are compared
+    with each other.
 
     FLAGS after -- go to iree-compile.
     """

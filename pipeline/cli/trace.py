@@ -27,7 +27,7 @@ from iree_pilot.pipeline.cli.options import (
     ),
 )
 @source_options
-@folder_option("the program's files go")
+@folder_option("the program's files")
 @common(limits=True, release=True)
 def command(source_options: SourceOptions, output: str, common: Common, source: str) -> None:
     """Trace SOURCE to MLIR: program.mlir, parameters, example inputs and PyTorch's outputs."""

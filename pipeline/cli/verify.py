@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 def command(directory: Path, trust: bool, common: Common) -> None:
     """Run a reproducer's programs from a copy in an empty directory, with the stock tools only.
 
-    With the release that showed the failure, and with the one that is installed; --release names
-    another one. Exit code 0: every level and run.sh show the failure; 1: one of them does not; 2:
-    there is none.
+    Uses the release that showed the failure and the one that is installed, or --release. Exit code
+    0: every level and run.sh reproduce the failure; 1: one of them does not; 2: there is no
+    reproducer.
 
-    Of a folder that was not written here, Python is not run without --trust, nor is a run.sh that
-    is not what iree-pilot writes; what is left out is said, and the verdict is that of the rest.
+    For a folder that was not written here, neither Python nor a modified run.sh is run without
+    --trust. Skipped steps are listed; the verdict covers the others.
     """
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli import reproducer
@@ -64,10 +64,10 @@ def command(directory: Path, trust: bool, common: Common) -> None:
         if result.unavailable:
             own = opened.report.release
             live.note(
-                f"release {own}, which showed the failure, is not installed and was not asked: "
+                f"release {own}, which showed the failure, is not installed and was not used: "
                 f"{result.unavailable}"
             )
-            live.note(f"asked instead: {result.release}, that of this Python environment")
+            live.note(f"used instead: {result.release}, from this Python environment")
     if common.json:
         out.emit(result)
     else:

@@ -56,11 +56,13 @@ _LISTED = 8
     ),
 )
 @source_options
-@targets_option("Look for each")
+@targets_option("Search for each")
 @click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
-@click.option("--all", "everything", is_flag=True, help="Try everything; do not stop at three.")
-@click.option("--budget", type=DURATION, metavar="TIME", help="Search no longer than that.")
-@folder_option("programs that were rewritten go", default="workaround-SOURCE-TARGET here")
+@click.option(
+    "--all", "everything", is_flag=True, help="Try every candidate; do not stop at three."
+)
+@click.option("--budget", type=DURATION, metavar="TIME", help="Time limit of the whole search.")
+@folder_option("rewritten programs", default="workaround-SOURCE-TARGET here")
 @common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -74,20 +76,20 @@ def command(
     flags: tuple[str, ...],
     source: str,
 ) -> None:
-    """Find what makes SOURCE compile, run and agree with PyTorch where it fails for a TARGET.
+    """Find flags or rewrites with which SOURCE compiles, runs and agrees with PyTorch.
 
-    Tried are flags of the compiler that its help lists, other architectures of the target that fit
-    the device, other fields of a zoo model, and rewrites of the program; those made for such a
-    failure first, then the cheap ones; two at once only where no single one works. SOURCE may be a
+    Candidates are compiler flags that its help lists, other architectures of the target that suit
+    the device, other fields of a zoo model, and rewrites of the program. Those meant for such a
+    failure are tried first, then the cheap ones; pairs only if no single one works. SOURCE may be a
     reproducer's folder.
 
-    Each answer is seen twice, and told with its cost: what is lost with it, seconds to compile,
-    latency, dispatches. For a target that cannot be run here an answer compiles, no more, and says
-    so. The command to paste is the last line. FLAGS after -- go to iree-compile.
+    Each answer is confirmed by a second run and printed with its cost: what is lost, seconds to
+    compile, latency, dispatches. For a target that cannot run here, an answer only compiles, and
+    says so. The command to paste is the last line. FLAGS after -- go to iree-compile.
 
-    A search that was interrupted is resumed. With several targets, --json prints `results`, each
-    with its `target`. Exit code 0: found, for each target that fails; 1: there is none for
-    one, or nothing fails.
+    Interrupted searches resume. With several targets, --json prints `results`, each with its
+    `target`. Exit code 0: found for each target that fails; 1: none found for a target, or nothing
+    fails.
     """
     from iree_pilot.pipeline.cli import output as out
     from iree_pilot.pipeline.cli import reading
@@ -330,7 +332,7 @@ def _tell_tried(console: Console, result: Workarounds, verbose: bool) -> None:
     ]
     if not shown:
         return
-    table = out.table("tried", "", "what was seen")
+    table = out.table("tried", "", "details")
     for one in shown[: None if verbose else _LISTED]:
         style = _STYLES.get(one.state, "yellow")
         table.add_row(

@@ -116,7 +116,7 @@ def _fault(name: str, raised: BaseException, *, missing: bool = False) -> Enviro
     return EnvironmentFault(
         f"{name}{release} is installed, but cannot be imported: {said} "
         f"({last.filename}:{last.lineno})",
-        advice=f"Install it anew: pip install --force-reinstall {distribution}, or run "
+        advice=f"Reinstall it: pip install --force-reinstall {distribution}, or run "
         "scripts/setup; `iree-pilot doctor` tells what is found.",
     )
 

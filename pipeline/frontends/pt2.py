@@ -47,7 +47,7 @@ def load(path: Path, *, trusted: bool) -> ExportedProgram:
     except CodeFound as fault:
         raise UsageError(
             f"{path} runs code when it is read: it {fault}",
-            advice="If you trust whom it comes from, add --trust; a nightly, which has no such "
+            advice="If you trust its author, add --trust; a nightly, which has no such "
             "option, takes only files that run no code.",
         ) from fault
     except Exception as fault:  # whatever torch's reader says of a damaged file

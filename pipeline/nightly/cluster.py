@@ -254,7 +254,7 @@ class _Night:
         left = f"{len(self._futures)} job" + ("s" if len(self._futures) > 1 else "")
         return EnvironmentFault(
             f"the scheduler {self._address} has gone away with {left} not done",
-            advice="Start it again: the nightly goes on where it stopped.",
+            advice="Start it again: the nightly resumes where it stopped.",
         )
 
     def _find_devices(self, jobs: Sequence[NightJob], watcher: JobWatcher) -> dict[str, str]:

@@ -67,10 +67,10 @@ def _so_far(inquiry: Inquiry, scratch: Path) -> str:
     tried = scratch / _TRIED
     if tried.is_file():
         names = ", ".join(tried.read_text().split())
-        return f", tried until then: {names}; the next night goes on from there"
+        return f", tried until then: {names}; the next night resumes there"
     if inquiry.question == "releases":
         return ", and none was installed and tried until then: give [news] more time for `each`"
-    return "; the next night goes on from there"
+    return "; the next night resumes there"
 
 
 def answered(inquiry: Inquiry, scratch: Path) -> Finding:

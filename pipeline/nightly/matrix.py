@@ -55,7 +55,7 @@ def expand(
         if len(kept) == len(found):
             raise UsageError(
                 f"{strict.place(nightly.path, 'exclude', number)}: [[exclude]] fits no case",
-                advice="Mend its patterns, or take it out: what it excluded is not there any more.",
+                advice="Fix its patterns, or remove it: it excludes no case of this matrix.",
             )
         on_progress(_left_out(exclude, len(found) - len(kept)))
         found = kept

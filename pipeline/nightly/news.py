@@ -28,7 +28,7 @@ from iree_pilot.repro.bisect import Bisection
 
 #: Verdicts of failures that nobody has looked into.
 NEW = ("new failure", "changed failure")
-_LATER = "there was no time left; the next night that shows it goes on"
+_LATER = "there was no time left; the next night that shows it resumes"
 
 Isolate = Callable[[isolation.Orders, Path, float], Bisection]
 Ask = Callable[[Inquiry, Path], Finding]
@@ -142,7 +142,7 @@ class News:
                 found = self._isolate(orders, Path(scratch), seconds)
             except alone.Unfinished as fault:
                 done = not fault.late
-                on = "; the next night goes on from there" if fault.late else ""
+                on = "; the next night resumes there" if fault.late else ""
                 found = Bisection(status="gave-up", why=f"{fault}{on}")
         self._watcher.isolated(subject.case, found)
         made = [one.reproducer for one in found.failures]

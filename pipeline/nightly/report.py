@@ -194,4 +194,4 @@ def _notes(rows: Iterable[CaseRow]) -> Iterable[str]:
         f"{f.question} of {signature}" for signature, f in found.values() if not (f.done or f.off)
     )
     if left:
-        yield f"not done for lack of time, the next night goes on: {', '.join(left)}"
+        yield f"not done for lack of time, the next night resumes: {', '.join(left)}"

@@ -54,7 +54,7 @@ def parse(path: Path, text: str, form: type[T]) -> T:
         line = at.split(",")[0] if at else len(text.splitlines())
         raise UsageError(
             f"{path}:{line}: this is no TOML: {what}",
-            advice="Mend that line; https://toml.io tells the language.",
+            advice="Fix that line; see https://toml.io for the syntax.",
         ) from fault
     try:
         return msgspec.convert(tables, form)

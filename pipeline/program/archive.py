@@ -166,7 +166,7 @@ def read(path: Path) -> dict[str, ArchiveEntry]:
     if reader is None:
         raise UsageError(
             f"cannot read parameters from {path}: its name ends in none of {', '.join(readers)}",
-            advice="IREE's runtime tells the formats apart by these endings.",
+            advice="IREE's runtime recognises the formats by these suffixes.",
         )
     try:
         with path.open("rb") as file:

@@ -50,13 +50,13 @@ def refusal(toolchain: Toolchain, own: Sequence[str], flags: Sequence[str]) -> U
         if _name(match[1]) in names:
             return UsageError(
                 f"iree-compile {toolchain.version} refuses its flags: {match[0]}",
-                advice="Check what stands after --.",
+                advice="Check the words after --.",
             )
     words = [flag for flag in flags if not flag.startswith("-")]
     if words and _WORDS.search(answer.stderr):
         return UsageError(
             f"{shlex.join(words)} is no flag of iree-compile, and SOURCE is one word",
-            advice="Flags begin with dashes and come after --; what is for iree-pilot before it.",
+            advice="Flags begin with dashes and come after --; options of iree-pilot before it.",
         )
     return None
 

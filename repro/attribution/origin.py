@@ -51,13 +51,13 @@ def find(
     )
     named = targets.parse(target)
     trial = AttributionTrial(loaded, context.within("trial"))
-    on_progress("compiling and running it in other ways")
+    on_progress("compiling and running variants")
     who = attribution.attribute(
         loaded.mlir, attribution.others(named, flags, device, context.toolchain), trial
     )
     if who.rows[0].verdict != "wrong":
         return None
-    on_progress("looking for the phase and the pass that make it wrong")
+    on_progress("searching for the first wrong phase and pass")
     bench = RealBench(trial, flags, device, context.within("bench"), backend=named.backend)
     found = phases.find(bench)
     shutil.rmtree(context.directory, ignore_errors=True)

@@ -78,7 +78,9 @@ class AttributionTrial:
     def interpreted(self, mlir: Path) -> VariantTried:
         """The same of IR that PyTorch or numpy evaluates, where one function is to be judged."""
         if len(self._judged) != 1:
-            return VariantTried(verdict="fails", why="it has not one function with inputs")
+            return VariantTried(
+                verdict="fails", why="it does not have exactly one function with inputs"
+            )
         limits = self._context.limits
         seconds = min(_SECONDS, limits.seconds or _SECONDS)
         by = replace(engine.evaluating(mlir), limits=structs.replace(limits, seconds=seconds))

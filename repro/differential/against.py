@@ -118,7 +118,7 @@ def _found(
     assert comparer.culprit is not None
     failure = numerics.to_failure(small.comparison)
     if not reproducer.fits(small):
-        why = "what it is called with is too large to be handed on, and it agrees on made-up values"
+        why = "its inputs are too large for a reproducer, and it agrees on made-up values"
         return Found(failure=failure, why=why)
     report = reproducer.write(
         small,

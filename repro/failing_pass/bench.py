@@ -127,13 +127,13 @@ class RealBench:
         if path == PLAIN:
             made_plain, device = plain(text, self._backend), self._own_device
             if made_plain is None:
-                return VariantTried(verdict="fails", why="its strategy is not known")
+                return VariantTried(verdict="fails", why="its pipeline is not known")
             text = made_plain
         elif "#hal." in text:
             targets = self._of(path)
             if targets is None:
                 return VariantTried(
-                    verdict="fails", why=f"what {path} compiles for is not one target"
+                    verdict="fails", why=f"{path} does not compile for exactly one target"
                 )
             text = retarget.retarget(text, targets)
         # A file of its own for each: what was compiled is remembered by its name.

@@ -36,7 +36,7 @@ class Reduced(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CommandOracle:
-    """Asks a command: exit code 0 means interesting, 125 that it cannot say, anything else not.
+    """Asks a command: exit code 0 means interesting, 125 undecided, anything else not.
 
     `{}` in its arguments is the candidate's file; without one the file is the last argument.
     said: what it did last, of those that did not find a candidate interesting.
@@ -86,7 +86,7 @@ class CommandOracle:
 def _said(outcome: process.Outcome) -> str:
     """What a command did that does not find the program interesting."""
     if outcome.ended_by == "exit" and outcome.exit_code == _CANNOT_SAY:
-        return "cannot say"
+        return "exits with 125 (undecided)"
     if outcome.ended_by == "exit":
         return f"does not exit with 0 on it, but with {outcome.exit_code}"
     if outcome.ended_by == "signal":
@@ -116,8 +116,8 @@ def reduce(
     if first.verdict != "same":
         raise UsageError(
             f"{mlir} is not interesting: the command `{shlex.join(command)}` " + oracle.said,
-            advice="The command has to exit with 0 while what you look for is there, with 125 "
-            "where it cannot say; {} stands for the file.",
+            advice="The command must exit with 0 while the file is interesting, with 125 "
+            "if undecided; {} is replaced by the file.",
         )
     editor = Editor(mlir, 0, directory / "edits", limits)
     functions = editor.survey().functions
@@ -125,7 +125,7 @@ def reduce(
         raise UsageError(
             f"{mlir} cannot be read by the bindings of the compiler that is installed: "
             f"{editor.why}",
-            advice="Write it with the same release of the compiler, or mend the line named.",
+            advice="Write it with the same release of the compiler, or fix that line.",
         )
     if not functions:
         raise UsageError(

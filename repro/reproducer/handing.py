@@ -134,7 +134,7 @@ def write(
             report = msgspec.structs.replace(report, rate=rate)
             settled = publish.verified(draft, report, contents, context.toolchain)
     if shown.loaded is not None:
-        on_progress(f"looking for the phase and the pass that give wrong numbers: {about}")
+        on_progress(f"searching for the first wrong phase and pass: {about}")
     report = _traced(_named(settled), subject, shown, context.within("origin"))
     kept = {one.file for one in report.levels if one.verified}
     good = {name: file for name, file in files.items() if name in kept}

@@ -144,14 +144,14 @@ def _checked(
         files = [one.file for one in report.levels] or [*FILES.values()]
         raise UsageError(
             f"{directory} has no program to run: none of {', '.join(files)} is there",
-            advice="Get the whole folder again, or isolate the failure anew: iree-pilot bisect "
+            advice="Get the whole folder again, or isolate the failure again: iree-pilot bisect "
             f"{shlex.quote(report.source)} -t {shlex.quote(report.target)}",
         )
     left = {one.name: why for one in present if (why := opened.refuses_level(one))}
     if len(left) == len(present):
         raise UsageError(
             f"nothing of {directory} is run: {next(iter(left.values()))}",
-            advice="Read what it runs first; if you trust whom it comes from, add --trust.",
+            advice="Read what it runs first; if you trust its author, add --trust.",
         )
     hollow = {one.name: why for one in present if (why := _hollow(opened, one))}
     script_why = "" if is_rendered(opened) else _FOREIGN_SCRIPT

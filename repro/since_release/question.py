@@ -73,7 +73,7 @@ def of_reproducer(directory: Path, limits: process.Limits, *, trust: bool = Fals
     if report.failure.phase == "trace":
         raise UsageError(
             f"{directory} shows a failure to trace, in which the compiler has no part",
-            advice="Only what compiles or runs differently can be bisected over its releases.",
+            advice="Only a failure to compile or to run can be bisected over its releases.",
         )
     target, flags = targets.split_flags(targets.parse(report.target), report.flags)
     file = directory / FILES["mlir"]
@@ -151,7 +151,7 @@ def ask(
         raise UsageError(
             f"{file} was not written by your iree-pilot, and what it names would be compiled and "
             f"run: {shlex.join((question.job.source.text, *question.flags))}",
-            advice="If you trust whom it comes from, add --trust.",
+            advice="If you trust its author, add --trust.",
         )
     name = str(toolchain.compiler)
     asked = trials(question, reader, lambda _: toolchain)

@@ -148,7 +148,7 @@ def check_runs(opened: Opened, file: str) -> None:
     if why := opened.refuses(file):
         raise UsageError(
             f"{opened.directory / file} is code that would be run, and {why}",
-            advice="Read it first; if you trust whom the folder comes from, add --trust.",
+            advice="Read it first; if you trust the folder's author, add --trust.",
         )
 
 
@@ -287,7 +287,7 @@ def _refuse(directory: Path, found: Sequence[tuple[str, str]]) -> None:
     raise UsageError(
         f"{directory} is not as your iree-pilot wrote it, and does more than compile what it shows:"
         f"{listed}{more}",
-        advice=f"If you trust whom it comes from, add --trust; without its flags: name the program "
+        advice=f"If you trust its author, add --trust; without its flags: name the program "
         f"({directory / FILES['mlir']}) and -t TARGET.",
     )
 

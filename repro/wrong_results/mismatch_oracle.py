@@ -237,7 +237,7 @@ class MismatchOracle(RunOracle):
                 ran.outputs, reference, evaluated.jittered, work / "forgiven"
             )
             if not numerics.compare(mended, call).differs:
-                why = "its result depends on the last bits of its inputs as much as it is off"
+                why = "a change in the last bits of its inputs explains its error"
                 return Judged(function=name, why=why)
         failure = numerics.to_failure(first) if first.differs else None
         return Judged(function=name, comparison=first, failure=failure, outputs=ran.outputs)

@@ -218,7 +218,7 @@ class TestNothingSmaller:
         assert (made["ops"], made["op_names"]) == (8, [f"test.{name}" for name in OPS])
         assert made["oracle_calls"] == done.document["oracle_calls"] > 0
         report = bundle.read(desk.out)
-        assert "Nothing smaller was found" in report.tried[0]
+        assert "Nothing smaller reproduces it" in report.tried[0]
         assert "pass" in report.tried[1] and "same" not in report.tried[1]
         assert "Whole program" in (desk.out / "ISSUE.md").read_text()
         assert not list(desk.data.glob("known/*")), "it says nothing of other programs"

@@ -373,7 +373,7 @@ def test_two_nights_do_not_mix(team: Team) -> None:
     first.send_signal(signal.SIGINT)
     told, _ = first.communicate(timeout=30)
     assert first.returncode == 130
-    assert "stopped: 0 of 1 done; the same command goes on with the rest" in told
+    assert "stopped: 0 of 1 done; the same command resumes it" in told
     wait_until(lambda: running(str(team.directory)) == [])
     assert "stopped: 0 of 1 done" in team("status").out
     assert team("status", "--json").document["running"] is False

@@ -189,7 +189,7 @@ class TestVerdicts:
         (desk.directory / "a.mlir").write_text(PROGRAM_TEXT)
         done = pilot("releases", "bisect", *asked, cwd=desk.directory)
         assert done.code == 1
-        assert "no release that was asked can tell" in done.out
+        assert "no tested release gives a verdict" in done.out
 
     def test_the_failure_that_is_meant_is_that_of_the_release_named(self, desk: Desk) -> None:
         desk.have("sdp")

@@ -58,7 +58,7 @@ FILES: dict[str, str | bytes] = {
     Wrong("nightly run -c value.toml", ("value.toml:4:", "O0/O1/O2/O3")),
     Wrong("nightly run -c own-flag.toml", ("own-flag.toml:4: --compile-to=flow cannot be given",)),
     Wrong("nightly run -c jobs.toml", ("jobs.toml:5: schedule.jobs", "<= 4096")),
-    Wrong("nightly run -c limit.toml", ("limit.toml:4: time_limit: 'soon' is no duration",)),
+    Wrong("nightly run -c limit.toml", ("limit.toml:4: time_limit: 'soon' is not a duration",)),
     Wrong("nightly run -c memory.toml", ("memory.toml:4: memory_limit: '1KB' is less memory",)),
     Wrong("nightly run -c type.toml", ("type.toml:2: matrix.models: Expected a list",)),
     Wrong("nightly run -c dtype.toml", ("dtype=f31", "f32|f16|bf16")),

@@ -97,7 +97,7 @@ def test_a_flag_or_a_phase(refusals: Refusals, wrong: Wrong) -> None:
     Wrong("workaround a.mlir -t llvm-cpu --budget soon", ("'--budget'", "'soon'", "10min")),
     Wrong("cache gc --max-size lots", ("'--max-size'", "'lots'", "512MB")),
     Wrong("cache gc --older-than soon", ("'--older-than'", "'soon'", "10min")),
-    Wrong("cache gc", ("say what to remove", "--max-size SIZE")),
+    Wrong("cache gc", ("nothing to remove is named", "--max-size SIZE")),
     Wrong("run a.mlir -t llvm-cpu --release three", ("'three' is not a release", "3.12.0")),
     Wrong("run a.mlir -t llvm-cpu --release ./folder", ("no iree-compile in folder", "one of")),
     Wrong("run a.mlir -t llvm-cpu --release folder", ("no iree-compile in folder", "one of")),

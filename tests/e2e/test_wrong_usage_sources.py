@@ -105,7 +105,7 @@ FILES: dict[str, str | bytes] = {
     Wrong("run cut-checkpoint -t llvm-cpu", ("config.json is not JSON", "download")),
     Wrong("models lama", ("no model 'lama'", "llama")),
     Wrong("models llama tiny", ("one model at a time",)),
-    Wrong("models check", ("of what?", "config.json")),
+    Wrong("models check", ("models check needs an argument", "config.json")),
     Wrong("models check gone", ("checkpoint gone: does not exist",)),
     Wrong("models check folder", ("the directory is empty",)),
     Wrong("models check w.bin", ("w.bin is not JSON",)),

@@ -221,7 +221,7 @@ def choose(device: Device, ask_about: Callable[[str], Probe], named: str | None 
             note = f"{device.name} has no compile target of its own that fits; {arch} does"
             return Choice(arch=arch, note="" if arch in own else note)
     if not told:
-        note = f"this runtime tells nothing of {device.name}: its fit is not known"
+        note = f"this runtime reports nothing about {device.name}: its fit is unknown"
         return Choice(arch=DEFAULT, note=note)
     return Choice(arch=DEFAULT, misfits=tuple(_probed_misfits(ask_about(DEFAULT), device)))
 

@@ -132,7 +132,7 @@ def test_the_answers_are_in_the_report_and_in_both_documents(desk: Desk) -> None
 def test_what_is_asked_and_how_long_a_compile_took_is_said_first(desk: Desk) -> None:
     desk.ask()
     assert desk.notes[:5] == [
-        f"\n--deep asks more of {desk.folder}; this can take minutes",
+        f"\n--deep investigates {desk.folder} further; this can take minutes",
         "  releases     2 releases at most, 3.1.0 to 3.2.0",
         "  disk         up to 0.4 GB for 1 not here yet; `releases remove` frees it",
         "  workarounds  3 candidates and other architectures",

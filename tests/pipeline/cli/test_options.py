@@ -55,12 +55,12 @@ class TestQuantities:
         "text", ["", "-1", "0", "0s", "1e3", "ten", "5 days", "1.2.3s", "s", "1 2", "inf", "nan"]
     )
     def test_what_is_no_duration_is_refused_with_an_example(self, text: str) -> None:
-        with pytest.raises(click.BadParameter, match=r"is no duration \(for example 90s"):
+        with pytest.raises(click.BadParameter, match=r"is not a duration \(for example 90s"):
             read(DURATION, text)
 
     @pytest.mark.parametrize("text", ["4XB", "0", "GiB", "1KiBs", "1 G B"])
     def test_what_is_no_size_is_refused_with_an_example(self, text: str) -> None:
-        with pytest.raises(click.BadParameter, match=r"is no size \(for example 512MB"):
+        with pytest.raises(click.BadParameter, match=r"is not a size \(for example 512MB"):
             read(SIZE, text)
 
 

@@ -201,7 +201,7 @@ class TestWhatEndsEarly:
                 Cluster(dask.address, employ=jobs.hanging).run(
                     jobs_of([case("x")], tmp_path), Killing()
                 )
-        assert "goes on where it stopped" in told.value.advice
+        assert "resumes where it stopped" in told.value.advice
 
 
 class TestWhoWorks:

@@ -140,8 +140,7 @@ class TestChild:
             (
                 "releases",
                 "3.12.0\n3.11.0\n",
-                "not within 60 s, tried until then: 3.12.0, 3.11.0; "
-                "the next night goes on from there",
+                "not within 60 s, tried until then: 3.12.0, 3.11.0; the next night resumes there",
             ),
             (
                 "releases",
@@ -149,7 +148,7 @@ class TestChild:
                 "not within 60 s, and none was installed and tried until then: "
                 "give [news] more time for `each`",
             ),
-            ("workaround", "", "not within 60 s; the next night goes on from there"),
+            ("workaround", "", "not within 60 s; the next night resumes there"),
         ],
     )
     def test_one_that_time_ended_says_how_far_it_came(

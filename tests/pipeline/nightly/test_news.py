@@ -240,7 +240,7 @@ class TestTime:
     def test_a_search_that_time_ended_goes_on_and_one_that_died_does_not(self, desk: Desk) -> None:
         desk.isolates = Unfinished("not within 600 s", late=True)
         first = desk.night((A, FAILS, "new failure"))
-        assert "not within 600 s; the next night goes on" in dict(findings(first))["not isolated"]
+        assert "not within 600 s; the next night resumes" in dict(findings(first))["not isolated"]
         desk.isolates = Unfinished("SIGSEGV", late=False)
         desk.night((A, FAILS, "same failure"))
         assert ("isolate", "crash/SIGSEGV/here/1") in desk.did

@@ -823,7 +823,7 @@ class TestRealFailures:
         assert done.exit_code == 0, done.output
         for words in ("release 99.0.0, which showed the failure", "is not installed"):
             assert words in done.output
-        assert f"asked instead: {here.version}" in done.output
+        assert f"used instead: {here.version}" in done.output
         found = CliRunner().invoke(cli, ["verify", str(tmp_path / "repro"), "--json"]).stdout
         document = msgspec.json.decode(found)
         assert document["release"] == here.version
