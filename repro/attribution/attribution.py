@@ -84,7 +84,7 @@ class Narrowed(msgspec.Struct, frozen=True, kw_only=True):
     def shared(self) -> str:
         """The step that backends with the same wrong results have in common."""
         if self.step:
-            return f"all of them run {self.step}"
+            return f"each of them runs {self.step}"
         return f"the IR after {self.after} is correct, so a later step that they share is wrong"
 
 

@@ -53,7 +53,7 @@ class TestCompile:
     def test_says_what_it_does_before_anything_else(self, desk: Desk) -> None:
         shown = desk.show("compile", "a.mlir", "-t", "llvm-cpu")
         written = "".join(shown.pieces)
-        steps = ("looking for the compiler", "reading a.mlir", "llvm-cpu: compiling")
+        steps = ("checking the compiler", "reading a.mlir", "llvm-cpu: compiling")
         # What is over before the next picture is drawn is not seen.
         said = [at for what in steps if (at := written.find(what)) >= 0]
         assert said == sorted(said)

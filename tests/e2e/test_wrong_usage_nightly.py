@@ -66,7 +66,7 @@ FILES: dict[str, str | bytes] = {
     Wrong("nightly run -c negative.toml", ("negative.toml:4: matrix.seed", ">= 0")),
     Wrong("nightly run -c seed.toml", ("seed.toml:4: matrix.seed", "<= 9223372036854775807")),
     Wrong("nightly run -c repeats.toml", ("repeats.toml:4: matrix.repeats", ">= 1")),
-    Wrong("nightly run -c exclude.toml", ("[[exclude]] fits no case", "take it out")),
+    Wrong("nightly run -c exclude.toml", ("[[exclude]] fits no case", "or remove it")),
 )
 def test_a_configuration(refusals: Refusals, wrong: Wrong) -> None:
     refusals.check(wrong)

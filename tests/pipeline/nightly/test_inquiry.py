@@ -104,7 +104,7 @@ class TestWorkaround:
         assert said == "--iree-opt-level=O0 (slower): iree-pilot run 'a b.py'"
 
     def test_one_that_was_not_run_says_so(self) -> None:
-        for state, said in (("compiles", "was not run here"), ("runs", "were not compared")):
+        for state, said in (("compiles", "compiles, not run here"), ("runs", "runs, not compared")):
             only = (self.answer(state=state),)
             assert said in deep.way_around(Workarounds(status="found", answers=only))
 

@@ -244,7 +244,7 @@ def test_where_nothing_fits_it_is_the_default_with_its_misfits() -> None:
 def test_of_an_unknown_device_that_is_not_described_nothing_is_guessed() -> None:
     choice = vulkan.choose(device(dumps.vulkan("Some GPU", silent=True)), about)
     assert choice.arch == vulkan.DEFAULT
-    assert "its fit is not known" in choice.note
+    assert "its fit is unknown" in choice.note
 
 
 def test_a_compiler_is_asked_once_for_each_target(

@@ -106,10 +106,10 @@ def test_passes_between_which_nothing_can_be_asked_are_told_together() -> None:
 def test_what_is_right_up_to_the_end_goes_wrong_after_it() -> None:
     found = phases.find(FakeBench(["right"] * 6))
     assert (found.state, found.phase) == ("later", "executable-sources")
-    assert "what comes after it for this target" in found.conclusion
+    assert "a later step for this target" in found.conclusion
 
 
-def test_code_generation_is_asked_for_the_pass_where_its_plainest_strategy_is_right() -> None:
+def test_code_generation_is_asked_for_the_pass_where_its_default_pipeline_is_right() -> None:
     passes: list[Verdict] = ["right", "right", "fails", "wrong", "wrong"]
     found = phases.find(FakeBench(["right"] * 6, passes, plain="right"))
     assert (found.state, found.since, found.phase) == ("earliest", "configured", "targets")
@@ -194,7 +194,7 @@ func.func @f() attributes {translation_info = #t} {
 """
 
 
-def test_configured_executables_go_back_to_the_plainest_strategy() -> None:
+def test_configured_executables_go_back_to_the_default_pipeline() -> None:
     text = plain(CONFIGURED, "llvm-cpu")
     assert text is not None
     made = text.splitlines()
@@ -208,7 +208,7 @@ def test_configured_executables_go_back_to_the_plainest_strategy() -> None:
     assert [made[2], made[4]] == [CONFIGURED.splitlines()[i] for i in (2, 4)]
 
 
-# -- whose fault it is ----------------------------------------------------------------------------
+# -- attribution ----------------------------------------------------------------------------------
 
 
 def row(
@@ -294,7 +294,7 @@ EVERYWHERE = [CPU, row("backend", "vulkan", "wrong"), row("backend", "vmvx", "wr
         ([OWN, row("backend", "vmvx", "right")], PASS, "compiler", "demote-f64", "driver"),
         ([OWN, row("device", "RADV", "right")], PASS, "compiler", "demote-f64", "driver"),
         ([OWN, row("target", "rdna3", "right")], PASS, "compiler", "demote-f64", "may not support"),
-        ([OWN], PASS, "compiler", "demote-f64 in phase input: wrong; nothing else", "optimisation"),
+        ([OWN], PASS, "compiler", "demote-f64 in phase input: wrong; no other", "optimisation"),
         (
             [OWN, row("backend", "vmvx", "right")],
             Narrowed(after="executable-sources", generates=True),

@@ -286,7 +286,7 @@ class TestTheScript:
         (folder / "repro.mlir").write_text("// stub: hang-at flow\n")
         answer = ask(folder, IREE_COMPILE=stub, TIME_LIMIT="1")
         assert answer.status == 125
-        assert "it was stopped after" in answer.said
+        assert "undecided: stopped after" in answer.said
 
     def test_stops_a_compile_that_should_not_end(self, tmp_path: Path, stub: Path) -> None:
         hang = Failure(kind="timeout", message="stopped", signature="timeout/flow/1", phase="flow")
