@@ -1,4 +1,4 @@
-"""What a script or a notebook can do without the command line: `python examples/use_the_api.py`."""
+"""Use from a script or a notebook, without the command line: `python examples/use_the_api.py`."""
 
 import torch
 

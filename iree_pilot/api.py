@@ -244,7 +244,7 @@ def limits_of(seconds: float | None, memory: float | None) -> process.Limits:
 def plans_of(
     targets: str, toolchain: Toolchain, device: str | None, flags: tuple[str, ...]
 ) -> list[tuple[str, Plan]]:
-    """What each of the targets means here.
+    """Plans of the targets on this machine.
 
     Raises UsageError, also for flags that the compiler does not have, before anything is traced.
     """
@@ -263,7 +263,7 @@ def plans_of(
 def job_of(
     source: Source, *, seed: int, weights: tuple[str, ...], inline: bool, function: str, trust: bool
 ) -> Job:
-    """How the source is traced, with its own example inputs.
+    """The tracing job of a source, with its own example inputs.
 
     weights: PATH, or of MLIR SCOPE=PATH. Raises UsageError for what can be told without running
     the source.

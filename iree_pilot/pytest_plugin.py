@@ -74,7 +74,7 @@ def iree(request: pytest.FixtureRequest) -> Checker:
 
 
 class Checker:
-    """What the fixture `iree` is: the checks of one test."""
+    """Value of the fixture `iree`: the checks of one test."""
 
     def __init__(self, test: pytest.Item) -> None:
         self._test = test

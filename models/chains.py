@@ -1,4 +1,4 @@
-"""How a family's functions chain into generated tokens, for PyTorch and for a device alike.
+"""Generators that chain a family's functions into tokens, for PyTorch and for a device alike.
 
 A chain is a generator: it calls the family's functions, yields the logits of each step, and is sent
 the tokens to go on with. What a function returns stays where it was computed and is handed to the

@@ -67,7 +67,7 @@ def layers(what: str, config: str = "") -> tuple[Field, ...]:
 
 
 def kv_heads(config: str = "", default: int = 2) -> Field:
-    """How many heads of keys and values there are."""
+    """Number of key and value heads."""
     return Field(
         name="kv_heads",
         default=default,
@@ -77,7 +77,7 @@ def kv_heads(config: str = "", default: int = 2) -> Field:
 
 
 def tokens(config: str = "", context: int = 128) -> tuple[Field, ...]:
-    """What a model of tokens can take: which ones, and how many."""
+    """Fields of a language model's tokens: the vocabulary and the context."""
     return (
         Field(
             name="vocabulary",
@@ -108,14 +108,14 @@ def head_size(config: str = "") -> Field:
 
 
 def multiple(fields: Mapping[str, Any], name: str, of: str) -> str:
-    """What is said of a size that is no multiple of another; "" where it is."""
+    """Error for a size that is not a multiple of another; "" if it is."""
     whole = fields[name] % fields[of] == 0
     return "" if whole else f"{name}={fields[name]} is no multiple of {of}={fields[of]}"
 
 
 def fits(fields: Mapping[str, Any], *, decodes: bool = False) -> str:
-    """What is said of a length that is longer than the context, with one token more where the model
-    decodes it, or too short to be dynamic; "" where nothing is."""
+    """Error for a length that exceeds the context, with one more token if the model decodes it, or
+    that is too short to be dynamic; "" if there is none."""
     length, context = fields["length"], fields["context"]
     if decodes and length >= context:
         return f"length={length} and one more token do not fit context={context}"

@@ -74,7 +74,7 @@ def reactivate(model: Any, fields: dict[str, Any]) -> None:
 
 
 def check(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     heads = shared.multiple(fields, "vision_width", "vision_heads")
     return heads or shared.multiple(fields, "image", "patch")
 

@@ -1,4 +1,4 @@
-"""What the zoo offers and how a user's words choose from it; loads neither torch nor transformers.
+"""Specs of the zoo's models, and resolution of a user's words; loads no torch or transformers.
 
 A family is one file in `models/families`: a tuple `SPECS` of `ModelSpec`, and the functions that
 the specs refer to. Those import torch inside, so that listing the zoo stays instant.
@@ -43,7 +43,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def accepts(self) -> str:
-        """What a user may write, in words."""
+        """Accepted values, in words."""
         if self.choices:
             return "|".join(self.choices)
         return "true|false" if isinstance(self.default, bool) else f"a number from {self.min} up"
@@ -128,7 +128,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fp8(self) -> bool:
-        """Whether its linears are in FP8."""
+        """True if its linears are in FP8."""
         return any(f.name == "fp8" for f in self.fields)
 
     def preset(self, name: str | None = None) -> Preset:
@@ -186,7 +186,7 @@ def registry() -> dict[str, ModelSpec]:
 
 
 def resolve(text: str, settings: Mapping[str, str], dtype: str | None = None) -> ModelChoice:
-    """What `name[:preset][/part]`, the `--set` pairs and `--dtype` choose, checked.
+    """Resolves `name[:preset][/part]`, the `--set` pairs and `--dtype`, checked.
 
     Raises UsageError for an unknown model, preset, part, field or value, for values that do not
     go together, and for a dtype that the model does not offer.
@@ -224,6 +224,6 @@ def _dtype(spec: ModelSpec, dtype: str, given: Mapping[str, Value]) -> dict[str,
 
 
 def referred(reference: str) -> Any:
-    """What `module:name` in a spec stands for."""
+    """Imports the object of a `module:name` in a spec."""
     module, _, name = reference.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""What a family hands to the tracing frontend: entry functions, example inputs, shared weights."""
+"""Record of a traceable model: entry functions, example inputs, shared weights."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Traceable:
 
     @property
     def weights(self) -> bool:
-        """Whether the weights have values here; without, there are no reference outputs."""
+        """True if the weights have values here; without, there are no reference outputs."""
         return self.mode is None
 
     def tracing(self) -> contextlib.AbstractContextManager[Any]:

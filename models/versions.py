@@ -1,4 +1,4 @@
-"""Whether the library release in use is one that a family can be traced with, told first.
+"""Check that a family can be traced with the installed library release, before the trace.
 
 A family depends on more than a release's number: on functions whose arguments have changed before
 (rotary embeddings that take `(q, k, cos, sin)` in one release and `(q, freqs)` in another). Both

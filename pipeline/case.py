@@ -69,7 +69,7 @@ class CaseWatcher(Protocol):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user chose for all cases of a command.
+    """The user's settings for all cases of a command.
 
     flags: for iree-compile, after the target's. to, resume: phases to stop after and to start
     from. fresh: compile whatever the store holds. run: also load, run and compare. generate: after
@@ -475,7 +475,7 @@ def _workdir(keep: str, function: str) -> Iterator[Path]:
 
 
 def kept(keep: Path, function: str) -> tuple[Tensor, ...] | None:
-    """What a function returned that was run with `Settings.keep`; None where it did not."""
+    """Outputs of a function that was run with `Settings.keep`; None if it did not return."""
     place = keep / function
     if not (place / _OUTPUTS).is_file():
         return None

@@ -53,7 +53,7 @@ class ComparedTarget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FunctionResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What running one function gave. commands: to run and to time it again.
+    """Result of running one function. commands: to run and to time it again.
 
     against: other targets of the same run, where there is no reference
     (`pipeline.numerics.between`). unevaluated: why there is none. border: what was given and
@@ -143,7 +143,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tells(status: str, step: str | None) -> bool:
-    """Whether a case of that status says something of a failure in `step` (or phase)."""
+    """True if a case of that status says something of a failure in `step` (or phase)."""
     return step not in _SILENT_ON.get(status, ())
 
 

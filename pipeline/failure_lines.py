@@ -1,4 +1,4 @@
-"""What is known of a failure, line by line, for people."""
+"""Description of a failure, line by line, for people."""
 
 from __future__ import annotations
 

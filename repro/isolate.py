@@ -42,7 +42,7 @@ Groups = tuple[tuple[int, ...], ...]
 
 
 class Isolated(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of a program: the file, its operations' names, and what it took to find it.
+    """The reduced program: the file, its operations' names, and the cost of the search.
 
     minimal: taking any one operation away was tried, and none of it failed in the same way.
     cut: the part, of the function that has an operation at line `focus` (0: the largest one).
@@ -80,7 +80,7 @@ class GaveUp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IsolationJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What to isolate: a failure of the program in `mlir`, compiled with `flags`.
+    """An isolation job: a failure of the program in `mlir`, compiled with `flags`.
 
     The context's directory keeps the state. width: how many candidates are compiled at once.
     focus: a line of the function that fails, where the failure itself names none; 0 means the
@@ -160,7 +160,7 @@ class Isolation:
 
     @property
     def units(self) -> tuple[int, ...]:
-        """What sizes are made small multiples of."""
+        """Units of which sizes become small multiples."""
         generated = (self.job.failure.phase or "") in _GENERATED
         return simplify.UNITS if generated else simplify.ANYWHERE
 
@@ -244,7 +244,7 @@ class Isolation:
 
     @property
     def shows(self) -> bool:
-        """Whether the whole program fails by itself."""
+        """True if the whole program fails by itself."""
         return True
 
     def refusal(self, graph: Graph) -> str:
@@ -331,7 +331,7 @@ class Isolation:
         return self.job.context.directory / f"located-{digest[:16]}.json"
 
     def located(self) -> locate.Located:
-        """Where the failure is, as an earlier search has found out or by compiling."""
+        """Location of the failure, from an earlier search or by compiling."""
         before = kept.recall(self._kept, locate.Located) or self._named()
         if before is not None:
             return before

@@ -1,4 +1,4 @@
-"""What a search for the reproducer of a failure is given, and who hears of it."""
+"""Options and listeners of a search for a reproducer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from iree_pilot.repro.reproducer import places
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How a failure is to be isolated.
+    """Options of an isolation.
 
     place: the folder of the reproducer; with `everything` that of the folders, one for each
     failure. default: nobody named that folder: where it is taken, another one is made, and with
@@ -47,7 +47,7 @@ def _ignore(_: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Listeners:
-    """Who hears of a search: of each failure as it is started with, and of what is asked about it.
+    """Listeners of a search: for each failure when it starts, and for each question about it.
 
     on_wait: called once before another process that does the same is waited for.
     """

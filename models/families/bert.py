@@ -50,7 +50,7 @@ SPECS = (
 
 
 def check(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     return shared.multiple(fields, "width", "heads") or shared.fits(fields)
 
 

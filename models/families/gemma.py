@@ -157,7 +157,7 @@ SPECS = (
 
 
 def check(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     for name, of in (("width", "heads"), ("heads", "kv_heads")):
         if problem := shared.multiple(fields, name, of):
             return problem

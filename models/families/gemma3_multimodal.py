@@ -72,7 +72,7 @@ SPECS = (
 
 
 def check(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     return gemma_vision.check(fields) or gemma.check(fields)
 
 

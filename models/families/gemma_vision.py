@@ -60,7 +60,7 @@ SPECS = (
 
 
 def check(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     problem = siglip.check(fields)
     tokens, patches = fields["tokens"], fields["image"] // fields["patch"]
     side = math.isqrt(tokens)

@@ -119,14 +119,14 @@ SPECS = (
 
 
 def check_attention(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     if fields["width"] % (2 * fields["heads"]):
         return f"width={fields['width']} is no even multiple of heads={fields['heads']}"
     return shared.multiple(fields, "heads", "kv_heads") or shared.fits(fields)
 
 
 def check_rope(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     if fields["head"] % 2:
         return f"head={fields['head']} is odd; rotary embedding turns pairs"
     return shared.fits(fields)

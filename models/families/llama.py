@@ -115,7 +115,7 @@ SPECS = (
 
 
 def check(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     if fields["width"] % (2 * fields["heads"]):
         return f"width={fields['width']} is no even multiple of heads={fields['heads']}"
     groups = shared.multiple(fields, "heads", "kv_heads")

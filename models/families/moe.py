@@ -46,7 +46,7 @@ SPECS = (
 
 
 def check(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     if fields["chosen"] > fields["experts"]:
         return f"chosen={fields['chosen']} is more than experts={fields['experts']}"
     return ""

@@ -125,7 +125,7 @@ def _image_tokens(fields: dict[str, Any]) -> int:
 
 
 def check(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     if problem := siglip.check(fields):
         return problem
     if fields["heads"] % fields["kv_heads"]:

@@ -141,7 +141,7 @@ SPECS = (
 
 
 def check(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     for width, heads, step, what in (
         ("width", "heads", 16, "multimodal rotary embedding divides a head by 16"),
         ("vision_width", "vision_heads", 4, "rotary embedding divides a head by 4"),

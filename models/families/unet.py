@@ -113,7 +113,7 @@ SPECS = (
 
 
 def check(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     for name in ("heads", "groups"):
         if problem := shared.multiple(fields, "width", name):
             return problem

@@ -57,7 +57,7 @@ SPECS = (
 
 
 def check(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     heads = shared.multiple(fields, "width", "heads")
     return heads or shared.multiple(fields, "image", "patch")
 

@@ -48,7 +48,7 @@ SPECS = (
 
 
 def check(fields: dict[str, Any]) -> str:
-    """What is wrong with these values taken together, or ""."""
+    """Reason to reject this combination of values, or ""."""
     if problem := shared.multiple(fields, "width", "heads"):
         return problem
     odd = f"width={fields['width']} is odd; positions are pairs of sine and cosine"

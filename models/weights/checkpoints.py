@@ -1,4 +1,4 @@
-"""What a checkpoint holds: its config, its tensors and where each lies; no framework is loaded.
+"""Reader of a checkpoint's config and of the tensors' places; no framework is loaded.
 
 Only headers are read, and only of safetensors, .irpa and .gguf: a pickle can run code when it is
 read, so it never is.
@@ -88,7 +88,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def read_config(path: Path) -> Checkpoint:
-    """What a config.json alone says. Raises UsageError as `read` does."""
+    """Reads a config.json alone. Raises UsageError as `read` does."""
     try:
         config = json.loads(path.read_text())
     except OSError as fault:

@@ -1,4 +1,4 @@
-"""Whether the tensors at hand are those that a model needs: names, shapes, dtypes, before any use.
+"""Comparison of a checkpoint's tensors with the model's: names, shapes, dtypes, before any use.
 
 Nothing is loaded here. All faults are told at once, each with the file, the tensor, what was
 expected, what was found, and the likely reason.
@@ -61,7 +61,7 @@ def compare(
     names: Mapping[str, str] | None = None,
     convert: bool = False,
 ) -> tuple[TensorFault, ...]:
-    """What does not fit, in the order of the model's tensors, superfluous ones last.
+    """Mismatches, in the order of the model's tensors, superfluous ones last.
 
     ties: groups of names that are one tensor in the model; one of a group is enough. names: the
     checkpoint's own names where they differ. convert: floats of 16 bits and more may differ in

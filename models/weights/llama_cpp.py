@@ -60,7 +60,7 @@ class Translated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_one(held: Mapping[str, CheckpointTensor]) -> bool:
-    """Whether tensors are of a file by llama.cpp: by their file's kind and their names."""
+    """True if tensors are of a file by llama.cpp: by their file's kind and their names."""
     return any(h.file.endswith(".gguf") and LLAMA_CPP.match(name) for name, h in held.items())
 
 

@@ -50,7 +50,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What is loaded into what: both sides' tensors by the model's names, and the config if any.
+    """A load: tensors of the file and of the model, by the model's names, and the config if any.
 
     what: the model, where: the checkpoint, for messages.
     """
@@ -102,12 +102,12 @@ class Load:
         return ""
 
     def any(self, pattern: re.Pattern[str], side: Mapping[str, ArchiveEntry]) -> bool:
-        """Whether one of a side's names matches."""
+        """True if one of a side's names matches."""
         return any(pattern.search(name) for name in side)
 
     @cached_property
     def layers(self) -> tuple[Counter[str], Counter[str]]:
-        """How many layers are wanted and held in each stack, as their names count them."""
+        """Numbers of layers wanted and held in each stack, as their names count them."""
 
         def count(side: Mapping[str, ArchiveEntry]) -> Counter[str]:
             counts = Counter[str]()

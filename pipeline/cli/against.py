@@ -80,7 +80,7 @@ def sides(
 
 
 def tell(console: Any, result: Differential) -> None:
-    """What differs, the first dispatch first, but for the reproducers' paths."""
+    """Prints the differing dispatches, the first one first, without the reproducers' paths."""
     compared = result.compared
     side, other = compared.sides
     count = out.count(compared.dispatches, "dispatch", "dispatches")

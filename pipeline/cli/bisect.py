@@ -187,7 +187,7 @@ def _named(
 
 
 class Asked(NamedTuple):
-    """What the user asks for, whatever the target is.
+    """The user's request, for any target.
 
     flags: for the compile. everything: all that keeps it from working, each masked in turn. output:
     the folder; without one it is made where the user is.
@@ -380,7 +380,7 @@ def _origin(made: Reproducer) -> list[tuple[str, str]]:
 
 
 def tell(console: Any, result: Bisection) -> None:
-    """What a bisection found, but for the folders' paths."""
+    """Prints the result of a bisection, without the folders' paths."""
     from rich.markup import escape
 
     from iree_pilot.pipeline.cli import output as out
@@ -436,7 +436,7 @@ def tell(console: Any, result: Bisection) -> None:
 
 
 def tell_elsewhere(console: Any, results: Sequence[tuple[str, Bisection]]) -> None:
-    """Which failures of several targets are the same, each two once."""
+    """Prints failures that several targets share, each pair once."""
     from rich.markup import escape
 
     told = set[frozenset[str]]()

@@ -1,4 +1,4 @@
-"""What `run` and `compile` share: the cases of a source, told live, then side by side."""
+"""The cases of a source for `run` and `compile`: shown live, then side by side."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _MARKS = {
 
 
 class Request(Typed, frozen=True, kw_only=True):
-    """What `run` or `compile` is to do.
+    """The request of a `run` or `compile`.
 
     targets: as typed. run: also load, run and compare; generate: so many tokens. bisect: isolate
     each target that fails. to: the phase to stop after. output: where the module goes.

@@ -1,4 +1,4 @@
-"""What `run` and `compile` tell of generated code: kernels of AMD GPUs, shaders of Vulkan."""
+"""Output of `run` and `compile` on generated code: kernels of AMD GPUs, shaders of Vulkan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shell may complete words to; each asks only what answers at once: no torch, no network."""
+"""Shell completions of words; each comes from a fast source: no torch, no network."""
 
 from __future__ import annotations
 

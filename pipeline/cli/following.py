@@ -1,4 +1,4 @@
-"""What to type after a failure: the commands that go on from it, ready to paste."""
+"""The next commands after a failure, ready to paste."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from iree_pilot.pipeline.program.source_lines import place, quoted
 
 
 class Typed(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user typed, as far as a command that goes on from it has to repeat it.
+    """The part of the user's command line that the next command has to repeat.
 
     flags: of iree-compile, with those that a reproducer's folder brings. resume: a phase that the
     program is compiled from.

@@ -1,4 +1,4 @@
-"""What a person sees while a command works: each step and phase as it passes by."""
+"""Live display of a command: each step and phase as it passes."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Live:
         self.doing("isolating", "isolate")
 
     def progress(self, progress: Progress) -> None:
-        """What a search does now; verbose, a line."""
+        """Shows the current step of a search; verbose, on a line of its own."""
         if self._verbose:
             self.note(f"  {progress}")
         self.doing(str(progress))
@@ -215,7 +215,7 @@ class Live:
         return " ".join([*shown, *["..."] * (len(shown) < len(told))])
 
     def compiling(self, target: str, state: Compiling) -> None:
-        """What a compile waits for: a line when it is known; at the bottom how the others do."""
+        """Shows the executable that a compile waits for; at the bottom how the others do."""
         if state.unending != self._unending:
             self._unending = state.unending
             self.note(f"  {target}: {state.waits_for}")

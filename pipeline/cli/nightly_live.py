@@ -1,4 +1,4 @@
-"""What a person sees while a night goes on: on a terminal a table, in a pipe a line a case."""
+"""Live display of a night: a table on a terminal, a line per case in a pipe."""
 
 from __future__ import annotations
 

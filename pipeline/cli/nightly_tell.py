@@ -1,4 +1,4 @@
-"""What `nightly` prints: the plan of a night, its verdicts, and what is expected to fail."""
+"""Output of `nightly`: the plan of a night, its verdicts, and expected failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KNOWN = ("same failure", "fail", "not run")
 
 
 def tell_plan(common: Common, previews: Sequence[Preview], width: int) -> None:
-    """What a night would run now: each case, whether it is unchanged, what it usually takes."""
+    """Prints the plan of a night: each case, whether it is unchanged, its usual duration."""
     known = [one.seconds for one in previews if one.seconds is not None]
     unchanged = sum(one.cached for one in previews)
     expected = shared_out(known, width)
@@ -44,7 +44,7 @@ def tell_plan(common: Common, previews: Sequence[Preview], width: int) -> None:
 
 
 def tell_expected(common: Common, expected: Sequence[Expectation], path: Path) -> None:
-    """What is expected to fail, and why."""
+    """Prints the expected failures and their reasons."""
     if common.json:
         out.emit({"path": str(path), "expectations": expected})
         return
@@ -58,7 +58,7 @@ def tell_expected(common: Common, expected: Sequence[Expectation], path: Path) -
 
 
 def as_text(report: NightReport, common: Common) -> str:
-    """What `tell` prints, as plain lines."""
+    """The output of `tell` as plain lines."""
     file = StringIO()
     tell(Screen(file=file, width=PIPE_WIDTH, highlight=False), report, common)
     return file.getvalue()

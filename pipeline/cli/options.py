@@ -42,7 +42,7 @@ class _Quantity(click.ParamType[float]):
 
 
 class Place(click.Path):
-    """Where something is: click's path, but not an empty one, which would be here.
+    """A path to read: click's, except that an empty one is refused, which would mean here.
 
     No two options of a command may name one place, see `common`.
     """
@@ -57,7 +57,7 @@ class Place(click.Path):
 
 
 class Output(Place):
-    """Where something is written: what is named may be made, but not the directory it is in.
+    """A path to write: it may be created, but not the directory that it is in.
 
     What cannot be written is found before the command begins.
 
@@ -102,7 +102,7 @@ MEMORY = _Quantity("size", quantities.memory)
 
 
 class Common(msgspec.Struct, frozen=True, kw_only=True):
-    """What every command takes. verbosity: -1 quiet, 0, 1 verbose. default_limit: the user gave
+    """Options of every command. verbosity: -1 quiet, 0, 1 verbose. default_limit: the user gave
     no time limit."""
 
     json: bool
@@ -114,7 +114,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What every command with a SOURCE takes. weights: PATH or SCOPE=PATH. trust: code out of
+    """Options of every command with a SOURCE. weights: PATH or SCOPE=PATH. trust: code out of
     SOURCE may be run, whoever it comes from."""
 
     settings: dict[str, str]

@@ -120,7 +120,7 @@ def command(
 
 
 def tell(console: Any, found: Ranges, *, everything: bool) -> None:
-    """What leaves its range, in the program's order; everything: what follows of others too."""
+    """Prints values out of range, in the program's order; everything: inherited ones too."""
     for note in found.notes:
         console.print(f"note: {escape(note)}", soft_wrap=True)
     shown = [r for r in found.found if everything or not r.inherited]

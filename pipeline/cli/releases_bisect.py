@@ -167,7 +167,7 @@ def names(live: Live) -> list[str]:
 def of_reproducer(
     session: Session, folder: Path, chosen: SourceOptions, live: Live
 ) -> ReleasesFound:
-    """What the releases that can be had make of a reproducer's folder; raises as `bisect`."""
+    """Verdicts of the available releases on a reproducer's folder; raises as `bisect`."""
     asked = _Asked(str(folder), chosen, (), *_asked(None, None, (), live), every=False)
     return _find(session, asked, None, live)[1]
 

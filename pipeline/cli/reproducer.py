@@ -84,5 +84,5 @@ def announce(opened: Opened, *, flagged: bool = True) -> None:
 
 
 def is_folder(text: str) -> bool:
-    """Whether SOURCE is a folder that `bisect` has written."""
+    """True if SOURCE is a folder that `bisect` has written."""
     return (Path(text) / "report.json").is_file()

@@ -1,4 +1,4 @@
-"""Where people read: on a terminal lines break between words, in a pipe they are whole."""
+"""The console: on a terminal lines break between words, in a pipe they are whole."""
 
 from __future__ import annotations
 

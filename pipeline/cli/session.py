@@ -1,4 +1,4 @@
-"""What the commands with a SOURCE do alike: find the toolchain, make the program, plan targets."""
+"""Common steps of commands with a SOURCE: find the toolchain, make the program, plan targets."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Session:
     def plans(
         self, targets: str, device: str | None, flags: tuple[str, ...]
     ) -> list[tuple[str, Plan]]:
-        """What each target means here; raises before anything is traced, also for flags that the
+        """Plans of the targets; raises before anything is traced, also for flags that the
         compiler does not have."""
         return api.plans_of(targets, self.toolchain, device, flags)
 
     def plan(self, target: str, device: str | None, flags: tuple[str, ...]) -> tuple[str, Plan]:
-        """What the only target means here. Raises UsageError for several."""
+        """The plan of the only target. Raises UsageError for several."""
         found, *others = self.plans(target, device, flags)
         if others:
             raise UsageError(
@@ -49,7 +49,7 @@ class Session:
         return found
 
     def job(self, text: str, chosen: SourceOptions) -> Job:
-        """What the source is and how it is traced, with its own example inputs."""
+        """The tracing job of the source, with its own example inputs."""
         return api.job_of(
             sources.parse(text, chosen.settings, chosen.dtype),
             seed=chosen.seed,
@@ -92,7 +92,7 @@ class Session:
     def settled(
         self, loaded: Loaded, attempt: Callable[[Loaded], T], live: Live
     ) -> tuple[Loaded, T]:
-        """What `attempt` gives for the program, whose inputs are made up anew as it demands."""
+        """Result of `attempt` for the program, with made-up inputs chosen again as it demands."""
         from iree_pilot.pipeline.execution import refitting
 
         def again(changed: Loaded) -> None:

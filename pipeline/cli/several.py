@@ -19,7 +19,7 @@ Results = Sequence[tuple[str, Any]]
 
 
 def document(results: Results, *, targets: int, took: Took | None = None) -> Any:
-    """What `--json` prints of results for so many targets.
+    """The `--json` document of results for so many targets.
 
     That of the only one is as it is; those of several are in `results`, each with its `target`.
     took: what the command took, all of it.

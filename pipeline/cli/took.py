@@ -1,4 +1,4 @@
-"""How long a command took, by part: each second since it was started belongs to one of them."""
+"""Duration of a command, by part: each second since its start belongs to one of them."""
 
 from __future__ import annotations
 

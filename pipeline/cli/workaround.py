@@ -168,7 +168,7 @@ def _place(source: str, output: str | None, target: str, targets: int) -> Path:
 def of_reproducer(
     session: Session, folder: Path, chosen: SourceOptions, device: str | None, live: Live
 ) -> Workarounds:
-    """What gets the program of a reproducer's folder past its failure.
+    """Workarounds for the program of a reproducer's folder.
 
     chosen: of these options those that hold for any source. Raises TraceFailed, UsageError as
     `find.of_reproducer`.
@@ -267,7 +267,7 @@ def _other_ways(session: Session, source: str, chosen: SourceOptions) -> list[st
 
 
 def tell(console: Console, result: Workarounds, *, verbose: bool) -> None:
-    """What was found and what was tried, but for the answers' commands."""
+    """Prints the answers and the candidates tried, without the answers' commands."""
     from rich.markup import escape
 
     from iree_pilot.pipeline.cli import output as out

@@ -45,7 +45,7 @@ class CheckRewriting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckRewritten(msgspec.Struct, frozen=True, kw_only=True):
-    """What was added to the results of each function; what keeps a check from being returned."""
+    """Checks added to the results of each function, and reasons why some were not."""
 
     added: dict[str, tuple[Expected, ...]] = {}
     left: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ def rewrite(mlir: Path, directory: Path, limits: process.Limits | None) -> Check
 
 
 def rewritten(program: Program) -> bool:
-    """Whether a program's references say what it expects of itself."""
+    """True if a program's references say what it expects of itself."""
     return NOTE in program.notes
 
 

@@ -39,11 +39,11 @@ class StructuredWork(Protocol):
     reduced: list[int]
 
     def view(self, values: Array, index: int) -> Array:
-        """What stands for operand `index`, over the iteration space."""
+        """View of operand `index` over the iteration space."""
 
 
 def carry_out(work: StructuredWork, how: tuple[str, int]) -> bool:
-    """Does so, where the body is such; says whether it was."""
+    """Evaluates a contraction; False if the body is not one."""
     chosen = _factors(work.block, how)
     output = work.outputs[0]
     if chosen is None or output.dtype == np.bool_:

@@ -39,7 +39,7 @@ _COMPLEX = {"complex<f32>": "complex64", "complex<f64>": "complex128"}
 
 
 class Unknown(Exception):
-    """What is not evaluated; the message is the reason."""
+    """Something that cannot be evaluated; the message is the reason."""
 
 
 class ElementKind(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class ElementKind(msgspec.Struct, frozen=True):
 
     @property
     def narrow(self) -> bool:
-        """Whether it is a float of 8 bits or fewer, to which programs round on purpose."""
+        """True if it is a float of 8 bits or fewer, to which programs round on purpose."""
         return self.family == "float" and self.dtype.itemsize == 1
 
     @property
@@ -64,7 +64,7 @@ class ElementKind(msgspec.Struct, frozen=True):
 
     @property
     def padded(self) -> bool:
-        """Whether its values have fewer bits than what they lie in."""
+        """True if its values have fewer bits than what they lie in."""
         return self.family == "int" and self.bits != self.dtype.itemsize * 8
 
 
@@ -107,5 +107,5 @@ def zero_extended(values: Array, element: ElementKind) -> Array:
 
 
 def is_float(values: Array) -> bool:
-    """Whether an array is of floats; narrow ones are of no kind that numpy knows."""
+    """True if an array is of floats; narrow ones are of no kind that numpy knows."""
     return values.dtype.kind not in "biuc"

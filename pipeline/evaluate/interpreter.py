@@ -56,7 +56,7 @@ _OTHER_FILLER = 1
 
 
 class InterpreterOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What an evaluation gave: see `Machine` for used, rounded, small and choices."""
+    """Result of an evaluation: see `Machine` for used, rounded, small and choices."""
 
     outputs: list[Array]
     used: frozenset[str]
@@ -87,7 +87,7 @@ class Interpreter:
         record: Record | None = None,
         skipped: dict[int, str] | None = None,
     ) -> InterpreterOutcome:
-        """What a function returns. Raises Unknown, with the operation and the reason.
+        """Results of a function. Raises Unknown, with the operation and the reason.
 
         skipped: gets the operations that are not evaluated, by position, and why; what does not
         depend on them is computed all the same.
@@ -160,7 +160,7 @@ def _given(values: Array | None, element: str, machine: Machine) -> Array | None
 
 
 def same(a: Array, b: Array) -> bool:
-    """Whether two results are the same, bit by bit but for what a NaN carries."""
+    """True if two results are the same, bit by bit but for what a NaN carries."""
     if a.shape != b.shape:
         return False
     if a.tobytes() == b.tobytes():

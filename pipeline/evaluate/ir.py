@@ -167,7 +167,7 @@ class Reader:
         return tuple(blocks)
 
     def successors(self, op: Operation) -> Sequence[Block]:
-        """Where a branch goes to."""
+        """Successor blocks of a branch."""
         return [self._blocks[raw] for raw in op.raw.successors]
 
     def _op(self, raw: Any) -> Operation:

@@ -35,7 +35,7 @@ _PERTURBATION = 2.0**-12
 
 
 class Mode(msgspec.Struct, frozen=True, kw_only=True):
-    """How a function is evaluated.
+    """Mode of evaluating a function.
 
     wide: with all floats in double precision, only those of 8 bits and fewer still round.
     perturbed: what is rounded to those is first moved at random. flushing: what is below the
@@ -51,7 +51,7 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget(Protocol):
-    """What an evaluation may take."""
+    """Limits of an evaluation."""
 
     def spend(self, elements: int) -> None:
         """So many elements are made. Raises Unknown where time or memory do not suffice."""
@@ -75,7 +75,7 @@ class EvaluationLimits:
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """How a block ended: with which operation, and the values that it hands on."""
+    """End of a block: its terminator, and the values that it passes on."""
 
     op: Operation | None
     values: list[Any]
@@ -180,7 +180,7 @@ class Machine:
     # -- control
 
     def call(self, name: str, arguments: Sequence[Any], record: Record | None = None) -> list[Any]:
-        """What a function of the module returns."""
+        """Results of a function of the module."""
         blocks, successors = self.module.function(name)
         if self._depth > _DEEPEST:
             raise Unknown("its functions call each other too deeply")
@@ -257,7 +257,7 @@ class Machine:
         return Ended(None, [])
 
     def inside(self, block: Block, known: Env, arguments: Sequence[Any]) -> list[Any]:
-        """What a block inside of an operation hands on."""
+        """Values that a block inside of an operation passes on."""
         return self.body(block, known, arguments).values
 
     def body(self, block: Block, known: Env, arguments: Sequence[Any]) -> Ended:

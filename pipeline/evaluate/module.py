@@ -76,7 +76,7 @@ class Module:
         return f"{name}$async" if f"{name}$async" in self._functions else name
 
     def exported(self, executable: str, name: str) -> Block:
-        """What an executable has under a name. Raises Unknown."""
+        """The export of an executable with a name. Raises Unknown."""
         key = f"{executable}::{name}"
         if key not in self._read:
             held = self._functions.get(executable)

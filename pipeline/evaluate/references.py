@@ -76,7 +76,7 @@ def with_references(program: Program, context: Context, text: str = "") -> Progr
 
 
 def of_call(call: Call, context: Context) -> Reference | None:
-    """What a call computes; None where that cannot be evaluated. Files go to the context's
+    """Results of a call; None if it cannot be evaluated. Files go to the context's
     directory."""
     works = [evaluate.work(call, context.directory, jitter="values")]
     context, text = context.bounded(_limits(context.limits)), call.mlir.read_text(errors="replace")
@@ -90,7 +90,7 @@ def of_call(call: Call, context: Context) -> Reference | None:
 def first(
     program: Program, functions: Sequence[Function], context: Context, text: str
 ) -> int | None:
-    """Which of `functions`, one of the program's with several inputs, can be evaluated first.
+    """The first of `functions`, one of the program's with several inputs, that can be evaluated.
 
     The inputs' files are absolute.
     """
@@ -109,7 +109,7 @@ def first(
 
 
 def goes_further(program: Program, limits: process.Limits | None) -> bool:
-    """Whether an evaluation that was cut off would have more time now, or twice the memory."""
+    """True if an evaluation that was cut off would have more time now, or twice the memory."""
     seconds, memory = _allowed(_limits(limits))
     ends = [f.cut_off for f in program.functions if f.cut_off is not None]
     return any(seconds > end[0] or memory > 2 * end[1] for end in ends)

@@ -1,4 +1,4 @@
-"""What arith, math and complex operations compute, on numpy arrays of any shape.
+"""Evaluation of arith, math and complex operations on numpy arrays of any shape.
 
 Floats in the type of the operands, which is float64 where all are in double precision. What an
 operation leaves undefined (a division by 0) is reported and filled with any number.

@@ -72,7 +72,7 @@ class Structured:
         ]
 
     def view(self, values: Array, index: int) -> Array:
-        """What stands for operand `index`, over the iteration space."""
+        """View of operand `index` over the iteration space."""
         return affine.view(values, self.maps[index], self.bounds)
 
     def run(self) -> list[Array]:

@@ -14,7 +14,7 @@ from iree_pilot.pipeline.evaluate.machine import Machine
 
 
 class Window(msgspec.Struct, frozen=True):
-    """How a window moves over spatial dimensions; one number for each of them in each field."""
+    """Movement of a window over spatial dimensions; each field has one number per dimension."""
 
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
@@ -27,7 +27,7 @@ class Window(msgspec.Struct, frozen=True):
         yield from np.ndindex(*self.sizes)
 
     def count(self, sizes: Sequence[int]) -> list[int]:
-        """How many windows there are along each dimension of a padded array."""
+        """Number of windows along each dimension of a padded array."""
         return [
             max(0, (size - ((window - 1) * dilation + 1)) // stride + 1)
             for size, window, stride, dilation in zip(
@@ -38,7 +38,7 @@ class Window(msgspec.Struct, frozen=True):
     def at(
         self, values: Array, position: Sequence[int], first: int, counts: Sequence[int]
     ) -> Array:
-        """What all windows have at one of their places. first: the first spatial dimension."""
+        """Elements of all windows at one position in them. first: the first spatial dimension."""
         box: list[Any] = [slice(None)] * values.ndim
         for d, (place, stride, dilation, count) in enumerate(
             zip(position, self.strides, self.dilation, counts, strict=True)

@@ -1,1 +1,1 @@
-"""What computes a program's values: engines, a module on a device, inputs that fit."""
+"""Execution of programs: engines, modules on devices, inputs that fit."""

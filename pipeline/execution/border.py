@@ -90,7 +90,7 @@ def stored(function: Function, want: Function, directory: Path, store: Store) ->
 
 
 def told(function: Function, changed: Function) -> str:
-    """What a user should know of the types that were changed."""
+    """Note for the user on types that were changed."""
     pairs = [
         f"{before.label} {after.dtype} where the program has {before.dtype}"
         for before, after in zip(

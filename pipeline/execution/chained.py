@@ -1,4 +1,4 @@
-"""What the child that generates on a device is asked to do, and what it answers."""
+"""Request and response of the child that generates on a device."""
 
 from __future__ import annotations
 

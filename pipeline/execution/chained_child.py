@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class OnDevice(NamedTuple):
-    """What a function returned: a buffer view of the runtime, and its element type's name."""
+    """Result of a function: a buffer view of the runtime, and its element type's name."""
 
     view: Any
     dtype: str

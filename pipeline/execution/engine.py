@@ -1,4 +1,4 @@
-"""What computes a program's values: whoever asks does not know which of them it holds.
+"""Engines that compute a program's values; a caller does not know which one it has.
 
 IREE runs a compiled module on a device. PyTorch, and numpy where that does not know the dialect,
 carry a program out operation by operation.
@@ -33,7 +33,7 @@ _OTHERS = re.compile(
 
 
 class Values(msgspec.Struct, frozen=True):
-    """What a call returned, in its function's own types; files are absolute."""
+    """Results of a call, in its function's own types; files are absolute."""
 
     outputs: tuple[Tensor, ...]
 
@@ -52,7 +52,7 @@ class Engine(Protocol):
     """Runs a program with values."""
 
     def run(self, call: Call, directory: Path) -> Values | Failure | Unsupported:
-        """What the call gives; files go to `directory`, which is made where it is not there."""
+        """Runs the call; files go to `directory`, which is created if it does not exist."""
         ...
 
 

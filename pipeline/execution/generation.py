@@ -88,7 +88,7 @@ def chosen(
     *,
     inputs: bool = False,
 ) -> tuple[int, dict[str, str]]:
-    """How many tokens a run of the source generates (0: none), and the settings to trace it with.
+    """Number of tokens that a run of the source generates (0: none), and settings to trace it.
 
     asked: how many the user wants; None: what the source's family does for a run that does not say,
     where its lengths are dynamic. settings: what the user set; a cache that grows needs

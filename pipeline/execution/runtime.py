@@ -75,7 +75,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run did.
+    """Result of one run.
 
     device: the URI it ran on. commands: what to type to do it again (run, then benchmark).
     load_seconds: from the start to the call: device, module, parameters; run_seconds: the call
@@ -104,7 +104,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(Call, frozen=True, kw_only=True):
-    """What to run: a call, in the `module` that its program was compiled to, on `device`.
+    """A run: a call, in the `module` that its program was compiled to, on `device`.
 
     device: a URI as `--device=` takes it (`local-task`, `vulkan`, `hip://0`); several between
     commas for a program for several devices. changed: the function, with inputs, in the types that

@@ -1,1 +1,1 @@
-"""What tools print and how they end, as failures with signatures."""
+"""Failures with signatures, from the output and exit status of tools."""

@@ -85,7 +85,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"
         return (self.op or "").removeprefix("torch.operator ")
 
     def shows(self, signature: str) -> bool:
-        """Whether this is the failure with a signature, or that one is among the others."""
+        """True if this is the failure with a signature, or that one is among the others."""
         return signature in {self.signature, *(other.signature for other in self.also)}
 
 
@@ -382,7 +382,7 @@ def _at_time_limit(outcome: Outcome) -> str:
 
 
 def of_command_line(failure: Failure) -> bool:
-    """Whether the compiler refused its flags, and did not look at the program."""
+    """True if the compiler refused its flags, and did not look at the program."""
     told = failure.message.startswith(_UNKNOWN) or _COMMAND_LINE.match(failure.message)
     return failure.kind == "diagnostic" and failure.phase is None and bool(told)
 

@@ -78,7 +78,7 @@ def signature(kind: str, *, about: str, text: str = "", frames: Sequence[str] = 
 
 
 def is_specific(signature: str) -> bool:
-    """Whether a signature alone tells a failure from others.
+    """True if a signature alone tells a failure from others.
 
     Wrong numbers, a limit that was met and a crash without a stack have one signature whatever
     their cause is; a diagnostic may not name the operation that fails, or name a constant that is

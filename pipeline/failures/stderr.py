@@ -1,4 +1,4 @@
-"""What a compiler wrote to stderr, as values: diagnostics with their notes, fatal errors, the rest.
+"""Parser of a compiler's stderr: diagnostics with their notes, fatal errors, the rest.
 
 A diagnostic is a header line, then what MLIR prints under it:
 

@@ -17,7 +17,7 @@ def restore() -> None:
 
 
 def lacks() -> bool:
-    """Whether these bindings are without the names that turbine uses."""
+    """True if these bindings are without the names that turbine uses."""
     return bool(_lacking())
 
 

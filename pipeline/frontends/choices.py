@@ -54,7 +54,7 @@ _GIVEN = 2.0**-30
 
 
 class Pointing(NamedTuple):
-    """Where the elements of an integer tensor point to: see `pipeline.program.program.Indexed`.
+    """Target of the elements of an index tensor: see `pipeline.program.program.Indexed`.
 
     number: of the operation that chose, among those of an evaluation that do.
     """
@@ -75,7 +75,7 @@ class OperatorCall(NamedTuple):
     kwargs: Any
 
     def results(self, values: torch.Tensor | None = None) -> Any:
-        """What it returns, for other values in place of its first operand."""
+        """Results for other values in place of the first operand."""
         args = self.args if values is None else (values, *self.args[1:])
         return self.run(*args, **self.kwargs)
 
@@ -117,7 +117,7 @@ class Choices:
         self._wide, self._way, self._met = wide, way, 0
 
     def changed(self, pointing: Pointing) -> bool:
-        """Whether ties change the values that are pointed to."""
+        """True if ties change the values that are pointed to."""
         return pointing.number in self._changed
 
     def carried_out(self, call: OperatorCall, *, given: bool) -> tuple[Any, dict[int, Pointing]]:
@@ -177,13 +177,13 @@ class Choices:
 
 
 def any_chooses(targets: Iterable[Any]) -> bool:
-    """Whether one of these operators may name places of values by their size."""
+    """True if one of these operators may name places of values by their size."""
     names = {getattr(getattr(target, "_schema", None), "name", "") for target in targets}
     return bool(names & {name.removesuffix(".dim") for name in _CHOOSING})
 
 
 def chooses(call: OperatorCall) -> bool:
-    """Whether a call names places of values by their size."""
+    """True if a call names places of values by their size."""
     if not hasattr(call.target, "_schema") or call.name not in _CHOOSING:
         return False
     values = call.args[0]
@@ -191,12 +191,12 @@ def chooses(call: OperatorCall) -> bool:
 
 
 def moves(target: Any) -> bool:
-    """Whether an operator only moves the elements of its first operand."""
+    """True if an operator only moves the elements of its first operand."""
     return getattr(getattr(target, "_schema", None), "name", "") in _MOVES
 
 
 def passed_on(call: OperatorCall, pointing: Pointing | None) -> Pointing | None:
-    """Where the result of a call points, if its first operand points so; None where it does not."""
+    """Pointing of the result of a call, given that of its first operand; None if it has none."""
     name = getattr(getattr(call.target, "_schema", None), "name", "")
     if pointing is None or any(isinstance(a, torch.Tensor) for a in call.args[1:]):
         return None

@@ -1,4 +1,4 @@
-"""What a function demands of the sizes and numbers it is given, and inputs that satisfy it.
+"""Constraints of a function on its sizes and numbers, and inputs that satisfy them.
 
 A program states its demands as assertions over the dimensions of its arguments (`cf.assert`,
 `torch.runtime.assert`), as what may be assumed of them (`util.assume.int`), and by tying shapes
@@ -69,7 +69,7 @@ _MOST_TRIES = 20_000
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
-    """What must hold of the inputs: holds(values) is None where that is not known.
+    """A constraint on the inputs: holds(values) is None if that is unknown.
 
     unknowns: what it depends on; nothing for one that no input changes. constants: those in it.
     """

@@ -1,4 +1,4 @@
-"""Which outputs of a program depend on random numbers, or on memory that nobody wrote.
+"""Outputs of a program that depend on random numbers or on uninitialised memory.
 
 The graph tells most of it; what is left (custom operators, numpy's random numbers in Python code)
 shows when PyTorch is run again with another seed. Runs in children; imports torch.
@@ -70,7 +70,7 @@ AGAIN = (
 
 
 def draws(target: Any, args: Sequence[Any], kwargs: Any) -> bool:
-    """Whether a call of an operator draws random numbers: not a dropout by nothing."""
+    """True if a call of an operator draws random numbers: not a dropout by nothing."""
     if torch.Tag.nondeterministic_seeded not in getattr(target, "tags", ()):
         return False
     for position, declared in enumerate(target._schema.arguments):
@@ -83,7 +83,7 @@ def draws(target: Any, args: Sequence[Any], kwargs: Any) -> bool:
 
 
 def leaves_unwritten(target: Any) -> bool:
-    """Whether an operator gives memory that nobody wrote."""
+    """True if an operator gives memory that nobody wrote."""
     return getattr(getattr(target, "_schema", None), "name", "") in _UNWRITTEN
 
 
@@ -152,7 +152,7 @@ def _body(module: GraphModule, node: Node) -> GraphModule | None:
 
 
 def trains(module: torch.nn.Module) -> bool:
-    """Whether a part of the module is in training mode, and computes otherwise for it."""
+    """True if a part of the module is in training mode, and computes otherwise for it."""
     return any(
         isinstance(part, kind) and getattr(part, switch)
         for part in module.modules()
@@ -197,7 +197,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def differing(once: Sequence[torch.Tensor], again: Sequence[torch.Tensor]) -> list[bool]:
-    """Which results of two runs lie farther apart than threads explain."""
+    """Results of two runs that differ by more than threads explain."""
     if len(once) != len(again):
         return [True] * len(once)
     return [not _alike(a, b) for a, b in zip(once, again, strict=True)]

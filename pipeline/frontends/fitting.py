@@ -1,4 +1,4 @@
-"""Which function of an MLIR program is meant, and the user's inputs in the form that it takes."""
+"""Choice of the function of an MLIR program, and the user's inputs in the form that it takes."""
 
 from __future__ import annotations
 

@@ -45,12 +45,12 @@ _MOST_SIZES = 8
 
 
 def complains(function: Function) -> bool:
-    """Whether an evaluator refuses the inputs of a function, which nobody gave."""
+    """True if an evaluator refuses the inputs of a function, which nobody gave."""
     return _chooses(function) and bool(_COMPLAINTS.search(function.unevaluated))
 
 
 def leads_outside(function: Function) -> bool:
-    """Whether integers that nobody gave lead out of a tensor, so that results are undefined."""
+    """True if integers that nobody gave lead out of a tensor, so that results are undefined."""
     return (
         function.made_up is not None and has_integers(function) and _OUTSIDE in function.unevaluated
     )
@@ -84,7 +84,7 @@ def settle(program: Program, context: Context, text: str) -> Program:
 
 
 def made_again(function: Function, why: str) -> str:
-    """What the user should know of inputs that were made up a second time."""
+    """Note for the user on inputs that were made up a second time."""
     made_up = function.made_up or MadeUp()
     values = _chosen(made_up, integers=has_integers(function))
     chosen = ", ".join(f"{name} = {value}" for name, value in values)
@@ -151,7 +151,7 @@ def alternatives(
 
 
 def has_integers(function: Function) -> bool:
-    """Whether it takes integers, which may be indices."""
+    """True if it takes integers, which may be indices."""
     return any(ELEMENT_TYPES[t.dtype].family == "int" for t in function.inputs)
 
 

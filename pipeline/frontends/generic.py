@@ -79,7 +79,7 @@ class GenericFunction(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def returned(self) -> tuple[str, ...]:
-        """What the last return gives back."""
+        """Operands of the last return."""
         last = [op for op in self.ops if op.kind in _RETURNS]
         return last[-1].operands if last else ()
 

@@ -1,4 +1,4 @@
-"""What the tracing child is asked to do, and what it answers when it cannot."""
+"""Request of the tracing child, and its response if it cannot trace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Chained(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
-    """What PyTorch generates: the tokens of each step, [step][sequence], and its last logits."""
+    """Tokens that PyTorch generates: those of each step, [step][sequence], and its last logits."""
 
     tokens: tuple[tuple[int, ...], ...]
     reference: Reference
@@ -77,7 +77,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Traced(msgspec.Struct, frozen=True, kw_only=True):
-    """What the tracing child replies; without a refusal, it has written what was asked for."""
+    """Reply of the tracing child; without a refusal, it has written the requested files."""
 
     refusal: Refusal | None = None
 

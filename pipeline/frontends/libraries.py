@@ -1,4 +1,4 @@
-"""Whether a library of the environment is at fault for what tracing raised, not the source.
+"""Attribution of a tracing error to a library of the environment or to the source.
 
 Frameworks are imported where they are needed: one that is broken matters to who needs it only.
 """
@@ -133,7 +133,7 @@ def _frames(trace: TracebackType | None) -> list[tuple[str, str]]:
 
 
 def broken() -> dict[str, str]:
-    """What tracing imports and cannot be imported here, with the reason; found out in a child."""
+    """Modules that tracing needs and that fail to import here, with reasons; tested in a child."""
     modules = {
         name: module
         for name, module in _TRACED_WITH.items()

@@ -1,4 +1,4 @@
-"""What the entry functions of an MLIR program take and return, read from its generic form.
+"""Signatures of an MLIR program's entry functions, read from its generic form.
 
 A function of tensors says so in its type. From phase `abi` on functions take buffer views; what
 those hold is said by the declaration that IREE keeps for reflection, else by the operations that
@@ -152,7 +152,7 @@ def _after_name(text: str) -> str:
 def of_argument(
     body: GenericFunction, index: int, name: str, bodies: dict[str, GenericFunction]
 ) -> TensorType | None:
-    """What the buffer view in an argument holds, by what is done with it; None where unknown."""
+    """Type of the buffer view in an argument, inferred from its uses; None if unknown."""
     if index >= len(body.arguments):
         return None
     value = body.arguments[index]
@@ -178,7 +178,7 @@ def of_argument(
 def of_result(
     body: GenericFunction, index: int, name: str, bodies: dict[str, GenericFunction]
 ) -> TensorType | None:
-    """What the buffer view that is returned there holds; None where that is not to be seen."""
+    """Type of the buffer view that is returned there; None if it cannot be inferred."""
     if index >= len(body.returned):
         return None
     value = body.returned[index]

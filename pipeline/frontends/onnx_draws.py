@@ -1,4 +1,4 @@
-"""Which outputs of an ONNX model depend on random numbers. Imports onnx when it is asked."""
+"""Outputs of an ONNX model that depend on random numbers. Imports onnx on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Python source defines, read from its text: what it lacks is found without running it.
+"""Definitions of a Python source, read from its text: missing ones are found without running it.
 
 Only what is certain is refused: a file that may get names in another way is left to be run.
 """

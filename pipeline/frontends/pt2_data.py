@@ -1,4 +1,4 @@
-"""What the description of an exported program may hold: names that stay names, and arithmetic.
+"""Checks on an exported program's description: it may only have plain names and arithmetic.
 
 torch makes Python of it. The names of nodes, arguments, inputs and weights are written into the
 source of `forward`, sizes go through sympy, which evaluates them, guards are compiled, operators

@@ -233,7 +233,7 @@ Evaluate = Callable[[Widening | None, Choices | None], EvaluatedOutputs]
 
 
 def graph(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Evaluate:
-    """How to evaluate an exported program for these arguments."""
+    """A graph that evaluates an exported program for these arguments."""
 
     kinds = (getattr(node.meta.get("val"), "dtype", None) for node in program.graph.nodes)
     doubles = torch.float64 in kinds

@@ -1,4 +1,4 @@
-"""What a SOURCE on the command line stands for, found out without importing it."""
+"""Parser of a SOURCE on the command line; imports nothing."""
 
 from __future__ import annotations
 

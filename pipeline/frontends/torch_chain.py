@@ -1,4 +1,4 @@
-"""What PyTorch generates with the functions of a model, chained as they are on a device.
+"""Generation of tokens in PyTorch, with a model's functions chained as they are on a device.
 
 Runs in the tracing child; imports torch.
 """

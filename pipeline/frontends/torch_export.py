@@ -101,7 +101,7 @@ def _running(job: Job) -> str:
 
 
 def no_kernel(message: str) -> bool:
-    """Whether PyTorch lacks what would run an operation here, which says nothing of the model."""
+    """True if PyTorch lacks what would run an operation here, which says nothing of the model."""
     return message.startswith("NotImplementedError") or "not implemented for" in message
 
 

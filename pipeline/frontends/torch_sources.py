@@ -1,4 +1,4 @@
-"""What PyTorch sources give to trace: zoo models, Python files and modules, .pt2; their weights.
+"""PyTorch sources to trace: zoo models, Python files and modules, .pt2; their weights.
 
 Runs in the tracing child; imports torch.
 """

@@ -1,1 +1,1 @@
-"""What is in a compiled module: kernels, shaders, executables that take long."""
+"""Contents of a compiled module: kernels, shaders, slow executables."""

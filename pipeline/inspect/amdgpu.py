@@ -1,4 +1,4 @@
-"""What the code in a module for AMD GPUs needs: registers, memory and so on, kernel by kernel.
+"""Resource usage of code for AMD GPUs: registers, memory and so on, kernel by kernel.
 
 A module holds one ELF file for each executable, and that describes its kernels in a note, as LLVM's
 "User Guide for AMDGPU Backend" says (NT_AMDGPU_METADATA, a MessagePack map).

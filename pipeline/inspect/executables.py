@@ -1,4 +1,4 @@
-"""Which of a program's executables take long to compile: each is compiled alone.
+"""Search for executables that are slow to compile: each is compiled alone.
 
 While a compile generates code it does not say what it is at, and one executable may keep it busy
 for hours. Compiled alone, most are done in an instant: what is left is what it waits for.
@@ -48,7 +48,7 @@ _EXPORT = re.compile(r"hal\.executable\.export \w+ @\"?([^\s\"]+)")
 
 
 class Compiling(msgspec.Struct, frozen=True, kw_only=True):
-    """What compiling a program's executables one by one has shown so far.
+    """Interim result of compiling a program's executables one by one.
 
     total: how many there are. ended: how many came to their end alone, in at most `slowest_seconds`
     of processor time. unending: the first that had not ended after `limit_seconds`; slow: others
@@ -63,7 +63,7 @@ class Compiling(msgspec.Struct, frozen=True, kw_only=True):
     limit_seconds: float = 0.0
 
     def __str__(self) -> str:
-        """What is still compiling, for a reader."""
+        """The executables still compiling, for a reader."""
         if not self.unending:
             return f"{self.ended} of {count(self.total, 'executable')} compiled alone"
         told = self.waits_for
@@ -76,7 +76,7 @@ class Compiling(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def waits_for(self) -> str:
-        """What the compile waits for; empty as long as nothing is known to keep it."""
+        """The executables that the compile waits for; empty if none is known."""
         if not self.unending:
             return ""
         return (
@@ -110,7 +110,7 @@ def dump(mlir: Path, resume: str | None, context: Context, flags: Sequence[str])
 
 
 def name(source: Path) -> str:
-    """What the function in a dumped executable is called."""
+    """Name of the function in a dumped executable."""
     found = _EXPORT.search(source.read_text(errors="replace"))
     return found[1] if found else source.stem
 
@@ -224,7 +224,7 @@ class Watch:
 
     @property
     def hopeless(self) -> bool:
-        """Whether an executable does not end, and the compile has been at it for long enough.
+        """True if an executable does not end, and the compile has been at it for long enough.
 
         It may be about to fail with something else: what is slow must not hide that.
         """

@@ -1,4 +1,4 @@
-"""How many waves of a kernel an AMD GPU holds at once, and which resource keeps it from more.
+"""Occupancy of AMD GPUs: waves of a kernel that fit at once, and the limiting resource.
 
 The rules are those by which LLVM's own code generator counts: `IsaInfo` in AMDGPUBaseInfo.cpp and
 `getOccupancyWithWorkGroupSizes` in AMDGPUSubtarget.cpp (what `llvm-calc-occupancy` prints), with
@@ -75,7 +75,7 @@ def chip_of(target: str) -> str:
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a kernel takes. wavefront: lanes of a wave. vgprs: of a wave's lane, with accumulation
+    """Resources of a kernel. wavefront: lanes of a wave. vgprs: of a wave's lane, with accumulation
     registers where these are of one file. workgroup: work items. wgp: whether a workgroup may use
     both CUs of a WGP.
     """
@@ -89,7 +89,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def occupancy(chip: str, needs: Needs) -> Occupancy | None:
-    """What a kernel leaves room for on a chip; None where the chip is not known."""
+    """Occupancy of a kernel on a chip; None if the chip is unknown."""
     kind = _CHIPS.get(chip)
     if kind is None or needs.wavefront not in (32, 64) or not needs.workgroup:
         return None

@@ -1,4 +1,4 @@
-"""What `spirv-val` says of the shaders in a module for Vulkan.
+"""Validation of the shaders in a Vulkan module by `spirv-val`.
 
 A module holds the SPIR-V of its executables as words with their count before them, as FlatBuffers
 keeps vectors. They are judged by the newest Vulkan that the installed validator knows, so that what
@@ -39,14 +39,14 @@ _TOO_OLD = re.compile(r"Invalid capability operand: \d+")
 
 
 class Complaint(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of some shaders, by their entry points; ids and lines are left out."""
+    """An error in some shaders, by their entry points; ids and lines are left out."""
 
     message: str
     shaders: tuple[str, ...]
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """What the validator of a release (`v2023.1`) says of so many shaders.
+    """Result of a validator of a release (`v2023.1`) for so many shaders.
 
     invalid: errors. unknown: what this validator is too old to judge.
     """
@@ -58,7 +58,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def errors(self) -> int:
-        """How many shaders are not valid."""
+        """Number of invalid shaders."""
         return sum(len(complaint.shaders) for complaint in self.invalid)
 
 
@@ -93,7 +93,7 @@ def _validator(path: str) -> Validator | None:
 
 
 def check(module: Path) -> Checked | None:
-    """What the installed validator says of a module; None without one, or without shaders.
+    """Validates a module's shaders; None without a validator, or without shaders.
 
     Raises OSError where the module cannot be read.
     """

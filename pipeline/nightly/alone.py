@@ -29,7 +29,7 @@ def run(
     scratch: Path,
     seconds: float,
 ) -> T:
-    """What `module:function` answers within `seconds` of wall time. directory: where it works.
+    """Calls `module:function`, for at most `seconds` of wall time. directory: where it works.
 
     Raises Unfinished.
     """

@@ -1,4 +1,4 @@
-"""Whether a metric has moved for good: a change that lasts, against a robust baseline.
+"""Detection of lasting changes of a metric, against a robust baseline.
 
 A series is walked from its oldest value. The baseline is the median of all values since the last
 change, their noise 1.4826 MAD (the standard deviation, if they are normally distributed). When the
@@ -43,12 +43,12 @@ class Rule(msgspec.Struct, frozen=True):
 
     @property
     def exact(self) -> bool:
-        """Whether one value is as good as many."""
+        """True if one value is as good as many."""
         return self.nights == 1
 
     @property
     def longest(self) -> int:
-        """How many values in a row are looked at most."""
+        """Largest number of values in a row that a rule looks at."""
         return self.nights if self.exact else _LONGEST
 
 
@@ -75,7 +75,7 @@ def shifts(values: Sequence[float], rule: Rule) -> list[Shift]:
 
 
 def suspected(values: Sequence[float], rule: Rule) -> bool:
-    """Whether the latest values may be the begin of a change upwards, but are too few to tell."""
+    """True if the latest values may be the begin of a change upwards, but are too few to tell."""
     found, start = _walk(values, rule)
     if rule.exact or (found and found[-1].found == len(values) - 1):
         return False

@@ -279,7 +279,7 @@ class _Night:
 
 
 def needs(job: NightJob, device: str, offers: Collection[Mapping[str, float]]) -> dict[str, float]:
-    """What a job takes of its worker: its device, and memory where all workers count theirs."""
+    """Resources of a job on its worker: its device, and memory if all workers count theirs."""
     needed: dict[str, float] = {device: 1} if device else {}
     room = [resources.get(_MEMORY, 0.0) for resources in offers]
     if min(room) > 0:
@@ -299,7 +299,7 @@ def _none_left(device: str) -> str:
 
 
 def resource(target: targets.Target, offered: Sequence[str]) -> str | None:
-    """Which of the workers' resources is the device of a target; None where none is.
+    """The workers' resource that is the device of a target; None if there is none.
 
     `hip:gfx942` is `hip-gfx942`, else `hip`; `hip` is `hip`, else the first of `hip-...`.
     """

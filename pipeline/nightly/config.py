@@ -1,4 +1,4 @@
-"""What a nightly.toml says: the blocks of the matrix, how much runs at once, what is isolated."""
+"""Reader of nightly.toml: blocks of the matrix, parallelism, budgets of isolation and news."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Exclude(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much runs at once on this machine, and what runs again.
+    """Parallelism on this machine, and reruns.
 
     jobs: 0 stands for one a core. memory: None stands for 90% of what is available. reruns: how
     often a new failure is run again, to see whether it is intermittent.
@@ -114,7 +114,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class TimeBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long may be spent on new failures: on all of a night together, and on each."""
+    """Time for new failures: for all of a night together, and for each."""
 
     budget: Duration = "20min"
     each: Duration = "10min"
@@ -133,7 +133,7 @@ class TimeBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class NewsConfig(TimeBudget, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is found out about new failures, in this order; see `pipeline.nightly.news`.
+    """Steps of the investigation of new failures, in this order; see `pipeline.nightly.news`.
 
     budget, each: how long may be asked about releases and workarounds, all of a night together,
     and one question about one failure. What [bisect] says is for isolating.
@@ -168,7 +168,7 @@ class Nightly(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def directory(self) -> Path:
-        """What the sources' files are relative to."""
+        """Directory that the sources' files are relative to."""
         return self.path.parent
 
 

@@ -93,7 +93,7 @@ class Database:
 
     @property
     def is_held(self) -> bool:
-        """Whether a nightly is at work on this database now, of this process or another."""
+        """True if a nightly is at work on this database now, of this process or another."""
         with self._reporting("lock"), self._locks.try_hold("nightly") as free:
             return not free
 

@@ -63,7 +63,7 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return _matches(self.signature, signature)
 
     def is_outlived(self, case: str, status: str) -> bool:
-        """Whether it names exactly this case, which came to `status` and did not fail as expected,
+        """True if it names exactly this case, which came to `status` and did not fail as expected,
         on a night that tells of such a failure. One that is flaky may pass."""
         step = _STEPS.get(self.signature.partition("/")[0])
         named = self.case == case and not self.flaky  # a pattern has other cases that may fail
@@ -83,7 +83,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """What `accept` wrote, by the names of the cases."""
+    """Changes made by `accept`, by the names of the cases."""
 
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ def stale(expectations: Iterable[Expectation], cases: Iterable[str]) -> tuple[Ex
 
 
 def acceptable(judgements: Iterable[Judgement], expected: Iterable[Expectation]) -> bool:
-    """Whether `accept` would write something for one of these, where this is expected by now."""
+    """True if `accept` would write something for one of these, where this is expected by now."""
     cases = {e.case for e in expected}
     return any(
         j.case in cases if j.verdict == "fixed" else j.verdict in (*_FAILED, "flaky")

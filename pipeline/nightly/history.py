@@ -45,7 +45,7 @@ class NightRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Past(msgspec.Struct, frozen=True, kw_only=True):
-    """What is remembered of a case on one finished night: as much as opinions are made of.
+    """Record of a case in one finished night, with the fields that verdicts use.
 
     begun: when the night began. kind, phase: of its failure. signatures: of its failure and of
     those beside it. machine: class of the machine. program, files: as in
@@ -73,14 +73,14 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usual(msgspec.Struct, frozen=True, kw_only=True):
-    """What a case usually takes when it is run: medians of its latest nights."""
+    """Usual cost of running a case: medians of its latest nights."""
 
     seconds: float
     peak_bytes: int
 
 
 class Latest(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a case in the latest night that had it, which began at `begun`."""
+    """Outcome of a case in the latest night that had it, which started at `begun`."""
 
     case: Case
     status: str
@@ -207,7 +207,7 @@ class History(Database):
         return [msgspec.json.decode(text, type=Case) for (text,) in rows]
 
     def outcomes(self, run: int) -> dict[str, CaseOutcome]:
-        """What a night has found so far, by case, in the order of the plan."""
+        """Outcomes of a night so far, by case, in the order of the plan."""
         where = "o.run_id = ? AND o.status IS NOT NULL ORDER BY o.id"
         return {outcome.case: outcome for outcome in self._outcomes(where, (run,))}
 
@@ -266,7 +266,7 @@ class History(Database):
             )
 
     def judgements(self, run: int) -> list[Judgement]:
-        """What was thought of a night, in the order of the plan."""
+        """Judgements of a night, in the order of the plan."""
         with self.reading() as database:
             rows = database.execute(
                 "SELECT c.name, j.verdict, j.why, j.signature, j.since, j.reproducer, j.findings"
@@ -283,7 +283,7 @@ class History(Database):
     def past(
         self, cases: Collection[str], *, before: int, limit: int = 100
     ) -> dict[str, list[Past]]:
-        """What finished nights before the night `before` found of these cases, newest first.
+        """Outcomes of these cases in finished nights before the night `before`, newest first.
 
         Of each case the latest `limit` nights in which it was run and as many in which an earlier
         result was reused. Nights that were never finished do not count: nobody heard of them.
@@ -314,7 +314,7 @@ class History(Database):
         return found
 
     def usual(self, cases: Collection[str]) -> dict[str, Usual]:
-        """What these cases usually take when they are run; those that never were are left out."""
+        """Usual cost of running these cases; those that never ran are left out."""
         with self.reading() as database:
             rows = database.execute(queries.USUAL, (_json(sorted(cases)), _RECENT)).fetchall()
         seen: dict[str, list[tuple[float, int]]] = {}
@@ -334,7 +334,7 @@ class History(Database):
         return dict(self._of_failures("reproducer", "", signatures))
 
     def findings(self, signatures: Collection[str]) -> dict[str, tuple[Finding, ...]]:
-        """What was last found out about each failure with one of these signatures, where
+        """Latest finding about each failure with one of these signatures, where
         something was, by `identity.of`."""
         found = self._of_failures("findings", "[]", signatures)
         return {failure: _FINDINGS.decode(text) for failure, text in found}
@@ -356,7 +356,7 @@ class History(Database):
         ]
 
     def latest(self) -> list[Latest]:
-        """What came of each case the last time that a finished night had it."""
+        """Latest outcome of each case in a finished night."""
         with self.reading() as database:
             rows = database.execute(
                 # With a bare max() SQLite takes the other columns from the row that has it.

@@ -1,4 +1,4 @@
-"""What makes two failures of nights one: the signature, and where that says little the program."""
+"""Identity of failures across nights: the signature, and if that is not specific the program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DIGITS = 16
 
 
 def model(program: str, files: Mapping[str, str]) -> str:
-    """What tells the state of a model from another one: of its program, whatever compiler it is
+    """Fingerprint of a model's state: of its program, whatever compiler it is
     for; of its files where it does not trace; empty where neither is known.
 
     program, files: as in `records.Outcome`.
@@ -22,7 +22,7 @@ def model(program: str, files: Mapping[str, str]) -> str:
 
 
 def of(signature: str, state: str) -> str:
-    """What is equal for one failure in several cases and nights; empty without a signature.
+    """Key of a failure across cases and nights; empty without a signature.
 
     state: of the `model` that shows it.
     """

@@ -1,4 +1,4 @@
-"""What else is asked about a failure of a night: since which release, and what avoids it.
+"""Investigation of a night's failure: since which release, and which workaround.
 
 A search that was killed goes on where it was the next time: what was tried is remembered.
 """
@@ -30,7 +30,7 @@ _TRIED = "tried.txt"
 
 
 class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked, and of what: a case and what came of it.
+    """A question about a case and its outcome.
 
     reproducer: the folder that shows the failure; empty where there is none, then the case itself
     is asked about. place: a folder for what is written. directory: what a source's file is

@@ -26,7 +26,7 @@ from iree_pilot.repro.reproducer.places import names
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """What is isolated: a case and what came of it.
+    """The job of an isolation: a case and its outcome.
 
     place: where the reproducer's folder goes. directory: what a source's file is relative to.
     """
@@ -53,7 +53,7 @@ def isolate(orders: Orders, scratch: Path, seconds: float) -> Bisection:
 
 
 def isolated(orders: Orders, scratch: Path) -> Bisection:
-    """What came of isolating the failure, in this process."""
+    """Isolates the failure, in this process."""
     try:
         return _isolate(orders)
     except PilotError as fault:

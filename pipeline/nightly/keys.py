@@ -70,7 +70,7 @@ class Keys:
         return self._loaded[known]
 
     def release(self, case: Case) -> str:
-        """What the case's release stands for tonight; `latest` where that cannot be looked up."""
+        """The version of the case's release tonight; `latest` if that cannot be looked up."""
         if case.release not in self._released:
             self._released[case.release] = case.release
             with contextlib.suppress(EnvironmentFault):
@@ -91,7 +91,7 @@ class Keys:
 
 
 def job(case: Case) -> Job:
-    """What is traced; raises UsageError as `source.parse`. Files are relative to where we are."""
+    """The tracing job; raises UsageError as `source.parse`. Files are relative to where we are."""
     return Job(source=source.parse(case.source, case.fields, case.dtype), seed=case.seed)
 
 
@@ -100,7 +100,7 @@ def _present(release: str) -> Toolchain | None:
 
 
 def planned(case: Case, toolchain: Toolchain) -> Plan:
-    """What the case's target means here; raises as `targets.plan`."""
+    """The plan of the case's target; raises as `targets.plan`."""
     return plan(parse(case.target), toolchain, user_flags=case.flags)
 
 
@@ -139,7 +139,7 @@ def key(case: Case, loaded: Loaded, toolchain: Toolchain, plan: Plan) -> str:
 
 
 def lasting(outcome: CaseOutcome) -> bool:
-    """Whether the outcome's key decides it: limits and what else was running did not."""
+    """True if the outcome's key decides it: limits and what else was running did not."""
     failure = outcome.failure
     return outcome.result is not None and not (failure and failure.passing)
 

@@ -80,7 +80,7 @@ def _left_out(exclude: Exclude, count: int) -> str:
 
 
 def excluded(case: Case, exclude: Exclude) -> bool:
-    """Whether the case fits one pattern of every key that the exclusion gives."""
+    """True if the case fits one pattern of every key that the exclusion gives."""
     parts: tuple[tuple[tuple[str, ...] | None, tuple[str, ...]], ...] = (
         (exclude.models, (case.source, case.source.split(":")[0])),
         (exclude.targets, (case.target, case.target.split(":")[0])),

@@ -1,4 +1,4 @@
-"""What is measured of a case, for comparing nights: names, units, and where they come from."""
+"""Metrics of a case, for comparing nights: names, units, and where they come from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZES = (
 
 
 def metrics(result: CaseResult) -> dict[str, float]:
-    """What a result says of time (seconds), memory and size (bytes), dispatches and registers.
+    """Metrics of a result: time (seconds), memory and size (bytes), dispatches and registers.
 
     Only what was measured: a compile that came from the store has the time of when it was done.
     """

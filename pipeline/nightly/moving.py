@@ -22,7 +22,7 @@ from iree_pilot.pipeline.store import outputs
 
 
 class Merged(msgspec.Struct, frozen=True, kw_only=True):
-    """What `merge` did. added: nights; known: those that were there already; unfinished: those
+    """Result of `merge`. added: nights; known: those that were there already; unfinished: those
     that were left out, as they may go on yet. outcomes: how many were added.
     """
 

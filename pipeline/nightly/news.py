@@ -1,4 +1,4 @@
-"""What is found out about the failures that are new, each once (`identity`), while there is time.
+"""Investigation of new failures, each once (`identity`), while there is time.
 
 First all are isolated, within the times of [bisect]; then all are asked about, within those of
 [news]: since which release, then what avoids it. What there was no time for is done on the next
@@ -35,7 +35,7 @@ Ask = Callable[[Inquiry, Path], Finding]
 
 
 class NewsWatcher(Protocol):
-    """What is called for each question and answer."""
+    """Callbacks for each question and answer."""
 
     def isolating(self, case: Case, signature: str) -> None: ...
     def isolated(self, case: Case, found: Bisection) -> None: ...

@@ -23,7 +23,7 @@ from iree_pilot.pipeline.nightly.report import NightReport
 
 
 class NightWatcher(news.NewsWatcher, Protocol):
-    """What is called as a night goes on."""
+    """Callbacks during a night."""
 
     def night_started(self, run: NightRun, cases: Sequence[Case], done: int) -> None: ...
     def started(self, name: str, worker: str) -> None: ...
@@ -35,7 +35,7 @@ class NightWatcher(news.NewsWatcher, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class NightOptions:
-    """How a night goes.
+    """Options of a night.
 
     artifacts: where reproducers go. fresh: reuse nothing. notes: what its report is to say beside
     the cases. accept: the command that accepts what it finds, but for the reason. isolate, ask:
@@ -114,7 +114,7 @@ class Night:
         return report.of(self._history, self._history.run(run.id))
 
     def so_far(self) -> NightReport | None:
-        """What is done of a night that was stopped, in a report of all its cases; None before it
+        """Partial report of a night that was stopped, with all its cases; None before it
         was started."""
         return report.of(self._history, self._history.run(self._run.id)) if self._run else None
 

@@ -1,4 +1,4 @@
-"""What to think of a case tonight, in view of the nights before and of what is expected of it.
+"""Classification of tonight's outcomes against the history and the expectations.
 
 Failures. Compared are finished nights on the same class of machine (any, where there is none on
 this one) in which the case was run and was not flaky. A failure is *new* after a pass, *the same*
@@ -89,7 +89,7 @@ class _Trouble(NamedTuple):
         return self.phase if self.phase in ("trace", *_ON_DEVICE) else "compile"
 
     def is_like(self, other: _Trouble) -> bool:
-        """Whether both are one failure; which of several comes first may differ."""
+        """True if both are one failure; which of several comes first may differ."""
         if not self.may_be_of(other.model):
             return False
         if self.kind in _ANYWHERE:
@@ -97,7 +97,7 @@ class _Trouble(NamedTuple):
         return self.signature == other.signature or self.signature in other.signatures
 
     def may_be_of(self, model: str) -> bool:
-        """Whether an equal signature of that state of the model (empty: any) is this failure."""
+        """True if an equal signature of that state of the model (empty: any) is this failure."""
         return is_specific(self.signature) or not _differ(self.model, model)
 
     def is_covered(self, expectation: Expectation) -> bool:
@@ -135,7 +135,7 @@ def outdated(
     expected: Sequence[Expectation],
     night: str,
 ) -> str:
-    """What is expected of exactly this case and has not been so for some nights; empty where all
+    """Expectations of exactly this case that have not held for some nights; empty where all
     is as expected, or where it is news. The arguments are those of `judge`, with its judgement."""
     today = date.fromisoformat(night[:10])
     holding = [e for e in expected if e.case == outcome.case and e.holds(today)]
@@ -161,7 +161,7 @@ def _outlived(outcome: CaseOutcome, known: Expectation, nights: Sequence[Past], 
 
 
 def unsettled(past: Sequence[Past]) -> bool:
-    """Whether a metric was last measured beyond its baseline, too seldom to tell noise from change.
+    """True if a metric was last measured beyond its baseline, too seldom to tell noise from change.
 
     Such a case is worth running anew, compile included, though nothing has changed. past: newest
     first, on any machine; those on the machine of the newest count.

@@ -42,7 +42,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """What people are shown."""
+        """The name shown to people."""
         return f"{TRACE}{self.case.program}" if self.what == "trace" else self.case.name
 
 
@@ -59,7 +59,7 @@ class NightJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobWatcher(Protocol):
-    """What is called for each job, always in the thread that called `Scheduler.run`.
+    """Callbacks for each job, always in the thread that called `Scheduler.run`.
 
     Each case is `done` exactly once. What a watcher raises ends all jobs and passes through.
     """
@@ -148,7 +148,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 def preview(
     cases: Sequence[Case], reused: Collection[str], needs: Mapping[str, Usual]
 ) -> tuple[Preview, ...]:
-    """What would run. reused: names of cases whose outcome is at hand."""
+    """Jobs that would run. reused: names of cases with a stored outcome."""
     return tuple(
         Preview(
             case=case.name,
@@ -164,5 +164,5 @@ def preview(
 
 
 def shared_out(seconds: Sequence[float], width: int) -> float:
-    """How long jobs take, `width` at a time, at least: their sum shared out, or the longest."""
+    """Lower bound of the time of jobs, `width` at a time: their sum shared out, or the longest."""
     return max([sum(seconds) / max(width, 1), *seconds], default=0.0)

@@ -1,4 +1,4 @@
-"""What a matrix asks for and what a night finds: the values that all of the nightly passes on."""
+"""Records of the nightly: cases of a matrix, outcomes of a night."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def program(self) -> str:
-        """What is traced: cases with equal texts share one trace."""
+        """The program's text: cases with equal texts share one trace."""
         settings = [f"--set {key}={self.fields[key]}" for key in sorted(self.fields)]
         dtype = [f"--dtype {self.dtype}"] if self.dtype else []
         seed = [f"--seed {self.seed}"] if self.seed else []
@@ -80,7 +80,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """What the case is called from night to night, whatever limits and tags it has."""
+        """Name of the case in all nights, independent of its limits and tags."""
         flags = f" -- {shlex.join(self.flags)}" if self.flags else ""
         return f"{self.program} | {self.target} | {self.release}{flags}"
 
@@ -118,7 +118,7 @@ class CaseOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def model(self) -> str:
-        """What tells this state of the model from another one, see `identity.model`."""
+        """Fingerprint of the model's state, see `identity.model`."""
         return identity.model(self.program, self.files)
 
     @property
@@ -136,7 +136,7 @@ Question = Literal["isolate", "attribution", "releases", "workaround"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found out about a failure, beyond that it is there.
+    """Result of investigating a failure.
 
     said: in words, on one line. done: False where time ended it, and the next night goes on, unless
     the configuration keeps it from that: `off`. note: what kept the answer from being a better one,
@@ -153,7 +153,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """What is thought of one outcome, in view of earlier nights and of what is expected.
+    """Classification of one outcome, against earlier nights and expectations.
 
     why: in words, for people ("compile 3.2 s, usually 1.1 s (12 nights)"). since: the night (its
     run's begin) on which this failure, or this level of a metric, was first seen. reproducer: the

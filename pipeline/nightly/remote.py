@@ -1,4 +1,4 @@
-"""What runs on a cluster's workers: one job, in a thread of a worker that employs a process."""
+"""A job on a cluster's worker: one of its threads runs it in a process."""
 
 from __future__ import annotations
 

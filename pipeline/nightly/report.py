@@ -73,7 +73,7 @@ class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def places(self) -> dict[str, str]:
-        """Where its failure is, in the program and in Python, each with the line of that night."""
+        """Locations of its failure in the program and in Python, with the lines of that night."""
         failure = self.outcome.failure if self.outcome else None
         source = (self.outcome and self.outcome.source) or SourceLines()
         found = {
@@ -104,7 +104,7 @@ class NightReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def news(self) -> tuple[CaseRow, ...]:
-        """What is new, the gravest first."""
+        """The news, the gravest first."""
         return tuple(ordered(row for row in self.rows if row.news))
 
     @property
@@ -124,12 +124,12 @@ class NightReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def going_on(self) -> bool:
-        """Whether nothing is judged yet: the night runs, or was stopped."""
+        """True if nothing is judged yet: the night runs, or was stopped."""
         return all(row.judgement is None for row in self.rows)
 
     @property
     def stories(self) -> tuple[tuple[CaseRow, ...], ...]:
-        """What is new, cases that tell of one failure together."""
+        """The news, grouped by failure."""
         told: dict[object, list[CaseRow]] = {}
         for row in self.news:
             told.setdefault((row.verdict, row.failure or row.case.name), []).append(row)
@@ -137,13 +137,13 @@ class NightReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counts(self) -> dict[Verdict, int]:
-        """How many cases have each verdict, the gravest first."""
+        """Number of cases with each verdict, the gravest first."""
         counted = Counter(row.verdict for row in self.rows)
         return {verdict: counted[verdict] for verdict in _ORDER if counted[verdict]}
 
     @property
     def unjudged(self) -> dict[tuple[Verdict, str], int]:
-        """How many cases did not fail and were not compared, by verdict and reason."""
+        """Number of cases that neither failed nor were compared, by verdict and reason."""
         rows = [row for row in ordered(self.rows) if row.verdict in ("compiled", "ran")]
         return dict(Counter((row.verdict, row.why) for row in rows))
 

@@ -165,13 +165,13 @@ VERSION = len(MIGRATIONS)
 
 
 def version(database: sqlite3.Connection) -> int:
-    """How many migrations a database has had; 0 for a new one."""
+    """Number of migrations of a database; 0 for a new one."""
     (number,) = database.execute("PRAGMA user_version").fetchone()
     return int(number)
 
 
 def foreign(database: sqlite3.Connection) -> bool:
-    """Whether it holds something that is not a history."""
+    """True if it holds something that is not a history."""
     (application,) = database.execute("PRAGMA application_id").fetchone()
     (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     return bool(tables) and application != APPLICATION

@@ -1,4 +1,4 @@
-"""Which cases of a matrix are run now: `--only EXPR` and `--shard i/n`.
+"""Selection of a matrix's cases: `--only EXPR` and `--shard i/n`.
 
 An expression has words as those of pytest's `-k`, whose parser is private; boolean.py and pyparsing
 would want a tokenizer and messages of ours all the same, for patterns and quotes.

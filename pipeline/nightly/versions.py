@@ -1,4 +1,4 @@
-"""What a night runs with: the versions that matter, and what a stopped night is known by."""
+"""Versions that a night runs with, and the digest that identifies a stopped night."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def revision() -> dict[str, str]:
 
 
 def digest(config: str, cases: Iterable[str], versions: Mapping[str, str]) -> str:
-    """What a night that was stopped is known by: the same matrix, the same part of it, versions."""
+    """Digest of a night, to resume it: the same matrix, the same part of it, versions."""
     text = "\0".join([config, *sorted(cases), *(f"{k} {v}" for k, v in sorted(versions.items()))])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

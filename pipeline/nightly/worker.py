@@ -1,4 +1,4 @@
-"""Does one order in a process of its own.
+"""Runs one order in a process of its own.
 
 Whatever happens to the case is in the reply, an `Outcome`. The process does nothing but
 wait for its children, and ends them with itself (see `pipeline.processes.process`).
@@ -89,7 +89,7 @@ def done(order: Order, scratch: Path) -> CaseOutcome:
 
 
 def do(order: Order) -> CaseOutcome:
-    """Does the order in this process and its children; sources are relative to where it runs.
+    """Runs the order in this process and its children; sources are relative to its directory.
 
     Raises EnvironmentFault where the disk is full.
     """

@@ -41,7 +41,7 @@ class TargetOutputs:
         self._noise: Noise | None = None
 
     def place(self, target: str) -> str:
-        """Where a case keeps what it gives (`Settings.keep`); "" where nothing is compared."""
+        """Directory of a case's outputs (`Settings.keep`); "" if nothing is compared."""
         return str(self._directory / f"{len(self._ran)}-{target.replace('/', '-')}") * bool(
             self._open
         )

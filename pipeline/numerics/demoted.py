@@ -1,4 +1,4 @@
-"""What is right where the compiler changed the types that a program computes in."""
+"""References for programs whose types the compiler changed."""
 
 from __future__ import annotations
 

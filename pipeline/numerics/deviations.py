@@ -1,4 +1,4 @@
-"""How far a result lies from what is expected, added up piece by piece over its elements.
+"""Errors of a result against its reference, accumulated piece by piece over its elements.
 
 numpy is imported when something is added up.
 """
@@ -55,7 +55,7 @@ class Piece(NamedTuple):
 
 
 def measured(pieces: Callable[[], Iterator[Piece]], dtype: str) -> tuple[Sums, Extremes]:
-    """How far an output of `dtype` is off, whose pieces are read a few times."""
+    """Errors of an output of `dtype`, whose pieces are read a few times."""
     sums = Sums(dtype)
     for piece in pieces():
         sums.add(piece)
@@ -70,7 +70,7 @@ def measured(pieces: Callable[[], Iterator[Piece]], dtype: str) -> tuple[Sums, E
 
 
 class Sums:
-    """What one pass over an output adds up, over elements finite in result and reference.
+    """Sums of one pass over an output, over elements finite in result and reference.
 
     below: what is expected to be as large or larger does not count in the norms: see `apart`.
     """
@@ -151,7 +151,7 @@ class Sums:
 
 
 class Extremes:
-    """What one more pass finds, once the reference's root mean square is known."""
+    """Extremes from one more pass, once the reference's root mean square is known."""
 
     def __init__(self, dtype: str, root: float) -> None:
         self.dtype, self.root = dtype, root
@@ -178,7 +178,7 @@ class Extremes:
             self.perturbed_excess = max(self.perturbed_excess, moved)
 
     def over(self, piece: Piece, limit: float) -> int:
-        """How many elements' excess is over the limit."""
+        """Number of elements whose excess is over the limit."""
         import numpy as np
 
         excess = piece.error - tensors.step(piece.expected, self.dtype)

@@ -201,7 +201,7 @@ def _pointing_wrong(pair: Pair, indexed: Indexed | None, program: Noise) -> Any:
 
 
 def own_errors(reference: Reference, directory: Path) -> tuple[tuple[float, float], ...]:
-    """How far each output is from its precise one: relative L2, and of an element."""
+    """Errors of each output against its precise one: relative L2, and the largest of an element."""
     found = []
     for index, own in enumerate(reference.outputs):
         pair = Pair(directory, own, directory, reference, index)

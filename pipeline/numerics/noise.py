@@ -1,4 +1,4 @@
-"""How much rounding noise a program brings with it, and so how far its results may lie apart.
+"""Rounding noise of a program, and the tolerances that follow from it.
 
 The limits of an output follow PyTorch's own error against the precise reference, plus a floor for
 noise that this one sample does not show:
@@ -86,7 +86,7 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """How far an output moves when what is rounded to 8 bits is perturbed: see `Reference`."""
+    """Change of an output when operands of 8-bit roundings are perturbed: see `Reference`."""
 
     rel_l2: float
     excess: float
@@ -152,7 +152,7 @@ def limits(
     own_excess: float,
     moved: Spread | None = None,
 ) -> NoiseLimits:
-    """What an output of `dtype` may differ by.
+    """Tolerances of an output of `dtype`.
 
     own_error, own_excess: PyTorch's rel_l2 and largest excess against the precise reference;
     own_error None where there is none. moved: measured for programs that round to 8 bits; without

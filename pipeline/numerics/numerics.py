@@ -160,7 +160,7 @@ def agrees(output: OutputComparison) -> bool:
 
 
 def hides(comparison: Comparison) -> bool:
-    """Whether wrong numbers inside of the program would not show: what it returns depends on random
+    """True if wrong numbers inside of the program would not show: what it returns depends on random
     numbers, on a choice among equal values, or on more rounding than the reference can judge."""
     return any(
         output.verdict == "not-compared" and not agrees(output) for output in comparison.outputs
@@ -168,7 +168,7 @@ def hides(comparison: Comparison) -> bool:
 
 
 def hidden(comparison: Comparison) -> Failure:
-    """What is looked for in a program that hides wrong numbers: an operation that gives some."""
+    """The failure to isolate in a program that hides wrong numbers: a wrong operation."""
     return mismatch(f"wrong numbers that do not show: {comparison.why}", what=HIDDEN)
 
 

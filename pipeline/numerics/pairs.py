@@ -143,7 +143,7 @@ class Pair:
 
     @property
     def unsettled(self) -> bool:
-        """Whether all that is not 0 depends on numbers that a device may make 0, so that any result
+        """True if all that is not 0 depends on numbers that a device may make 0, so that any result
         would do."""
         import numpy as np
 

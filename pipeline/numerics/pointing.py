@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def wrong(indexed: Indexed, directory: Path, got: Any, own: Any, program: Noise) -> Mask:
-    """Which of the indices are wrong.
+    """Mask of the wrong indices.
 
     got, own: the device's and PyTorch's, flattened. Where PyTorch names different elements of a
     row, so must the device, and the same one where PyTorch does.

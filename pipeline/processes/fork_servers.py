@@ -40,7 +40,7 @@ _OWN = "TMPDIR"
 
 
 class Command(NamedTuple):
-    """What a child does. streams: descriptors for its stdout and stderr."""
+    """Command of a child. streams: descriptors for its stdout and stderr."""
 
     argv: tuple[str, ...]
     streams: tuple[int, int]

@@ -89,7 +89,7 @@ def _settle(server: int, answer: int, out: int, err: int) -> None:
 
 
 def carry_out(argv: list[str], cwd: str | None, env: dict[str, str]) -> None:
-    """Does what `argv` does, a Python with `-P`, `-X faulthandler` and `-m MODULE` or a file."""
+    """Carries out `argv`, a Python with `-P`, `-X faulthandler` and `-m MODULE` or a file."""
     os.environ.clear()
     os.environ.update(env)
     tempfile.tempdir = None

@@ -1,4 +1,4 @@
-"""How many processes the kernel has killed for lack of memory, near to ours if it counts them."""
+"""Count of processes that the kernel killed for lack of memory, near ours if it counts them."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ STOP: ContextVar[Event | None] = ContextVar("STOP", default=None)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child may use. `None` means no limit.
+    """Limits of a child. `None` means no limit.
 
     seconds: wall time. memory_bytes: resident memory of the child and its descendants.
     output_bytes: size of each of its stdout and stderr files. idle_seconds: wall time in which the
@@ -58,7 +58,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a child ended.
+    """Outcome of a child.
 
     exit_code is None when a signal ended it; signal is that signal's name (`SIGSEGV`), also for a
     child that was killed at a limit. peak_bytes is the largest resident memory seen; the system
@@ -82,7 +82,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def killed(self) -> bool:
-        """Whether somebody else killed it, and not because memory ran out."""
+        """True if somebody else killed it, and not because memory ran out."""
         return self.signal == "SIGKILL" and self.memory_ran_out is False
 
     @property

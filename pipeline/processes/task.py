@@ -40,7 +40,7 @@ _DECODING = Lock()
 
 
 class ChildFault(msgspec.Struct, frozen=True, kw_only=True):
-    """What the function raised: the name of its class, and its text.
+    """Exception that the function raised: the name of its class, and its text.
 
     advice, exit_code: of a `PilotError`; exit_code is 0 for anything else. notes: as
     `BaseException.add_note` added them. frames: (file, line, function), outermost first.
@@ -70,7 +70,7 @@ class ChildFault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Done(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """How a call ended. replies: those that were made before it did. fault: None where it raised
+    """Outcome of a call. replies: those before it ended. fault: None where it raised
     nothing, also where the child died."""
 
     outcome: process.Outcome

@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 def side_by_side(work: Callable[[T], R], items: Iterable[T], width: int) -> list[R]:
-    """What `work` makes of each item, in their order, `width` of them at a time in threads.
+    """Results of `work` for each item, in their order, `width` of them at a time in threads.
 
     When one raises or the wait is interrupted, the others' children are killed, what has not
     begun does not begin, and the first exception passes through: only this thread hears of

@@ -1,4 +1,4 @@
-"""What a parameter archive holds, from its header, and whether a program's parameters are in it.
+"""Contents of parameter archives, from their headers, and lookup of a program's parameters.
 
 The formats are those that IREE's runtime reads, told apart by the file's name as it does:
 `.safetensors`, `.gguf` and `.irpa`. Only headers are read, however large the archive.

@@ -164,7 +164,7 @@ Jitter = Literal["none", "sums", "values"]
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """What PyTorch (or another evaluator) computes for the example inputs.
+    """Outputs that PyTorch (or another evaluator) computes for the example inputs.
 
     outputs: in the program's own dtypes. precise: the same program with every floating-point
     computation in `precise_dtype` (casts to 8-bit floats still round), empty where that could not
@@ -234,7 +234,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MadeUp(msgspec.Struct, frozen=True, kw_only=True):
-    """How inputs are made up where nobody gives any.
+    """Recipe for made-up inputs, if none are given.
 
     sizes: of dynamic dimensions, by symbol. numbers: those that are passed on their own, by the
     argument's name. integers: so many different ones, from `least` on: they may be indices.
@@ -266,7 +266,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def signals(self) -> bool:
-        """Whether it signals fences. None are given, so nobody waits for what it returns."""
+        """True if it signals fences. None are given, so nobody waits for what it returns."""
         return any(taken.passed == "null" for taken in self.inputs)
 
 

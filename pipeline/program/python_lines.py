@@ -1,4 +1,4 @@
-"""Which line of Python each line of a traced program comes from: kept beside the program."""
+"""Map from lines of a traced program to lines of Python: kept beside the program."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def save(values: NDArray[Any], directory: Path, file: str) -> Tensor:
 
 
 def length(tensor: Tensor) -> int:
-    """How many numbers the pieces of a tensor have; a complex element counts as two."""
+    """Number of scalars in the pieces of a tensor; a complex element counts as two."""
     return math.prod(tensor.shape) * (2 if ELEMENT_TYPES[tensor.dtype].family == "complex" else 1)
 
 

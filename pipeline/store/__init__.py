@@ -1,1 +1,1 @@
-"""What is kept on disk: artifacts by content, journals, locks, files where the user says."""
+"""Files on disk: artifacts by content, journals, locks, outputs that the user names."""

@@ -79,7 +79,7 @@ def check_writable(path: Path, *, replaced: bool = False) -> None:
 
 
 def is_same(one: Path, other: Path) -> bool:
-    """Whether both name one file or directory, of which one would take the place of the other.
+    """True if both name one file or directory, of which one would take the place of the other.
 
     What goes into a device or a FIFO takes no place.
     """
@@ -92,7 +92,7 @@ def is_same(one: Path, other: Path) -> bool:
 
 
 def is_stdout(path: Path) -> bool:
-    """Whether it is this process's standard output (/dev/stdout, /dev/fd/1)."""
+    """True if it is this process's standard output (/dev/stdout, /dev/fd/1)."""
     try:
         return _of_a_process(path) and os.path.samestat(path.stat(), os.fstat(1))
     except OSError:  # it is closed, or nothing is there

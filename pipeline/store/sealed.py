@@ -62,7 +62,7 @@ def digest(path: Path) -> str:
 
 
 def state(path: Path) -> str:
-    """What changes where a file does: its digest, or of a large one what the system says of it.
+    """State of a file, to detect changes: its digest, or for a large one its metadata.
 
     Hashing a checkpoint of many gigabytes before each run would take longer than the run.
     """

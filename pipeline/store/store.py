@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 def cache_directory() -> Path:
-    """Where artifacts and releases are kept; it may be deleted at any time.
+    """Directory of artifacts and releases; it may be deleted at any time.
 
     `IREE_PILOT_CACHE`, else the user's cache directory. Raises EnvironmentFault unless it is a
     directory that can be written to; makes it where it is missing.
@@ -51,7 +51,7 @@ def cache_directory() -> Path:
 
 
 def data_directory() -> Path:
-    """Where the history and known failures are kept, which nothing can make again.
+    """Directory of the history and known failures, which cannot be regenerated.
 
     `IREE_PILOT_DATA`, else the user's data directory. Raises EnvironmentFault unless it is a
     directory that can be written to; makes it where it is missing.
@@ -76,7 +76,7 @@ def _own_directory(variable: str, default: Path, what: str) -> Path:
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What the entries of one kind take on disk."""
+    """Disk usage of the entries of one kind."""
 
     kind: str
     entries: int
@@ -84,7 +84,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """What `gc` removed; `in_use` entries were due too but somebody uses or builds them."""
+    """Entries that `gc` removed; `in_use` ones were due too but are being used or built."""
 
     entries: int
     bytes: int

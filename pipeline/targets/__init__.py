@@ -1,1 +1,1 @@
-"""What is compiled for and run on: flags for a toolchain, devices, what architectures assume."""
+"""Compile targets and devices: flags for a toolchain, assumptions of architectures."""

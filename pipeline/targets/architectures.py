@@ -1,4 +1,4 @@
-"""What a compile target assumes of the device it compiles for.
+"""Assumptions of a compile target about its device.
 
 The compiler writes its assumptions into the IR (`#iree_gpu.target<...>`), so it is asked by
 compiling a one-operation program.
@@ -33,7 +33,7 @@ _EMPTY = re.compile(r'#hal\.executable\.target<"[^"]*", "[^"]*">')
 
 
 class Assumptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What code for a compile target assumes; empty or 0 where the compiler does not say.
+    """Assumptions of code for a compile target; empty or 0 where the compiler does not say.
 
     arch: the compiler's own name for it (`gfx942` for `mi300x`). compute and storage: element
     types and widths (`fp16`, `b8`). subgroup_sizes: any of these may be chosen. subgroup:

@@ -1,4 +1,4 @@
-"""What a compile target is: the record that each file of `backends` fills in."""
+"""Record of a compile target, which each file of `backends` fills in."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a target means for one toolchain on this machine.
+    """Plan of a target for one toolchain on this machine.
 
     target: with its arch resolved, where there is one. flags: for iree-compile. device: where the
     module can run; None where nothing can run it, and why_not_run says so in a few words, advice
@@ -110,7 +110,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def on_host(self) -> bool:
-        """Whether its code runs on the host's own processor, which each machine has."""
+        """True if its code runs on the host's own processor, which each machine has."""
         return self.drivers == LOCAL
 
     def target(self, arch: str) -> Target:
@@ -138,7 +138,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Planner(msgspec.Struct, frozen=True, kw_only=True):
-    """What a target chooses from: a toolchain, and the devices that its runtime finds.
+    """Choices for planning a target: a toolchain, and the devices that its runtime finds.
 
     found: one of them where the user names it. installed: the devices that the installed runtime
     finds, which may tell more of them.

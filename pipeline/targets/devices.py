@@ -72,7 +72,7 @@ def pick(uri: str, found: DevicesFound) -> Device:
 
 
 def options(uri: str) -> tuple[str, ...]:
-    """What the runtime's tools take for a device, or for several between commas, in their order."""
+    """Options of the runtime's tools for a device, or for several, comma-separated, in order."""
     return tuple(f"--device={one}" for one in uri.split(","))
 
 

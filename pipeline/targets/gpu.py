@@ -1,4 +1,4 @@
-"""What targets for GPUs share: which device runs code for an architecture, LLVMGPU's flags."""
+"""Common parts of GPU targets: the device that runs code for an architecture, LLVMGPU's flags."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def alias(value: str) -> str:
 
 
 def counts(values: Sequence[str]) -> dict[str, int]:
-    """How many devices of each kind the flag's values name, in their order.
+    """Number of devices of each kind in the flag's values, in their order.
 
     Those without an ordinal are the first one that fits.
     """

@@ -193,7 +193,7 @@ def _plan_by_flags(
 def advice(
     failure: Failure | None, target: Target, flags: Sequence[str], toolchain: Toolchain
 ) -> str:
-    """What to do about a failure for want of an architecture; empty for other failures.
+    """Advice for a failure that lacks an architecture; empty for other failures.
 
     flags: the user's, which may name another backend than the target's.
     """

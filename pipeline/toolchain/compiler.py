@@ -62,7 +62,7 @@ _TELLING = re.compile(
 
 
 class Dispatches(msgspec.Struct, frozen=True, kw_only=True):
-    """What the compiler's scheduling statistics say of the whole program; sizes in bytes."""
+    """Scheduling statistics of the whole program; sizes in bytes."""
 
     dispatches: int
     executables: int
@@ -74,7 +74,7 @@ class Dispatches(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompileResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one compile did.
+    """Result of one compile.
 
     output: the module, or with `to` the IR, relative to the compile's directory; None on failure.
     command: what to type to do it again, in any empty directory. phase_confirmed: whether
@@ -109,7 +109,7 @@ class Listener:
 
 
 class Compile(msgspec.Struct, frozen=True, kw_only=True):
-    """What to compile: `mlir` with `flags` (the target's, then the user's).
+    """A compile of `mlir` with `flags` (the target's, then the user's).
 
     to: stop after this phase and write IR. resume: the input is IR dumped after this phase.
     hasty: give up where an executable does not end (`executables.UNENDING_SECONDS`) when it is
@@ -402,7 +402,7 @@ def _dispatches(statistics: Path) -> Dispatches | None:
 
 
 def writes_elsewhere(flags: Sequence[str]) -> bool:
-    """Whether user flags make the compiler write more than its output.
+    """True if user flags make the compiler write more than its output.
 
     Such a compile is done again each time instead of being taken from the store: what it leaves
     behind (dumps, messages, timings) is why the flag was given.

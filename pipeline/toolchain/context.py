@@ -1,4 +1,4 @@
-"""What the steps of a command share: the tools, their limits, a folder for files, the store."""
+"""Context of a command's steps: the tools, their limits, a folder for files, the store."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def check(toolchain: Toolchain, own: Sequence[str], flags: Sequence[str]) -> Non
 
 
 def refusal(toolchain: Toolchain, own: Sequence[str], flags: Sequence[str]) -> UsageError | None:
-    """What is wrong with the user's flags; None where the compiler takes them.
+    """Error about the user's flags; None if the compiler takes them.
 
     The compiler itself is asked, without a program and up to its first phase: it alone knows what
     its flags take. What it says of flags that are not the user's is left to the compile.

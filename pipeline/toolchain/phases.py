@@ -66,7 +66,7 @@ class DumpReader:
 
     @property
     def end_ns(self) -> int:
-        """When the last dump that was read was complete (nanoseconds since the epoch)."""
+        """Time at which the last dump read was complete (nanoseconds since the epoch)."""
         return self._previous_ns
 
     def read(self, *, final: bool = False) -> list[Phase]:

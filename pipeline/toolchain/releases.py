@@ -83,7 +83,7 @@ def present(release: str | None) -> Toolchain | None:
 
 
 def is_directory(release: str) -> bool:
-    """Whether the user's word for a release names a directory: one with a slash does, and one that
+    """True if the user's word for a release names a directory: one with a slash does, and one that
     is no version where there is such a directory."""
     if os.sep in release or release in (".", ".."):
         return True
@@ -115,7 +115,7 @@ def here_or_available(tell: Tell) -> list[str]:
 
 
 def has_wheels(directory: Path) -> bool:
-    """Whether a directory holds wheels of the compiler."""
+    """True if a directory holds wheels of the compiler."""
     return any(directory.glob(f"{COMPILER.replace('-', '_')}-*.whl"))
 
 
@@ -379,7 +379,7 @@ def _locks() -> Locks:
 
 
 def is_version(text: str) -> bool:
-    """Whether a word is a version."""
+    """True if a word is a version."""
     try:
         Version(text)
     except InvalidVersion:

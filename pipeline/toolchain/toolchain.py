@@ -58,7 +58,7 @@ class Toolchain(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bindings(self) -> Path | None:
-        """What Python has to look in for this release's `iree.compiler.ir`; None where there is
+        """Directory on Python's path for this release's `iree.compiler.ir`; None where there is
         none for the Python that runs."""
         folder = self.compiler.parent
         endings = importlib.machinery.EXTENSION_SUFFIXES
@@ -86,7 +86,7 @@ class _Description(msgspec.Struct, frozen=True):
 
 
 class ToolOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """What a short-lived tool printed, and how it ended."""
+    """Output and exit status of a short-lived tool."""
 
     outcome: process.Outcome
     stdout: str

@@ -86,7 +86,7 @@ def scalar(name: str, operands: Sequence[Any]) -> str:
 
 
 def compute(name: str, operands: Sequence[Any]) -> Any:
-    """What a computation on sizes and numbers, one of SCALAR, gives for these values."""
+    """Computes an operation of SCALAR, on sizes and numbers, for these values."""
     import torch
 
     names = [f"x{index}" for index in range(len(operands))]

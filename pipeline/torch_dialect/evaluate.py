@@ -62,7 +62,7 @@ class EvaluatedValue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a `Work`. Files are relative to its place.
+    """Result of a `Work`. Files are relative to its place.
 
     reference: None where the function cannot be evaluated; why then says the reason. Where all
     values are wanted those are there that do not depend on what cannot be evaluated; skipped: the
@@ -77,7 +77,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stage(msgspec.Struct, frozen=True):
-    """What is known by now of the work of a number."""
+    """Interim result of the work of a number."""
 
     number: int
     evaluation: Evaluation
@@ -90,7 +90,7 @@ def work(
     values: tuple[tuple[int, int], ...] | None = (),
     jitter: Jitter = "none",
 ) -> EvaluationWork:
-    """What to do for a call; `place`, `values` and `jitter` as in the record."""
+    """The work of a call; `place`, `values` and `jitter` as in the record."""
     root, parameters = call.directory.absolute(), call.program.parameters
     return EvaluationWork(
         mlir=str(call.mlir.absolute()),
@@ -109,7 +109,7 @@ def work(
 
 
 def made_place(work: EvaluationWork) -> Path:
-    """Where an evaluator writes to, made if need be."""
+    """Directory that an evaluator writes to, created if necessary."""
     made = Path(work.place)
     for name in ("data", *(["values"] if work.values != () else [])):
         (made / name).mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def evaluate(
 def settled(
     works: Sequence[EvaluationWork], ask: Callable[[list[EvaluationWork]], Done[Stage]]
 ) -> tuple[Evaluation, ...]:
-    """What came of all works; `ask` has a child do some, and is asked again when that has died."""
+    """Results of all works; `ask` has a child do some, and is asked again when that has died."""
     done: list[Evaluation] = []
     while len(done) < len(works):
         left = list(works[len(done) :])

@@ -36,7 +36,7 @@ Record = Callable[[int, int, torch.Tensor], None]
 
 
 class How(NamedTuple):
-    """How a function is evaluated.
+    """Mode of evaluating a function.
 
     widening: computes in its stead, in double precision. choices: follow it. skipped: gets the
     operations that PyTorch does not know or carry out, by position, and why.
@@ -48,8 +48,8 @@ class How(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """What a function returns, where those of its results point that are indices, and the
-    operations that draw which each depends on."""
+    """Results of a function, the pointing of those that are indices, and the operations that draw
+    random numbers for each."""
 
     outputs: list[torch.Tensor]
     points: list[Pointing | None]
@@ -85,7 +85,7 @@ class TorchModule:
         record: Record,
         how: How,
     ) -> Returned:
-        """What the function returns. Random numbers are the same in each run.
+        """Results of the function. Random numbers are the same in each run.
 
         What does not depend on operations that are skipped is computed all the same. Raises
         NotEvaluable with the first of them where there is no list of them, and where what is

@@ -1,4 +1,4 @@
-"""Whether a file of PyTorch that was written takes its own inputs."""
+"""Check that a written PyTorch file accepts its own inputs."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class TorchTensorType(msgspec.Struct, frozen=True):
 
 
 class Walk(abc.ABC):
-    """What is known of a function's values while its operations are met one after the other.
+    """State of a walk over a function's operations: the values known so far.
 
     blobs: the module's resources, see `literals.resources`.
     """
@@ -104,7 +104,7 @@ class Walk(abc.ABC):
             raise CannotWrite(name, "it is not an operation of PyTorch")
 
     def passed(self, op: Any, value: Any) -> Any:
-        """What an operation that only changes MLIR's view of a value gives."""
+        """Result of an operation that only changes MLIR's view of a value."""
         return value
 
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""Where wrong numbers of an isolated program come from: the phase, the pass, whose fault it is."""
+"""Origin of an isolated program's wrong numbers: the phase, the pass, the attribution."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECONDS = 60.0
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """What both searches found. calls: the compiles that they took."""
+    """Result of both searches. calls: the compiles that they took."""
 
     phase: WrongPhase
     attribution: Attribution
@@ -38,7 +38,7 @@ def find(
     context: Context,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Origin | None:
-    """Where the numbers of a program go wrong; None if it is right when it is compiled again.
+    """Origin of a program's wrong numbers; None if it is correct when compiled again.
 
     loaded: with inputs and references. target: as the user named it; flags: for iree-compile, the
     target's and the user's. device: what it runs on. The context's directory is made anew.

@@ -29,7 +29,7 @@ _SECONDS = 60.0
 
 
 class VariantTried(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it. why: what fails, or how it is wrong. digest: SHA-256 of all its outputs.
+    """Result of a variant. why: what fails, or how it is wrong. digest: SHA-256 of all its outputs.
 
     reference_doubtful: PyTorch's own result in the program's dtype is as wrong, by the reference in
     double precision, as what the device gave.
@@ -127,7 +127,7 @@ def judged(compared: Sequence[Comparison], digest: str = "") -> VariantTried:
 
 
 def doubtful(comparison: Comparison) -> bool:
-    """Whether PyTorch's own results are as far from the precise ones as the device's."""
+    """True if PyTorch's own results are as far from the precise ones as the device's."""
     return any(
         one.differs
         and one.compared

@@ -46,7 +46,7 @@ _FLOW_IR = re.compile(rb"^\s*flow\.executable\b", re.MULTILINE)
 
 
 class Differential(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a comparison, as a bisection: `isolated` where a dispatch was found.
+    """Result of a comparison, as a bisection: `isolated` if a dispatch was found.
 
     failures: what makes the first dispatch that differs, and its reproducer. compared: everything
     that was found out.
@@ -176,7 +176,7 @@ def compare(
 
 
 class Origins:
-    """What the lines of a program say: `file:line: operation`."""
+    """Operations by the lines of a program: `file:line: operation`."""
 
     def __init__(self, program: Path) -> None:
         self._name = program.name

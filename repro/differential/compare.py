@@ -63,7 +63,7 @@ class Differing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """What a comparison found. sides: the one asked about, then the one it is held against.
+    """Result of a comparison. sides: the tested one, then the one it is compared with.
 
     status `gave-up`: why says what kept it. differing: in the order of the program. whole: the
     program's own results, function by function. unseen: dispatches whose results cannot be taken
@@ -95,7 +95,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def values(self) -> tuple[int, ...]:
-        """What its dispatches rest on and make, each once."""
+        """Operands and results of its dispatches, without repeats."""
         return tuple(dict.fromkeys(n for s in self.steps for n in (*s.rests_on, *s.results)))
 
 
@@ -121,7 +121,7 @@ def chunks(flow: Flow) -> list[Chunk]:
 
 
 class Culprit(msgspec.Struct, frozen=True, kw_only=True):
-    """What is needed to show a difference alone.
+    """Data that reproduces a difference alone.
 
     cut: a function of the body that shows it; index: of the dispatch. mlir: flow IR of nothing but
     that function. values: those that are fed, by number. inputs: what the function is called with;

@@ -93,20 +93,20 @@ class FlowCut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Interface(msgspec.Struct, frozen=True, kw_only=True):
-    """What a function that was made takes: the body's arguments by position, then fed values."""
+    """Inputs of a function that was made: the body's arguments by position, then fed values."""
 
     arguments: tuple[int, ...]
     fed: tuple[int, ...]
 
 
 class Lifted(msgspec.Struct, frozen=True, kw_only=True):
-    """What a dispatch is given that was made a program of its own: values of its body, in order."""
+    """Inputs of a dispatch that was made a program of its own: values of its body, in order."""
 
     operands: tuple[FlowValue, ...]
 
 
 class FlowBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do with the flow IR in the file `mlir`: describe it, or make a module of `cuts`.
+    """A job on the flow IR in the file `mlir`: describe it, or make a module of `cuts`.
 
     alone: without what the only cut does not need. lift: (position of a body, index of a dispatch)
     to make a program of, as it was before it was a dispatch.

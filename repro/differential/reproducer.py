@@ -159,5 +159,5 @@ def _size(tensor: Tensor) -> float:
 
 
 def fits(small: Small) -> bool:
-    """Whether its inputs are small enough to be handed on."""
+    """True if its inputs are small enough to be handed on."""
     return small.ones or all(t.bytes <= LARGEST_BYTES for t in small.inputs)

@@ -37,7 +37,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
         return self.plan.device.uri
 
     def run(self, module: Path, call: Call, context: Context) -> tuple[Tensor, ...] | Failure:
-        """What the module gives on the side's device; files go to the context's directory.
+        """Runs the module on the side's device; files go to the context's directory.
 
         Raises UsageError for inputs and weights that do not fit the program.
         """

@@ -1,1 +1,1 @@
-"""Which pass is at fault: of a compile that fails, of a program whose numbers are wrong."""
+"""Search for the pass at fault: in a compile that fails, in a program with wrong numbers."""

@@ -277,7 +277,7 @@ class _Finder:
 
 
 def diff(before: Dump, after: Dump) -> str:
-    """What a pass changed until it failed, as a unified diff that can be read; "" if nothing."""
+    """Changes made by a pass before it failed, as a readable unified diff; "" if there are none."""
     told = " until it failed" if after.failed else ""
     lines = difflib.unified_diff(
         _lines(before.text),

@@ -1,4 +1,4 @@
-"""Where in an ordered row something begins to be wrong, in few questions."""
+"""Bisection of an ordered row for the first wrong element, in few questions."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WrongPhase(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the results become wrong.
+    """The first wrong phase.
 
     state: `earliest`: from `phase` on, and not yet after `since`; `later`: they are right after
     `phase`, the last one whose result another path can finish; `everywhere`: wrong on every path

@@ -1,4 +1,4 @@
-"""Which release's `iree.compiler.ir` a child imports: IR is read and written by its own release.
+"""Choice of the `iree.compiler.ir` that a child imports: IR is edited by its own release.
 
 The text forms of operations change between releases, so candidates for an older compiler are cut
 with the bindings that its wheel brings. Where it brings none for this Python, or they cannot read
@@ -28,7 +28,7 @@ LOADED = ("iree.compiler.ir", "iree_pilot.repro.ir.edit", "iree_pilot.pipeline.p
 
 
 class Bindings(msgspec.Struct, frozen=True, kw_only=True):
-    """What children that edit IR are run with. site: where they import `iree.compiler` from, None
+    """Environment of children that edit IR. site: where they import `iree.compiler` from, None
     for this environment."""
 
     limits: Limits

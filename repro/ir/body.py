@@ -95,7 +95,7 @@ class Body:
         )
 
     def feeds(self, base: str) -> Feeds:
-        """What the function takes now, of the values that it had in the program `base`."""
+        """The function's arguments, as values that it had in the program `base`."""
         last = symbols.operations(self.function)[-1]
         return Feeds(
             function=self.name,

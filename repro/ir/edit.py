@@ -25,7 +25,7 @@ UNREADABLE = "it does not parse"
 
 
 class EditBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do with the program in the file `mlir`.
+    """A batch of edits of the program in the file `mlir`.
 
     focus: a line of the text; the function it is in is meant, else the one with most operations.
     cuts: to carry out; whole: the program's other functions stay too. proposals: simpler programs,
@@ -52,7 +52,7 @@ def described(batch: EditBatch, directory: Path) -> Graph:
 
 
 def surveyed(batch: EditBatch, directory: Path) -> Survey:
-    """What of the program could be simpler. Raises ValueError."""
+    """Surveys what could be simpler in the program. Raises ValueError."""
     return survey(Path(batch.mlir).read_bytes())
 
 
@@ -103,7 +103,7 @@ def carried_out(
 
 
 def survey(text: bytes) -> Survey:
-    """What of a program could be simpler."""
+    """Surveys what could be simpler in a program."""
     with context():
         return simplify_ir.survey(parse(text))
 

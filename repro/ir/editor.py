@@ -71,7 +71,7 @@ class Editor:
         return tuple(graph.ops[index].name for index in cut.keep)
 
     def survey(self) -> Survey:
-        """What of the program could be simpler; nothing where that cannot be told."""
+        """Surveys what could be simpler in the program; empty if that is unknown."""
         return self._described("surveyed", Survey) or Survey()
 
     def render(self, cuts: Sequence[Cut], whole: bool = False) -> list[Path | None]:
@@ -101,7 +101,7 @@ class Editor:
         ask: Callable[[list[Path]], list[Answer]],
         whole: bool = False,
     ) -> list[str]:
-        """What an oracle says of each cut; one that cannot be made is invalid."""
+        """Verdicts of an oracle on the cuts; a cut that cannot be made is invalid."""
         files = self.render(cuts, whole)
         made = [file for file in files if file is not None]
         answers = dict(zip(made, ask(made), strict=True))

@@ -1,4 +1,4 @@
-"""Which values of a program the arguments of a part of it stand for: plain data, kept beside it.
+"""Map from arguments of a part to values of its program: plain data, kept beside it.
 
 A part that is run needs inputs, and those that show what the whole program showed are the values
 that it was computed from there. `repro.ir.edit` writes this for everything that it makes.
@@ -23,7 +23,7 @@ class FedValue(msgspec.Struct, frozen=True, order=True):
 
 
 class Feeds(msgspec.Struct, frozen=True, kw_only=True):
-    """What a function of a program that was made of another one (`base`) takes.
+    """Inputs of a function of a program that was made from another one (`base`).
 
     function: its name. origin: that of the function of `base` that it was made of. values: what of
     that one each argument stands for. types, results: of arguments and results, as MLIR prints
@@ -39,7 +39,7 @@ class Feeds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def place(program: Path) -> Path:
-    """Where the feeds of a program in a file lie: `tuple[Feeds, ...]`, one for each function."""
+    """Path of the feeds of a program in a file: `tuple[Feeds, ...]`, one for each function."""
     return program.with_suffix(".feeds.json")
 
 

@@ -85,17 +85,17 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """What a search makes smaller: operations, then values that are not constants."""
+        """Measure that a search minimises: operations, then values that are not constants."""
         return (len(self.keep), -len(self.bypass), -len(self.splat))
 
 
 def is_tensor(type_: str) -> bool:
-    """Whether values of a type, as MLIR prints it, are data that a program is called with."""
+    """True if values of a type, as MLIR prints it, are data that a program is called with."""
     return type_.startswith(_TENSORS)
 
 
 def is_number(type_: str) -> bool:
-    """Whether values of a type are single numbers or sizes."""
+    """True if values of a type are single numbers or sizes."""
     return bool(_SCALAR.fullmatch(type_))
 
 

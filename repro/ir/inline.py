@@ -14,7 +14,7 @@ _PASSES = "--pass-pipeline=builtin.module(inline{default-pipeline=},symbol-dce)"
 
 
 def inlined(mlir: Path, context: Context, file: Path) -> bool:
-    """Whether `file` holds the program without its calls; False where it has none, or keeps one."""
+    """True if `file` holds the program without its calls; False where it has none, or keeps one."""
     if context.toolchain.opt is None or not _CALL.search(mlir.read_bytes()):
         return False
     file.parent.mkdir(parents=True, exist_ok=True)

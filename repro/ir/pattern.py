@@ -1,4 +1,4 @@
-"""Where else in a program the operations at fault appear: the same layer, over and over."""
+"""Search for other occurrences of the operations at fault, such as repeated layers."""
 
 from __future__ import annotations
 

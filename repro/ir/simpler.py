@@ -37,7 +37,7 @@ _MARK = "iree_pilot.op"
 
 
 def survey(module: Any) -> Survey:
-    """What of a module could be simpler."""
+    """Surveys what could be simpler in a module."""
     sizes: set[int] = set()
     aspects: set[Aspect] = set()
     seen: set[str] = set()

@@ -53,12 +53,12 @@ def operations(function: Any) -> list[Any]:
 
 
 def is_dispatch(function: Any) -> bool:
-    """Whether it is the code of an executable, whose signature others rely on."""
+    """True if it is the code of an executable, whose signature others rely on."""
     return any(_EXECUTABLE.fullmatch(holder.name) for holder in _holders(function))
 
 
 def is_named_elsewhere(module: Any, function: Any) -> bool:
-    """Whether something outside a function refers to it."""
+    """True if something outside a function refers to it."""
     name = _name(function)
 
     def names(op: Any) -> bool:

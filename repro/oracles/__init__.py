@@ -1,1 +1,1 @@
-"""Whether a candidate still fails in the same way: asked of the compiler, of the runtime."""
+"""Oracles that test whether a candidate fails in the same way: by compiler or runtime."""

@@ -29,7 +29,7 @@ Verdict = Literal["same", "different", "passes", "invalid", "unresolved"]
 
 
 class Off(msgspec.Struct, frozen=True, kw_only=True):
-    """How far results are off: relative to the size of the output, LOST for NaN, Inf and integers.
+    """Error of results: relative to the size of the output, LOST for NaN, Inf and integers.
 
     index: of the worst element of an output of this shape.
     """
@@ -80,11 +80,11 @@ class Oracle(Protocol):
         ...
 
     def shows(self, failure: Failure | None) -> bool:
-        """Whether a run of the whole program shows the wanted failure, whatever else fails."""
+        """True if a run of the whole program shows the wanted failure, whatever else fails."""
         ...
 
     def said(self, candidate: Path) -> str:
-        """What was printed when the candidate was asked about; empty where that is not kept."""
+        """Output of the candidate's test; empty if it is not kept."""
         ...
 
 
@@ -103,7 +103,7 @@ class _Entry(msgspec.Struct, frozen=True):
     memory_bytes: int | None = None
 
     def holds(self, limits: process.Limits) -> bool:
-        """Whether it would be the same with these limits: one that it met was no lower."""
+        """True if it would be the same with these limits: one that it met was no lower."""
         failure = self.answer.failure
         if failure is None or failure.kind not in STOPPED:
             return True
@@ -189,13 +189,13 @@ class RememberingOracle(ABC):
         return self._failure(program, digest)
 
     def said(self, candidate: Path) -> str:
-        """What was printed when the candidate was asked about; empty where that is not kept."""
+        """Output of the candidate's test; empty if it is not kept."""
         digest = self._digest(candidate)
         kept = self._scratch / f"{digest[:16]}.stderr.txt"
         return kept.read_text(errors="replace") if kept.is_file() else ""
 
     def seen(self, candidate: Path) -> Failure | None:
-        """How a candidate that was asked about failed."""
+        """Failure of a candidate that was tested."""
         answer = self._known.get(self._digest(candidate))
         return answer.failure if answer is not None else None
 

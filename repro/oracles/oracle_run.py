@@ -24,7 +24,7 @@ from iree_pilot.repro.oracles.oracle import NotAProgram, RememberingOracle
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """How the program at fault was run.
+    """The run of the program at fault.
 
     loaded: the program, with inputs of its own. function: that which failed. device: as
     `--device=` takes it; elsewhere: the same on another machine. command: the run that failed.
@@ -42,7 +42,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_users_word(self) -> bool:
-        """Whether only the outputs that the user expects say that it is wrong."""
+        """True if only the outputs that the user expects say that it is wrong."""
         reference = self.loaded.program.function(self.function).reference
         return reference is not None and reference.users
 

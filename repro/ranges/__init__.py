@@ -1,1 +1,1 @@
-"""Which intermediates leave the range of their low-precision type, and what mends it."""
+"""Search for intermediates out of the range of their low-precision type, and the remedy."""

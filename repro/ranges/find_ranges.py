@@ -70,7 +70,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ranges(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found of a program. watched: how many intermediates of low precision there are.
+    """Result for a program. watched: number of intermediates of low precision.
     checked: how many of them PyTorch evaluated. unseen: how many operations of other dialects than
     torch compute in low precision, which nobody watches.
 

@@ -1,4 +1,4 @@
-"""Which elements of a tensor its element type cannot hold: counted, and the scale that would do.
+"""Counts of elements out of a tensor's range, and the scale that would fit them.
 
 Values are held against the same in double precision, piece by piece. numpy is imported when
 something is measured.
@@ -90,7 +90,7 @@ def limits(dtype: str) -> ElementRange:
 
 
 def counts(value: Path, tensor: Tensor, truth: Path, true: Tensor) -> Counts:
-    """What is wrong with the elements of `value`, of which `truth` has the numbers.
+    """Counts of wrong elements of `value`, whose exact numbers are in `truth`.
 
     tensor, true: their types, of one shape; the first is of a type of NARROW.
     """

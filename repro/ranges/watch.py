@@ -60,7 +60,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watching(msgspec.Struct, frozen=True, kw_only=True):
-    """What is watched of each function. unseen: the operations of other dialects than torch that
+    """Values watched in each function. unseen: the operations of other dialects than torch that
     compute in low precision too, by name, each as often as it is there."""
 
     functions: dict[str, tuple[Watched, ...]]
@@ -78,7 +78,7 @@ def unseen(graph: Graph) -> tuple[str, ...]:
 
 
 def choose(graph: Graph) -> tuple[Watched, ...]:
-    """What to watch of a function in the torch dialect."""
+    """Chooses the values to watch in a function in the torch dialect."""
     keys: dict[int, Key] = {}
     makers: dict[int, Op] = {}
     behind: dict[int, frozenset[int]] = {}

@@ -1,4 +1,4 @@
-"""What else keeps a program from compiling: the cause of a failure masked wherever it appears."""
+"""Search for further blocking failures: the cause of each is masked wherever it appears."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one candidate may use and how many are tried at once, from what the failing run used."""
+"""Limits and parallelism of candidates, derived from the failing run."""
 
 from __future__ import annotations
 

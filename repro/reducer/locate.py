@@ -1,4 +1,4 @@
-"""Which operations a failure is about, from what one compile says."""
+"""Location of the operations at fault, from one compile."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ class _Reduction:
         )
 
     def is_interesting_alone(self, file: Path, line: int) -> bool:
-        """Whether the function at a line is, with nothing else but what it leads to."""
+        """True if the function at a line is, with nothing else but what it leads to."""
         reducer = self.reducer(file, line)
         return reducer.graph is not None and reducer.same(reducer.graph.real)
 

@@ -44,11 +44,11 @@ class Reducer:
         return self.editor.graph()
 
     def verdicts(self, cuts: Sequence[Cut]) -> list[str]:
-        """What the judge says of each cut; one that cannot be made is invalid."""
+        """Verdicts of the judge on the cuts; a cut that cannot be made is invalid."""
         return self.editor.verdicts(cuts, self._judge, self._whole)
 
     def same(self, keep: Sequence[int]) -> bool:
-        """Whether these operations alone answer "same"."""
+        """True if these operations alone answer "same"."""
         return self.verdicts([Cut(keep=tuple(keep))]) == ["same"]
 
     def unlocated(self, graph: Graph, budget: int | None = None) -> Cut | None:

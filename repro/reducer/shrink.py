@@ -45,7 +45,7 @@ _FEW = 12
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a search is: what it tries next, operations in the best cut, cuts asked so far.
+    """Progress of a search: the next attempt, operations in the best cut, cuts tested so far.
 
     ops: 0 where there is no cut yet, or it is not cuts that are tried. unit: what each asked costs.
     """
@@ -80,7 +80,7 @@ class Shrunk(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Questions:
-    """How cuts are asked about.
+    """Functions and limits for testing cuts.
 
     width: so many at once, where the answer to one does not make the others worthless. budget: the
     most to ask about. together: asks about several with one call, where that can be done.
@@ -132,7 +132,7 @@ def shrink(
 
 
 def find_unlocated(graph: Graph, questions: Questions) -> Cut | None:
-    """Where nothing says what fails: a part of the program that does, to be given to `shrink`.
+    """Finds a failing part of the program to give to `shrink`, if the failure names no operation.
 
     The shortest beginning of the program that fails; its last operation is needed, so it is the
     root that `shrink` takes by itself. Then only what that operation depends on, if that fails
@@ -212,7 +212,7 @@ class _Search:
         return None
 
     def telling(self, cut: Cut) -> bool:
-        """Whether to ask for all steps from a small cut together tells which of them can be taken,
+        """True if asking for all steps from a small cut together tells which of them can be taken,
         so that nothing else needs to be tried."""
         if self._together is None or len(cut.keep) > _FEW:
             return False

@@ -31,7 +31,7 @@ _LATER: tuple[Aspect, ...] = ("arguments", "types")
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a program could be simpler: its sizes (of dimensions, ascending) and aspects.
+    """Possible simplifications of a program: its sizes (of dimensions, ascending) and aspects.
 
     functions: the name and a line of each, those with most operations first.
     """
@@ -81,7 +81,7 @@ _Step = int | Aspect
 
 @dataclass(frozen=True)
 class SimplifyOptions:
-    """How a program is made simpler: at most `budget` programs are asked about.
+    """Options of a simplification: at most `budget` programs are tested.
 
     units: what sizes are made small multiples of, one after the other. ops: how many operations
     there are, for those who are told.
@@ -125,7 +125,7 @@ def simplify(program: Path, survey: Survey, options: SimplifyOptions) -> Simplif
 def scaled(
     sizes: Sequence[int], chosen: Iterable[int], unit: int, products: bool
 ) -> dict[int, int]:
-    """What takes the place of each size (ascending), where those of `chosen` are to be small.
+    """Replacement of each size (ascending), if those of `chosen` are to be small.
 
     Sizes that differ stay different and in their order, so that what fails because two of them
     are not the same still does. products: a size that is the product of two others, one of them
@@ -167,7 +167,7 @@ class _Search:
         self._proposed = {Proposal()}
 
     def accepts(self, steps: Sequence[_Step]) -> bool:
-        """Whether these steps, with those accepted before, answer "same"; then they are kept."""
+        """True if these steps, with those accepted before, answer "same"; then they are kept."""
         if self.best.calls >= self._options.budget:
             return False
         together = [*self._accepted, *steps]

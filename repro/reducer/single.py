@@ -1,4 +1,4 @@
-"""Which few operations fail alone: each with its makers is a function of one and the same module.
+"""Search for a few operations that fail alone: each, with its producers, is a function.
 
 One compile says of all of them at once whether any fails, and mostly names it. So where nothing
 says what is at fault, a failure of one or a few operations is found in a few calls, however large

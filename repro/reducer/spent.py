@@ -1,4 +1,4 @@
-"""What a search has taken, all its runs together: compiles and seconds."""
+"""Cost of a search over all its runs: compiles and seconds."""
 
 from __future__ import annotations
 

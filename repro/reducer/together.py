@@ -35,7 +35,7 @@ def cleared(
     bindings: Bindings,
     about: str = "",
 ) -> list[str]:
-    """What one question says of each candidate: "passes", "invalid", "likely", "suspect", or
+    """Answer of one compile for each candidate: "passes", "invalid", "likely", "suspect", or
     nothing.
 
     They are asked about as one module in the new file `place`. Where it passes, all do: their

@@ -100,7 +100,7 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a reproducer; report.json.
+    """Record of a reproducer; report.json.
 
     target: as the user named it, and `flags` of iree-compile: the target's, then the user's.
     release, revision: of the compiler that showed the failure. source: as the user named it;
@@ -398,13 +398,13 @@ def given(command: Sequence[str]) -> list[str]:
 
 
 def placed(word: str, directory: Path) -> str:
-    """What follows `--input=`, with its file, if it has one, in `directory`."""
+    """The value of `--input=`, with its file, if it has one, in `directory`."""
     kind, at, file = word.removeprefix("--input=").partition("@")
     return f"{kind}@{directory.absolute() / file}" if at else kind
 
 
 def tries(rate: float) -> int:
-    """How often a failure that shows in this share of the runs is asked for before it is gone."""
+    """Number of runs after which a failure with this rate is considered gone."""
     if not 0 < rate < 1:
         return 1
     return min(_MOST_TRIES, math.ceil(math.log(_SURPRISE) / math.log(1 - rate)))
@@ -452,7 +452,7 @@ def _input_words(index: int, given: Input) -> str:
 
 
 def tensor_content(tensor: Tensor, raw: bytes) -> bytes:
-    """What is in a tensor's file: raw bytes, or with numpy's header."""
+    """Content of a tensor's file: raw bytes, or with numpy's header."""
     if not _has_header(tensor):
         return raw
     import numpy as np

@@ -1,4 +1,4 @@
-"""Where a failure was seen: what an issue has to tell of the machine."""
+"""Environment of a failure: the facts about the machine that an issue needs."""
 
 from __future__ import annotations
 

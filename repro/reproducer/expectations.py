@@ -1,4 +1,4 @@
-"""Whether the numbers that a folder of somebody else's expects are right.
+"""Verification of the expected numbers of somebody else's folder.
 
 Its commands show that the device gives others; that those are wrong is the folder's word. So the
 program is evaluated again, by PyTorch or numpy, with the inputs that lie in the folder.
@@ -29,14 +29,14 @@ _FUNCTION, _EXPECTED = "--function=", "--expected_output="
 
 
 class Doubt(NamedTuple):
-    """What is to be said of a level. refuted: its evidence is none; else it cannot be checked."""
+    """Doubt about a level's evidence. refuted: its evidence is none; else it cannot be checked."""
 
     why: str
     refuted: bool
 
 
 def doubt(directory: Path, report: Report, level: Level, context: Context) -> Doubt | None:
-    """What is wrong with the inputs and the expected numbers of a level that was run.
+    """Doubt about the inputs and the expected numbers of a level that was run.
 
     None where they fit the program, and are right where the failure is wrong numbers. Files go to
     the context's directory.

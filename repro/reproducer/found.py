@@ -1,4 +1,4 @@
-"""What a bisection found: the records of it, and of the reproducers' folders."""
+"""Records of a bisection's result and of the reproducers' folders."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def attribution(self) -> str:
-        """Who is at fault, and the reason; empty where that was not decided."""
+        """Attribution and its reason; empty if undecided."""
         if self.origin is None:
             return self.not_iree
         return f"{self.origin.attribution.culprit}: {self.origin.attribution.conclusion}"
@@ -81,7 +81,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bisection(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bisection found, the failure that blocks most first.
+    """Result of a bisection, the failure that blocks most first.
 
     oracle_calls, seconds: all of them, those before an interruption included. seen: other failures
     met on the way, not isolated. unblocked: whether the program does not fail
@@ -98,7 +98,7 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def reproduced(place: Path, report: Report) -> Reproducer:
-    """What is told of the folder at `place`."""
+    """Record of the folder at `place`."""
     program = place / bundle.FILES["mlir"]
     if report.failure.phase == "trace":
         program = place / bundle.FILES["pytorch"]
@@ -128,7 +128,7 @@ def reproduced(place: Path, report: Report) -> Reproducer:
 
 
 def recalled(before: Known, report: Report, failure: Failure) -> Found:
-    """What an earlier bisection made of a failure, which took nothing now."""
+    """Result of an earlier bisection of a failure, at no cost now."""
     made = reproduced(Path(before.path), report)
     made = msgspec.structs.replace(made, oracle_calls=0, seconds=0.0)
     return Found(failure=failure, reproducer=made, known_since=before.date)
@@ -143,7 +143,7 @@ def gave_up(failure: Failure, why: str, calls: int = 0, seconds: float = 0.0) ->
 
 
 def placed(found: Found, place: Path, wanted: Identity) -> Found:
-    """What an earlier bisection made, in the folder that the user names."""
+    """Result of an earlier bisection, in the folder that the user names."""
     assert found.reproducer is not None
     before = found.reproducer.path
     made = places.copied(Path(before), place, wanted)

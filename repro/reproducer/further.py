@@ -1,4 +1,4 @@
-"""What is known of a failure beyond its reproducer, as the folder keeps and tells it."""
+"""Further facts about a failure, as its folder keeps them: releases, workarounds, targets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def said(self) -> str:
-        """What is the same."""
+        """The common part, in words."""
         if self.signature:
             return "the same signature" + (", the same program" if self.program else "")
         return "the same program, another signature"

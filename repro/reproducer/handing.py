@@ -39,7 +39,7 @@ _NAMED = 2
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """What fails: a program compiled for a target.
+    """The failing subject: a program compiled for a target.
 
     mlir: the program. source, target: the user's words. command: the compile. running: how it was
     run, if it is not the compile that failed. took_seconds, peak_bytes: of what failed. device:
@@ -57,7 +57,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     device: Device | None = None
 
     def told(self, failure: Failure) -> str:
-        """What tells this program from others that fail alike, where the signature says too little:
+        """Discriminator of programs that fail alike, if the signature is not specific:
         of wrong numbers, or without the operation."""
         if is_specific(failure.signature):
             return ""
@@ -186,7 +186,7 @@ def _rate(oracle: RememberingOracle, program: Path) -> float:
 
 
 class Shown(NamedTuple):
-    """How a reproducer is run, if it is not the compile that fails.
+    """The run of a reproducer, if it is not the compile that fails.
 
     check: what judges its outputs, where that is a command of its own. files: what these need
     besides the inputs. settled: of wrong numbers, what they are. loaded: what gives wrong

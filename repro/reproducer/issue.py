@@ -80,7 +80,7 @@ def named_flags(failure: Failure, flags: Sequence[str]) -> list[str]:
 
 
 def is_long(text: str) -> bool:
-    """Whether a file is folded in the draft."""
+    """True if a file is folded in the draft."""
     lines = text.splitlines()
     widest = max(map(len, lines), default=0)
     return len(lines) > _LINES or widest > _LINE_CHARACTERS or len(text) > _CHARACTERS

@@ -56,7 +56,7 @@ def remember(known: Known) -> None:
 def recall(
     signature: str, revision: str, target: str, flags: tuple[str, ...] = (), program: str = ""
 ) -> tuple[Known, Report] | None:
-    """What is remembered of a failure, and the report of its folder, which still shows it."""
+    """Record of a known failure, and the report of its folder, which still shows it."""
     known = kept.recall(_place(signature, revision, target, flags, program), Known)
     if known is None:
         return None

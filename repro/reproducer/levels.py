@@ -38,7 +38,7 @@ _WRITER_SECONDS = 600.0
 
 
 def has_torch(program: Path) -> bool:
-    """Whether a program has operations of PyTorch."""
+    """True if a program has operations of PyTorch."""
     return _OF_TORCH.search(program.read_text(errors="replace")) is not None
 
 

@@ -1,4 +1,4 @@
-"""What a plain shell can tell a failure by: how the process ends, and fixed strings that it prints.
+"""Failure fingerprint for run.sh: exit status, and fixed strings in the output.
 
 A signature needs our own reading of a stack and of a message. A script that needs nothing of ours
 looks for the same things with grep: the parts of the message that no shape, name, path or number
@@ -58,7 +58,7 @@ _TRACER = re.compile(r"^the tracer crashed: \w+(?: in (?P<function>.+))?$")
 
 
 class Marks(msgspec.Struct, frozen=True, kw_only=True):
-    """What the output of a failing process has to look like for the failure to be the same.
+    """Fingerprint that the output of a failing process must match for the same failure.
 
     signal: its number, 0 for a process that ends with an exit status. needles: strings that must
     all be there, where runs of white space count as one space and anonymous namespaces do not

@@ -1,4 +1,4 @@
-"""Where a reproducer's folder goes: never over one that shows another failure."""
+"""Choice of a reproducer's folder: never one that shows another failure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from iree_pilot.repro.reproducer.bundle import Report
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes the failure that a folder shows this one.
+    """Identity of the failure that a folder shows.
 
     target, source: the user's words. flags: of the compile. program: where the full program lies,
     which tells wrong numbers apart: their signatures say little. Why a source does not trace is
@@ -30,7 +30,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     program: str = ""
 
     def is_of(self, report: Report) -> bool:
-        """Whether a folder with this report shows it."""
+        """True if a folder with this report shows it."""
         if report.failure.signature != self.failure.signature:
             return False
         if self.failure.phase == "trace":

@@ -13,7 +13,7 @@ from iree_pilot.repro.reproducer.bundle import Input, Report
 
 
 class Contents(NamedTuple):
-    """What a folder holds beside its report: see `bundle.write`."""
+    """Contents of a folder beside its report: see `bundle.write`."""
 
     files: Mapping[str, Path]
     inputs: Sequence[Input] = ()

@@ -60,7 +60,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a reproducer with a release. same: run.sh and every level that was run show
+    """Verification of a reproducer with a release. same: run.sh and every level that was run show
     the failure.
 
     script: the exit status of run.sh, None if it had to be stopped, or was not run: script_why says

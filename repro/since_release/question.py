@@ -1,4 +1,4 @@
-"""What releases are asked: a program, how it is compiled, a failure; kept for `git bisect run`."""
+"""The test for releases: a program, its flags, a failure; kept for `git bisect run`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def of_reproducer(directory: Path, limits: process.Limits, *, trust: bool = False) -> Question:
-    """What a reproducer's folder shows: its program, its target, the user's flags, the failure.
+    """The question of a reproducer's folder: its program, target, user's flags and failure.
 
     Raises UsageError for one whose program does not trace: that is not the compiler's doing; and as
     `open_folder` does.
@@ -199,7 +199,7 @@ def free(directory: Path, question: Question) -> Path:
 
 
 def asks_of_another(directory: Path, question: Question) -> bool:
-    """Whether a folder is there that asks about another failure."""
+    """True if a folder is there that asks about another failure."""
     there = kept.recall(directory / QUESTION, Question)
     if there is None or there.failure is None or question.failure is None:
         return False

@@ -113,7 +113,7 @@ def search(
 
 
 def changes(releases: Sequence[str], verdicts: Mapping[str, Verdict]) -> tuple[Change, ...]:
-    """Where the verdict changes, the oldest first; releases that tell nothing are stepped over."""
+    """Changes of the verdict, the oldest first; releases without a verdict are skipped."""
     telling = [i for i, name in enumerate(releases) if verdicts.get(name) in TELLING]
     found = []
     for older, newer in pairwise(telling):
@@ -135,7 +135,7 @@ def changes(releases: Sequence[str], verdicts: Mapping[str, Verdict]) -> tuple[C
 
 
 def assumed(releases: Sequence[str], verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
-    """What is taken for granted of releases that were not asked: the verdict on both sides."""
+    """Assumed verdicts of releases that were not tested: the verdict on both sides."""
     found: dict[str, Verdict] = {}
     telling = [i for i, name in enumerate(releases) if verdicts.get(name) in TELLING]
     for older, newer in pairwise(telling):

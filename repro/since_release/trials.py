@@ -48,7 +48,7 @@ _SILENT_ON: dict[str, tuple[str, ...]] = {
 
 
 class ReleaseTrial(msgspec.Struct, frozen=True, kw_only=True):
-    """What a toolchain does with the program, whatever failure is looked for.
+    """Result of a toolchain for the program, independent of the failure.
 
     name: the release, or the path of a local build. build: what tells one binary from another.
     """
@@ -142,7 +142,7 @@ class ReleaseTrials:
                 self._on_progress(name, _seen(trial))
 
     def seen(self, name: str) -> str:
-        """What came of a release, in words."""
+        """Result of a release, in words."""
         tried = self.tried[name]
         return tried.why if isinstance(tried, Missing) else _seen(tried)
 
@@ -213,7 +213,7 @@ def bisect(
     reference: str | None = None,
     every: bool = False,
 ) -> ReleasesFound:
-    """Where a failure comes or goes along `releases`, the oldest first.
+    """Finds the releases where a failure appears or disappears, the oldest first.
 
     wanted: the failure that is looked for; None: that of `reference`, one of them or another, and
     where it has none, that of the newest release that fails.
@@ -258,7 +258,7 @@ def bisect(
 
 
 def verdict(tried: ReleaseTrial | Missing, wanted: Failure | None) -> Verdict:
-    """What a trial says of the failure that is looked for.
+    """Verdict of a trial on the failure.
 
     A release that compiles and cannot run the module here says nothing of a failure to run, and
     one whose results were not compared nothing of wrong numbers.

@@ -41,7 +41,7 @@ _PROGRAM = "repro.py"
 
 
 def isolated(ask: Ask, directory: Path) -> Result:
-    """How the search ended."""
+    """Result of the search."""
     warnings.simplefilter("ignore")
     opened = trace_child.watch_files()
     return _Search(ask, directory, opened).run()

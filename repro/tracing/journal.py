@@ -1,4 +1,4 @@
-"""What was asked of the tracer, on disk at once: a search that is cut off goes on from there."""
+"""Journal of traces, on disk at once: an interrupted search resumes from it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TraceCandidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TraceAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of tracing something; failure None: it traces.
+    """Result of a trace; failure None: it traces.
 
     exported: torch.export has passed, what follows has not. strict: the mode that it took. module:
     the path of the innermost module that was at work, where known. operations: candidates for the
@@ -44,7 +44,7 @@ class TraceAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """How a search ended: with a program of the directory, or with the reason why there is none.
+    """Result of a search: a program of the directory, or the reason why there is none.
 
     file: the program, beside: files that it imports, by their names in the folder. failure: as
     the program shows it. ops: what PyTorch runs in it. subject: what it is, in words. tried:

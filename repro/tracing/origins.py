@@ -1,4 +1,4 @@
-"""How a reproducer makes the user's model: which files go beside it, and what it does with them."""
+"""Construction of the user's model in a reproducer: files beside it, and their use."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _NESTED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class TraceAttempt:
-    """How tracing ended. exported: torch.export passed. strict: in which mode."""
+    """Result of a trace. exported: torch.export passed. strict: in which mode."""
 
     failure: Failure | None
     fault: BaseException | None = None

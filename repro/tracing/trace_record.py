@@ -1,4 +1,4 @@
-"""What each module of a model is given, and which operations it runs, when PyTorch runs it.
+"""Recording of a run in PyTorch: the inputs of each module, and the operations that it runs.
 
 Runs in the tracing child; imports torch.
 """

@@ -45,7 +45,7 @@ _ELSEWHERE = re.compile(r"(?<![^\s(])/[^\s()]*/(?=[^/\s()]+)")
 
 
 def state_of(job: Job, failure: Failure, data: Path) -> Path:
-    """Where a search for this failure keeps what it asks, in the user's data directory.
+    """Directory of a search's journal for this failure, in the user's data directory.
 
     What the source is made of may change and is looked at when the search begins; that the
     tracing packages are others is another search.
@@ -174,7 +174,7 @@ class _Watch:
         self._size, self._since = -1, time.monotonic()
 
     def __call__(self) -> bool:
-        """Whether the child has been at one question for too long."""
+        """True if the child has been at one question for too long."""
         size = self._file.stat().st_size if self._file.is_file() else 0
         now = time.monotonic()
         if size != self._size:

@@ -41,7 +41,7 @@ class WrittenCall:
 
 @dataclass(frozen=True, kw_only=True)
 class Manner:
-    """How a program is traced: as the source was."""
+    """Options of a trace, as the source was traced."""
 
     inline: bool
     strict: bool
@@ -89,7 +89,7 @@ def operation(call: WrittenCall, manner: Manner, *, holds: bool) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOrigin:
-    """Where a program takes its model from: `imports`, and the `body` of a function whole() that
+    """Origin of a program's model: `imports`, and the `body` of a function whole() that
     returns the model, its example inputs (a tuple, or a dict by name) and its dynamic shapes."""
 
     imports: tuple[str, ...]
@@ -97,7 +97,7 @@ class SourceOrigin:
 
 
 class ModuleInputs(NamedTuple):
-    """What a module is traced with.
+    """Inputs that a module is traced with.
 
     given: expressions, by position or name; None for what the module is given when the whole model
     runs. shapes: an expression for dynamic_shapes. kept: arguments of the module, by name, that are

@@ -1,4 +1,4 @@
-"""What a flag out of a folder of somebody else's would do besides compiling.
+"""Side effects of flags in a folder from somebody else, besides compiling.
 
 An allow-list by kind: iree-compile has 2,500 flags, most of them LLVM's, and each release others.
 Known to do nothing else are IREE's own switches and numbers, its words for targets, modes and
@@ -50,7 +50,7 @@ _NUMBERS = re.compile(r"expected_(?:\w+_threshold|rtol)", re.ASCII)
 
 
 def refused(flag: str) -> str:
-    """What a flag of iree-compile does besides compiling; empty for one that does nothing else."""
+    """Side effect of a flag of iree-compile besides compiling; empty if it has none."""
     if flag.startswith("@"):
         return f"reads more flags out of the file {flag[1:]}"
     if not flag.startswith("-"):

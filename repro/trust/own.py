@@ -1,4 +1,4 @@
-"""Which folders this user's own iree-pilot wrote, by the digests of their records.
+"""Record of the folders that this user's own iree-pilot wrote, by digest.
 
     DATA/made/SHA-256      empty; one for each report.json and question.json that was written
 
@@ -27,7 +27,7 @@ def remember(record: bytes) -> None:
 
 
 def wrote(record: bytes) -> bool:
-    """Whether this content of a record was written here."""
+    """True if this content of a record was written here."""
     return _place(record).is_file()
 
 

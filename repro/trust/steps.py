@@ -1,4 +1,4 @@
-"""What a level's commands read and make: whether what they show is of the level's own program.
+"""Inputs and outputs of a level's commands: do they test the level's own program?
 
 A report.json of somebody else's may name commands that fail for another reason than its program:
 they read what is not there, call a function that does not exist, or run a module that came along.

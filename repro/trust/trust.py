@@ -153,7 +153,7 @@ def check_runs(opened: Opened, file: str) -> None:
 
 
 def is_rendered(opened: Opened) -> bool:
-    """Whether run.sh is byte for byte what is written for this report: its exit status counts."""
+    """True if run.sh is byte for byte what is written for this report: its exit status counts."""
     script = opened.directory / SCRIPT
     if not script.is_file():
         return False
@@ -171,7 +171,7 @@ def is_rendered(opened: Opened) -> bool:
 
 
 def notes(opened: Opened, *, flagged: bool = True) -> list[str]:
-    """What the user is told of a folder that is not as his own iree-pilot wrote it."""
+    """Notes for the user on a folder that differs from what his own iree-pilot wrote."""
     said = [f"{opened.directory / name} {how}" for name, how in opened.changed.items()]
     if flagged and not opened.written_here and opened.report.flags:
         said.append(f"flags out of {opened.directory / REPORT}: {shlex.join(opened.report.flags)}")

@@ -1,1 +1,1 @@
-"""What gets a program past a failure today: flags and rewrites, tried and compared."""
+"""Workarounds for a failure: flags and rewrites, tried and compared."""

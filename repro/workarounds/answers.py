@@ -1,4 +1,4 @@
-"""What a workaround is to the one who needs it: a command to paste, and what it costs."""
+"""Answers of a workaround search: a command to paste, and its cost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OF_CALL = ("--seed", "--function", "--input")
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What a case costs: seconds to compile it and to run it once, dispatches, the module's bytes.
+    """Cost of a case: seconds to compile it and to run it once, dispatches, the module's bytes.
 
     None where it is not known: nothing ran, or the compiler did not get so far.
     """
@@ -39,7 +39,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkaroundAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What works. names, reasons: of the candidates. state `compiles`: it was NOT run here.
+    """A workaround. names, reasons: of the candidates. state `compiles`: it was NOT run here.
 
     price: what is lost with it. flags: for iree-compile, those of the target and the user's among
     them. command: `iree-pilot run`, to be pasted; compile: the iree-compile command that it stands
@@ -182,7 +182,7 @@ def check_place(place: Path, read: Sequence[Path]) -> None:
 
 
 def cost(result: CaseResult) -> Cost:
-    """What a case that compiled costs; latencies of several functions are added up."""
+    """Cost of a case that compiled; latencies of several functions are added up."""
     latencies = [f.latency.median_seconds for f in result.functions if f.latency]
     return Cost(
         compile_seconds=result.compile_seconds if result.output else None,

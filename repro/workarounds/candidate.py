@@ -60,7 +60,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(name(flag) for flag in self.flags)
 
     def goes_with(self, other: Candidate) -> bool:
-        """Whether both can be tried together: they do not decide the same thing."""
+        """True if both can be tried together: they do not decide the same thing."""
         return (
             not self.flag_names & other.flag_names
             and not (self.arch and other.arch)

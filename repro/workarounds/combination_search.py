@@ -1,4 +1,4 @@
-"""Which single thing, or else which two, get a program past its failure. Pure: it sees an oracle.
+"""Search for one candidate, or else two, that avoid a failure. Pure: it sees an oracle.
 
 Singles are tried in the order given; two at once only if none of them works. A part after which the
 program fails later has got one obstacle out of the way; it is paired with what is made for the
@@ -46,7 +46,7 @@ Combination = tuple[Candidate, ...]
 
 
 class CombinationOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a combination. rank: how far it got, in steps of compiling and running."""
+    """Outcome of a combination. rank: how far it got, in steps of compiling and running."""
 
     state: State
     rank: int = 0
@@ -67,7 +67,7 @@ Order = Callable[[Sequence[Candidate], Failure], Sequence[Candidate]]
 
 
 class SearchBounds(NamedTuple):
-    """How far a search goes.
+    """Limits of a search.
 
     enough: so many answers do, None: all that there are. patience: after an answer, so many more
     are tried at most in vain: what is likely comes first. width: so many are asked at a time.
@@ -84,7 +84,7 @@ class SearchBounds(NamedTuple):
 def search(
     candidates: Sequence[Candidate], ask: Ask, order: Order, bounds: SearchBounds | None = None
 ) -> list[Tried]:
-    """What was tried, in order.
+    """Searches, and returns the trials in order.
 
     order: for the second part of pairs, against what the first part leads to. ask: answers for
     several combinations.

@@ -35,7 +35,7 @@ _AFTER = ("load", "run", "compare")
 
 
 class FailingCase(msgspec.Struct, frozen=True, kw_only=True):
-    """What fails, and how.
+    """The failing case, and its failure.
 
     job, settings: what the program was made of, and the zoo's fields among it that the user set.
     target: the user's word; plan: what it means. flags: the user's for iree-compile. device: as the
@@ -92,7 +92,7 @@ class Trials:
         self._writing, self._making = Lock(), Lock()
 
     def ask(self, combinations: Sequence[Combination]) -> list[CombinationOutcome]:
-        """What comes of each combination."""
+        """Outcomes of the combinations."""
         return side_by_side(self._one, combinations, self.width)
 
     def _one(self, combination: Combination) -> CombinationOutcome:
@@ -128,7 +128,7 @@ class Trials:
             )
 
     def plan(self, combination: Combination) -> Plan:
-        """What the target means with the combination's architecture, if it names one."""
+        """The target's plan with the combination's architecture, if it names one."""
         subject = self.subject
         arch = next((one.arch for one in combination if one.arch), "")
         if not arch:
@@ -164,7 +164,7 @@ class Trials:
 
 
 def judge(result: CaseResult, wanted: Failure, phases: Sequence[str]) -> CombinationOutcome:
-    """What a case says of the failure that is to be got past."""
+    """Outcome of a case with respect to the failure to avoid."""
     failure = result.failure
     if failure is None:
         last = len(phases) + len(_AFTER)
@@ -194,6 +194,6 @@ def judge(result: CaseResult, wanted: Failure, phases: Sequence[str]) -> Combina
 
 
 def rank(failure: Failure, phases: Sequence[str]) -> int:
-    """How far the program got before it failed: phases, then loading, running and comparing."""
+    """Progress of the program before it failed: phases, then loading, running and comparing."""
     order = [*phases, *_AFTER]
     return order.index(failure.phase) if failure.phase in order else 0

@@ -56,7 +56,7 @@ _BYTECODE = b"ML\xefR"
 
 
 class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How workarounds are to be looked for.
+    """Options of a search for workarounds.
 
     job: what the program was made of; words: its source and options as the user gave them;
     settings: the fields among them. flags: the user's for iree-compile. enough: so many answers do,
@@ -79,7 +79,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of what was tried, in the order in which it was."""
+    """Outcome of a trial, in the order of the trials."""
 
     names: tuple[str, ...]
     state: State
@@ -283,7 +283,7 @@ def _known(
 def rehearsed(
     wanted: Sequence[Candidate], trials: CombinationOracle, expired: Callable[[], bool]
 ) -> list[Candidate]:
-    """What is to be tried, first what gets the reproducer past the failure, last what does not."""
+    """Candidates, first those that avoid the reproducer's failure, last those that do not."""
     able = [one for one in wanted if not one.fields and one.inline is None]
     tried = combination_search.search(
         able,
@@ -335,8 +335,8 @@ class _Teller:
 
 
 class FolderSubject(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reproducer's folder is asked about: its program, with inputs as `--input` takes them,
-    its target, the user's flags.
+    """Subject of a search from a reproducer's folder: its program, with inputs as `--input` takes
+    them, its target, the user's flags.
     """
 
     source: str
@@ -346,7 +346,7 @@ class FolderSubject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def of_reproducer(directory: Path, *, trust: bool = False) -> FolderSubject:
-    """What a reproducer's folder holds.
+    """Reads the subject from a reproducer's folder.
 
     Where it fails to compile, the program in PyTorch if it was seen to fail, as it brings inputs.
     Raises UsageError for a folder whose failure is one to trace, and as `open_folder` does.
@@ -419,7 +419,7 @@ def _fitting(
 
 
 def expected(directory: Path, toolchain: Toolchain) -> int:
-    """How many candidates there are for the program of a reproducer's folder, before it is loaded:
+    """Number of candidates for the program of a reproducer's folder, before it is loaded:
     other architectures of the target come on top."""
     report = bundle.read(directory)
     target, flags = targets.split_flags(targets.parse(report.target), report.flags)

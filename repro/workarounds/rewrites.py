@@ -232,7 +232,7 @@ def fnuz_codes(codes: bytes, dtype: str) -> bytes:
 
 
 def drift(original: Loaded, other: Loaded) -> float | None:
-    """How far the other program's reference is from the original's, relative L2 of the farthest
+    """Difference of the other program's reference from the original's, relative L2 of the farthest
     output; None where the two cannot be compared.
     """
     import numpy as np

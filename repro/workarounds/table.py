@@ -1,4 +1,4 @@
-"""What may get a program past a failure, each with its reason: flags and rewrites.
+"""Table of candidates that may avoid a failure, each with its reason: flags and rewrites.
 
 Data: what is tried of it depends on the toolchain's help, the backend and the failure. The docs'
 table is made of it.

@@ -1,4 +1,4 @@
-"""Whether an error says something of the compiler, or of a program that nobody computes right.
+"""Test for ill-conditioned programs, whose errors say nothing about the compiler.
 
 Where the precise result moves by as much as the error when the inputs are moved by less than their
 own type resolves, no implementation can be blamed for it.

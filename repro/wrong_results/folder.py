@@ -1,4 +1,4 @@
-"""How a reproducer's folder shows wrong numbers: the run, what is right, and what compares them.
+"""Reproducer folders for wrong numbers: the run, the expected outputs, the comparison.
 
 `iree-run-module` compares by itself what it knows how to: integers exactly, floats of 16 bits and
 more within an absolute error. For other types the folder has a check.py, which needs numpy.
@@ -66,7 +66,7 @@ class Comparing(NamedTuple):
 def comparing(
     settled: Settled, device: str, inputs: Sequence[Input], weights: tuple[str, ...] = ()
 ) -> Comparing:
-    """What a folder has to do and to hold to show that outputs are wrong.
+    """Commands and files of a folder that show that outputs are wrong.
 
     weights: the words that load parameters.
     """
@@ -102,7 +102,7 @@ def comparing(
 
 
 def only_compares(text: str) -> bool:
-    """Whether a check.py is what `comparing` writes for some outputs: it runs nothing else."""
+    """True if a check.py is what `comparing` writes for some outputs: it runs nothing else."""
     outputs = [
         (int(m["index"]), m["got"], m["expected"], _Line(m["dtype"], float(m["threshold"])))
         for m in _OUTPUT.finditer(text)
@@ -111,7 +111,7 @@ def only_compares(text: str) -> bool:
 
 
 def compared(directory: Path) -> dict[int, ComparedFiles]:
-    """What check.py of a folder compares, by the number of the output; nothing where it is none."""
+    """Files that check.py of a folder compares, by the index of the output; empty without one."""
     file = directory / CHECK
     text = file.read_text(errors="replace") if file.is_file() else ""
     return {int(m["index"]): ComparedFiles(m["got"], m["expected"]) for m in _OUTPUT.finditer(text)}

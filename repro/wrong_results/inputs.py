@@ -36,7 +36,7 @@ _SHOWN = 4
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """What a function is run with, and what it should give.
+    """Inputs of a function, and its expected outputs.
 
     inputs, expected: files are absolute; expected as the device returns them. kept: how many
     elements of the inputs have values of their own; the others are 0 or 1 throughout. shown:

@@ -1,4 +1,4 @@
-"""Which parts of a program can be judged, of what an engine could compute inside of it."""
+"""Choice of the parts of a program that can be judged, from the values an engine computed."""
 
 from __future__ import annotations
 

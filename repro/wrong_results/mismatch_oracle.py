@@ -23,7 +23,7 @@ from iree_pilot.repro.wrong_results.values import PartValues
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one function of a candidate. why: it could not be judged.
+    """Result of one function of a candidate. why: it could not be judged.
 
     outputs: of the device; their files are absolute.
     """
@@ -77,12 +77,12 @@ class MismatchOracle(RunOracle):
 
     @property
     def hidden(self) -> bool:
-        """Whether the whole program cannot show that it is wrong."""
+        """True if the whole program cannot show that it is wrong."""
         return self.wanted.signature.split("/")[1] == numerics.HIDDEN
 
     @property
     def error(self) -> float:
-        """How far the whole program is off, as it was compared at first."""
+        """Error of the whole program, as it was compared at first."""
         comparison = self._running.comparison
         return max((_off(o).error for o in comparison.outputs), default=0.0) if comparison else 0.0
 
@@ -129,13 +129,13 @@ class MismatchOracle(RunOracle):
         return module
 
     def judge(self, evaluated: EvaluatedCall, module: Path, work: Path) -> Judged:
-        """What came of one call; the outputs of the device stay in the new directory `work`."""
+        """Judges one call; the outputs of the device stay in the new directory `work`."""
         if why := _unreliable(evaluated):
             return Judged(function=evaluated.call.function.name, why=why)
         return self._run(evaluated, module, work)
 
     def enough(self, judged: Judged) -> bool:
-        """Whether a call is wrong, and off by enough to be the wanted failure."""
+        """True if a call is wrong, and off by enough to be the wanted failure."""
         comparison = judged.comparison
         if judged.failure is None or comparison is None:
             return False

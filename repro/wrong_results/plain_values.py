@@ -19,7 +19,7 @@ _PARTS = 8
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """Which elements of an input keep their values, by position; the others become `fill`.
+    """Elements of an input that keep their values, by position; the others become `fill`.
 
     None: all of them keep theirs.
     """

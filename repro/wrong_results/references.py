@@ -1,4 +1,4 @@
-"""What is right of parts of a program, as its engine computes it, many at once.
+"""References for parts of a program, computed by its engine, many at once.
 
 Beside the reference itself it is told how far the precise results move when the inputs do, by less
 than a computation resolves, and when the steps of sums and norms are rounded to 16 bits: an error

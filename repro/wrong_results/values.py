@@ -1,4 +1,4 @@
-"""What candidates are run with: the values that the whole program computes, by an engine.
+"""Inputs of candidates: the values that the whole program computes, by an engine.
 
 A candidate is a part of a program (its base), which may be a part of another. Its arguments stand
 for values of its base, so that what it is given is right, whatever the compiler makes of the rest.
@@ -71,7 +71,7 @@ class PartValues:
         return hashed.hexdigest()
 
     def calls(self, program: Path) -> tuple[Call, ...]:
-        """What the functions of a program are called with.
+        """Calls of a program's functions.
 
         Raises NotAProgram where that is not known, or cannot be computed.
         """
@@ -119,7 +119,7 @@ class PartValues:
         return self._inside(base, call).values
 
     def inside(self) -> Inside:
-        """What the whole program's function computes, its arguments included."""
+        """Values inside the whole program's function, its arguments included."""
         return self._inside(self.whole, self._call)
 
     def _inside(self, base: Path, call: Call) -> Inside:

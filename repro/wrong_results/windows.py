@@ -38,7 +38,7 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WindowPart(msgspec.Struct, frozen=True):
-    """Where a part is: the function, by its number in the feeds, and the first and the number of
+    """Place of a part: the function, by its index in the feeds, and the first and the number of
     its results there."""
 
     part: int

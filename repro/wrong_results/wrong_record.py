@@ -1,4 +1,4 @@
-"""What is told of wrong numbers: plain data."""
+"""Record of wrong numbers: plain data."""
 
 from __future__ import annotations
 
