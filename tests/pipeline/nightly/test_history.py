@@ -399,6 +399,8 @@ class TestKilled:
             )
             assert child.stdout is not None
             for count, line in enumerate(child.stdout):
+                if not line.endswith("\n"):
+                    continue  # it was killed while it wrote this
                 word, _, name = line.strip().partition(" ")
                 (started if word == "begin" else done).append(name)
                 if count == limit:
