@@ -439,15 +439,15 @@ def tell_elsewhere(console: Any, results: Sequence[tuple[str, Bisection]]) -> No
     """Prints failures that several targets share, each pair once."""
     from rich.markup import escape
 
-    told = set[frozenset[str]]()
+    told = set[frozenset[Path]]()
     for target, result in results:
         for made in filter(None, (found.reproducer for found in result.failures)):
             for one in made.elsewhere:
-                if (both := frozenset((made.path, one.path))) in told:
+                own, place = Path(made.path).absolute(), Path(one.path)
+                if (both := frozenset((own, place.absolute()))) in told:
                     continue
                 told.add(both)
-                place = Path(one.path)
-                beside = Path(made.path).parent / place.name
+                beside = own.parent / place.name
                 # As it was called when it was made, which may have been in another directory.
                 shown = beside if not place.exists() and beside.exists() else place
                 line = f"what fails on {target} also fails on {one.target} ({one.said}): "

@@ -59,8 +59,8 @@ def _elsewhere(one: _Shown, shown: Sequence[_Shown]) -> tuple[Elsewhere, ...]:
         if other.target == one.target or other.path == one.path:
             continue
         signature = one.found.failure.signature
-        same = is_specific(signature) and other.found.failure.signature == signature
         program = bool(one.program) and one.program == other.program
+        same = other.found.failure.signature == signature and (program or is_specific(signature))
         if same or program:
             found.append(
                 Elsewhere(

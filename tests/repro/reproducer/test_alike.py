@@ -65,6 +65,13 @@ def test_a_signature_that_says_little_is_not_enough(tmp_path: Path) -> None:
     assert alike.named([one, two]) == [one, two]
 
 
+def test_of_the_same_program_any_signature_is_the_same_one(tmp_path: Path) -> None:
+    one = isolated(tmp_path / "one", "llvm-cpu", VAGUE, "// a\n")
+    alike.named([one, isolated(tmp_path / "two", "vulkan", VAGUE, "// a\n")])
+    (told,) = bundle.read(tmp_path / "one").elsewhere
+    assert told.said == "the same signature, the same program"
+
+
 def test_what_was_known_of_other_targets_stays(tmp_path: Path) -> None:
     one = isolated(tmp_path / "one", "llvm-cpu", SAME, "// a\n")
     for target in ("vulkan", "hip:gfx942"):
@@ -73,11 +80,16 @@ def test_what_was_known_of_other_targets_stays(tmp_path: Path) -> None:
     assert [e.target for e in told] == ["vulkan", "hip:gfx942"]
 
 
+@pytest.mark.parametrize("relative", [False, True])
 def test_on_the_screen_two_that_are_the_same_are_told_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    relative: bool,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     found = [
-        isolated(tmp_path / target, target, SAME, "// a\n")
+        isolated(Path(target) if relative else tmp_path / target, target, SAME, "// a\n")
         for target in ("llvm-cpu", "vulkan", "hip")
     ]
     tell_elsewhere(output.console(), alike.named(found))
