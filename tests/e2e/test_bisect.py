@@ -119,7 +119,7 @@ def test_a_failure_to_run_is_handed_on_with_the_run_and_its_inputs(
     for level in held:
         assert level.command[0] == "iree-run-module"
         assert level.command[-2:] == ("--input=@input0.npy", "--input=@input1.npy")
-    assert all("when it is run" in level.why for level in report.levels if level not in held)
+    assert all("at run time" in level.why for level in report.levels if level not in held)
 
 
 def test_a_second_search_goes_on_from_what_was_asked_and_reports_all_of_it(

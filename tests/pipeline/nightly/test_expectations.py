@@ -75,7 +75,7 @@ class TestReading:
             ),
             (('reason = "races"', 'reason = " "'), ":13: reason: it is empty", ""),
             (("2026-12-31", '"next year"'), ":8: expect.expires: Invalid", ""),
-            (('signature = "flaky"', "signature = flaky"), ":12: this is no TOML", "Mend"),
+            (('signature = "flaky"', "signature = flaky"), ":12: this is no TOML", "Fix that line"),
             (("# What we know of, and why.", "[expect]"), "this is no TOML", ""),
         ],
     )
