@@ -227,8 +227,8 @@ CPU = row("as reported", "llvm-cpu:host", "wrong", "llvm-cpu")
 @pytest.mark.parametrize(
     ("rows", "culprit", "words"),
     [
-        ([row("as reported", "vulkan", "right")], "undecided", "again, it was right"),
-        ([row("as reported", "vulkan", "fails")], "undecided", "again"),
+        ([row("as reported", "vulkan", "right")], "undecided", "run gave correct results"),
+        ([row("as reported", "vulkan", "fails")], "undecided", "compile and run failed"),
         ([OWN, row("device", "RADV", "right"), row("level", "O0", "right")], "driver", "on RADV"),
         (
             [OWN, row("level", "O0", "right"), row("level", "O3", "wrong")],

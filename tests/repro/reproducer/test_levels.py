@@ -33,5 +33,5 @@ def test_ir_that_has_grown_too_large_is_left_out(
     made = maker.make()
     assert [*made.files] == ["repro.mlir"]
     (left,) = [level for level in made.levels if level.name == "pass"]
-    assert left.why == "it has 1,048,577 bytes; at most 1,048,576 are handed on"
+    assert left.why == "it is too large: 1,048,577 bytes, over the limit of 1,048,576"
     assert (left.pass_name, left.changed) == ("some-pass", "")
