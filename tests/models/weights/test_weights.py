@@ -15,6 +15,7 @@ from torch import nn
 
 from iree_pilot.models.spec import resolve
 from iree_pilot.models.weights import reasons
+from iree_pilot.models.weights.checkpoints import CheckpointTensor
 from iree_pilot.models.weights.load import replace
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.program.archive import ArchiveEntry
@@ -124,8 +125,9 @@ def entry(*shape: int, dtype: str = "f32") -> ArchiveEntry:
 def load(wanted: list[str], held: list[str], **config: Any) -> reasons.Load:
     return reasons.Load(
         what="Model",
+        where="checkpoint",
         wanted={name: entry(1) for name in wanted},
-        held={name: entry(1) for name in held},
+        tensors={name: CheckpointTensor(file="f", name=name, entry=entry(1)) for name in held},
         said=reasons.CheckpointConfig(values=config, remade=remade),
     )
 

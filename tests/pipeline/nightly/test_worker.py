@@ -11,9 +11,8 @@ import pytest
 from fake.disk import tiny_disk
 from fake.jobs import case
 
-from iree_pilot.pipeline.case import PASSING
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
-from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.failures.diagnostics import PASSING, Failure
 from iree_pilot.pipeline.nightly import keys, worker
 from iree_pilot.pipeline.nightly.keys import Keys
 from iree_pilot.pipeline.nightly.orders import Order
