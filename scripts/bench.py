@@ -49,7 +49,7 @@ from bench_base import (
     told,
 )
 
-from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.targets.targets import parse, plan
 from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.context import Context

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.cli.options import DURATION
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.store.store import cache_directory

@@ -33,7 +33,7 @@ from bench_base import (
 from bench_contest import Contest, Isolation, Program, Round, judged, tell
 from bench_peers import PEERS, Attempt, Peer, Subject
 
-from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.cli.options import DURATION
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.processes import process

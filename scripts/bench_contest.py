@@ -9,7 +9,7 @@ import msgspec
 from bench_base import Spread, span
 from bench_peers import Attempt
 
-from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.display import output as out
 
 #: A failing program is to be isolated within this many of its full compiles, and so many seconds.
 _COMPILES, _SECONDS = 2.0, 10.0

@@ -22,7 +22,7 @@ from bench_right import Traced
 from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import Settings, Silent
 from iree_pilot.pipeline.case_result import CaseResult
-from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.targets import Plan, parse, plan
 from iree_pilot.pipeline.toolchain.context import Context

@@ -32,7 +32,7 @@ import msgspec
 from bench_base import PILOT, machine, told
 from goldens_cases import CASES, Case, Rule, Step
 
-from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.processes.workers import side_by_side

@@ -31,7 +31,7 @@ from bench_base import (
 )
 
 from iree_pilot.pipeline.case_result import CaseResult, Step
-from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.nightly.history import History
 from iree_pilot.pipeline.nightly.metrics import metrics

@@ -20,7 +20,7 @@ import msgspec
 import psutil
 from bench_base import PILOT, Machine, machine, own_cache, shared, tell_machine, told
 
-from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.errors import EnvironmentFault
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.store.store import cache_directory

@@ -24,7 +24,7 @@ from bench_base import Machine, machine, own_cache, shared, tell_machine, told
 
 from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import Settings, Silent
-from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.numerics import OutputComparison

@@ -34,8 +34,8 @@ from bench_base import Machine, limit_option, machine, own_cache, shared, tell_m
 from bench_stock import Call, Stock
 
 from iree_pilot.pipeline.cli import cli
-from iree_pilot.pipeline.cli import output as out
 from iree_pilot.pipeline.cli.boundary import guarded
+from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program import program as programs

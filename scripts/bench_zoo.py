@@ -17,7 +17,7 @@ import msgspec
 from bench_base import PILOT, Machine, machine, own_cache, shared, tell_machine, told
 
 from iree_pilot.models.spec import ModelSpec, Preset, registry
-from iree_pilot.pipeline.cli import output as out
+from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.targets.targets import parse_list
 

@@ -77,10 +77,10 @@ class TestLayers:
             ("iree_pilot.pipeline.case", "iree_pilot.repro.oracles.oracle"),
             ("iree_pilot.pipeline.case", "iree_pilot.pipeline.nightly.matrix"),
             ("iree_pilot.pipeline.store.store", "iree_pilot.pipeline.cli"),
-            ("iree_pilot.pipeline.nightly.schedule", "iree_pilot.pipeline.cli.output"),
+            ("iree_pilot.pipeline.nightly.schedule", "iree_pilot.pipeline.cli.display.output"),
             ("iree_pilot.models.spec", "iree_pilot.repro"),
             ("iree_pilot.repro.slice", "iree_pilot.models.spec"),
-            ("iree_pilot.repro.slice", "iree_pilot.pipeline.cli.run"),
+            ("iree_pilot.repro.slice", "iree_pilot.pipeline.cli.programs.run"),
         ],
     )
     def test_a_use_from_below_is_noticed(self, module: str, imported: str) -> None:
@@ -89,9 +89,9 @@ class TestLayers:
     @pytest.mark.parametrize(
         ("module", "imported"),
         [
-            ("iree_pilot.pipeline.cli.run", "iree_pilot.pipeline.case"),
-            ("iree_pilot.pipeline.cli.run", "iree_pilot.pipeline.cli.output"),
-            ("iree_pilot.pipeline.cli.nightly", "iree_pilot.pipeline.nightly.matrix"),
+            ("iree_pilot.pipeline.cli.programs.run", "iree_pilot.pipeline.case"),
+            ("iree_pilot.pipeline.cli.programs.run", "iree_pilot.pipeline.cli.display.output"),
+            ("iree_pilot.pipeline.cli.nightly.nightly", "iree_pilot.pipeline.nightly.matrix"),
             ("iree_pilot.pipeline.nightly.publish", "iree_pilot.repro.reproducer.bundle"),
             ("iree_pilot.pipeline.frontends.source", "iree_pilot.models"),
             ("iree_pilot.models.spec", "iree_pilot.pipeline.errors"),

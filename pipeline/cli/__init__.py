@@ -15,23 +15,23 @@ import click
 from iree_pilot.pipeline.cli.boundary import INTERRUPTED, guarded
 from iree_pilot.pipeline.cli.group import Group, examples
 
-#: In the order of `--help`: command, the module that has it.
+#: In the order of `--help`: command, the module of this package that has it.
 _COMMANDS = {
-    "doctor": "doctor",
-    "models": "models",
-    "targets": "targets",
-    "releases": "releases",
-    "trace": "trace",
-    "compile": "compile",
-    "run": "run",
-    "bisect": "bisect",
-    "ranges": "ranges",
-    "verify": "verify",
-    "reduce": "reduce",
-    "workaround": "workaround",
-    "nightly": "nightly",
-    "cache": "cache",
-    "completion": "completion",
+    "doctor": "environment.doctor",
+    "models": "environment.models",
+    "targets": "environment.targets",
+    "releases": "environment.releases",
+    "trace": "programs.trace",
+    "compile": "programs.compile",
+    "run": "programs.run",
+    "bisect": "failures.bisect",
+    "ranges": "programs.ranges",
+    "verify": "failures.verify",
+    "reduce": "failures.reduce",
+    "workaround": "failures.workaround",
+    "nightly": "nightly.nightly",
+    "cache": "environment.cache",
+    "completion": "environment.completion",
 }
 
 
@@ -73,7 +73,8 @@ def main() -> None:
     """Runs what the user typed, and exits."""
     try:
         if "_IREE_PILOT_COMPLETE" in os.environ:
-            importlib.import_module("iree_pilot.pipeline.cli.completion")  # our own for bash
+            # Our own for bash.
+            importlib.import_module("iree_pilot.pipeline.cli.environment.completion")
         code = guarded(cli, sys.argv[1:])
     except KeyboardInterrupt:  # once more, while it is said that the first one was heard
         code = INTERRUPTED

@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from iree_pilot import api
-from iree_pilot.pipeline.cli.live import Live
+from iree_pilot.pipeline.cli.display.live import Live
 from iree_pilot.pipeline.cli.options import Common, SourceOptions, limits
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import source as sources

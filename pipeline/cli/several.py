@@ -12,7 +12,7 @@ import msgspec
 from rich.markup import escape
 
 from iree_pilot.pipeline.cli.boundary import Interrupted
-from iree_pilot.pipeline.cli.took import Took
+from iree_pilot.pipeline.cli.display.took import Took
 
 #: (target, its result).
 Results = Sequence[tuple[str, Any]]

@@ -14,7 +14,7 @@ from driver import Done, pilot
 from places import CASES
 from rich.console import Console
 
-from iree_pilot.pipeline.cli.bisect import tell
+from iree_pilot.pipeline.cli.failures.bisect import tell
 from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro.bisect import Bisection
 

@@ -10,7 +10,8 @@ import pytest
 from driver import pilot
 from fake.nights import case, night, outcome
 
-from iree_pilot.pipeline.cli import boundary, cli, output
+from iree_pilot.pipeline.cli import boundary, cli
+from iree_pilot.pipeline.cli.display import output
 from iree_pilot.pipeline.nightly import moving
 from iree_pilot.pipeline.nightly.history import History
 

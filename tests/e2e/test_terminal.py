@@ -12,10 +12,10 @@ import pytest
 from driver import Shown, pilot, start, terminal
 from fake import stub_release
 
-from iree_pilot.pipeline.cli import live as lives
 from iree_pilot.pipeline.cli.boundary import UNHEARD
-from iree_pilot.pipeline.cli.live import Live
-from iree_pilot.pipeline.cli.screen import Screen
+from iree_pilot.pipeline.cli.display import live as lives
+from iree_pilot.pipeline.cli.display.live import Live
+from iree_pilot.pipeline.cli.display.screen import Screen
 from iree_pilot.pipeline.inspect.executables import Compiling
 from iree_pilot.pipeline.toolchain.phases import Phase
 

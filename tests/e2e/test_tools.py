@@ -10,8 +10,9 @@ import pytest
 from driver import pilot
 from fake import stub_release
 
-from iree_pilot.pipeline.cli import boundary, doctor
+from iree_pilot.pipeline.cli import boundary
 from iree_pilot.pipeline.cli.boundary import guarded
+from iree_pilot.pipeline.cli.environment import doctor
 
 OFFLINE = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"} | {
     "PIP_EXTRA_INDEX_URL": "",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from iree_pilot.pipeline.cli import boundary, cli, output
-from iree_pilot.pipeline.cli.screen import Screen
+from iree_pilot.pipeline.cli import boundary, cli
+from iree_pilot.pipeline.cli.display import output
+from iree_pilot.pipeline.cli.display.screen import Screen
 from iree_pilot.pipeline.plain import plain
 
 HOSTILE = "\x1b[2J\x1b]0;own\x07 \u202eevil \x9b31m"

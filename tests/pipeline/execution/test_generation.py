@@ -16,7 +16,7 @@ from fake import checkpoints
 from places import ROOT
 
 from iree_pilot.pipeline.cli.boundary import Failed
-from iree_pilot.pipeline.cli.run import command
+from iree_pilot.pipeline.cli.programs.run import command
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.execution import generation
 from iree_pilot.pipeline.execution.generation import Generation, Wanted

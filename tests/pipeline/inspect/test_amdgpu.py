@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from fake.nights import result
 
-from iree_pilot.pipeline.cli import output as out
-from iree_pilot.pipeline.cli.code import tell
+from iree_pilot.pipeline.cli.display import output as out
+from iree_pilot.pipeline.cli.programs.code import tell
 from iree_pilot.pipeline.inspect.amdgpu import Kernel, kernels
 from iree_pilot.pipeline.inspect.occupancy import Occupancy
 from iree_pilot.pipeline.targets.targets import parse, plan

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from iree_pilot.pipeline.cli import output as out
-from iree_pilot.pipeline.cli.code import tell
+from iree_pilot.pipeline.cli.display import output as out
+from iree_pilot.pipeline.cli.programs.code import tell
 from iree_pilot.pipeline.inspect import spirv
 from iree_pilot.pipeline.inspect.spirv import Checked, Complaint
 from iree_pilot.pipeline.targets.targets import parse, plan

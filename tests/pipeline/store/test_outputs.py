@@ -19,16 +19,10 @@ from driver import pilot
 from fake import nights, stub_release
 from fake.disk import read_only_disk, tiny_disk
 
-from iree_pilot.pipeline.cli import (
-    bisect,
-    cases,
-    compile,
-    nightly,
-    reduce,
-    releases_bisect,
-    trace,
-    workaround,
-)
+from iree_pilot.pipeline import cli
+from iree_pilot.pipeline.cli.failures import bisect, reduce, releases_bisect, workaround
+from iree_pilot.pipeline.cli.nightly import nightly
+from iree_pilot.pipeline.cli.programs import cases, compile, trace
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
@@ -45,7 +39,7 @@ from iree_pilot.repro.since_release import question
 from iree_pilot.repro.since_release.question import Question
 from iree_pilot.repro.workarounds import answers
 
-CLI = Path(cases.__file__).parent
+CLI = Path(cli.__file__).parent
 
 
 @pytest.fixture
@@ -565,7 +559,7 @@ def test_the_command_line_writes_files_in_no_other_way() -> None:
     """Whoever adds an option that names a file finds the one way to write it."""
     ways = ("write_text", "write_bytes", "copyfile", "copy", "copy2", "move", "rename")
     own = {"boundary.py": ["write_text"]}  # the log of a crash, in the data directory
-    for file in sorted(CLI.glob("*.py")):
+    for file in sorted(CLI.rglob("*.py")):
         tree = ast.parse(file.read_text())
         called = [
             node.func.attr

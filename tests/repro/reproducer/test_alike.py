@@ -9,8 +9,8 @@ import pytest
 from fake.nights import failure
 from fake.reports import report
 
-from iree_pilot.pipeline.cli import output
-from iree_pilot.pipeline.cli.bisect import tell_elsewhere
+from iree_pilot.pipeline.cli.display import output
+from iree_pilot.pipeline.cli.failures.bisect import tell_elsewhere
 from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.reproducer import alike, bundle
 from iree_pilot.repro.reproducer.found import Found, reproduced

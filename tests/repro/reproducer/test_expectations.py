@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from iree_pilot.pipeline.cli import verify as cli
+from iree_pilot.pipeline.cli.failures import verify as cli
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.toolchain.toolchain import installed

@@ -16,16 +16,8 @@ import pytest
 from click.testing import CliRunner
 from fake import stub_release
 
-from iree_pilot.pipeline.cli import (
-    bisect,
-    compile,
-    ranges,
-    releases_bisect,
-    run,
-    trace,
-    verify,
-    workaround,
-)
+from iree_pilot.pipeline.cli.failures import bisect, releases_bisect, verify, workaround
+from iree_pilot.pipeline.cli.programs import compile, ranges, run, trace
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure

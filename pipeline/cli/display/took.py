@@ -1,0 +1,62 @@
+"""Duration of a command, by part: each second since its start belongs to one of them."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from iree_pilot.pipeline.cli.display.output import seconds
+
+#: Parts shorter than this share of the whole are not shown.
+_LEAST = 0.01
+#: What parts are called for people, where their keys in `--json` say too little.
+_NAMES = {"try": "releases", "search": "workarounds"}
+
+
+class Took:
+    """Wall time since `started` (of `time.monotonic`), by what was being done.
+
+    It begins with the part `start`: Python, the compiler and the devices are looked for.
+    """
+
+    def __init__(self, started: float) -> None:
+        self._started = self._since = started
+        self._part = "start"
+        self._parts: dict[str, float] = {}
+
+    def enter(self, part: str) -> str:
+        """From now on time belongs to `part`. Returns the part until now."""
+        now, before = time.monotonic(), self._part
+        self._parts[before] = self._parts.get(before, 0.0) + now - self._since
+        self._since, self._part = now, part
+        return before
+
+    @property
+    def seconds(self) -> float:
+        """Since the command was started."""
+        return time.monotonic() - self._started
+
+    @property
+    def document(self) -> dict[str, object]:
+        """`took` of `--json`: the seconds of the parts add up to those of the whole."""
+        self.enter(self._part)
+        return {"seconds": self._since - self._started, "parts": {**self._parts}}
+
+    def __str__(self) -> str:
+        """`took 104 s: trace 53 s, compile 23 s, isolate 28 s`."""
+        self.enter(self._part)
+        whole = self._since - self._started
+        told = [
+            f"{_NAMES.get(name, name)} {seconds(spent)}"
+            for name, spent in self._parts.items()
+            if spent >= _LEAST * whole
+        ]
+        return f"took {seconds(whole)}: {', '.join(told)}"
+
+
+def of_command() -> Took:
+    """That of the command that runs, which `boundary.guarded` notes the start of."""
+    context = click.get_current_context(silent=True)
+    started = context.find_object(float) if context else None
+    return Took(time.monotonic() if started is None else started)

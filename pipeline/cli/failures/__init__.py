@@ -1,0 +1,1 @@
+"""The commands on a failure: isolate it, verify, make smaller, work around."""

@@ -1,0 +1,108 @@
+"""`iree-pilot verify`: does a reproducer still show its failure?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+
+from iree_pilot.pipeline.cli.group import examples
+from iree_pilot.pipeline.cli.options import Common, common, trust_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from iree_pilot.repro.reproducer.verify import Check, Verification
+
+
+@click.command(
+    "verify",
+    epilog=examples(
+        "iree-pilot verify repro-model-vulkan",
+        "iree-pilot verify their-folder --release 3.12.0 --trust",
+    ),
+)
+@click.argument("directory", metavar="REPRODUCER_DIR", type=click.Path(path_type=Path))
+@trust_option
+@common(release=True)
+def command(directory: Path, trust: bool, common: Common) -> None:
+    """Run a reproducer's programs from a copy in an empty directory, with the stock tools only.
+
+    Uses the release that showed the failure and the one that is installed, or --release. Exit code
+    0: every level and run.sh reproduce the failure; 1: one of them does not; 2: there is no
+    reproducer.
+
+    For a folder that was not written here, neither Python nor a modified run.sh is run without
+    --trust. Skipped steps are listed; the verdict covers the others.
+    """
+    from iree_pilot.pipeline.cli import reproducer
+    from iree_pilot.pipeline.cli.boundary import Failed, Interrupted
+    from iree_pilot.pipeline.cli.display import output as out
+    from iree_pilot.pipeline.cli.display.live import Live
+    from iree_pilot.repro.reproducer import verify
+    from iree_pilot.repro.trust.trust import open_folder
+
+    console = out.console(stderr=common.json)
+    opened = open_folder(directory, trust=trust)
+    reproducer.announce(opened)
+    with Live.of(console, common) as live:
+        live.doing(f"running the programs of {directory} with the stock tools")
+        checked: dict[str, list[Check]] = {}
+        try:
+            result = verify.verify(
+                directory,
+                common.release,
+                live.note,
+                trust=trust,
+                on_check=lambda release, one: checked.setdefault(release, []).append(one),
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(_finished(checked)) from None
+        if result.unavailable:
+            own = opened.report.release
+            live.note(
+                f"release {own}, which showed the failure, is not installed and was not used: "
+                f"{result.unavailable}"
+            )
+            live.note(f"used instead: {result.release}, from this Python environment")
+    if common.json:
+        out.emit(result)
+    else:
+        for one in (result, result.current):
+            if one is not None:
+                _tell(console, one)
+    if not result.same or (result.current and not result.current.same):
+        raise Failed(1)
+
+
+def _finished(checked: Mapping[str, Sequence[Check]]) -> dict[str, Any]:
+    """What `--json` prints of a verification that was interrupted, by the release checked first
+    and then that of the environment."""
+    import msgspec
+
+    made = [{"release": r, "levels": msgspec.to_builtins(found)} for r, found in checked.items()]
+    return {**made[0], **({"current": made[1]} if made[1:] else {})} if made else {}
+
+
+def _if_right(claimed: str) -> str:
+    if not claimed:
+        return ""
+    return f", if the numbers that the folder expects are right: not checked here, as {claimed}"
+
+
+def _tell(console: Console, result: Verification) -> None:
+    for check in result.levels:
+        mark = "[green]same[/green]" if check.same else "[red]not the same[/red]"
+        mark = mark if check.ran else "[yellow]not run:[/yellow]"
+        console.print(f"{check.level.file:<14} {mark} {escape(check.why)}", soft_wrap=True)
+    script = f"not run: {result.script_why}" if result.script_why else f"exit code {result.script}"
+    console.print(f"run.sh         {script}", markup=False, soft_wrap=True)
+    told = (
+        f"the failure is there with {result.release}{_if_right(result.claimed)}"
+        if result.same
+        else f"not the same with {result.release}: {result.why}"
+    )
+    console.print(escape(told), soft_wrap=True)

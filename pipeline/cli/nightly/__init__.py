@@ -1,0 +1,1 @@
+"""The command `nightly` and its parts."""

@@ -1,0 +1,1 @@
+"""The commands that trace, compile and run a program."""

@@ -1,0 +1,243 @@
+"""What to type after a failure: ready to paste, and only where it helps."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+
+from iree_pilot.pipeline.case_result import CaseResult, FunctionResult, Step
+from iree_pilot.pipeline.cli import cli
+from iree_pilot.pipeline.cli.display import output as out
+from iree_pilot.pipeline.cli.failures import following
+from iree_pilot.pipeline.cli.failures.following import Typed
+from iree_pilot.pipeline.cli.options import Common, SourceOptions
+from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.numerics.judging import OutputComparison
+from iree_pilot.pipeline.numerics.numerics import Comparison
+from iree_pilot.pipeline.program import python_lines
+from iree_pilot.repro.differential import against
+
+COMMON = Common(
+    json=False,
+    verbosity=0,
+    time_limit=600.0,
+    default_limit=True,
+    memory_limit=None,
+    release=None,
+)
+PLAIN = SourceOptions(
+    settings={}, dtype=None, seed=0, weights=(), inputs=(), inline=False, fresh=False
+)
+TYPED = Typed(source="net.py", chosen=PLAIN, common=COMMON)
+
+
+def failure(kind: str = "diagnostic", phase: str = "flow", signature: str = "a/b/c") -> Failure:
+    return Failure(kind=kind, message="m", signature=signature, phase=phase)
+
+
+def case(
+    target: str = "vulkan",
+    why: str = "does not compile",
+    failed: Failure | None = None,
+    functions: tuple[FunctionResult, ...] = (),
+    trace: str = "ok",
+) -> CaseResult:
+    return CaseResult(
+        target=target,
+        release="9.9.0",
+        device=None,
+        arch=None,
+        status="failed" if failed else "ok",
+        why=why if failed else "",
+        steps=(Step(name="trace", status=trace),),
+        failure=failed,
+        functions=functions,
+    )
+
+
+def function(failed: Failure | None, comparison: Comparison | None = None) -> FunctionResult:
+    return FunctionResult(
+        name="main",
+        commands=(),
+        peak_bytes=0,
+        latency=None,
+        latency_note="",
+        comparison=comparison,
+        evaluator="",
+        failure=failed,
+    )
+
+
+def compared(why: str) -> Comparison:
+    output = OutputComparison(
+        index=0, name="result0", dtype="f32", shape=(2,), verdict="not-compared", why=why
+    )
+    return Comparison(
+        verdict="not-compared",
+        why=why,
+        output=0,
+        max_abs=0.0,
+        max_rel=0.0,
+        rel_l2=0.0,
+        tolerance=0.0,
+        nan=0,
+        inf=0,
+        outputs=(output,),
+    )
+
+
+class TestJudging:
+    def test_names_what_wrong_numbers_would_not_show_in(self) -> None:
+        noisy = function(None, compared("it draws random numbers: aten.rand"))
+        zeros = function(None, compared("agrees exactly, but the reference is all zero"))
+        results = [case(name, functions=(noisy,)) for name in ("llvm-cpu", "vulkan")]
+        assert shlex.join(following.judging(TYPED, results)).endswith("-t llvm-cpu,vulkan")
+        assert following.judging(TYPED, [case(functions=(zeros,))]) == ()
+        failed = case(failed=failure(), functions=(noisy,))
+        assert following.judging(TYPED, [failed]) == ()
+
+
+class TestBisecting:
+    def test_names_each_target_that_fails(self) -> None:
+        results = [
+            case("llvm-cpu"),
+            case("vulkan", failed=failure()),
+            case("hip", failed=failure()),
+        ]
+        assert shlex.join(following.bisecting(TYPED, results)) == (
+            "iree-pilot bisect net.py -t vulkan,hip"
+        )
+        assert following.bisecting(TYPED, results[:1]) == ()
+
+    def test_repeats_what_matters_as_the_shell_takes_it(self) -> None:
+        chosen = SourceOptions(
+            settings={"layers": "2"},
+            dtype="f16",
+            seed=7,
+            weights=("/w/my weights.irpa",),
+            inputs=("2xf32=1 2",),
+            inline=True,
+            fresh=True,
+            function="main",
+        )
+        typed = Typed(
+            source="my net.py",
+            chosen=chosen,
+            common=msgspec.structs.replace(
+                COMMON, default_limit=False, time_limit=90.0, memory_limit=4e9, release="3.12.0"
+            ),
+            flags=("--iree-opt-level=O1",),
+            device="vulkan://1",
+            expected=("(ignored)",),
+        )
+        command = shlex.join(following.bisecting(typed, [case(failed=failure())]))
+        assert command == (
+            "iree-pilot bisect 'my net.py' --set layers=2 --set dtype=f16 --seed 7 "
+            "--weights '/w/my weights.irpa' --function main --input '2xf32=1 2' "
+            "--inline-parameters -t vulkan --expected-output '(ignored)' --device vulkan://1 "
+            "--release 3.12.0 --time-limit 90s --memory-limit 4000000000B -- --iree-opt-level=O1"
+        )
+
+    def test_has_options_that_bisect_knows(self) -> None:
+        bisect = cli.get_command(click.Context(cli), "bisect")
+        assert bisect is not None
+        known = {name for option in bisect.params for name in option.opts}
+        assert known >= {
+            *("--set", "--seed", "--weights", "--function", "--input", "--inline-parameters"),
+            *("-t", "--expected-output", "--device", "--release", "--time-limit"),
+            "--memory-limit",
+        }
+
+    def test_one_target_is_enough_where_it_does_not_trace(self) -> None:
+        refused = failure("trace-error", "trace")
+        results = [
+            case(name, "does not trace", refused, trace="failed") for name in ("hip", "vulkan")
+        ]
+        assert following.bisecting(TYPED, results)[-2:] == ("-t", "hip")
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            case(failed=failure("tool-missing", "run"), why="does not run"),
+            case(
+                failed=failure("mismatch", "compare", "mismatch/targets-differ/c"),
+                why="differs",
+                functions=(function(failure("mismatch", "compare", "mismatch/targets-differ/c")),),
+            ),
+            case(
+                failed=failure("mismatch", "compare", "mismatch/type/c"),
+                why="differs",
+                functions=(function(failure("mismatch", "compare", "mismatch/type/c")),),
+            ),
+        ],
+    )
+    def test_is_not_named_where_it_would_isolate_nothing(self, result: CaseResult) -> None:
+        assert following.bisecting(TYPED, [result]) == ()
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "while making the model: ModuleNotFoundError: No module named 'team'",
+            "PyTorch itself cannot run the model with these inputs: RuntimeError: mat1 and mat2",
+        ],
+    )
+    def test_nor_where_the_source_is_at_fault(self, said: str) -> None:
+        refused = msgspec.structs.replace(failure("trace-error", "trace"), message=said)
+        result = case("hip", "does not trace", refused, trace="failed")
+        assert following.bisecting(TYPED, [result]) == ()
+
+    def test_nor_for_a_program_that_begins_at_a_phase(self) -> None:
+        typed = msgspec.structs.replace(TYPED, resume="flow")
+        assert following.bisecting(typed, [case(failed=failure())]) == ()
+
+
+class TestWhy:
+    def test_has_the_operation_and_the_line_of_the_program(self, tmp_path: Path) -> None:
+        program = tmp_path / "program.mlir"
+        program.write_text(
+            "module {\n  %1 = torch.aten.prelu %0, %w : !torch.vtensor<[2],f32>\n}\n"
+        )
+        failed = msgspec.structs.replace(failure(), op="linalg.generic", location=f"{program}:2:8")
+        assert following.why(case(failed=failed)) == (
+            "does not compile: linalg.generic of torch.aten.prelu at program.mlir:2"
+        )
+        python_lines.keep(
+            tmp_path,
+            program.read_text(),
+            '#loc1 = loc("/home/me/net.py":8:0)\n'
+            + program.read_text().replace("f32>\n", "f32> loc(#loc1)\n"),
+        )
+        assert following.why(case(failed=failed)).endswith(" at program.mlir:2 (net.py:8)")
+        assert ("python", "/home/me/net.py:8") in out.failure_lines(failed, verbose=False)
+        (tmp_path / "python.json").unlink()
+        plain = msgspec.structs.replace(failed, op=None)
+        assert following.why(case(failed=plain)).endswith(": torch.aten.prelu at program.mlir:2")
+
+    def test_has_the_line_of_the_python_source(self) -> None:
+        failed = msgspec.structs.replace(
+            failure("trace-error", "trace"), op="torch.aten.nonzero", location="/home/me/net.py:12"
+        )
+        told = following.why(case(why="does not trace", failed=failed, trace="failed"))
+        assert told == "does not trace: torch.aten.nonzero at net.py:12"
+
+    def test_has_the_own_name_of_an_operation_that_torch_mlir_does_not_know(
+        self, tmp_path: Path
+    ) -> None:
+        program = tmp_path / "program.mlir"
+        program.write_text('%g = torch.operator "torch.aten.meshgrid"(%l) : (!l) -> !l\n')
+        failed = msgspec.structs.replace(
+            failure(), op="torch.operator torch.aten.meshgrid", location=f"{program}:1:6"
+        )
+        told = "does not compile: torch.aten.meshgrid at program.mlir:1"
+        assert following.why(case(failed=failed)) == told
+        assert ("op", "torch.aten.meshgrid") in out.failure_lines(failed, verbose=False)
+        of = against.Origins(program)([(str(program), 1)])
+        assert of == ("program.mlir:1: torch.aten.meshgrid",)
+
+    def test_is_as_it_was_where_neither_is_known(self) -> None:
+        assert following.why(case(failed=failure())) == "does not compile"
+        assert following.why(case()) == ""

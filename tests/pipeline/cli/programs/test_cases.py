@@ -1,0 +1,76 @@
+"""What `run` and `compile` print of their cases, below the phases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from driver import pilot
+from fake import stub_release
+from rich.console import Console
+
+from iree_pilot.pipeline.case_result import CaseResult, FunctionResult
+from iree_pilot.pipeline.cli.display.live import Live
+from iree_pilot.pipeline.cli.programs import cases
+from iree_pilot.pipeline.execution.runtime import Latency
+
+LATENCY = Latency(
+    median_seconds=0.0372, min_seconds=0.03, max_seconds=0.04, repeats=3, calls=1, tool="a"
+)
+TWO = """\
+func.func @main(%a: tensor<2xf32>) -> (tensor<2xf32>, tensor<2xf32>) {
+  %b = arith.negf %a : tensor<2xf32>
+  return %a, %b : tensor<2xf32>, tensor<2xf32>
+}
+"""
+
+
+def function(name: str, latency: Latency | None) -> FunctionResult:
+    return FunctionResult(
+        name=name, commands=(), peak_bytes=0, latency=latency, latency_note="it takes too long",
+        comparison=None, evaluator="",
+    )  # fmt: skip
+
+
+def row(functions: Sequence[FunctionResult], capsys: pytest.CaptureFixture[str]) -> str:
+    case = CaseResult(
+        target="vulkan", release="3.13.0", device=None, arch=None, status="ran", why="", steps=(),
+        functions=tuple(functions),
+    )  # fmt: skip
+    live = Live(Console(width=200, highlight=False), quiet=False, verbose=False)
+    cases._summary(live, [case])
+    return capsys.readouterr().out
+
+
+def test_a_function_that_was_not_measured_has_its_place_in_the_latency(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prefill, decode = function("prefill", None), function("decode", LATENCY)
+    assert " - + 37.2 ms " in row([prefill, decode], capsys)
+    assert " - " in row([prefill, prefill], capsys)
+    assert " - + - " not in row([prefill, prefill], capsys)
+
+
+def test_what_is_only_compiled_has_no_columns_for_what_is_measured(tmp_path: Path) -> None:
+    stub_release(tmp_path / "release")
+    (tmp_path / "a.mlir").write_text("module {\n}\n")
+    words = ("a.mlir", "-t", "llvm-cpu", "--release", "./release")
+    done = pilot("compile", *words, cwd=tmp_path, env={"IREE_PILOT_CACHE": tmp_path / "cache"})
+    (head,) = (line for line in done.out.splitlines() if line.startswith("target "))
+    assert head.split() == ["target", "verdict", "compile", "device", "why"]
+
+
+@pytest.mark.real
+def test_each_output_that_differs_says_why(shared_cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "two.mlir").write_text(TWO)
+    done = pilot(
+        "run", "two.mlir", "-t", "llvm-cpu", "--input", "2xf32=1 nan",
+        "--expected-output", "2xf32=1 2", "--expected-output", "2xf32=-3 nan",
+        cwd=tmp_path, env={"IREE_PILOT_CACHE": shared_cache},
+    )  # fmt: skip
+    assert done.code == 1, done.err
+    first, second = (line for line in done.out.splitlines() if ": differs  " in line)
+    assert "1 of 2 elements are NaN, Inf or finite where the reference is not, first [1]" in first
+    assert "1 of 2 elements are wrong, worst [0]: -1 where -3 is expected; relative L2" in second
+    assert "(the worst of 2 wrong ones of 2 outputs)" in done.out
