@@ -33,9 +33,9 @@ from bench_base import (
 from iree_pilot.pipeline.case_result import CaseResult, Step
 from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.nightly.history import History
+from iree_pilot.pipeline.nightly.history.history import History
+from iree_pilot.pipeline.nightly.judgement.opinion import judge
 from iree_pilot.pipeline.nightly.metrics import metrics
-from iree_pilot.pipeline.nightly.opinion import judge
 from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Judgement
 from iree_pilot.pipeline.store.store import cache_directory
 from iree_pilot.pipeline.toolchain.phases import Phase

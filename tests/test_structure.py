@@ -75,7 +75,7 @@ class TestLayers:
         ("module", "imported"),
         [
             ("iree_pilot.pipeline.case", "iree_pilot.repro.oracles.oracle"),
-            ("iree_pilot.pipeline.case", "iree_pilot.pipeline.nightly.matrix"),
+            ("iree_pilot.pipeline.case", "iree_pilot.pipeline.nightly.cases.matrix"),
             ("iree_pilot.pipeline.store.store", "iree_pilot.pipeline.cli"),
             ("iree_pilot.pipeline.nightly.schedule", "iree_pilot.pipeline.cli.display.output"),
             ("iree_pilot.models.spec", "iree_pilot.repro"),
@@ -91,7 +91,7 @@ class TestLayers:
         [
             ("iree_pilot.pipeline.cli.programs.run", "iree_pilot.pipeline.case"),
             ("iree_pilot.pipeline.cli.programs.run", "iree_pilot.pipeline.cli.display.output"),
-            ("iree_pilot.pipeline.cli.nightly.nightly", "iree_pilot.pipeline.nightly.matrix"),
+            ("iree_pilot.pipeline.cli.nightly.nightly", "iree_pilot.pipeline.nightly.cases.matrix"),
             ("iree_pilot.pipeline.nightly.publish", "iree_pilot.repro.reproducer.bundle"),
             ("iree_pilot.pipeline.frontends.source", "iree_pilot.models"),
             ("iree_pilot.models.spec", "iree_pilot.pipeline.errors"),

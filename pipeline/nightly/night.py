@@ -11,15 +11,19 @@ from typing import Protocol
 
 import msgspec
 
-from iree_pilot.pipeline.nightly import inquiry, isolation, news, opinion, report, versions, worker
-from iree_pilot.pipeline.nightly.boundaries import boundaries, with_boundaries
-from iree_pilot.pipeline.nightly.config import Nightly
-from iree_pilot.pipeline.nightly.expectations import Expectation, acceptable, stale
-from iree_pilot.pipeline.nightly.history import History, NightRun
-from iree_pilot.pipeline.nightly.keys import Keys
-from iree_pilot.pipeline.nightly.orders import Order, Scheduler, jobs
+from iree_pilot.pipeline.nightly import versions
+from iree_pilot.pipeline.nightly.cases.config import Nightly
+from iree_pilot.pipeline.nightly.cases.keys import Keys
+from iree_pilot.pipeline.nightly.history.history import History, NightRun
+from iree_pilot.pipeline.nightly.investigation import inquiry, isolation, news
+from iree_pilot.pipeline.nightly.judgement import opinion
+from iree_pilot.pipeline.nightly.judgement.boundaries import boundaries, with_boundaries
+from iree_pilot.pipeline.nightly.judgement.expectations import Expectation, acceptable, stale
 from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Judgement
-from iree_pilot.pipeline.nightly.report import NightReport
+from iree_pilot.pipeline.nightly.reports import report
+from iree_pilot.pipeline.nightly.reports.report import NightReport
+from iree_pilot.pipeline.nightly.workers import worker
+from iree_pilot.pipeline.nightly.workers.orders import Order, Scheduler, jobs
 
 
 class NightWatcher(news.NewsWatcher, Protocol):

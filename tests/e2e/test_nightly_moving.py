@@ -12,8 +12,8 @@ from fake.nights import case, night, outcome
 
 from iree_pilot.pipeline.cli import boundary, cli
 from iree_pilot.pipeline.cli.display import output
-from iree_pilot.pipeline.nightly import moving
-from iree_pilot.pipeline.nightly.history import History
+from iree_pilot.pipeline.nightly.history import moving
+from iree_pilot.pipeline.nightly.history.history import History
 
 
 @pytest.fixture

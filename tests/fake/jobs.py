@@ -9,9 +9,9 @@ from pathlib import Path
 
 from fake.processes import wait_until
 from iree_pilot.pipeline.case_result import CaseResult, Step
-from iree_pilot.pipeline.nightly.history import Usual
-from iree_pilot.pipeline.nightly.orders import NightJob, Order, jobs
+from iree_pilot.pipeline.nightly.history.history import Usual
 from iree_pilot.pipeline.nightly.records import Case, CaseOutcome
+from iree_pilot.pipeline.nightly.workers.orders import NightJob, Order, jobs
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.process import Outcome as Ended
 

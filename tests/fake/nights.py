@@ -8,7 +8,7 @@ from typing import Any
 
 from iree_pilot.pipeline.case_result import CaseResult, Step
 from iree_pilot.pipeline.failures.diagnostics import Failure, Kind
-from iree_pilot.pipeline.nightly.history import History, NightRun
+from iree_pilot.pipeline.nightly.history.history import History, NightRun
 from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Judgement
 from iree_pilot.pipeline.toolchain.phases import Phase
 

@@ -11,7 +11,7 @@ import bench_history
 import pytest
 from places import BENCH
 
-from iree_pilot.pipeline.nightly.history import History
+from iree_pilot.pipeline.nightly.history.history import History
 
 
 def test_the_generated_nights_are_whole_and_reuse_as_much_as_was_asked(tmp_path: Path) -> None:

@@ -24,12 +24,12 @@ from iree_pilot.pipeline.cli.options import Common, Output, Place, common
 
 if TYPE_CHECKING:
     from iree_pilot.pipeline.errors import UsageError
-    from iree_pilot.pipeline.nightly.config import Nightly
-    from iree_pilot.pipeline.nightly.history import History, NightRun
-    from iree_pilot.pipeline.nightly.keys import Keys
-    from iree_pilot.pipeline.nightly.orders import Preview, Scheduler
+    from iree_pilot.pipeline.nightly.cases.config import Nightly
+    from iree_pilot.pipeline.nightly.cases.keys import Keys
+    from iree_pilot.pipeline.nightly.history.history import History, NightRun
     from iree_pilot.pipeline.nightly.records import Case
-    from iree_pilot.pipeline.nightly.report import NightReport
+    from iree_pilot.pipeline.nightly.reports.report import NightReport
+    from iree_pilot.pipeline.nightly.workers.orders import Preview, Scheduler
 
 #: Cases of a running night that are named.
 _MOST_LEFT = 5
@@ -124,8 +124,9 @@ def run(
     from iree_pilot.pipeline.cli.nightly.nightly_live import NightLive
     from iree_pilot.pipeline.cli.nightly.nightly_tell import tell, tell_plan
     from iree_pilot.pipeline.errors import UsageError
-    from iree_pilot.pipeline.nightly import expectations, matrix, selection
-    from iree_pilot.pipeline.nightly.keys import Keys
+    from iree_pilot.pipeline.nightly.cases import matrix, selection
+    from iree_pilot.pipeline.nightly.cases.keys import Keys
+    from iree_pilot.pipeline.nightly.judgement import expectations
     from iree_pilot.pipeline.nightly.night import Night, NightOptions
     from iree_pilot.pipeline.store import outputs
 
@@ -267,8 +268,8 @@ def report(
 
     from iree_pilot.pipeline.cli.display import output as out
     from iree_pilot.pipeline.cli.nightly.nightly_tell import as_text, tell
-    from iree_pilot.pipeline.nightly.junit import junit
-    from iree_pilot.pipeline.nightly.markdown import markdown
+    from iree_pilot.pipeline.nightly.reports.junit import junit
+    from iree_pilot.pipeline.nightly.reports.markdown import markdown
 
     _check_writable(output)
     cases = _cases(config)
@@ -326,7 +327,8 @@ def expect(
     from iree_pilot.pipeline.cli.display import output as out
     from iree_pilot.pipeline.cli.nightly.nightly_tell import tell_expected
     from iree_pilot.pipeline.errors import UsageError
-    from iree_pilot.pipeline.nightly import expectations, selection
+    from iree_pilot.pipeline.nightly.cases import selection
+    from iree_pilot.pipeline.nightly.judgement import expectations
 
     nightly = _read(config)
     path = _expectations(nightly)
@@ -373,7 +375,7 @@ def expect(
 
 def _read(config: str | None) -> Nightly:
     """The configuration named, the one here, or the default one."""
-    from iree_pilot.pipeline.nightly import config as configs
+    from iree_pilot.pipeline.nightly.cases import config as configs
 
     here = Path("nightly.toml")
     if config is None and not here.exists():
@@ -400,7 +402,7 @@ def _accepting(nightly: Nightly, database: str | None) -> tuple[str, ...]:
 
 
 def _is_default(nightly: Nightly) -> bool:
-    from iree_pilot.pipeline.nightly import config as configs
+    from iree_pilot.pipeline.nightly.cases import config as configs
 
     return nightly.path == Path(configs.__file__).with_name("default.toml").absolute()
 
@@ -408,7 +410,7 @@ def _is_default(nightly: Nightly) -> bool:
 def _previews(
     history: History, cases: Sequence[Case], keys: Keys, fresh: bool
 ) -> tuple[Preview, ...]:
-    from iree_pilot.pipeline.nightly.orders import preview
+    from iree_pilot.pipeline.nightly.workers.orders import preview
 
     found = {} if fresh else {case.name: keys.key(case) for case in cases}
     reused = [name for name, key in found.items() if key and history.reusable(key)]
@@ -423,10 +425,10 @@ def _width(nightly: Nightly) -> int:
 
 def _scheduler(nightly: Nightly, address: str | None) -> Scheduler:
     if address:
-        from iree_pilot.pipeline.nightly.cluster import Cluster
+        from iree_pilot.pipeline.nightly.workers.cluster import Cluster
 
         return Cluster(address)
-    from iree_pilot.pipeline.nightly.pool import Pool
+    from iree_pilot.pipeline.nightly.workers.pool import Pool
 
     return Pool(nightly.config.schedule.jobs, nightly.config.schedule.memory_bytes)
 
@@ -449,7 +451,7 @@ def _overridden(ctx: click.Context, common: Common, cases: tuple[Case, ...]) -> 
 
 def _cases(config: str | None) -> frozenset[tuple[str, str]] | None:
     """(program, target) of the cases of a configuration; None where none is named."""
-    from iree_pilot.pipeline.nightly import matrix
+    from iree_pilot.pipeline.nightly.cases import matrix
 
     if config is None:
         return None
@@ -498,7 +500,7 @@ def _other_night(config: str, night: int | None) -> UsageError:
 
 def _report(history: History, night: int | None) -> NightReport:
     from iree_pilot.pipeline.errors import UsageError
-    from iree_pilot.pipeline.nightly import report
+    from iree_pilot.pipeline.nightly.reports import report
 
     try:
         return report.of(history, history.run(night))
@@ -519,8 +521,8 @@ def _check_writable(*files: str | None) -> None:
 
 def _publish(report: NightReport, markdown: str | None, junit: str | None, *, quiet: bool) -> None:
     from iree_pilot.pipeline.cli.display import output as out
-    from iree_pilot.pipeline.nightly import junit as xml
-    from iree_pilot.pipeline.nightly import markdown as text
+    from iree_pilot.pipeline.nightly.reports import junit as xml
+    from iree_pilot.pipeline.nightly.reports import markdown as text
 
     if markdown == "-":
         click.echo(text.markdown(report))

@@ -12,7 +12,7 @@ import click
 from iree_pilot.pipeline.cli.options import Place
 
 if TYPE_CHECKING:
-    from iree_pilot.pipeline.nightly.history import History
+    from iree_pilot.pipeline.nightly.history.history import History
 
 #: What each SQLite database begins with.
 _SQLITE = b"SQLite format 3\0"
@@ -32,7 +32,7 @@ def history_at(database: str | None, *, begin: bool = False) -> History:
     Raises UsageError where there is none otherwise.
     """
     from iree_pilot.pipeline.errors import UsageError
-    from iree_pilot.pipeline.nightly.history import History
+    from iree_pilot.pipeline.nightly.history.history import History
     from iree_pilot.pipeline.store import outputs
 
     path = place_of(database)

@@ -18,12 +18,12 @@ from iree_pilot.pipeline.cli.display.heartbeat import Heartbeat
 from iree_pilot.pipeline.cli.display.live import Doing, clock_of
 from iree_pilot.pipeline.cli.display.output import seconds, table
 from iree_pilot.pipeline.cli.display.screen import Screen
-from iree_pilot.pipeline.nightly.orders import TRACE
+from iree_pilot.pipeline.nightly.workers.orders import TRACE
 from iree_pilot.pipeline.plural import count
 
 if TYPE_CHECKING:
     from iree_pilot.pipeline.cli.options import Common
-    from iree_pilot.pipeline.nightly.history import NightRun
+    from iree_pilot.pipeline.nightly.history.history import NightRun
     from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Finding, Question
     from iree_pilot.repro.bisect import Bisection
 

@@ -24,7 +24,7 @@ from iree_pilot.pipeline.cli.options import Common, Output, common
 def export(database: str | None, file: str, common: Common) -> None:
     """Write the whole history to FILE, as a backup or to merge it elsewhere."""
     from iree_pilot.pipeline.cli.display import output as out
-    from iree_pilot.pipeline.nightly import moving
+    from iree_pilot.pipeline.nightly.history import moving
 
     with history_at(database) as history:
         nights = moving.export(history, Path(file))
@@ -52,7 +52,7 @@ def merge(database: str | None, files: tuple[str, ...], common: Common) -> None:
 
     from iree_pilot.pipeline.cli.boundary import Interrupted
     from iree_pilot.pipeline.cli.display import output as out
-    from iree_pilot.pipeline.nightly import moving
+    from iree_pilot.pipeline.nightly.history import moving
 
     with history_at(database, begin=True) as history, held(history, wait=True):
         merged: dict[str, moving.Merged] = {}

@@ -12,10 +12,10 @@ from rich.markup import escape
 from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.cli.display.screen import PIPE_WIDTH, Screen
 from iree_pilot.pipeline.cli.options import Common
-from iree_pilot.pipeline.nightly.expectations import Expectation
-from iree_pilot.pipeline.nightly.markdown import again
-from iree_pilot.pipeline.nightly.orders import Preview, shared_out
-from iree_pilot.pipeline.nightly.report import CaseRow, NightReport, ordered
+from iree_pilot.pipeline.nightly.judgement.expectations import Expectation
+from iree_pilot.pipeline.nightly.reports.markdown import again
+from iree_pilot.pipeline.nightly.reports.report import CaseRow, NightReport, ordered
+from iree_pilot.pipeline.nightly.workers.orders import Preview, shared_out
 from iree_pilot.pipeline.program.source_lines import SourceLines
 
 #: Verdicts that are no news, and that a reader wants to see nevertheless.

@@ -11,15 +11,17 @@ import msgspec
 import pytest
 from fake.nights import case, failure, outcome, result
 
-from iree_pilot.pipeline.nightly import config, isolation, report
-from iree_pilot.pipeline.nightly.expectations import Expectation
-from iree_pilot.pipeline.nightly.history import History
-from iree_pilot.pipeline.nightly.inquiry import Inquiry
+from iree_pilot.pipeline.nightly.cases import config
+from iree_pilot.pipeline.nightly.history.history import History
+from iree_pilot.pipeline.nightly.investigation import isolation
+from iree_pilot.pipeline.nightly.investigation.inquiry import Inquiry
+from iree_pilot.pipeline.nightly.judgement.expectations import Expectation
 from iree_pilot.pipeline.nightly.night import Night, NightOptions
-from iree_pilot.pipeline.nightly.orders import JobWatcher as Hearer
-from iree_pilot.pipeline.nightly.orders import NightJob, Order
 from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Finding
-from iree_pilot.pipeline.nightly.report import NightReport
+from iree_pilot.pipeline.nightly.reports import report
+from iree_pilot.pipeline.nightly.reports.report import NightReport
+from iree_pilot.pipeline.nightly.workers.orders import JobWatcher as Hearer
+from iree_pilot.pipeline.nightly.workers.orders import NightJob, Order
 from iree_pilot.repro.bisect import Bisection, Found, Reproducer
 
 FAILS = failure("crash/here")

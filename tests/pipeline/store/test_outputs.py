@@ -27,9 +27,10 @@ from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.source import Source
-from iree_pilot.pipeline.nightly import expectations, report
-from iree_pilot.pipeline.nightly.history import History
+from iree_pilot.pipeline.nightly.history.history import History
+from iree_pilot.pipeline.nightly.judgement import expectations
 from iree_pilot.pipeline.nightly.records import Judgement
+from iree_pilot.pipeline.nightly.reports import report
 from iree_pilot.pipeline.store import outputs
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.repro.reducer.reduce import Reduced

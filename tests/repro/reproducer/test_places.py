@@ -10,7 +10,7 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.source import Source
-from iree_pilot.pipeline.nightly.isolation import brought
+from iree_pilot.pipeline.nightly.investigation.isolation import brought
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.repro.bisect import Bisection, Found
 from iree_pilot.repro.reproducer import bundle, places

@@ -1,0 +1,1 @@
+"""Which cases a night has, and which of them would come out the same."""

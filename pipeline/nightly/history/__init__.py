@@ -1,0 +1,1 @@
+"""What is remembered of all nights, in SQLite."""

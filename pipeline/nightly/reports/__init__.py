@@ -1,0 +1,1 @@
+"""A night for its readers: as text, Markdown and JUnit XML."""

@@ -1,0 +1,197 @@
+"""The report of one night: each case with what was found and what is thought of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+
+from iree_pilot.pipeline.nightly import identity
+from iree_pilot.pipeline.nightly.history.history import History, NightRun
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Judgement, Question, Verdict
+from iree_pilot.pipeline.plural import count
+from iree_pilot.pipeline.program.source_lines import SourceLines
+
+_ORDER: tuple[Verdict, ...] = (
+    "new failure",
+    "changed failure",
+    "flaky",
+    "comparison lost",
+    "slower",
+    "bigger",
+    "fixed",
+    "same failure",
+    "fail",
+    "not run",
+    "compiled",
+    "ran",
+    "pass",
+)
+assert set(_ORDER) == set(get_args(Verdict))
+
+
+_ASKED: dict[Question, str] = {
+    "isolate": "not isolated",
+    "attribution": "attribution",
+    "releases": "releases",
+    "workaround": "workaround",
+}
+
+
+class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One case of a night; outcome and judgement are None while they are to come."""
+
+    case: Case
+    outcome: CaseOutcome | None = None
+    judgement: Judgement | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.judgement.verdict if self.judgement else "not run"
+
+    @property
+    def news(self) -> bool:
+        return self.judgement is not None and self.judgement.news
+
+    @property
+    def failure(self) -> str:
+        """The failure that is reported, by `identity.of`; empty where there is none."""
+        if self.judgement is None or not self.judgement.signature:
+            return ""
+        return identity.of(self.judgement.signature, self.outcome.model if self.outcome else "")
+
+    @property
+    def why(self) -> str:
+        """The reason beside the verdict, in words."""
+        if self.judgement and self.judgement.why:
+            return self.judgement.why
+        return self.outcome.why if self.outcome else "to come"
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Locations of its failure in the program and in Python, with the lines of that night."""
+        failure = self.outcome.failure if self.outcome else None
+        source = (self.outcome and self.outcome.source) or SourceLines()
+        found = {
+            "location": (failure.location if failure else None, source.text),
+            "python": (source.python, source.python_text),
+        }
+        return {
+            name: f"{place}: {line}" if line else place
+            for name, (place, line) in found.items()
+            if place
+        }
+
+    @property
+    def findings(self) -> tuple[tuple[str, str], ...]:
+        """(what was asked, what was found) of its failure, in words; nothing where it is fixed."""
+        if self.judgement is None or self.verdict == "fixed":
+            return ()
+        found = self.judgement.findings
+        return tuple((_ASKED[finding.question], finding.said) for finding in found)
+
+
+class NightReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A night, its cases in the order of the plan. notes: for the people who keep the nightly."""
+
+    run: NightRun
+    rows: tuple[CaseRow, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def news(self) -> tuple[CaseRow, ...]:
+        """The news, the gravest first."""
+        return tuple(ordered(row for row in self.rows if row.news))
+
+    @property
+    def accept(self) -> str:
+        """The command that accepts what was found, to be pasted here; empty where there is nothing
+        to accept."""
+        return shlex.join(self.accept_words)
+
+    @property
+    def accept_words(self) -> tuple[str, ...]:
+        """The words of that command; files below this directory are named relative to it."""
+        here = Path.cwd()
+        return tuple(
+            str(Path(word).relative_to(here)) if Path(word).is_relative_to(here) else word
+            for word in self.run.accept
+        )
+
+    @property
+    def going_on(self) -> bool:
+        """True if nothing is judged yet: the night runs, or was stopped."""
+        return all(row.judgement is None for row in self.rows)
+
+    @property
+    def stories(self) -> tuple[tuple[CaseRow, ...], ...]:
+        """The news, grouped by failure."""
+        told: dict[object, list[CaseRow]] = {}
+        for row in self.news:
+            told.setdefault((row.verdict, row.failure or row.case.name), []).append(row)
+        return tuple(map(tuple, told.values()))
+
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """Number of cases with each verdict, the gravest first."""
+        counted = Counter(row.verdict for row in self.rows)
+        return {verdict: counted[verdict] for verdict in _ORDER if counted[verdict]}
+
+    @property
+    def unjudged(self) -> dict[tuple[Verdict, str], int]:
+        """Number of cases that neither failed nor were compared, by verdict and reason."""
+        rows = [row for row in ordered(self.rows) if row.verdict in ("compiled", "ran")]
+        return dict(Counter((row.verdict, row.why) for row in rows))
+
+    @property
+    def reused(self) -> int:
+        return sum(row.outcome is not None and row.outcome.reused for row in self.rows)
+
+    @property
+    def title(self) -> str:
+        """`nightly of 2026-11-21: 2 news in 81 cases`."""
+        news = len(self.news)
+        said = f"{news} news" if news else "nothing new"
+        if self.going_on:
+            said = f"not finished, {self.run.done} done"
+        return (
+            f"{self.run.title} of {self.run.begun[:10]}: {said} in {count(len(self.rows), 'case')}"
+        )
+
+
+def ordered(rows: Iterable[CaseRow]) -> list[CaseRow]:
+    """The gravest verdicts first, each in the order of the plan."""
+    return sorted(rows, key=lambda row: _ORDER.index(row.verdict))
+
+
+def of(history: History, run: NightRun) -> NightReport:
+    """The night `run` as the history has it now. What `expect` accepts is that of the latest."""
+    if run.id != history.run().id:
+        run = msgspec.structs.replace(run, accept=())
+    outcomes = history.outcomes(run.id)
+    judgements = {judgement.case: judgement for judgement in history.judgements(run.id)}
+    rows = tuple(
+        CaseRow(case=case, outcome=outcomes.get(case.name), judgement=judgements.get(case.name))
+        for case in history.planned(run.id)
+    )
+    return NightReport(run=run, rows=rows, notes=(*run.notes, *_notes(rows)))
+
+
+def _notes(rows: Iterable[CaseRow]) -> Iterable[str]:
+    """What kept the failures' findings from being more, each line once."""
+    found = {
+        (row.failure, f.question): (row.judgement.signature, f)
+        for row in rows
+        if row.judgement
+        for f in row.judgement.findings
+    }
+    yield from dict.fromkeys(f.note for _, f in found.values() if f.note)
+    left = dict.fromkeys(
+        f"{f.question} of {signature}" for signature, f in found.values() if not (f.done or f.off)
+    )
+    if left:
+        yield f"not done for lack of time, the next night resumes: {', '.join(left)}"
