@@ -302,7 +302,7 @@ def program_of(
 
     inputs: the user's, as `--input` takes them. function: the only one that is wanted.
     """
-    from iree_pilot.pipeline.frontends import examples, fitting
+    from iree_pilot.pipeline.frontends.inputs import examples, fitting
 
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         if inputs:

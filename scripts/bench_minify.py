@@ -115,7 +115,7 @@ def _graph(source: str) -> tuple[Any, list[Any]]:
     """
     from torch.utils import _pytree as pytree
 
-    from iree_pilot.pipeline.frontends import torch_sources
+    from iree_pilot.pipeline.frontends.pytorch import torch_sources
 
     traceable, _ = torch_sources.traceable(parse(source, {}, None), 0)
     entry = traceable.functions[0]

@@ -45,7 +45,7 @@ def test_others_have_both() -> None:
     [
         ("import torch.nn", True),
         ("from iree.turbine import aot", True),
-        ("from iree_pilot.pipeline.frontends import torch_export", True),
+        ("from iree_pilot.pipeline.frontends.pytorch import torch_export", True),
         ("from fake import checkpoints", True),
         ("def model():\n    import torch", False),
         ("TEXT = 'import torch'", False),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from iree_pilot.pipeline.cli.options import SourceOptions
-from iree_pilot.pipeline.frontends import examples, outline
+from iree_pilot.pipeline.frontends import outline
 from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.inputs import examples
 
 #: What is read of a checkpoint's directory.
 _OF_CHECKPOINT = ("*.json", "*.safetensors")

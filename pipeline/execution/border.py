@@ -18,7 +18,7 @@ import msgspec
 
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends import mlir_signature, mlir_text
+from iree_pilot.pipeline.frontends.mlir import mlir_signature, mlir_text
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Function, Tensor, TensorType
 from iree_pilot.pipeline.store import sealed

@@ -20,16 +20,10 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.evaluate import checks
 from iree_pilot.pipeline.execution.engine import Engine, Values
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends import (
-    constraints,
-    examples,
-    fitting,
-    fitting_inputs,
-    generic,
-    load,
-    mlir,
-)
+from iree_pilot.pipeline.frontends import load
+from iree_pilot.pipeline.frontends.inputs import examples, fitting, fitting_inputs
 from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.frontends.mlir import constraints, generic, mlir
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program.program import Call, Dim, Function, MadeUp, Program
 from iree_pilot.pipeline.store.store import Store

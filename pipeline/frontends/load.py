@@ -13,8 +13,8 @@ import msgspec
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.evaluate import references
 from iree_pilot.pipeline.failures import diagnostics
-from iree_pilot.pipeline.frontends import mlir
 from iree_pilot.pipeline.frontends.job import CANNOT_RUN, DEPENDENCIES, Job, Traced, TraceFailed
+from iree_pilot.pipeline.frontends.mlir import mlir
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.program import program as programs
@@ -167,8 +167,8 @@ def _own_code(*, zoo: bool) -> str:
     root = Path(__file__).resolve().parents[2]
     own = root / "pipeline"
     files = [own / "program" / f"{name}.py" for name in ("program", "tensors", "torch_tensors")]
-    files += [*(own / "frontends").glob("*.py"), *(own / "torch_dialect").glob("*.py")]
-    files += (own / "evaluate").glob("*.py")
+    for room in ("frontends", "torch_dialect", "evaluate"):
+        files += (own / room).rglob("*.py")
     files += (root / "models").rglob("*.py") if zoo else ()
     hashed = hashlib.sha256()
     for file in sorted(files):

@@ -57,7 +57,7 @@ def traced(job: Job, directory: Path) -> Traced:
 
 def _build(job: Job, directory: Path) -> programs.Program:
     if job.source.kind == "onnx":
-        from iree_pilot.pipeline.frontends import onnx
+        from iree_pilot.pipeline.frontends.onnx import onnx
 
         return onnx.build(job, directory, _doing)
     if job.source.kind == "file":
@@ -65,7 +65,11 @@ def _build(job: Job, directory: Path) -> programs.Program:
     # Warnings of the tracing libraries are theirs; a model's failure must not drown in them.
     warnings.simplefilter("ignore")
     with _uncollected():
-        from iree_pilot.pipeline.frontends import compiled_module, torch_export, torch_sources
+        from iree_pilot.pipeline.frontends.pytorch import (
+            compiled_module,
+            torch_export,
+            torch_sources,
+        )
 
     try:
         return torch_export.build(job, directory, _doing)
@@ -98,7 +102,7 @@ def _uncollected() -> Iterator[None]:
 def _generate(job: Job, directory: Path) -> Generated:
     warnings.simplefilter("ignore")
     with _uncollected():
-        from iree_pilot.pipeline.frontends import torch_chain
+        from iree_pilot.pipeline.frontends.pytorch import torch_chain
 
     return torch_chain.build(job, directory, _doing)
 
@@ -160,7 +164,7 @@ def _read_natively(job: Job) -> set[str]:
         return set()
     import onnx as onnx_package
 
-    from iree_pilot.pipeline.frontends import onnx
+    from iree_pilot.pipeline.frontends.onnx import onnx
 
     path = Path(job.source.path or "")
     model = onnx_package.load(path, load_external_data=False)

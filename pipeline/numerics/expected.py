@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.frontends import examples, fitting
+from iree_pilot.pipeline.frontends.inputs import examples, fitting
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.numerics import judging
 from iree_pilot.pipeline.program.program import Function, Reference, Tensor, TensorType

@@ -2,8 +2,8 @@
 
 Every operation is carried out by the operator of PyTorch that it stands for, with the program's
 real inputs and parameters: in the program's own dtypes, and once more in float64 by the rules of
-`pipeline.frontends.reference`. That takes torch and the compiler's bindings, so a child does it:
-`pipeline.torch_dialect.torch_child`.
+`pipeline.frontends.reference.reference`. That takes torch and the compiler's bindings, so a child
+does it: `pipeline.torch_dialect.torch_child`.
 """
 
 from __future__ import annotations

@@ -13,10 +13,16 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils import _pytree as pytree
 
-from iree_pilot.pipeline.frontends import choices as choosing
-from iree_pilot.pipeline.frontends import draws, mlir_text
-from iree_pilot.pipeline.frontends.choices import Choices, OperatorCall, Pointing
-from iree_pilot.pipeline.frontends.reference import NotEvaluable, Widening, rounding, widen
+from iree_pilot.pipeline.frontends.mlir import mlir_text
+from iree_pilot.pipeline.frontends.reference import choices as choosing
+from iree_pilot.pipeline.frontends.reference import draws
+from iree_pilot.pipeline.frontends.reference.choices import Choices, OperatorCall, Pointing
+from iree_pilot.pipeline.frontends.reference.reference import (
+    NotEvaluable,
+    Widening,
+    rounding,
+    widen,
+)
 from iree_pilot.pipeline.program import archive, torch_tensors
 from iree_pilot.pipeline.torch_dialect import calls, literals
 from iree_pilot.pipeline.torch_dialect.calls import CannotWrite

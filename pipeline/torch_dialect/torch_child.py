@@ -11,9 +11,9 @@ import torch
 from iree.compiler import ir
 
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.frontends import draws
-from iree_pilot.pipeline.frontends.choices import Choices
-from iree_pilot.pipeline.frontends.reference import (
+from iree_pilot.pipeline.frontends.reference import draws
+from iree_pilot.pipeline.frontends.reference.choices import Choices
+from iree_pilot.pipeline.frontends.reference.reference import (
     EvaluatedOutputs,
     NotEvaluable,
     Widening,

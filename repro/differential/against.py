@@ -15,7 +15,7 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import engine
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.failures.stderr import operation_in
-from iree_pilot.pipeline.frontends import examples
+from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.program.program import Function, Program, Tensor

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from iree_pilot.pipeline.frontends import examples
+from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.repro import isolate

@@ -12,9 +12,9 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import refitting
 from iree_pilot.pipeline.execution.engine import Iree, Unsupported, Values
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends import mlir
 from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.frontends.mlir import mlir
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.program.program import Call

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import msgspec
 
 from iree_pilot.pipeline.errors import PilotError, UsageError
-from iree_pilot.pipeline.frontends import examples, source
+from iree_pilot.pipeline.frontends import source
+from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.frontends.load import Loaded, load
 from iree_pilot.pipeline.numerics import expected, numerics

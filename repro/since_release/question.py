@@ -11,8 +11,8 @@ import msgspec
 
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends import examples
 from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded, load
 from iree_pilot.pipeline.processes import process

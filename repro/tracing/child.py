@@ -20,9 +20,10 @@ import torch
 
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends import torch_sources, trace_child
+from iree_pilot.pipeline.frontends import trace_child
+from iree_pilot.pipeline.frontends.pytorch import torch_sources
+from iree_pilot.pipeline.frontends.pytorch.torch_export import no_kernel
 from iree_pilot.pipeline.frontends.source import Source
-from iree_pilot.pipeline.frontends.torch_export import no_kernel
 from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
 from iree_pilot.repro.tracing import origins, writing
 from iree_pilot.repro.tracing.journal import Ask, Result, TraceAnswer, TraceCandidate, Traces

@@ -18,7 +18,7 @@ from torch.fx import Node
 
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends import torch_export
+from iree_pilot.pipeline.frontends.pytorch import torch_export
 from iree_pilot.repro.tracing.writing import WrittenCall
 
 #: An export's notes of what it saw, which compute nothing.

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline.execution import engine
-from iree_pilot.pipeline.frontends import mlir_text
 from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.frontends.mlir import mlir_text
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import (
     ELEMENT_TYPES,

@@ -13,8 +13,10 @@ from driver import pilot
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.execution.runtime import Run
-from iree_pilot.pipeline.frontends import examples, mlir, source
+from iree_pilot.pipeline.frontends import source
+from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.mlir import mlir
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program import archive, tensors

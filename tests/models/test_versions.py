@@ -31,7 +31,7 @@ warnings.simplefilter("ignore")
 from iree_pilot.models.spec import registry, resolve
 from iree_pilot.models.versions import Signature, check
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.frontends import torch_export
+from iree_pilot.pipeline.frontends.pytorch import torch_export
 for spec in registry().values():
     spec.check_versions()
 made = resolve("llama", {}).build(seed=0)

@@ -68,8 +68,8 @@ def _write(module: Module, made: dict) -> None:  # type: ignore[type-arg]
     import torch
 
     from iree_pilot.models.traceable import EntryFunction, Traceable
-    from iree_pilot.pipeline.frontends import torch_export
     from iree_pilot.pipeline.frontends.job import Job
+    from iree_pilot.pipeline.frontends.pytorch import torch_export
     from iree_pilot.pipeline.frontends.source import Source
     from iree_pilot.pipeline.program import program as programs
 

@@ -119,7 +119,7 @@ def _restored() -> Diagnosis | None:
         turbine, compiler = version("iree-turbine"), version("iree-base-compiler")
     except PackageNotFoundError:
         return None
-    from iree_pilot.pipeline.frontends import bindings
+    from iree_pilot.pipeline.frontends.pytorch import bindings
 
     if not bindings.lacks():
         return None

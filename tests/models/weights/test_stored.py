@@ -15,9 +15,10 @@ from iree_pilot.models.fp8 import codes_to_fnuz
 from iree_pilot.models.weights import load, read
 from iree_pilot.models.weights.checkpoints import tensors
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.frontends import reference, torch_export
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.pytorch import torch_export
+from iree_pilot.pipeline.frontends.reference import reference
 from iree_pilot.pipeline.program import archive
 from iree_pilot.pipeline.program.program import Program
 from iree_pilot.pipeline.store import sealed

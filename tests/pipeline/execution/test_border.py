@@ -12,7 +12,7 @@ from driver import pilot
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import border
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends import fitting
+from iree_pilot.pipeline.frontends.inputs import fitting
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.numerics.noise import Noise
 from iree_pilot.pipeline.program.program import (

@@ -12,7 +12,7 @@ from fake.generic_form import CONSTANTS, F, check, compare, dim, func, module
 
 from iree_pilot.pipeline.execution import refitting
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends import fitting_inputs
+from iree_pilot.pipeline.frontends.inputs import fitting_inputs
 from iree_pilot.pipeline.program.program import Function, MadeUp, Tensor, TensorType
 
 MADE = msgspec.structs.replace(

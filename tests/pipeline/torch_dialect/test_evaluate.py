@@ -94,7 +94,7 @@ class TestTracedModels:
     def test_outputs_are_those_of_the_model(
         self, model: str, dtype: str | None, tmp_path: Path
     ) -> None:
-        from iree_pilot.pipeline.frontends import torch_export
+        from iree_pilot.pipeline.frontends.pytorch import torch_export
 
         source = sources.parse(model, {}, dtype)
         traced = torch_export.build(Job(source=source), tmp_path, lambda doing: None)

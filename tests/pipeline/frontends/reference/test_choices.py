@@ -10,8 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from iree_pilot.pipeline.frontends import norms, reference  # noqa: E402
-from iree_pilot.pipeline.frontends.choices import Choices  # noqa: E402
+from iree_pilot.pipeline.frontends.reference import norms, reference  # noqa: E402
+from iree_pilot.pipeline.frontends.reference.choices import Choices  # noqa: E402
 from iree_pilot.pipeline.program import torch_tensors  # noqa: E402
 from iree_pilot.pipeline.program.program import Jitter, Reference  # noqa: E402
 

@@ -8,9 +8,9 @@ import pytest
 from driver import pilot
 from places import CASES
 
-from iree_pilot.pipeline.frontends import bindings
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.pytorch import bindings
 from iree_pilot.pipeline.program.program import Program
 
 pytestmark = pytest.mark.real

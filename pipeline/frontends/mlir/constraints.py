@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from iree_pilot.pipeline.frontends.examples import DYNAMIC, size
-from iree_pilot.pipeline.frontends.generic import GenericFunction, GenericOp
+from iree_pilot.pipeline.frontends.inputs.examples import DYNAMIC, size
+from iree_pilot.pipeline.frontends.mlir.generic import GenericFunction, GenericOp
 from iree_pilot.pipeline.program.program import Dim, Function, MadeUp
 
 #: The size of a dimension of an argument, or (None) the number that an argument is.

@@ -15,17 +15,11 @@ import msgspec
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.evaluate import checks, references
 from iree_pilot.pipeline.failures import diagnostics
-from iree_pilot.pipeline.frontends import (
-    constraints,
-    examples,
-    fitting,
-    fitting_inputs,
-    mlir_signature,
-    mlir_text,
-)
-from iree_pilot.pipeline.frontends import generic as generic_form
-from iree_pilot.pipeline.frontends.generic import GenericFunction
+from iree_pilot.pipeline.frontends.inputs import examples, fitting, fitting_inputs
 from iree_pilot.pipeline.frontends.job import Job, TraceFailed
+from iree_pilot.pipeline.frontends.mlir import constraints, mlir_signature, mlir_text
+from iree_pilot.pipeline.frontends.mlir import generic as generic_form
+from iree_pilot.pipeline.frontends.mlir.generic import GenericFunction
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import archive
 from iree_pilot.pipeline.program.program import Function, MadeUp, Parameters, Program

@@ -13,9 +13,10 @@ from pathlib import Path
 import msgspec
 from iree.turbine import aot
 
-from iree_pilot.pipeline.frontends import mlir, reference
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.frontends.torch_sources import HoldsCompiledModule
+from iree_pilot.pipeline.frontends.mlir import mlir
+from iree_pilot.pipeline.frontends.pytorch.torch_sources import HoldsCompiledModule
+from iree_pilot.pipeline.frontends.reference import reference
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program import torch_tensors
 from iree_pilot.pipeline.program.program import Program, Tensor

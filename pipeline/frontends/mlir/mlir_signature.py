@@ -11,8 +11,8 @@ import re
 
 import msgspec
 
-from iree_pilot.pipeline.frontends import mlir_text
-from iree_pilot.pipeline.frontends.generic import (
+from iree_pilot.pipeline.frontends.mlir import mlir_text
+from iree_pilot.pipeline.frontends.mlir.generic import (
     GenericFunction,
     GenericOp,
     functions,

@@ -90,7 +90,7 @@ def edited(key: str, value: Any) -> Callable[[bytes], bytes]:
 
 
 def load(path: Path, *, trusted: bool = False) -> Any:
-    from iree_pilot.pipeline.frontends import pt2
+    from iree_pilot.pipeline.frontends.pytorch import pt2
 
     return pt2.load(path, trusted=trusted)
 
@@ -211,7 +211,7 @@ def test_an_operator_that_is_none(hostile: Callable[..., Path], name: str) -> No
 
 
 def test_an_operator_that_is_an_argument() -> None:
-    from iree_pilot.pipeline.frontends import pt2_data
+    from iree_pilot.pipeline.frontends.pytorch import pt2_data
 
     with pytest.raises(pt2_data.CodeFound, match=r"calls torch.os.system \(as_operator\)"):
         pt2_data.check({"arg": {"as_operator": "torch.os.system"}})
@@ -220,7 +220,7 @@ def test_an_operator_that_is_an_argument() -> None:
 
 @pytest.mark.parametrize("name", ["x", "a.b c", "layer-1"])
 def test_arithmetic_on_inputs_of_any_name(name: str) -> None:
-    from iree_pilot.pipeline.frontends import pt2_data
+    from iree_pilot.pipeline.frontends.pytorch import pt2_data
 
     size = f"L['args'][0]['{name}'].size()[0]"
     guard = f"((2*{size}) % (2*({size} // 2))) == 0 and not math.isnan({size})"
@@ -250,7 +250,7 @@ def texts(node: Any, field: str = "") -> Iterator[tuple[str, Callable[[str], Non
 
 
 def test_no_text_of_a_description_becomes_code(good: Path) -> None:
-    from iree_pilot.pipeline.frontends import pt2_data
+    from iree_pilot.pipeline.frontends.pytorch import pt2_data
 
     with zipfile.ZipFile(good) as archive:
         documents = [archive.read(one) for one in archive.namelist() if one.endswith(".json")]
@@ -278,7 +278,7 @@ def test_the_fields_whose_keys_are_data_are_those_of_torch_s_schema() -> None:
 
     from torch._export.serde import schema
 
-    from iree_pilot.pipeline.frontends import pt2_data
+    from iree_pilot.pipeline.frontends.pytorch import pt2_data
 
     maps = {
         field.name
@@ -292,7 +292,7 @@ def test_the_fields_whose_keys_are_data_are_those_of_torch_s_schema() -> None:
 
 
 def test_a_value_that_has_the_name_of_a_free_field() -> None:
-    from iree_pilot.pipeline.frontends import pt2_data
+    from iree_pilot.pipeline.frontends.pytorch import pt2_data
 
     size = {"sizes": [{"as_expr": {"expr_str": "open('ran')"}}]}
     with pytest.raises(pt2_data.CodeFound, match="expr_str"):
@@ -324,7 +324,7 @@ def spec(context: Any, *, keywords: str = "[]") -> str:
     ],
 )
 def test_containers_of_inputs_that_import_or_call(text: str, what: str) -> None:
-    from iree_pilot.pipeline.frontends import pt2_data
+    from iree_pilot.pipeline.frontends.pytorch import pt2_data
 
     with pytest.raises(pt2_data.CodeFound, match=what):
         pt2_data.check({"in_spec": text})
@@ -394,7 +394,7 @@ def test_two_files_of_one_name(hostile: Callable[..., Path]) -> None:
 
 
 def test_a_text_among_the_inputs_that_would_be_code() -> None:
-    from iree_pilot.pipeline.frontends import pt2_data
+    from iree_pilot.pipeline.frontends.pytorch import pt2_data
 
     for text in ("a'", 'a"', "a\\"):
         with pytest.raises(pt2_data.CodeFound, match="taken for code"):

@@ -26,8 +26,8 @@ from torch.export import ExportedProgram
 from torch.export.pt2_archive import _package
 
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.frontends import pt2_data
-from iree_pilot.pipeline.frontends.pt2_data import CodeFound
+from iree_pilot.pipeline.frontends.pytorch import pt2_data
+from iree_pilot.pipeline.frontends.pytorch.pt2_data import CodeFound
 
 _NATIVE = re.compile(r"(?:^|/)aotinductor/|\.(?:so|cubin|hsaco|o|py|pyc)$")
 

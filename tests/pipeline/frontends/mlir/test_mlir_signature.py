@@ -8,8 +8,8 @@ from fake.tensor_types import expected, tensors
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline.frontends import mlir_signature
-from iree_pilot.pipeline.frontends.mlir_signature import Signatures
+from iree_pilot.pipeline.frontends.mlir import mlir_signature
+from iree_pilot.pipeline.frontends.mlir.mlir_signature import Signatures
 from iree_pilot.pipeline.program.program import TensorType
 
 

@@ -19,8 +19,10 @@ from typing import Any
 import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
-from iree_pilot.pipeline.frontends import examples, fitting_inputs, mlir_text, onnx_draws
+from iree_pilot.pipeline.frontends.inputs import examples, fitting_inputs
 from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.mlir import mlir_text
+from iree_pilot.pipeline.frontends.onnx import onnx_draws
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program.program import (
     NUMPY_ELEMENT_TYPES,

@@ -11,7 +11,7 @@ import msgspec
 from iree_pilot.pipeline import plural
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import border
-from iree_pilot.pipeline.frontends import examples
+from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.frontends.outline import unknown
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import (

@@ -26,7 +26,7 @@ pytestmark = [
 @pytest.fixture
 def build(tmp_path: Path) -> Any:
     """Traces a Python source in this process: what the tracing child does, without its start."""
-    from iree_pilot.pipeline.frontends import torch_export
+    from iree_pilot.pipeline.frontends.pytorch import torch_export
 
     def made(code: str, *, factory: str = "", **job: Any) -> tuple[Program, Path]:
         file = tmp_path / "model.py"
@@ -546,7 +546,7 @@ class TestRefusals:
         assert caught.value.advice
 
     def test_an_exported_program_that_is_damaged(self, tmp_path: Path) -> None:
-        from iree_pilot.pipeline.frontends import torch_export
+        from iree_pilot.pipeline.frontends.pytorch import torch_export
 
         (tmp_path / "a.pt2").write_bytes(b"PK\x03\x04 cut short")
         job = Job(source=sources.parse(str(tmp_path / "a.pt2"), {}, None))
@@ -558,7 +558,7 @@ def test_a_reproducers_folder_stays_as_it_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Modules that come to it, compiled ones too, may be somebody else's."""
-    from iree_pilot.pipeline.frontends import torch_sources
+    from iree_pilot.pipeline.frontends.pytorch import torch_sources
 
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -571,7 +571,7 @@ def test_a_reproducers_folder_stays_as_it_was_written(
 def test_a_python_file_with_another_case_of_suffix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from iree_pilot.pipeline.frontends import torch_sources
+    from iree_pilot.pipeline.frontends.pytorch import torch_sources
 
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "UP.PY").write_text("value = 7\n")
@@ -581,7 +581,7 @@ def test_a_python_file_with_another_case_of_suffix(
 def test_an_exported_program(tmp_path: Path) -> None:
     import torch
 
-    from iree_pilot.pipeline.frontends import torch_export
+    from iree_pilot.pipeline.frontends.pytorch import torch_export
 
     torch.manual_seed(0)
     module = torch.nn.Linear(3, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.frontends import examples, fitting
+from iree_pilot.pipeline.frontends.inputs import examples, fitting
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Dim, Function, TensorType
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline.evaluate import references
-from iree_pilot.pipeline.frontends import examples
+from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Dim, Function, MadeUp, Program
 from iree_pilot.pipeline.toolchain.context import Context
 

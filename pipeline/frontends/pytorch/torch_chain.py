@@ -17,8 +17,9 @@ from torch import nn
 from iree_pilot.models.chains import greedy
 from iree_pilot.models.spec import referred
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.frontends import reference, torch_sources
 from iree_pilot.pipeline.frontends.job import Chained, Generated, Job
+from iree_pilot.pipeline.frontends.pytorch import torch_sources
+from iree_pilot.pipeline.frontends.reference import reference
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Reference, Tensor

@@ -20,9 +20,9 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iree_pilot.pipeline.frontends import choices as choosing
-from iree_pilot.pipeline.frontends import norms
-from iree_pilot.pipeline.frontends.choices import WAYS, Choices, OperatorCall, Pointing
+from iree_pilot.pipeline.frontends.reference import choices as choosing
+from iree_pilot.pipeline.frontends.reference import norms
+from iree_pilot.pipeline.frontends.reference.choices import WAYS, Choices, OperatorCall, Pointing
 from iree_pilot.pipeline.numerics import noise
 from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Jitter, Reference, Tensor
 from iree_pilot.pipeline.program.torch_tensors import TensorFiles

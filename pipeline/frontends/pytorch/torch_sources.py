@@ -24,8 +24,8 @@ from iree_pilot.models.spec import ModelChoice, registry
 from iree_pilot.models.traceable import EntryFunction, Traceable
 from iree_pilot.models.weights import checkpoints
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.frontends import bindings
 from iree_pilot.pipeline.frontends.outline import no_function
+from iree_pilot.pipeline.frontends.pytorch import bindings
 from iree_pilot.pipeline.frontends.source import Source, no_module
 
 
@@ -70,7 +70,7 @@ def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedP
 
 
 def _from_pt2(source: Source) -> tuple[Traceable, dict[str, ExportedProgram]]:
-    from iree_pilot.pipeline.frontends import pt2
+    from iree_pilot.pipeline.frontends.pytorch import pt2
 
     path = Path(source.path or "")
     program = pt2.load(path, trusted=source.trusted)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 import pytest
 
-from iree_pilot.pipeline.frontends import onnx_draws
+from iree_pilot.pipeline.frontends.onnx import onnx_draws
 
 onnx = pytest.importorskip("onnx")
 

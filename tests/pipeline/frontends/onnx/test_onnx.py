@@ -55,7 +55,7 @@ def matmul(
 
 @pytest.fixture
 def build(tmp_path: Path) -> Any:
-    from iree_pilot.pipeline.frontends import onnx
+    from iree_pilot.pipeline.frontends.onnx import onnx
 
     def made(path: Path, **job: Any) -> tuple[Program, Path]:
         place = tmp_path / "program"
@@ -105,7 +105,7 @@ def test_a_model_too_large_for_protobuf_is_never_held_whole(
 ) -> None:
     from iree.compiler.tools.import_onnx import __main__ as importer
 
-    from iree_pilot.pipeline.frontends import onnx
+    from iree_pilot.pipeline.frontends.onnx import onnx
 
     called: list[Any] = []
     main = importer.main

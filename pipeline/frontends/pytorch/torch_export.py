@@ -29,16 +29,11 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from iree_pilot.models.traceable import EntryFunction, Stored, Traceable
-from iree_pilot.pipeline.frontends import (
-    bindings,
-    draws,
-    examples,
-    output_paths,
-    reference,
-    torch_sources,
-)
-from iree_pilot.pipeline.frontends.choices import Choices, Pointing, any_chooses
+from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.frontends.job import MAKING, Job
+from iree_pilot.pipeline.frontends.pytorch import bindings, output_paths, torch_sources
+from iree_pilot.pipeline.frontends.reference import draws, reference
+from iree_pilot.pipeline.frontends.reference.choices import Choices, Pointing, any_chooses
 from iree_pilot.pipeline.program import archive, python_lines, torch_tensors
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program.program import (

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.frontends import examples
+from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import (
     ELEMENT_TYPES,

@@ -6,7 +6,7 @@ import pytest
 from fake.tensor_types import expected, tensors
 from hypothesis import given
 
-from iree_pilot.pipeline.frontends import mlir_text
+from iree_pilot.pipeline.frontends.mlir import mlir_text
 from iree_pilot.pipeline.program.program import Parameter
 
 

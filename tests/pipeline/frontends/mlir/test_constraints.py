@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from fake.generic_form import CONSTANTS, MATRIX, F, check, compare, dim, func, module
 
-from iree_pilot.pipeline.frontends import constraints, generic
-from iree_pilot.pipeline.frontends.generic import GenericFunction
+from iree_pilot.pipeline.frontends.mlir import constraints, generic
+from iree_pilot.pipeline.frontends.mlir.generic import GenericFunction
 from iree_pilot.pipeline.program.program import MadeUp
 
 

@@ -10,8 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from iree_pilot.pipeline.frontends import draws  # noqa: E402
-from iree_pilot.pipeline.frontends.torch_export import export  # noqa: E402
+from iree_pilot.pipeline.frontends.pytorch.torch_export import export  # noqa: E402
+from iree_pilot.pipeline.frontends.reference import draws  # noqa: E402
 
 pytestmark = [
     pytest.mark.real,

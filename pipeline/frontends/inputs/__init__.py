@@ -1,0 +1,1 @@
+"""Inputs of functions: made up, or the user's own."""

@@ -1,0 +1,1 @@
+"""MLIR files: what their functions take, and what they demand of it."""
