@@ -12,10 +12,10 @@ from typing import Any
 
 from iree.compiler import ir
 
-from iree_pilot.pipeline.evaluate import constants, elements
 from iree_pilot.pipeline.evaluate.checks import CheckRewriting, CheckRewritten, Expected
-from iree_pilot.pipeline.evaluate.elements import Unknown
-from iree_pilot.pipeline.evaluate.ir import read_type
+from iree_pilot.pipeline.evaluate.machine import constants, elements
+from iree_pilot.pipeline.evaluate.machine.elements import Unknown
+from iree_pilot.pipeline.evaluate.machine.ir import read_type
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.toolchain import dialects
 from iree_pilot.pipeline.torch_dialect import literals

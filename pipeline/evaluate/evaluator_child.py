@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.evaluate.elements import Array, Unknown
 from iree_pilot.pipeline.evaluate.interpreter import Interpreter
-from iree_pilot.pipeline.evaluate.machine import Mode
+from iree_pilot.pipeline.evaluate.machine.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.machine.machine import Mode
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Reference, Tensor
 from iree_pilot.pipeline.torch_dialect.evaluate import (

@@ -8,10 +8,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import (
+from iree_pilot.pipeline.evaluate.dialects import (
     control,
     dispatches,
-    elements,
     linalg_ext,
     onnx_ops,
     stablehlo,
@@ -21,8 +20,9 @@ from iree_pilot.pipeline.evaluate import (
     torch_ops,
     tosa,
 )
-from iree_pilot.pipeline.evaluate.elements import Array, Unknown
-from iree_pilot.pipeline.evaluate.machine import (
+from iree_pilot.pipeline.evaluate.machine import elements
+from iree_pilot.pipeline.evaluate.machine.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.machine.machine import (
     Budget,
     EvaluationLimits,
     Handler,
@@ -30,7 +30,7 @@ from iree_pilot.pipeline.evaluate.machine import (
     Mode,
     Record,
 )
-from iree_pilot.pipeline.evaluate.module import Module
+from iree_pilot.pipeline.evaluate.machine.module import Module
 
 __all__ = ["Interpreter", "InterpreterOutcome", "Unknown"]
 

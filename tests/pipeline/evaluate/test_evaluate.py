@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iree_pilot.pipeline.evaluate import elements, evaluator_child, scalars
+from iree_pilot.pipeline.evaluate import evaluator_child
+from iree_pilot.pipeline.evaluate.arrays import scalars
+from iree_pilot.pipeline.evaluate.machine import elements
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import tensors

@@ -1,6 +1,6 @@
 """Carries out the operations of a module, one after the other, on numpy arrays.
 
-What each of them computes is told by the tables of the modules beside this one. What MLIR leaves
+What each of them computes is told by the tables in `pipeline.evaluate.dialects`. What MLIR leaves
 undefined is filled with a number and noted: a function whose results depend on it has none.
 """
 
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import elements
-from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown
-from iree_pilot.pipeline.evaluate.ir import RETURNS, Block, Operation, Type, uses
+from iree_pilot.pipeline.evaluate.machine import elements
+from iree_pilot.pipeline.evaluate.machine.elements import Array, ElementKind, Unknown
+from iree_pilot.pipeline.evaluate.machine.ir import RETURNS, Block, Operation, Type, uses
 from iree_pilot.pipeline.numerics import noise
 
 if TYPE_CHECKING:
-    from iree_pilot.pipeline.evaluate.module import Module
+    from iree_pilot.pipeline.evaluate.machine.module import Module
 
 #: The values of a function by their numbers; None for what is no number.
 Env = dict[int, Any]

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import elements
-from iree_pilot.pipeline.evaluate.elements import Array, Unknown
-from iree_pilot.pipeline.evaluate.ir import Operation
-from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine
+from iree_pilot.pipeline.evaluate.machine import elements
+from iree_pilot.pipeline.evaluate.machine.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.machine.ir import Operation
+from iree_pilot.pipeline.evaluate.machine.machine import Env, Handler, Machine
 
 _KEY = "torch"
 _NUMBERS = ("!torch.int", "!torch.float", "!torch.bool")

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from iree_pilot.pipeline.evaluate.contraction import multiplied
-from iree_pilot.pipeline.evaluate.elements import Array
-from iree_pilot.pipeline.evaluate.machine import Machine
+from iree_pilot.pipeline.evaluate.arrays.contraction import multiplied
+from iree_pilot.pipeline.evaluate.machine.elements import Array
+from iree_pilot.pipeline.evaluate.machine.machine import Machine
 
 
 class Window(msgspec.Struct, frozen=True):

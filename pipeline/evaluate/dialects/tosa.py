@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import scalars, stablehlo, windows
-from iree_pilot.pipeline.evaluate.contraction import multiplied
-from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown, fit
-from iree_pilot.pipeline.evaluate.ir import Operation
-from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
+from iree_pilot.pipeline.evaluate.arrays import scalars, windows
+from iree_pilot.pipeline.evaluate.arrays.contraction import multiplied
+from iree_pilot.pipeline.evaluate.dialects import stablehlo
+from iree_pilot.pipeline.evaluate.machine.elements import Array, ElementKind, Unknown, fit
+from iree_pilot.pipeline.evaluate.machine.ir import Operation
+from iree_pilot.pipeline.evaluate.machine.machine import Env, Handler, Machine, operands
 
 #: By name: what it is of floats, of integers and of booleans. Operands of size 1 are broadcast.
 _ELEMENTWISE: dict[str, tuple[str, str, str]] = {
@@ -408,7 +409,7 @@ def _dim(machine: Machine, op: Operation, known: Env) -> list[Array]:
 
 
 def _const(machine: Machine, op: Operation, known: Env) -> list[Array]:
-    from iree_pilot.pipeline.evaluate import constants
+    from iree_pilot.pipeline.evaluate.machine import constants
 
     name = "values" if "values" in op.attributes else "value"
     values, element = constants.values(op.attributes[name], machine.module.blobs)

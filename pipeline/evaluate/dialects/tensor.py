@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import affine, elements
-from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown
-from iree_pilot.pipeline.evaluate.ir import Operation
-from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
+from iree_pilot.pipeline.evaluate.arrays import affine
+from iree_pilot.pipeline.evaluate.machine import elements
+from iree_pilot.pipeline.evaluate.machine.elements import Array, ElementKind, Unknown
+from iree_pilot.pipeline.evaluate.machine.ir import Operation
+from iree_pilot.pipeline.evaluate.machine.machine import Env, Handler, Machine, operands
 
 #: What stands in a static offset or size for a dynamic one.
 _DYNAMIC = -(2**63)

@@ -9,11 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import scalars
-from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown, fit, zero_extended
-from iree_pilot.pipeline.evaluate.ir import Operation
-from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
-from iree_pilot.pipeline.evaluate.windows import padded
+from iree_pilot.pipeline.evaluate.arrays import scalars
+from iree_pilot.pipeline.evaluate.arrays.windows import padded
+from iree_pilot.pipeline.evaluate.machine.elements import (
+    Array,
+    ElementKind,
+    Unknown,
+    fit,
+    zero_extended,
+)
+from iree_pilot.pipeline.evaluate.machine.ir import Operation
+from iree_pilot.pipeline.evaluate.machine.machine import Env, Handler, Machine, operands
 
 #: By name: what it is of floats, of signed and unsigned integers, of booleans and complex numbers.
 _ELEMENTWISE: dict[str, tuple[str, str, str, str, str]] = {

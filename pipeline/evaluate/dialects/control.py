@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import constants, scalars
-from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown
-from iree_pilot.pipeline.evaluate.ir import Operation, read_type
-from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
-from iree_pilot.pipeline.evaluate.tensor import insert_slice, reinterpreted
+from iree_pilot.pipeline.evaluate.arrays import scalars
+from iree_pilot.pipeline.evaluate.dialects.tensor import insert_slice, reinterpreted
+from iree_pilot.pipeline.evaluate.machine import constants
+from iree_pilot.pipeline.evaluate.machine.elements import Array, ElementKind, Unknown
+from iree_pilot.pipeline.evaluate.machine.ir import Operation, read_type
+from iree_pilot.pipeline.evaluate.machine.machine import Env, Handler, Machine, operands
 
 _MOST_STEPS = 1 << 20
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import constants, elements
-from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown
-from iree_pilot.pipeline.evaluate.ir import Block, Operation, Reader, read_type
+from iree_pilot.pipeline.evaluate.machine import constants, elements
+from iree_pilot.pipeline.evaluate.machine.elements import Array, ElementKind, Unknown
+from iree_pilot.pipeline.evaluate.machine.ir import Block, Operation, Reader, read_type
 from iree_pilot.pipeline.program import archive, tensors
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 from iree_pilot.pipeline.torch_dialect import literals

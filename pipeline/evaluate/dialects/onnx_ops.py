@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import constants, torch_ops
-from iree_pilot.pipeline.evaluate.elements import Array, Unknown
-from iree_pilot.pipeline.evaluate.ir import Operation
-from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine
+from iree_pilot.pipeline.evaluate.dialects import torch_ops
+from iree_pilot.pipeline.evaluate.machine import constants
+from iree_pilot.pipeline.evaluate.machine.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.machine.ir import Operation
+from iree_pilot.pipeline.evaluate.machine.machine import Env, Handler, Machine
 
 _PREFIX = "onnx."
 _ATTRIBUTE = "torch.onnx."

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from iree_pilot.pipeline.evaluate import contraction
-from iree_pilot.pipeline.evaluate.elements import Unknown
+from iree_pilot.pipeline.evaluate.arrays import contraction
 from iree_pilot.pipeline.evaluate.interpreter import Interpreter
-from iree_pilot.pipeline.evaluate.machine import Mode
+from iree_pilot.pipeline.evaluate.machine.elements import Unknown
+from iree_pilot.pipeline.evaluate.machine.machine import Mode
 from iree_pilot.pipeline.toolchain import toolchain
 
 RANDOM = np.random.default_rng(0)

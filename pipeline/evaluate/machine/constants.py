@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import elements
-from iree_pilot.pipeline.evaluate.elements import Array, ElementKind, Unknown
-from iree_pilot.pipeline.evaluate.ir import read_type
+from iree_pilot.pipeline.evaluate.machine import elements
+from iree_pilot.pipeline.evaluate.machine.elements import Array, ElementKind, Unknown
+from iree_pilot.pipeline.evaluate.machine.ir import read_type
 
 _RESOURCE = re.compile(r'dense_resource<"?([^">]+)"?>')
 _HEX = re.compile(r'dense<"0x([0-9A-Fa-f]*)"> : ')

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from iree_pilot.pipeline.evaluate.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.machine.elements import Array, Unknown
 
 _BINARY: dict[str, Any] = {
     "AffineAddExpr": np.add,

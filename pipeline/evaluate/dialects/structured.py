@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import affine, contraction, elements
-from iree_pilot.pipeline.evaluate.affine import Map
-from iree_pilot.pipeline.evaluate.elements import Array, Unknown, is_float
-from iree_pilot.pipeline.evaluate.ir import Block, Operation
-from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
+from iree_pilot.pipeline.evaluate.arrays import affine, contraction
+from iree_pilot.pipeline.evaluate.arrays.affine import Map
+from iree_pilot.pipeline.evaluate.machine import elements
+from iree_pilot.pipeline.evaluate.machine.elements import Array, Unknown, is_float
+from iree_pilot.pipeline.evaluate.machine.ir import Block, Operation
+from iree_pilot.pipeline.evaluate.machine.machine import Env, Handler, Machine, operands
 
 #: Elements of a box: what is made of it for each operation of the body.
 _BOX = 1 << 20

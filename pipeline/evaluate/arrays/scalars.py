@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate.elements import ElementKind, fit, zero_extended
+from iree_pilot.pipeline.evaluate.machine.elements import ElementKind, fit, zero_extended
 
 Array = Any
 #: Hears what is undefined, and gives the number to put there.

@@ -8,11 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import affine, elements, scalars
-from iree_pilot.pipeline.evaluate.affine import Map
-from iree_pilot.pipeline.evaluate.elements import Array, Unknown, is_float
-from iree_pilot.pipeline.evaluate.ir import Block, Operation
-from iree_pilot.pipeline.evaluate.machine import Machine
+from iree_pilot.pipeline.evaluate.arrays import affine, scalars
+from iree_pilot.pipeline.evaluate.arrays.affine import Map
+from iree_pilot.pipeline.evaluate.machine import elements
+from iree_pilot.pipeline.evaluate.machine.elements import Array, Unknown, is_float
+from iree_pilot.pipeline.evaluate.machine.ir import Block, Operation
+from iree_pilot.pipeline.evaluate.machine.machine import Machine
 
 _PRODUCTS = {"arith.addf": "arith.mulf", "arith.addi": "arith.muli", "complex.add": "complex.mul"}
 _EXTENSIONS = ("arith.extf", "arith.extsi", "arith.extui", "arith.sitofp", "arith.uitofp")

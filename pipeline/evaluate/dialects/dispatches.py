@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate.elements import Array, Unknown
-from iree_pilot.pipeline.evaluate.ir import Block, Operation
-from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine
-from iree_pilot.pipeline.evaluate.tensor import segments, slices
+from iree_pilot.pipeline.evaluate.dialects.tensor import segments, slices
+from iree_pilot.pipeline.evaluate.machine.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.machine.ir import Block, Operation
+from iree_pilot.pipeline.evaluate.machine.machine import Env, Handler, Machine
 
 _DYNAMIC = -(2**63)
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import linalg_ext, structured, windows
-from iree_pilot.pipeline.evaluate.contraction import multiplied
-from iree_pilot.pipeline.evaluate.elements import Array, Unknown
-from iree_pilot.pipeline.evaluate.ir import Block, Operation
-from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
+from iree_pilot.pipeline.evaluate.arrays import windows
+from iree_pilot.pipeline.evaluate.arrays.contraction import multiplied
+from iree_pilot.pipeline.evaluate.dialects import linalg_ext, structured
+from iree_pilot.pipeline.evaluate.machine.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.machine.ir import Block, Operation
+from iree_pilot.pipeline.evaluate.machine.machine import Env, Handler, Machine, operands
 
 #: Bodies of one operation, as `structured` reduces them: (of floats and complex, of integers).
 _BODIES = {

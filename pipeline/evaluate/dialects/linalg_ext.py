@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from iree_pilot.pipeline.evaluate import structured
-from iree_pilot.pipeline.evaluate.elements import Array, Unknown
-from iree_pilot.pipeline.evaluate.ir import Operation
-from iree_pilot.pipeline.evaluate.machine import Env, Handler, Machine, operands
+from iree_pilot.pipeline.evaluate.dialects import structured
+from iree_pilot.pipeline.evaluate.machine.elements import Array, Unknown
+from iree_pilot.pipeline.evaluate.machine.ir import Operation
+from iree_pilot.pipeline.evaluate.machine.machine import Env, Handler, Machine, operands
 
 
 def _sort(machine: Machine, op: Operation, known: Env) -> list[Array]:

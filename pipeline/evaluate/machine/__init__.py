@@ -1,0 +1,1 @@
+"""A module as plain data, and what carries out its operations."""
