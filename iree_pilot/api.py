@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import torch
 
     from iree_pilot.pipeline.numerics.numerics import Comparison
-    from iree_pilot.repro.reproducer.found import Bisection
+    from iree_pilot.repro.reproducer.known.found import Bisection
     from iree_pilot.repro.reproducer.verify import Verification
 
 __all__ = ["TraceFailed", "bisect", "compare", "compile", "run", "trace", "verify"]

@@ -25,8 +25,10 @@ from iree_pilot.repro.oracles.oracle_run import RunOracle
 from iree_pilot.repro.reducer import blockers
 from iree_pilot.repro.reducer.effort import Effort, estimate
 from iree_pilot.repro.reducer.shrink import Progress
-from iree_pilot.repro.reproducer import handing, known, levels, places
-from iree_pilot.repro.reproducer.found import (
+from iree_pilot.repro.reproducer import handing, levels
+from iree_pilot.repro.reproducer.handing import Subject
+from iree_pilot.repro.reproducer.known import known, places
+from iree_pilot.repro.reproducer.known.found import (
     Bisection,
     Found,
     Reproducer,
@@ -34,8 +36,7 @@ from iree_pilot.repro.reproducer.found import (
     recalled,
     reproduced,
 )
-from iree_pilot.repro.reproducer.handing import Subject
-from iree_pilot.repro.reproducer.places import Identity
+from iree_pilot.repro.reproducer.known.places import Identity
 from iree_pilot.repro.since_release.trials import BYTECODE, as_text
 from iree_pilot.repro.wrong_results import isolate_numbers as numbers
 from iree_pilot.repro.wrong_results.mismatch_oracle import MismatchOracle

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 
 from iree_pilot.pipeline.plural import count
-from iree_pilot.repro.reproducer import further
-from iree_pilot.repro.reproducer.further import SinceRelease
+from iree_pilot.repro.reproducer.folder import further
+from iree_pilot.repro.reproducer.folder.further import SinceRelease
 from iree_pilot.repro.since_release.release_search import TELLING, Change
 from iree_pilot.repro.since_release.trials import ReleasesFound
 from iree_pilot.repro.workarounds.find_workarounds import Workarounds

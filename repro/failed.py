@@ -27,7 +27,7 @@ from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.ir import inline
 from iree_pilot.repro.options import Listeners, Options
 from iree_pilot.repro.oracles.oracle_run import Running
-from iree_pilot.repro.reproducer.found import gave_up
+from iree_pilot.repro.reproducer.known.found import gave_up
 from iree_pilot.repro.tracing import trace_search as tracing
 
 #: The functions in a row, each fed what the last one gave, differ, and none does by itself.

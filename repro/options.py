@@ -11,7 +11,7 @@ import msgspec
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.repro.reducer.shrink import Progress
-from iree_pilot.repro.reproducer import places
+from iree_pilot.repro.reproducer.known import places
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):

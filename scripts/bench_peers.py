@@ -17,7 +17,7 @@ from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.process import Limits, Outcome
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.ir.editor import Editor
-from iree_pilot.repro.reproducer.marks import Marks, marks
+from iree_pilot.repro.reproducer.folder.marks import Marks, marks
 
 _HERE = Path(__file__).parent
 _LIBRARY = "libIREECompiler.so"

@@ -92,7 +92,7 @@ class TestLayers:
             ("iree_pilot.pipeline.cli.programs.run", "iree_pilot.pipeline.case"),
             ("iree_pilot.pipeline.cli.programs.run", "iree_pilot.pipeline.cli.display.output"),
             ("iree_pilot.pipeline.cli.nightly.nightly", "iree_pilot.pipeline.nightly.cases.matrix"),
-            ("iree_pilot.pipeline.nightly.publish", "iree_pilot.repro.reproducer.bundle"),
+            ("iree_pilot.pipeline.nightly.publish", "iree_pilot.repro.reproducer.folder.bundle"),
             ("iree_pilot.pipeline.frontends.source", "iree_pilot.models"),
             ("iree_pilot.models.spec", "iree_pilot.pipeline.errors"),
             ("iree_pilot.repro.slice", "iree_pilot.pipeline.toolchain.compiler"),
@@ -231,7 +231,7 @@ MANY = {
     *(f"iree_pilot/api.py:{name}" for name in ("trace", "compile", "run", "bisect")),
     "pipeline/processes/process.py:run",
     "pipeline/processes/task.py:call",
-    "repro/reproducer/bundle.py:level",
+    "repro/reproducer/folder/bundle.py:level",
 }
 
 

@@ -30,7 +30,9 @@ def files(
     inputs = map(examples.file_of, (*chosen.inputs, *expected))
     report = None
     if named != text:
-        from iree_pilot.repro.reproducer import bundle  # much to load for what is no reproducer
+        from iree_pilot.repro.reproducer.folder import (
+            bundle,  # much to load for what is no reproducer
+        )
 
         report = Path(named, bundle.REPORT)
     found = [file for file in (own, report, *map(Path, weights), *inputs) if file is not None]

@@ -25,7 +25,7 @@ def source(text: str, chosen: SourceOptions, *, flagged: bool = True) -> tuple[s
     """
     if not is_folder(text):
         return text, chosen
-    from iree_pilot.repro.reproducer import bundle
+    from iree_pilot.repro.reproducer.folder import bundle
     from iree_pilot.repro.trust import trust
 
     folder = Path(text)

@@ -30,8 +30,9 @@ from iree_pilot.repro.differential.flow import Flow
 from iree_pilot.repro.differential.side import FLOW_PHASE, Broken, Side, check, typed
 from iree_pilot.repro.differential.smaller import Small
 from iree_pilot.repro.options import Options
-from iree_pilot.repro.reproducer import bundle, places
-from iree_pilot.repro.reproducer.places import Identity
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.known import places
+from iree_pilot.repro.reproducer.known.places import Identity
 
 _LOCATIONS = "--mlir-print-debuginfo"
 _OPERATION = re.compile(r"(?:= |^\s*)\"?([a-z]\w*(?:\.\w+)+)")

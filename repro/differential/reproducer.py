@@ -23,8 +23,9 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.differential.compare import Differing
 from iree_pilot.repro.differential.side import Side
 from iree_pilot.repro.differential.smaller import Small
-from iree_pilot.repro.reproducer import bundle, environment, publish
-from iree_pilot.repro.reproducer.bundle import LARGEST_BYTES, Input, Report
+from iree_pilot.repro.reproducer import publish
+from iree_pilot.repro.reproducer.folder import bundle, environment
+from iree_pilot.repro.reproducer.folder.bundle import LARGEST_BYTES, Input, Report
 from iree_pilot.repro.wrong_results import folder
 from iree_pilot.repro.wrong_results.inputs import Settled
 from iree_pilot.repro.wrong_results.wrong_record import Wrong, WrongElement

@@ -23,7 +23,7 @@ from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import dump_files
 from iree_pilot.repro.reducer.spent import Spent
-from iree_pilot.repro.reproducer.marks import CONSEQUENCES
+from iree_pilot.repro.reproducer.folder.marks import CONSEQUENCES
 
 Verdict = Literal["same", "different", "passes", "invalid", "unresolved"]
 

@@ -22,8 +22,8 @@ from iree_pilot.pipeline.numerics import expected, numerics
 from iree_pilot.pipeline.numerics.expected import IGNORED
 from iree_pilot.pipeline.program.program import TensorType
 from iree_pilot.pipeline.toolchain.context import Context
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import Level, Report
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Level, Report
 from iree_pilot.repro.wrong_results import folder as wrong_numbers
 
 _FUNCTION, _EXPECTED = "--function=", "--expected_output="

@@ -24,8 +24,9 @@ from iree_pilot.repro.attribution import origin
 from iree_pilot.repro.isolate import Isolated
 from iree_pilot.repro.oracles.oracle import STOPPED, RememberingOracle
 from iree_pilot.repro.oracles.oracle_run import Running, describe
-from iree_pilot.repro.reproducer import bundle, environment, levels, marks, publish, verify
-from iree_pilot.repro.reproducer.bundle import LARGEST_BYTES, Input, Report
+from iree_pilot.repro.reproducer import levels, publish, verify
+from iree_pilot.repro.reproducer.folder import bundle, environment, marks
+from iree_pilot.repro.reproducer.folder.bundle import LARGEST_BYTES, Input, Report
 from iree_pilot.repro.reproducer.levels import MadeLevels
 from iree_pilot.repro.reproducer.publish import Contents
 from iree_pilot.repro.wrong_results import folder, inputs

@@ -25,8 +25,9 @@ from iree_pilot.pipeline.torch_dialect import writer
 from iree_pilot.repro.failing_pass import find_pass
 from iree_pilot.repro.failing_pass.find_pass import NoPass
 from iree_pilot.repro.oracles.oracle import STOPPED
-from iree_pilot.repro.reproducer import bundle, dispatch
-from iree_pilot.repro.reproducer.bundle import Level, LevelName
+from iree_pilot.repro.reproducer import dispatch
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Level, LevelName
 
 _DEBUG = re.compile(r"\s+loc\((?:unknown|\"[^\"]*\":\d+:\d+)\)")
 

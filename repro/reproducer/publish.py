@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
-from iree_pilot.repro.reproducer import bundle, known, verify
-from iree_pilot.repro.reproducer.bundle import Input, Report
+from iree_pilot.repro.reproducer import verify
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Input, Report
+from iree_pilot.repro.reproducer.known import known
 
 
 class Contents(NamedTuple):

@@ -27,9 +27,10 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.releases import Tell, find
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.oracles.oracle import strangers
-from iree_pilot.repro.reproducer import bundle, expectations
-from iree_pilot.repro.reproducer.bundle import FILES, SCRIPT, Level, LevelName, Report
-from iree_pilot.repro.reproducer.marks import WRONG
+from iree_pilot.repro.reproducer import expectations
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import FILES, SCRIPT, Level, LevelName, Report
+from iree_pilot.repro.reproducer.folder.marks import WRONG
 from iree_pilot.repro.trust import steps
 from iree_pilot.repro.trust.trust import Opened, is_rendered, open_folder
 

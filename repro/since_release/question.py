@@ -26,8 +26,9 @@ from iree_pilot.pipeline.toolchain import releases
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.reducer import kept
-from iree_pilot.repro.reproducer import bundle, places
-from iree_pilot.repro.reproducer.bundle import FILES
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import FILES
+from iree_pilot.repro.reproducer.known import places
 from iree_pilot.repro.since_release.release_search import Change, Verdict
 from iree_pilot.repro.since_release.trials import (
     CompiledProgram,

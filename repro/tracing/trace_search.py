@@ -22,9 +22,11 @@ from iree_pilot.repro.options import Listeners, Options
 from iree_pilot.repro.reducer.effort import estimate
 from iree_pilot.repro.reducer.shrink import Progress
 from iree_pilot.repro.reducer.spent import Spent
-from iree_pilot.repro.reproducer import bundle, environment, issue, known, places, publish
-from iree_pilot.repro.reproducer.bundle import Report
-from iree_pilot.repro.reproducer.found import (
+from iree_pilot.repro.reproducer import publish
+from iree_pilot.repro.reproducer.folder import bundle, environment, issue
+from iree_pilot.repro.reproducer.folder.bundle import Report
+from iree_pilot.repro.reproducer.known import known, places
+from iree_pilot.repro.reproducer.known.found import (
     Bisection,
     Found,
     gave_up,
@@ -32,7 +34,7 @@ from iree_pilot.repro.reproducer.found import (
     recalled,
     reproduced,
 )
-from iree_pilot.repro.reproducer.places import Identity
+from iree_pilot.repro.reproducer.known.places import Identity
 from iree_pilot.repro.tracing.journal import ANSWERS, Ask, Result, TraceAnswer, Traces
 
 PACKAGES = ("torch", "iree-turbine", "iree-base-compiler", "transformers")

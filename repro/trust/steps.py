@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from iree_pilot.repro.reproducer.bundle import FILES, Level
+from iree_pilot.repro.reproducer.folder.bundle import FILES, Level
 from iree_pilot.repro.wrong_results import folder as wrong_numbers
 
 _COMPILERS = ("iree-compile", "iree-opt")

@@ -22,8 +22,8 @@ import msgspec
 
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.toolchain import releases
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import FILES, REPORT, SCRIPT, Level, Report
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import FILES, REPORT, SCRIPT, Level, Report
 from iree_pilot.repro.trust import flags, own
 from iree_pilot.repro.wrong_results import folder as wrong_numbers
 

@@ -26,8 +26,9 @@ from iree_pilot.pipeline.toolchain.compiler import Dispatches
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.reducer import effort
-from iree_pilot.repro.reproducer import bundle, known
-from iree_pilot.repro.reproducer.bundle import LevelName
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import LevelName
+from iree_pilot.repro.reproducer.known import known
 from iree_pilot.repro.since_release import question
 from iree_pilot.repro.trust.trust import open_folder
 from iree_pilot.repro.workarounds import architectures, combination_search, edit_ir, rewrites

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import msgspec
 
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Tensor
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import Input, Level
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Input, Level
 from iree_pilot.repro.wrong_results.inputs import Settled
 from iree_pilot.repro.wrong_results.wrong_record import Wrong
 

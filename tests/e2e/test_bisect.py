@@ -11,7 +11,7 @@ import pytest
 from driver import Done, pilot
 from places import CASES
 
-from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.folder import bundle
 
 VULKAN = "vulkan:vp_android_baseline_2022"
 SDPA = "torch.aten.scaled_dot_product_attention"

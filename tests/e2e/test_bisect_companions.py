@@ -9,7 +9,7 @@ import pytest
 from driver import Done, pilot
 from places import CASES
 
-from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.folder import bundle
 
 pytestmark = pytest.mark.real
 

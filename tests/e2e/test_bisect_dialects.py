@@ -11,7 +11,7 @@ import pytest
 from driver import pilot
 from places import CASES
 
-from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.folder import bundle
 
 #: 3.13.0 tiles what is used by row and by column along the diagonal alone.
 PASS = "iree-codegen-tile-and-distribute-to-workgroups-using-forall-op"

@@ -15,7 +15,7 @@ from places import CASES
 
 from iree_pilot.pipeline.processes.process import Limits, run
 from iree_pilot.pipeline.store.locks import Locks
-from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.folder import bundle
 
 MASK = [
     "torch.aten.sum.dim_IntList",

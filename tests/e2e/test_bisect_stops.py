@@ -17,7 +17,7 @@ from driver import Done, pilot, start
 from fake import stub_release
 from fake.processes import running, wait_until
 
-from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.folder import bundle
 
 OPS = ["one", "two", "three", "four", "bad", "six", "seven", "eight"]
 SAYS = "'test.bad' op is not supported"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import Level, Report
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Level, Report
 
 CPU = (
     "--iree-hal-target-device=local",

@@ -9,7 +9,7 @@ import pytest
 from iree_pilot.pipeline import links
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends.source import parse
-from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.folder import bundle
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from places import BENCH
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.processes.process import Outcome
-from iree_pilot.repro.reproducer.marks import Marks
+from iree_pilot.repro.reproducer.folder.marks import Marks
 
 PROGRAM = Program(name="p", source="p.py", target="llvm-cpu", calls_at_most=6, ops_at_most=1)
 TWO_OPERATIONS = """

@@ -180,7 +180,7 @@ def _named(
 ) -> list[tuple[str, Bisection | Differential]]:
     """The results, with those of several targets that are the same failure."""
     from iree_pilot.repro.bisect import Bisection
-    from iree_pilot.repro.reproducer import alike
+    from iree_pilot.repro.reproducer.known import alike
 
     found = [(name, one) for name, one in results if isinstance(one, Bisection)]
     return [*alike.named(found)] if len(found) == len(results) > 1 else results

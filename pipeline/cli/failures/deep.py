@@ -18,9 +18,9 @@ from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.toolchain import releases
 from iree_pilot.repro import deep
 from iree_pilot.repro.bisect import Bisection
-from iree_pilot.repro.reproducer import bundle, further
-from iree_pilot.repro.reproducer.found import Found, Reproducer
-from iree_pilot.repro.reproducer.further import SinceRelease
+from iree_pilot.repro.reproducer.folder import bundle, further
+from iree_pilot.repro.reproducer.folder.further import SinceRelease
+from iree_pilot.repro.reproducer.known.found import Found, Reproducer
 from iree_pilot.repro.workarounds import find_workarounds
 
 #: What an installed release takes, measured: 0.3 to 0.4 GB.

@@ -213,7 +213,7 @@ class _Course:
 
     def isolate(self) -> None:
         """Isolates each target that fails, or that hides wrong numbers."""
-        from iree_pilot.repro.reproducer import alike
+        from iree_pilot.repro.reproducer.known import alike
 
         self.found = []
         for target, one in self._isolated():

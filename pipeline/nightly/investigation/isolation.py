@@ -22,9 +22,9 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro import failed
 from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.options import Options
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import REPORT
-from iree_pilot.repro.reproducer.places import names
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import REPORT
+from iree_pilot.repro.reproducer.known.places import names
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):

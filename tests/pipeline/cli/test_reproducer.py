@@ -14,8 +14,8 @@ from iree_pilot.pipeline.cli.options import SourceOptions
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.program.program import Tensor
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import Input, Report
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Input, Report
 
 CPU = (
     "--iree-hal-target-device=local",

@@ -34,8 +34,8 @@ from iree_pilot.pipeline.nightly.reports import report
 from iree_pilot.pipeline.store import outputs
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.repro.reducer.reduce import Reduced
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import Report
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Report
 from iree_pilot.repro.since_release import question
 from iree_pilot.repro.since_release.question import Question
 from iree_pilot.repro.workarounds import answers

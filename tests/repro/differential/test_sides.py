@@ -34,7 +34,7 @@ from iree_pilot.repro.differential.flow import (
 from iree_pilot.repro.differential.flow_edit import describe
 from iree_pilot.repro.differential.side import Side
 from iree_pilot.repro.ir.edit import context, parse
-from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.folder import bundle
 
 
 def _executable(name: str) -> str:

@@ -23,7 +23,7 @@ from iree_pilot.repro.failing_pass import dumps, find_pass, pipeline
 from iree_pilot.repro.failing_pass.find_pass import FoundPass, NoPass
 from iree_pilot.repro.failing_pass.narrow import narrow
 from iree_pilot.repro.failing_pass.pipeline import PipelineElement
-from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.folder import bundle
 
 TOOLS = TESTS / "fake" / "pass-tools"
 PASSES = ("fold", "tile", "fuse", "lower", "bufferize", "emit")

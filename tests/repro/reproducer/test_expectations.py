@@ -15,8 +15,8 @@ from iree_pilot.pipeline.cli.failures import verify as cli
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.toolchain.toolchain import installed
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import Input, Report
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Input, Report
 from iree_pilot.repro.reproducer.verify import Verification, verify
 from iree_pilot.repro.wrong_results.wrong_record import Wrong
 

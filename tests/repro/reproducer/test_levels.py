@@ -10,7 +10,7 @@ from fake import stub_toolchain
 from iree_pilot.pipeline.failures.diagnostics import mismatch
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.toolchain.context import Context
-from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.folder import bundle
 from iree_pilot.repro.reproducer.levels import Maker
 
 

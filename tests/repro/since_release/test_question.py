@@ -13,8 +13,8 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.store.journal import Journal
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import Input, Level, Report
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Input, Level, Report
 from iree_pilot.repro.since_release import trials
 from iree_pilot.repro.since_release.question import of_reproducer
 from iree_pilot.repro.since_release.trials import Missing, ReleaseTrial, verdict

@@ -21,7 +21,7 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.bisect import Bisection
 from iree_pilot.repro.options import Listeners, Options
 from iree_pilot.repro.reducer.shrink import Progress
-from iree_pilot.repro.reproducer import bundle
+from iree_pilot.repro.reproducer.folder import bundle
 from iree_pilot.repro.tracing import trace_search as tracing
 from iree_pilot.repro.tracing.journal import Traces
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import Level
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Level
 from iree_pilot.repro.trust import steps
 
 COMPILE = ("iree-compile", "repro.mlir", "-o", "module.vmfb")

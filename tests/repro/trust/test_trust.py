@@ -27,8 +27,8 @@ from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.toolchain.toolchain import installed
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import REPORT, Input, Level, Report
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import REPORT, Input, Level, Report
 from iree_pilot.repro.reproducer.verify import Verification
 from iree_pilot.repro.reproducer.verify import verify as verified
 from iree_pilot.repro.since_release import question

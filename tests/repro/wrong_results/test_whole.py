@@ -20,7 +20,7 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro import failed
 from iree_pilot.repro.options import Options
-from iree_pilot.repro.reproducer.bundle import Report
+from iree_pilot.repro.reproducer.folder.bundle import Report
 from iree_pilot.repro.wrong_results import part_search
 
 CASE = CASES / "u8_sort.py"

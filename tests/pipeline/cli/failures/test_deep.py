@@ -21,8 +21,9 @@ from iree_pilot.pipeline.cli.session import Session
 from iree_pilot.pipeline.errors import EnvironmentFault
 from iree_pilot.pipeline.toolchain.toolchain import installed
 from iree_pilot.repro.bisect import Bisection
-from iree_pilot.repro.reproducer import bundle, verify
-from iree_pilot.repro.reproducer.found import Found, reproduced
+from iree_pilot.repro.reproducer import verify
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.known.found import Found, reproduced
 from iree_pilot.repro.since_release.release_search import changes
 from iree_pilot.repro.since_release.trials import ReleasesFound as Releases
 from iree_pilot.repro.trust import trust

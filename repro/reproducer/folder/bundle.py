@@ -27,9 +27,9 @@ from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.store import outputs
 from iree_pilot.pipeline.targets import devices
 from iree_pilot.repro.attribution.origin import Origin
-from iree_pilot.repro.reproducer import issue
-from iree_pilot.repro.reproducer.further import Elsewhere, SinceRelease, WorkaroundSummary
-from iree_pilot.repro.reproducer.marks import MEMORY, STACK, marks
+from iree_pilot.repro.reproducer.folder import issue
+from iree_pilot.repro.reproducer.folder.further import Elsewhere, SinceRelease, WorkaroundSummary
+from iree_pilot.repro.reproducer.folder.marks import MEMORY, STACK, marks
 from iree_pilot.repro.trust import own
 from iree_pilot.repro.wrong_results.wrong_record import Wrong
 
@@ -108,7 +108,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     repro.mlir other than constants, list constructs and returns; op_names: theirs. time_limit:
     seconds that one command may take; memory_limit: bytes. rate: the share of runs that fail.
     packages: versions of what traced the program. environment: the machine, in words, as
-    `repro.reproducer.environment` has it. tried: sentences for the draft of the issue.
+    `repro.reproducer.folder.environment` has it. tried: sentences for the draft of the issue.
     current: what becomes of it with the release that was installed when it was made, where that is
     another one: (its version, "same" or why not). wrong: the outputs with wrong numbers, by what
     `reference` gives; origin: where these come from. whole: repro.mlir is the program that failed

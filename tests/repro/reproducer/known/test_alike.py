@@ -12,8 +12,9 @@ from fake.reports import report
 from iree_pilot.pipeline.cli.display import output
 from iree_pilot.pipeline.cli.failures.bisect import tell_elsewhere
 from iree_pilot.repro.bisect import Bisection
-from iree_pilot.repro.reproducer import alike, bundle
-from iree_pilot.repro.reproducer.found import Found, reproduced
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.known import alike
+from iree_pilot.repro.reproducer.known.found import Found, reproduced
 from iree_pilot.repro.trust import trust
 
 SAME, OTHER = "crash/SIGSEGV/MulIOp.build/3e6f08fc", "crash/SIGSEGV/AddIOp.build/11111111"

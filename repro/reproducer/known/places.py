@@ -11,8 +11,8 @@ import msgspec
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.failures.signatures import is_specific
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import Report
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Report
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,9 +24,9 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.toolchain import toolchain
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import Input, Level
-from iree_pilot.repro.reproducer.marks import MEMORY, marks
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Input, Level
+from iree_pilot.repro.reproducer.folder.marks import MEMORY, marks
 from iree_pilot.repro.reproducer.verify import Verification, settle, verify
 from iree_pilot.repro.wrong_results.wrong_record import Wrong, WrongElement
 

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.repro.reproducer import known
-from iree_pilot.repro.reproducer.bundle import REPORT, Report
-from iree_pilot.repro.reproducer.known import Known
+from iree_pilot.repro.reproducer.folder.bundle import REPORT, Report
+from iree_pilot.repro.reproducer.known import known
+from iree_pilot.repro.reproducer.known.known import Known
 
 ME = ("diagnostic/a.b/c/0", "abc", "vulkan")
 

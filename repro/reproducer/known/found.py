@@ -9,11 +9,12 @@ import msgspec
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.repro.attribution.origin import Origin
-from iree_pilot.repro.reproducer import bundle, places
-from iree_pilot.repro.reproducer.bundle import LevelName, Report
-from iree_pilot.repro.reproducer.further import Elsewhere, SinceRelease, WorkaroundSummary
-from iree_pilot.repro.reproducer.known import Known
-from iree_pilot.repro.reproducer.places import Identity
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import LevelName, Report
+from iree_pilot.repro.reproducer.folder.further import Elsewhere, SinceRelease, WorkaroundSummary
+from iree_pilot.repro.reproducer.known import places
+from iree_pilot.repro.reproducer.known.known import Known
+from iree_pilot.repro.reproducer.known.places import Identity
 
 
 class Reproducer(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,8 +15,8 @@ import msgspec
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.store.store import Store, data_directory
 from iree_pilot.repro.reducer import kept
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import Report
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Report
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):

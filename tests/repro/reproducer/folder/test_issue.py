@@ -11,7 +11,7 @@ from fake.reports import CPU, report
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.targets.devices import Device
-from iree_pilot.repro.reproducer import bundle, environment, issue
+from iree_pilot.repro.reproducer.folder import bundle, environment, issue
 
 BITCAST = (
     "failed to legalize operation 'vector.bitcast': "

@@ -13,10 +13,11 @@ from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.nightly.investigation.isolation import brought
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.repro.bisect import Bisection, Found
-from iree_pilot.repro.reproducer import bundle, places
-from iree_pilot.repro.reproducer.bundle import Report
-from iree_pilot.repro.reproducer.found import reproduced
-from iree_pilot.repro.reproducer.places import Identity
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import Report
+from iree_pilot.repro.reproducer.known import places
+from iree_pilot.repro.reproducer.known.found import reproduced
+from iree_pilot.repro.reproducer.known.places import Identity
 from iree_pilot.repro.since_release import question
 from iree_pilot.repro.since_release.question import Question
 

@@ -11,10 +11,10 @@ import msgspec
 
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.failures.signatures import is_specific
-from iree_pilot.repro.reproducer import bundle
-from iree_pilot.repro.reproducer.bundle import FILES
-from iree_pilot.repro.reproducer.found import Bisection, Found
-from iree_pilot.repro.reproducer.further import Elsewhere
+from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder.bundle import FILES
+from iree_pilot.repro.reproducer.folder.further import Elsewhere
+from iree_pilot.repro.reproducer.known.found import Bisection, Found
 
 
 class _Shown(NamedTuple):

@@ -1,0 +1,1 @@
+"""The folder itself: its files, its report, the draft of an issue."""

@@ -1,0 +1,1 @@
+"""Folders that are there already: which shows a failure, and where a new one goes."""
