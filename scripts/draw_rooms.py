@@ -1,7 +1,8 @@
 """Draws which rooms use which into docs/design.md: `.venv/bin/python scripts/draw_rooms.py`.
 
 An arrow goes from a room to one that at least five of its imports are from; what follows from other
-arrows is left out. A test holds the drawing against the code.
+arrows is left out, and the folders within a room are that room. A test holds the drawing against
+the code.
 """
 
 from __future__ import annotations
