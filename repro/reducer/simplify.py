@@ -15,11 +15,11 @@ import msgspec
 
 from iree_pilot.repro.reducer.shrink import Progress
 
-#: Sizes up to this one are left alone: 1 broadcasts, and nothing is won at the others.
-SMALLEST = 2
 #: The units that sizes are made small multiples of, tried in this order: where code is generated
-#: for vectors, two of four elements are what most failures need, elsewhere any size shows them.
-UNITS, ANYWHERE = (8, 32), (SMALLEST, 8, 32)
+#: for vectors, eight elements are what most failures need, elsewhere any size shows them.
+UNITS, ANYWHERE = (8, 32), (1, 2, 8, 32)
+#: Units that are tried last, below the one that was accepted.
+_SMALLEST = (1, 2)
 
 #: What can be made simpler apart from sizes. dynamic: dimensions that are not static. literals:
 #: tensor constants with many numbers. attributes: what the compiler may ignore, and constants that
@@ -99,11 +99,12 @@ def simplify(program: Path, survey: Survey, options: SimplifyOptions) -> Simplif
     """The program with smaller shapes, fewer dynamic dimensions, simpler attributes and types.
 
     Everything at once first, which one call settles in most cases, and with the smallest sizes;
-    then, while the budget lasts, coarser sizes, and halves of what was proposed. A proposal that no
+    then, while the budget lasts, coarser sizes, and halves of what was proposed. Last, each size
+    becomes the smallest that still answers "same" and that no other size has. A proposal that no
     program can be made of costs no call.
     """
     search, units = _Search(program, survey, options), options.units
-    sizes: list[_Step] = [size for size in reversed(survey.sizes) if size > SMALLEST]
+    sizes: list[_Step] = [size for size in reversed(survey.sizes) if size > 1]
     rest: list[_Step] = [aspect for aspect in _TOGETHER if aspect in survey.aspects]
     for search.unit in units:
         if search.accepts([*sizes, *rest]):
@@ -112,13 +113,11 @@ def simplify(program: Path, survey: Survey, options: SimplifyOptions) -> Simplif
         search.unit = units[0]
         search.halves(rest, asked=not sizes)
         search.halves(sizes, asked=not rest)
-    if search.best.calls == 0 or all(map(search.has, sizes)):
-        unit, search.unit = search.unit, SMALLEST
-        if not search.accepts(sizes):
-            search.unit = unit
+    search.finer(sizes)
     for aspect in _LATER:
         if aspect in survey.aspects and not (aspect == "arguments" and search.has("literals")):
             search.accepts([aspect])
+    search.lower_each()
     return search.best
 
 
@@ -146,6 +145,17 @@ def scaled(
     return found
 
 
+def lowered(new: Mapping[int, int], size: int, value: int, products: bool) -> dict[int, int]:
+    """Replacements of sizes (ascending) with `value` for one of them; products as in `scaled`."""
+    found: dict[int, int] = {}
+    for other, replacement in new.items():
+        factors = _factors(found, other) if products and other != size else None
+        found[other] = value if other == size else replacement
+        if factors is not None:
+            found[other] = factors[0] * factors[1]
+    return found
+
+
 def _factors(found: Mapping[int, int], size: int) -> tuple[int, int] | None:
     """What took the place of two sizes that multiply to another, if it is not themselves."""
     for factor in found:
@@ -163,32 +173,20 @@ class _Search:
         self.best = Simplified(path=str(program))
         self.unit = UNITS[0]
         self._survey, self._options = survey, options
-        self._accepted: list[_Step] = []
-        self._proposed = {Proposal()}
+        self._steps: list[_Step] = []
+        self._accepted = Proposal()
+        self._proposed = {self._accepted}
 
     def accepts(self, steps: Sequence[_Step]) -> bool:
         """True if these steps, with those accepted before, answer "same"; then they are kept."""
-        if self.best.calls >= self._options.budget:
-            return False
-        together = [*self._accepted, *steps]
-        for products in (False, True):
-            proposal = self._proposal(together, products)
-            if proposal in self._proposed:
-                continue
-            self._proposed.add(proposal)
-            (file,) = self._options.render([proposal])
-            if file is not None:
-                break
-        else:
-            return False
-        if self._is_same(file, names := _names(proposal)):
-            self._accepted = together
-            self.best = msgspec.structs.replace(self.best, path=str(file), done=names)
+        together = [*self._steps, *steps]
+        if self._is_same(self._proposal(together, products) for products in (False, True)):
+            self._steps = together
             return True
         return False
 
     def has(self, step: _Step) -> bool:
-        return step in self._accepted
+        return step in self._steps
 
     def halves(self, steps: Sequence[_Step], asked: bool = False) -> None:
         """Accepts what it can of steps; asked: all of them together were refused already."""
@@ -198,27 +196,91 @@ class _Search:
         self.halves(steps[:middle])
         self.halves(steps[middle:])
 
-    def _is_same(self, file: Path, trying: Sequence[str]) -> bool:
-        asked = self.best.calls
+    def finer(self, sizes: Sequence[_Step]) -> None:
+        """Accepts all sizes with the smallest unit below the one that they were accepted with."""
+        if self.best.calls and not all(map(self.has, sizes)):
+            return
+        accepted = self.unit if self.best.calls else 1 + max(_SMALLEST)
+        for self.unit in (unit for unit in _SMALLEST if unit < accepted):
+            if self.accepts(sizes):
+                return
+        self.unit = accepted
+
+    def lower_each(self) -> None:
+        """Lowers each size, the largest first, as far as the answer stays "same".
+
+        The smallest that no other size has is asked about first, then halves of what is between:
+        that takes for granted that what fails with a size does with larger ones.
+        """
+        for size in sorted(self._survey.sizes, key=lambda size: -self._sizes()[size]):
+            refused = 0
+            while between := self._between(refused, size):
+                value = between[len(between) // 2] if refused else between[0]
+                if not self._lowers(size, value):
+                    refused = value
+
+    def _between(self, refused: int, size: int) -> list[int]:
+        """What a size could become, ascending: lower than now, and no other size."""
+        sizes = self._sizes()
+        others = {new for other, new in sizes.items() if other != size}
+        return [value for value in range(refused + 1, sizes[size]) if value not in others]
+
+    def _lowers(self, size: int, value: int) -> bool:
+        """True if the program with this value for a size answers "same"; then it is kept."""
+        sizes = self._sizes()
+        return self._is_same(
+            msgspec.structs.replace(
+                self._accepted, sizes=_changed(lowered(sizes, size, value, products))
+            )
+            for products in (False, True)
+        )
+
+    def _sizes(self) -> dict[int, int]:
+        """What became of each size so far."""
+        return {size: size for size in self._survey.sizes} | dict(self._accepted.sizes)
+
+    def _is_same(self, proposals: Iterable[Proposal]) -> bool:
+        """True if the first proposal that is new and a program answers "same"; then it is kept."""
+        if self.best.calls >= self._options.budget:
+            return False
+        for proposal in proposals:
+            if proposal in self._proposed:
+                continue
+            self._proposed.add(proposal)
+            (file,) = self._options.render([proposal])
+            if file is not None:
+                break
+        else:
+            return False
+        names, asked = _names(proposal), self.best.calls
         self._options.on_progress(
-            Progress(trying=", ".join(trying), ops=self._options.ops, asked=asked)
+            Progress(trying=", ".join(names), ops=self._options.ops, asked=asked)
         )
         self.best = msgspec.structs.replace(self.best, calls=asked + 1)
         (answer,) = self._options.ask([file])
-        return answer.verdict == "same"
+        if answer.verdict != "same":
+            return False
+        self._accepted = proposal
+        self.best = msgspec.structs.replace(self.best, path=str(file), done=names)
+        return True
 
     def _proposal(self, steps: Sequence[_Step], products: bool) -> Proposal:
         chosen = [step for step in steps if isinstance(step, int)]
         sizes = scaled(self._survey.sizes, chosen, self.unit, products)
         taken = max((sizes[size] for size in chosen), default=0)
         return Proposal(
-            sizes=tuple((size, new) for size, new in sizes.items() if size != new),
+            sizes=_changed(sizes),
             dynamic=taken + self.unit if "dynamic" in steps else 0,
             literals="literals" in steps,
             attributes="attributes" in steps,
             types="types" in steps,
             arguments="arguments" in steps,
         )
+
+
+def _changed(sizes: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
+    """Those sizes that something else takes the place of."""
+    return tuple((size, new) for size, new in sizes.items() if size != new)
 
 
 def _names(proposal: Proposal) -> tuple[str, ...]:

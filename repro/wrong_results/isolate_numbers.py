@@ -60,7 +60,7 @@ class _Isolation(isolate.Isolation):
 
     @property
     def units(self) -> tuple[int, ...]:
-        return (2, 4, 8, 32)
+        return (1, 2, 4, 8, 32)
 
     @property
     def shows(self) -> bool:

@@ -112,7 +112,7 @@ class TestSearch:
         fake = Fake(lambda p: True, lambda p: True, Path())
         found = fake.run(survey, 12)
         assert found.calls == 2
-        assert fake.made(found).sizes == ((64, 4), (4096, 6))
+        assert fake.made(found).sizes == ((64, 3), (4096, 4))
         assert found.done == (
             "smaller shapes",
             "static shapes",
@@ -129,13 +129,40 @@ class TestSearch:
     def test_where_generated_code_needs_a_vector_it_keeps_one(self) -> None:
         fake = Fake(lambda p: all(new >= 8 for _, new in p.sizes), lambda p: True, Path())
         found = fake.run(Survey(sizes=(64, 4096), aspects=("attributes",)), 12)
-        assert found.calls == 2
-        assert fake.made(found) == Proposal(sizes=((64, 8), (4096, 16)), attributes=True)
+        assert fake.asked[0] == Proposal(sizes=((64, 8), (4096, 16)), attributes=True)
+        assert fake.made(found) == Proposal(sizes=((64, 8), (4096, 9)), attributes=True)
+
+    @given(st.dictionaries(st.integers(1, 300), st.integers(1, 300), min_size=1, max_size=5))
+    def test_each_size_ends_as_small_as_the_failure_allows(self, least: dict[int, int]) -> None:
+        sizes = tuple(sorted(least))
+        needs = {size: min(size, least[size]) for size in sizes}
+
+        def now(proposal: Proposal) -> dict[int, int]:
+            return {size: size for size in sizes} | dict(proposal.sizes)
+
+        def fails(proposal: Proposal) -> bool:
+            return all(new >= needs[size] for size, new in now(proposal).items())
+
+        fake = Fake(fails, lambda p: True, Path())
+        new = now(fake.made(fake.run(Survey(sizes=sizes), 10**6)))
+        assert len(set(new.values())) == len(sizes)
+        for size in sizes:
+            others = {value for other, value in new.items() if other != size}
+            assert all(value in others for value in range(needs[size], new[size]))
+
+    def test_a_size_whose_product_is_a_size_too_is_lowered_with_it(self) -> None:
+        def possible(proposal: Proposal) -> bool:
+            new = {4: 4, 8: 8, 32: 32} | dict(proposal.sizes)
+            return new[4] * new[8] == new[32]
+
+        fake = Fake(lambda p: dict(p.sizes).get(4, 4) >= 3, possible, Path())
+        found = fake.run(Survey(sizes=(4, 8, 32)), 24)
+        assert dict(fake.made(found).sizes) == {4: 3, 8: 1, 32: 3}
 
     def test_sizes_below_the_first_unit_are_made_smaller_too(self) -> None:
         fake = Fake(lambda p: True, lambda p: True, Path())
         found = fake.run(Survey(sizes=(1, 3, 8)), 12)
-        assert (found.calls, fake.made(found).sizes) == (1, ((3, 2), (8, 4)))
+        assert (found.calls, fake.made(found).sizes) == (1, ((3, 2), (8, 3)))
 
     def test_nothing_is_asked_where_nothing_can_be_simpler(self) -> None:
         fake = Fake(lambda p: True, lambda p: True, Path())
