@@ -93,16 +93,29 @@ def _if_right(claimed: str) -> str:
     return f", if the numbers that the folder expects are right: not checked here, as {claimed}"
 
 
+#: What run.sh says with its exit status.
+_SCRIPT = {0: "same", 1: "not the same", 125: "undecided"}
+
+
 def _tell(console: Console, result: Verification) -> None:
     for check in result.levels:
         mark = "[green]same[/green]" if check.same else "[red]not the same[/red]"
         mark = mark if check.ran else "[yellow]not run:[/yellow]"
-        console.print(f"{check.level.file:<14} {mark} {escape(check.why)}", soft_wrap=True)
-    script = f"not run: {result.script_why}" if result.script_why else f"exit code {result.script}"
-    console.print(f"run.sh         {script}", markup=False, soft_wrap=True)
+        line = f"{check.level.file:<14} {mark} {escape(check.why)}"
+        console.print(line.rstrip(), soft_wrap=True)
+    console.print(f"{'run.sh':<14} {_script(result)}", markup=False, soft_wrap=True)
     told = (
         f"the failure is there with {result.release}{_if_right(result.claimed)}"
         if result.same
         else f"not the same with {result.release}: {result.why}"
     )
     console.print(escape(told), soft_wrap=True)
+
+
+def _script(result: Verification) -> str:
+    if result.script_why:
+        return f"not run: {result.script_why}"
+    if result.script is None:
+        return "stopped before it ended"
+    meaning = _SCRIPT.get(result.script, "failed")
+    return f"{meaning} (exit status {result.script})"
