@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from iree_pilot.pipeline.cli.boundary import Interrupted
 from iree_pilot.pipeline.cli.display.took import Took
+from iree_pilot.pipeline.errors import EnvironmentFault
 
 #: (target, its result).
 Results = Sequence[tuple[str, Any]]
@@ -67,6 +68,20 @@ def place(kind: str, source: str, target: str = "") -> Path:
     if of_reproducer and made.exists() and made.samefile(folder):
         made = Path(f"{made}-again")
     return made
+
+
+def check_default_place() -> None:
+    """Raises EnvironmentFault where no folder can be made where the user is: before the work."""
+    from iree_pilot.pipeline.store import outputs
+
+    here = Path()
+    try:
+        outputs.check_writable(here)
+    except EnvironmentFault as fault:
+        raise EnvironmentFault(
+            f"the result goes to a folder in the current directory, but: {fault.message}",
+            advice="Name a place for it with -o DIR, or change to another directory.",
+        ) from fault
 
 
 def heading(console: Any, target: str | None, targets: int) -> None:

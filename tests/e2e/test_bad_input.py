@@ -454,6 +454,20 @@ class TestUnwritableCache:
         assert f"cannot use the cache directory {place}" in said
 
 
+@pytest.mark.parametrize("command", ["bisect", "run --bisect", "releases bisect"])
+def test_a_directory_where_no_result_can_be_written(
+    desk: Desk, tmp_path_factory: pytest.TempPathFactory, command: str
+) -> None:
+    file = desk.write("a.mlir", MLIR)
+    place = tmp_path_factory.mktemp("read-only") / "here"
+    with read_only(place):
+        done = pilot(*command.split(), file, "-t", "llvm-cpu", cwd=place)
+    assert done.code == 3
+    assert "goes to a folder in the current directory, but: cannot write ." in done.err
+    assert "-o DIR" in done.err
+    assert desk.compiled == 0, "it is found before anything is done"
+
+
 def read_only(directory: Path) -> Any:
     """A context in which the directory cannot be written to, by root neither."""
     import contextlib

@@ -121,6 +121,8 @@ def command(
     if output:
         outputs.directory(Path(output))
         outputs.check_writable(Path(output), replaced=True)
+    else:
+        several.check_default_place()
     if against and everything:
         raise click.UsageError("--against finds the first dispatch that differs: it takes no --all")
     flagged, named = target is None, source

@@ -121,6 +121,8 @@ def bisect(
 
     if output:
         release_question.check_place(Path(output))
+    else:
+        several.check_default_place()
     console = out.console(stderr=common.json)
     wanted = [t.spec for t in targets.parse_list(target)] if target else [None]
     results: list[tuple[str, ReleasesFound]] = []

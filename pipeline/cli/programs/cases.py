@@ -93,6 +93,8 @@ def cases(typed: Request) -> None:
     typed = msgspec.structs.replace(typed, targets=targets, flags=flags)
     source, chosen = reproducer.source(typed.source, typed.chosen, flagged=flagged)
     request = msgspec.structs.replace(typed, source=source, chosen=chosen)
+    if typed.bisect:
+        several.check_default_place()
     console = out.console(stderr=common.json or typed.output == "-")
     with Live.of(console, common) as live:
         course = _Course(request, live, named=typed.source)
