@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import click
@@ -20,6 +21,28 @@ def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items
     from iree_pilot.models.spec import registry
 
     return _beginning(("check", *registry()), incomplete)
+
+
+def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Fields of the zoo model that the line names; behind `=` the values of one that has few."""
+    from iree_pilot.models.spec import registry
+
+    # A line that ends with an option's name is not taken apart further than into words.
+    source = ctx.params.get("source") or next(iter(ctx.args), "")
+    spec = registry().get(re.split("[:/]", source)[0])
+    fields = spec.fields if spec else ()
+    name, equals, _ = incomplete.partition("=")
+    if not equals:
+        return _beginning((f"{field.name}=" for field in fields), incomplete)
+    values = (str(one) for field in fields if field.name == name for one in field.choices)
+    return _beginning((f"{name}={value}" for value in values), incomplete)
+
+
+def dtypes(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """The dtypes that models of the zoo take."""
+    from iree_pilot.models.fields import dtype
+
+    return _beginning(map(str, dtype().choices), incomplete)
 
 
 def targets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:

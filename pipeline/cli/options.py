@@ -246,11 +246,13 @@ def source_options(function: F) -> F:
             multiple=True,
             metavar="KEY=VALUE",
             callback=_pairs,
+            shell_complete=completing.settings,
             help="Set a field of a zoo model's preset.",
         ),
         click.option(
             "--dtype",
             metavar="DTYPE",
+            shell_complete=completing.dtypes,
             show_default="the preset's",
             help="A zoo model's dtype: f32, f16, bf16.",
         ),

@@ -24,7 +24,7 @@ VARIABLE = "_IREE_PILOT_COMPLETE"
 class Bash(BashComplete):
     """Click's for bash, which breaks words at colons and equal signs: it sees the line as typed.
 
-    Files are completed here, beside what else there is; a directory is not followed by a space.
+    Files are completed here, beside what else there is; a directory and `KEY=` are not followed by a space.
     """
 
     source_template = """\
@@ -33,7 +33,7 @@ class Bash(BashComplete):
     COMPREPLY=()
     for value in $(env COMP_LINE="${COMP_LINE:0:COMP_POINT}" COMP_WORDBREAKS="$COMP_WORDBREAKS" \\
             %(complete_var)s=bash_complete "$1"); do
-        [[ $value == */ ]] && compopt -o nospace
+        [[ $value == *[/=] ]] && compopt -o nospace
         COMPREPLY+=("$value")
     done
 }

@@ -36,6 +36,7 @@ _CAME = {"ok": "", "ran": " (runs, not compared)", "compiled": " (compiles)"}
 @click.option(
     "--dtype",
     metavar="DTYPE",
+    shell_complete=completing.dtypes,
     show_default="the checkpoint's",
     help="With check: the dtype to check for: f32, f16, bf16.",
 )
