@@ -24,7 +24,7 @@ VARIABLE = "_IREE_PILOT_COMPLETE"
 class Bash(BashComplete):
     """Click's for bash, which breaks words at colons and equal signs: it sees the line as typed.
 
-    Files are completed here, beside what else there is; a directory and `KEY=` are not followed by a space.
+    Files are completed here, beside what else there is. No space follows a directory or `KEY=`.
     """
 
     source_template = """\
