@@ -155,7 +155,7 @@ def _own_code() -> str:
     """A digest of the code that compiles, runs, compares and measures."""
     hashed = hashlib.sha256()
     core = Path(cases.__file__).parent
-    files = [f for room in ("", *_CORE) for f in (core / room).glob("*.py")]
-    for file in sorted([*files, Path(metrics.__file__)]):
+    rooms = [f for room in _CORE for f in (core / room).rglob("*.py")]
+    for file in sorted([*core.glob("*.py"), *rooms, Path(metrics.__file__)]):
         hashed.update(file.read_bytes())
     return hashed.hexdigest()
