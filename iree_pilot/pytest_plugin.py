@@ -159,7 +159,7 @@ class Checker:
         before: Sequence[CaseResult],
         options: dict[str, Any],
     ) -> list[tuple[str, str]]:
-        """What is said of a result that does not pass, and what to type next."""
+        """Report on a result that does not pass, with the command to type next."""
         lines = [("release", result.release)]
         if result.failure is None:
             if result.device is None:
@@ -198,7 +198,7 @@ class Checker:
     def _bisected(
         self, program: Loaded, result: CaseResult, place: Path, options: dict[str, Any]
     ) -> Iterator[tuple[str, str]]:
-        """What isolating a failure gives: the reproducer's folder, or why there is none."""
+        """Result of isolating a failure: the reproducer's folder, or a reason why there is none."""
         from iree_pilot import api
         from iree_pilot.pipeline.errors import PilotError
         from iree_pilot.pipeline.plural import count
@@ -316,7 +316,7 @@ def _without_trace_log() -> Iterator[None]:
 
 
 def _fault(about: str, fault: PilotError) -> str:
-    """What is said where nothing is known of the model."""
+    """Message for an error that says nothing about the model."""
     from iree_pilot.pipeline.errors import UsageError
 
     kind = "wrong usage" if isinstance(fault, UsageError) else "environment"

@@ -111,7 +111,7 @@ def _with_cache(
 
 
 def _masks(config: Any, tokens: torch.Tensor, cache: Any) -> dict[str, torch.Tensor] | None:
-    """What each type of layer sees, as a model with sliding layers takes it; None: its own mask.
+    """Masks by type of layer, for a model with sliding layers; None: the model makes its own.
 
     transformers' mask of a sliding window holds a constant `true`, which does not convert
     (`dense<true> : tensor<i1>`, iree-turbine 3.9.0). The cache here keeps all tokens for all

@@ -49,6 +49,6 @@ class First(nn.Module):
         self.module = module
 
     def forward(self, *args: torch.Tensor) -> tuple[torch.Tensor]:
-        """That tensor, for the module's positional arguments."""
+        """Returns that tensor, for the module's positional arguments."""
         result = self.module(*args)
         return (result if isinstance(result, torch.Tensor) else result[0],)

@@ -77,7 +77,7 @@ def signature(function: str) -> list[inspect.Parameter] | None:
 
 
 def _takes(has: list[inspect.Parameter], wanted: tuple[str, ...]) -> bool:
-    """Whether a call with the wanted arguments, by place or by name, is one that it takes."""
+    """True if it accepts a call with the wanted arguments, by position or by name."""
     first, rest = has[: len(wanted)], has[len(wanted) :]
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return tuple(p.name for p in first) == wanted and all(

@@ -43,9 +43,9 @@ from iree_pilot.pipeline.toolchain.phases import Phase
 
 COMPILE_KIND = "compile"
 _RESULT = "result.json"
-#: What a function returned, beside its files.
+#: Description of a function's outputs, beside their files.
 _OUTPUTS = "outputs.json"
-#: What runs a program in threads of its own, and what in the caller's: nothing is to be waited for.
+#: CPU devices that run a program in threads of their own, and synchronously in the caller's.
 _TASK, _SYNC = "local-task", "local-sync"
 #: The steps of running a module, in order.
 _RUNNING: tuple[StepName, ...] = ("load", "run", "compare")
@@ -177,7 +177,7 @@ class _Case:
         )
 
     def why_not_run(self) -> str:
-        """Why it is only compiled; empty where it can be run."""
+        """Reason that it is only compiled; empty if it can be run."""
         program = self.loaded.program
         if self.settings.to not in (None, "end"):
             return f"compiled up to {self.settings.to} only"
@@ -326,7 +326,7 @@ class _Case:
     def compared(
         self, job: runtime.Run, ran: runtime.RunResult, context: Context
     ) -> Comparison | None:
-        """How what a function returned is judged; None where there is nothing to judge it by."""
+        """Comparison of a function's outputs; None if there is no reference for them."""
         function = job.function
         waited = job.device == _SYNC or not function.signals
         if not ran.ok or function.reference is None or not waited:
@@ -464,7 +464,7 @@ def _own_code() -> str:
 
 @contextlib.contextmanager
 def _workdir(keep: str, function: str) -> Iterator[Path]:
-    """Where a function is run: in `keep`, else in a directory that is gone afterwards."""
+    """Directory to run a function in: in `keep`, else a temporary one."""
     if keep:
         place = Path(keep) / function
         place.mkdir(parents=True)
@@ -526,7 +526,7 @@ def _why(failed: StepName) -> str:
 
 
 def _left(functions: list[FunctionResult], program: Program) -> Iterator[str]:
-    """What was not run or not compared, and why."""
+    """Functions that were not run or not compared, with the reasons."""
     if why := _not_compared(functions):
         yield why
     for name, why in program.others.items():
@@ -537,7 +537,7 @@ def _left(functions: list[FunctionResult], program: Program) -> Iterator[str]:
 
 
 def _not_compared(functions: list[FunctionResult]) -> str:
-    """Why not all of it was compared; empty where each output of each function was."""
+    """Reason that not all was compared; empty if each output of each function was."""
     reasons: dict[str, list[str]] = {}
     for function in functions:
         compared = function.comparison

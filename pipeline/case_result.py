@@ -17,7 +17,7 @@ from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.toolchain.compiler import Dispatches
 from iree_pilot.pipeline.toolchain.phases import Phase
 
-#: Why a case failed whose compile did.
+#: Reason of a case whose compile failed.
 DOES_NOT_COMPILE = "does not compile"
 
 StepName = Literal["trace", "compile", "load", "run", "compare", "generate"]

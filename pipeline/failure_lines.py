@@ -10,7 +10,7 @@ from iree_pilot.pipeline.program.source_lines import SourceLines
 
 #: (label, text) of each line.
 Lines = Sequence[tuple[str, str]]
-#: What of a failure takes the most lines.
+#: Fields of a failure that take the most lines.
 _LONG = {"location", "message"}
 
 

@@ -121,7 +121,7 @@ class _Search:
         return outcome
 
     def _outcome(self, job: isolate.IsolationJob, oracle: RememberingOracle) -> Isolated | GaveUp:
-        """What was isolated, or why nothing was."""
+        """Isolated program, or the reason that nothing was isolated."""
         outcome: Isolated | GaveUp
         if isinstance(oracle, MismatchOracle):
             outcome = numbers.run(job, oracle, self._listeners.progress)
@@ -151,7 +151,7 @@ class _Search:
     def _whole(
         self, subject: Subject, oracle: RememberingOracle, outcome: GaveUp, context: Context
     ) -> Found:
-        """What is handed on where nothing was isolated: the whole program, and what was tried."""
+        """Result if nothing was isolated: the whole program, and a record of what was tried."""
         failure = oracle.wanted
         found = Found(failure=failure, why=outcome.why, rate=outcome.rate)
         if isinstance(oracle, MismatchOracle):
@@ -185,7 +185,7 @@ class _Search:
         return msgspec.structs.replace(made, why=outcome.why, rate=outcome.rate)
 
     def _folder(self, subject: Subject, failure: Failure) -> Path:
-        """Where a failure's folder goes. Raises UsageError where the user's own is taken."""
+        """Path of a failure's folder. Raises UsageError if the one that the user named is taken."""
         wanted = _identity(subject, failure)
         return places.settled(self._usual(failure), wanted, default=self._options.default)
 
@@ -197,12 +197,12 @@ class _Search:
         return place.with_name(f"{place.name}-{alike + 1}") if alike else place
 
     def _beside(self, folder: Path, failure: Failure) -> str:
-        """Why it is not the folder of the usual name; empty where it is."""
+        """Reason that the folder does not have the usual name; empty if it has."""
         usual = self._usual(failure)
         return "" if folder == usual else places.beside(usual)
 
     def _is_new(self, key: str) -> bool:
-        """Whether there is no folder for a failure like it."""
+        """True if there is no folder yet for a failure with this key."""
         before = self._found.get(key)
         return before is None or before.reproducer is None or before.reproducer.whole
 
@@ -286,13 +286,13 @@ def _isolated(found: Found) -> bool:
 
 
 def _key(failure: Failure, isolated: Isolated) -> str:
-    """What makes two failures one: their signature, and the operations where it says too little."""
+    """Identity of a failure: its signature, and the operations if the signature is not specific."""
     more = () if is_specific(failure.signature) else isolated.ops
     return " ".join((failure.signature, *more))
 
 
 def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | None:
-    """What an earlier bisection made of a failure."""
+    """Result of an earlier bisection of a failure, if there is one."""
     how = (toolchain.revision, subject.target, subject.flags, subject.told(failure))
     entry = known.recall(failure.signature, *how)
     if entry is None:
@@ -317,7 +317,7 @@ def _also(isolated: Failure, failure: Failure) -> Failure:
 
 
 def _directory(state: Path, failure: Failure, limits: process.Limits) -> Path:
-    """Where the state of one failure is kept: of a hang, of one that lasts as long."""
+    """Directory of the state of one failure; a timeout has one for each time limit."""
     name = failure.signature.replace("/", "-")
     if failure.kind == "timeout" and limits.seconds is not None:
         name += f"-{limits.seconds:g}s"

@@ -110,7 +110,7 @@ def _isolate(
 
 
 def why_not(case: CaseResult) -> str:
-    """Why the failure of a case cannot be isolated; empty where a search may find something."""
+    """Reason that the failure of a case cannot be isolated; empty if a search is worthwhile."""
     assert case.failure is not None
     first = case.failure
     if why := _too_busy(first) or _misspelled(first) or _of_the_source(first):
@@ -142,7 +142,7 @@ def _limits(case: CaseResult, failure: Failure, given: process.Limits) -> proces
 
 
 def _misspelled(failure: Failure) -> str:
-    """Why there is nothing to isolate where the compiler refuses its flags; else empty."""
+    """Reason that there is nothing to isolate if the compiler refuses its flags; else empty."""
     if not diagnostics.of_command_line(failure):
         return ""
     return (
@@ -152,7 +152,7 @@ def _misspelled(failure: Failure) -> str:
 
 
 def _of_the_source(failure: Failure) -> str:
-    """Why there is nothing to isolate where PyTorch has no model that runs; else empty."""
+    """Reason that there is nothing to isolate if PyTorch has no model that runs; else empty."""
     said = failure.message
     if failure.phase != "trace" or not said.startswith((f"while {MAKING}: ", CANNOT_RUN)):
         return ""
@@ -160,7 +160,7 @@ def _of_the_source(failure: Failure) -> str:
 
 
 def _too_busy(failure: Failure) -> str:
-    """Why the default limit says nothing: other processes had the machine; else empty."""
+    """Reason that the default limit proves nothing, the machine being busy; else empty."""
     stopped = failure.stopped
     if not stopped or not stopped.default or stopped.executable:
         return ""
@@ -225,7 +225,7 @@ def _given(running: Running) -> tuple[str, ...]:
 
 
 def _can(function: FunctionResult) -> bool:
-    """Whether it fails to load, to run or to compare in a way that can be isolated."""
+    """True if it fails to load, to run or to compare in a way that can be isolated."""
     failure = function.failure
     if failure is None:
         return False
@@ -235,7 +235,7 @@ def _can(function: FunctionResult) -> bool:
 
 
 def _cannot(failure: Failure) -> str:
-    """Why a failure to run cannot be isolated; empty where it can."""
+    """Reason that a failure to run cannot be isolated; empty if it can."""
     if failure.kind != "mismatch":
         return f"it compiles and then fails with {failure.kind}; isolating that is not possible"
     manner = failure.signature.split("/")[1]

@@ -25,15 +25,15 @@ from iree_pilot.repro.reducer import kept, locate, simplify, single, together
 from iree_pilot.repro.reducer.reducer import Reducer
 from iree_pilot.repro.reducer.shrink import Progress
 
-#: How often the whole program is compiled before it is said how often a failure comes.
+#: Runs of the whole program to determine the rate of an intermittent failure.
 FLAKY_RUNS = 5
-#: How far around a located operation to look for what it takes to fail.
+#: Number of times that a located group is widened by its neighbours if it does not fail.
 _WIDENINGS = 3
 #: Parts up to this many operations compile in an instant: one by one, no answer is asked in vain.
 _SMALL = 8
 #: Phases that generate code, for which sizes matter.
 _GENERATED = ("executable-configurations", "executable-targets", "hal")
-#: What shrinking takes for each operation, or nearly.
+#: Calls that shrinking takes for each operation, approximately.
 _PROOF = 2
 #: Calls for simpler shapes where each one that fails alike takes its whole limit.
 _STOPPED_SIMPLER = 2
@@ -67,9 +67,9 @@ class Isolated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GaveUp(msgspec.Struct, frozen=True, kw_only=True):
-    """Why nothing was isolated; rate: in which share of the runs an intermittent failure appeared.
+    """Reason that nothing was isolated; rate: share of the runs that failed, if intermittent.
 
-    ops: the operations of the whole function, by name, where it could be read.
+    ops: the operations of the whole function, by name, if it could be read.
     """
 
     why: str
@@ -197,7 +197,7 @@ class Isolation:
         )
 
     def _refused(self, graph: Graph, located: locate.Located) -> GaveUp | None:
-        """Why there is nothing to search, once the whole program has failed a second time."""
+        """Reason not to search, determined by running the whole program again; None to search."""
         if why := self.refusal(graph):
             return self._gave_up(why)
         if located.confirmed:
@@ -235,7 +235,7 @@ class Isolation:
         return smaller if smaller.minimal else part
 
     def _uncut(self) -> str:
-        """Why the program cannot be cut."""
+        """Reason that the program cannot be cut."""
         why, release = self.editor.why, self.job.context.toolchain
         if why.startswith(edit.UNREADABLE):
             lacking = "" if release.bindings else ", which has no bindings for this Python,"
@@ -248,11 +248,11 @@ class Isolation:
         return True
 
     def refusal(self, graph: Graph) -> str:
-        """Why there is nothing to search, as far as that is known before anything is compiled."""
+        """Reason not to search that is known before anything is compiled; empty to search."""
         return ""
 
     def _only_slow(self, located: locate.Located) -> bool:
-        """Whether a limit that nobody chose was met, and each executable ends soon."""
+        """True if the default time limit was reached although each executable compiles quickly."""
         stopped = self.job.failure.stopped
         default = stopped.default if stopped else False
         return default and located.calls > 1 and located.executable is None
@@ -440,7 +440,7 @@ class Isolation:
 
 
 def _wider(graph: Graph, groups: Groups) -> Iterator[tuple[int, ...]]:
-    """What is located, then more and more of what is around it."""
+    """Located groups of operations, then the last one with more and more of its neighbours."""
     yield from groups
     if not groups:
         return

@@ -1,14 +1,13 @@
-"""What iree-pilot costs: beside the bare compiler, at its start, the second time, in memory.
+"""Overhead of iree-pilot: over the bare compiler, at its start, with a full cache, in memory.
 
-How well it isolates failures is measured by `bench_bisect`, what the zoo takes by `bench_zoo`,
-what a long history costs by `bench_history`, whether right programs are accused by `bench_right`
-and, delicate ones, by `bench_delicate`, whether verdicts on MLIR are true by `bench_verdicts`,
-whether wrong numbers are seen and isolated by `bench_wrong`, whether a change of the code changes
-what the commands write by `bench_goldens`.
+Other benches: `bench_bisect` isolates failures, `bench_zoo` traces and compiles the zoo,
+`bench_history` loads a long history, `bench_right` and `bench_delicate` (ill-conditioned programs)
+count false alarms, `bench_verdicts` checks verdicts on MLIR, `bench_wrong` detects and isolates
+wrong numbers, `bench_goldens` shows the effect of a code change on the output of the commands.
 
-Things that are compared are measured in rounds, one after the other in alternating order, and a
-ratio is taken within each round: what the machine does meanwhile hits both. Medians and ranges are
-told, with the load average. CPU time tells more than wall time where others use the machine too.
+Compared commands are measured in rounds, one after the other in alternating order, and a ratio is
+taken within each round, so that other load on the machine affects both. Medians and ranges are
+reported, with the load average. CPU time is the better measure if others use the machine too.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 
 class Use(msgspec.Struct, frozen=True):
-    """What doing something once took.
+    """Resources that one run took.
 
     peak_bytes: resident memory of its largest process; for a compile by iree-pilot that of the
     compiler and its linker together. The system counts from the fork, so it is never less than
@@ -71,7 +70,7 @@ class Use(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What the median of one of the figures should not exceed."""
+    """Limit for the median of one of the figures."""
 
     figure: Literal["seconds", "ratio", "peak_bytes"]
     at_most: float
@@ -333,7 +332,7 @@ def run_command(model: str, target: str, pairs: int, as_json: bool, release: str
 @rounds_option(15)
 @shared
 def start_command(pairs: int, as_json: bool, release: str | None) -> None:
-    """How long --help and targets take, against Python doing nothing."""
+    """Measures the time of --help and targets, beside that of Python doing nothing."""
     report(as_json, release, {"start": lambda: bench_start(pairs)})
 
 

@@ -1,4 +1,4 @@
-"""What all benches of scripts/bench share: the machine, spreads of values, options, a cache."""
+"""Common parts of the benches: the machine, spreads of values, options, a cache."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and when it was measured. load: 1-minute load averages at the begin and the end."""
+    """Machine and time of a measurement. load: 1-minute load averages at the start and the end."""
 
     processor: str
     cores: int
@@ -124,7 +124,7 @@ def shared(function: F) -> F:
 
 
 def until(found: Iterable[T], limit: float) -> Iterator[T]:
-    """What is found until so many seconds have passed; what comes after is not waited for."""
+    """Items found within so many seconds; later ones are not waited for."""
     started = time.monotonic()
     for one in found:
         yield one

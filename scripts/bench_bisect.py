@@ -1,4 +1,4 @@
-"""How well failures are isolated: `iree-pilot bisect` beside other reducers, in the same run.
+"""Isolation of failures: `iree-pilot bisect` beside other reducers, in the same run.
 
 For each program, one after the other on the same machine: it is traced into an empty cache, one
 full compile that fails is timed, the program is bisected with nothing known of its failure, and
@@ -76,7 +76,7 @@ PROGRAMS = {
         _case("softmax", "softmax.py", "hip:gfx942", 1, seconds=20.0),
     )
 }
-#: What the peers' tests allow one compile: some of their candidates compile without end.
+#: Limit of one compile in the peers' tests: some of their candidates never finish compiling.
 _TIMES, _LEAST_SECONDS = 10.0, 30.0
 SAMPLE = ("fp8-attention", "argsort")
 
@@ -158,7 +158,7 @@ class _Pilot:
         return outcome.seconds, traced / document["program"]["mlir"]
 
     def bisect(self) -> tuple[Isolation, Failure | None]:
-        """What was isolated, and the failure that it is about."""
+        """Isolation of the failure, and the failure itself."""
         everything = ["--all"] if self.program.about else []
         outcome, document = self._run(
             "bisect",
@@ -205,7 +205,7 @@ class _Pilot:
 def isolation(
     document: Mapping[str, Any], about: str, seconds: float
 ) -> tuple[Isolation, Failure | None]:
-    """What a document of `bisect` says of the failure that is meant. seconds: the command's.
+    """Record of a failure in a document of `bisect`. seconds: the command's.
 
     Until the smallest program was found, the command had done what comes before any isolation and
     the search for this failure; that of the others is left out.

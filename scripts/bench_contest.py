@@ -1,4 +1,4 @@
-"""What `scripts/bench bisect` finds: records of reducers on one program, judged and told."""
+"""Results of `scripts/bench bisect`: records of reducers on one program, judged and reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Isolation(Attempt, frozen=True, kw_only=True):
-    """What `iree-pilot bisect` made of a program.
+    """Result of `iree-pilot bisect` on a program.
 
     search_seconds: of the search alone, from the known failure. command_seconds: of all that the
     command did. levels: those that were verified.
@@ -66,7 +66,7 @@ class Reducer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the median of a figure stays within its limit."""
+    """Check that the median of a figure stays within its limit."""
 
     what: str
     figure: float | None
@@ -75,7 +75,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ahead(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the bisector leaves no more operations than a peer, with fewer calls, in less time.
+    """Comparison with a peer: no more operations left, fewer calls, less time.
 
     By the medians. A peer that was cut would have taken more calls and time; its operations are
     those left when it was cut. One that failed with nothing left to compare is behind.

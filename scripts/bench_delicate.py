@@ -1,8 +1,8 @@
-"""Whether right programs that are delicate are accused: `tests/right/delicate.py` has the reasons.
+"""False alarms on correct programs that are ill-conditioned, from `tests/right/delicate.py`.
 
-Traced several to a module, as `bench_right` does, each family on each target in turn. What cannot
-be compared need not be; what is accused is a false alarm, or a fault of the compiler's that has to
-be shown by a second opinion and kept out then.
+Several programs are traced in one module, as in `bench_right`, each family on each target in turn.
+Outputs may be left uncompared. A program reported as wrong is a false alarm, or shows a bug of the
+compiler, which has to be confirmed by a second opinion and then excluded.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def _screen(text: str, places: Mapping[str, str]) -> str:
 
 
 def question(line: bytes) -> dict[str, Any]:
-    """What a line of a search's journal says: which candidate, and what came of it."""
+    """Candidate and outcome in a line of a search's journal."""
     entry = msgspec.json.decode(line)
     answer = entry.get("answer") or entry.get("outcome") or entry
     failure = answer.get("failure") or {}
@@ -195,7 +195,7 @@ def _content(file: Path, text: str, places: Mapping[str, str]) -> str:
 
 
 def documents(case: Case, work: Path) -> tuple[dict[str, str], float]:
-    """What the commands of a case write, by the documents' names, and their processor time."""
+    """Documents that the commands of a case write, by name, and the commands' processor time."""
     made: dict[str, str] = {}
     spent = 0.0
     # The environment before the checkout that it may lie in.

@@ -28,7 +28,7 @@ SMALLEST = "smallest.mlir"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What to minify. release: of the compiler, as `--release` takes it. seconds: limit of one
+    """Program to minify. release: of the compiler, as for `--release`. seconds: limit of one
     compile."""
 
     source: str
@@ -82,7 +82,7 @@ class _Check:
         self.begun = time.monotonic()
 
     def __call__(self, graph: Any, inputs: Sequence[Any]) -> bool:
-        """Whether the failure is among those of a graph, as the minifier wants to know."""
+        """True if the failure is among those of a graph: the minifier's test."""
         why, interesting = "", False
         candidate = self.directory / "candidate.mlir"
         try:

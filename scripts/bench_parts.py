@@ -1,8 +1,8 @@
-"""Whether single operations of right programs are accused, when each is fed right inputs.
+"""False alarms on single operations of correct programs, each with correct inputs.
 
-The judgement of `iree-pilot bisect` on wrong numbers: all operations of a program in one module,
-each given what PyTorch computes before it; what seems wrong then is compiled alone, and moved
-inputs say whether it is too ill-conditioned to tell (`repro.wrong_results`).
+They are judged as in `iree-pilot bisect` on wrong numbers: all operations of a program in one
+module, each with the inputs that PyTorch computes; those that seem wrong are compiled alone, and
+perturbed inputs show whether they are too ill-conditioned to judge (`repro.wrong_results`).
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reducer made of a program.
+    """Result of a reducer on a program.
 
     calls: programs that were compiled or tried to. ops: operations left other than constants, list
     constructs and returns; None where there is no smaller program. of: those of the program that
@@ -77,7 +77,7 @@ def minifier(subject: Subject, directory: Path, limit: float) -> Attempt:
 
 
 def minified(outcome: Outcome, directory: Path) -> Attempt:
-    """What the journal of a minifier says that ended so."""
+    """Result of a minifier that ended so, from its journal."""
     journal = directory / bench_minify.QUERIES
     lines = journal.read_bytes().splitlines() if journal.is_file() else []
     queries = [msgspec.json.decode(line, type=bench_minify.Query) for line in lines]

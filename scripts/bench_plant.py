@@ -88,7 +88,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 def faults(mlir: str) -> list[Fault]:
-    """What can be planted in a program, each once, in the order of its operations."""
+    """Faults that can be planted in a program, each once, in the order of its operations."""
     found: dict[Fault, None] = {}
     for line in mlir.splitlines():
         match = _LINE.match(line)

@@ -287,7 +287,7 @@ def _traced(module: _Module, catch: bool) -> Traced:
 
 
 def _catches(loaded: Loaded, function: Function) -> bool:
-    """Whether PyTorch's own result is accused once the largest value of an output is lost."""
+    """True if PyTorch's own result, with an output's largest value lost, is found to be wrong."""
     assert function.reference is not None
     directory = Path(loaded.directory)
     first, *others = function.reference.outputs
@@ -299,7 +299,7 @@ def _catches(loaded: Loaded, function: Function) -> bool:
 
 
 def _at(traced: Traced, level: str, toolchain: Toolchain, directory: Path) -> list[Judged] | None:
-    """What one level makes of a module; None where one of several programs does not compile."""
+    """Verdicts on a module at one level; None if one of several programs does not compile."""
     result = case.run(
         traced.loaded,
         plan(parse(_TARGET), toolchain),

@@ -1,4 +1,4 @@
-"""What IREE's own tools make of a program: does it compile, does it run?"""
+"""Result of IREE's own tools for a program: does it compile, does it run?"""
 
 from __future__ import annotations
 

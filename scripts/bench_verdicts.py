@@ -1,4 +1,4 @@
-"""Whether what we say of programs is true, beside what IREE's own tools make of them.
+"""Verdicts on programs, checked against the results of IREE's own tools.
 
 Programs of several dialects (`tests/dialects`), the compiler's own dumps of them and of models of
 the zoo after each phase, and files that are given. Each goes to `iree-compile` and
@@ -50,7 +50,7 @@ DIALECTS = ("torch", "linalg", "tosa", "stablehlo", "onnx", PHASES)
 #: Of these the dumps are taken, beside those of generated programs.
 ZOO = ("rms-norm", "llama-fp8:tiny", "attention", "resnet:tiny", "rope", "fp8-linear")
 _WEIGHTS_SCOPE = "model"
-#: What the narrowing of f64 to f32 leaves at a program's border: `as` converts nothing.
+#: Import that narrows f64 to f32 at a program's border: `as` converts nothing.
 _NARROWED = re.compile(r"hal\.tensor\.import .*tensor<[^>]*f64> as tensor<[^>]*f32>")
 _DUMP = re.compile(r"\.(\d+)\.([\w-]+)\.mlir$")
 
@@ -76,7 +76,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """What `iree-pilot run` says. verdict: the case's status, or `refused`.
+    """Verdict of `iree-pilot run`. verdict: the case's status, or `refused`.
 
     blind: which functions or outputs an `ok` does not rest on.
     """
@@ -125,7 +125,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fault(stock: Stock, said: Said) -> Fault | None:
-    """What is wrong with our verdict, given that of the tools."""
+    """Fault of our verdict, given that of the tools; None if there is none."""
     if said.verdict == "ok" and said.blind:
         return "blind ok"
     if said.verdict == "refused":
@@ -161,7 +161,7 @@ def rows(judged: Sequence[Judged]) -> tuple[Row, ...]:
 
 
 def read(document: Any, calls: Sequence[Call], exit_code: int, stderr: str) -> Said:
-    """What a document of `run --json` says of its only case."""
+    """Verdict on the only case of a document of `run --json`."""
     cases = (document or {}).get("cases") or ()
     if not cases:
         error = (document or {}).get("error") or stderr.strip()
@@ -192,7 +192,7 @@ def _blind(case: Mapping[str, Any], calls: Sequence[Call]) -> Iterator[str]:
 
 
 def pilot(given: Given) -> Said:
-    """What the command says of a program, in this process."""
+    """Verdict of the command on a program, in this process."""
     weights = [f"--weights={scope}={file}" for scope, file in given.archives.items()]
     if list(given.archives) == [_WEIGHTS_SCOPE]:
         weights = [f"--weights={given.archives[_WEIGHTS_SCOPE]}"]

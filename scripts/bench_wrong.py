@@ -1,10 +1,10 @@
-"""Whether wrong numbers are seen, and isolated to the operation that makes them.
+"""Detection of wrong numbers, and isolation to the operation that computes them.
 
-Models of 50 to 250 operations (`tests/right/wrong.py`), which the compiler gets right, are compiled
-by one with a fault planted (`bench_plant`); others hold what the compiler is known to get wrong. A
-third draws random numbers beside. Each is run and compared, then isolated, as `iree-pilot run` and
-`bisect` do. A fault without effect on any output (the sign of what is squared next, 5% of what is
-lost in the rounding of f16) is none, and another program is taken.
+Models of 50 to 250 operations (`tests/right/wrong.py`) that the compiler gets right are compiled
+with a planted fault (`bench_plant`); others contain operations that the compiler is known to get
+wrong. A third of them also draws random numbers. Each is run and compared, then isolated, as in
+`iree-pilot run` and `bisect`. A fault without effect on any output (the sign of a value that is
+squared next, 5% of a value lost in the rounding of f16) does not count: another program is taken.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def measure(
 
 
 def differs(right: CaseResult, wrong: CaseResult) -> bool:
-    """Whether a fault shows in an output that is compared: rounding moves the right one as well."""
+    """True if a fault shows in a compared output, by more than rounding changes the correct one."""
     pairs = zip(right.functions, wrong.functions, strict=True)
     compared = ((a.comparison, b.comparison) for a, b in pairs)
     return any(
@@ -240,7 +240,7 @@ class _Bench:
 
 
 def operations(mlir: str) -> int:
-    """How many operations a program in the torch dialect has, but for constants and lists."""
+    """Number of operations of a program in the torch dialect, without constants and lists."""
     return len(_OPERATION.findall(mlir))
 
 

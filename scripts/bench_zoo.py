@@ -25,7 +25,7 @@ TARGETS = "llvm-cpu,vulkan,hip:gfx942"
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """What one step took, or the signature of its failure.
+    """Cost of one step, or the signature of its failure.
 
     seconds: wall time; of a trace that of the whole command. peak_bytes: resident memory of the
     largest process.
@@ -84,7 +84,7 @@ def measure(spec: ModelSpec, preset: Preset, targets: str, release: str | None) 
 
 
 def _asked(*words: str | Path) -> tuple[process.Outcome, dict[str, Any]]:
-    """How a command of iree-pilot ended, and what it printed: exit code 0 or 1, a result."""
+    """Outcome and printed document of a command of iree-pilot, which exits with 0 or 1."""
     with tempfile.TemporaryDirectory() as directory:
         stdout, stderr = Path(directory) / "stdout", Path(directory) / "stderr"
         outcome = process.run([PILOT, *words], stdout=stdout, stderr=stderr)

@@ -52,7 +52,7 @@ _FORMS = (
 
 
 class Command(msgspec.Struct, frozen=True):
-    """What is typed, the output shown (empty: none is), and its line in the page."""
+    """Command to type, the output shown (empty: none), and its line in the page."""
 
     text: str
     shown: str
@@ -69,13 +69,13 @@ class Block(msgspec.Struct, frozen=True):
     lines: tuple[str, ...]
 
     def marked(self, word: str) -> str | None:
-        """What the comment says after a word; None where it does not say it."""
+        """Text after a word in the comment; None if the comment does not have it."""
         matches = (re.fullmatch(rf"{word}(?:[: ]+(.*))?", said) for said in self.said)
         return next((match[1] or "" for match in matches if match), None)
 
     @property
     def commands(self) -> list[Command]:
-        """Those to type, in order."""
+        """Commands to type, in order."""
         if self.fence not in ("", "sh") or self.marked("output") is not None:
             return []
         found: list[Command] = []
@@ -119,7 +119,7 @@ def blocks(text: str) -> list[Block]:
 
 
 def _in_list(lines: list[str], at: int) -> bool:
-    """Whether an indented line goes on with the text above it."""
+    """True if an indented line continues the text above it."""
     return at > 0 and bool(lines[at - 1]) and not _COMMENT.search(lines[at - 1])
 
 
@@ -208,7 +208,7 @@ class Typist:
         }
 
     def type(self, command: Command, code: int) -> str:
-        """What is wrong with what comes out; "" if nothing is."""
+        """Fault of the output; "" if there is none."""
         done = subprocess.run(
             ["bash", "-c", command.text],
             cwd=self._directory,
@@ -231,7 +231,7 @@ def _tail(text: str) -> str:
 
 
 def check(page: Path, cache: Path, *, everything: bool) -> list[str]:
-    """What is wrong with a page, after typing what is to be typed; tells what is done."""
+    """Faults of a page, found by typing its commands; reports progress."""
     name, text = page.relative_to(ROOT), page.read_text()
     found = blocks(text)
     wrong = [f"{name}: no file {link}" for link in links(page, text)]

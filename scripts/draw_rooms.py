@@ -21,7 +21,7 @@ _IMPORTS = 5
 
 
 def uses() -> dict[str, set[str]]:
-    """Which rooms each room uses."""
+    """Rooms that each room uses."""
     graph = grimp.build_graph("iree_pilot", cache_dir=None)
     packages = {module for module in graph.modules if graph.find_children(module)}
     counts: Counter[tuple[str, str]] = Counter()
@@ -55,7 +55,7 @@ def reduced(uses: dict[str, set[str]]) -> dict[str, list[str]]:
 
 
 def _reached(uses: dict[str, set[str]], start: str) -> set[str]:
-    """What a room uses, and what that uses, without itself."""
+    """Rooms that a room uses, directly or indirectly, without itself."""
     seen: set[str] = set()
     todo = [*uses.get(start, ())]
     while todo:

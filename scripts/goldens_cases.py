@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 _ROOT = Path(__file__).parent.parent
-#: Where sources are copied from, so that no document depends on where the checkout is.
+#: Directories whose sources are copied, so that no document depends on the checkout's path.
 _SOURCES = ("tests/cases", "tests/corpus/programs", "examples")
 CPU, VULKAN, HIP = "llvm-cpu", "vulkan:vp_android_baseline_2022", "hip:gfx942"
 
@@ -61,7 +61,7 @@ workaround = false
 
 
 class Rule(NamedTuple):
-    """What is written in place of what a pattern matches, and why that differs."""
+    """Replacement of a pattern's matches, and the reason that they differ between runs."""
 
     pattern: str
     instead: str

@@ -236,7 +236,7 @@ def _common(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _later(fields: dict[str, Any]) -> dict[str, Any]:
-    """What Gemma 2 and 3 have beyond Gemma, or name otherwise."""
+    """Config attributes that Gemma 2 and 3 have beyond Gemma, or under another name."""
     return {
         "hidden_activation": GELU[fields["gelu"]],
         "sliding_window": fields["window"],

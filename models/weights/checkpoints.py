@@ -22,7 +22,7 @@ CONFIG = "config.json"
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-#: How checkpoints name the ways of FP8 that have one static scale a tensor.
+#: Names in checkpoints of the FP8 methods with one static scale for each tensor.
 FP8_METHODS = ("compressed-tensors", "fp8")
 
 

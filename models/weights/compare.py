@@ -22,7 +22,7 @@ from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 
 Kind = Literal["missing", "shape", "dtype", "superfluous", "values"]
 
-#: What to do about each kind of fault.
+#: Advice for each kind of fault.
 _ADVICE: dict[Kind, str] = {
     "missing": "What is missing: fetch or save it, or take the config or the fields of the model "
     "that was saved.",

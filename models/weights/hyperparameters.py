@@ -19,7 +19,7 @@ from iree_pilot.pipeline.errors import UsageError
 
 Read = Callable[[str], Any]
 
-#: What must be the same, by the file's keys; what the file leaves out is not compared.
+#: Attributes that must agree, by the file's keys; keys that the file omits are not compared.
 _SAME = {
     "block_count": "num_hidden_layers",
     "embedding_length": "hidden_size",
@@ -52,8 +52,8 @@ FACTORS = "rope_freqs.weight"
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model takes from a file's header. frequencies: by the buffer's name; their text says
-    what they are. None and empty where the file does not say."""
+    """Hyperparameters that a model takes from a file's header. frequencies: by the buffer's name;
+    their text describes them. None and empty if the file does not have them."""
 
     epsilon: float | None = None
     frequencies: dict[str, tuple[float, ...]] = {}
@@ -63,10 +63,10 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 def header(
     read: Read, model: Any, factors: tuple[float, ...], refuse: Callable[[list[str]], UsageError]
 ) -> Header:
-    """What the model is to have of the file. read: the value of a key, without the architecture's
-    name; None where there is none. factors: those of `FACTORS`, if the file has them.
+    """Hyperparameters of the file for the model. read: returns the value of a key, without the
+    architecture's name, or None. factors: those of `FACTORS`, if the file has them.
 
-    Raises what `refuse` makes of the disagreements, each `KEY: expected X, found Y`.
+    Raises the error that `refuse` makes of the disagreements, each `KEY: expected X, found Y`.
     """
     wrong = [*_disagreements(read, model.config)]
     frequencies: dict[str, tuple[float, ...]] = {}

@@ -24,7 +24,7 @@ from iree_pilot.models.weights.reasons import LLAMA_CPP
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.program.archive import ArchiveEntry
 
-#: What llama.cpp calls a transformers model type; those that transformers has the tables of.
+#: llama.cpp's name of each transformers model type that transformers has tables for.
 _ARCHITECTURES = {
     "llama": "llama",
     "gemma2": "gemma2",

@@ -94,7 +94,7 @@ def _too_large(what: str, needed: int, free: int) -> str:
 
 
 def _bytes(plan: CheckpointPlan) -> int:
-    """What a model's weights take in memory."""
+    """Memory that a model's weights take."""
     return sum(
         math.prod(want.shape or ()) * ELEMENT_TYPES[want.dtype or "f32"].size
         for want in plan.wanted.values()

@@ -200,7 +200,7 @@ def empty(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
 
 
 def _keys(config: Mapping[str, Any], fault: Exception) -> list[str]:
-    """What the config says that transformers looked up and does not know."""
+    """Values in the config that transformers looked up and does not know."""
     if not isinstance(fault, KeyError):
         return []
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
@@ -209,7 +209,7 @@ def _keys(config: Mapping[str, Any], fault: Exception) -> list[str]:
 
 
 def _remade(checkpoint: Checkpoint) -> Callable[[tuple[str, ...], int], Mapping[str, ArchiveEntry]]:
-    """What makes the tensors of the config's model anew, with another value of one of its keys."""
+    """Function that gives the tensors of the config's model with another value of a key."""
 
     @functools.cache
     def remade(path: tuple[str, ...], value: int) -> Mapping[str, ArchiveEntry]:

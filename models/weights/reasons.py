@@ -22,7 +22,7 @@ _LAYER = re.compile(r"(^|\.)(?:layers?|blocks?|h|blk)\.(\d+)\.")
 _VISION = re.compile(r"(^|\.)(vision|visual|vit|image|mm_|multi_modal)\w*\.")
 _TEXT = re.compile(r"(^|\.)(language_model|lm_head|embed_tokens|word_embeddings)(\.|$)")
 _SCALES = (".weight_scale", ".input_scale")
-#: How llama.cpp names tensors.
+#: Names of tensors in llama.cpp.
 LLAMA_CPP = re.compile(r"^(blk\.\d+\.|token_embd\.|output_norm\.)")
 _TRANSLATE = (
     "load it with transformers, from_pretrained(DIRECTORY, gguf_file=FILE), and save it again, "
@@ -41,8 +41,8 @@ def _unknown(path: tuple[str, ...], value: int) -> Mapping[str, ArchiveEntry]:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """What a config.json says. remade: the tensors of its model if the key at a path had another
-    value; none where there is no such model."""
+    """Values of a config.json. remade: the tensors of its model if the key at a path had another
+    value; none if there is no such model."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
     remade: Callable[[tuple[str, ...], int], Mapping[str, ArchiveEntry]] = _unknown
@@ -68,7 +68,7 @@ class Load:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What the config says."""
+        """Values of the config."""
         return self.said.values
 
     def sizes(self, name: str) -> tuple[int, int, int] | None:
@@ -120,7 +120,7 @@ class Load:
 
 
 def missing(name: str, load: Load) -> str:
-    """Why a tensor that the model needs is not there; "" where nothing suggests a reason."""
+    """Likely reason that a tensor that the model needs is missing; "" if there is none."""
     stem, _, last = name.rpartition(".")
     if f".{last}" in _SCALES:
         weight = load.held.get(f"{stem}.weight")
@@ -148,7 +148,7 @@ def missing(name: str, load: Load) -> str:
 
 
 def superfluous(name: str, got: ArchiveEntry, load: Load) -> str:
-    """Why a tensor is there that the model does not need."""
+    """Likely reason that the checkpoint has a tensor that the model does not need."""
     if _FUSED.search(name):
         return _fused(name, got, load, apart=True)
     if name.endswith(_SCALES) or name.endswith("_scale_inv"):
@@ -169,7 +169,7 @@ def superfluous(name: str, got: ArchiveEntry, load: Load) -> str:
 
 
 def shape(name: str, want: tuple[int, ...], got: tuple[int, ...], load: Load) -> str:
-    """Why a tensor has another shape than the model's."""
+    """Likely reason that a tensor has another shape than the model's."""
     if _FUSED.search(name):
         return _fused(name, ArchiveEntry(shape=got), load, apart=False)
     if name.endswith(_SCALES):
@@ -194,7 +194,7 @@ def shape(name: str, want: tuple[int, ...], got: tuple[int, ...], load: Load) ->
 
 
 def dtype(name: str, want: str | None, got: str | None, load: Load) -> str:
-    """Why a tensor has another dtype than the model's."""
+    """Likely reason that a tensor has another dtype than the model's."""
     if got and got.startswith("f8") and not (want or "").startswith("f8"):
         scaled = f"{name.rpartition('.')[0]}.weight_scale" in load.held
         return "FP8 weights, but the config has no quantization_config" + (

@@ -29,7 +29,7 @@ _OTHERWISE = re.compile(
     r"NOT_FOUND; no function `|INVALID_ARGUMENT; input list and function mismatch"
 )
 
-#: What a type may become, by the flags of iree-compile that change types at the border.
+#: Types that a type may be converted to by the flags of iree-compile for function borders.
 BECOMES = {
     "f64": ("f32",),
     "complex<f64>": ("complex<f32>",),
@@ -71,8 +71,8 @@ def given(function: Function, want: Function, directory: Path, place: Path) -> F
 
 
 def uncallable(failure: Failure, flags: Sequence[str]) -> str:
-    """Why a module cannot be called as its program states, where the user's flags say what it
-    exports and how that is called; empty for any other failure."""
+    """Reason that a module cannot be called as its program states, if the user's flags determine
+    its exports and how they are called; empty for any other failure."""
     if not flags or not _OTHERWISE.match(failure.message):
         return ""
     return (

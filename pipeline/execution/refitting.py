@@ -79,7 +79,7 @@ def settled(
 
 
 def _fixed(program: Program, name: str) -> bool:
-    """Whether a function's reference is given, and not computed from its inputs."""
+    """True if a function's reference is given, and not computed from its inputs."""
     reference = program.function(name).reference
     own = reference is not None and reference.users
     return own or checks.rewritten(program)
@@ -117,7 +117,7 @@ def judge(
 def _shaped(
     function: Function, made_up: MadeUp, shape: re.Match[str]
 ) -> tuple[bool, MadeUp | None]:
-    """What the check of an argument's shape says of the dimensions that may be chosen."""
+    """(True if the failed check is of dimensions that may be chosen, inputs of those sizes)."""
     expected = shape["expected"].split("x")
     number = _NUMBER.search(shape["name"])
     sizes: dict[str, int] = {}
@@ -139,7 +139,7 @@ def _shaped(
 def _asserted(
     failure: Failure, function: Function, made_up: MadeUp, texts: Callable[[], Iterator[str]]
 ) -> tuple[bool, MadeUp | None] | None:
-    """What the assertion that failed depends on; None where it is not the program's own."""
+    """(True if the failed assertion depends on inputs, better ones); None if not the program's."""
     found = False
     for text in texts():
         body = constraints.stated(generic.functions(text), function.name)

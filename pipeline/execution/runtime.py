@@ -282,7 +282,7 @@ def _output_file(workdir: Path, index: int, want: TensorType) -> Path:
 
 
 def _loaded(stdout: Path, started: float, seconds: float) -> tuple[bool, float]:
-    """Whether the tool announced the call, and how long after its start (all of it if it did not).
+    """True if the tool announced the call, and the time until then (all of it if it did not).
 
     The announcement (`EXEC @main`) is the only thing that it writes to stdout.
     """

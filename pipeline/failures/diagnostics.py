@@ -53,7 +53,7 @@ PASSING = ("timeout", "out-of-memory", "tool-missing")
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"}):
-    """Why a step ended.
+    """Failure of a step.
 
     phase: compilation phase that failed. pass_: pass that failed, where known. op: operation the
     failure is about (`torch.aten.matmul`, `vector.bitcast`). location: `file:line:column` in the
@@ -76,7 +76,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"
 
     @property
     def passing(self) -> bool:
-        """Whether it may be gone next time on the same input: a limit, or somebody killed it."""
+        """True if it may not recur on the same input: a limit was reached, or it was killed."""
         return self.kind in PASSING or self.signal == "SIGKILL"
 
     @property
@@ -93,7 +93,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename={"pass_": "pass"
 #: compile with this flag.
 SERIAL = "--mlir-disable-threading"
 _MESSAGE_CHARACTERS = 500
-#: How the message of what somebody else killed begins.
+#: Start of the message if another process killed it.
 KILLED = "killed"
 KILLED_BY_OTHERS = f"{KILLED} by somebody else"
 
@@ -108,7 +108,7 @@ _UNKNOWN_FLAG = re.compile(
     re.MULTILINE,
 )
 _UNKNOWN = "unknown command line argument"
-#: What the compiler says of its command line, before it has looked at the program.
+#: The compiler's errors about its command line, before it reads the program.
 _COMMAND_LINE = re.compile(r"for the -\S+ option: |Too many positional arguments|Not enough pos")
 _TOOL_MISSING = re.compile(
     r"^sh: (?:\d+: )?(?P<tool>\S+): (?:not found|Permission denied)|"
@@ -132,7 +132,7 @@ _LIBRARY = re.compile(
 #: Names of parameters, functions and flags in a runtime status.
 _QUOTED_NAME = re.compile(r"(['`])[^'`\n]*\1")
 _QUOTED_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
-#: Where an exception goes on with all that is known of a node of a graph.
+#: Start of the dump of a graph node's attributes in an exception.
 _DUMP = re.compile(r",? *\{'\w+': .*")
 #: The symbols of torch.export's symbolic shapes.
 _SYMBOL = re.compile(r"\b[us]\d+\b")
@@ -409,7 +409,7 @@ def _undiagnosed(outcome: Outcome, stderr: str, said: Stderr, phase: str | None)
 
 
 def _summary(message: str) -> str:
-    """What a Python exception says first, with PyTorch's explanation where there is one."""
+    """First line of a Python exception, with PyTorch's explanation if there is one."""
     lines = [line.strip() for line in message.split("\n") if line.strip()]
     lines[:1] = [_DUMP.sub("", line) or line for line in lines[:1]]
     reasons = [line for line in lines[1:] if line.startswith("Explanation: ")]

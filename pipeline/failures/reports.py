@@ -9,11 +9,11 @@ import msgspec
 
 from iree_pilot.pipeline.failures.stderr import Diagnostic, operation_in
 
-#: What IREE reports of an executable whose pipeline failed: says that, not why.
+#: IREE's report that the pipeline of an executable failed, without the reason.
 _CONSEQUENCE = re.compile(
     r"failed to (?:run translation of source executable|serialize executables?\b)"
 )
-#: What the pass manager adds when it was asked for a crash reproducer: its note names the pass.
+#: Line that the pass manager adds with a crash reproducer: its note names the pass.
 _PIPELINE = re.compile(r"Failures? ha(?:s|ve) been detected while processing")
 _PIPELINE_PASS = re.compile(r"`([^`]+)` on '[^']+' operation")
 _TARGET_ATTRIBUTE = re.compile(r'#hal\.executable\.target<"([^"]+)".*', re.DOTALL)

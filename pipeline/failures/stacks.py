@@ -170,7 +170,7 @@ def _short(name: str) -> str:
 
 
 def _bracketed(text: str, opening: int) -> str:
-    """What stands between the `<` at `opening` and its `>`."""
+    """Text between the `<` at `opening` and its `>`."""
     depth = 0
     for i in range(opening, len(text)):
         if text[i] == "<":

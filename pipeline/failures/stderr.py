@@ -143,7 +143,7 @@ def _opened(match: re.Match[str]) -> _Open:
 
 
 def _ends(current: _Open, line: str) -> bool:
-    """Whether `line` is no part of the open diagnostic: its quoted source has already ended it."""
+    """True if `line` is not part of the open diagnostic, which ended with its quoted source."""
     closed = bool(current.lines) and not current.lines[-1].strip(" ^~\t")
     closed = closed and bool(current.lines[-1].strip())
     return closed or line.startswith(
@@ -163,7 +163,7 @@ _STATUS = re.compile(
     r" ?(?P<rest>.*)",
     re.DOTALL,
 )
-#: What the runtime was doing when it met the status: appended on the way up.
+#: The runtime's annotations of an error status with what it was doing.
 _DOING = re.compile(
     r"^(?:while |invoking |loading |looking |resolving |calling |creating |parsing |reading "
     r"|opening |verifying |preparing |importing |registering |\[ *\d+\])"

@@ -109,7 +109,7 @@ def _elfs(data: mmap.mmap) -> Iterator[bytes]:
 
 
 def _described(code: bytes) -> _Metadata:
-    """What the notes of an ELF file describe; no kernels where they cannot be read."""
+    """Metadata in the notes of an ELF file; without kernels if they cannot be read."""
     # Only where there is code for AMD GPUs: it takes 50 ms to import.
     from elftools.common.exceptions import ELFError
     from elftools.construct import ConstructError

@@ -157,7 +157,7 @@ class ExecutableSurvey:
 
     @property
     def _limit(self) -> float:
-        """What is enough for an executable of this program, by what is known of the others."""
+        """Time limit for an executable of this program, derived from the slowest one so far."""
         slowest = self.state.slowest_seconds if self.state else 0.0
         return max(self._limit_seconds, _TIMES * slowest)
 

@@ -34,9 +34,9 @@ class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Chip(msgspec.Struct, frozen=True, kw_only=True):
-    """What SIMDs have, and the CU or WGP that a workgroup shares. vgprs, granule: for waves of 32
-    lanes, and waves of 64 have half; unified: for waves of 64, accumulation registers among them.
-    sgprs: whether they limit waves (from gfx10 on they do not).
+    """Resources of a SIMD, and of the CU or WGP that a workgroup shares. vgprs, granule: for waves
+    of 32 lanes, waves of 64 have half; unified: for waves of 64, including accumulation registers.
+    sgprs: True if they limit waves (from gfx10 on they do not).
     """
 
     waves: int

@@ -23,7 +23,7 @@ from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.workers import side_by_side
 
 TOOL = "spirv-val"
-#: How it is installed on Debian and Ubuntu.
+#: Command that installs it on Debian and Ubuntu.
 MEND = "apt-get install spirv-tools"
 _MAGIC = b"\x03\x02\x23\x07"
 _HEADER_WORDS = 5
@@ -34,7 +34,7 @@ _VULKAN = re.compile(r"under Vulkan (\d+)\.(\d+) semantics")
 _RELEASE = re.compile(r"SPIRV-Tools (v\S+)")
 _ERROR = re.compile(r"error: (?:line \d+: )?(.*)")
 _IDS = re.compile(r"%\d+|'\d+\[%[^\]]*\]'|\b\d+\[%[^\]]*\]")
-#: What a validator says that is older than what the shader uses.
+#: Error of a validator that is older than the features of the shader.
 _TOO_OLD = re.compile(r"Invalid capability operand: \d+")
 
 

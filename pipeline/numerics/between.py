@@ -26,7 +26,7 @@ from iree_pilot.pipeline.numerics.noise import Noise
 from iree_pilot.pipeline.numerics.numerics import Comparison, OutputComparison
 from iree_pilot.pipeline.program.program import Function, Reference, Tensor
 
-#: What the signature of such a failure says.
+#: Kind of mismatch in the signature of such a failure.
 DIFFER = "targets-differ"
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 #: Exponents of float64 as `frexp` has them begin here; 0 has a place of its own before.
 _LOWEST, _EXPONENTS = 1074, 1074 + 1025
-#: What is so many times as large as all that is smaller is apart, if it is off by no more than so
-#: many of its own roundings.
+#: Elements this many times larger than all others are judged apart, if their error is at most
+#: this many of their own roundings.
 _APART, _ROUNDINGS = 256.0, 4.0
 
 

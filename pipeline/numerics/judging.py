@@ -126,7 +126,7 @@ def judge(pair: Pair, kind: TensorType, program: Noise, reference: Reference) ->
 
 
 def _explained(pair: Pair, common: dict[str, Any], program: Noise) -> bool:
-    """Whether roundings before an output explain its error."""
+    """True if roundings before an output explain its error."""
     return bool(pair.jittered) and not _rounded(pair, common, program, excusing=True).differs
 
 
@@ -193,7 +193,7 @@ def _exact(
 
 
 def _pointing_wrong(pair: Pair, indexed: Indexed | None, program: Noise) -> Any:
-    """Which elements of an output point to something else; None where it does not point."""
+    """Elements of an output that point to a wrong value; None if it is not an index."""
     if indexed is None or not pair.elements:
         return None
     got, own = pair.whole()

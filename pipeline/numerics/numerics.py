@@ -149,13 +149,13 @@ def excused(comparison: Comparison, why: str) -> Comparison:
 
 #: In which way numbers are wrong that the whole program does not show.
 HIDDEN = "hidden"
-#: What differs where the program expects of itself what it does not compute.
+#: Kind of mismatch if the program does not compute what it expects itself.
 EXPECTATION = "expectation"
 _AGREES = "agrees"
 
 
 def agrees(output: OutputComparison) -> bool:
-    """Whether an output is as its reference, whether or not that proves anything."""
+    """True if an output agrees with its reference, even if that proves nothing."""
     return output.ok or output.why.startswith(_AGREES)
 
 
@@ -237,7 +237,7 @@ def _named(output: OutputComparison) -> str:
 
 
 def _not_compared(outputs: tuple[OutputComparison, ...]) -> str:
-    """Which outputs were not compared and why, and that the others agree."""
+    """Outputs that were not compared, with the reasons, and that the others agree."""
     reasons: dict[str, list[OutputComparison]] = {}
     for output in outputs:
         if not output.ok:

@@ -206,8 +206,8 @@ def _differ(values: Floats, others: Floats) -> NDArray[np.bool_]:
 
 
 def _explained(values: Floats, base: Floats, moving: Sequence[Floats]) -> NDArray[np.bool_]:
-    """Whether values are off by a few times what roundings, or choices, before them move the right
-    ones by, or their neighbours: a few tries move one element by less than another of its row."""
+    """True if an error is at most a few times the effect of perturbed roundings, or of other
+    choices, on the value or its neighbours: few perturbations may miss one element of a row."""
     import numpy as np
     from numpy.lib.stride_tricks import sliding_window_view
 

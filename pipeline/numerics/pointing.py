@@ -65,7 +65,7 @@ def _same(values: Any, others: Any) -> Mask:
 
 
 def _allowed(indexed: Indexed, values: Any, precise: Any, program: Noise) -> Any:
-    """How far a value that is pointed to may be off in a right result."""
+    """Largest error of a value that a correct result may point to."""
     import numpy as np
 
     dtype = indexed.values.dtype
@@ -82,7 +82,7 @@ def _allowed(indexed: Indexed, values: Any, precise: Any, program: Noise) -> Any
 
 
 def _paired(at: Any, wanted: Any) -> Mask:
-    """Where one element is named for one that PyTorch names, and for no other one."""
+    """Mask of indices that correspond one to one to those of PyTorch."""
     import numpy as np
 
     fine = np.ones(at.shape, bool)

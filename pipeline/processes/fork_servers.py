@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Names of modules that a server imports before it forks, in order.
 Modules = tuple[str, ...]
-#: What tracing and what is written for PyTorch need. Nothing of ours: a script must not find it.
+#: Modules for tracing and for written PyTorch scripts. None of ours: a script must not find them.
 TORCH: Modules = ("torch", "iree.turbine.aot")
 
 _PROGRAM = Path(__file__).with_name("forked.py")
@@ -160,7 +160,7 @@ def _born(answer: socket.socket, tick: Callable[[], object], seconds: float | No
 
 
 def _alike(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether modules are found, and behave, alike in two environments."""
+    """True if modules are found, and behave, alike in two environments."""
     return {**one, _OWN: ""} == {**other, _OWN: ""}
 
 
@@ -204,7 +204,7 @@ class Servers:
         self._servers.clear()
 
 
-#: Those that start commands now.
+#: Servers that start commands now.
 SERVING: ContextVar[Servers | None] = ContextVar("SERVING", default=None)
 
 

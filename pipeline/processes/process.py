@@ -305,7 +305,7 @@ def _processor_seconds(pid: int) -> float:
 
 
 def _runnable(pid: int) -> bool:
-    """Whether a thread of a process would go on if only a processor were free for it."""
+    """True if a thread of a process is only waiting for a free processor."""
     for task in Path(f"/proc/{pid}/task").glob("*/stat"):
         with contextlib.suppress(OSError):
             if task.read_text().rpartition(")")[2].split()[0] in _WAITING_FOR_NOBODY:

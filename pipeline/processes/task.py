@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 REQUEST, REPLIES, FAULT = "request.json", "replies.jsonl", "fault.json"
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
-#: What a call leaves in its directory.
+#: Files that a call leaves in its directory.
 FILES = (REQUEST, REPLIES, FAULT, STDOUT, STDERR)
 #: Threads that make decoders for the same type at the same time can crash msgspec.
 _DECODING = Lock()
@@ -85,7 +85,7 @@ class Done(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     @property
     def why(self) -> str:
-        """Why it did not come to its end, in a few words; empty where it did."""
+        """Short reason that it did not finish; empty if it did."""
         if self.outcome.ok:
             return ""
         if self.fault is not None:

@@ -86,7 +86,7 @@ class ArchiveEntry(msgspec.Struct, frozen=True, kw_only=True):
         return "x".join([*(str(d) for d in self.shape), self.dtype or "?"])
 
 
-#: What a checkout without Git LFS has in place of a large file begins with.
+#: Start of the pointer file that a checkout without Git LFS has in place of a large file.
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 

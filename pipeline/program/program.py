@@ -21,8 +21,8 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.plural import count
 
 ElementClass = Literal["float", "int", "bool", "complex"]
-#: How a value crosses the ABI: a tensor as `!hal.buffer_view` or bare as `!hal.buffer`, a number,
-#: a null reference where the function takes a fence. "opaque": a buffer view of which the program
+#: Form of a value in the ABI: a tensor as `!hal.buffer_view` or bare as `!hal.buffer`, a number,
+#: a null reference for a fence. "opaque": a buffer view of which the program
 #: does not state the type.
 Passing = Literal["view", "buffer", "scalar", "null", "opaque"]
 
@@ -158,8 +158,8 @@ class Indexed(msgspec.Struct, frozen=True, kw_only=True):
     tied: bool = False
 
 
-#: What is moved to see how far results move with it: nothing, the steps of sums and norms in 16
-#: bits, or all that is computed and given.
+#: Values perturbed to measure the effect on results: none, the steps of sums and norms in 16
+#: bits, or all computed and given values.
 Jitter = Literal["none", "sums", "values"]
 
 
@@ -203,7 +203,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     computed: Reference | None = None
 
     def why_not(self, output: int) -> str:
-        """Why an output cannot be compared; empty where it can."""
+        """Reason that an output cannot be compared; empty if it can."""
         return self.incomparable[output] if output < len(self.incomparable) else ""
 
     def placed(self, directory: Path) -> Reference:

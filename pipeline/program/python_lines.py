@@ -13,7 +13,7 @@ _NAME = "python.json"
 _ALIAS = re.compile(r"#(loc\d*) = loc\((.*)\)$")
 _FRAME = re.compile(r'#(?P<alias>loc\d*)\b|"(?P<file>(?:[^"\\]|\\.)*)":(?P<line>\d+):\d+')
 _LOCATION = re.compile(r"(.+\.mlir):(\d+)(?::\d+)?")
-#: What follows the program, and has no lines of it.
+#: Start of the resources, which follow the program's lines.
 _RESOURCES = "{-#"
 _INSTALLED = ("/site-packages/", "/dist-packages/", "/lib/python")
 

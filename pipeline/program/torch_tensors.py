@@ -14,7 +14,7 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES, TORCH_ELEMENT_TYPES, Tensor
 
 _HERE = Path()
-#: What torch's own tensors are aligned to: the kernels' results may depend on it.
+#: Alignment of torch's own tensors: the kernels' results may depend on it.
 _ALIGNMENT = 64
 
 

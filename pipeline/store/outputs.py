@@ -21,8 +21,8 @@ from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 
 #: More links in a row than this are a loop, as for the kernel.
 _MOST_LINKS = 40
-#: Why a rename onto a file is refused that may be written itself: the directory belongs to somebody
-#: else or is read-only, the file is a mount point of its own.
+#: Errors of a rename onto a file that may itself be writable: the directory belongs to somebody
+#: else or is read-only, or the file is a mount point.
 _ONLY_IN_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
 _KINDS = (
     (stat.S_ISCHR, "a character device"),
@@ -149,7 +149,7 @@ def replace_directory(path: Path, source: Path, leave: Iterable[str] = ()) -> No
 
 
 def _cannot(path: Path, fault: OSError, what: str = "place") -> EnvironmentFault:
-    """What to say where `path`, as the user named it, cannot be written."""
+    """Error if `path`, as the user named it, cannot be written."""
     why, advice = fault.strerror or str(fault), f"Name another {what}."
     if fault.errno in (errno.ENOSPC, errno.EDQUOT):
         why, advice = "the disk is full", f"Free some space there, or name another {what}."
@@ -169,7 +169,7 @@ def put(path: Path, content: Path | bytes | str) -> None:
 
 
 def _same(path: Path, file: Path) -> bool:
-    """Whether both are one file."""
+    """True if both are the same file."""
     try:
         return file.is_file() and path.samefile(file)
     except OSError:  # there is no such file, or it cannot even be a name of one
@@ -209,7 +209,7 @@ def refuse_held(path: Path, read: Iterable[Path]) -> None:
 
 
 def _place(path: Path) -> Path | None:
-    """Where a file for `path` appears by a rename; None where it has to be written into."""
+    """Target of the rename that creates `path`; None if it has to be written into."""
     kind = _kind(path)
     if kind is not None and stat.S_ISDIR(kind):
         raise UsageError(f"cannot write {path}: it is a directory", advice="Name a file in it.")
@@ -221,7 +221,7 @@ def _place(path: Path) -> Path | None:
 
 
 def _parent(path: Path) -> Path:
-    """Where `path` leads; raises UsageError where the directory of that is not there."""
+    """Real path of `path`; raises UsageError if its directory does not exist."""
     place = Path(os.path.realpath(path))
     if not place.parent.is_dir():
         raise UsageError(
@@ -256,7 +256,7 @@ def _name(mode: int) -> str:
 
 
 def _of_a_process(path: Path) -> bool:
-    """Whether it is what a process has open (/dev/stdout, /dev/fd/3), which a rename would miss."""
+    """True if it is a process's open file (/dev/stdout, /dev/fd/3), which a rename would miss."""
     path = path.absolute()
     for _ in range(_MOST_LINKS):
         folder = os.path.realpath(path.parent)

@@ -25,7 +25,7 @@ _ALWAYS_HASHED_BYTES = 4 * 2**20
 _LARGE_BYTES = 64 * 2**20
 #: A change this close to the hash may have the same ctime as the next one (the kernel's tick).
 _RECENT_NS = 100_000_000
-#: What reading a damaged directory can fail with; anything else is trouble of another kind.
+#: Errors of reading a damaged directory; any other error has another cause.
 _DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO)
 
 

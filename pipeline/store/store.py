@@ -298,7 +298,7 @@ class Store:
                 return
 
     def _damage(self, kind: str, key: str, *, full: bool = False) -> str:
-        """What is wrong with an entry, "" if nothing."""
+        """Damage of an entry, "" if there is none."""
         place = self._place(kind, key)
         found = sealed.examine(place, f"{kind}/{key}", full=full)
         if found.renewed is not None:

@@ -13,7 +13,7 @@ from iree_pilot.pipeline.targets.architectures import Probe
 from iree_pilot.pipeline.targets.devices import LOCAL, Device, DevicesFound
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
-#: What a program is compiled for, in iree-compile's words.
+#: Flags of iree-compile that select the target.
 DEVICE_FLAG = "iree-hal-target-device"
 BACKENDS_FLAG = "iree-hal-target-backends"
 

@@ -38,7 +38,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unusable(self) -> str:
-        """Why the runtime will not run on it; empty where it will."""
+        """Reason that the runtime will not run on it; empty if it will."""
         if self.properties.get("feature_tier[vulkan-1.3]") != "unsupported":
             return ""
         missing = self.properties.get("missing", "")

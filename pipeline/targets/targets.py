@@ -35,7 +35,7 @@ __all__ = [
     "split_flags",
 ]
 
-#: What iree-compile prints where a program needs an architecture and has none.
+#: Error of iree-compile if a program needs an architecture and has none.
 _NO_ARCHITECTURE = re.compile(r"missing GPU target|target not set")
 
 

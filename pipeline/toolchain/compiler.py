@@ -39,7 +39,7 @@ _OWN_FLAGS = {
     "compile-from": "Say it before the --: iree-pilot compile ... --from PHASE.",
     "dump-compilation-phases-to": "The phases are always dumped, beside the module.",
 }
-#: What is printed in place of compiling.
+#: Flags that print something in place of compiling.
 _PRINTS = re.compile(r"-+(?:h|help(?:-hidden|-list|-list-hidden)?|version|print-options)")
 #: The same for commands that compile whole programs, and have no option for it.
 _COMPILES_ALL = {
@@ -326,7 +326,7 @@ def _failed(
 
 
 def _watch(job: Compile, context: Context, dumps: Path, listener: Listener | None) -> Watch | None:
-    """What looks into the compile where it generates code for long; None where nobody listens."""
+    """Watch that inspects a compile if code generation takes long; None without a listener."""
     if listener is None:
         return None
     survey = ExecutableSurvey(context, job.flags, nice=not job.hasty)

@@ -17,7 +17,7 @@ _OPERATION = re.compile(
 )
 #: Operations that MLIR prints without their dialect.
 _BARE = {b"module": "builtin", b"return": "func", b"unrealized_conversion_cast": "builtin"}
-#: Where the operations end: after it, a printed file lists the contents of its resources.
+#: End of the operations: after it, a printed file lists the contents of its resources.
 _RESOURCES = b"\n{-#"
 _DUMP = re.compile(r".*\.(\d+)\.([a-z-]+)\.mlir")
 

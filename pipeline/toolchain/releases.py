@@ -274,7 +274,7 @@ def _digest(file: Path) -> str:
 
 
 def _in(wheels: Path | None) -> dict[str, Any]:
-    """How `_pip` is told of a directory of wheels."""
+    """Keyword arguments of `_pip` for a directory of wheels."""
     return {"wheels": wheels} if wheels else {}
 
 
@@ -310,7 +310,7 @@ def _pip(*arguments: str, temporary: Path | None = None, wheels: Path | None = N
 
 
 def _failed(what: str, answer: ToolOutput) -> EnvironmentFault:
-    """Why pip failed, from what it printed."""
+    """Error for a failed pip, from its output."""
     if "No module named pip" in answer.stderr:
         return EnvironmentFault(
             f"cannot {what}: there is no pip in this Python environment",
@@ -333,7 +333,7 @@ def _failed(what: str, answer: ToolOutput) -> EnvironmentFault:
 
 
 def _present() -> str:
-    """Which releases can be used without network, in a sentence."""
+    """Sentence that names the releases that can be used without network."""
     versions = [r.version for r in local()]
     with contextlib.suppress(EnvironmentFault):
         versions.insert(0, toolchain.installed().version)

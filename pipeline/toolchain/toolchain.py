@@ -25,7 +25,7 @@ from iree_pilot.pipeline.store.store import Store
 _COMPILER = "iree-compile"
 _LIBRARY = "libIREECompiler.so"
 _RUN = "iree-run-module"
-#: Where a release's directory, a wheel's target, a build tree or an install prefix keep binaries.
+#: Folders of binaries in a release's directory, a wheel's target, a build tree, an install prefix.
 _COMPILER_PLACES = ("iree/compiler/_mlir_libs", "tools", "bin", ".")
 _RUNTIME_PLACES = ("iree/_runtime_libs", "tools", "bin", ".")
 _ASK_SECONDS = 120.0
@@ -77,7 +77,7 @@ class Toolchain(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Description(msgspec.Struct, frozen=True):
-    """What a compiler binary says about itself."""
+    """Description of a compiler binary, from its own output."""
 
     version: str
     revision: str

@@ -27,7 +27,7 @@ _SIGNS = {
     "eq": "==",
     "ne": "!=",
 }
-#: What the tracer makes of a tensor's sizes and of Python's own operators.
+#: Calls for the operations that the tracer uses for sizes and Python's own operators.
 SCALAR = {
     "torch.aten.size.int": "torch.ops.aten.sym_size.int({}, {})",
     "torch.aten.size": "torch.ops.aten.sym_size.default({})",
@@ -197,7 +197,7 @@ def positions(
 
 @cache
 def _enumerations() -> Mapping[str, Mapping[int, Any]]:
-    """How the tracer numbers what a schema calls an enumeration."""
+    """The tracer's numbers of the enumerations of schemas."""
     from iree.compiler.extras import fx_importer as tracer
 
     return {

@@ -19,7 +19,7 @@ from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.processes.task import Done
 from iree_pilot.pipeline.program.program import Call, Jitter, Reference, Tensor
 
-#: What evaluates: a function for `task.call` from `list[Work]` to `Stage`.
+#: The evaluator: a function for `task.call` from `list[Work]` to `Stage`.
 TORCH = "iree_pilot.pipeline.torch_dialect.torch_child:evaluated"
 #: Says so until the double-precision reference is there.
 UNFINISHED = "no double-precision reference: computing it was ended"

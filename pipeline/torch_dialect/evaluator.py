@@ -34,7 +34,7 @@ _TENSORS = ("!torch.vtensor<", "!torch.tensor<", "tensor<")
 #: Operations whose results the program does not compute.
 _GIVE = ("torch.vtensor.literal", "util.global.load")
 _DOUBLE = re.compile(r"tensor<[^>]*\bf64>")
-#: What PyTorch raises of operands that do not fit.
+#: Exceptions of PyTorch for operands that do not fit.
 _REFUSALS = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, ArithmeticError)
 
 #: Hears of each tensor: (the operation's position in the function, number of the result, value).
@@ -345,7 +345,7 @@ class FunctionEvaluation(Walk):
         )
 
     def _tensor(self, value: Any) -> torch.Tensor:
-        """What a value of a tensor's type is now."""
+        """Current tensor of a value that has a tensor's type."""
         known = self.values[value]
         if str(value.type) in _NUMBERS:  # returned on its own
             return torch.tensor(known, dtype=_NUMBERS[str(value.type)])

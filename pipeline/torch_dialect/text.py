@@ -195,7 +195,7 @@ def _sizes(shape: Sequence[int]) -> str:
 
 
 def _cast(dtype: Any) -> str:
-    """What makes a tensor of torch's default type one of `dtype`."""
+    """Code that converts a tensor of torch's default type to `dtype`."""
     return "" if str(dtype) == "torch.float32" else f".to({dtype})"
 
 

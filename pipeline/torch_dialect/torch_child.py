@@ -47,8 +47,7 @@ def evaluated(works: list[EvaluationWork], directory: Path) -> Iterator[Stage]:
 
 
 def stages(work: EvaluationWork) -> Iterator[Evaluation]:
-    """What is known of a function after it was evaluated in its own dtypes, and after it was in
-    float64."""
+    """Evaluations of a function: first in its own dtypes, then with float64 as well."""
     place = made_place(work)
     wanted = None if work.values is None else set(work.values)
     inputs = [torch_tensors.mapped(Path(t.file), t.dtype, t.shape) for t in work.inputs]

@@ -19,7 +19,7 @@ TENSOR = re.compile(r"!torch\.v?tensor<\[([\d?,]*)\],(.+)>")
 _BUILTIN = re.compile(r"tensor<((?:(?:\d+|\?)x)*)(.+)>")
 #: The integer types of MLIR carry no sign; those of torch do.
 _SIGNED = {f"i{bits}": f"si{bits}" for bits in (8, 16, 32, 64)}
-#: What goes in comes out: Python needs none of these, the tracer makes them again.
+#: Operations that return their operand: Python needs none, and the tracer adds them again.
 TRANSPARENT = {
     "torch_c.from_builtin_tensor",
     "torch_c.to_builtin_tensor",
@@ -39,7 +39,7 @@ _DROPPED = {
     "torch.bind_symbolic_shape",
     "torch.runtime.assert",
 }
-#: What takes the strides of a tensor into account in PyTorch. In MLIR a tensor has none.
+#: Operations that depend on a tensor's strides in PyTorch. In MLIR a tensor has none.
 VIEWS = {"torch.aten.view", "torch.aten._unsafe_view", "torch.aten.view.dtype"}
 
 

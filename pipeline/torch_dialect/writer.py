@@ -33,7 +33,7 @@ _LONGEST_CONSTANT = 256
 _SIZES = (7, 8, 14)
 _MOST_TRIES = 3**5
 _UNBOUNDED = sys.maxsize // 4
-#: What a function does that returns nothing.
+#: Operations with effects, which return nothing.
 _EFFECTS = {"util.global.store", "torch.overwrite.tensor.contents"}
 
 

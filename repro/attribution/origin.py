@@ -69,7 +69,7 @@ def find(
 
 
 def _narrowed(found: WrongPhase) -> Narrowed | None:
-    """What the phases rule out; None where they rule out nothing."""
+    """Attributions that the phases rule out; None if they rule out none."""
     if found.state == "later":
         return Narrowed(after=found.phase, generates=True)
     if found.state != "earliest":

@@ -92,7 +92,7 @@ class AttributionTrial:
         return [f for f in functions if f.example is not None and f.reference]
 
     def _tried(self, by: Engine, mlir: Path) -> VariantTried:
-        """What an engine makes of the program's functions, in the form that `mlir` has."""
+        """Result of running the program's functions, in the form of `mlir`, with an engine."""
         hashed = hashlib.sha256()
         compared: list[Comparison] = []
         for call in map(self.loaded.call, self._judged):

@@ -38,7 +38,7 @@ from iree_pilot.repro.differential.flow import (
 )
 from iree_pilot.repro.differential.side import Broken, Runner, Side, pick, typed
 
-#: What one call may take and return together; each call computes the program anew.
+#: Limit of a call's inputs and outputs together; each call computes the program anew.
 _CHUNK_BYTES = 256 * 2**20
 _CHUNK_STEPS = 64
 #: Levels of dispatches that are run as one at most.
@@ -254,7 +254,7 @@ class Comparer:
         return mlir
 
     def _judged_whole(self, body: FlowBody, cut: FlowCut, ours: Path, theirs: Path) -> Comparison:
-        """What a function returns on both sides, each with its own values throughout."""
+        """Comparison of a function's results on both sides, each with its own values throughout."""
         inputs = self._inputs(cut, body, {})
         place = self.context.directory / "whole"
         expected = self._against.run(theirs, cut.name, inputs, body.returned, place / "against")

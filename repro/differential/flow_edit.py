@@ -39,7 +39,7 @@ from iree_pilot.repro.ir.edit import context, parse
 
 _AFFINITIES = ("stream.affinity.default", "stream.affinity", "hal.device.targets")
 _PLACE = re.compile(r'"([^"]+)":(\d+):\d+')
-#: What an executable's code has besides the operations that one would name.
+#: Operations in an executable's code that do not characterise it.
 _PLUMBING = re.compile(
     r"(?:flow|iree_tensor_ext)\.dispatch\..*|(?:\w+\.)?return|\w+\.\w*const\w*|tensor\.empty|arith\..*"
     r"|util\.assume.*|affine\..*"

@@ -31,7 +31,7 @@ from iree_pilot.repro.wrong_results.inputs import Settled
 from iree_pilot.repro.wrong_results.wrong_record import Wrong, WrongElement
 
 _PROGRAM = bundle.FILES["mlir"]
-#: What separates a wrong value from a right one, where the judgement allows more than the error.
+#: Threshold as a share of the error, if the judgement would allow more.
 _WITHIN = 0.25
 
 

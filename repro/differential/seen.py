@@ -14,7 +14,7 @@ from iree_pilot.repro.ir import symbols
 DISPATCH = "flow.dispatch"
 IMPORT = "hal.tensor.import"
 EXPORT = "hal.tensor.export"
-#: What hands its operands on as they are, once a fence is reached or into memory of the caller's.
+#: Operations that return their operands unchanged, after a fence or in the caller's memory.
 HANDED_ON = ("hal.tensor.barrier", "hal.tensor.alias")
 
 
@@ -34,7 +34,7 @@ class Seen:
         self.numbers = {value: number for number, value in enumerate(self._values)}
         self.makers = {self.numbers[r]: i for i, op in enumerate(self.ops) for r in op.results}
         self.computing = [i for i, op in enumerate(self.ops) if _computes(op)]
-        #: What can be taken out and fed: results of dispatches, and globals that dispatches make.
+        #: Values that can be read and fed: results of dispatches, and globals that dispatches make.
         self.feedable: dict[int, FlowValue] = {}
         for index, op in enumerate(self.ops):
             loads = op.name == "util.global.load" and _target(op) in stored
@@ -151,7 +151,7 @@ def handed_on(op: Any, result: Any) -> Any:
 
 
 def _sized(op: Any, kind: FlowValue) -> bool:
-    """Whether the sizes of what an operation makes are known, and come back from a run."""
+    """True if the sizes of an operation's results are known, and a run returns them."""
     return op.name == DISPATCH and kind.dtype in KEEPS_SHAPE
 
 

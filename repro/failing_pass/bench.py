@@ -183,7 +183,7 @@ class RealBench:
         flags: tuple[str, ...] | None = None,
         output: Path = Path("/dev/null"),
     ) -> str:
-        """What the compiler prints."""
+        """Runs the compiler and returns what it prints."""
         limits = msgspec.structs.replace(
             self._context.limits,
             seconds=self._context.limits.seconds or _SECONDS,

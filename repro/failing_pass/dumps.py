@@ -14,7 +14,7 @@ _HEADER = re.compile(
     r"(?: \('(?P<op>[\w.]+)' operation(?:: (?P<symbol>@.*?))?\))? //----- //$",
     re.MULTILINE,
 )
-#: What ends the outermost operation, in the custom and in the generic form.
+#: The end of the outermost operation, in the custom and in the generic form.
 _END = re.compile(r"^\}(?:\).*)?$", re.MULTILINE)
 #: The name of the outermost operation, in the custom and in the generic form.
 _SYMBOL = re.compile(r'^[^\n]*?(?:@|\bsym_name = ")([\w.$-]+)')

@@ -30,7 +30,7 @@ _GENERIC = "--mlir-print-op-generic"
 _PRINTING = ("--mlir-print-ir-before-all", "--mlir-print-ir-module-scope", SERIAL)
 _NAMING = ("--mlir-print-ir-after-failure", "--mlir-print-ir-module-scope", SERIAL)
 _PRINTED_BYTES = 64 * 2**20
-#: Where passes run: on the program, or on something in it; executables come late, but are many.
+#: Nesting of the operations that passes run on; executables come late, but are many.
 _CHAINS: tuple[tuple[str, ...], ...] = (
     ("builtin.module",),
     ("builtin.module", "vm.module"),
@@ -68,8 +68,8 @@ class FoundPass(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NoPass(msgspec.Struct, frozen=True):
-    """Why the pass cannot be run alone; named: the one that failed, where the compiler said so, or
-    else the last that was started."""
+    """Reason that the pass cannot be run alone; named: the one that failed, if the compiler said
+    so, or else the last that was started."""
 
     why: str
     named: str = ""
@@ -100,8 +100,11 @@ class _Finder:
         self.runs = 0
 
     def find(self) -> FoundPass | NoPass:
-        """What does not end writes no crash reproducer. IR in the generic form is the harder to
-        read, but can be read again where the custom form of an operation cannot."""
+        """Find the failing pass and the IR before it.
+
+        A compile that does not end writes no crash reproducer. IR in the generic form is harder
+        for people to read, but can be parsed if the custom form of an operation cannot.
+        """
         for generic in ((), (_GENERIC,)):
             found = (self._reproduced(generic) if self._ends else None) or self._printed(generic)
             if found is not None:
@@ -237,7 +240,7 @@ class _Finder:
         return False
 
     def _fails(self, file: Path, element: PipelineElement, seconds: float | None = None) -> bool:
-        """Whether iree-opt fails in the same way; of a hang: whether it lasts as long."""
+        """True if iree-opt fails in the same way; for a hang: if it reaches the time limit too."""
         outcome, said = self._opt(file, element, None, seconds=seconds)
         if outcome.ok:
             return False

@@ -23,7 +23,7 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 T = TypeVar("T")
 
-#: What children that edit IR import.
+#: Modules that children import to edit IR.
 LOADED = ("iree.compiler.ir", "iree_pilot.repro.ir.edit", "iree_pilot.pipeline.processes.process")
 
 
@@ -59,7 +59,7 @@ class Bindings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def of(release: Toolchain | None, limits: Limits) -> Bindings:
-    """Those of a release, where it is not the one in this environment and has them."""
+    """Bindings of a release, or of this environment if the release has none or is the same."""
     site = release.bindings if release else None
     if site is not None and site == _here():
         site = None

@@ -33,7 +33,7 @@ _GLUE = re.compile(
 #: shapes, are not what a program is called with.
 NO_DATA = re.compile(r"!torch\.(?!vtensor|tensor).*|!tosa\.shape<.*")
 _META = "torch.onnx_meta."
-#: What makes values of a list, which is data where its elements are.
+#: Operations that take values out of a list; a list is data if its elements are.
 UNPACKS = ("torch.prim.ListUnpack", "torch.aten.__getitem__.t")
 #: Values that operations without a result change.
 _BUFFER = re.compile(r"memref<.*")
@@ -152,7 +152,7 @@ class Body:
         symbols.drop_unused(self.module, self.function, whole)
 
     def _replacement(self, origin: int, inside: set[int], splat: set[int]) -> Any:
-        """What takes the place of a value that is not made any more."""
+        """Replacement of a value whose operation is removed."""
         from iree.compiler import ir
 
         value = self.values[origin]
@@ -290,7 +290,7 @@ class Body:
         return next((i for i, own in enumerate(self.ops) if own == op), -1)
 
     def _ends(self) -> list[int]:
-        """What the terminator takes, and what other blocks do."""
+        """Values that the terminator takes, and those that other blocks take."""
         return list(
             dict.fromkeys(n for op in (self.ops[-1], *self.elsewhere) for n in self.taken_by(op))
         )

@@ -123,7 +123,7 @@ class Editor:
         )
 
     def _made(self, count: int, batch: Callable[[int], edit.EditBatch]) -> list[Path | None]:
-        """What becomes of each of `count` things to make; batch(n): the job from number n on."""
+        """Files of `count` programs, None for a failed one; batch(n): the job from the nth on."""
         files: list[Path | None] = []
         while len(files) < count:
             done = self._call("made", batch(len(files)), edit.EditedProgram)
@@ -136,7 +136,7 @@ class Editor:
         return files
 
     def _described(self, function: str, kind: type[T]) -> T | None:
-        """What is said of the program, by the bindings that can read it."""
+        """Description of the program, by the bindings that can read it."""
         done = self._call(function, self._batch(), kind)
         why = done.why
         if done.reply is None and self._bindings.site is not None:

@@ -168,7 +168,7 @@ def with_makers(graph: Graph, steps: int) -> tuple[tuple[int, ...], ...]:
 
 
 def connected(graph: Graph, ops: Iterable[int], root: int) -> tuple[int, ...]:
-    """Those of the real operations `ops` that data flow over `ops` alone links with `root`."""
+    """Operations among the real ones `ops` that data flow within `ops` links with `root`."""
     near, members = links(graph), set(ops) | {root}
     reached, waiting = {root}, [root]
     while waiting:
@@ -194,7 +194,7 @@ def by_line(graph: Graph) -> Mapping[int, int]:
 
 
 def bridged(graph: Graph, ops: Iterable[int], root: int, gap: int) -> tuple[int, ...]:
-    """Those of `ops` connected with `root`, and what lies between them in the data flow.
+    """Operations of `ops` connected with `root`, and those between them in the data flow.
 
     Up to `gap` real operations in a row that are not of `ops` are passed and taken along: a
     dispatch does not name the views and transposes that were folded into it.

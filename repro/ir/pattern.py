@@ -54,7 +54,7 @@ class _Pattern:
             yield from self._matches({**match, member: candidate})
 
     def _fits(self, match: dict[int, int]) -> bool:
-        """Whether each is matched by another one, and all are linked as in the pattern."""
+        """True if each is matched by a different operation, with the links of the pattern."""
         return len(set(match.values())) == len(match) and all(
             self._graph.ops[match[user]].operands[operand]
             == self._graph.ops[match[maker]].results[result]

@@ -90,7 +90,7 @@ def carry_out(module: Any, proposal: Proposal) -> None:
 
 
 class _Change:
-    """What is done to types, and to numbers that are sizes."""
+    """Change of types, and of numbers that are sizes."""
 
     def __init__(self, sizes: dict[int, int], dynamic: int, floats: bool) -> None:
         self.sizes = sizes
@@ -136,7 +136,7 @@ def _replace(module: Any, change: _Change, splat: bool) -> None:
 
 
 def _attribute(op: Any, name: str, attribute: Any, change: _Change, splat: bool) -> Any:
-    """What takes an attribute's place; None if it stays."""
+    """Replacement of an attribute; None if it stays."""
     from iree.compiler import ir
 
     old = str(attribute)
@@ -172,7 +172,7 @@ def _constant(attribute: Any, old: str, change: _Change, splat: bool) -> Any:
 
 
 def _is_size(op: Any, name: str, size: int) -> bool:
-    """Whether an integer speaks of a size, and not of a position or a type."""
+    """True if an integer is a size, and not a position or a type."""
     if _POSITIONS.search(name):
         return False
     return size > _CODE or _listed(op) is not None
@@ -267,7 +267,7 @@ def _met(given: str, inferred: str) -> str:
 
 
 def _failed_checks(module: Any) -> int:
-    """How many checks of torch's shape functions cannot be shown to hold."""
+    """Number of checks of torch's shape functions that cannot be shown to hold."""
     from iree.compiler import ir, passmanager
 
     if not any(op.name.startswith("torch.") for op in _walk(module.operation)):
@@ -378,7 +378,7 @@ def _recode(module: Any) -> None:
 
 
 def _walk(op: Any) -> Iterator[Any]:
-    """What is nested in an operation, in order."""
+    """Operations nested in an operation, in order."""
     for region in op.regions:
         for block in region:
             for inner in list(block.operations):

@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: What holds operations that are run: functions, and initializers of globals.
+#: Operations whose bodies are run: functions, and initializers of globals.
 FUNCTIONS = ("func.func", "util.func", "util.initializer", "llvm.func", "spirv.func")
 _SYMBOL = re.compile(r'@([\w$.-]+|"[^"]*")')
 _STORED = re.compile(r'util\.global\.store[^@\n]*@([\w$.-]+|"[^"]*")')
-#: What a compiled program consists of, besides its host code.
+#: Operations that hold an executable's code; the rest of a compiled program is host code.
 _EXECUTABLE = re.compile(r"(?:flow|stream|hal)\.executable")
 
 
@@ -48,7 +48,7 @@ def lines(module: Any) -> tuple[tuple[str, int], ...]:
 
 
 def operations(function: Any) -> list[Any]:
-    """Those of its first block."""
+    """Operations of its first block."""
     return [op.operation for op in function.regions[0].blocks[0].operations]
 
 

@@ -43,7 +43,7 @@ class Off(msgspec.Struct, frozen=True, kw_only=True):
 LOST = 1e300
 
 
-#: What came of a number of candidates.
+#: Words for the verdicts on several candidates.
 _WORDS: dict[Verdict, str] = {
     "passes": "pass",
     "different": "fail in another way",
@@ -90,7 +90,7 @@ class Oracle(Protocol):
 
 #: Failures that only say that a limit was reached.
 STOPPED = ("timeout", "out-of-memory")
-#: What is available changes from one search to the next: memory limits this close are one.
+#: Memory limits this close count as equal: available memory varies from search to search.
 _NEARLY = 0.8
 
 
@@ -116,7 +116,7 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 def strangers(failure: Failure, wanted: Failure) -> tuple[Failure, ...]:
-    """Those of a failure and of what came with it that are neither `wanted` nor its companions.
+    """Failures, of one and those that came with it, that are neither `wanted` nor its companions.
 
     A diagnostic that only follows from another one (`failed to serialize executables`) counts as
     the companion whatever operation it is reported at.
@@ -207,18 +207,18 @@ class RememberingOracle(ABC):
         return (f"Of the smaller programs that were tried, {', '.join(told)}.",) if told else ()
 
     def _digest(self, candidate: Path) -> str:
-        """What the answer depends on, as a name."""
+        """Digest of everything that the answer depends on."""
         return hashlib.sha256(candidate.read_bytes()).hexdigest()
 
     def _prepare(self, fresh: Mapping[str, Path]) -> None:
-        """What can be done once for candidates (by their digests) that are about to be judged."""
+        """Work done once for all candidates (by their digests) that are about to be judged."""
         return
 
     def shows(self, failure: Failure | None) -> bool:
         return failure is not None and failure.shows(self.wanted.signature)
 
     def _is_wanted(self, failure: Failure) -> bool:
-        """Whether it is the wanted failure, alone or with companions of it only."""
+        """True if it is the wanted failure, alone or with its companions only."""
         return failure.shows(self.wanted.signature) and not strangers(failure, self.wanted)
 
     def close(self) -> None:
@@ -227,9 +227,9 @@ class RememberingOracle(ABC):
 
     @abstractmethod
     def _failure(self, candidate: Path, digest: str) -> Failure | None:
-        """How the candidate fails, if it does; files go to names of its own, after its digest.
+        """Failure of the candidate, if it fails; its files are named after its digest.
 
-        Raises NotAProgram where that cannot be told.
+        Raises NotAProgram if that cannot be determined.
         """
 
     def _find_out(self, digest: str, candidate: Path) -> None:
@@ -266,7 +266,7 @@ class RememberingOracle(ABC):
         return "unresolved" if failure.kind in STOPPED else "different"
 
     def _judged_again(self, entry: _Entry) -> _Entry:
-        """What an earlier search saw, judged by what is wanted now."""
+        """Answer of an earlier search, judged by the failure that is wanted now."""
         answer = entry.answer
         if answer.failure is None:
             return entry
@@ -371,7 +371,7 @@ class CompileOracle(RememberingOracle):
         return order[min(order.index(last) + 1, len(order) - 1)]
 
     def _cannot_be_read(self, candidate: Path, digest: str) -> bool:
-        """Whether the compiler fails before it has begun: that is no failure of the compiler."""
+        """True if the candidate does not parse, which is no failure of the compiler."""
         if (
             self.context.toolchain.opt is None
             or self.wanted.phase == self.context.toolchain.phases[0]

@@ -131,7 +131,7 @@ class RunOracle(RememberingOracle):
         return msgspec.structs.replace(first, also=(*first.also, *others))
 
     def _ran(self, call: Call, module: Path, work: Path) -> Failure | None:
-        """How a call fails. Raises NotAProgram where that says nothing."""
+        """Failure of a call, if it fails. Raises NotAProgram if it cannot be judged."""
         ran = Iree(module, self._running.device, self.context).run(call, work)
         if isinstance(ran, Unsupported):
             raise NotAProgram(str(ran))

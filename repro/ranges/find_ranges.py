@@ -247,7 +247,7 @@ def _readings(
     ran: Mapping[Key, Tensor] | None,
     place: Path,
 ) -> list[Reading]:
-    """Those that leave their range."""
+    """Readings of the values that leave their range."""
     values = {(v.op, v.result): v for v in evaluation.values}
     own = place / function
     lost: set[int] = set()

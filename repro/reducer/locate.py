@@ -20,9 +20,9 @@ from iree_pilot.repro.ir.graph import Graph, bridged, by_line, connected
 
 _SOURCES = "executable-sources"
 _PHASES = "phases"
-#: What prints the IR before each pass, into a folder for each operation that is nested.
+#: Flags that print the IR before each pass, into a folder for each nested operation.
 TREE = ("mlir-print-ir-before-all", "mlir-print-ir-tree-dir")
-#: What LLVM's code generator was at when it crashed.
+#: Line that names the pass of LLVM's code generator that crashed.
 _RUNNING = re.compile(r"\d+\.\s+Running pass ")
 _PLACE = re.compile(r"(?P<file>[^\s:\"]+\.mlir[a-z]*):(?P<line>\d+):\d+: (?:error|note)")
 _DEBUG = re.compile(r'"(?P<file>[^"]+)":(?P<line>\d+):\d+')

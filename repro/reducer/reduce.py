@@ -84,7 +84,7 @@ class CommandOracle:
 
 
 def _said(outcome: process.Outcome) -> str:
-    """What a command did that does not find the program interesting."""
+    """Description of how a command ended that does not find the program interesting."""
     if outcome.ended_by == "exit" and outcome.exit_code == _CANNOT_SAY:
         return "exits with 125 (undecided)"
     if outcome.ended_by == "exit":
@@ -187,9 +187,9 @@ class _Reduction:
         return Path(found.path) if found.done else None
 
     def functions(self, file: Path, first: tuple[str, int], others: bool) -> tuple[str, ...]:
-        """What is left of all functions, `first` (a name and a line) being reduced first.
+        """Operations left in all functions, of which `first` (a name and a line) is reduced first.
 
-        others: the other ones stay while it is.
+        others: keep the other functions meanwhile.
         """
         ops: list[str] = []
         done: set[str] = set()
@@ -203,9 +203,9 @@ class _Reduction:
         return tuple(ops)
 
     def function(self, file: Path, line: int, whole: bool) -> tuple[str, ...]:
-        """What is left of the function at a line; `file` is the program then.
+        """Operations left in the function at a line; `file` is set to the reduced program.
 
-        whole: the other functions stay.
+        whole: keep the other functions.
         """
         reducer = self.reducer(file, line, whole=whole)
         editor, graph = reducer.editor, reducer.graph

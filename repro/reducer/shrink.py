@@ -32,7 +32,7 @@ Ask = Callable[[Sequence[Cut]], Sequence[str]]
 #: Answers for several cuts with one question: of each that it is "passes" or "invalid", or that it
 #: is a "suspect" of failing, "likely" to answer "same", or nothing.
 Together = Callable[[Sequence[Cut]], Sequence[str]]
-#: What takes the place of an operation that goes: arguments, its operands, constants.
+#: Replacement of a removed operation: arguments, its operands, constants.
 _Way = Literal["argument", "bypass", "splat"]
 #: So many operations are expected to be needed, before anything is known.
 _NEEDED = 2
@@ -167,7 +167,7 @@ class _Spent(Exception):
 
 
 class _Search:
-    """What a search knows: the answers so far, and the best cut that answered "same"."""
+    """State of a search: the answers so far, and the best cut with the answer "same"."""
 
     best: Cut
 
@@ -266,7 +266,7 @@ class _Search:
         return suspects, [cut for cut in cuts if not answers[cut]]
 
     def _combined(self, cuts: Sequence[Cut]) -> Cut:
-        """What is left when the operations that any of these cuts lacks all go."""
+        """Cut without the operations that any of these cuts lacks."""
         keep = tuple(op for op in cuts[0].keep if all(op in cut.keep for cut in cuts))
         gone: set[int] = set()
         bypass, splat = dict(cuts[0].bypass), set(cuts[0].splat)
@@ -481,7 +481,7 @@ def _windows(keep: tuple[int, ...], parts: int) -> list[Cut]:
 
 
 def _upstream(graph: Graph, keep: tuple[int, ...]) -> tuple[int, ...]:
-    """What the last of some operations depends on among them, itself included."""
+    """Operations that the last of them depends on, itself included."""
     takes, members = sources(graph), set(keep)
     found, waiting = {keep[-1]}, [keep[-1]]
     while waiting:

@@ -21,9 +21,9 @@ UNITS, ANYWHERE = (8, 32), (1, 2, 8, 32)
 #: Units that are tried last, below the one that was accepted.
 _SMALLEST = (1, 2)
 
-#: What can be made simpler apart from sizes. dynamic: dimensions that are not static. literals:
-#: tensor constants with many numbers. attributes: what the compiler may ignore, and constants that
-#: are there twice. types: floating-point types other than f32. arguments: tensor
+#: Aspects of a program that can be simplified, apart from sizes. dynamic: dimensions that are not
+#: static. literals: tensor constants with many numbers. attributes: those that the compiler may
+#: ignore, and duplicate constants. types: floating-point types other than f32. arguments: tensor
 #: constants that are no splats.
 Aspect = Literal["dynamic", "literals", "attributes", "types", "arguments"]
 _TOGETHER: tuple[Aspect, ...] = ("dynamic", "literals", "attributes")
@@ -157,7 +157,7 @@ def lowered(new: Mapping[int, int], size: int, value: int, products: bool) -> di
 
 
 def _factors(found: Mapping[int, int], size: int) -> tuple[int, int] | None:
-    """What took the place of two sizes that multiply to another, if it is not themselves."""
+    """New values of two sizes whose product is another size, if either changed."""
     for factor in found:
         other = size // max(factor, 1)
         whole = factor > 1 and factor * other == size and other in found
@@ -167,7 +167,7 @@ def _factors(found: Mapping[int, int], size: int) -> tuple[int, int] | None:
 
 
 class _Search:
-    """What was accepted so far, and how much may still be asked."""
+    """Simplifications accepted so far, and the calls that are left."""
 
     def __init__(self, program: Path, survey: Survey, options: SimplifyOptions) -> None:
         self.best = Simplified(path=str(program))
@@ -220,7 +220,7 @@ class _Search:
                     refused = value
 
     def _between(self, refused: int, size: int) -> list[int]:
-        """What a size could become, ascending: lower than now, and no other size."""
+        """Possible values of a size, ascending: lower than now, and not equal to another size."""
         sizes = self._sizes()
         others = {new for other, new in sizes.items() if other != size}
         return [value for value in range(refused + 1, sizes[size]) if value not in others]
@@ -236,7 +236,7 @@ class _Search:
         )
 
     def _sizes(self) -> dict[int, int]:
-        """What became of each size so far."""
+        """Current value of each size."""
         return {size: size for size in self._survey.sizes} | dict(self._accepted.sizes)
 
     def _is_same(self, proposals: Iterable[Proposal]) -> bool:
@@ -279,12 +279,12 @@ class _Search:
 
 
 def _changed(sizes: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
-    """Those sizes that something else takes the place of."""
+    """Sizes that change, with their new values."""
     return tuple((size, new) for size, new in sizes.items() if size != new)
 
 
 def _names(proposal: Proposal) -> tuple[str, ...]:
-    """What a proposal does, for people."""
+    """Names of a proposal's changes, for messages."""
     said = {
         "smaller shapes": proposal.sizes,
         "static shapes": proposal.dynamic,

@@ -27,7 +27,7 @@ from iree_pilot.repro.reducer import kept, together
 from iree_pilot.repro.reducer.locate import TREE
 
 MODULE = "alone.mlir"
-#: What fails in another way alone can be in front of what is looked for.
+#: Rounds without the parts found so far, which may fail in another way and hide the wanted one.
 _ROUNDS = 3
 #: So many of those that are named are worth asking about.
 _NAMED = 3
@@ -83,7 +83,7 @@ class Finder:
         self._bindings = bindings.of(context.toolchain, context.limits)
         self._made = 0
         self._times: dict[Part, int] = {}
-        #: Whether it was of no use to ask one thread where it crashed.
+        #: True once a compile on one thread did not show where it crashed.
         self._mute = False
 
     def find(self, graph: Graph) -> Iterator[Part]:
@@ -99,10 +99,10 @@ class Finder:
                 left = tuple(part for part in left if part not in found)
 
     def _among(self, parts: tuple[Part, ...], fail: bool = False) -> tuple[Part, ...]:
-        """Those of the parts that are named when all are compiled together, or else one of them.
+        """Parts that are named when all are compiled together, or else one of them.
 
-        fail: it is known that they do. Where none is named, parts are told apart by halves of what
-        is likely: what is there only once before what a program repeats.
+        fail: it is known that they fail. If none is named, the failing one is found by halving the
+        parts in order of likelihood: those that occur once come before repeated ones.
         """
         module, alone = self._module(parts)
         if module is None:

@@ -19,9 +19,9 @@ from iree_pilot.repro.oracles.oracle import Answer
 _FUNCTION = re.compile(r"\s*(?:func|util)\.func\b[^@]*@\"?(?P<name>[\w$.-]+)")
 #: Answers for candidates in files.
 Ask = Callable[[list[Path]], list[Answer]]
-#: What was printed when a candidate was asked about.
+#: Output of the compile of a candidate.
 Said = Callable[[Path], str]
-#: What a symbol of one candidate becomes.
+#: New name of a symbol of one candidate.
 NAME = "candidate_{}_{}"
 _NUMBERED = re.compile(r"(?:\b|_)candidate_(\d+)_")
 _PLACE = re.compile(r":(\d+):\d+\)?: error:")

@@ -17,7 +17,7 @@ import msgspec
 Verdict = Literal["same", "different", "passes", "unsupported", "not-installable"]
 #: Verdicts that say something of the failure. The others are stepped over.
 TELLING: tuple[Verdict, ...] = ("same", "different", "passes")
-#: How near a verdict is to the failure that is looked for.
+#: Closeness of a verdict to the wanted failure.
 _BADNESS = {"passes": 0, "different": 1, "same": 2}
 
 Ask = Callable[[Sequence[str]], Sequence[Verdict]]

@@ -31,7 +31,7 @@ from iree_pilot.repro.since_release.release_search import Change, Verdict, assum
 _CHECK = re.compile(
     r'^[ \t]*(?:torch\.operator )?"?torch\.aten\._assert_tensor_metadata"?[ (].*\n', re.MULTILINE
 )
-#: What a program in bytecode begins with.
+#: First bytes of a program in bytecode.
 BYTECODE = b"ML\xefR"
 _JOURNAL = "tried.jsonl"
 #: So many downloads at a time.
@@ -184,7 +184,7 @@ class ReleaseTrials:
         return _state(case.run(self._loaded, plan, context, settings, case.Silent()))
 
     def _unreadable(self, toolchain: Toolchain) -> str:
-        """Why the release cannot read the program; empty where it can. A crash is a failure."""
+        """Reason that the release cannot parse the program, or empty. A crash is a failure."""
         if toolchain.opt is None:
             return ""
         self._scratch.mkdir(exist_ok=True)
@@ -277,10 +277,10 @@ def verdict(tried: ReleaseTrial | Missing, wanted: Failure | None) -> Verdict:
 
 
 def _alike(failure: Failure, wanted: Failure) -> bool:
-    """Whether it is the same failure.
+    """True if it is the same failure.
 
-    Where a limit stops a compile is a matter of its speed, and in which way numbers are wrong one
-    of which output is farthest off.
+    The phase in which a limit stops a compile depends on its speed, and the kind of wrong numbers
+    on the output with the largest error, so these failures are compared by kind only.
     """
     by_kind = (*STOPPED, "mismatch")
     return failure.shows(wanted.signature) or failure.kind == wanted.kind in by_kind

@@ -160,7 +160,7 @@ class _Search:
             yield TraceCandidate(file=str(place.relative_to(self.directory)), ops=(name,))
 
     def _ask_file(self, file: Path, operation: str) -> TraceAnswer:
-        """How a program of one operation, which was written here, is traced."""
+        """Answer to tracing a program of one operation, which was written here."""
 
         def trace() -> TraceAnswer:
             source = Source(text=file.name, kind="file", path=str(file), factory="model")
@@ -176,7 +176,7 @@ class _Search:
         return self.traces.ask(f"tracing {operation} alone ({digest})", trace)
 
     def _record(self, entry: Any) -> Recording | Result:
-        """What each module is given when PyTorch runs the model."""
+        """Inputs of each module when PyTorch runs the model."""
         recording = Recording()
 
         def run() -> TraceAnswer:
@@ -270,7 +270,7 @@ class _Search:
         shapes: str = "",
         made_up: Any = None,
     ) -> TraceAnswer:
-        """How the module at `path` is traced alone, with the inputs that it has in the model."""
+        """Answer to tracing the module at `path` alone, with the inputs it has in the model."""
         args, kwargs = recording.given[path].args, recording.given[path].kwargs
         if made_up is not None:
             args, kwargs = ((), made_up) if isinstance(made_up, dict) else (made_up, {})

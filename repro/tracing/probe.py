@@ -23,7 +23,7 @@ from iree_pilot.repro.tracing.writing import WrittenCall
 
 #: An export's notes of what it saw, which compute nothing.
 _NOTES = ("aten._assert_tensor_metadata.default",)
-#: How many of the operations that were at work, one in the other, are tried.
+#: Number of nested operations on the stack that are tried.
 _NESTED = 3
 
 

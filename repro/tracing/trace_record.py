@@ -87,7 +87,7 @@ class Recording:
                 yield from self._called(root, inner)
 
     def _likeness(self, module: torch.nn.Module, path: str) -> tuple[str, ...]:
-        """What tells modules apart that trace alike."""
+        """Key that is equal for modules that trace alike."""
         held = [*module.named_parameters(), *module.named_buffers()]
         types = [f"{name} {t.dtype} {tuple(t.shape)}" for name, t in held]
         given = self.given[path]
@@ -142,7 +142,7 @@ def _bound(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def _is_input(value: Any) -> bool:
-    """Whether torch.export takes it apart into tensors and numbers."""
+    """True if torch.export can flatten it into tensors and numbers."""
     leaves = pytree.tree_leaves(value)
     return all(v is None or isinstance(v, torch.Tensor | bool | int | float | str) for v in leaves)
 

@@ -210,10 +210,10 @@ def _command(job: Job) -> tuple[str, ...]:
 
 
 def _known(job: Job, failure: Failure, target: str, toolchain: Toolchain) -> Found | None:
-    """What an earlier search made of a failure.
+    """Result of an earlier search for a failure, if there is one.
 
-    What a tracer says of an operation is one failure wherever it is met; what it says of the
-    user's own code is another one in each source.
+    A tracer's error about an operation is the same failure in every source; an error about the
+    user's own code is a different failure in each source.
     """
     entry = known.recall(failure.signature, toolchain.revision, target)
     if entry is None:

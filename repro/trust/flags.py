@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-#: What a file of a folder may be called where only the folder's own files are meant.
+#: Allowed names of a folder's own files in commands.
 PLAIN = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
 
 _SWITCH = re.compile(r"(?:|true|false|[+-]?\d+(?:\.\d+)?|0x[\da-fA-F]+|O[0-3s])", re.ASCII)
 #: Text without what a path, a quoted attribute or a list of files needs.
 _TEXT = re.compile(r"[\w.,:;+=\[\]@-]*", re.ASCII)
 _NAME = re.compile(r"iree-[a-z0-9-]+", re.ASCII)
-#: How names of IREE's flags end whose text says what to compile for, or how.
+#: Endings of IREE's flags whose value says what to compile for, or how.
 _SAYS_HOW = re.compile(
     r"-(?:targets?|devices?|backends|cpu|features|abi|triple|layout|levels?|strategy|mode|model"
     r"|favor|format|type|ukernels|operations|ops|range|resolver|platform|sanitize|along|stages"
@@ -82,7 +82,7 @@ def refused_words(command: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _does(name: str, value: str) -> str:
-    """What a flag does by its name, where that speaks of tools or files."""
+    """Effect of a flag, judged by its name, if it involves tools or files."""
     if _LOADS.search(name):
         return f"loads code{f': {value}' if value else ''}"
     if _WRITES.search(name):
@@ -99,7 +99,7 @@ def _unknown(value: str) -> str:
 
 
 def _of_pipeline(text: str) -> str:
-    """What options of passes do besides; a pass that is only named works on the program."""
+    """Effect of the options of passes beyond the program; a pass without options has none."""
     if not _PIPELINE.fullmatch(text):
         return "has passes whose options may name files"
     for name, value in _OPTION.findall(text):
@@ -128,7 +128,7 @@ def _of_run(words: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _of_run_word(word: str) -> str:
-    """What a word of iree-run-module does besides running the folder's module."""
+    """Effect of an argument of iree-run-module beyond running the folder's module."""
     name, _, value = word.removeprefix("--").partition("=")
     if not word.startswith("--"):
         return "is no option of iree-run-module"

@@ -18,7 +18,7 @@ _ASYNC = "$async"
 
 
 def hollow(level: Level, directory: Path, names: Sequence[str]) -> str:
-    """Why the commands of a level show nothing of its program in `directory`; empty where they do.
+    """Reason that the commands of a level do not use its program in `directory`; empty if they do.
 
     names: the files of the folder that the commands find.
     """

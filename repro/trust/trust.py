@@ -32,9 +32,9 @@ TOOLS = ("iree-compile", "iree-opt", "iree-run-module", "python")
 #: For people to read and to finish: that they were changed says nothing.
 DOCUMENTS = ("ISSUE.md", "README.md", bundle.DIFF)
 _ARCH = re.compile(r"[\w.,+:-]*", re.ASCII)
-#: What Python would take for a module that repro.py imports.
+#: Endings of files that Python would import as modules in repro.py.
 _IMPORTED = (".py", ".pyc", ".so", ".pth")
-#: What MLIR can hold besides operations: instructions as text, objects that are linked in.
+#: Machine code in MLIR: inline assembly, objects that are linked in.
 _MACHINE_CODE = re.compile(rb"inline_asm|hal\.executable\.(?:objects?|binary)\b")
 #: As MLIR's strings, the names of operations among them, may spell a byte.
 _ESCAPED = re.compile(rb"\\([0-9A-Fa-f]{2})")
@@ -63,12 +63,12 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def data(self) -> tuple[str, ...]:
-        """Those of `files` that Python imports nothing from: `check.py` is run by its name."""
+        """Names in `files` that Python does not import from: `check.py` is run by its name."""
         kept = (*FILES.values(), wrong_numbers.CHECK)
         return tuple(n for n in self.files if n in kept or not n.endswith(_IMPORTED))
 
     def refuses(self, file: str) -> str:
-        """Why a Python file of the folder is not run; empty where it may be."""
+        """Reason not to run a Python file of the folder; empty if it may be run."""
         if self.trusted:
             return ""
         if not self.written_here:
@@ -81,7 +81,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
         return f"it might import {stray}, which iree-pilot did not write" if stray else ""
 
     def refuses_level(self, level: Level) -> str:
-        """Why the commands of a level are not run; empty where they may be."""
+        """Reason not to run the commands of a level; empty if they may be run."""
         for tool, *words in (*level.before, level.command):
             if tool != "python":
                 continue
@@ -92,7 +92,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
         return ""
 
     def _compares(self) -> bool:
-        """Whether check.py is what is written for such outputs, and compares them only."""
+        """True if check.py is as we write it for such outputs, and only compares them."""
         file = self.directory / wrong_numbers.CHECK
         return file.is_file() and wrong_numbers.only_compares(file.read_text(errors="replace"))
 

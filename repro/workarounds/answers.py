@@ -168,7 +168,7 @@ def _placed(loaded: Loaded, combination: Combination, place: Path | None) -> str
 
 
 def _name(edits: Combination) -> str:
-    """What the file of a rewritten program is called."""
+    """File name of a rewritten program."""
     return f"{'-'.join(rewrites.in_words(one.name) for one in edits)}.mlir"
 
 

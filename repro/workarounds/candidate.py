@@ -10,7 +10,7 @@ import msgspec
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 
-#: What is lost with it: nothing; time or space at run time; precision, or numbers that differ;
+#: Cost of a candidate: none; time or space at run time; precision, or different numbers;
 #: the program's signature.
 Price = Literal["free", "slower", "precision", "signature"]
 PRICES: tuple[Price, ...] = ("free", "slower", "precision", "signature")
@@ -76,7 +76,7 @@ def name(flag: str) -> str:
 
 
 def usable(found: Sequence[Candidate], backend: str, known: Collection[str]) -> list[Candidate]:
-    """Those that can be tried for a backend with a release that lists the flags `known`."""
+    """Candidates that can be tried for a backend with a release that lists the flags `known`."""
     return [
         one
         for one in found
@@ -85,10 +85,10 @@ def usable(found: Sequence[Candidate], backend: str, known: Collection[str]) -> 
 
 
 def ordered(found: Sequence[Candidate], failure: Failure) -> list[Candidate]:
-    """Those that can help against a failure: what is made for it first, then the cheap ones.
+    """Candidates that can help against a failure: those made for it first, then the cheap ones.
 
-    What the compiler's own message names comes before all else; of what is made for the failure,
-    rewrites and targets come before flags, which mostly leave the operation at fault as it is.
+    Those that the compiler's own message names come before all others. Of those made for the
+    failure, rewrites and targets come before flags, which mostly keep the operation at fault.
     """
     text = " ".join(filter(None, (failure.signature, failure.op, failure.pass_, failure.message)))
     can = [one for one in found if one.early or failure.phase not in _EARLY]

@@ -28,7 +28,7 @@ from iree_pilot.repro.workarounds.build import (
 )
 from iree_pilot.repro.workarounds.candidate import Edit
 
-#: What the text of a program has that a rewrite has something to do in.
+#: Pattern of the programs that each rewrite applies to.
 NEEDS: dict[Edit, re.Pattern[bytes]] = {
     "attention": re.compile(rb"scaled_dot_product_attention"),
     "prelu": re.compile(rb"aten\.prelu"),
@@ -61,7 +61,7 @@ _PRODUCTS = re.compile(
 )
 _SDPA = "torch.aten.scaled_dot_product_attention"
 _PRELU = "torch.aten.prelu"
-#: What makes tensors of types that arguments name, where changing an operand changes nothing.
+#: Operations whose result type is given by arguments, so that changing an operand has no effect.
 _TYPED = re.compile(
     r"torch\.(prims\.convert_element_type|aten\.(to\.\w+|type_as|\w*(empty|zeros|ones|full|rand\w*)"
     r"(_like)?\b.*|_to_copy|bitwise.*|__\w+__.*|embedding|index\.Tensor|index_select|gather))"
@@ -325,7 +325,7 @@ def _to_fnuz(op: Any) -> int:
 
 
 def _subnormals(op: Any) -> int:
-    """What is below FP8's normal numbers is rounded to its subnormal ones before it is cast."""
+    """Rounds values below FP8's normal numbers to its subnormal ones before the cast."""
     if op.name not in _CONVERTS:
         return 0
     value, made = op.operands[0], element_of(op.results[0])

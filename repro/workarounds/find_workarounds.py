@@ -46,12 +46,12 @@ from iree_pilot.repro.workarounds.combination_search import (
 from iree_pilot.repro.workarounds.combination_trial import FailingCase, Trials
 from iree_pilot.repro.workarounds.table import TABLE
 
-#: What takes a limit as long as the program that hangs is no way around it.
+#: Limit of a workaround for a program that hangs, as a share of that program's limit.
 _SHARE_OF_LIMIT = 0.1
 _LEAST_SECONDS = 60.0
 #: A program that takes longer to compile is rehearsed with its reproducer, where one is known.
 _LONG_SECONDS = 1.0
-#: Where nothing else works, what took too long gets so much more time.
+#: Factor of the time limit for trials that took too long, if nothing else works.
 _LONGER_TIMES = 4.0
 _BYTECODE = b"ML\xefR"
 
@@ -193,7 +193,7 @@ class _Lookup:
         )
 
     def _tried(self, trials: Trials, longer: Trials) -> list[Tried]:
-        """What came of each combination; where none works, what took too long got more time."""
+        """Outcome of each combination; if none works, those that took too long get more time."""
         options = self._options
         wanted = _wanted(self._subject, self._context.toolchain)
         self._tells.total = len(wanted)
@@ -213,7 +213,7 @@ class _Lookup:
         return _again_slowly(tried, longer)
 
     def _confirmed(self, tried: Sequence[Tried], longer: Trials) -> Iterator[WorkaroundAnswer]:
-        """What works, seen a second time alone."""
+        """Workarounds that work, each confirmed by a second run alone."""
         phases, options = self._context.toolchain.phases, self._options
         for one in tried:
             if one.outcome.state in ANSWERS:
@@ -236,7 +236,7 @@ class _Lookup:
 
 
 def _key(subject: FailingCase, toolchain: Toolchain) -> str:
-    """What makes a search the same: program, plan, failure, compiler, device, our own rewrites."""
+    """Identity of a search: program, plan, failure, compiler, device, our own rewrites."""
     plan, program = subject.plan, subject.loaded
     return Store.key(
         program.program.digest,
@@ -310,7 +310,7 @@ def _longer(each: process.Limits, given: process.Limits) -> process.Limits:
 
 
 def _again_slowly(tried: Sequence[Tried], trials: Trials) -> list[Tried]:
-    """What was tried, with what took too long asked once more."""
+    """Trials, of which those that took too long are repeated."""
     slow = [one for one in tried if one.outcome.state == "unresolved"]
     outcomes = trials.ask([one.candidates for one in slow])
     again = [
@@ -390,7 +390,7 @@ def _effort(result: CaseResult, given: process.Limits) -> effort.Effort:
 
 
 def _wanted(subject: FailingCase, toolchain: Toolchain) -> list[Candidate]:
-    """What is to be tried, in order; flags that the user gives already are none."""
+    """Candidates to try, in order, without flags that the user already gives."""
     own = [
         *architectures.fitting(subject.plan, subject.device, toolchain),
         *rewrites.of_zoo(subject.job),
@@ -429,7 +429,7 @@ def expected(directory: Path, toolchain: Toolchain) -> int:
 
 
 def _default(subject: FailingCase, result: CaseResult, context: Context) -> Cost:
-    """What the failing case costs, as far as it gets: the dispatches are known after `stream`."""
+    """Cost of the failing case, as far as it gets: the dispatches are known after `stream`."""
     failure = result.failure
     phases = list(context.toolchain.phases)
     if failure is None or failure.phase not in phases or "stream" not in phases:

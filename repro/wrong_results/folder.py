@@ -21,7 +21,7 @@ from iree_pilot.repro.wrong_results.wrong_record import Wrong
 
 CHECK = "check.py"
 _EXPECTED, _EAGER = "expected", "eager"
-#: What a traced program's function is called, whatever it was called before.
+#: A traced program's function has this name, whatever its original name.
 _FUNCTION = "--function="
 _TRACED = f"{_FUNCTION}main"
 #: Lines of repro.py.
@@ -41,7 +41,7 @@ _OUTPUT = re.compile(
 
 
 class _Line(NamedTuple):
-    """What check.py says of an output."""
+    """An output's line in check.py."""
 
     dtype: str
     threshold: float

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: Inputs of more bytes are not tried out element by element.
 _LARGEST_BYTES = 2**22
-#: What reads memory that nobody wrote is wrong in some runs only: so often it is asked again.
+#: Repetitions of a run: a program that reads uninitialised memory is wrong in some runs only.
 _AGAIN = 5
 #: An input of no more elements is told in words.
 _READABLE = 16
@@ -192,7 +192,7 @@ class _Settling:
         return self._call.given(tuple(inputs))
 
     def _expected(self, call: Call, index: int) -> Tensor:
-        """What is right: float64's result in the output's own type, PyTorch's where it is exact."""
+        """Expected output: float64's result in the output's own type, PyTorch's if it is exact."""
         reference = call.function.reference
         assert reference is not None
         own = reference.outputs[index]
@@ -273,7 +273,7 @@ def _between(own: float, wrong: float, step: float) -> float:
 
 
 def _signless(dtype: str) -> str:
-    """What the device calls a type: its integers carry no sign."""
+    """Type as the device names it: its integers have no sign."""
     return dtype.removeprefix("u")
 
 

@@ -22,7 +22,7 @@ from iree_pilot.repro.wrong_results.windows import MODULE, WindowPart
 #: are not compiled into each other.
 _FUNCTIONS = 16
 _AGAINST = "--against TARGET compares its dispatches with another target's"
-#: What is this much less wrong than the part that was found is another fault.
+#: An error below this share of that of the part that was found is another fault.
 _SLIPS = 1 / 30
 
 
@@ -97,7 +97,7 @@ class _Isolation(isolate.Isolation):
         return Cut(keep=part), part[-1] if len(part) > 1 else part[0]
 
     def _hint(self, graph: Graph, parts: Sequence[Part]) -> list[float]:
-        """How far each part is off, all of them in one module."""
+        """Error of each part, all of them in one module."""
         can = judged_parts.judgeable(graph, parts, self.numbers.values.inside())
         asked = [number for number, judgeable in enumerate(can) if judgeable]
         off = [0.0] * len(parts)

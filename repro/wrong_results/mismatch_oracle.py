@@ -213,7 +213,7 @@ class MismatchOracle(RunOracle):
             return None, [judge(one, module, work) for one in known]
 
     def _known_calls(self, candidate: Path, digest: str) -> list[EvaluatedCall]:
-        """That of the whole program has a reference of its own, which nobody doubts."""
+        """Calls with their references; the whole program's own reference is taken as reliable."""
         if candidate == self.values.whole:
             return [EvaluatedCall(call=call) for call in self.values.calls(candidate)]
         found = self._evaluated[digest]
@@ -250,7 +250,7 @@ def _right(output: OutputComparison) -> bool:
 
 
 def _unreliable(evaluated: EvaluatedCall) -> str:
-    """Why nobody can be blamed on the strength of a reference."""
+    """Reason that a reference is not reliable; empty if it is."""
     reference = evaluated.call.function.reference
     if reference is None:
         return f"it cannot be evaluated: {evaluated.why}"

@@ -16,7 +16,7 @@ from iree_pilot.repro.ir.graph import Graph, is_tensor, with_makers, with_number
 
 #: Real operations by position.
 Part = tuple[int, ...]
-#: How far off each part is, 0 where it is right; all are compiled together.
+#: Error of each part, 0 if it is correct; all are compiled together.
 Hint = Callable[[Sequence[Part]], Sequence[float]]
 #: A verdict for each part, compiled alone; "same" is the one that counts.
 Ask = Callable[[Sequence[Part]], Sequence[str]]
@@ -29,9 +29,9 @@ _WINDOW = 8
 _NAMED = 4
 #: Operations that only move values in and out.
 _MOVES = ("util.global.", "torch_c.")
-#: What operations that give several tensors may give.
+#: Type of the result of operations that return several tensors.
 _LISTS = "!torch.list<"
-#: What is this much less wrong than the program is not why the program is.
+#: A part whose error is below this share of the program's does not explain it.
 _EXPLAINS = 0.1
 
 
@@ -99,13 +99,13 @@ def levels(graph: Graph) -> Iterator[tuple[Part, ...]]:
 
 
 def _gives_tensors(graph: Graph, op: int) -> bool:
-    """Whether an operation has results that can be compared; sizes and numbers have none."""
+    """True if an operation has results that can be compared: tensors, not sizes and numbers."""
     types = [graph.types[value] for value in graph.ops[op].results]
     return any(is_tensor(type_) or type_.startswith(_LISTS) for type_ in types)
 
 
 def ranked(parts: Sequence[Part], errors: Sequence[float], error: float) -> list[Part]:
-    """Those of the parts that are off: first, in their order, those that can explain `error`."""
+    """Wrong parts: first, in their order, those that can explain `error`."""
     off = [(part, far) for part, far in zip(parts, errors, strict=True) if far > 0]
     explain = [part for part, far in off if far >= _EXPLAINS * error]
     rest = sorted((one for one in off if one[1] < _EXPLAINS * error), key=lambda one: -one[1])

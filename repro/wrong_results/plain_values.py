@@ -30,7 +30,7 @@ class Kept(msgspec.Struct, frozen=True):
 
 #: One for each input.
 Choice = tuple[Kept, ...]
-#: Whether each choice is still wrong.
+#: Tests whether each choice is still wrong.
 Ask = Callable[[Sequence[Choice]], Sequence[bool]]
 
 
@@ -57,7 +57,7 @@ class _Search:
         return self.best
 
     def _asked(self, choices: list[Choice]) -> list[Choice]:
-        """Those of the choices that are still wrong; none where no more may be asked."""
+        """Choices that are still wrong; none if no calls are left."""
         fresh = [c for c in dict.fromkeys(choices) if c != self.best]
         fresh = fresh[: _CHOICES - self._choices]
         if not fresh or self._rounds >= _ROUNDS:

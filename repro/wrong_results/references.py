@@ -90,7 +90,7 @@ class Evaluator:
         return Inside(values=values, skipped=found.skipped, why=found.why)
 
     def _done(self, works: Sequence[EvaluationWork], directory: Path) -> list[Evaluation]:
-        """What came of the works, with absolute files. One that ends the engine says so."""
+        """Evaluations of the works, with absolute paths. One that crashes the engine says so."""
 
         def ask(left: list[EvaluationWork]) -> task.Done[Stage]:
             place = directory / f"asked{len(works) - len(left)}"

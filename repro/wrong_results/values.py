@@ -50,7 +50,7 @@ class PartValues:
         self.evaluator = Evaluator(limits, engine.evaluating(loaded.mlir))
         self._call = loaded.call(loaded.program.function(function))
         self._known: dict[str, Inside] = {}
-        #: What is known of the worst elements of candidates, by their digests.
+        #: Worst elements of candidates, by their digests.
         self.worst: dict[str, Off] = {}
 
     def digest(self, program: Path) -> str:
@@ -110,7 +110,7 @@ class PartValues:
         return Call(program=made, directory=program.parent, function=function)
 
     def _values(self, base: Path, fed: Feeds) -> Mapping[FedValue, Tensor]:
-        """Those of the base: its arguments and, if they are asked for, its operations' results."""
+        """Values of the base: its arguments and, if they are fed, its operations' results."""
         call = next((one for one in self.calls(base) if one.function.name == fed.origin), None)
         if call is None:
             raise NotAProgram(f"it is not known what {fed.origin} is called with")
@@ -162,7 +162,7 @@ def _unchanged(fed: Feeds, text: bytes) -> bool:
 
 
 def _around(worst: Off | None, have: tuple[int, ...], want: tuple[int, ...]) -> list[int]:
-    """Where to cut: a dimension as long as one of the output is cut where that is wrong."""
+    """Start of the crop in each dimension: near the worst element, for sizes of the output."""
     near = dict(zip(worst.shape, worst.index, strict=True)) if worst is not None else {}
     return [
         min(near.get(size, 0) // part * part, size - part)

@@ -9,7 +9,7 @@ from iree_pilot.pipeline.targets import gpu
 from iree_pilot.pipeline.targets.backend import Backend, Plan, Planner
 from iree_pilot.pipeline.targets.devices import Device
 
-#: What code is made for where there is no NVIDIA GPU to ask: A100.
+#: Architecture if there is no NVIDIA GPU to ask: A100.
 _DEFAULT = "sm_80"
 #: By age; LLVM knows these, and IREE fewer (3.13.0 neither `sm_90` nor `sm_100`).
 _CAPABILITIES = (

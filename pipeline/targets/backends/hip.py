@@ -6,7 +6,7 @@ from iree_pilot.pipeline.targets import gpu
 from iree_pilot.pipeline.targets.backend import Backend, FlagWorkaround, Plan, Planner
 from iree_pilot.pipeline.targets.devices import Device
 
-#: What code is made for where there is no AMD GPU to ask: MI300.
+#: Architecture if there is no AMD GPU to ask: MI300.
 _DEFAULT = "gfx942"
 
 

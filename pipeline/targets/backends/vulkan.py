@@ -65,7 +65,7 @@ _NAMES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
 }
 _SUBGROUP_OPERATIONS = {"arithmetic": 0x4, "shuffle": 0x10}  # VkSubgroupFeatureFlagBits
 _COMPUTE_STAGE = 0x20  # VK_SHADER_STAGE_COMPUTE_BIT
-#: What an assumed bit width needs: (in `storage`/`compute`, the device's feature).
+#: Features that assumed bit widths need: (`storage` or `compute`, width, feature, title).
 _FEATURES = (
     ("storage", "b16", "features.storageBuffer16BitAccess", "16-bit storage"),
     ("storage", "b8", "features.storageBuffer8BitAccess", "8-bit storage"),
@@ -145,7 +145,7 @@ def _described(device: Device, planner: Planner) -> Device:
 
 
 def misfits(assumptions: Assumptions, device: Device) -> list[str]:
-    """How a Vulkan device fails what is assumed of it; empty where it is not known to fail."""
+    """Assumptions that a Vulkan device is known not to meet."""
     found = _subgroup_misfits(assumptions, device)
     for group, width, feature, title in _FEATURES:
         if width in getattr(assumptions, group) and device.properties.get(feature) == "no":
