@@ -279,8 +279,8 @@ class _Case:
             if comparison is not None and comparison.differs:
                 failure = numerics.to_failure(comparison)
             if failure is not None and len(program.functions) > 1:
-                told = f"{function.name}: {failure.message}"
-                failure = msgspec.structs.replace(failure, message=told)
+                message = f"{function.name}: {failure.message}"
+                failure = msgspec.structs.replace(failure, message=message)
             functions.append(_function(function, ran, comparison, failure))
         left = "" if failed else "; ".join(_left(functions, program))
         steps = tuple(_steps(left, failed, took))
@@ -546,11 +546,11 @@ def _not_compared(functions: list[FunctionResult]) -> str:
             reasons.setdefault(why, []).append(function.name)
     if len(functions) == 1 or all(len(names) == len(functions) for names in reasons.values()):
         return next(iter(reasons), "")
-    told = [f"{', '.join(names)}: {why}" for why, names in reasons.items()]
+    parts = [f"{', '.join(names)}: {why}" for why, names in reasons.items()]
     right = [f.name for f in functions if f.comparison and f.comparison.ok]
     if right:
-        told.append(f"{', '.join(right)} {'agree' if right[1:] else 'agrees'}")
-    return "; ".join(told)
+        parts.append(f"{', '.join(right)} {'agree' if right[1:] else 'agrees'}")
+    return "; ".join(parts)
 
 
 def _no_reference(function: FunctionResult) -> str:

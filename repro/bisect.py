@@ -81,7 +81,7 @@ class _Search:
         self._context = context
         self._options = options
         self._listeners = listeners
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._calls = 0
         self._earlier_seconds = 0.0
         self._found: dict[str, Found] = {}
@@ -140,7 +140,7 @@ class _Search:
         """The folder of what was isolated, as `handing.write` makes it."""
         failure = oracle.wanted
         folder = self._folder(subject, failure)
-        report = handing.write(subject, oracle, isolated, context, folder, self._tell)
+        report = handing.write(subject, oracle, isolated, context, folder, self._report)
         return Found(
             failure=_also(report.failure, failure),
             reproducer=reproduced(folder, report),
@@ -206,7 +206,7 @@ class _Search:
         before = self._found.get(key)
         return before is None or before.reproducer is None or before.reproducer.whole
 
-    def _tell(self, doing: str) -> None:
+    def _report(self, doing: str) -> None:
         self._listeners.progress(Progress(trying=doing, ops=0, asked=self._calls))
 
     def all(self, subject: Subject, first: Failure) -> bool:
@@ -240,7 +240,7 @@ class _Search:
         self, subject: Subject, failure: Failure, isolated: Isolated, context: Context
     ) -> tuple[Subject, Failure | None]:
         """(the program without what was isolated, how that fails)."""
-        self._tell("compiling the program without what was isolated")
+        self._report("compiling the program without what was isolated")
         masked = blockers.masked(subject.mlir, isolated, context)
         key = _key(failure, isolated)
         found = self._found[key]
@@ -266,17 +266,17 @@ class _Search:
 
     def done(self, unblocked: bool | None) -> Bisection:
         found = sorted(self._found.values(), key=lambda one: -one.blocks)
-        told = {one.failure.signature for one in found}
+        named = {one.failure.signature for one in found}
         for one in found:
             made = one.reproducer
-            told |= {companion.signature for companion in made.companions} if made else set()
+            named |= {companion.signature for companion in made.companions} if made else set()
         return Bisection(
             status="isolated" if any(map(_isolated, found)) else "gave-up",
             failures=tuple(found),
             oracle_calls=self._calls,
-            seconds=self._earlier_seconds + time.monotonic() - self._begun,
+            seconds=self._earlier_seconds + time.monotonic() - self._started,
             why="; ".join(one.why for one in found if one.why),
-            seen=tuple(f for s, f in self._seen.items() if s not in told),
+            seen=tuple(f for s, f in self._seen.items() if s not in named),
             unblocked=unblocked,
         )
 

@@ -152,10 +152,10 @@ class Isolation:
     ) -> None:
         self.job = job
         self.oracle = oracle
-        self.told = on_progress
+        self.on_progress = on_progress
         self.asked = 0
         self.ops: tuple[str, ...] = ()
-        self.begun = time.monotonic()
+        self.started = time.monotonic()
         self._editors: dict[int, Editor] = {}
 
     @property
@@ -174,12 +174,12 @@ class Isolation:
         self.ops = tuple(graph.ops[index].name for index in graph.real)
         if refused := self._refused(graph, located):
             return refused
-        kept.keep(self._kept, msgspec.structs.replace(located, confirmed=True))
+        kept.keep(self._located_file, msgspec.structs.replace(located, confirmed=True))
         if not focus:
             focus = self._failing_function(graph)
             graph = self._graph(focus) or graph
         groups = locate.groups(graph, located.lines)
-        part = self._begun(graph, groups)
+        part = self._first_part(graph, groups)
         if isinstance(part, GaveUp):
             return part
         part = self._smallest(part)
@@ -191,7 +191,7 @@ class Isolation:
             minimal=part.minimal,
             located=bool(groups),
             calls=self.oracle.calls,
-            seconds=time.monotonic() - self.begun,
+            seconds=time.monotonic() - self.started,
             executable=located.executable,
             simpler=part.simpler,
         )
@@ -210,7 +210,7 @@ class Isolation:
         failing, runs = self._confirm()
         return self._flaky(failing, runs) if failing < runs else None
 
-    def _begun(self, graph: Graph, groups: Groups) -> Part | GaveUp:
+    def _first_part(self, graph: Graph, groups: Groups) -> Part | GaveUp:
         """A part that fails in the same way, as a program of its own where that can be."""
         start, root = self.start(graph, groups)
         if start is None:
@@ -326,17 +326,17 @@ class Isolation:
         return Part(editor, graph, Cut(keep=graph.real), root, origin, part.minimal)
 
     @property
-    def _kept(self) -> Path:
+    def _located_file(self) -> Path:
         digest = hashlib.sha256(self.job.mlir.read_bytes()).hexdigest()
         return self.job.context.directory / f"located-{digest[:16]}.json"
 
     def located(self) -> locate.Located:
         """Location of the failure, from an earlier search or by compiling."""
-        before = kept.recall(self._kept, locate.Located) or self._named()
+        before = kept.recall(self._located_file, locate.Located) or self._named()
         if before is not None:
             return before
         job = self.job
-        self._tell("compiling the whole program to see what fails")
+        self._report("compiling the whole program to see what fails")
         locator = locate.Locator(job.mlir, job.failure, job.context, job.flags, width=job.width)
         located = locator.located()
         self.oracle.calls += located.calls
@@ -365,11 +365,11 @@ class Isolation:
         return failing + sum(self._appears() for _ in range(most - runs)), most
 
     def _appears(self) -> bool:
-        self._tell("compiling the whole program again")
+        self._report("compiling the whole program again")
         return self.oracle.shows(self.oracle.again(self.job.mlir))
 
-    def _tell(self, doing: str) -> None:
-        self.told(Progress(trying=doing, ops=0, asked=self.asked))
+    def _report(self, doing: str) -> None:
+        self.on_progress(Progress(trying=doing, ops=0, asked=self.asked))
 
     def start(self, graph: Graph, groups: Groups) -> tuple[Cut | None, int | None]:
         """(a part that fails in the same way, the operation of it that is likeliest at fault).
@@ -412,7 +412,7 @@ class Isolation:
         return self._reducer(self.editor).same(part)
 
     def _reducer(self, editor: Editor, width: int = 1) -> Reducer:
-        return Reducer(editor, self._judged, width=width, progress=self.told)
+        return Reducer(editor, self._judged, width=width, progress=self.on_progress)
 
     def _together(self, editor: Editor, cuts: Sequence[Cut]) -> list[str]:
         candidates, place = editor.render(cuts), editor.place()
@@ -433,7 +433,7 @@ class Isolation:
         return GaveUp(
             why=why,
             calls=self.oracle.calls,
-            seconds=time.monotonic() - self.begun,
+            seconds=time.monotonic() - self.started,
             rate=rate,
             ops=self.ops,
         )

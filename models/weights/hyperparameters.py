@@ -57,7 +57,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     epsilon: float | None = None
     frequencies: dict[str, tuple[float, ...]] = {}
-    told: str = ""
+    description: str = ""
 
 
 def header(
@@ -70,7 +70,7 @@ def header(
     """
     wrong = [*_disagreements(read, model.config)]
     frequencies: dict[str, tuple[float, ...]] = {}
-    told = ""
+    description = ""
     base = read("rope.freq_base")
     if base is not None or factors:
         scaling = read("rope.scaling.type") or ("linear" if read("rope.scale_linear") else "none")
@@ -88,9 +88,9 @@ def header(
             else:
                 scale = scale if scaling == "linear" else 1.0
                 frequencies[name] = _frequencies(base or _BASE_OF_WINDOWS, size, scale, factors)
-                told = f"base {base or _BASE_OF_WINDOWS:g}"
-                told += f" divided by {scale:g}" if scale != 1 else ""
-                told += f" and by {FACTORS}" if factors else ""
+                description = f"base {base or _BASE_OF_WINDOWS:g}"
+                description += f" divided by {scale:g}" if scale != 1 else ""
+                description += f" and by {FACTORS}" if factors else ""
         wrong += [
             f"rope.scaling.type: expected {one}, found {scaling}" for one in _other_kinds(model)
         ]
@@ -101,7 +101,7 @@ def header(
         # The file has it in f32: its shortest decimal is what was written.
         epsilon=None if epsilon is None else float(str(numpy.float32(epsilon))),
         frequencies=frequencies,
-        told=told,
+        description=description,
     )
 
 
@@ -123,7 +123,7 @@ def adopt(model: Any, given: Header, file: str) -> tuple[str, ...]:
                 continue
             new = torch.tensor(values, dtype=torch.float32)
             if not torch.allclose(now.float(), new, rtol=_CLOSE_FREQUENCIES, atol=0):
-                changed.append(f"rotary frequencies of {given.told}")
+                changed.append(f"rotary frequencies of {given.description}")
                 stem = name.removesuffix(_FREQUENCIES)
                 for own in (name, f"{stem}original_{_FREQUENCIES}"):
                     module.register_buffer(own, new.clone(), persistent=False)

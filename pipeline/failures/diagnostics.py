@@ -383,8 +383,8 @@ def _at_time_limit(outcome: Outcome) -> str:
 
 def of_command_line(failure: Failure) -> bool:
     """True if the compiler refused its flags, and did not look at the program."""
-    told = failure.message.startswith(_UNKNOWN) or _COMMAND_LINE.match(failure.message)
-    return failure.kind == "diagnostic" and failure.phase is None and bool(told)
+    refused = failure.message.startswith(_UNKNOWN) or _COMMAND_LINE.match(failure.message)
+    return failure.kind == "diagnostic" and failure.phase is None and bool(refused)
 
 
 def _undiagnosed(outcome: Outcome, stderr: str, said: Stderr, phase: str | None) -> list[Failure]:

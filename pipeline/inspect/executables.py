@@ -66,13 +66,13 @@ class Compiling(msgspec.Struct, frozen=True, kw_only=True):
         """The executables still compiling, for a reader."""
         if not self.unending:
             return f"{self.ended} of {count(self.total, 'executable')} compiled alone"
-        told = self.waits_for
+        text = self.waits_for
         if self.total > 1:
             others = count(self.total - 1, "other")
-            told += f"; {self.ended} of {others} took at most {self.slowest_seconds:.1f} s"
+            text += f"; {self.ended} of {others} took at most {self.slowest_seconds:.1f} s"
         if self.slow:
-            told += f", {len(self.slow)} more than {_QUICK_SECONDS:.0f} s"
-        return told
+            text += f", {len(self.slow)} more than {_QUICK_SECONDS:.0f} s"
+        return text
 
     @property
     def waits_for(self) -> str:
@@ -216,7 +216,7 @@ class Watch:
         self._thread: Thread | None = None
         self._looked = 0.0
         self._since = 0.0
-        self._told = ("", 0)
+        self._reported = ("", 0)
 
     @property
     def state(self) -> Compiling | None:
@@ -228,7 +228,7 @@ class Watch:
 
         It may be about to fail with something else: what is slow must not hide that.
         """
-        return self._told[0] != "" and time.time() - self._since > _HOPELESS_SECONDS
+        return self._reported[0] != "" and time.time() - self._since > _HOPELESS_SECONDS
 
     def look(self) -> None:
         """Starts the survey when it is time to; tells what it has found since."""
@@ -236,8 +236,8 @@ class Watch:
             self._looked = time.monotonic()
             self._begin()
         state = self.state
-        if state is not None and (state.unending, len(state.slow)) != self._told:
-            self._told = (state.unending, len(state.slow))
+        if state is not None and (state.unending, len(state.slow)) != self._reported:
+            self._reported = (state.unending, len(state.slow))
             self._on_compiling(state)
 
     def close(self) -> None:

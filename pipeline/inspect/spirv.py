@@ -79,9 +79,9 @@ def validator() -> Validator | None:
 @functools.cache
 def _validator(path: str) -> Validator | None:
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-        _, told = _run([path, "--version"], Path(scratch))
-    known = sorted((int(major), int(minor)) for major, minor in _VULKAN.findall(told))
-    release = _RELEASE.search(told)
+        _, output = _run([path, "--version"], Path(scratch))
+    known = sorted((int(major), int(minor)) for major, minor in _VULKAN.findall(output))
+    release = _RELEASE.search(output)
     if not known:
         return None
     major, minor = known[-1]
@@ -111,8 +111,8 @@ def check(module: Path) -> Checked | None:
             place.mkdir()
             (place / "shader.spv").write_bytes(code)
             argv = [tool.path, "--target-env", tool.environment, "shader.spv"]
-            failed, told = _run(argv, place)
-            return _complaint(told) if failed else ""
+            failed, output = _run(argv, place)
+            return _complaint(output) if failed else ""
 
         codes = list(enumerate(code for _, code in found))
         said = side_by_side(judged, codes, os.cpu_count() or 1)
@@ -165,9 +165,9 @@ def _entry_point(code: bytes) -> str:
     return ""
 
 
-def _complaint(told: str) -> str:
-    found = _ERROR.search(told)
-    lines = told.strip().splitlines()
+def _complaint(output: str) -> str:
+    found = _ERROR.search(output)
+    lines = output.strip().splitlines()
     text = found[1] if found else lines[0] if lines else "it failed without a word"
     return _IDS.sub("%", text).strip()
 
@@ -177,5 +177,5 @@ def _run(argv: list[str], place: Path) -> tuple[bool, str]:
     stdout, stderr = place / "stdout.txt", place / "stderr.txt"
     limits = process.Limits(seconds=_SECONDS)
     outcome = process.run(argv, stdout=stdout, stderr=stderr, cwd=place, limits=limits)
-    told = stderr.read_text(errors="replace") + stdout.read_text(errors="replace")
-    return not outcome.ok, told
+    output = stderr.read_text(errors="replace") + stdout.read_text(errors="replace")
+    return not outcome.ok, output

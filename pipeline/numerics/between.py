@@ -83,7 +83,7 @@ class TargetOutputs:
         if wrong is not None:
             source = shlex.quote(self._loaded.program.source)
             again = f"iree-pilot bisect {source} -t {target}"
-            message = _told(wrong.comparison, target, wrong.target)
+            message = _difference(wrong.comparison, target, wrong.target)
             if len(self._loaded.program.functions) > 1:
                 message = f"{one.name}: {message}"
             message += f"; {again} --against {wrong.target} finds the dispatch"
@@ -126,7 +126,7 @@ def _with_agreement(result: CaseResult, others: Sequence[ComparedTarget]) -> Cas
     return msgspec.structs.replace(result, why=why)
 
 
-def _told(comparison: Comparison, target: str, other: str) -> str:
+def _difference(comparison: Comparison, target: str, other: str) -> str:
     """In which output two targets differ, and where most."""
     if comparison.output is None or not comparison.outputs:
         return f"{target} returns another number of outputs than {other}"

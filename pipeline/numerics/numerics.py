@@ -245,10 +245,10 @@ def _not_compared(outputs: tuple[OutputComparison, ...]) -> str:
     left = sum(o.ok for o in outputs)
     if not left and len(reasons) == 1:
         return next(iter(reasons))
-    told = [
+    parts = [
         f"{_named(same[0])}{f' and {len(same) - 1} more' if len(same) > 1 else ''}: {why}"
         for why, same in reasons.items()
     ]
     if left:
-        told.append("the other output agrees" if left == 1 else f"the other {left} outputs agree")
-    return "; ".join(told)
+        parts.append("the other output agrees" if left == 1 else f"the other {left} outputs agree")
+    return "; ".join(parts)

@@ -61,10 +61,10 @@ class Fork:
         import json
 
         with self._answer:
-            told = self._answer.recv(256)
-        if not told:  # the server has died, and this with it
+            reply = self._answer.recv(256)
+        if not reply:  # the server has died, and this with it
             return signal.SIGKILL, 0, 0.0
-        status, kilobytes, seconds = json.loads(told)
+        status, kilobytes, seconds = json.loads(reply)
         return status, kilobytes * 1024, seconds
 
 
@@ -152,11 +152,11 @@ def _born(answer: socket.socket, tick: Callable[[], object], seconds: float | No
         if seconds is not None and time.monotonic() - began > seconds:
             answer.close()
             return None
-    told, descriptors, _, _ = socket.recv_fds(answer, 256, 1)
-    if not told:
+    reply, descriptors, _, _ = socket.recv_fds(answer, 256, 1)
+    if not reply:
         answer.close()
         return None
-    return Fork(int(told), descriptors[0], answer)
+    return Fork(int(reply), descriptors[0], answer)
 
 
 def _alike(one: Mapping[str, str], other: Mapping[str, str]) -> bool:

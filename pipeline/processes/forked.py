@@ -46,9 +46,9 @@ def serve(asked: socket.socket) -> dict[str, object] | None:
                 poll.unregister(ready)
                 pid, answer = forks.pop(ready)
                 _, status, usage = os.wait4(pid, 0)
-                told = status, usage.ru_maxrss, usage.ru_utime + usage.ru_stime
+                ended = status, usage.ru_maxrss, usage.ru_utime + usage.ru_stime
                 with answer, contextlib.suppress(OSError):  # whoever asked has gone
-                    answer.sendall(json.dumps(told).encode())
+                    answer.sendall(json.dumps(ended).encode())
                 os.close(ready)
                 continue
             message, descriptors, _, _ = socket.recv_fds(asked, _LONGEST, 3)

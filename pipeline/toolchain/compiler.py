@@ -356,11 +356,11 @@ def _told_apart(
     """
     serial = (*job.flags, diagnostics.SERIAL)
     whole = msgspec.structs.replace(job, flags=serial, to=again.to)
-    told = _resume(whole, context)
-    if told is None or told.kind != "crash":
+    first = _resume(whole, context)
+    if first is None or first.kind != "crash":
         return failure, None
     resumed = msgspec.structs.replace(again, flags=serial)
-    return told, _resume(resumed, context)
+    return first, _resume(resumed, context)
 
 
 def _resume(job: Compile, context: Context) -> Failure | None:

@@ -197,9 +197,9 @@ def conclude(
     if own.verdict != "wrong":
         how = "gave correct results" if own.verdict == "right" else f"failed: {own.why}"
         return "undecided", f"a second compile and run {how}"
-    told = {what: _names(rest, what) for what in ("device", "level", "target", "backend")}
+    named = {what: _names(rest, what) for what in ("device", "level", "target", "backend")}
     step = narrowed.step if narrowed and not narrowed.generates else ""
-    right, wrong = told["device"]["right"], told["device"]["wrong"]
+    right, wrong = named["device"]["right"], named["device"]["wrong"]
     if right:
         on = f"the same module is correct on {_list(right)}"
         return (
@@ -210,11 +210,11 @@ def conclude(
                 f"{on}: the device or its driver",
             )
         )
-    if right := told["level"]["right"]:
-        wrong = told["level"]["wrong"]
+    if right := named["level"]["right"]:
+        wrong = named["level"]["wrong"]
         also = f" and wrong at {_list(wrong)}" if wrong else ""
         return "compiler", f"{step or 'an optimisation'}: correct at {_list(right)}{also}"
-    if right := told["target"]["right"]:
+    if right := named["target"]["right"]:
         why = f"code for {own.how} is wrong, code for {_list(right)} correct on the same device"
         if step:
             return "compiler", f"{step}: {why}"

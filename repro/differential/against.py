@@ -185,11 +185,11 @@ class Origins:
 
     def __call__(self, places: Sequence[tuple[str, int]]) -> tuple[str, ...]:
         named = {(Path(file).name, line): self._operation(file, line) for file, line in places}
-        told = {place: name for place, name in named.items() if not _BRINGS.fullmatch(name)}
-        outer = {place: name for place, name in told.items() if not _INSIDE.fullmatch(name)}
+        computing = {place: name for place, name in named.items() if not _BRINGS.fullmatch(name)}
+        outer = {place: name for place, name in computing.items() if not _INSIDE.fullmatch(name)}
         return tuple(
             f"{file}:{line}" + (f": {name}" if name else "")
-            for (file, line), name in (outer or told).items()
+            for (file, line), name in (outer or computing).items()
         )
 
     def _operation(self, file: str, line: int) -> str:

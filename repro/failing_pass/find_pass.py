@@ -281,12 +281,12 @@ class _Finder:
 
 def diff(before: Dump, after: Dump) -> str:
     """Changes made by a pass before it failed, as a readable unified diff; "" if there are none."""
-    told = " until it failed" if after.failed else ""
+    until = " until it failed" if after.failed else ""
     lines = difflib.unified_diff(
         _lines(before.text),
         _lines(after.text),
         f"before {after.pass_class}",
-        f"after {after.pass_class}{told}",
+        f"after {after.pass_class}{until}",
         lineterm="",
     )
     shown = [*lines]

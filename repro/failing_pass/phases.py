@@ -106,9 +106,9 @@ class _Search:
                 return self._later(phases[last], path)
             last -= 1
         if not last:
-            return self._told("unknown", f"{path} can finish the IR of no phase", path=path)
+            return self._concluded("unknown", f"{path} can finish the IR of no phase", path=path)
         right, wrong = narrow(last, lambda i: self._wrong(self._finish(phases[i], path)))
-        found = self._told(
+        found = self._concluded(
             "earliest",
             f"first wrong phase: {phases[wrong]} (the IR after {phases[right]} is correct "
             f"with {path})",
@@ -124,7 +124,7 @@ class _Search:
             configured, generated = self._bench.generated
             if self._finish(configured, PLAIN) == "right":
                 return self._with_pass(
-                    self._told(
+                    self._concluded(
                         "earliest",
                         f"first wrong phase: {generated} (the IR after {configured} is correct "
                         f"with {PLAIN} of this target)",
@@ -133,7 +133,7 @@ class _Search:
                         path=PLAIN,
                     )
                 )
-        return self._told(
+        return self._concluded(
             "later",
             f"the IR after {phase} is correct with {path}: a later step for this target is wrong",
             phase=phase,
@@ -170,9 +170,9 @@ class _Search:
     def _nowhere(self, verdicts: dict[str, Verdict]) -> WrongPhase:
         wrong = [path for path, verdict in verdicts.items() if verdict == "wrong"]
         if not wrong:
-            return self._told("unknown", "no reference path compiles and runs the program")
+            return self._concluded("unknown", "no reference path compiles and runs the program")
         shared = f"up to {self._bench.phases[-1]}" if len(self._bench.phases) > 1 else "all phases"
-        return self._told(
+        return self._concluded(
             "everywhere",
             f"wrong on every path from the source on ({', '.join(wrong)}): either a step that "
             f"they share ({shared}) or the reference is wrong",
@@ -193,7 +193,7 @@ class _Search:
     def _wrong(verdict: Verdict) -> bool | None:
         return None if verdict == "fails" else verdict == "wrong"
 
-    def _told(
+    def _concluded(
         self, state: State, conclusion: str, phase: str = "", since: str = "", path: str = ""
     ) -> WrongPhase:
         return WrongPhase(

@@ -237,8 +237,8 @@ def _guessed(given: str, inferred: str) -> set[int]:
     if found is None:
         return set()
     sizes = found[0].split(",")
-    told = known[0].split(",") if known else ["?"] * len(sizes)
-    unknown = (size for size, one in zip(sizes, told, strict=False) if one == "?")
+    dimensions = known[0].split(",") if known else ["?"] * len(sizes)
+    unknown = (size for size, one in zip(sizes, dimensions, strict=False) if one == "?")
     return {int(size) for size in unknown if size.isdigit()}
 
 

@@ -203,8 +203,8 @@ class RememberingOracle(ABC):
     def summary(self) -> tuple[str, ...]:
         """A sentence on the candidates, of earlier runs too; nothing where there were none."""
         counts = Counter(answer.verdict for answer in self._known.values())
-        told = [f"{counts[one]} {words}" for one, words in _WORDS.items() if counts[one]]
-        return (f"Of the smaller programs that were tried, {', '.join(told)}.",) if told else ()
+        parts = [f"{counts[one]} {words}" for one, words in _WORDS.items() if counts[one]]
+        return (f"Of the smaller programs that were tried, {', '.join(parts)}.",) if parts else ()
 
     def _digest(self, candidate: Path) -> str:
         """Digest of everything that the answer depends on."""
@@ -343,8 +343,8 @@ class CompileOracle(RememberingOracle):
         failure = self._once(candidate, digest)
         if failure is not None and failure.kind == "crash" and not failure.stack:
             # Threads that crash together print no stack; on one thread the first one does.
-            told = self._once(candidate, digest, diagnostics.SERIAL)
-            failure = told if told is not None and told.kind == "crash" else failure
+            serial = self._once(candidate, digest, diagnostics.SERIAL)
+            failure = serial if serial is not None and serial.kind == "crash" else failure
         return failure
 
     def _once(self, candidate: Path, digest: str, *more: str) -> Failure | None:

@@ -84,7 +84,7 @@ def search(
         if fresh:
             asked.update(zip(fresh, ask([releases[i] for i in fresh]), strict=True))
 
-    def tells(index: int) -> bool:
+    def is_conclusive(index: int) -> bool:
         find_out([index])
         return asked[index] in TELLING
 
@@ -93,8 +93,8 @@ def search(
     find_out(everything if every else [releases.index(name) for name in known])
     if releases and not every:
         find_out([last, 0])
-    newest = next((i for i in reversed(everything) if tells(i)), None)
-    oldest = next((i for i in everything if newest is not None and tells(i)), None)
+    newest = next((i for i in reversed(everything) if is_conclusive(i)), None)
+    oldest = next((i for i in everything if newest is not None and is_conclusive(i)), None)
     if newest is None or oldest is None:
         return {releases[i]: asked[i] for i in sorted(asked)}
     points = [i for i in sorted(asked) if asked[i] in TELLING]
@@ -106,7 +106,7 @@ def search(
         if asked[older] == asked[newer]:
             continue
         inside = sorted(range(older + 1, newer), key=lambda i: abs(2 * i - older - newer))
-        middle = next((i for i in inside if tells(i)), None)
+        middle = next((i for i in inside if is_conclusive(i)), None)
         if middle is not None:
             spans += [(older, middle), (middle, newer)]
     return {releases[i]: asked[i] for i in sorted(asked)}

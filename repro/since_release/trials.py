@@ -361,8 +361,8 @@ def _failure(tried: ReleaseTrial | Missing) -> Failure | None:
 
 
 def _newest_failure(releases: Sequence[str], trials: ReleaseTrials) -> Failure | None:
-    told = (_failure(trials.tried[n]) for n in reversed(releases) if n in trials.tried)
-    failures = [failure for failure in told if failure is not None]
+    found = (_failure(trials.tried[n]) for n in reversed(releases) if n in trials.tried)
+    failures = [failure for failure in found if failure is not None]
     # A limit that was reached says the least of all failures.
     return next((f for f in failures if f.kind not in STOPPED), next(iter(failures), None))
 

@@ -89,11 +89,11 @@ def bisect(
     seconds = estimate(failure, failed.seconds, 0, context.limits).limits.seconds or DEFAULT_SECONDS
     each = msgspec.structs.replace(context.limits, seconds=seconds)
 
-    def heard(progress: Progress) -> None:
+    def report_progress(progress: Progress) -> None:
         spent.keep()
         listeners.progress(progress)
 
-    result, calls = _search(Ask(job=job, failure=failure), state, each, heard)
+    result, calls = _search(Ask(job=job, failure=failure), state, each, report_progress)
     spent.keep()
     if not result.file:
         return gave_up(failure, result.why, calls, spent.seconds)

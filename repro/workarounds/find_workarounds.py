@@ -161,7 +161,7 @@ class _Lookup:
         self._root = data_directory() / "workarounds"
         self._key = _key(subject, toolchain)
         each = _effort(result, options.limits)
-        self._tells, self._width = _Teller(on_progress), each.width
+        self._progress, self._width = _ProgressCounter(on_progress), each.width
         self._context = Context(
             toolchain=toolchain, limits=each.limits, directory=self._root / self._key[:16]
         )
@@ -196,7 +196,7 @@ class _Lookup:
         """Outcome of each combination; if none works, those that took too long get more time."""
         options = self._options
         wanted = _wanted(self._subject, self._context.toolchain)
-        self._tells.total = len(wanted)
+        self._progress.total = len(wanted)
         small = _known(self._subject, self._result, self._context.toolchain, options)
         if small is not None:
             oracle = self._trials(small, self._context.within("reproducer"))
@@ -227,7 +227,7 @@ class _Lookup:
             context,
             width=self._width,
             fresh=fresh and self._options.fresh,
-            on_progress=self._tells.told,
+            on_progress=self._progress.add,
         )
 
     def _expired(self) -> bool:
@@ -320,13 +320,13 @@ def _again_slowly(tried: Sequence[Tried], trials: Trials) -> list[Tried]:
     return [one for one in tried if one not in slow] + again
 
 
-class _Teller:
-    """Counts what is told."""
+class _ProgressCounter:
+    """Counts reported outcomes."""
 
     def __init__(self, on_progress: Callable[[CombinationProgress], None]) -> None:
         self._on_progress, self._count, self.total = on_progress, 0, 0
 
-    def told(self, combination: Combination, outcome: CombinationOutcome) -> None:
+    def add(self, combination: Combination, outcome: CombinationOutcome) -> None:
         self._count += 1
         names = tuple(one.name for one in combination)
         total = max(self.total, self._count)

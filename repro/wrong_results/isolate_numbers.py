@@ -67,7 +67,7 @@ class _Isolation(isolate.Isolation):
         return not self.numbers.hidden
 
     def refusal(self, graph: Graph) -> str:
-        self._tell("computing the values inside of the program")
+        self._report("computing the values inside of the program")
         inside = self.numbers.values.inside()
         first = next(part_search.levels(graph), ())
         return (
@@ -110,7 +110,7 @@ class _Isolation(isolate.Isolation):
     def _compared(self, parts: Sequence[Part]) -> list[float]:
         size = max(map(len, parts))
         what = "each operation alone" if size == 1 else f"parts of up to {size} operations"
-        self._tell(f"comparing {what}, {len(parts)} in one module")
+        self._report(f"comparing {what}, {len(parts)} in one module")
         self._modules += 1
         place = self.job.context.directory / "windows" / str(self._modules)
         shutil.rmtree(place, ignore_errors=True)

@@ -104,8 +104,8 @@ def _first_fitting(
     """The first device that fits `arch` (None: its own best), else the first with its misfits."""
     first = None
     for device in known:
-        told = _described(device, planner)
-        choice = choose(told, planner.probe, arch)
+        described = _described(device, planner)
+        choice = choose(described, planner.probe, arch)
         if not choice.misfits:
             return device, choice
         first = first or (device, choice)
@@ -214,13 +214,13 @@ def choose(device: Device, ask_about: Callable[[str], Probe], named: str | None 
     if named:
         return Choice(arch=named, misfits=tuple(_probed_misfits(ask_about(named), device)))
     own = candidates(device)
-    told = "subgroup.size" in device.properties
-    for arch in (*own, *(GENERIC if told else ())):
+    is_described = "subgroup.size" in device.properties
+    for arch in (*own, *(GENERIC if is_described else ())):
         answer = ask_about(arch)
         if not answer.rejected and not _probed_misfits(answer, device):
             note = f"{device.name} has no compile target of its own that fits; {arch} does"
             return Choice(arch=arch, note="" if arch in own else note)
-    if not told:
+    if not is_described:
         note = f"this runtime reports nothing about {device.name}: its fit is unknown"
         return Choice(arch=DEFAULT, note=note)
     return Choice(arch=DEFAULT, misfits=tuple(_probed_misfits(ask_about(DEFAULT), device)))
