@@ -70,7 +70,7 @@ class Traceable:
         return self.mode or contextlib.nullcontext()
 
     def only(self, part: str) -> Traceable:
-        """The same model with one of its functions."""
+        """Same model with one of its functions."""
         return replace(self, functions=tuple(f for f in self.functions if f.name == part))
 
 

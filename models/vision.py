@@ -23,5 +23,5 @@ class Embed(OfModel):
     """tokens [batch, length] i64 -> their embeddings [batch, length, width]."""
 
     def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor]:
-        """Looks the tokens up."""
+        """Returns the embeddings of the tokens."""
         return (self.model.get_input_embeddings()(tokens),)

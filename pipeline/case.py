@@ -58,7 +58,7 @@ Alone = Callable[[Device], contextlib.AbstractContextManager[object]]
 
 
 class CaseWatcher(Protocol):
-    """Hears of a case while it goes on."""
+    """Receives the progress of a case."""
 
     def planned(self, target: str, arch: str | None, warnings: tuple[str, ...]) -> None: ...
     def began(self, target: str, step: StepName) -> None: ...

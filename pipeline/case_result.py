@@ -150,7 +150,7 @@ def tells(status: str, step: str | None) -> bool:
 def commands(
     result: CaseResult, *, everything: bool = False
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(what it does, command) of what failed, or with `everything` of all that was done."""
+    """(description, command) of the steps that failed, or with `everything` of all steps."""
     if result.command and (result.failure or everything):
         yield "compile", result.command
     if result.failure and result.phase_confirmed and result.resume:

@@ -141,7 +141,7 @@ class Part(NamedTuple):
 
 
 class Isolation:
-    """One isolation; what fails at a place that nobody names is found in a way of its own."""
+    """Search for the smallest failing part; subclasses find failures that no diagnostic locates."""
 
     #: Calls that it is to take at most, and those of them for simpler shapes and types.
     most_calls = 12
@@ -355,13 +355,13 @@ class Isolation:
         return locate.Located(lines=(line,), confirmed=True)
 
     def _confirm(self) -> tuple[int, int]:
-        """(how often the whole program failed in this way, runs): a second run confirms the first,
-        and more tell how often it comes where it does not."""
+        """(failures of this kind of the whole program, runs): a second run confirms the first one;
+        if it does not, more runs determine the rate."""
         failing, runs = self._again(1, 1, most=2)
         return (failing, runs) if failing == runs else self._again(failing, runs)
 
     def _again(self, failing: int, runs: int, most: int = FLAKY_RUNS) -> tuple[int, int]:
-        """The same after more runs, up to `most`."""
+        """Result of `_confirm` after more runs, up to `most`."""
         return failing + sum(self._appears() for _ in range(most - runs)), most
 
     def _appears(self) -> bool:

@@ -136,7 +136,7 @@ def measured(
 
 
 def _ratio(own: Sequence[float], base: Sequence[float]) -> Spread | None:
-    """None where the base is too short to be measured (CPU time comes in ticks)."""
+    """Ratio; None if the base is too short to be measured (CPU time comes in ticks)."""
     return Spread.of([a / b for a, b in zip(own, base, strict=True)]) if all(base) else None
 
 

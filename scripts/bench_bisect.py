@@ -324,6 +324,6 @@ def chosen(names: Sequence[str], everything: bool, target: str | None) -> list[P
 
 
 def _absolute(source: str) -> str:
-    """The same source from anywhere."""
+    """Source with absolute paths."""
     file, colon, factory = source.partition(":")
     return f"{Path(file).absolute()}{colon}{factory}" if Path(file).exists() else source

@@ -43,7 +43,7 @@ _MACHINE = "machine.json"
 _FOLDERS = ("-o", "--artifacts")
 
 
-#: Of values, by their keys in JSON; nothing (null, "", 0 of a size that was not measured) stays.
+#: Rules for values, by their keys in JSON; null, "", and 0 of a size not measured stay.
 KEYS = (
     Rule(
         r"seconds|\w+_seconds|parts|latency|time_limit",
@@ -57,7 +57,7 @@ KEYS = (
     Rule(r"device_name|environment", "MACHINE", "host, system and driver"),
     Rule(r"files", "DIGEST", "of files with times in them, which are documents of their own"),
 )
-#: Of all text.
+#: Rules for all text.
 PATHS = (
     Rule(r"(?<=/)[0-9a-f]{2}/[0-9a-f]{64}\b", "KEY", "an entry of the store: hashes of paths"),
     Rule(r"(?<=/)[0-9a-f]{16}(?=/)", "KEY", "the state of a search: hashes of paths"),
@@ -66,9 +66,9 @@ PATHS = (
     Rule(r"TIME_LIMIT:-\d+", "TIME_LIMIT:-TIME", "a limit that follows what the first run took"),
     Rule(r"vulkan://GPU-[0-9a-f]+", "vulkan://DEVICE", "the driver's version is in it"),
 )
-#: Of what is printed for people.
+#: Rule for printed output.
 SCREEN = Rule(r"(?<=\S) +", " ", "a column is as wide as the longest time in it")
-#: Of text for people: not of programs and scripts, where a number is no measurement.
+#: Rules for text for people: not programs and scripts, where a number is no measurement.
 PROSE = (
     Rule(
         r"\d+(?:\.\d+)? (?:µs|ms|s|min|h)\b(?: \d+ s\b)?",

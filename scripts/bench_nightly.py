@@ -59,7 +59,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Watch:
-    """Looks at the cores until it is stopped."""
+    """Samples the cores until it is stopped."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()

@@ -38,7 +38,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lost(Exception):
-    """Nothing can be said of a program's operations; the message says why."""
+    """Error if a program's operations cannot be judged; the message gives the reason."""
 
 
 def judge(

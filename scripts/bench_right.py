@@ -227,7 +227,7 @@ def _each(
 
 
 class _Module(msgspec.Struct, frozen=True):
-    """As the tracer takes it."""
+    """Module in the form that the tracer takes."""
 
     directory: str
     kind: str

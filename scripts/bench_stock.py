@@ -14,7 +14,7 @@ from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
-#: For one compile or call.
+#: Limits of one compile or call.
 _LIMITS = Limits(seconds=120.0)
 _WIDTHS = {"bf16": 16, "index": 64, "i1": 8}
 _FP8 = "f8"
@@ -66,7 +66,7 @@ def ask(
 
 
 def _did(argv: Sequence[str | Path], place: Path) -> str | None:
-    """None where the command ends well, else what it said."""
+    """Output of the command if it fails, else None."""
     stderr = place / "stock.stderr.txt"
     outcome = process.run(argv, stdout=place / "stock.stdout.txt", stderr=stderr, limits=_LIMITS)
     if outcome.ok:

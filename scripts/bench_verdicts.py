@@ -47,7 +47,7 @@ _TESTS = Path(__file__).parent.parent / "tests"
 _TARGET = "llvm-cpu"
 PHASES = "phases"
 DIALECTS = ("torch", "linalg", "tosa", "stablehlo", "onnx", PHASES)
-#: Of these the dumps are taken, beside those of generated programs.
+#: Models whose dumps are taken, beside those of generated programs.
 ZOO = ("rms-norm", "llama-fp8:tiny", "attention", "resnet:tiny", "rope", "fp8-linear")
 _WEIGHTS_SCOPE = "model"
 #: Import that narrows f64 to f32 at a program's border: `as` converts nothing.

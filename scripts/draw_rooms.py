@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "design.md"
 BEGIN, END = "<!-- rooms: drawn by scripts/draw_rooms.py -->", "<!-- end of rooms -->"
 _TOPS = ("pipeline", "models", "repro")
-#: So many imports make an arrow.
+#: Number of imports from which on an arrow is drawn.
 _IMPORTS = 5
 
 

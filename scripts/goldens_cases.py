@@ -68,7 +68,7 @@ class Rule(NamedTuple):
     why: str
 
 
-#: Of a program whose wrong numbers are what was in memory.
+#: Rule for a program whose wrong numbers are uninitialised memory.
 CHANCE = (
     Rule(
         r'"(got|expected|error|max_abs|max_rel|rel_l2|excess|nan|inf)": [^,\n]*',

@@ -1,1 +1,1 @@
-"""One file a family; each has `SPECS` and imports torch and transformers inside functions only."""
+"""Families of models, one file each: `SPECS`, and torch and transformers inside functions only."""

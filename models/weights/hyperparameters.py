@@ -39,13 +39,13 @@ _WITHOUT: Mapping[str, tuple[Any, ...]] = {
     "residual_scale": (0.0, 1.0),
 }
 _FREQUENCIES = "inv_freq"
-#: Of the layers with a window where the file names no other base: llama.cpp's own.
+#: llama.cpp's default base for layers with a window.
 _BASE_OF_WINDOWS = 10000.0
 _SLIDING = "sliding_attention"
-#: Kinds of rotary embeddings that are told by their frequencies alone.
+#: Kinds of rotary embeddings that their frequencies alone determine.
 _KINDS = {"default", "linear", "llama3"}
 _CLOSE = 1e-6
-#: For frequencies, which are computed in f32 in more than one order.
+#: Tolerance for frequencies, which are computed in f32 in more than one order.
 _CLOSE_FREQUENCIES = 1e-5
 #: A tensor of the file's, by whose numbers the rotary frequencies are divided.
 FACTORS = "rope_freqs.weight"
@@ -182,7 +182,7 @@ def _other_kinds(model: nn.Module) -> list[str]:
 def _frequencies(
     base: float, size: int, scale: float = 1.0, factors: tuple[float, ...] = ()
 ) -> tuple[float, ...]:
-    """In f32, as transformers computes them."""
+    """Frequencies in f32, as transformers computes them."""
     exponents = torch.arange(0, size, 2, dtype=torch.float32) / size
     found = 1.0 / (base**exponents) / scale
     if factors:

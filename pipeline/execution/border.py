@@ -82,7 +82,7 @@ def uncallable(failure: Failure, flags: Sequence[str]) -> str:
 
 
 def stored(function: Function, want: Function, directory: Path, store: Store) -> Function:
-    """The same with files that stay, so that a command with them can be typed again."""
+    """Same as `given`, with files that stay, so that a command with them can be typed again."""
     sources = [sealed.state(directory / t.file) for t in function.example or ()]
     key = Store.key(function.name, sources, [(t.name, t.dtype) for t in want.inputs])
     entry = store.obtain(KIND, key, lambda place: given(function, want, directory, place))

@@ -26,7 +26,7 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.torch_dialect import evaluate as torch_dialect
 
 _TORCH = re.compile(rb"\baten\.[a-z_]|\bprims\.[a-z]")
-#: Of dialects that PyTorch does not know, functions may hold operations beside torch's.
+#: Operations of dialects that PyTorch does not know, which functions may have beside torch's.
 _OTHERS = re.compile(
     rb"\bonnx\.[A-Z]|\b(?:linalg|tensor|stablehlo|tosa|iree_linalg_ext|tm_tensor)\.(?!py\b)"
 )

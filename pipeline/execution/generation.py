@@ -234,7 +234,7 @@ def run(
 
 
 def prepare(wanted: Wanted, loaded: Loaded, context: Context) -> None:
-    """Has PyTorch generate, once for a program, what runs on any device are compared with.
+    """Makes PyTorch generate the reference for all devices, once for each program.
 
     Raises TraceFailed where it fails.
     """

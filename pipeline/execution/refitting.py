@@ -91,7 +91,7 @@ def judge(
     texts: Callable[[], Iterator[str]],
     trial: Callable[[MadeUp], bool] = lambda _: False,
 ) -> tuple[bool, MadeUp | None]:
-    """(whether a failed run is the made-up inputs' doing, inputs that may fit).
+    """(True if the made-up inputs cause the failed run, inputs that may fit).
 
     texts: the program in generic form, as it is and as IREE lowers it; asked for only if need be.
     trial: whether the function runs with other inputs.

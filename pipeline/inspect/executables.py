@@ -26,17 +26,17 @@ MODE = "--compile-mode=hal-executable"
 #: Processor time after which an executable counts as one that does not end, unless others of the
 #: program take nearly as long.
 UNENDING_SECONDS = 10.0
-#: So many times what any other takes is "does not end".
+#: Factor over the slowest other executable at which one counts as not ending.
 _TIMES = 10.0
 #: Processor time for each at first: most take less, and what does not is looked at again.
 _QUICK_SECONDS = 3.0
 #: Wall time of code generation after which a compile is looked into.
 WAIT_SECONDS = 30.0
-#: The same where nobody waits for a compile that does not end.
+#: Shorter wait for a caller that does not want to wait for an endless compile.
 HASTY_SECONDS = 5.0
 #: Wall time of code generation after which a compile is given up for an executable's sake.
 _HOPELESS_SECONDS = 45.0
-#: For dumping the executables: what comes before is done once more.
+#: Limit for dumping the executables, which repeats the earlier phases.
 _DUMP_SECONDS = 600.0
 _DUMPED_AFTER, _READY = "stream", "executable-configurations"
 #: Phases that generate code, each executable for itself.
@@ -195,7 +195,7 @@ class ExecutableSurvey:
 
 
 class Watch:
-    """Looks into a running compile once it has generated code for `wait_seconds`.
+    """Inspects a running compile once it has generated code for `wait_seconds`.
 
     dumps: where its phases appear. on_compiling hears of each change, in the thread that calls
     `look`; the survey is made in one of its own, which `close` ends.

@@ -173,7 +173,7 @@ def _complaint(output: str) -> str:
 
 
 def _run(argv: list[str], place: Path) -> tuple[bool, str]:
-    """(whether it failed, what it printed)."""
+    """(True if it failed, its output)."""
     stdout, stderr = place / "stdout.txt", place / "stderr.txt"
     limits = process.Limits(seconds=_SECONDS)
     outcome = process.run(argv, stdout=stdout, stderr=stderr, cwd=place, limits=limits)

@@ -127,7 +127,7 @@ def _with_agreement(result: CaseResult, others: Sequence[ComparedTarget]) -> Cas
 
 
 def _difference(comparison: Comparison, target: str, other: str) -> str:
-    """In which output two targets differ, and where most."""
+    """Description of the output in which two targets differ, and of the largest difference."""
     if comparison.output is None or not comparison.outputs:
         return f"{target} returns another number of outputs than {other}"
     output = comparison.outputs[comparison.output]

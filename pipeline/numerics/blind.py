@@ -32,7 +32,7 @@ _ADVICE = f"initialise the model's weights, or {_INPUTS}"
 def reasons(
     outputs: Sequence[Tensor], directory: Path, *, loaded: bool = False, expected: bool = False
 ) -> tuple[str, ...]:
-    """For each reference output why agreeing with it proves nothing; "" where it proves something.
+    """Reason for each reference output that agreeing with it proves nothing; "" if it does.
 
     A floating-point tensor of more than one element tells nothing where it is nowhere finite. Where
     every output is one number throughout, none tells anything; beside others that vary zeros do, as
@@ -64,7 +64,7 @@ def reasons(
 
 
 def empty(outputs: Sequence[Tensor]) -> tuple[str, ...]:
-    """As `reasons`, where no output has elements; "" for each where one has."""
+    """Reason for each output if none has any elements; "" for each if one has."""
     return ("" if any(o.bytes for o in outputs) else _EMPTY,) * len(outputs)
 
 

@@ -77,8 +77,8 @@ class Sums:
 
     def __init__(self, dtype: str, below: float = math.inf) -> None:
         self._dtype, self._below = dtype, below
-        #: By the exponents of what is expected: elements, their squares, and those that are off by
-        #: more than a few of their own roundings.
+        #: Counts by exponent of the expected value: elements, their squares, and elements whose
+        #: error is more than a few of their own roundings.
         self._sizes: dict[int, Any] = {}
         self.elements = self.finite = self.tied = 0
         self.reference = self.error = self.own_error = self.perturbed_error = 0.0
@@ -124,7 +124,7 @@ class Sums:
             self._sizes[int(at)] = self._sizes.get(int(at), 0.0) + found[:, at]
 
     def apart(self) -> float:
-        """From what size on elements say nothing of the others' noise; inf where none is so large.
+        """Size from which on elements say nothing about the others' noise; inf if none is so large.
 
         The fill of a mask (-1e9) is exact and has no part in the rounding of what stands beside it.
         Elements so many times as large as the others are no measure of them, where each is right
@@ -142,7 +142,7 @@ class Sums:
 
     @property
     def root_mean_square(self) -> float:
-        """Of the reference; 1 where it is all zero, so that errors are absolute."""
+        """Root mean square of the reference; 1 if it is all zero, so that errors are absolute."""
         return math.sqrt(self.reference / self.finite) if self.reference else 1.0
 
     def relative(self, squares: float) -> float:

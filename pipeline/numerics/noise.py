@@ -42,7 +42,7 @@ _MOVED = 2.0
 _F32_ROUNDINGS = 64
 _LUCKY_ROUNDINGS = 4
 _LUCKY_F32_ROUNDINGS = 512
-#: Of the program's own type, where that is narrower than f32: in each element, and in all.
+#: Roundings of the program's own type, if it is narrower than f32: in each element, and in all.
 _STEPS, _STEPS_IN_ALL = 8, 2
 #: PyTorch's own error is at least this share of a rounding of that type where it reaches an output.
 _REACHES = 1 / 8

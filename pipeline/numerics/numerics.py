@@ -147,7 +147,7 @@ def excused(comparison: Comparison, why: str) -> Comparison:
     return _summary(outputs, "")
 
 
-#: In which way numbers are wrong that the whole program does not show.
+#: Kind of mismatch that does not show in the whole program's outputs.
 HIDDEN = "hidden"
 #: Kind of mismatch if the program does not compute what it expects itself.
 EXPECTATION = "expectation"

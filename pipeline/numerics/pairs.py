@@ -223,7 +223,7 @@ def _explained(values: Floats, base: Floats, moving: Sequence[Floats]) -> NDArra
 
 
 def _nearest(values: Floats, base: Floats, others: Sequence[Floats]) -> Floats:
-    """Of what each element may be, what is nearest to its value."""
+    """Allowed value of each element that is nearest to its actual value."""
     import numpy as np
 
     best = base

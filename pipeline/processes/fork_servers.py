@@ -35,7 +35,7 @@ TORCH: Modules = ("torch", "iree.turbine.aot")
 
 _PROGRAM = Path(__file__).with_name("forked.py")
 _TICK_SECONDS = 0.05
-#: Each child has a directory of its own for these.
+#: Variable with a different value in each child: a directory of its own.
 _OWN = "TMPDIR"
 
 
@@ -172,7 +172,7 @@ class Servers:
         self._lock = Lock()
 
     def start(self, modules: Modules) -> None:
-        """Has the server of these modules begin to import them, if it has not yet."""
+        """Makes the server of these modules begin to import them, if it has not yet."""
         self._server(modules)
 
     def fork(
@@ -228,7 +228,7 @@ def serving(servers: Servers | None = None) -> Iterator[None]:
 
 
 def start(modules: Modules) -> None:
-    """Has a server import these modules while other work is done, where there are servers."""
+    """Makes a server import these modules while other work is done, if there are servers."""
     servers = SERVING.get()
     if servers is not None:
         servers.start(modules)

@@ -114,7 +114,7 @@ def carry_out(argv: list[str], cwd: str | None, env: dict[str, str]) -> None:
 
 
 def _run_module(name: str) -> NoReturn:
-    """Of ours: when it is done, nothing is left that this process has to tidy up for long."""
+    """Runs a module of ours, after which this process has nothing to clean up."""
     status = 0
     try:
         runpy.run_module(name, run_name="__main__", alter_sys=True)
@@ -130,7 +130,7 @@ def _run_module(name: str) -> NoReturn:
 
 
 def _run_file(file: str) -> None:
-    """As Python runs it, with no frames of ours in a traceback."""
+    """Runs a file as Python does, with no frames of ours in a traceback."""
     main = types.ModuleType("__main__")
     main.__dict__.update(__file__=file, __builtins__=__builtins__)
     sys.modules["__main__"] = main

@@ -36,7 +36,7 @@ for group in groups:
 
 
 def die_with_parent() -> None:
-    """In a child before it becomes another program: the system kills it with what started it."""
+    """Called in a child before it becomes another program: the system kills it with its parent."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # one libc call, loaded beforehand
 
 

@@ -164,7 +164,7 @@ class Worker:
     def call(
         self, request: object, reply: type[T], directory: Path, *, seconds: float | None = None
     ) -> Done[T]:
-        """As `call` does; seconds: wall time that it may take."""
+        """Same as `call`; seconds: limit of wall time."""
         module, _, _ = self._function.partition(":")
         limits = process.Limits(seconds=seconds)
         with fork_servers.serving(self._own):

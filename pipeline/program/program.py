@@ -136,7 +136,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
         return ELEMENT_TYPES[self.dtype].bytes(math.prod(self.shape))
 
     def placed(self, directory: Path) -> Tensor:
-        """The same with the path of its file below a directory."""
+        """Tensor with the path of its file below a directory."""
         return msgspec.structs.replace(self, file=str(directory / self.file))
 
 
@@ -207,7 +207,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         return self.incomparable[output] if output < len(self.incomparable) else ""
 
     def placed(self, directory: Path) -> Reference:
-        """The same with the paths of all files below a directory."""
+        """Reference with the paths of all files below a directory."""
 
         def each(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return tuple(tensor.placed(directory) for tensor in tensors)
@@ -368,12 +368,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(tensor.placed(place) for tensor in self.function.example or ())
 
     def given(self, inputs: tuple[Tensor, ...]) -> Self:
-        """The same call with other inputs."""
+        """Same call with other inputs."""
         function = msgspec.structs.replace(self.function, example=inputs)
         return msgspec.structs.replace(self, function=function)
 
     def expecting(self, reference: Reference | None) -> Self:
-        """The same call of a function that is to return this; None: nobody knows what."""
+        """Same call of a function with this reference; None: the right outputs are not known."""
         function = msgspec.structs.replace(self.function, reference=reference)
         return msgspec.structs.replace(self, function=function)
 

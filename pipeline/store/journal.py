@@ -52,5 +52,5 @@ class Journal(Generic[T]):
 
     @property
     def size(self) -> int:
-        """Of the file, in bytes."""
+        """Size of the file in bytes."""
         return self._file.stat().st_size if self._file.is_file() else 0

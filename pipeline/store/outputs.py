@@ -100,16 +100,16 @@ def is_stdout(path: Path) -> bool:
 
 
 def write(path: Path, content: Path | bytes | str) -> None:
-    """As `put`, for what the user names: raises EnvironmentFault where it cannot be written."""
+    """Same as `put` for a file of the user's; raises EnvironmentFault if it cannot be written."""
     with writing(path, "file"):
         put(path, content)
 
 
 @contextlib.contextmanager
 def writing(path: Path, what: str = "directory") -> Iterator[None]:
-    """Says of what cannot be written in the block that it is for `path`, a `what` of the user's.
+    """Context in which a failure to write is reported for `path`, a `what` that the user named.
 
-    Raises EnvironmentFault with the reason; names of temporary files say nothing.
+    Raises EnvironmentFault with the reason, and without the names of temporary files.
     """
     try:
         yield

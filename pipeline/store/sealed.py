@@ -120,7 +120,7 @@ def write(directory: Path, manifest: Manifest) -> None:
 
 
 def sync(path: Path) -> None:
-    """Has the disk hold what was written to a file, or the names in a directory."""
+    """Flushes a file, or the names in a directory, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -121,7 +121,7 @@ def _probe(toolchain: Toolchain, flags: tuple[str, ...]) -> Probe:
 
 
 def _enabled(features: Iterable[str]) -> tuple[str, ...]:
-    """Of `+a,-b,...` the names that end up on; a later one overrules an earlier one."""
+    """Enabled names of `+a,-b,...`; a later one overrides an earlier one."""
     state = {f[1:]: f[0] == "+" for f in features if f}
     return tuple(sorted(name for name, on in state.items() if on))
 

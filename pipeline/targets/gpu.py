@@ -45,7 +45,7 @@ def plan(
     )
 
 
-#: Of the code generator for AMD's and NVIDIA's GPUs.
+#: Workarounds of the code generator for AMD's and NVIDIA's GPUs.
 LLVMGPU = (
     FlagWorkaround(
         "iree-llvmgpu-enable-small-float-emulation",

@@ -38,7 +38,7 @@ def counts(values: Sequence[str]) -> dict[str, int]:
 
 
 def several(first: Device, count: int, toolchain: Toolchain) -> list[Device]:
-    """So many devices of the driver of `first`, which is used again where there are too few."""
+    """List of `count` devices of the driver of `first`; they repeat if there are too few."""
     others = [d for d in discovery.find(first.driver, toolchain).devices if d.uri != first.uri]
     available = [first, *others]
     return [available[i % len(available)] for i in range(count)]

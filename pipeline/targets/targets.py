@@ -154,7 +154,7 @@ def _plan_for(
 def _several(
     plans: Sequence[Plan], counts: Sequence[int], uris: Sequence[str], toolchain: Toolchain
 ) -> Device:
-    """So many devices for each plan, or those that the user lists, as one."""
+    """Devices for all plans, by their counts, or those that the user lists, joined to one."""
     if len(uris) > 1:
         drivers = [uri.partition("://")[0].partition("?")[0] for uri in uris]
         named = zip(uris, drivers, strict=True)
@@ -171,7 +171,7 @@ def _several(
 
 
 def _for_backend(uris: Sequence[str], backend: Backend, backends: int) -> str | None:
-    """Of the user's devices the one for a backend; of a program for one backend the first."""
+    """The user's device for a backend; the first one if the program is for one backend."""
     if backends == 1:
         return next(iter(uris), None)
     return next((u for u in uris if u.partition("://")[0] in backend.drivers), None)
@@ -211,7 +211,7 @@ def advice(
 
 
 def _known(backend: Backend, toolchain: Toolchain) -> list[str]:
-    """Of the architectures that the backend offers those that the toolchain knows."""
+    """Architectures of the backend that the toolchain knows."""
     return [a for a in backend.architectures if not backend.probe(a, toolchain).rejected]
 
 

@@ -41,7 +41,7 @@ _OWN_FLAGS = {
 }
 #: Flags that print something in place of compiling.
 _PRINTS = re.compile(r"-+(?:h|help(?:-hidden|-list|-list-hidden)?|version|print-options)")
-#: The same for commands that compile whole programs, and have no option for it.
+#: Advice on the same flags for commands that compile whole programs, and have no such option.
 _COMPILES_ALL = {
     "o": "The module stays in the cache; iree-pilot compile SOURCE -t TARGET -o FILE copies it.",
     "compile-to": "This compiles to the end. To stop before: iree-pilot compile SOURCE -t TARGET "
@@ -102,7 +102,7 @@ class CompileResult(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
-    """Hears of a compile while it goes on: of each phase, and of the executables that it is at."""
+    """Receives the progress of a compile: each phase, and the executables that it is working on."""
 
     phase: Callable[[Phase], None]
     compiling: Callable[[Compiling], None]

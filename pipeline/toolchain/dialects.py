@@ -23,7 +23,7 @@ def complete() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Is asked when all others know nothing."""
+    """Last finder: called if no other one finds a module."""
 
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
         return ModuleSpec(name, _Empty()) if name.startswith(_PACKAGE) else None

@@ -68,7 +68,7 @@ def find(release: str | None, tell: Tell | None = None) -> Toolchain:
 
 
 def present(release: str | None) -> Toolchain | None:
-    """As `find`, but None for a version that would have to be installed."""
+    """Same as `find`, but None for a version that would have to be installed."""
     if release is None:
         return toolchain.installed()
     if is_directory(release):

@@ -21,7 +21,7 @@ from iree_pilot.pipeline.program.program import Call, Jitter, Reference, Tensor
 
 #: The evaluator: a function for `task.call` from `list[Work]` to `Stage`.
 TORCH = "iree_pilot.pipeline.torch_dialect.torch_child:evaluated"
-#: Says so until the double-precision reference is there.
+#: Note of a reference until its double-precision part is complete.
 UNFINISHED = "no double-precision reference: computing it was ended"
 
 

@@ -37,7 +37,7 @@ _DOUBLE = re.compile(r"tensor<[^>]*\bf64>")
 #: Exceptions of PyTorch for operands that do not fit.
 _REFUSALS = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, ArithmeticError)
 
-#: Hears of each tensor: (the operation's position in the function, number of the result, value).
+#: Callback for each tensor: (the operation's position in the function, number of result, value).
 Record = Callable[[int, int, torch.Tensor], None]
 
 
@@ -163,8 +163,8 @@ class FunctionEvaluation(Walk):
         self._module = module
         self._globals: dict[str, torch.Tensor] = {}
         self._returned = Returned([], [], [])
-        #: By MLIR value: where it points to, and the operations that draw which it depends on;
-        #: these by the names of globals too.
+        #: Target of each MLIR value that is an index, and the random operations that values depend
+        #: on; these by the names of globals too.
         self._points: dict[Any, Pointing] = {}
         self._drawn: dict[Any, tuple[str, ...]] = {}
         self._given: set[Any] = set()
@@ -235,7 +235,7 @@ class FunctionEvaluation(Walk):
         self.values[target] = value
 
     def passed(self, op: Any, value: Any) -> Any:
-        """The same value; integers of a type without sign are read anew by that of torch's."""
+        """Same value; integers of a signless type are reinterpreted in torch's type."""
         if not isinstance(value, torch.Tensor) or value.dtype.is_floating_point:
             return value
         wanted = self.tensor(op.results[0].type).dtype
@@ -268,7 +268,7 @@ class FunctionEvaluation(Walk):
     def _chosen(
         self, op: Any, operator: Any, args: list[Any], kwargs: dict[str, Any]
     ) -> tuple[Any, dict[int, Pointing]]:
-        """(what a call gives, where those of its results point that are indices)."""
+        """(results of a call, the targets of those that are indices)."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
             return self._carried_out(operator, args, kwargs)

@@ -61,7 +61,7 @@ class Walk(abc.ABC):
 
         self.blobs = blobs
         self.dtypes = {text: d for d, text in fx_importer.TORCH_DTYPE_TO_MLIR_TYPE_ASM.items()}
-        #: By MLIR value: numbers, None, text, lists of these, and what stands for a tensor.
+        #: Contents of MLIR values: numbers, None, text, lists of these, and stand-ins for tensors.
         self.values: dict[Any, Any] = {}
 
     def operation(self, op: Any) -> None:

@@ -17,8 +17,8 @@ from iree_pilot.repro.failing_pass import phases
 from iree_pilot.repro.failing_pass.bench import RealBench
 from iree_pilot.repro.failing_pass.phases import WrongPhase
 
-#: One compile of an isolated program, or a run of it, takes a fraction of that, of a processor's
-#: time: a busy machine must not cost the phase and the pass.
+#: Time limit for one compile or run of an isolated program, which takes a fraction of that in
+#: processor time: the phase and the pass must be found on a busy machine too.
 _SECONDS = 60.0
 
 

@@ -1,4 +1,4 @@
-"""One program compiled in another way: right, wrong, or does not get that far."""
+"""Trial of a program compiled in another way: right, wrong, or it fails earlier."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class AttributionTrial:
         return self._tried(Iree(module, device, self._context), mlir)
 
     def interpreted(self, mlir: Path) -> VariantTried:
-        """The same of IR that PyTorch or numpy evaluates, where one function is to be judged."""
+        """Trial of IR that PyTorch or numpy evaluates, if one function is to be judged."""
         if len(self._judged) != 1:
             return VariantTried(
                 verdict="fails", why="it does not have exactly one function with inputs"

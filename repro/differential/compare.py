@@ -400,7 +400,7 @@ class Comparer:
         got: Mapping[int, Tensor],
         expected: Mapping[int, Tensor],
     ) -> Comparison:
-        """By the rules for results without a precise reference; `text` shows what is rounded."""
+        """Comparison by the rules for references without a precise one; `text` shows roundings."""
         numbers = [value.number for value in outputs]
         reference = Reference(
             outputs=tuple(pick(numbers, expected)), evaluator=self._against.side.name

@@ -20,7 +20,7 @@ _SLICE = ("static_offsets", "static_sizes", "static_strides")
 
 
 def lift(module: Any, body: Seen, index: int) -> tuple[Lifted, str]:
-    """(what the program takes, its text).
+    """(inputs of the program, its text).
 
     Raises ValueError for a dispatch that has dynamic sizes or numbers among its operands.
     """
@@ -73,7 +73,7 @@ def _code(module: Any, dispatch: Any) -> Any:
 
 
 def _held(kind: Any) -> tuple[str, str]:
-    """(how a binding is accessed, the type of the tensor in it)."""
+    """(access of a binding, the type of its tensor)."""
     match = _HELD.fullmatch(str(kind))
     if match is None or parse_type(match[2], 0) is None or "?" in match[2]:
         raise ValueError(f"it takes {kind}")

@@ -1,4 +1,4 @@
-"""Asks both sides of a program: are the results still different?"""
+"""Oracle for two sides: are the results of a program still different?"""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class SidesOracle(RememberingOracle):
     def asked(
         self, candidate: Path, place: Path, inputs: tuple[Tensor, ...] | None = None
     ) -> BothSides:
-        """Asks of a program anew; files go to `place`. inputs: in place of those it would get.
+        """Runs a program on both sides, with files in `place`. inputs: to use in place of its own.
 
         Raises NotAProgram for what cannot be run, SideFailed for what fails in another way.
         """

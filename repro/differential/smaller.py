@@ -129,7 +129,7 @@ def _shrunk(
 
 
 def _with_ones(file: Path, asked: BothSides, oracle: SidesOracle, place: Path) -> BothSides | None:
-    """The same called with nothing but ones, which need no files; None where it agrees then."""
+    """Result with inputs of ones only, which need no files; None if the sides agree then."""
     place.mkdir(exist_ok=True)
     inputs = []
     for number, tensor in enumerate(asked.call.inputs):

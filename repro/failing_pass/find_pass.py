@@ -139,7 +139,7 @@ class _Finder:
         return self._alone(made, whole) if self._shown(made, whole) else None
 
     def _alone(self, file: Path, whole: PipelineElement) -> tuple[Path, PipelineElement]:
-        """The same with only the pass that fails, and the IR before that one."""
+        """Reduced to the pass that fails, with the IR before it."""
         count = len(whole.passes)
         index, _ = narrow(count, lambda end: self._fails(file, whole.between(0, end)))
         if count < 2:
@@ -231,7 +231,7 @@ class _Finder:
         )
 
     def _shown(self, file: Path, element: PipelineElement, seconds: float | None = None) -> bool:
-        """As `_fails`, with the flags of the compile where it takes those."""
+        """Same as `_fails`, tried without and with the flags of the compile."""
         for flags in ((), self._flags):
             self._given = flags
             if self._fails(file, element, seconds):

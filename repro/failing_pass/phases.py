@@ -141,7 +141,7 @@ class _Search:
         )
 
     def _with_pass(self, found: WrongPhase) -> WrongPhase:
-        """The same with the first wrong pass, where the phase can be split."""
+        """Adds the first wrong pass, if the phase can be split."""
         changes = self._bench.changes(found.since, found.phase)
 
         def wrong(index: int) -> bool | None:

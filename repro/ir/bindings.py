@@ -48,7 +48,7 @@ class Bindings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def here(self) -> Bindings:
-        """The same with this environment's."""
+        """Same with the bindings of this environment."""
         return msgspec.structs.replace(self, site=None)
 
     def _environment(self) -> dict[str, str] | None:

@@ -94,7 +94,7 @@ def apply(text: bytes, cut: Cut, focus: int = 0, whole: bool = False) -> str:
 def carried_out(
     text: bytes, cut: Cut, focus: int = 0, whole: bool = False, *, base: str = ""
 ) -> tuple[str, Feeds]:
-    """As `apply`, and what the function that was cut takes of the program in the file `base`."""
+    """Same as `apply`, with the values of the program in `base` that the cut function takes."""
     with context():
         module = parse(text)
         body = Body(module, focus)
@@ -116,9 +116,9 @@ def simpler(text: bytes, proposal: Proposal) -> str:
 def made_simpler(
     text: bytes, proposal: Proposal, *, base: str = ""
 ) -> tuple[str, tuple[Feeds, ...]]:
-    """As `simpler`, and what the largest function takes of that of the program in the file `base`.
+    """Same as `simpler`, with the values of the program in `base` that the largest function takes.
 
-    Nothing for the latter where it takes more than it did.
+    No values if it takes more than before.
     """
     with context():
         module = parse(text)

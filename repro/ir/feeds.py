@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-#: In place of an operation's position, for the arguments of a function.
+#: Stands for a function's arguments in place of an operation's position.
 ARGUMENT = -1
 
 

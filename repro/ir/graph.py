@@ -79,7 +79,7 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
     splat: tuple[int, ...] = ()
 
     def without(self, ops: Iterable[int]) -> Cut:
-        """The same with fewer operations."""
+        """Same cut with fewer operations."""
         gone = set(ops)
         return msgspec.structs.replace(self, keep=tuple(o for o in self.keep if o not in gone))
 

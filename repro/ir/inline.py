@@ -9,7 +9,7 @@ from pathlib import Path
 from iree_pilot.pipeline.toolchain.context import Context
 
 _CALL = re.compile(rb"\bcall @")
-#: Nothing but the calls is to change, and the functions that nobody calls any more.
+#: Inlines calls and removes functions without callers, and changes nothing else.
 _PASSES = "--pass-pipeline=builtin.module(inline{default-pipeline=},symbol-dce)"
 
 

@@ -1,4 +1,4 @@
-"""Asks the tools of a candidate program: does it still fail in the same way?"""
+"""Oracles: does a candidate program still fail in the same way?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks the runtime of a candidate program: does its module still fail to load or to run alike?"""
+"""Oracle for the runtime: does a candidate's module still fail to load or run in the same way?"""
 
 from __future__ import annotations
 

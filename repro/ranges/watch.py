@@ -29,7 +29,7 @@ _MOVES = re.compile(
     r"|permute|repeat|reshape|roll|select|slice|split|split_with_sizes|squeeze|stack|t|tile"
     r"|transpose|unbind|unflatten|unsqueeze|view)(\..*)?)"
 )
-#: The same of other dialects, with what gives numbers.
+#: Operations of other dialects that move values or give scalars.
 _MOVES_ELSEWHERE = re.compile(
     r"(util|torch_c|builtin|func|cf|hal)\..*|arith\.constant|flow\.tensor\..*"
     r"|linalg\.(broadcast|copy|fill|transpose)"
@@ -126,7 +126,7 @@ def _origin(op: Op, value: int, makers: dict[int, Op]) -> int:
 
 
 def watch(text: bytes) -> tuple[Watching, str]:
-    """(what is watched, the program with these values as outputs after its own).
+    """(watched values, the program with these as outputs after its own).
 
     Raises ValueError for a program that there is no such copy of.
     """

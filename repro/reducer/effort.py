@@ -15,7 +15,7 @@ _TIMES = 5.0
 _LEAST_SECONDS = 60.0
 #: Room that a candidate gets over the memory that the failing run took.
 _MEMORY_TIMES = 1.5
-#: Of the memory that is available, for all candidates together.
+#: Share of the available memory for all candidates together.
 _SHARE = 0.9
 
 

@@ -120,7 +120,7 @@ class Locator:
         return found
 
     def _dumped(self, dumps: Path) -> tuple[bool, str]:
-        """(whether a compile that dumps the executables fails alike, what it printed)."""
+        """(True if a compile that dumps the executables fails alike, its output)."""
         phases = self._context.directory / _PHASES
         self._calls += 1
         return self._fails(
@@ -167,7 +167,7 @@ class Locator:
         return next((one for one, fails in zip(sources, failing, strict=True) if fails), None)
 
     def _fails(self, file: Path, *words: str, name: str) -> tuple[bool, str]:
-        """(whether a compile of `file` with these words fails in the same way, what it printed)."""
+        """(True if a compile of `file` with these arguments fails in the same way, its output)."""
         compiler = self._context.toolchain.compiler
         outcome, said = self._context.run(
             [compiler, file, *self._flags, *words, "-o", "/dev/null"], name

@@ -1,4 +1,4 @@
-"""The same search with anybody's test: a command that says whether a program is interesting."""
+"""Reduction with the user's own test: a command that decides whether a program is interesting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from iree_pilot.repro.reducer.shrink import Progress
 
 _CANNOT_SAY = 125
 _FILE = "{}"
-#: So many functions, the largest, are tried without the others.
+#: Number of functions, the largest ones, that are tried without the others.
 _ALONE = 8
 #: Runs of the test for simpler shapes and types.
 _SIMPLER = 24
@@ -36,7 +36,7 @@ class Reduced(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CommandOracle:
-    """Asks a command: exit code 0 means interesting, 125 undecided, anything else not.
+    """Oracle that runs a command: exit code 0 means interesting, 125 undecided, others not.
 
     `{}` in its arguments is the candidate's file; without one the file is the last argument.
     said: what it did last, of those that did not find a candidate interesting.

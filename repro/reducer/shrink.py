@@ -34,11 +34,11 @@ Ask = Callable[[Sequence[Cut]], Sequence[str]]
 Together = Callable[[Sequence[Cut]], Sequence[str]]
 #: Replacement of a removed operation: arguments, its operands, constants.
 _Way = Literal["argument", "bypass", "splat"]
-#: So many operations are expected to be needed, before anything is known.
+#: Number of operations expected to be needed, before any answer is known.
 _NEEDED = 2
-#: So many operations must have been tried for what was seen to weigh as much as that expectation.
+#: Number of tried operations at which the answers weigh as much as that expectation.
 _TRIED = 8
-#: Each part of the program that is tried around the root is so many times larger than the last.
+#: Growth of the parts around the root that are tried, from one to the next.
 _GROWTH = 4
 #: The ways to take one operation out of so many are asked for together.
 _FEW = 12
@@ -56,8 +56,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     unit: str = "compile"
 
     def __str__(self) -> str:
-        """For people: `13 operations left, 2 compiles: trying without 4 operations`, or where it is
-        not cuts that are tried `compiling the whole program again; 2 compiles so far`."""
+        """Text for the user: `13 operations left, 2 compiles: trying without 4 operations`, or, if
+        no cuts are tried, `compiling the whole program again; 2 compiles so far`."""
         done = count(self.asked, self.unit) if self.asked else ""
         if not self.ops:
             return f"{self.trying}; {done} so far" if done else self.trying

@@ -29,7 +29,7 @@ from iree_pilot.repro.reducer.locate import TREE
 MODULE = "alone.mlir"
 #: Rounds without the parts found so far, which may fail in another way and hide the wanted one.
 _ROUNDS = 3
-#: So many of those that are named are worth asking about.
+#: Number of named parts that are tried.
 _NAMED = 3
 #: Up to so many steps of data flow, makers come along.
 _STEPS = 2
@@ -60,7 +60,7 @@ class Last(msgspec.Struct, frozen=True):
 
 
 class Finder:
-    """Looks for small parts of a function that fail alone, in `directory`."""
+    """Search for small parts of a function that fail alone."""
 
     def __init__(
         self,

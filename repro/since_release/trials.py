@@ -34,12 +34,12 @@ _CHECK = re.compile(
 #: First bytes of a program in bytecode.
 BYTECODE = b"ML\xefR"
 _JOURNAL = "tried.jsonl"
-#: So many downloads at a time.
+#: Number of downloads at a time.
 _INSTALLS = 3
 
 State = Literal["ok", "ran", "not-run", "does-not-compile", "does-not-run", "unsupported"]
 _PASSED: dict[str, State] = {"ok": "ok", "ran": "ran", "compiled": "not-run"}
-#: Of which failures a trial says nothing, by the step in which they show.
+#: Steps whose failures a trial cannot exclude, by its state.
 _SILENT_ON: dict[str, tuple[str, ...]] = {
     "ok": (),
     "ran": ("compare",),

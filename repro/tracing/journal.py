@@ -87,7 +87,7 @@ class Traces:
 
     @property
     def size(self) -> int:
-        """Of the file, in bytes: it grows with each question and each answer."""
+        """Size of the file in bytes: it grows with each question and each answer."""
         return self._journal.size
 
     def ask(self, probe: str, trace: Callable[[], TraceAnswer]) -> TraceAnswer:

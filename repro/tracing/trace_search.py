@@ -41,7 +41,7 @@ PACKAGES = ("torch", "iree-turbine", "iree-base-compiler", "transformers")
 _PROGRAM = bundle.FILES["pytorch"]
 _SPENT = "spent.json"
 _ISOLATED = "iree_pilot.repro.tracing.child:isolated"
-#: In the frames of a stack: where packages are installed, and where anything else lies.
+#: Paths in stack frames: of installed packages, and of anything else.
 _INSTALLED = re.compile(r"/[^\s()]*/(?:(?:site|dist)-packages/|lib/(?=python3\.\d+/))")
 _ELSEWHERE = re.compile(r"(?<![^\s(])/[^\s()]*/(?=[^/\s()]+)")
 
@@ -162,7 +162,7 @@ def _search(
 
 
 class _Watch:
-    """Tells of each new question, and ends a child that is at one for too long."""
+    """Reports each new question, and ends a child that takes too long for one."""
 
     def __init__(
         self, state: Path, seconds: float, asked: int, on_progress: Callable[[Progress], None]

@@ -35,7 +35,7 @@ class WrittenCall:
 
     @property
     def name(self) -> str:
-        """As MLIR spells it."""
+        """Name as MLIR spells it."""
         return f"torch.{self.target}".removesuffix(".default")
 
 

@@ -32,7 +32,7 @@ _WRITES = re.compile(
 _READS = re.compile(
     r"file|path|dir\b|library|-from$|import|(?<!ukernel-)bitcode|substitute|object|spec\b|replay|profile"
 )
-#: Of MLIR and of the driver: what prints to stderr, checks, or names a phase.
+#: Flags of MLIR and of the driver that print to stderr, check, or name a phase.
 _OTHERS = re.compile(
     r"mlir-(?:disable-threading|elide-[\w-]+|pass-statistics|pretty-debuginfo|timing"
     r"|print-(?!ir-tree)[\w-]+|use-nameloc-as-prefix)|verify(?:-each)?|compile-(?:mode|from|to)"

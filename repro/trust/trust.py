@@ -29,14 +29,14 @@ from iree_pilot.repro.wrong_results import folder as wrong_numbers
 
 #: Tools of a toolchain, by the names that a level's command may begin with.
 TOOLS = ("iree-compile", "iree-opt", "iree-run-module", "python")
-#: For people to read and to finish: that they were changed says nothing.
+#: Documents for people to read and complete: changes to them are expected.
 DOCUMENTS = ("ISSUE.md", "README.md", bundle.DIFF)
 _ARCH = re.compile(r"[\w.,+:-]*", re.ASCII)
 #: Endings of files that Python would import as modules in repro.py.
 _IMPORTED = (".py", ".pyc", ".so", ".pth")
 #: Machine code in MLIR: inline assembly, objects that are linked in.
 _MACHINE_CODE = re.compile(rb"inline_asm|hal\.executable\.(?:objects?|binary)\b")
-#: As MLIR's strings, the names of operations among them, may spell a byte.
+#: Escaped bytes in MLIR's strings, such as the names of operations.
 _ESCAPED = re.compile(rb"\\([0-9A-Fa-f]{2})")
 _LISTED = 5
 _LONGEST_SECONDS = 1e7
@@ -104,7 +104,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def open_folder(directory: Path, *, trust: bool = False, flagged: bool = True) -> Opened:
-    """Looks into a reproducer's folder before anything of it is used.
+    """Inspects a reproducer's folder before anything in it is used.
 
     Raises UsageError where it is none, where it names something outside of it, or where, without
     `trust`, it has flags that do more than compile. flagged: its flags are used; else of its

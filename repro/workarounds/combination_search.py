@@ -36,7 +36,7 @@ State = Literal[
 ANSWERS: tuple[State, ...] = ("works", "runs", "compiles")
 #: Pairs that are tried where no single candidate works.
 MOST_PAIRS = 24
-#: Of candidates that lead to one and the same other failure, so many are paired.
+#: Number of candidates with the same new failure that are paired.
 _ALIKE = 2
 
 #: After an answer, so many more are tried in vain.

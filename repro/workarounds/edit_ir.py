@@ -40,14 +40,14 @@ NEEDS: dict[Edit, re.Pattern[bytes]] = {
 }
 FNUZ = {"f8E4M3FN": "f8E4M3FNUZ", "f8E5M2": "f8E5M2FNUZ"}
 _FN = re.compile(r"\bf8E(?:4M3FN|5M2)\b")
-#: Of each FP8 type: the exponents of its smallest normal and its smallest subnormal number.
+#: Exponents of each FP8 type's smallest normal and smallest subnormal number.
 _SMALLEST = {
     "f8E4M3FN": (-6, -9),
     "f8E4M3FNUZ": (-7, -10),
     "f8E5M2": (-14, -16),
     "f8E5M2FNUZ": (-15, -17),
 }
-#: In a type, the element is preceded by its dimensions: `16x32xf8E4M3FN`.
+#: FP8 element of a type, which its dimensions precede: `16x32xf8E4M3FN`.
 _FN_ANYWHERE = re.compile(r"f8E(?:4M3FN|5M2)\b")
 _CONVERTS = ("torch.prims.convert_element_type", "torch.aten.to.dtype")
 _CHECK = "torch.aten._assert_tensor_metadata"
@@ -101,7 +101,7 @@ def rewritten(rewriting: Rewriting, directory: Path) -> Rewritten:
 
 
 def rewrite(text: bytes, edit: Edit) -> tuple[Rewritten, str]:
-    """(what was done, the new program); no text where nothing was."""
+    """(summary of the changes, the new program); no text if nothing changed."""
     renamed: dict[str, str] = {}
     with ir_edit.context():
         module = ir_edit.parse(text)

@@ -125,7 +125,7 @@ def find(
     *,
     on_progress: Callable[[CombinationProgress], None] = lambda progress: None,
 ) -> Workarounds:
-    """Looks for what gets `result`, a case of `loaded` as `plan` says, past its failure.
+    """Searches for workarounds for the failure of `result`, a case of `loaded` with `plan`.
 
     The same call goes on where an earlier one was stopped. Raises OSError where its state cannot be
     kept.
@@ -146,7 +146,7 @@ def find(
 
 
 class _Lookup:
-    """One search, with its state in the data directory: one process at a time is at it."""
+    """Search with its state in the data directory, by one process at a time."""
 
     def __init__(
         self,

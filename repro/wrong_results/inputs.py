@@ -31,7 +31,7 @@ _LARGEST_BYTES = 2**22
 _AGAIN = 5
 #: An input of no more elements is told in words.
 _READABLE = 16
-#: So many of the wrong elements are told.
+#: Number of wrong elements that are shown.
 _SHOWN = 4
 
 
@@ -74,7 +74,7 @@ def settle(oracle: MismatchOracle, program: Path, directory: Path) -> Settled:
 
 
 def of_whole(running: Running, directory: Path) -> Settled:
-    """The same of a whole program, with the inputs and the references that it has.
+    """Inputs of a whole program, with the references that it has.
 
     Raises NotAProgram where it is not wrong itself.
     """
@@ -157,7 +157,7 @@ class _Settling:
         return Loaded(program=program, directory=str(call.directory))
 
     def _ask(self, choices: Sequence[Choice]) -> list[bool]:
-        """The same outputs must be wrong: equal elements can be sorted in more than one way."""
+        """True for choices with the same wrong outputs: equal elements may be in any order."""
         return [
             self._oracle.enough(judged) and _indices(judged) == self._wanted
             for _, judged in self._tried(choices)

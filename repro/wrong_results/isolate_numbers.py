@@ -77,7 +77,7 @@ class _Isolation(isolate.Isolation):
         )
 
     def located(self) -> locate.Located:
-        """Nothing: wrong numbers have no place in the program, and some do not show in it."""
+        """Location without lines: no diagnostic names a place, and some errors reach no output."""
         return locate.Located(lines=(), confirmed=self.numbers.hidden)
 
     def start(self, graph: Graph, groups: Groups) -> tuple[Cut | None, int | None]:

@@ -10,7 +10,7 @@ from iree_pilot.repro.wrong_results.references import Inside
 
 
 def judgeable(graph: Graph, parts: Sequence[Sequence[int]], inside: Inside) -> list[bool]:
-    """Of each part: whether all that it takes is known, and the engine knows its operations."""
+    """True for each part whose inputs are known and whose operations the engine supports."""
     places = {value: FedValue(ARGUMENT, number) for number, value in enumerate(graph.arguments)}
     for op in graph.ops:
         places |= {value: FedValue(op.index, number) for number, value in enumerate(op.results)}

@@ -1,4 +1,4 @@
-"""Asks of a candidate program: are its compiled results wrong, given right inputs?"""
+"""Oracle for wrong numbers: are a candidate's compiled results wrong, given correct inputs?"""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class MismatchOracle(RunOracle):
         return msgspec.structs.replace(answer, verdict="different") if little else answer
 
     def errors(self, module: Path) -> dict[str, tuple[float, ...]]:
-        """By the functions of a module: how far each output is off, 0 where it is right.
+        """Errors of the outputs of a module's functions, by function; 0 if an output is correct.
 
         Functions that nothing is known of are left out.
         """
@@ -145,7 +145,7 @@ class MismatchOracle(RunOracle):
         return self.values.digest(candidate)
 
     def shows(self, failure: Failure | None) -> bool:
-        """In whichever way it is wrong: memory that nobody wrote is NaN in some runs only."""
+        """True for any kind of mismatch: uninitialised memory is NaN in some runs only."""
         return failure is not None and failure.kind == "mismatch"
 
     def _is_wanted(self, failure: Failure) -> bool:

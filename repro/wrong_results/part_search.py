@@ -25,7 +25,7 @@ Ask = Callable[[Sequence[Part]], Sequence[str]]
 _STEPS = 2
 #: The shortest window of operations in a row; each next one is twice as long.
 _WINDOW = 8
-#: So many parts that a hint names are asked about alone, at once.
+#: Number of parts named by a hint that are tried alone, at once.
 _NAMED = 4
 #: Operations that only move values in and out.
 _MOVES = ("util.global.", "torch_c.")

@@ -11,10 +11,10 @@ from itertools import pairwise
 
 import msgspec
 
-#: So often several choices are asked about at once, and so many of them in all.
+#: Number of rounds of several choices, and of choices in all.
 _ROUNDS = 12
 _CHOICES = 128
-#: So many groups of elements are tried first.
+#: Number of groups of elements that are tried first.
 _PARTS = 8
 
 
@@ -28,7 +28,7 @@ class Kept(msgspec.Struct, frozen=True):
     fill: int | None = None
 
 
-#: One for each input.
+#: Choice for each input.
 Choice = tuple[Kept, ...]
 #: Tests whether each choice is still wrong.
 Ask = Callable[[Sequence[Choice]], Sequence[bool]]

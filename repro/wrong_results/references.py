@@ -111,7 +111,7 @@ def _evaluated(call: Call, found: Sequence[Evaluation]) -> EvaluatedCall:
 
 
 def _placed(found: Evaluation, place: Path) -> Evaluation:
-    """With absolute files."""
+    """Evaluation with absolute paths."""
     reference = None if found.reference is None else found.reference.placed(place)
     values = tuple(
         msgspec.structs.replace(value, own=value.own.placed(place)) for value in found.values

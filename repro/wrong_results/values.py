@@ -54,7 +54,7 @@ class PartValues:
         self.worst: dict[str, Off] = {}
 
     def digest(self, program: Path) -> str:
-        """Of a program and what it is run with; a part that is all of its base is the same one."""
+        """Digest of a program and its inputs; a part that is all of its base has the same one."""
         text = program.read_bytes()
         hashed = hashlib.sha256(text)
         if program == self.whole:

@@ -114,7 +114,7 @@ def _function(
 
 
 def _taken(body: Body, index: int, part: Part) -> _Taken | None:
-    """None for a part that takes what is no data, or gives no tensor."""
+    """Operands and results of a part; None if it takes values other than data, or gives none."""
     members, taken = body.with_glue(part)
     ops = [body.ops[position] for position in members]
     used = {operand for op in ops for operand in op.operands}

@@ -11,7 +11,7 @@ from iree_pilot.pipeline.targets.devices import Device
 
 #: Architecture if there is no NVIDIA GPU to ask: A100.
 _DEFAULT = "sm_80"
-#: By age; LLVM knows these, and IREE fewer (3.13.0 neither `sm_90` nor `sm_100`).
+#: Architectures that LLVM knows, by age; IREE knows fewer (3.13.0 neither `sm_90` nor `sm_100`).
 _CAPABILITIES = (
     *("sm_60", "sm_61", "sm_62", "sm_70", "sm_72", "sm_75", "sm_80", "sm_86", "sm_87", "sm_89"),
     *("sm_90", "sm_100", "sm_103", "sm_110", "sm_120", "sm_121"),

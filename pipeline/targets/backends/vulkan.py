@@ -19,10 +19,10 @@ from iree_pilot.pipeline.targets.devices import Device, by_preference
 
 #: Vulkan's default, for the devices of a 2022 Android profile.
 DEFAULT = "vp_android_baseline_2022"
-#: For devices that no name fits, in order: modest ones, whose memory (32 KiB a workgroup) and
-#: element types most devices have. The first that the device meets is taken.
+#: Targets of devices that no name fits, in order: with memory (32 KiB for a workgroup) and
+#: element types that most devices have. The first one that fits the device is taken.
 GENERIC = ("valhall4", "adreno", "videocore_vii", DEFAULT, "pascal", "llvmpipe")
-#: By Vulkan vendor: (pattern of a device's name, its compile targets in order of preference).
+#: Devices by Vulkan vendor: (pattern of the name, compile targets in order of preference).
 #: `{0}` is the pattern's group, in lower case without spaces. Specific patterns come first.
 _NAMES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "0x10005": ((r"^llvmpipe", ("llvmpipe",)),),
