@@ -15,7 +15,7 @@ import click
 from iree_pilot.pipeline.cli.boundary import INTERRUPTED, guarded
 from iree_pilot.pipeline.cli.group import Group, examples
 
-#: In the order of `--help`: command, the module of this package that has it.
+#: Commands in the order of `--help`, each with the module of this package that has it.
 _COMMANDS = {
     "doctor": "environment.doctor",
     "models": "environment.models",

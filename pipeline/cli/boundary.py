@@ -24,7 +24,7 @@ from iree_pilot.pipeline.plain import plain
 from iree_pilot.pipeline.processes import process
 
 INTERRUPTED = 130
-#: What a shell reports of a program that SIGPIPE ended.
+#: Exit status that a shell reports for a program that SIGPIPE ended.
 UNHEARD = 141
 
 _ELSEWHERE = "Name another place, or move the cache with IREE_PILOT_CACHE."
@@ -120,7 +120,7 @@ def _check_words(arguments: list[str]) -> None:
 
 
 def _age() -> float:
-    """How many seconds ago this process was started: before Python was."""
+    """Seconds since this process started, which is before Python did."""
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 

@@ -20,10 +20,10 @@ from iree_pilot.pipeline.store import outputs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: In place of a file: the standard output.
+#: Stands for the standard output in place of a file.
 STDOUT = "-"
 
-#: What PyTorch and numpy both begin to draw random numbers with.
+#: Largest seed that both PyTorch and numpy accept.
 MOST_SEED = 2**63 - 1
 
 

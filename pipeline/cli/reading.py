@@ -9,7 +9,7 @@ from iree_pilot.pipeline.frontends import outline
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.inputs import examples
 
-#: What is read of a checkpoint's directory.
+#: Files that are read of a checkpoint's directory.
 _OF_CHECKPOINT = ("*.json", "*.safetensors")
 
 

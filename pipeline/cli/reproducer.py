@@ -76,7 +76,7 @@ def no_target(text: str) -> UsageError:
 
 
 def announce(opened: Opened, *, flagged: bool = True) -> None:
-    """Says on stderr what of the folder is not as it was written here, and its flags."""
+    """Reports on stderr the changes to a folder since it was written here, and its flags."""
     from iree_pilot.repro.trust import trust
 
     for note in trust.notes(opened, flagged=flagged):

@@ -97,7 +97,7 @@ def expect(program: Program, directory: Path, found: CheckRewritten) -> Program:
 
 
 def _expecting(function: Function, directory: Path, added: Sequence[Expected]) -> Function:
-    """What is computed stands for the rest, where it could be; else that is not compared."""
+    """Function that expects these values; its other outputs keep their own reference, if any."""
     own = function.reference
     first = len(function.outputs) - len(added)
     outputs: list[Tensor] = []

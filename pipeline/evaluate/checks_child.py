@@ -135,7 +135,7 @@ class _Function:
 
 
 def _holds(check: Any, value: Any, other: Any, whole: bool) -> Any:
-    """Where a value is what is expected."""
+    """True, for each element or the whole, if a value is as expected."""
     if "almost" in check.name:
         return _near(value, other, *(check.attributes[n].value for n in ("atol", "rtol")))
     if whole:

@@ -1,6 +1,6 @@
-"""Asks for the evaluation of functions that are not in the torch dialect.
+"""Evaluation, in a child, of functions that are not in the torch dialect.
 
-What is to be done and what came of it is described as for PyTorch's evaluations
+Requests and results have the same form as for PyTorch's evaluations
 (`pipeline.torch_dialect.evaluate`): outputs in the program's own types and in float64, and the
 values inside the function by the position of the operation in its body.
 """
@@ -13,7 +13,7 @@ from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.torch_dialect import evaluate as by_torch
 from iree_pilot.pipeline.torch_dialect.evaluate import Evaluation, EvaluationWork
 
-#: As `by_torch.TORCH`.
+#: Same as `by_torch.TORCH`, for numpy.
 NUMPY = "iree_pilot.pipeline.evaluate.evaluator_child:evaluated"
 
 

@@ -36,8 +36,8 @@ def evaluated(works: list[EvaluationWork], directory: Path) -> Iterator[Stage]:
 
 
 def stages(work: EvaluationWork) -> Iterator[Evaluation]:
-    """What is known of a function after each evaluation of it: in its own types, in float64, and
-    perturbed if it rounds to 8-bit floats."""
+    """Evaluations of a function so far: in its own types, then in float64, then perturbed if it
+    rounds to 8-bit floats."""
     made_place(work)
     own, precise = _Evaluated(work, "out"), _Evaluated(work, "precise")
     try:
@@ -68,7 +68,7 @@ def stages(work: EvaluationWork) -> Iterator[Evaluation]:
 
 
 def _forms(interpreter: Interpreter, work: EvaluationWork, precise: _Evaluated) -> dict[str, Any]:
-    """What is as right as what is precise, where the program leaves room: see `Reference`."""
+    """Other results that are as correct as the precise one, if there are any: see `Reference`."""
     unwatched = msgspec.structs.replace(work, values=())
 
     def once(name: str, mode: Mode) -> tuple[Tensor, ...]:

@@ -49,7 +49,7 @@ OPERATIONS: Mapping[str, Handler] = {
 _OVERWRITING = (
     structured.OVERWRITING | linalg_ext.OVERWRITING | tensor.OVERWRITING | control.OVERWRITING
 )
-#: Of an evaluation; two or three are made of each function.
+#: Limits of an evaluation; there are two or three of each function.
 _SECONDS = 60.0
 _MOST_ELEMENTS = 1 << 27
 _OTHER_FILLER = 1
@@ -117,7 +117,7 @@ class Interpreter:
         record: Record | None,
         skipped: dict[int, str] | None = None,
     ) -> tuple[Machine, list[Array]]:
-        """(how one evaluation went, what the function returns)."""
+        """(machine of one evaluation, results of the function)."""
         from iree.compiler import ir
 
         module = self._module

@@ -35,9 +35,9 @@ DRAWS = re.compile(
 )
 #: All evaluations of a program's functions together, and one conversion.
 _SECONDS, _CONVERSION_SECONDS = 180.0, 60.0
-#: How the name of an evaluator ends that took IREE's conversion for right.
+#: End of the name of an evaluator that trusts IREE's conversion.
 TRUSTING = "that conversion is trusted"
-#: Of the memory that is free.
+#: Share of the free memory that may be used.
 _SHARE = 0.5
 
 Evaluator = Callable[[Sequence[EvaluationWork]], tuple[Evaluation, ...]]
@@ -128,7 +128,7 @@ def _with(function: Function, found: Evaluation) -> Function:
 
 
 def _fitting(function: Function, found: Evaluation) -> Evaluation:
-    """What an evaluator found, without a reference of other shapes than the function states."""
+    """Evaluation without its reference if that has other shapes than the function states."""
     outputs = found.reference.outputs if found.reference is not None else ()
     for want, got in zip(function.outputs, outputs, strict=False):
         pairs = zip(want.shape, got.shape, strict=False)
@@ -169,7 +169,7 @@ def _aside(
     context: Context,
     works: Sequence[EvaluationWork],
 ) -> tuple[Evaluation, ...]:
-    """Has an evaluator work in a folder that is gone afterwards."""
+    """Runs an evaluator in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         return evaluator(works, context.at(Path(scratch)))
 

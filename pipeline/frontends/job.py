@@ -53,18 +53,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     chained: Chained | None = None
 
 
-#: What is done before anything is traced, and how it is said that PyTorch cannot run the model.
+#: Step before tracing, and the start of the message that PyTorch cannot run the model.
 MAKING = "making the model"
 CANNOT_RUN = "PyTorch itself cannot run the model with these inputs"
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """Why there is no program.
+    """Reason that there is no program.
 
-    exit_code: 2 where the source does not fit (a file without `model()`), 3 where what is installed
+    exit_code: 2 if the source does not fit (a file without `model()`), 3 if an installed package
     does not; 0 for an exception of tracing: exception is its type's name, frames its traceback as
-    (file, line, function), innermost last. running: what PyTorch raises where the model is run
-    without being traced; "" where it runs, or was not.
+    (file, line, function), innermost last. running: PyTorch's error if the model is run without
+    being traced; "" if it runs, or was not run.
     """
 
     message: str

@@ -21,7 +21,7 @@ import msgspec
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.processes import process, task
 
-#: What models are made, traced and read with: the name that is imported, what pip installs.
+#: Libraries that models are made, traced and read with: imported name, name for pip.
 _DISTRIBUTIONS = {
     "diffusers": "diffusers",
     "gguf": "gguf",
@@ -36,7 +36,7 @@ _DISTRIBUTIONS = {
     "torchvision": "torchvision",
     "transformers": "transformers",
 }
-#: What is imported to trace: by distribution. transformers imports torchvision where it is.
+#: Modules imported to trace, by distribution. transformers imports torchvision if it is there.
 _TRACED_WITH = {
     "torch": "torch",
     "iree-turbine": "iree.turbine.aot",
@@ -71,8 +71,8 @@ def fault(raised: BaseException) -> EnvironmentFault | None:
 
 
 def hidden(raised: BaseException) -> UsageError | None:
-    """What the source's directory has under the name of a module of Python's, or of one that a
-    library imports, where that is why."""
+    """Error if a module in the source's directory hides one of Python's or one that a library
+    imports, and that is the cause."""
     named = raised.name if isinstance(raised, ImportError) else None
     if isinstance(raised, AttributeError) and isinstance(raised.obj, ModuleType):
         named = raised.obj.__name__

@@ -195,7 +195,7 @@ def _make(job: Job, place: Path, context: Context) -> None:
 
 
 def child(job: Job, place: Path, limits: process.Limits | None, record: str) -> None:
-    """Has the tracing child do a job in `place`, which `record` is a file of then.
+    """Runs a job in the tracing child, in `place`, which has the file `record` afterwards.
 
     Raises as `load` does.
     """

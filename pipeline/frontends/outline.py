@@ -20,7 +20,7 @@ from iree_pilot.pipeline.frontends.source import Source, split
 
 T = TypeVar("T", bound=ast.AST)
 
-#: What the only function of a program is called.
+#: Name of the only function of a program.
 MAIN = "main"
 
 #: Names and attributes that may bind names of a module in ways that its text does not show.
@@ -30,7 +30,7 @@ _HIDDEN = frozenset(
         *(".__dict__", ".modules", ".f_globals", ".currentframe", "._getframe"),
     }
 )
-#: What names a compiled module, or may.
+#: Names that a compiled module needs, or may need.
 _COMPILED = frozenset({"CompiledModule", ".CompiledModule", ".import_module", "__import__"})
 #: Packages that have no `aot.CompiledModule`, which needs no `inputs()`, to offer.
 _PLAIN = frozenset(
@@ -57,7 +57,7 @@ def check(file: Path, factory: str, text: str) -> None:
 
 
 def _parsed(file: Path) -> ast.Module | None:
-    """None for what is no Python, or too much of it: running it says what is wrong with it."""
+    """Syntax tree; None for a file that is not Python or too large: running it shows the error."""
     try:
         return None if file.stat().st_size > _LARGEST_BYTES else ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
@@ -65,7 +65,7 @@ def _parsed(file: Path) -> ast.Module | None:
 
 
 def _is_plain(tree: ast.Module) -> bool:
-    """Whether the model can be no `aot.CompiledModule`."""
+    """True if the model cannot be an `aot.CompiledModule`."""
     return not set(_words(tree)) & _COMPILED and _packages(tree) <= _PLAIN
 
 

@@ -193,7 +193,7 @@ def _existing_file(path: Path) -> Path:
 
 
 def _check_module(name: str) -> None:
-    """Looks for the top package only: to look into it would be to import it."""
+    """Raises unless the top package exists; a submodule cannot be found without importing that."""
     top = name.split(".")[0]
     places = [str(Path.cwd()), *sys.path]
     if top not in sys.builtin_module_names and PathFinder.find_spec(top, places) is None:

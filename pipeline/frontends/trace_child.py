@@ -90,7 +90,7 @@ def _parse(file: Path) -> None:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """For imports: they leave no garbage, and looking for some is up to a fifth of their time."""
+    """Context for imports without garbage collection, which takes up to a fifth of their time."""
     gc.disable()
     try:
         yield

@@ -135,7 +135,7 @@ class Night:
                 course.reuse(case.name, before)
 
     def _do(self, cases: Sequence[Case], course: _Course, *, again: bool = False) -> None:
-        """Has cases run; `again`: for another outcome of the same night."""
+        """Runs cases; `again`: for another outcome of the same night."""
         if not cases:
             return
         names = [case.name for case in cases]
@@ -158,7 +158,7 @@ class Night:
         self._scheduler.run(jobs(orders, usual, traced), course.again() if again else course)
 
     def _doubted(self, course: _Course) -> list[Case]:
-        """What is to be run once more: failures that are new, for they may pass."""
+        """Cases to run again: new failures, which may be flaky."""
         wanted = 1 + self._config.schedule.reruns
         judged = {judgement.case: judgement for judgement in self._judge(course)}
         return [
@@ -182,7 +182,7 @@ class Night:
     def _outdated(
         self, course: _Course, judgements: Sequence[Judgement], accept: str
     ) -> Iterable[str]:
-        """What is expected of cases and has not been so for some nights."""
+        """Sentences on expectations that have not held for some nights."""
         past = self._history.past(self._cases, before=course.run.id)
         for one in judgements:
             outcome, before = course.outcomes[one.case], past[one.case]
@@ -206,7 +206,7 @@ class Night:
 
 
 class _Course:
-    """What has come of a night so far; a watcher of the scheduler that keeps what it hears."""
+    """State of a night so far; a watcher of the scheduler that records what it receives."""
 
     def __init__(self, history: History, run: NightRun, watcher: NightWatcher) -> None:
         self.run = run

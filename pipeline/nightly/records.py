@@ -34,7 +34,7 @@ Verdict = Literal[
     "not run",
 ]
 
-#: What is worth waking somebody for; `fail` is a failure that is expected, and `comparison lost`
+#: Verdicts that need attention; `fail` is a failure that is expected, and `comparison lost`
 #: a case that agreed with its reference and now can only be run or compiled.
 NEWS: tuple[Verdict, ...] = (
     "new failure",
@@ -131,7 +131,7 @@ class CaseOutcome(msgspec.Struct, frozen=True, kw_only=True):
         return self.result.failure if self.result else None
 
 
-#: What is asked of a failure that is new, in this order; the attribution comes of isolating it.
+#: Questions on a new failure, in this order; isolating it gives the attribution.
 Question = Literal["isolate", "attribution", "releases", "workaround"]
 
 

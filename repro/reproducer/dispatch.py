@@ -18,7 +18,7 @@ from iree_pilot.repro.ir.graph import Cut
 from iree_pilot.repro.oracles.oracle import CompileOracle
 from iree_pilot.repro.reducer.reducer import Reducer
 
-#: So many programs are asked about at most: a dispatch of many operations is still one dispatch.
+#: Limit of programs to compile: a dispatch of many operations is still one dispatch.
 _BUDGET = 48
 #: Compiles of an instant: what is asked for in vain costs less than another batch.
 _AT_ONCE = 6

@@ -180,7 +180,7 @@ def _named(report: Report) -> Report:
 
 
 def _rate(oracle: RememberingOracle, program: Path) -> float:
-    """In which share of the runs a program fails in the wanted way that did so once."""
+    """Share of the runs in which a program fails in the wanted way, which it did once."""
     seen = [True]
     seen += (oracle.shows(oracle.again(program)) for _ in range(isolate.FLAKY_RUNS - 1))
     return sum(seen) / len(seen)
@@ -238,7 +238,7 @@ def _shown(
 
 
 def _compared(made: MadeLevels, settled: Settled, given: Sequence[Input]) -> MadeLevels:
-    """With a repro.py that has these inputs, and is compared with what PyTorch makes of them."""
+    """Levels with a repro.py that has these inputs, and is compared with PyTorch's results."""
     if "repro.py" in made.files:
         file = Path(made.files["repro.py"])
         file.write_text(folder.with_inputs(file.read_text(), settled, given))

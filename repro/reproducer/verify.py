@@ -38,18 +38,18 @@ from iree_pilot.repro.trust.trust import Opened, is_rendered, open_folder
 _PREPARE_SECONDS = 600.0
 #: Seconds that run.sh may take besides its commands.
 _SCRIPT_SECONDS = 60.0
-#: Of a folder of somebody else's: below these, a limit says nothing about the program.
+#: Least limits for somebody else's folder: below these, a limit proves nothing.
 _LEAST_SECONDS = 5.0
 _LEAST_BYTES = 2**30
 _FOREIGN_SCRIPT = "it is not what this iree-pilot writes for the report"
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether one level shows the failure; why it does not, and what it shows in its place.
+    """Check that one level shows the failure; the reason if not, and the failure it shows instead.
 
-    ran: False for one that is not run: without `--trust`, or because its commands show nothing of
-    its program; `why` says so. claimed: why the numbers that it expects could not be checked, and
-    are the word of whom the folder comes from.
+    ran: False for one that is not run: without `--trust`, or because its commands do not use its
+    program; `why` says so. claimed: the reason that the expected numbers could not be checked, and
+    rest on the word of the folder's author.
     """
 
     level: Level
@@ -121,14 +121,14 @@ def current(directory: Path, toolchain: Toolchain) -> Verification | None:
 
 
 def check(directory: Path, toolchain: Toolchain) -> Verification:
-    """As `verify`, with a toolchain that is at hand."""
+    """Same as `verify`, with a toolchain that is at hand."""
     return _checked(open_folder(directory), toolchain)
 
 
 def _current(
     opened: Opened, toolchain: Toolchain, on_check: OnCheck = lambda release, check: None
 ) -> Verification | None:
-    """What becomes of a reproducer with the release in this environment, if that is another one."""
+    """Verification of a reproducer with this environment's release, if that is another one."""
     try:
         here = find(None)
     except EnvironmentFault:
@@ -167,7 +167,7 @@ def _checked(
             return _script(opened, tried, name, toolchain, Path(scratch) / "script")
 
         def checked(one: Level) -> tuple[Check, tuple[int | None, str] | None]:
-            """What came of a level, and of run.sh, which is asked of the first one that holds."""
+            """Results of a level, and of run.sh, which is run for the first level that holds."""
             if why := left.get(one.name) or hollow.get(one.name):
                 return Check(level=one, same=False, why=why, ran=False), None
             check = _check(opened, one, toolchain, Path(scratch) / one.name)
@@ -200,7 +200,7 @@ def _checked(
 
 
 def _hollow(opened: Opened, level: Level) -> str:
-    """Why the commands of a level of somebody else's folder show nothing of its program."""
+    """Reason that the commands of a level of somebody else's folder do not use its program."""
     if opened.written_here:
         return ""
     names = opened.files if opened.trusted else opened.data
@@ -276,8 +276,8 @@ def _check(opened: Opened, level: Level, toolchain: Toolchain, scratch: Path) ->
 
 
 def _limits(opened: Opened) -> Limits:
-    """What a level's last command may use; of somebody else's folder at least what any program
-    needs, or being stopped would show nothing."""
+    """Limits of a level's last command; for somebody else's folder at least what any program
+    needs, or reaching them would prove nothing."""
     report, foreign = opened.report, not opened.written_here
     memory = report.memory_limit
     return Limits(
@@ -323,14 +323,14 @@ def _classified(
 
 
 def _output(scratch: Path) -> str:
-    """What the command wrote to stdout."""
+    """Output of the command on stdout."""
     return (scratch / "stdout.txt").read_text(errors="replace")
 
 
 def _run(
     command: Sequence[str], context: Context, loaded: Modules | None = None
 ) -> tuple[Outcome, str]:
-    """(how it ended, what it wrote to stderr). loaded: as `process.run` has it, for a Python."""
+    """(outcome, its stderr). loaded: as in `process.run`, for a Python command."""
     stderr = context.directory / "stderr.txt"
     outcome = process.run(
         [_tool(command[0], context.toolchain), *command[1:]],

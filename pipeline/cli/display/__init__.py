@@ -1,1 +1,1 @@
-"""What is shown: live while it works, numbers and tables, at any width and in a pipe."""
+"""Display: live while it works, numbers and tables, at any width and in a pipe."""

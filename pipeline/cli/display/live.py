@@ -53,7 +53,7 @@ class Doing:
 
     @property
     def line(self) -> str:
-        """The same for a pipe: `  vulkan: still compiling (12 s, 40 s in all)`."""
+        """Line for a pipe: `  vulkan: still compiling (12 s, 40 s in all)`."""
         target, colon, what = self.what.partition(": ")
         if not colon or " " in target:
             target, colon, what = "", "", self.what
@@ -236,7 +236,7 @@ class Live:
         self.note(f"{target}: another process is compiling the same; waiting")
 
     def summary(self) -> None:
-        """Says what took how long, at the end of it all."""
+        """Prints the times of the parts at the end."""
         self.close()
         if not self._brief:
             self.console.print(str(self.took), soft_wrap=True)

@@ -90,7 +90,7 @@ def deliver(path: str | Path, content: Path | bytes | str, *, quiet: bool = Fals
 
 
 def wrote(path: str | Path, *, quiet: bool = False) -> None:
-    """Says on stderr that a file or directory which the user named was written."""
+    """Reports on stderr that a file or directory which the user named was written."""
     if not quiet:
         click.echo(plain(f"wrote {path}"), err=True)
 

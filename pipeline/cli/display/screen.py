@@ -18,7 +18,7 @@ from iree_pilot.pipeline.plain import plain
 
 #: Lines and tables in a pipe are not wrapped: scripts and logs read them.
 PIPE_WIDTH = 10_000
-#: With the number before it: `191 MB` stays together.
+#: Word with the number before it: `191 MB` stays together.
 _WORD = re.compile(r"(?:(?<!\S)\(?\d[\d.]* )?\S+\s*")
 _GAP = re.compile(r" {2,}(?=\S)")
 
@@ -54,7 +54,7 @@ class Screen(Console):
             super().print(*objects, **options)
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
-        """What is written: rich's own sequences, and no others."""
+        """Text to write, with rich's own control sequences and no others."""
         shown = (one if one.control else one._replace(text=plain(one.text)) for one in buffer)
         return super()._render_buffer(shown)
 
@@ -73,9 +73,9 @@ class Screen(Console):
             self._records(table)
 
     def _fits(self, table: Table) -> bool:
-        """Whether the table has room with each word whole; its columns are narrowed to it.
+        """True if the table fits with each word whole; its columns are narrowed for that.
 
-        Rich's own narrowing looks at how wide a column is, not at how long its words are.
+        Rich's own narrowing considers the width of a column, not the length of its words.
         """
         least, widths = [], []
         for column in table.columns:

@@ -10,7 +10,7 @@ from iree_pilot.pipeline.cli.display.output import seconds
 
 #: Parts shorter than this share of the whole are not shown.
 _LEAST = 0.01
-#: What parts are called for people, where their keys in `--json` say too little.
+#: Names of parts for people, if their keys in `--json` say too little.
 _NAMES = {"try": "releases", "search": "workarounds"}
 
 
@@ -56,7 +56,7 @@ class Took:
 
 
 def of_command() -> Took:
-    """That of the command that runs, which `boundary.guarded` notes the start of."""
+    """Times of the running command, whose start `boundary.guarded` records."""
     context = click.get_current_context(silent=True)
     started = context.find_object(float) if context else None
     return Took(time.monotonic() if started is None else started)

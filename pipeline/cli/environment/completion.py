@@ -17,7 +17,7 @@ from click.shell_completion import (
 
 from iree_pilot.pipeline.cli.group import examples
 
-#: What click is asked through: by its name for the program.
+#: Variable through which a shell asks click for completions.
 VARIABLE = "_IREE_PILOT_COMPLETE"
 
 

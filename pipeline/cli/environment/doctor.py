@@ -114,7 +114,7 @@ def _unusable(name: str, why: str) -> Diagnosis:
 
 
 def _restored() -> Diagnosis | None:
-    """What tracing puts back into the compiler's bindings, where anything is missing there."""
+    """Diagnosis of what tracing restores in the compiler's bindings, if anything is missing."""
     try:
         turbine, compiler = version("iree-turbine"), version("iree-base-compiler")
     except PackageNotFoundError:

@@ -104,9 +104,9 @@ def command(name: str | None, path: str | None, dtype: str | None, common: Commo
 
 
 def _passed() -> dict[str, list[str]]:
-    """By `model:preset`, the targets that it passed on the last time that a nightly had it.
+    """Targets that each `model:preset` passed on in the last nightly that had it.
 
-    Beside a target that it did not fail for, how far it came there.
+    A target for which it did not fail is listed with how far it came.
     """
     from iree_pilot.models.spec import registry
     from iree_pilot.pipeline.cli.nightly.nightly_history import history_at, place_of

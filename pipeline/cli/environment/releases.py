@@ -14,7 +14,7 @@ from iree_pilot.pipeline.cli.options import Common, common
 if TYPE_CHECKING:
     from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
-#: So many downloads at a time.
+#: Number of downloads at a time.
 _AT_ONCE = 3
 
 

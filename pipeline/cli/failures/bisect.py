@@ -168,7 +168,7 @@ def command(
 
 
 def _start_loading(source: str) -> None:
-    """Has servers load what an isolation needs, while the program is traced and compiled."""
+    """Makes servers load what an isolation needs, while the program is traced and compiled."""
     from iree_pilot.pipeline.processes import fork_servers
     from iree_pilot.repro.ir import bindings
 
@@ -225,7 +225,7 @@ def _check_places(asked: Asked, targets: list[str], named: str) -> None:
 def _each(
     session: Session, asked: Asked, plans: list[tuple[str, Plan]], live: Any
 ) -> Iterator[tuple[str, Bisection | Differential]]:
-    """What is found for the targets, one after the other; why it does not trace is one for all."""
+    """Results for the targets, one after the other; a failure to trace is one for all of them."""
     from iree_pilot.pipeline.cli.failures import against as dispatches
     from iree_pilot.pipeline.frontends.load import TraceFailed
     from iree_pilot.repro.bisect import Bisection
@@ -356,9 +356,9 @@ def untraced(
 
 
 def _place(source: str, output: str | None, target: str = "") -> Path:
-    """Where a reproducer goes: where the user said, or where he is, named after source and target.
+    """Folder of a reproducer: as the user said, or here, named after source and target.
 
-    target: none for what does not trace, which is the same for all.
+    target: empty for a failure to trace, which is the same for all targets.
     """
     return Path(output) if output else several.place("repro", source, target)
 
@@ -371,7 +371,7 @@ def _pass(made: Reproducer) -> str:
 
 
 def _origin(made: Reproducer) -> list[tuple[str, str]]:
-    """Which pass and phase wrong numbers come from."""
+    """Pass and phase that wrong numbers come from."""
     if made.origin is None:
         return []
     phase = made.origin.phase

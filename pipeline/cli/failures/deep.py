@@ -23,7 +23,7 @@ from iree_pilot.repro.reproducer.folder.further import SinceRelease
 from iree_pilot.repro.reproducer.known.found import Found, Reproducer
 from iree_pilot.repro.workarounds import find_workarounds
 
-#: What an installed release takes, measured: 0.3 to 0.4 GB.
+#: Disk space of an installed release; measured: 0.3 to 0.4 GB.
 _RELEASE_GB = 0.4
 
 
@@ -40,7 +40,7 @@ def ask(
 
 
 def _asks(made: Reproducer, chosen: SourceOptions) -> tuple[bool, bool]:
-    """Whether releases, and whether workarounds, are asked of a reproducer."""
+    """(True to search the releases, True to search for workarounds) of a reproducer."""
     since, around = made.since_release, made.workarounds
     return (
         since is None or not since.releases or chosen.fresh,
@@ -49,7 +49,7 @@ def _asks(made: Reproducer, chosen: SourceOptions) -> tuple[bool, bool]:
 
 
 def _announce(session: Session, result: Bisection, chosen: SourceOptions, live: Live) -> None:
-    """Says what is going to be asked, and how long a compile of it took: it takes minutes."""
+    """Announces the searches, which take minutes, with the time of one compile."""
     for found in result.failures:
         made = found.reproducer
         if made is None or not made.verified or found.failure.phase == "trace":

@@ -31,7 +31,7 @@ class Typed(msgspec.Struct, frozen=True, kw_only=True):
     resume: str | None = None
 
     def command(self, verb: str, target: str, *more: str) -> tuple[str, ...]:
-        """The same for another command."""
+        """Command line of another command for the same case."""
         words = ["iree-pilot", verb, *source_words(self.source, self.chosen), "-t", target]
         words += [*more]
         if self.common.release:
@@ -108,7 +108,7 @@ def comparing(typed: Typed, results: Sequence[CaseResult]) -> Iterator[tuple[str
 
 
 def why(result: CaseResult) -> str:
-    """Why a case is what it is, with the operation and the line that it is about."""
+    """Reason of a case's verdict, with the operation and the line that it is about."""
     failure = result.failure
     if failure is None:
         return result.why

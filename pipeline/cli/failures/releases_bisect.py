@@ -175,7 +175,7 @@ def of_reproducer(
 
 
 class _Asked(NamedTuple):
-    """What the user asks for, whatever the target is. names: of the releases; get: gets one."""
+    """Request of the user, for all targets. names: of the releases; get: gets one."""
 
     source: str
     chosen: SourceOptions
@@ -188,7 +188,7 @@ class _Asked(NamedTuple):
 def _find(
     session: Session, asked: _Asked, target: str | None, live: Live
 ) -> tuple[Question, ReleasesFound]:
-    """(what was asked, the answer). Raises TraceFailed."""
+    """(question, answer). Raises TraceFailed."""
     from iree_pilot.pipeline.cli.boundary import Interrupted
     from iree_pilot.pipeline.frontends.load import TraceFailed
     from iree_pilot.repro.since_release import question as release_question
@@ -259,7 +259,7 @@ def _fails(found: ReleasesFound) -> bool:
 
 
 def _place(source: str, output: str | None, target: str | None, targets: int) -> Path:
-    """Where the scripts go: where the user said, or where he is."""
+    """Folder of the scripts: as the user said, or here."""
     if output is None:
         return several.place("releases", source, target or "")
     return Path(output, several.slug(target)) if target and targets > 1 else Path(output)

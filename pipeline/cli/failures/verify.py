@@ -79,8 +79,8 @@ def command(directory: Path, trust: bool, common: Common) -> None:
 
 
 def _finished(checked: Mapping[str, Sequence[Check]]) -> dict[str, Any]:
-    """What `--json` prints of a verification that was interrupted, by the release checked first
-    and then that of the environment."""
+    """Document of `--json` for an interrupted verification: of the release that is checked first,
+    then of the environment's."""
     import msgspec
 
     made = [{"release": r, "levels": msgspec.to_builtins(found)} for r, found in checked.items()]
@@ -93,7 +93,7 @@ def _if_right(claimed: str) -> str:
     return f", if the numbers that the folder expects are right: not checked here, as {claimed}"
 
 
-#: What run.sh says with its exit status.
+#: Meaning of run.sh's exit status.
 _SCRIPT = {0: "same", 1: "not the same", 125: "undecided"}
 
 

@@ -44,7 +44,7 @@ _STYLES = {
     "other": "magenta",
 }
 _SAID = {"works": "works", "runs": "runs, not compared", "compiles": "compiles, not run here"}
-#: So many of what did not work are listed, unless -v.
+#: Number of candidates that did not work which are listed without -v.
 _LISTED = 8
 
 
@@ -159,7 +159,7 @@ def command(
 
 
 def _place(source: str, output: str | None, target: str, targets: int) -> Path:
-    """Where programs that are rewritten for a target go, of so many targets."""
+    """Folder of the programs that are rewritten for a target; targets: their number."""
     if output is None:
         return several.place("workaround", source, target)
     return Path(output, several.slug(target)) if targets > 1 else Path(output)
@@ -260,7 +260,7 @@ def _find(
 
 
 def _other_ways(session: Session, source: str, chosen: SourceOptions) -> list[str]:
-    """What of a zoo model that does not trace can be set to something else."""
+    """Fields of a zoo model that does not trace with other values to try."""
     from iree_pilot.repro.workarounds import rewrites
 
     return [f"{one.name}: {one.reason}" for one in rewrites.of_zoo(session.job(source, chosen))]
@@ -305,7 +305,7 @@ def tell(console: Console, result: Workarounds, *, verbose: bool) -> None:
 
 
 def _summary(live: Live, results: list[tuple[str, Workarounds]]) -> None:
-    """What took how long, then the answers, the best one last."""
+    """Prints the times, then the answers, the best one last."""
     live.summary()
     for target, result in results:
         if not result.answers:

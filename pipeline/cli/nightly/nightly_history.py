@@ -14,7 +14,7 @@ from iree_pilot.pipeline.cli.options import Place
 if TYPE_CHECKING:
     from iree_pilot.pipeline.nightly.history.history import History
 
-#: What each SQLite database begins with.
+#: First bytes of each SQLite database.
 _SQLITE = b"SQLite format 3\0"
 
 database_option = click.option(
@@ -54,7 +54,7 @@ def history_at(database: str | None, *, begin: bool = False) -> History:
 
 
 def _holds_something_else(path: Path) -> bool:
-    """Whether it is a file that was never a database, which nobody wants moved aside."""
+    """True if it is a file that was never a database, which must not be moved aside."""
     if not path.is_file() or path.stat().st_size == 0:
         return False
     with path.open("rb") as file:

@@ -40,9 +40,9 @@ _MESSAGE_SHOWN = 120
 
 
 class NightLive:
-    """Tells of a night on `console`, as `Live` does of a command.
+    """Shows the progress of a night on `console`, as `Live` does for a command.
 
-    verbose: also of what is reused.
+    verbose: shows reused cases too.
     """
 
     def __init__(self, console: Screen, common: Common) -> None:
@@ -155,7 +155,7 @@ class NightLive:
         return len(str(self._total))
 
     def _why(self, outcome: CaseOutcome) -> str:
-        """Why it is no pass: whole in a pipe, on a terminal as much as its line may have."""
+        """Reason that it did not pass: whole in a pipe, cut to its line on a terminal."""
         failure = outcome.failure
         if failure is None:
             return outcome.why or (outcome.result.why if outcome.result else "")
@@ -169,7 +169,7 @@ class NightLive:
             self.console.print(text, soft_wrap=True)
 
     def _line(self) -> str:
-        """What a pipe is told where nothing ends for a while."""
+        """Line for a pipe if nothing ends for a while."""
         if self._looking.what:
             return self._looking.line
         now = time.monotonic()
@@ -191,7 +191,7 @@ class NightLive:
         return Group(running, self._bar, f"{counts}  {self._reused} unchanged")
 
     def _left(self, now: float) -> str:
-        """How long it still takes, by the share that is done."""
+        """Remaining time, by the share that is done."""
         ran = self._done - self._reused
         if ran < 3 or self._done >= self._total:
             return ""

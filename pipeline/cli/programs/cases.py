@@ -243,7 +243,7 @@ class _Course:
                 yield result.target, found
 
     def document(self) -> dict[str, Any]:
-        """What --json prints: of --bisect, the first one in `bisect`, all in `bisections`."""
+        """Document of --json; with --bisect, its first result in `bisect`, all in `bisections`."""
         program = _program(self.loaded) if self.loaded else None
         document = {"program": program, "cases": self.results}
         if self.found is None:
@@ -253,7 +253,7 @@ class _Course:
 
 
 def _generated(request: Request, session: Session) -> tuple[SourceOptions, Wanted | None]:
-    """What to generate, if anything, and the options to trace with then."""
+    """(options to trace with, tokens to generate, if any)."""
     chosen = request.chosen
     source = sources.parse(request.source, chosen.settings, chosen.dtype)
     steps, settings = generation.chosen(
@@ -357,7 +357,7 @@ def _tell(
 
 
 def _failures(result: CaseResult) -> list[Failure]:
-    """What failed: each function and generating tokens, or what comes before they run."""
+    """Failures: of functions and of generating tokens, or of the steps before they run."""
     failed = [f.failure for f in result.functions if f.failure]
     if result.generation and result.generation.failure:
         failed.append(result.generation.failure)

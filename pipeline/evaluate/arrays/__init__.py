@@ -1,1 +1,1 @@
-"""What operations of many dialects are made of: arithmetic, products and windows on arrays."""
+"""Parts of operations of many dialects: arithmetic, products and windows on arrays."""

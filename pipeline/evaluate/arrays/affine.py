@@ -148,7 +148,7 @@ def _strided(values: Array, linear: Sequence[Any], bounds: Sequence[int], writea
 
 
 def mesh(bounds: Sequence[int]) -> list[Array]:
-    """For each dimension its points, along an axis of their own."""
+    """Points of each dimension, along an axis of their own."""
     count = len(bounds)
     return [
         np.arange(size).reshape([size if i == d else 1 for i in range(count)])

@@ -20,8 +20,8 @@ _EXTENSIONS = ("arith.extf", "arith.extsi", "arith.extui", "arith.sitofp", "arit
 #: Whole numbers below are exact in float64.
 _EXACT_BITS = 53
 _MOST_STEPS = 1 << 14
-#: Of sums in narrow floats: products up to which each step is rounded by itself, roundings that
-#: are carried out of larger ones, and the most steps that are rounded together.
+#: Limits for sums in narrow floats: products up to which each step is rounded by itself,
+#: roundings in larger ones, and the most steps that are rounded together.
 _EACH_STEP, _ROUNDINGS, _MOST_TOGETHER = 1 << 26, 1 << 29, 16
 
 
@@ -78,11 +78,11 @@ def carry_out(work: StructuredWork, how: tuple[str, int]) -> bool:
 
 
 def _rounded(work: StructuredWork, windows: list[int], cuts: dict[int, int]) -> int:
-    """How many steps of a sum are rounded to its type of 16 bits or fewer together; 0 where all
-    are carried out by themselves.
+    """Number of steps of a sum that are rounded to its type of 16 bits or fewer together; 0 if each
+    is rounded by itself.
 
-    A large product would take minutes else. Rounding errors of so few steps hardly add up; the
-    dimension that is cut so joins `cuts`.
+    Otherwise a large product would take minutes. Rounding errors of so few steps hardly add up;
+    the dimension that is cut for this is added to `cuts`.
     """
     plain = [d for d in work.reduced if d not in windows]
     total = math.prod(work.bounds)

@@ -15,7 +15,7 @@ import numpy as np
 from iree_pilot.pipeline.evaluate.machine.elements import ElementKind, fit, zero_extended
 
 Array = Any
-#: Hears what is undefined, and gives the number to put there.
+#: Callback for undefined behaviour, which returns the value to use.
 Undefined = Callable[[str], int]
 
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -23,7 +23,7 @@ _SIGNED = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 
 
 def unsigned(values: Array) -> Array:
-    """The same bits as unsigned integers; booleans become 0 and 1."""
+    """Same bits as unsigned integers; booleans become 0 and 1."""
     if values.dtype == np.bool_:
         return values.astype(np.uint8)
     return values.view(_UNSIGNED[values.dtype.itemsize])
@@ -37,7 +37,7 @@ def _signed(values: Array) -> Array:
 
 
 def _within(function: Callable[..., Array]) -> Callable[..., Array]:
-    """In the type of the operands: what numpy widens is rounded back."""
+    """Function that computes in the type of the operands: what numpy widens is rounded back."""
 
     def computed(*operands: Array) -> Array:
         return np.asarray(function(*operands)).astype(operands[0].dtype)
@@ -46,8 +46,8 @@ def _within(function: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _wide(function: Callable[..., Array]) -> Callable[..., Array]:
-    """In double precision, then in the type of the operands: for what float types of 8 and 16 bits
-    have no function of their own for."""
+    """Function that computes in double precision and rounds to the type of the operands, for those
+    that numpy lacks for floats of 8 and 16 bits."""
 
     def computed(*operands: Array) -> Array:
         wide = function(*(o.astype(np.float64) for o in operands))
@@ -82,7 +82,7 @@ def _each(function: Callable[[float], float]) -> Callable[[Array], Array]:
 
 
 def _round(a: Array) -> Array:
-    """To the nearest whole number, halves away from zero."""
+    """Rounds to the nearest whole number, halves away from zero."""
     whole = np.trunc(a)
     return whole + np.where(np.abs(a - whole) >= 0.5, np.sign(a), 0)
 
@@ -191,7 +191,7 @@ OPERATIONS: dict[str, Callable[..., Array]] = {
     "complex.sub": _within(np.subtract),
     "complex.tanh": np.tanh,
 }
-#: Those that read integers as unsigned ones; comparisons do by their predicate.
+#: Operations that read integers as unsigned ones; comparisons do so by their predicate.
 _OF_UNSIGNED = frozenset(
     f"arith.{name}" for name in ("divui", "remui", "shrui", "maxui", "minui", "ceildivui")
 ) | {"math.ctpop"}

@@ -198,7 +198,7 @@ def _store(machine: Machine, op: Operation, known: Env) -> list[Any]:
 
 
 def _import(machine: Machine, op: Operation, known: Env) -> list[Any]:
-    """What a caller stored, read as the type that the program goes on with."""
+    """Reads the caller's bytes as the type that the program continues with."""
     values = known[op.operands[0]]
     dynamic = [known[v] for v in op.operands[1:] if known.get(v) is not None]
     shape = machine.shape(op.types[0], dynamic)
@@ -216,7 +216,7 @@ def _import(machine: Machine, op: Operation, known: Env) -> list[Any]:
 
 
 def _export(machine: Machine, op: Operation, known: Env) -> list[Any]:
-    """What the program computed, as the type that a caller reads."""
+    """Converts the program's result to the type that the caller reads."""
     read, source = (
         machine.element(kind)
         for kind in (read_type(op.attributes["source_encoding"].value), op.taken[0])
@@ -230,7 +230,7 @@ def _export(machine: Machine, op: Operation, known: Env) -> list[Any]:
 
 
 def _alike(one: ElementKind, other: ElementKind) -> bool:
-    """Whether the values of both lie alike in memory."""
+    """True if the values of both have the same form in memory."""
     if "bool" in (one.family, other.family):
         return True
     return (one.family, one.dtype.itemsize) == (other.family, other.dtype.itemsize)
@@ -246,7 +246,7 @@ def _view_rank(machine: Machine, op: Operation, known: Env) -> list[Any]:
 
 
 def _same(machine: Machine, op: Operation, known: Env) -> list[Any]:
-    """As many results as there are, from the first operands."""
+    """Returns the first operands, one for each result."""
     if op.operands and op.operands[0] in machine.blank:
         machine.blank.update(op.results)
     return [known.get(v) for v in op.operands[: len(op.results)]]
@@ -257,7 +257,7 @@ def _nothing(machine: Machine, op: Operation, known: Env) -> list[Any]:
 
 
 def _join(machine: Machine, op: Operation, known: Env) -> list[Any]:
-    """Of `hal.tensor.barrier`: its tensors, behind a fence."""
+    """Returns the tensors of `hal.tensor.barrier`, without its fences."""
     held = [known[v] for v in op.operands if known.get(v) is not None]
     return held[: len(op.results)]
 

@@ -22,7 +22,7 @@ _PREFIX = "onnx."
 _ATTRIBUTE = "torch.onnx."
 _OPSETS = "torch.onnx_meta.opset_version"
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomUniform")
-#: They name the type of their result, which is not that of the program in double precision.
+#: Casts, which name the type of their result; in double precision that is another one.
 _CASTS = ("Cast", "CastLike")
 
 
@@ -130,7 +130,7 @@ def _names(op: Operation) -> list[str]:
 
 
 def _opset(op: Operation) -> int:
-    """That of the function around it, else the newest that onnx knows."""
+    """Opset of the enclosing function, else the newest that onnx knows."""
     import onnx
 
     parent = op.raw.parent

@@ -21,7 +21,7 @@ from iree_pilot.pipeline.evaluate.machine.elements import (
 from iree_pilot.pipeline.evaluate.machine.ir import Operation
 from iree_pilot.pipeline.evaluate.machine.machine import Env, Handler, Machine, operands
 
-#: By name: what it is of floats, of signed and unsigned integers, of booleans and complex numbers.
+#: Counterparts by name: for floats, signed and unsigned integers, booleans, complex numbers.
 _ELEMENTWISE: dict[str, tuple[str, str, str, str, str]] = {
     "abs": ("math.absf", "math.absi", "", "", "complex.abs"),
     "add": ("arith.addf", "arith.addi", "arith.addi", "arith.ori", "complex.add"),
@@ -148,7 +148,7 @@ def _square(machine: Machine, op: Operation, known: Env) -> list[Array]:
 
 
 def _shift(machine: Machine, op: Operation, known: Env) -> list[Array]:
-    """By as many bits as there are or more: nothing is left, or only the sign."""
+    """Shifts; by as many bits as there are or more, nothing is left, or only the sign."""
     value, by = operands(op, known)
     element = machine.element(op.taken[0])
     bits = element.bits
@@ -283,7 +283,7 @@ def _slice(machine: Machine, op: Operation, known: Env) -> list[Array]:
 
 
 def _starts(value: Array, sizes: Sequence[int], given: Sequence[Array]) -> list[int]:
-    """Where a dynamic slice begins: moved so that it fits."""
+    """Start of a dynamic slice, moved so that it fits."""
     return [
         min(max(int(start), 0), whole - size)
         for start, whole, size in zip(given, value.shape, sizes, strict=True)

@@ -162,8 +162,8 @@ def _reduce_window(machine: Machine, op: Operation, known: Env) -> list[Array]:
 
 
 class _Places:
-    """Where gather reads and scatter writes: an index for each dimension of the operand, with the
-    batch dimensions first and then those of the window."""
+    """Positions that gather reads and scatter writes: an index for each dimension of the operand,
+    with the batch dimensions first and then those of the window."""
 
     def __init__(self, text: str, indices: Array, operand: Sequence[int], window: Sequence[int]):
         mapped = _listed(text, "start_index_map") or _listed(text, "scatter_dims_to_operand_dims")

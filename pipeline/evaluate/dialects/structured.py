@@ -91,7 +91,7 @@ class Structured:
         return self.outputs
 
     def _check_blank(self, first: int) -> None:
-        """What was not written to may be written over, not read."""
+        """Checks that uninitialised tensors are overwritten and not read."""
         read = {v for op in self.block.ops for v in op.operands}
         arguments = self.block.arguments[first:]
         for argument, value in zip(arguments, self.op.operands[first:], strict=False):
@@ -166,8 +166,8 @@ def _in_order(function: Any, start: Array, values: Array, axes: Sequence[int]) -
 
 
 def combined(block: Block, outputs: int) -> list[tuple[str, int]] | None:
-    """For each result of a body (the operation that combines it with what was there, the value
-    combined), if all are so and the values do not depend on what was there."""
+    """(combining operation, combined value) of each result of a body, if all combine a value with
+    the previous result and the values do not depend on that."""
     last = block.ops[-1]
     first = len(block.arguments) - outputs
     makers = {value: op for op in block.ops for value in op.results}
@@ -237,7 +237,7 @@ def _index(machine: Machine, op: Operation, known: Env) -> list[Array]:
 
 
 def _softmax(machine: Machine, op: Operation, known: Env) -> list[Array]:
-    """As linalg defines it: less the maximum, in the type of the operand."""
+    """Softmax as linalg defines it: minus the maximum, in the type of the operand."""
     values = operands(op, known)[0]
     axis = op.integer("dimension")
     kind = values.dtype
@@ -288,7 +288,7 @@ def _unpack(machine: Machine, op: Operation, known: Env) -> list[Array]:
 def _tiling(
     machine: Machine, op: Operation, known: Env
 ) -> tuple[Array, list[int], list[int], dict[int, int]]:
-    """(what is packed, the order of the outer dimensions, of the tiled ones, their tiles)."""
+    """(packed array, order of the outer dimensions, of the tiled ones, their tiles)."""
     source = operands(op, known)[0]
     inner = op.integers("inner_dims_pos")
     packs = op.name.endswith(".pack")
@@ -307,7 +307,7 @@ OPERATIONS: dict[str, Handler] = {
     "tensor.pack": _pack,
     "tensor.unpack": _unpack,
 }
-#: They check by themselves what they read of what they write over.
+#: Operations that check by themselves what they read of their destination.
 OVERWRITING = frozenset(
     {"linalg.pack", "linalg.unpack", "tensor.pack", "tensor.unpack", "linalg.softmax"}
 )

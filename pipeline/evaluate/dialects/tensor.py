@@ -14,7 +14,7 @@ from iree_pilot.pipeline.evaluate.machine.elements import Array, ElementKind, Un
 from iree_pilot.pipeline.evaluate.machine.ir import Operation
 from iree_pilot.pipeline.evaluate.machine.machine import Env, Handler, Machine, operands
 
-#: What stands in a static offset or size for a dynamic one.
+#: Value that stands for a dynamic offset or size among static ones.
 _DYNAMIC = -(2**63)
 
 
@@ -302,5 +302,5 @@ OPERATIONS: dict[str, Handler] = {
     "flow.tensor.update": _flow_update,
     "flow.tensor.load": _flow_load,
 }
-#: What only asks for a shape.
+#: Operations that only read a shape.
 OVERWRITING = frozenset({"tensor.dim", "tensor.rank"})

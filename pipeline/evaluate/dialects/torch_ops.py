@@ -20,7 +20,7 @@ _NUMBERS = ("!torch.int", "!torch.float", "!torch.bool")
 
 
 class _Blobs:
-    """What PyTorch's evaluator needs of a module: its resources."""
+    """Resources of a module, as PyTorch's evaluator needs them."""
 
     def __init__(self, blobs: dict[str, bytes]) -> None:
         self.blobs = blobs

@@ -15,7 +15,7 @@ from iree_pilot.pipeline.evaluate.machine.elements import Array, ElementKind, Un
 from iree_pilot.pipeline.evaluate.machine.ir import Operation
 from iree_pilot.pipeline.evaluate.machine.machine import Env, Handler, Machine, operands
 
-#: By name: what it is of floats, of integers and of booleans. Operands of size 1 are broadcast.
+#: Counterparts by name: for floats, integers, booleans. Operands of size 1 are broadcast.
 _ELEMENTWISE: dict[str, tuple[str, str, str]] = {
     "abs": ("math.absf", "math.absi", ""),
     "add": ("arith.addf", "arith.addi", ""),

@@ -100,7 +100,7 @@ def fit(values: Array, element: ElementKind) -> Array:
 
 
 def zero_extended(values: Array, element: ElementKind) -> Array:
-    """The same bits of narrow integers, the rest of what they lie in 0."""
+    """Same bits of narrow integers, padded with 0."""
     if element.family == "bool":
         return values.astype(np.int8)
     return values & ((1 << element.bits) - 1) if element.padded else values

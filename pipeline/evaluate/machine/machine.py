@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 #: The values of a function by their numbers; None for what is no number.
 Env = dict[int, Any]
 Handler = Callable[["Machine", Operation, Env], Sequence[Any]]
-#: Hears of each tensor: (the operation's position in the function, number of the result, value,
-#: its element type by name).
+#: Callback for each tensor: (the operation's position in the function, number of the result,
+#: value, its element type by name).
 Record = Callable[[int, int, Array, str], None]
 
 _DEEPEST = 64
 _SMALLEST = noise.smallest("f32")
-#: What is moved before it is rounded to 8 bits, by this much: see `program.Reference`.
+#: Relative perturbation before rounding to 8 bits: see `program.Reference`.
 _PERTURBATION = 2.0**-12
 
 
@@ -54,7 +54,7 @@ class Budget(Protocol):
     """Limits of an evaluation."""
 
     def spend(self, elements: int) -> None:
-        """So many elements are made. Raises Unknown where time or memory do not suffice."""
+        """Accounts for `elements` new elements. Raises Unknown if time or memory do not suffice."""
 
 
 class EvaluationLimits:
@@ -103,9 +103,9 @@ class Machine:
         self.globals: dict[str, Any] = {}
         #: Values that nothing was written to yet.
         self.blank: set[int] = set()
-        #: Where a vectorised operation is guarded: the condition that holds for it.
+        #: Condition that guards a vectorised operation, if there is one.
         self.guard: Any = None
-        #: What a table of operations keeps from one operation to the next, by its name.
+        #: State that a table of operations keeps between operations, by the table's name.
         self.helpers: dict[str, Any] = {}
         #: The indices of the structured operations around, innermost last.
         self.indices: list[Sequence[Array]] = []

@@ -103,7 +103,7 @@ class Module:
         return reader.region(op.regions[0]), reader.successors
 
     def begin(self, name: str) -> tuple[Array, ElementKind]:
-        """(what a global begins with, in its own type; its element type). Raises Unknown."""
+        """(initial value of a global, in its own type; its element type). Raises Unknown."""
         declared = self._globals.get(name)
         if declared is None:
             raise Unknown(f"it has no global {name}")

@@ -99,7 +99,7 @@ def numpy_dtype(name: str) -> Any:
 
 
 def ones(dtype: str, count: int) -> bytes:
-    """So many ones of an element type, as raw bytes."""
+    """`count` ones of an element type, as raw bytes."""
     import numpy
 
     return tensors.encoded(numpy.ones(count, numpy_dtype(dtype)), dtype)

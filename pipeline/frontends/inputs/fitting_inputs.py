@@ -21,7 +21,7 @@ from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Dim, Function, MadeUp, Program
 from iree_pilot.pipeline.toolchain.context import Context
 
-#: What evaluators say of inputs that do not go together, or lead out of a tensor.
+#: Errors of evaluators for inputs that are inconsistent, or index outside of a tensor.
 _COMPLAINTS = re.compile(
     r"must match|do not fit|size mismatch|shapes? .*(?:mismatch|not aligned|incompatible)"
     r"|cannot be multiplied|could not be broadcast|out of (?:range|bounds)|indexes? outside"
@@ -30,9 +30,9 @@ _COMPLAINTS = re.compile(
     r"|expected .* to (?:have|be) .*size",
     re.IGNORECASE,
 )
-#: What may be the inputs' doing: others are tried, and where none helps the program is run.
+#: Errors that the inputs may cause: others are tried, and if none helps the program is run.
 _DOUBTS = re.compile(r"cannot reshape array of size")
-#: What they say of results that an index leads to which no tensor has. That may be the program's.
+#: Error of evaluators for an index outside of a tensor, which may be the program's fault.
 _OUTSIDE = "outside of a tensor"
 #: Sizes that a program names: in the types of its tensors, constants, lists of sizes.
 _SIZE = re.compile(
@@ -156,7 +156,7 @@ def has_integers(function: Function) -> bool:
 
 
 def _chooses(function: Function) -> bool:
-    """Whether nobody gave its inputs, and others may be chosen."""
+    """True if its inputs were made up, and others may be chosen."""
     return function.made_up is not None and _is_free(function)
 
 

@@ -113,7 +113,7 @@ def index_limit(body: GenericFunction) -> int | None:
 
 
 def _is_own(body: GenericFunction, value: str) -> bool:
-    """Whether an index is that of the iteration, and none that was read."""
+    """True if an index is that of the iteration, and not one that was read."""
     op, _ = body.makers.get(value, (None, 0))
     return op is not None and op.kind in _OWN_INDICES
 
@@ -177,8 +177,8 @@ def _violated(wanted: Sequence[Demand], values: Values) -> int:
 
 
 def _candidates(wanted: Sequence[Demand], values: Values) -> list[int]:
-    """What is tried for an unknown, the constants of the demands first, 0 last: of a tensor without
-    elements nothing can be compared."""
+    """Values to try for an unknown, the constants of the demands first, 0 last: a tensor without
+    elements has nothing to compare."""
     stated = sorted({c for d in wanted for c in d.constants})
     near = [c + step for c in stated for step in (0, 1, -1)]
     products = [a * b for a, b in itertools.combinations_with_replacement(stated, 2)]

@@ -127,7 +127,7 @@ def _made_up(
 
 
 def _told(functions: tuple[Function, ...], seed: int) -> list[str]:
-    """What the user should know of inputs that are made up, or not."""
+    """Notes for the user on inputs that are made up, or cannot be."""
     notes = [
         f"{f.name} has no inputs: {', '.join(unknown)} is a buffer view of no stated type; "
         "give its inputs with --input"

@@ -25,8 +25,8 @@ _DECLARATION = re.compile(
 )
 #: The runtime's tools give such a function its fences when they are told so in its reflection.
 _FENCED = re.compile(r'iree\.reflection = \{.*iree\.abi\.model = "coarse-fences"')
-#: By what takes a buffer: the attribute that names the type of what it holds, or is to hold;
-#: without one it is the result's.
+#: Attribute with the type of a buffer's contents, by the operation that takes the buffer;
+#: without one it is the result's type.
 _IMPORTS = {
     "hal.tensor.import": "target_encoding",
     "stream.tensor.import": "result_encoding",

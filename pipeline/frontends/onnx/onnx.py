@@ -44,10 +44,10 @@ _OPSET = "17"
 #: The importer keeps tensors with fewer elements in the program: many are shapes, which the
 #: compiler must see.
 _FEW = 100
-#: So many other inputs are tried where those that were made up do not fit.
+#: Number of other inputs that are tried if those that were made up do not fit.
 _MOST = 24
 _LARGEST = 4096
-#: What the evaluators lack, whatever the inputs are.
+#: Errors of evaluators that do not depend on the inputs.
 _UNKNOWN = re.compile(
     r"NotImplemented|[Nn]o (?:implementation|schema)|[Nn]ot (?:implemented|registered)"
     r"|Unable to find|MemoryError"

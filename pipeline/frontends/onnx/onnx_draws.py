@@ -18,7 +18,7 @@ _SHAPES_ONLY = ("Shape", "Size")
 
 
 def reasons(model: Any) -> tuple[str, ...]:
-    """For each output of the model why it cannot be compared; empty where all can."""
+    """Reason for each output of the model that it cannot be compared; empty if all can."""
     found = _drawn(model.graph, {}, _constants(model.graph))
     told = tuple(
         f"it draws random numbers: {', '.join(names)}" if names else ""
@@ -30,7 +30,7 @@ def reasons(model: Any) -> tuple[str, ...]:
 def _drawn(
     graph: Any, outside: dict[str, tuple[str, ...]], constants: dict[str, Any]
 ) -> dict[str, tuple[str, ...]]:
-    """By the names of values: the operations that draw which they depend on."""
+    """Random operations that values depend on, by the values' names."""
     found = dict(outside)
     for node in graph.node:
         names = [name for value in node.input for name in found.get(value, ())]

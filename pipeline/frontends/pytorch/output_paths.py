@@ -9,13 +9,13 @@ from typing import Any
 from torch.utils import _pytree as pytree
 
 _DICTS = (dict, OrderedDict, defaultdict)
-#: What leads to an output where the model returns no names at the top.
+#: Start of the path to an output if the model's result has no names at the top.
 _ROOT = "output"
 
 
 def paths(spec: pytree.TreeSpec) -> list[str]:
-    """For each leaf of what a model returns how it is reached; all empty for one tensor, and for
-    tensors side by side, of which their number says as much.
+    """Path of each leaf of a model's result; all empty for one tensor, and for a flat sequence of
+    tensors, whose numbers say as much.
     """
     beside = spec.type in (list, tuple) and all(child.is_leaf() for child in spec.children())
     if spec.is_leaf() or beside:
@@ -39,7 +39,7 @@ def _step(path: str, key: Any, *, named: bool) -> str:
 
 
 def _keys(spec: pytree.TreeSpec) -> list[Any]:
-    """What each part is called: the context of a container holds its names in one of some ways."""
+    """Name of each part, which depends on the container's kind of context."""
     context, count = spec.context, spec.num_children
     if hasattr(context, "_fields"):  # a named tuple's class
         return [*context._fields]

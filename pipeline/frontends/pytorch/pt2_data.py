@@ -30,7 +30,7 @@ _OPERATOR = re.compile(
     r"|torch\.amp\.autocast_mode\._(?:enter|exit)_autocast",
     re.ASCII,
 )
-#: Of the operators that take graphs, those that do no more than to run them.
+#: Operators on graphs that only run them.
 _OVER_GRAPHS = re.compile(
     r"associative_scan|auto_functionalized(?:_v2)?|cond|flex_attention(?:_backward)?|foreach_map"
     r"|hints_wrapper|invoke_quant(?:_packed)?|invoke_subgraph|map|map_impl|out_dtype"
@@ -38,7 +38,7 @@ _OVER_GRAPHS = re.compile(
     r"|with_effects|wrap|wrap_activation_checkpoint|wrap_with_autocast|wrap_with_set_grad_enabled"
     r"|_export_tracepoint"
 )
-#: What is looked up as an operator, and not taken for a plain text.
+#: Prefixes of names that are looked up as operators, and not taken as text.
 _LOOKED_UP = ("torch", "_operator", "math", "#")
 #: Names of what builds expressions in sympy and in torch's extension of it.
 _BUILDERS = re.compile(
@@ -54,13 +54,13 @@ _BUILDERS = re.compile(
 _NAMES = frozenset(
     {"L", "math", "inf", "oo", "int_oo", "true", "false", "True", "False", "zoo", "nan"}
 )
-#: What guards ask tensors.
+#: Properties of tensors in guards.
 _ASKED = frozenset({"size", "stride", "storage_offset", "numel", "dim", "shape"})
 #: A text that no generated code has to escape.
 _PLAIN = re.compile(r"[^'\"\\\x00-\x1f]*")
 #: A text that stands for a symbol or a number where sympy evaluates it.
 _SYMBOL = re.compile(r"[A-Za-z_]\w*|[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.ASCII)
-#: What an expression in sympy's own notation is made of: no line ends, no comments, no escapes.
+#: Characters of an expression in sympy's notation: no line ends, comments or escapes.
 _SYMPY = re.compile(r"[\w \t.,()'*+/<>=!&|~%-]*", re.ASCII)
 _ARITHMETIC = (
     ast.Expression,
@@ -76,7 +76,7 @@ _ARITHMETIC = (
     ast.cmpop,
     ast.keyword,
 )
-#: Of a `defaultdict`: the types of what it makes.
+#: Types of the values that a `defaultdict` may make.
 _MADE = frozenset({"list", "dict", "int", "float", "bool", "set", "tuple", "str"})
 
 
@@ -85,9 +85,9 @@ class CodeFound(Exception):
 
 
 def check(value: Any, field: str = "") -> None:
-    """Looks at a description that torch is about to read, as JSON gives it.
+    """Checks a description, decoded from JSON, that torch is about to read.
 
-    Raises CodeFound for what would be more than a name, an operator or arithmetic on sizes.
+    Raises CodeFound for anything beyond names, operators and arithmetic on sizes.
     """
     if isinstance(value, dict) and field in _MAPS:
         for key, held in value.items():
@@ -109,7 +109,7 @@ def check(value: Any, field: str = "") -> None:
 
 
 def _name(text: Any, field: str) -> None:
-    """What generated code has as an identifier."""
+    """Checks an identifier of generated code."""
     if text and not (isinstance(text, str) and text.isidentifier()):
         raise CodeFound(f"has {_shown(text)} as {field}, which is no name but would be code")
 
@@ -134,7 +134,7 @@ def _operator(name: Any, field: str) -> None:
 
 
 def _is_operator(name: str) -> bool:
-    """Whether what torch finds by that name is an operator, if it finds anything."""
+    """True if torch finds an operator, or nothing, by that name."""
     if not name.startswith("torch.ops."):
         return "__" not in name
     parts = name.split(".")[2:]
@@ -217,7 +217,7 @@ def _is_arithmetic(node: ast.AST, called: set[int]) -> bool:
 
 
 def _containers(text: Any, field: str) -> None:
-    """How inputs or outputs lie in tuples, dictionaries and the like, as pytree writes it."""
+    """Checks the containers of inputs or outputs, in the form of pytree."""
     try:
         _, tree = json.loads(text)
         arguments = [one["type"] for one in tree["children_spec"][:1]] == ["builtins.tuple"]
@@ -276,7 +276,7 @@ def _anything(text: Any, field: str) -> None:
 
 Rule = Callable[[Any, str], None]
 
-#: What a field holds where that is no identifier.
+#: Rules for fields that hold other things than identifiers.
 _RULES: dict[str, Rule] = {
     "target": _operator,
     "as_operator": _operator,

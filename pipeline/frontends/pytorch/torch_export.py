@@ -81,7 +81,7 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
 
 
 def _running(job: Job) -> str:
-    """What PyTorch raises where it runs the user's own model, made anew; "" where it runs."""
+    """PyTorch's error when it runs the user's own model, made anew; "" if it runs."""
     if job.source.kind not in ("file", "module"):
         return ""
     with contextlib.suppress(Exception), torch.no_grad():
@@ -149,7 +149,7 @@ def trace(
 
 
 def _training(traceable: Traceable, exported: Mapping[str, ExportedProgram]) -> list[str]:
-    """What is to be known before anything runs of a model in training mode."""
+    """Notes on a model in training mode, to be shown before anything runs."""
     if not any(_trains(e, exported[e.name]) for e in traceable.functions):
         return []
     return [f"{draws.TRAINING} (dropout draws random numbers, batch norms use their inputs' means)"]
@@ -321,9 +321,9 @@ def _convert(
 
 
 def _inlines(constant: torch.Tensor, *, valueless: bool) -> bool:
-    """Whether a constant stays in the MLIR. valueless: an archive of ours will not have its values.
+    """True if a constant stays in the MLIR. valueless: an archive of ours will not have its values.
 
-    A model's cache starts as an empty tensor, of which nothing can be misread.
+    A model's cache starts as an empty tensor, which cannot be misread.
     """
     if constant.numel() == 0:
         return True
@@ -458,7 +458,7 @@ def _precise(
 
 
 def _trains(entry: EntryFunction, program: ExportedProgram) -> bool:
-    """Whether the entry computes otherwise as it is in training mode."""
+    """True if the entry computes something else because it is in training mode."""
     return draws.trains(entry.module) or (entry.module.training and any(draws.sources(program)))
 
 

@@ -176,6 +176,6 @@ def _check_callable(module: ModuleType, name: str, what: str, text: str) -> None
 
 
 def _is_compiled(made: Any) -> bool:
-    """Whether it is a class that turbine compiles, or an instance of one."""
+    """True if it is a class that turbine compiles, or an instance of one."""
     kind = made if isinstance(made, type) else type(made)
     return issubclass(kind, aot.CompiledModule)

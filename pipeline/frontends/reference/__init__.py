@@ -1,1 +1,1 @@
-"""What PyTorch computes for a program, and where that is not the only right answer."""
+"""PyTorch's results for a program, and other results that are as correct."""

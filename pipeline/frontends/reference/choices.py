@@ -45,11 +45,11 @@ _MOVED_BY = """
     detach contiguous flip narrow flatten movedim numpy_T lift_fresh_copy
 """
 _MOVES = frozenset(f"aten::{name}" for name in _MOVED_BY.split())
-#: Those that change the type of the elements at most.
+#: Operators that change only the type of the elements.
 _CASTS = ("aten::_to_copy", "aten::to", "prims::convert_element_type")
 #: Two values that lie so many roundings of their type apart, relatively, may be one.
 _ROUNDINGS = 8
-#: What is given is told apart by less.
+#: Smaller distance, for values that are given and not computed.
 _GIVEN = 2.0**-30
 
 
@@ -81,7 +81,7 @@ class OperatorCall(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As the operator's schema has it, with the overload where that makes another operator."""
+        """Name in the operator's schema, with the overload if that makes another operator."""
         schema = self.target._schema
         of_dim = schema.name in _OF_DIM and schema.overload_name == "dim"
         return f"{schema.name}.dim" if of_dim else str(schema.name)
@@ -121,7 +121,7 @@ class Choices:
         return pointing.number in self._changed
 
     def carried_out(self, call: OperatorCall, *, given: bool) -> tuple[Any, dict[int, Pointing]]:
-        """(what a call returns, where those of its results point that are indices).
+        """(results of a call, the targets of those that are indices).
 
         given: its first operand is not computed by the program.
         """
@@ -166,7 +166,7 @@ class Choices:
         return [taken if place == held else indices for place in range(2)]
 
     def _near(self, values: torch.Tensor, number: int) -> float:
-        """How far apart, relatively, values may lie that rounding makes equal."""
+        """Largest relative distance of values that rounding may make equal."""
         if number >= len(self._own) or self._own[number].shape != values.shape:
             return _ROUNDINGS * noise.unit("f32")
         own = self._own[number]

@@ -32,8 +32,8 @@ _TRAINED = (
     (torch.nn.RReLU, "training"),
     (torch.nn.modules.batchnorm._NormBase, "track_running_stats"),
 )
-#: What PyTorch's own runs may differ by, in roundings of an output's type: threads that add up in
-#: another order.
+#: Difference between PyTorch's own runs that is allowed, in roundings of an output's type:
+#: threads may add up in another order.
 _ROUNDINGS = 64
 
 _UNWRITTEN = (
@@ -88,7 +88,7 @@ def leaves_unwritten(target: Any) -> bool:
 
 
 def why(names: Sequence[str]) -> str:
-    """Why an output cannot be compared that depends on these operations; empty if there are none.
+    """Reason that an output which depends on these operations cannot be compared; empty if none.
 
     The operations draw random numbers, or leave memory unwritten.
     """
@@ -101,7 +101,7 @@ def why(names: Sequence[str]) -> str:
 
 
 def sources(program: ExportedProgram) -> list[tuple[str, ...]]:
-    """For each tensor that the program returns: the operations it depends on that draw."""
+    """Random operations that each tensor which the program returns depends on."""
     found = _reached(program.graph_module)
     results = next(node for node in program.graph.nodes if node.op == "output").args[0]
     return [
@@ -112,7 +112,7 @@ def sources(program: ExportedProgram) -> list[tuple[str, ...]]:
 
 
 def _reached(module: GraphModule) -> dict[Node, tuple[str, ...]]:
-    """By node: the operations that draw among those it is computed from, and itself."""
+    """Random operations that each node depends on, itself included."""
     found: dict[Node, tuple[str, ...]] = {}
     for node in module.graph.nodes:
         names = [name for operand in node.all_input_nodes for name in found.get(operand, ())]
@@ -129,7 +129,7 @@ def _reached(module: GraphModule) -> dict[Node, tuple[str, ...]]:
 
 
 def _own(module: GraphModule, node: Node) -> list[str]:
-    """What draws in a node: itself, or the bodies that a control flow operation is given."""
+    """Random operations of a node: itself, or in the bodies that a control flow operation takes."""
     if draws(node.target, node.args, node.kwargs):
         return [str(node.target).removesuffix(".default")]
     names: list[str] = []
@@ -219,7 +219,7 @@ def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def reasons(program: ExportedProgram, unstable: Sequence[bool], *, training: bool) -> list[str]:
-    """For each output: why it cannot be compared, empty where it can.
+    """Reason for each output that it cannot be compared, empty if it can.
 
     unstable: which outputs differed when PyTorch was run again.
     """

@@ -38,7 +38,7 @@ NARROW = (
 
 
 _PERTURBATION = 2.0**-12
-#: How often values are moved by a rounding each, where that moves an output by so many.
+#: Number of perturbations by a rounding each, if one moves an output by so many roundings.
 _JITTERS, _ROUNDINGS = 3, 64
 SMALLEST = noise.smallest("f32")
 _MEANS = (torch.ops.aten.mean.default, torch.ops.aten.mean.dim)
@@ -195,7 +195,7 @@ class Widening:
     def _long(
         self, total: torch.Tensor, steps: float, step: torch.Tensor, beside: Any = 0.0
     ) -> torch.Tensor:
-        """As `_off`, where a sum is long enough in a type that is narrow enough."""
+        """Same as `_off`, if a sum is long enough in a type that is narrow enough."""
         if steps < _LONG_SUM or self.unit <= noise.unit("f32"):
             return total
         self.summed = True
@@ -338,7 +338,7 @@ def with_precise(
 
 
 def _moves(precise: EvaluatedOutputs, moved: Sequence[torch.Tensor], roundings: int) -> bool:
-    """Whether an element of an output moves by more than so many of its type's roundings."""
+    """True if an element of an output moves by more than so many of its type's roundings."""
     for unit, base, other in zip(precise.units, precise.outputs, moved, strict=True):
         if base.dtype is not torch.float64 or not base.numel():
             continue

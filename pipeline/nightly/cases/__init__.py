@@ -1,1 +1,1 @@
-"""Which cases a night has, and which of them would come out the same."""
+"""Cases of a night, and which of them would have the same outcome as before."""

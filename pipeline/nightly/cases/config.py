@@ -12,7 +12,7 @@ from iree_pilot.pipeline import quantities
 from iree_pilot.pipeline.nightly.cases import strict
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
-#: What PyTorch and numpy both begin to draw random numbers with.
+#: Largest seed that both PyTorch and numpy accept.
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 #: More processes at once than any machine has room for are a slip of the pen.
 Jobs = Annotated[int, msgspec.Meta(ge=0, le=4096)]
@@ -74,12 +74,12 @@ class MatrixBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def seconds(self) -> float:
-        """For each step."""
+        """Limit of each step."""
         return _seconds(self.time_limit or quantities.DEFAULT_SECONDS)
 
     @property
     def memory_bytes(self) -> int | None:
-        """For each step."""
+        """Limit of each step."""
         return _bytes(self.memory_limit)
 
 

@@ -167,7 +167,7 @@ def _programs(
 
 
 def _names(spec: ModelSpec, pattern: str) -> list[str]:
-    """What a pattern of that form may choose: models, their presets, and the parts of these."""
+    """Names that a pattern of that form may match: models, presets, and the parts of these."""
     names = [f"{spec.name}:{p.name}" for p in spec.presets] if ":" in pattern else [spec.name]
     return [f"{name}/{part}" for name in names for part in spec.parts] if "/" in pattern else names
 

@@ -46,7 +46,7 @@ def read(path: Path, form: type[T]) -> T:
 
 
 def parse(path: Path, text: str, form: type[T]) -> T:
-    """As `read`, of a text that `path` has or is to have."""
+    """Same as `read`, for a text that `path` has or is to have."""
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as fault:
@@ -125,7 +125,7 @@ def _refuse(path: Path, text: str, form: type[Any], message: str) -> NoReturn:
 
 
 def _plain(what: str) -> str:
-    """What msgspec says of a value, in the words of TOML."""
+    """msgspec's message about a value, in the terms of TOML."""
     if missing := _MISSING.fullmatch(what):
         return f"the key {missing[1]!r} is missing"
     for word, said in _WORDS.items():

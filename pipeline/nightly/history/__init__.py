@@ -1,1 +1,1 @@
-"""What is remembered of all nights, in SQLite."""
+"""History of all nights, in SQLite."""

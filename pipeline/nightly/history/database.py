@@ -18,9 +18,9 @@ from iree_pilot.pipeline.store import outputs
 from iree_pilot.pipeline.store.locks import Locks
 
 _BUSY_SECONDS = 60.0
-#: What SQLite keeps beside a database, by the endings of the names.
+#: Endings of the files that SQLite keeps beside a database.
 _BESIDE = ("-wal", "-shm")
-#: With less than this the disk is full, whatever SQLite calls it.
+#: Free space below which the disk counts as full, whatever SQLite calls it.
 _ROOM_BYTES = 1 << 18
 _HEADER_BYTES = 100
 
@@ -144,7 +144,7 @@ class Database:
         return database
 
     def _examine(self) -> str:
-        """What is wrong with the file, "" if nothing."""
+        """Damage of the file, "" if there is none."""
         try:
             ((answer,),) = self._database.execute("PRAGMA quick_check(1)").fetchall()
         except sqlite3.DatabaseError as fault:
@@ -190,7 +190,7 @@ class Database:
             ) from fault
 
     def _explain(self, fault: _Damage | sqlite3.Error | OSError) -> tuple[str, str]:
-        """(what went wrong, what to do); no advice for what is a mistake of ours."""
+        """(cause, advice); no advice for a mistake of ours."""
         elsewhere = "set IREE_PILOT_DATA to a directory"
         if isinstance(fault, OSError):
             return fault.strerror or str(fault), f"Make it writable, or {elsewhere} that is."

@@ -69,7 +69,7 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def model(self) -> str:
-        """As `Outcome.model`."""
+        """Same as `Outcome.model`."""
         return identity.model(self.program, _FILES.decode(self.files))
 
 

@@ -1,1 +1,1 @@
-"""What is found out about new failures: a reproducer, the release, a workaround."""
+"""Investigation of new failures: a reproducer, the release, a workaround."""

@@ -65,7 +65,7 @@ def ask(inquiry: Inquiry, scratch: Path) -> Finding:
 
 
 def _so_far(inquiry: Inquiry, scratch: Path) -> str:
-    """How far a search came whose time was over."""
+    """Progress of a search whose time was over."""
     tried = scratch / _TRIED
     if tried.is_file():
         names = ", ".join(tried.read_text().split())
@@ -126,7 +126,7 @@ def _releases(inquiry: Inquiry, scratch: Path) -> Finding:
 
 
 def _workaround(inquiry: Inquiry, scratch: Path) -> Finding:
-    """What gets the case past its failure, in the time that there is: the first that does."""
+    """First workaround that avoids the case's failure, in the time that is left."""
     case = inquiry.case
     order = Order(what="case", case=case, directory=inquiry.directory)
     toolchain, limits = worker.toolchain_of(order), worker.limits(order)

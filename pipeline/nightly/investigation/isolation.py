@@ -119,6 +119,6 @@ def brought_to(place: Path, folder: Path, failure: Failure) -> Path:
 
 
 def _is_for(folder: Path, report: bytes) -> bool:
-    """Whether nothing is there yet, or this very reproducer."""
+    """True if the folder does not exist, or has this very reproducer."""
     file = folder / REPORT
     return not folder.exists() or (file.is_file() and file.read_bytes() == report)

@@ -55,7 +55,7 @@ class _Subject(msgspec.Struct, frozen=True):
 
 
 class News:
-    """Looks into the news of a night. artifacts: where folders go."""
+    """Investigates the news of a night. artifacts: where folders go."""
 
     def __init__(
         self,
@@ -211,7 +211,7 @@ class News:
         return self._artifacts / re.sub("[/: ]", "-", failure)
 
     def _open(self, subject: _Subject, question: Question) -> bool:
-        """Whether an earlier night had no time for it."""
+        """True if an earlier night had no time for it."""
         before = self._findings[subject.failure].get(question)
         return before is not None and not before.done
 
@@ -236,5 +236,5 @@ def _subjects(
 
 
 def _untraced(outcome: CaseOutcome) -> bool:
-    """Whether there is no program: the compiler has no part in that."""
+    """True if there is no program, which is no failure of the compiler."""
     return outcome.failure is not None and outcome.failure.phase == "trace"

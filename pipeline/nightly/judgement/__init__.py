@@ -1,1 +1,1 @@
-"""What is thought of tonight's outcomes: new, known, fixed, flaky, slower."""
+"""Classification of tonight's outcomes: new, known, fixed, flaky, slower."""

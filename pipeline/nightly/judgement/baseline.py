@@ -24,11 +24,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-#: So many times the noise, divided by how many values lie beyond it.
+#: Factor of the noise, divided by the number of values that lie beyond it.
 _NOISES = 9.0
 _LONGEST = 12
 _MAD_TO_DEVIATION = 1.4826
-#: With n values in the baseline the threshold is 1 + this / n times as wide.
+#: Widening of the threshold for short baselines: by 1 + this / n for n values.
 _FEW = 4.0
 
 
@@ -111,9 +111,9 @@ def _walk(values: Sequence[float], rule: Rule) -> tuple[list[Shift], int]:
 
 
 def _beyond(before: Sequence[float], latest: Sequence[float], count: int, rule: Rule) -> int:
-    """Whether all of `latest` lie well above (1) or below (-1) what was before, or not (0).
+    """1 if all of `latest` lie well above the earlier values, -1 if below, else 0.
 
-    count: of how many values that is asked.
+    count: the number of values that are tested so.
     """
     center = statistics.median(before)
     if rule.exact:

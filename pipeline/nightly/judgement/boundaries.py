@@ -31,10 +31,10 @@ class Boundary(msgspec.Struct, frozen=True, kw_only=True):
 def boundaries(
     cases: Iterable[Case], outcomes: Mapping[str, CaseOutcome]
 ) -> dict[str, tuple[Boundary, ...]]:
-    """For each case that fails, where its failure comes or goes among the releases of the night.
+    """Releases of the night between which the failure of each failing case comes or goes.
 
-    Compared are cases that differ in the release only. A release that says neither is left out: in
-    which the case could not be tried, or got as far as the failure shows and no further judged.
+    Cases are compared that differ in the release only. A release is left out if the case could not
+    be tried with it, or was not judged at the step of the failure.
     """
     families: dict[tuple[object, ...], list[tuple[Version, str, CaseOutcome]]] = {}
     for case in cases:

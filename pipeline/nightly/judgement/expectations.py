@@ -26,11 +26,11 @@ from iree_pilot.pipeline.nightly.cases import strict
 from iree_pilot.pipeline.nightly.records import Judgement
 from iree_pilot.pipeline.store import outputs
 
-#: In the place of a signature: the case may come out one way or another.
+#: Stands in place of a signature for a case with varying outcomes.
 FLAKY = "flaky"
 _FAILED = ("new failure", "same failure", "changed failure")
 _ENDED = ("ok", "ran", "compiled")
-#: Where a failure shows, by the kind in its signature.
+#: Step in which a failure shows, by the kind in its signature.
 _STEPS = {"runtime-error": "run", "mismatch": "compare"}
 
 
@@ -102,7 +102,7 @@ def read(path: Path) -> tuple[Expectation, ...]:
 
 
 def stale(expectations: Iterable[Expectation], cases: Iterable[str]) -> tuple[Expectation, ...]:
-    """Those that are of none of these cases any more."""
+    """Expectations that match none of these cases any more."""
     names = list(cases)
     return tuple(e for e in expectations if not any(e.is_of(name) for name in names))
 
@@ -117,7 +117,7 @@ def acceptable(judgements: Iterable[Judgement], expected: Iterable[Expectation])
 
 
 class Explanation(NamedTuple):
-    """Why a failure is expected, where that is tracked, and the last day that it is expected."""
+    """Reason that a failure is expected, the link that tracks it, and the last day of that."""
 
     reason: str
     link: str | None = None
@@ -267,14 +267,14 @@ def _around(table: Any) -> str:
 
 
 def _after(table: Any) -> list[Any]:
-    """What a table has after its last key: comments and empty lines."""
+    """Items of a table after its last key: comments and empty lines."""
     body = table.value.body
     last = max(number for number, (key, _) in enumerate(body) if key is not None)
     return list(body[last + 1 :])
 
 
 def _matches(pattern: str, text: str) -> bool:
-    """Whether `text` is `pattern`, in which only `*` is special (names may hold brackets)."""
+    """True if `text` matches `pattern`, in which only `*` is special (names may hold brackets)."""
     if "*" not in pattern:
         return pattern == text
     return fnmatch.fnmatchcase(text, re.sub(r"([\[?])", r"[\1]", pattern))

@@ -154,7 +154,7 @@ def outdated(
 
 
 def _outlived(outcome: CaseOutcome, known: Expectation, nights: Sequence[Past], night: str) -> str:
-    """What an expectation says that the case has outlived, and since which night."""
+    """Sentence on an expectation that no longer holds, with the night since when."""
     ended = itertools.takewhile(lambda p: known.is_outlived(outcome.case, p.status), nights)
     since = [night, *(past.begun for past in ended)][-1]
     return f"expected to fail, {_DOES[outcome.status]} since {since[:10]}"
@@ -266,9 +266,9 @@ def _passed(
 
 
 def _since(outcome: CaseOutcome, before: Past) -> str:
-    """What of the model is another than on an earlier night, to follow what it did then.
+    """Clause on the files of the model that changed since an earlier night.
 
-    Empty where that is not known: what a night before us wrote, or a program that does not trace.
+    Empty if that is not known: for a night of an older version, or a program that does not trace.
     """
     then = _FILES.decode(before.files)
     changed = {file for file, state in outcome.files.items() if then.get(file, state) != state}
@@ -289,8 +289,8 @@ def _since(outcome: CaseOutcome, before: Past) -> str:
 
 
 def _since_accepted(outcome: CaseOutcome, known: Expectation, nights: Sequence[Past]) -> str:
-    """What of the model is another than when a failure of it was accepted; empty: nothing, as far
-    as that is known."""
+    """Clause on the files of the model that changed since a failure was accepted; empty if none is
+    known."""
     if not _differ(outcome.model, known.model):
         return ""
     then = next((past for past in nights if past.model == known.model), None)
@@ -298,12 +298,12 @@ def _since_accepted(outcome: CaseOutcome, known: Expectation, nights: Sequence[P
 
 
 def _differ(one: str, other: str) -> bool:
-    """Whether these are two states of a model; an unknown one, empty, may be any."""
+    """True if these are two states of a model; an unknown one, empty, may be any."""
     return bool(one and other) and one != other
 
 
 def _is_comparable(outcome: CaseOutcome, before: Past) -> bool:
-    """Whether metrics of an earlier night are of the same program on the same class of machine."""
+    """True if metrics of an earlier night are of the same program on the same class of machine."""
     same = before.program in ("", outcome.program) or not outcome.program
     return same and before.machine == outcome.machine
 
@@ -337,10 +337,9 @@ def _last_failure(nights: Sequence[Past]) -> Past | None:
 def _expectation(
     now: _Trouble, holding: Sequence[Expectation], alike: Sequence[Past]
 ) -> Expectation | None:
-    """What expects this failure: by itself, or beside one that came first when it was expected.
+    """Expectation of this failure, or of one that it came with when that was expected.
 
-    One that was accepted of another program, and may be of another failure, only where none else
-    does.
+    One that was accepted for another program, and so may be of another failure, comes last.
     """
     own = [e for e in holding if now.is_covered(e)]
     if own or not alike or alike[0].verdict != "fail":

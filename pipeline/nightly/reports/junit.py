@@ -13,7 +13,7 @@ from junitparser import Failure, JUnitXml, Skipped, TestCase, TestSuite
 from iree_pilot.pipeline.nightly.reports.markdown import again
 from iree_pilot.pipeline.nightly.reports.report import CaseRow, NightReport
 
-#: What XML 1.0 cannot hold: a compiler's output may have colour codes and stray bytes.
+#: Characters that XML 1.0 cannot hold, such as colour codes in a compiler's output.
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 

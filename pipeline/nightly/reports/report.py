@@ -88,7 +88,7 @@ class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def findings(self) -> tuple[tuple[str, str], ...]:
-        """(what was asked, what was found) of its failure, in words; nothing where it is fixed."""
+        """(question, finding) of its failure, in words; empty if it is fixed."""
         if self.judgement is None or self.verdict == "fixed":
             return ()
         found = self.judgement.findings
@@ -182,7 +182,7 @@ def of(history: History, run: NightRun) -> NightReport:
 
 
 def _notes(rows: Iterable[CaseRow]) -> Iterable[str]:
-    """What kept the failures' findings from being more, each line once."""
+    """Notes on the limits of the failures' findings, each line once."""
     found = {
         (row.failure, f.question): (row.judgement.signature, f)
         for row in rows

@@ -1,1 +1,1 @@
-"""Who does the jobs of a night: processes of this machine, or a cluster."""
+"""Workers for the jobs of a night: processes of this machine, or a cluster."""

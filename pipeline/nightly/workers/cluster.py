@@ -1,4 +1,4 @@
-"""Has a night's jobs done by a dask.distributed cluster: each where its device is, traces once.
+"""Runs a night's jobs on a dask.distributed cluster: each where its device is, traces once.
 
 The cluster's own graph does the work: a case depends on its program's trace, whose result is the
 traced program itself, so that workers need not share a disk. Devices are resources of workers:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 10.0
 _LOOK_SECONDS = 2.0
-#: How long jobs wait for a worker to come (back) that can do them.
+#: Time that jobs wait for a worker that can do them.
 _PATIENCE_SECONDS = 600.0
 #: A resource of workers, in bytes.
 _MEMORY = "memory"
@@ -183,7 +183,7 @@ class _Night:
             future.add_done_callback(self._heard.put)
 
     def collect(self, watcher: JobWatcher) -> None:
-        """Tells the watcher of each job as it ends."""
+        """Reports each job to the watcher as it ends."""
         while self._futures:
             try:
                 heard = self._heard.get(timeout=_LOOK_SECONDS)

@@ -12,10 +12,10 @@ from iree_pilot.pipeline.nightly.metrics import metrics
 from iree_pilot.pipeline.nightly.records import Case, CaseOutcome
 
 What = Literal["trace", "case"]
-#: What the name of a trace begins with, where people see it beside those of cases.
+#: Prefix of the name of a trace, to tell it from those of cases.
 TRACE = "trace "
 
-#: What is thought of a job that has never run; a trace imports PyTorch and transformers.
+#: Estimates for a job that has never run; a trace imports PyTorch and transformers.
 TRACE_SECONDS, TRACE_BYTES = 20.0, 2 * 2**30
 CASE_SECONDS, CASE_BYTES = 10.0, 2**30
 
@@ -71,9 +71,9 @@ class JobWatcher(Protocol):
 
 
 class Scheduler(Protocol):
-    """Has jobs done, each case's trace first, and returns when all are.
+    """Runs jobs, each case's trace first, and returns when all are done.
 
-    here: on this machine, so that what its store and devices say of a case holds where it is done.
+    here: True on this machine, so that its store and devices are those that a case is done with.
     """
 
     @property

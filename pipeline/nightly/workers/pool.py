@@ -21,7 +21,7 @@ from iree_pilot.pipeline.nightly.workers.orders import (
 )
 from iree_pilot.pipeline.processes import process
 
-#: What a worker itself takes beside its children: Python, and the outputs that it compares.
+#: Memory of a worker without its children: Python, and the outputs that it compares.
 _WORKER_BYTES = 200 * 2**20
 
 

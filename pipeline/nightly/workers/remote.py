@@ -16,7 +16,7 @@ from iree_pilot.pipeline.nightly.records import CaseOutcome
 from iree_pilot.pipeline.nightly.workers.orders import Order, untraced, with_trace
 from iree_pilot.pipeline.processes import process
 
-#: Where workers say that they began a job.
+#: Topic of the messages of workers that they began a job.
 TOPIC = "iree-pilot"
 
 #: An outcome as JSON, and the packed program that a trace made.

@@ -47,11 +47,10 @@ _STEPS = 12
 
 
 def employ(order: Order) -> CaseOutcome:
-    """Has a process do the order, and returns its reply; one that does not reply is an outcome too.
+    """Starts a process for the order and returns its reply; no reply is an outcome too.
 
-    Raises EnvironmentFault where no process can be started or the disk is full, which says nothing
-    of the case: all others would meet it too. Raises OSError where that is the disk for temporary
-    files.
+    Raises EnvironmentFault if no process can be started or the disk is full, which all other cases
+    would meet too. Raises OSError if that is the disk for temporary files.
     """
     begun, started = now(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="iree-pilot-", ignore_cleanup_errors=True) as scratch:
@@ -85,7 +84,7 @@ def employ(order: Order) -> CaseOutcome:
 
 
 def done(order: Order, scratch: Path) -> CaseOutcome:
-    """As `do`, for the child that `employ` starts."""
+    """Same as `do`, for the child that `employ` starts."""
     return do(order)
 
 
@@ -149,7 +148,7 @@ def _trace(order: Order) -> CaseOutcome:
 
 
 def _prepare(order: Order, toolchain: Toolchain, loaded: Loaded) -> None:
-    """Has PyTorch generate tokens now, where cases would, and would wait for each other."""
+    """Makes PyTorch generate tokens now, if cases would, which would wait for each other."""
     # What goes wrong is told by the cases that need it.
     with contextlib.suppress(PilotError, TraceFailed):
         wanted = generation.usual(keys.job(order.case), toolchain)

@@ -42,18 +42,18 @@ FILES: dict[LevelName, str] = {
 }
 REPORT = "report.json"
 SCRIPT = "run.sh"
-#: What the pass that fails had changed until then.
+#: Diff of the failing pass's changes until it failed.
 DIFF = "pass.diff"
-#: What `write` makes of the rest.
+#: Files that `write` makes from the report.
 _WRITTEN = (REPORT, SCRIPT, "ISSUE.md", "README.md", DIFF)
 #: A reproducer is text that is read and pasted: what is larger than this holds weights.
 LARGEST_BYTES = 2**20
 #: A whole program is handed on where nothing smaller shows the failure, with its constants.
 LARGEST_WHOLE_BYTES = 64 * 2**20
-#: Of a tensor that is quoted in the draft.
+#: Limit of elements of a tensor that is quoted in the draft.
 _QUOTED_ELEMENTS = 64
 LARGEST_REPORT_BYTES = 32 * 2**20
-#: What `inputs` become .npy files for; the runtime reads the other types raw.
+#: Types whose `inputs` become .npy files; the runtime reads the others raw.
 _NPY_TYPES = ("f16", "f32", "f64", "i8", "i16", "i32", "i64")
 _TITLES: dict[LevelName, str] = {
     "mlir": "Reduced program",
@@ -341,7 +341,7 @@ def read(directory: Path) -> Report:
 
 
 def read_with_content(directory: Path) -> tuple[bytes, Report]:
-    """(what report.json holds, the report in it); raises as `read`."""
+    """(content of report.json, the report in it); raises as `read`."""
     file = directory / REPORT
     links.check(directory)
     if directory.exists() and not directory.is_dir():
@@ -503,7 +503,7 @@ def script(report: Report, names: Sequence[str]) -> str:
 
 
 def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[str, Any]:
-    """What the templates are told."""
+    """Variables of the templates."""
     failure = report.failure
     known = {one.name: one for one in report.levels}
     shown = [known[name] for name, file in FILES.items() if file in texts and name in known]

@@ -8,7 +8,7 @@ from iree_pilot.pipeline.targets import devices
 from iree_pilot.pipeline.targets.backends import BACKENDS
 from iree_pilot.pipeline.targets.devices import Device
 
-#: In which phases a device is at work.
+#: Phases in which a device is used.
 _ON_DEVICE = ("load", "run", "compare")
 
 

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.plural import count
 
-#: Of the message in the title; GitHub shows some 70 characters of a title in its lists.
+#: Limit of the message in the title; GitHub shows some 70 characters of a title in its lists.
 _MESSAGE_CHARACTERS = 80
 _OPERATIONS = 2
-#: How PyTorch says that the model looks at values while it is traced.
+#: PyTorch's error if the model reads values while it is traced.
 _DATA_DEPENDENT = re.compile(r"data-dependent|DataDependent|Dynamic control flow", re.IGNORECASE)
-#: What is longer is folded: code, and lines of the compiler's message.
+#: Limits beyond which code, and lines of the compiler's message, are folded.
 _LINES, _LINE_CHARACTERS, _CHARACTERS = 40, 500, 4_000
 _MESSAGE_LINES, _MESSAGE_SHOWN = 12, 1_500
-#: Where a message goes on with the operation itself, which is in the program.
+#: End of a message that prints the operation itself, which is in the program.
 _OPERATION = re.compile(r": (?:%\S+(?:, %\S+)* = )?\"[\w.]+\"\(.*", re.DOTALL)
 _FLAG = re.compile(r"--iree-[a-z0-9-]+[a-z0-9]")
 _CRASH = re.compile(r"SIG[A-Z]+ in [^\s()]+")
@@ -87,7 +87,7 @@ def is_long(text: str) -> bool:
 
 
 def shown(message: str) -> tuple[str, str]:
-    """(what of a message is shown, all of it to be folded: empty where nothing is left out)."""
+    """(shown part of a message, the whole to be folded: empty if nothing is left out)."""
     lines = message.splitlines()
     if len(lines) <= _MESSAGE_LINES and len(message) <= _MESSAGE_SHOWN:
         return message, ""

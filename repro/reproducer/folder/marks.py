@@ -17,15 +17,15 @@ import msgspec
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.failures.stacks import brief, key_frames
 
-#: What the compiler says of an executable after the reason, or when there is none.
+#: Errors of the compiler that follow the actual one for an executable, or stand alone.
 CONSEQUENCES = (
     "failed to run translation of source executable",
     "failed to serialize executable",
 )
 _PIPELINE = ("detected while processing an MLIR pass pipeline", "failed or crashed without")
-#: How a process that may not have more memory says so.
+#: Messages of a process that reached its memory limit.
 MEMORY = ("out of memory", "bad_alloc", "llocate memory", "MemoryError")
-#: What compares the outputs of a run says so of one that is wrong.
+#: Line of iree-run-module's comparison for a wrong output.
 WRONG = "[FAILED] result["
 #: The first line of a native stack.
 STACK = "#0 0x"

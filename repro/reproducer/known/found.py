@@ -136,7 +136,7 @@ def recalled(before: Known, report: Report, failure: Failure) -> Found:
 
 
 def gave_up(failure: Failure, why: str, calls: int = 0, seconds: float = 0.0) -> Bisection:
-    """Nothing was isolated."""
+    """Result of a bisection that isolated nothing."""
     found = Found(failure=failure, why=why)
     return Bisection(
         status="gave-up", failures=(found,), oracle_calls=calls, seconds=seconds, why=why

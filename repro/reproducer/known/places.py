@@ -53,7 +53,7 @@ def settled(place: Path, wanted: Identity, *, default: bool) -> Path:
 
 
 def beside(place: Path) -> str:
-    """Why a reproducer did not go to the folder `place`, which is taken."""
+    """Reason that a reproducer did not go to the folder `place`, which is taken."""
     try:
         shown = bundle.read(place)
         bundle.check_place(place)
