@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 #: Names of modules that a server imports before it forks, in order.
 Modules = tuple[str, ...]
 #: Modules for tracing and for written PyTorch scripts. None of ours: a script must not find them.
-TORCH: Modules = ("torch", "iree.turbine.aot")
+#: The last one, with 390 more, is what PyTorch's own export imports when it is first called.
+TORCH: Modules = ("torch", "iree.turbine.aot", "torch.export._trace")
 
 _PROGRAM = Path(__file__).with_name("forked.py")
 _TICK_SECONDS = 0.05
