@@ -121,21 +121,40 @@ class Locator:
 
     def _dumped(self, dumps: Path) -> tuple[bool, str]:
         """(True if a compile that dumps the executables fails alike, its output)."""
-        phases = self._context.directory / _PHASES
+        words = [f"--iree-hal-dump-executable-sources-to={dumps}"]
+        if self._failure.kind != "diagnostic":  # which names the executable
+            words.append(self._phases)
         self._calls += 1
         return self._fails(
             self._program,
             "--mlir-print-debuginfo",
-            f"--iree-hal-dump-executable-sources-to={dumps}",
-            f"--dump-compilation-phases-to={phases}",
+            *words,
             f"--compile-to={self._failure.phase}",
             name="locate",
         )
 
+    @property
+    def _phases(self) -> str:
+        return f"--dump-compilation-phases-to={self._context.directory / _PHASES}"
+
+    def _start(self) -> Path | None:
+        """The program with its executables' sources; it is dumped now if it was not before."""
+        place = self._context.directory / _PHASES
+        if self._failure.kind == "diagnostic":
+            self._calls += 1
+            self._fails(
+                self._program,
+                "--mlir-print-debuginfo",
+                self._phases,
+                f"--compile-to={_SOURCES}",
+                name=_PHASES,
+            )
+        return dict(dump_files(place)).get(_SOURCES)
+
     def _last(self, sources: Sequence[Path]) -> Path | None:
         """The executable that one thread was at when it failed in the same way."""
         context = self._context
-        start = dict(dump_files(context.directory / _PHASES)).get(_SOURCES)
+        start = self._start()
         self._calls += 1
         if start is None or not set(TREE) <= context.toolchain.flags:
             return None
