@@ -29,6 +29,7 @@ from iree_pilot.repro.reproducer.folder import bundle, environment, marks
 from iree_pilot.repro.reproducer.folder.bundle import LARGEST_BYTES, Input, Report
 from iree_pilot.repro.reproducer.levels import MadeLevels
 from iree_pilot.repro.reproducer.publish import Contents
+from iree_pilot.repro.reproducer.verify import Ahead
 from iree_pilot.repro.wrong_results import folder, inputs
 from iree_pilot.repro.wrong_results.inputs import Settled
 from iree_pilot.repro.wrong_results.mismatch_oracle import MismatchOracle
@@ -91,12 +92,6 @@ def write(
     wrong = shown.settled.wrong if shown.settled else ()
     if wrong:
         alone = _described(alone, isolated, wrong[0], shown.reference)
-    maker = levels.Maker(
-        mlir, alone, context.within("levels"), subject.flags, shown.run, shown.check
-    )
-    made = maker.make(isolated.whole, isolated.rate == 1)
-    if shown.settled is not None:
-        made = _compared(made, shown.settled, shown.inputs)
     report = Report(
         failure=alone,
         target=subject.target,
@@ -112,7 +107,7 @@ def write(
         seconds=isolated.seconds,
         minimal=isolated.minimal,
         verified=False,
-        levels=made.levels,
+        levels=(),
         time_limit=context.limits.seconds or DEFAULT_SECONDS,
         memory_limit=context.limits.memory_bytes,
         packages={name: version(name) for name in _PACKAGES},
@@ -124,11 +119,28 @@ def write(
         rate=isolated.rate,
     )
     draft = context.directory / "folder"
-    files = {name: Path(file) for name, file in made.files.items()}
-    contents = Contents(files, shown.inputs, shown.files)
+    contents = Contents({}, shown.inputs, shown.files)
+    before: list[Ahead | None] = []
+
+    def check_ahead(made: MadeLevels) -> None:
+        """Of what is run, nothing else takes time to make; a whole program has its memory alone."""
+        if shown.run or isolated.whole:
+            return
+        some, its = msgspec.structs.replace(report, levels=made.levels), contents.of(made.files)
+        before.append(publish.ahead(draft, some, its, context.toolchain))
+
+    maker = levels.Maker(
+        mlir, alone, context.within("levels"), subject.flags, shown.run, shown.check
+    )
+    made = maker.make(isolated.whole, isolated.rate == 1, check_ahead)
+    if shown.settled is not None:
+        made = _compared(made, shown.settled, shown.inputs)
+    report = msgspec.structs.replace(report, levels=made.levels)
+    contents = contents.of(made.files)
+    files = contents.files
     assert report.levels[0].name == "mlir", "what was isolated comes first"
     on_progress(f"verifying the reproducer of {about}: running copies of {', '.join(files)}")
-    settled = publish.verified(draft, report, contents, context.toolchain)
+    settled = publish.verified(draft, report, contents, context.toolchain, *before)
     if isolated.rate == 1 and not (settled.verified and settled.levels[0].verified):
         rate = _rate(oracle, mlir)
         if rate < 1:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -49,6 +48,16 @@ class MadeLevels(msgspec.Struct, frozen=True, kw_only=True):
     levels: tuple[Level, ...]
     files: dict[str, str]
 
+    def plus(self, part: tuple[Level, Path | None], most: int) -> MadeLevels:
+        """With one more, and its file if it has one of `most` bytes."""
+        level, file = part
+        size = file.stat().st_size if file is not None else 0
+        if size > most:  # IR that grows without end, say
+            why = f"it is too large: {size:,} bytes, over the limit of {most:,}"
+            level, file = msgspec.structs.replace(level, why=why, changed=""), None
+        more = {level.file: str(file)} if file is not None else {}
+        return MadeLevels(levels=(*self.levels, level), files=self.files | more)
+
 
 class Maker:
     """Makes the levels of a failing program in `directory`.
@@ -74,30 +83,32 @@ class Maker:
         self._flags = flags
         context.directory.mkdir(parents=True, exist_ok=True)
 
-    def make(self, whole: bool = False, steady: bool = True) -> MadeLevels:
+    def make(
+        self,
+        whole: bool = False,
+        steady: bool = True,
+        ready: Callable[[MadeLevels], object] = lambda made: None,
+    ) -> MadeLevels:
         """whole: it is all of a program, whose PyTorch is the user's own model. steady: it fails in
-        all runs."""
-        files = {"repro.mlir": str(self._program)}
-        levels = [self._level("mlir")]
-        makers: list[Callable[[], tuple[Level, Path | None]]] = [
-            partial(self._level_without_file, _WHOLE) if whole else self._pytorch
-        ]
+        all runs. ready: gets the levels MLIR and PyTorch, in a thread, while the others are made.
+        """
+        made = MadeLevels(levels=(self._level("mlir"),), files={"repro.mlir": str(self._program)})
+        most = bundle.LARGEST_WHOLE_BYTES if whole else bundle.LARGEST_BYTES
+
+        def pytorch() -> tuple[Level, Path | None]:
+            part = self._level_without_file(_WHOLE) if whole else self._pytorch()
+            ready(made.plus(part, most))
+            return part
+
+        makers: list[Callable[[], tuple[Level, Path | None]]] = [pytorch]
         if steady and not (whole and self._failure.kind in STOPPED):
             # Each executable, each pass would be waited for until it met the limit.
             makers += [self._dispatch, self._pass]
         # One more than there are processors: what writes PyTorch mostly waits for it to load.
         width = 1 if self._failure.kind == "out-of-memory" else len(os.sched_getaffinity(0)) + 1
-        parts = side_by_side(lambda make: make(), makers, width)
-        most = bundle.LARGEST_WHOLE_BYTES if whole else bundle.LARGEST_BYTES
-        for level, file in parts:
-            size = file.stat().st_size if file is not None else 0
-            if size > most:  # IR that grows without end, say
-                why = f"it is too large: {size:,} bytes, over the limit of {most:,}"
-                level, file = msgspec.structs.replace(level, why=why, changed=""), None
-            levels.append(level)
-            if file is not None:
-                files[level.file] = str(file)
-        return MadeLevels(levels=tuple(levels), files=files)
+        for part in side_by_side(lambda make: make(), makers, width):
+            made = made.plus(part, most)
+        return made
 
     def _pytorch(self) -> tuple[Level, Path | None]:
         if not has_torch(self._program):

@@ -12,6 +12,7 @@ from iree_pilot.repro.reproducer import verify
 from iree_pilot.repro.reproducer.folder import bundle
 from iree_pilot.repro.reproducer.folder.bundle import Input, Report
 from iree_pilot.repro.reproducer.known import known
+from iree_pilot.repro.reproducer.verify import Ahead
 
 
 class Contents(NamedTuple):
@@ -22,14 +23,33 @@ class Contents(NamedTuple):
     data: Mapping[str, bytes] = {}
     beside: Mapping[str, Path] = {}
 
+    def of(self, files: Mapping[str, str]) -> Contents:
+        """With these files, by their names, for the levels."""
+        return self._replace(files={name: Path(file) for name, file in files.items()})
+
     def write(self, place: Path, report: Report) -> None:
         bundle.write(place, report, self.files, self.inputs, beside=self.beside, data=self.data)
 
 
-def verified(draft: Path, report: Report, contents: Contents, toolchain: Toolchain) -> Report:
-    """The report after the folder was written to `draft` and its levels were run from copies."""
+def ahead(draft: Path, report: Report, contents: Contents, toolchain: Toolchain) -> Ahead | None:
+    """What running copies shows of the levels that there are, while others are still made."""
     contents.write(draft, report)
-    return verify.settle(report, verify.check(draft, toolchain))
+    return verify.ahead(draft, toolchain)
+
+
+def verified(
+    draft: Path,
+    report: Report,
+    contents: Contents,
+    toolchain: Toolchain,
+    before: Ahead | None = None,
+) -> Report:
+    """The report after the folder was written to `draft` and its levels were run from copies.
+
+    before: what `ahead` has shown of them.
+    """
+    contents.write(draft, report)
+    return verify.settle(report, verify.check(draft, toolchain, before))
 
 
 def publish(

@@ -82,6 +82,24 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     claimed: str = ""
 
 
+class Ahead(msgspec.Struct, frozen=True, kw_only=True):
+    """Checks of the levels that a folder had before the others were made.
+
+    files: SHA-256 of what the folder had then. A level that did not show the failure beside what
+    was made is run again.
+    """
+
+    files: dict[str, str]
+    checks: tuple[Check, ...]
+
+    def of(self, level: Level, report: Report) -> Check | None:
+        """The check of a level; None where its commands, or a file that they may read, differ."""
+        read = {n: d for n, d in self.files.items() if n not in bundle.WRITTEN}
+        if not read.items() <= report.files.items():
+            return None
+        return next((one for one in self.checks if one.same and one.level == level), None)
+
+
 #: Gets the release and what came of a level with it.
 OnCheck = Callable[[str, Check], None]
 
@@ -120,9 +138,32 @@ def current(directory: Path, toolchain: Toolchain) -> Verification | None:
     return _current(open_folder(directory), toolchain)
 
 
-def check(directory: Path, toolchain: Toolchain) -> Verification:
-    """Same as `verify`, with a toolchain that is at hand."""
-    return _checked(open_folder(directory), toolchain)
+def check(directory: Path, toolchain: Toolchain, before: Ahead | None = None) -> Verification:
+    """Same as `verify`, with a toolchain that is at hand. before: what was checked with it already."""
+    return _checked(open_folder(directory), toolchain, before=before)
+
+
+def ahead(directory: Path, toolchain: Toolchain) -> Ahead | None:
+    """Checks the levels of a folder that others are still made for, one after the other.
+
+    None for a failure that is shown by nothing else running beside it.
+    """
+    opened = open_folder(directory)
+    if _is_delicate(opened.report):
+        return None
+    there = (one for one in opened.report.levels if (directory / one.file).is_file())
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-verify-") as scratch:
+        checks = tuple(
+            _check(opened, one, toolchain, Path(scratch) / one.name)
+            for one in there
+            if not opened.refuses_level(one)
+        )
+    return Ahead(files=opened.report.files, checks=checks)
+
+
+def _is_delicate(report: Report) -> bool:
+    """Whether a failure takes all memory, or comes with the load of the machine."""
+    return report.failure.kind == "out-of-memory" or report.rate < 1
 
 
 def _current(
@@ -137,7 +178,10 @@ def _current(
 
 
 def _checked(
-    opened: Opened, toolchain: Toolchain, on_check: OnCheck = lambda release, check: None
+    opened: Opened,
+    toolchain: Toolchain,
+    on_check: OnCheck = lambda release, check: None,
+    before: Ahead | None = None,
 ) -> Verification:
     directory, report = opened.directory, opened.report
     present = [one for one in report.levels if (directory / one.file).is_file()]
@@ -170,14 +214,13 @@ def _checked(
             """Results of a level, and of run.sh, which is run for the first level that holds."""
             if why := left.get(one.name) or hollow.get(one.name):
                 return Check(level=one, same=False, why=why, ran=False), None
-            check = _check(opened, one, toolchain, Path(scratch) / one.name)
+            known = before.of(one, report) if before else None
+            check = known or _check(opened, one, toolchain, Path(scratch) / one.name)
             on_check(toolchain.version, check)
             asked = one.name == first and check.same and not script_why
             return check, scripted(one.name) if asked else None
 
-        # What takes all memory, or comes with the load of the machine, has it alone.
-        delicate = report.failure.kind == "out-of-memory" or report.rate < 1
-        width = 1 if delicate else len(os.sched_getaffinity(0))
+        width = 1 if _is_delicate(report) else len(os.sched_getaffinity(0))
         found = side_by_side(checked, present, width)
         checks = tuple(check for check, _ in found)
         if not script_why and first is not None:

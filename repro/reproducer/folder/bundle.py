@@ -45,7 +45,7 @@ SCRIPT = "run.sh"
 #: Diff of the failing pass's changes until it failed.
 DIFF = "pass.diff"
 #: Files that `write` makes from the report.
-_WRITTEN = (REPORT, SCRIPT, "ISSUE.md", "README.md", DIFF)
+WRITTEN = (REPORT, SCRIPT, "ISSUE.md", "README.md", DIFF)
 #: A reproducer is text that is read and pasted: what is larger than this holds weights.
 LARGEST_BYTES = 2**20
 #: A whole program is handed on where nothing smaller shows the failure, with its constants.
@@ -262,7 +262,7 @@ def add(
     report = read(directory)
     contents = {name: (directory / name).read_bytes() for name in report.files}
     texts = {n: c.decode(errors="replace") for n, c in contents.items() if n in FILES.values()}
-    more = sorted(n for n in contents if n not in (*texts, *_WRITTEN))
+    more = sorted(n for n in contents if n not in (*texts, *WRITTEN))
     report = msgspec.structs.replace(report, **answers)
     facts = _facts(report, texts, more) | {"beside": [], "values": _values(contents)}
     for name in ("ISSUE.md", "README.md"):
@@ -498,7 +498,7 @@ def script(report: Report, names: Sequence[str]) -> str:
     Raises ValueError or KeyError for a report that is none of a failure.
     """
     texts = dict.fromkeys((name for name in names if name in FILES.values()), "")
-    more = sorted(n for n in names if n not in (*texts, *_WRITTEN))
+    more = sorted(n for n in names if n not in (*texts, *WRITTEN))
     return render(f"{SCRIPT}.j2", **_facts(report, texts, more), beside=[])
 
 

@@ -27,7 +27,7 @@ from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.repro.reproducer.folder import bundle
 from iree_pilot.repro.reproducer.folder.bundle import Input, Level
 from iree_pilot.repro.reproducer.folder.marks import MEMORY, marks
-from iree_pilot.repro.reproducer.verify import Verification, settle, verify
+from iree_pilot.repro.reproducer.verify import Verification, ahead, check, settle, verify
 from iree_pilot.repro.wrong_results.wrong_record import Wrong, WrongElement
 
 VULKAN = ("--iree-hal-target-device=vulkan",)
@@ -719,6 +719,38 @@ class TestVerification:
         stub.chmod(0o755)
         bundle.write(tmp_path / "repro", report(crash, rate=0.5), {"repro.mlir": CRASH})
         assert self.check(tmp_path / "repro", stub).same
+
+    def test_runs_again_what_has_changed_since_it_was_checked_ahead(
+        self, tmp_path: Path, error: Failure
+    ) -> None:
+        stub = stub_release(tmp_path / "stub")
+        real = stub.with_name("real")
+        stub.rename(real)
+        stub.write_text(f'#!/bin/sh\necho "$1" >>{tmp_path}/asked\nexec {real} "$@"\n')
+        stub.chmod(0o755)
+        release = toolchain.from_directory(tmp_path / "stub")
+        levels = [bundle.level("mlir"), bundle.level("dispatch")]
+        folder, asked = tmp_path / "repro", tmp_path / "asked"
+        bundle.write(folder, report(error, levels[0]), {"repro.mlir": ERROR})
+        before = ahead(folder, release)
+        runs = []
+        for known, text in ((None, ERROR), (before, ERROR), (before, f"{ERROR}// changed\n")):
+            asked.unlink()
+            files = {"repro.mlir": text, "dispatch.mlir": ERROR}
+            bundle.write(folder, report(error, *levels), files)
+            found = check(folder, release, known)
+            assert found.same, found.why
+            runs.append(asked.read_text().split())
+        alone, with_check, changed = (ran.count("repro.mlir") for ran in runs)
+        assert (with_check, changed) == (alone - 1, alone)
+        assert all("dispatch.mlir" in ran for ran in runs)
+
+    def test_checks_nothing_ahead_that_needs_the_machine_alone(
+        self, tmp_path: Path, error: Failure
+    ) -> None:
+        bundle.write(tmp_path / "repro", report(error, rate=0.5), {"repro.mlir": ERROR})
+        release = toolchain.from_directory(stub_release(tmp_path / "stub").parents[3])
+        assert ahead(tmp_path / "repro", release) is None
 
     def test_needs_a_reproducer(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"there is no report.json"):
