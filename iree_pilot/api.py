@@ -232,11 +232,9 @@ def verify(
 
 def limits_of(seconds: float | None, memory: float | None) -> process.Limits:
     """The limits of one step; None: 600 s, and 90% of the memory that is available now."""
-    import psutil
-
     return process.Limits(
         seconds=quantities.DEFAULT_SECONDS if seconds is None else seconds,
-        memory_bytes=int(memory or 0.9 * psutil.virtual_memory().available),
+        memory_bytes=int(memory or 0.9 * process.available_bytes()),
         default=seconds is None,
     )
 
@@ -269,9 +267,10 @@ def job_of(
     the source.
     """
     if source.path and source.kind in ("file", "pt2"):
-        from iree_pilot.repro.trust import trust as doors
+        if (Path(source.path).parent / "report.json").is_file():  # else nothing is loaded for it
+            from iree_pilot.repro.trust import trust as doors
 
-        doors.of_source(Path(source.path), trust=trust)
+            doors.of_source(Path(source.path), trust=trust)
         source = msgspec.structs.replace(source, trusted=trust and source.kind == "pt2")
     outline.check_source(source)
     outline.check_function(source, function)

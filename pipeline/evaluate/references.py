@@ -142,9 +142,7 @@ def _fitting(function: Function, found: Evaluation) -> Evaluation:
 def _limits(limits: process.Limits | None) -> process.Limits:
     """The user's, but never without: what is compared must not be what a run waits for."""
     limits = limits or process.Limits()
-    import psutil  # not for the many commands that read and make no references
-
-    free = int(psutil.virtual_memory().available * _SHARE)
+    free = int(process.available_bytes() * _SHARE)
     return msgspec.structs.replace(
         limits,
         seconds=min(limits.seconds or _SECONDS, _SECONDS),

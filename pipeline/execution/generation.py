@@ -98,7 +98,7 @@ def chosen(
     Raises UsageError and EnvironmentFault where what is asked for cannot be done, all but a number
     of tokens that is too large (see `check`).
     """
-    spec = registry().get(source.model or "")
+    spec = registry().get(source.model) if source.model else None
     obstacle = _obstacle(source, spec, settings, toolchain, inputs=inputs)
     if asked is None:
         able = spec is not None and obstacle is None and source.fields.get("dynamic") is True

@@ -156,6 +156,16 @@ def run(
     )
 
 
+def available_bytes() -> int:
+    """Memory that can be had without swapping.
+
+    As psutil has it, which takes 10 ms to load.
+    """
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    told = next(line for line in lines if line.startswith("MemAvailable:"))
+    return int(told.split()[1]) * 1024
+
+
 def python(module: str, *words: str | Path) -> list[str | Path]:
     """The command that runs a module of ours.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 import msgspec
-import psutil
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.process import Limits
 
 #: Candidates are smaller than the program, but the machine may be busier than it was.
@@ -44,7 +44,7 @@ def estimate(
     if cores is None:
         cores = len(os.sched_getaffinity(0))
     if available_bytes is None:
-        available_bytes = psutil.virtual_memory().available
+        available_bytes = process.available_bytes()
     room = int(_SHARE * available_bytes)
     width = max(1, min(cores, int(room // (_MEMORY_TIMES * max(peak_bytes, 1)))))
     if failure.kind in ("timeout", "out-of-memory"):
