@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fake.disk import tiny_disk
 from fake.processes import alive, wait_until
@@ -372,3 +373,7 @@ class TestProcessorTime:
     def test_doing_nothing_at_all_is_too(self, run: Any) -> None:
         outcome = run(HANG, limits=Limits(seconds=0.5, of_processor=True))
         assert outcome.ended_by == "time-limit"
+
+
+def test_available_memory_is_what_psutil_says() -> None:
+    assert process.available_bytes() == pytest.approx(psutil.virtual_memory().available, rel=0.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 
 import pytest
 from fake import stub_toolchain
@@ -11,7 +12,7 @@ from iree_pilot.pipeline.failures.diagnostics import mismatch
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.reproducer.folder import bundle
-from iree_pilot.repro.reproducer.levels import Maker
+from iree_pilot.repro.reproducer.levels import MadeLevels, Maker
 
 
 def test_ir_that_has_grown_too_large_is_left_out(
@@ -35,3 +36,29 @@ def test_ir_that_has_grown_too_large_is_left_out(
     (left,) = [level for level in made.levels if level.name == "pass"]
     assert left.why == "it is too large: 1,048,577 bytes, over the limit of 1,048,576"
     assert (left.pass_name, left.changed) == ("some-pass", "")
+
+
+def test_mlir_and_pytorch_are_handed_out_while_the_others_are_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "0.mlir"
+    program.write_text("func.func @f() {\n  return\n}\n")
+    handed: list[MadeLevels] = []
+    taken = Event()
+
+    def ready(made: MadeLevels) -> None:
+        handed.append(made)
+        taken.set()
+
+    def waiting(self: Maker) -> tuple[bundle.Level, None]:
+        assert taken.wait(60)
+        return bundle.level("dispatch", why="no"), None
+
+    monkeypatch.setattr(Maker, "_dispatch", waiting)
+    monkeypatch.setattr(Maker, "_pass", lambda self: (bundle.level("pass", why="no"), None))
+    context = Context(toolchain=stub_toolchain(tmp_path), limits=Limits(), directory=tmp_path)
+    made = Maker(program, mismatch("x", what="values"), context, ()).make(ready=ready)
+    (first,) = handed
+    assert [level.name for level in first.levels] == ["mlir", "pytorch"]
+    assert made.levels[:2] == first.levels
+    assert [level.name for level in made.levels[2:]] == ["dispatch", "pass"]
