@@ -139,7 +139,10 @@ def current(directory: Path, toolchain: Toolchain) -> Verification | None:
 
 
 def check(directory: Path, toolchain: Toolchain, before: Ahead | None = None) -> Verification:
-    """Same as `verify`, with a toolchain that is at hand. before: what was checked with it already."""
+    """Same as `verify`, with a toolchain that is at hand.
+
+    before: checks made with it already.
+    """
     return _checked(open_folder(directory), toolchain, before=before)
 
 
