@@ -141,7 +141,7 @@ class Choices:
             if any(not torch.equal(indices, _nth(other, at)) for other in others):
                 self.ties.append(call.name.replace("::", "."))
         else:
-            if number >= len(self._precise) or not torch.equal(values, self._precise[number]):
+            if number >= len(self._precise) or not _equal(values, self._precise[number]):
                 self._changed.add(number)
             results = self._otherwise(call, exact, self._way, number)
         held, rows = _rows(values, call.given("dim"), _nth(results, at))
@@ -221,6 +221,13 @@ def save(
         exact=own.exact,
         tied=tied,
     )
+
+
+def _equal(values: torch.Tensor, others: torch.Tensor) -> bool:
+    """True if all elements are equal, or both NaN."""
+    if values.shape != others.shape:
+        return False
+    return bool(((values == others) | ((values != values) & (others != others))).all())
 
 
 def _nth(results: Any, place: int) -> torch.Tensor:

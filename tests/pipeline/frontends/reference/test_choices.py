@@ -124,6 +124,13 @@ def test_infinities_are_tied_too(tmp_path: Path) -> None:
     )[:2] == [[2, 0, 1, 4, 3], [0, 2, 1, 3, 4]]
 
 
+def test_nans_do_not_make_values_hang_on_ties_elsewhere(tmp_path: Path) -> None:
+    x = torch.tensor([[1.0, torch.nan, -3.0, 7.0], [1.0, 5.0, 5.0, 0.0]])
+    found = referenced(tmp_path, lambda x: x.argmax(-1), x)
+    assert found.ties == ("aten.argmax",)
+    assert not found.indexed[0].tied
+
+
 def test_what_rounding_makes_equal_is_tied_where_it_is_computed(tmp_path: Path) -> None:
     x = torch.tensor([1.0, 1.0 + 2**-23, 0.5])
     computed = referenced(tmp_path, lambda x: (x * 3).argmax(), x)
