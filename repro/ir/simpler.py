@@ -6,6 +6,7 @@ most dialects demand; torch's operations have no such verifier, so their shapes 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -41,6 +42,7 @@ def survey(module: Any) -> Survey:
     sizes: set[int] = set()
     aspects: set[Aspect] = set()
     seen: set[str] = set()
+    constants = False
     for op in _walk(module.operation):
         for kind in [str(r.type) for r in op.results] + _argument_types(op):
             for shape in _shapes(kind):
@@ -58,6 +60,7 @@ def survey(module: Any) -> Survey:
             if text in seen:
                 aspects.add("attributes")
             seen.add(text)
+        constants |= any(_has_values(attribute) for _, attribute in _attributes(op))
         if (literal := _literal(op)) is not None and not _is_splat(literal):
             aspects.add("arguments")
             if _count(str(literal.type)) > _READABLE:
@@ -66,6 +69,7 @@ def survey(module: Any) -> Survey:
         sizes=tuple(sorted(sizes)),
         aspects=tuple(sorted(aspects)),
         functions=symbols.lines(module),
+        constants=constants,
     )
 
 
@@ -156,7 +160,7 @@ def _attribute(op: Any, name: str, attribute: Any, change: _Change, splat: bool)
 
 
 def _constant(attribute: Any, old: str, change: _Change, splat: bool) -> Any:
-    """A tensor constant of the new type; its numbers can only stay if their count does."""
+    """A tensor constant of the new type; of fewer numbers, the first ones in each dimension."""
     from iree.compiler import ir
 
     kind = str(attribute.type)
@@ -168,7 +172,27 @@ def _constant(attribute: Any, old: str, change: _Change, splat: bool) -> Any:
     body = old[: old.rindex(f" : {kind}")] if f" : {kind}" in old else old
     if one or (_count(new) == _count(kind) and not (splat and many)):
         return ir.Attribute.parse(f"{body} : {new}")
-    return ir.Attribute.parse(f"dense<{_first(attribute, kind)}> : {new}")
+    kept = None if splat and many else _leading(body, kind, new)
+    return ir.Attribute.parse(f"dense<{kept or _first(attribute, kind)}> : {new}")
+
+
+def _leading(body: str, old: str, new: str) -> str | None:
+    """The numbers of a written constant that a smaller shape keeps; None if they are not written,
+    or a dimension is larger."""
+    numbers = re.findall(r"[^\s,\[\]]+", body.removeprefix("dense<").removesuffix(">"))
+    before, after = _dimensions(old), _dimensions(new)
+    if len(numbers) != math.prod(before) or len(before) != len(after):
+        return None
+    if any(size > limit for size, limit in zip(after, before, strict=True)):
+        return None
+
+    def block(axis: int, start: int) -> str:
+        if axis == len(after):
+            return str(numbers[start])
+        stride = math.prod(before[axis + 1 :])
+        return f"[{', '.join(block(axis + 1, start + i * stride) for i in range(after[axis]))}]"
+
+    return block(0, 0)
 
 
 def _is_size(op: Any, name: str, size: int) -> bool:
@@ -202,7 +226,8 @@ def _infer(module: Any, failing: int, sizes: dict[int, int]) -> None:
         return
     shadow = ir.Module.parse(_marked(module, torch))
     for op in _walk(shadow.operation):
-        if _MARK in op.attributes and op.operands:
+        # What comes out of a list has the shape that is written: no inference leads there.
+        if _MARK in op.attributes and op.operands and op.name != "torch.prim.ListUnpack":
             for result in op.results:
                 kind = re.sub(r"vtensor<\[[\d,?]*\]", "vtensor<*", str(result.type))
                 result.set_type(ir.Type.parse(kind))
@@ -399,9 +424,20 @@ def _argument_types(op: Any) -> list[str]:
     ]
 
 
+def _dimensions(kind: str) -> list[int]:
+    """The sizes of a static type; () for anything else."""
+    sizes = next(_shapes(kind), [])
+    return [int(size) for size in sizes] if "?" not in sizes else []
+
+
 def _shapes(kind: str) -> Iterator[list[str]]:
     for match in _SHAPE.finditer(kind):
         yield _SIZE.findall(match[0])
+
+
+def _has_values(attribute: Any) -> bool:
+    """True for the numbers of a constant that is no splat, of a function or a global."""
+    return str(attribute).startswith("dense<") and not _is_splat(attribute)
 
 
 def _pure_constant(op: Any) -> bool:

@@ -20,6 +20,8 @@ from iree_pilot.repro.ir.graph import Graph, bridged, by_line, connected
 
 _SOURCES = "executable-sources"
 _PHASES = "phases"
+#: Phases in which nothing but executables is compiled.
+_CODEGEN = ("executable-configurations", "executable-targets")
 #: Flags that print the IR before each pass, into a folder for each nested operation.
 TREE = ("mlir-print-ir-before-all", "mlir-print-ir-tree-dir")
 #: Line that names the pass of LLVM's code generator that crashed.
@@ -87,6 +89,8 @@ class Locator:
         confirmed, stderr = self._dumped(dumps)
         sources = sorted(dumps.glob("*.mlir"))
         executable = _named(stderr, sources, self._failure) or _running(stderr, sources)
+        if len(sources) == 1 and phase in _CODEGEN:
+            executable = sources[0]
         if executable is None and sources:
             executable = self._last(sources) or self._failing(sources)
         return self._found(executable, confirmed=confirmed)

@@ -15,11 +15,13 @@ import msgspec
 
 from iree_pilot.repro.reducer.shrink import Progress
 
+#: In place of a unit: all sizes become 1.
+ONES = 0
 #: The units that sizes are made small multiples of, tried in this order: where code is generated
 #: for vectors, eight elements are what most failures need, elsewhere any size shows them.
-UNITS, ANYWHERE = (8, 32), (1, 2, 8, 32)
+UNITS, ANYWHERE = (8, 32), (ONES, 2, 8, 32)
 #: Units that are tried last, below the one that was accepted.
-_SMALLEST = (1, 2)
+_SMALLEST = (ONES, 2)
 
 #: Aspects of a program that can be simplified, apart from sizes. dynamic: dimensions that are not
 #: static. literals: tensor constants with many numbers. attributes: those that the compiler may
@@ -33,12 +35,15 @@ _LATER: tuple[Aspect, ...] = ("arguments", "types")
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """Possible simplifications of a program: its sizes (of dimensions, ascending) and aspects.
 
+    constants: it has tensor constants that are no splats.
+
     functions: the name and a line of each, those with most operations first.
     """
 
     sizes: tuple[int, ...] = ()
     aspects: tuple[Aspect, ...] = ()
     functions: tuple[tuple[str, int], ...] = ()
+    constants: bool = False
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,17 +105,18 @@ def simplify(program: Path, survey: Survey, options: SimplifyOptions) -> Simplif
 
     Everything at once first, which one call settles in most cases, and with the smallest sizes;
     then, while the budget lasts, coarser sizes, and halves of what was proposed. Last, each size
-    becomes the smallest that still answers "same" and that no other size has. A proposal that no
-    program can be made of costs no call.
+    becomes the smallest that still answers "same". A proposal that no program can be made of costs
+    no call.
     """
     search, units = _Search(program, survey, options), options.units
     sizes: list[_Step] = [size for size in reversed(survey.sizes) if size > 1]
     rest: list[_Step] = [aspect for aspect in _TOGETHER if aspect in survey.aspects]
-    for search.unit in units:
+    for unit in filter(search.leaves_constants, units):
+        search.unit = unit
         if search.accepts([*sizes, *rest]):
             break
     else:
-        search.unit = units[0]
+        search.unit = max(units[0], 2)
         search.halves(rest, asked=not sizes)
         search.halves(sizes, asked=not rest)
     search.finer(sizes)
@@ -127,8 +133,9 @@ def scaled(
     """Replacement of each size (ascending), if those of `chosen` are to be small.
 
     Sizes that differ stay different and in their order, so that what fails because two of them
-    are not the same still does. products: a size that is the product of two others, one of them
-    made smaller, stays their product; views and reshapes need it.
+    are not the same still does; but all are 1 for the unit `ONES`. products: a size that is the
+    product of two others, one of them made smaller, stays their product; views and reshapes need
+    it.
     """
     wanted = set(chosen)
     found: dict[int, int] = {}
@@ -137,6 +144,8 @@ def scaled(
         factors = _factors(found, size) if products else None
         if factors is not None:
             found[size] = factors[0] * factors[1]
+        elif size in wanted and unit == ONES:
+            found[size] = min(size, 1)
         elif size in wanted and size > unit:
             found[size] = min(size, (last // unit + 1) * unit)
         else:
@@ -196,12 +205,19 @@ class _Search:
         self.halves(steps[:middle])
         self.halves(steps[middle:])
 
+    def leaves_constants(self, unit: int) -> bool:
+        """False if constants would become one number each, which the compiler folds."""
+        only = sum(size > 1 for size in self._survey.sizes) == 1
+        return unit != ONES or not (only and self._survey.constants)
+
     def finer(self, sizes: Sequence[_Step]) -> None:
         """Accepts all sizes with the smallest unit below the one that they were accepted with."""
         if self.best.calls and not all(map(self.has, sizes)):
             return
         accepted = self.unit if self.best.calls else 1 + max(_SMALLEST)
-        for self.unit in (unit for unit in _SMALLEST if unit < accepted):
+        lower = (unit for unit in _SMALLEST if unit < accepted)
+        for unit in filter(self.leaves_constants, lower):
+            self.unit = unit
             if self.accepts(sizes):
                 return
         self.unit = accepted
@@ -209,21 +225,15 @@ class _Search:
     def lower_each(self) -> None:
         """Lowers each size, the largest first, as far as the answer stays "same".
 
-        The smallest that no other size has is asked about first, then halves of what is between:
-        that takes for granted that what fails with a size does with larger ones.
+        1 is asked about first, then halves of what is between: that takes for granted that what
+        fails with a size does with larger ones.
         """
         for size in sorted(self._survey.sizes, key=lambda size: -self._sizes()[size]):
-            refused = 0
-            while between := self._between(refused, size):
+            refused = 0 if self.leaves_constants(ONES) else 1
+            while between := range(refused + 1, self._sizes()[size]):
                 value = between[len(between) // 2] if refused else between[0]
                 if not self._lowers(size, value):
                     refused = value
-
-    def _between(self, refused: int, size: int) -> list[int]:
-        """Possible values of a size, ascending: lower than now, and not equal to another size."""
-        sizes = self._sizes()
-        others = {new for other, new in sizes.items() if other != size}
-        return [value for value in range(refused + 1, sizes[size]) if value not in others]
 
     def _lowers(self, size: int, value: int) -> bool:
         """True if the program with this value for a size answers "same"; then it is kept."""
@@ -270,7 +280,7 @@ class _Search:
         taken = max((sizes[size] for size in chosen), default=0)
         return Proposal(
             sizes=_changed(sizes),
-            dynamic=taken + self.unit if "dynamic" in steps else 0,
+            dynamic=taken + max(self.unit, 1 - taken) if "dynamic" in steps else 0,
             literals="literals" in steps,
             attributes="attributes" in steps,
             types="types" in steps,

@@ -11,7 +11,7 @@ from iree_pilot.repro import isolate
 from iree_pilot.repro.ir import bindings, feeds
 from iree_pilot.repro.ir.graph import Cut, Graph
 from iree_pilot.repro.isolate import GaveUp, Groups, Isolated, IsolationJob
-from iree_pilot.repro.reducer import locate
+from iree_pilot.repro.reducer import locate, simplify
 from iree_pilot.repro.reducer.shrink import Progress
 from iree_pilot.repro.wrong_results import judged_parts, part_search, windows
 from iree_pilot.repro.wrong_results.mismatch_oracle import MismatchOracle
@@ -60,7 +60,7 @@ class _Isolation(isolate.Isolation):
 
     @property
     def units(self) -> tuple[int, ...]:
-        return (1, 2, 4, 8, 32)
+        return (simplify.ONES, 2, 4, 8, 32)
 
     @property
     def shows(self) -> bool:
