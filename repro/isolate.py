@@ -145,7 +145,7 @@ class Isolation:
 
     #: Calls that it is to take at most, and those of them for simpler shapes and types.
     most_calls = 12
-    most_simpler = 8
+    most_simpler = 5
 
     def __init__(
         self, job: IsolationJob, oracle: Oracle, on_progress: Callable[[Progress], None]

@@ -19,9 +19,9 @@ from iree_pilot.repro.reducer.shrink import Progress
 ONES = 0
 #: The units that sizes are made small multiples of, tried in this order: where code is generated
 #: for vectors, eight elements are what most failures need, elsewhere any size shows them.
-UNITS, ANYWHERE = (8, 32), (ONES, 2, 8, 32)
+UNITS, ANYWHERE = (8, 32), (ONES, 1, 2, 8, 32)
 #: Units that are tried last, below the one that was accepted.
-_SMALLEST = (ONES, 2)
+_SMALLEST = (ONES, 1, 2)
 
 #: Aspects of a program that can be simplified, apart from sizes. dynamic: dimensions that are not
 #: static. literals: tensor constants with many numbers. attributes: those that the compiler may
@@ -208,7 +208,7 @@ class _Search:
     def leaves_constants(self, unit: int) -> bool:
         """False if constants would become one number each, which the compiler folds."""
         only = sum(size > 1 for size in self._survey.sizes) == 1
-        return unit != ONES or not (only and self._survey.constants)
+        return unit > 1 or not (only and self._survey.constants)
 
     def finer(self, sizes: Sequence[_Step]) -> None:
         """Accepts all sizes with the smallest unit below the one that they were accepted with."""

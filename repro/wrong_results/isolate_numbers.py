@@ -60,7 +60,7 @@ class _Isolation(isolate.Isolation):
 
     @property
     def units(self) -> tuple[int, ...]:
-        return (simplify.ONES, 2, 4, 8, 32)
+        return (simplify.ONES, 1, 2, 4, 8, 32)
 
     @property
     def shows(self) -> bool:
