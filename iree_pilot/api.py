@@ -63,6 +63,7 @@ def trace(
     inline_parameters: bool = False,
     function: str = "",
     trust: bool = False,
+    leave: Sequence[str] = (),
     release: str | None = None,
     time_limit: float | None = None,
     memory_limit: int | None = None,
@@ -74,8 +75,9 @@ def trace(
     module, which torch.export exports here with `args`, `kwargs` and `dynamic_shapes`; its
     parameters and these inputs go along. settings, dtype: fields of a zoo model's preset. weights,
     inputs: as `--weights` and `--input` take them; none of these four is for a module. trust: a
-    file may run code, whoever it comes from. time_limit in seconds, memory_limit in bytes: of one
-    step; 600 s and 90% of what is available.
+    file may run code, whoever it comes from. leave: operations (`aten.diff`, or `all`) that PyTorch
+    does not decompose though IREE cannot compile them. time_limit in seconds, memory_limit in
+    bytes: of one step; 600 s and 90% of what is available.
 
     Raises TraceFailed, whose `failure` says why, for a source that does not trace.
     """
@@ -105,7 +107,7 @@ def trace(
         job = _exported(source, tuple(args), dict(kwargs or {}), dynamic_shapes)
         job = msgspec.structs.replace(job, seed=seed, inline=inline_parameters)
     return program_of(
-        job,
+        leaving(job, tuple(leave)),
         Context(toolchain=toolchain, limits=limits),
         inputs=tuple(inputs),
         function=function,
@@ -286,6 +288,16 @@ def job_of(
         inline=inline,
         function=function if source.kind == "mlir" else "",
     )
+
+
+def leaving(job: Job, leave: tuple[str, ...]) -> Job:
+    """The job without decompositions of these operations; raises UsageError where it has none."""
+    if leave and job.source.kind in ("mlir", "onnx"):
+        raise UsageError(
+            f"{job.source.text}: nothing of it is decomposed by PyTorch",
+            advice="Leave --no-decompose out: it is for PyTorch models.",
+        )
+    return msgspec.structs.replace(job, leave=leave)
 
 
 def program_of(

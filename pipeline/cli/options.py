@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -115,7 +116,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
 
 class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of every command with a SOURCE. weights: PATH or SCOPE=PATH. trust: code out of
-    SOURCE may be run, whoever it comes from."""
+    SOURCE may be run, whoever it comes from. leave: operations that are not decomposed."""
 
     settings: dict[str, str]
     dtype: str | None
@@ -126,6 +127,7 @@ class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool
     function: str = ""
     trust: bool = False
+    leave: tuple[str, ...] = ()
 
 
 _TRUST = click.option(
@@ -234,6 +236,7 @@ def source_options(function: F) -> F:
             fresh=kwargs.pop("fresh"),
             function=kwargs.pop("entry") or "",
             trust=kwargs.pop("trust"),
+            leave=kwargs.pop("leave"),
         )
         return function(*args, source_options=chosen, **kwargs)
 
@@ -291,6 +294,17 @@ def source_options(function: F) -> F:
             "inline",
             is_flag=True,
             help="Write the weights into the MLIR as constants.",
+        ),
+        click.option(
+            "--no-decompose",
+            "leave",
+            is_flag=False,
+            flag_value="all",
+            multiple=True,
+            metavar="[OP]",
+            callback=_operations,
+            help="Leave an operation that IREE cannot compile as it is (aten.diff; without OP: "
+            "all), instead of PyTorch's decomposition of it; behind SOURCE.",
         ),
         click.option("--fresh", is_flag=True, help="Ignore cached results."),
         _TRUST,
@@ -386,6 +400,19 @@ def _pairs(
         if not equals or not key:
             raise click.BadParameter(f"{value!r} is not KEY=VALUE", ctx, param)
     return [(key, value) for key, _, value in pairs]
+
+
+def _operations(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    names = tuple(value.removeprefix("torch.").replace("::", ".") for value in values)
+    for name, value in zip(names, values, strict=True):
+        operation = name == "all" or re.fullmatch(r"[a-z]\w*(\.\w+){1,2}", name)
+        if not operation or Path(value).exists():
+            raise click.BadParameter(
+                f"{value!r} is no operation, such as aten.diff; write SOURCE before it", ctx, param
+            )
+    return names
 
 
 def _archives(

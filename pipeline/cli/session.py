@@ -50,7 +50,7 @@ class Session:
 
     def job(self, text: str, chosen: SourceOptions) -> Job:
         """The tracing job of the source, with its own example inputs."""
-        return api.job_of(
+        job = api.job_of(
             sources.parse(text, chosen.settings, chosen.dtype),
             seed=chosen.seed,
             weights=chosen.weights,
@@ -58,6 +58,7 @@ class Session:
             function=chosen.function,
             trust=chosen.trust,
         )
+        return api.leaving(job, chosen.leave)
 
     def program(
         self,

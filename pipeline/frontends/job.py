@@ -38,8 +38,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     for one scope of the program's parameters, as (scope, path). inline: keep
     the parameters in the MLIR as constants instead of in an archive. seed: for random weights and
     inputs. evaluate: MLIR, too, to have something to compare with; whatever else is traced always
-    has. function: of MLIR, the only one that is wanted. chained: make what PyTorch generates with
-    the program instead.
+    has. function: of MLIR, the only one that is wanted. leave: operations that PyTorch does not
+    decompose though IREE cannot compile them (`aten.diff`, `all`), see `gaps`. chained: make what
+    PyTorch generates with the program instead.
     """
 
     source: Source
@@ -50,6 +51,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     inline: bool = False
     evaluate: bool = True
     function: str = ""
+    leave: tuple[str, ...] = ()
     chained: Chained | None = None
 
 

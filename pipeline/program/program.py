@@ -319,13 +319,28 @@ def scopes_text(scopes: Iterable[str]) -> str:
     return ", ".join(scope or "(unnamed)" for scope in scopes)
 
 
+class Decomposed(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation of the model that was decomposed, as IREE cannot compile it.
+
+    op: `aten.diff`. by: whose decomposition it is, PyTorch's or iree-pilot's. reason: in words.
+    price: what it costs, "" if nothing to speak of. message: the compiler's.
+    """
+
+    op: str
+    by: str
+    reason: str
+    price: str
+    message: str
+
+
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """A source after tracing or import; see the module's docstring for its directory.
 
     mlir: the file to compile (an MLIR source keeps its own name). digest: SHA-256 of it in hex:
     what a compile depends on. origin: who made it
     (`torch 2.13.0`, `iree-turbine 3.9.0`, ...). notes: what the user should know of it. others:
-    public functions that cannot be called, by name, and why.
+    public functions that cannot be called, by name, and why. decomposed: operations of the model
+    that the MLIR has no more.
     """
 
     source: str
@@ -336,6 +351,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     mlir: str = "program.mlir"
     others: dict[str, str] = {}
+    decomposed: tuple[Decomposed, ...] = ()
 
     def function(self, name: str | None = None) -> Function:
         """The entry function of that name, or the only/first one."""

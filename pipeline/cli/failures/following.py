@@ -60,6 +60,8 @@ def source_words(source: str, chosen: SourceOptions) -> tuple[str, ...]:
         words += ["--input", given]
     if chosen.inline:
         words.append("--inline-parameters")
+    for op in chosen.leave:
+        words.append("--no-decompose" if op == "all" else f"--no-decompose={op}")
     if chosen.trust:
         words.append("--trust")
     return tuple(words)

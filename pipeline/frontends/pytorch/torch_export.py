@@ -31,7 +31,7 @@ from torch.utils import _pytree as pytree
 from iree_pilot.models.traceable import EntryFunction, Stored, Traceable
 from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.frontends.job import MAKING, Job
-from iree_pilot.pipeline.frontends.pytorch import bindings, output_paths, torch_sources
+from iree_pilot.pipeline.frontends.pytorch import bindings, gaps, output_paths, torch_sources
 from iree_pilot.pipeline.frontends.reference import draws, reference
 from iree_pilot.pipeline.frontends.reference.choices import Choices, Pointing, any_chooses
 from iree_pilot.pipeline.program import archive, python_lines, torch_tensors
@@ -114,6 +114,8 @@ def trace(
             if entry.name not in exported:
                 doing(f"tracing {entry.name}")
                 exported[entry.name], _ = export(entry)
+        doing("asking the compiler about operations that PyTorch can decompose")
+        exported, decomposed = gaps.closed(exported, job.leave)
         signatures = {e.name: _signature(exported[e.name], e) for e in traceable.functions}
         parameters = None
         if not job.inline:
@@ -144,7 +146,8 @@ def trace(
         functions=tuple(functions),
         parameters=parameters,
         origin={n: importlib.metadata.version(n) for n in ("torch", "iree-turbine")},
-        notes=(*traceable.notes, *_training(traceable, exported)),
+        notes=(*traceable.notes, *_training(traceable, exported), *gaps.notes(decomposed)),
+        decomposed=decomposed,
     )
 
 
@@ -157,6 +160,10 @@ def _training(traceable: Traceable, exported: Mapping[str, ExportedProgram]) -> 
 
 def export(entry: EntryFunction) -> tuple[ExportedProgram, bool]:
     """The entry as a decomposed program, and whether that took torch.export's strict mode."""
+    if "transformers.cache_utils" in sys.modules:  # the model is made
+        from iree_pilot.pipeline.frontends.pytorch import caches
+
+        caches.register()
     if entry.strict is not None:
         return _export_once(entry, strict=entry.strict), entry.strict
     # What Dynamo refuses usually traces in the interpreter, and the other way round.

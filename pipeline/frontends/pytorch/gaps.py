@@ -1,0 +1,341 @@
+"""Decomposes operations of an exported program that IREE cannot compile, where PyTorch can.
+
+iree-turbine's table of decompositions leaves operations alone that the torch dialect does not have,
+or that torch-mlir does not lower. Which ones is not listed here: the installed compiler is asked
+about each operation of the program, with its own types, up to the end of phase `input`.
+
+Runs in the tracing child; imports torch and the compiler's bindings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import operator
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import torch
+from iree.compiler import ir
+from iree.compiler.extras.fx_importer import FxImporter
+from iree.turbine.aot.decompositions import current_aot_decompositions
+from torch._decomp import core_aten_decompositions
+from torch._export.utils import _get_decomp_for_cia, _is_cia_op
+from torch._ops import OpOverload
+from torch.export import ExportedProgram
+
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.failures import stderr
+from iree_pilot.pipeline.frontends.pytorch.decompositions import OWN
+from iree_pilot.pipeline.program.program import Decomposed
+from iree_pilot.pipeline.toolchain import toolchain
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+
+#: Names all operations.
+ALL = "all"
+#: Decompositions may bring up operations that need one themselves; so often in a row.
+_ROUNDS = 4
+_ASK_SECONDS = 60.0
+Decompositions = Mapping[OpOverload, Callable[..., Any]]
+
+
+class _Undecided(Exception):
+    """The compiler was stopped at a limit: which operations it takes is not known."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Functions of a module that do not compile up to the end of phase `input`, with a message."""
+
+    functions: dict[str, str]
+
+
+def closed(
+    programs: Mapping[str, ExportedProgram], leave: Collection[str] = ()
+) -> tuple[dict[str, ExportedProgram], tuple[Decomposed, ...]]:
+    """The programs with their gaps decomposed by PyTorch, and what was, once each.
+
+    programs: decomposed by iree-turbine's table. leave: names of operations to leave as they are,
+    with overload or without (`aten.diff`), or `all`. Raises UsageError for one that is in no
+    program.
+    """
+    if ALL in leave:
+        return dict(programs), ()
+    known = {name(op) for program in programs.values() for op in _operations(program)}
+    for one in leave:
+        if not any(_names(one, op) for op in known):
+            near = sorted(op for op in known if one.split(".")[1] in op)
+            raise UsageError(
+                f"the model has no operation {one} that could be left as it is",
+                advice=f"It has {', '.join(near)}." if near else "Name one as `aten.diff`.",
+            )
+    made: dict[str, ExportedProgram] = {}
+    found: dict[str, Decomposed] = {}
+    for function, program in programs.items():
+        made[function], decomposed = _closed(program, leave)
+        found.update((one.op, one) for one in decomposed)
+    return made, tuple(found.values())
+
+
+def notes(decomposed: Sequence[Decomposed]) -> list[str]:
+    """A line for the user about each operation that was decomposed."""
+    return [
+        f"{one.op}: decomposed by {one.by}, since {one.reason}"
+        + (f"; {one.price}" if one.price else "")
+        for one in decomposed
+    ]
+
+
+def _names(wanted: str, op: str) -> bool:
+    return op == wanted or op.startswith(f"{wanted}.")
+
+
+def _closed(
+    program: ExportedProgram, leave: Collection[str]
+) -> tuple[ExportedProgram, tuple[Decomposed, ...]]:
+    """`closed` for one program."""
+    gaps = _Gaps(program)
+    for _ in range(_ROUNDS):
+        found = {
+            op: why
+            for op, why in gaps.found().items()
+            if not any(_names(one, name(op)) for one in leave)
+        }
+        if not found:
+            break
+        if not gaps.close(found):
+            for op, why in found.items():
+                gaps.close({op: why})
+    return gaps.program, tuple(gaps.done.values())
+
+
+class _Gaps:
+    """A program whose gaps are being decomposed; done: those that are, and why."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self.program = program
+        self.done: dict[OpOverload, Decomposed] = {}
+        self._table = current_aot_decompositions()
+        self._release = toolchain.installed()
+        self._stuck: set[OpOverload] = set()
+
+    def found(self) -> dict[OpOverload, Decomposed]:
+        """Operations that the compiler refuses and PyTorch decomposes, in the program's order."""
+        known = {*self.done, *self._stuck}
+        return _refusals(
+            [
+                node
+                for node in _calls(self.program)
+                if node.target not in known and self._decomposes(node.target)
+            ],
+            self._release,
+        )
+
+    def close(self, found: Mapping[OpOverload, Decomposed]) -> bool:
+        """Decomposes these, unless that leads to operations that are refused and end there."""
+        wanted = {op: _decomposition(op) for op in (*self.done, *found)}
+        after = self.program.run_decompositions({**self._table, **wanted})
+        before = _operations(self.program)
+        left = found.keys() & _operations(after)
+        new = [
+            node
+            for node in _calls(after)
+            if node.target not in before and not self._decomposes(node.target)
+        ]
+        if left or _refusals(new, self._release):
+            self._stuck |= left or found.keys()
+            return False
+        self.program = after
+        self.done |= found
+        self._stuck -= found.keys()
+        return True
+
+    def _decomposes(self, op: OpOverload) -> bool:
+        return op not in self._table and (name(op) in OWN or op in _core() or _is_cia_op(op))
+
+
+def name(op: OpOverload) -> str:
+    """An operation as the torch dialect calls it, without `torch.`: `aten.diff`."""
+    overload = "" if op._overloadname in ("", "default") else f".{op._overloadname}"
+    return op._schema.name.replace("::", ".") + overload
+
+
+def _refusals(nodes: Sequence[torch.fx.Node], release: Toolchain) -> dict[OpOverload, Decomposed]:
+    """Operations of these calls that do not compile, and why, in their order."""
+    text, asked = _module(list({_kind(node): node for node in nodes}.values()))
+    if not asked:
+        return {}
+    try:
+        refused = toolchain.remember(
+            "lowering",
+            (release.version, release.revision, text),
+            lambda: Refused(_refused(text, tuple(asked), release)),
+            Refused,
+        ).functions
+    except _Undecided:
+        return {}
+    found: dict[OpOverload, Decomposed] = {}
+    for function, op in asked.items():
+        if function in refused:
+            unknown = f'name = "torch.{name(op)}"' in refused[function]
+            reason = (
+                "the torch dialect has no such operation"
+                if unknown
+                else f"IREE {release.version} does not lower it"
+            )
+            own = OWN.get(name(op))
+            made = Decomposed(
+                op=name(op),
+                by="iree-pilot" if own else "PyTorch",
+                reason=reason,
+                price=own.price if own else "",
+                message=refused[function],
+            )
+            found.setdefault(op, made)
+    return found
+
+
+def _operations(program: ExportedProgram) -> set[OpOverload]:
+    return {node.target for node in _calls(program)}
+
+
+def _calls(program: ExportedProgram) -> Iterator[Any]:
+    """Nodes that call an operation, also those of branches and loops."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                if isinstance(node.target, OpOverload):
+                    yield node
+
+
+def _decomposition(op: OpOverload) -> Callable[..., Any]:
+    if name(op) in OWN:
+        return OWN[name(op)].decompose
+    made: Callable[..., Any] = _get_decomp_for_cia(op) if _is_cia_op(op) else _core()[op]
+    return made
+
+
+@functools.cache
+def _core() -> Decompositions:
+    """PyTorch's decompositions into the core of ATen, which the torch dialect has."""
+    return cast(Decompositions, core_aten_decompositions())
+
+
+def _kind(node: torch.fx.Node) -> str:
+    """Text that is the same for calls that compile alike: the operation, types and other values."""
+
+    def told(value: Any) -> Any:
+        if isinstance(value, torch.fx.Node):
+            made = value.meta.get("val")
+            if isinstance(made, torch.Tensor):
+                return made.dtype, tuple(map(str, made.shape))
+            return type(made)
+        return value
+
+    return repr((node.target, *torch.fx.node.map_aggregate((node.args, node.kwargs), told)))
+
+
+def _module(nodes: Sequence[torch.fx.Node]) -> tuple[str, dict[str, OpOverload]]:
+    """A module of one function for each call; what each calls. Without those that import fails
+    for: the program's own import tells of them."""
+    asked: dict[str, OpOverload] = {}
+    with ir.Context() as context:
+        importer = FxImporter(context=context)
+        for number, node in enumerate(nodes):
+            function = f"op{number}"
+            graph = _alone(node)
+            if graph is not None:
+                with contextlib.suppress(Exception):
+                    importer.import_stateless_graph(graph, func_name=function)
+                    asked[function] = cast(OpOverload, node.target)
+        return str(importer.module.operation.get_asm()), asked
+
+
+def _alone(node: torch.fx.Node) -> torch.fx.Graph | None:
+    """A graph of this call alone; None where it returns something else than tensors."""
+    graph = torch.fx.Graph()
+    inputs: dict[torch.fx.Node, torch.fx.Node] = {}
+    for number, source in enumerate(node.all_input_nodes):
+        inputs[source] = graph.placeholder(f"x{number}")
+        inputs[source].meta = {"val": source.meta.get("val")}
+    call = graph.node_copy(node, inputs.__getitem__)
+    made = node.meta.get("val")
+    if isinstance(made, torch.Tensor):
+        graph.output((call,))
+        return graph
+    if not isinstance(made, tuple | list) or not all(isinstance(m, torch.Tensor) for m in made):
+        return None
+    results = []
+    for number, result in enumerate(made):
+        results.append(graph.call_function(operator.getitem, (call, number)))
+        results[-1].meta = {"val": result}
+    graph.output(tuple(results))
+    return graph
+
+
+def _refused(text: str, functions: tuple[str, ...], release: Toolchain) -> dict[str, str]:
+    """The functions that do not compile, with the first message about each.
+
+    A compile names those that one pass refuses; the others are asked about again without them.
+    Where it names none (it crashed), halves are asked about.
+    """
+    refused: dict[str, str] = {}
+    left = functions
+    while left:
+        named = _named(_only(text, left), release)
+        if named is None:
+            return refused
+        if not named:
+            if len(left) == 1:
+                return {**refused, left[0]: "the compiler ends abnormally"}
+            middle = len(left) // 2
+            parts = (left[:middle], left[middle:])
+            return refused | _refused(text, parts[0], release) | _refused(text, parts[1], release)
+        refused |= named
+        left = tuple(one for one in left if one not in named)
+    return refused
+
+
+def _only(text: str, functions: Collection[str]) -> list[str]:
+    """Lines of the module with these functions alone."""
+    kept, keeping = [], True
+    for line in text.splitlines():
+        if line.startswith("  func.func @"):
+            keeping = _function(line) in functions
+        elif line == "}":
+            keeping = True
+        if keeping:
+            kept.append(line)
+    return kept
+
+
+def _function(line: str) -> str:
+    return line.removeprefix("  func.func @").partition("(")[0]
+
+
+def _named(lines: Sequence[str], release: Toolchain) -> dict[str, str] | None:
+    """Functions that the compiler complains of; none where it fails otherwise, None where it
+    compiles all of them."""
+    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
+        file = Path(scratch, "operations.mlir")
+        file.write_text("\n".join(lines))
+        out = Path(scratch, "out")
+        command: list[str | Path] = [release.compiler, file, "--compile-to=input", "-o", out]
+        done = toolchain.ask(command, seconds=_ASK_SECONDS)
+    if done.ok:
+        return None
+    if done.outcome.ended_by not in ("exit", "signal"):
+        raise _Undecided
+    owner, owners = "", []
+    for line in lines:
+        owner = _function(line) if line.startswith("  func.func @") else owner
+        owners.append(owner)
+    found: dict[str, str] = {}
+    for error in stderr.read(done.stderr).errors:
+        _, _, place = (error.location or "").rpartition(f"{file.name}:")
+        line = place.partition(":")[0]
+        if line.isdigit() and owners[int(line) - 1]:
+            found.setdefault(owners[int(line) - 1], error.text)
+    return found

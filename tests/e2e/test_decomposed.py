@@ -1,0 +1,77 @@
+"""Models get past operations that IREE cannot compile, where PyTorch decomposes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from driver import pilot
+
+MODEL = """
+import torch
+
+class Steps(torch.nn.Module):
+    def forward(self, x, y):
+        both = (x > 0).__and__(y > 0)
+        return torch.diff(both.to(x.dtype)) + x[:, 1:]
+
+def model():
+    return Steps()
+
+def inputs():
+    torch.manual_seed(0)
+    return torch.randn(4, 9), torch.randn(4, 9)
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "steps.py").write_text(MODEL)
+    return tmp_path / "steps.py"
+
+
+@pytest.mark.real
+def test_a_model_runs_and_what_was_decomposed_is_told(model: Path, shared_cache: Path) -> None:
+    env = {"IREE_PILOT_CACHE": shared_cache}
+    done = pilot("run", model, "-t", "llvm-cpu,vulkan", env=env)
+    assert done.code == 0, done.err
+    assert "note: aten.diff: decomposed by PyTorch, since the torch dialect has no such" in done.out
+    assert "note: aten.__and__.Tensor: decomposed by PyTorch, since IREE" in done.out
+    traced = pilot("trace", model, "-o", model.parent / "out", "--json", env=env).document
+    assert {one["op"] for one in traced["program"]["decomposed"]} == {
+        "aten.diff",
+        "aten.__and__.Tensor",
+    }
+
+
+@pytest.mark.real
+def test_irees_own_view_stays_to_be_had(model: Path, tmp_path: Path, shared_cache: Path) -> None:
+    env = {"IREE_PILOT_CACHE": shared_cache, "IREE_PILOT_DATA": tmp_path / "data"}
+    done = pilot("run", model, "-t", "llvm-cpu", "--no-decompose=aten.diff", env=env)
+    assert done.code == 1
+    assert "does not compile: torch.aten.diff" in done.out
+    assert f"next: iree-pilot bisect {model} --no-decompose=aten.diff -t llvm-cpu" in done.out
+    found = pilot(
+        *("bisect", model, "-t", "llvm-cpu", "--no-decompose", "-o", tmp_path / "gap", "--json"),
+        env=env,
+    )
+    assert found.code == 0, found.err
+    (made,) = (one["reproducer"] for one in found.document["failures"])
+    assert (made["op_names"], made["verified"]) == (["torch.aten.diff"], True)
+    assert "pytorch" in made["levels"], "the script shows the gap with the stock tools"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "--no-decompose", "MODEL", "-t", "llvm-cpu"), "write SOURCE before it"),
+        (("run", "MODEL", "-t", "llvm-cpu", "--no-decompose", "Diff"), "is no operation"),
+        (("run", "a.mlir", "-t", "llvm-cpu", "--no-decompose"), "nothing of it is decomposed"),
+    ],
+)
+def test_wrong_usage(model: Path, words: tuple[str, ...], said: str) -> None:
+    (model.parent / "a.mlir").write_text("func.func @main() { return }")
+    given = (str(model) if word == "MODEL" else word for word in words)
+    done = pilot(*given, cwd=model.parent)
+    assert done.code == 2
+    assert said in done.err

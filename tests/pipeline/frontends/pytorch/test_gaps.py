@@ -1,0 +1,201 @@
+"""Operations that IREE cannot compile are decomposed by PyTorch, and only those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.toolchain import toolchain
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # torch's own
+]
+
+
+def exported(function: Callable[..., Any], *args: Any) -> dict[str, Any]:
+    """The function as a program that iree-turbine's table has decomposed."""
+    import torch
+    from iree.turbine.aot.decompositions import current_aot_decompositions
+
+    class Module(torch.nn.Module):
+        def forward(self, *values: Any) -> Any:
+            return function(*values)
+
+    program = torch.export.export(Module(), args, strict=False)
+    return {"main": program.run_decompositions(current_aot_decompositions())}
+
+
+def operations(programs: dict[str, Any]) -> set[str]:
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+
+    return {gaps.name(op) for program in programs.values() for op in gaps._operations(program)}
+
+
+def masked_steps(x: Any, y: Any) -> Any:
+    import torch
+
+    return torch.diff((x > 0).__and__(y > 0).to(x.dtype))
+
+
+def grid(x: Any, y: Any) -> Any:
+    import torch
+
+    rows, columns = torch.meshgrid(x[0], y[0], indexing="xy")
+    return rows + columns
+
+
+def spectrum(x: Any, y: Any) -> Any:
+    import torch
+
+    return torch.fft.fft2(x).real + y
+
+
+def plain(x: Any, y: Any) -> Any:
+    import torch
+
+    return torch.nn.functional.layer_norm(x @ y.T, (2,)).softmax(-1)
+
+
+@pytest.fixture
+def given_values() -> tuple[Any, Any]:
+    import torch
+
+    return torch.randn(2, 8), torch.randn(2, 8)
+
+
+@pytest.mark.parametrize(
+    ("function", "decomposed"),
+    [
+        (
+            masked_steps,
+            {
+                "aten.__and__.Tensor": "does not lower it",
+                "aten.diff": "the torch dialect has no such operation",
+            },
+        ),
+        (grid, {"aten.meshgrid.indexing": "does not lower it"}),
+        (plain, {}),
+    ],
+)
+def test_exactly_what_the_compiler_cannot_take_is_decomposed(
+    given_values: tuple[Any, Any], function: Callable[..., Any], decomposed: dict[str, str]
+) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch import gaps, torch_export
+
+    before = exported(function, *given_values)
+    after, found = gaps.closed(before)
+    assert {one.op: one.reason.partition("3.13.0 ")[2] or one.reason for one in found} == decomposed
+    assert operations(before) - operations(after) == set(decomposed)
+    text = torch_export.to_mlir(after)
+    assert "torch.operator" not in text
+    assert all(f"torch.{op}" not in text for op in decomposed)
+    (program,) = after.values()
+    assert torch.equal(program.module()(*given_values), function(*given_values))
+    if not decomposed:
+        assert text == torch_export.to_mlir(before)
+
+
+def test_what_a_decomposition_ends_in_must_compile(given_values: tuple[Any, Any]) -> None:
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+
+    before = exported(spectrum, *given_values)
+    after, found = gaps.closed(before)
+    assert found == (), "fft2 leads to _fft_c2c, which is a gap as well and has no decomposition"
+    assert "aten.fft_fft2" in operations(after)
+
+
+def test_the_user_may_leave_operations_as_they_are(given_values: tuple[Any, Any]) -> None:
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+
+    before = exported(masked_steps, *given_values)
+    after, found = gaps.closed(before, ["aten.diff"])
+    assert [one.op for one in found] == ["aten.__and__.Tensor"]
+    assert "aten.diff" in operations(after)
+    _, found = gaps.closed(before, ["aten.__and__"])
+    assert [one.op for one in found] == ["aten.diff"]
+    assert gaps.closed(before, ["all"]) == (before, ())
+
+
+def test_an_operation_that_the_model_does_not_have_is_named(given_values: tuple[Any, Any]) -> None:
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+
+    with pytest.raises(UsageError, match=r"no operation aten\.and") as refused:
+        gaps.closed(exported(masked_steps, *given_values), ["aten.and"])
+    assert "aten.__and__.Tensor" in str(refused.value)
+
+
+def test_a_crash_of_the_compiler_is_traced_to_the_operations_that_cause_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+
+    functions = tuple(f"op{number}" for number in range(9))
+    text = "\n".join(
+        ["module {", *(f"  func.func @{f}() {{\n    return\n  }}" for f in functions), "}"]
+    )
+
+    @given(st.sets(st.sampled_from(functions)), st.sets(st.sampled_from(functions)))
+    def holds(named: set[str], crashing: set[str]) -> None:
+        def answer(lines: Sequence[str], release: Any) -> dict[str, str] | None:
+            there = {f for f in functions if any(f"@{f}(" in line for line in lines)}
+            if there & crashing:
+                return {}
+            return dict.fromkeys(there & named, "refused") or None
+
+        monkeypatch.setattr(gaps, "_named", answer)
+        found = gaps._refused(text, functions, toolchain.installed())
+        assert set(found) == named | crashing
+
+    holds()
+
+
+@pytest.mark.parametrize("kind", ["any", "whole", "edges"])
+@pytest.mark.parametrize("whole_bounds", [True, False])
+def test_histc_counts_as_pytorch_does(kind: str, whole_bounds: bool) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch.decompositions import histc
+
+    for seed in range(40):
+        torch.manual_seed(seed)
+        bins, low = int(torch.randint(1, 20, ())), float(torch.randint(-5, 3, ()))
+        width = float(torch.randint(1, 9, ())) if whole_bounds else float(torch.rand(())) * 7 + 0.1
+        x = torch.randn(500) * 4
+        values = {
+            "any": x,
+            "whole": x.round(),
+            "edges": torch.linspace(low, low + width, bins + 1).repeat(4),
+        }
+        counted = histc(values[kind], bins, low, low + width)
+        assert torch.equal(counted, torch.histc(values[kind], bins, low, low + width))
+    assert histc(torch.ones(4), 4) is NotImplemented, "the bounds are those of the values"
+
+
+def test_experts_multiply_the_rows_of_their_group() -> None:
+    import torch
+    import transformers.integrations.moe  # noqa: F401 - registers the operation
+
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+    from iree_pilot.pipeline.frontends.pytorch.decompositions import grouped_mm
+
+    own = torch.ops.transformers.grouped_mm_fallback
+    torch.manual_seed(0)
+    rows, weight = torch.randn(9, 4), torch.randn(3, 4, 5)
+    for ends in ([2, 5, 9], [0, 9, 9], [1, 1, 7], [0, 0, 0]):
+        offs = torch.tensor(ends, dtype=torch.int32)
+        torch.testing.assert_close(grouped_mm(rows, weight, offs), own(rows, weight, offs))
+    before = exported(lambda x, w, o: own(x, w, o), rows, weight, offs)
+    after, found = gaps.closed(before)
+    assert [(one.op, one.by) for one in found] == [
+        ("transformers.grouped_mm_fallback", "iree-pilot")
+    ]
+    assert gaps.notes(found)[0].endswith("; each expert computes all rows")
+    assert "transformers.grouped_mm_fallback" not in operations(after)
