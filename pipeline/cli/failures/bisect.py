@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+import msgspec
 
 from iree_pilot.pipeline.cli import several
 from iree_pilot.pipeline.cli.group import examples
@@ -251,8 +252,22 @@ def _each(
             continue
         attempt = functools.partial(_case, session, plan, chosen, flags, live)
         loaded, case = session.settled(loaded, attempt, live)
-        found = isolate(session, loaded, case, plan, asked._replace(output=place), live)
+        placed = asked._replace(output=place)
+        found = isolate(session, loaded, case, plan, placed, live)
+        if found is None and loaded.program.decomposed:
+            found = _gap(session, loaded, plan, placed, live)
         yield target, found or Bisection(status="passes", why=_passes(source, target, case))
+
+
+def _gap(session: Session, loaded: Loaded, plan: Plan, asked: Asked, live: Any) -> Bisection | None:
+    """Isolates what IREE does not compile of a model that runs, as it was decomposed."""
+    names = ", ".join(one.op for one in loaded.program.decomposed)
+    live.note(f"nothing else fails: isolating what is decomposed, as IREE has it ({names})")
+    chosen = msgspec.structs.replace(asked.chosen, leave=("all",))
+    left = session.program(asked.source, chosen, live, expected=asked.expected)
+    attempt = functools.partial(_case, session, plan, chosen, asked.flags, live)
+    left, case = session.settled(left, attempt, live)
+    return isolate(session, left, case, plan, asked._replace(chosen=chosen), live)
 
 
 def _further(
