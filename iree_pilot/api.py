@@ -268,7 +268,7 @@ def job_of(
     weights: PATH, or of MLIR SCOPE=PATH. Raises UsageError for what can be told without running
     the source.
     """
-    if source.path and source.kind in ("file", "pt2"):
+    if source.path and source.kind in ("file", "pt2", "mlir"):
         if (Path(source.path).parent / "report.json").is_file():  # else nothing is loaded for it
             from iree_pilot.repro.trust import trust as doors
 

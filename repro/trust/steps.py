@@ -15,6 +15,8 @@ from iree_pilot.repro.wrong_results import folder as wrong_numbers
 
 _COMPILERS = ("iree-compile", "iree-opt")
 _ASYNC = "$async"
+#: Passes by which iree-opt compiles and runs a part of the program.
+_EVALUATES = re.compile(r"jit|eval|(?<!pass-)pipeline(?!=)|interpreter")
 
 
 def hollow(level: Level, directory: Path, names: Sequence[str]) -> str:
@@ -53,6 +55,42 @@ def hollow(level: Level, directory: Path, names: Sequence[str]) -> str:
             return f"it reads {gone[0]}, which is not in the folder, and no step before makes it"
         made |= {*makes}
     return "" if used else f"it does not use {level.file}"
+
+
+def needed(levels: Sequence[Level], directory: Path) -> set[str]:
+    """The files of a folder that the commands of its levels read, but what they make themselves."""
+    found: set[str] = set()
+    for level in levels:
+        made: set[str] = set()
+        reads: list[str]
+        makes: list[str]
+        for tool, *words in (*level.before, level.command):
+            if tool in _COMPILERS:
+                reads, makes = _of_compiler(words)
+            elif tool == "iree-run-module":
+                module, reads, makes = _of_run(words)
+                reads = [*reads, module]
+            elif words[:1] == [wrong_numbers.CHECK]:
+                compared = wrong_numbers.compared(directory).values()
+                reads, makes = [wrong_numbers.CHECK, *(one.expected for one in compared)], []
+            else:
+                reads, makes = _of_python(words)
+            found |= {name for name in reads if name not in made}
+            made |= {*makes}
+    return found
+
+
+def only_printed(levels: Sequence[Level], file: str) -> bool:
+    """Whether passes are run on a program, and nothing that comes of it is run.
+
+    A pass that serializes may link it, to nowhere; what evaluates constants runs parts of it, and a
+    pipeline of pipelines may hold that.
+    """
+    commands = [c for one in levels for c in (*one.before, one.command) if file in c[1:]]
+    return bool(commands) and all(
+        tool == "iree-opt" and not any(_EVALUATES.search(word) for word in words)
+        for tool, *words in commands
+    )
 
 
 def _of_compiler(words: Sequence[str]) -> tuple[list[str], list[str]]:

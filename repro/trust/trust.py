@@ -24,7 +24,7 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.toolchain import releases
 from iree_pilot.repro.reproducer.folder import bundle
 from iree_pilot.repro.reproducer.folder.bundle import FILES, REPORT, SCRIPT, Level, Report
-from iree_pilot.repro.trust import flags, own
+from iree_pilot.repro.trust import flags, own, programs, steps
 from iree_pilot.repro.wrong_results import folder as wrong_numbers
 
 #: Tools of a toolchain, by the names that a level's command may begin with.
@@ -32,14 +32,15 @@ TOOLS = ("iree-compile", "iree-opt", "iree-run-module", "python")
 #: Documents for people to read and complete: changes to them are expected.
 DOCUMENTS = ("ISSUE.md", "README.md", bundle.DIFF)
 _ARCH = re.compile(r"[\w.,+:-]*", re.ASCII)
+#: Endings of programs in MLIR.
+_PROGRAMS = (".mlir", ".mlirbc")
 #: Endings of files that Python would import as modules in repro.py.
 _IMPORTED = (".py", ".pyc", ".so", ".pth")
-#: Machine code in MLIR: inline assembly, objects that are linked in.
-_MACHINE_CODE = re.compile(rb"inline_asm|hal\.executable\.(?:objects?|binary)\b")
-#: Escaped bytes in MLIR's strings, such as the names of operations.
-_ESCAPED = re.compile(rb"\\([0-9A-Fa-f]{2})")
 _LISTED = 5
 _LONGEST_SECONDS = 1e7
+_LONGEST_RELEASE = 100
+#: Bytes of a file's name that a file system takes.
+_LONGEST_NAME = 255
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,9 +64,13 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def data(self) -> tuple[str, ...]:
-        """Names in `files` that Python does not import from: `check.py` is run by its name."""
+        """Names in `files` that the commands read, and that Python does not import from: `check.py`
+        is run by its name."""
         kept = (*FILES.values(), wrong_numbers.CHECK)
-        return tuple(n for n in self.files if n in kept or not n.endswith(_IMPORTED))
+        needed = {SCRIPT, *FILES.values(), *steps.needed(self.report.levels, self.directory)}
+        return tuple(
+            n for n in self.files if n in needed and (n in kept or not n.endswith(_IMPORTED))
+        )
 
     def refuses(self, file: str) -> str:
         """Reason not to run a Python file of the folder; empty if it may be run."""
@@ -119,7 +124,7 @@ def open_folder(directory: Path, *, trust: bool = False, flagged: bool = True) -
     if not trust:
         foreign = [name for name in FILES.values() if name in changed or not written_here]
         found = [] if written_here else _words(report, flagged=flagged)
-        _refuse(directory, [*found, *_machine_code(directory, foreign)])
+        _refuse(directory, found, _hostile(directory, report, foreign))
     opened = Opened(
         directory=directory,
         report=report,
@@ -133,14 +138,22 @@ def open_folder(directory: Path, *, trust: bool = False, flagged: bool = True) -
 
 
 def of_source(path: Path, *, trust: bool) -> None:
-    """Raises UsageError for a file with code that lies in a folder of somebody else's."""
+    """Raises UsageError for a file with code that lies in a folder of somebody else's: Python, and
+    MLIR with more than operations."""
     if trust or not (path.parent / REPORT).is_file():
         return
     try:
-        bundle.read(path.parent)
+        content, report = bundle.read_with_content(path.parent)
     except UsageError:
         return  # another program's report.json
-    check_runs(open_folder(path.parent), path.name)
+    if not path.name.endswith(_PROGRAMS):
+        check_runs(open_folder(path.parent), path.name)
+        return
+    ours = own.wrote(content) and path.name in report.files
+    if not ours or path.name in _changed(path.parent, report):
+        bundle.check_size(path)
+        if path.is_file() and (does := programs.refused(path.read_bytes())):
+            _refuse(path.parent, [], [(path.name, does)])
 
 
 def check_runs(opened: Opened, file: str) -> None:
@@ -264,31 +277,36 @@ def _words(report: Report, *, flagged: bool) -> list[tuple[str, str]]:
     return found
 
 
-def _machine_code(directory: Path, names: Sequence[str]) -> list[tuple[str, str]]:
+def _hostile(directory: Path, report: Report, names: Sequence[str]) -> list[tuple[str, str]]:
     """(file, what is in it) of programs that hold more than operations."""
     found = []
     for name in names:
         file = directory / name
-        text = file.read_bytes() if file.is_file() else b""
-        spelled = _ESCAPED.sub(lambda byte: bytes.fromhex(byte[1].decode()), text)
-        code = _MACHINE_CODE.search(text) or _MACHINE_CODE.search(spelled)
-        if code and name != FILES["pytorch"]:
-            found.append((name, f"has machine code of its own: {code[0].decode()}"))
+        if name != FILES["pytorch"] and file.is_file():
+            printed = name == FILES["pass"] and steps.only_printed(report.levels, name)
+            if does := programs.refused(file.read_bytes(), printed=printed):
+                found.append((name, does))
     return found
 
 
-def _refuse(directory: Path, found: Sequence[tuple[str, str]]) -> None:
-    """Raises UsageError where something was found."""
-    found = [*dict.fromkeys(found)]
+def _refuse(
+    directory: Path, words: Sequence[tuple[str, str]], contents: Sequence[tuple[str, str]]
+) -> None:
+    """Raises UsageError where something was found: words of report.json, contents of programs."""
+    found = [*dict.fromkeys((*words, *contents))]
     if not found:
         return
     listed = "".join(f"\n  {word} {does}" for word, does in found[:_LISTED])
     more = f"\n  and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    without = "else leave it alone, or use a container."
+    if not contents:
+        without = (
+            f"without its flags: name the program ({directory / FILES['mlir']}) and -t TARGET."
+        )
     raise UsageError(
         f"{directory} is not as your iree-pilot wrote it, and does more than compile what it shows:"
         f"{listed}{more}",
-        advice=f"If you trust its author, add --trust; without its flags: name the program "
-        f"({directory / FILES['mlir']}) and -t TARGET.",
+        advice=f"If you trust its author, add --trust; {without}",
     )
 
 

@@ -390,9 +390,52 @@ class TestFiles:
     def test_have_no_machine_code(self, folder: Path, text: str) -> None:
         (folder / "repro.mlir").write_text(text)
         for one in (folder, forged(folder)):
-            with pytest.raises(UsageError, match=r"repro.mlir has machine code of its own"):
+            with pytest.raises(UsageError, match=r"repro.mlir has machine code of its own") as why:
                 open_folder(one)
+            assert "-t TARGET" not in why.value.advice
             assert open_folder(one, trust=True).changed
+
+    @pytest.mark.parametrize("name", ["repro.mlir", "dispatch.mlir", "pass.mlir"])
+    def test_that_are_programs_are_all_looked_at(self, folder: Path, name: str) -> None:
+        (folder / name).write_text('x = #util<preprocessing_pipeline<"a{filename=/x}">>')
+        with pytest.raises(UsageError, match=f"{name} runs passes that it names"):
+            open_folder(forged(folder))
+
+    def test_may_hold_what_passes_only_print(self, tmp_path: Path, crash: Failure) -> None:
+        for pipeline, taken in (
+            ("builtin.module(iree-convert-to-llvm{x=1})", True),
+            ("builtin.module(iree-consteval-jit-globals)", False),
+            ("builtin.module(iree-hal-transformation-pipeline)", False),
+            ("builtin.module(hal.executable(iree-hal-serialize-target-executables))", True),
+        ):
+            level = bundle.level("pass", pipeline=pipeline)
+            place = tmp_path / f"{len(pipeline)}"
+            bundle.write(place, report(crash, level), {"pass.mlir": "llvm.func @f()"})
+            if taken:
+                assert open_folder(forged(place))
+            else:
+                with pytest.raises(UsageError, match=r"pass.mlir has llvm.func, of a dialect"):
+                    open_folder(forged(place))
+
+    def test_that_is_run_elsewhere_holds_no_more(self, folder: Path) -> None:
+        """`run` compiles repro.mlir, whatever its level's command does."""
+        (folder / "repro.mlir").write_text("llvm.func @f()")
+        hostile = with_level(command=["iree-opt", "repro.mlir", "-o", "/dev/null"], before=[])
+        with pytest.raises(UsageError, match=r"repro.mlir has llvm.func, of a dialect"):
+            open_folder(hostile(folder))
+
+    def test_that_no_command_reads_stay_behind(self, folder: Path) -> None:
+        (folder / "f.o").write_bytes(b"\x7fELF")
+        (folder / "module.vmfb").write_bytes(b"")
+        commands = {
+            "before": [[*COMPILE, "-o", "module.vmfb"]],
+            "command": [*RUN, "--input=@input0.npy"],
+        }
+        files = json.loads((folder / REPORT).read_text())["files"]
+        forged(folder, files=files | {"f.o": "0" * 64, "module.vmfb": "0" * 64})
+        opened = open_folder(with_level(**commands)(folder))
+        assert {"f.o", "module.vmfb"} < {*opened.files}
+        assert {*opened.data} == {"repro.mlir", "repro.py", "run.sh", "input0.npy"}
 
     @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"failure": "\xff"}'])
     def test_have_a_report_that_can_be_read(self, folder: Path, content: bytes) -> None:
@@ -589,6 +632,27 @@ class TestPython:
         (tmp_path / "model.py").write_text("")
         (tmp_path / "report.json").write_text('{"tests": 3}')
         trust.of_source(tmp_path / "model.py", trust=False)
+
+    def test_a_program_in_mlir_is_looked_at_where_it_is_named(
+        self, folder: Path, release: Path
+    ) -> None:
+        (folder / "repro.mlir").write_text('x = #util<preprocessing_pipeline<"a">>')
+        words = [str(folder / "repro.mlir"), "-t", "llvm-cpu", "--release", str(release)]
+        done = CliRunner().invoke(compile.command, words)
+        assert isinstance(done.exception, UsageError), done.output
+        assert "runs passes that it names" in done.exception.message
+        with pytest.raises(UsageError, match="runs passes that it names"):
+            trust.of_source(folder / "repro.mlir", trust=False)
+        trust.of_source(folder / "repro.mlir", trust=True)
+        (folder / "other.mlir").write_text("transform.sequence failures(propagate) {}")
+        with pytest.raises(UsageError, match="of a dialect that is not known to"):
+            trust.of_source(folder / "other.mlir", trust=False)
+
+    def test_a_program_of_ones_own_is_not_looked_at(self, tmp_path: Path, crash: Failure) -> None:
+        text = 'x = #util<preprocessing_pipeline<"a">>'
+        bundle.write(tmp_path / "repro", report(crash), {"repro.mlir": text})
+        trust.of_source(tmp_path / "repro/repro.mlir", trust=False)
+        assert open_folder(tmp_path / "repro").written_here
 
     def test_a_program_in_mlir_needs_none(self, folder: Path) -> None:
         forged(folder)
