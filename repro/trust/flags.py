@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from iree_pilot.repro.trust import pipelines
+
 #: Allowed names of a folder's own files in commands.
 PLAIN = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
 
@@ -39,9 +41,12 @@ _OTHERS = re.compile(
     r"|O[0-3s]"
 )
 _PIPELINES = ("iree-preprocessing-pass-pipeline", "pass-pipeline")
-_PIPELINE = re.compile(r"[\w.,:;(){}=+ \[\]\"'-]*", re.ASCII)
-_OPTION = re.compile(r"([\w-]+)=(\"[^\"]*\"|'[^']*'|[^\s{}]+)")
 _EMBEDDED = "iree-llvmcpu-link-embedded"
+
+#: Endings of what commands read and write: nothing that a step makes is a program for the next.
+_PROGRAMS = (".mlir",)
+_MODULES = (".vmfb",)
+_VALUES_FILES = (".npy", ".bin")
 
 _DEVICE = re.compile(r"[\w-]+(?:://[\w.,?=&:-]*)?", re.ASCII)
 _VALUES = re.compile(r"[&*]?[\w<>,.+=?\[\]() -]*", re.ASCII)
@@ -57,9 +62,11 @@ def refused(flag: str) -> str:
         return "is no flag: the compiler would read a file of that name"
     name, equals, value = flag.lstrip("-").partition("=")
     if name in _PIPELINES:
-        return _of_pipeline(value)
+        return pipelines.refused(value, _does)
     if name == _EMBEDDED and value.lower() not in ("", "true", "1"):
         return "runs the system's linker, and what it links may call any library"
+    if name.endswith("-triple") and value.lower().startswith("wasm"):
+        return "runs the system's linker, the only one that the compiler has for it"
     if _OTHERS.fullmatch(name):
         return "" if _TEXT.fullmatch(value) else _unknown(value)
     if does := _does(name, value):
@@ -98,29 +105,24 @@ def _unknown(value: str) -> str:
     return f"may take {value} for the name of a file"
 
 
-def _of_pipeline(text: str) -> str:
-    """Effect of the options of passes beyond the program; a pass without options has none."""
-    if not _PIPELINE.fullmatch(text):
-        return "has passes whose options may name files"
-    for name, value in _OPTION.findall(text):
-        if (does := _does(name, value.strip("\"'"))) and value.strip("\"'"):
-            return f"has a pass that {does}"
-    return ""
-
-
 def _of_compile(words: Sequence[str]) -> list[tuple[str, str]]:
     found = []
     rest = iter(words)
     for word in rest:
         if word == "-o":
             output = next(rest, "")
-            if output != "/dev/null" and not PLAIN.fullmatch(output):
-                found.append((f"-o {output}", "writes outside of the directory that it runs in"))
+            if output != "/dev/null" and not _of_kind(output, _MODULES):
+                found.append((f"-o {output}", f"writes what is no {_MODULES[0]} file beside it"))
         elif word.startswith(("-", "@")):
             found.append((word, refused(word)))
-        elif not PLAIN.fullmatch(word):
-            found.append((word, "is no plain name of a file"))
+        elif not _of_kind(word, _PROGRAMS):
+            found.append((word, f"is no plain name of a {_PROGRAMS[0]} file"))
     return found
+
+
+def _of_kind(name: str, endings: tuple[str, ...]) -> bool:
+    """Whether it is a plain name with one of these endings."""
+    return PLAIN.fullmatch(name) is not None and name.endswith(endings)
 
 
 def _of_run(words: Sequence[str]) -> list[tuple[str, str]]:
@@ -132,8 +134,9 @@ def _of_run_word(word: str) -> str:
     name, _, value = word.removeprefix("--").partition("=")
     if not word.startswith("--"):
         return "is no option of iree-run-module"
+    fits: object
     if name == "module":
-        fits = PLAIN.fullmatch(value)
+        fits = _of_kind(value, _MODULES)
     elif name == "device":
         fits = _DEVICE.fullmatch(value)
     elif name == "function":
@@ -145,7 +148,8 @@ def _of_run_word(word: str) -> str:
     elif name in ("input", "output", "expected_output"):
         before, marked, file = value.rpartition("@")
         if marked:
-            fits = _MARKED.fullmatch(before) and PLAIN.fullmatch(file)
+            kept = _of_kind(file, _VALUES_FILES) if name == "output" else PLAIN.fullmatch(file)
+            fits = _MARKED.fullmatch(before) and kept
         else:
             fits = None if name == "output" else _VALUES.fullmatch(value)
     else:
