@@ -209,9 +209,12 @@ def _check_files(directory: Path, report: Report) -> None:
         )
     for name in (REPORT, *FILES.values(), *report.files):
         parts = PurePosixPath(name).parts
-        if not parts or name.startswith("/") or ".." in parts or not name.isprintable():
+        long = len(name.encode(errors="replace")) > _LONGEST_NAME
+        outside = not parts or name.startswith("/") or ".." in parts
+        if long or outside or not name.isprintable():
             raise UsageError(
-                f"{directory / REPORT} names {name!r}, which is no file inside the folder",
+                f"{directory / REPORT} names {_shortened(name)!r}, which is no file inside the "
+                "folder",
                 advice="It was not written by iree-pilot.",
             )
         path = directory
@@ -227,6 +230,10 @@ def _check_files(directory: Path, report: Report) -> None:
         bundle.check_size(path)
 
 
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
+
+
 def _check_facts(place: Path, report: Report, *, exact: bool) -> None:
     """Raises UsageError for tools and a release that are not named, but lead somewhere.
 
@@ -240,9 +247,15 @@ def _check_facts(place: Path, report: Report, *, exact: bool) -> None:
                     f"{', '.join(TOOLS)}",
                     advice="A folder names tools, and the toolchain says where they are.",
                 )
-    if releases.is_directory(report.release) or (exact and not releases.is_version(report.release)):
+    named = report.release
+    if len(named) > _LONGEST_RELEASE:
         raise UsageError(
-            f"{place} names the release {report.release!r}, which is no version",
+            f"{place} names a release of {len(named)} characters, which is no version",
+            advice="It was not written by iree-pilot.",
+        )
+    if releases.is_directory(named) or (exact and not releases.is_version(named)):
+        raise UsageError(
+            f"{place} names the release {named!r}, which is no version",
             advice="With a compiler of your own: --release PATH.",
         )
     limit = report.time_limit

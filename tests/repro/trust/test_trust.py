@@ -388,7 +388,20 @@ class TestFiles:
         with pytest.raises(UsageError, match=r"which is repro.py in every folder"):
             open_folder(hostile, trust=trusted)
 
-    @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "", "a\nb", "a\x1b[2J"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "../x",
+            "/etc/passwd",
+            "a/../../x",
+            "",
+            "a\nb",
+            "a\x1b[2J",
+            "a" * 300,
+            "é" * 200,
+            "a/" * 999,
+        ],
+    )
     def test_are_inside_of_the_folder(self, folder: Path, name: str) -> None:
         with pytest.raises(UsageError, match="no file inside the folder") as caught:
             open_folder(forged(folder, files={name: "0" * 64}), trust=True)
@@ -515,6 +528,12 @@ class TestFacts:
     def test_a_release_is_a_version(self, folder: Path, named: str) -> None:
         with pytest.raises(UsageError, match="is no version"):
             open_folder(forged(folder, release=named))
+
+    @pytest.mark.parametrize("named", ["a" * 300, "1" + ".0" * 150])
+    def test_a_release_is_no_longer_than_any(self, folder: Path, named: str) -> None:
+        for trusted in (False, True):
+            with pytest.raises(UsageError, match=r"report.json names a release of 30\d characters"):
+                open_folder(forged(folder, release=named), trust=trusted)
 
     def test_that_of_a_local_build_of_ones_own_may_be_called_anything(
         self, folder: Path, crash: Failure
