@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 import shlex
 import stat
@@ -102,10 +103,17 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
         return file.is_file() and wrong_numbers.only_compares(file.read_text(errors="replace"))
 
     def _stray(self) -> Iterator[str]:
-        for path in sorted(self.directory.rglob("*")):
-            name = path.relative_to(self.directory).as_posix()
-            if path.suffix in _IMPORTED and name not in self.report.files:
-                yield name
+        """What lies in the folder and is not of report.json: Python may import any of it, as a
+        module, a package or what says where packages are. Links are not followed."""
+        known = {REPORT, SCRIPT, *DOCUMENTS, *self.report.files}
+        parents = {str(parent) for name in known for parent in PurePosixPath(name).parents}
+        for place, directories, files in os.walk(self.directory):
+            for entry in sorted((*directories, *files)):
+                path = Path(place, entry)
+                name = path.relative_to(self.directory).as_posix()
+                real = path.is_dir() if name in parents else name in known
+                if not real or path.is_symlink():
+                    yield name
 
 
 def open_folder(directory: Path, *, trust: bool = False, flagged: bool = True) -> Opened:

@@ -669,12 +669,52 @@ class TestPython:
         with pytest.raises(UsageError, match=r"repro.py was changed since"):
             trust.of_source(folder / "repro.py", trust=False)
 
-    @pytest.mark.parametrize("stray", ["torch.py", "numpy/__init__.py", "__pycache__/torch.pyc"])
-    def test_with_modules_beside_it_needs_trust(self, folder: Path, stray: str) -> None:
-        (folder / stray).parent.mkdir(exist_ok=True)
-        (folder / stray).write_text("import evil\n")
-        with pytest.raises(UsageError, match=f"it might import {stray}"):
+    @pytest.mark.parametrize(
+        "stray",
+        [
+            "torch.py",
+            "torch.abi3.so",
+            "numpy/__init__.py",
+            "__pycache__/torch.pyc",
+            "evil.dist-info/entry_points.txt",
+            "evil.egg-info",
+            "empty/",
+        ],
+    )
+    def test_with_anything_beside_it_needs_trust(self, folder: Path, stray: str) -> None:
+        if stray.endswith("/"):
+            (folder / stray).mkdir()
+        else:
+            (folder / stray).parent.mkdir(exist_ok=True)
+            (folder / stray).write_text("import evil\n")
+        first = stray.partition("/")[0]
+        with pytest.raises(UsageError, match=f"it might import {first}, which"):
             trust.of_source(folder / "repro.py", trust=False)
+
+    @pytest.mark.parametrize("name", ["triton", "torch.py", "notes", "sub/torch"])
+    def test_with_a_link_beside_it_needs_trust(self, folder: Path, name: str) -> None:
+        """Python follows it, wherever it leads."""
+        (folder.parent / "evil").mkdir()
+        (folder.parent / "evil/__init__.py").write_text("import evil\n")
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(folder.parent / "evil")
+        for place in (folder / "repro.py", folder / "../repro/repro.py"):
+            with pytest.raises(UsageError, match=r"it might import .*, which iree-pilot did not"):
+                trust.of_source(place, trust=False)
+            trust.of_source(place, trust=True)
+
+    def test_may_have_files_of_its_own_in_folders(self, tmp_path: Path, crash: Failure) -> None:
+        (tmp_path / "net.py").write_text("")
+        beside = {"package/net.py": tmp_path / "net.py"}
+        files = {"repro.py": "import package.net\n"}
+        level = bundle.level("pytorch", TARGET)
+        bundle.write(tmp_path / "repro", report(crash, level), files, beside=beside)
+        trust.of_source(tmp_path / "repro/repro.py", trust=False)
+        (tmp_path / "repro/ISSUE.md").write_text("mine")
+        trust.of_source(tmp_path / "repro/repro.py", trust=False)
+        (tmp_path / "repro/package/torch.py").write_text("")
+        with pytest.raises(UsageError, match=r"it might import package/torch.py"):
+            trust.of_source(tmp_path / "repro/repro.py", trust=False)
 
     def test_beside_another_report_is_the_users_own(self, tmp_path: Path) -> None:
         (tmp_path / "model.py").write_text("")
