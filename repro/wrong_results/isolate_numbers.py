@@ -48,7 +48,7 @@ class _Isolation(isolate.Isolation):
     """Finds the part by what is off, where all parts of one size are compiled as one module."""
 
     most_calls = 48
-    most_simpler = 12
+    most_simpler = 10
 
     def __init__(
         self, job: IsolationJob, oracle: MismatchOracle, on_progress: Callable[[Progress], None]
