@@ -36,6 +36,7 @@ from iree_pilot.pipeline.toolchain import flags as compile_flags
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.releases import find
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.trust import sources as code
 
 if TYPE_CHECKING:
     import torch
@@ -268,12 +269,9 @@ def job_of(
     weights: PATH, or of MLIR SCOPE=PATH. Raises UsageError for what can be told without running
     the source.
     """
-    if source.path and source.kind in ("file", "pt2", "mlir"):
-        if (Path(source.path).parent / "report.json").is_file():  # else nothing is loaded for it
-            from iree_pilot.repro.trust import trust as doors
-
-            doors.of_source(Path(source.path), trust=trust)
-        source = msgspec.structs.replace(source, trusted=trust and source.kind == "pt2")
+    code.check(source, trust=trust)
+    if source.kind == "pt2":
+        source = msgspec.structs.replace(source, trusted=trust)
     outline.check_source(source)
     outline.check_function(source, function)
     general, scoped = _weights(weights, scopes=source.kind == "mlir")

@@ -145,23 +145,22 @@ def open_folder(directory: Path, *, trust: bool = False, flagged: bool = True) -
     return opened
 
 
-def of_source(path: Path, *, trust: bool) -> None:
-    """Raises UsageError for a file with code that lies in a folder of somebody else's: Python, and
-    MLIR with more than operations."""
-    if trust or not (path.parent / REPORT).is_file():
-        return
+def of_source(folder: Path, file: Path) -> None:
+    """Raises UsageError for a file with code in a folder of somebody else's: Python, and MLIR with
+    more than operations. file: relative to the folder, or to a folder in it."""
     try:
-        content, report = bundle.read_with_content(path.parent)
+        content, report = bundle.read_with_content(folder)
     except UsageError:
         return  # another program's report.json
-    if not path.name.endswith(_PROGRAMS):
-        check_runs(open_folder(path.parent), path.name)
+    name, path = file.as_posix(), folder / file
+    if not name.endswith(_PROGRAMS):
+        check_runs(open_folder(folder), name)
         return
-    ours = own.wrote(content) and path.name in report.files
-    if not ours or path.name in _changed(path.parent, report):
+    ours = own.wrote(content) and name in report.files
+    if not ours or name in _changed(folder, report):
         bundle.check_size(path)
         if path.is_file() and (does := programs.refused(path.read_bytes())):
-            _refuse(path.parent, [], [(path.name, does)])
+            _refuse(folder, [], [(name, does)])
 
 
 def check_runs(opened: Opened, file: str) -> None:

@@ -23,6 +23,7 @@ from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.targets import Plan, parse, plan
 from iree_pilot.pipeline.toolchain import releases
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.trust import sources as code
 
 #: The rooms of the code that compiles, runs and compares.
 _CORE = (
@@ -91,8 +92,13 @@ class Keys:
 
 
 def job(case: Case) -> Job:
-    """The tracing job; raises UsageError as `source.parse`. Files are relative to where we are."""
-    return Job(source=source.parse(case.source, case.fields, case.dtype), seed=case.seed)
+    """The tracing job; raises UsageError as `source.parse`, and for code that somebody else sent.
+
+    Files are relative to where we are.
+    """
+    parsed = source.parse(case.source, case.fields, case.dtype)
+    code.check(parsed, trust=False)
+    return Job(source=parsed, seed=case.seed)
 
 
 def _present(release: str) -> Toolchain | None:

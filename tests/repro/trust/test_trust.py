@@ -23,6 +23,8 @@ from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.source import Source, parse
+from iree_pilot.pipeline.nightly.cases import keys
+from iree_pilot.pipeline.nightly.records import Case
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.targets import targets
@@ -33,7 +35,7 @@ from iree_pilot.repro.reproducer.verify import Verification
 from iree_pilot.repro.reproducer.verify import verify as verified
 from iree_pilot.repro.since_release import question
 from iree_pilot.repro.since_release.question import Question
-from iree_pilot.repro.trust import flags, own, trust
+from iree_pilot.repro.trust import flags, own, sources, trust
 from iree_pilot.repro.trust.trust import open_folder
 from iree_pilot.repro.workarounds import find_workarounds
 from iree_pilot.repro.wrong_results import folder as wrong_numbers
@@ -653,21 +655,61 @@ class TestEachCommand:
             assert "--trust" in refused.advice
 
 
+def of_source(file: Path, *, trust: bool) -> None:
+    kind: Any = "mlir" if ".mlir" in file.name else "file"
+    sources.check(Source(text=str(file), kind=kind, path=str(file)), trust=trust)
+
+
 class TestPython:
     def test_of_ones_own_is_run(self, folder: Path) -> None:
-        trust.of_source(folder / "repro.py", trust=False)
+        of_source(folder / "repro.py", trust=False)
         assert find_workarounds.of_reproducer(folder).source == str(folder / "repro.mlir")
 
     def test_of_somebody_elses_needs_trust(self, folder: Path) -> None:
         forged(folder)
         with pytest.raises(UsageError, match="was not written by your iree-pilot"):
-            trust.of_source(folder / "repro.py", trust=False)
-        trust.of_source(folder / "repro.py", trust=True)
+            of_source(folder / "repro.py", trust=False)
+        of_source(folder / "repro.py", trust=True)
+
+    def test_below_it_or_behind_a_link_needs_trust(self, folder: Path, tmp_path: Path) -> None:
+        forged(folder)
+        (folder / "sub").mkdir()
+        (folder / "sub/m.py").write_text("import evil\n")
+        (tmp_path / "mine.py").symlink_to(folder / "sub/m.py")
+        for file in (folder / "sub/m.py", tmp_path / "mine.py"):
+            with pytest.raises(UsageError, match="was not written by your iree-pilot"):
+                of_source(file, trust=False)
+            of_source(file, trust=True)
+
+    @pytest.mark.parametrize("module", ["repro.repro", "repro.mine", "repro.sub.m", "repro.sub"])
+    def test_as_a_module_needs_trust(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, module: str
+    ) -> None:
+        forged(folder)
+        (folder / "sub").mkdir()
+        for name in ("mine.py", "sub/m.py", "sub/__init__.py"):
+            (folder / name).write_text("raise SystemExit('it was imported')\n")
+        monkeypatch.chdir(folder.parent)
+        source = Source(text=f"{module}:model", kind="module", module=module, factory="model")
+        with pytest.raises(UsageError, match="was not written by your iree-pilot"):
+            sources.check(source, trust=False)
+        sources.check(source, trust=True)
+
+    @pytest.mark.parametrize("name", ["repro.py", "mine.py"])
+    def test_a_night_runs_none_of_it(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        forged(folder)
+        (folder / "mine.py").write_text("raise SystemExit('it was imported')\n")
+        monkeypatch.chdir(folder.parent)
+        case = Case(source=f"repro/{name}", target="llvm-cpu")
+        with pytest.raises(UsageError, match="was not written by your iree-pilot"):
+            keys.job(case)
 
     def test_that_was_changed_needs_trust(self, folder: Path) -> None:
         (folder / "repro.py").write_text("import evil\n")
         with pytest.raises(UsageError, match=r"repro.py was changed since"):
-            trust.of_source(folder / "repro.py", trust=False)
+            of_source(folder / "repro.py", trust=False)
 
     @pytest.mark.parametrize(
         "stray",
@@ -689,7 +731,7 @@ class TestPython:
             (folder / stray).write_text("import evil\n")
         first = stray.partition("/")[0]
         with pytest.raises(UsageError, match=f"it might import {first}, which"):
-            trust.of_source(folder / "repro.py", trust=False)
+            of_source(folder / "repro.py", trust=False)
 
     @pytest.mark.parametrize("name", ["triton", "torch.py", "notes", "sub/torch"])
     def test_with_a_link_beside_it_needs_trust(self, folder: Path, name: str) -> None:
@@ -700,8 +742,8 @@ class TestPython:
         (folder / name).symlink_to(folder.parent / "evil")
         for place in (folder / "repro.py", folder / "../repro/repro.py"):
             with pytest.raises(UsageError, match=r"it might import .*, which iree-pilot did not"):
-                trust.of_source(place, trust=False)
-            trust.of_source(place, trust=True)
+                of_source(place, trust=False)
+            of_source(place, trust=True)
 
     def test_may_have_files_of_its_own_in_folders(self, tmp_path: Path, crash: Failure) -> None:
         (tmp_path / "net.py").write_text("")
@@ -709,17 +751,17 @@ class TestPython:
         files = {"repro.py": "import package.net\n"}
         level = bundle.level("pytorch", TARGET)
         bundle.write(tmp_path / "repro", report(crash, level), files, beside=beside)
-        trust.of_source(tmp_path / "repro/repro.py", trust=False)
+        of_source(tmp_path / "repro/repro.py", trust=False)
         (tmp_path / "repro/ISSUE.md").write_text("mine")
-        trust.of_source(tmp_path / "repro/repro.py", trust=False)
+        of_source(tmp_path / "repro/repro.py", trust=False)
         (tmp_path / "repro/package/torch.py").write_text("")
         with pytest.raises(UsageError, match=r"it might import package/torch.py"):
-            trust.of_source(tmp_path / "repro/repro.py", trust=False)
+            of_source(tmp_path / "repro/repro.py", trust=False)
 
     def test_beside_another_report_is_the_users_own(self, tmp_path: Path) -> None:
         (tmp_path / "model.py").write_text("")
         (tmp_path / "report.json").write_text('{"tests": 3}')
-        trust.of_source(tmp_path / "model.py", trust=False)
+        of_source(tmp_path / "model.py", trust=False)
 
     def test_a_program_in_mlir_is_looked_at_where_it_is_named(
         self, folder: Path, release: Path
@@ -730,16 +772,16 @@ class TestPython:
         assert isinstance(done.exception, UsageError), done.output
         assert "runs passes that it names" in done.exception.message
         with pytest.raises(UsageError, match="runs passes that it names"):
-            trust.of_source(folder / "repro.mlir", trust=False)
-        trust.of_source(folder / "repro.mlir", trust=True)
+            of_source(folder / "repro.mlir", trust=False)
+        of_source(folder / "repro.mlir", trust=True)
         (folder / "other.mlir").write_text("transform.sequence failures(propagate) {}")
         with pytest.raises(UsageError, match="of a dialect that is not known to"):
-            trust.of_source(folder / "other.mlir", trust=False)
+            of_source(folder / "other.mlir", trust=False)
 
     def test_a_program_of_ones_own_is_not_looked_at(self, tmp_path: Path, crash: Failure) -> None:
         text = 'x = #util<preprocessing_pipeline<"a">>'
         bundle.write(tmp_path / "repro", report(crash), {"repro.mlir": text})
-        trust.of_source(tmp_path / "repro/repro.mlir", trust=False)
+        of_source(tmp_path / "repro/repro.mlir", trust=False)
         assert open_folder(tmp_path / "repro").written_here
 
     def test_a_program_in_mlir_needs_none(self, folder: Path) -> None:
