@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from contextlib import closing
 from pathlib import Path
@@ -139,8 +140,8 @@ class _Search:
     ) -> Found:
         """The folder of what was isolated, as `handing.write` makes it."""
         failure = oracle.wanted
-        folder = self._folder(subject, failure)
-        report = handing.write(subject, oracle, isolated, context, folder, self._report)
+        settle = functools.partial(self._folder, subject, failure)
+        folder, report = handing.write(subject, oracle, isolated, context, settle, self._report)
         return Found(
             failure=_also(report.failure, failure),
             reproducer=reproduced(folder, report),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import time
@@ -88,9 +89,9 @@ def bisect(
             flags=(*sides[0].flags, *small.flags),
             program=str(loaded.mlir),
         )
-        place = places.settled(usual, wanted, default=options.default)
-        found = _found(small, comparer, loaded, sides, context, place)
-        if found.reproducer and place != usual:
+        settle = functools.partial(places.settled, usual, wanted, default=options.default)
+        found = _found(small, comparer, loaded, sides, context, settle)
+        if found.reproducer and Path(found.reproducer.path) != usual:
             found = msgspec.structs.replace(found, beside=places.beside(usual))
         failures = (found,)
     status: Literal["isolated", "passes", "gave-up"] = "gave-up"
@@ -114,20 +115,20 @@ def _found(
     loaded: Loaded,
     sides: tuple[Side, Side],
     context: Context,
-    place: Path,
+    settle: Callable[[], Path],
 ) -> Found:
     assert comparer.culprit is not None
     failure = numerics.to_failure(small.comparison)
     if not reproducer.fits(small):
         why = "its inputs are too large for a reproducer, and it agrees on made-up values"
         return Found(failure=failure, why=why)
-    report = reproducer.write(
+    place, report = reproducer.write(
         small,
         comparer.culprit.differing,
         loaded,
         sides,
         context.at(comparer.context.directory / "folder"),
-        place,
+        settle,
     )
     return Found(failure=report.failure, reproducer=reproduced(place, report))
 

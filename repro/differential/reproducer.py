@@ -6,6 +6,7 @@ Its run.sh compiles for the side held against first, whose results must be the e
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -41,17 +42,17 @@ def write(
     loaded: Loaded,
     sides: tuple[Side, Side],
     context: Context,
-    place: Path,
-) -> Report:
-    """Writes the folder to `place`, verified from copies of the one in the context's directory.
+    settle: Callable[[], Path],
+) -> tuple[Path, Report]:
+    """Writes the folder, verified from copies of the one in the context's directory, to the place
+    that `settle` gives: (where, report).
 
     Raises UsageError where the inputs are as large as weights, and as `bundle.write` does.
     """
     report, inputs, files = _prepared(small, differing, loaded, sides, context)
     contents = publish.Contents({_PROGRAM: Path(small.mlir)}, inputs, files)
     report = publish.verified(context.directory, report, contents, context.toolchain)
-    contents.write(place, report)
-    return report
+    return publish.placed(settle, report, contents), report
 
 
 def _prepared(

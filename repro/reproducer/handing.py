@@ -74,13 +74,13 @@ def write(
     oracle: RememberingOracle,
     isolated: Isolated,
     context: Context,
-    place: Path,
+    settle: Callable[[], Path],
     on_progress: Callable[[str], None] = lambda _: None,
-) -> Report:
-    """Writes the folder, verified from copies, without what does not reproduce.
+) -> tuple[Path, Report]:
+    """Writes the folder, verified from copies, without what does not reproduce: (where, report).
 
-    It is made and verified in the context's directory, and comes to `place` at once: an
-    interruption leaves nothing there.
+    It is made and verified in the context's directory, and comes to the place that `settle` gives
+    at once: an interruption leaves nothing there.
     """
     about = f"{_about(isolated)} for {subject.target}"
     on_progress(f"making the reproducer of {about}")
@@ -154,8 +154,8 @@ def write(
     contents = contents._replace(files=good or files)
     contents.write(draft, report)
     report = verify.settle_current(report, verify.current(draft, context.toolchain))
-    publish.publish(place, report, contents, failure.signature, subject.told(failure))
-    return report
+    place = publish.publish(settle, report, contents, failure.signature, subject.told(failure))
+    return place, report
 
 
 def _about(isolated: Isolated) -> str:

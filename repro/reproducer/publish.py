@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -52,16 +52,32 @@ def verified(
     return verify.settle(report, verify.check(draft, toolchain, before))
 
 
+def placed(settle: Callable[[], Path], report: Report, contents: Contents) -> Path:
+    """Writes the folder to its place at once; the place.
+
+    settle: chooses or refuses the place. It is asked where no other process can write there before
+    the folder is: one that looked at the place earlier may have put its own there since.
+    """
+    with bundle.placing():
+        place = settle()
+        contents.write(place, report)
+    return place
+
+
 def publish(
-    place: Path, report: Report, contents: Contents, signature: str, program: str = ""
-) -> None:
-    """Writes the folder to its place at once, and remembers it where it is verified.
+    settle: Callable[[], Path],
+    report: Report,
+    contents: Contents,
+    signature: str,
+    program: str = "",
+) -> Path:
+    """Same as `placed`, and remembers the folder where it is verified.
 
     signature: of the failure that was searched for; program: as in `known.Known`.
     """
-    contents.write(place, report)
+    place = placed(settle, report, contents)
     if not report.verified or report.whole:
-        return
+        return place
     known.remember(
         known.Known(
             signature=signature,
@@ -75,3 +91,4 @@ def publish(
             program=program,
         )
     )
+    return place

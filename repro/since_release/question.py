@@ -160,12 +160,21 @@ def ask(
     return verdict(asked.tried[name], question.failure), asked.seen(name)
 
 
-def write(directory: Path, question: Question, changes: Sequence[Change]) -> tuple[Change, ...]:
+def write(
+    directory: Path, question: Question, changes: Sequence[Change], *, default: bool = False
+) -> tuple[Change, ...]:
     """Keeps the question in a folder, with a script for each change; the changes, with the paths.
 
-    A folder that was written so before for this failure is written again. Raises UsageError for
+    A folder that was written so before for this failure is written again. default: nobody named
+    it, and where it asks about another failure one beside it is taken. Raises UsageError for
     another one that is not empty, EnvironmentFault where it cannot be written.
     """
+    with bundle.placing():
+        place = free(directory, question) if default else directory
+        return _write(place, question, changes)
+
+
+def _write(directory: Path, question: Question, changes: Sequence[Change]) -> tuple[Change, ...]:
     directory = check_place(directory)
     if asks_of_another(directory, question):
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Callable
@@ -80,7 +81,8 @@ def bisect(
         return Bisection(status="isolated", failures=(before,))
     if job.source.kind == "onnx":
         return gave_up(failure, "an ONNX file holds no modules to trace one by one")
-    usual, place = place, places.settled(place, wanted, default=options.default)
+    settle = functools.partial(places.settled, place, wanted, default=options.default)
+    settle()
     state.mkdir(parents=True, exist_ok=True)
     if options.fresh:
         Traces(state).forget()
@@ -128,12 +130,12 @@ def bisect(
     doing = f"verifying the reproducer of {result.subject}: running a copy of {_PROGRAM}"
     listeners.progress(Progress(trying=doing, ops=0, asked=calls, unit="trace"))
     report = publish.verified(state / "folder", report, contents, context.toolchain)
-    publish.publish(place, report, contents, failure.signature)
+    settled = publish.publish(settle, report, contents, failure.signature)
     found = Found(
         failure=failure,
-        reproducer=reproduced(place, report),
+        reproducer=reproduced(settled, report),
         why=result.subject,
-        beside="" if place == usual else places.beside(usual),
+        beside="" if settled == place else places.beside(place),
     )
     return Bisection(
         status="isolated", failures=(found,), oracle_calls=calls, seconds=spent.seconds

@@ -248,9 +248,7 @@ def _scripts(
     from iree_pilot.repro.since_release import question as release_question
 
     question = msgspec.structs.replace(question, failure=found.failure)
-    if default:
-        place = release_question.free(place, question)
-    scripts = release_question.write(place, question, found.boundaries)
+    scripts = release_question.write(place, question, found.boundaries, default=default)
     return msgspec.structs.replace(found, boundaries=scripts)
 
 

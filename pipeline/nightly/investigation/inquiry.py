@@ -114,8 +114,8 @@ def _releases(inquiry: Inquiry, scratch: Path) -> Finding:
     trials = release_question.trials(question, reader, releases.find, on_progress=note)
     found = release_trials.bisect(names, trials, wanted=question.failure)
     if found.boundaries:
-        place = release_question.free(Path(inquiry.place), question)
-        scripts = release_question.write(place, question, found.boundaries)
+        place = Path(inquiry.place)
+        scripts = release_question.write(place, question, found.boundaries, default=True)
         found = msgspec.structs.replace(found, boundaries=scripts)
     return Finding(
         question="releases",

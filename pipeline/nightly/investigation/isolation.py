@@ -112,9 +112,10 @@ def brought_to(place: Path, folder: Path, failure: Failure) -> Path:
         return folder
     bundle.check_place(folder)
     report = (folder / REPORT).read_bytes()
-    copy = next(name for name in names(place, failure) if _is_for(name, report))
-    if not copy.exists():
-        bundle.copy(folder, copy)
+    with bundle.placing():
+        copy = next(name for name in names(place, failure) if _is_for(name, report))
+        if not copy.exists():
+            bundle.copy(folder, copy)
     return copy
 
 

@@ -14,6 +14,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.failures.diagnostics import SERIAL, Failure
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.pipeline.store import outputs
+from iree_pilot.pipeline.store.locks import Locks
+from iree_pilot.pipeline.store.store import data_directory
 from iree_pilot.pipeline.targets import devices
 from iree_pilot.repro.attribution.origin import Origin
 from iree_pilot.repro.reproducer.folder import issue
@@ -258,17 +261,26 @@ def add(
 
     answers: fields of the report. Raises as `write`. repro.py must import no files beside it.
     """
-    check_place(directory)
-    report = read(directory)
-    contents = {name: (directory / name).read_bytes() for name in report.files}
-    texts = {n: c.decode(errors="replace") for n, c in contents.items() if n in FILES.values()}
-    more = sorted(n for n in contents if n not in (*texts, *WRITTEN))
-    report = msgspec.structs.replace(report, **answers)
-    facts = _facts(report, texts, more) | {"beside": [], "values": _values(contents)}
-    for name in ("ISSUE.md", "README.md"):
-        contents[name] = render(f"{name}.j2", **facts).encode()
-    _finish(directory, report, contents)
+    with placing():
+        check_place(directory)
+        report = read(directory)
+        contents = {name: (directory / name).read_bytes() for name in report.files}
+        texts = {n: c.decode(errors="replace") for n, c in contents.items() if n in FILES.values()}
+        more = sorted(n for n in contents if n not in (*texts, *WRITTEN))
+        report = msgspec.structs.replace(report, **answers)
+        facts = _facts(report, texts, more) | {"beside": [], "values": _values(contents)}
+        for name in ("ISSUE.md", "README.md"):
+            contents[name] = render(f"{name}.j2", **facts).encode()
+        _finish(directory, report, contents)
     return report
+
+
+def placing() -> AbstractContextManager[None]:
+    """Context in which no other process of this user's puts a folder anywhere.
+
+    What was found of a place in it still holds when the folder comes there. Not reentrant.
+    """
+    return Locks(data_directory() / "made" / "locks").hold("places")
 
 
 def _values(contents: Mapping[str, bytes]) -> dict[str, str]:

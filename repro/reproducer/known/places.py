@@ -68,8 +68,9 @@ def copied(folder: Path, place: Path, wanted: Identity) -> Path:
     Raises UsageError where that may not be written, EnvironmentFault where it cannot.
     """
     if place.resolve() != folder.resolve():
-        _check(place, wanted)
-        bundle.copy(folder, place)
+        with bundle.placing():
+            _check(place, wanted)
+            bundle.copy(folder, place)
     return place
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,13 +15,17 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.nightly.investigation.isolation import brought
+from iree_pilot.pipeline.store.locks import Locks
+from iree_pilot.pipeline.store.store import data_directory
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.repro.bisect import Bisection, Found
+from iree_pilot.repro.reproducer import publish
 from iree_pilot.repro.reproducer.folder import bundle
 from iree_pilot.repro.reproducer.folder.bundle import Report
 from iree_pilot.repro.reproducer.known import places
 from iree_pilot.repro.reproducer.known.found import reproduced
 from iree_pilot.repro.reproducer.known.places import Identity
+from iree_pilot.repro.reproducer.publish import Contents
 from iree_pilot.repro.since_release import question
 from iree_pilot.repro.since_release.question import Question
 
@@ -30,8 +38,8 @@ def identity(
     return Identity(failure=failure, **facts)
 
 
-def written(place: Path, shown: Identity) -> Path:
-    report = Report(
+def report_of(shown: Identity) -> Report:
+    return Report(
         failure=shown.failure,
         target=shown.target,
         flags=shown.flags,
@@ -49,7 +57,10 @@ def written(place: Path, shown: Identity) -> Path:
         levels=(bundle.level("mlir"),),
         time_limit=60,
     )
-    bundle.write(place, report, {"repro.mlir": "module {}\n"})
+
+
+def written(place: Path, shown: Identity) -> Path:
+    bundle.write(place, report_of(shown), {"repro.mlir": "module {}\n"})
     return place
 
 
@@ -159,6 +170,68 @@ class TestCopied:
         assert (before.stat().st_ino, (tmp_path / "link").is_symlink()) == (inode, True)
 
 
+class TestSeveralAtOnce:
+    """Bisections that all found the place free before they searched, and end together."""
+
+    def published(self, place: Path, tmp_path: Path, *, default: bool) -> list[Path | UsageError]:
+        program = tmp_path / "program.mlir"
+        program.write_text("module {}\n")
+        contents = Contents({"repro.mlir": program})
+        shown = [identity(f"a/b/{digit * 8}", target=f"hip:gfx{digit}") for digit in "123456"]
+        settles = [functools.partial(places.settled, place, s, default=default) for s in shown]
+        assert {settle() for settle in settles} == {place}
+        together = threading.Barrier(len(shown))
+
+        def one(number: int) -> Path | UsageError:
+            together.wait()
+            try:
+                return publish.placed(settles[number], report_of(shown[number]), contents)
+            except UsageError as refused:
+                return refused
+
+        with ThreadPoolExecutor(len(shown)) as threads:
+            answers = list(threads.map(one, range(len(shown))))
+        for asked, answer in zip(shown, answers, strict=True):
+            if isinstance(answer, Path):
+                assert bundle.read(answer).failure == asked.failure
+        return answers
+
+    def test_the_first_one_has_the_folder_that_all_named(self, tmp_path: Path) -> None:
+        answers = self.published(tmp_path / "out", tmp_path, default=False)
+        refused = [one for one in answers if isinstance(one, UsageError)]
+        assert len(refused) == len(answers) - 1
+        assert all("holds the reproducer of another failure" in one.message for one in refused)
+
+    def test_each_has_its_own_folder_where_nobody_named_one(self, tmp_path: Path) -> None:
+        answers = self.published(tmp_path / "out", tmp_path, default=True)
+        assert len({*answers}) == len(answers)
+        assert all(isinstance(one, Path) for one in answers)
+
+    def test_what_was_found_of_a_place_holds_until_the_folder_is_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen, write = list[bool](), bundle.write
+
+        def settle() -> Path:
+            seen.append(self.is_held())
+            return tmp_path / "out"
+
+        def watched(*words: Any, **named: Any) -> None:
+            write(*words, **named)
+            seen.append(self.is_held())
+
+        monkeypatch.setattr(bundle, "write", watched)
+        program = tmp_path / "program.mlir"
+        program.write_text("module {}\n")
+        publish.placed(settle, report_of(identity()), Contents({"repro.mlir": program}))
+        assert (seen, self.is_held()) == ([True, True], False)
+
+    def is_held(self) -> bool:
+        locks = Locks(data_directory() / "made" / "locks")
+        with locks.try_hold("places") as free:
+            return not free
+
+
 class TestScriptsOfReleases:
     def ask(self, signature: str, target: str = "llvm-cpu") -> Question:
         return Question(
@@ -178,4 +251,7 @@ class TestScriptsOfReleases:
         assert question.free(place, one) == place
         assert question.free(place, other) == tmp_path / "out-22222222"
         assert question.free(place, self.ask("a/b/11111111", "hip")) == tmp_path / "out-11111111"
+        assert (place / question.QUESTION).read_bytes() == before
+        question.write(place, other, (), default=True)
+        assert (tmp_path / "out-22222222" / question.QUESTION).is_file()
         assert (place / question.QUESTION).read_bytes() == before
