@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.nightly.reports.report import NightReport
     from iree_pilot.pipeline.nightly.workers.orders import Preview, Scheduler
 
+#: Largest number that the history can be asked for.
+_MOST = 2**63 - 1
 #: Cases of a running night that are named.
 _MOST_LEFT = 5
 
@@ -147,7 +149,7 @@ def run(
     _check_writable(markdown, junit)
     folder = outputs.directory(Path(artifacts)) if artifacts else None
     chosen = _scheduler(nightly, scheduler)
-    with history_at(database, begin=True) as history:
+    with history_at(database, begin=True, replace=not dry_run) as history:
         known = Keys(nightly.directory)
         if dry_run:
             tell_plan(common, _previews(history, cases, known, fresh), _width(nightly))
@@ -194,7 +196,7 @@ def run(
 @database_option
 @click.option(
     "--limit",
-    type=click.IntRange(1),
+    type=click.IntRange(1, _MOST),
     default=10,
     help="Number of nights to list.",
 )
@@ -245,7 +247,7 @@ def status(config: str | None, database: str | None, limit: int, common: Common)
 )
 @_OF_CONFIG
 @database_option
-@click.argument("night", type=int, required=False)
+@click.argument("night", type=click.IntRange(-_MOST, _MOST), required=False)
 @click.option(
     "--format",
     "form",

@@ -25,11 +25,11 @@ database_option = click.option(
 )
 
 
-def history_at(database: str | None, *, begin: bool = False) -> History:
-    """The history in this file, or in the usual place; `begin` makes it where there is none, or
-    none that can be read.
+def history_at(database: str | None, *, begin: bool = False, replace: bool = False) -> History:
+    """The history in this file, or in the usual place.
 
-    Raises UsageError where there is none otherwise.
+    begin: it is made where there is none. replace: a damaged one is moved aside for a new one.
+    Raises UsageError where there is none otherwise, EnvironmentFault for a damaged one.
     """
     from iree_pilot.pipeline.errors import UsageError
     from iree_pilot.pipeline.nightly.history.history import History
@@ -48,7 +48,7 @@ def history_at(database: str | None, *, begin: bool = False) -> History:
         )
     if database:
         outputs.check_parent(path)
-    history = History(path, kept=not begin)
+    history = History(path, kept=not replace)
     _tell_damage(history)
     return history
 

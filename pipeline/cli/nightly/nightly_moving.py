@@ -54,7 +54,7 @@ def merge(database: str | None, files: tuple[str, ...], common: Common) -> None:
     from iree_pilot.pipeline.cli.display import output as out
     from iree_pilot.pipeline.nightly.history import moving
 
-    with history_at(database, begin=True) as history, held(history, wait=True):
+    with history_at(database, begin=True, replace=True) as history, held(history, wait=True):
         merged: dict[str, moving.Merged] = {}
         try:
             for file in files:

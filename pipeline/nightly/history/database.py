@@ -138,6 +138,8 @@ class Database:
             database.execute("PRAGMA synchronous = FULL")
             database.execute("PRAGMA foreign_keys = ON")
             schema.migrate(database)
+            if table := schema.lacking(database):
+                raise _Damage(f"it lacks the table {table}")
         except BaseException:
             database.close()
             raise
@@ -196,7 +198,8 @@ class Database:
             return fault.strerror or str(fault), f"Make it writable, or {elsewhere} that is."
         if _damaged(fault):
             return f"it is damaged ({fault})", (
-                "`iree-pilot nightly run` keeps a damaged history aside and begins a new one."
+                "`iree-pilot nightly run` without --dry-run moves a damaged history aside and "
+                "begins a new one."
             )
         assert isinstance(fault, sqlite3.Error)
         code = _code(fault)
@@ -229,4 +232,5 @@ def _code(fault: sqlite3.Error) -> int:
 def _damaged(fault: Exception) -> bool:
     if not isinstance(fault, sqlite3.Error):
         return isinstance(fault, _Damage)
-    return _code(fault) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    lacks = str(fault).startswith(("no such table", "no such column"))
+    return lacks or _code(fault) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -18,6 +18,8 @@ changed once it was released; what is to be different comes as another one at th
 
 from __future__ import annotations
 
+import itertools
+import re
 import sqlite3
 from collections.abc import Sequence
 
@@ -162,6 +164,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 
 VERSION = len(MIGRATIONS)
+_TABLES = re.findall(r"CREATE TABLE (\w+)", "\n".join(itertools.chain(*MIGRATIONS)))
 
 
 def version(database: sqlite3.Connection) -> int:
@@ -175,6 +178,12 @@ def foreign(database: sqlite3.Connection) -> bool:
     (application,) = database.execute("PRAGMA application_id").fetchone()
     (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     return bool(tables) and application != APPLICATION
+
+
+def lacking(database: sqlite3.Connection) -> str:
+    """A table that an up to date database lacks, or ""."""
+    there = {name for (name,) in database.execute("SELECT name FROM sqlite_schema")}
+    return next((table for table in _TABLES if table not in there), "")
 
 
 def migrate(database: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:

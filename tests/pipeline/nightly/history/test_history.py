@@ -454,6 +454,22 @@ class TestTrouble:
             assert history.set_aside is None
             assert history.run().done == 1
 
+    @pytest.mark.parametrize("table", ["outcomes", "runs", "metrics"])
+    def test_a_history_that_lacks_a_table_is_damaged(self, path: Path, table: str) -> None:
+        with History(path) as history:
+            night(history, [outcome()])
+        database = sqlite3.connect(path)
+        database.execute("PRAGMA foreign_keys = OFF")
+        database.execute(f"DROP TABLE {table}")
+        database.commit()
+        database.close()
+        with pytest.raises(EnvironmentFault, match=f"it lacks the table {table}") as caught:
+            History(path, kept=True)
+        assert "without --dry-run moves a damaged history aside" in caught.value.advice
+        with History(path) as history:
+            assert history.set_aside is not None
+            night(history, [outcome()])
+
     def test_a_damaged_page_is_found_before_a_night_begins(self, path: Path) -> None:
         with History(path) as history:
             cases = [case(f"m{n}") for n in range(200)]
