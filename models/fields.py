@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from iree_pilot.models.spec import Field
+from iree_pilot.models.spec import MOST_LAYERS, Field
 
 ATTENTION = Field(
     name="attention",
@@ -43,7 +43,13 @@ def layers(what: str, config: str = "") -> tuple[Field, ...]:
     config: what precedes their names in transformers' config, `text_config.`.
     """
     return (
-        Field(name="layers", default=2, help=f"{what} layers", config=f"{config}num_hidden_layers"),
+        Field(
+            name="layers",
+            default=2,
+            help=f"{what} layers",
+            max=MOST_LAYERS,
+            config=f"{config}num_hidden_layers",
+        ),
         Field(
             name="width",
             default=64,

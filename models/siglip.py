@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from iree_pilot.models import fields as shared
-from iree_pilot.models.spec import Field, Value
+from iree_pilot.models.spec import MOST_LAYERS, Field, Value
 
 #: transformers' names of one function: published models name the second.
 GELU = {"written-out": "gelu_new", "fused": "gelu_pytorch_tanh"}
@@ -21,6 +21,7 @@ FIELDS = (
         name="vision_layers",
         default=2,
         help="layers of the vision tower",
+        max=MOST_LAYERS,
         config="vision_config.num_hidden_layers",
     ),
     Field(

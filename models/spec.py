@@ -25,11 +25,15 @@ Value = bool | int | str
 
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
+#: Layers beyond this are built one by one for longer than anybody waits.
+MOST_LAYERS = 1000
+
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that `--set name=value` may set. The type of `default` is the field's type.
 
-    choices: the values that a text field may have. min: the least value of a number. config: the
+    choices: the values that a text field may have. min, max: of a number; no machine can hold a
+    model with a larger one, and to build it would only end at a limit. config: the
     attribute of transformers' config that decides the field for a checkpoint (`vocab_size`,
     `text_config.vocab_size`); such a field cannot be set there.
     """
@@ -39,6 +43,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     help: str
     choices: tuple[str, ...] = ()
     min: int = 1
+    max: int = 2**24
     config: str = ""
 
     @property
@@ -46,7 +51,9 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         """Accepted values, in words."""
         if self.choices:
             return "|".join(self.choices)
-        return "true|false" if isinstance(self.default, bool) else f"a number from {self.min} up"
+        if isinstance(self.default, bool):
+            return "true|false"
+        return f"a number from {self.min} up to {self.max}"
 
     def parse(self, text: str) -> Value:
         """The value that `text` stands for. Raises UsageError when it is none of this field's."""
@@ -59,7 +66,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
                 number = int(text)
             except ValueError:
                 number = self.min - 1
-            if number >= self.min:
+            if self.min <= number <= self.max:
                 return number
         elif text in self.choices:
             return text

@@ -12,6 +12,8 @@ import re
 DEFAULT_SECONDS = 600.0
 #: No compiler, and no Python, starts with less.
 LEAST_MEMORY = 16 * 2**20
+#: Largest duration and size: more than any step takes, and a number that every format holds.
+MOST_SECONDS, MOST_BYTES = 1e12, 9e18
 _SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _BYTES = {"": 1.0, "b": 1.0}
 for _power, _letter in enumerate("kmgt", start=1):
@@ -20,13 +22,13 @@ _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)")
 
 
 def duration(text: str) -> float:
-    """Seconds; raises ValueError, with an example, for what is none or is zero."""
-    return _parse(text, _SECONDS, "duration", "90s, 10min")
+    """Seconds; raises ValueError, with an example, for what is none, is zero or beyond all use."""
+    return _parse(text, _SECONDS, MOST_SECONDS, "duration", "90s, 10min")
 
 
 def size(text: str) -> float:
     """Bytes, in powers of 1000 (`MB`) or 1024 (`MiB`); raises ValueError as `duration` does."""
-    return _parse(text, _BYTES, "size", "512MB, 4GiB")
+    return _parse(text, _BYTES, MOST_BYTES, "size", "512MB, 4GiB")
 
 
 def memory(value: str | float) -> float:
@@ -37,8 +39,12 @@ def memory(value: str | float) -> float:
     return found
 
 
-def _parse(text: str, units: dict[str, float], what: str, example: str) -> float:
+def _parse(text: str, units: dict[str, float], most: float, what: str, example: str) -> float:
     match = _QUANTITY.fullmatch(text.strip())
     if not match or match[2].lower() not in units or float(match[1]) == 0:
         raise ValueError(f"{text!r} is not a {what} (for example {example})")
-    return float(match[1]) * units[match[2].lower()]
+    found = float(match[1]) * units[match[2].lower()]
+    if found > most:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise ValueError(f"{shown} is too large for a {what} (for example {example})")
+    return found

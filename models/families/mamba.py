@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from iree_pilot.models import fields as shared
-from iree_pilot.models.spec import Field, ModelSpec, Preset
+from iree_pilot.models.spec import MOST_LAYERS, Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
     from iree_pilot.models.traceable import Traceable
@@ -16,7 +16,7 @@ SPECS = (
         help="Mamba state-space model over a whole prompt",
         build=f"{__name__}:build",
         fields=(
-            Field(name="layers", default=2, help="layers"),
+            Field(name="layers", default=2, help="layers", max=MOST_LAYERS),
             Field(name="width", default=32, help="hidden size"),
             Field(name="state", default=8, help="size of a channel's state"),
             Field(name="rank", default=4, help="rank of the time steps' projection"),

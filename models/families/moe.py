@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from iree_pilot.models import fields as shared
-from iree_pilot.models.spec import Field, ModelSpec, Preset
+from iree_pilot.models.spec import MOST_LAYERS, Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
     from iree_pilot.models.traceable import Traceable
@@ -19,7 +19,7 @@ SPECS = (
         fields=(
             Field(name="width", default=32, help="hidden size"),
             Field(name="hidden", default=64, help="size inside an expert"),
-            Field(name="experts", default=4, help="experts", min=2),
+            Field(name="experts", default=4, help="experts", min=2, max=MOST_LAYERS),
             Field(name="chosen", default=2, help="experts that a token uses"),
             shared.BATCH,
             Field(name="length", default=8, help="tokens in a sequence"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from iree_pilot.models import fields as shared
-from iree_pilot.models.spec import Field, ModelSpec, Preset
+from iree_pilot.models.spec import MOST_LAYERS, Field, ModelSpec, Preset
 from iree_pilot.models.versions import Signature
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ SPECS = (
                 name="vision_layers",
                 default=2,
                 help="the tower's layers",
+                max=MOST_LAYERS,
                 config="vision_config.depth",
             ),
             Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from iree_pilot.models import fields as shared
-from iree_pilot.models.spec import Field, ModelSpec, Preset
+from iree_pilot.models.spec import MOST_LAYERS, Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +27,11 @@ SPECS = (
                 config="layer_type",
             ),
             Field(
-                name="depth", default=1, help="blocks in each of the four stages", config="depths"
+                name="depth",
+                default=1,
+                help="blocks in each of the four stages",
+                max=MOST_LAYERS,
+                config="depths",
             ),
             Field(
                 name="width",

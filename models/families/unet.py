@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from iree_pilot.models import fields as shared
-from iree_pilot.models.spec import Field, ModelSpec, Preset, Value
+from iree_pilot.models.spec import MOST_LAYERS, Field, ModelSpec, Preset, Value
 from iree_pilot.models.versions import Signature
 
 if TYPE_CHECKING:
@@ -20,7 +20,12 @@ _RELEASES = ">=0.42,<0.43"
 _BLOCKS = "diffusers.models.unets.unet_2d_blocks"
 
 _FIELDS = (
-    Field(name="layers", default=1, help="residual layers of a block, each with attention"),
+    Field(
+        name="layers",
+        default=1,
+        help="residual layers of a block, each with attention",
+        max=MOST_LAYERS,
+    ),
     Field(name="heads", default=4, help="attention heads of a block"),
     Field(name="groups", default=8, help="groups of channels that are normalised together"),
     Field(name="text_width", default=32, help="hidden size of the text attended to"),
@@ -61,6 +66,7 @@ SPECS = (
                 name="stages",
                 default=2,
                 min=2,
+                max=MOST_LAYERS,
                 help="stages down and up, wider by 2, 4, 4; all but the innermost attend to text",
             ),
             Field(name="image", default=16, help="height and width of the latent image"),

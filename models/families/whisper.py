@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from iree_pilot.models import fields as shared
-from iree_pilot.models.spec import Field, ModelSpec, Preset
+from iree_pilot.models.spec import MOST_LAYERS, Field, ModelSpec, Preset
 
 if TYPE_CHECKING:
     from iree_pilot.models.traceable import Traceable
@@ -17,7 +17,7 @@ SPECS = (
         build=f"{__name__}:build",
         check=f"{__name__}:check",
         fields=(
-            Field(name="layers", default=2, help="encoder layers"),
+            Field(name="layers", default=2, help="encoder layers", max=MOST_LAYERS),
             Field(name="width", default=64, help="hidden size", min=4),
             Field(name="hidden", default=128, help="size inside the feed-forward block"),
             Field(name="heads", default=4, help="attention heads"),

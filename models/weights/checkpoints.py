@@ -90,7 +90,7 @@ def read(path: Path) -> Checkpoint:
 def read_config(path: Path) -> Checkpoint:
     """Reads a config.json alone. Raises UsageError as `read` does."""
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as fault:
         raise UsageError(f"cannot read {path}: {fault.strerror}", advice="Check the path.") from (
             fault
@@ -215,11 +215,11 @@ def tensors(path: Path) -> dict[str, CheckpointTensor]:
 def _indexed(path: Path) -> dict[str, CheckpointTensor]:
     index = path / INDEX
     try:
-        listed = json.loads(index.read_text())["weight_map"]
+        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = dict.fromkeys(sorted(listed.values()))
         if not listed or not all(Path(s).name == s for s in shards):
             raise ValueError("weight_map must give each tensor the name of a file beside it")
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
         raise UsageError(
             f"{index}: expected a JSON object with a weight_map, found {fault!r}",
             advice="Fetch the index again.",

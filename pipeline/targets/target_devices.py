@@ -15,7 +15,7 @@ from iree_pilot.pipeline.targets import discovery
 from iree_pilot.pipeline.targets.devices import Device
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
-_NAMED = re.compile(r"(?:[\w$.-]+=)?([\w-]+)(?:\[(\d+)\])?")
+_NAMED = re.compile(r"(?:[\w$.-]+=)?([\w-]+)(?:\[(\d{1,4})\])?")
 
 
 def alias(value: str) -> str:

@@ -103,6 +103,9 @@ class TestRefusals:
             ("llama-fp8", {"fp8": "e4m3"}, "fp8=e4m3: no value", "e4m3fn"),
             ("llama", {"layers": "0"}, "layers=0: no value", "a number from 1 up"),
             ("llama", {"layers": "two"}, "layers=two: no value", "a number from 1 up"),
+            ("llama", {"layers": "999999999999"}, "no value of field layers", "up to 1000"),
+            ("llama", {"width": f"{2**24 + 1}"}, "no value of field width", f"up to {2**24}"),
+            ("mixtral-moe", {"experts": "1001"}, "no value of field experts", "up to 1000"),
             ("llama", {"dynamic": "maybe"}, "dynamic=maybe: no value", "true|false"),
         ],
     )

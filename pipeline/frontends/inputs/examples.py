@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import (
     ELEMENT_TYPES,
@@ -22,6 +23,8 @@ from iree_pilot.pipeline.program.program import (
 
 #: Size of a dynamic dimension of which nothing is known but that it is dynamic.
 DYNAMIC = 4
+#: What numpy can have, and sizes in 64 bits.
+_MOST_DIMENSIONS, _MOST_DIGITS = 64, 18
 _RAW = re.compile(r"&?((?:\d+x)*)([a-zA-Z][\w<>]*)=(?:@(.+)|(.*))", re.DOTALL)
 #: Without values: zeros. A type on its own, without `=`, is none.
 _ZEROS = re.compile(r"&?((?:\d+x)+)([a-zA-Z][\w<>]*)()()")
@@ -176,6 +179,13 @@ def _from_numbers(spec: str, raw: re.Match[str], index: int, directory: Path) ->
 
     shape, dtype = _spelled(spec, raw)
     words = re.sub(r"[,\[\]]", " ", raw[4]).split() or ["0"]
+    tensor = Tensor(dtype=dtype, shape=shape, file="")
+    if tensor.bytes > (available := process.available_bytes()):
+        raise UsageError(
+            f"--input {spec}: {tensor} has {tensor.bytes:,} bytes, and {available:,} bytes of "
+            "memory are available here",
+            advice="Give the shape that the function takes.",
+        )
     count = math.prod(shape)
     if any(_real(word) is None for word in words):
         raise UsageError(
@@ -269,7 +279,14 @@ def _spelled(spec: str, raw: re.Match[str]) -> tuple[tuple[int, ...], str]:
     if dtype not in ELEMENT_TYPES:
         known = ", ".join(ELEMENT_TYPES)
         raise UsageError(f"--input {spec}: unknown element type {dtype}", advice=f"Known: {known}.")
-    return tuple(int(d) for d in dims.split("x") if d), dtype
+    sizes = [d for d in dims.split("x") if d]
+    if len(sizes) > _MOST_DIMENSIONS or any(len(d.lstrip("0")) > _MOST_DIGITS for d in sizes):
+        shown = spec if len(spec) <= 80 else f"{spec[:80]}..."
+        raise UsageError(
+            f"--input {shown}: no array has such a shape",
+            advice=f"Give at most {_MOST_DIMENSIONS} dimensions below 10^{_MOST_DIGITS}.",
+        )
+    return tuple(int(d) for d in sizes), dtype
 
 
 def _from_npy(path: Path, index: int, directory: Path) -> Tensor:

@@ -11,15 +11,16 @@ import msgspec
 from iree_pilot.pipeline import quantities
 from iree_pilot.pipeline.nightly.cases import strict
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
+#: More repetitions of one thing than this are a slip of the pen.
+Count = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 #: Largest seed that both PyTorch and numpy accept.
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 #: More processes at once than any machine has room for are a slip of the pen.
 Jobs = Annotated[int, msgspec.Meta(ge=0, le=4096)]
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 #: `10min` or seconds; `4GiB` or bytes.
-Duration = str | Annotated[float, msgspec.Meta(gt=0)]
-Size = str | Annotated[float, msgspec.Meta(gt=0)]
+Duration = str | Annotated[float, msgspec.Meta(gt=0, le=quantities.MOST_SECONDS)]
+Size = str | Annotated[float, msgspec.Meta(gt=0, le=quantities.MOST_BYTES)]
 
 
 def _seconds(value: str | float) -> float:

@@ -20,7 +20,11 @@ Test = Callable[[Case], bool]
 
 _TOKEN = re.compile(r"""\s*(?:([()])|"([^"]*)"|'([^']*)'|([^\s()"']+))""")
 _WORDS = ("and", "or", "not")
-_SHARD = re.compile(r"(\d+)/(\d+)")
+#: Brackets and `not`s, which may each be in the one before, in one expression.
+_MOST_NESTED = 100
+_SHARD = re.compile(r"(\d{1,9})/(\d{1,9})")
+#: More machines than this are a slip of the pen.
+_MOST_SHARDS = 10_000
 
 
 def select(
@@ -84,9 +88,10 @@ def shards(cases: Sequence[Case], count: int) -> dict[str, int]:
 def _shard(text: str) -> tuple[int, int]:
     match = _SHARD.fullmatch(text.strip())
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= number <= count:
+    if not 1 <= number <= count <= _MOST_SHARDS:
         raise UsageError(
-            f"--shard {text}: no such shard", advice="Shards are 1/5, 2/5, ... 5/5 of five."
+            f"--shard {text}: no such shard",
+            advice=f"Shards are 1/5, 2/5, ... 5/5 of five; there are at most {_MOST_SHARDS:,}.",
         )
     return number, count
 
@@ -116,6 +121,8 @@ class _Parser:
             at = match.end()
 
     def parsed(self) -> Test:
+        if sum(text in ("(", "not") for text, _ in self._tokens) > _MOST_NESTED:
+            raise self._refused(f"there are more than {_MOST_NESTED} brackets and `not`s")
         test = self._or()
         if self._tokens:
             raise self._refused(f"{self._tokens[0][0]!r} stands where `and` or `or` would")

@@ -58,6 +58,14 @@ class TestQuantities:
         with pytest.raises(click.BadParameter, match=r"is not a duration \(for example 90s"):
             read(DURATION, text)
 
+    @pytest.mark.parametrize(
+        ("kind", "text"),
+        [(DURATION, "1" + "0" * 400 + "h"), (SIZE, "9" * 400), (SIZE, "20000000TB")],
+    )
+    def test_what_no_machine_has_is_refused(self, kind: click.ParamType, text: str) -> None:
+        with pytest.raises(click.BadParameter, match="is too large for a"):
+            read(kind, text)
+
     @pytest.mark.parametrize("text", ["4XB", "0", "GiB", "1KiBs", "1 G B"])
     def test_what_is_no_size_is_refused_with_an_example(self, text: str) -> None:
         with pytest.raises(click.BadParameter, match=r"is not a size \(for example 512MB"):
