@@ -182,6 +182,11 @@ def read(path: Path) -> dict[str, ArchiveEntry]:
             f"cannot read parameters from {path}: {fault.strerror}",
             advice="Check the path and its permissions.",
         ) from fault
+    except RecursionError as fault:
+        raise UsageError(
+            f"cannot read parameters from {path}: its header is nested too deeply",
+            advice="No tool writes such a file; fetch or write it again.",
+        ) from fault
     except (_Malformed, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as fault:
         raise UsageError(
             f"cannot read parameters from {path}: {fault}",

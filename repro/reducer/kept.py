@@ -32,5 +32,5 @@ def recall(file: Path, kind: type[T]) -> T | None:
     """The value in a file; None where there is none, or not one of this kind."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return None

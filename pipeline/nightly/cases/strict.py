@@ -56,6 +56,11 @@ def parse(path: Path, text: str, form: type[T]) -> T:
             f"{path}:{line}: this is no TOML: {what}",
             advice="Fix that line; see https://toml.io for the syntax.",
         ) from fault
+    except RecursionError as fault:
+        raise UsageError(
+            f"{path}: this is no TOML that can be read: it is nested too deeply",
+            advice="See docs/nightly.md for what it can say.",
+        ) from fault
     try:
         return msgspec.convert(tables, form)
     except msgspec.ValidationError as fault:

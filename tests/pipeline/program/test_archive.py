@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,18 @@ def test_irees_own_archives_are_read_as_irees_tools_wrote_them(tmp_path: Path) -
     (tmp_path / "w.irpa").write_bytes(whole[:400])
     with pytest.raises(UsageError, match="file_size=400"):
         archive.read(tmp_path / "w.irpa")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".gguf"])
+def test_a_header_that_is_nested_without_end_is_refused(tmp_path: Path, suffix: str) -> None:
+    depth = 100_000
+    text = b'{"a":' + b"[" * depth + b"]" * depth + b"}"
+    arrays = struct.pack("<IQ", 9, 1) * depth
+    content = {
+        ".safetensors": struct.pack("<Q", len(text)) + text,
+        ".gguf": b"GGUF" + struct.pack("<IQQQsI", 3, 0, 1, 1, b"a", 9) + arrays,
+    }
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content[suffix])
+    with pytest.raises(UsageError, match="nested too deeply"):
+        archive.read(path)

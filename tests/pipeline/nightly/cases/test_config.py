@@ -79,6 +79,12 @@ def test_numbers_are_seconds_and_bytes(file: Path) -> None:
         ("[schedule]\nmemory = 10\n", "less memory than any step needs"),
         (f"[schedule]\njobs = {10**20}\n", "jobs"),
         ("[schedule]\njobs = 5000\n", "<= 4096"),
+        (f"[schedule]\nreruns = {10**20}\n", "reruns"),
+        ("[matrix]\nrepeats = 10001\n", "<= 10000"),
+        ("[matrix]\nmemory_limit = inf\n", "memory_limit"),
+        ("[matrix]\ntime_limit = inf\n", "time_limit"),
+        (f"[matrix]\ntime_limit = '{10**20}h'\n", "is too large for a duration"),
+        ("[matrix]\nmodels = " + "[" * 5000 + "]" * 5000, "it is nested too deeply"),
     ],
 )
 def test_amounts_that_no_machine_has_or_works_with(file: Path, text: str, says: str) -> None:

@@ -10,11 +10,18 @@ import msgspec
 import pytest
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.repro.reducer import kept
 from iree_pilot.repro.reproducer.folder.bundle import REPORT, Report
 from iree_pilot.repro.reproducer.known import known
 from iree_pilot.repro.reproducer.known.known import Known
 
 ME = ("diagnostic/a.b/c/0", "abc", "vulkan")
+
+
+class Nested(msgspec.Struct):
+    """A list in a list, and so on."""
+
+    inside: list[Nested] = []
 
 
 def folder(place: Path, **fields: object) -> Path:
@@ -124,3 +131,9 @@ def test_a_reproducer_that_was_changed_is_not_known(tmp_path: Path) -> None:
     assert known.recall(*ME) is not None
     (place / "repro.mlir").write_text("module {}")
     assert known.recall(*ME) is None
+
+
+def test_a_record_that_is_nested_without_end_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    file.write_text('{"inside":[' * 100_000)
+    assert kept.recall(file, Nested) is None
