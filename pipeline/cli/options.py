@@ -339,6 +339,8 @@ def target_option(function: F) -> F:
             "-t",
             "--target",
             "targets",
+            multiple=True,
+            callback=joined,
             metavar="TARGET[,TARGET...]",
             shell_complete=completing.targets,
             help="BACKEND[:ARCH], as in hip:gfx942 (iree-pilot targets); default for a reproducer: "
@@ -353,6 +355,8 @@ def targets_option(doing: str) -> Callable[[F], F]:
     return click.option(
         "-t",
         "--target",
+        multiple=True,
+        callback=joined,
         metavar="TARGET[,TARGET...]",
         shell_complete=completing.targets,
         help=f"{doing}, one after the other; default for a reproducer: its own.",
@@ -390,6 +394,11 @@ def _decorated(function: F, *options: Callable[[F], F]) -> F:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def joined(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """`-t A -t B` is `-t A,B`: of an option that is given twice, click keeps the last."""
+    return ",".join(values) if values else None
 
 
 def _pairs(

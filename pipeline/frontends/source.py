@@ -64,6 +64,11 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
     if not text.strip():
         raise UsageError("SOURCE is empty", advice="Name a model (`iree-pilot models`) or a file.")
     path_text, factory = split(text)
+    if not path_text.strip():
+        raise UsageError(
+            f"{text}: there is no name before the colon",
+            advice="Name a model (`iree-pilot models`), a file or a module there.",
+        )
     links.check(Path(text))
     links.check(Path(path_text))
     kind = _BY_SUFFIX.get(Path(path_text).suffix.lower())

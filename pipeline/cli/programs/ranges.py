@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from iree_pilot.pipeline.cli import completing, several
 from iree_pilot.pipeline.cli.group import examples
-from iree_pilot.pipeline.cli.options import Common, SourceOptions, common, source_options
+from iree_pilot.pipeline.cli.options import Common, SourceOptions, common, joined, source_options
 from iree_pilot.pipeline.toolchain.context import Context
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ _WORDS = {
 @click.option(
     "-t",
     "--target",
+    multiple=True,
+    callback=joined,
     metavar="TARGET[,TARGET...]",
     shell_complete=completing.targets,
     help="Check on this target's device too; several are checked one after the other.",

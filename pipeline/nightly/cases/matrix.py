@@ -33,7 +33,8 @@ def expand(
 ) -> tuple[Case, ...]:
     """All cases, in the order of the TOML, each once.
 
-    A case that two blocks name is as the later one says. available: the releases that can be
+    A case that two blocks name is as the later one says; a file that is spelled in several ways
+    has the first one's name. available: the releases that can be
     installed; asked only for versions that are not on this machine. on_progress: hears what is left
     out, and the reason.
 
@@ -46,9 +47,12 @@ def expand(
         said = {k: v for k, v in msgspec.structs.asdict(block).items() if v is not None}
         blocks.append((("include", number), msgspec.structs.replace(config.matrix, **said)))
     check = _Checks(nightly, available)
+    spelled: dict[str, str] = {}
     with contextlib.chdir(nightly.directory):
         for where, block in blocks:
             for case in _cases(block, where, check):
+                first = spelled.setdefault(_of_file(case.source), case.source)
+                case = msgspec.structs.replace(case, source=first)
                 found[case.name] = case
     for number, exclude in enumerate(config.exclude):
         kept = {n: c for n, c in found.items() if not excluded(c, exclude)}
@@ -176,6 +180,14 @@ def _files(pattern: str) -> list[str]:
     """Files that fit, by their paths from here or from the root, as the pattern is written."""
     root = Path(Path(pattern).anchor)
     return sorted(str(path) for path in root.glob(str(Path(pattern).relative_to(root))))
+
+
+def _of_file(source: str) -> str:
+    """A source with the one path of its file or folder; others as they are."""
+    path, named = sources.split(source)
+    if path.split("/")[0] in registry() or not Path(path).exists():
+        return source
+    return f"{Path(path).resolve()}:{named}"
 
 
 def _text(value: str | int | bool) -> str:

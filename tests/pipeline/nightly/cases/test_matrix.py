@@ -152,6 +152,13 @@ class TestExpand:
         assert what in told.value.message
         assert advice in told.value.advice
 
+    def test_a_file_that_is_spelled_in_several_ways_is_one(self, tmp_path: Path) -> None:
+        (tmp_path / "net.py").write_text("model = None\n")
+        (tmp_path / "rope").mkdir()
+        models = ["./net.py", "net.py", f"{tmp_path}/net.py", "net.py:other", "rope"]
+        found = expanded(tmp_path, f'[matrix]\nmodels = {models}\ntargets = ["llvm-cpu"]\n')
+        assert [one.source for one in found] == ["./net.py", "net.py:other", "rope"]
+
     def test_what_is_left_out_is_told_with_its_reason(self, tmp_path: Path) -> None:
         file = tmp_path / "nightly.toml"
         file.write_text(
@@ -232,6 +239,8 @@ class TestOnly:
             ("bert)", r"'\)' stands where"),
             ("bert hip", "'hip' stands where"),
             ("'bert", "a quote is not closed"),
+            ("(" * 5000 + "bert" + ")" * 5000, "more than 100 brackets"),
+            ("not " * 5000 + "bert", "more than 100 brackets"),
         ],
     )
     def test_an_expression_that_cannot_be_read_is_told(self, expression: str, why: str) -> None:
@@ -285,7 +294,9 @@ class TestShard:
         before, after = shards(cases, 4), shards([*cases, case("new")], 4)
         assert sum(before[program] != after[program] for program in before) <= 15
 
-    @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
+    @pytest.mark.parametrize(
+        "shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/99999", "1/99999999999999999999"]
+    )
     def test_a_shard_that_is_none_is_told(self, shard: str) -> None:
         with pytest.raises(UsageError, match="no such shard"):
             select(CASES, shard=shard)
