@@ -20,7 +20,7 @@ import click
 import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError, UsageError
-from iree_pilot.pipeline.plain import plain
+from iree_pilot.pipeline.plain import plain, spell
 from iree_pilot.pipeline.processes import process
 
 INTERRUPTED = 130
@@ -39,6 +39,10 @@ _REFUSED = {
     errno.EACCES: ("permission denied", _ELSEWHERE),
     errno.EPERM: ("the system does not permit it", _ELSEWHERE),
 }
+
+
+#: Options that are answered without a look at any file.
+_ANYWHERE = {"-h", "--help", "--version"}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -65,8 +69,11 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
     """
     try:
         _hear_signals()
+        spell(sys.stdout)
+        spell(sys.stderr)
         started = time.monotonic() - _age()
         _check_words(arguments)
+        _check_here(arguments)
         command.main(arguments, prog_name="iree-pilot", standalone_mode=False, obj=started)
     except Failed as end:
         return end.exit_code
@@ -119,9 +126,29 @@ def _check_words(arguments: list[str]) -> None:
             ) from None
 
 
+def _check_here(arguments: list[str]) -> None:
+    """Raises EnvironmentFault where the current directory is gone, unless only help is asked for.
+
+    Nothing can be found or made there, and no child can start.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        if not arguments or _ANYWHERE & {*_own(arguments)}:
+            return
+        raise EnvironmentFault(
+            "the current directory is gone", advice="Change to another one: cd DIRECTORY."
+        ) from None
+
+
+def _own(arguments: list[str]) -> list[str]:
+    """The words that are for iree-pilot: those behind `--` are the compiler's."""
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
 def _age() -> float:
     """Seconds since this process started, which is before Python did."""
-    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    ticks = int(Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -145,7 +172,7 @@ def _hear_signals() -> None:
 
 def _unheard() -> int:
     """Whoever read our output has gone, and nothing can be told to them."""
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the process ends
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
     return UNHEARD
 
 
@@ -163,8 +190,7 @@ def _json_too(
 ) -> None:
     """A reader of `--json` gets its one document also when there is an error: with what was
     finished before, if anything."""
-    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    if "--json" in own:
+    if "--json" in _own(arguments):
         error = {"message": message, "advice": advice, "exit_code": code}
         with contextlib.suppress(OSError):  # stderr says what could not be written
             click.echo(msgspec.json.encode({**finished, "error": error}))

@@ -48,7 +48,7 @@ def returning(rewriting: CheckRewriting, place: Path) -> CheckRewritten:
         found = CheckRewritten(added=added, left=tuple(left))
         if added:
             module.operation.verify()
-            mlir.write_text(str(module))
+            mlir.write_text(str(module), encoding="utf-8")
     return found
 
 

@@ -52,7 +52,7 @@ def with_references(program: Program, context: Context, text: str = "") -> Progr
     parameters = program.parameters
     if parameters is not None and parameters.missing:
         return program
-    text = text or (context.directory / program.mlir).read_text(errors="replace")
+    text = text or (context.directory / program.mlir).read_text(encoding="utf-8", errors="replace")
     context = context.bounded(_limits(context.limits))
     functions = {f.name: f for f in program.functions}
     open_ = [f for f in program.functions if f.example is not None and f.outputs]
@@ -79,7 +79,10 @@ def of_call(call: Call, context: Context) -> Reference | None:
     """Results of a call; None if it cannot be evaluated. Files go to the context's
     directory."""
     works = [evaluate.work(call, context.directory, jitter="values")]
-    context, text = context.bounded(_limits(context.limits)), call.mlir.read_text(errors="replace")
+    context, text = (
+        context.bounded(_limits(context.limits)),
+        call.mlir.read_text(encoding="utf-8", errors="replace"),
+    )
     for evaluator in _evaluators(context, text):
         (found,) = evaluator(works)
         if found.reference is not None:

@@ -284,7 +284,7 @@ def _failure(done: Done[GenerationStep], workdir: Path, steps: int) -> Failure:
     """Failure of a child that did not finish, with the token."""
     # What the runtime raises has all that it says in its text.
     text = done.stderr if done.fault is None else done.fault.message
-    called = (workdir / task.STDOUT).read_text().split()
+    called = (workdir / task.STDOUT).read_text(encoding="utf-8").split()
     failure = diagnostics.runtime_failure(done.outcome, text, "run" if called else "load")
     if not called:
         return failure

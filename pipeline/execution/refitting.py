@@ -235,4 +235,4 @@ def _generic(file: Path, context: Context) -> str:
         done, _ = context.at(Path(scratch)).run(
             [context.toolchain.opt, file, "--mlir-print-op-generic", *mlir.ELIDE, "-o", out]
         )
-        return out.read_text(errors="replace") if done.ok else ""
+        return out.read_text(encoding="utf-8", errors="replace") if done.ok else ""

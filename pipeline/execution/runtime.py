@@ -181,7 +181,7 @@ def run(job: Run, context: Context, *, latency_budget: float = LATENCY_BUDGET) -
         changed=changed,
     )
     if not outcome.ok:
-        text = stderr.read_text(errors="replace")
+        text = stderr.read_text(encoding="utf-8", errors="replace")
         if "outputting results" in text and "stdio_stream" in text:
             raise EnvironmentFault(
                 f"cannot write the outputs of {job.function.name} to {context.directory / 'out'}",
@@ -409,7 +409,7 @@ def _latency(
     if outcome.ended_by == "time-limit":
         return None, slow, command
     if not outcome.ok:
-        text = stderr.read_text(errors="replace").strip()
+        text = stderr.read_text(encoding="utf-8", errors="replace").strip()
         reason = text.splitlines()[0] if text else outcome.ended_by
         return None, f"{tool} failed: {reason}", command
     return *_measured(report, tool), command

@@ -111,7 +111,7 @@ def dump(mlir: Path, resume: str | None, context: Context, flags: Sequence[str])
 
 def name(source: Path) -> str:
     """Name of the function in a dumped executable."""
-    found = _EXPORT.search(source.read_text(errors="replace"))
+    found = _EXPORT.search(source.read_text(encoding="utf-8", errors="replace"))
     return found[1] if found else source.stem
 
 

@@ -177,5 +177,7 @@ def _run(argv: list[str], place: Path) -> tuple[bool, str]:
     stdout, stderr = place / "stdout.txt", place / "stderr.txt"
     limits = process.Limits(seconds=_SECONDS)
     outcome = process.run(argv, stdout=stdout, stderr=stderr, cwd=place, limits=limits)
-    output = stderr.read_text(errors="replace") + stdout.read_text(errors="replace")
+    output = stderr.read_text(encoding="utf-8", errors="replace") + stdout.read_text(
+        encoding="utf-8", errors="replace"
+    )
     return not outcome.ok, output

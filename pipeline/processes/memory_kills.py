@@ -35,7 +35,7 @@ def _events() -> list[Path]:
     """
     found = []
     with contextlib.suppress(OSError):
-        for line in _GROUPS.read_text().splitlines():
+        for line in _GROUPS.read_text(encoding="utf-8").splitlines():
             _, controllers, group = line.split(":", 2)
             if not controllers:
                 root, name = _MOUNTED, "memory.events"
@@ -49,7 +49,7 @@ def _events() -> list[Path]:
 
 def _count(file: Path) -> int | None:
     with contextlib.suppress(OSError):
-        for line in file.read_text().splitlines():
+        for line in file.read_text(encoding="utf-8").splitlines():
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return None

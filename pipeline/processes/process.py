@@ -161,7 +161,7 @@ def available_bytes() -> int:
 
     As psutil has it, which takes 10 ms to load.
     """
-    lines = Path("/proc/meminfo").read_text().splitlines()
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     told = next(line for line in lines if line.startswith("MemAvailable:"))
     return int(told.split()[1]) * 1024
 
@@ -177,7 +177,7 @@ def python(module: str, *words: str | Path) -> list[str | Path]:
 
 def check_disk(stderr: Path) -> None:
     """Raises OSError where a child that failed wrote to `stderr` that the disk is full."""
-    text = stderr.read_text(errors="replace")
+    text = stderr.read_text(encoding="utf-8", errors="replace")
     for number in _FULL:
         if os.strerror(number) in text:
             raise OSError(number, os.strerror(number), str(stderr.parent))
@@ -309,7 +309,7 @@ def _wait(
 def _processor_seconds(pid: int) -> float:
     """Processor time of all threads of a process, and of its children that have ended."""
     with contextlib.suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return sum(int(field) for field in fields[11:15]) / _TICKS
     return 0.0
 
@@ -318,7 +318,10 @@ def _runnable(pid: int) -> bool:
     """True if a thread of a process is only waiting for a free processor."""
     for task in Path(f"/proc/{pid}/task").glob("*/stat"):
         with contextlib.suppress(OSError):
-            if task.read_text().rpartition(")")[2].split()[0] in _WAITING_FOR_NOBODY:
+            if (
+                task.read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+                in _WAITING_FOR_NOBODY
+            ):
                 return True
     return False
 
@@ -343,7 +346,7 @@ def _resident_bytes(pid: int) -> int:
     while waiting:
         process = Path("/proc", str(waiting.pop()))
         with contextlib.suppress(OSError):
-            total += int((process / "statm").read_text().split()[1]) * _PAGE_BYTES
+            total += int((process / "statm").read_text(encoding="utf-8").split()[1]) * _PAGE_BYTES
             waiting += _children(process)
     return total
 
@@ -363,5 +366,5 @@ def _children(process: Path) -> list[int]:
     found: list[int] = []
     for task in lists:
         with contextlib.suppress(OSError):  # that thread has ended
-            found += map(int, task.read_text().split())
+            found += map(int, task.read_text(encoding="utf-8").split())
     return found

@@ -144,7 +144,7 @@ def _done(function: str, outcome: process.Outcome, reply: type[T], directory: Pa
     return Done(
         outcome=outcome,
         replies=_replies(directory, reply),
-        stderr=(directory / STDERR).read_text(errors="replace"),
+        stderr=(directory / STDERR).read_text(encoding="utf-8", errors="replace"),
         fault=fault,
     )
 

@@ -38,6 +38,6 @@ def quoted(location: str | None) -> str | None:
     name, number = place(location)
     if not name or not Path(name).is_file():
         return None
-    with Path(name).open(errors="replace") as file:
+    with Path(name).open(encoding="utf-8", errors="replace") as file:
         line = next((line.strip() for n, line in enumerate(file, 1) if n == number), "")
     return line if line.replace("\t", " ").isprintable() else None

@@ -106,7 +106,7 @@ def parse_assumptions(ir: str) -> Assumptions | None:
 def _probe(toolchain: Toolchain, flags: tuple[str, ...]) -> Probe:
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         program = Path(scratch, "probe.mlir")
-        program.write_text(_PROGRAM)
+        program.write_text(_PROGRAM, encoding="utf-8")
         answer = ask([toolchain.compiler, program, *flags, f"--compile-to={_PROBE_PHASE}"])
     rejected = _REJECTED.search(answer.stderr)
     if rejected:

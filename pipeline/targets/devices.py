@@ -132,7 +132,7 @@ def _preference(device: Device) -> tuple[bool, int]:
 def processor(driver: str = LOCAL[0]) -> Device:
     """The host's processor; its feature flags are in the fingerprint, for code made for `host`."""
     try:
-        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
         first = ""
     about = {k.strip(): v.strip() for k, _, v in (x.partition(":") for x in first.splitlines())}

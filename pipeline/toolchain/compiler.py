@@ -294,7 +294,7 @@ def _failed(
     order = context.toolchain.phases
     last = reader.phases[-1].name if reader.phases else (job.resume or order[0])
     phase = order[min(order.index(last) + 1, len(order) - 1)]
-    said = (context.directory / STDERR).read_text(errors="replace")
+    said = (context.directory / STDERR).read_text(encoding="utf-8", errors="replace")
     failure = _failure(outcome, said, phase, job.mlir)
     confirmed: bool | None = None
     resume_command: tuple[str, ...] | None = None
@@ -380,7 +380,7 @@ def _parse(program: Path, context: Context) -> Failure | None:
 
 
 def _failure(outcome: process.Outcome, said: str, phase: str | None, program: Path) -> Failure:
-    text = program.read_text(errors="replace")
+    text = program.read_text(encoding="utf-8", errors="replace")
     return diagnostics.compile_failure(outcome, said, phase, text)
 
 
@@ -388,7 +388,7 @@ def _dispatches(statistics: Path) -> Dispatches | None:
     """Reads the compiler's own scheduling statistics; None where this release wrote none."""
     if not statistics.is_file() or not statistics.stat().st_size:
         return None
-    total = json.loads(statistics.read_text())["stream-aggregate"]
+    total = json.loads(statistics.read_text(encoding="utf-8"))["stream-aggregate"]
     execution = total["execution"]
     return Dispatches(
         dispatches=execution["dispatch-count"],

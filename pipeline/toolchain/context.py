@@ -46,7 +46,7 @@ class Context:
             self.directory / f"{log}.{stream}.txt".lstrip(".") for stream in ("stdout", "stderr")
         )
         outcome = process.run(argv, stdout=stdout, stderr=stderr, limits=limits or self.limits)
-        return outcome, stderr.read_text(errors="replace")
+        return outcome, stderr.read_text(encoding="utf-8", errors="replace")
 
     def bounded(self, limits: Limits) -> Context:
         """Returns the context of a step with other limits."""

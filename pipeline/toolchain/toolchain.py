@@ -156,8 +156,8 @@ def ask(
             outcome = process.run(argv, stdout=out, stderr=err, limits=limits, env=env)
             return ToolOutput(
                 outcome=outcome,
-                stdout=out.read_text(errors="replace"),
-                stderr=err.read_text(errors="replace"),
+                stdout=out.read_text(encoding="utf-8", errors="replace"),
+                stderr=err.read_text(encoding="utf-8", errors="replace"),
             )
     except OSError as fault:
         raise EnvironmentFault(

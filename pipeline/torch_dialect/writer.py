@@ -346,4 +346,6 @@ class Writing(msgspec.Struct, frozen=True):
 
 def written(writing: Writing, directory: Path) -> None:
     """Writes the file. Raises CannotWrite."""
-    Path(writing.output).write_text(write(Path(writing.mlir).read_text(), writing.flags))
+    Path(writing.output).write_text(
+        write(Path(writing.mlir).read_text(encoding="utf-8"), writing.flags), encoding="utf-8"
+    )

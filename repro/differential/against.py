@@ -182,7 +182,7 @@ class Origins:
 
     def __init__(self, program: Path) -> None:
         self._name = program.name
-        self._lines = program.read_text(errors="replace").splitlines()
+        self._lines = program.read_text(encoding="utf-8", errors="replace").splitlines()
 
     def __call__(self, places: Sequence[tuple[str, int]]) -> tuple[str, ...]:
         named = {(Path(file).name, line): self._operation(file, line) for file, line in places}

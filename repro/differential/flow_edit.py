@@ -58,7 +58,9 @@ def made(batch: FlowBatch, directory: Path) -> list[Interface]:
     with context():
         module = parse(Path(batch.mlir).read_bytes())
         interfaces = make(module, batch)
-        (directory / MADE).write_text(module.operation.get_asm(enable_debug_info=False))
+        (directory / MADE).write_text(
+            module.operation.get_asm(enable_debug_info=False), encoding="utf-8"
+        )
         return interfaces
 
 
@@ -70,7 +72,7 @@ def lifted(batch: FlowBatch, directory: Path) -> Lifted:
         position, index = batch.lift
         body = next(b for b in seen(module)[0] if b.position == position)
         interface, text = lift(module, body, index)
-        (directory / MADE).write_text(text)
+        (directory / MADE).write_text(text, encoding="utf-8")
         return interface
 
 
@@ -119,7 +121,7 @@ def _steps(body: Seen, executables: dict[str, Any], directory: Path) -> Iterator
         text = f"{body.position}.{index}.mlir"
         if results:
             code = "\n".join(c.get_asm(enable_debug_info=False) for c in codes)
-            (directory / text).write_text(code)
+            (directory / text).write_text(code, encoding="utf-8")
         yield FlowStep(
             index=index,
             name=name,

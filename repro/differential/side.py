@@ -79,7 +79,7 @@ class Runner:
         place = self._context.directory / name
         module = place / compiler.MODULE
         done, digest = place / "done", hashlib.sha256(mlir.read_bytes()).hexdigest()
-        if done.is_file() and module.is_file() and done.read_text() == digest:
+        if done.is_file() and module.is_file() and done.read_text(encoding="utf-8") == digest:
             return module
         shutil.rmtree(place, ignore_errors=True)
         job = Compile(mlir=mlir, flags=self.side.flags, resume=FLOW_PHASE)
@@ -88,7 +88,7 @@ class Runner:
         shutil.rmtree(place / compiler.PHASES, ignore_errors=True)
         if isinstance(made, Failure):
             raise Broken(self.side.name, "its dispatches do not compile", made)
-        done.write_text(digest)
+        done.write_text(digest, encoding="utf-8")
         return module
 
     def run(

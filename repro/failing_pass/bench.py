@@ -106,7 +106,7 @@ class RealBench:
             spelled="",
             operation="",
             symbol="",
-            text=self._dumped[since].read_text(),
+            text=self._dumped[since].read_text(encoding="utf-8"),
         )
         found = [before]
         for dump in dumps.read(said):
@@ -116,13 +116,13 @@ class RealBench:
 
     def finish_change(self, change: Dump, since: str, path: str) -> VariantTried:
         file = self._context.directory / "change.mlir"
-        file.write_text(change.text)
+        file.write_text(change.text, encoding="utf-8")
         return self._finish(file, since, path, changed=True)
 
     def _finish(self, file: Path, phase: str, path: str, *, changed: bool = False) -> VariantTried:
         if path == INTERPRETED:
             return self._interpret(file, phase, changed=changed)
-        text = file.read_text(errors="replace")
+        text = file.read_text(encoding="utf-8", errors="replace")
         flags, device = self._paths.get(path, self._flags), _DEVICE
         if path == PLAIN:
             made_plain, device = plain(text, self._backend), self._own_device
@@ -139,7 +139,7 @@ class RealBench:
         # A file of its own for each: what was compiled is remembered by its name.
         self._made += 1
         made = self._context.directory / f"finish-{self._made}.mlir"
-        made.write_text(text)
+        made.write_text(text, encoding="utf-8")
         resume = None if phase == self.phases[0] else phase
         return self._trial(made, flags, device, resume)
 
@@ -162,7 +162,7 @@ class RealBench:
                 flags=self._paths[path],
                 output=made,
             )
-            text = made.read_text(errors="replace") if made.is_file() else ""
+            text = made.read_text(encoding="utf-8", errors="replace") if made.is_file() else ""
             self._targets[path] = retarget.read(text)
         return self._targets[path]
 
@@ -198,5 +198,7 @@ class RealBench:
 
 def _computes(mlir: Path) -> list[str]:
     """The operations of a program in the torch dialect, as text."""
-    lines = (line.strip() for line in mlir.read_text(errors="replace").splitlines())
+    lines = (
+        line.strip() for line in mlir.read_text(encoding="utf-8", errors="replace").splitlines()
+    )
     return [line for line in lines if _OPERATION.match(line)]

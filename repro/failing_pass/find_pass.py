@@ -126,7 +126,7 @@ class _Finder:
             SERIAL,
             *more,
         )
-        text = dumped.read_text(errors="replace") if dumped.is_file() else ""
+        text = dumped.read_text(encoding="utf-8", errors="replace") if dumped.is_file() else ""
         match = _PIPELINE.search(text)
         if match is None:
             return None
@@ -135,7 +135,7 @@ class _Finder:
         except ValueError:
             return None
         made = self._context.directory / "pass.mlir"
-        made.write_text(_RESOURCES.sub("", text).rstrip() + "\n")
+        made.write_text(_RESOURCES.sub("", text).rstrip() + "\n", encoding="utf-8")
         return self._alone(made, whole) if self._shown(made, whole) else None
 
     def _alone(self, file: Path, whole: PipelineElement) -> tuple[Path, PipelineElement]:
@@ -188,7 +188,7 @@ class _Finder:
     def _around(self, dump: Dump, seconds: float | None) -> tuple[Path, PipelineElement] | None:
         """(IR, pipeline) of a pass, where it fails on the IR that was printed before it."""
         made = self._context.directory / "pass.mlir"
-        made.write_text(dump.text.rstrip() + "\n")
+        made.write_text(dump.text.rstrip() + "\n", encoding="utf-8")
         candidates = _around(dump)
         found = next((one for one in candidates if self._shown(made, one, seconds)), None)
         return None if found is None else (made, found)
@@ -246,7 +246,7 @@ class _Finder:
             return False
         if outcome.ended_by == "time-limit":
             return self._failure.kind == "timeout"
-        text = file.read_text(errors="replace")
+        text = file.read_text(encoding="utf-8", errors="replace")
         found = diagnostics.compile_failure(outcome, said, self._failure.phase, text)
         return found.shows(self._failure.signature)
 

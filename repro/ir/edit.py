@@ -73,7 +73,7 @@ def made(batch: EditBatch, directory: Path) -> Iterator[EditedProgram]:
         else:
             file = directory / f"{number}.mlir"
             feeds.write(file, fed)
-            file.write_text(result)
+            file.write_text(result, encoding="utf-8")
             yield EditedProgram(file=file.name)
 
 

@@ -192,7 +192,7 @@ class RememberingOracle(ABC):
         """Output of the candidate's test; empty if it is not kept."""
         digest = self._digest(candidate)
         kept = self._scratch / f"{digest[:16]}.stderr.txt"
-        return kept.read_text(errors="replace") if kept.is_file() else ""
+        return kept.read_text(encoding="utf-8", errors="replace") if kept.is_file() else ""
 
     def seen(self, candidate: Path) -> Failure | None:
         """Failure of a candidate that was tested."""
@@ -303,7 +303,10 @@ class RememberingOracle(ABC):
         outcome, said = self.context.at(self._scratch).run(command, digest[:16])
         if outcome.ok:
             return None
-        failed, text = phase() if callable(phase) else phase, candidate.read_text(errors="replace")
+        failed, text = (
+            phase() if callable(phase) else phase,
+            candidate.read_text(encoding="utf-8", errors="replace"),
+        )
         return diagnostics.compile_failure(outcome, said, failed, text)
 
 

@@ -66,7 +66,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
     def line(self, program: Path) -> int:
         """A line of a program inside the function that failed, 0 where that is not to be seen."""
-        lines = program.read_text(errors="replace").splitlines()
+        lines = program.read_text(encoding="utf-8", errors="replace").splitlines()
         header = re.compile(rf"\s*\w+\.func\b[^@]*@\"?{re.escape(self.function)}\"?\(")
         for number, line in enumerate(lines, 1):
             if header.match(line):

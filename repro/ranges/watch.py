@@ -178,5 +178,5 @@ def watching(program: str, directory: Path) -> Watching:
     Raises ValueError.
     """
     found, copy = watch(Path(program).read_bytes())
-    (directory / COPY).write_text(copy)
+    (directory / COPY).write_text(copy, encoding="utf-8")
     return found

@@ -259,7 +259,7 @@ def _mentioned(text: str, sources: Sequence[Path]) -> Path | None:
 def _lines(executable: Path, program: Path) -> tuple[int, ...]:
     """Lines of the program that an executable's debug locations name, most frequent first."""
     counts: dict[int, int] = {}
-    for match in _DEBUG.finditer(executable.read_text(errors="replace")):
+    for match in _DEBUG.finditer(executable.read_text(encoding="utf-8", errors="replace")):
         if Path(match["file"]).name == program.name:
             line = int(match["line"])
             counts[line] = counts.get(line, 0) + 1

@@ -111,7 +111,7 @@ class Finder:
             (answer,) = self._ask([module])
             if answer.verdict in ("passes", "invalid"):
                 return ()
-            numbers = together.named(module.read_text(), self._said(module))
+            numbers = together.named(module.read_text(encoding="utf-8"), self._said(module))
             crashed = answer.failure is not None and answer.failure.kind == "crash"
             if not numbers and crashed and not self._mute:
                 numbers = self._last(module)
@@ -181,7 +181,7 @@ class Finder:
 def separated(parted: Parted, directory: Path) -> tuple[SinglePart, ...]:
     """Writes a module of functions that hold one part each; what each of them holds."""
     text, alone = separate(Path(parted.mlir).read_bytes(), parted.parts, parted.focus)
-    (directory / MODULE).write_text(text)
+    (directory / MODULE).write_text(text, encoding="utf-8")
     return alone
 
 

@@ -60,7 +60,7 @@ def cleared(
     (answer,) = ask([place])
     if answer.verdict == "passes":
         return [verdict or "passes" for verdict in verdicts]
-    module, text = place.read_text(), said(place)
+    module, text = place.read_text(encoding="utf-8"), said(place)
     # A file's own name may have that in it too.
     errors = [line for line in text.splitlines() if about in line.partition("error:")[2]]
     likely = named(module, "\n".join(errors))
@@ -80,7 +80,7 @@ class Joining(msgspec.Struct, frozen=True, kw_only=True):
 def joined(joining: Joining, directory: Path) -> None:
     """Writes one module with all that the programs hold. Raises ValueError."""
     texts = [Path(source).read_bytes() for source in joining.sources]
-    Path(joining.target).write_text(join(texts))
+    Path(joining.target).write_text(join(texts), encoding="utf-8")
 
 
 def join(texts: Sequence[bytes]) -> str:

@@ -253,7 +253,9 @@ def _compared(made: MadeLevels, settled: Settled, given: Sequence[Input]) -> Mad
     """Levels with a repro.py that has these inputs, and is compared with PyTorch's results."""
     if "repro.py" in made.files:
         file = Path(made.files["repro.py"])
-        file.write_text(folder.with_inputs(file.read_text(), settled, given))
+        file.write_text(
+            folder.with_inputs(file.read_text(encoding="utf-8"), settled, given), encoding="utf-8"
+        )
     parts = (folder.eager(one) if one.name == "pytorch" else one for one in made.levels)
     return msgspec.structs.replace(made, levels=tuple(parts))
 

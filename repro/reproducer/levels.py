@@ -39,7 +39,7 @@ _WRITER_SECONDS = 600.0
 
 def has_torch(program: Path) -> bool:
     """True if a program has operations of PyTorch."""
-    return _OF_TORCH.search(program.read_text(errors="replace")) is not None
+    return _OF_TORCH.search(program.read_text(encoding="utf-8", errors="replace")) is not None
 
 
 class MadeLevels(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +152,7 @@ class Maker:
         )
         for dump in sorted(dumps.glob("*.mlir")):
             made = self._context.directory / "dispatch.mlir"
-            made.write_text(_DEBUG.sub("", dump.read_text(errors="replace")))
+            made.write_text(_DEBUG.sub("", dump.read_text(encoding="utf-8", errors="replace")))
             outcome, said = self._run(
                 [self._context.toolchain.compiler, made, MODE, *self._flags, "-o", "/dev/null"],
                 "dispatch",

@@ -364,13 +364,13 @@ def _classified(
         loading = report.failure.phase == "load"
         return diagnostics.runtime_failure(outcome, text, "load" if loading else "run")
     program = scratch / "files" / command[1]
-    held = program.read_text(errors="replace") if program.is_file() else ""
+    held = program.read_text(encoding="utf-8", errors="replace") if program.is_file() else ""
     return diagnostics.compile_failure(outcome, text, report.failure.phase, held)
 
 
 def _output(scratch: Path) -> str:
     """Output of the command on stdout."""
-    return (scratch / "stdout.txt").read_text(errors="replace")
+    return (scratch / "stdout.txt").read_text(encoding="utf-8", errors="replace")
 
 
 def _run(
@@ -387,7 +387,7 @@ def _run(
         env=_environment(),
         loaded=loaded if command[0] == "python" else None,
     )
-    return outcome, stderr.read_text(errors="replace")
+    return outcome, stderr.read_text(encoding="utf-8", errors="replace")
 
 
 def _tool(name: str, toolchain: Toolchain) -> Path:
@@ -441,7 +441,7 @@ def _script(
         limits=Limits(seconds=seconds + _PREPARE_SECONDS),
         env=environment,
     )
-    return outcome.exit_code, _last_line(stderr.read_text(errors="replace"))
+    return outcome.exit_code, _last_line(stderr.read_text(encoding="utf-8", errors="replace"))
 
 
 def _environment() -> dict[str, str]:

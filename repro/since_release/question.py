@@ -221,7 +221,7 @@ def _written(directory: Path, question: Question, change: Change) -> Change:
     name = "-".join(Path(one).name for one in (change.older, change.newer))
     file = directory / f"git-bisect-{name}.sh"
     facts = {"change": change, "failure": question.failure, "script": str(file.absolute())}
-    file.write_text(bundle.render("git-bisect.sh.j2", **facts))
+    file.write_text(bundle.render("git-bisect.sh.j2", **facts), encoding="utf-8")
     file.chmod(file.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     return msgspec.structs.replace(change, script=str(file.absolute()))
 

@@ -198,7 +198,7 @@ class ReleaseTrials:
             )
             if outcome.ok or outcome.ended_by != "exit":
                 return ""
-            lines = stderr.read_text(errors="replace").splitlines()
+            lines = stderr.read_text(encoding="utf-8", errors="replace").splitlines()
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
         said = (line.partition(" error: ")[2] for line in lines if " error: " in line)
@@ -324,7 +324,7 @@ def as_text(mlir: Path, toolchain: Toolchain, place: Path) -> bytes:
     )
     try:
         if not outcome.ok:
-            said = stderr.read_text(errors="replace").strip().splitlines()
+            said = stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise EnvironmentFault(f"cannot write {mlir} as text: {said[0] if said else outcome}")
         return out.read_bytes()
     finally:

@@ -156,7 +156,7 @@ class _Search:
         for number, (text, name) in enumerate(texts.items()):
             place = self.directory / f"operation{number}" / _PROGRAM
             place.parent.mkdir(exist_ok=True)
-            place.write_text(text)
+            place.write_text(text, encoding="utf-8")
             yield TraceCandidate(file=str(place.relative_to(self.directory)), ops=(name,))
 
     def _ask_file(self, file: Path, operation: str) -> TraceAnswer:
@@ -216,7 +216,7 @@ class _Search:
             return Result(why=f"the smallest module that fails is {what}; {fault}")
         kept = tuple(recording.given[path].kept) if path else ()
         takes = writing.ModuleInputs(inputs, shapes, kept)
-        place.write_text(writing.submodule(origin, path, what, takes, manner))
+        place.write_text(writing.submodule(origin, path, what, takes, manner), encoding="utf-8")
         return Result(
             file=str(place.relative_to(self.directory)),
             beside=beside,

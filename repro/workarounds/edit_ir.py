@@ -96,7 +96,7 @@ def rewritten(rewriting: Rewriting, directory: Path) -> Rewritten:
     except (NotPossible, ValueError) as fault:
         return Rewritten(why=str(fault))
     if text:
-        Path(rewriting.output).write_text(text)
+        Path(rewriting.output).write_text(text, encoding="utf-8")
     return done
 
 

@@ -246,7 +246,7 @@ def _key(subject: FailingCase, toolchain: Toolchain) -> str:
         toolchain.revision,
         plan.device.fingerprint if plan.device else "",
         subject.failure.signature,
-        Path(edit_ir.__file__).read_text(),
+        Path(edit_ir.__file__).read_text(encoding="utf-8"),
     )
 
 

@@ -113,7 +113,7 @@ def only_compares(text: str) -> bool:
 def compared(directory: Path) -> dict[int, ComparedFiles]:
     """Files that check.py of a folder compares, by the index of the output; empty without one."""
     file = directory / CHECK
-    text = file.read_text(errors="replace") if file.is_file() else ""
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     return {int(m["index"]): ComparedFiles(m["got"], m["expected"]) for m in _OUTPUT.finditer(text)}
 
 

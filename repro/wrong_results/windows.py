@@ -52,7 +52,7 @@ def written(windows: Windows, directory: Path) -> tuple[WindowPart, ...]:
     text, fed, held = make(Path(windows.mlir).read_bytes(), windows)
     module = directory / MODULE
     feeds.write(module, fed)
-    module.write_text(text)
+    module.write_text(text, encoding="utf-8")
     return held
 
 

@@ -10,7 +10,7 @@ import pytest
 from iree_pilot.pipeline.cli import boundary, cli
 from iree_pilot.pipeline.cli.display import output
 from iree_pilot.pipeline.cli.display.screen import Screen
-from iree_pilot.pipeline.plain import plain
+from iree_pilot.pipeline.plain import plain, spell
 
 HOSTILE = "\x1b[2J\x1b]0;own\x07 \u202eevil \x9b31m"
 SPELLED = r"\x1b[2J\x1b]0;own\x07 \u202eevil \x9b31m"
@@ -62,3 +62,23 @@ def test_in_an_error(
 def test_in_a_note_on_what_was_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output.deliver(tmp_path / "a\x1b[2J", "text")
     assert r"a\x1b[2J" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_an_encoding_lacks_is_spelled(encoding: str) -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding)
+    spell(stream)
+    stream.write("45 \N{MICRO SIGN}s, a\N{HORIZONTAL ELLIPSIS} \u221e \udc80")
+    stream.flush()
+    said = {
+        "ascii": r"45 us, a... \u221e \udc80",
+        "latin-1": "45 \N{MICRO SIGN}s, a... \\u221e \\udc80",
+        "utf-8": "45 \N{MICRO SIGN}s, a\N{HORIZONTAL ELLIPSIS} \u221e \\udc80",
+    }
+    assert raw.getvalue().decode(encoding) == said[encoding]
+
+
+@pytest.mark.parametrize("stream", [None, io.StringIO()])
+def test_a_stream_without_an_encoding_stays_as_it_is(stream: io.StringIO | None) -> None:
+    spell(stream)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -105,9 +104,12 @@ class Screen(Console):
 
 
 def screen(*, stderr: bool = False) -> Screen:
-    """Standard output, or stderr: colour on a terminal, plain lines in a pipe."""
+    """Standard output, or stderr: colour on a terminal, plain lines in a pipe.
+
+    COLUMNS counts on a terminal only: shells export it, and in a pipe nothing is to be cut.
+    """
     made = Screen(stderr=stderr, highlight=False)
-    if not made.is_terminal and "COLUMNS" not in os.environ:
+    if not made.is_terminal:
         made = Screen(stderr=stderr, highlight=False, width=PIPE_WIDTH)
     return made
 

@@ -68,7 +68,7 @@ def build(job: Job, context: Context) -> Program:
         elif not outcome.ok:
             process.check_disk(stderr)
             raise _unreadable(original, context.toolchain, outcome, said)
-    text = generic.read_text(errors="replace") if generic.is_file() else ""
+    text = generic.read_text(encoding="utf-8", errors="replace") if generic.is_file() else ""
     if _LOWERED.search(text):
         notes.append(
             "its dispatches are lowered already: compile it with --from PHASE, for iree-compile "

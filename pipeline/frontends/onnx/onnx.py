@@ -79,7 +79,7 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
         ) from fault
     doing("importing to MLIR")
     _import(model, path, directory)
-    text = (directory / programs.MLIR).read_text()
+    text = (directory / programs.MLIR).read_text(encoding="utf-8")
     parameters = mlir_text.parameters(text)
     archive = directory / _ARCHIVE
     if parameters is not None and archive.is_file():

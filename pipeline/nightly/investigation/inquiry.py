@@ -68,7 +68,7 @@ def _so_far(inquiry: Inquiry, scratch: Path) -> str:
     """Progress of a search whose time was over."""
     tried = scratch / _TRIED
     if tried.is_file():
-        names = ", ".join(tried.read_text().split())
+        names = ", ".join(tried.read_text(encoding="utf-8").split())
         return f", tried until then: {names}; the next night resumes there"
     if inquiry.question == "releases":
         return ", and none was installed and tried until then: give [news] more time for `each`"

@@ -97,7 +97,15 @@ class TestTables:
         assert all(word in lines[1] for word in self.ROW)
 
 
-def test_a_pipe_is_wide_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("columns", ["20", "120"])
+def test_a_pipe_is_wide_and_plain(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    table = out.table("target", "verdict")
+    table.add_row("llvm-cpu " * 20, "ok " * 20)
+    out.console().print(table)
+    assert capsys.readouterr().out.count("ok") == 20
     out.console().print("[bold]a[/bold] " * 200, soft_wrap=True)
     written = capsys.readouterr().out
     assert (written.count("\n"), "\x1b" in written) == (1, False)
