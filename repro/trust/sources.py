@@ -21,7 +21,7 @@ def check(source: Source, *, trust: bool) -> None:
         return
     for file in _files(source):
         # As it is named, and where it is: a link may lead into such a folder, or out of it.
-        for path in {Path(os.path.abspath(file)), Path(os.path.realpath(file))}:
+        for path in {Path(os.path.normpath(file.absolute())), file.resolve()}:
             for folder in path.parents:
                 if (folder / _REPORT).is_file():  # else nothing is loaded for it
                     from iree_pilot.repro.trust import trust as doors
