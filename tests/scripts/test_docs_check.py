@@ -65,6 +65,10 @@ class TestComparing:
             ("location .../program.mlir:5:10", "location /tmp/a/program.mlir:7:1"),
             ("one ...\nthree", "one two\nthree"),
             ("too long\n  for a line", "too long for a line"),
+            (
+                "took 61.7 s: start 645 ms, trace 7.01 s",
+                "x\ntook 2 min 3 s: trace 2 min 1 s, other 1 s\nend",
+            ),
         ],
     )
     def test_alike_in_form(self, shown: str, said: str) -> None:
@@ -76,10 +80,24 @@ class TestComparing:
             ("ok\nfailed", "ok\nran", "failed"),
             ("second\nfirst", "first\nsecond", "first"),
             ("took 3 s", "took 3 kB", "took 3 s"),
+            ("took 3 s: start 1 s", "took 3 s", "took 3 s: start 1 s"),
         ],
     )
     def test_unlike(self, shown: str, said: str, line: str) -> None:
         assert differs(shown, said) == line
+
+
+class TestTyping:
+    def test_the_user_s_own_cache_is_left_alone(
+        self, tmp_path: docs_check.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("IREE_PILOT_CACHE", "the user's")
+        monkeypatch.setenv("IREE_PILOT_DATA", "the user's")
+        (tmp_path / "there").mkdir()
+        typist = docs_check.Typist(tmp_path / "there", tmp_path / "own")
+        shown = f"{tmp_path}/own/cache {tmp_path}/own/data"
+        asked = docs_check.Command('echo "$IREE_PILOT_CACHE" "$IREE_PILOT_DATA"', shown, 1)
+        assert typist.type(asked, 0) == ""
 
 
 class TestNames:
