@@ -148,7 +148,7 @@ def _open_quote(line: str) -> str:
         for _ in lex:
             pass
     except ValueError:
-        return str(lex.state)
+        return str(vars(lex)["state"])  # typeshed does not have it
     return ""
 
 
