@@ -58,11 +58,20 @@ def parse(text: str) -> Target:
 
 
 def parse_list(text: str) -> tuple[Target, ...]:
-    """Targets between commas, each once, in their order; raises UsageError as `parse` does."""
-    found = dict.fromkeys(parse(part) for part in text.split(",") if part.strip())
-    if not found:
+    """Targets between commas, each once, in their order; raises UsageError as `parse` does.
+
+    Where none is between two commas, a variable of a script was empty: one target less would go
+    unnoticed.
+    """
+    parts = text.split(",")
+    if not any(map(str.strip, parts)):
         raise UsageError("no target is named", advice=f"Known: {', '.join(BACKENDS)}.")
-    return tuple(found)
+    if not all(map(str.strip, parts)):
+        raise UsageError(
+            f"{text!r} names no target before or behind a comma",
+            advice=f"For example: {','.join(part for part in parts if part.strip())}.",
+        )
+    return tuple(dict.fromkeys(map(parse, parts)))
 
 
 def split_flags(target: Target, flags: Sequence[str]) -> tuple[Target, tuple[str, ...]]:

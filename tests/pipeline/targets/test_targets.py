@@ -110,6 +110,8 @@ def test_targets_between_commas_keep_their_order_and_come_once() -> None:
         ("rocm:gfx942", "unknown target 'rocm:gfx942'", "Did you mean hip?"),
         ("metal-spirv", "unknown target 'metal-spirv'", "Did you mean metal?"),
         ("vulkan:", "names no architecture", "Write vulkan, or vulkan:ARCH."),
+        ("vulkan,,hip", "'vulkan,,hip' names no target", "For example: vulkan,hip."),
+        ("vulkan,", "'vulkan,' names no target", "For example: vulkan."),
         (" , ", "no target is named", "Known: llvm-cpu, vulkan, hip, cuda, metal."),
     ],
 )
