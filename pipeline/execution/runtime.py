@@ -11,7 +11,6 @@ import json
 import math
 import shutil
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -168,10 +167,9 @@ def run(job: Run, context: Context, *, latency_budget: float = LATENCY_BUDGET) -
         job = msgspec.structs.replace(job, function=changed)
     written = [_output_file(context.directory, i, t) for i, t in enumerate(job.function.outputs)]
     stdout, stderr = context.directory / "run.stdout.txt", context.directory / "run.stderr.txt"
-    started = time.time()
     outcome = _computed(job, context, written, stdout, stderr)
     command = outcome.argv
-    loaded, load_seconds = _loaded(stdout, started, outcome.seconds)
+    loaded, load_seconds = _loaded(stdout, outcome)
     result = RunResult(
         device=job.device,
         commands=(command,),
@@ -281,14 +279,14 @@ def _output_file(workdir: Path, index: int, want: TensorType) -> Path:
     return workdir / "out" / f"{index}{suffix}"
 
 
-def _loaded(stdout: Path, started: float, seconds: float) -> tuple[bool, float]:
+def _loaded(stdout: Path, outcome: process.Outcome) -> tuple[bool, float]:
     """True if the tool announced the call, and the time until then (all of it if it did not).
 
     The announcement (`EXEC @main`) is the only thing that it writes to stdout.
     """
     if b"EXEC @" not in stdout.read_bytes():
-        return False, seconds
-    return True, min(max(stdout.stat().st_mtime - started, 0.0), seconds)
+        return False, outcome.seconds
+    return True, min(max(stdout.stat().st_mtime - outcome.began, 0.0), outcome.seconds)
 
 
 def _shapes(function: Function) -> list[tuple[int, ...] | None]:

@@ -66,7 +66,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     child, and of those of its children that have ended. default_limit: as in `Limits`.
     memory_ran_out: of a child that SIGKILL ended, not at a limit: whether the kernel killed a
     process for lack of memory meanwhile; None where that is not known. near: one of this process's
-    control group, see `memory_kills`.
+    control group, see `memory_kills`. began: the time of its start, as `time.time` has it.
     """
 
     argv: tuple[str, ...]
@@ -79,6 +79,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     default_limit: bool = False
     memory_ran_out: bool | None = None
     near: bool = False
+    began: float = 0.0
 
     @property
     def killed(self) -> bool:
@@ -130,7 +131,7 @@ def run(
             servers, fork = fork_servers.SERVING.get(), None
             if loaded and servers is not None:
                 fork = servers.fork(loaded, wanted, tick=_heed, seconds=limits.seconds)
-            started = time.monotonic()
+            began, started = time.time(), time.monotonic()
             child = fork or _spawned(wanted)
             with orphans.kept(child.pid):
                 ended_by, peak, spent, code = _wait(
@@ -153,6 +154,7 @@ def run(
         default_limit=limits.default,
         memory_ran_out=memory_ran_out,
         near=near,
+        began=began,
     )
 
 

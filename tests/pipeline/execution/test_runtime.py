@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -17,7 +19,7 @@ from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.execution.runtime import Run, RunResult
 from iree_pilot.pipeline.processes import process
-from iree_pilot.pipeline.processes.process import Limits
+from iree_pilot.pipeline.processes.process import Limits, Outcome
 from iree_pilot.pipeline.program.program import (
     ELEMENT_TYPES,
     Dim,
@@ -236,6 +238,25 @@ def test_latency_is_the_median_of_repeats_after_a_warm_up(tmp_path: Path, tools:
     quick = runtime.run(job, Context(toolchain=tools, directory=tmp_path / "run"), latency_budget=0)
     assert quick.ok and quick.latency is None and quick.latency_note == "not asked for"
     assert len(quick.commands) == 1
+
+
+def test_the_call_begins_where_the_tool_announces_it(tmp_path: Path) -> None:
+    """However long its start was prepared, and how often it was started before."""
+    stdout = tmp_path / "stdout"
+    stdout.write_text("EXEC @main\n")
+    os.utime(stdout, (1000.25, 1000.25))
+    ended = Outcome(
+        argv=(), ended_by="exit", exit_code=0, signal=None, seconds=0.75, peak_bytes=0, began=1000.0
+    )
+    assert runtime._loaded(stdout, ended) == (True, 0.25)
+    stdout.write_text("")
+    assert runtime._loaded(stdout, ended) == (False, 0.75)
+
+
+def test_an_outcome_has_the_time_of_the_start(tmp_path: Path) -> None:
+    before = time.time()
+    log = tmp_path / "log"
+    assert before <= process.run(["true"], stdout=log, stderr=log).began <= time.time()
 
 
 @pytest.mark.real
