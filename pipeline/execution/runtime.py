@@ -43,6 +43,8 @@ _REPEATS = 7
 _FEWEST_REPEATS = 3
 #: A first call that takes longer is not made a second time only to measure the ones after it.
 _LONGEST_WARM_UP_SECONDS = 60.0
+#: Factor of the time that a benchmark should take after which it is stopped.
+_BUSY = 4
 #: Each repeat runs for at least this long, and so does the warm-up.
 _REPEAT_SECONDS = 0.01
 #: The runtime's words for element types that it does not spell as MLIR does.
@@ -371,23 +373,39 @@ def _latency(
     """(Latency, why there is none, command) by iree-benchmark-module, within `budget` seconds.
 
     The time of the cold call tells how many repeats the budget allows; one call more is made to
-    warm up. On a GPU that call compiles the kernels and tells little of the next: there the fewest
-    repeats are tried, and the budget is for what comes after warming up.
+    warm up. On a GPU that call compiles the kernels and tells little of the next. Where it is
+    short, all repeats are made all the same; else the fewest, and where they show that the budget
+    allows all of them, and that starting again costs no more than that, these are made.
     """
     if budget <= 0:
         return None, "not asked for", ()
     call = max(cold.run_seconds, _REPEAT_SECONDS)
     repeats = min(_REPEATS, int(budget / call) - 1)
-    slow = f"a cold call took {call:.3g} s: repeating it takes over {budget:.3g} s"
-    if repeats < _FEWEST_REPEATS:
-        if job.device.startswith("local-") or call > _LONGEST_WARM_UP_SECONDS:
-            return None, slow, ()
-        repeats = _FEWEST_REPEATS
+    on_gpu = not job.device.startswith("local-")
+    if repeats < _FEWEST_REPEATS and (not on_gpu or call > _LONGEST_WARM_UP_SECONDS):
+        slow = f"a cold call took {call:.3g} s: repeating it takes over {budget:.3g} s"
+        return None, slow, ()
+    if not on_gpu:
+        return _benchmarked(job, context, repeats, cold, budget)[:3]
+    repeats = _REPEATS if 2 * call <= budget else _FEWEST_REPEATS
+    latency, note, command, seconds = _benchmarked(job, context, repeats, cold, budget)
+    if latency is None or repeats == _REPEATS or seconds > budget:
+        return latency, note, command
+    if (_REPEATS + 1) * latency.median_seconds > budget:
+        return latency, note, command
+    more, _, again, _ = _benchmarked(job, context, _REPEATS, cold, budget)
+    return (latency, note, command) if more is None else (more, "", again)
+
+
+def _benchmarked(
+    job: Run, context: Context, repeats: int, cold: RunResult, budget: float
+) -> tuple[Latency | None, str, tuple[str, ...], float]:
+    """(Latency, why there is none, command, seconds that it ran) of so many repeats."""
     tool = "iree-benchmark-module"
     try:
         program = context.toolchain.tool(tool)
     except EnvironmentFault as fault:
-        return None, fault.message, ()
+        return None, fault.message, (), 0.0
     command = (
         str(program),
         *job.arguments(),
@@ -400,17 +418,18 @@ def _latency(
         context.directory / "benchmark.json",
         context.directory / "benchmark.stderr.txt",
     )
-    # Neither loading nor warming up is part of the budget; a busy machine may take twice as long.
-    seconds = 2 * (cold.load_seconds + call + budget) + 1
+    # Neither loading nor warming up is part of the budget; a busy machine may take longer.
+    seconds = _BUSY * (cold.load_seconds + cold.run_seconds + budget) + 1
     bounds = msgspec.structs.replace(context.limits, seconds=seconds)
     outcome = process.run(command, stdout=report, stderr=stderr, limits=bounds)
     if outcome.ended_by == "time-limit":
-        return None, slow, command
+        slow = f"{tool} did not end within {seconds:.3g} s"
+        return None, slow, command, outcome.seconds
     if not outcome.ok:
         text = stderr.read_text(encoding="utf-8", errors="replace").strip()
         reason = text.splitlines()[0] if text else outcome.ended_by
-        return None, f"{tool} failed: {reason}", command
-    return *_measured(report, tool), command
+        return None, f"{tool} failed: {reason}", command, outcome.seconds
+    return *_measured(report, tool), command, outcome.seconds
 
 
 def _measured(report: Path, tool: str) -> tuple[Latency | None, str]:

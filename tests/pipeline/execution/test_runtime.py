@@ -240,6 +240,46 @@ def test_latency_is_the_median_of_repeats_after_a_warm_up(tmp_path: Path, tools:
     assert len(quick.commands) == 1
 
 
+@pytest.mark.parametrize(
+    ("device", "cold", "warm", "started", "repeats"),
+    [
+        ("local-task", 0.02, 0.02, 0.1, [7]),
+        ("local-task", 0.2, 0.2, 0.1, [4]),
+        ("local-task", 0.4, 0.4, 0.1, []),
+        ("vulkan", 0.014, 0.014, 0.1, [7]),
+        ("vulkan", 0.3, 0.014, 0.4, [7]),
+        ("vulkan", 12.0, 0.03, 0.5, [3, 7]),
+        ("vulkan", 12.0, 0.5, 0.5, [3]),
+        ("vulkan", 12.0, 0.03, 9.0, [3]),
+        ("vulkan", 61.0, 0.03, 0.5, []),
+    ],
+)
+def test_repeats_follow_the_warm_call_of_a_gpu(
+    device: str, cold: float, warm: float, started: float, repeats: list[int],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """started: what a benchmark takes besides its repeats."""
+    made: list[int] = []
+
+    def benchmarked(job: Run, context: Context, count: int, *rest: object) -> tuple[object, ...]:
+        made.append(count)
+        times = {f"{which}_seconds": warm for which in ("median", "min", "max")}
+        latency = runtime.Latency(**times, repeats=count, calls=1, tool="")
+        return latency, "", (str(count),), started + count * warm
+
+    monkeypatch.setattr(runtime, "_benchmarked", benchmarked)
+    job = msgspec.structs.replace(_job(tmp_path, EMPTY), device=device)
+    ran = RunResult(device=device, commands=(), load_seconds=0, run_seconds=cold, peak_bytes=0)
+    context = Context(toolchain=nowhere(), directory=tmp_path)
+    latency, note, command = runtime._latency(job, context, ran, 1.0)
+    assert made == repeats
+    if repeats:
+        assert latency is not None and latency.repeats == repeats[-1]
+        assert (note, command) == ("", (str(repeats[-1]),))
+    else:
+        assert latency is None and "repeating it takes over 1 s" in note
+
+
 def test_the_call_begins_where_the_tool_announces_it(tmp_path: Path) -> None:
     """However long its start was prepared, and how often it was started before."""
     stdout = tmp_path / "stdout"
