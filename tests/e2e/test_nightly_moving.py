@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,15 @@ def test_an_export_is_merged_once(database: Path, tmp_path: Path) -> None:
     assert found == {str(exported): {"added": 0, "known": 1, "unfinished": 1, "outcomes": 0}}
     with History(merged) as history:
         assert list(history.outcomes(history.run().id)) == [case().name]
+
+
+def test_a_fifo_is_said_to_wait_for_a_reader(database: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
+        done = pilot("nightly", "export", tmp_path / "pipe", "--database", database)
+        assert reader.stdout is not None and reader.stdout.read().startswith(b"SQLite format 3")
+    assert done.err == f"{tmp_path}/pipe is a FIFO: waiting for somebody to read it\n"
+    assert done.out == f"{tmp_path}/pipe: 2 nights\n"
 
 
 def test_an_interruption_leaves_what_was_merged_before_it(

@@ -83,10 +83,15 @@ def deliver(path: str | Path, content: Path | bytes | str, *, quiet: bool = Fals
 
     Raises as `outputs.write`.
     """
-    if not quiet and Path(path).is_fifo():
-        click.echo(plain(f"{path} is a FIFO: waiting for somebody to read it"), err=True)
+    tell_of_fifo(path, quiet=quiet)
     outputs.write(Path(path), content)
     wrote(path, quiet=quiet)
+
+
+def tell_of_fifo(path: str | Path, *, quiet: bool = False) -> None:
+    """Reports on stderr that what is about to be written has to be read, where it is a FIFO."""
+    if not quiet and Path(path).is_fifo():
+        click.echo(plain(f"{path} is a FIFO: waiting for somebody to read it"), err=True)
 
 
 def wrote(path: str | Path, *, quiet: bool = False) -> None:

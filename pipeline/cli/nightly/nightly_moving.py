@@ -26,6 +26,7 @@ def export(database: str | None, file: str, common: Common) -> None:
     from iree_pilot.pipeline.cli.display import output as out
     from iree_pilot.pipeline.nightly.history import moving
 
+    out.tell_of_fifo(file, quiet=common.verbosity < 0)
     with history_at(database) as history:
         nights = moving.export(history, Path(file))
     size = Path(file).stat().st_size if Path(file).is_file() else None
