@@ -20,6 +20,7 @@ from iree_pilot.pipeline.case_result import (
     FunctionResult,
     Step,
     StepName,
+    Work,
 )
 from iree_pilot.pipeline.execution import border, generation, refitting, runtime
 from iree_pilot.pipeline.execution.engine import Iree
@@ -61,7 +62,7 @@ class CaseWatcher(Protocol):
     """Receives the progress of a case."""
 
     def planned(self, target: str, arch: str | None, warnings: tuple[str, ...]) -> None: ...
-    def began(self, target: str, step: StepName) -> None: ...
+    def began(self, target: str, work: Work) -> None: ...
     def phase(self, target: str, phase: Phase) -> None: ...
     def compiling(self, target: str, state: Compiling) -> None: ...
     def ended(self, target: str, step: Step) -> None: ...
@@ -227,6 +228,7 @@ class _Case:
         listener = Listener(
             phase=partial(self.watcher.phase, self.target),
             compiling=partial(self.watcher.compiling, self.target),
+            confirming=partial(self.watcher.began, self.target, "confirm"),
         )
 
         def make(directory: Path) -> None:
@@ -268,6 +270,7 @@ class _Case:
                     dumps = Path(result.output or "").parent / compiler.PHASES
                     by = Iree(job.module, job.device, self.context)
                     refitting.check(job, ran.failure, self.context, by=by, phases=dumps)
+                self.watcher.began(self.target, "compare")
                 started = time.monotonic()
                 comparison = self.compared(job, ran, self.context.at(workdir))
             took["load"] += ran.load_seconds
@@ -318,7 +321,12 @@ class _Case:
             device=_SYNC if function.signals and uri == _TASK else uri,
         )
         with self.alone(self.plan.device):
-            ran = runtime.run(job, context, latency_budget=self.settings.latency_budget)
+            ran = runtime.run(
+                job,
+                context,
+                latency_budget=self.settings.latency_budget,
+                on_benchmark=partial(self.watcher.began, self.target, "benchmark"),
+            )
         if self.settings.keep and ran.ok:
             (context.directory / _OUTPUTS).write_bytes(msgspec.json.encode(ran.outputs))
         return job, ran
@@ -564,7 +572,7 @@ class Silent:
     """A watcher that does nothing with what it hears."""
 
     def planned(self, target: str, arch: str | None, warnings: tuple[str, ...]) -> None: ...
-    def began(self, target: str, step: StepName) -> None: ...
+    def began(self, target: str, work: Work) -> None: ...
     def phase(self, target: str, phase: Phase) -> None: ...
     def compiling(self, target: str, state: Compiling) -> None: ...
     def ended(self, target: str, step: Step) -> None: ...

@@ -21,6 +21,9 @@ from iree_pilot.pipeline.toolchain.phases import Phase
 DOES_NOT_COMPILE = "does not compile"
 
 StepName = Literal["trace", "compile", "load", "run", "compare", "generate"]
+#: What a case does: its steps, the compile that confirms the phase of a failure, and the calls that
+#: measure the latency.
+Work = StepName | Literal["confirm", "benchmark"]
 #: ok: each output was compared, and agrees. ran: something of it could not be compared. compiled:
 #: it was not run.
 Status = Literal["ok", "ran", "compiled", "failed"]

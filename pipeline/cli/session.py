@@ -9,15 +9,16 @@ import msgspec
 
 from iree_pilot import api
 from iree_pilot.pipeline.cli.display.live import Live
+from iree_pilot.pipeline.cli.display.took import OTHER
+from iree_pilot.pipeline.cli.installing import toolchain_of
 from iree_pilot.pipeline.cli.options import Common, SourceOptions, limits
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain.context import Context
-from iree_pilot.pipeline.toolchain.releases import find
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 T = TypeVar("T")
@@ -26,9 +27,9 @@ T = TypeVar("T")
 class Session:
     """One command's toolchain, store and limits."""
 
-    def __init__(self, common: Common) -> None:
+    def __init__(self, common: Common, live: Live) -> None:
         self.common = common
-        self.toolchain: Toolchain = find(common.release)
+        self.toolchain: Toolchain = toolchain_of(common.release, live)
         self.limits: process.Limits = limits(common)
         self.context = Context(toolchain=self.toolchain, limits=self.limits)
 
@@ -79,15 +80,20 @@ class Session:
         check(expected)
         job = msgspec.structs.replace(self.job(text, chosen), evaluate=evaluate)
         doing = "reading" if job.source.kind == "mlir" else "tracing"
-        with live.working(f"{doing} {text}", "trace"):
-            loaded = api.program_of(
-                job,
-                self.context,
-                inputs=chosen.inputs,
-                function=chosen.function,
-                fresh=chosen.fresh,
-                on_wait=lambda: live.note(f"another process is tracing {text}; waiting"),
-            )
+        with live.working(f"{doing} {text}", OTHER):
+            try:
+                loaded = api.program_of(
+                    job,
+                    self.context,
+                    inputs=chosen.inputs,
+                    function=chosen.function,
+                    fresh=chosen.fresh,
+                    on_wait=lambda: live.note(f"another process is tracing {text}; waiting"),
+                )
+            except TraceFailed as failed:
+                live.took.count("trace", failed.seconds)
+                raise
+            live.took.count("trace", 0.0 if loaded.cached else loaded.seconds)
         return with_outputs(loaded, expected, self.context.store) if expected else loaded
 
     def settled(

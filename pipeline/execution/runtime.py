@@ -149,14 +149,20 @@ class Run(Call, frozen=True, kw_only=True):
         return (self.directory / file).absolute()
 
 
-def run(job: Run, context: Context, *, latency_budget: float = LATENCY_BUDGET) -> RunResult:
+def run(
+    job: Run,
+    context: Context,
+    *,
+    latency_budget: float = LATENCY_BUDGET,
+    on_benchmark: Callable[[], None] = lambda: None,
+) -> RunResult:
     """Runs a function once for its outputs, then again for its latency; files go to `workdir`.
 
     Inputs are given, and outputs read, in the types that the module has for them. A module that
     does not load or run is a result with a `failure`. latency_budget: seconds that
-    measuring may take at most; 0 measures nothing. Raises UsageError for inputs or weights that do
-    not fit the program, and EnvironmentFault when a tool of the release is missing or the disk is
-    full.
+    measuring may take at most; 0 measures nothing. on_benchmark: called before it. Raises
+    UsageError for inputs or weights that do not fit the program, and EnvironmentFault when a tool
+    of the release is missing or the disk is full.
     """
     job.check()
     shutil.rmtree(context.directory / "out", ignore_errors=True)
@@ -201,6 +207,8 @@ def run(job: Run, context: Context, *, latency_budget: float = LATENCY_BUDGET) -
             written, job.function.outputs, stated.outputs, shapes, strict=True
         )
     )
+    if latency_budget > 0:
+        on_benchmark()
     latency, note, timed = _latency(job, context, result, latency_budget)
     return msgspec.structs.replace(
         result,

@@ -102,10 +102,12 @@ class CompileResult(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
-    """Receives the progress of a compile: each phase, and the executables that it is working on."""
+    """Receives the progress of a compile: each phase, the executables that it is working on, and
+    that a failure's phase is being confirmed."""
 
     phase: Callable[[Phase], None]
     compiling: Callable[[Compiling], None]
+    confirming: Callable[[], None] = lambda: None
 
 
 class Compile(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,6 +258,8 @@ def _compile(
     command = job.command(context.toolchain, output.name)
     if not outcome.ok:
         process.check_disk(context.directory / STDERR)
+        if listener and confirm:
+            listener.confirming()
         failed = _failed(job, context, outcome, reader, command, confirm)
         return _explained(failed, watch.state if watch else None)
     if not output.is_file():

@@ -24,7 +24,7 @@ from iree_pilot.pipeline.processes.fork_servers import TORCH, Modules
 from iree_pilot.pipeline.processes.process import Limits, Outcome
 from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.pipeline.toolchain.context import Context
-from iree_pilot.pipeline.toolchain.releases import Tell, find
+from iree_pilot.pipeline.toolchain.releases import find
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.oracles.oracle import strangers
 from iree_pilot.repro.reproducer import expectations
@@ -107,25 +107,26 @@ OnCheck = Callable[[str, Check], None]
 def verify(
     directory: Path,
     release: str | None = None,
-    tell: Tell | None = None,
     *,
+    get: Callable[[str], Toolchain] = find,
     trust: bool = False,
     on_check: OnCheck = lambda release, check: None,
 ) -> Verification:
     """Runs each level of the reproducer in `directory`, and run.sh, from copies of it.
 
     release: as `releases.find` takes it; None is the one that showed the failure and, if that is
-    another, the one in this environment; only the latter where the former cannot be had. Nothing in
-    `directory` is written. on_check: gets each release and level that was checked.
+    another, the one in this environment; only the latter where the former cannot be had. get: gets
+    the toolchain of a release. on_check: gets each release and level that was checked. Nothing in
+    `directory` is written.
 
     Raises UsageError where there is no reproducer, no program in it or no such release, and where
     nothing of it is run without `trust`; EnvironmentFault where a tool is missing.
     """
     opened = open_folder(directory, trust=trust)
     if release is not None:
-        return _checked(opened, find(release, tell), on_check)
+        return _checked(opened, get(release), on_check)
     try:
-        own = find(opened.report.release, tell)
+        own = get(opened.report.release)
     except PilotError as fault:
         found = _checked(opened, find(None), on_check)
         return msgspec.structs.replace(found, unavailable=fault.message)

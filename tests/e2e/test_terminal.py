@@ -132,6 +132,18 @@ class TestPipe:
         assert {"start", "trace", "compile"} <= set(took["parts"])
         assert done.err == "wrote out.vmfb\n"
 
+    def test_a_label_has_one_value(self, desk: Desk) -> None:
+        desk.write("// stub: error-at flow no\n")
+        release = str(desk.directory / "release")
+        words = ("compile", "a.mlir", "-t", "llvm-cpu", "--release", release, "--json")
+        document = pilot(*words, cwd=desk.directory).document
+        parts, (case,) = document["took"]["parts"], document["cases"]
+        steps = {step["name"]: step["seconds"] for step in case["steps"] if not step["cached"]}
+        assert parts["compile"] == pytest.approx(case["compile_seconds"]) == steps["compile"]
+        assert parts["trace"] == pytest.approx(steps["trace"])
+        assert parts["confirm"] > 0
+        assert sum(parts.values()) == pytest.approx(document["took"]["seconds"])
+
     def test_no_step_is_silent_for_more_than_5_seconds(self, desk: Desk) -> None:
         goes_on = desk.directory / "goes-on"
         desk.write(f"// stub: wait-at flow {goes_on}\n")

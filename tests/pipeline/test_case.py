@@ -130,6 +130,11 @@ class TestRecord:
             "ended compile ok",
         ]
 
+    def test_a_watcher_hears_when_the_phase_of_a_failure_is_confirmed(self, bench: Bench) -> None:
+        bench.run("// stub: error-at flow no\n")
+        *_, confirming, ended = bench.heard.words
+        assert (confirming, ended) == ("began confirm", "ended compile failed")
+
     def test_a_failure_is_told_whole(self, bench: Bench) -> None:
         result = bench.run("// stub: error-at flow 'a.b' op is wrong\n")
         assert result.status == "failed"

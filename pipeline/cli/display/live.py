@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.text import Text
 
-from iree_pilot.pipeline.case_result import Step, StepName
+from iree_pilot.pipeline.case_result import Step, Work
 from iree_pilot.pipeline.cli.display import took
 from iree_pilot.pipeline.cli.display.heartbeat import Heartbeat
 from iree_pilot.pipeline.cli.display.output import seconds, size
@@ -32,11 +32,18 @@ if TYPE_CHECKING:
 _DIALECTS_SHOWN = 4
 #: Columns of a phase's line before its dialects.
 _PHASE_WIDTH = 60
-_DOING: dict[StepName, tuple[str, str]] = {
-    "compile": ("compiling", "compile"),
-    "run": ("running", "run"),
-    "generate": ("generating tokens", "generate"),
+#: What is being done, and the part that its time is counted under; a step's is moved to its own
+#: when it has ended.
+_DOING: dict[Work, tuple[str, str]] = {
+    "compile": ("compiling", took.OTHER),
+    "confirm": ("confirming the phase that fails", "confirm"),
+    "run": ("running", took.OTHER),
+    "benchmark": ("measuring the latency", "benchmark"),
+    "compare": ("comparing", took.OTHER),
+    "generate": ("generating tokens", took.OTHER),
 }
+#: What begins with a line of its own in a pipe.
+_ANNOUNCED: tuple[Work, ...] = ("run", "generate")
 
 
 class Doing:
@@ -96,7 +103,7 @@ class Live:
         self._doing = Doing(self.took)
         self._bottom: Bottom | None = None
         self._heartbeat = Heartbeat(console, lambda: self._doing.line)
-        self._step: StepName | None = None
+        self._step: Work | None = None
         self._unending = ""
 
     @classmethod
@@ -144,6 +151,16 @@ class Live:
         yield
         self.close()
 
+    @contextlib.contextmanager
+    def between(self, what: str, part: str) -> Iterator[None]:
+        """Same as `working`; then what was being done before goes on."""
+        before, doing = self.took.enter(part), self._doing.what
+        try:
+            with self.working(what):
+                yield
+        finally:
+            self.doing(doing, before)
+
     def note(self, text: str) -> None:
         """A line of its own."""
         if not self._brief:
@@ -188,12 +205,13 @@ class Live:
         for warning in warnings:
             self._print(f"  [yellow]warning:[/yellow] {escape(warning)}")
 
-    def began(self, target: str, step: StepName) -> None:
-        what, part = _DOING[step]
-        if step != "compile" and step != self._step and not self.console.is_interactive:
+    def began(self, target: str, work: Work) -> None:
+        what, part = _DOING[work]
+        if work in _ANNOUNCED and work != self._step and not self.console.is_interactive:
             self.note(f"  {what}")
         self.doing(f"{target}: {what}", part)
-        self._step, self._unending = step, ""
+        if work in ("compile", *_ANNOUNCED):
+            self._step, self._unending = work, ""
 
     def phase(self, target: str, phase: Phase) -> None:
         line = f"  {phase.name:<26}{seconds(phase.seconds):>8}  {size(phase.bytes):>8} "
@@ -223,6 +241,7 @@ class Live:
         self.doing(f"{target}: compiling, {alone}")
 
     def ended(self, target: str, step: Step) -> None:
+        self.took.count(step.name, 0.0 if step.cached else step.seconds)
         self.doing(f"{target}: finishing")
         if step.status in ("ran", "compiled"):
             done = "compared" if step.status == "ran" else "run"

@@ -12,12 +12,17 @@ from iree_pilot.pipeline.cli.display.output import seconds
 _LEAST = 0.01
 #: Names of parts for people, if their keys in `--json` say too little.
 _NAMES = {"try": "releases", "search": "workarounds"}
+#: Part of what belongs to no other.
+OTHER = "other"
+#: Parts that are shown in this order, whenever they ended; the others follow.
+_FIRST = ("start", "install", "trace", "compile", "confirm", "load", "run", "benchmark", "compare")
 
 
 class Took:
     """Wall time since `started` (of `time.monotonic`), by what was being done.
 
-    It begins with the part `start`: Python, the compiler and the devices are looked for.
+    It begins with the part `start`: Python, the compiler and the devices are looked for. What a
+    step measured itself is told by `count`, so that a label has one value on the screen.
     """
 
     def __init__(self, started: float) -> None:
@@ -31,6 +36,13 @@ class Took:
         self._parts[before] = self._parts.get(before, 0.0) + now - self._since
         self._since, self._part = now, part
         return before
+
+    def count(self, part: str, spent: float) -> None:
+        """So many of the seconds that went to `other` until now were those of `part`."""
+        self.enter(OTHER)
+        spent = min(spent, self._parts.get(OTHER, 0.0))
+        self._parts[part] = self._parts.get(part, 0.0) + spent
+        self._parts[OTHER] = self._parts.get(OTHER, 0.0) - spent
 
     @property
     def seconds(self) -> float:
@@ -49,10 +61,15 @@ class Took:
         whole = self._since - self._started
         told = [
             f"{_NAMES.get(name, name)} {seconds(spent)}"
-            for name, spent in self._parts.items()
+            for name, spent in sorted(self._parts.items(), key=_place)
             if spent >= _LEAST * whole
         ]
         return f"took {seconds(whole)}: {', '.join(told)}"
+
+
+def _place(part: tuple[str, float]) -> tuple[bool, int]:
+    name = part[0]
+    return name == OTHER, _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
 def of_command() -> Took:

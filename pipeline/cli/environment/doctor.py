@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 import msgspec
@@ -12,6 +12,9 @@ from rich.markup import escape
 
 from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import Common, common
+
+if TYPE_CHECKING:
+    from iree_pilot.pipeline.cli.display.live import Live
 
 State = Literal["ok", "missing", "warning"]
 _TRACERS = {
@@ -52,7 +55,7 @@ def command(common: Common) -> None:
         live.doing("importing the tracing packages")
         findings = _tracing()
         live.doing("checking the compiler and the devices")
-        findings += _compiling_and_running(common.release)
+        findings += _compiling_and_running(common.release, live)
     able = all(f.state != "missing" for f in findings)
     if common.json:
         out.emit({"ok": able, "findings": findings})
@@ -133,13 +136,13 @@ def _restored() -> Diagnosis | None:
     )
 
 
-def _compiling_and_running(release: str | None) -> list[Diagnosis]:
+def _compiling_and_running(release: str | None, live: Live) -> list[Diagnosis]:
+    from iree_pilot.pipeline.cli.installing import toolchain_of
     from iree_pilot.pipeline.errors import PilotError
     from iree_pilot.pipeline.targets.targets import BACKENDS, parse, plan
-    from iree_pilot.pipeline.toolchain.releases import find
 
     try:
-        toolchain = find(release)
+        toolchain = toolchain_of(release, live)
     except PilotError as error:
         return [
             Diagnosis(

@@ -23,20 +23,22 @@ if TYPE_CHECKING:
 def command(common: Common) -> None:
     """List targets with the flags and the device that they stand for on this machine."""
     from iree_pilot.pipeline.cli.display import output as out
+    from iree_pilot.pipeline.cli.display.live import Live
+    from iree_pilot.pipeline.cli.installing import toolchain_of
     from iree_pilot.pipeline.targets.targets import BACKENDS, parse, plan
-    from iree_pilot.pipeline.toolchain.releases import find
 
-    toolchain = find(common.release)
+    console = out.console(stderr=common.json)
     plans: dict[str, Plan | PilotError] = {}
-    for backend in BACKENDS:
-        try:
-            plans[backend] = plan(parse(backend), toolchain)
-        except PilotError as error:
-            plans[backend] = error
+    with Live.of(console, common) as live:
+        toolchain = toolchain_of(common.release, live)
+        for backend in BACKENDS:
+            try:
+                plans[backend] = plan(parse(backend), toolchain)
+            except PilotError as error:
+                plans[backend] = error
     if common.json:
         out.emit({"release": toolchain.version, "targets": [_row(*p) for p in plans.items()]})
         return
-    console = out.console()
     for name, made in plans.items():
         pairs = [("arch", BACKENDS[name].takes)]
         if isinstance(made, PilotError):

@@ -134,7 +134,7 @@ def command(
     with Live.of(console, common) as live, fork_servers.serving():
         if not against:
             _start_loading(source)
-        session = Session(common)
+        session = Session(common, live)
         plans = session.plans(target, device, flags)
         asked = Asked(source, source_options, flags, expected, against, everything, output)
         if output:

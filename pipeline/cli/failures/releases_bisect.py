@@ -132,7 +132,7 @@ def bisect(
     ):
         if target is None and not reproducer.is_folder(source):
             raise reproducer.no_target(source)
-        session = Session(common)
+        session = Session(common, live)
         names, get = _asked(first, last, toolchains, live)
         asked = _Asked(source, source_options, flags, names, get, every)
         for one in wanted:

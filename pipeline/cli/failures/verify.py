@@ -42,6 +42,7 @@ def command(directory: Path, trust: bool, common: Common) -> None:
     from iree_pilot.pipeline.cli.boundary import Failed, Interrupted
     from iree_pilot.pipeline.cli.display import output as out
     from iree_pilot.pipeline.cli.display.live import Live
+    from iree_pilot.pipeline.cli.installing import toolchain_of
     from iree_pilot.repro.reproducer import verify
     from iree_pilot.repro.trust.trust import open_folder
 
@@ -49,13 +50,13 @@ def command(directory: Path, trust: bool, common: Common) -> None:
     opened = open_folder(directory, trust=trust)
     reproducer.announce(opened)
     with Live.of(console, common) as live:
-        live.doing(f"running the programs of {directory} with the stock tools")
+        live.doing(f"running the programs of {directory} with the stock tools", "verify")
         checked: dict[str, list[Check]] = {}
         try:
             result = verify.verify(
                 directory,
                 common.release,
-                live.note,
+                get=lambda wanted: toolchain_of(wanted, live),
                 trust=trust,
                 on_check=lambda release, one: checked.setdefault(release, []).append(one),
             )

@@ -121,7 +121,7 @@ def command(
     results: list[tuple[str, Workarounds]] = []
     live = Live.of(console, common)
     with live:
-        session = Session(common)
+        session = Session(common, live)
         plans = session.plans(target, device, flags)
         for place in {_place(name, output, named, len(plans)) for named, _ in plans}:
             answers.check_place(place, read)

@@ -146,7 +146,7 @@ class _Course:
 
     def __init__(self, request: Request, live: Live, *, named: str) -> None:
         self.live = live
-        self.session = Session(request.common)
+        self.session = Session(request.common, live)
         check_flags(request.flags, phases=not request.run)
         assert request.targets is not None, "chosen before"
         self.plans = self.session.plans(request.targets, request.device, request.flags)

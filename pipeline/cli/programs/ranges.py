@@ -84,7 +84,7 @@ def command(
     results: list[tuple[str, Ranges]] = []
     live = Live.of(console, common)
     with live:
-        session = Session(common)
+        session = Session(common, live)
         if target is not None:
             plans = [*session.plans(target, device, flags)]
     with live, several.finishing(results, targets=len(plans)):

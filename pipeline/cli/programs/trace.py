@@ -51,7 +51,7 @@ def command(source_options: SourceOptions, output: str, common: Common, source: 
     live = Live.of(console, common)
     try:
         with live:
-            session = Session(common)
+            session = Session(common, live)
             loaded = session.program(source, source_options, live)
     except TraceFailed as failed:
         if common.json:

@@ -50,3 +50,26 @@ def test_what_takes_next_to_nothing_is_not_told(clock: Clock) -> None:
     one.enter("trace")
     clock.now += 10
     assert str(one) == "took 10 s: trace 10 s"
+
+
+def test_a_step_has_its_own_seconds_and_the_rest_of_them_is_other(clock: Clock) -> None:
+    one = Took(99.0)
+    one.enter(took.OTHER)
+    clock.now += 20.0  # of which the step itself measured 9
+    one.enter("confirm")
+    clock.now += 10.0
+    one.count("compile", 9.0)
+    clock.now += 1.0
+    one.count("trace", 0.0)
+    assert str(one) == "took 32 s: start 1 s, compile 9 s, confirm 10 s, other 12 s"
+    assert one.document["parts"] == {
+        "start": 1.0, "other": 12.0, "confirm": 10.0, "compile": 9.0, "trace": 0.0,
+    }  # fmt: skip
+
+
+def test_a_step_takes_no_more_than_there_was(clock: Clock) -> None:
+    one = Took(100.0)
+    one.enter(took.OTHER)
+    clock.now += 2.0
+    one.count("run", 3.0)
+    assert one.document == {"seconds": 2.0, "parts": {"start": 0.0, "other": 0.0, "run": 2.0}}
