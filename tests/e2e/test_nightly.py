@@ -168,6 +168,8 @@ def test_people_are_told_in_lines(team: Team) -> None:
     *_, counted, _ = told.out.splitlines()
     assert counted.endswith("1 news in 2 cases: 1 new failure, 1 compiled")
     assert "\x1b" not in told.out
+    (took,) = (line for line in told.out.splitlines() if line.startswith("took "))
+    assert ": start " in took and "cases " in took and "isolate " in took
     status = team("status")
     assert (status.code, "1 new failure, 1 compiled" in status.out) == (0, True)
     assert "\n\n\n" not in status.out

@@ -34,6 +34,11 @@ def test_one_operation_is_left_of_forty(chain: Path, tmp_path: Path) -> None:
     assert done.document["minimal"]
     assert done.document["calls"] < 20
     assert "math.exp" in Path(done.document["path"]).read_text()
+    assert {"start", "reduce"} <= set(done.document["took"]["parts"])
+    told = pilot("reduce", chain, "--", "grep", "-q", "math.exp", "{}", cwd=tmp_path)
+    *_, took, place = told.out.splitlines()
+    assert took.startswith("took ") and "reduce " in took
+    assert place.endswith("chain.reduced.mlir")
 
 
 def test_two_operations_that_are_connected_stay_together(chain: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
         tempfile.TemporaryDirectory(prefix="iree-pilot-reduce-") as scratch,
         Live.of(console, common) as live,
     ):
-        live.doing(f"reducing {file}")
+        live.doing(f"reducing {file}", "reduce")
         reduced = reduce(
             file,
             test,
@@ -74,13 +74,14 @@ def command(file: Path, output: str | None, common: Common, test: tuple[str, ...
         live.close()
         out.deliver(target, Path(reduced.mlir), quiet=common.verbosity < 0)
     if common.json:
-        out.emit({**_facts(reduced), "path": str(target)})
+        out.emit({**_facts(reduced), "path": str(target), "took": live.took.document})
         return
     minimal = "minimal" if reduced.minimal else "not proved minimal"
     console.print(
         f"{out.count(len(reduced.ops), 'operation')} left, {minimal}, "
         f"{out.count(reduced.calls, 'run')} of the test"
     )
+    live.summary()
     console.print(str(target), markup=False, soft_wrap=True)
 
 

@@ -38,6 +38,8 @@ def command(directory: Path, trust: bool, common: Common) -> None:
     For a folder that was not written here, neither Python nor a modified run.sh is run without
     --trust. Skipped steps are listed; the verdict covers the others.
     """
+    import msgspec
+
     from iree_pilot.pipeline.cli import reproducer
     from iree_pilot.pipeline.cli.boundary import Failed, Interrupted
     from iree_pilot.pipeline.cli.display import output as out
@@ -70,11 +72,12 @@ def command(directory: Path, trust: bool, common: Common) -> None:
             )
             live.note(f"used instead: {result.release}, from this Python environment")
     if common.json:
-        out.emit(result)
+        out.emit({**msgspec.to_builtins(result), "took": live.took.document})
     else:
         for one in (result, result.current):
             if one is not None:
                 _tell(console, one)
+        live.summary()
     if not result.same or (result.current and not result.current.same):
         raise Failed(1)
 

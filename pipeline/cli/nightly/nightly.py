@@ -179,8 +179,9 @@ def run(
                 raise Interrupted(msgspec.to_builtins(stopped) or {}) from None
     _publish(report, markdown, junit, quiet=common.verbosity < 0)
     if common.json:
-        out.emit(report)
+        out.emit({**msgspec.to_builtins(report), "took": watcher.took.document})
     elif markdown != "-":
+        watcher.summary()
         tell(console, report, common, nightly.directory)
     if report.news:
         raise Failed(1)

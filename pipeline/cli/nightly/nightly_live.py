@@ -54,7 +54,8 @@ class NightLive:
         self._begun = time.monotonic()
         self._seen: set[str] = set()
         self._done = self._total = self._reused = 0
-        self._looking = Doing(took.of_command())
+        self.took = took.of_command()
+        self._looking = Doing(self.took)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -87,6 +88,7 @@ class NightLive:
             self._live = None
 
     def night_started(self, run: NightRun, cases: Sequence[Case], done: int) -> None:
+        self.took.enter("cases")
         self._total, self._done = len(cases) + done, done
         goes_on = f", resumed from {run.begun[:16]}: {done} are done" if done else ""
         self._say(f"[bold]{escape(run.title)}[/bold]  {count(self._total, 'case')}{goes_on}")
@@ -131,24 +133,32 @@ class NightLive:
 
     def isolating(self, case: Case, signature: str) -> None:
         self._say(f"isolating {escape(signature)} of {escape(case.name)}")
-        self._looking.begin(f"isolating what fails in {case.name}")
+        self._look(f"isolating what fails in {case.name}", "isolate")
 
     def isolated(self, case: Case, found: Bisection) -> None:
         for one in found.failures:
             if one.reproducer:
                 made = one.reproducer
                 self._say(f"  {count(made.ops, 'operation')}: {escape(made.path)}")
-        self._looking.begin("")
+        self._look("", took.OTHER)
         if found.status != "isolated":
             self._say(f"  not isolated: {escape(found.why)}")
 
     def asking(self, case: Case, signature: str, question: Question) -> None:
         self._say(f"{question} of {escape(signature)}, {escape(case.name)}")
-        self._looking.begin(f"{question} of what fails in {case.name}")
+        self._look(f"{question} of what fails in {case.name}", "findings")
 
     def answered(self, case: Case, finding: Finding) -> None:
         self._say(f"  {escape(finding.said)}")
-        self._looking.begin("")
+        self._look("", took.OTHER)
+
+    def _look(self, what: str, part: str) -> None:
+        self._looking.begin(what)
+        self.took.enter(part)
+
+    def summary(self) -> None:
+        """Prints the times of the parts at the end."""
+        self._say(str(self.took))
 
     @property
     def _width(self) -> int:

@@ -93,11 +93,12 @@ def command(
         except TraceFailed as failed:
             live.close()
             if common.json:
-                out.emit({"failure": failed.failure})
+                out.emit({"failure": failed.failure, "took": live.took.document})
             else:
                 console.print(f"[bold red]{escape(source)} does not trace[/bold red]")
                 lines = out.failure_lines(failed.failure, verbose=common.verbosity > 0)
                 out.print_pairs(console, lines)
+                live.summary()
             raise Failed(1) from failed
         for named, plan in plans:
             live.doing("evaluating each operation", "evaluate")
@@ -114,7 +115,9 @@ def command(
                 tell(console, found, everything=common.verbosity > 0)
             results.append((named, found))
     if common.json:
-        out.emit(several.document(results, targets=len(plans)))
+        out.emit(several.document(results, targets=len(plans), took=live.took))
+    else:
+        live.summary()
     if check and any(
         found.found or found.checked < found.watched or found.unseen for _, found in results
     ):

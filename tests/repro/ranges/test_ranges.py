@@ -231,8 +231,10 @@ class TestPrograms:
         assert "PyTorch  6 become infinite" in told.out
         assert "remedy   multiplied by 0.25 (2^-2) it is in range" in told.out
         assert "2 of 3 intermediates of low precision leave the range" in told.out
+        assert told.out.splitlines()[-1].startswith("took ")
         checked = pilot("ranges", "product.mlir", *inputs, "--check", "--json", cwd=tmp_path)
         assert (checked.code, len(checked.document["found"])) == (1, 2)
+        assert "evaluate" in checked.document["took"]["parts"]
 
     def test_another_dialect_is_not_said_to_be_in_range(self, tmp_path: Path) -> None:
         mlir = (

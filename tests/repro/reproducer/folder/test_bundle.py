@@ -856,10 +856,13 @@ class TestRealFailures:
         for words in ("release 99.0.0, which showed the failure", "is not installed"):
             assert words in done.output
         assert f"used instead: {here.version}" in done.output
+        assert "installing IREE 99.0.0" in done.output
+        assert done.output.splitlines()[-1].startswith("took ")
         found = CliRunner().invoke(cli, ["verify", str(tmp_path / "repro"), "--json"]).stdout
         document = msgspec.json.decode(found)
         assert document["release"] == here.version
         assert "no release 99.0.0" in document["unavailable"]
+        assert {"start", "install", "verify"} <= set(document["took"]["parts"])
 
     def test_a_module_that_does_not_run(self, tmp_path: Path, installed: dict[str, str]) -> None:
         entry = next(e for e in ENTRIES if e.bug == "run-f64")
