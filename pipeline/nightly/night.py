@@ -18,7 +18,7 @@ from iree_pilot.pipeline.nightly.history.history import History, NightRun
 from iree_pilot.pipeline.nightly.investigation import inquiry, isolation, news
 from iree_pilot.pipeline.nightly.judgement import opinion
 from iree_pilot.pipeline.nightly.judgement.boundaries import boundaries, with_boundaries
-from iree_pilot.pipeline.nightly.judgement.expectations import Expectation, acceptable, stale
+from iree_pilot.pipeline.nightly.judgement.expectations import Expectation, acceptable, is_added
 from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Judgement
 from iree_pilot.pipeline.nightly.reports import report
 from iree_pilot.pipeline.nightly.reports.report import NightReport
@@ -41,14 +41,16 @@ class NightWatcher(news.NewsWatcher, Protocol):
 class NightOptions:
     """Options of a night.
 
-    artifacts: where reproducers go. fresh: reuse nothing. notes: what its report is to say beside
-    the cases. accept: the command that accepts what it finds, but for the reason. isolate, ask:
-    what isolates a new failure, and what looks into it.
+    artifacts: where reproducers go. unused: expectations of no case, tonight or another night.
+    fresh: reuse nothing. notes: what its report is to say beside the cases. accept: the command
+    that accepts what it finds, but for the reason. isolate, ask: what isolates a new failure, and
+    what looks into it.
     """
 
     keys: Keys
     artifacts: Path
     expectations: Sequence[Expectation] = ()
+    unused: Sequence[Expectation] = ()
     fresh: bool = False
     notes: Sequence[str] = ()
     accept: Sequence[str] = ("iree-pilot", "nightly", "expect", "--accept")
@@ -105,9 +107,9 @@ class Night:
             self._watcher.again(doubted)
             self._do(doubted, course, again=True)
         judgements = self._news.look_into(run.id, self._cases, course.outcomes, self._judge(course))
-        mended = {j.verdict for j in judgements if j.news} == {"fixed"}
-        reason = f"{'passes' if mended else 'known'} since {run.begun[:10]}"
-        accept = (*self._options.accept, "--reason", reason)
+        accept = tuple(self._options.accept)
+        if any(map(is_added, judgements)):
+            accept += ("--reason", f"known since {run.begun[:10]}")
         outdated = [*self._outdated(course, judgements, shlex.join(accept))]
         if not outdated and not acceptable(
             [j for j in judgements if j.news], self._options.expectations
@@ -190,7 +192,8 @@ class Night:
                 outcome, one, before, self._options.expectations, course.run.begun
             )
             if found:
-                does = "bring it up to date" if one.verdict == "same failure" else "remove it"
+                fails = one.verdict == "same failure"
+                does = "bring it up to date" if fails else "remove the expectation"
                 yield f"{one.case} is {found}: {does} with {accept}"
 
     def _expired(self) -> Iterable[str]:
@@ -198,10 +201,11 @@ class Night:
         for expectation in self._options.expectations:
             if not expectation.holds(today):
                 yield f"the expectation of {expectation.case} expired on {expectation.expires}"
-        for expectation in stale(self._options.expectations, self._cases):
+        for expectation in self._options.unused:
             yield (
-                f"the expectation of {expectation.case} is of no case of this night: take it out "
-                "of the file, or bring the case back"
+                f"the expectation of {expectation.case} is of no case of {self._nightly.path.name},"
+                " nor of another configuration beside it: take it out of the file, or bring the "
+                "case back"
             )
 
 

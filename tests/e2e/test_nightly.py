@@ -118,6 +118,8 @@ def test_a_team_goes_through_its_first_nights(team: Team) -> None:
     team.fails(bad="it is bad")
     first = team("run", "--json")
     assert first.code == 1, first.err
+    unsaid = team("expect", "--accept")
+    assert (unsaid.code, "needs a reason for 1 failure" in unsaid.err) == (2, True)
     assert verdicts(first) == {"good": "compiled", "bad": "new failure"}
     accepted = team("expect", "--accept", "--reason", "known when we began")
     assert accepted.code == 0, accepted.err
@@ -134,7 +136,7 @@ def test_a_team_goes_through_its_first_nights(team: Team) -> None:
     team.fails()
     fourth = team("run", "--json", "--fresh")
     assert (fourth.code, verdicts(fourth)) == (1, {"good": "compiled", "bad": "fixed"})
-    assert team("expect", "--accept", "--reason", "mended").code == 0
+    assert team("expect", "--accept").out.startswith("removed  bad.mlir")
     assert team("expect").out.startswith("nothing is expected to fail")
     fifth = team("run", "--json", "--fresh")
     assert (fifth.code, verdicts(fifth)) == (0, {"good": "compiled", "bad": "compiled"})
@@ -166,7 +168,7 @@ def test_people_are_told_in_lines(team: Team) -> None:
     left = (reproducer / "repro.mlir").read_text()
     assert ("test.bad" in left, "test.one" in left) == (True, False)
     *_, counted, _ = told.out.splitlines()
-    assert counted.endswith("1 news in 2 cases: 1 new failure, 1 compiled")
+    assert counted.endswith("news in 1 of 2 cases: 1 new failure, 1 compiled")
     assert "\x1b" not in told.out
     (took,) = (line for line in told.out.splitlines() if line.startswith("took "))
     assert ": start " in took and "cases " in took and "isolate " in took
@@ -214,9 +216,10 @@ def test_after_news_comes_the_command_that_accepts_them(team: Team) -> None:
     assert "nothing new in 2 cases" in known.out and "accept" not in known.out
     assert "accept" not in team("report", "1").out, "what is accepted is that of the latest night"
     team.fails()
-    mended = accept.replace("known since", "passes since")
-    assert team("run", "--fresh").out.endswith(f"{mended}\n")
-    assert pilot(*shlex.split(command), cwd=team.directory).code == 0
+    *_, remove = team("run", "--fresh").out.splitlines()
+    assert remove == accept.replace("accept", "remove", 1).partition(" --reason ")[0]
+    removed = pilot(*shlex.split(remove.partition(" $ iree-pilot ")[2]), cwd=team.directory)
+    assert (removed.code, "removed  bad.mlir" in removed.out) == (0, True)
     team.fails(bad="it is bad")
     assert team("run", "--fresh").code == 1
     elsewhere = team.directory.parent
@@ -250,9 +253,9 @@ def test_an_expectation_that_the_case_outlived_is_told_every_night(team: Team) -
         told = team(*words)
         assert told.code == 0, told.err
         (line,) = (line for line in told.out.splitlines() if "is expected to fail" in line)
-        command = line.partition(" remove it with iree-pilot ")[2]
-        assert f"| {team.release} is expected to fail, compiles since " in line
-        assert "accept    $ iree-pilot nightly expect --accept -c nightly.toml" in told.out
+        command = line.partition(" remove the expectation with iree-pilot ")[2]
+        assert f"| {team.release} is expected to fail, but compiles since " in line
+        assert "remove    $ iree-pilot nightly expect --accept -c nightly.toml" in told.out
     accepted = pilot(*shlex.split(command), cwd=team.directory)
     assert (accepted.code, accepted.out.startswith("removed  good.mlir")) == (0, True)
     assert known.read_text() == "# ours\n"

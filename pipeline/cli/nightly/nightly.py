@@ -162,6 +162,7 @@ def run(
                 keys=known,
                 artifacts=folder or history.path.absolute().parent / "reproducers",
                 expectations=expected,
+                unused=expectations.unused(expected, nightly, cases),
                 fresh=fresh,
                 notes=notes,
                 accept=_accepting(nightly, database),
@@ -206,6 +207,7 @@ def status(config: str | None, database: str | None, limit: int, common: Common)
     """List the last nights and the state after the latest one."""
     from iree_pilot.pipeline.cli.display import output as out
     from iree_pilot.pipeline.cli.nightly.nightly_tell import tell
+    from iree_pilot.pipeline.nightly.reports.report import counted
 
     runs: list[NightRun] = []
     report: NightReport | None = None
@@ -226,7 +228,7 @@ def status(config: str | None, database: str | None, limit: int, common: Common)
         return
     table = out.table("night", "started", "cases", "verdicts", right=("night", "cases"))
     for one in runs:
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in one.verdicts.items())
+        counts = counted(one.verdicts)
         now = running and one is runs[0]
         state = counts or f"{'running' if now else 'stopped'}: {one.done} of {one.cases} done"
         table.add_row(str(one.id), one.begun[:16].replace("T", " "), str(one.cases), state)
@@ -306,9 +308,9 @@ def report(
 )
 @_CONFIG
 @database_option
-@click.option("--accept", is_flag=True, help="Accept the failures of the latest night.")
+@click.option("--accept", is_flag=True, help="Accept what the latest night found.")
 @click.option("--only", metavar="EXPR", help="Only these cases.")
-@click.option("--reason", help="Why they are expected to fail.")
+@click.option("--reason", help="Why the failures are expected.")
 @click.option("--link", help="Where it is tracked.")
 @click.option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="Last day of the expectation.")
 @common()
@@ -324,8 +326,9 @@ def expect(
 ) -> None:
     """List the expected failures, or accept those of the latest night.
 
-    With --accept, failures are added to `expectations.toml` beside the configuration, and those
-    that are gone are removed. The file may be edited by hand; comments are kept.
+    With --accept, failures are added to `expectations.toml` beside the configuration, with the
+    --reason; those that are gone are removed, which needs none. The file may be edited by hand;
+    comments are kept.
     """
     from iree_pilot.pipeline.cli.display import output as out
     from iree_pilot.pipeline.cli.nightly.nightly_tell import tell_expected
@@ -348,21 +351,24 @@ def expect(
             f"--expires {expires.date()} is past: nothing would be expected",
             advice="Name the last day that the failure is expected.",
         )
-    if not reason:
-        raise UsageError(
-            "--accept needs a reason, for those who read the file later",
-            advice="Add --reason 'why this is known to fail'.",
-        )
     with history_at(database) as history:
         found = _report(history, None)
     rows = found.rows
     if only is not None:
         chosen = {case.name for case in selection.select([r.case for r in rows], only=only)}
         rows = tuple(row for row in rows if row.case.name in chosen)
+    judgements = [row.judgement for row in rows if row.judgement]
+    added = sum(map(expectations.is_added, judgements))
+    if added and not reason:
+        raise UsageError(
+            f"--accept needs a reason for {out.count(added, 'failure')}, for those who read the "
+            "file later",
+            advice="Add --reason 'why this is known to fail'.",
+        )
     accepted = expectations.accept(
         path,
-        [row.judgement for row in rows if row.judgement],
-        expectations.Explanation(reason, link, expires.date() if expires else None),
+        judgements,
+        expectations.Explanation(reason or "", link, expires.date() if expires else None),
         models={row.case.name: row.outcome.model for row in rows if row.outcome},
         statuses={row.case.name: row.outcome.status for row in rows if row.outcome},
     )

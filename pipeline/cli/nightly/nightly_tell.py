@@ -98,11 +98,13 @@ def tell(
         console.print(f"[dim]{verdict:<15}[/dim] {cases}  [dim]{escape(why)}[/dim]", soft_wrap=True)
     for note in report.notes:
         console.print(f"note: {escape(note)}", soft_wrap=True)
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
     reused = f"; {report.reused} unchanged" if report.reused else ""
-    console.print(f"\n[bold]{escape(report.title)}[/bold]: {counts}{reused}", soft_wrap=True)
+    console.print(
+        f"\n[bold]{escape(report.title)}[/bold]: {report.counted}{reused}", soft_wrap=True
+    )
     if report.run.accept and not quiet:
-        out.print_command(console, "accept", report.accept_words)
+        does = "remove" if report.removes else "accept"
+        out.print_command(console, does, report.accept_words)
 
 
 def _tell_news(

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +22,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from iree_pilot.pipeline.case_result import tells
-from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.nightly.cases import strict
-from iree_pilot.pipeline.nightly.records import Judgement
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.nightly.cases import config, matrix, strict
+from iree_pilot.pipeline.nightly.cases.config import Nightly
+from iree_pilot.pipeline.nightly.records import Case, Judgement
 from iree_pilot.pipeline.store import outputs
 
 #: Stands in place of a signature for a case with varying outcomes.
@@ -107,12 +109,43 @@ def stale(expectations: Iterable[Expectation], cases: Iterable[str]) -> tuple[Ex
     return tuple(e for e in expectations if not any(e.is_of(name) for name in names))
 
 
+def unused(
+    expected: Sequence[Expectation], nightly: Nightly, cases: Iterable[Case]
+) -> tuple[Expectation, ...]:
+    """Expectations that match no case of a configuration, nor of another one beside it, which
+    shares the file; none while one of these cannot be read.
+
+    cases: of tonight, which may be a part of the matrix, or have another release.
+    """
+    left = stale(expected, [case.name for case in cases])
+    beside = sorted(nightly.directory.glob("*.toml")) if left else []
+    for path in [nightly.path, *(path for path in beside if path != nightly.path)]:
+        if not left:
+            break
+        try:
+            if "matrix" not in tomllib.loads(path.read_text(encoding="utf-8")):
+                continue
+            # Which releases can be installed is not asked: nothing of these is run.
+            other = matrix.expand(config.read(path), available=list)
+        except (OSError, ValueError, UsageError):
+            return ()
+        left = stale(left, [case.name for case in other])
+    return left
+
+
 def acceptable(judgements: Iterable[Judgement], expected: Iterable[Expectation]) -> bool:
     """True if `accept` would write something for one of these, where this is expected by now."""
     cases = {e.case for e in expected}
     return any(
         j.case in cases if j.verdict == "fixed" else j.verdict in (*_FAILED, "flaky")
         for j in judgements
+    )
+
+
+def is_added(judgement: Judgement) -> bool:
+    """True if `accept` writes that this is expected, with a reason; what is gone needs none."""
+    return judgement.verdict == "flaky" or (
+        judgement.verdict in _FAILED and bool(judgement.signature)
     )
 
 
@@ -152,7 +185,7 @@ def accept(
             if known is not None:
                 expected.remove(case)
                 removed.append(case)
-        elif verdict in (*_FAILED, "flaky") and signature:
+        elif is_added(judgement):
             values = {"signature": signature, **explanation._asdict(), "model": model}
             if known is not None and all(known.get(key) == value for key, value in values.items()):
                 continue

@@ -145,7 +145,7 @@ def outdated(
             return ""
         other = " of another program" if known.covers(judgement.signature) else ""
         fails = f"fails with {judgement.signature} since {judgement.since[:10]}"
-        return f"expected to fail with {known.signature}{other}, {fails}"
+        return f"expected to fail with {known.signature}{other}, but {fails}"
     if judgement.verdict in ("fixed", "flaky"):
         return ""
     known = next((e for e in holding if e.is_outlived(outcome.case, outcome.status)), None)
@@ -157,7 +157,7 @@ def _outlived(outcome: CaseOutcome, known: Expectation, nights: Sequence[Past], 
     """Sentence on an expectation that no longer holds, with the night since when."""
     ended = itertools.takewhile(lambda p: known.is_outlived(outcome.case, p.status), nights)
     since = [night, *(past.begun for past in ended)][-1]
-    return f"expected to fail, {_DOES[outcome.status]} since {since[:10]}"
+    return f"expected to fail, but {_DOES[outcome.status]} since {since[:10]}"
 
 
 def unsettled(past: Sequence[Past]) -> bool:

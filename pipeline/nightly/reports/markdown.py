@@ -48,7 +48,8 @@ def _sections(report: NightReport) -> Iterator[str]:
     for rows in report.stories:
         yield _story(rows)
     if report.accept:
-        yield f"To accept what was found: {_code(report.accept)}\n\n"
+        does = "remove what no longer fails from" if report.removes else "accept what was found in"
+        yield f"To {does} the expected failures: {_code(report.accept)}\n\n"
     failing = [row for row in ordered(report.rows) if row.verdict in ("same failure", "fail")]
     if failing:
         yield (

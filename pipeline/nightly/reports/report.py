@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 
@@ -123,6 +123,11 @@ class NightReport(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def removes(self) -> bool:
+        """True if that command only removes what is no longer expected."""
+        return bool(self.run.accept) and "--reason" not in self.run.accept
+
+    @property
     def going_on(self) -> bool:
         """True if nothing is judged yet: the night runs, or was stopped."""
         return all(row.judgement is None for row in self.rows)
@@ -142,6 +147,11 @@ class NightReport(msgspec.Struct, frozen=True, kw_only=True):
         return {verdict: counted[verdict] for verdict in _ORDER if counted[verdict]}
 
     @property
+    def counted(self) -> str:
+        """Those counts in words."""
+        return counted(self.counts)
+
+    @property
     def unjudged(self) -> dict[tuple[Verdict, str], int]:
         """Number of cases that neither failed nor were compared, by verdict and reason."""
         rows = [row for row in ordered(self.rows) if row.verdict in ("compiled", "ran")]
@@ -153,14 +163,20 @@ class NightReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def title(self) -> str:
-        """`nightly of 2026-11-21: 2 news in 81 cases`."""
+        """`nightly of 2026-11-21: news in 2 of 81 cases`."""
         news = len(self.news)
-        said = f"{news} news" if news else "nothing new"
+        said = f"news in {news} of" if news else "nothing new in"
         if self.going_on:
-            said = f"not finished, {self.run.done} done"
-        return (
-            f"{self.run.title} of {self.run.begun[:10]}: {said} in {count(len(self.rows), 'case')}"
-        )
+            said = f"not finished, {self.run.done} done in"
+        return f"{self.run.title} of {self.run.begun[:10]}: {said} {count(len(self.rows), 'case')}"
+
+
+def counted(verdicts: Mapping[Any, int]) -> str:
+    """`2 new failures, 1 pass`: numbers of cases by verdict, in words."""
+    return ", ".join(
+        count(number, verdict) if verdict.endswith("failure") else f"{number} {verdict}"
+        for verdict, number in verdicts.items()
+    )
 
 
 def ordered(rows: Iterable[CaseRow]) -> list[CaseRow]:

@@ -132,7 +132,7 @@ class Desk:
         self.asked.append((asked.question, asked.case.name))
         return Finding(question=asked.question, said=f"{asked.question} told")
 
-    def night(self, *, fresh: bool = False) -> NightReport:
+    def night(self, *, fresh: bool = False, unused: Sequence[Expectation] = ()) -> NightReport:
         self.scheduler.ran, self.scheduler.fresh = [], []
         self.isolated, self.asked = [], []
         night = Night(
@@ -145,6 +145,7 @@ class Desk:
                 keys=self.keys,  # type: ignore[arg-type]
                 artifacts=self.directory / "reproducers",
                 expectations=self.expected,
+                unused=unused,
                 fresh=fresh,
                 notes=self.notes,
                 isolate=self.isolate,
@@ -399,7 +400,7 @@ class TestNotes:
             Expectation(case="gone:tiny | llvm-cpu | installed", signature="x", reason="r"),
             Expectation(case=CASES[0].name, signature="x", reason="r", expires=date(2020, 1, 31)),
         ]
-        notes = desk.night().notes
+        notes = desk.night(unused=desk.expected[:1]).notes
         assert any("gone:tiny" in note and "no case" in note for note in notes)
         assert any(CASES[0].name in note and "2020-01-31" in note for note in notes)
 
@@ -414,9 +415,24 @@ class TestNotes:
         for _ in range(2):
             report = desk.night(fresh=True)
             passes, fails = report.notes
-            assert passes.startswith(f"{first} is expected to fail, passes since {started}: remove")
-            says = f"{second} is expected to fail with crash/there, fails with crash/here since"
-            assert fails.startswith(f"{says} {started}: bring it up to date with iree-pilot")
+            assert passes.startswith(
+                f"{first} is expected to fail, but passes since {started}: remove"
+            )
+            says = f"{second} is expected to fail with crash/there, but fails with crash/here"
+            assert fails.startswith(f"{says} since {started}: bring it up to date with iree-pilot")
             assert passes.endswith(report.accept) and fails.endswith(report.accept)
         desk.expected = desk.expected[2:]
         assert (desk.night().accept, desk.night().notes) == ("", ())
+
+    def test_a_reason_is_asked_for_what_is_added_only(self, desk: Desk) -> None:
+        first, second, _ = (one.name for one in CASES)
+        desk.expected = [Expectation(case=first, signature=FAILS.signature, reason="r")]
+        desk.scheduler.gives = {first: [FAILS]}
+        assert desk.night().accept == ""
+        desk.scheduler.gives = {}
+        mended = desk.night(fresh=True)
+        assert verdicts(mended)[0] == "fixed"
+        assert (mended.accept, mended.removes) == ("iree-pilot nightly expect --accept", True)
+        desk.scheduler.gives = {second: [FAILS]}
+        more = desk.night(fresh=True)
+        assert " --reason 'known since " in more.accept and not more.removes

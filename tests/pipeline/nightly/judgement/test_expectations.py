@@ -9,9 +9,10 @@ import pytest
 from fake.disk import tiny_disk
 
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.nightly.cases import config
 from iree_pilot.pipeline.nightly.judgement import expectations
 from iree_pilot.pipeline.nightly.judgement.expectations import Expectation, Explanation
-from iree_pilot.pipeline.nightly.records import Judgement, Verdict
+from iree_pilot.pipeline.nightly.records import Case, Judgement, Verdict
 
 NAME = "llama-fp8:tiny | vulkan | installed"
 WRITTEN = """\
@@ -138,6 +139,21 @@ class TestMatching:
         known = expectations.read(path)
         assert expectations.stale(known, [NAME]) == known[1:]
         assert expectations.stale(known, [NAME, "gemma:tiny | hip:gfx942 | 3.13.0"]) == ()
+
+    def test_those_of_other_parts_and_configurations_are_used(self, tmp_path: Path) -> None:
+        night = '[matrix]\nmodels = ["{}:tiny"]\ntargets = ["llvm-cpu"]\n'
+        for name, model in (("nightly", "llama"), ("weekly", "bert")):
+            (tmp_path / f"{name}.toml").write_text(night.format(model))
+        (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')
+        known = tuple(
+            Expectation(case=f"{name}:tiny | llvm-cpu | installed", signature="s", reason="r")
+            for name in ("llama", "bert", "vit", "gemma")
+        )
+        nightly = config.read(tmp_path / "nightly.toml")
+        tonight = [Case(source="vit:tiny", target="llvm-cpu")]
+        assert expectations.unused(known, nightly, tonight) == known[3:]
+        (tmp_path / "weekly.toml").write_text("[matrix]\nmodels = 1\n")
+        assert expectations.unused(known, nightly, tonight) == (), "they may be of the other one"
 
 
 class TestAccepting:

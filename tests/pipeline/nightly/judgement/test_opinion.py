@@ -314,7 +314,7 @@ class TestExpectations:
         for _ in range(2):
             told = nights.night("", known)
             assert told.verdict == "pass"
-            assert told.why == "expected to fail, passes since 2026-01-02: we know"
+            assert told.why == "expected to fail, but passes since 2026-01-02: we know"
 
     def test_with_no_history_an_expected_failure_that_passes_is_fixed(self, nights: Nights) -> None:
         told = nights.night("", expect("a"))

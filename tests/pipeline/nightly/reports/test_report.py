@@ -62,13 +62,17 @@ RAN = row(case("vit:tiny"), "ran", "ran, not compared: there is no reference")
 
 class TestReport:
     def test_the_title_counts_the_news(self) -> None:
-        assert report(NEWS, KNOWN).title == "zoo of 2026-01-01: 1 news in 2 cases"
+        assert report(NEWS, KNOWN).title == "zoo of 2026-01-01: news in 1 of 2 cases"
         assert report(KNOWN).title == "zoo of 2026-01-01: nothing new in 1 case"
 
     def test_a_night_that_is_not_judged_is_not_said_to_be_without_news(self) -> None:
         open_row = CaseRow(case=LLAMA, outcome=outcome(LLAMA, CRASH))
         assert report(open_row).title == "zoo of 2026-01-01: not finished, 1 done in 1 case"
         assert not report(open_row, KNOWN).going_on
+
+    def test_verdicts_are_counted_in_words(self) -> None:
+        assert report(NEWS, MORE, KNOWN).counted == "2 new failures, 1 fail"
+        assert report(NEWS).counted == "1 new failure"
 
     def test_the_gravest_news_come_first(self) -> None:
         slower = row(case("bert:tiny"), "slower", "compile 3 s, usually 1 s")
@@ -95,7 +99,7 @@ class TestMarkdown:
     def test_news_has_all_that_it_takes_to_look_into_it(self) -> None:
         text = markdown(report(NEWS, MORE, KNOWN))
         for said in (
-            "# zoo of 2026-01-01: 2 news in 3 cases",
+            "# zoo of 2026-01-01: news in 2 of 3 cases",
             "### new failure: llama:tiny \\| llvm-cpu \\| installed and 1 more",
             "- signature: `crash/here`",
             "- message: `what crash/here says`",
