@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault
+from iree_pilot.pipeline.frontends import libraries
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +36,7 @@ def check(family: str, library: str, releases: str, needs: Sequence[Signature]) 
 
     releases: the range it was traced with, as pip writes it. The message names the range and the
     release found; or the function, the signature expected, the one found, and the release that has
-    the expected one.
+    the expected one; or why the library cannot be imported.
     """
     from packaging.specifiers import SpecifierSet
 
@@ -53,7 +54,12 @@ def check(family: str, library: str, releases: str, needs: Sequence[Signature]) 
             advice=install,
         )
     for need in needs:
-        has = signature(need.function)
+        try:
+            has = signature(need.function)
+        except Exception as raised:  # whatever a broken library raises
+            if broken := libraries.fault(raised):
+                raise broken from raised
+            raise
         if has is None or not _takes(has, need.parameters):
             raise EnvironmentFault(
                 f"{family} relies on {_written(need.function)}: expected "
@@ -65,13 +71,21 @@ def check(family: str, library: str, releases: str, needs: Sequence[Signature]) 
 
 
 def signature(function: str) -> list[inspect.Parameter] | None:
-    """The parameters of `module:qualified.name` without `self`, or None where there is no such."""
+    """The parameters of `module:qualified.name` without `self`, or None where there is no such.
+
+    Raises what importing the module raises, where it is there.
+    """
     module, _, name = function.partition(":")
     try:
         value: Any = importlib.import_module(module)
+    except ModuleNotFoundError as fault:
+        if fault.name and f"{module}.".startswith(f"{fault.name}."):
+            return None
+        raise
+    try:
         for part in name.split("."):
             value = getattr(value, part)
-    except (ImportError, AttributeError):
+    except AttributeError:
         return None
     return [p for p in inspect.signature(value).parameters.values() if p.name != "self"]
 

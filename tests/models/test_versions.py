@@ -118,6 +118,28 @@ def test_two_releases_are_told_apart_by_what_they_take(release: str, tmp_path: P
         assert "expected (q, k, cos, sin), found (q, freqs) in transformers 5.22.0" in done.stderr
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("import a_dependency_that_is_gone", "No module named 'a_dependency_that_is_gone'"),
+        ("from transformers import gone", "cannot import name 'gone'"),
+        ("1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_a_library_that_cannot_be_imported_lacks_no_function(
+    written: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    (tmp_path / "damaged.py").write_text(f"{written}\n")
+    monkeypatch.setattr(transformers, "__path__", [*transformers.__path__, str(tmp_path)])
+    need = Signature(function="transformers.damaged:rotate", parameters=("x",), release="5.23")
+    fault = refusal(msgspec.structs.replace(registry()["llama"], needs=(need,)))
+    assert "is installed, but cannot be imported: " in fault.message and told in fault.message
+    assert "--force-reinstall transformers" in fault.advice
+
+
 @pytest.mark.real
 def test_two_published_minors_of_transformers_give_one_program() -> None:
     assert SECOND.is_dir(), "scripts/setup --dev installs the second release"
