@@ -134,6 +134,8 @@ _QUOTED_NAME = re.compile(r"(['`])[^'`\n]*\1")
 _QUOTED_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
 #: Start of the dump of a graph node's attributes in an exception.
 _DUMP = re.compile(r",? *\{'\w+': .*")
+#: Python's own function in which a file that does not parse is imported.
+_IMPORTING = "_call_with_frames_removed"
 #: The symbols of torch.export's symbolic shapes.
 _SYMBOL = re.compile(r"\b[us]\d+\b")
 _TORCH_OP = re.compile(
@@ -417,7 +419,8 @@ def _summary(message: str) -> str:
 
 
 def _python_stack(frames: Sequence[tuple[str, int, str]]) -> tuple[str, ...]:
-    return tuple(f"{function} ({file}:{line})" for file, line, function in reversed(frames))
+    own = (frame for frame in reversed(frames) if frame[2] != _IMPORTING)
+    return tuple(f"{function} ({file}:{line})" for file, line, function in own)
 
 
 def _model_line(message: str, frames: Sequence[tuple[str, int, str]]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import itertools
 import os
 import sys
 import traceback
@@ -119,9 +120,12 @@ def _told(error: PilotError) -> Refusal:
 
 
 def _refusal(fault: BaseException) -> Refusal:
-    frames = [
+    extracted = [
         (f.filename, f.lineno or 0, f.name) for f in traceback.extract_tb(fault.__traceback__)
     ]
+    # What led to the source is our own; further in it may be where the source is at fault.
+    own = str(Path(__file__).resolve().parents[1]) + os.sep
+    frames = [*itertools.dropwhile(lambda f: _real(f[0]).startswith(own), extracted)]
     if isinstance(fault, SyntaxError) and fault.filename:
         # No frame is in a file that does not parse. The name is that of what imports one, and
         # part of the signature.
@@ -131,7 +135,7 @@ def _refusal(fault: BaseException) -> Refusal:
         exception=type(fault).__name__,
         doing=_DOING,
         running=next(iter(getattr(fault, "__notes__", ())), ""),
-        frames=tuple(frames),
+        frames=tuple(frames or extracted),
     )
 
 

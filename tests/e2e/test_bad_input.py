@@ -167,6 +167,8 @@ class TestFiles:
         done = desk.pilot("run", name, "-t", "llvm-cpu")
         assert done.code == 1
         assert "SyntaxError" in done.out
+        assert "trace-error/SyntaxError/invalid-syntax-path-line-call-with/" in done.out
+        assert "trace_child" not in done.out and "stack" not in done.out, "it is the user's file"
         desk.check_cache()
 
     def test_a_model_that_raises_is_a_failed_trace(self, desk: Desk) -> None:
