@@ -23,6 +23,8 @@ _BY_SUFFIX: dict[str, Kind] = {
     ".mlir": "mlir",
     ".mlirbc": "mlir",
 }
+#: Suffixes of files that hold weights.
+_WEIGHTS = (".safetensors", ".gguf", ".irpa", ".bin")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|[A-Za-z_]\w*")
 
 
@@ -173,10 +175,23 @@ def _checkpoint(
 
 
 def _refuse_path(path: Path) -> Kind:
+    if path.is_file() and (path.name == "config.json" or path.suffix in _WEIGHTS):
+        raise UsageError(f"{path} is a part of a model, and no source", advice=_whole(path))
     what = f"cannot tell what {path} is by its suffix" if path.exists() else f"no file {path}"
     raise UsageError(
-        what, advice=f"Sources are {', '.join(_BY_SUFFIX)} files, or `iree-pilot models`."
+        what,
+        advice=f"Sources are {', '.join(_BY_SUFFIX)} files, directories of checkpoints, or "
+        "`iree-pilot models`.",
     )
+
+
+def _whole(part: Path) -> str:
+    """Advice on a config or on weights that are named alone."""
+    if (part.parent / "config.json").is_file():
+        return f"Name the directory of the checkpoint: {part.parent}"
+    if part.name == "config.json":
+        return f"Fetch its weights; `iree-pilot models check {part}` checks it alone."
+    return f"Give them to a model of the zoo: iree-pilot run MODEL --weights {part}"
 
 
 def _existing_file(path: Path) -> Path:

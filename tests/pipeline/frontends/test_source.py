@@ -102,9 +102,34 @@ class TestFiles:
             named("model.tflite")
         assert ".onnx" in caught.value.advice
 
+    @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "pytorch_model.bin"])
+    def test_a_part_of_a_checkpoint_is_refused_with_its_directory(
+        self, here: Path, name: str
+    ) -> None:
+        (here / "ck").mkdir()
+        for file in ("config.json", name):
+            (here / "ck" / file).write_text("x")
+        with pytest.raises(UsageError, match=f"ck/{name} is a part of a model") as caught:
+            named(f"ck/{name}")
+        assert caught.value.advice == "Name the directory of the checkpoint: ck"
+        (here / "ck/config.json").rename(here / "config.txt")
+        if name != "config.json":
+            with pytest.raises(UsageError) as caught:
+                named(f"ck/{name}")
+            assert f"MODEL --weights ck/{name}" in caught.value.advice
+
+    def test_a_reproducers_folder_is_no_checkpoint(self, here: Path) -> None:
+        (here / "repro").mkdir()
+        for file in ("report.json", "repro.mlir"):
+            (here / "repro" / file).write_text("x")
+        with pytest.raises(UsageError, match="is the folder of a reproducer") as caught:
+            named("repro")
+        assert caught.value.advice.endswith("repro/repro.mlir")
+
     def test_a_path_that_is_not_there_is_no_misspelt_model(self) -> None:
-        with pytest.raises(UsageError, match="no file some/where"):
+        with pytest.raises(UsageError, match="no file some/where") as caught:
             named("some/where")
+        assert "directories of checkpoints" in caught.value.advice
 
 
 class TestModules:
