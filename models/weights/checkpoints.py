@@ -6,6 +6,8 @@ read, so it never is.
 
 from __future__ import annotations
 
+import codecs
+import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,6 +79,14 @@ def read(path: Path) -> Checkpoint:
             f"checkpoint {path}: the directory is empty; expected {CONFIG} and {WHOLE}",
             advice="Was the download finished?",
         )
+    if CONFIG not in names and "report.json" in names:
+        programs = [name for name in ("repro.mlir", "repro.py") if name in names]
+        raise UsageError(
+            f"{path} is the folder of a reproducer, not of a checkpoint",
+            advice=f"Name the program in it: {path / programs[0]}"
+            if programs
+            else "It has no program: name the source that its report.json names.",
+        )
     if CONFIG not in names:
         raise UsageError(
             f"checkpoint {path}: no {CONFIG}, only {_listed(names)}",
@@ -96,10 +106,12 @@ def read_config(path: Path) -> Checkpoint:
             fault
         )
     except UnicodeDecodeError as fault:
-        raise UsageError(
-            f"{path} is no config, which is text in JSON",
-            advice=f"Name {CONFIG}, or the directory where it lies beside its weights.",
-        ) from fault
+        wide = fault.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        what = "is UTF-16; JSON is UTF-8" if wide else "is not text in UTF-8, as JSON is"
+        advice = f"Name {CONFIG}, or the directory where it lies beside its weights."
+        if path.name == CONFIG:
+            advice = "Save it as UTF-8." if wide else "Fetch it again."
+        raise UsageError(f"{path} {what}", advice=advice) from fault
     except (ValueError, RecursionError) as fault:
         raise UsageError(
             f"{path} is not JSON: {fault}", advice="Was the download finished?"
@@ -164,7 +176,7 @@ def _family(
     if architecture not in known:
         raise UsageError(
             f"{path}: no family of the zoo loads the architecture {architecture}",
-            advice=f"{nearest(architecture, list(known))} Or write model.py with model() and "
+            advice=f"{_nearest(architecture, list(known))} Or write model.py with model() and "
             "inputs(), and name that file.",
         )
     fitting = [zoo[name] for name in known[architecture] if zoo[name].fp8 == quantized]
@@ -183,6 +195,14 @@ def _family(
         f"{path}: {architecture} has no family in the zoo for {form}",
         advice="Take the checkpoint in the other form.",
     )
+
+
+def _nearest(architecture: str, known: list[str]) -> str:
+    """Advice on a misspelt architecture: by the model's name, as many share the rest."""
+    stems = {name.partition("For")[0] for name in known}
+    close = difflib.get_close_matches(architecture.partition("For")[0], stems, cutoff=0.6)
+    fitting = [name for name in known if name.partition("For")[0] in close]
+    return f"Did you mean {' or '.join(fitting)}?" if fitting else f"Known: {', '.join(known)}."
 
 
 def tensors(path: Path) -> dict[str, CheckpointTensor]:
@@ -214,16 +234,8 @@ def tensors(path: Path) -> dict[str, CheckpointTensor]:
 
 def _indexed(path: Path) -> dict[str, CheckpointTensor]:
     index = path / INDEX
-    try:
-        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = dict.fromkeys(sorted(listed.values()))
-        if not listed or not all(Path(s).name == s for s in shards):
-            raise ValueError("weight_map must give each tensor the name of a file beside it")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
-        raise UsageError(
-            f"{index}: expected a JSON object with a weight_map, found {fault!r}",
-            advice="Fetch the index again.",
-        ) from fault
+    listed = _weight_map(index)
+    shards = dict.fromkeys(sorted(listed.values()))
     for shard in shards:
         if not (path / shard).is_file():
             lost = sorted(name for name, file in listed.items() if file == shard)
@@ -254,6 +266,40 @@ def _indexed(path: Path) -> dict[str, CheckpointTensor]:
             advice="Index and shards must be of one download; fetch both again.",
         )
     return found
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """The file of each tensor, by an index. Raises UsageError."""
+    try:
+        held = json.loads(index.read_text(encoding="utf-8"))
+        listed = held.get("weight_map") if isinstance(held, dict) else None
+        if not isinstance(held, dict):
+            found = _kind(held)
+        elif listed is None:
+            found = "no weight_map"
+        elif not isinstance(listed, dict):
+            found = f"{_kind(listed)} for it"
+        elif not listed:
+            found = "an empty one"
+        else:
+            for name, file in listed.items():
+                if not isinstance(file, str) or not file or Path(file).name != file:
+                    shown = repr(file) if isinstance(file, str) else json.dumps(file)
+                    found = f"{shown}, which is no file beside it, for {name}"
+                    break
+            else:
+                return listed
+    except (ValueError, RecursionError) as fault:
+        found = f"no JSON: {fault}"
+    raise UsageError(
+        f"{index}: expected a JSON object whose weight_map names each tensor's file, found {found}",
+        advice="Fetch the index again.",
+    )
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "a truth value"}
+    return "null" if value is None else kinds.get(type(value), "a number")
 
 
 def shortened(lines: list[str], most: int = 20) -> str:

@@ -6,8 +6,10 @@ expected, what was found, and the likely reason.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,12 +22,13 @@ from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program.archive import ArchiveEntry
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 
-Kind = Literal["missing", "shape", "dtype", "superfluous", "values"]
+Kind = Literal["missing", "prefix", "shape", "dtype", "superfluous", "values", "tied"]
 
 #: Advice for each kind of fault.
 _ADVICE: dict[Kind, str] = {
     "missing": "What is missing: fetch or save it, or take the config or the fields of the model "
     "that was saved.",
+    "prefix": "Other names: save the weights under the names expected.",
     "shape": "Other shapes: take the config or the fields that say the sizes of these weights, or "
     "the weights of this model.",
     "dtype": "Other dtypes: --dtype converts floats; else save the weights in the dtype expected.",
@@ -33,11 +36,14 @@ _ADVICE: dict[Kind, str] = {
     "or save the weights without it.",
     "values": "NaN and infinite values: fetch the file again; if they are in the original too, "
     "take weights that were saved before they were.",
+    "tied": "Tied tensors: set what ties them in the config, tie_word_embeddings, to false; or "
+    "leave one of the two out.",
 }
 
 
 class TensorFault(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor that is not as the model needs it. file: where it lies, or was looked for."""
+    """A tensor that is not as the model needs it. file: where it lies, or was looked for. tensors:
+    of how many this is said."""
 
     kind: Kind
     tensor: str
@@ -45,13 +51,13 @@ class TensorFault(msgspec.Struct, frozen=True, kw_only=True):
     expected: str
     found: str
     reason: str = ""
+    tensors: int = 1
 
     def __str__(self) -> str:
         reason = f" ({self.reason})" if self.reason else ""
-        return (
-            f"{Path(self.file).name}: {self.tensor}: expected {self.expected}, "
-            f"found {self.found}{reason}"
-        )
+        file = "" if self.kind == "missing" else f"{Path(self.file).name}: "
+        more = f" and {self.tensors - 1} more" if self.tensors > 1 else ""
+        return f"{file}{self.tensor}{more}: expected {self.expected}, found {self.found}{reason}"
 
 
 def compare(
@@ -67,9 +73,9 @@ def compare(
     checkpoint's own names where they differ. convert: floats of 16 bits and more may differ in
     dtype, as the user asked for another one.
     """
-    own = names or {}
+    load, own, prefixed = _without_prefix(load, names or {})
     tied = {name: tuple(group) for group in ties for name in group}
-    faults = []
+    faults = [prefixed] if prefixed else []
     for name, want in load.wanted.items():
         got = load.tensors.get(name)
         if got is None:
@@ -113,6 +119,65 @@ def compare(
     return tuple(faults)
 
 
+def _without_prefix(
+    load: reasons.Load, own: Mapping[str, str]
+) -> tuple[reasons.Load, Mapping[str, str], TensorFault | None]:
+    """The load with the model's names where only one prefix differs in all of the checkpoint's,
+    the checkpoint's own names, and the fault that tells it."""
+    missing, extra = load.wanted.keys() - load.held.keys(), load.held.keys() - load.wanted.keys()
+    for prefix, adds in _prefixes(missing, extra):
+        renamed = {f"{prefix}{n}" if adds else n.removeprefix(prefix): n for n in extra}
+        fitting = {name: other for name, other in renamed.items() if name in missing}
+        if len(fitting) < 2 or 2 * len(fitting) <= len(missing):
+            continue
+        back = {other: name for name, other in fitting.items()}
+        tensors = {back.get(name, name): one for name, one in load.tensors.items()}
+        first = next(name for name in load.wanted if name in fitting)
+        known = {name: own.get(other, other) for name, other in fitting.items()}
+        fault = TensorFault(
+            kind="prefix",
+            tensor=known[first],
+            file=load.tensors[fitting[first]].file,
+            expected=first,
+            found=known[first],
+            reason=f"all lack the prefix {prefix}" if adds else f"all have the prefix {prefix}",
+            tensors=len(fitting),
+        )
+        return dataclasses.replace(load, tensors=tensors), {**own, **known}, fault
+    return load, own, None
+
+
+def _prefixes(missing: Iterable[str], extra: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """(prefix, True if the model has it and the checkpoint does not) that some names differ in."""
+    found = dict[tuple[str, bool], None]()
+    for want, got in itertools.product(sorted(missing), sorted(extra)):
+        if got.endswith(f".{want}"):
+            found[got.removesuffix(want), False] = None
+        elif want.endswith(f".{got}"):
+            found[want.removesuffix(got), True] = None
+    yield from found
+
+
+def _alike(faults: Iterable[TensorFault]) -> list[TensorFault]:
+    """The faults, with one in place of all that only differ in the tensor: dtypes."""
+    groups: dict[object, list[TensorFault]] = {}
+    for number, fault in enumerate(faults):
+        expected, found = (t.rpartition("x")[2] for t in (fault.expected, fault.found))
+        dtypes = fault.file, expected, found, fault.reason
+        groups.setdefault(dtypes if fault.kind == "dtype" else number, []).append(fault)
+    return [
+        group[0]
+        if len(group) == 1
+        else msgspec.structs.replace(
+            group[0],
+            expected=group[0].expected.rpartition("x")[2],
+            found=group[0].found.rpartition("x")[2],
+            tensors=len(group),
+        )
+        for group in groups.values()
+    ]
+
+
 def _misfit(
     name: str, want: ArchiveEntry, got: ArchiveEntry, load: reasons.Load, *, convert: bool
 ) -> tuple[bool, str]:
@@ -128,14 +193,17 @@ def _misfit(
 
 
 def refuse(faults: Sequence[TensorFault], what: str, where: str, total: int) -> None:
-    """Raises UsageError with all that is wrong, if anything is."""
+    """Raises UsageError with all that is wrong, if anything is. total: how many tensors there are;
+    what is missing is counted beside them."""
     if not faults:
         return
-    lines = shortened([str(fault) for fault in faults])
+    lines = shortened([str(fault) for fault in _alike(faults)])
     kinds = {fault.kind for fault in faults}
+    wrong = sum(fault.tensors for fault in faults)
+    total += sum(fault.kind == "missing" for fault in faults)
     raise UsageError(
-        f"{where} does not fit {what}; {count(len(faults), 'tensor')} of {total} "
-        f"{'are' if len(faults) > 1 else 'is'} wrong:\n  {lines}",
+        f"{where} does not fit {what}; {count(wrong, 'tensor')} of {total} "
+        f"{'are' if wrong > 1 else 'is'} wrong:\n  {lines}",
         advice="\n".join(
             ["Nothing was loaded.", *(said for kind, said in _ADVICE.items() if kind in kinds)]
         ),

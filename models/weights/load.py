@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,7 +34,7 @@ from iree_pilot.models.weights.plan import (
     to_fp8,
     wanted_by,
 )
-from iree_pilot.models.weights.read import not_finite
+from iree_pilot.models.weights.read import not_finite, untied
 from iree_pilot.models.weights.stored import StoredValues
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.program.archive import ArchiveEntry
@@ -56,7 +55,7 @@ def traceable(
     plan.refuse()
     spec = checkpoint.spec
     compare.refuse(
-        not_finite(checkpoint.tensors),
+        (*not_finite(checkpoint.tensors), *untied(plan.held, plan.ties)),
         checkpoint.architecture,
         checkpoint.path,
         len(checkpoint.tensors),
@@ -102,10 +101,9 @@ def _bytes(plan: CheckpointPlan) -> int:
 
 
 def _values(plan: CheckpointPlan) -> StoredValues:
-    held = {name: plan.checkpoint.tensors[own] for name, own in plan.names.items()}
     recoded = plan.fields.get("fp8") == "e4m3fnuz"
     codes = [name for name, want in plan.wanted.items() if recoded and want.dtype == _FN]
-    return StoredValues(plan.wanted, held, plan.ties, codes)
+    return StoredValues(plan.wanted, plan.held, plan.ties, codes)
 
 
 def _without_values(plan: CheckpointPlan) -> Any:
@@ -123,7 +121,6 @@ def _without_values(plan: CheckpointPlan) -> Any:
 def _load(plan: CheckpointPlan) -> Any:
     checkpoint = plan.checkpoint
     kind = kind_of(checkpoint)
-    logging.getLogger("transformers").setLevel(logging.ERROR)
     model, info = kind.from_pretrained(
         checkpoint.path,
         dtype=DTYPES[str(plan.fields["dtype"])],
@@ -240,5 +237,6 @@ def _fitting(
     )
     compare.refuse(faults, source, f"--weights {where}", len(held))
     if not made:  # else as they are unpacked
-        compare.refuse(not_finite(held), source, f"--weights {where}", len(held))
+        faults = (*not_finite(held), *untied(by_name, ties))
+        compare.refuse(faults, source, f"--weights {where}", len(held))
     return StoredValues(wanted, by_name, ties, codes, made), wanted, header

@@ -6,6 +6,7 @@ Imports torch and transformers; runs where models are made.
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -68,6 +69,11 @@ class CheckpointPlan(msgspec.Struct, frozen=True, kw_only=True):
     keep: tuple[str, ...]
     convert: bool
     faults: tuple[compare.TensorFault, ...]
+
+    @property
+    def held(self) -> dict[str, CheckpointTensor]:
+        """The checkpoint's tensors by the model's names."""
+        return {name: self.checkpoint.tensors[own] for name, own in self.names.items()}
 
     @property
     def shown(self) -> dict[str, Value]:
@@ -154,6 +160,8 @@ def kind_of(checkpoint: Checkpoint) -> Any:
 
 def config_of(checkpoint: Checkpoint) -> Any:
     """transformers' config of a checkpoint, without its quantisation. Raises UsageError."""
+    # What matters of a config is told below; its warnings are of no use without transformers' own.
+    logging.getLogger("transformers").setLevel(logging.ERROR)
     kind = kind_of(checkpoint)
     raw = {k: v for k, v in checkpoint.config.items() if k != "quantization_config"}
     try:
@@ -179,7 +187,11 @@ def _decided(checkpoint: Checkpoint, config: Any) -> dict[str, Value]:
             decided[field.name] = value
     said = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     known = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
-    decided["dtype"] = known.get(said, "f32")
+    # Weights that are all of one dtype keep it, whatever the config says: many say nothing, or what
+    # the model was trained in.
+    floats = {one.entry.dtype for one in checkpoint.tensors.values()} & reasons.CONVERTIBLE
+    kept = next(iter(floats)) if len(floats) == 1 and not checkpoint.spec.fp8 else None
+    decided["dtype"] = kept if kept in DTYPES else known.get(said, "f32")
     if checkpoint.spec.fp8:
         decided["fp8"] = "e4m3fn"
     return decided

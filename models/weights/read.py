@@ -7,7 +7,7 @@ than a tensor, or where values are only looked at, a piece of one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -47,6 +47,38 @@ def not_finite(held: Mapping[str, CheckpointTensor]) -> tuple[TensorFault, ...]:
                 )
             )
     return tuple(faults)
+
+
+def untied(
+    held: Mapping[str, CheckpointTensor], ties: Iterable[Sequence[str]]
+) -> tuple[TensorFault, ...]:
+    """Tensors that are held twice with other values, though they are one in the model.
+
+    held: by the model's names. ties: groups of names of one tensor.
+    """
+    faults = []
+    for group in ties:
+        first, *others = [name for name in group if name in held] or [""]
+        faults += [
+            TensorFault(
+                kind="tied",
+                tensor=name,
+                file=held[name].file,
+                expected=f"the values of {first}, with which it is tied",
+                found="other values",
+            )
+            for name in others
+            if not _equal(held[first], held[name])
+        ]
+    return tuple(faults)
+
+
+def _equal(one: CheckpointTensor, other: CheckpointTensor) -> bool:
+    """True if two tensors of one shape have the same values."""
+    if one.entry.dtype != other.entry.dtype:
+        return torch.equal(read(one).double(), read(other).double())
+    pieces = zip(_pieces(one), _pieces(other), strict=True)
+    return all(torch.equal(mine.double(), yours.double()) for (_, mine), (_, yours) in pieces)
 
 
 def read(one: CheckpointTensor) -> torch.Tensor:

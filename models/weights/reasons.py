@@ -209,8 +209,9 @@ def dtype(name: str, want: str | None, got: str | None, load: Load) -> str:
     if not {want, got} <= CONVERTIBLE:
         return f"--dtype converts floats only: write the tensor as {want}"
     said = load.config.get("dtype") or load.config.get("torch_dtype")
-    if said and want in _DTYPES:
-        return f"the config says dtype={said}; --dtype {want} converts"
+    if load.config and want in _DTYPES:
+        says = f"the config says dtype={said}" if said else "the config says no dtype"
+        return f"{says}; --dtype {want} converts"
     return f"a model of the zoo takes it with --dtype {got}" if got in _DTYPES else ""
 
 

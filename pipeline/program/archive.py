@@ -89,6 +89,9 @@ class ArchiveEntry(msgspec.Struct, frozen=True, kw_only=True):
 #: Start of the pointer file that a checkout without Git LFS has in place of a large file.
 _LFS = b"version https://git-lfs.github.com/spec/"
 
+#: As much of a file is looked at to see that it is something else.
+_START_BYTES = 512
+
 
 class _Malformed(Exception):
     """The header is not what the format says; the message is the reason."""
@@ -170,7 +173,14 @@ def read(path: Path) -> dict[str, ArchiveEntry]:
         )
     try:
         with path.open("rb") as file:
-            if file.read(len(_LFS)) == _LFS:
+            start = file.read(_START_BYTES)
+            if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+                raise UsageError(
+                    f"cannot read parameters from {path}: it is a web page, not the file",
+                    advice="Fetch the file itself: a server that wants a login, or has none such, "
+                    "may send a page in its place.",
+                )
+            if start.startswith(_LFS):
                 raise UsageError(
                     f"cannot read parameters from {path}: it is a pointer of Git LFS, not the file",
                     advice="Fetch the file itself: git lfs pull, in the directory of the checkout.",

@@ -146,7 +146,7 @@ def _check(path: Path, dtype: str | None, common: Common) -> None:
         plan = check(checkpoint, chosen)
         plan.refuse()
         live.doing(f"looking for NaN and infinity in {count(len(held), 'tensor')} of {path}")
-        faults = read.not_finite(held)
+        faults = (*read.not_finite(held), *read.untied(plan.held, plan.ties))
     compare.refuse(faults, checkpoint.architecture, checkpoint.path, len(held))
     if common.json:
         out.emit(

@@ -147,6 +147,22 @@ class TestLoading:
             torch.bfloat16
         }
 
+    @pytest.mark.parametrize("said", ["float32", None])
+    def test_weights_of_one_dtype_keep_it_whatever_the_config_says(
+        self, said: str | None, good: Path, tmp_path: Path
+    ) -> None:
+        for file in good.iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        checkpoints.config(tmp_path, dtype=said, torch_dtype=None)
+        state = load_file(tmp_path / checkpoints.WEIGHTS)
+        checkpoints.rewrite(
+            tmp_path, **{n.replace(".", "__"): t.bfloat16() for n, t in state.items()}
+        )
+        made = load(tmp_path)
+        assert logits(made).dtype == torch.bfloat16
+        assert len(made.stored) == len(state), "they are used from the file"
+        assert logits(load(tmp_path, dtype="f32")).dtype == torch.float32
+
     def test_a_dtype_with_less_range_than_the_weights_is_refused(self, tmp_path: Path) -> None:
         directory = checkpoints.save("vit", tmp_path)
         checkpoints.rewrite(directory, classifier__bias=torch.full((10,), 1e6))
@@ -335,6 +351,33 @@ def other_prefix(directory: Path) -> None:
     )
 
 
+def prefixed(directory: Path) -> None:
+    state = load_file(directory / checkpoints.WEIGHTS)
+    changes: dict[str, torch.Tensor | None] = {n.replace(".", "__"): None for n in state}
+    checkpoints.rewrite(directory, **changes, **{f"module.{n}": t for n, t in state.items()})
+
+
+def mixed(directory: Path) -> None:
+    state = load_file(directory / checkpoints.WEIGHTS)
+    halves = {n.replace(".", "__"): t.half() for n, t in state.items() if "mlp" in n}
+    checkpoints.rewrite(directory, **halves)
+
+
+def tied_to_another(directory: Path) -> None:
+    checkpoints.config(directory, tie_word_embeddings=True)
+    checkpoints.rewrite(directory, lm_head__weight=torch.ones(256, 64))
+
+
+def utf_16(directory: Path) -> None:
+    file = directory / "config.json"
+    file.write_bytes(file.read_text().encode("utf-16"))
+
+
+def web_page(directory: Path) -> None:
+    page = "<!doctype html>\n<html><body>Sign in</body></html>"
+    (directory / checkpoints.WEIGHTS).write_text(page)
+
+
 #: What was done to a Llama, and what the one message must say: file, tensor, expected, found, why.
 DAMAGE = {
     truncated: ["model.safetensors", "ends at byte", "but the file has"],
@@ -353,7 +396,25 @@ DAMAGE = {
         "k_proj.weight: expected 64x64xf32, found 32x64xf32",
         "32 rows are 2 heads of head_dim=16; num_key_value_heads=4",
     ],
-    missing_tensor: ["model.norm.weight: expected 64xf32, found nothing"],
+    prefixed: [
+        "21 tensors of 21 are wrong:\n  model.safetensors: module.model.embed_tokens.weight and 20 "
+        "more: expected model.embed_tokens.weight, found module.model.embed_tokens.weight (all have"
+        " the prefix module.)\nNothing",
+    ],
+    mixed: [
+        "6 tensors of 21 are wrong:\n  model.safetensors: model.layers.0.mlp.",
+        "_proj.weight and 5 more: expected f32, found f16 (the config says dtype=float32; --dtype "
+        "f32 converts)\nNothing",
+    ],
+    tied_to_another: [
+        "lm_head.weight: expected the values of model.embed_tokens.weight, with which it is tied,",
+        "tie_word_embeddings, to false",
+    ],
+    utf_16: ["config.json is UTF-16", "UTF-8"],
+    web_page: ["model.safetensors", "it is a web page"],
+    missing_tensor: [
+        "1 tensor of 21 is wrong:\n  model.norm.weight: expected 64xf32, found nothing"
+    ],
     more_layers: [
         f"{DOWN}: expected nothing, found 64x128xf32",
         "num_hidden_layers=1, the checkpoint has 2 layers",
@@ -370,10 +431,10 @@ DAMAGE = {
     fused(128): ["found 128x64xf32", "keeps query, key and value apart"],
     not_a_number: [f"{DOWN}: expected finite numbers, found 1 NaN", "of 8192, first at [3, 5]"],
     untied: ["lm_head.weight: expected 256x64xf32, found nothing", "tie_word_embeddings is false"],
-    unknown: ["config.json", "architecture LamaForCausalLM", "Did you mean LlamaForCausalLM"],
+    unknown: ["config.json", "architecture LamaForCausalLM", "Did you mean LlamaForCausalLM?"],
     nameless: ["config.json", 'expected "architectures": [NAME], found null'],
     no_json: ["config.json is not JSON", "line 1 column 20"],
-    binary: ["config.json is no config, which is text in JSON"],
+    binary: ["config.json is not text in UTF-8, as JSON is"],
     activation: ["cannot make a LlamaForCausalLM of the config: it does not know hidden_act=gelou"],
     impossible: ["LlamaConfig refuses the config", "(64)", "number of attention heads (3)"],
     empty: ["the directory is empty; expected config.json and model.safetensors"],
@@ -413,6 +474,8 @@ class TestBadCheckpoints:
             (vision_layers, ["What is superfluous: take the config"]),
             (not_a_number, ["NaN and infinite values: fetch the file again"]),
             (other_prefix, ["What is missing: fetch", "What is superfluous: take the config"]),
+            (prefixed, ["Other names: save"]),
+            (tied_to_another, ["Tied tensors: set"]),
         ],
         ids=lambda given: getattr(given, "__name__", ""),
     )
@@ -450,14 +513,25 @@ class TestBadCheckpoints:
         assert f"{Q}: expected in {other}, found in {listed[Q]}" in refused.value.message
         assert f"gone.weight: expected in {other}, found nowhere" in refused.value.message
 
-    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": {"a": "../b"}}'])
-    def test_an_index_that_is_none(self, content: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("content", "found"),
+        [
+            ("", "no JSON: Expecting value: line 1 column 1 (char 0)"),
+            ("[]", "a list"),
+            ("{}", "no weight_map"),
+            ('{"weight_map": 1}', "a number for it"),
+            ('{"weight_map": {}}', "an empty one"),
+            ('{"weight_map": {"a": "../b"}}', "'../b', which is no file beside it, for a"),
+            ('{"weight_map": {"a": null}}', "null, which is no file beside it, for a"),
+        ],
+    )
+    def test_an_index_that_is_none(self, content: str, found: str, tmp_path: Path) -> None:
         directory = checkpoints.save("llama", tmp_path, shard="100KB")
         (directory / checkpoints.INDEX).write_text(content)
-        with pytest.raises(
-            UsageError, match=r"index\.json: expected a JSON object with a weight_m"
-        ):
+        with pytest.raises(UsageError) as refused:
             load(directory)
+        expected = "index.json: expected a JSON object whose weight_map names each tensor's file"
+        assert f"{expected}, found {found}" in refused.value.message
 
     @pytest.mark.parametrize(
         ("lost", "why"),
@@ -507,7 +581,7 @@ class TestBadCheckpoints:
         count = len(lost) + 1
         assert f"does not fit Gemma3ForConditionalGeneration; {count} tensors of" in told
         up = "model.language_model.layers.1.mlp.up_proj.weight: expected 128x64xf32, found nothing"
-        assert f"  {tmp_path.name}: {up}" in told.splitlines()
+        assert f"  {up}" in told.splitlines()
         bias = "model.vision_tower.encoder.layers.2.mlp.fc1.bias: expected 128xf32, found nothing"
         assert f"{bias} (num_hidden_layers=3, the checkpoint has 2 layers)" in told
 

@@ -150,7 +150,7 @@ def test_missing_odd_and_superfluous_tensors_are_told_by_their_names(tmp_path: P
     message = told(model("llama"), write(tmp_path / "w.gguf", "llama", arrays))
     assert "3 tensors of" in message
     assert f"w.gguf: {Q}: expected 64x64xf32, found 32x64xf32" in message
-    lost = "w.gguf: model.layers.1.mlp.down_proj.weight: expected 64x128xf32, found nothing"
+    lost = "  model.layers.1.mlp.down_proj.weight: expected 64x128xf32, found nothing"
     assert lost in message.splitlines()[2]
     extra = "w.gguf: blk.2.attn_q.weight: expected nothing, found 64x64xf32"
     assert f"{extra} (llama.cpp's name of a tensor that llama does not have)" in message
