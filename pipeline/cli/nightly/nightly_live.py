@@ -63,7 +63,7 @@ class NightLive:
             TextColumn("{task.fields[left]}"),
             console=console,
         )
-        self._task = self._bar.add_task("cases", left="")
+        self._task = self._bar.add_task("cases", total=None, left="")
         self._live: Live | None = None
         self._heartbeat = Heartbeat(console, self._line)
 
@@ -118,9 +118,11 @@ class NightLive:
         again = f" [dim](run {times} times)[/dim]" if times > 1 else ""
         why = f"  [dim]{escape(self._why(outcome))}[/dim]" if self._why(outcome) else ""
         style = _STYLES[outcome.status]
+        place = f"{self._done:>{self._width}}/{self._total}"
+        if not first:  # it was counted before
+            place = " " * len(place)
         self._say(
-            f"{self._done:>{self._width}}/{self._total} [{style}]{outcome.status:<7}[/] "
-            f"{escape(outcome.case)}  {taken}{again}{why}"
+            f"{place} [{style}]{outcome.status:<7}[/] {escape(outcome.case)}  {taken}{again}{why}"
         )
 
     def again(self, cases: Sequence[Case]) -> None:
@@ -132,24 +134,24 @@ class NightLive:
         self._say(escape(text))
 
     def isolating(self, case: Case, signature: str) -> None:
-        self._say(f"isolating {escape(signature)} of {escape(case.name)}")
+        self._say(f"isolating {escape(signature)} of {escape(case.name)}", whole=True)
         self._look(f"isolating what fails in {case.name}", "isolate")
 
     def isolated(self, case: Case, found: Bisection) -> None:
         for one in found.failures:
             if one.reproducer:
                 made = one.reproducer
-                self._say(f"  {count(made.ops, 'operation')}: {escape(made.path)}")
+                self._say(f"  {count(made.ops, 'operation')}: {escape(made.path)}", whole=True)
         self._look("", took.OTHER)
         if found.status != "isolated":
             self._say(f"  not isolated: {escape(found.why)}")
 
     def asking(self, case: Case, signature: str, question: Question) -> None:
-        self._say(f"{question} of {escape(signature)}, {escape(case.name)}")
+        self._say(f"{question} of {escape(signature)}, {escape(case.name)}", whole=True)
         self._look(f"{question} of what fails in {case.name}", "findings")
 
     def answered(self, case: Case, finding: Finding) -> None:
-        self._say(f"  {escape(finding.said)}")
+        self._say(f"  {escape(finding.said)}", whole=True)
         self._look("", took.OTHER)
 
     def _look(self, what: str, part: str) -> None:
@@ -174,9 +176,10 @@ class NightLive:
             message = f"{message[:_MESSAGE_SHOWN]}..."
         return f"{failure.kind}: {message}"
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, *, whole: bool = False) -> None:
+        """Prints a line; whole: the terminal breaks it, so that a path or a command is one word."""
         if not self._brief:
-            self.console.print(text, soft_wrap=True)
+            self.console.print(text, soft_wrap=True, no_wrap=whole)
 
     def _line(self) -> str:
         """Line for a pipe if nothing ends for a while."""
@@ -184,8 +187,9 @@ class NightLive:
             return self._looking.line
         now = time.monotonic()
         running = [f"{name} ({clock_of(now - at)})" for name, at in list(self._running.items())]
-        what = f"running {', '.join(running[:_RUNNING_SHOWN])}" if running else "at it"
-        return f"  still {what}"
+        if not running:
+            return "  still at it"
+        return f"  running {', '.join(running[:_RUNNING_SHOWN])}"  # no line said that it began
 
     def _shown(self) -> Group:
         now = time.monotonic()
@@ -198,7 +202,8 @@ class NightLive:
         self._bar.update(
             self._task, total=self._total or None, completed=self._done, left=self._left(now)
         )
-        return Group(running, self._bar, f"{counts}  {self._reused} unchanged")
+        bar = [self._bar] if self._total else []
+        return Group(running, *bar, f"{counts}  {self._reused} unchanged")
 
     def _left(self, now: float) -> str:
         """Remaining time, by the share that is done."""

@@ -90,7 +90,8 @@ def tell(
     for row in known:
         name, why = escape(row.case.name), escape(row.why)
         place = escape(row.judgement.reproducer) if row.judgement else ""
-        found = [f"{label}: {escape(said)}" for label, said in row.findings]
+        findings = row.findings if verbose else row.brief_findings
+        found = [f"{label}: {escape(said)}" for label, said in findings]
         told = "  ".join(filter(None, [name, f"[dim]{why}[/dim]" if why else "", place, *found]))
         console.print(f"[dim]{row.verdict:<15}[/dim] {told}", soft_wrap=True)
     for (verdict, why), count in unjudged.items():
@@ -124,5 +125,8 @@ def _tell_news(
     if row.judgement and row.judgement.reproducer:
         console.print(f"    reproducer: {escape(row.judgement.reproducer)}", soft_wrap=True)
     for label, said in row.findings:
-        console.print(f"    {label}: {escape(said)}", soft_wrap=True)
-    console.print(f"    [dim]$ {escape(again(row, directory))}[/dim]", soft_wrap=True)
+        # A workaround ends in a command to be pasted.
+        whole = label == "workaround"
+        console.print(f"    {label}: {escape(said)}", soft_wrap=True, no_wrap=whole)
+    command = escape(again(row, directory))
+    console.print(f"    [dim]$ {command}[/dim]", soft_wrap=True, no_wrap=True)

@@ -155,7 +155,9 @@ def _workaround(inquiry: Inquiry, scratch: Path) -> Finding:
         question="workaround",
         said=deep.way_around(found),
         done=found.complete,
-        details=msgspec.to_builtins({"status": found.status, "answers": found.answers}),
+        details=msgspec.to_builtins(
+            {"status": found.status, "answers": found.answers, "target": case.target}
+        ),
     )
 
 

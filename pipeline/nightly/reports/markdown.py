@@ -58,7 +58,7 @@ def _sections(report: NightReport) -> Iterator[str]:
         )
         for row in failing:
             assert row.judgement is not None
-            found = [f"{label}: {said}" for label, said in row.findings]
+            found = [f"{label}: {said}" for label, said in row.brief_findings]
             why = "; ".join(filter(None, [row.why, *found]))
             cells = [_plain(row.case.name), row.verdict, _plain(why)]
             cells += [_code(row.judgement.signature), _code(row.judgement.reproducer)]

@@ -12,7 +12,14 @@ import msgspec
 
 from iree_pilot.pipeline.nightly import identity
 from iree_pilot.pipeline.nightly.history.history import History, NightRun
-from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Judgement, Question, Verdict
+from iree_pilot.pipeline.nightly.records import (
+    Case,
+    CaseOutcome,
+    Finding,
+    Judgement,
+    Question,
+    Verdict,
+)
 from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program.source_lines import SourceLines
 
@@ -40,6 +47,14 @@ _ASKED: dict[Question, str] = {
     "releases": "releases",
     "workaround": "workaround",
 }
+
+
+def _named(finding: Finding) -> str:
+    """The first workaround of a finding and what it costs; empty for other findings."""
+    answers = finding.details.get("answers") if finding.question == "workaround" else None
+    if not answers:
+        return ""
+    return f"{' + '.join(answers[0]['names'])} ({answers[0]['price']})"
 
 
 class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +107,22 @@ class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
         if self.judgement is None or self.verdict == "fixed":
             return ()
         found = self.judgement.findings
-        return tuple((_ASKED[finding.question], finding.said) for finding in found)
+        return tuple((_ASKED[one.question], f"{one.said}{self._tried(one)}") for one in found)
+
+    @property
+    def brief_findings(self) -> tuple[tuple[str, str], ...]:
+        """The same, short: workarounds by their names alone, without the command."""
+        if self.judgement is None or self.verdict == "fixed":
+            return ()
+        return tuple(
+            (_ASKED[one.question], f"{_named(one) or one.said}{self._tried(one)}")
+            for one in self.judgement.findings
+        )
+
+    def _tried(self, finding: Finding) -> str:
+        """Clause for a finding of another case with this failure, which had another target."""
+        target = finding.details.get("target", self.case.target)
+        return "" if target == self.case.target else f"; tried on {target} only"
 
 
 class NightReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from fake.nights import FIRST, case, failure, outcome
 from junitparser import JUnitXml
 
 from iree_pilot.pipeline.nightly.history.history import NightRun
-from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Judgement, Verdict
+from iree_pilot.pipeline.nightly.records import Case, CaseOutcome, Finding, Judgement, Verdict
 from iree_pilot.pipeline.nightly.reports.junit import junit
 from iree_pilot.pipeline.nightly.reports.markdown import COMMENT, again, markdown
 from iree_pilot.pipeline.nightly.reports.report import CaseRow, NightReport
@@ -93,6 +93,44 @@ class TestReport:
     def test_slower_cases_without_a_signature_are_stories_of_their_own(self) -> None:
         slow = [row(case(name), "slower", "compile") for name in ("a:tiny", "b:tiny")]
         assert len(report(*slow).stories) == 2
+
+
+class TestWorkarounds:
+    """A failure's workaround was searched for one of the cases that show it."""
+
+    SAID = "prelu as where (free): iree-pilot run a.mlir -t llvm-cpu"
+    FOUND = Finding(
+        question="workaround",
+        said=SAID,
+        details={
+            "answers": [{"names": ["prelu", "as where"], "price": "free"}],
+            "target": "llvm-cpu",
+        },
+    )
+
+    def found(self, of: CaseRow, finding: Finding = FOUND) -> CaseRow:
+        assert of.judgement is not None
+        judgement = msgspec.structs.replace(of.judgement, findings=(finding,))
+        return msgspec.structs.replace(of, judgement=judgement)
+
+    def test_another_target_is_told_which_one_was_tried(self) -> None:
+        assert self.found(NEWS).findings == (("workaround", self.SAID),)
+        other = self.found(MORE)
+        assert other.findings == (("workaround", f"{self.SAID}; tried on llvm-cpu only"),)
+        assert "workaround: " + other.findings[0][1] in junit(report(other))
+
+    def test_one_of_an_older_night_is_told_as_it_is(self) -> None:
+        older = Finding(question="workaround", said=self.SAID)
+        assert self.found(MORE, older).findings == (("workaround", self.SAID),)
+        assert self.found(MORE, older).brief_findings == (("workaround", self.SAID),)
+
+    def test_a_known_failure_has_its_name_without_the_command(self) -> None:
+        known = self.found(row(VULKAN, "fail", "expected: no f64", outcome(VULKAN, CRASH)))
+        told = "prelu + as where (free); tried on llvm-cpu only"
+        assert known.brief_findings == (("workaround", told),)
+        assert f"workaround: {told} |" in markdown(report(known))
+        said = Finding(question="releases", said="since 3.2.0")
+        assert self.found(KNOWN, said).brief_findings == (("releases", "since 3.2.0"),)
 
 
 class TestMarkdown:
