@@ -34,6 +34,10 @@ _STYLES = {
     "failed": "red",
     "not-run": "yellow",
 }
+_ASKING: dict[Question, str] = {
+    "releases": "searching the releases",
+    "workaround": "searching for a workaround",
+}
 _RUNNING_SHOWN = 16
 #: Characters of a failure's message on a terminal; the verdicts show all of it.
 _MESSAGE_SHOWN = 120
@@ -148,7 +152,7 @@ class NightLive:
 
     def asking(self, case: Case, signature: str, question: Question) -> None:
         self._say(f"{question} of {escape(signature)}, {escape(case.name)}", whole=True)
-        self._look(f"{question} of what fails in {case.name}", "findings")
+        self._look(f"{_ASKING.get(question, question)} of what fails in {case.name}", "findings")
 
     def answered(self, case: Case, finding: Finding) -> None:
         self._say(f"  {escape(finding.said)}", whole=True)

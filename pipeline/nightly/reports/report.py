@@ -107,7 +107,7 @@ class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
         if self.judgement is None or self.verdict == "fixed":
             return ()
         found = self.judgement.findings
-        return tuple((_ASKED[one.question], f"{one.said}{self._tried(one)}") for one in found)
+        return tuple((_ASKED[one.question], f"{self._tried(one)}{one.said}") for one in found)
 
     @property
     def brief_findings(self) -> tuple[tuple[str, str], ...]:
@@ -115,14 +115,14 @@ class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
         if self.judgement is None or self.verdict == "fixed":
             return ()
         return tuple(
-            (_ASKED[one.question], f"{_named(one) or one.said}{self._tried(one)}")
+            (_ASKED[one.question], f"{self._tried(one)}{_named(one) or one.said}")
             for one in self.judgement.findings
         )
 
     def _tried(self, finding: Finding) -> str:
         """Clause for a finding of another case with this failure, which had another target."""
         target = finding.details.get("target", self.case.target)
-        return "" if target == self.case.target else f"; tried on {target} only"
+        return "" if target == self.case.target else f"tried on {target} only: "
 
 
 class NightReport(msgspec.Struct, frozen=True, kw_only=True):
