@@ -174,6 +174,8 @@ def read(path: Path) -> dict[str, ArchiveEntry]:
     try:
         with path.open("rb") as file:
             start = file.read(_START_BYTES)
+            if not start:
+                raise _Malformed("it is empty")
             if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
                 raise UsageError(
                     f"cannot read parameters from {path}: it is a web page, not the file",

@@ -373,6 +373,10 @@ def utf_16(directory: Path) -> None:
     file.write_bytes(file.read_text().encode("utf-16"))
 
 
+def emptied(directory: Path) -> None:
+    (directory / checkpoints.WEIGHTS).write_bytes(b"")
+
+
 def web_page(directory: Path) -> None:
     page = "<!doctype html>\n<html><body>Sign in</body></html>"
     (directory / checkpoints.WEIGHTS).write_text(page)
@@ -411,6 +415,7 @@ DAMAGE = {
         "tie_word_embeddings, to false",
     ],
     utf_16: ["config.json is UTF-16", "UTF-8"],
+    emptied: ["model.safetensors: it is empty"],
     web_page: ["model.safetensors", "it is a web page"],
     missing_tensor: [
         "1 tensor of 21 is wrong:\n  model.norm.weight: expected 64xf32, found nothing"
