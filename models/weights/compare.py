@@ -41,6 +41,10 @@ _ADVICE: dict[Kind, str] = {
 }
 
 
+#: Names that are looked at for a prefix, which all have if any has.
+_SOME = 20
+
+
 class TensorFault(msgspec.Struct, frozen=True, kw_only=True):
     """A tensor that is not as the model needs it. file: where it lies, or was looked for. tensors:
     of how many this is said."""
@@ -150,7 +154,7 @@ def _without_prefix(
 def _prefixes(missing: Iterable[str], extra: Iterable[str]) -> Iterator[tuple[str, bool]]:
     """(prefix, True if the model has it and the checkpoint does not) that some names differ in."""
     found = dict[tuple[str, bool], None]()
-    for want, got in itertools.product(sorted(missing), sorted(extra)):
+    for want, got in itertools.product(sorted(missing)[:_SOME], sorted(extra)):
         if got.endswith(f".{want}"):
             found[got.removesuffix(want), False] = None
         elif want.endswith(f".{got}"):
