@@ -23,10 +23,10 @@ from iree_pilot.pipeline.numerics.expected import IGNORED
 from iree_pilot.pipeline.program.program import TensorType
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.reproducer.folder import bundle
-from iree_pilot.repro.reproducer.folder.bundle import Level, Report
+from iree_pilot.repro.reproducer.folder.bundle import EXPECTED, Level, Report
 from iree_pilot.repro.wrong_results import folder as wrong_numbers
 
-_FUNCTION, _EXPECTED = "--function=", "--expected_output="
+_FUNCTION = "--function="
 
 
 class Doubt(NamedTuple):
@@ -47,7 +47,7 @@ def doubt(directory: Path, report: Report, level: Level, context: Context) -> Do
         return None
     compares = report.failure.kind == "mismatch"
     function = next((w for w in command if w.startswith(_FUNCTION)), _FUNCTION)
-    inputs = tuple(bundle.placed(word, directory) for word in bundle.given(command))
+    inputs = tuple(bundle.placed(word, directory) for word in bundle.typed(report, command))
     try:
         job = Job(
             source=source.parse(str(directory / level.file), {}, None),
@@ -122,7 +122,7 @@ def _signed(spec: str, want: TensorType | None, scratch: Path) -> str:
 
 def _specs(directory: Path, report: Report, command: Sequence[str], count: int) -> tuple[str, ...]:
     """The expected outputs as `--expected-output` takes them."""
-    words = [w.removeprefix(_EXPECTED) for w in command if w.startswith(_EXPECTED)]
+    words = [w.removeprefix(EXPECTED) for w in command if w.startswith(EXPECTED)]
     if words:
         return tuple(bundle.placed(word, directory) for word in words)
     wrong = {one.index: one for one in report.wrong}

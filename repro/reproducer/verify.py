@@ -27,10 +27,10 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.releases import find
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.oracles.oracle import strangers
-from iree_pilot.repro.reproducer import expectations
+from iree_pilot.repro.reproducer import control, expectations
 from iree_pilot.repro.reproducer.folder import bundle
 from iree_pilot.repro.reproducer.folder.bundle import FILES, SCRIPT, Level, LevelName, Report
-from iree_pilot.repro.reproducer.folder.marks import WRONG
+from iree_pilot.repro.reproducer.folder.marks import DIFFERS, compared_types
 from iree_pilot.repro.trust import steps
 from iree_pilot.repro.trust.trust import Opened, is_rendered, open_folder
 
@@ -312,6 +312,10 @@ def _check(opened: Opened, level: Level, toolchain: Toolchain, scratch: Path) ->
     if others := strangers(failure, report.failure):
         why = f"it also fails with: {others[0].message} ({others[0].signature})"
         return Check(level=level, same=False, why=why, failure=failure)
+    if report.failure.kind == "mismatch":
+        context = Context(toolchain=toolchain, limits=_limits(opened), directory=scratch)
+        if why := control.refuses_right(level, context, _run):
+            return Check(level=level, same=False, why=why, failure=failure)
     if opened.written_here:
         return Check(level=level, same=True, failure=failure)
     (scratch / "evaluated").mkdir()
@@ -356,8 +360,11 @@ def _classified(
 ) -> Failure | None:
     if outcome.ok:
         return None
-    wrong = report.failure.kind == "mismatch" and WRONG in _output(scratch)
-    if wrong and outcome.ended_by == "exit":
+    said = _output(scratch)
+    if report.failure.kind == "mismatch" and DIFFERS in said and outcome.ended_by == "exit":
+        if line := compared_types(said):
+            why = f"types are compared, and no numbers; isolate it again (bisect --fresh): {line}"
+            return diagnostics.mismatch(why, what="type")
         return report.failure
     if command[0] == "python":
         return diagnostics.trace_death(outcome, text)

@@ -78,27 +78,33 @@ def comparing(
         files[bundle.tensor_file(f"{_EXPECTED}{one.index}", tensor)] = bundle.tensor_content(
             tensor, content
         )
-    if all(one.dtype in _COMPARED for one in settled.wrong):
+    if all(_signless(one.dtype) in _COMPARED for one in settled.wrong):
         wrong = {one.index for one in settled.wrong}
         words = [
             bundle.tensor_words(f"{_EXPECTED}{index}", tensor) if index in wrong else "(ignored)"
             for index, tensor in enumerate(settled.expected)
         ]
-        expected = [f"--expected_output={word}" for word in words]
+        expected = [f"{bundle.EXPECTED}{word}" for word in words]
         return Comparing((*run, *expected, *_tolerances(settled.wrong)), (), files)
     got = {
         index: bundle.tensor_file(f"got{index}", tensor)
         for index, tensor in enumerate(settled.expected)
     }
     outputs = [
-        (one.index, got[one.index], bundle.tensor_file(f"{_EXPECTED}{one.index}", tensor), one)
+        (one.index, got[one.index], bundle.tensor_file(f"{_EXPECTED}{one.index}", tensor), line)
         for one in settled.wrong
         for tensor in [settled.expected[one.index]]
+        for line in [_Line(_signless(one.dtype), one.threshold)]
     ]
     files[CHECK] = bundle.render("check.py.j2", outputs=outputs).encode()
     return Comparing(
         (*run, *(f"--output=@{name}" for name in got.values())), ("python", CHECK), files
     )
+
+
+def _signless(dtype: str) -> str:
+    """Type as the device names it: its integers have no sign."""
+    return dtype.removeprefix("u")
 
 
 def only_compares(text: str) -> bool:

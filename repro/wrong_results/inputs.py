@@ -38,7 +38,7 @@ _SHOWN = 4
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs of a function, and its expected outputs.
 
-    inputs, expected: files are absolute; expected as the device returns them. kept: how many
+    inputs, expected: files are absolute; expected in the program's types. kept: how many
     elements of the inputs have values of their own; the others are 0 or 1 throughout. shown:
     inputs of a few elements, in words. loaded: the program with these inputs and their references,
     where PyTorch gives them.
@@ -91,7 +91,7 @@ def of_whole(running: Running, directory: Path) -> Settled:
     for number, (own, right) in enumerate(zip(reference.outputs, rights, strict=True)):
         file = directory / f"expected{number}.bin"
         file.write_bytes(tensors.encoded(right, own.dtype))
-        expected.append(msgspec.structs.replace(own, file=str(file), dtype=_signless(own.dtype)))
+        expected.append(msgspec.structs.replace(own, file=str(file)))
     return Settled(
         function=function.name,
         inputs=loaded.call(function).inputs,
@@ -199,7 +199,7 @@ class _Settling:
         file = self._directory / f"expected{index}.bin"
         values = _right(reference.outputs, reference.precise, index)
         file.write_bytes(values.tobytes())
-        kind = _signless(call.function.outputs[index].dtype)
+        kind = call.function.outputs[index].dtype
         return msgspec.structs.replace(own, file=str(file), dtype=kind)
 
     def _wrong(self, output: OutputComparison, call: Call, judged: Judged) -> Wrong:
@@ -234,7 +234,7 @@ def _described(
         threshold = _between(own_error, farthest, step)
     return Wrong(
         index=output.index,
-        dtype=_signless(output.dtype),
+        dtype=output.dtype,
         shape=output.shape,
         error=output.max_abs,
         own_error=own_error,
@@ -270,11 +270,6 @@ def _between(own: float, wrong: float, step: float) -> float:
     if wrong <= own:
         return 4 * max(own, step)
     return math.sqrt(own * wrong) if own else min(step, wrong / 2)
-
-
-def _signless(dtype: str) -> str:
-    """Type as the device names it: its integers have no sign."""
-    return dtype.removeprefix("u")
 
 
 def limit(output: OutputComparison) -> str:

@@ -16,7 +16,7 @@ class WrongElement(msgspec.Struct, frozen=True):
 class Wrong(msgspec.Struct, frozen=True, kw_only=True):
     """One output that is wrong.
 
-    dtype: as the device returns it. error: the largest absolute error over finite elements;
+    dtype: as the program has it. error: the largest absolute error over finite elements;
     own_error: PyTorch's own against float64, None for integers. threshold: an absolute error
     between the two, 0 for integers; size: of the largest element. wrong: how many of `count`
     elements. limit: what the judgement allows, in words. elements: the worst of them. path: as in

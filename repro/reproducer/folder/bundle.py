@@ -24,7 +24,7 @@ from iree_pilot.pipeline import links, plural
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.failures.diagnostics import SERIAL, Failure
-from iree_pilot.pipeline.program.program import Tensor
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Tensor
 from iree_pilot.pipeline.store import outputs
 from iree_pilot.pipeline.store.locks import Locks
 from iree_pilot.pipeline.store.store import data_directory
@@ -56,14 +56,20 @@ LARGEST_WHOLE_BYTES = 64 * 2**20
 #: Limit of elements of a tensor that is quoted in the draft.
 _QUOTED_ELEMENTS = 64
 LARGEST_REPORT_BYTES = 32 * 2**20
-#: Types whose `inputs` become .npy files; the runtime reads the others raw.
-_NPY_TYPES = ("f16", "f32", "f64", "i8", "i16", "i32", "i64")
+#: Types whose tensors become .npy files. The others are raw: the runtime takes integers of .npy
+#: files for signed ones (si64), which the signless ones that modules return (i64) never equal.
+_NPY_TYPES = ("f16", "f32", "f64")
+#: An input in a raw file.
+_RAW = re.compile(r"--input=&?(?P<shape>(?:\d+x)*)(?P<dtype>\w+)=@(?P<file>[^@]+)")
+_SIGNLESS = re.compile(r"^(--input=&?(?:\d+x)*)(i\d+)=")
 _TITLES: dict[LevelName, str] = {
     "mlir": "Reduced program",
     "dispatch": "Failing executable, compiled alone",
     "pass": "IR before the failing pass",
     "pytorch": "Reduced program in PyTorch, traced with iree-turbine",
 }
+#: Begins the words of iree-run-module that say what an output must be.
+EXPECTED = "--expected_output="
 _MODULE = "module.vmfb"
 _TRACED = "traced.mlir"
 #: IR up to this size is quoted in the draft; an issue may have 65,536 characters.
@@ -118,7 +124,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     at first, nothing smaller was found; op_names then has each name once. not_iree: whose failure
     it is where IREE has no part in it, and what to do; else "". since_release, workarounds: where
     that was asked. elsewhere: reproducers of other targets that show the same, of runs that had
-    several. files: SHA-256 of each file of the folder, filled in by `write`.
+    several. unsigned: the inputs, by their numbers, that the program takes as unsigned: the
+    commands pass all integers without a sign, as an output may have the type of an input. files:
+    SHA-256 of each file of the folder. `write` fills in both.
     """
 
     failure: Failure
@@ -151,6 +159,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     since_release: SinceRelease | None = None
     workarounds: WorkaroundSummary | None = None
     elsewhere: tuple[Elsewhere, ...] = ()
+    unsigned: tuple[int, ...] = ()
     files: dict[str, str] = {}
     made_by: Literal["iree-pilot"] = "iree-pilot"
 
@@ -245,8 +254,10 @@ def write(
         contents[name] = _content(name, content)
     texts = {name: c.decode(errors="replace") for name, c in contents.items() if name in files}
     more = sorted(contents.keys() - files.keys() - (beside or {}).keys())
+    unsigned = (i for i, given in enumerate(inputs) if given.tensor.dtype.startswith("ui"))
+    report = msgspec.structs.replace(report, unsigned=tuple(unsigned))
     facts = _facts(report, texts, more) | {"beside": sorted(beside or {})}
-    facts["values"] = _values(contents)
+    facts["values"] = _values(report, contents)
     if facts["changed"]:
         contents[DIFF] = facts["changed"].encode()
     for name in ("run.sh", "ISSUE.md", "README.md"):
@@ -268,7 +279,7 @@ def add(
         texts = {n: c.decode(errors="replace") for n, c in contents.items() if n in FILES.values()}
         more = sorted(n for n in contents if n not in (*texts, *WRITTEN))
         report = msgspec.structs.replace(report, **answers)
-        facts = _facts(report, texts, more) | {"beside": [], "values": _values(contents)}
+        facts = _facts(report, texts, more) | {"beside": [], "values": _values(report, contents)}
         for name in ("ISSUE.md", "README.md"):
             contents[name] = render(f"{name}.j2", **facts).encode()
         _finish(directory, report, contents)
@@ -283,17 +294,31 @@ def placing() -> AbstractContextManager[None]:
     return Locks(data_directory() / "made" / "locks").hold("places")
 
 
-def _values(contents: Mapping[str, bytes]) -> dict[str, str]:
+def _values(report: Report, contents: Mapping[str, bytes]) -> dict[str, str]:
     """The numbers of small tensors among the files, for a draft that is read without them."""
     import numpy as np
 
+    from iree_pilot.pipeline.program import tensors
+
+    raw: dict[str, tuple[list[int], str]] = {}
+    for match in filter(None, map(_RAW.fullmatch, _typed(report))):
+        raw[match["file"]] = [int(n) for n in match["shape"].split("x")[:-1]], match["dtype"]
+    for one in report.wrong:
+        raw[f"expected{one.index}.bin"] = [*one.shape], one.dtype
     found = {}
     for name, content in sorted(contents.items()):
+        shape, dtype = raw.get(name, ([], ""))
         if name.endswith(".npy"):
             tensor = np.load(io.BytesIO(content), allow_pickle=False)
-            if tensor.size <= _QUOTED_ELEMENTS:
-                numbers = np.array2string(tensor, separator=", ", floatmode="unique")
-                found[name] = " ".join(numbers.split())
+        elif dtype in ELEMENT_TYPES:
+            tensor = tensors.decoded(content, dtype)[: math.prod(shape)].reshape(shape)
+            if ELEMENT_TYPES[dtype].family == "float":
+                tensor = tensor.astype(np.float64)
+        else:
+            continue
+        if tensor.size <= _QUOTED_ELEMENTS:
+            numbers = np.array2string(tensor, separator=", ", floatmode="unique")
+            found[name] = " ".join(numbers.split())
     return found
 
 
@@ -398,10 +423,39 @@ def inputs_of(report: Report, directory: Path) -> tuple[str, ...]:
 
     Empty for a program that only compiles.
     """
+    return tuple(placed(word, directory) for word in _typed(report))
+
+
+def _typed(report: Report) -> list[str]:
+    """The words of repro.mlir's commands that are inputs, in the program's types."""
     level = next((one for one in report.levels if one.name == "mlir"), None)
     commands = (*level.before, level.command) if level else ()
-    words = [word for command in commands for word in given(command)]
-    return tuple(placed(word, directory) for word in words)
+    return [word for command in commands for word in typed(report, command)]
+
+
+def compares_types(report: Report) -> bool:
+    """True if its commands compare integers with an .npy file, as those of earlier releases did:
+    the types never agree (see `_NPY_TYPES`), so that right numbers would look wrong."""
+    exact = {one.index for one in report.wrong if one.own_error is None}
+    words = [
+        [
+            word
+            for word in (*(w for c in one.before for w in c), *one.command)
+            if word.startswith(EXPECTED)
+        ]
+        for one in report.levels
+    ]
+    return any(
+        index in exact and word.endswith(".npy") for own in words for index, word in enumerate(own)
+    )
+
+
+def typed(report: Report, command: Sequence[str]) -> list[str]:
+    """The words of a command that are inputs, in the types that the program has."""
+    return [
+        _SIGNLESS.sub(r"\1u\2=", word) if index in report.unsigned else word
+        for index, word in enumerate(given(command))
+    ]
 
 
 def given(command: Sequence[str]) -> list[str]:
@@ -447,7 +501,12 @@ def _has_header(tensor: Tensor) -> bool:
 def tensor_words(stem: str, tensor: Tensor) -> str:
     """A tensor in such a file as the runtime's tools take it."""
     file = tensor_file(stem, tensor)
-    return f"@{file}" if file.endswith(".npy") else f"{runtime.spelled(tensor)}=@{file}"
+    return f"@{file}" if file.endswith(".npy") else f"{_spelled(tensor)}=@{file}"
+
+
+def _spelled(tensor: Tensor) -> str:
+    """The type of a tensor as modules return it: without a sign."""
+    return runtime.spelled(msgspec.structs.replace(tensor, dtype=tensor.dtype.removeprefix("u")))
 
 
 def _input_words(index: int, given: Input) -> str:
@@ -457,7 +516,7 @@ def _input_words(index: int, given: Input) -> str:
     if tensor.passed == "scalar":
         return "1" if given.data is None else runtime.number(tensor.dtype, given.data)
     if given.data is None:
-        return f"{runtime.spelled(tensor)}=1"
+        return f"{_spelled(tensor)}=1"
     # A bare buffer has no header.
     words = tensor_words(f"input{index}", tensor)
     return f"&{words}" if tensor.passed == "buffer" else words

@@ -25,8 +25,12 @@ CONSEQUENCES = (
 _PIPELINE = ("detected while processing an MLIR pass pipeline", "failed or crashed without")
 #: Messages of a process that reached its memory limit.
 MEMORY = ("out of memory", "bad_alloc", "llocate memory", "MemoryError")
-#: Line of iree-run-module's comparison for a wrong output.
-WRONG = "[FAILED] result["
+#: Begins each line of iree-run-module's comparison, and of check.py, about an output that differs.
+DIFFERS = "[FAILED] result["
+#: In those of them that are about a number. Others are about its type: these say nothing of wrong
+#: numbers, and a right program would get them too.
+NUMBER = "]: element "
+_TYPES = ("]: metadata is ", "]: variant types mismatch")
 #: The first line of a native stack.
 STACK = "#0 0x"
 
@@ -76,7 +80,7 @@ class Marks(msgspec.Struct, frozen=True, kw_only=True):
 def marks(failure: Failure) -> Marks:
     """The marks of a failure: coarser than its signature, never finer."""
     if failure.kind == "mismatch":
-        return Marks(needles=(WRONG,))
+        return Marks(needles=(DIFFERS, NUMBER), never=_TYPES)
     if failure.kind == "timeout":
         return Marks(limit="time")
     if failure.kind == "out-of-memory":
@@ -102,6 +106,12 @@ def marks(failure: Failure) -> Marks:
     if failure.kind == "tool-missing" and failure.message.endswith(": not found"):
         return Marks(needles=(failure.message.rsplit("/", 1)[-1],))
     return Marks(signal=number, needles=_said(failure), only=_only(failure))
+
+
+def compared_types(output: str) -> str:
+    """The first line of a comparison of outputs that is about something else than a number."""
+    lines = (line.strip() for line in output.splitlines() if DIFFERS in line)
+    return next((line for line in lines if NUMBER not in line), "")
 
 
 def _said(failure: Failure) -> tuple[str, ...]:

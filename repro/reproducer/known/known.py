@@ -75,6 +75,7 @@ def recall(
         and known.program == program
         and whole
         and report.verified
+        and not bundle.compares_types(report)
     )
     return (known, report) if fits else None
 
