@@ -19,6 +19,10 @@ _OPERATION = re.compile(
 _BARE = {b"module": "builtin", b"return": "func", b"unrealized_conversion_cast": "builtin"}
 #: End of the operations: after it, a printed file lists the contents of its resources.
 _RESOURCES = b"\n{-#"
+#: Phases before the first one that names a target: what they make of a program is the same for all.
+UNTARGETED = ("start", "input", "abi")
+#: Phases after them that have no code of a target yet: many failures there are the same for all.
+WHOLE_PROGRAM = ("preprocessing", "global-optimization", "dispatch-creation", "flow")
 _DUMP = re.compile(r".*\.(\d+)\.([a-z-]+)\.mlir")
 
 

@@ -73,12 +73,14 @@ class Narrowed(msgspec.Struct, frozen=True, kw_only=True):
     """Result of the search for the first wrong phase, which rules attributions out.
 
     step: the first wrong pass or phase; "" where only `after` is known: the last phase whose IR is
-    correct. generates: it is code generation, or comes after `after`.
+    correct. generates: it is code generation, or comes after `after`. untargeted: it comes before
+    anything of a target.
     """
 
     step: str = ""
     after: str = ""
     generates: bool = False
+    untargeted: bool = False
 
     @property
     def shared(self) -> str:
@@ -197,6 +199,8 @@ def conclude(
     if own.verdict != "wrong":
         how = "gave correct results" if own.verdict == "right" else f"failed: {own.why}"
         return "undecided", f"a second compile and run {how}"
+    if narrowed and narrowed.untargeted and not doubtful:
+        return "compiler", _untargeted(rows, narrowed)
     named = {what: _names(rest, what) for what in ("device", "level", "target", "backend")}
     step = narrowed.step if narrowed and not narrowed.generates else ""
     right, wrong = named["device"]["right"], named["device"]["wrong"]
@@ -223,6 +227,20 @@ def conclude(
             return "compiler", why
         return "target", f"{why}, which may not support {own.how}"
     return _across_backends(rows, doubtful, narrowed, step)
+
+
+def _untargeted(rows: Sequence[AttributionRow], narrowed: Narrowed) -> str:
+    """The conclusion for a step whose result is the same for all targets.
+
+    What is correct there is so by chance: the IR that it is made of is as wrong.
+    """
+    own, *rest = rows
+    wrong = [own.how, *(r.how for r in rest if r.what == "backend" and r.verdict == "wrong")]
+    lucky = [row.how for row in rest if row.verdict == "right"]
+    said = f"{narrowed.step}, which all targets share: the results are wrong for {_list(wrong)}"
+    if lucky:
+        said += f"; with {_list(lucky)} they are right by chance, from the same wrong IR"
+    return said
 
 
 def _across_backends(

@@ -10,6 +10,7 @@ import msgspec
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.toolchain.context import Context
+from iree_pilot.pipeline.toolchain.phases import UNTARGETED
 from iree_pilot.repro.attribution import attribution
 from iree_pilot.repro.attribution.attribution import Attribution, Narrowed
 from iree_pilot.repro.attribution.variant_trial import AttributionTrial
@@ -77,4 +78,9 @@ def _narrowed(found: WrongPhase) -> Narrowed | None:
     step = f"phase {found.phase}"
     if found.pass_name:
         step = f"{found.pass_name} in {step}"
-    return Narrowed(step=step, after=found.since, generates=found.path == phases.PLAIN)
+    return Narrowed(
+        step=step,
+        after=found.since,
+        generates=found.path == phases.PLAIN,
+        untargeted=found.phase in UNTARGETED,
+    )

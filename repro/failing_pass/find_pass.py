@@ -45,7 +45,7 @@ _NO_VALUE = re.compile(r"\{[\w-]+=(?:unknown)?\}|[\w-]+=(?:unknown)?(?=[ }])")
 #: A hang is looked for where the compiler is after so long, and must then last as long again.
 _HANGS_SECONDS = 15.0
 _DIFF_LINES = 240
-_DIFF_CHARACTERS = 400
+_DIFF_CHARACTERS = 2_000
 
 
 class FoundPass(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,6 +32,7 @@ _DEBUG = re.compile(r"\s+loc\((?:unknown|\"[^\"]*\":\d+:\d+)\)")
 
 _OF_TORCH = re.compile(r"\btorch\.(?:aten|prims|operator)\b")
 _COMPILES = "the program compiles and fails at run time"
+_WRONG = "the program compiles: no pass reports an error where the numbers become wrong"
 _WHOLE = "the program was not reduced"
 #: The writer of PyTorch loads torch and compiles nothing: a compile's limit is not for it.
 _WRITER_SECONDS = 600.0
@@ -127,9 +128,13 @@ class Maker:
         run, check = self._run_command, self._check_command
         return bundle.level(name, self._flags, run=run, check=check, why=why)
 
+    @property
+    def _why_run(self) -> str:
+        return _WRONG if self._failure.kind == "mismatch" else _COMPILES
+
     def _dispatch(self) -> tuple[Level, Path | None]:
         if self._run_command:
-            return bundle.level("dispatch", self._flags, why=_COMPILES), None
+            return bundle.level("dispatch", self._flags, why=self._why_run), None
         order = self._context.toolchain.phases
         source = "executable-sources"
         phase = self._failure.phase
@@ -169,7 +174,7 @@ class Maker:
 
     def _pass(self) -> tuple[Level, Path | None]:
         if self._run_command:
-            return bundle.level("pass", why=_COMPILES), None
+            return bundle.level("pass", why=self._why_run), None
         found = find_pass.find(
             self._program, self._failure, self._context.within("pass"), self._flags
         )

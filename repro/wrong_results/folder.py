@@ -72,27 +72,29 @@ def comparing(
     """
     run = bundle.run_command(settled.function, device, inputs, weights)
     files = {}
-    for one in settled.wrong:
+    # A comparison that knows nothing of ties would call right indices wrong.
+    compared = [one for one in settled.wrong if not one.ties] or settled.wrong
+    for one in compared:
         tensor = settled.expected[one.index]
         content = Path(tensor.file).read_bytes()
         files[bundle.tensor_file(f"{_EXPECTED}{one.index}", tensor)] = bundle.tensor_content(
             tensor, content
         )
-    if all(_signless(one.dtype) in _COMPARED for one in settled.wrong):
-        wrong = {one.index for one in settled.wrong}
+    if all(_signless(one.dtype) in _COMPARED for one in compared):
+        wrong = {one.index for one in compared}
         words = [
             bundle.tensor_words(f"{_EXPECTED}{index}", tensor) if index in wrong else "(ignored)"
             for index, tensor in enumerate(settled.expected)
         ]
         expected = [f"{bundle.EXPECTED}{word}" for word in words]
-        return Comparing((*run, *expected, *_tolerances(settled.wrong)), (), files)
+        return Comparing((*run, *expected, *_tolerances(compared)), (), files)
     got = {
         index: bundle.tensor_file(f"got{index}", tensor)
         for index, tensor in enumerate(settled.expected)
     }
     outputs = [
         (one.index, got[one.index], bundle.tensor_file(f"{_EXPECTED}{one.index}", tensor), line)
-        for one in settled.wrong
+        for one in compared
         for tensor in [settled.expected[one.index]]
         for line in [_Line(_signless(one.dtype), one.threshold)]
     ]

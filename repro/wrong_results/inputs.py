@@ -12,6 +12,7 @@ import msgspec
 
 from iree_pilot.pipeline.execution.runtime import spelled
 from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.numerics import noise, pointing
 from iree_pilot.pipeline.numerics.numerics import OutputComparison
 from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program import tensors
@@ -208,7 +209,15 @@ class _Settling:
         right = _right(reference.outputs, reference.precise, output.index)
         got = tensors.load(Path(), judged.outputs[output.index])
         own = tensors.load(Path(), reference.outputs[output.index])
-        return _described(output, right, own, _farthest(got, right), tuple(_worst(got, right)))
+        indexed = next((i for i in reference.indexed if i.output == output.index), None)
+        wrong, ties = None, False
+        if indexed is not None and got.shape == right.shape:
+            flat, noises = (got.reshape(-1), right.reshape(-1)), noise.scan(call.mlir)
+            wrong = pointing.wrong(indexed, call.directory, *flat, noises)
+            ties = _ties(tensors.load(call.directory, indexed.values)) or indexed.tied
+        elements = tuple(_worst(got, right, wrong))
+        described = _described(output, right, own, _farthest(got, right), elements)
+        return msgspec.structs.replace(described, ties=ties)
 
 
 def _described(
@@ -304,7 +313,18 @@ def _farthest(values: NDArray[Any], right: NDArray[Any]) -> float:
     return float(error[np.isfinite(error)].max(initial=0.0))
 
 
-def _worst(got: NDArray[Any], right: NDArray[Any]) -> list[WrongElement]:
+def _ties(values: NDArray[Any]) -> bool:
+    """True if there are equal values along the last axis."""
+    import numpy as np
+
+    ordered = np.sort(values, axis=-1)
+    return bool((ordered[..., 1:] == ordered[..., :-1]).any())
+
+
+def _worst(
+    got: NDArray[Any], right: NDArray[Any], wrong: NDArray[Any] | None
+) -> list[WrongElement]:
+    """wrong: of indices, those that point to a wrong value; the others may be unlike, and right."""
     import numpy as np
 
     if got.shape != right.shape:
@@ -313,6 +333,8 @@ def _worst(got: NDArray[Any], right: NDArray[Any]) -> list[WrongElement]:
         error = np.abs(_wide(got) - _wide(right)).reshape(-1)
     alike = (_wide(got) == _wide(right)) | (np.isnan(_wide(got)) & np.isnan(_wide(right)))
     error = np.where(alike.reshape(-1), 0.0, np.where(np.isnan(error), np.inf, error))
+    if wrong is not None:
+        error = np.where(wrong, error, 0.0)
     order = [int(at) for at in np.argsort(-error, kind="stable")[:_SHOWN] if error[at] > 0]
     return [
         WrongElement(

@@ -20,7 +20,8 @@ class Wrong(msgspec.Struct, frozen=True, kw_only=True):
     own_error: PyTorch's own against float64, None for integers. threshold: an absolute error
     between the two, 0 for integers; size: of the largest element. wrong: how many of `count`
     elements. limit: what the judgement allows, in words. elements: the worst of them. path: as in
-    `TensorType`, of an output of the whole program.
+    `TensorType`, of an output of the whole program. ties: it has indices, and others than the
+    expected ones are right too, as they point to equal values.
     """
 
     index: int
@@ -35,3 +36,4 @@ class Wrong(msgspec.Struct, frozen=True, kw_only=True):
     limit: str
     elements: tuple[WrongElement, ...]
     path: str = ""
+    ties: bool = False

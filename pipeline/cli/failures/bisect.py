@@ -453,14 +453,30 @@ def tell(console: Any, result: Bisection) -> None:
 
 
 def tell_elsewhere(console: Any, results: Sequence[tuple[str, Bisection]]) -> None:
-    """Prints failures that several targets share, each pair once."""
+    """Prints failures that several targets share, each pair once; of one that no target has a part
+    in, which folder an issue is to be made of."""
     from rich.markup import escape
+
+    from iree_pilot.repro.reproducer.folder import issue
 
     told = set[frozenset[Path]]()
     for target, result in results:
-        for made in filter(None, (found.reproducer for found in result.failures)):
+        for found in result.failures:
+            if (made := found.reproducer) is None:
+                continue
+            own = Path(made.path).absolute()
+            alike = [one for one in made.elsewhere if one.signature]
+            phase = issue.failing_phase(found.failure, made.origin)
+            if alike and issue.shared(phase, target, [one.target for one in alike]):
+                places = {own, *(Path(one.path).absolute() for one in alike)}
+                if any(both <= places for both in told):
+                    continue
+                told |= {frozenset((a, b)) for a in places for b in places if a != b}
+                names = ", ".join([target, *(one.target for one in alike)])
+                line = f"the same failure, in phase {phase}, for {names}: one issue is enough, "
+                console.print(escape(f"{line}for example of {made.path}"), soft_wrap=True)
             for one in made.elsewhere:
-                own, place = Path(made.path).absolute(), Path(one.path)
+                place = Path(one.path)
                 if (both := frozenset((own, place.absolute()))) in told:
                     continue
                 told.add(both)

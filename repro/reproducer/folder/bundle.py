@@ -29,6 +29,7 @@ from iree_pilot.pipeline.store import outputs
 from iree_pilot.pipeline.store.locks import Locks
 from iree_pilot.pipeline.store.store import data_directory
 from iree_pilot.pipeline.targets import devices
+from iree_pilot.pipeline.toolchain.phases import UNTARGETED
 from iree_pilot.repro.attribution.origin import Origin
 from iree_pilot.repro.reproducer.folder import issue
 from iree_pilot.repro.reproducer.folder.further import Elsewhere, SinceRelease, WorkaroundSummary
@@ -162,6 +163,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     unsigned: tuple[int, ...] = ()
     files: dict[str, str] = {}
     made_by: Literal["iree-pilot"] = "iree-pilot"
+
+    @property
+    def failing_phase(self) -> str | None:
+        """The phase that fails: of wrong numbers, the first wrong one where that is known."""
+        return issue.failing_phase(self.failure, self.origin)
+
+    @property
+    def shared(self) -> bool:
+        """True if it is the same failure for all targets."""
+        alike = [one.target for one in self.elsewhere if one.signature]
+        return issue.shared(self.failing_phase, self.target, alike)
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -603,8 +615,10 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
         "revision": report.revision.partition("+")[0],
         "frames": [_shortened(frame) for frame in failure.stack[:_FRAMES]],
         "frames_left": max(0, len(failure.stack) - _FRAMES),
-        "components": issue.components(failure),
-        "title": issue.title(failure, report.target, report.op_names, shown[0].command[0]),
+        "components": issue.components(report.failing_phase),
+        "title": issue.title(
+            failure, "" if report.shared else report.target, report.op_names, shown[0].command[0]
+        ),
         "message": visible,
         "whole_message": folded,
         "tools": {c[0] for one in shown for c in (*one.before, one.command)},
@@ -614,6 +628,7 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
         ),
         "changed": changed,
         "diff": DIFF,
+        "untargeted": UNTARGETED,
         "quoted": _QUOTED_CHARACTERS // 2,
         "KILL": signal.SIGKILL.value,
         "XFSZ": signal.SIGXFSZ.value,

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.plural import count
+from iree_pilot.pipeline.toolchain.phases import UNTARGETED, WHOLE_PROGRAM
+from iree_pilot.repro.attribution.origin import Origin
 
 #: Limit of the message in the title; GitHub shows some 70 characters of a title in its lists.
 _MESSAGE_CHARACTERS = 80
@@ -25,17 +27,31 @@ _CRASH = re.compile(r"SIG[A-Z]+ in [^\s()]+")
 def title(failure: Failure, target: str, ops: Sequence[str], tool: str) -> str:
     """`[vulkan] iree-compile: failed to legalize operation 'vector.bitcast' (torch.aten.mm)`.
 
-    tool: whose command fails. ops: of the program.
+    target: empty where all of them fail so. tool: whose command fails. ops: of the program.
     """
     names = [*dict.fromkeys(ops)]
     about = names[:_OPERATIONS] + ["..."] * (len(names) > _OPERATIONS)
     of = f" ({', '.join(about)})" if about else ""
     if failure.phase == "trace":  # the same for all backends
         return f"iree-turbine: {_essential(failure).partition('. ')[0]}{of}"
-    backend = target.partition(":")[0]
+    backend = f"[{target.partition(':')[0]}] " if target else ""
     if failure.kind == "mismatch":
-        return f"[{backend}] wrong results{of}"
-    return f"[{backend}] {tool}: {_essential(failure)}{of}"
+        return f"{backend}wrong results{of}"
+    return f"{backend}{tool}: {_essential(failure)}{of}"
+
+
+def failing_phase(failure: Failure, origin: Origin | None) -> str | None:
+    """The phase that fails: of wrong numbers, the first wrong one where that is known."""
+    first = origin.phase if origin is not None and origin.phase.state == "earliest" else None
+    return first.phase if first else failure.phase
+
+
+def shared(phase: str | None, target: str, elsewhere: Sequence[str]) -> bool:
+    """True if a failure in a phase is the same for all targets: the phase comes before anything of
+    one, or before any code of one, and other backends fail alike (`elsewhere`: their targets)."""
+    backend = target.partition(":")[0]
+    others = any(other.partition(":")[0] != backend for other in elsewhere)
+    return phase in UNTARGETED or (phase in WHOLE_PROGRAM and others)
 
 
 def not_iree(failure: Failure, *, exported: bool) -> str:
@@ -105,12 +121,10 @@ def fence(text: str) -> str:
     return "`" * max(3, longest + 1)
 
 
-def components(failure: Failure) -> str:
+def components(phase: str | None) -> str:
     """Components, as IREE's form lists them, that the failing step belongs to."""
-    if failure.phase == "trace":
+    if phase == "trace":
         return "Frontends, Python"
-    if failure.phase in ("load", "run"):
+    if phase in ("load", "run"):
         return "Runtime"
-    if failure.phase == "compare":
-        return "Compiler"
-    return "Frontends, Compiler" if failure.phase in ("start", "input") else "Compiler"
+    return "Frontends, Compiler" if phase in ("start", "input") else "Compiler"

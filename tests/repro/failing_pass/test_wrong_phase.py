@@ -270,6 +270,7 @@ def test_a_reference_that_is_as_far_off_itself_is_suspect() -> None:
 
 
 PASS = Narrowed(step="demote-f64 in phase input", after="start")
+SHARED = Narrowed(step="demote-f64 in phase input", after="start", untargeted=True)
 EVERYWHERE = [CPU, row("backend", "vulkan", "wrong"), row("backend", "vmvx", "wrong")]
 
 
@@ -295,6 +296,21 @@ EVERYWHERE = [CPU, row("backend", "vulkan", "wrong"), row("backend", "vmvx", "wr
         ([OWN, row("device", "RADV", "right")], PASS, "compiler", "demote-f64", "driver"),
         ([OWN, row("target", "rdna3", "right")], PASS, "compiler", "demote-f64", "may not support"),
         ([OWN], PASS, "compiler", "demote-f64 in phase input: wrong; no other", "optimisation"),
+        (
+            [OWN, row("target", "rdna3", "right"), row("backend", "vmvx", "wrong")],
+            SHARED,
+            "compiler",
+            "demote-f64 in phase input, which all targets share: the results are wrong for "
+            "vulkan:llvmpipe and vmvx; with rdna3 they are right by chance",
+            "code for",
+        ),
+        (
+            EVERYWHERE,
+            SHARED,
+            "compiler",
+            "demote-f64 in phase input, which all targets share",
+            "unless the reference",
+        ),
         (
             [OWN, row("backend", "vmvx", "right")],
             Narrowed(after="executable-sources", generates=True),

@@ -109,6 +109,23 @@ def test_right_numbers_do_not_reproduce_it(dtype: str, tmp_path: Path) -> None:
     assert f"`{tensor_name(place)}`: `" in (place / "ISSUE.md").read_text()
 
 
+def test_indices_of_equal_values_are_not_compared_beside_others(tmp_path: Path) -> None:
+    made("ui8", tmp_path)
+    (one,) = bundle.read(tmp_path / "made").wrong
+    a = tensor("ui8", "a", tmp_path)
+    tied = msgspec.structs.replace(one, index=1, ties=True)
+    both = Settled(
+        function="main", inputs=(), expected=(a, a), wrong=(one, tied), kept=0, elements=0
+    )
+    compared = folder.comparing(both, "local-sync", ())
+    assert compared.run[-2:] == (
+        "--expected_output=1x3xi8=@expected0.bin",
+        "--expected_output=(ignored)",
+    )
+    alone = msgspec.structs.replace(both, wrong=(tied,))
+    assert folder.comparing(alone, "local-sync", ()).run[-1].endswith("expected1.bin")
+
+
 def tensor_name(place: Path) -> str:
     """The file of the expected numbers."""
     return next(name for name in bundle.read(place).files if name.startswith("expected"))

@@ -103,3 +103,11 @@ def test_the_inputs_it_came_with_are_taken_where_plain_ones_are_wrong_no_more() 
 def test_what_is_never_wrong_again_is_not_handed_on() -> None:
     with pytest.raises(NotAProgram, match="nothing to compare"):
         Fickle([True, *[False] * 6]).run()
+
+
+def test_right_indices_of_equal_values_are_not_among_the_wrong_ones() -> None:
+    got, right = np.array([0, 1, 2]), np.array([2, 0, 1])
+    told = inputs._worst(got, right, np.array([True, False, True]))
+    assert [one.index for one in told] == [(0,), (2,)]
+    assert inputs._ties(np.array([[0.0, 3.0, 0.0]]))
+    assert not inputs._ties(np.array([[0.0], [0.0]]))

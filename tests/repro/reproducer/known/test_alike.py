@@ -21,8 +21,10 @@ SAME, OTHER = "crash/SIGSEGV/MulIOp.build/3e6f08fc", "crash/SIGSEGV/AddIOp.build
 VAGUE = "mismatch/values/902927c2"
 
 
-def isolated(folder: Path, target: str, signature: str, program: str) -> tuple[str, Bisection]:
-    shown = failure(signature)
+def isolated(
+    folder: Path, target: str, signature: str, program: str, phase: str | None = None
+) -> tuple[str, Bisection]:
+    shown = msgspec.structs.replace(failure(signature), phase=phase)
     made = report(shown, bundle.level("mlir", verified=True), target=target, verified=True)
     bundle.write(folder, made, {"repro.mlir": program})
     found = Found(failure=shown, reproducer=reproduced(folder, bundle.read(folder)))
@@ -99,6 +101,34 @@ def test_on_the_screen_two_that_are_the_same_are_told_once(
         "what fails on llvm-cpu also fails on hip",
         "what fails on vulkan also fails on hip",
     ]
+
+
+@pytest.mark.parametrize(
+    ("phase", "backend", "shared"),
+    [("input", "hip", True), ("flow", "hip", True), ("hal", "hip", False)],
+)
+def test_what_no_target_has_a_part_in_is_one_issue(
+    phase: str,
+    backend: str,
+    shared: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = alike.named(
+        [isolated(Path(t), t, SAME, "// a\n", phase) for t in ("llvm-cpu", "vulkan", backend)]
+    )
+    tell_elsewhere(output.console(), found)
+    lines = capsys.readouterr().out.splitlines()
+    one = (
+        f"the same failure, in phase {phase}, for llvm-cpu, vulkan, hip: one issue is enough, "
+        "for example of llvm-cpu"
+    )
+    assert (lines == [one]) == shared
+    draft = (tmp_path / "vulkan/ISSUE.md").read_text()
+    assert draft.startswith("# [vulkan]") != shared
+    assert (f"It comes from phase `{phase}`" in draft) == shared
 
 
 def test_a_folder_that_was_changed_stays_as_it_is(tmp_path: Path) -> None:
