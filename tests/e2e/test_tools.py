@@ -47,7 +47,7 @@ class TestDoctor:
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr(doctor, "_EXTRAS", {"no-such": "pip install 'iree-pilot[gguf]'"})
-        monkeypatch.setattr(doctor, "_compiling_and_running", lambda release: [])
+        monkeypatch.setattr(doctor, "_compiling_and_running", lambda *asked: [])
         doctor.command.main([], standalone_mode=False)
         assert "-> pip install 'iree-pilot[gguf]'" in capsys.readouterr().out
 
