@@ -63,7 +63,7 @@ def way_around(found: Workarounds) -> str:
 def told(found: ReleasesFound) -> str:
     """An answer for releases on one line."""
     said = [_change(change) for change in found.boundaries]
-    if found.compiles and not said:
+    if not said:
         telling = [name for name, verdict in found.releases.items() if verdict in TELLING]
         shown = [name for name in telling if found.releases[name] == "same"]
         if len(shown) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.plain import plain
 
 if TYPE_CHECKING:
+    from iree_pilot.repro.reproducer.folder.further import SinceRelease, WorkaroundSummary
     from iree_pilot.repro.trust.trust import Opened
 
 
@@ -81,6 +83,28 @@ def announce(opened: Opened, *, flagged: bool = True) -> None:
 
     for note in trust.notes(opened, flagged=flagged):
         click.echo(plain(note), err=True)
+
+
+def keep(
+    text: str, note: Callable[[str], object], **answer: SinceRelease | WorkaroundSummary
+) -> None:
+    """Adds an answer to a folder that was written here; `note` gets where it is, or why not.
+
+    answer: as `bundle.add` takes it. One of somebody else's stays as it is.
+    """
+    from iree_pilot.pipeline.errors import PilotError
+    from iree_pilot.repro.reproducer.folder import bundle
+    from iree_pilot.repro.trust import own
+
+    folder = Path(text)
+    if not own.wrote((folder / bundle.REPORT).read_bytes()):
+        return
+    try:
+        bundle.add(folder, **answer)
+    except PilotError as fault:
+        note(f"not added to {folder / 'ISSUE.md'}: {fault.message}")
+    else:
+        note(f"added to {folder / 'ISSUE.md'}")
 
 
 def is_folder(text: str) -> bool:

@@ -156,6 +156,7 @@ def ask(
         )
     name = str(toolchain.compiler)
     asked = trials(question, reader, lambda _: toolchain)
+    asked.wanted = question.failure
     asked.ask([name])
     return verdict(asked.tried[name], question.failure), asked.seen(name)
 

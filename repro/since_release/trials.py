@@ -104,8 +104,10 @@ class ReleaseTrials:
 
     get: the toolchain of a name; what it raises as a PilotError makes the release not installable.
     on_progress: hears of each trial: the release, and what came of it. compiles counts what was
-    compiled.
+    compiled. wanted: the failure that is looked for, in whose name wrong numbers are told.
     """
+
+    wanted: Failure | None = None
 
     def __init__(
         self,
@@ -139,12 +141,12 @@ class ReleaseTrials:
             else:
                 trial = self._try(name, toolchain)
                 self.tried[name] = trial
-                self._on_progress(name, _seen(trial))
+                self._on_progress(name, _seen(trial, self.wanted))
 
     def seen(self, name: str) -> str:
         """Result of a release, in words."""
         tried = self.tried[name]
-        return tried.why if isinstance(tried, Missing) else _seen(tried)
+        return tried.why if isinstance(tried, Missing) else _seen(tried, self.wanted)
 
     def _had(self, name: str) -> Toolchain | Missing:
         try:
@@ -218,7 +220,7 @@ def bisect(
     wanted: the failure that is looked for; None: that of `reference`, one of them or another, and
     where it has none, that of the newest release that fails.
     """
-    given = wanted
+    given = trials.wanted = wanted
     if given is None and reference is not None:
         trials.ask([reference])
         given = _failure(trials.tried[reference])
@@ -343,11 +345,13 @@ def _state(result: CaseResult) -> tuple[State, str, Failure | None]:
     return "does-not-compile", result.why, failure
 
 
-def _seen(trial: ReleaseTrial) -> str:
+def _seen(trial: ReleaseTrial, wanted: Failure | None = None) -> str:
+    """wanted: a part with its wrong numbers may be wrong in another way, of integers say."""
     if trial.failure is None:
         return trial.why or ("works" if trial.state == "ok" else trial.state)
     others = ", ".join(other.signature for other in trial.failure.also)
-    said = f"{trial.failure.signature}: {trial.failure.message}"
+    named = wanted if wanted and wanted.kind == trial.failure.kind == "mismatch" else trial.failure
+    said = f"{named.signature}: {trial.failure.message}"
     return f"{said}; with it: {others}" if others else said
 
 

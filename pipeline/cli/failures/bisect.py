@@ -158,6 +158,7 @@ def command(
         tell_elsewhere(
             console, [(name, one) for name, one in results if isinstance(one, Bisection)]
         )
+        tell_next(console, [one for _, one in results if isinstance(one, Bisection)])
         tell_places(console, [result for _, result in results])
     if output and common.json:  # the folder is the last line otherwise
         made = [f.reproducer for _, one in results for f in one.failures if f.reproducer]
@@ -486,6 +487,19 @@ def tell_elsewhere(console: Any, results: Sequence[tuple[str, Bisection]]) -> No
                 line = f"what fails on {target} also fails on {one.target} ({one.said}): "
                 line += str(shown)
                 console.print(escape(line), soft_wrap=True)
+
+
+def tell_next(console: Any, results: Sequence[Bisection]) -> None:
+    """Prints what to do with the first reproducer of which the releases were not asked yet."""
+    from rich.markup import escape
+
+    found = (one for result in results for one in result.failures if one.failure.phase != "trace")
+    for made in (one.reproducer for one in found):
+        if made is not None and made.verified and made.since_release is None:
+            folder = shlex.quote(made.path)
+            line = f"next: read {folder}/ISSUE.md; iree-pilot releases bisect {folder}"
+            console.print(escape(line), soft_wrap=True)
+            return
 
 
 def tell_places(console: Any, results: Sequence[Bisection | Differential]) -> None:

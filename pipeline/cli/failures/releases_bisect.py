@@ -95,11 +95,11 @@ def bisect(
 ) -> None:
     """Find the compiler releases between which a failure of SOURCE appears or disappears.
 
-    SOURCE may be a reproducer's folder. For a program, the failure is the one with --release, or
-    else the one with the newest release that fails. Each release compiles the program as it was
-    traced and runs it with its own runtime. Verdicts: `same` failure, `different` failure,
-    `passes`, `unsupported` (it lacks operations or flags of the program: no verdict on the
-    failure), `not-installable`.
+    SOURCE may be a reproducer's folder: the answer is added to it. For a program, the failure is
+    the one with --release, or else the one with the newest release that fails. Each release
+    compiles the program as it was traced and runs it with its own runtime. Verdicts: `same`
+    failure, `different` failure, `passes`, `unsupported` (it lacks operations or flags of the
+    program: no verdict on the failure), `not-installable`.
 
     A program with few weights that passes everywhere is tested once more with them as constants.
 
@@ -117,6 +117,7 @@ def bisect(
     from iree_pilot.pipeline.cli.session import Session
     from iree_pilot.pipeline.frontends.load import TraceFailed
     from iree_pilot.pipeline.targets import targets
+    from iree_pilot.repro import deep
     from iree_pilot.repro.since_release import question as release_question
 
     if output:
@@ -135,6 +136,7 @@ def bisect(
         session = Session(common, live)
         names, get = _asked(first, last, toolchains, live)
         asked = _Asked(source, source_options, flags, names, get, every)
+        whole = reproducer.is_folder(source) and not (first or last or toolchains or flags)
         for one in wanted:
             try:
                 question, found = _find(session, asked, one, live)
@@ -142,6 +144,8 @@ def bisect(
                 live.note(f"{source} does not trace: {failed.failure.message}")
                 live.note("The compiler has no part in that: iree-pilot bisect isolates it.")
                 raise Failed(1) from None
+            if whole and one is None and _fails(found):
+                reproducer.keep(source, live.note, since_release=deep.since_release(found))
             if found.boundaries:
                 place = _place(source, output, one, len(wanted))
                 found = _scripts(question, found, place, default=output is None)

@@ -81,7 +81,7 @@ def command(
     Candidates are compiler flags that its help lists, other architectures of the target that suit
     the device, other fields of a zoo model, and rewrites of the program. Those meant for such a
     failure are tried first, then the cheap ones; pairs only if no single one works. SOURCE may be a
-    reproducer's folder.
+    reproducer's folder: the answer is added to it.
 
     Each answer is confirmed by a second run and printed with its cost: what is lost, seconds to
     compile, latency, dispatches. For a target that cannot run here, an answer only compiles, and
@@ -99,6 +99,7 @@ def command(
     from iree_pilot.pipeline.frontends.load import TraceFailed
     from iree_pilot.pipeline.store import outputs
     from iree_pilot.pipeline.toolchain.compiler import check_flags
+    from iree_pilot.repro import deep
     from iree_pilot.repro.trust.trust import open_folder
     from iree_pilot.repro.workarounds import answers, find_workarounds
 
@@ -107,6 +108,7 @@ def command(
     if output:
         outputs.directory(Path(output))
     name = source
+    as_it_is = target is None and not (device or flags or source_options.inputs)
     if reproducer.is_folder(source):
         reproducer.announce(open_folder(Path(source), trust=source_options.trust))
         held = find_workarounds.of_reproducer(Path(source), trust=source_options.trust)
@@ -146,6 +148,8 @@ def command(
                 several.heading(console, named, len(plans))
                 tell(console, result, verbose=common.verbosity > 0)
             results.append((named, result))
+            if as_it_is and reproducer.is_folder(name) and result.tried:
+                reproducer.keep(name, live.note, workarounds=deep.workarounds(result))
     if common.json:
         out.emit(several.document(results, targets=len(plans), took=live.took))
     else:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from driver import pilot
 from fake import stub_release
+from fake.reports import report
 
 from iree_pilot.pipeline.cli import reproducer, several
 from iree_pilot.pipeline.cli.options import SourceOptions
@@ -16,6 +17,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.program.program import Tensor
 from iree_pilot.repro.reproducer.folder import bundle
 from iree_pilot.repro.reproducer.folder.bundle import Input, Report
+from iree_pilot.repro.reproducer.folder.further import SinceRelease
 
 CPU = (
     "--iree-hal-target-device=local",
@@ -143,3 +145,21 @@ def test_a_folder_is_run_and_compared(folder: Path) -> None:
     (place,) = function["reference"]["outputs"]
     raw = (Path(done.document["program"]["directory"]) / place["file"]).read_bytes()
     assert np.frombuffer(raw, np.float32).tolist() == [4, 6]
+
+
+def test_an_answer_is_added_to_a_folder_of_ones_own_only(tmp_path: Path) -> None:
+    failing = Failure(kind="crash", message="SIGSEGV", signature="crash/x", phase="flow")
+    bundle.write(tmp_path / "own", report(failing), {"repro.mlir": "//"})
+    since = SinceRelease(said="since 3.12.0", releases={"3.12.0": "same"})
+    said: list[str] = []
+    reproducer.keep(str(tmp_path / "own"), said.append, since_release=since)
+    assert said == [f"added to {tmp_path / 'own/ISSUE.md'}"]
+    assert "Since 3.12.0." in (tmp_path / "own/ISSUE.md").read_text()
+    assert bundle.read(tmp_path / "own").since_release == since
+    (tmp_path / "own/repro.mlir").write_text("// changed")
+    reproducer.keep(str(tmp_path / "own"), said.append, since_release=since)
+    assert said[1].startswith(f"not added to {tmp_path / 'own/ISSUE.md'}: ")
+    file = tmp_path / "own/report.json"
+    file.write_text(file.read_text() + " ")  # it came from somebody else
+    reproducer.keep(str(tmp_path / "own"), said.append, since_release=since)
+    assert len(said) == 2
