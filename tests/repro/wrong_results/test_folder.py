@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -124,6 +125,20 @@ def test_indices_of_equal_values_are_not_compared_beside_others(tmp_path: Path) 
     )
     alone = msgspec.structs.replace(both, wrong=(tied,))
     assert folder.comparing(alone, "local-sync", ()).run[-1].endswith("expected1.bin")
+
+
+def test_check_py_compares_integers_exactly(tmp_path: Path) -> None:
+    line = folder._Line("i8", 0.0)
+    text = bundle.render("check.py.j2", outputs=[(0, "got0.bin", "expected0.bin", line)])
+    earlier = text.replace(*folder._EARLIER)
+    assert earlier != text and folder.only_compares(text) and folder.only_compares(earlier)
+    compile(earlier, "check.py", "exec")
+    (tmp_path / "check.py").write_text(text)
+    (tmp_path / "got0.bin").write_bytes(np.array([-128], np.int8).tobytes())
+    for expected, code in ((0, 1), (-128, 0)):
+        (tmp_path / "expected0.bin").write_bytes(np.array([expected], np.int8).tobytes())
+        done = subprocess.run([sys.executable, "check.py"], cwd=tmp_path, check=False)
+        assert done.returncode == code
 
 
 def tensor_name(place: Path) -> str:
