@@ -42,7 +42,7 @@ def rows(*wrong: Wrong) -> pytest.MarkDecorator:
 
 
 #: What a step says in a pipe when it begins, and while it goes on.
-PROGRESS = re.compile(r"^(?:  still .*|(?:reading|tracing) .*)\n", re.MULTILINE)
+PROGRESS = re.compile(r"^(?:  still .*|(?:reading|tracing|installing IREE) .*)\n", re.MULTILINE)
 
 
 def desk(directory: Path, files: dict[str, str | bytes]) -> None:

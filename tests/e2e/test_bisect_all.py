@@ -52,7 +52,8 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 def bisect(shared_cache: Path, tmp_path: Path) -> Any:
     def ran(source: str | Path, target: str, *options: str) -> Done:
         return pilot(
-            "bisect", source, "-t", target, "--all", "-o", tmp_path / "out", *options,
+            "bisect", source, "-t", target, "--all", "--no-decompose",
+            "-o", tmp_path / "out", *options,
             env={"IREE_PILOT_CACHE": shared_cache}, cwd=tmp_path,
         )  # fmt: skip
 

@@ -28,7 +28,8 @@ def test_the_operation_at_fault_is_found_wherever_it_is(
     model: str, target: str, kind: str, op: str, shared_cache: Path, tmp_path: Path
 ) -> None:
     done = pilot(
-        "bisect", f"{MODELS}:{model}", "-t", target, "-o", tmp_path / "out", "--json",
+        "bisect", f"{MODELS}:{model}", "-t", target, "--no-decompose",
+        "-o", tmp_path / "out", "--json",
         env={"IREE_PILOT_CACHE": shared_cache}, cwd=tmp_path,
     )  # fmt: skip
     assert done.code == 0, done.err

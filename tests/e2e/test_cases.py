@@ -41,7 +41,8 @@ def run(shared_cache: Path) -> Any:
         name, colon, factory = model.partition(":")
         source = f"{CASES / name}.py{colon}{factory}"
         done = pilot(
-            "run", source, "-t", target, "--json", *options, env={"IREE_PILOT_CACHE": shared_cache}
+            *("run", source, "-t", target, "--no-decompose", "--json", *options),
+            env={"IREE_PILOT_CACHE": shared_cache},
         )
         (case,) = done.document["cases"]
         return done.code, case

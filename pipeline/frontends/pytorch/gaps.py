@@ -134,9 +134,13 @@ class _Gaps:
         )
 
     def close(self, found: Mapping[OpOverload, Decomposed]) -> bool:
-        """Decomposes these, unless that leads to operations that are refused and end there."""
+        """Decomposes these, unless that fails or leads to operations that are refused for good."""
         wanted = {op: _decomposition(op) for op in (*self.done, *found)}
-        after = self.program.run_decompositions({**self._table, **wanted})
+        try:
+            after = self.program.run_decompositions({**self._table, **wanted})
+        except Exception:  # noqa: BLE001 - the model traces without it
+            self._stuck |= found.keys()
+            return False
         before = _operations(self.program)
         left = found.keys() & _operations(after)
         new = [

@@ -45,7 +45,7 @@ class Bench:
 
     def __init__(self, source: Path | str, target: str, directory: Path) -> None:
         self.toolchain: Toolchain = installed()
-        self.job = Job(source=sources.parse(str(source), {}, None))
+        self.job = Job(source=sources.parse(str(source), {}, None), leave=("all",))
         self.loaded: Loaded = load(self.job, Context(toolchain=self.toolchain))
         self.plan = targets.plan(targets.parse(target), self.toolchain)
         self.directory = directory

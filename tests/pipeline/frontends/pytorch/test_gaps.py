@@ -112,6 +112,25 @@ def test_what_a_decomposition_ends_in_must_compile(given_values: tuple[Any, Any]
     assert "aten.fft_fft2" in operations(after)
 
 
+def test_a_decomposition_that_fails_leaves_the_operation(
+    monkeypatch: pytest.MonkeyPatch, given_values: tuple[Any, Any]
+) -> None:
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+
+    own = gaps._decomposition
+
+    def broken(*values: Any) -> Any:
+        raise RuntimeError("not for such values")
+
+    monkeypatch.setattr(
+        gaps, "_decomposition", lambda op: broken if gaps.name(op) == "aten.diff" else own(op)
+    )
+    before = exported(masked_steps, *given_values)
+    after, found = gaps.closed(before)
+    assert [one.op for one in found] == ["aten.__and__.Tensor"]
+    assert "aten.diff" in operations(after)
+
+
 def test_the_user_may_leave_operations_as_they_are(given_values: tuple[Any, Any]) -> None:
     from iree_pilot.pipeline.frontends.pytorch import gaps
 
