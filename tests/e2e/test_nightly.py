@@ -417,7 +417,7 @@ class TestWrong:
             for words in (("status",), ("report",), ("expect", "--accept", "--reason", "x")):
                 read = team(*words)
                 assert (read.code, "it is damaged" in read.err) == (3, True), read.err
-                assert "`iree-pilot nightly run` keeps a damaged history aside" in read.err
+                assert "moves a damaged history aside and begins a new one" in read.err
             assert team.history.read_bytes() == content
         team.history.write_bytes(damaged)
         done = team("run")

@@ -122,7 +122,9 @@ def test_a_configuration(refusals: Refusals, wrong: Wrong) -> None:
     Wrong("nightly report --format html", ("'--format'", "'html'", "markdown")),
     Wrong("nightly report -o no/x.md", ("no directory no", "Make it first")),
     Wrong("nightly report --database gone.db", ("there is no history gone.db", "--database")),
-    Wrong("nightly expect -c good.toml --accept", ("--accept needs a reason", "--reason")),
+    Wrong(
+        "nightly expect -c good.toml --accept", ("there is no history", "iree-pilot nightly run")
+    ),
     Wrong("nightly expect -c good.toml --reason x", ("say what is accepted", "Add --accept")),
     Wrong(
         "nightly expect -c good.toml --accept --reason x --expires 2020-01-01",
