@@ -53,10 +53,11 @@ def test_irees_own_view_stays_to_be_had(model: Path, tmp_path: Path, shared_cach
     assert f"next: iree-pilot bisect {model} --no-decompose=aten.diff -t llvm-cpu" in done.out
     found = pilot(*("bisect", model, "-t", "llvm-cpu", "-o", tmp_path / "gap", "--json"), env=env)
     assert found.code == 0, found.err
-    assert "isolating what is decomposed, as IREE has it (aten." in found.err
     (made,) = (one["reproducer"] for one in found.document["failures"])
     assert (made["op_names"], made["verified"]) == (["torch.aten.diff"], True)
     assert "pytorch" in made["levels"], "the script shows the gap with the stock tools"
+    again = pilot("bisect", model, "-t", "llvm-cpu", "-o", tmp_path / "gap", env=env)
+    assert "isolating what is decomposed, as IREE has it (aten." in again.out
 
 
 @pytest.mark.parametrize(

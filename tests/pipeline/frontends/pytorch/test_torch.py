@@ -394,7 +394,7 @@ class TestWeights:
 
         tensors = {"weight": torch.ones(3, 2), "odd": torch.ones(1, dtype=torch.float16)}
         save_file(tensors, tmp_path / "w.safetensors")
-        with pytest.raises(UsageError, match="3 tensors of 2") as caught:
+        with pytest.raises(UsageError, match="3 tensors of 3") as caught:
             build(
                 """
                 def model():
