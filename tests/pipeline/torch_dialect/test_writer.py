@@ -579,7 +579,7 @@ def operations(mlir: str) -> Counter[str]:
 
 
 def traced(source: str | Path, directory: Path) -> str:
-    done = pilot("trace", source, "-o", directory)
+    done = pilot("trace", source, "-o", directory, "--no-decompose")
     assert done.code == 0, done.out + done.err
     return (directory / "program.mlir").read_text()
 
