@@ -160,7 +160,7 @@ def kind_of(checkpoint: Checkpoint) -> Any:
 
 def config_of(checkpoint: Checkpoint) -> Any:
     """transformers' config of a checkpoint, without its quantisation. Raises UsageError."""
-    # What matters of a config is told below; its warnings are of no use without transformers' own.
+    # The code below reports what matters of a config; transformers would warn of it as well.
     logging.getLogger("transformers").setLevel(logging.ERROR)
     kind = kind_of(checkpoint)
     raw = {k: v for k, v in checkpoint.config.items() if k != "quantization_config"}

@@ -104,7 +104,7 @@ class ReleaseTrials:
 
     get: the toolchain of a name; what it raises as a PilotError makes the release not installable.
     on_progress: hears of each trial: the release, and what came of it. compiles counts what was
-    compiled. wanted: the failure that is looked for, in whose name wrong numbers are told.
+    compiled. wanted: the failure looked for; wrong numbers get its signature.
     """
 
     wanted: Failure | None = None

@@ -21,8 +21,8 @@ _FIRST = ("start", "install", "trace", "compile", "confirm", "load", "run", "ben
 class Took:
     """Wall time since `started` (of `time.monotonic`), by what was being done.
 
-    It begins with the part `start`: Python, the compiler and the devices are looked for. What a
-    step measured itself is told by `count`, so that a label has one value on the screen.
+    It begins with the part `start`: Python, the compiler and the devices are looked for. `count`
+    takes what a step measured itself, so that a label has one value on the screen.
     """
 
     def __init__(self, started: float) -> None:

@@ -1,6 +1,6 @@
 """Carries out the operations of a module, one after the other, on numpy arrays.
 
-What each of them computes is told by the tables in `pipeline.evaluate.dialects`. What MLIR leaves
+What each of them computes is in the tables of `pipeline.evaluate.dialects`. What MLIR leaves
 undefined is filled with a number and noted: a function whose results depend on it has none.
 """
 

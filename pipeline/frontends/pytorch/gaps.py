@@ -43,7 +43,7 @@ Decompositions = Mapping[OpOverload, Callable[..., Any]]
 
 
 class _Undecided(Exception):
-    """The compiler was stopped at a limit: which operations it takes is not known."""
+    """The compiler was stopped, at a limit or from outside: what it takes is not known."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -330,7 +330,7 @@ def _named(lines: Sequence[str], release: Toolchain) -> dict[str, str] | None:
         done = toolchain.ask(command, seconds=_ASK_SECONDS)
     if done.ok:
         return None
-    if done.outcome.ended_by not in ("exit", "signal"):
+    if done.outcome.ended_by not in ("exit", "signal") or done.outcome.signal == "SIGKILL":
         raise _Undecided
     owner, owners = "", []
     for line in lines:
