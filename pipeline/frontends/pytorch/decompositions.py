@@ -1,14 +1,15 @@
-"""Decompositions of operations that PyTorch itself has none for.
+"""Decompositions of operations that PyTorch itself has none for, or whose numbers IREE gets wrong.
 
 Each computes what the operation's own kernel computes, which a test checks on random and edge
-values, and is used only if the compiler refuses the operation (see `gaps`).
+values, and is used only if the compiler refuses the operation (see `gaps`), or computes its probe
+wrong (see `probes`).
 
 Runs in the tracing child; imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -42,15 +43,82 @@ def grouped_mm(input: torch.Tensor, weight: torch.Tensor, offs: torch.Tensor) ->
     return torch.where(own[:, :, None], torch.matmul(input[None], weight), 0).sum(0)
 
 
+def pad(x: torch.Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Any:
+    """`constant` padding whose negative numbers crop: x is cropped, then padded with the rest."""
+    if mode != "constant" or not _crops(pad):
+        return NotImplemented
+    return torch.ops.aten.pad.default(_cropped(x, pad), [max(p, 0) for p in pad], mode, value)
+
+
+def constant_pad_nd(x: torch.Tensor, pad: Sequence[int], value: Any = 0) -> Any:
+    """Same as `pad`."""
+    if not _crops(pad):
+        return NotImplemented
+    return torch.ops.aten.constant_pad_nd(_cropped(x, pad), [max(p, 0) for p in pad], value)
+
+
+def _crops(pad: Sequence[Any]) -> bool:
+    return any(isinstance(p, int) and p < 0 for p in pad)
+
+
+def _cropped(x: torch.Tensor, pad: Sequence[int]) -> torch.Tensor:
+    """x without what negative padding crops. pad: (before, after) of each dimension, last first."""
+    for dim, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
+        size = x.shape[-dim]
+        first, last = (max(-p, 0) if isinstance(p, int) else 0 for p in (before, after))
+        if first or last:
+            x = torch.ops.aten.slice.Tensor(x, x.dim() - dim, first, size - last)
+    return x
+
+
+class NumbersProbe(NamedTuple):
+    """The smallest program of a call for which some release of IREE computes wrong numbers.
+
+    applies: to a call with these arguments. what: such a call, in words. program: MLIR with a
+    function `main`. inputs, expected: of it, as iree-run-module takes them.
+    """
+
+    applies: Callable[[Sequence[Any]], bool]
+    what: str
+    program: str
+    inputs: tuple[str, ...]
+    expected: tuple[str, ...]
+
+
 class Own(NamedTuple):
-    """A decomposition, and its price; "" if it costs nothing to speak of."""
+    """A decomposition, and its price; "" if it costs nothing to speak of.
+
+    probe: of an operation that compiles, but whose numbers may be wrong.
+    """
 
     decompose: Callable[..., Any]
     price: str = ""
+    probe: NumbersProbe | None = None
 
+
+_VALUES = "!torch.vtensor<[2],f32>"
+_CROPPING = NumbersProbe(
+    applies=lambda args: len(args) > 1 and _crops(args[1]),
+    what="negative padding",
+    program=f"""\
+func.func @main(%x: {_VALUES}) -> {_VALUES} {{
+  %before = torch.constant.int 1
+  %after = torch.constant.int -1
+  %value = torch.constant.float 0.0
+  %pad = torch.prim.ListConstruct %before, %after : (!torch.int, !torch.int) -> !torch.list<int>
+  %y = torch.aten.constant_pad_nd %x, %pad, %value :
+    {_VALUES}, !torch.list<int>, !torch.float -> {_VALUES}
+  return %y : {_VALUES}
+}}
+""",
+    inputs=("2xf32=1,2",),
+    expected=("2xf32=0,1",),
+)
 
 #: By the name of the operation.
 OWN: Mapping[str, Own] = {
+    "aten.constant_pad_nd": Own(constant_pad_nd, probe=_CROPPING),
     "aten.histc": Own(histc),
+    "aten.pad": Own(pad, probe=_CROPPING),
     "transformers.grouped_mm_fallback": Own(grouped_mm, "each expert computes all rows"),
 }

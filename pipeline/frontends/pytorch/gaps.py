@@ -1,4 +1,4 @@
-"""Decomposes operations of an exported program that IREE cannot compile, where PyTorch can.
+"""Decomposes operations of an exported program that IREE cannot compile, or computes wrong.
 
 iree-turbine's table of decompositions leaves operations alone that the torch dialect does not have,
 or that torch-mlir does not lower. Which ones is not listed here: the installed compiler is asked
@@ -29,7 +29,8 @@ from torch.export import ExportedProgram
 
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures import stderr
-from iree_pilot.pipeline.frontends.pytorch.decompositions import OWN
+from iree_pilot.pipeline.frontends.pytorch import probes
+from iree_pilot.pipeline.frontends.pytorch.decompositions import OWN, NumbersProbe
 from iree_pilot.pipeline.program.program import Decomposed
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
@@ -122,16 +123,15 @@ class _Gaps:
         self._stuck: set[OpOverload] = set()
 
     def found(self) -> dict[OpOverload, Decomposed]:
-        """Operations that the compiler refuses and PyTorch decomposes, in the program's order."""
+        """Operations that the compiler refuses, or computes wrong, and that can be decomposed, in
+        the program's order."""
         known = {*self.done, *self._stuck}
-        return _refusals(
-            [
-                node
-                for node in _calls(self.program)
-                if node.target not in known and self._decomposes(node.target)
-            ],
-            self._release,
-        )
+        nodes = [
+            node
+            for node in _calls(self.program)
+            if node.target not in known and self._decomposes(node.target)
+        ]
+        return {**_miscomputed(nodes, self._release), **_refusals(nodes, self._release)}
 
     def close(self, found: Mapping[OpOverload, Decomposed]) -> bool:
         """Decomposes these, unless that fails or leads to operations that are refused for good."""
@@ -142,7 +142,11 @@ class _Gaps:
             self._stuck |= found.keys()
             return False
         before = _operations(self.program)
-        left = found.keys() & _operations(after)
+        left = {
+            node.target
+            for node in _calls(after)
+            if node.target in found and (_probed(node) or not _probe(node.target))
+        }
         new = [
             node
             for node in _calls(after)
@@ -199,6 +203,32 @@ def _refusals(nodes: Sequence[torch.fx.Node], release: Toolchain) -> dict[OpOver
             )
             found.setdefault(op, made)
     return found
+
+
+def _miscomputed(
+    nodes: Sequence[torch.fx.Node], release: Toolchain
+) -> dict[OpOverload, Decomposed]:
+    """Operations whose numbers this release computes wrong in such a call."""
+    found: dict[OpOverload, Decomposed] = {}
+    for node in nodes:
+        op, probe = cast(OpOverload, node.target), _probed(node)
+        if probe and op not in found and (message := probes.wrong(probe, release)):
+            reason = f"IREE {release.version} computes wrong numbers for {probe.what}"
+            found[op] = Decomposed(
+                op=name(op), by="iree-pilot", reason=reason, price="", message=message
+            )
+    return found
+
+
+def _probe(op: OpOverload) -> NumbersProbe | None:
+    own = OWN.get(name(op))
+    return own.probe if own else None
+
+
+def _probed(node: torch.fx.Node) -> NumbersProbe | None:
+    """The probe for such a call; None where there is none, or none is needed."""
+    probe = _probe(cast(OpOverload, node.target))
+    return probe if probe and probe.applies(node.args) else None
 
 
 def _operations(program: ExportedProgram) -> set[OpOverload]:

@@ -218,3 +218,57 @@ def test_experts_multiply_the_rows_of_their_group() -> None:
     ]
     assert gaps.notes(found)[0].endswith("; each expert computes all rows")
     assert "transformers.grouped_mm_fallback" not in operations(after)
+
+
+def shifted(x: Any, y: Any) -> Any:
+    import torch
+
+    return torch.nn.functional.pad(x, (1, -1)), torch.nn.functional.pad(y, (2, 1))
+
+
+def test_what_is_computed_wrong_is_decomposed_and_no_other_call(
+    given_values: tuple[Any, Any],
+) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+
+    after, (found,) = gaps.closed(exported(shifted, *given_values))
+    assert found.op == "aten.pad"
+    assert found.reason == "IREE 3.13.0 computes wrong numbers for negative padding"
+    assert "[FAILED]" in found.message, "what iree-run-module says of the probe"
+    (program,) = after.values()
+    padded = [node for node in gaps._calls(program) if gaps.name(node.target) == "aten.pad"]
+    assert [list(node.args[1]) for node in padded] == [[1, 0], [2, 1]]
+    for made, own in zip(program.module()(*given_values), shifted(*given_values), strict=True):
+        assert torch.equal(made, own)
+    assert gaps.closed(exported(shifted, *given_values), ("aten.pad",))[1] == ()
+
+
+@given(
+    pads=st.lists(st.tuples(st.integers(-2, 3), st.integers(-2, 3)), min_size=1, max_size=3),
+    value=st.sampled_from([0.0, 1.5, float("inf")]),
+)
+def test_negative_padding_is_that_of_pytorch(pads: list[tuple[int, int]], value: float) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch import decompositions
+
+    x, flat = torch.randn(5, 5, 5), [one for pair in pads for one in pair]
+    for made in (
+        decompositions.pad(x, flat, "constant", value),
+        decompositions.constant_pad_nd(x, flat, value),
+    ):
+        if min(flat) >= 0:
+            assert made is NotImplemented, "PyTorch's own"
+        else:
+            assert torch.equal(made, torch.nn.functional.pad(x, flat, value=value))
+
+
+def test_a_release_that_computes_it_right_needs_no_decomposition(
+    monkeypatch: pytest.MonkeyPatch, given_values: tuple[Any, Any]
+) -> None:
+    from iree_pilot.pipeline.frontends.pytorch import gaps, probes
+
+    monkeypatch.setattr(probes, "wrong", lambda probe, release: "")
+    assert gaps.closed(exported(shifted, *given_values))[1] == ()
