@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.numerics.numerics import Comparison
     from iree_pilot.repro.reproducer.known.found import Bisection
     from iree_pilot.repro.reproducer.verify import Verification
+    from iree_pilot.repro.workarounds.applied import Applied
 
 __all__ = ["TraceFailed", "bisect", "compare", "compile", "run", "trace", "verify"]
 
@@ -121,6 +122,7 @@ def compile(
     target: str,
     *,
     flags: Sequence[str] = (),
+    recipe: str | Path | None = None,
     to: str | None = None,
     release: str | None = None,
     time_limit: float | None = None,
@@ -129,11 +131,12 @@ def compile(
 ) -> CaseResult:
     """Compiles a program for a target, phase by phase; `output` of the result is the module.
 
-    flags: for iree-compile, after the target's. to: the phase to stop after.
+    flags: for iree-compile, after the target's. recipe: a file of `iree-pilot bringup`, of which
+    what it holds for the target is applied. to: the phase to stop after.
     """
     settings = Settings(flags=tuple(flags), to=to, fresh=fresh, run=False)
     context = Context(toolchain=find(release), limits=limits_of(time_limit, memory_limit))
-    return _case(program, target, None, settings, context)
+    return _case(program, target, None, settings, context, recipe)
 
 
 def run(
@@ -142,6 +145,7 @@ def run(
     *,
     device: str | None = None,
     flags: Sequence[str] = (),
+    recipe: str | Path | None = None,
     release: str | None = None,
     time_limit: float | None = None,
     memory_limit: int | None = None,
@@ -150,11 +154,11 @@ def run(
     """Compiles a program for a target, runs it where there is a device, and compares.
 
     `status` of the result is `ok` (each output was compared, and agrees), `ran` (not compared:
-    `why`), `compiled` (not run: `why`) or `failed` (`failure`).
+    `why`), `compiled` (not run: `why`) or `failed` (`failure`). recipe: as for `compile`.
     """
     settings = Settings(flags=tuple(flags), fresh=fresh)
     context = Context(toolchain=find(release), limits=limits_of(time_limit, memory_limit))
-    return _case(program, target, device, settings, context)
+    return _case(program, target, device, settings, context, recipe)
 
 
 def compare(program: Loaded, outputs: Sequence[Any], *, function: str = "main") -> Comparison:
@@ -328,18 +332,59 @@ def program_of(
 
 
 def _case(
-    program: Loaded, target: str, device: str | None, settings: Settings, context: Context
+    program: Loaded,
+    target: str,
+    device: str | None,
+    settings: Settings,
+    context: Context,
+    recipe: str | Path | None,
 ) -> CaseResult:
     from iree_pilot.pipeline.execution import refitting
+    from iree_pilot.repro.workarounds.applied import Applied
 
     (named, planned), *others = plans_of(target, context.toolchain, device, settings.flags)
     if others:
         raise UsageError(f"{target}: one target at a time", advice=f"For example: {named}")
 
-    def attempt(loaded: Loaded) -> CaseResult:
-        return run_case(loaded, planned, context, settings, Silent())
+    made = Applied(loaded=program, plan=planned, flags=settings.flags)
+    if recipe is not None:
+        made = _applied(Path(recipe), made, device, context)
+    settings = msgspec.structs.replace(settings, flags=made.flags)
 
-    return refitting.settled(program, attempt, context)[1]
+    def attempt(loaded: Loaded) -> CaseResult:
+        return run_case(loaded, made.plan, context, settings, Silent())
+
+    return refitting.settled(made.loaded, attempt, context)[1]
+
+
+def _applied(recipe: Path, given: Applied, device: str | None, context: Context) -> Applied:
+    """A case with what a recipe holds for its target.
+
+    Raises UsageError for what has to be said when the program is traced.
+    """
+    from iree_pilot.repro.bringup import applying
+    from iree_pilot.repro.bringup import recipe as recipes
+    from iree_pilot.repro.workarounds.applied import Unchanged
+
+    found = recipes.read(recipe)
+    steps = found.of(given.plan.target.backend)
+    fields = found.settings | {k: v for one in steps for k, v in one.fields.items()}
+    source = given.loaded.program.source
+    if fields or any(one.inline is not None for one in steps):
+        said = ", ".join(f"{k}={v}" for k, v in fields.items()) or "where the weights are"
+        raise UsageError(
+            f"{recipe} changes how {source} is traced ({said}), and it is traced already",
+            advice="Trace it so, without the recipe; or use `iree-pilot run`, which does both.",
+        )
+    subject = Unchanged(
+        loaded=given.loaded,
+        job=Job(source=sources.Source(text=source, kind="mlir")),
+        settings={},
+        plan=given.plan,
+        flags=given.flags,
+        device=device,
+    )
+    return applying.apply(steps, subject, context)
 
 
 def _exported(

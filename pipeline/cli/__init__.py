@@ -29,6 +29,7 @@ _COMMANDS = {
     "verify": "failures.verify",
     "reduce": "failures.reduce",
     "workaround": "failures.workaround",
+    "bringup": "failures.bringup",
     "nightly": "nightly.nightly",
     "cache": "environment.cache",
     "completion": "environment.completion",

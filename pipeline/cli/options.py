@@ -376,6 +376,20 @@ def folder_option(what: str, *, default: str | None = None) -> Callable[[F], F]:
     )
 
 
+def recipe_option(function: F) -> F:
+    """--recipe FILE."""
+    return _decorated(
+        function,
+        click.option(
+            "--recipe",
+            type=Place(dir_okay=False),
+            metavar="FILE",
+            shell_complete=completing.files,
+            help="Apply what a recipe of `iree-pilot bringup` holds for each target.",
+        ),
+    )
+
+
 def resume_option(function: F) -> F:
     """--from PHASE."""
     return _decorated(

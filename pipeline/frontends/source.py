@@ -13,6 +13,7 @@ import msgspec
 
 from iree_pilot.pipeline import links
 from iree_pilot.pipeline.errors import UsageError, nearest
+from iree_pilot.pipeline.frontends import switches
 
 Kind = Literal["zoo", "checkpoint", "file", "module", "pt2", "onnx", "mlir"]
 
@@ -34,7 +35,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     text: as the user wrote it. path: the file or the checkpoint's directory, absolute. factory:
     name of the callable that makes the model (`model` by default). module: dotted module name.
     model, preset, part, fields: of a zoo model; of a checkpoint: the family, the part, and those
-    fields that were set. trusted: the user says that code in the file may be run (a .pt2's).
+    fields that were set; of a file or module: the switches that were. trusted: the user says that
+    code in the file may be run (a .pt2's).
     """
 
     text: str
@@ -82,7 +84,8 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
         kind = "module"
     if kind is None:
         return _zoo(text, settings, dtype)
-    if settings or dtype:
+    switched = kind in ("file", "module") and settings and not dtype
+    if (settings or dtype) and not switched:
         named = [*settings, *(["dtype"] if dtype else [])]
         raise UsageError(
             f"{text} has no fields to set, but {', '.join(named)} was given",
@@ -95,9 +98,11 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
         )
     if kind == "module":
         _check_module(path_text)
-        return Source(text=text, kind=kind, module=path_text, factory=factory)
-    path = _existing_file(Path(path_text))
-    return Source(text=text, kind=kind, path=str(path), factory=factory or "model")
+        fields = switches.check(text, settings)
+        return Source(text=text, kind=kind, module=path_text, factory=factory, fields=fields)
+    path, fields = _existing_file(Path(path_text)), switches.check(text, settings)
+    factory = factory or "model"
+    return Source(text=text, kind=kind, path=str(path), factory=factory, fields=fields)
 
 
 def split(text: str) -> tuple[str, str]:

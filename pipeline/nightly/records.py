@@ -12,6 +12,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.nightly import identity
 from iree_pilot.pipeline.program.source_lines import SourceLines
 from iree_pilot.pipeline.quantities import DEFAULT_SECONDS
+from iree_pilot.repro.bringup.recipe import RecipeStep
 
 #: The release of the environment that the nightly runs in, whatever it is that night.
 INSTALLED = "installed"
@@ -54,7 +55,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     directory of a local toolchain. fields: as `--set`. flags: for iree-compile. time_limit: seconds
     for each step. memory_limit: bytes for each step, or None for what the machine has. repeats:
     how often the whole case is run in a night; outcomes that differ make it flaky. bisect: whether
-    a new failure of it is looked into.
+    a new failure of it is looked into. recipe: file of one, as the configuration names it; steps:
+    what it holds for the target. leave: operations that are not decomposed.
     """
 
     source: str
@@ -69,6 +71,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     memory_limit: int | None = None
     repeats: int = 1
     bisect: bool = True
+    recipe: str = ""
+    steps: tuple[RecipeStep, ...] = ()
+    leave: tuple[str, ...] = ()
 
     @property
     def program(self) -> str:
@@ -76,13 +81,15 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         settings = [f"--set {key}={self.fields[key]}" for key in sorted(self.fields)]
         dtype = [f"--dtype {self.dtype}"] if self.dtype else []
         seed = [f"--seed {self.seed}"] if self.seed else []
-        return " ".join([self.source, *settings, *dtype, *seed])
+        leave = [f"--no-decompose={op}" for op in self.leave]
+        return " ".join([self.source, *settings, *dtype, *seed, *leave])
 
     @property
     def name(self) -> str:
         """Name of the case in all nights, independent of its limits and tags."""
+        recipe = f" --recipe {self.recipe}" if self.recipe else ""
         flags = f" -- {shlex.join(self.flags)}" if self.flags else ""
-        return f"{self.program} | {self.target} | {self.release}{flags}"
+        return f"{self.program} | {self.target} | {self.release}{recipe}{flags}"
 
 
 class CaseOutcome(msgspec.Struct, frozen=True, kw_only=True):

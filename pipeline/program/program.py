@@ -340,7 +340,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     what a compile depends on. origin: who made it
     (`torch 2.13.0`, `iree-turbine 3.9.0`, ...). notes: what the user should know of it. others:
     public functions that cannot be called, by name, and why. decomposed: operations of the model
-    that the MLIR has no more.
+    that the MLIR has no more. switches: of a transformers model, as they are set (`frontends`).
     """
 
     source: str
@@ -352,6 +352,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     mlir: str = "program.mlir"
     others: dict[str, str] = {}
     decomposed: tuple[Decomposed, ...] = ()
+    switches: dict[str, str] = {}
 
     def function(self, name: str | None = None) -> Function:
         """The entry function of that name, or the only/first one."""

@@ -90,13 +90,18 @@ def ordered(found: Sequence[Candidate], failure: Failure) -> list[Candidate]:
     Those that the compiler's own message names come before all others. Of those made for the
     failure, rewrites and targets come before flags, which mostly keep the operation at fault.
     """
-    text = " ".join(filter(None, (failure.signature, failure.op, failure.pass_, failure.message)))
     can = [one for one in found if one.early or failure.phase not in _EARLY]
 
     def key(one: Candidate) -> tuple[bool, bool, bool, int]:
         named = any(f"--{flag}" in failure.message for flag in one.flag_names)
-        fits = bool(one.helps) and re.search(one.helps, text) is not None
+        fits = made_for(one, failure)
         flags = fits and one.group not in ("rewrite", "target")
         return (not named, not fits, flags, PRICES.index(one.price))
 
     return sorted(can, key=key)
+
+
+def made_for(one: Candidate, failure: Failure) -> bool:
+    """True if a candidate is known or made for such a failure."""
+    text = " ".join(filter(None, (failure.signature, failure.op, failure.pass_, failure.message)))
+    return bool(one.helps) and re.search(one.helps, text) is not None

@@ -16,17 +16,15 @@ from iree_pilot.pipeline.case import Settings
 from iree_pilot.pipeline.case_result import DOES_NOT_COMPILE, CaseResult, tells
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes.workers import side_by_side
 from iree_pilot.pipeline.store.journal import Journal
 from iree_pilot.pipeline.store.store import Store
-from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.oracles.oracle import STOPPED
-from iree_pilot.repro.workarounds import rewrites
-from iree_pilot.repro.workarounds.candidate import name
+from iree_pilot.repro.workarounds import applied
+from iree_pilot.repro.workarounds.applied import Applied, Unchanged
 from iree_pilot.repro.workarounds.combination_search import Combination, CombinationOutcome, State
 from iree_pilot.repro.workarounds.rewrites import Unusable
 
@@ -34,21 +32,10 @@ _JOURNAL = "tried.jsonl"
 _AFTER = ("load", "run", "compare")
 
 
-class FailingCase(msgspec.Struct, frozen=True, kw_only=True):
-    """The failing case, and its failure.
+class FailingCase(Unchanged, frozen=True, kw_only=True):
+    """The failing case. target: the user's word for it. failure: what is to be got past."""
 
-    job, settings: what the program was made of, and the zoo's fields among it that the user set.
-    target: the user's word; plan: what it means. flags: the user's for iree-compile. device: as the
-    user named it. failure: what is to be got past.
-    """
-
-    loaded: Loaded
-    job: Job
-    settings: dict[str, str]
     target: str
-    plan: Plan
-    flags: tuple[str, ...]
-    device: str | None
     failure: Failure
 
 
@@ -117,50 +104,32 @@ class Trials:
 
     def program(self, combination: Combination) -> Loaded:
         """The program of a combination. Raises Unusable where there is none."""
-        subject = self.subject
-        with self._making:
-            return rewrites.made(
-                subject.loaded,
-                subject.job,
-                subject.settings,
-                combination,
-                self._context.at(self._programs),
-            )
+        return self._applied(combination).loaded
 
     def plan(self, combination: Combination) -> Plan:
         """The target's plan with the combination's architecture, if it names one."""
-        subject = self.subject
-        arch = next((one.arch for one in combination if one.arch), "")
-        if not arch:
-            return subject.plan
-        backend = targets.BACKENDS[subject.plan.target.backend]
-        return targets.plan(
-            backend.target(arch),
-            self._context.toolchain,
-            subject.device,
-            user_flags=self.flags(combination),
-        )
+        return applied.plan_of(combination, self.subject, self._context)
 
     def flags(self, combination: Combination) -> tuple[str, ...]:
-        """The user's flags, those of the combination in place of the user's of the same name."""
-        own = [flag for one in combination for flag in one.flags]
-        named = {name(flag) for flag in own}
-        if any(one.arch for one in combination):
-            named |= {*targets.BACKENDS[self.subject.plan.target.backend].arch_flags}
-        return (*(f for f in self.subject.flags if name(f) not in named), *own)
+        """The user's flags and those of the combination."""
+        return applied.flags_of(combination, self.subject)
+
+    def _applied(self, combination: Combination) -> Applied:
+        with self._making:
+            return applied.apply(combination, self.subject, self._context.at(self._programs))
 
     def run(self, combination: Combination, *, latency_budget: float) -> CaseResult:
         """The case of a combination. Raises Unusable where it leaves no program."""
-        loaded, plan = self.program(combination), self.plan(combination)
+        made = self._applied(combination)
         with self._writing:
             self.compiles += 1
         settings = Settings(
-            flags=self.flags(combination),
+            flags=made.flags,
             latency_budget=latency_budget,
             confirm=False,
             fresh=self._fresh,
         )
-        return case.run(loaded, plan, self._context, settings, case.Silent())
+        return case.run(made.loaded, made.plan, self._context, settings, case.Silent())
 
 
 def judge(result: CaseResult, wanted: Failure, phases: Sequence[str]) -> CombinationOutcome:

@@ -160,7 +160,7 @@ class _Lookup:
         self._subject, self._result, self._options = subject, result, options
         self._root = data_directory() / "workarounds"
         self._key = _key(subject, toolchain)
-        each = _effort(result, options.limits)
+        each = effort_of(result, options.limits)
         self._progress, self._width = _ProgressCounter(on_progress), each.width
         self._context = Context(
             toolchain=toolchain, limits=each.limits, directory=self._root / self._key[:16]
@@ -195,19 +195,19 @@ class _Lookup:
     def _tried(self, trials: Trials, longer: Trials) -> list[Tried]:
         """Outcome of each combination; if none works, those that took too long get more time."""
         options = self._options
-        wanted = _wanted(self._subject, self._context.toolchain)
-        self._progress.total = len(wanted)
+        candidates = wanted(self._subject, self._context.toolchain)
+        self._progress.total = len(candidates)
         small = _known(self._subject, self._result, self._context.toolchain, options)
         if small is not None:
             oracle = self._trials(small, self._context.within("reproducer"))
-            wanted = rehearsed(wanted, oracle, self._expired)
+            candidates = rehearsed(candidates, oracle, self._expired)
         bounds = SearchBounds(
             enough=options.enough,
             patience=PATIENCE if options.enough else None,
             width=self._width,
             expired=self._expired,
         )
-        tried = combination_search.search(wanted, trials.ask, ordered, bounds)
+        tried = combination_search.search(candidates, trials.ask, ordered, bounds)
         if any(one.outcome.state in ANSWERS for one in tried) or self._expired():
             return tried
         return _again_slowly(tried, longer)
@@ -269,16 +269,25 @@ def _known(
     if recalled is None:
         return None
     entry, report = recalled
+    context = Context(toolchain=toolchain, limits=options.limits)
+    return reduced(subject, Path(entry.path), report.failure, context)
+
+
+def reduced(
+    subject: FailingCase, folder: Path, failure: Failure, context: Context
+) -> FailingCase | None:
+    """The case of a reproducer's program in place of the whole one; None where it cannot be made.
+
+    failure: the reproducer's.
+    """
     try:
-        held = of_reproducer(Path(entry.path))
+        held = of_reproducer(folder)
         inputs = question.inputs(held.inputs)
         job = Job(source=sources.parse(held.source, {}, None), inputs=inputs)
-        loaded = load(job, Context(toolchain=toolchain, limits=options.limits))
+        loaded = load(job, context)
     except (PilotError, TraceFailed):
         return None
-    return msgspec.structs.replace(
-        subject, loaded=loaded, job=job, settings={}, failure=report.failure
-    )
+    return msgspec.structs.replace(subject, loaded=loaded, job=job, settings={}, failure=failure)
 
 
 def rehearsed(
@@ -377,7 +386,7 @@ def _passes(result: CaseResult) -> str:
     return runs if result.status == "ok" else f"{runs} ({result.why})"
 
 
-def _effort(result: CaseResult, given: process.Limits) -> effort.Effort:
+def effort_of(result: CaseResult, given: process.Limits) -> effort.Effort:
     assert result.failure is not None
     took = max((result.compile_seconds, *(s.seconds for s in result.steps[2:])))
     peak = max((result.peak_bytes, *(f.peak_bytes for f in result.functions)))
@@ -389,11 +398,12 @@ def _effort(result: CaseResult, given: process.Limits) -> effort.Effort:
     return each
 
 
-def _wanted(subject: FailingCase, toolchain: Toolchain) -> list[Candidate]:
+def wanted(subject: FailingCase, toolchain: Toolchain) -> list[Candidate]:
     """Candidates to try, in order, without flags that the user already gives."""
     own = [
         *architectures.fitting(subject.plan, subject.device, toolchain),
         *rewrites.of_zoo(subject.job),
+        *rewrites.of_library(subject.loaded.program.switches),
         *rewrites.of_weights(subject.job, subject.loaded),
     ]
     target = subject.plan.target

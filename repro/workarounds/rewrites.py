@@ -16,15 +16,18 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline.errors import PilotError
+from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends import switches
 from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.frontends.load import Loaded, load
+from iree_pilot.pipeline.frontends.switches import SWITCHES
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.program import archive, tensors
 from iree_pilot.pipeline.program.program import Parameter, Parameters
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.workarounds import edit_ir
-from iree_pilot.repro.workarounds.candidate import Candidate, Edit
+from iree_pilot.repro.workarounds.candidate import Candidate, Edit, made_for
 
 #: The archive of a rewritten program's own weights.
 FNUZ_WEIGHTS = "fnuz.safetensors"
@@ -42,6 +45,9 @@ _WAYS = {
 }
 _TYPES = ("dtype", "head", "fp8", "compute")
 _HELPS = {
+    "attn_implementation": r"attention|online_|GuardOnDataDependent|sdpa",
+    "experts_implementation": r"grouped_mm|experts|histc|nonzero|GuardOnDataDependent|moe",
+    "use_cache": r"[Cc]ache|past_key_values",
     "attention": r"attention|online_|GuardOnDataDependent",
     "compute": r"f8E|F8E|f16|bitcast|extf|truncf|float",
     "fp8": r"F8E4M3FN|f8E4M3FN|FP8|fp8",
@@ -70,6 +76,45 @@ def of_zoo(job: Job) -> list[Candidate]:
         if field.name in _WAYS
         for value in field.values
     ]
+
+
+def of_library(held: Mapping[str, str]) -> list[Candidate]:
+    """The other values of a transformers model's switches, as candidates. held: as they are set.
+
+    use_cache is only switched off: what it returns then is less.
+    """
+    found = []
+    for name, switch in SWITCHES.items():
+        caches = name == "use_cache"
+        for value in ("false",) if caches else switch.values:
+            if name in held and held[name] != value:
+                candidate = Candidate(
+                    name=f"--set {name}={value}",
+                    reason=f"{switch.decides}; in Python: {switches.line(name, value)}",
+                    group="rewrite",
+                    price="signature" if caches else "free",
+                    fields={name: value},
+                    early=True,
+                    helps=_HELPS[name],
+                )
+                found.append(candidate)
+    return found
+
+
+def at_trace(job: Job, failure: Failure) -> list[Candidate]:
+    """What may let a source trace, what is made for the failure first.
+
+    Which switches a model has is not known before it is made: those that it lacks are refused then.
+    """
+    if job.source.kind in ("file", "module"):
+        text = " ".join((failure.message, *failure.stack))
+        assumed = dict.fromkeys(SWITCHES, "") if "transformers" in text else {}
+        found = [
+            one for one in of_library(assumed) if one.fields.items() - job.source.fields.items()
+        ]
+    else:
+        found = of_zoo(job)
+    return sorted(found, key=lambda one: not made_for(one, failure))
 
 
 def of_weights(job: Job, loaded: Loaded) -> list[Candidate]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 import msgspec
 
-from iree_pilot.pipeline.cli import several
+from iree_pilot.pipeline.cli import recipes, several
 from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
     Common,
@@ -19,12 +19,14 @@ from iree_pilot.pipeline.cli.options import (
     common,
     expected_option,
     folder_option,
+    recipe_option,
     source_options,
     targets_option,
 )
 
 if TYPE_CHECKING:
     from iree_pilot.pipeline.case_result import CaseResult
+    from iree_pilot.pipeline.cli.recipes import Cooking
     from iree_pilot.pipeline.cli.session import Session
     from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed
     from iree_pilot.pipeline.targets.targets import Plan
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     "(--against=--iree-opt-level=O0); once for each.",
 )
 @expected_option
+@recipe_option
 @folder_option("the reproducer", default="repro-SOURCE-TARGET here")
 @common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
@@ -74,6 +77,7 @@ def command(
     deep: bool,
     against: tuple[str, ...],
     expected: tuple[str, ...],
+    recipe: str | None,
     output: str | None,
     common: Common,
     flags: tuple[str, ...],
@@ -116,6 +120,8 @@ def command(
         raise click.UsageError("--against compares two sides: it takes no --expected-output")
     if against and device:
         raise click.UsageError("--against names both sides by their targets: it takes no --device")
+    if against and recipe:
+        raise click.UsageError("--against compares two sides: it takes no --recipe")
     if against and deep:
         raise click.UsageError("--against compares two sides: it takes no --deep")
     check_flags(flags)
@@ -129,6 +135,7 @@ def command(
     flagged, named = target is None, source
     target, flags = reproducer.target(source, target, flags, trust=source_options.trust)
     source, source_options = reproducer.source(source, source_options, flagged=flagged)
+    held, source_options = recipes.read(recipe, source_options)
     console = out.console(stderr=common.json)
     results: list[tuple[str, Bisection | Differential]] = []
     with Live.of(console, common) as live, fork_servers.serving():
@@ -137,11 +144,14 @@ def command(
         session = Session(common, live)
         plans = session.plans(target, device, flags)
         asked = Asked(source, source_options, flags, expected, against, everything, output)
+        cooking = recipes.Cooking(
+            source=source, chosen=source_options, flags=flags, device=device, recipe=held
+        )
         if output:
             _check_places(asked, [spec for spec, _ in plans], named)
         further = functools.partial(_further, session, source_options, device) if deep else None
         with several.finishing(results, targets=len(plans)):
-            for name, result in _each(session, asked, plans, live):
+            for name, result in _each(session, asked, plans, live, cooking):
                 live.close()
                 results.append((name, result))
                 if further is not None:
@@ -225,7 +235,7 @@ def _check_places(asked: Asked, targets: list[str], named: str) -> None:
 
 
 def _each(
-    session: Session, asked: Asked, plans: list[tuple[str, Plan]], live: Any
+    session: Session, asked: Asked, plans: list[tuple[str, Plan]], live: Any, cooking: Cooking
 ) -> Iterator[tuple[str, Bisection | Differential]]:
     """Results for the targets, one after the other; a failure to trace is one for all of them."""
     from iree_pilot.pipeline.cli.failures import against as dispatches
@@ -251,12 +261,13 @@ def _each(
             folder = _place(source, place, target), place is None
             yield target, dispatches.bisect(session, loaded, sides, chosen, folder, live)
             continue
-        attempt = functools.partial(_case, session, plan, chosen, flags, live)
-        loaded, case = session.settled(loaded, attempt, live)
-        placed = asked._replace(output=place)
-        found = isolate(session, loaded, case, plan, placed, live)
+        made = cooking.applied(session, loaded, plan)
+        attempt = functools.partial(_case, session, made.plan, chosen, made.flags, live)
+        settled, case = session.settled(made.loaded, attempt, live)
+        placed = asked._replace(output=place, flags=made.flags)
+        found = isolate(session, settled, case, made.plan, placed, live)
         if found is None and loaded.program.decomposed:
-            found = _gap(session, loaded, plan, placed, live)
+            found = _gap(session, loaded, plan, asked._replace(output=place), live)
         yield target, found or Bisection(status="passes", why=_passes(source, target, case))
 
 

@@ -19,7 +19,7 @@ class Typed(msgspec.Struct, frozen=True, kw_only=True):
     """The part of the user's command line that the next command has to repeat.
 
     flags: of iree-compile, with those that a reproducer's folder brings. resume: a phase that the
-    program is compiled from.
+    program is compiled from. recipe: the file of one.
     """
 
     source: str
@@ -29,11 +29,14 @@ class Typed(msgspec.Struct, frozen=True, kw_only=True):
     device: str | None = None
     expected: tuple[str, ...] = ()
     resume: str | None = None
+    recipe: str | None = None
 
     def command(self, verb: str, target: str, *more: str) -> tuple[str, ...]:
         """Command line of another command for the same case."""
         words = ["iree-pilot", verb, *source_words(self.source, self.chosen), "-t", target]
         words += [*more]
+        if self.recipe:
+            words += ["--recipe", self.recipe]
         if self.common.release:
             words += ["--release", self.common.release]
         if not self.common.default_limit:

@@ -17,7 +17,7 @@ from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import Settings
 from iree_pilot.pipeline.case_result import CaseResult, FunctionResult, Step
 from iree_pilot.pipeline.case_result import commands as commands_of
-from iree_pilot.pipeline.cli import reading, reproducer, several
+from iree_pilot.pipeline.cli import reading, recipes, reproducer, several
 from iree_pilot.pipeline.cli.boundary import Failed, Interrupted
 from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.cli.display.live import Live
@@ -50,6 +50,7 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 if TYPE_CHECKING:
     from iree_pilot.repro.bisect import Bisection
+    from iree_pilot.repro.workarounds.applied import Applied
 
 _STYLES = {"ok": "green", "ran": "yellow", "compiled": "yellow", "failed": "red"}
 #: From so many columns on the table of verdicts has room for their reasons.
@@ -154,7 +155,9 @@ class _Course:
         if request.to_file:
             read = reading.files(request.source, request.chosen, named=named)
             outputs.check(Path(request.output or ""), read)
-        chosen, self._generated = request.chosen, None
+        self._recipe, chosen = recipes.read(request.recipe, request.chosen)
+        request = msgspec.structs.replace(request, chosen=chosen)
+        self._generated = None
         if request.run:
             chosen, self._generated = _generated(request, self.session)
         self.request = msgspec.structs.replace(request, chosen=chosen)
@@ -162,6 +165,7 @@ class _Course:
         self.refused: TraceFailed | None = None
         self.results: list[CaseResult] = []
         self.found: list[tuple[str, Bisection]] | None = None
+        self._made: list[Applied] = []
 
     def judge(self) -> None:
         """Traces the source, and compiles, runs and compares it for each target."""
@@ -191,6 +195,14 @@ class _Course:
         """The cases one after the other; several are compared with each other."""
         request, several_ = self.request, len(self.plans) > 1
         self.results.clear()
+        cooking = recipes.Cooking(
+            source=request.source,
+            chosen=request.chosen,
+            flags=request.flags,
+            device=request.device,
+            recipe=self._recipe,
+        )
+        self._made = [cooking.applied(self.session, loaded, plan) for _, plan in self.plans]
         settings = Settings(
             flags=request.flags,
             to=request.to,
@@ -201,10 +213,10 @@ class _Course:
         )
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
             targets = between.TargetOutputs(loaded, Path(scratch))
-            for target, plan in self.plans:
+            for (target, _), made in zip(self.plans, self._made, strict=True):
                 keep = targets.place(target) if several_ else ""
-                given = msgspec.structs.replace(settings, keep=keep)
-                result = case.run(loaded, plan, self.session.context, given, self.live)
+                given = msgspec.structs.replace(settings, keep=keep, flags=made.flags)
+                result = case.run(made.loaded, made.plan, self.session.context, given, self.live)
                 self.results.append(targets.compared(result))
                 self.live.close()
                 self._tell(self.results[-1], self.results[:-1], alone=not several_)
@@ -227,19 +239,26 @@ class _Course:
         self.found = alike.named(self.found)
 
     def _isolated(self) -> Iterator[tuple[str, Bisection]]:
-        asked = Asked(self.request.source, self.request.chosen, self.request.flags)
+        asked = Asked(self.request.source, self.request.chosen, ())
         if self.refused is not None:
             target = self.plans[0][0]
             yield target, untraced(self.session, self.refused, asked, target, self.live)
         if self.loaded is None:
             return
-        for (_, plan), result in zip(self.plans, self.results, strict=True):
+        for made, result in zip(self._made, self.results, strict=True):
             generated = result.generation
             if generated and generated.failure and generated.failure == result.failure:
                 self.live.note(
                     f"{result.target}: what shows in a chain of functions only is not isolated"
                 )
-            elif found := isolate(self.session, self.loaded, result, plan, asked, self.live):
+            elif found := isolate(
+                self.session,
+                made.loaded,
+                result,
+                made.plan,
+                asked._replace(flags=made.flags),
+                self.live,
+            ):
                 yield result.target, found
 
     def document(self) -> dict[str, Any]:

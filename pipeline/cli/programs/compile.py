@@ -11,6 +11,7 @@ from iree_pilot.pipeline.cli.options import (
     Output,
     SourceOptions,
     common,
+    recipe_option,
     resume_option,
     source_options,
     target_option,
@@ -33,6 +34,7 @@ from iree_pilot.pipeline.cli.options import (
     shell_complete=completing.phases,
     help="Stop after this phase and write the IR.",
 )
+@recipe_option
 @resume_option
 @click.option(
     "-o",
@@ -48,6 +50,7 @@ def command(
     targets: str | None,
     device: str | None,
     to: str | None,
+    recipe: str | None,
     resume: str | None,
     output: str | None,
     common: Common,
@@ -72,6 +75,7 @@ def command(
             run=False,
             to=to,
             resume=resume,
+            recipe=recipe,
             output=output,
         )
     )

@@ -10,6 +10,7 @@ from iree_pilot.pipeline.cli.options import (
     SourceOptions,
     common,
     expected_option,
+    recipe_option,
     resume_option,
     source_options,
     target_option,
@@ -35,6 +36,7 @@ from iree_pilot.pipeline.cli.options import (
     help="Also generate N tokens in one session on the device and compare each with PyTorch's: "
     "prefill gives the first, N - 1 decode steps the others. Traces with dynamic=true.",
 )
+@recipe_option
 @resume_option
 @common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
@@ -45,6 +47,7 @@ def command(
     expected: tuple[str, ...],
     bisect: bool,
     generate: int | None,
+    recipe: str | None,
     resume: str | None,
     common: Common,
     flags: tuple[str, ...],
@@ -73,6 +76,7 @@ def command(
             bisect=bisect,
             generate=generate,
             resume=resume,
+            recipe=recipe,
             expected=expected,
         )
     )

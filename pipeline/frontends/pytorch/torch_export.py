@@ -29,6 +29,7 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from iree_pilot.models.traceable import EntryFunction, Stored, Traceable
+from iree_pilot.pipeline.frontends import switches
 from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.frontends.job import MAKING, Job
 from iree_pilot.pipeline.frontends.pytorch import bindings, gaps, output_paths, torch_sources
@@ -148,6 +149,7 @@ def trace(
         origin={n: importlib.metadata.version(n) for n in ("torch", "iree-turbine")},
         notes=(*traceable.notes, *_training(traceable, exported), *gaps.notes(decomposed)),
         decomposed=decomposed,
+        switches=switches.held(traceable.root) if job.source.kind in ("file", "module") else {},
     )
 
 

@@ -24,6 +24,7 @@ from iree_pilot.models.spec import ModelChoice, registry
 from iree_pilot.models.traceable import EntryFunction, Traceable
 from iree_pilot.models.weights import checkpoints
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends import switches
 from iree_pilot.pipeline.frontends.outline import no_function
 from iree_pilot.pipeline.frontends.pytorch import bindings
 from iree_pilot.pipeline.frontends.source import Source, no_module
@@ -66,7 +67,9 @@ def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedP
     if source.kind == "pt2":
         return _from_pt2(source)
     module = _python_module(source.path, source.module)
-    return _from_factory(module, source.factory, source.text), {}
+    made = _from_factory(module, source.factory, source.text)
+    switches.apply(made.root, source.fields, source.text)
+    return made, {}
 
 
 def _from_pt2(source: Source) -> tuple[Traceable, dict[str, ExportedProgram]]:

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from iree_pilot.pipeline import quantities
-from iree_pilot.pipeline.nightly.cases import strict
+from iree_pilot.pipeline import quantities, toml_tables
 
 #: More repetitions of one thing than this are a slip of the pen.
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
@@ -53,7 +52,8 @@ class MatrixBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     none of these fits, for files (`exported/*.onnx`). targets, releases: as for -t and --release;
     also `installed`, `latest`, and a toolchain's directory. dtypes, fields: as --dtype and --set; a
     dtype that a model of a pattern does not have is left out. flags: for iree-compile. time_limit,
-    memory_limit: for each step.
+    memory_limit: for each step. recipe: file of `iree-pilot bringup`, relative to the TOML.
+    no_decompose: operations that are left to IREE, as --no-decompose takes them.
     """
 
     models: tuple[str, ...] | None = None
@@ -68,6 +68,8 @@ class MatrixBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     memory_limit: Size | None = None
     repeats: Positive | None = None
     bisect: bool | None = None
+    recipe: str | None = None
+    no_decompose: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _check(time_limit=self.time_limit)
@@ -176,8 +178,8 @@ class Nightly(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(path: Path) -> Nightly:
-    """Reads a nightly.toml; raises UsageError as `strict.read` does."""
-    config = strict.read(path, NightlyConfig)
+    """Reads a nightly.toml; raises UsageError as `toml_tables.read` does."""
+    config = toml_tables.read(path, NightlyConfig)
     matrix = msgspec.json.encode(
         (config.matrix, config.include, config.exclude), order="deterministic"
     )

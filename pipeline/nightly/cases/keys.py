@@ -22,8 +22,11 @@ from iree_pilot.pipeline.store import sealed
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.targets import Plan, parse, plan
 from iree_pilot.pipeline.toolchain import releases
+from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.repro.bringup import applying
 from iree_pilot.repro.trust import sources as code
+from iree_pilot.repro.workarounds.applied import Applied, Unchanged
 
 #: The rooms of the code that compiles, runs and compares.
 _CORE = (
@@ -98,7 +101,7 @@ def job(case: Case) -> Job:
     """
     parsed = source.parse(case.source, case.fields, case.dtype)
     code.check(parsed, trust=False)
-    return Job(source=parsed, seed=case.seed)
+    return Job(source=parsed, seed=case.seed, leave=case.leave)
 
 
 def _present(release: str) -> Toolchain | None:
@@ -108,6 +111,24 @@ def _present(release: str) -> Toolchain | None:
 def planned(case: Case, toolchain: Toolchain) -> Plan:
     """The plan of the case's target; raises as `targets.plan`."""
     return plan(parse(case.target), toolchain, user_flags=case.flags)
+
+
+def applied(case: Case, loaded: Loaded, plan: Plan, context: Context) -> Applied:
+    """The program, the plan and the flags with what the case's recipe holds for the target.
+
+    Raises UsageError where that does not fit.
+    """
+    subject = Unchanged(
+        loaded=loaded,
+        job=job(case),
+        settings=case.fields | ({"dtype": case.dtype} if case.dtype else {}),
+        plan=plan,
+        flags=case.flags,
+        device=None,
+    )
+    if not case.steps:
+        return Applied(loaded=loaded, plan=plan, flags=case.flags)
+    return applying.apply(case.steps, subject, context)
 
 
 def released(release: str) -> str:
@@ -137,6 +158,7 @@ def key(case: Case, loaded: Loaded, toolchain: Toolchain, plan: Plan) -> str:
         toolchain.version,
         toolchain.revision,
         toolchain.runtime is not None,
+        *(msgspec.json.encode(one).decode() for one in case.steps),
         plan.device.fingerprint if plan.device else plan.why_not_run,
         # What PyTorch generates is not among the program's contents; its entry's name tells.
         Path(loaded.directory).name if generation.usual(job(case), toolchain) else "",

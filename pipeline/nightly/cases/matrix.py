@@ -12,15 +12,16 @@ import msgspec
 from packaging.version import Version
 
 from iree_pilot.models.spec import ModelSpec, registry
-from iree_pilot.pipeline import plural
+from iree_pilot.pipeline import plural, toml_tables
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError, nearest
 from iree_pilot.pipeline.frontends import source as sources
-from iree_pilot.pipeline.nightly.cases import strict
 from iree_pilot.pipeline.nightly.cases.config import Exclude, MatrixBlock, Nightly
 from iree_pilot.pipeline.nightly.records import INSTALLED, LATEST, Case
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.toolchain import compiler, releases, toolchain
 from iree_pilot.pipeline.toolchain import flags as compile_flags
+from iree_pilot.repro.bringup import recipe as recipes
+from iree_pilot.repro.bringup.recipe import Recipe
 
 Keys = tuple[str | int, ...]
 
@@ -33,7 +34,7 @@ def expand(
 ) -> tuple[Case, ...]:
     """All cases, in the order of the TOML, each once.
 
-    A case that two blocks name is as the later one says; a file that is spelled in several ways
+    A case that two blocks name is as the later one says; a file that is spelled in several steps
     has the first one's name. available: the releases that can be
     installed; asked only for versions that are not on this machine. on_progress: hears what is left
     out, and the reason.
@@ -58,7 +59,7 @@ def expand(
         kept = {n: c for n, c in found.items() if not excluded(c, exclude)}
         if len(kept) == len(found):
             raise UsageError(
-                f"{strict.place(nightly.path, 'exclude', number)}: [[exclude]] fits no case",
+                f"{toml_tables.place(nightly.path, 'exclude', number)}: [[exclude]] fits no case",
                 advice="Fix its patterns, or remove it: it excludes no case of this matrix.",
             )
         on_progress(_left_out(exclude, len(found) - len(kept)))
@@ -118,6 +119,11 @@ def _cases(block: MatrixBlock, where: Keys, check: _Checks) -> Iterator[Case]:
             with check.placing(where, "flags" if flags else "targets", "" if flags else target):
                 check.compiles(release, target, flags)
     dtypes: tuple[str | None, ...] = block.dtypes or (None,)
+    recipe = Recipe(source="", iree="")
+    if block.recipe:
+        with check.placing(where, "recipe"):
+            recipe = recipes.read(Path(block.recipe))
+    fields = {**recipe.settings, **fields}
     for pattern in block.models or ():
         with check.placing(where, "models", pattern):
             chosen = list(_programs(pattern, fields, dtypes))
@@ -137,6 +143,9 @@ def _cases(block: MatrixBlock, where: Keys, check: _Checks) -> Iterator[Case]:
                 memory_limit=block.memory_bytes,
                 repeats=block.repeats or 1,
                 bisect=block.bisect is not False,
+                recipe=block.recipe or "",
+                steps=recipe.of(targets.parse(target).backend),
+                leave=block.no_decompose or (),
             )
 
 
@@ -205,7 +214,7 @@ class _Checks:
         self._compiled: set[tuple[str, str, tuple[str, ...]]] = set()
 
     def at(self, where: Keys) -> str:
-        return strict.place(self._path, *where)
+        return toml_tables.place(self._path, *where)
 
     @contextlib.contextmanager
     def placing(self, where: Keys, key: str, value: str = "") -> Iterator[None]:
@@ -213,9 +222,9 @@ class _Checks:
         try:
             yield
         except UsageError as fault:
-            own = strict.place(self._path, *where, key, value=value)
+            own = toml_tables.place(self._path, *where, key, value=value)
             if own == self.at(where):  # inherited
-                own = strict.place(self._path, "matrix", key, value=value)
+                own = toml_tables.place(self._path, "matrix", key, value=value)
             raise UsageError(f"{own}: {fault.message}", advice=fault.advice) from fault
 
     def release(self, text: str) -> None:

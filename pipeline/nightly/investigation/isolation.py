@@ -83,8 +83,9 @@ def _isolate(orders: Orders) -> Bisection:
         found = failed.isolate_trace(job, refused, case.target, context, options)
     else:
         loaded = load(job, context)
-        plan = keys.planned(case, toolchain)
-        found = failed.isolate(loaded, result, plan, context, options)
+        made = keys.applied(case, loaded, keys.planned(case, toolchain), context)
+        options = msgspec.structs.replace(options, flags=made.flags)
+        found = failed.isolate(made.loaded, result, made.plan, context, options)
     return brought(found, options.place)
 
 

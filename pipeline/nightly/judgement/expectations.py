@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from iree_pilot.pipeline import toml_tables
 from iree_pilot.pipeline.case_result import tells
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
-from iree_pilot.pipeline.nightly.cases import config, matrix, strict
+from iree_pilot.pipeline.nightly.cases import config, matrix
 from iree_pilot.pipeline.nightly.cases.config import Nightly
 from iree_pilot.pipeline.nightly.records import Case, Judgement
 from iree_pilot.pipeline.store import outputs
@@ -98,9 +99,9 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 def read(path: Path) -> tuple[Expectation, ...]:
     """The expectations of a file, in its order; none where there is no file.
 
-    Raises UsageError as `strict.read` does.
+    Raises UsageError as `toml_tables.read` does.
     """
-    return strict.read(path, _File).expect if path.exists() else ()
+    return toml_tables.read(path, _File).expect if path.exists() else ()
 
 
 def stale(expectations: Iterable[Expectation], cases: Iterable[str]) -> tuple[Expectation, ...]:
@@ -274,7 +275,7 @@ class _Edited:
         if self._end == "\r\n":  # what was added has "\n"
             text = re.sub(r"(?<!\r)\n", self._end, text)
         meant = msgspec.convert(self._document.unwrap(), _File)
-        written = strict.parse(self._path, text, _File)
+        written = toml_tables.parse(self._path, text, _File)
         if written != meant:
             raise RuntimeError(f"the edited {self._path} does not say what was meant:\n{text}")
         return text

@@ -104,18 +104,24 @@ def again(row: CaseRow, directory: Path | None = None) -> str:
     """The command that runs a case by hand: here, where the configuration's `directory` is known,
     else there."""
     case = row.case
-    source = case.source
-    if directory is not None and (directory / source).exists():
-        source = os.path.relpath(directory / source)
-    words = ["iree-pilot", "run", source]
+    words = ["iree-pilot", "run", _from_here(case.source, directory)]
     for key in sorted(case.fields):
         words += ["--set", f"{key}={case.fields[key]}"]
     words += ["--dtype", case.dtype] if case.dtype else []
     words += ["--seed", str(case.seed)] if case.seed else []
+    words += [f"--no-decompose={op}" for op in case.leave]
     words += ["-t", case.target]
+    words += ["--recipe", _from_here(case.recipe, directory)] if case.recipe else []
     words += [] if case.release == INSTALLED else ["--release", case.release]
     words += ["--", *case.flags] if case.flags else []
     return shlex.join(words)
+
+
+def _from_here(file: str, directory: Path | None) -> str:
+    """A file of a configuration's directory as it is named from here; what is none as it is."""
+    if directory is not None and (directory / file).exists():
+        return os.path.relpath(directory / file)
+    return file
 
 
 def _matrix(report: NightReport) -> str:

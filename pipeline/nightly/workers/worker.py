@@ -169,18 +169,20 @@ def _case(order: Order) -> CaseOutcome:
     key = keys.key(case, loaded, toolchain, plan)
     if key in order.known and not order.fresh:
         return CaseOutcome(case=case.name, result=None, key=key, reused=True)
+    made = keys.applied(case, loaded, plan, context)
+    changed = made.loaded
     results: list[CaseResult] = []
     for number in range(case.repeats):
         settings = Settings(
-            flags=case.flags,
+            flags=made.flags,
             fresh=order.fresh or number > 0,
             generate=generation.usual(keys.job(case), toolchain),
         )
 
         def attempt(program: Loaded, settings: Settings = settings) -> CaseResult:
-            return cases.run(program, plan, context, settings, Silent(), alone=alone)
+            return cases.run(program, made.plan, context, settings, Silent(), alone=alone)
 
-        loaded, result = refitting.settled(loaded, attempt, context)
+        changed, result = refitting.settled(changed, attempt, context)
         results.append(result)
     result = next((r for r in results if r.status == "failed"), results[0])
     outcome = CaseOutcome(

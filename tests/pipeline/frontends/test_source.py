@@ -197,6 +197,6 @@ class TestZoo:
 def test_only_zoo_models_have_fields(
     here: Path, settings: dict[str, str], dtype: str | None, named_options: str
 ) -> None:
-    (here / "model.py").write_text("x")
+    (here / "model.onnx").write_text("x")
     with pytest.raises(UsageError, match=f"no fields to set, but {named_options} was given"):
-        parse("model.py", settings, dtype)
+        parse("model.onnx", settings, dtype)

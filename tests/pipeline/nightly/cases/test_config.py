@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from iree_pilot.pipeline import toml_tables
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.nightly.cases import config, strict
+from iree_pilot.pipeline.nightly.cases import config
 
 WHOLE = """\
 title = "zoo"
@@ -167,4 +168,4 @@ def test_the_digest_is_that_of_the_cases(file: Path) -> None:
     ],
 )
 def test_the_line_of_a_key_is_found(keys: tuple[str | int, ...], value: str, line: int) -> None:
-    assert strict.line_of(WHOLE, *keys, value=value) == line
+    assert toml_tables.line_of(WHOLE, *keys, value=value) == line

@@ -29,8 +29,14 @@ _WORDS = {
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 
 
-def read(path: Path, form: type[T]) -> T:
+#: Where people read what a file may say.
+_DOCS = "docs/nightly.md"
+
+
+def read(path: Path, form: type[T], docs: str = _DOCS) -> T:
     """The file's tables as a `form` (a msgspec struct that forbids unknown fields).
+
+    docs: the page that says what such a file may hold.
 
     Raises UsageError for a file that is not there or no TOML, an unknown key, a missing one, and a
     value of another type: with file, line, and what could have been meant.
@@ -42,10 +48,10 @@ def read(path: Path, form: type[T]) -> T:
         raise UsageError(
             f"cannot read {path}: {why}", advice="Name a file that says what to run."
         ) from fault
-    return parse(path, text, form)
+    return parse(path, text, form, docs)
 
 
-def parse(path: Path, text: str, form: type[T]) -> T:
+def parse(path: Path, text: str, form: type[T], docs: str = _DOCS) -> T:
     """Same as `read`, for a text that `path` has or is to have."""
     try:
         tables = tomllib.loads(text)
@@ -59,12 +65,12 @@ def parse(path: Path, text: str, form: type[T]) -> T:
     except RecursionError as fault:
         raise UsageError(
             f"{path}: this is no TOML that can be read: it is nested too deeply",
-            advice="See docs/nightly.md for what it can say.",
+            advice=f"See {docs} for what it can say.",
         ) from fault
     try:
         return msgspec.convert(tables, form)
     except msgspec.ValidationError as fault:
-        _refuse(path, text, form, str(fault))
+        _refuse(path, text, form, str(fault), docs)
 
 
 def place(path: Path, *keys: str | int, value: str = "") -> str:
@@ -106,7 +112,7 @@ def line_of(text: str, *keys: str | int, value: str = "") -> int:
     return best
 
 
-def _refuse(path: Path, text: str, form: type[Any], message: str) -> NoReturn:
+def _refuse(path: Path, text: str, form: type[Any], message: str, docs: str) -> NoReturn:
     """Raises the UsageError for what msgspec said of the file."""
     told = _REFUSED.fullmatch(message)
     what, where = (told["what"], told["path"] or "$") if told else (message, "$")
@@ -115,7 +121,7 @@ def _refuse(path: Path, text: str, form: type[Any], message: str) -> NoReturn:
     ]
     unknown = _UNKNOWN.fullmatch(what)
     what = _plain(what)
-    advice = "See docs/nightly.md for what it can say."
+    advice = f"See {docs} for what it can say."
     if unknown:
         keys.append(unknown[1])
         inside = f" of [{keys[0]}]" if len(keys) > 1 else ""

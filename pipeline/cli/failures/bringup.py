@@ -1,0 +1,354 @@
+"""`iree-pilot bringup`: past one failure after the other, until the model runs, and a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from iree_pilot.pipeline.cli import several
+from iree_pilot.pipeline.cli.failures.following import Typed
+from iree_pilot.pipeline.cli.group import examples
+from iree_pilot.pipeline.cli.options import (
+    DURATION,
+    Common,
+    Place,
+    SourceOptions,
+    common,
+    folder_option,
+    source_options,
+    targets_option,
+)
+from iree_pilot.pipeline.cli.recipes import Cooking
+
+if TYPE_CHECKING:
+    from iree_pilot.pipeline.cli.display.live import Live
+    from iree_pilot.pipeline.cli.session import Session
+    from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed
+    from iree_pilot.pipeline.targets.targets import Plan
+    from iree_pilot.repro.bringup.bringup import BroughtUp
+    from iree_pilot.repro.bringup.recipe import Recipe, RecipeStep
+    from iree_pilot.repro.workarounds.applied import Unchanged
+
+#: The recipe's name in the folder.
+RECIPE = "recipe.toml"
+_VERDICTS = {
+    "ok": "it compiles, runs and agrees with PyTorch",
+    "ran": "it compiles and runs; not compared",
+    "compiled": "it compiles; not run here",
+}
+
+
+@click.command(
+    "bringup",
+    epilog=examples(
+        "iree-pilot bringup model.py -t llvm-cpu,vulkan",
+        "iree-pilot bringup model.py -t vulkan --budget 10min -o bringup",
+        "iree-pilot bringup model.py -t vulkan --recheck bringup-model/recipe.toml",
+    ),
+)
+@source_options
+@targets_option("Bring it up for each")
+@click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
+@click.option("--budget", type=DURATION, metavar="TIME", help="Time limit for each target.")
+@click.option(
+    "--recheck",
+    type=Place(dir_okay=False),
+    metavar="FILE",
+    help="Drop from this recipe what the compiler needs no more; it is written anew.",
+)
+@folder_option("the recipe and the reproducers", default="bringup-SOURCE here")
+@common(limits=True, release=True)
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+def command(
+    source_options: SourceOptions,
+    target: str | None,
+    device: str | None,
+    budget: float | None,
+    recheck: str | None,
+    output: str | None,
+    common: Common,
+    flags: tuple[str, ...],
+    source: str,
+) -> None:
+    """Get SOURCE past all that keeps it from running on each TARGET, and write a recipe.
+
+    What fails is isolated into a verified reproducer; flags, rewrites of the program and switches
+    of the model are tried on that, and what works is applied to the whole model. This is repeated
+    until the model compiles, runs and agrees with PyTorch, or nothing is known that helps: what
+    remains is then isolated and listed.
+
+    The recipe (recipe.toml) holds what was applied, each with the failure that it answers and its
+    price; `run`, `compile` and `bisect` take it with --recipe. What is done while the model is
+    traced needs no recipe: it is listed there as `decomposed`.
+
+    Interrupted searches resume. FLAGS after -- go to iree-compile. With several targets, --json
+    prints `results`, each with its `target`. Exit code 0: the model works on each target; 1:
+    something remains.
+    """
+    from iree_pilot.pipeline.cli.boundary import Failed
+    from iree_pilot.pipeline.cli.display import output as out
+    from iree_pilot.pipeline.cli.display.live import Live
+    from iree_pilot.pipeline.cli.session import Session
+    from iree_pilot.pipeline.processes import fork_servers
+    from iree_pilot.pipeline.store import outputs
+    from iree_pilot.pipeline.toolchain.compiler import check_flags
+    from iree_pilot.repro.bringup import recipe as recipes
+
+    check_flags(flags)
+    if target is None:
+        from iree_pilot.pipeline.cli import reproducer
+
+        raise reproducer.no_target(source)
+    place = Path(output) if output else several.place("bringup", source)
+    if output:
+        outputs.directory(place)
+        outputs.check_writable(place)
+    else:
+        several.check_default_place()
+    console = out.console(stderr=common.json)
+    given = recipes.read(Path(recheck), trust=source_options.trust) if recheck else None
+    results: list[tuple[str, BroughtUp]] = []
+    with Live.of(console, common) as live, fork_servers.serving():
+        session = Session(common, live)
+        plans = session.plans(target, device, flags)
+        asked = _Asked(
+            source=source,
+            chosen=source_options,
+            common=common,
+            flags=flags,
+            device=device,
+            place=place,
+            budget=budget,
+        )
+        course = _Course(asked, session, live)
+        with several.finishing(results, targets=len(plans)):
+            if given is not None:
+                course.recheck(given, plans, results)
+            else:
+                course.bring_up(plans, results)
+        recipe = course.recipe()
+    file = Path(recheck) if recheck else place / RECIPE
+    if recipe is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        recipes.write(recipe, file)
+    if common.json:
+        more = {"recipe": recipe, "recipe_file": str(file) if recipe else None}
+        out.emit({**several.document(results, targets=len(plans), took=live.took), **more})
+    else:
+        live.summary()
+        for name, result in results:
+            several.heading(console, name, len(plans))
+            _tell(console, result)
+        if recipe is not None:
+            _tell_recipe(console, course.loaded, asked, ",".join(n for n, _ in plans), file)
+    if not results or any(one.status != "works" for _, one in results):
+        raise Failed(1)
+
+
+class _Asked(Typed, frozen=True, kw_only=True):
+    """The request. place: the folder; budget: seconds for each target."""
+
+    place: Path
+    budget: float | None = None
+
+
+class _Course:
+    """One command: the program as it traces, and what was found for each target."""
+
+    def __init__(self, asked: _Asked, session: Session, live: Live) -> None:
+        self._asked, self._session, self._live = asked, session, live
+        self.loaded: Loaded | None = None
+        self._steps: list[RecipeStep] = []
+        self._source = asked.source
+
+    def bring_up(self, plans: list[tuple[str, Plan]], results: list[tuple[str, BroughtUp]]) -> None:
+        """Brings the source up for each target."""
+        from iree_pilot.repro.bringup import bringup as search
+        from iree_pilot.repro.bringup import recipe as recipes
+        from iree_pilot.repro.options import Listeners
+
+        loaded = self._traced(plans[0][0])
+        if loaded is None:
+            return
+        self._live.program(loaded)
+        heard = search.Heard(
+            watcher=self._live,
+            listeners=Listeners(started=self._live.isolating, progress=self._live.progress),
+            note=self._searching,
+        )
+        for name, plan in plans:
+            folder = self._asked.place
+            bounds = search.Bounds(
+                place=folder / several.slug(name) if len(plans) > 1 else folder,
+                seconds=self._asked.budget,
+                seed=self._asked.chosen.seed,
+                fresh=self._asked.chosen.fresh,
+            )
+            result, answered = search.bring_up(
+                self._subject(loaded, plan), self._session.context, bounds, heard
+            )
+            self._live.close()
+            results.append((name, result))
+            self._steps += [
+                recipes.step(
+                    one.candidate, plan.target.backend, one.failure.signature, one.operation
+                )
+                for one in answered
+            ]
+
+    def _searching(self, text: str) -> None:
+        self._live.close()
+        self._live.note(text)
+        self._live.doing("looking for a way past it", "search")
+
+    def recheck(
+        self,
+        given: Recipe,
+        plans: list[tuple[str, Plan]],
+        results: list[tuple[str, BroughtUp]],
+    ) -> None:
+        """Keeps of a recipe what is still needed for the targets, and all that is for others."""
+        from iree_pilot.repro.bringup import recheck
+        from iree_pilot.repro.bringup.bringup import BroughtUp
+
+        settings = {**self._asked.chosen.settings, **given.settings}
+        chosen = msgspec.structs.replace(self._asked.chosen, settings=settings)
+        self._asked = msgspec.structs.replace(self._asked, chosen=chosen)
+        loaded = self.loaded = self._session.program(self._asked.source, chosen, self._live)
+        self._live.program(loaded)
+        named = {plan.target.backend for _, plan in plans}
+        self._steps = [one for one in given.step if one.backend not in named]
+        for name, plan in plans:
+            subject = self._subject(loaded, plan)
+            steps = given.of(plan.target.backend)
+            kept, result = recheck.needed(
+                steps, subject, self._session.context, self._live, self._live.note
+            )
+            self._live.close()
+            self._steps += kept
+            made = BroughtUp(status="remains" if result.failure else "works", result=result)
+            results.append((name, made))
+
+    def recipe(self) -> Recipe | None:
+        """The recipe of what was found; None where the source does not trace."""
+        from iree_pilot.repro.bringup import recipe as recipes
+
+        if self.loaded is None:
+            return None
+        return recipes.Recipe(
+            source=self._source,
+            iree=self._session.toolchain.version,
+            decomposed=recipes.gaps(self.loaded.program.decomposed),
+            step=tuple(one for n, one in enumerate(self._steps) if one not in self._steps[:n]),
+        )
+
+    def _traced(self, target: str) -> Loaded | None:
+        """The program, with a switch set if only that lets it trace; None where nothing does."""
+        from iree_pilot.pipeline.frontends.load import TraceFailed
+
+        asked = self._asked
+        try:
+            self.loaded = self._session.program(asked.source, asked.chosen, self._live)
+        except TraceFailed as failed:
+            self.loaded = self._switched(failed)
+            if self.loaded is None:
+                self._untraced(failed, target)
+        return self.loaded
+
+    def _switched(self, failed: TraceFailed) -> Loaded | None:
+        from iree_pilot.pipeline.errors import PilotError
+        from iree_pilot.pipeline.frontends.load import TraceFailed
+        from iree_pilot.repro.bringup import recipe as recipes
+        from iree_pilot.repro.workarounds import rewrites
+
+        asked, live = self._asked, self._live
+        job = self._session.job(asked.source, asked.chosen)
+        live.note(f"{asked.source} does not trace: {failed.failure.message}")
+        for one in rewrites.at_trace(job, failed.failure):
+            live.note(f"  trying {one.name}")
+            settings = {**asked.chosen.settings, **one.fields}
+            chosen = msgspec.structs.replace(asked.chosen, settings=settings)
+            try:
+                loaded = self._session.program(asked.source, chosen, live)
+            except (TraceFailed, PilotError):
+                continue
+            live.note(f"  it traces with {one.name}")
+            self._asked = msgspec.structs.replace(asked, chosen=chosen)
+            self._steps.append(recipes.step(one, "", failed.failure.signature, ""))
+            return loaded
+        return None
+
+    def _untraced(self, failed: TraceFailed, target: str) -> None:
+        """Isolates why the source does not trace, and prints that."""
+        from iree_pilot.pipeline.cli.failures import bisect
+
+        asked = self._asked
+        request = bisect.Asked(
+            asked.source, asked.chosen, asked.flags, output=str(asked.place / "gap-1")
+        )
+        asked.place.mkdir(parents=True, exist_ok=True)
+        found = bisect.untraced(self._session, failed, request, target, self._live)
+        self._live.close()
+        bisect.tell(self._live.console, found)
+        bisect.tell_places(self._live.console, [found])
+
+    def _subject(self, loaded: Loaded, plan: Plan) -> Unchanged:
+        asked = self._asked
+        cooking = Cooking(
+            source=asked.source, chosen=asked.chosen, flags=asked.flags, device=asked.device
+        )
+        return cooking.unchanged(self._session, loaded, plan)
+
+
+def _tell(console: Any, result: BroughtUp) -> None:
+    """Prints what was in the way, what gets past it, and the verdict."""
+    from rich.markup import escape
+
+    from iree_pilot.pipeline.cli.display import output as out
+
+    if result.past or result.remaining:
+        table = out.table("in the way", "of operation", "past it with", "price")
+        for one in (*result.past, *result.remaining):
+            known = " + ".join(one.names) or f"nothing known ({one.tried} tried)"
+            style = "green" if one.names else "red"
+            table.add_row(
+                escape(one.failure.signature),
+                escape(", ".join(one.op_names) or one.why),
+                f"[{style}]{escape(known)}[/{style}]",
+                escape("" if one.price == "free" else one.price),
+            )
+        console.print(table)
+    verdict = result.result.status
+    if result.status == "works":
+        told = _VERDICTS[verdict] + (f" ({result.result.why})" if verdict != "ok" else "")
+        console.print(f"[green]works[/green]: {escape(told)}", soft_wrap=True)
+    else:
+        left = "time is up" if result.status == "budget" else "something remains"
+        console.print(f"[red]{left}[/red]: {escape(result.result.why)}", soft_wrap=True)
+    if result.drift is not None:
+        console.print(
+            f"its numbers differ by {result.drift:.1e} (relative L2) from the unswitched model's"
+        )
+    for one in (*result.past, *result.remaining):
+        if one.reproducer:
+            state = "" if one.verified else ", NOT verified"
+            line = f"to report: {one.reproducer} ({one.failure.signature}{state})"
+            console.print(escape(line), soft_wrap=True)
+
+
+def _tell_recipe(
+    console: Any, loaded: Loaded | None, asked: _Asked, targets: str, file: Path
+) -> None:
+    from rich.markup import escape
+
+    from iree_pilot.pipeline.cli.display import output as out
+
+    decomposed = loaded.program.decomposed if loaded else ()
+    if decomposed:
+        names = ", ".join(one.op for one in decomposed)
+        console.print(escape(f"decomposed at the trace, by itself: {names}"), soft_wrap=True)
+    argv = asked.command("run", targets, "--recipe", str(file))
+    console.print(f"{escape(out.command(argv))}", soft_wrap=True, no_wrap=True)

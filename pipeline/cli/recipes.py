@@ -1,0 +1,79 @@
+"""A recipe of `iree-pilot bringup` as an option of other commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from iree_pilot.pipeline.cli.options import SourceOptions
+from iree_pilot.pipeline.cli.session import Session
+from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.targets.targets import Plan
+
+if TYPE_CHECKING:
+    from iree_pilot.repro.bringup.recipe import Recipe
+    from iree_pilot.repro.workarounds.applied import Applied, Unchanged
+
+
+class Cooking(msgspec.Struct, frozen=True, kw_only=True):
+    """A source with its options, and a recipe for it; None: there is none.
+
+    flags: the user's for iree-compile. device: as the user named it.
+    """
+
+    source: str
+    chosen: SourceOptions
+    flags: tuple[str, ...] = ()
+    device: str | None = None
+    recipe: Recipe | None = None
+
+    def unchanged(self, session: Session, loaded: Loaded, plan: Plan) -> Unchanged:
+        """The case before the recipe is applied."""
+        from iree_pilot.repro.workarounds.applied import Unchanged
+
+        chosen = self.chosen
+        return Unchanged(
+            loaded=loaded,
+            job=session.job(self.source, chosen),
+            settings=chosen.settings | ({"dtype": chosen.dtype} if chosen.dtype else {}),
+            plan=plan,
+            flags=self.flags,
+            device=self.device,
+        )
+
+    def applied(self, session: Session, loaded: Loaded, plan: Plan) -> Applied:
+        """The program, the plan and the flags for a target, changed as the recipe says.
+
+        Raises UsageError where it does not fit.
+        """
+        from iree_pilot.repro.workarounds.applied import Applied
+
+        if self.recipe is None:
+            return Applied(loaded=loaded, plan=plan, flags=self.flags)
+        from iree_pilot.repro.bringup import applying
+
+        steps = self.recipe.of(plan.target.backend)
+        return applying.apply(steps, self.unchanged(session, loaded, plan), session.context)
+
+
+def read(file: str | None, chosen: SourceOptions) -> tuple[Recipe | None, SourceOptions]:
+    """(the recipe, the source's options with what it sets at the trace).
+
+    Raises UsageError for a file that is no recipe, and where the user sets the same otherwise.
+    """
+    if file is None:
+        return None, chosen
+    from iree_pilot.repro.bringup import recipe as recipes
+
+    recipe = recipes.read(Path(file), trust=chosen.trust)
+    for key, value in recipe.settings.items():
+        if chosen.settings.get(key, value) != value:
+            raise UsageError(
+                f"--set {key}={chosen.settings[key]}, but {file} sets {key}={value}",
+                advice="Leave one of them out.",
+            )
+    settings = {**recipe.settings, **chosen.settings}
+    return recipe, msgspec.structs.replace(chosen, settings=settings)
