@@ -66,6 +66,7 @@ def trace(
     function: str = "",
     trust: bool = False,
     leave: Sequence[str] = (),
+    seeded: bool = False,
     release: str | None = None,
     time_limit: float | None = None,
     memory_limit: int | None = None,
@@ -109,7 +110,7 @@ def trace(
         job = _exported(source, tuple(args), dict(kwargs or {}), dynamic_shapes)
         job = msgspec.structs.replace(job, seed=seed, inline=inline_parameters)
     return program_of(
-        leaving(job, tuple(leave)),
+        traced_as(job, leave=tuple(leave), seeded=seeded),
         Context(toolchain=toolchain, limits=limits),
         inputs=tuple(inputs),
         function=function,
@@ -292,14 +293,19 @@ def job_of(
     )
 
 
-def leaving(job: Job, leave: tuple[str, ...]) -> Job:
+def traced_as(job: Job, *, leave: tuple[str, ...], seeded: bool) -> Job:
     """The job without decompositions of these operations; raises UsageError where it has none."""
     if leave and job.source.kind in ("mlir", "onnx"):
         raise UsageError(
             f"{job.source.text}: nothing of it is decomposed by PyTorch",
             advice="Leave --no-decompose out: it is for PyTorch models.",
         )
-    return msgspec.structs.replace(job, leave=leave)
+    if seeded and job.source.kind in ("mlir", "onnx", "pt2"):
+        raise UsageError(
+            f"{job.source.text} is traced already: what it draws cannot become inputs",
+            advice="Leave --seeded out: it is for PyTorch models.",
+        )
+    return msgspec.structs.replace(job, leave=leave, seeded=seeded)
 
 
 def program_of(

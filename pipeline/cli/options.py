@@ -116,7 +116,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
 
 class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of every command with a SOURCE. weights: PATH or SCOPE=PATH. trust: code out of
-    SOURCE may be run, whoever it comes from. leave: operations that are not decomposed."""
+    SOURCE may be run, whoever it comes from. leave: operations that are not decomposed. seeded:
+    what it draws is an input."""
 
     settings: dict[str, str]
     dtype: str | None
@@ -128,6 +129,7 @@ class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
     function: str = ""
     trust: bool = False
     leave: tuple[str, ...] = ()
+    seeded: bool = False
 
 
 _TRUST = click.option(
@@ -237,6 +239,7 @@ def source_options(function: F) -> F:
             function=kwargs.pop("entry") or "",
             trust=kwargs.pop("trust"),
             leave=kwargs.pop("leave"),
+            seeded=kwargs.pop("seeded"),
         )
         return function(*args, source_options=chosen, **kwargs)
 
@@ -305,6 +308,12 @@ def source_options(function: F) -> F:
             callback=_operations,
             help="Leave an operation that IREE cannot compile as it is (aten.diff; without OP: "
             "all), instead of PyTorch's decomposition of it; behind SOURCE.",
+        ),
+        click.option(
+            "--seeded",
+            is_flag=True,
+            help="Draw random numbers once, with --seed, and give them to PyTorch and the device "
+            "as inputs, so that both compute with the same.",
         ),
         click.option("--fresh", is_flag=True, help="Ignore cached results."),
         _TRUST,

@@ -59,7 +59,7 @@ class Session:
             function=chosen.function,
             trust=chosen.trust,
         )
-        return api.leaving(job, chosen.leave)
+        return api.traced_as(job, leave=chosen.leave, seeded=chosen.seeded)
 
     def program(
         self,

@@ -39,7 +39,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     the parameters in the MLIR as constants instead of in an archive. seed: for random weights and
     inputs. evaluate: MLIR, too, to have something to compare with; whatever else is traced always
     has. function: of MLIR, the only one that is wanted. leave: operations that PyTorch does not
-    decompose though IREE cannot compile them (`aten.diff`, `all`), see `gaps`. chained: make what
+    decompose though IREE cannot compile them (`aten.diff`, `all`), see `gaps`. seeded: random
+    numbers that it draws are inputs. chained: make what
     PyTorch generates with the program instead.
     """
 
@@ -52,6 +53,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     evaluate: bool = True
     function: str = ""
     leave: tuple[str, ...] = ()
+    seeded: bool = False
     chained: Chained | None = None
 
 

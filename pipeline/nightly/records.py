@@ -56,7 +56,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     for each step. memory_limit: bytes for each step, or None for what the machine has. repeats:
     how often the whole case is run in a night; outcomes that differ make it flaky. bisect: whether
     a new failure of it is looked into. recipe: file of one, as the configuration names it; steps:
-    what it holds for the target. leave: operations that are not decomposed.
+    what it holds for the target. leave: operations that are not decomposed. seeded: what the model
+    draws is an input.
     """
 
     source: str
@@ -74,6 +75,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     recipe: str = ""
     steps: tuple[RecipeStep, ...] = ()
     leave: tuple[str, ...] = ()
+    seeded: bool = False
 
     @property
     def program(self) -> str:
@@ -82,7 +84,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         dtype = [f"--dtype {self.dtype}"] if self.dtype else []
         seed = [f"--seed {self.seed}"] if self.seed else []
         leave = [f"--no-decompose={op}" for op in self.leave]
-        return " ".join([self.source, *settings, *dtype, *seed, *leave])
+        seeded = ["--seeded"] if self.seeded else []
+        return " ".join([self.source, *settings, *dtype, *seed, *leave, *seeded])
 
     @property
     def name(self) -> str:

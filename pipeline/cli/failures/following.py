@@ -65,6 +65,8 @@ def source_words(source: str, chosen: SourceOptions) -> tuple[str, ...]:
         words.append("--inline-parameters")
     for op in chosen.leave:
         words.append("--no-decompose" if op == "all" else f"--no-decompose={op}")
+    if chosen.seeded:
+        words.append("--seeded")
     if chosen.trust:
         words.append("--trust")
     return tuple(words)

@@ -32,9 +32,16 @@ from iree_pilot.models.traceable import EntryFunction, Stored, Traceable
 from iree_pilot.pipeline.frontends import switches
 from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.frontends.job import MAKING, Job
-from iree_pilot.pipeline.frontends.pytorch import bindings, gaps, output_paths, torch_sources
+from iree_pilot.pipeline.frontends.pytorch import (
+    bindings,
+    explicit,
+    gaps,
+    output_paths,
+    torch_sources,
+)
 from iree_pilot.pipeline.frontends.reference import draws, reference
 from iree_pilot.pipeline.frontends.reference.choices import Choices, Pointing, any_chooses
+from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program import archive, python_lines, torch_tensors
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program.program import (
@@ -111,13 +118,16 @@ def trace(
     """`build` for a model at hand. read: those of its functions that are exported already."""
     exported = dict(read)
     with traceable.tracing():
+        entries, drawn = [], []
         for entry in traceable.functions:
             if entry.name not in exported:
                 doing(f"tracing {entry.name}")
-                exported[entry.name], _ = export(entry)
+                entry, exported[entry.name], names = _explicit(entry, job, traceable)
+                drawn += names
+            entries.append(entry)
         doing("asking the compiler about operations that PyTorch can decompose")
         exported, decomposed = gaps.closed(exported, job.leave)
-        signatures = {e.name: _signature(exported[e.name], e) for e in traceable.functions}
+        signatures = {e.name: _signature(exported[e.name], e) for e in entries}
         parameters = None
         if not job.inline:
             doing("writing the parameters")
@@ -132,7 +142,7 @@ def trace(
     (directory / programs.MLIR).write_text(text)
     functions = []
     (directory / "data").mkdir()
-    for entry in traceable.functions:
+    for entry in entries:
         inputs, outputs = signatures[entry.name]
         function = Function(name=entry.name, inputs=inputs, outputs=outputs)
         if traceable.weights:
@@ -147,10 +157,52 @@ def trace(
         functions=tuple(functions),
         parameters=parameters,
         origin={n: importlib.metadata.version(n) for n in ("torch", "iree-turbine")},
-        notes=(*traceable.notes, *_training(traceable, exported), *gaps.notes(decomposed)),
+        notes=(
+            *traceable.notes,
+            *_training(traceable, exported),
+            *_explained(entries, drawn),
+            *gaps.notes(decomposed),
+        ),
         decomposed=decomposed,
         switches=switches.held(traceable.root) if job.source.kind in ("file", "module") else {},
     )
+
+
+def _explicit(
+    entry: EntryFunction, job: Job, traceable: Traceable
+) -> tuple[EntryFunction, ExportedProgram, list[str]]:
+    """(the entry with what it changes as outputs, as a program, the names of what it draws from).
+
+    What it draws is an input where the job says `seeded`.
+    """
+    drawn: list[str] = []
+    if job.seeded:
+        entry, drawn = explicit.seeded(entry)
+    program, strict = export(entry)
+    if job.seeded:
+        explicit.refuse_left(program, job.source.text)
+    if traceable.weights and not strict:
+        stateful = explicit.stateful(entry, program)
+        if stateful is not entry:
+            entry, (program, _) = stateful, export(stateful)
+    return entry, program, drawn
+
+
+def _explained(entries: Sequence[EntryFunction], drawn: Sequence[str]) -> list[str]:
+    """Notes on inputs and outputs that the model's own signature does not have."""
+    notes = []
+    if drawn:
+        names = ", ".join(dict.fromkeys(drawn))
+        notes.append(f"{count(len(drawn), 'more input')} for what it draws ({names}): draw0, ...")
+    changed = [
+        name
+        for entry in entries
+        if isinstance(entry.module, explicit.Explicit)
+        for name in entry.module.extra
+    ]
+    if changed:
+        notes.append(f"what the model changes is compared, too: {', '.join(changed)}")
+    return notes
 
 
 def _training(traceable: Traceable, exported: Mapping[str, ExportedProgram]) -> list[str]:
@@ -370,7 +422,10 @@ def _signature(
         for spec in program.graph_signature.output_specs
         if spec.kind is OutputKind.USER_OUTPUT
     ]
-    paths = output_paths.paths(program.call_spec.out_spec)
+    extra = entry.module.extra if isinstance(entry.module, explicit.Explicit) else ()
+    spec = program.call_spec.out_spec
+    paths = output_paths.paths(spec.children()[0] if extra else spec)
+    paths += [f"{name} (changed)" for name in extra]
     outputs = [
         (arg.name, path)
         for arg, path in zip(returned, paths, strict=True)

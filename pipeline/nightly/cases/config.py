@@ -53,7 +53,7 @@ class MatrixBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     also `installed`, `latest`, and a toolchain's directory. dtypes, fields: as --dtype and --set; a
     dtype that a model of a pattern does not have is left out. flags: for iree-compile. time_limit,
     memory_limit: for each step. recipe: file of `iree-pilot bringup`, relative to the TOML.
-    no_decompose: operations that are left to IREE, as --no-decompose takes them.
+    no_decompose, seeded: as on the command line.
     """
 
     models: tuple[str, ...] | None = None
@@ -70,6 +70,7 @@ class MatrixBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     bisect: bool | None = None
     recipe: str | None = None
     no_decompose: tuple[str, ...] | None = None
+    seeded: bool | None = None
 
     def __post_init__(self) -> None:
         _check(time_limit=self.time_limit)

@@ -101,7 +101,7 @@ def job(case: Case) -> Job:
     """
     parsed = source.parse(case.source, case.fields, case.dtype)
     code.check(parsed, trust=False)
-    return Job(source=parsed, seed=case.seed, leave=case.leave)
+    return Job(source=parsed, seed=case.seed, leave=case.leave, seeded=case.seeded)
 
 
 def _present(release: str) -> Toolchain | None:

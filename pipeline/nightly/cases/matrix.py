@@ -146,6 +146,7 @@ def _cases(block: MatrixBlock, where: Keys, check: _Checks) -> Iterator[Case]:
                 recipe=block.recipe or "",
                 steps=recipe.of(targets.parse(target).backend),
                 leave=block.no_decompose or (),
+                seeded=block.seeded is True,
             )
 
 

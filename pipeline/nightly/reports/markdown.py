@@ -110,6 +110,7 @@ def again(row: CaseRow, directory: Path | None = None) -> str:
     words += ["--dtype", case.dtype] if case.dtype else []
     words += ["--seed", str(case.seed)] if case.seed else []
     words += [f"--no-decompose={op}" for op in case.leave]
+    words += ["--seeded"] if case.seeded else []
     words += ["-t", case.target]
     words += ["--recipe", _from_here(case.recipe, directory)] if case.recipe else []
     words += [] if case.release == INSTALLED else ["--release", case.release]
