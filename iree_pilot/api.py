@@ -277,7 +277,6 @@ def job_of(
     code.check(source, trust=trust)
     if source.kind == "pt2":
         source = msgspec.structs.replace(source, trusted=trust)
-    outline.check_source(source)
     outline.check_function(source, function)
     general, scoped = _weights(weights, scopes=source.kind == "mlir")
     for file in map(Path, (*general, *(path for _, path in scoped))):
@@ -323,9 +322,14 @@ def program_of(
     """
     from iree_pilot.pipeline.frontends.inputs import examples, fitting
 
+    outline.check_source(job.source, given=bool(inputs))
+    # Of inputs that are the examples too, a type says what shape to make one of.
+    seed = job.seed if job.source.kind in ("library", "module") else None
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         if inputs:
-            job = msgspec.structs.replace(job, inputs=examples.from_files(inputs, Path(scratch)))
+            job = msgspec.structs.replace(
+                job, inputs=examples.from_files(inputs, Path(scratch), seed)
+            )
         loaded = load(job, context, fresh=fresh, on_wait=on_wait)
     mlir = job.source.kind == "mlir"
     if mlir and (job.weights or job.scoped):

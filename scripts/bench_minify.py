@@ -115,9 +115,10 @@ def _graph(source: str) -> tuple[Any, list[Any]]:
     """
     from torch.utils import _pytree as pytree
 
+    from iree_pilot.pipeline.frontends.job import Job
     from iree_pilot.pipeline.frontends.pytorch import torch_sources
 
-    traceable, _ = torch_sources.traceable(parse(source, {}, None), 0)
+    traceable, _ = torch_sources.traceable(Job(source=parse(source, {}, None)))
     entry = traceable.functions[0]
     with traceable.tracing():
         program = _exported(entry.module, entry.args, dict(entry.kwargs), entry.dynamic_shapes)

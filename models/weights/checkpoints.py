@@ -215,7 +215,7 @@ def tensors(path: Path) -> dict[str, CheckpointTensor]:
     if (path / WHOLE).exists():
         return tensors(path / WHOLE)
     if (path / INDEX).exists():
-        return _indexed(path)
+        return indexed(path)
     names = sorted(p.name for p in path.iterdir())
     pickles = [n for n in names if Path(n).suffix in _PICKLES]
     loose = [n for n in names if n.endswith(".safetensors")]
@@ -232,15 +232,16 @@ def tensors(path: Path) -> dict[str, CheckpointTensor]:
     raise UsageError(f"checkpoint {path}: expected {WHOLE} or {INDEX}, {found}", advice=advice)
 
 
-def _indexed(path: Path) -> dict[str, CheckpointTensor]:
-    index = path / INDEX
+def indexed(path: Path, name: str = INDEX) -> dict[str, CheckpointTensor]:
+    """The tensors of a directory's shards by name, as an index lists them. Raises UsageError."""
+    index = path / name
     listed = _weight_map(index)
     shards = dict.fromkeys(sorted(listed.values()))
     for shard in shards:
         if not (path / shard).is_file():
             lost = sorted(name for name, file in listed.items() if file == shard)
             raise UsageError(
-                f"checkpoint {path}: shard {shard} is missing; {INDEX} expects "
+                f"checkpoint {path}: shard {shard} is missing; {name} expects "
                 f"{count(len(lost), 'tensor')} in it (first {lost[0]}), found "
                 f"{_listed([s for s in shards if s != shard])}",
                 advice="Fetch the shard.",

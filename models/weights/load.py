@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,7 @@ def _fitting(
     for path in paths:
         held |= tensors(Path(path))
     where = ", ".join(paths)
+    option = "" if Path(source).is_dir() else "--weights "  # else it is a checkpoint
     wanted, ties = wanted_by(root)
     made: dict[str, Callable[[], torch.Tensor]] = {}
     header = Header()
@@ -216,6 +218,13 @@ def _fitting(
         made = {name: translated.made[own] for name, own in names.items()}
     else:
         names = renamed(root, held, wanted)
+        # What older releases saved beside the weights, by transformers' own rules.
+        unused = [*(root._keys_to_ignore_on_load_unexpected or ())]
+        names = {
+            name: own
+            for name, own in names.items()
+            if name in wanted or not any(re.search(rule, name) for rule in unused)
+        }
     by_name = {name: held[own] for name, own in names.items()}
     # What published checkpoints have is converted to the form that AMD's devices have.
     codes = [
@@ -235,8 +244,8 @@ def _fitting(
         names=names,
         convert=bool(made),
     )
-    compare.refuse(faults, source, f"--weights {where}", len(held))
+    compare.refuse(faults, source, f"{option}{where}", len(held))
     if not made:  # else as they are unpacked
         faults = (*not_finite(held), *untied(by_name, ties))
-        compare.refuse(faults, source, f"--weights {where}", len(held))
+        compare.refuse(faults, source, f"{option}{where}", len(held))
     return StoredValues(wanted, by_name, ties, codes, made), wanted, header

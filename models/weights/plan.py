@@ -48,6 +48,10 @@ _NEEDS = (
 )
 
 
+class MergedTensors(UsageError):
+    """A checkpoint's tensors become a model's by more than another name."""
+
+
 class CheckpointPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A checkpoint against the model that it is for. fields: every field of the family. decided:
     those that the config gave a value to.
@@ -259,7 +263,7 @@ def renamed(
 ) -> dict[str, str]:
     """The model's name of each tensor to the checkpoint's, as transformers itself renames them.
 
-    Raises UsageError for an architecture whose tensors transformers also merges or splits.
+    Raises MergedTensors for an architecture whose tensors transformers also merges or splits.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -272,7 +276,7 @@ def renamed(
     for own in held:
         name, merged = rename_source_key(own, renamings, converters, model.base_model_prefix, state)
         if merged is not None:
-            raise UsageError(
+            raise MergedTensors(
                 f"{held[own].file}: {own}: transformers merges or splits this tensor for "
                 f"{type(model).__name__}, which is not known how to check",
                 advice="Load it with transformers and save it again: model.save_pretrained(DIR).",

@@ -12,7 +12,8 @@ Items = list[CompletionItem[str]]
 
 
 def sources(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
-    """Models of the zoo; behind a colon their presets, behind a slash their parts; files."""
+    """Models of the zoo; behind a colon their presets, behind a slash their parts; libraries, and
+    behind a colon their models; files."""
     return [*_models(incomplete), CompletionItem(incomplete, type="file")]
 
 
@@ -91,14 +92,18 @@ def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
 
 
 def _models(incomplete: str) -> Items:
+    from iree_pilot.models.libraries import names
     from iree_pilot.models.spec import registry
+    from iree_pilot.pipeline.frontends.source import LIBRARIES
 
     zoo = registry()
     named, slash, _ = incomplete.partition("/")
     name, colon, _ = named.partition(":")
+    if name in LIBRARIES and colon:
+        return _beginning((f"{name}:{one}" for one in names.known(name)), incomplete)
     spec = zoo.get(name)
     if spec is None or not (slash or colon):
-        return _beginning(zoo, incomplete)
+        return _beginning((*zoo, *(f"{library}:" for library in LIBRARIES)), incomplete)
     if slash:
         return _beginning((f"{named}/{part}" for part in spec.parts), incomplete)
     return _beginning((f"{name}:{preset.name}" for preset in spec.presets), incomplete)

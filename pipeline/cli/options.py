@@ -248,19 +248,21 @@ def source_options(function: F) -> F:
         click.argument("source", shell_complete=completing.sources),
         click.option(
             "--set",
+            "--kwargs",
             "settings",
             multiple=True,
             metavar="KEY=VALUE",
             callback=_pairs,
             shell_complete=completing.settings,
-            help="Set a field of a zoo model's preset.",
+            help="Set a field of a zoo model's preset or of a library model's configuration, or a "
+            "keyword argument of a factory.",
         ),
         click.option(
             "--dtype",
             metavar="DTYPE",
             shell_complete=completing.dtypes,
             show_default="the preset's",
-            help="A zoo model's dtype: f32, f16, bf16.",
+            help="A zoo's or a library's model's dtype: f32, f16, bf16.",
         ),
         click.option(
             "--seed",
@@ -283,8 +285,8 @@ def source_options(function: F) -> F:
             "inputs",
             multiple=True,
             metavar="VALUE",
-            help="An input: FILE.npy, SHAPExDTYPE=@FILE, SHAPExDTYPE=NUMBERS, SHAPExDTYPE (zeros), "
-            "or a NUMBER for a scalar argument; once per input, in order.",
+            help="An input: FILE.npy, SHAPExDTYPE=@FILE, SHAPExDTYPE=NUMBERS, SHAPExDTYPE (zeros; "
+            "random for a library or module), or a NUMBER for a scalar; once per input, in order.",
         ),
         click.option(
             "--function",

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType, TracebackType
+from typing import Any
 
 import msgspec
 
@@ -43,8 +44,13 @@ _TRACED_WITH = {
     "transformers": "transformers",
     "torchvision": "torchvision",
 }
+#: Operators of torchvision that its import registers more for, with what they take and give.
+_OPERATORS = ("nms", "qnms")
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 #: An import that takes longer hangs.
 _SECONDS = 120.0
+#: What declares torchvision's operators, as long as they are wanted.
+_DECLARED: Any = None
 #: Our own package: what it imports has to be there, whatever the source is.
 _OWN = ("iree_pilot",)
 
@@ -91,6 +97,30 @@ def hidden(raised: BaseException) -> UsageError | None:
     return UsageError(
         f"{place} {hides}: {raised}", advice="Rename it, or move it away from the source."
     )
+
+
+def declare_operators() -> None:
+    """Lets torchvision be imported where its compiled operators cannot be loaded; imports torch.
+
+    The usual wheel is built for CUDA, and beside PyTorch's CPU build its import fails for lack of
+    them ("operator torchvision::nms does not exist"), and with it transformers' and timm's. All but
+    detection does without: a model that calls one of them is told so by PyTorch.
+    """
+    import torch
+
+    global _DECLARED
+    spec = importlib.util.find_spec("torchvision") if "torchvision" not in sys.modules else None
+    if _DECLARED is not None or spec is None or hasattr(torch.ops.torchvision, _OPERATORS[0]):
+        return
+    places = [Path(place, "_C.so") for place in spec.submodule_search_locations or ()]
+    for binary in filter(Path.is_file, places):
+        try:
+            torch.ops.load_library(str(binary))  # type: ignore[no-untyped-call]
+        except OSError:
+            library: Any = torch.library.Library
+            _DECLARED = library("torchvision", "FRAGMENT")
+            for name in _OPERATORS:
+                _DECLARED.define(f"{name}{_SCHEMA}")
 
 
 def _place(module: ModuleType) -> str:
@@ -161,6 +191,8 @@ def imported(modules: dict[str, str], directory: Path) -> Iterator[Import]:
     """Imports each module, by the name of its distribution, in this process."""
     for name, module in modules.items():
         try:
+            if name == "torchvision":
+                declare_operators()
             importlib.import_module(module)
         except Exception as raised:  # noqa: BLE001 - a broken library may raise anything
             found = fault(raised)

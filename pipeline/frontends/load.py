@@ -30,7 +30,7 @@ __all__ = ["Loaded", "TraceFailed", "find", "load"]
 KIND = "program"
 _TRACED = "iree_pilot.pipeline.frontends.trace_child:traced"
 _MAKERS = ("torch", "iree-turbine", "transformers", "iree-base-compiler", "numpy")
-_EXTRA_MAKERS = ("diffusers", "gguf", "onnx", "onnxruntime")
+_EXTRA_MAKERS = ("diffusers", "gguf", "onnx", "onnxruntime", "timm", "torchvision")
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,20 +146,23 @@ def _key(job: Job, toolchain: Toolchain | None, *, fresh: bool = False) -> str:
         tuple(_state(Path(file)) for file in (*job.weights, *(path for _, path in job.scoped))),
         _state(path) if path else "",
         str(Path.cwd()) if job.source.kind == "module" else "",
+        _release((job.source.module or "").partition(".")[0]),
     )
-    code = _own_code(zoo=job.source.kind in ("zoo", "checkpoint"))
+    code = _own_code(zoo=job.source.kind in ("zoo", "library", "checkpoint"))
     return Store.key(*named, makers, release, code, *([time.time_ns()] if fresh else []))
 
 
 def _makers() -> tuple[str, ...]:
     """The releases of what makes programs; "" for an extra that is not installed."""
-    releases = [version(name) for name in _MAKERS]
-    for name in _EXTRA_MAKERS:
-        try:
-            releases.append(version(name))
-        except PackageNotFoundError:
-            releases.append("")
-    return tuple(releases)
+    return (*map(version, _MAKERS), *map(_release, _EXTRA_MAKERS))
+
+
+def _release(package: str) -> str:
+    """The release of a package that is installed under its own name; else ""."""
+    try:
+        return version(package) if package else ""
+    except PackageNotFoundError:
+        return ""
 
 
 def _own_code(*, zoo: bool) -> str:

@@ -39,10 +39,10 @@ _PLAIN = frozenset(
 _LARGEST_BYTES = 2**20
 
 
-def check(file: Path, factory: str, text: str) -> None:
+def check(file: Path, factory: str, text: str, *, given: bool = False) -> None:
     """Raises UsageError where the Python file has no function `factory`, or none for its inputs.
 
-    text: the source as the user named it.
+    text: the source as the user named it. given: the user gives the inputs.
     """
     if (tree := _parsed(file)) is None:
         return
@@ -52,7 +52,7 @@ def check(file: Path, factory: str, text: str) -> None:
         return
     if factory not in names:
         raise no_function(text, factory, "the model", sorted(_functions(tree)))
-    if "inputs" not in names and _is_plain(tree):
+    if "inputs" not in names and not given and _is_plain(tree):
         raise no_function(text, "inputs", "its example inputs")
 
 
@@ -81,7 +81,7 @@ def _traced(source: Source) -> tuple[str, ...]:
     """The functions that a source is traced to; () where that is not known."""
     if source.kind in ("zoo", "checkpoint"):
         return (source.part,) if source.part else registry()[source.model or ""].parts or (MAIN,)
-    if source.kind == "pt2":
+    if source.kind in ("pt2", "library"):
         return (MAIN,)
     file = Path(source.path or "") if source.kind == "file" else None
     if source.kind == "module":
@@ -98,8 +98,10 @@ def unknown(source: str, name: str, known: Iterable[str]) -> UsageError:
     )
 
 
-def check_source(source: Source) -> None:
+def check_source(source: Source, *, given: bool = False) -> None:
     """`check` of a source that is a Python file or a module; nothing is imported.
+
+    given: the user gives the inputs.
 
     Raises UsageError, too, for a .pt2 that is no archive.
     """
@@ -109,9 +111,9 @@ def check_source(source: Source) -> None:
             advice="Write it with torch.export.save, and copy it as a binary file.",
         )
     if source.kind == "file":
-        check(Path(source.path or ""), source.factory, source.text)
+        check(Path(source.path or ""), source.factory, source.text, given=given)
     elif source.kind == "module" and (file := module_file(source.module or "")):
-        check(file, source.factory, source.text)
+        check(file, source.factory, source.text, given=given)
 
 
 def module_file(name: str) -> Path | None:
@@ -132,10 +134,11 @@ def no_function(text: str, name: str, what: str, known: list[str] | None = None)
     """The error for a source without a function that makes `what`; known: those that it has."""
     close = get_close_matches(name, known or (), n=1, cutoff=0.6)
     meant = f"Did you mean {split(text)[0]}:{close[0]}? " if close else ""
+    instead = ", or give them with --input" if name == "inputs" else ""
     return UsageError(
         f"{text}: there is no function {name}() that makes {what}",
         advice=f"{meant}A source defines model() -> torch.nn.Module and inputs() -> tuple of "
-        "tensors; FILE.py:NAME picks another factory than model().",
+        f"tensors{instead}; FILE.py:NAME picks another factory than model().",
     )
 
 

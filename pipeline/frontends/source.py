@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from iree_pilot.pipeline import links
-from iree_pilot.pipeline.errors import UsageError, nearest
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError, nearest
 from iree_pilot.pipeline.frontends import switches
 
-Kind = Literal["zoo", "checkpoint", "file", "module", "pt2", "onnx", "mlir"]
+Kind = Literal["zoo", "library", "checkpoint", "file", "module", "pt2", "onnx", "mlir"]
 
 _BY_SUFFIX: dict[str, Kind] = {
     ".py": "file",
@@ -26,6 +27,8 @@ _BY_SUFFIX: dict[str, Kind] = {
 }
 #: Suffixes of files that hold weights.
 _WEIGHTS = (".safetensors", ".gguf", ".irpa", ".bin")
+#: Libraries whose models are sources by name; without one, its extra of the same name has it.
+LIBRARIES = ("transformers", "timm", "torchvision", "diffusers")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|[A-Za-z_]\w*")
 
 
@@ -33,10 +36,11 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """A source, resolved as far as that goes without running anything.
 
     text: as the user wrote it. path: the file or the checkpoint's directory, absolute. factory:
-    name of the callable that makes the model (`model` by default). module: dotted module name.
-    model, preset, part, fields: of a zoo model; of a checkpoint: the family, the part, and those
-    fields that were set; of a file or module: the switches that were. trusted: the user says that
-    code in the file may be run (a .pt2's).
+    name of the callable that makes the model (`model` by default), or of a library's model. module:
+    dotted module name, or the library. model, preset, part, fields: of a zoo model; of a
+    checkpoint: the family, the part, and those fields that were set; elsewhere fields are the
+    factory's keyword arguments, or a library's model's settings, as the user wrote them, and
+    `switches`. trusted: the user says that code in the file may be run (a .pt2's).
     """
 
     text: str
@@ -54,16 +58,19 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """A short name for people and file names."""
         if self.path is None:
-            return self.text
-        return Path(self.path).name if self.kind == "checkpoint" else Path(self.path).stem
+            return self.factory if self.kind == "library" else self.text
+        whole = self.kind in ("checkpoint", "library")
+        return Path(self.path).name if whole else Path(self.path).stem
 
 
 def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
-    """Resolves a SOURCE; `settings` and `dtype` are fields of a zoo model's preset.
+    """Resolves a SOURCE; `settings` and `dtype` are fields of a zoo model's preset, of the model of
+    a library, or keyword arguments of a factory.
 
     Raises UsageError for a file that is missing or empty, an unknown model, preset or field, a
     module that cannot be found, a checkpoint that is damaged or of an architecture that the zoo
-    does not have, and for settings on a source that has no fields.
+    does not have, and for settings on a source that has no fields; EnvironmentFault for a library
+    that is not installed.
     """
     if not text.strip():
         raise UsageError("SOURCE is empty", advice="Name a model (`iree-pilot models`) or a file.")
@@ -73,6 +80,8 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
             f"{text}: there is no name before the colon",
             advice="Name a model (`iree-pilot models`), a file or a module there.",
         )
+    if path_text in LIBRARIES and factory:
+        return _of_library(text, (path_text, factory), settings, dtype)
     links.check(Path(text))
     links.check(Path(path_text))
     kind = _BY_SUFFIX.get(Path(path_text).suffix.lower())
@@ -84,13 +93,14 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
         kind = "module"
     if kind is None:
         return _zoo(text, settings, dtype)
-    switched = kind in ("file", "module") and settings and not dtype
-    if (settings or dtype) and not switched:
+    if dtype or (settings and kind not in ("file", "module")):
         named = [*settings, *(["dtype"] if dtype else [])]
         raise UsageError(
             f"{text} has no fields to set, but {', '.join(named)} was given",
-            advice="--set and --dtype apply to zoo models (`iree-pilot models`).",
+            advice="--set and --dtype apply to zoo models (`iree-pilot models`) and to models of "
+            f"libraries ({', '.join(LIBRARIES)}), --set to factories in Python too.",
         )
+    switches.check(settings)
     if factory and kind not in ("file", "module"):
         raise UsageError(
             f"{text}: a {kind} file has no factory to name after the colon",
@@ -98,11 +108,49 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
         )
     if kind == "module":
         _check_module(path_text)
-        fields = switches.check(text, settings)
-        return Source(text=text, kind=kind, module=path_text, factory=factory, fields=fields)
-    path, fields = _existing_file(Path(path_text)), switches.check(text, settings)
+        return Source(text=text, kind=kind, module=path_text, factory=factory, fields={**settings})
+    path = _existing_file(Path(path_text))
     factory = factory or "model"
-    return Source(text=text, kind=kind, path=str(path), factory=factory, fields=fields)
+    return Source(text=text, kind=kind, path=str(path), factory=factory, fields={**settings})
+
+
+def _of_library(
+    text: str,
+    named: tuple[str, str],
+    settings: dict[str, str],
+    dtype: str | None,
+    directory: str | None = None,
+) -> Source:
+    """The source of a model, (library, name); the library itself is not imported here.
+
+    directory: of its checkpoint.
+    """
+    library, name = named
+    if PathFinder.find_spec(library, [str(Path.cwd()), *sys.path]) is None:
+        extra = f"'iree-pilot[{library}]'"
+        raise EnvironmentFault(
+            f"{text} is a model of {library}, which is not installed",
+            advice=f"Install it: pip install {extra}",
+        )
+    if settings.get("dtype", dtype) != dtype and dtype:
+        raise UsageError(
+            f"--dtype {dtype} and --set dtype={settings['dtype']} contradict each other"
+        )
+    fields: dict[str, str | int | bool] = {**settings, **({"dtype": dtype} if dtype else {})}
+    return Source(
+        text=text, kind="library", path=directory, module=library, factory=name, fields=fields
+    )
+
+
+def literal(word: str) -> Any:
+    """What a word of the user's stands for in Python: a literal, true, false, none, else a text."""
+    plain = {"true": True, "false": False, "none": None}
+    if word.lower() in plain:
+        return plain[word.lower()]
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word
 
 
 def split(text: str) -> tuple[str, str]:
@@ -166,8 +214,16 @@ def _zoo(text: str, settings: dict[str, str], dtype: str | None) -> Source:
 def _checkpoint(
     text: str, path: Path, part: str, settings: dict[str, str], dtype: str | None
 ) -> Source:
+    from iree_pilot.models.libraries import directories
     from iree_pilot.models.weights.checkpoints import chosen, read
 
+    if found := directories.read(path.resolve()):
+        if part:
+            raise UsageError(
+                f"{text}: {found.name} has no part {part!r}: it is one function",
+                advice=f"Name the directory alone: {path}",
+            )
+        return _of_library(text, (found.library, found.name), settings, dtype, found.path)
     checkpoint = read(path.resolve())
     return Source(
         text=text,

@@ -21,6 +21,7 @@ import torch
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import trace_child
+from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.pytorch import torch_sources
 from iree_pilot.pipeline.frontends.pytorch.torch_export import no_kernel
 from iree_pilot.pipeline.frontends.source import Source
@@ -60,7 +61,7 @@ class _Search:
         torch.manual_seed(self.job.seed)
         source = self.job.source
         try:
-            self.traceable, self.read = torch_sources.traceable(source, self.job.seed)
+            self.traceable, self.read = torch_sources.traceable(self.job)
             self.traceable = torch_sources.with_weights(
                 self.traceable, self.job.weights, source.text
             )
@@ -165,7 +166,7 @@ class _Search:
         def trace() -> TraceAnswer:
             source = Source(text=file.name, kind="file", path=str(file), factory="model")
             try:
-                made, _ = torch_sources.traceable(source, self.job.seed)
+                made, _ = torch_sources.traceable(Job(source=source, seed=self.job.seed))
             except (Exception, SystemExit) as fault:  # noqa: BLE001 - it may raise anything
                 return TraceAnswer(failure=failure_of(fault))
             (entry,) = made.functions

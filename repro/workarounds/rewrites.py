@@ -106,7 +106,7 @@ def at_trace(job: Job, failure: Failure) -> list[Candidate]:
 
     Which switches a model has is not known before it is made: those that it lacks are refused then.
     """
-    if job.source.kind in ("file", "module"):
+    if job.source.kind in ("file", "module", "library"):
         text = " ".join((failure.message, *failure.stack))
         assumed = dict.fromkeys(SWITCHES, "") if "transformers" in text else {}
         found = [

@@ -25,7 +25,9 @@ _TRACERS = {
 _EXTRAS = {
     "onnx": "needed for .onnx sources: pip install 'iree-pilot[onnx]'",
     "gguf": "needed for weights by llama.cpp: pip install 'iree-pilot[gguf]'",
-    "diffusers": "needed for the zoo's UNet: pip install 'diffusers>=0.42,<0.43'",
+    "diffusers": "needed for diffusers:NAME and the UNet: pip install 'iree-pilot[diffusers]'",
+    "timm": "needed for timm:NAME: pip install 'iree-pilot[timm]'",
+    "torchvision": "needed for torchvision:NAME: pip install 'iree-pilot[torchvision]'",
 }
 
 

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import tensors
@@ -108,16 +110,33 @@ def ones(dtype: str, count: int) -> bytes:
     return tensors.encoded(numpy.ones(count, numpy_dtype(dtype)), dtype)
 
 
-def from_files(specs: tuple[str, ...], directory: Path) -> tuple[Tensor, ...]:
+def from_files(
+    specs: tuple[str, ...], directory: Path, seed: int | None = None
+) -> tuple[Tensor, ...]:
     """The user's inputs: `@file.npy`, `file.npy`, raw bytes as `2x3xbf16=@file.bin`, numbers as
     `2x3xbf16=1` (one throughout, or all of them) or `2x3xbf16` (zeros); for a function that takes
     numbers on their own `5` or `0.5`, for a `!hal.buffer` an `&` in front; `(null)`.
 
     A number on its own is i64 or f64 until it is known what the function takes. Values without a
-    raw file of the user's are written to one in `directory`. Raises UsageError for what cannot be
-    read.
+    raw file of the user's are written to one in `directory`. seed: a type without values stands for
+    random ones of this seed, as `random` makes them, instead of zeros. Raises UsageError for what
+    cannot be read.
     """
-    return tuple(_from_file(spec, index, directory) for index, spec in enumerate(specs))
+    made = [_from_file(spec, index, directory) for index, spec in enumerate(specs)]
+    if seed is None:
+        return tuple(made)
+    wanted = Function(
+        name="given",
+        inputs=tuple(TensorType(name="", dtype=one.dtype, shape=one.shape) for one in made),
+        outputs=(),
+    )
+    drawn = random(wanted, seed, directory)
+    return tuple(
+        msgspec.structs.replace(own, file=str((directory / one.file).resolve()))
+        if _ZEROS.fullmatch(spec)
+        else own
+        for spec, own, one in zip(specs, made, drawn, strict=True)
+    )
 
 
 def file_of(spec: str) -> Path | None:

@@ -69,7 +69,7 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Generated:
     assert chained is not None
     torch.manual_seed(job.seed)
     doing("making the model")
-    traceable, _ = torch_sources.traceable(job.source, job.seed)
+    traceable, _ = torch_sources.traceable(job)
     traceable = torch_sources.with_weights(traceable, job.weights, job.source.text)
     if not traceable.weights:
         raise UsageError(

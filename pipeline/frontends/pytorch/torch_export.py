@@ -64,6 +64,8 @@ _CONVERTED = "converted.safetensors"
 _INLINE_BYTES = 1024
 #: Element types that turbine cannot write, or the compiler cannot read, as inline constants.
 _NOT_INLINE = (torch.bfloat16, *reference.NARROW)
+#: Kinds of sources whose models' switches can be set.
+_SWITCHED = ("file", "module", "library")
 #: A model of more than this is not made twice.
 _TWICE_BYTES = 2**30
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -77,7 +79,7 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
     """
     torch.manual_seed(job.seed)
     doing(MAKING)
-    traceable, read = torch_sources.traceable(job.source, job.seed)
+    traceable, read = torch_sources.traceable(job)
     traceable = torch_sources.with_weights(traceable, job.weights, job.source.text)
     try:
         return trace(traceable, job, directory, doing, read)
@@ -93,7 +95,7 @@ def _running(job: Job) -> str:
     if job.source.kind not in ("file", "module"):
         return ""
     with contextlib.suppress(Exception), torch.no_grad():
-        made, _ = torch_sources.traceable(job.source, job.seed)
+        made, _ = torch_sources.traceable(job)
         for entry in made.functions:
             try:
                 entry.module(*entry.args, **entry.kwargs)
@@ -164,7 +166,7 @@ def trace(
             *gaps.notes(decomposed),
         ),
         decomposed=decomposed,
-        switches=switches.held(traceable.root) if job.source.kind in ("file", "module") else {},
+        switches=switches.held(traceable.root) if job.source.kind in _SWITCHED else {},
     )
 
 

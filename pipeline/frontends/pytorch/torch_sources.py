@@ -1,20 +1,24 @@
-"""PyTorch sources to trace: zoo models, Python files and modules, .pt2; their weights.
+"""PyTorch sources to trace: models of the zoo and of libraries, Python, .pt2; their weights.
 
 Runs in the tracing child; imports torch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
+from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import torch
 from iree.turbine import aot
 from iree.turbine.aot.decompositions import current_aot_decompositions
@@ -23,11 +27,14 @@ from torch.export import ExportedProgram
 from iree_pilot.models.spec import ModelChoice, registry
 from iree_pilot.models.traceable import EntryFunction, Traceable
 from iree_pilot.models.weights import checkpoints
-from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.frontends import switches
+from iree_pilot.pipeline.errors import UsageError, nearest
+from iree_pilot.pipeline.frontends import libraries, switches
+from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.outline import no_function
 from iree_pilot.pipeline.frontends.pytorch import bindings
-from iree_pilot.pipeline.frontends.source import Source, no_module
+from iree_pilot.pipeline.frontends.source import Source, literal, no_module
+from iree_pilot.pipeline.frontends.switches import SWITCHES
+from iree_pilot.pipeline.program import torch_tensors
 
 
 class HoldsCompiledModule(UsageError):
@@ -46,12 +53,23 @@ class HoldsCompiledModule(UsageError):
         self.inputs = inputs
 
 
-def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedProgram]]:
+def traceable(job: Job) -> tuple[Traceable, dict[str, ExportedProgram]]:
     """The model, and those of its entries that are exported already.
 
-    Raises Compiled for an `aot.CompiledModule`, and UsageError for a source that does not fit.
+    The job's inputs are the examples of a model of a library, and of a factory whose module has
+    none. Raises Compiled for an `aot.CompiledModule`, and UsageError for a source that does not
+    fit.
     """
+    source, seed = job.source, job.seed
+    given = tuple(torch_tensors.load(one) for one in job.inputs or ())
     bindings.restore()
+    libraries.declare_operators()
+    if source.kind == "library":
+        from iree_pilot.models.libraries import make  # and with it transformers
+
+        named, own = (source.module or "", source.factory), _own_fields(source)
+        made = make.traceable(source.text, named, own, seed, given, source.path)
+        return _switched(made, source, own), {}
     if source.kind == "zoo":
         spec = registry()[source.model or ""]
         preset = spec.preset(source.preset)
@@ -67,9 +85,24 @@ def traceable(source: Source, seed: int) -> tuple[Traceable, dict[str, ExportedP
     if source.kind == "pt2":
         return _from_pt2(source)
     module = _python_module(source.path, source.module)
-    made = _from_factory(module, source.factory, source.text)
-    switches.apply(made.root, source.fields, source.text)
-    return made, {}
+    taken = _own_fields(source, getattr(module, source.factory, None))
+    made = _from_factory(module, msgspec.structs.replace(source, fields=taken), given)
+    return _switched(made, source, taken), {}
+
+
+def _own_fields(source: Source, factory: Any = None) -> dict[str, str | int | bool]:
+    """The source's fields without switches, unless the factory takes one of such a name itself."""
+    with contextlib.suppress(TypeError, ValueError):
+        taken = inspect.signature(factory).parameters if factory else {}
+        return {k: v for k, v in source.fields.items() if k not in SWITCHES or k in taken}
+    return {k: v for k, v in source.fields.items() if k not in SWITCHES}
+
+
+def _switched(made: Traceable, source: Source, own: Mapping[str, Any]) -> Traceable:
+    """The model with those of the source's fields set that are switches."""
+    left = {k: v for k, v in source.fields.items() if k not in own}
+    switches.apply(made.root, left, source.text)
+    return made
 
 
 def _from_pt2(source: Source) -> tuple[Traceable, dict[str, ExportedProgram]]:
@@ -135,21 +168,27 @@ def _python_module(path: str | None, name: str | None) -> ModuleType:
     return module
 
 
-def _from_factory(module: ModuleType, factory: str, text: str) -> Traceable:
+def _from_factory(module: ModuleType, source: Source, given: tuple[torch.Tensor, ...]) -> Traceable:
+    factory, text = source.factory, source.text
     _check_callable(module, factory, "the model", text)
     made = getattr(module, factory)
     if not _is_compiled(made):
-        made = made()
+        made = _called(made, source)
     if _is_compiled(made):
         raise HoldsCompiledModule(
             made, module.inputs() if hasattr(module, "inputs") else None, text
         )
-    _check_callable(module, "inputs", "its example inputs", text)
+    if not given:
+        _check_callable(module, "inputs", "its example inputs", text)
     if not isinstance(made, torch.nn.Module):
         raise UsageError(
             f"{text}: {factory}() returned {type(made).__name__}, not a torch.nn.Module",
             advice="Return the module; put a function into one with a forward() of its own.",
         )
+    if not callable(getattr(module, "inputs", None)):
+        # A library's factory, whose models are made as for training.
+        entry = EntryFunction(name="main", module=made.eval(), args=given, strict=None)
+        return Traceable(root=made, functions=(entry,))
     values: Any = module.inputs()
     kwargs: dict[str, Any] = {}
     if isinstance(values, dict):
@@ -171,6 +210,24 @@ def _from_factory(module: ModuleType, factory: str, text: str) -> Traceable:
         strict=None,
     )
     return Traceable(root=made, functions=(entry,))
+
+
+def _called(factory: Any, source: Source) -> Any:
+    """What a factory makes of the keyword arguments that the user set.
+
+    Raises UsageError for one that it does not take.
+    """
+    arguments = {name: literal(str(word)) for name, word in source.fields.items()}
+    with contextlib.suppress(ValueError):  # it has no signature to be read
+        taken = inspect.signature(factory).parameters
+        anything = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+        for name in arguments if not anything else ():
+            if name not in taken:
+                raise UsageError(
+                    f"{source.text}: {source.factory}() takes no argument {name!r}",
+                    advice=nearest(name, list(taken)) or "It takes none.",
+                )
+    return factory(**arguments)
 
 
 def _check_callable(module: ModuleType, name: str, what: str, text: str) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.frontends.source import Source, parse
+from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
+from iree_pilot.pipeline.frontends.source import Source, literal, parse
 
 
 @pytest.fixture(autouse=True)
@@ -194,9 +194,59 @@ class TestZoo:
 @pytest.mark.parametrize(
     ("settings", "dtype", "named_options"), [({"a": "b"}, None, "a"), ({}, "f16", "dtype")]
 )
-def test_only_zoo_models_have_fields(
+def test_only_models_and_factories_have_fields(
     here: Path, settings: dict[str, str], dtype: str | None, named_options: str
 ) -> None:
-    (here / "model.onnx").write_text("x")
+    (here / "model.mlir").write_text("x")
     with pytest.raises(UsageError, match=f"no fields to set, but {named_options} was given"):
-        parse("model.onnx", settings, dtype)
+        parse("model.mlir", settings, dtype)
+
+
+def test_what_is_set_of_a_python_file_are_arguments_of_its_factory(here: Path) -> None:
+    (here / "model.py").write_text("x")
+    assert parse("model.py", {"width": "3"}, None).fields == {"width": "3"}
+    with pytest.raises(UsageError, match="dtype was given"):
+        parse("model.py", {}, "f16")
+
+
+class TestLibraries:
+    def test_a_model_of_a_library_is_told_by_the_librarys_name(self) -> None:
+        found = parse("transformers:Qwen3ForCausalLM", {"hidden_size": "32"}, "bf16")
+        assert (found.kind, found.module, found.factory) == (
+            "library",
+            "transformers",
+            "Qwen3ForCausalLM",
+        )
+        assert found.fields == {"hidden_size": "32", "dtype": "bf16"}
+        assert found.name == "Qwen3ForCausalLM"
+
+    def test_a_module_of_one_is_a_module(self) -> None:
+        assert named("torchvision.models:resnet18").kind == "module"
+
+    def test_a_library_that_is_not_installed_is_a_fault_of_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sys.path", [])
+        with pytest.raises(EnvironmentFault) as caught:
+            named("timm:resnet18")
+        assert "timm, which is not installed" in caught.value.message
+        assert "pip install 'iree-pilot[timm]'" in caught.value.advice
+
+    def test_two_dtypes_contradict_each_other(self) -> None:
+        with pytest.raises(UsageError, match="contradict each other"):
+            parse("timm:resnet18", {"dtype": "f16"}, "bf16")
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("3", 3),
+        ("1e-5", 1e-5),
+        ("true", True),
+        ("None", None),
+        ("[1, 2]", [1, 2]),
+        ("gelu", "gelu"),
+    ],
+)
+def test_a_word_is_a_literal_of_python_or_itself(word: str, value: object) -> None:
+    assert literal(word) == value

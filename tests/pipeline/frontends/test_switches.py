@@ -13,14 +13,13 @@ from iree_pilot.pipeline.frontends import switches
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"attn": "eager"}, "net.py has no field attn to set"),
         ({"attn_implementation": "flash"}, "it is none of eager, sdpa"),
         ({"use_cache": "False"}, "it is none of false, true"),
     ],
 )
 def test_others_are_refused_before_the_source_is_run(settings: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError) as refused:
-        switches.check("net.py", settings)
+        switches.check(settings)
     assert said in refused.value.message
     assert refused.value.advice
 

@@ -1,0 +1,63 @@
+"""The model of a library as a traceable one; imports torch, and of libraries the one asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from iree_pilot.models.libraries import directories, trial
+from iree_pilot.models.libraries.request import request
+from iree_pilot.models.libraries.stocked import stocked
+from iree_pilot.models.traceable import EntryFunction, Traceable
+from iree_pilot.pipeline.errors import UsageError
+
+
+def traceable(
+    text: str,
+    named: tuple[str, str],
+    settings: Mapping[str, Any],
+    seed: int,
+    given: Sequence[torch.Tensor] = (),
+    path: str | None = None,
+) -> Traceable:
+    """The model that `named` says, as (library, name), with inputs that PyTorch runs it with.
+
+    given: the user's inputs, in the order of its own; () where it has to have some of its own.
+    path: the directory of the checkpoint that it is.
+
+    Raises UsageError for a name that the library does not have, for fields that the model does not,
+    and where PyTorch runs nothing that was tried.
+    """
+    library, name = named
+    held = directories.read(Path(path)) if path else None
+    asked = request(text, library, name, settings, held)
+    maker = importlib.import_module(f"{__package__}.{library}")
+    what, attempts = maker.attempts(asked)
+    try:
+        found = trial.first_that_runs(attempts, seed, given)
+    except trial.NothingRuns as none:
+        tried = "the inputs given" if given else "any of the configurations and inputs tried"
+        raise UsageError(
+            f"{text}: PyTorch does not run {what} with {tried}: {none}",
+            advice="Give inputs with --input, change fields with --set, or write model.py with "
+            "model() and inputs().",
+        ) from none
+    count = sum(p.numel() for p in found.model.parameters())
+    weights = "without values" if found.mode else "seeded random weights"
+    size = "full size" if asked.full else "small configuration"
+    if held:
+        size, weights = "of its checkpoint", "its weights"
+    entry = EntryFunction(
+        name="main", module=found.model, args=(), kwargs=found.inputs, strict=None
+    )
+    made = Traceable(
+        root=found.model,
+        functions=(entry,),
+        mode=found.mode,
+        notes=(f"{what} of {library}: {size}, {count:,} parameters, {weights}",),
+    )
+    return stocked(made, held, asked) if held else made
