@@ -75,7 +75,7 @@ def survey(module: Any) -> Survey:
 
 def carry_out(module: Any, proposal: Proposal) -> None:
     """Changes a module as proposed. Raises ValueError if its shapes do not fit together then."""
-    failing = _failed_checks(module)
+    before = module.operation.get_asm(print_generic_op_form=True)
     sizes = dict(proposal.sizes)
     if proposal.attributes:
         _drop_attributes(module)
@@ -89,7 +89,7 @@ def carry_out(module: Any, proposal: Proposal) -> None:
     if sizes or proposal.dynamic or proposal.types or proposal.literals:
         _replace(module, _Change(sizes, proposal.dynamic, proposal.types), proposal.literals)
     if sizes or proposal.dynamic:
-        _infer(module, failing, sizes)
+        _infer(module, before, sizes)
     _settle(module)
 
 
@@ -213,11 +213,12 @@ def _listed(op: Any) -> int | None:
     return number if users == {"torch.prim.ListConstruct"} and number > 0 else None
 
 
-def _infer(module: Any, failing: int, sizes: dict[int, int]) -> None:
+def _infer(module: Any, before: str, sizes: dict[int, int]) -> None:
     """Gives torch's operations the shapes that their operands lead to.
 
-    Raises ValueError if more checks of torch's own shape functions fail than did before, and where
-    a shape is not known to follow and an operand still says one of the `sizes` that were changed.
+    Raises ValueError if more checks of torch's own shape functions fail than in the text `before`
+    of the program, and where a shape is not known to follow and an operand still says one of the
+    `sizes` that were changed.
     """
     from iree.compiler import ir, passmanager
 
@@ -233,7 +234,8 @@ def _infer(module: Any, failing: int, sizes: dict[int, int]) -> None:
                 result.set_type(ir.Type.parse(kind))
     _settle(shadow)
     passmanager.PassManager.parse(_INFERENCE).run(shadow.operation)
-    if str(shadow).count(_FAILED_CHECK) > failing:
+    failing = str(shadow).count(_FAILED_CHECK)
+    if failing and failing > _failed_checks(before):
         raise ValueError("the shapes do not fit together")
     for op in _walk(shadow.operation):
         if _MARK in op.attributes:
@@ -291,13 +293,11 @@ def _met(given: str, inferred: str) -> str:
     return given[: old.start()] + ",".join(sizes) + given[old.end() :]
 
 
-def _failed_checks(module: Any) -> int:
+def _failed_checks(program: str) -> int:
     """Number of checks of torch's shape functions that cannot be shown to hold."""
     from iree.compiler import ir, passmanager
 
-    if not any(op.name.startswith("torch.") for op in _walk(module.operation)):
-        return 0
-    shadow = ir.Module.parse(module.operation.get_asm(print_generic_op_form=True))
+    shadow = ir.Module.parse(program)
     passmanager.PassManager.parse(_INFERENCE).run(shadow.operation)
     return str(shadow).count(_FAILED_CHECK)
 
