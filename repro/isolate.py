@@ -292,7 +292,7 @@ class Isolation:
             part.cut,
             budget=budget,
             root=part.root,
-            together=lambda cuts: self._together(part.editor, cuts),
+            together=lambda cuts: self._together(part.editor, part.editor.render(cuts)),
         )
         return part._replace(cut=shrunk.cut, minimal=shrunk.minimal)
 
@@ -307,8 +307,17 @@ class Isolation:
             return part
         file = part.file()
         place = self.job.context.directory / f"simpler-{len(part.cut.keep)}"
-        reducer = self._reducer(self._editor(file, 0, place))
-        simple = reducer.simplified(file, budget, self.units, len(part.cut.keep))
+        editor = self._editor(file, 0, place)
+        simple = self._reducer(editor).simplified(
+            file,
+            budget,
+            self.units,
+            len(part.cut.keep),
+            # Nothing else names several of them.
+            (lambda files: self._together(editor, files))
+            if self.job.failure.kind == "diagnostic"
+            else None,
+        )
         if not simple.done:
             return part
         alone = self._alone(part, Path(simple.path), f"{place.name}/edits")
@@ -414,8 +423,8 @@ class Isolation:
     def _reducer(self, editor: Editor, width: int = 1) -> Reducer:
         return Reducer(editor, self._judged, width=width, progress=self.on_progress)
 
-    def _together(self, editor: Editor, cuts: Sequence[Cut]) -> list[str]:
-        candidates, place = editor.render(cuts), editor.place()
+    def _together(self, editor: Editor, candidates: Sequence[Path | None]) -> list[str]:
+        place = editor.place()
         failure = self.job.failure
         about = failure.op or failure.message
         own = bindings.of(self.job.context.toolchain, self.job.context.limits)

@@ -10,7 +10,7 @@ from iree_pilot.repro.ir.graph import Cut, Graph
 from iree_pilot.repro.oracles.oracle import Answer
 from iree_pilot.repro.reducer import shrink, simplify
 from iree_pilot.repro.reducer.shrink import Progress, Questions, Shrunk, Together
-from iree_pilot.repro.reducer.simplify import Simplified, SimplifyOptions
+from iree_pilot.repro.reducer.simplify import AllAtOnce, Simplified, SimplifyOptions
 
 #: Answers for candidates in files, in their order.
 Judge = Callable[[list[Path]], list[Answer]]
@@ -73,7 +73,12 @@ class Reducer:
         return Questions(self.verdicts, self._width, budget, together, self._progress)
 
     def simplified(
-        self, file: Path, budget: int, units: Sequence[int] = simplify.UNITS, ops: int = 0
+        self,
+        file: Path,
+        budget: int,
+        units: Sequence[int] = simplify.UNITS,
+        ops: int = 0,
+        together: AllAtOnce | None = None,
     ) -> Simplified:
         """The editor's program, which is in `file`, in smaller shapes: `simplify.simplify`."""
         options = SimplifyOptions(
@@ -82,6 +87,7 @@ class Reducer:
             budget,
             units=units,
             ops=ops,
+            together=together,
             on_progress=self._progress,
         )
         return simplify.simplify(file, self.editor.survey(), options)

@@ -1,15 +1,17 @@
 """The search for simpler shapes, types and constants of a program that is already small.
 
 Like `repro.reducer.shrink` it sees no IR: a survey of what could be simpler, proposals as data, and
-answers to them. Given the same answers it asks the same questions in the same order.
+answers to them. Given the same answers it asks the same questions in the same order. Many
+programs can be asked about in one module: what the answer names is likely to fail in the same way,
+and is asked about alone before it is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -22,6 +24,8 @@ ONES = 0
 UNITS, ANYWHERE = (8, 32), (ONES, 1, 2, 8, 32)
 #: Units that are tried last, below the one that was accepted.
 _SMALLEST = (ONES, 1, 2)
+#: Programs in one module, at most.
+_MOST = 16
 
 #: Aspects of a program that can be simplified, apart from sizes. dynamic: dimensions that are not
 #: static. literals: tensor constants with many numbers. attributes: those that the compiler may
@@ -81,15 +85,22 @@ class _Answer(Protocol):
 
 #: A file for each proposal; None where there is no such program.
 Render = Callable[[Sequence[Proposal]], Sequence[Path | None]]
+#: Answers for several programs with one question, as `repro.reducer.together` gives them.
+AllAtOnce = Callable[[Sequence[Path]], Sequence[str]]
 _Step = int | Aspect
+#: A change of what was accepted: a size and its new value, or an aspect.
+_Move = tuple[int, int] | Aspect
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SimplifyOptions:
-    """Options of a simplification: at most `budget` programs are tested.
+    """Options of a simplification: at most `budget` programs are tested, and once several that
+    told nothing.
 
     units: what sizes are made small multiples of, one after the other. ops: how many operations
-    there are, for those who are told.
+    there are, for those who are told. together: tests several at the cost of one, where that can
+    be done.
     """
 
     ask: Callable[[list[Path]], Sequence[_Answer]]
@@ -97,6 +108,7 @@ class SimplifyOptions:
     budget: int
     units: Sequence[int] = UNITS
     ops: int = 0
+    together: AllAtOnce | None = None
     on_progress: Callable[[Progress], None] = lambda _: None
 
 
@@ -106,11 +118,20 @@ def simplify(program: Path, survey: Survey, options: SimplifyOptions) -> Simplif
     Everything at once first, which one call settles in most cases, and with the smallest sizes;
     then, while the budget lasts, coarser sizes, and halves of what was proposed. Last, each size
     becomes the smallest that still answers "same". A proposal that no program can be made of costs
-    no call.
+    no call. Where several can be tested together, they are, until that tells nothing.
     """
-    search, units = _Search(program, survey, options), options.units
+    search = _Search(program, survey, options)
     sizes: list[_Step] = [size for size in reversed(survey.sizes) if size > 1]
     rest: list[_Step] = [aspect for aspect in _TOGETHER if aspect in survey.aspects]
+    if not search.rounds([*sizes, *rest]):
+        search.began = search.best.calls
+        _one_by_one(search, sizes, rest, options.units)
+    return search.best
+
+
+def _one_by_one(
+    search: _Search, sizes: list[_Step], rest: list[_Step], units: Sequence[int]
+) -> None:
     for unit in filter(search.leaves_constants, units):
         search.unit = unit
         if search.accepts([*sizes, *rest]):
@@ -120,11 +141,9 @@ def simplify(program: Path, survey: Survey, options: SimplifyOptions) -> Simplif
         search.halves(rest, asked=not sizes)
         search.halves(sizes, asked=not rest)
     search.finer(sizes)
-    for aspect in _LATER:
-        if aspect in survey.aspects and not (aspect == "arguments" and search.has("literals")):
-            search.accepts([aspect])
+    for aspect in search.later():
+        search.accepts([aspect])
     search.lower_each()
-    return search.best
 
 
 def scaled(
@@ -175,27 +194,41 @@ def _factors(found: Mapping[int, int], size: int) -> tuple[int, int] | None:
     return None
 
 
+class _Program(NamedTuple):
+    proposal: Proposal
+    file: Path
+
+
 class _Search:
     """Simplifications accepted so far, and the calls that are left."""
 
     def __init__(self, program: Path, survey: Survey, options: SimplifyOptions) -> None:
         self.best = Simplified(path=str(program))
         self.unit = UNITS[0]
-        self._survey, self._options = survey, options
+        #: Calls before sizes are made small one question after the other.
+        self.began = 0
+        self._survey, self._options, self._budget = survey, options, options.budget
         self._steps: list[_Step] = []
-        self._accepted = Proposal()
-        self._proposed = {self._accepted}
+        self._kept = _Program(Proposal(), program)
+        self._answered = {Proposal()}
+        self._impossible: set[Proposal] = set()
 
     def accepts(self, steps: Sequence[_Step]) -> bool:
         """True if these steps, with those accepted before, answer "same"; then they are kept."""
-        together = [*self._steps, *steps]
-        if self._is_same(self._proposal(together, products) for products in (False, True)):
-            self._steps = together
+        steps = [*self._steps, *steps]
+        if self._any_same(self._with(steps, self.unit)):
+            self._steps = steps
             return True
         return False
 
     def has(self, step: _Step) -> bool:
         return step in self._steps
+
+    def later(self, proposal: Proposal | None = None) -> list[Aspect]:
+        """The aspects tried last that a proposal (the accepted one) leaves as they are."""
+        proposal = proposal or self._kept.proposal
+        done = {"arguments": proposal.arguments or proposal.literals, "types": proposal.types}
+        return [one for one in _LATER if one in self._survey.aspects and not done[one]]
 
     def halves(self, steps: Sequence[_Step], asked: bool = False) -> None:
         """Accepts what it can of steps; asked: all of them together were refused already."""
@@ -212,9 +245,10 @@ class _Search:
 
     def finer(self, sizes: Sequence[_Step]) -> None:
         """Accepts all sizes with the smallest unit below the one that they were accepted with."""
-        if self.best.calls and not all(map(self.has, sizes)):
+        asked = self.best.calls > self.began
+        if asked and not all(map(self.has, sizes)):
             return
-        accepted = self.unit if self.best.calls else 1 + max(_SMALLEST)
+        accepted = self.unit if asked else 1 + max(_SMALLEST)
         lower = (unit for unit in _SMALLEST if unit < accepted)
         for unit in filter(self.leaves_constants, lower):
             self.unit = unit
@@ -228,59 +262,190 @@ class _Search:
         1 is asked about first, then halves of what is between: that takes for granted that what
         fails with a size does with larger ones.
         """
-        for size in sorted(self._survey.sizes, key=lambda size: -self._sizes()[size]):
+        for size in sorted(self._survey.sizes, key=lambda size: -self._now[size]):
             refused = 0 if self.leaves_constants(ONES) else 1
-            while between := range(refused + 1, self._sizes()[size]):
+            while between := range(refused + 1, self._now[size]):
                 value = between[len(between) // 2] if refused else between[0]
                 if not self._lowers(size, value):
                     refused = value
 
+    def rounds(self, steps: Sequence[_Step]) -> bool:
+        """True if programs tested together, round after round, lead to one that answers "same".
+
+        First the steps with each unit; from the smallest that is likely to fail on, each size alone
+        with several lower values, and the aspects that come later: what is likely of them is taken
+        all at once, or else the first of it.
+        """
+        if self._options.together is None:
+            return False
+        units = [*filter(self.leaves_constants, sorted({*self._options.units, *_SMALLEST}))]
+        self.unit = units[0]
+        # The smallest settles most failures of those that it is tried first for: it needs no other.
+        if units[0] in self._options.units and self.accepts(steps):
+            best = self._kept
+        else:
+            made = self._made([self._with(steps, unit) for unit in units])
+            smaller, _ = self._likely({one: one for one in made if one is not None})
+            if not smaller:
+                return False
+            best = smaller[0]
+        refused: set[_Move] = set()
+        while moves := self._moves(best.proposal, refused)[:_MOST]:
+            made = self._made([self._moved(best.proposal, [move]) for move in moves])
+            found = {m: program for m, program in zip(moves, made, strict=True) if program}
+            likely, others = self._likely(found, spare=best == self._kept)
+            others |= {*moves} - {*found}
+            if not likely and not others:
+                break
+            refused |= others
+            if likely:
+                best = self._all_of(best, likely) or found[likely[0]]
+        return best == self._kept or self._is_same(best)
+
+    def _likely(
+        self, programs: Mapping[T, _Program], spare: bool = False
+    ) -> tuple[list[T], set[T]]:
+        """(the programs that are likely to answer "same", those that are not).
+
+        Nothing is said of the others. spare: no call has to be left for what is likely already.
+        """
+        assert self._options.together is not None
+        left, refused = dict(programs), set[T]()
+        while left:
+            if len(left) == 1 and self._left > (0 if spare else 1):
+                ((name, program),) = left.items()
+                same = self._is_same(program)
+                return ([name], refused) if same else ([], {name, *refused})
+            if self._left < 2:
+                break
+            self._count("smaller shapes in one module")
+            verdicts = self._options.together([program.file for program in left.values()])
+            told = dict(zip(left, verdicts, strict=True))
+            likely = [name for name, verdict in told.items() if verdict == "likely"]
+            named = [name for name, verdict in told.items() if verdict in ("likely", "suspect")]
+            clear = {name for name, verdict in told.items() if verdict in ("passes", "invalid")}
+            self._answered |= {left[name].proposal for name in clear}
+            gone = clear | {*named}
+            if likely:
+                # A compiler that names two of them does not end at the first that fails.
+                refused |= {*left} if len(named) > 1 else gone
+                return likely, refused - {*likely}
+            if not gone:
+                # What is asked one by one then is as much as without it.
+                self._budget = self._options.budget + 1
+                break
+            refused |= gone
+            left = {name: program for name, program in left.items() if name not in gone}
+        return [], refused
+
+    def _moves(self, proposal: Proposal, refused: Collection[_Move]) -> list[_Move]:
+        """What can be simpler still, the largest size first, each with its lowest values first.
+
+        That takes for granted that what fails with a size does with larger ones.
+        """
+        sizes, found = self._sizes(proposal), list[_Move]()
+        known = [move for move in refused if isinstance(move, tuple)]
+        smallest = 0 if self.leaves_constants(ONES) else 1
+        for size in sorted(sizes, key=lambda size: -sizes[size]):
+            too_small = (value for other, value in known if other == size and value < sizes[size])
+            least = max(too_small, default=smallest)
+            below = range(least + 1, sizes[size])
+            spans = [2**power for power in range(len(below).bit_length())]
+            values = {*(least + span for span in spans), *(sizes[size] - span for span in spans)}
+            found += ((size, value) for value in below if value in values or value == below[-1])
+        return [*found, *(one for one in self.later(proposal) if one not in refused)]
+
+    def _all_of(self, program: _Program, moves: Sequence[_Move]) -> _Program | None:
+        """The program with all of these changes, of each size the lowest, if it answers "same"."""
+        lowest = dict(sorted((m for m in moves if isinstance(m, tuple)), reverse=True))
+        all_: list[_Move] = [*lowest.items(), *(m for m in moves if isinstance(m, str))]
+        if len(all_) == 1 or (self._left < 2 and program != self._kept):
+            return None
+        (made,) = self._made([self._moved(program.proposal, all_)])
+        return made if made is not None and self._is_same(made) else None
+
     def _lowers(self, size: int, value: int) -> bool:
         """True if the program with this value for a size answers "same"; then it is kept."""
-        sizes = self._sizes()
-        return self._is_same(
-            msgspec.structs.replace(
-                self._accepted, sizes=_changed(lowered(sizes, size, value, products))
-            )
-            for products in (False, True)
-        )
+        return self._any_same(self._moved(self._kept.proposal, [(size, value)]))
 
-    def _sizes(self) -> dict[int, int]:
-        """Current value of each size."""
-        return {size: size for size in self._survey.sizes} | dict(self._accepted.sizes)
+    def _moved(self, proposal: Proposal, moves: Sequence[_Move]) -> tuple[Proposal, Proposal]:
+        """A proposal with changes, without and with products as in `lowered`."""
+        aspects = {move: True for move in moves if isinstance(move, str)}
 
-    def _is_same(self, proposals: Iterable[Proposal]) -> bool:
+        def moved(products: bool) -> Proposal:
+            sizes = self._sizes(proposal)
+            for move in moves:
+                if isinstance(move, tuple):
+                    sizes = lowered(sizes, *move, products)
+            return msgspec.structs.replace(proposal, sizes=_changed(sizes), **aspects)
+
+        return moved(False), moved(True)
+
+    @property
+    def _now(self) -> dict[int, int]:
+        return self._sizes(self._kept.proposal)
+
+    def _sizes(self, proposal: Proposal) -> dict[int, int]:
+        """Value of each size."""
+        return {size: size for size in self._survey.sizes} | dict(proposal.sizes)
+
+    def _made(self, choices: Sequence[tuple[Proposal, Proposal]]) -> list[_Program | None]:
+        """Of each pair of proposals the first that is a program; None where it is not new."""
+        found: list[_Program | None] = [None] * len(choices)
+        open_ = {*range(len(choices))}
+        for turn in zip(*choices, strict=True):
+            open_ -= {n for n in open_ if turn[n] in self._answered}
+            new = [n for n in sorted(open_) if turn[n] not in self._impossible]
+            files = self._options.render([turn[n] for n in new])
+            self._impossible |= {turn[n] for n, file in zip(new, files, strict=True) if not file}
+            made = {n: _Program(turn[n], file) for n, file in zip(new, files, strict=True) if file}
+            for n, program in made.items():
+                found[n] = program
+            open_ -= {*made}
+        return found
+
+    def _any_same(self, choice: tuple[Proposal, Proposal]) -> bool:
         """True if the first proposal that is new and a program answers "same"; then it is kept."""
-        if self.best.calls >= self._options.budget:
+        if self._left <= 0:
             return False
-        for proposal in proposals:
-            if proposal in self._proposed:
-                continue
-            self._proposed.add(proposal)
-            (file,) = self._options.render([proposal])
-            if file is not None:
-                break
-        else:
+        (program,) = self._made([choice])
+        return program is not None and self._is_same(program)
+
+    def _is_same(self, program: _Program) -> bool:
+        """True if a program answers "same" alone; then it is kept."""
+        if self._left <= 0:
             return False
-        names, asked = _names(proposal), self.best.calls
-        self._options.on_progress(
-            Progress(trying=", ".join(names), ops=self._options.ops, asked=asked)
-        )
-        self.best = msgspec.structs.replace(self.best, calls=asked + 1)
-        (answer,) = self._options.ask([file])
+        self._answered.add(program.proposal)
+        names = _names(program.proposal)
+        self._count(", ".join(names))
+        (answer,) = self._options.ask([program.file])
         if answer.verdict != "same":
             return False
-        self._accepted = proposal
-        self.best = msgspec.structs.replace(self.best, path=str(file), done=names)
+        self._kept = program
+        self.best = msgspec.structs.replace(self.best, path=str(program.file), done=names)
         return True
 
-    def _proposal(self, steps: Sequence[_Step], products: bool) -> Proposal:
+    @property
+    def _left(self) -> int:
+        """Calls that are left."""
+        return self._budget - self.best.calls
+
+    def _count(self, trying: str) -> None:
+        asked = self.best.calls
+        self._options.on_progress(Progress(trying=trying, ops=self._options.ops, asked=asked))
+        self.best = msgspec.structs.replace(self.best, calls=asked + 1)
+
+    def _with(self, steps: Sequence[_Step], unit: int) -> tuple[Proposal, Proposal]:
+        """The steps proposed, without and with products as in `scaled`."""
+        return self._proposal(steps, unit, False), self._proposal(steps, unit, True)
+
+    def _proposal(self, steps: Sequence[_Step], unit: int, products: bool) -> Proposal:
         chosen = [step for step in steps if isinstance(step, int)]
-        sizes = scaled(self._survey.sizes, chosen, self.unit, products)
+        sizes = scaled(self._survey.sizes, chosen, unit, products)
         taken = max((sizes[size] for size in chosen), default=0)
         return Proposal(
             sizes=_changed(sizes),
-            dynamic=taken + max(self.unit, 1 - taken) if "dynamic" in steps else 0,
+            dynamic=taken + max(unit, 1 - taken) if "dynamic" in steps else 0,
             literals="literals" in steps,
             attributes="attributes" in steps,
             types="types" in steps,

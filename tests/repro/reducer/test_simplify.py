@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -15,9 +17,12 @@ from iree_pilot.pipeline.toolchain import compiler, toolchain
 from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.ir import edit
+from iree_pilot.repro.ir.bindings import Bindings
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.oracles.oracle import Answer, CompileOracle, Verdict
 from iree_pilot.repro.reducer.simplify import (
+    ANYWHERE,
+    UNITS,
     Aspect,
     Proposal,
     Simplified,
@@ -26,6 +31,7 @@ from iree_pilot.repro.reducer.simplify import (
     scaled,
     simplify,
 )
+from iree_pilot.repro.reducer.together import cleared
 
 SIZES = st.lists(st.integers(0, 4096), max_size=8, unique=True).map(lambda s: tuple(sorted(s)))
 ASPECTS: tuple[Aspect, ...] = ("dynamic", "literals", "attributes", "types", "arguments")
@@ -38,14 +44,24 @@ class Stopped(Exception):
     """The search was cut off."""
 
 
+#: Which of those that fail in one module are named: all, as where a compiler goes on after the
+#: first one, the first alone, none, or one that does not fail.
+Tells = Literal["all", "first", "nothing", "lies"]
+TELLS: tuple[Tells, ...] = ("all", "first", "nothing", "lies")
+
+
 class Fake:
-    """Programs that are their own proposals, and a failure that some of them show."""
+    """Programs that are their own proposals, and a failure that some of them show.
+
+    asked: the programs asked about alone. modules: those that were asked about together.
+    """
 
     def __init__(
         self, fails: Callable[[Proposal], bool], possible: Callable[[Proposal], bool], place: Path
     ) -> None:
         self.fails, self.possible = fails, possible
         self.asked: list[Proposal] = []
+        self.modules: list[list[Proposal]] = []
         self.journal: dict[Proposal, bool] = {}
         self.stop_after = 10**9
         self._place = place
@@ -62,9 +78,33 @@ class Fake:
     def ask(self, files: list[Path]) -> list[Answer]:
         return [Answer(verdict=self._verdict(self._made[str(file)])) for file in files]
 
-    def run(self, survey: Survey, budget: int) -> Simplified:
-        self.asked = []
-        return simplify(Path("whole"), survey, SimplifyOptions(self.ask, self.render, budget))
+    def run(
+        self,
+        survey: Survey,
+        budget: int,
+        tells: Tells | None = None,
+        units: Sequence[int] = UNITS,
+    ) -> Simplified:
+        def together(files: Sequence[Path]) -> list[str]:
+            return self.named([self._made[str(file)] for file in files], tells)
+
+        self.asked, self.modules = [], []
+        options = SimplifyOptions(
+            self.ask, self.render, budget, units, together=together if tells else None
+        )
+        return simplify(Path("whole"), survey, options)
+
+    def named(self, module: list[Proposal], tells: Tells | None) -> list[str]:
+        if len(self.journal) >= self.stop_after:
+            raise Stopped
+        self.modules.append(module)
+        failing = [number for number, one in enumerate(module) if self.fails(one)]
+        if not failing:
+            return ["passes"] * len(module)
+        if tells == "lies":
+            failing = [number for number in range(len(module)) if number not in failing]
+        failing = failing[: {"nothing": 0, "all": None}.get(tells or "", 1)]
+        return ["likely" if number in failing else "" for number in range(len(module))]
 
     def made(self, simplified: Simplified) -> Proposal:
         return self._made.get(simplified.path, Proposal())
@@ -175,6 +215,121 @@ class TestSearch:
         found = fake.run(Survey(sizes=(64,), constants=True), 12)
         assert fake.made(found).sizes == ((64, 2),)
         assert all(dict(asked.sizes)[64] > 1 for asked in fake.asked)
+
+
+def now(survey: Survey, proposal: Proposal) -> dict[int, int]:
+    return {size: size for size in survey.sizes} | dict(proposal.sizes)
+
+
+#: The least value that a failure needs of each size.
+LEAST = st.dictionaries(st.integers(1, 300), st.integers(1, 300), min_size=1, max_size=4)
+
+
+class TestTogether:
+    @given(SURVEYS, st.integers(0, 12), st.sampled_from(TELLS), st.integers(), st.integers())
+    def test_what_it_ends_with_was_answered_same_alone_within_the_budget(
+        self, survey: Survey, budget: int, tells: Tells, seed: int, other: int
+    ) -> None:
+        fake = Fake(moody(seed), lambda p: not moody(other)(p), Path())
+        found = fake.run(survey, budget, tells)
+        assert found.calls == len(fake.asked) + len(fake.modules) <= budget + 1
+        assert len(set(fake.asked)) == len(fake.asked)
+        assert fake.journal.get(fake.made(found), found.path == "whole")
+
+    @given(SURVEYS, st.integers(0, 12), st.sampled_from(TELLS), st.integers(), st.integers(0, 12))
+    def test_cut_off_anywhere_it_resumes_to_the_same_result(
+        self, survey: Survey, budget: int, tells: Tells, seed: int, stop: int
+    ) -> None:
+        whole = Fake(moody(seed), lambda p: True, Path()).run(survey, budget, tells)
+        fake = Fake(moody(seed), lambda p: True, Path())
+        fake.stop_after = stop
+        with contextlib.suppress(Stopped):
+            fake.run(survey, budget, tells)
+        fake.stop_after = 10**9
+        assert fake.run(survey, budget, tells) == whole
+
+    @given(LEAST, st.sampled_from(TELLS), st.sampled_from((UNITS, ANYWHERE)))
+    def test_each_size_ends_as_small_as_the_failure_allows(
+        self, least: dict[int, int], tells: Tells, units: Sequence[int]
+    ) -> None:
+        survey = Survey(sizes=tuple(sorted(least)))
+        needs = {size: min(size, least[size]) for size in survey.sizes}
+
+        def fails(proposal: Proposal) -> bool:
+            return all(new >= needs[size] for size, new in now(survey, proposal).items())
+
+        fake = Fake(fails, lambda p: True, Path())
+        found = fake.run(survey, 10**6, tells, units)
+        assert tells == "lies" or now(survey, fake.made(found)) == needs
+
+    @given(
+        LEAST,
+        st.sampled_from(("all", "nothing")),
+        st.sampled_from((UNITS, ANYWHERE)),
+        st.sampled_from((5, 10)),
+    )
+    def test_no_size_is_larger_than_where_one_is_asked_about_after_the_other(
+        self, least: dict[int, int], tells: Tells, units: Sequence[int], budget: int
+    ) -> None:
+        survey = Survey(sizes=tuple(sorted(least)))
+
+        def fails(proposal: Proposal) -> bool:
+            return all(new >= min(size, least[size]) for size, new in now(survey, proposal).items())
+
+        def total(tells: Tells | None) -> int:
+            fake = Fake(fails, lambda p: True, Path())
+            return sum(now(survey, fake.made(fake.run(survey, budget, tells, units))).values())
+
+        assert total(tells) <= total(None)
+
+    def test_three_calls_settle_a_failure_that_needs_more_than_one_element(self) -> None:
+        """The attention of a real program: two of its sizes must not be 1."""
+        fake = Fake(lambda p: dict(p.sizes).get(64, 64) > 1, lambda p: True, Path())
+        found = fake.run(Survey(sizes=(2, 4, 64), aspects=("attributes",)), 5, "all")
+        assert fake.made(found) == Proposal(sizes=((2, 1), (4, 1), (64, 2)), attributes=True)
+        assert (len(fake.modules), fake.asked) == (2, [fake.made(found)])
+
+    def test_what_the_smallest_sizes_settle_alone_is_no_module(self) -> None:
+        fake = Fake(lambda p: True, lambda p: True, Path())
+        found = fake.run(Survey(sizes=(2, 64)), 12, "all", ANYWHERE)
+        assert (found.calls, fake.modules) == (1, [])
+
+    def test_those_beside_one_that_fails_in_another_way_are_asked_about_again(self) -> None:
+        """A compiler that ends at what fails in an earlier pass names nothing of a later one."""
+        fake = Fake(lambda p: dict(p.sizes).get(64, 64) > 2, lambda p: True, Path())
+        named = fake.named
+
+        def naming(module: list[Proposal], tells: Tells | None) -> list[str]:
+            ones = [n for n, one in enumerate(module) if dict(one.sizes).get(64) == 1]
+            verdicts = named(module, tells)
+            return (
+                ["suspect" if n in ones else "" for n in range(len(module))] if ones else verdicts
+            )
+
+        fake.named = naming  # type: ignore[method-assign]
+        found = fake.run(Survey(sizes=(64, 100)), 12, "all")
+        assert fake.made(found) == Proposal(sizes=((64, 3), (100, 1)))
+        assert (
+            found.calls
+            < Fake(fake.fails, lambda p: True, Path()).run(Survey(sizes=(64, 100)), 12).calls
+        )
+
+    def test_what_is_likely_and_does_not_answer_same_alone_is_not_kept(self) -> None:
+        fake = Fake(lambda p: p == Proposal(sizes=((64, 8),)), lambda p: True, Path())
+        found = fake.run(Survey(sizes=(64,)), 12, "lies")
+        assert fake.made(found) == Proposal(sizes=((64, 8),))
+
+    @pytest.mark.parametrize("budget", [5, 12])
+    def test_a_module_that_tells_nothing_costs_itself_alone(self, budget: int) -> None:
+        survey = Survey(sizes=(2, 4, 64, 100), aspects=("attributes", "types"))
+
+        def run(tells: Tells | None) -> tuple[Proposal, int]:
+            fake = Fake(lambda p: dict(p.sizes).get(100, 100) > 2, lambda p: True, Path())
+            found = fake.run(survey, budget, tells)
+            return fake.made(found), found.calls
+
+        (made, calls), (other, before) = run("nothing"), run(None)
+        assert (made, calls) == (other, before + 1)
 
 
 class TestSizes:
@@ -389,7 +544,8 @@ module @module {
 
 
 @pytest.mark.real
-def test_a_large_matmul_becomes_small_with_the_same_failure(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_large_matmul_becomes_small_with_the_same_failure(tmp_path: Path, at_once: bool) -> None:
     program = tmp_path / "program.mlir"
     program.write_text(MATMUL)
     release = toolchain.installed()
@@ -410,9 +566,15 @@ def test_a_large_matmul_becomes_small_with_the_same_failure(tmp_path: Path) -> N
         Context(toolchain=release, limits=limits, directory=tmp_path / "state"), flags, failure
     )
     editor = Editor(program, 0, tmp_path / "edits", limits)
-    found = simplify(
-        program, editor.survey(), SimplifyOptions(oracle.ask, editor.simpler, budget=3)
+
+    def together(files: Sequence[Path]) -> list[str]:
+        about, own = failure.op or failure.message, Bindings(limits=limits)
+        return cleared(files, editor.place(), oracle.ask, oracle.said, own, about)
+
+    options = SimplifyOptions(
+        oracle.ask, editor.simpler, budget=3, together=together if at_once else None
     )
+    found = simplify(program, editor.survey(), options)
     assert "smaller shapes" in found.done, Path(found.path).read_text()
     assert found.calls == oracle.calls <= 3
     (answer,) = oracle.ask([Path(found.path)])
