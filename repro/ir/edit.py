@@ -58,6 +58,9 @@ def surveyed(batch: EditBatch, directory: Path) -> Survey:
 
 def made(batch: EditBatch, directory: Path) -> Iterator[EditedProgram]:
     """Each cut and proposal, carried out."""
+    from iree.compiler import ir
+
+    impossible = (ValueError, IndexError, KeyError, RuntimeError, TypeError, ir.MLIRError)
     text = Path(batch.mlir).read_bytes()
     jobs: tuple[Cut | Proposal, ...] = (*batch.cuts, *batch.proposals)
     for number, job in enumerate(jobs):
@@ -68,7 +71,7 @@ def made(batch: EditBatch, directory: Path) -> Iterator[EditedProgram]:
                 fed = (own,)
             else:
                 result, fed = made_simpler(text, job, base=batch.mlir)
-        except (ValueError, IndexError, KeyError, RuntimeError, TypeError) as fault:
+        except impossible as fault:
             yield EditedProgram(why=f"{type(fault).__name__}: {fault}")
         else:
             file = directory / f"{number}.mlir"

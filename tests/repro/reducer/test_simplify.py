@@ -530,7 +530,21 @@ class TestIR:
             text, Proposal(sizes=((32, 4), (64, 8), (2048, 32)))
         )
 
+    def test_a_proposal_that_the_bindings_refuse_costs_itself_alone(self, tmp_path: Path) -> None:
+        program = tmp_path / "program.mlir"
+        program.write_text(
+            "func.func @main(%x: !torch.vtensor<[64],f16>) -> !torch.vtensor<[64],f16> {\n"
+            "  %f = torch.constant.float 2.000000e+00\n"
+            "  %0 = torch.aten.mul.Scalar %x, %f : !torch.vtensor<[64],f16>, !torch.float -> "
+            "!torch.vtensor<[64],f16>\n  return %0 : !torch.vtensor<[64],f16>\n}\n"
+        )
+        editor = Editor(program, 0, tmp_path / "edits", process.Limits(seconds=60))
+        refused, made = editor.simpler([Proposal(sizes=((64, 2),), types=True), SMALL])
+        assert refused is None
+        assert made is not None and "vtensor<[2],f16>" in made.read_text()
 
+
+SMALL = Proposal(sizes=((64, 2),))
 MATMUL = """
 module @module {
   func.func @main(%a: !torch.vtensor<[1024,2048],f16>, %b: !torch.vtensor<[2048,512],f16>)
