@@ -24,7 +24,12 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 T = TypeVar("T")
 
 #: Modules that children import to edit IR.
-LOADED = ("iree.compiler.ir", "iree_pilot.repro.ir.edit", "iree_pilot.pipeline.processes.process")
+LOADED = (
+    "iree.compiler.ir",
+    "iree_pilot.repro.ir.edit",
+    "iree_pilot.repro.reducer.together",
+    "iree_pilot.pipeline.processes.process",
+)
 
 
 class Bindings(msgspec.Struct, frozen=True, kw_only=True):
