@@ -294,7 +294,7 @@ class _Case:
         return msgspec.structs.replace(
             result,
             status="failed" if first else "ran" if left else "ok",
-            why=_why(failed) if failed else f"ran, not compared: {left}" if left else "",
+            why=_why(failed, first) if failed else f"ran, not compared: {left}" if left else "",
             steps=(*result.steps, *steps),
             functions=tuple(functions),
             failure=first,
@@ -525,7 +525,9 @@ def _steps(left: str, failed: StepName | None, took: Mapping[StepName, float]) -
             yield Step(name=name, status="ok", seconds=seconds)
 
 
-def _why(failed: StepName) -> str:
+def _why(failed: StepName, failure: Failure | None) -> str:
+    if failure is not None and f"/{numerics.EXPECTATION}/" in failure.signature:
+        return "runs, but not as the program itself expects, which is wrong"
     return {
         "load": "does not load",
         "run": "does not run",

@@ -30,6 +30,8 @@ from pathlib import Path
 import click
 import msgspec
 
+from iree_pilot.pipeline.targets import devices
+
 ROOT = Path(__file__).resolve().parent.parent
 #: No command of a page is longer.
 _SECONDS = 1200
@@ -44,6 +46,7 @@ _PATH = re.compile(
 )
 _SAMPLE = re.compile(r"[\w./*-]+\.(?:py|mlir|mlirbc|toml|npy|onnx|pt2)")
 _FORMS = (
+    (rf"\bAMD EPYC\b|{re.escape(devices.processor().name)}", "<processor>"),
     (r"(?<!\.)\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,}\b", "<hash>"),
     (r"[-+]?\d[\d,.]*(?:e[-+]?\d+)? ?(?:ns|µs|ms|s|min)\b", "<time>"),
     (r"[-+]?\d[\d,.]*(?:e[-+]?\d+)? ?(?:B|[kKMGT]i?B)\b", "<size>"),

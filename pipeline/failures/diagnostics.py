@@ -126,8 +126,11 @@ _NOISE = re.compile(
     r"|.*(?:ignoring processor|ignoring feature)"
 )
 _PROGRAM_PREFIX = re.compile(r"^(?:[\w.-]*iree-[\w-]+: |error opening input file: )")
+#: Files of Python, of what traces, and of ours; those of libraries of models are a model's.
 _LIBRARY = re.compile(
-    r"/(?:site|dist)-packages/|/lib/python3\.\d+/|^<|" + re.escape(str(Path(__file__).parents[1]))
+    r"/(?:site|dist)-packages/(?:torch|torchgen|functorch|iree|numpy|sympy|onnx\w*)/"
+    r"|/lib/python3\.\d+/(?!(?:site|dist)-packages/)|^<|"
+    + re.escape(str(Path(__file__).parents[1]))
 )
 #: Names of parameters, functions and flags in a runtime status.
 _QUOTED_NAME = re.compile(r"(['`])[^'`\n]*\1")
@@ -426,8 +429,8 @@ def _python_stack(frames: Sequence[tuple[str, int, str]]) -> tuple[str, ...]:
 def _model_line(message: str, frames: Sequence[tuple[str, int, str]]) -> str | None:
     """`file:line` of the innermost model code; PyTorch quotes it where it interprets the model."""
     places = [(m["file"], m["line"]) for m in _QUOTED_FRAME.finditer(message)]
-    places = places or [(file, str(line)) for file, line, _ in frames]
-    own = [":".join(p) for p in places if not _LIBRARY.search(p[0])]
+    raised = [(file, str(line)) for file, line, _ in frames]
+    own = [":".join(p) for p in (*raised, *places) if not _LIBRARY.search(p[0])]
     return own[-1] if own else None
 
 

@@ -286,7 +286,8 @@ def _no_model(name: str) -> UsageError:
     from iree_pilot.models.spec import registry
 
     return UsageError(
-        f"the zoo has no model {name!r}, and no Python module of that name can be found",
+        f"the zoo has no model {name!r}, and no file, folder or Python module of that name can be "
+        "found",
         advice=nearest(name, list(registry())),
     )
 

@@ -21,6 +21,9 @@ from iree_pilot.pipeline.program.program import Indexed, Reference, TensorType
 
 Verdict = Literal["ok", "mismatch", "not-compared"]
 
+#: Of indices that may be others, not numbers that were compared.
+POINTING = "are right where they point to equal values"
+
 
 class Worst(msgspec.Struct, frozen=True, kw_only=True):
     """The element that is farthest off: its index, what the device gave, what was expected."""
@@ -178,7 +181,7 @@ def _exact(
         verdict, why = "not-compared", _depends(tied, pair.elements, reference)
     basis = "integers and booleans are exact"
     if indexed is not None:
-        basis = f"indices of {indexed.operation} are right where they point to equal values"
+        basis = f"indices of {indexed.operation} {POINTING}"
     return OutputComparison(
         **common,
         verdict=verdict,

@@ -46,6 +46,10 @@ _DOING: dict[Work, tuple[str, str]] = {
 _ANNOUNCED: tuple[Work, ...] = ("run", "generate")
 
 
+#: Seconds before the present step from which on the time in all is shown, too.
+_MORE = 2.0
+
+
 class Doing:
     """The line at the bottom of a terminal: what is going on, since when, and since the start."""
 
@@ -68,8 +72,10 @@ class Doing:
 
     @property
     def _clock(self) -> str:
-        spent, whole = int(time.monotonic() - self._started), int(self._took.seconds)
-        return clock_of(spent) + (f", {clock_of(whole)} in all" if whole > spent + 1 else "")
+        spent, whole = time.monotonic() - self._started, self._took.seconds
+        # The difference stays while one thing is done: it does not come and go with a rounding.
+        more = f", {clock_of(int(whole))} in all" if whole - spent > _MORE else ""
+        return clock_of(int(spent)) + more
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         clock = f"  {self._clock}"

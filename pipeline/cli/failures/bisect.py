@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from iree_pilot.repro.differential.against import Differential
 
 
+#: Operations of a module that does not trace which are named; of more only the number is told.
+_NAMED = 6
+
+
 @click.command(
     "bisect",
     epilog=examples(
@@ -430,13 +434,17 @@ def tell(console: Any, result: Bisection) -> None:
             console.print(f"  {escape(since)}", soft_wrap=True)
         minimal = "minimal" if made.minimal else "not proved minimal"
         verified = "verified" if made.verified else "[red]NOT verified[/red]"
-        names = "" if made.whole else ", ".join(made.op_names)
+        traced = found.failure.phase == "trace"
+        names = "" if made.whole or (traced and made.ops > _NAMED) else ", ".join(made.op_names)
         left = ": ".join(filter(None, (out.count(made.ops, "operation"), names)))
+        if traced and made.ops > _NAMED:
+            left = f"one module, which calls {left}"
         blocks = f"{out.count(found.blocks, 'operation')} in {out.count(found.places, 'place')}"
-        asked = "trace" if found.failure.phase == "trace" else "compile"
+        asked = "trace" if traced else "compile"
         search = out.count(made.oracle_calls, asked)
         pairs = [
             ("where", "" if made.whole else found.why),
+            ("line", escape(found.failure.location or "") if traced else ""),
             ("blocks", blocks if found.blocks else ""),
             ("not reduced" if made.whole else "reduced to", left),
             *(("also", escape(one.message)) for one in made.companions),

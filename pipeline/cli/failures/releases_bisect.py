@@ -115,6 +115,7 @@ def bisect(
     from iree_pilot.pipeline.cli.display import output as out
     from iree_pilot.pipeline.cli.display.live import Live
     from iree_pilot.pipeline.cli.session import Session
+    from iree_pilot.pipeline.frontends import source as sources
     from iree_pilot.pipeline.frontends.load import TraceFailed
     from iree_pilot.pipeline.targets import targets
     from iree_pilot.repro import deep
@@ -132,6 +133,7 @@ def bisect(
         several.finishing(results, targets=len(wanted)),
     ):
         if target is None and not reproducer.is_folder(source):
+            sources.parse(source, source_options.settings, source_options.dtype)
             raise reproducer.no_target(source)
         session = Session(common, live)
         names, get = _asked(first, last, toolchains, live)
@@ -144,6 +146,8 @@ def bisect(
                 live.note(f"{source} does not trace: {failed.failure.message}")
                 live.note("The compiler has no part in that: iree-pilot bisect isolates it.")
                 raise Failed(1) from None
+            if reproducer.is_folder(source) and not whole and _fails(found):
+                live.note(f"not added to {source}: only what is asked of all releases is")
             if whole and one is None and _fails(found):
                 reproducer.keep(source, live.note, since_release=deep.since_release(found))
             if found.boundaries:

@@ -28,6 +28,7 @@ from iree_pilot.pipeline.cli.failures.bisect import (
     isolate,
     tell,
     tell_elsewhere,
+    tell_next,
     tell_places,
     untraced,
 )
@@ -43,6 +44,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, made_of
 from iree_pilot.pipeline.numerics import between
+from iree_pilot.pipeline.numerics.judging import POINTING
 from iree_pilot.pipeline.store import outputs
 from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain.compiler import check_flags, check_phases
@@ -122,6 +124,7 @@ def cases(typed: Request) -> None:
         if judging:
             _tell_command(console, "what was not compared, operation by operation", judging)
         tell_elsewhere(console, found)
+        tell_next(console, [one for _, one in found])
         tell_places(console, [one for _, one in found])
     ok = all(r.status != "failed" for r in results)
     if typed.output and ok:
@@ -413,6 +416,8 @@ def _tell_function(live: Live, function: FunctionResult) -> None:
             )
             if output.verdict == "not-compared":
                 said = output.why
+            elif POINTING in output.basis and not output.differs:
+                said = output.basis
             elif output.differs:
                 said = f"{output.why}; {said}"
             mark = _MARKS[output.verdict]

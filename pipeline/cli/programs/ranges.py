@@ -163,7 +163,7 @@ def _tell(console: Any, reading: Reading, device: str | None) -> None:
     if reading.device is not None:
         pairs.append((device or "device", _counted(reading.device)))
     pairs.append(("holds", f"{reading.normal:.3g} to {reading.limit:.6g}"))
-    pairs.append(("wanted", f"{reading.smallest:.3g} to {reading.largest:.6g}"))
+    pairs.append(("wanted", f"{reading.smallest:.6g} to {reading.largest:.6g}"))
     pairs.append(("remedy", _remedy(reading)))
     print_pairs(console, pairs)
 

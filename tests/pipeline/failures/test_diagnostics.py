@@ -424,6 +424,20 @@ class TestTraces:
         assert failure.message == "ValueError: 33 is not a multiple of 4"
         assert failure.stack[0].startswith("check (")
 
+    def test_a_library_of_models_is_model_code(self) -> None:
+        library = "/home/user/.venv/lib/python3.12/site-packages/transformers/models/encodec/m.py"
+        failure = diagnostics.trace_failure(
+            "GuardOnDataDependentSymNode",
+            f'Could not guard\n  File "{library}", line 150, in _pad1d\n',
+            (
+                ("/home/user/model.py", 12, "forward"),
+                (library, 162, "forward"),
+                ("/home/user/.venv/lib/python3.12/site-packages/torch/fx/node.py", 1, "f"),
+                ("/usr/lib/python3.12/contextlib.py", 3, "g"),
+            ),
+        )
+        assert failure.location == f"{library}:150"
+
     def test_an_operator_of_the_message_is_the_operation(self) -> None:
         failure = diagnostics.trace_failure("RuntimeError", "no kernel for aten::foo.out on Meta")
         assert failure.op == "aten.foo.out"
