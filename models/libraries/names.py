@@ -36,8 +36,13 @@ def known(library: str) -> tuple[str, ...]:
 def alike(library: str, name: str) -> str:
     """Advice for a name that the library has no model of: one that it can be a slip of, if any.
 
-    Another architecture is no slip: `qwen9` is not `qwen3`, so numbers have to be the same.
+    Another architecture is no slip: `qwen9` is not `qwen3`, nor `ChatGlm` `Glm`, so numbers have to
+    be the same, and lengths nearly.
     """
     close = difflib.get_close_matches(name, known(library), n=20, cutoff=_ALIKE)
-    meant = [n for n in close if re.findall(r"\d+", n) == re.findall(r"\d+", name)][:3]
+    meant = [
+        n
+        for n in close
+        if abs(len(n) - len(name)) < 3 and re.findall(r"\d+", n) == re.findall(r"\d+", name)
+    ][:3]
     return f"Did you mean {' or '.join(meant)}?" if meant else ""

@@ -122,6 +122,12 @@ def _obstacle(
     inputs: bool,
 ) -> PilotError | None:
     """Error if the functions of a source cannot be chained; None if they can."""
+    if source.kind == "library":
+        return UsageError(
+            f"{source.text} is made by {source.module}, as one function without a cache: "
+            "--generate is for families of the zoo",
+            advice="Leave out --generate: the function is run and compared.",
+        )
     if spec is None or not spec.chain:
         able = ", ".join(name for name, known in registry().items() if known.chain)
         return UsageError(

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from packaging.version import Version
 
+from iree_pilot.models.libraries import names as libraries
 from iree_pilot.models.spec import ModelSpec, registry
 from iree_pilot.pipeline import plural, toml_tables
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError, nearest
@@ -160,6 +161,8 @@ def _programs(
             yield pattern, dtype
         return
     names = [name for spec in registry().values() for name in _names(spec, pattern)]
+    if (library := pattern.partition(":")[0]) in sources.LIBRARIES:
+        names = [f"{library}:{name}" for name in libraries.known(library)]
     fitting = [name for name in names if fnmatchcase(name, pattern)] or _files(pattern)
     if not fitting:
         raise UsageError(

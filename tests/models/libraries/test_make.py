@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from places import ROOT
 
 from iree_pilot.models.libraries.make import traceable
 from iree_pilot.models.traceable import Traceable
@@ -144,6 +149,29 @@ def test_what_is_not_there_is_refused_with_the_reason(
         make(source, **fields)
     assert message in caught.value.message
     assert advice in caught.value.advice
+
+
+def test_a_torchvision_built_for_another_pytorch_can_be_imported(tmp_path: Path) -> None:
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "_C.so").write_bytes(b"built for CUDA")
+    (package / "__init__.py").write_text(
+        "import torch\n"
+        "for name in ('nms', 'qnms'):\n"
+        "    torch.library.register_fake(f'torchvision::{name}', lambda *given: given[0])\n"
+    )
+    declared = "from iree_pilot.pipeline.frontends import libraries as l; l.declare_operators(); "
+    for first, code in (("", 1), (declared, 0)):
+        done = subprocess.run(
+            [sys.executable, "-c", f"{first}import torchvision"],
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == code, done.stderr
+        assert ("torchvision::nms does not exist" in done.stderr) == bool(code)
 
 
 def test_inputs_that_do_not_fit_are_refused_with_pytorchs_words() -> None:

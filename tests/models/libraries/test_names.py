@@ -27,5 +27,6 @@ def test_a_slip_is_told_and_another_architecture_is_none() -> None:
     assert "Qwen3ForCausalLM" in alike("transformers", "Qwen3ForCausalLm")
     assert "efficientnet_b0" in alike("timm", "eficientnet_b0")
     assert alike("transformers", "Qwen9ForCausalLM") == ""
+    assert alike("transformers", "ChatGlmForCausalLM") == ""
     assert alike("torchvision", "resnet19") == ""
     assert alike("timm", "a_model_of_mine") == ""

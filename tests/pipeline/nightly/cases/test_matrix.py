@@ -123,6 +123,13 @@ class TestExpand:
         assert names(found) == ["own.py | vulkan | installed"]
         assert Path.cwd() == Path(__file__).parent
 
+    def test_a_pattern_may_be_of_a_librarys_models(self, tmp_path: Path) -> None:
+        text = '[matrix]\nmodels = ["torchvision:squeezenet*"]\ntargets = ["vulkan"]\n'
+        assert names(expanded(tmp_path, text)) == [
+            "torchvision:squeezenet1_0 | vulkan | installed",
+            "torchvision:squeezenet1_1 | vulkan | installed",
+        ]
+
     @pytest.mark.parametrize(
         ("old", "new", "line", "what", "advice"),
         [
