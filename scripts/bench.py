@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import bench_bisect
+import bench_breadth
 import bench_delicate
 import bench_goldens
 import bench_history
@@ -360,6 +361,7 @@ def all_command(as_json: bool, release: str | None) -> None:
 
 
 cli.add_command(bench_bisect.command)
+cli.add_command(bench_breadth.command)
 cli.add_command(bench_delicate.command)
 cli.add_command(bench_goldens.command)
 cli.add_command(bench_history.command)

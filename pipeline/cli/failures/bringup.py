@@ -309,19 +309,21 @@ def _tell(console: Any, result: BroughtUp) -> None:
 
     from iree_pilot.pipeline.cli.display import output as out
 
-    if result.past or result.remaining:
-        table = out.table("in the way", "of operation", "past it with", "price")
-        for one in (*result.past, *result.remaining):
-            known = " + ".join(one.names) or f"nothing known ({one.tried} tried)"
-            style = "green" if one.names else "red"
-            table.add_row(
-                escape(one.failure.signature),
-                escape(", ".join(one.op_names) or one.why),
-                f"[{style}]{escape(known)}[/{style}]",
-                escape("" if one.price == "free" else one.price),
-            )
-        console.print(table)
+    for one in (*result.past, *result.remaining):
+        console.print(f"\n[bold]{escape(one.failure.signature)}[/bold]", soft_wrap=True)
+        known = " + ".join(one.names)
+        pairs = [
+            ("operation", ", ".join(one.op_names) or one.why),
+            ("past it with", known or f"nothing that is known; {one.tried} tried"),
+            ("which", "\n".join(one.reasons)),
+            ("price", "none" if one.price == "free" else one.price),
+            ("to report", one.reproducer + ("" if one.verified else " (NOT verified)")),
+        ]
+        if not one.reproducer:
+            pairs = pairs[:-1]
+        out.print_pairs(console, [(label, text) for label, text in pairs if text])
     verdict = result.result.status
+    console.print()
     if result.status == "works":
         told = _VERDICTS[verdict] + (f" ({result.result.why})" if verdict != "ok" else "")
         console.print(f"[green]works[/green]: {escape(told)}", soft_wrap=True)
@@ -329,14 +331,8 @@ def _tell(console: Any, result: BroughtUp) -> None:
         left = "time is up" if result.status == "budget" else "something remains"
         console.print(f"[red]{left}[/red]: {escape(result.result.why)}", soft_wrap=True)
     if result.drift is not None:
-        console.print(
-            f"its numbers differ by {result.drift:.1e} (relative L2) from the unswitched model's"
-        )
-    for one in (*result.past, *result.remaining):
-        if one.reproducer:
-            state = "" if one.verified else ", NOT verified"
-            line = f"to report: {one.reproducer} ({one.failure.signature}{state})"
-            console.print(escape(line), soft_wrap=True)
+        drift = f"{result.drift:.1e} (relative L2)"
+        console.print(f"PyTorch's own result with what is set differs by {drift}", soft_wrap=True)
 
 
 def _tell_recipe(

@@ -1,0 +1,202 @@
+"""`scripts/bench breadth`: what of the collection (models/collection.toml) runs, and what does not.
+
+The collection is a night: it continues where it was stopped, runs in shards or on a cluster, and
+each new failure is isolated. From its history the page docs/coverage.md is written: root causes,
+ordered by how many architectures each of them blocks.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from bench_base import PILOT, machine, told
+
+from iree_pilot.pipeline.plural import count
+
+ROOT = Path(__file__).resolve().parents[1]
+COLLECTION = ROOT / "models" / "collection.toml"
+PAGE = ROOT / "docs" / "coverage.md"
+_WORKS = ("ok", "ran", "compiled")
+_SHOWN = 8
+_PRINTED, _CHARACTERS = 20, 100
+
+
+class Architecture(msgspec.Struct, frozen=True, kw_only=True):
+    """One architecture on one target. status: of the case; "not-run" if it was not run.
+
+    signature, operation, message: of the failure, where it failed; operation is what its reproducer
+    holds. phase: where it failed; reproducer: the folder. way: a workaround that was found.
+    """
+
+    source: str
+    target: str
+    status: str
+    why: str = ""
+    signature: str = ""
+    phase: str = ""
+    operation: str = ""
+    message: str = ""
+    reproducer: str = ""
+    way: str = ""
+
+
+class RootCause(msgspec.Struct, frozen=True, kw_only=True):
+    """Failures of one signature or, where they are isolated, of one operation in one phase."""
+
+    name: str
+    phase: str
+    message: str
+    blocked: tuple[str, ...]
+    reproducer: str
+    way: str
+
+
+def architectures(report: Any) -> list[Architecture]:
+    """What a night's report (`nightly run --json`) says of each case."""
+    return [_architecture(row) for row in report["rows"]]
+
+
+def _architecture(row: Any) -> Architecture:
+    case, outcome, judgement = row["case"], row["outcome"] or {}, row["judgement"] or {}
+    result = outcome.get("result") or {}
+    failure = result.get("failure") or {}
+    folder = judgement.get("reproducer") or ""
+    way = next(
+        (f["said"] for f in judgement.get("findings", ()) if f["question"] == "workaround"), ""
+    )
+    return Architecture(
+        source=case["source"],
+        target=case["target"],
+        status=result.get("status", "not-run"),
+        why=result.get("why") or outcome.get("why") or "",
+        signature=failure.get("signature", ""),
+        phase=failure.get("phase") or "",
+        operation=_operation(folder) or failure.get("op") or "",
+        message=(failure.get("message") or "").split("\n")[0],
+        reproducer=folder,
+        way=way,
+    )
+
+
+def _operation(folder: str) -> str:
+    """Operations of the reproducer in a folder; empty where there is none."""
+    report = Path(folder, "report.json")
+    if not folder or not report.is_file():
+        return ""
+    names = msgspec.json.decode(report.read_bytes())["op_names"]
+    return ", ".join(dict.fromkeys(names)) if len(names) <= _SHOWN else ""
+
+
+def roots(found: Iterable[Architecture]) -> list[RootCause]:
+    """Root causes of what failed, those that block most first."""
+    groups: dict[tuple[str, str], list[Architecture]] = {}
+    for one in found:
+        if one.status == "failed":
+            groups.setdefault((one.operation or one.signature, one.phase), []).append(one)
+    causes = [
+        RootCause(
+            name=name,
+            phase=phase,
+            message=group[0].message,
+            blocked=tuple(dict.fromkeys(one.source for one in group)),
+            reproducer=next((one.reproducer for one in group if one.reproducer), ""),
+            way=next((one.way for one in group if one.way), ""),
+        )
+        for (name, phase), group in groups.items()
+    ]
+    return sorted(causes, key=lambda one: (-len(one.blocked), one.name))
+
+
+def page(found: Sequence[Architecture], versions: str, command: str) -> str:
+    """docs/coverage.md."""
+    targets = list(dict.fromkeys(one.target for one in found))
+    lines = [
+        "# What runs",
+        "",
+        f"Architectures of PyTorch libraries with small configurations and seeded weights "
+        f"(`models/collection.toml`), traced, compiled, run and compared with PyTorch. {versions}",
+        "",
+        f"This page is written by `{command}`.",
+        "",
+        "| target | "
+        + " | ".join(("ok", "ran", "compiled", "failed", "of"))
+        + " | exported, of those ok |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for target in targets:
+        own = [one for one in found if one.target == target]
+        counts = Counter(one.status for one in own)
+        exported = [one for one in own if not (one.status == "failed" and one.phase == "trace")]
+        good = sum(one.status in _WORKS for one in exported)
+        share = f"{good} of {len(exported)}, {good / max(len(exported), 1):.0%}"
+        cells = [str(counts[s]) for s in ("ok", "ran", "compiled", "failed")]
+        lines.append(f"| {target} | {' | '.join(cells)} | {len(own)} | {share} |")
+    lines += [
+        "",
+        "`ran`: it runs, and something of it was not compared. `compiled`: it was not run here.",
+        "",
+        "## Root causes",
+        "",
+        "By how many architectures each blocks.",
+        "",
+    ]
+    for target in targets:
+        causes = roots(one for one in found if one.target == target)
+        if causes:
+            lines += [f"### {target}", "", "| blocks | root | phase | message | architectures |"]
+            lines.append("|---|---|---|---|---|")
+            lines += [_row(one) for one in causes]
+            lines.append("")
+    lines += ["## All", "", f"| architecture | {' | '.join(targets)} |"]
+    lines.append("|---" * (len(targets) + 1) + "|")
+    by_source: dict[str, dict[str, str]] = {}
+    for one in found:
+        by_source.setdefault(one.source, {})[one.target] = one.status
+    for source, said in sorted(by_source.items()):
+        lines.append(f"| `{source}` | {' | '.join(said.get(t, '') for t in targets)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _row(cause: RootCause) -> str:
+    names = ", ".join(cause.blocked[:_SHOWN])
+    more = f" and {len(cause.blocked) - _SHOWN} more" if len(cause.blocked) > _SHOWN else ""
+    text = cause.message.replace("|", "\\|")[:160]
+    return f"| {len(cause.blocked)} | `{cause.name}` | {cause.phase} | {text} | {names}{more} |"
+
+
+@click.command("breadth")
+@click.option("--shard", metavar="I/N", help="Run part I of N.")
+@click.option("--only", metavar="EXPR", help="Run only these cases.")
+@click.option("--scheduler", metavar="ADDRESS", help="Run on a dask cluster.")
+@click.option("--database", metavar="FILE", default="breadth/history.db", help="It resumes.")
+@click.option("-o", "--output", metavar="FILE", help="Write the page here.")
+def command(
+    shard: str | None, only: str | None, scheduler: str | None, database: str, output: str | None
+) -> None:
+    """Run the collection as a night, and write what runs and what is in the way."""
+    place = Path(database)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    words = ["nightly", "run", "-c", str(COLLECTION), "--database", str(place), "--json"]
+    for option, value in (("--shard", shard), ("--only", only), ("--scheduler", scheduler)):
+        words += [option, value] if value else []
+    done = subprocess.run([PILOT, *words], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode not in (0, 1):
+        sys.exit(done.returncode)
+    found = architectures(msgspec.json.decode(done.stdout))
+    arguments = [*(["--shard", shard] if shard else []), *(["--only", only] if only else [])]
+    text = page(found, f"{told(machine())}.", shlex.join(["scripts/bench", "breadth", *arguments]))
+    if output:
+        Path(output).write_text(text, encoding="utf-8")
+    counts = Counter(one.status for one in found)
+    print(", ".join(f"{n} {status}" for status, n in counts.most_common()))
+    for cause in roots(found)[:_PRINTED]:
+        blocked = count(len(cause.blocked), "architecture")
+        print(f"{blocked}: {cause.name} ({cause.phase}) {cause.message[:_CHARACTERS]}")
