@@ -28,6 +28,7 @@ from iree_pilot.pipeline.frontends.job import (
 )
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.store.sealed import state
+from iree_pilot.pipeline.store.store import cache_directory
 
 _DOING = "preparing"
 
@@ -178,20 +179,23 @@ def _read_natively(job: Job) -> set[str]:
 def dependencies(opened: set[str], directory: Path) -> dict[str, str]:
     """The opened and imported files that belong to the user's source, with their states.
 
-    Installed packages are covered by their versions, and this package by its own files.
+    Installed packages are covered by their versions, and this package by its own files; what it
+    keeps in its cache is no part of a model.
     """
     modules = {m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)}
     installed = tuple(
         str(Path(p).resolve()) for p in {sys.prefix, sys.base_prefix, *_site_directories()}
     )
     own = Path(__file__).resolve().parents[2]
-    packages = tuple(str(own / name) + os.sep for name in ("pipeline", "models", "repro"))
+    names = ("iree_pilot", "pipeline", "models", "repro")
+    packages = tuple(str(own / name) + os.sep for name in names)
+    cache = _real(str(cache_directory())) + os.sep
     system = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/")
     files = {_real(f) for f in (opened | modules) if f and not f.startswith("<")}
     return {
         f: state(Path(f))
         for f in sorted(files)
-        if not f.startswith((*installed, *packages, *system))
+        if not f.startswith((*installed, *packages, *system, cache))
         and not f.startswith(str(directory.resolve()))
         and not f.endswith(".pyc")
         and Path(f).is_file()
