@@ -7,17 +7,19 @@ ordered by how many architectures each of them blocks.
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
-from bench_base import PILOT, machine, told
+from bench_base import PILOT, machine
 
 from iree_pilot.pipeline.plural import count
 
@@ -192,7 +194,9 @@ def command(
         sys.exit(done.returncode)
     found = architectures(msgspec.json.decode(done.stdout))
     arguments = [*(["--shard", shard] if shard else []), *(["--only", only] if only else [])]
-    text = page(found, f"{told(machine())}.", shlex.join(["scripts/bench", "breadth", *arguments]))
+    here = machine(os.getloadavg()[0], None)
+    versions = f"IREE {here.compiler}, PyTorch {version('torch')}, on {here.processor}."
+    text = page(found, versions, shlex.join(["scripts/bench", "breadth", *arguments]))
     if output:
         Path(output).write_text(text, encoding="utf-8")
     counts = Counter(one.status for one in found)
