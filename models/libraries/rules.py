@@ -87,6 +87,8 @@ _UNSET = (
     (_SHARED, 1),
     (re.compile(r"(num|n)_(local_|routed_)?experts"), 4),
     (re.compile(r"vocab_size"), VOCABULARY),
+    (re.compile(r"num_key_value_heads"), HEADS),
+    (re.compile(r"prediction_length"), 8),
     (re.compile(r"pad_token_id"), 1),
     (re.compile(r"mask_token_id"), 3),
 )

@@ -38,6 +38,8 @@ def origin(job: Job, entry: str, needed: Iterable[str]) -> tuple[SourceOrigin, d
         return _factory(imported, source.factory, job.seed), beside
     if source.kind == "zoo":
         return _zoo(job, entry), _zoo_files()
+    if source.kind == "library":
+        raise CannotWrite("the model", f"iree-pilot makes it of {source.module}'s {source.factory}")
     raise CannotWrite("the model", f"a {source.kind} file holds no Python text")
 
 

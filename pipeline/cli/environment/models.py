@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,10 +129,18 @@ def _passed() -> dict[str, list[str]]:
 
 
 def _check(path: Path, dtype: str | None, common: Common) -> None:
+    from iree_pilot.models.libraries import directories
     from iree_pilot.models.weights import checkpoints
     from iree_pilot.pipeline.cli.display import output as out
     from iree_pilot.pipeline.cli.display.live import Live
+    from iree_pilot.pipeline.errors import UsageError
 
+    if path.is_dir() and (found := directories.read(path.resolve())):
+        raise UsageError(
+            f"{path}: {found.name} is loaded by {found.library}; `models check` is for families of "
+            "the zoo",
+            advice=f"Tracing it checks the same: iree-pilot trace {shlex.quote(str(path))}",
+        )
     checkpoint = checkpoints.read_config(path) if path.is_file() else checkpoints.read(path)
     chosen = checkpoints.chosen(checkpoint, {}, dtype, "")
     held = checkpoint.tensors

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
@@ -218,16 +219,21 @@ def _called(factory: Any, source: Source) -> Any:
     Raises UsageError for one that it does not take.
     """
     arguments = {name: literal(str(word)) for name, word in source.fields.items()}
+    known: list[str] = []
     with contextlib.suppress(ValueError):  # it has no signature to be read
-        taken = inspect.signature(factory).parameters
-        anything = any(one.kind is one.VAR_KEYWORD for one in taken.values())
-        for name in arguments if not anything else ():
-            if name not in taken:
-                raise UsageError(
-                    f"{source.text}: {source.factory}() takes no argument {name!r}",
-                    advice=nearest(name, list(taken)) or "It takes none.",
-                )
-    return factory(**arguments)
+        known = [
+            n for n, p in inspect.signature(factory).parameters.items() if p.kind != p.VAR_KEYWORD
+        ]
+    try:
+        return factory(**arguments)
+    except TypeError as fault:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(fault))
+        if unknown is None or unknown[1] not in arguments:
+            raise
+        raise UsageError(
+            f"{source.text}: {source.factory}() takes no argument {unknown[1]!r}",
+            advice=nearest(unknown[1], known) or "It takes none.",
+        ) from fault
 
 
 def _check_callable(module: ModuleType, name: str, what: str, text: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import metadata
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,15 @@ def raised(code: str, package: str) -> BaseException:
 
 
 class TestFault:
+    @pytest.fixture(autouse=True)
+    def no_timm(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def version(name: str) -> str:
+            if name == "timm":
+                raise PackageNotFoundError(name)
+            return metadata.version(name)
+
+        monkeypatch.setattr(libraries, "version", version)
+
     @pytest.mark.torch
     @pytest.mark.parametrize(
         ("code", "package", "says"),
