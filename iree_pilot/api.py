@@ -422,7 +422,13 @@ def _exported(
     name = f"{type(module).__name__}.pt2"
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         file = Path(scratch, name)
-        torch.export.save(exported, file)
+        try:
+            torch.export.save(exported, file)
+        except NotImplementedError as fault:  # of containers that have no name in a file
+            raise UsageError(
+                f"{type(module).__name__} returns what no file can hold: {fault}",
+                advice="Return a tuple of tensors, such as tuple(torch.sort(x)).",
+            ) from fault
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         place = cache_directory() / "exported" / digest[:16]
         place.mkdir(parents=True, exist_ok=True)

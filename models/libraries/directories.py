@@ -39,6 +39,7 @@ def read(path: Path) -> Directory | None:
 
     Raises UsageError where its weights are not all there, and for code of its own.
     """
+    checkpoints.check_regular(path)
     config = _config(path)
     named = _named(path, config)
     if named is None:
@@ -53,7 +54,9 @@ def _config(path: Path) -> dict[str, Any]:
     """What config.json holds; {} where it cannot be read, which `checkpoints.read` reports."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         found = json.loads((path / checkpoints.CONFIG).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+        if isinstance(found, dict):
+            # Names of implementations may stand for code of others, to be fetched and run.
+            return {k: v for k, v in found.items() if not k.endswith("_implementation")}
     return {}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import json
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 #: Names in checkpoints of the FP8 methods with one static scale for each tensor.
 FP8_METHODS = ("compressed-tensors", "fp8")
+
+#: config.json and the index are text; those of the largest models have some MB.
+_MOST_TEXT_BYTES = 256 * 2**20
 
 
 class CheckpointTensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +83,7 @@ def read(path: Path) -> Checkpoint:
             f"checkpoint {path}: the directory is empty; expected {CONFIG} and {WHOLE}",
             advice="Was the download finished?",
         )
+    check_regular(path)
     if CONFIG not in names and "report.json" in names:
         programs = [name for name in ("repro.mlir", "repro.py") if name in names]
         raise UsageError(
@@ -95,6 +100,26 @@ def read(path: Path) -> Checkpoint:
         )
     config = read_config(path / CONFIG)
     return msgspec.structs.replace(config, path=str(path), tensors=tensors(path))
+
+
+def check_regular(path: Path) -> None:
+    """Raises UsageError where a file of a directory that would be read is none (a device, a pipe),
+    or is text of a size that no configuration has. Links are followed: Hugging Face's cache is
+    made of them."""
+    for file in path.iterdir():
+        if file.suffix not in (".json", ".safetensors") or not file.exists() or file.is_dir():
+            continue
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise UsageError(
+                f"checkpoint {path}: {file.name} is no regular file", advice="Fetch it again."
+            )
+        if file.suffix == ".json" and found.st_size > _MOST_TEXT_BYTES:
+            raise UsageError(
+                f"checkpoint {path}: {file.name} has {found.st_size:,} bytes, more than any "
+                "configuration or index",
+                advice="Fetch it again.",
+            )
 
 
 def read_config(path: Path) -> Checkpoint:

@@ -169,7 +169,8 @@ def config_of(checkpoint: Checkpoint) -> Any:
     kind = kind_of(checkpoint)
     raw = {k: v for k, v in checkpoint.config.items() if k != "quantization_config"}
     try:
-        return kind.config_class.from_dict(raw)
+        held = {k: v for k, v in raw.items() if not k.endswith("_implementation")}
+        return kind.config_class.from_dict(held)
     except Exception as fault:  # whatever its validation raises
         raise UsageError(
             f"{checkpoint.path}: transformers' {kind.config_class.__name__} refuses the config: "

@@ -99,6 +99,7 @@ KILLED_BY_OTHERS = f"{KILLED} by somebody else"
 
 _OUT_OF_MEMORY = re.compile(
     r"LLVM ERROR: out of memory|std::bad_alloc|^MemoryError\b"
+    r"|std::system_error|pthread_create failed|Resource temporarily unavailable"
     r"|can't allocate memory|Cannot allocate memory|(?:CUDA|HIP) out of memory",
     re.MULTILINE,
 )

@@ -23,7 +23,7 @@ def check(source: Source, *, trust: bool) -> None:
         # As it is named, and where it is: a link may lead into such a folder, or out of it.
         for path in {Path(os.path.normpath(file.absolute())), file.resolve()}:
             for folder in path.parents:
-                if (folder / _REPORT).is_file():  # else nothing is loaded for it
+                if os.path.lexists(folder / _REPORT):  # else nothing is loaded for it
                     from iree_pilot.repro.trust import trust as doors
 
                     doors.of_source(folder, path.relative_to(folder))

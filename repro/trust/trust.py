@@ -150,8 +150,15 @@ def of_source(folder: Path, file: Path) -> None:
     more than operations. file: relative to the folder, or to a folder in it."""
     try:
         content, report = bundle.read_with_content(folder)
-    except UsageError:
-        return  # another program's report.json
+    except UsageError as fault:
+        if _of_another_program(folder / bundle.REPORT):
+            return
+        # Whoever wrote the folder chooses whether its report can be read.
+        raise UsageError(
+            f"{folder / file} lies in a folder with a {bundle.REPORT} that cannot be read, so "
+            f"whose code it is cannot be told: {fault.message}",
+            advice="Read the file first; if you trust its author, add --trust.",
+        ) from fault
     name, path = file.as_posix(), folder / file
     if not name.endswith(_PROGRAMS):
         check_runs(open_folder(folder), name)
@@ -161,6 +168,17 @@ def of_source(folder: Path, file: Path) -> None:
         bundle.check_size(path)
         if path.is_file() and (does := programs.refused(path.read_bytes())):
             _refuse(folder, [], [(name, does)])
+
+
+def _of_another_program(report: Path) -> bool:
+    """True if a report.json is JSON that has nothing of a reproducer's."""
+    if not report.is_file() or report.stat().st_size > bundle.LARGEST_REPORT_BYTES:
+        return False
+    try:
+        found = msgspec.json.decode(report.read_bytes())
+    except (OSError, msgspec.DecodeError, RecursionError):
+        return False
+    return not (isinstance(found, dict) and {"failure", "levels"} & found.keys())
 
 
 def check_runs(opened: Opened, file: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import operator
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -709,3 +710,26 @@ def test_a_checkpoint_runs_and_agrees_and_a_changed_one_is_traced_anew(tmp_path:
     refused = pilot("run", directory, "-t", "llvm-cpu", env=env)
     assert refused.code == 2
     assert "classifier.bias: expected finite numbers, found 10 NaN" in refused.err
+
+
+class TestFilesThatAreNone:
+    """Pipes would hang a reader, and devices never end."""
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+    def test_a_pipe_is_refused(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+        (tmp_path / name).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(UsageError, match=f"{name} is no regular file"):
+            read(tmp_path)
+
+    def test_a_device_behind_a_link_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "config.json").symlink_to("/dev/zero")
+        with pytest.raises(UsageError, match="is no regular file"):
+            read(tmp_path)
+
+    def test_text_of_a_size_that_no_configuration_has_is_refused(self, tmp_path: Path) -> None:
+        with (tmp_path / "config.json").open("wb") as file:
+            file.truncate(2**30)
+        with pytest.raises(UsageError, match=r"1,073,741,824 bytes, more than any"):
+            read(tmp_path)

@@ -933,3 +933,34 @@ def test_what_was_written_here_is_kept_by_digest(data: Path) -> None:
     own.remember(b"a")
     assert own.wrote(b"a")
     assert not own.wrote(b"a ")
+
+
+class TestSourcesBesideAReport:
+    """A source that lies in a folder with a report.json, whoever wrote that."""
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Source:
+        (tmp_path / "net.py").write_text("import torch")
+        return Source(text="net.py", kind="file", path=str(tmp_path / "net.py"))
+
+    @pytest.mark.parametrize("content", ["{broken", '{"failure": {}, "levels": 3}', "[" * 100_000])
+    def test_one_that_cannot_be_read_lets_no_code_run(
+        self, source: Source, tmp_path: Path, content: str
+    ) -> None:
+        (tmp_path / REPORT).write_text(content)
+        with pytest.raises(UsageError, match="cannot be told") as refused:
+            sources.check(source, trust=False)
+        assert "--trust" in refused.value.advice
+        sources.check(source, trust=True)
+
+    def test_a_pipe_lets_no_code_run(self, source: Source, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / REPORT)
+        with pytest.raises(UsageError, match="cannot be told"):
+            sources.check(source, trust=False)
+
+    @pytest.mark.parametrize("content", ['{"tests": 3, "passed": true}', "[]"])
+    def test_one_of_another_program_is_none(
+        self, source: Source, tmp_path: Path, content: str
+    ) -> None:
+        (tmp_path / REPORT).write_text(content)
+        sources.check(source, trust=False)
