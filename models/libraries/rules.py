@@ -163,6 +163,8 @@ def small(values: Mapping[str, Any], ids: dict[int, int], size: Size) -> dict[st
     for name, value in known.items():
         if isinstance(value, dict) and "rope" in name and size.heads:
             found[name] = _rotary(value, known, found)
+        if isinstance(value, list | tuple) and "axes" in name:
+            found[name] = _axes(value, known, found)
     qk = ("qk_nope_head_dim", "qk_rope_head_dim")
     if "qk_head_dim" in found and known["qk_head_dim"] == sum(known.get(n) or 0 for n in qk):
         found["qk_head_dim"] = sum(found[n] for n in qk)
@@ -363,6 +365,15 @@ def _rotary(value: Any, known: Mapping[str, Any], found: Mapping[str, Any]) -> A
         elif isinstance(one, list | tuple) and one and old and new:
             changed[name] = type(one)(_sections(one, old, new))
     return {**value, **changed}
+
+
+def _axes(value: Any, known: Mapping[str, Any], found: Mapping[str, Any]) -> Any:
+    """Even numbers of a head's places for each axis, where they were all of a head's."""
+    for head in ("attention_head_dim", "head_dim"):
+        if known.get(head) == sum(value) != found[head]:
+            others = [max(2, v * found[head] // known[head] // 2 * 2) for v in value[1:]]
+            return type(value)([found[head] - sum(others), *others])
+    return value
 
 
 def _ratio(one: Any, other: Any) -> int:

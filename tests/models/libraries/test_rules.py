@@ -128,6 +128,11 @@ def test_no_size_makes_anything_larger(size: Size) -> None:
                 assert value < values[name], name  # type: ignore[operator]
 
 
+def test_axes_of_a_rotary_embedding_share_a_smaller_head() -> None:
+    found = made({"attention_head_dim": 128, "axes_dims_rope": (16, 56, 56)})
+    assert (found["attention_head_dim"], found["axes_dims_rope"]) == (16, (4, 6, 6))
+
+
 def test_the_parts_of_one_model_agree_on_tokens() -> None:
     ids: dict[int, int] = {}
     one = small({"image_token_id": 151655}, ids, SIZES[0])
