@@ -19,7 +19,7 @@ import msgspec
 from iree_pilot.models.spec import ModelSpec, Value, registry
 from iree_pilot.pipeline.errors import UsageError, nearest
 from iree_pilot.pipeline.plural import count
-from iree_pilot.pipeline.program import archive
+from iree_pilot.pipeline.program import archive, substitutes
 
 CONFIG = "config.json"
 WHOLE = "model.safetensors"
@@ -125,7 +125,7 @@ def check_regular(path: Path) -> None:
 def read_config(path: Path) -> Checkpoint:
     """Reads a config.json alone. Raises UsageError as `read` does."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = _json(path)
     except OSError as fault:
         raise UsageError(f"cannot read {path}: {fault.strerror}", advice="Check the path.") from (
             fault
@@ -294,10 +294,17 @@ def indexed(path: Path, name: str = INDEX) -> dict[str, CheckpointTensor]:
     return found
 
 
+def _json(path: Path) -> Any:
+    """What a JSON file holds. Raises UsageError where something else lies in its place."""
+    content = path.read_bytes()
+    substitutes.refuse(path, content[: substitutes.START_BYTES])
+    return json.loads(content.decode())
+
+
 def _weight_map(index: Path) -> dict[str, str]:
     """The file of each tensor, by an index. Raises UsageError."""
     try:
-        held = json.loads(index.read_text(encoding="utf-8"))
+        held = _json(index)
         listed = held.get("weight_map") if isinstance(held, dict) else None
         if not isinstance(held, dict):
             found = _kind(held)

@@ -15,6 +15,7 @@ import msgspec
 from iree_pilot.pipeline import links
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError, nearest
 from iree_pilot.pipeline.frontends import switches
+from iree_pilot.pipeline.program import substitutes
 
 Kind = Literal["zoo", "library", "checkpoint", "file", "module", "pt2", "onnx", "mlir"]
 
@@ -270,6 +271,8 @@ def _existing_file(path: Path) -> Path:
         )
     if path.stat().st_size == 0:
         raise UsageError(f"{path} is empty", advice="Was it written to the end?")
+    with path.open("rb") as file:
+        substitutes.refuse(path, file.read(substitutes.START_BYTES))
     return path.resolve()
 
 

@@ -22,6 +22,7 @@ import msgspec
 
 from iree_pilot.pipeline import plural
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.program import substitutes
 from iree_pilot.pipeline.program.program import (
     ELEMENT_TYPES,
     TORCH_ELEMENT_TYPES,
@@ -84,13 +85,6 @@ class ArchiveEntry(msgspec.Struct, frozen=True, kw_only=True):
         if self.shape is None:
             return f"{self.bytes} bytes"
         return "x".join([*(str(d) for d in self.shape), self.dtype or "?"])
-
-
-#: Start of the pointer file that a checkout without Git LFS has in place of a large file.
-_LFS = b"version https://git-lfs.github.com/spec/"
-
-#: As much of a file is looked at to see that it is something else.
-_START_BYTES = 512
 
 
 class _Malformed(Exception):
@@ -173,20 +167,10 @@ def read(path: Path) -> dict[str, ArchiveEntry]:
         )
     try:
         with path.open("rb") as file:
-            start = file.read(_START_BYTES)
+            start = file.read(substitutes.START_BYTES)
             if not start:
                 raise _Malformed("it is empty")
-            if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-                raise UsageError(
-                    f"cannot read parameters from {path}: it is a web page, not the file",
-                    advice="Fetch the file itself: a server that wants a login, or has none such, "
-                    "may send a page in its place.",
-                )
-            if start.startswith(_LFS):
-                raise UsageError(
-                    f"cannot read parameters from {path}: it is a pointer of Git LFS, not the file",
-                    advice="Fetch the file itself: git lfs pull, in the directory of the checkout.",
-                )
+            substitutes.refuse(path, start)
             file.seek(0)
             return reader(file, path.stat().st_size)
     except OSError as fault:

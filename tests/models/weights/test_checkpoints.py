@@ -32,6 +32,7 @@ from iree_pilot.pipeline.program.archive import ArchiveEntry
 
 Q = "model.layers.0.self_attn.q_proj.weight"
 DOWN = "model.layers.1.mlp.down_proj.weight"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 4\n"
 
 
 def load(directory: Path, part: str = "", **fields: Any) -> Traceable:
@@ -383,6 +384,15 @@ def web_page(directory: Path) -> None:
     (directory / checkpoints.WEIGHTS).write_text(page)
 
 
+def pointer(directory: Path) -> None:
+    (directory / "config.json").write_text(POINTER)
+
+
+def pointer_to_an_index(directory: Path) -> None:
+    (directory / checkpoints.WEIGHTS).unlink()
+    (directory / "model.safetensors.index.json").write_text(POINTER)
+
+
 #: What was done to a Llama, and what the one message must say: file, tensor, expected, found, why.
 DAMAGE = {
     truncated: ["model.safetensors", "ends at byte", "but the file has"],
@@ -418,6 +428,8 @@ DAMAGE = {
     utf_16: ["config.json is UTF-16", "UTF-8"],
     emptied: ["model.safetensors: it is empty"],
     web_page: ["model.safetensors", "it is a web page"],
+    pointer: ["config.json: it is a pointer of Git LFS", "git lfs pull"],
+    pointer_to_an_index: ["model.safetensors.index.json: it is a pointer of Git LFS"],
     missing_tensor: [
         "1 tensor of 21 is wrong:\n  model.norm.weight: expected 64xf32, found nothing"
     ],

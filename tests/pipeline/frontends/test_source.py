@@ -89,6 +89,15 @@ class TestFiles:
         with pytest.raises(UsageError, match=f"{name} is empty"):
             named(name)
 
+    @pytest.mark.parametrize("name", ["model.py", "a.mlir", "a.onnx", "a.pt2"])
+    def test_what_a_download_left_in_place_of_a_file_is_named(self, here: Path, name: str) -> None:
+        (here / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\n")
+        with pytest.raises(UsageError, match=f"{name}: it is a pointer of Git LFS"):
+            named(name)
+        (here / name).write_text("<!DOCTYPE html>\n<html></html>")
+        with pytest.raises(UsageError, match=f"{name}: it is a web page, not the file"):
+            named(name)
+
     def test_a_directory_is_no_file(self, here: Path) -> None:
         (here / "a.mlir").mkdir()
         with pytest.raises(UsageError, match=r"a\.mlir is not a file"):
