@@ -233,19 +233,40 @@ def _within(name: str, end: int, size: int) -> None:
 def _safetensors(file: BinaryIO, size: int) -> dict[str, ArchiveEntry]:
     (length,) = _unpack(file, "Q", size)
     header = json.loads(_take(file, length, size))
+    data = 8 + length
     entries = {}
     for name, tensor in header.items():
         if name == "__metadata__":
             continue
         begin, end = tensor["data_offsets"]
-        _within(name, 8 + length + end, size)
+        _within(name, data + end, size)
         entries[name] = ArchiveEntry(
             dtype=_SAFETENSORS.get(tensor["dtype"], tensor["dtype"]),
             shape=tuple(tensor["shape"]),
             bytes=end - begin,
-            offset=8 + length + begin,
+            offset=data + begin,
         )
+    _gapless(entries, data, size)
     return entries
+
+
+def _gapless(entries: Mapping[str, ArchiveEntry], data: int, size: int) -> None:
+    """Raises _Malformed unless the tensors fill the file from byte `data` to its end, each with the
+    bytes of its type: safetensors' own reader refuses any other file."""
+    at = data
+    spans = sorted((entry.offset or 0, entry.bytes or 0, name) for name, entry in entries.items())
+    for begin, count, name in spans:
+        if begin != at:
+            raise _Malformed(
+                f"{name} begins at byte {begin}, expected {at}: safetensors has neither gaps nor "
+                "overlaps between tensors"
+            )
+        entry, at = entries[name], begin + count
+        element = ELEMENT_TYPES.get(entry.dtype or "")
+        if element and count != element.bytes(math.prod(entry.shape or ())):
+            raise _Malformed(f"{name} is {entry}, but its offsets span {count} bytes")
+    if at != size:
+        raise _Malformed(f"the tensors end at byte {at}, but the file has {size}")
 
 
 def _gguf(file: BinaryIO, size: int) -> dict[str, ArchiveEntry]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
 import pytest
 from fake.archives import size, write_gguf, write_safetensors
+from safetensors import SafetensorError, safe_open
 
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.processes.process import Limits
@@ -100,6 +102,33 @@ def test_an_archive_that_is_cut_short_anywhere_is_refused(tmp_path: Path, write:
         path.write_bytes(whole[:length])
         with pytest.raises(UsageError, match="cannot read parameters from"):
             archive.read(path)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "behind", "told"),
+    [
+        ({"a": [0, 8], "b": [8, 40]}, 1, r"the tensors end at byte \d+, but the file has"),
+        ({"a": [0, 8], "b": [0, 32]}, 0, r"b begins at byte \d+, expected \d+"),
+        ({"a": [0, 8], "b": [12, 44]}, 0, r"b begins at byte \d+, expected \d+"),
+        ({"a": [4, 12], "b": [12, 44]}, 0, r"a begins at byte \d+, expected \d+"),
+        ({"a": [0, 4], "b": [4, 36]}, 0, "a is 2xf32, but its offsets span 4 bytes"),
+    ],
+)
+def test_a_safetensors_file_that_safetensors_refuses_is_refused(
+    tmp_path: Path, offsets: dict[str, list[int]], behind: int, told: str
+) -> None:
+    shapes = {"a": [2], "b": [8]}
+    header = {name: {"dtype": "F32", "shape": shape} for name, shape in shapes.items()}
+    for name, span in offsets.items():
+        header[name]["data_offsets"] = span
+    text = json.dumps(header).encode()
+    size = max(end for _, end in offsets.values()) + behind
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(size))
+    with pytest.raises(SafetensorError), safe_open(path, "np"):
+        pass
+    with pytest.raises(UsageError, match=told):
+        archive.read(path)
 
 
 def test_a_missing_file_and_an_unknown_ending_are_refused(tmp_path: Path) -> None:
