@@ -143,8 +143,13 @@ def read_config(path: Path) -> Checkpoint:
         ) from fault
     named = config.get("architectures") if isinstance(config, dict) else None
     if not isinstance(named, list) or not named or not isinstance(named[0], str):
+        found = json.dumps(named)
+        if not isinstance(config, dict):
+            found = f"{_kind(config)} in place of an object"
+        elif "architectures" not in config:
+            found = "no such key"
         raise UsageError(
-            f'{path}: expected "architectures": [NAME], found {json.dumps(named)}',
+            f'{path}: expected "architectures": [NAME], found {found}',
             advice=f"Known: {', '.join(architectures())}.",
         )
     quantization = config.get("quantization_config") or {}
@@ -248,11 +253,12 @@ def tensors(path: Path) -> dict[str, CheckpointTensor]:
     advice = "Fetch the weights, or check the config alone: iree-pilot models check CONFIG."
     if pickles:
         found = (
-            f"only pickled weights ({_listed(pickles)}), which are never read: they can run code"
+            f"found only pickled weights ({_listed(pickles)}), which are never read: they can run "
+            "code"
         )
         advice = "Write them as safetensors: model.save_pretrained(DIRECTORY)."
     elif loose:
-        found = f"{_listed(loose)} without an index that says which tensor lies where"
+        found = f"found {_listed(loose)} without an index that says which tensor lies where"
         advice = f"Fetch {INDEX}, or name a single file {WHOLE}."
     raise UsageError(f"checkpoint {path}: expected {WHOLE} or {INDEX}, {found}", advice=advice)
 

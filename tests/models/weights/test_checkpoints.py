@@ -9,6 +9,7 @@ import inspect
 import json
 import operator
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,19 @@ import torch
 import transformers
 from driver import pilot, terminal
 from fake import checkpoints
+from places import ROOT
 from safetensors.torch import load_file
 
 from iree_pilot.models.fp8 import FP8Linear
 from iree_pilot.models.spec import ModelSpec, referred, registry, resolve
 from iree_pilot.models.traceable import Traceable
-from iree_pilot.models.weights.checkpoints import Checkpoint, CheckpointTensor, read, read_config
+from iree_pilot.models.weights.checkpoints import (
+    Checkpoint,
+    CheckpointTensor,
+    architectures,
+    read,
+    read_config,
+)
 from iree_pilot.models.weights.load import traceable
 from iree_pilot.models.weights.plan import check
 from iree_pilot.pipeline.errors import UsageError
@@ -302,6 +310,10 @@ def nameless(directory: Path) -> None:
     checkpoints.config(directory, architectures=None)
 
 
+def a_list(directory: Path) -> None:
+    (directory / "config.json").write_text("[]")
+
+
 def no_json(directory: Path) -> None:
     (directory / "config.json").write_text('{"architectures": [')
 
@@ -450,7 +462,8 @@ DAMAGE = {
     not_a_number: [f"{DOWN}: expected finite numbers, found 1 NaN", "of 8192, first at [3, 5]"],
     untied: ["lm_head.weight: expected 256x64xf32, found nothing", "tie_word_embeddings is false"],
     unknown: ["config.json", "architecture LamaForCausalLM", "Did you mean LlamaForCausalLM?"],
-    nameless: ["config.json", 'expected "architectures": [NAME], found null'],
+    nameless: ["config.json", 'expected "architectures": [NAME], found no such key'],
+    a_list: ["config.json", 'expected "architectures": [NAME], found a list in place of an object'],
     no_json: ["config.json is not JSON", "line 1 column 20"],
     binary: ["config.json is not text in UTF-8, as JSON is"],
     activation: ["cannot make a LlamaForCausalLM of the config: it does not know hidden_act=gelou"],
@@ -458,8 +471,12 @@ DAMAGE = {
     empty: ["the directory is empty; expected config.json and model.safetensors"],
     config_without_weights: ["expected model.safetensors or", "found config.json"],
     weights_without_config: ["no config.json, only", "model.safetensors"],
-    pickled: ["expected model.safetensors", "pytorch_model.bin", "never read"],
-    unindexed: ["part.safetensors without an index"],
+    pickled: [
+        "expected model.safetensors or model.safetensors.index.json, found only pickled weights",
+        "pytorch_model.bin",
+        "never read",
+    ],
+    unindexed: ["index.json, found part.safetensors without an index"],
     eight_bits: [f"{DOWN}: expected 64x128xf32, found 64x128xf8E4M3FN", "FP8 without scales"],
     other_prefix: [f"{Q}: expected 64x64xf32, found nothing", "only the prefix differs"],
 }
@@ -684,6 +701,12 @@ def test_a_family_with_architectures_can_be_given_their_models(spec: ModelSpec) 
         config = getattr(transformers, architecture).config_class(**text)
         for path in filter(None, (field.config for field in spec.fields)):
             assert operator.attrgetter(path)(config) is not None
+
+
+def test_the_guide_names_the_architectures_that_families_load() -> None:
+    guide = (ROOT / "docs" / "load-a-checkpoint.md").read_text()
+    (listed,) = re.findall(r"load the architectures ([^.]*)\.", guide)
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(architectures())
 
 
 def test_a_model_is_listed_with_the_checkpoints_that_it_loads() -> None:

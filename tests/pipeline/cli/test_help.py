@@ -97,7 +97,7 @@ def test_it_shows_defaults(words: tuple[str, ...]) -> None:
 def test_limits_and_the_release_are_offered_where_they_mean_something() -> None:
     options = {words: {param.name for param in one.params} for words, one in COMMANDS.items()}
     bounded = {words for words, names in options.items() if names >= _LIMITS}
-    compiling = {"trace", "compile", "run", "bisect", "ranges", "workaround"}
+    compiling = {"trace", "compile", "run", "bisect", "ranges", "workaround", "bringup"}
     compiling = {(name,) for name in compiling} | {("releases", "bisect"), ("nightly", "run")}
     assert bounded == compiling | {("reduce",)}
     asked = {("doctor",), ("targets",), ("verify",), ("releases", "ask")}
