@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +41,8 @@ _ADVICE: dict[Kind, str] = {
 }
 
 
+#: Faults that are shown, of all kinds together.
+_LINES = 20
 #: Names that are looked at for a prefix, which all have if any has.
 _SOME = 20
 
@@ -129,9 +131,15 @@ def _without_prefix(
     """The load with the model's names where only one prefix differs in all of the checkpoint's,
     the checkpoint's own names, and the fault that tells it."""
     missing, extra = load.wanted.keys() - load.held.keys(), load.held.keys() - load.wanted.keys()
-    for prefix, adds in _prefixes(missing, extra):
-        renamed = {f"{prefix}{n}" if adds else n.removeprefix(prefix): n for n in extra}
+    for old, new in _prefixes(missing, extra):
+        renamed = {f"{new}{n.removeprefix(old)}": n for n in extra if n.startswith(old)}
         fitting = {name: other for name, other in renamed.items() if name in missing}
+        if old and new:  # two parts of a model may have names that are alike
+            fitting = {
+                name: other
+                for name, other in fitting.items()
+                if load.wanted[name].shape == load.held[other].shape
+            }
         if len(fitting) < 2 or 2 * len(fitting) <= len(missing):
             continue
         back = {other: name for name, other in fitting.items()}
@@ -144,22 +152,26 @@ def _without_prefix(
             file=load.tensors[fitting[first]].file,
             expected=first,
             found=known[first],
-            reason=f"all lack the prefix {prefix}" if adds else f"all have the prefix {prefix}",
+            reason=(f"all have the prefix {old}" if old else f"all lack the prefix {new}")
+            + (f" in place of {new}" if old and new else ""),
             tensors=len(fitting),
         )
         return dataclasses.replace(load, tensors=tensors), {**own, **known}, fault
     return load, own, None
 
 
-def _prefixes(missing: Iterable[str], extra: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """(prefix, True if the model has it and the checkpoint does not) that some names differ in."""
-    found = dict[tuple[str, bool], None]()
+def _prefixes(missing: Iterable[str], extra: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """(the checkpoint's prefix, the model's) that some names differ in; one may be ""."""
+    found = dict[tuple[str, str], None]()
     for want, got in itertools.product(sorted(missing)[:_SOME], sorted(extra)):
-        if got.endswith(f".{want}"):
-            found[got.removesuffix(want), False] = None
-        elif want.endswith(f".{got}"):
-            found[want.removesuffix(got), True] = None
-    yield from found
+        theirs, ours = got.split("."), want.split(".")
+        while theirs and ours and theirs[-1] == ours[-1]:
+            theirs.pop()
+            ours.pop()
+        # What follows a layer's number is no prefix of all.
+        if not (theirs and ours and any(map(str.isdigit, [*theirs, *ours]))):
+            found["".join(f"{t}." for t in theirs), "".join(f"{o}." for o in ours)] = None
+    return found
 
 
 def _alike(faults: Iterable[TensorFault]) -> list[TensorFault]:
@@ -201,8 +213,14 @@ def refuse(faults: Sequence[TensorFault], what: str, where: str, total: int) -> 
     what is missing is counted beside them."""
     if not faults:
         return
-    lines = shortened([str(fault) for fault in _alike(faults)])
     kinds = {fault.kind for fault in faults}
+    shown = _alike(faults)
+    # What is missing does not push out of sight what was found in its place.
+    order = dict.fromkeys(fault.kind for fault in shown)
+    groups = [[str(fault) for fault in shown if fault.kind == kind] for kind in order]
+    if len(shown) <= _LINES:
+        groups = [[str(fault) for fault in shown]]
+    lines = "\n  ".join(shortened(group, _LINES // len(groups)) for group in groups)
     wrong = sum(fault.tensors for fault in faults)
     total += sum(fault.kind == "missing" for fault in faults)
     raise UsageError(

@@ -101,6 +101,24 @@ class Load:
                     return path[-1]
         return ""
 
+    @cached_property
+    def renamed(self) -> Mapping[str, str]:
+        """A missing name to the superfluous one that may be the same tensor, and back: the only
+        two of their type in a layer that end alike."""
+        groups: dict[object, tuple[list[str], list[str]]] = {}
+        for at, (side, other) in enumerate(((self.wanted, self.held), (self.held, self.wanted))):
+            for name in side.keys() - other.keys():
+                parts = name.split(".")
+                key = (*filter(str.isdigit, parts), parts[-1]), side[name].dtype, side[name].shape
+                if side[name].shape is not None:
+                    groups.setdefault(key, ([], []))[at].append(name)
+        pairs = [
+            (ours[0], theirs[0])
+            for ours, theirs in groups.values()
+            if len(ours + theirs) == 2 and ours and theirs
+        ]
+        return {name: other for pair in pairs for name, other in (pair, pair[::-1])}
+
     def any(self, pattern: re.Pattern[str], side: Mapping[str, ArchiveEntry]) -> bool:
         """True if one of a side's names matches."""
         return any(pattern.search(name) for name in side)
@@ -144,6 +162,8 @@ def missing(name: str, load: Load) -> str:
         )
     if _prefixed(name, load.held):
         return f"there is {_prefixed(name, load.held)}: only the prefix differs"
+    if name in load.renamed:
+        return f"there is {load.renamed[name]} of the same type: is that its name?"
     return ""
 
 
@@ -165,6 +185,8 @@ def superfluous(name: str, got: ArchiveEntry, load: Load) -> str:
         return many
     if _prefixed(name, load.wanted):
         return f"the model has {_prefixed(name, load.wanted)}: only the prefix differs"
+    if name in load.renamed:
+        return f"the model lacks {load.renamed[name]} of the same type: is that its name?"
     return ""
 
 

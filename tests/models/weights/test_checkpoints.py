@@ -371,6 +371,37 @@ def prefixed(directory: Path) -> None:
     checkpoints.rewrite(directory, **changes, **{f"module.{n}": t for n, t in state.items()})
 
 
+def renamed_prefix(directory: Path) -> None:
+    state = load_file(directory / checkpoints.WEIGHTS)
+    rename = {n: n.replace("model.", "transformer.") for n in state if n.startswith("model.")}
+    changes: dict[str, torch.Tensor | None] = {n.replace(".", "__"): None for n in rename}
+    checkpoints.rewrite(directory, **changes, **{new: state[n] for n, new in rename.items()})
+
+
+def renamed_linear(directory: Path) -> None:
+    state = load_file(directory / checkpoints.WEIGHTS)
+    checkpoints.rewrite(
+        directory,
+        **{Q.replace(".", "__"): None, "model.layers.0.attention.wq.weight": state[Q]},
+    )
+
+
+def renamed_linears_of_one_shape(directory: Path) -> None:
+    state = load_file(directory / checkpoints.WEIGHTS)
+    changes: dict[str, torch.Tensor | None] = {}
+    for own, other in (("k_proj", "wk"), ("v_proj", "wv")):
+        name = Q.replace("q_proj", own)
+        changes[name.replace(".", "__")] = None
+        changes[name.replace(f"self_attn.{own}", f"attention.{other}")] = state[name]
+    checkpoints.rewrite(directory, **changes)
+
+
+def all_renamed(directory: Path) -> None:
+    state = load_file(directory / checkpoints.WEIGHTS)
+    changes: dict[str, torch.Tensor | None] = {n.replace(".", "__"): None for n in state}
+    checkpoints.rewrite(directory, **changes, **{f"t{i}": t for i, t in enumerate(state.values())})
+
+
 def mixed(directory: Path) -> None:
     state = load_file(directory / checkpoints.WEIGHTS)
     halves = {n.replace(".", "__"): t.half() for n, t in state.items() if "mlp" in n}
@@ -427,6 +458,27 @@ DAMAGE = {
         "21 tensors of 21 are wrong:\n  model.safetensors: module.model.embed_tokens.weight and 20 "
         "more: expected model.embed_tokens.weight, found module.model.embed_tokens.weight (all have"
         " the prefix module.)\nNothing",
+    ],
+    renamed_prefix: [
+        "20 tensors of 21 are wrong:\n  model.safetensors: transformer.embed_tokens.weight and 19 "
+        "more: expected model.embed_tokens.weight, found transformer.embed_tokens.weight (all have "
+        "the prefix transformer. in place of model.)\nNothing",
+    ],
+    renamed_linear: [
+        f"{Q}: expected 64x64xf32, found nothing (there is model.layers.0.attention.wq.weight of "
+        "the same type: is that its name?)",
+        "model.layers.0.attention.wq.weight: expected nothing, found 64x64xf32 (the model lacks "
+        f"{Q} of the same type: is that its name?)",
+    ],
+    renamed_linears_of_one_shape: [
+        f"{Q.replace('q_proj', 'k_proj')}: expected 32x64xf32, found nothing\n",
+        "model.layers.0.attention.wk.weight: expected nothing, found 32x64xf32\n",
+    ],
+    all_renamed: [
+        "42 tensors of 42 are wrong",
+        "model.embed_tokens.weight: expected 256x64xf32, found nothing\n",
+        "\n  and 11 more\n  model.safetensors: t0: expected nothing, found ",
+        "\n  and 11 more\nNothing",
     ],
     mixed: [
         "6 tensors of 21 are wrong:\n  model.safetensors: model.layers.0.mlp.",
