@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -41,6 +42,8 @@ _ADVICE: dict[Kind, str] = {
 }
 
 
+#: As many missing or superfluous tensors have a line each, whatever their reason.
+_FEW = 3
 #: Faults that are shown, of all kinds together.
 _LINES = 20
 #: Names that are looked at for a prefix, which all have if any has.
@@ -175,9 +178,16 @@ def _prefixes(missing: Iterable[str], extra: Iterable[str]) -> Iterable[tuple[st
 
 
 def _alike(faults: Iterable[TensorFault]) -> list[TensorFault]:
-    """The faults, with one in place of all that only differ in the tensor: dtypes."""
+    """The faults, with one in place of all that only differ in the tensor: dtypes, and many that
+    are missing or superfluous for one reason."""
+    faults = [*faults]
     groups: dict[object, list[TensorFault]] = {}
+    alike = Counter((fault.kind, fault.file, fault.reason) for fault in faults if fault.reason)
     for number, fault in enumerate(faults):
+        absent = fault.kind, fault.file, fault.reason
+        if fault.kind in ("missing", "superfluous") and alike[absent] > _FEW:
+            groups.setdefault(absent, []).append(fault)
+            continue
         expected, found = (t.rpartition("x")[2] for t in (fault.expected, fault.found))
         dtypes = fault.file, expected, found, fault.reason
         groups.setdefault(dtypes if fault.kind == "dtype" else number, []).append(fault)
@@ -186,12 +196,19 @@ def _alike(faults: Iterable[TensorFault]) -> list[TensorFault]:
         if len(group) == 1
         else msgspec.structs.replace(
             group[0],
-            expected=group[0].expected.rpartition("x")[2],
-            found=group[0].found.rpartition("x")[2],
+            expected=_of_all(group, group[0].expected),
+            found=_of_all(group, group[0].found),
             tensors=len(group),
         )
         for group in groups.values()
     ]
+
+
+def _of_all(group: Sequence[TensorFault], said: str) -> str:
+    """What a group's line says was expected or found: a dtype, nothing, or tensors of any type."""
+    if group[0].kind == "dtype":
+        return said.rpartition("x")[2]
+    return said if said == "nothing" else "tensors"
 
 
 def _misfit(

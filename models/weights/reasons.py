@@ -101,6 +101,15 @@ class Load:
                     return path[-1]
         return ""
 
+    def lacks(self, name: str, key: str, value: int) -> bool:
+        """True if the config of a tensor's part lacks a key, and that value of it decides whether
+        the model has the tensor."""
+        if not self.config or key in self.part(name):
+            return False
+        path = (_part(name), key) if _part(name) in self.config else (key,)
+        other = self.said.remade(path, value)
+        return bool(other) and (name in other) != (name in self.wanted)
+
     @cached_property
     def renamed(self) -> Mapping[str, str]:
         """A missing name to the superfluous one that may be the same tensor, and back: the only
@@ -259,8 +268,11 @@ def _count(name: str, load: Load) -> str | None:
     wanted, held = (counts[name[: layer.start(2)]] for counts in load.layers)
     if not held or int(layer[2]) < min(wanted, held):
         return None
-    said = load.part(name).get("num_hidden_layers")
-    config = f"num_hidden_layers={said}" if said else f"the model has {wanted} layers"
+    config = f"the model has {wanted} layers"
+    if said := load.part(name).get("num_hidden_layers"):
+        config = f"num_hidden_layers={said}"
+    elif load.lacks(name, "num_hidden_layers", held):
+        config = f"the config has no num_hidden_layers, which is {wanted} by default"
     return f"{config}, the checkpoint has {held} layers"
 
 

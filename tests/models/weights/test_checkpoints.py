@@ -277,6 +277,10 @@ def more_layers(directory: Path) -> None:
     checkpoints.config(directory, num_hidden_layers=1)
 
 
+def unsaid_layers(directory: Path) -> None:
+    checkpoints.config(directory, num_hidden_layers=None)
+
+
 def vision_layers(directory: Path) -> None:
     checkpoints.rewrite(
         directory, vision_tower__encoder__layers__0__mlp__fc1__weight=torch.ones(8, 4)
@@ -498,8 +502,14 @@ DAMAGE = {
         "1 tensor of 21 is wrong:\n  model.norm.weight: expected 64xf32, found nothing"
     ],
     more_layers: [
-        f"{DOWN}: expected nothing, found 64x128xf32",
-        "num_hidden_layers=1, the checkpoint has 2 layers",
+        "9 tensors of 21 are wrong:\n  model.safetensors: model.layers.1.",
+        "weight and 8 more: expected nothing, found tensors (num_hidden_layers=1, the checkpoint "
+        "has 2 layers)\nNothing",
+    ],
+    unsaid_layers: [
+        "270 tensors of 291 are wrong:\n  model.layers.2.self_attn.q_proj.weight and 269 more: "
+        "expected tensors, found nothing (the config has no num_hidden_layers, which is 32 by "
+        "default, the checkpoint has 2 layers)\nNothing",
     ],
     vision_layers: [
         "vision_tower.encoder.layers.0.mlp.fc1.weight: expected nothing, found 8x4xf32",
@@ -669,8 +679,10 @@ class TestBadCheckpoints:
         assert f"does not fit Gemma3ForConditionalGeneration; {count} tensors of" in told
         up = "model.language_model.layers.1.mlp.up_proj.weight: expected 128x64xf32, found nothing"
         assert f"  {up}" in told.splitlines()
-        bias = "model.vision_tower.encoder.layers.2.mlp.fc1.bias: expected 128xf32, found nothing"
-        assert f"{bias} (num_hidden_layers=3, the checkpoint has 2 layers)" in told
+        more = f"and {len(lost) - 1} more: expected tensors, found nothing"
+        (line,) = (line for line in told.splitlines() if more in line)
+        assert line.startswith("  model.vision_tower.encoder.layers.2.")
+        assert line.endswith("(num_hidden_layers=3, the checkpoint has 2 layers)")
 
     def test_a_vision_tower_is_too_much_for_gemma_3s_decoder_alone(self, tmp_path: Path) -> None:
         directory = checkpoints.save("gemma3", tmp_path)
