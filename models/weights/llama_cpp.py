@@ -21,6 +21,7 @@ from iree_pilot.models import versions
 from iree_pilot.models.weights.checkpoints import CheckpointTensor
 from iree_pilot.models.weights.hyperparameters import FACTORS, Header, header
 from iree_pilot.models.weights.reasons import LLAMA_CPP
+from iree_pilot.pipeline import extras
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.program.archive import ArchiveEntry
 
@@ -81,7 +82,7 @@ def translate(model: Any, held: Mapping[str, CheckpointTensor], what: str) -> Tr
         name, one = next(((n, h) for n, h in held.items() if _packed(h)), next(iter(held.items())))
         raise EnvironmentFault(
             f"{path}: {name}: {one.entry} by llama.cpp: reading it needs the package gguf",
-            advice="pip install 'iree-pilot[gguf]'",
+            advice=extras.install("gguf"),
         )
     versions.check("--weights FILE.gguf", "gguf", ">=0.17", _NEEDS)
     reader, found = _opened(path)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from iree_pilot.pipeline import links
+from iree_pilot.pipeline import extras, links
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError, nearest
 from iree_pilot.pipeline.frontends import switches
 from iree_pilot.pipeline.program import substitutes
@@ -128,10 +128,9 @@ def _of_library(
     """
     library, name = named
     if PathFinder.find_spec(library, [str(Path.cwd()), *sys.path]) is None:
-        extra = f"'iree-pilot[{library}]'"
         raise EnvironmentFault(
             f"{text} is a model of {library}, which is not installed",
-            advice=f"Install it: pip install {extra}",
+            advice=f"Install it: {extras.install(library)}",
         )
     if settings.get("dtype", dtype) != dtype and dtype:
         raise UsageError(

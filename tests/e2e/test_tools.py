@@ -10,6 +10,7 @@ import pytest
 from driver import pilot
 from fake import stub_release
 
+from iree_pilot.pipeline import extras
 from iree_pilot.pipeline.cli import boundary
 from iree_pilot.pipeline.cli.boundary import guarded
 from iree_pilot.pipeline.cli.environment import doctor
@@ -29,7 +30,7 @@ class TestDoctor:
         assert document["ok"] is True
         states = {(f["ability"], f["name"]): f["state"] for f in document["findings"]}
         assert states["trace", "torch"] == "ok"
-        assert states["trace", "isinstance"] == "ok", "iree-turbine's own operations need it"
+        assert states["trace", "bindings"] == "ok", "iree-turbine's own operations need it"
         assert states["compile", "iree-compile"] == "ok"
         assert states["run", "llvm-cpu"] == "ok"
         for finding in document["findings"]:
@@ -46,10 +47,10 @@ class TestDoctor:
     def test_brackets_are_printed(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(doctor, "_EXTRAS", {"no-such": "pip install 'iree-pilot[gguf]'"})
+        monkeypatch.setattr(doctor, "_EXTRAS", {"no-such": "needed for it"})
         monkeypatch.setattr(doctor, "_compiling_and_running", lambda *asked: [])
         doctor.command.main([], standalone_mode=False)
-        assert "-> pip install 'iree-pilot[gguf]'" in capsys.readouterr().out
+        assert f"-> needed for it: {extras.install('no-such')}" in capsys.readouterr().out
 
 
 @pytest.mark.real

@@ -23,11 +23,11 @@ _TRACERS = {
     "transformers": "needed for the zoo: pip install 'transformers>=5.22,<5.24'",
 }
 _EXTRAS = {
-    "onnx": "needed for .onnx sources: pip install 'iree-pilot[onnx]'",
-    "gguf": "needed for weights by llama.cpp: pip install 'iree-pilot[gguf]'",
-    "diffusers": "needed for diffusers:NAME and the UNet: pip install 'iree-pilot[diffusers]'",
-    "timm": "needed for timm:NAME: pip install 'iree-pilot[timm]'",
-    "torchvision": "needed for torchvision:NAME: pip install 'iree-pilot[torchvision]'",
+    "onnx": "needed for .onnx sources",
+    "gguf": "needed for weights by llama.cpp",
+    "diffusers": "needed for diffusers:NAME and the UNet",
+    "timm": "needed for timm:NAME",
+    "torchvision": "needed for torchvision:NAME",
 }
 
 
@@ -80,6 +80,8 @@ def command(common: Common) -> None:
 
 
 def _tracing() -> list[Diagnosis]:
+    from iree_pilot.pipeline import extras
+
     findings = []
     for names, absent in ((_TRACERS, "missing"), (_EXTRAS, "warning")):
         for name, mend in names.items():
@@ -87,6 +89,8 @@ def _tracing() -> list[Diagnosis]:
                 finding = Diagnosis(ability="trace", name=name, state="ok", found=version(name))
             except PackageNotFoundError:
                 state: State = "missing" if absent == "missing" else "warning"
+                if names is _EXTRAS:
+                    mend = f"{mend}: {extras.install(name)}"
                 finding = Diagnosis(
                     ability="trace", name=name, state=state, found="not installed", mend=mend
                 )
@@ -130,11 +134,11 @@ def _restored() -> Diagnosis | None:
         return None
     return Diagnosis(
         ability="trace",
-        name="isinstance",
+        name="bindings",
         state="ok",
-        found=f"put back into the bindings of iree-base-compiler {compiler} while tracing: "
-        f"iree-turbine {turbine} uses it for its own operations and aot.CompiledModule "
-        "(IREE issue 24222)",
+        found=f"iree-base-compiler {compiler} lacks isinstance, which iree-turbine {turbine} uses "
+        "for its own operations and aot.CompiledModule (IREE issue 24222): restored while tracing, "
+        "nothing to do",
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from iree_pilot.pipeline import extras
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.frontends.inputs import examples, fitting_inputs
 from iree_pilot.pipeline.frontends.job import Job
@@ -63,7 +64,7 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Program:
     if importlib.util.find_spec("onnx") is None:
         raise EnvironmentFault(
             f"{job.source.text}: reading ONNX models needs the package onnx",
-            advice="pip install 'iree-pilot[onnx]'",
+            advice=extras.install("onnx"),
         )
     import onnx
 

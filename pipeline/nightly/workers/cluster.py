@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from iree_pilot.pipeline import extras
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.nightly.records import CaseOutcome
 from iree_pilot.pipeline.nightly.workers import remote, worker
@@ -119,7 +120,7 @@ def _check(address: str) -> None:
     except ImportError as fault:
         raise EnvironmentFault(
             f"cannot use the scheduler {address}: dask.distributed is not installed",
-            advice="Install it: python -m pip install 'iree-pilot[distributed]'",
+            advice=f"Install it: {extras.install('distributed')}",
         ) from fault
     try:  # a client that is made with one that cannot be read takes 20 s to go away
         comm.get_address_host_port(address)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from iree_pilot.models.spec import resolve
 from iree_pilot.models.weights.load import referenced, replace
+from iree_pilot.pipeline import extras
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 
 Arrays = dict[str, NDArray[Any]]
@@ -355,4 +356,4 @@ def test_without_the_package_the_message_says_what_to_install(
     with pytest.raises(EnvironmentFault) as refused:
         replace(model("llama"), (str(file),), "llama")
     assert f"w.gguf: {Q}: 64x64xggml-Q4_K by llama.cpp: reading it needs" in refused.value.message
-    assert refused.value.advice == "pip install 'iree-pilot[gguf]'"
+    assert refused.value.advice == extras.install("gguf")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from iree_pilot.pipeline import extras
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.frontends.source import Source, literal, parse
 
@@ -239,7 +240,7 @@ class TestLibraries:
         with pytest.raises(EnvironmentFault) as caught:
             named("timm:resnet18")
         assert "timm, which is not installed" in caught.value.message
-        assert "pip install 'iree-pilot[timm]'" in caught.value.advice
+        assert extras.install("timm") in caught.value.advice
 
     def test_two_dtypes_contradict_each_other(self) -> None:
         with pytest.raises(UsageError, match="contradict each other"):

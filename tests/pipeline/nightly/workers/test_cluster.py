@@ -18,6 +18,7 @@ from fake.jobs import Heard, case, jobs_of, marks
 from fake.processes import alive, wait_until
 from places import ROOT, TESTS
 
+from iree_pilot.pipeline import extras
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.nightly.history.history import Usual
 from iree_pilot.pipeline.nightly.records import CaseOutcome
@@ -242,7 +243,7 @@ class TestWhoWorks:
         monkeypatch.setitem(sys.modules, "distributed", None)
         with pytest.raises(EnvironmentFault, match="not installed") as told:
             Cluster("tcp://host:8786")
-        assert "iree-pilot[distributed]" in told.value.advice
+        assert extras.install("distributed") in told.value.advice
 
 
 @pytest.mark.parametrize(
