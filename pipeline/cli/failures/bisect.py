@@ -417,6 +417,7 @@ def tell(console: Any, result: Bisection) -> None:
     from rich.markup import escape
 
     from iree_pilot.pipeline.cli.display import output as out
+    from iree_pilot.pipeline.cli.failures import following
 
     if result.status == "passes":
         console.print(f"{escape(result.why)}: there is nothing to isolate", soft_wrap=True)
@@ -452,6 +453,7 @@ def tell(console: Any, result: Bisection) -> None:
             *(("shows", escape(line)) for line in made.shows),
             *_origin(made),
             ("attribution", escape(made.attribution)),
+            ("limitation", following.limitation(made.named_flags)),
             ("state", f"{minimal}, {verified}; levels: {', '.join(made.levels) or 'none'}"),
             ("rate", "" if found.rate is None else f"intermittent: {found.rate:.0%} of runs"),
             ("search", "" if found.known_since else search),
@@ -509,14 +511,22 @@ def tell_elsewhere(console: Any, results: Sequence[tuple[str, Bisection]]) -> No
 
 
 def tell_next(console: Any, results: Sequence[Bisection]) -> None:
-    """Prints what to do with the first reproducer of which the releases were not asked yet."""
+    """Prints what to do with the first reproducer of which the releases were not asked yet.
+
+    A remedy that the compiler names comes before that.
+    """
     from rich.markup import escape
 
     found = (one for result in results for one in result.failures if one.failure.phase != "trace")
     for made in (one.reproducer for one in found):
         if made is not None and made.verified and made.since_release is None:
             folder = shlex.quote(made.path)
-            line = f"next: read {folder}/ISSUE.md; iree-pilot releases bisect {folder}"
+            asks = (
+                "workaround"
+                if made.named_flags and made.workarounds is None
+                else ("releases bisect")
+            )
+            line = f"next: read {folder}/ISSUE.md; iree-pilot {asks} {folder}"
             console.print(escape(line), soft_wrap=True)
             return
 

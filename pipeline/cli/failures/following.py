@@ -94,6 +94,32 @@ def bisecting(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
     return typed.command("bisect", ",".join(r.target for r in left), *more)
 
 
+def remedying(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
+    """The command that tests the flags that the compiler's own messages name; none where no message
+    names one, or where `workaround` cannot repeat what was typed."""
+    if typed.resume or typed.recipe or typed.expected:
+        return ()
+    left = [one.target for one in results if named_flags(one)]
+    more = ("--device", typed.device) if typed.device and left else ()
+    return typed.command("workaround", ",".join(left), *more) if left else ()
+
+
+def named_flags(result: CaseResult) -> tuple[str, ...]:
+    """Flags that a failure's message names and its compile was not given."""
+    if result.failure is None:
+        return ()
+    from iree_pilot.repro.reproducer.folder import issue
+
+    return tuple(issue.named_flags(result.failure, result.command or ()))
+
+
+def limitation(flags: Sequence[str]) -> str:
+    """Words for a failure whose message names flags that were not given; empty without any."""
+    if not flags:
+        return ""
+    return f"the message names {', '.join(flags)}: perhaps a stated limitation, not a bug"
+
+
 def judging(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
     """The command that judges the operations of what was not compared because wrong numbers would
     not show in it; none where there is no such result."""

@@ -114,13 +114,17 @@ def cases(typed: Request) -> None:
         typed = course.request
     found, results = course.found or [], course.results
     after = () if typed.bisect else following.bisecting(typed, results)
+    remedy = () if typed.bisect else following.remedying(typed, results)
     judging = () if typed.bisect or after else following.judging(typed, results)
     if not common.json:
         live.summary()
         for argv in following.comparing(typed, results):
             _tell_command(console, "Which dispatch differs", argv)
-        if after:
-            _tell_command(console, "next", after)
+        if remedy:
+            named = dict.fromkeys(f for one in results for f in following.named_flags(one))
+            console.print(following.limitation([*named]), soft_wrap=True)
+        for argv in filter(None, (remedy, after)):
+            _tell_command(console, "next", argv)
         if judging:
             _tell_command(console, "what was not compared, operation by operation", judging)
         tell_elsewhere(console, found)
@@ -130,7 +134,7 @@ def cases(typed: Request) -> None:
     if typed.output and ok:
         _deliver(Path(results[0].output or ""), typed.output, quiet=common.verbosity < 0)
     if common.json:
-        more = {"next": after or judging, "took": live.took.document}
+        more = {"next": remedy or after or judging, "took": live.took.document}
         out.emit(course.document() | more)
     if not ok or any(one.status == "isolated" for _, one in found):
         raise Failed(1)

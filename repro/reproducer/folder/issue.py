@@ -89,7 +89,10 @@ def _essential(failure: Failure) -> str:
 
 
 def named_flags(failure: Failure, flags: Sequence[str]) -> list[str]:
-    """Flags that the message mentions and the command does not pass."""
+    """Flags that the compiler's message mentions and the command does not pass: often the remedy
+    of a limitation that the compiler knows of."""
+    if failure.kind != "diagnostic":
+        return []
     given = {flag.lstrip("-").partition("=")[0] for flag in flags}
     found = dict.fromkeys(_FLAG.findall(failure.message))
     return [flag for flag in found if flag.lstrip("-") not in given]

@@ -9,7 +9,7 @@ import msgspec
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.repro.attribution.origin import Origin
-from iree_pilot.repro.reproducer.folder import bundle
+from iree_pilot.repro.reproducer.folder import bundle, issue
 from iree_pilot.repro.reproducer.folder.bundle import LevelName, Report
 from iree_pilot.repro.reproducer.folder.further import Elsewhere, SinceRelease, WorkaroundSummary
 from iree_pilot.repro.reproducer.known import places
@@ -23,7 +23,8 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     levels: those that were verified. bytes: of its program. current: as in `bundle.Report`.
     companions: failures that come with the isolated one.
     pass_name, pass_class: the pass that fails, as `iree-opt` and as C++ name it, "" if not known.
-    shows: of wrong numbers, which they are and what it takes.
+    shows: of wrong numbers, which they are and what it takes. named_flags: that the compiler's
+    message names and the command does not pass.
     origin: where wrong numbers come from. whole: it is the program that failed, nothing smaller was
     found; op_names then has each name once. not_iree: as in `bundle.Report`. since_release,
     workarounds: where that was asked. elsewhere: as in `bundle.Report`.
@@ -43,6 +44,7 @@ class Reproducer(msgspec.Struct, frozen=True, kw_only=True):
     pass_name: str = ""
     pass_class: str = ""
     shows: tuple[str, ...] = ()
+    named_flags: tuple[str, ...] = ()
     origin: Origin | None = None
     whole: bool = False
     not_iree: str = ""
@@ -119,6 +121,7 @@ def reproduced(place: Path, report: Report) -> Reproducer:
         pass_name=shown.pass_name if shown else "",
         pass_class=shown.pass_class if shown else "",
         shows=(report.failure.message, *report.tried) if report.wrong else (),
+        named_flags=tuple(issue.named_flags(report.failure, report.flags)),
         origin=report.origin,
         whole=report.whole,
         not_iree=report.not_iree,

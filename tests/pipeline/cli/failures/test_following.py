@@ -101,6 +101,26 @@ class TestJudging:
         assert following.judging(TYPED, [failed]) == ()
 
 
+class TestRemedying:
+    NAMED = Failure(
+        kind="diagnostic", message="use --iree-emulate", signature="a/b/c", phase="flow"
+    )
+
+    def test_names_the_targets_whose_message_names_a_flag(self) -> None:
+        results = [case("vulkan", failed=failure()), case("hip", failed=self.NAMED)]
+        argv = following.remedying(TYPED, results)
+        assert shlex.join(argv) == "iree-pilot workaround net.py -t hip"
+        assert "names --iree-emulate" in following.limitation(following.named_flags(results[1]))
+        assert following.remedying(TYPED, results[:1]) == ()
+
+    def test_not_where_the_flag_was_given_or_the_command_cannot_be_repeated(self) -> None:
+        failing = case(failed=self.NAMED)
+        given = msgspec.structs.replace(failing, command=("iree-compile", "--iree-emulate=true"))
+        assert following.remedying(TYPED, [given]) == ()
+        cooked = msgspec.structs.replace(TYPED, recipe="recipe.toml")
+        assert following.remedying(cooked, [failing]) == ()
+
+
 class TestBisecting:
     def test_names_each_target_that_fails(self) -> None:
         results = [

@@ -95,12 +95,17 @@ class TestNamedFlags:
         assert issue.named_flags(failing, CPU) == ["--iree-llvmgpu-enable-small-float-emulation"]
         bundle.write(tmp_path / "folder", report(failing), {"repro.mlir": "// a"})
         draft = (tmp_path / "folder" / "ISSUE.md").read_text()
-        assert "- The message mentions `--iree-llvmgpu-enable-small-float-emulation`," in draft
+        top, _, rest = draft.partition("### Steps to reproduce")
+        assert "The message names `--iree-llvmgpu-enable-small-float-emulation`, which" in top
+        assert "`iree-pilot workaround .`" in top.partition("-->")[0]
+        assert "Expected: it compiles without `--iree-llvmgpu-enable-small-float-emulation`." in top
+        assert "\n\n\n" not in top and "small-float" not in rest
 
     def test_one_that_was_given_is_not(self) -> None:
         given = ["--iree-llvmgpu-enable-small-float-emulation=true"]
         assert issue.named_flags(failure("diagnostic", self.TOLD), given) == []
         assert issue.named_flags(failure("diagnostic", "no flag"), given) == []
+        assert issue.named_flags(failure("crash", self.TOLD), CPU) == [], "no limitation"
 
 
 class TestFolded:
