@@ -32,7 +32,7 @@ _DEBUG = re.compile(r"\s+loc\((?:unknown|\"[^\"]*\":\d+:\d+)\)")
 
 _OF_TORCH = re.compile(r"\btorch\.(?:aten|prims|operator)\b")
 _COMPILES = "the program compiles and fails at run time"
-_WRONG = "the program compiles: no pass reports an error where the numbers become wrong"
+_WRONG = "the program compiles: wrong numbers show only where the whole of it runs"
 _WHOLE = "the program was not reduced"
 #: The writer of PyTorch loads torch and compiles nothing: a compile's limit is not for it.
 _WRITER_SECONDS = 600.0

@@ -11,7 +11,11 @@ from fake.reports import CPU, report
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.targets.devices import Device
+from iree_pilot.repro.attribution.attribution import Attribution
+from iree_pilot.repro.attribution.origin import Origin
+from iree_pilot.repro.failing_pass.phases import WrongPhase
 from iree_pilot.repro.reproducer.folder import bundle, environment, issue
+from iree_pilot.repro.wrong_results.wrong_record import Wrong
 
 BITCAST = (
     "failed to legalize operation 'vector.bitcast': "
@@ -106,6 +110,52 @@ class TestNamedFlags:
         assert issue.named_flags(failure("diagnostic", self.TOLD), given) == []
         assert issue.named_flags(failure("diagnostic", "no flag"), given) == []
         assert issue.named_flags(failure("crash", self.TOLD), CPU) == [], "no limitation"
+
+
+class TestWrongNumbers:
+    def draft(self, directory: Path, *wrong: Wrong, changed: str = "") -> str:
+        phase = WrongPhase(
+            state="earliest", conclusion="first wrong pass: tile", pass_name="tile", changed=changed
+        )
+        why = Attribution(culprit="compiler", conclusion="tile")
+        origin = Origin(phase=phase, attribution=why, calls=1)
+        failing = failure("mismatch", "output 0: wrong", phase="compare")
+        bundle.write(directory, report(failing, wrong=wrong, origin=origin), {"repro.mlir": "//"})
+        return (directory / "ISSUE.md").read_text()
+
+    def wrong(self, dtype: str, own: float | None) -> Wrong:
+        return Wrong(
+            index=0,
+            dtype=dtype,
+            shape=(1,),
+            error=0.75,
+            own_error=own,
+            threshold=0.5,
+            size=1.0,
+            wrong=1,
+            count=1,
+            limit="the relative L2 error",
+            elements=(),
+        )
+
+    @pytest.mark.parametrize(("lines", "said"), [(3, ":\n\n```diff"), (2000, ", attached.\n")])
+    def test_the_diff_of_the_wrong_pass_is_named_however_long_it_is(
+        self, lines: int, said: str, tmp_path: Path
+    ) -> None:
+        draft = self.draft(tmp_path / "folder", self.wrong("f32", 0.0), changed="+line\n" * lines)
+        assert f"Changes made by that pass: `pass.diff`, {lines} lines{said}" in draft
+        assert (tmp_path / "folder" / "pass.diff").is_file()
+
+    def test_the_tolerance_of_the_commands_is_told_from_that_of_the_judgement(
+        self, tmp_path: Path
+    ) -> None:
+        told = "The commands below compare each element instead, with an absolute tolerance"
+        assert told in self.draft(tmp_path / "float", self.wrong("f32", 0.0))
+        assert told not in self.draft(tmp_path / "integer", self.wrong("i32", None))
+
+    def test_the_time_is_of_the_reduction(self, tmp_path: Path) -> None:
+        draft = self.draft(tmp_path / "folder", self.wrong("f32", 0.0))
+        assert "(5 compiles, 2 s for the reduction alone)" in draft
 
 
 class TestFolded:
