@@ -30,7 +30,7 @@ _ADVICE = f"initialise the model's weights, or {_INPUTS}"
 
 
 def reasons(
-    outputs: Sequence[Tensor], directory: Path, *, loaded: bool = False, expected: bool = False
+    outputs: Sequence[Tensor], directory: Path, *, drawn: bool = False, expected: bool = False
 ) -> tuple[str, ...]:
     """Reason for each reference output that agreeing with it proves nothing; "" if it does.
 
@@ -38,10 +38,10 @@ def reasons(
     every output is one number throughout, none tells anything; beside others that vary zeros do, as
     in what is weighted by a router that chose nothing. Integers and single numbers tell something,
     as something must have computed them, unless they are zero or not finite. Empty outputs are left
-    out. loaded: the weights are those of the user's files. expected: one number throughout is what
-    has to come out, and is no reason.
+    out. drawn: there are weights, and not those of the user's files. expected: one number
+    throughout is what has to come out, and is no reason.
     """
-    advice = _INPUTS if loaded else _ADVICE
+    advice = _ADVICE if drawn else _INPUTS
     read = [_constant(directory / o.file, o) if o.bytes else (None, False) for o in outputs]
     constants = [constant for constant, _ in read]
     wide = [_rounds(o) and math.prod(o.shape) > 1 for o in outputs]

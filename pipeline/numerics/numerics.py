@@ -110,8 +110,8 @@ def compare(
     expected = reference.stated or (bool(inputs) and not any(t.bytes for t in inputs))
     if not any(reasons):
         archives = parameters.archives if parameters else ()
-        loaded = any(Path(file).is_absolute() for file in archives)
-        reasons = blind.reasons(values, directory, loaded=loaded, expected=expected)
+        drawn = parameters is not None and not any(Path(file).is_absolute() for file in archives)
+        reasons = blind.reasons(values, directory, drawn=drawn, expected=expected)
     for output, why in zip(agree, reasons, strict=True):
         why = why or (blind.UNSETTLED if pairs[output.index].unsettled else "")
         judged[output.index] = _blind(output, why) if why else output
