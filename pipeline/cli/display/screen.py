@@ -19,6 +19,8 @@ from iree_pilot.pipeline.plain import plain
 PIPE_WIDTH = 10_000
 #: Word with the number before it: `191 MB` stays together.
 _WORD = re.compile(r"(?:(?<!\S)\(?\d[\d.]* )?\S+\s*")
+#: What has no room beside its label is indented so far under it.
+_BELOW = 2
 _GAP = re.compile(r" {2,}(?=\S)")
 
 
@@ -117,8 +119,10 @@ def screen(*, stderr: bool = False) -> Screen:
 def _wrapped(line: Text, width: int) -> Iterator[Text]:
     """The line in parts that fit where their words do; all but the first are indented.
 
-    A word that has no room beside the label has a line of its own where it fits there.
+    A word that has no room beside the label has a line of its own, below the label, where it fits
+    there.
     """
+    margin = len(line.plain) - len(line.plain.lstrip())
     hanging = _hanging(line.plain, width)
     cuts, indents, at = list[int](), [0], 0
     for word in _WORD.finditer(line.plain):
@@ -128,7 +132,8 @@ def _wrapped(line: Text, width: int) -> Iterator[Text]:
             continue
         if word.start() > hanging or (hanging and length <= width):
             cuts.append(word.start())
-            indents.append(max(0, min(hanging, width - length)))
+            below = (hanging, min(hanging, margin + _BELOW), min(hanging, margin))
+            indents.append(next((n for n in below if n + length <= width), 0))
             at = begin
     for indent, part in zip(indents, line.divide(cuts), strict=True):
         part.rstrip()

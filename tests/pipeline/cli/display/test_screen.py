@@ -49,6 +49,11 @@ class TestLines:
             f"    {word}",
         ]
 
+    def test_indent_what_has_no_room_beside_its_label_alike_whatever_its_length(self) -> None:
+        for length in (68, 70, 74):
+            word = "d" * length
+            assert shown(f"    signature  {word}") == ["    signature", f"      {word}"]
+
     def test_leave_a_command_whole(self) -> None:
         argv = ("iree-compile", "program.mlir", "--iree-hal-target-device=vulkan", "-o", "m.vmfb")
         file = io.StringIO()
