@@ -284,8 +284,8 @@ def test_a_phase_drops_dialects_that_have_no_room(width: int, dialects: str) -> 
 @pytest.mark.parametrize(
     ("what", "line"),
     [
-        ("vulkan: compiling, flow is done", "  vulkan: still compiling, flow is done (0 s"),
-        ("13 operations left: trying half", "  still 13 operations left: trying half (0 s"),
+        ("vulkan: compiling, flow is done", "  vulkan: still compiling, flow is done (0 s in all)"),
+        ("13 operations left: trying half", "  still 13 operations left: trying half (0 s in all)"),
     ],
 )
 def test_a_pipe_is_told_what_still_goes_on(what: str, line: str) -> None:

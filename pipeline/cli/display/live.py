@@ -64,11 +64,15 @@ class Doing:
 
     @property
     def line(self) -> str:
-        """Line for a pipe: `  vulkan: still compiling (12 s, 40 s in all)`."""
+        """Line for a pipe: `  vulkan: still compiling (12 s, 40 s in all)`; of what has just
+        begun `(40 s in all)`."""
         target, colon, what = self.what.partition(": ")
         if not colon or " " in target:
             target, colon, what = "", "", self.what
-        return f"  {target}{colon}still {what} ({self._clock})"
+        clock = self._clock
+        if time.monotonic() - self._started < 1:
+            clock = f"{clock_of(self._took.seconds)} in all"
+        return f"  {target}{colon}still {what} ({clock})"
 
     @property
     def _clock(self) -> str:
