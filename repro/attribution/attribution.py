@@ -59,7 +59,7 @@ class AttributionRow(msgspec.Struct, frozen=True, kw_only=True):
 class Attribution(msgspec.Struct, frozen=True, kw_only=True):
     """Attribution in one sentence, and the rows that it rests on.
 
-    culprit: `target` is an architecture that is not the device's; `undecided` gives the reason.
+    culprit: `target` is an architecture that may not be the device's; `undecided` gives the reason.
     flags: that make it right on the same device, where that was seen; () if none do.
     """
 
@@ -142,13 +142,22 @@ def others(
     return (*ways, vmvx)
 
 
+def suits(target: Target, flags: Sequence[str], device: str, toolchain: Toolchain) -> bool:
+    """True if what is compiled for is what the device itself, when asked, is compiled for."""
+    plan = _plan(target.backend, toolchain)
+    if plan is None or plan.device is None:
+        return False
+    return plan.device.uri == device.partition("?")[0] and set(plan.flags) <= set(flags)
+
+
 def attribute(
     mlir: Path,
     ways: Sequence[Way],
     trial: Try,
     on_progress: Callable[[str], None] = lambda _: None,
+    fits: bool = False,
 ) -> Attribution:
-    """Runs all variants, the reported one first, and draws the conclusion.
+    """Runs all variants, the reported one first, and draws the conclusion (fits: as in `conclude`).
 
     Levels are tried up to the first that is wrong as well: which one it is matters only where some
     are right.
@@ -174,7 +183,7 @@ def attribute(
         doubtful |= way is ways[0] and tried.reference_doubtful
         if way is ways[0] and tried.verdict != "wrong":
             break
-    culprit, conclusion = conclude(rows, doubtful=doubtful)
+    culprit, conclusion = conclude(rows, doubtful=doubtful, fits=fits)
     right = [row.how for row in rows if row.what == "level" and row.verdict == "right"]
     mended = [way.flags for way in ways if way.what == "level" and way.how in right]
     return Attribution(
@@ -186,12 +195,17 @@ def attribute(
 
 
 def conclude(
-    rows: Sequence[AttributionRow], *, doubtful: bool = False, narrowed: Narrowed | None = None
+    rows: Sequence[AttributionRow],
+    *,
+    doubtful: bool = False,
+    narrowed: Narrowed | None = None,
+    fits: bool = False,
 ) -> tuple[Culprit, str]:
     """(culprit, reason in one sentence) from the rows, the reported one first.
 
-    doubtful: PyTorch's own result is as far from the precise one as the device's. A row that does
-    not compile or run says nothing. What is nearest to the reported way says most: its module on
+    doubtful: PyTorch's own result is as far from the precise one as the device's. fits: the
+    reported architecture is the one that is chosen for the device (`suits`). A row that does not
+    compile or run says nothing. What is nearest to the reported way says most: its module on
     another device, then other levels, other architectures, other backends. What a wrong phase or
     pass rules out (`narrowed`) is not said: before code generation there is no target, no driver.
     """
@@ -225,6 +239,8 @@ def conclude(
         # A processor without an instruction says so; a GPU computes something else.
         if BACKENDS[own.backend].on_host:
             return "compiler", why
+        if fits:
+            return "undecided", f"{why}, for which {own.how} is chosen: the compiler or the driver"
         return "target", f"{why}, which may not support {own.how}"
     return _across_backends(rows, doubtful, narrowed, step)
 

@@ -53,9 +53,9 @@ def find(
     named = targets.parse(target)
     trial = AttributionTrial(loaded, context.within("trial"))
     on_progress("compiling and running variants")
-    who = attribution.attribute(
-        loaded.mlir, attribution.others(named, flags, device, context.toolchain), trial
-    )
+    fits = attribution.suits(named, flags, device, context.toolchain)
+    ways = attribution.others(named, flags, device, context.toolchain)
+    who = attribution.attribute(loaded.mlir, ways, trial, fits=fits)
     if who.rows[0].verdict != "wrong":
         return None
     on_progress("searching for the first wrong phase and pass")
@@ -64,7 +64,9 @@ def find(
     shutil.rmtree(context.directory, ignore_errors=True)
     if narrowed := _narrowed(found):
         doubtful = who.culprit == "reference"
-        culprit, why = attribution.conclude(who.rows, doubtful=doubtful, narrowed=narrowed)
+        culprit, why = attribution.conclude(
+            who.rows, doubtful=doubtful, narrowed=narrowed, fits=fits
+        )
         who = msgspec.structs.replace(who, culprit=culprit, conclusion=why)
     return Origin(phase=found, attribution=who, calls=trial.calls)
 

@@ -14,6 +14,8 @@ from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Function, Program, Reference, Tensor, TensorType
 from iree_pilot.pipeline.targets import targets
+from iree_pilot.pipeline.targets.devices import Device
+from iree_pilot.pipeline.targets.targets import Plan, Target
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.attribution import attribution
@@ -259,6 +261,37 @@ def test_the_nearest_way_that_is_right_says_whose_fault_it_is(
     found, why = attribution.conclude(rows)
     assert found == culprit
     assert words in why
+
+
+def test_a_target_that_is_the_devices_own_is_not_accused() -> None:
+    rows = [OWN, row("target", "vulkan:vp_android_baseline_2022", "right")]
+    culprit, why = attribution.conclude(rows, fits=True)
+    assert culprit == "undecided" and why.endswith("is chosen: the compiler or the driver")
+    assert attribution.conclude(rows, narrowed=PASS, fits=True)[0] == "compiler"
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "flags", "fits"),
+    [
+        ("vulkan", "vulkan://0", ("--arch=llvmpipe", "--more"), True),
+        ("vulkan", "vulkan://0", ("--arch=rdna3",), False),
+        ("vulkan", "vulkan://1", ("--arch=llvmpipe",), False),
+        ("hip", "vulkan://0", ("--arch=llvmpipe",), False),
+    ],
+)
+def test_a_target_suits_the_device_that_it_is_chosen_for(
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    device: str,
+    flags: tuple[str, ...],
+    fits: bool,
+) -> None:
+    here = Device(uri="vulkan://0", driver="vulkan", name="llvmpipe", fingerprint="")
+    target = Target(spec="vulkan", backend="vulkan", arch="llvmpipe")
+    plans = {"vulkan": Plan(target=target, flags=("--arch=llvmpipe",), device=here)}
+    monkeypatch.setattr(attribution, "_plan", lambda spec, _: plans.get(spec))
+    asked = Target(spec=backend, backend=backend)
+    assert attribution.suits(asked, flags, device, None) == fits
 
 
 def test_a_reference_that_is_as_far_off_itself_is_suspect() -> None:

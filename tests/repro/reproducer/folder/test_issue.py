@@ -153,6 +153,12 @@ class TestWrongNumbers:
         assert told in self.draft(tmp_path / "float", self.wrong("f32", 0.0))
         assert told not in self.draft(tmp_path / "integer", self.wrong("i32", None))
 
+    def test_integers_are_expected_to_agree_exactly(self, tmp_path: Path) -> None:
+        rounded, whole = self.wrong("f32", 0.0), self.wrong("i32", None)
+        assert "it agrees with PyTorch up to rounding." in self.draft(tmp_path / "a", rounded)
+        assert "it agrees with PyTorch exactly." in self.draft(tmp_path / "b", whole)
+        assert "up to rounding" in self.draft(tmp_path / "c", whole, rounded)
+
     def test_the_time_is_of_the_reduction(self, tmp_path: Path) -> None:
         draft = self.draft(tmp_path / "folder", self.wrong("f32", 0.0))
         assert "(5 compiles, 2 s for the reduction alone)" in draft
