@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import click
 
+#: No sentence has as many characters.
+_SENTENCE = 1000
+
 
 def examples(*lines: str) -> str:
     """The epilog of a command's help: how it is typed, a line each."""
@@ -11,7 +14,14 @@ def examples(*lines: str) -> str:
 
 
 class Group(click.Group):
-    """A group that refuses an unknown command with the nearest one, or all of them."""
+    """A group that refuses an unknown command with the nearest one, or all of them, and lists each
+    with the whole first sentence of its help: click cuts it to what fits one line."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(n, c.get_short_help_str(_SENTENCE)) for n, c in commands if c and not c.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -292,7 +292,8 @@ def source_options(function: F) -> F:
             "--function",
             "entry",
             metavar="NAME",
-            help="Run and compare only this function of SOURCE; --input is for it.",
+            help="Of several functions of SOURCE, evaluate, run and compare only this one; --input "
+            "is for it.",
         ),
         click.option(
             "--inline-parameters",
@@ -309,7 +310,8 @@ def source_options(function: F) -> F:
             metavar="[OP]",
             callback=_operations,
             help="Leave an operation that IREE cannot compile as it is (aten.diff; without OP: "
-            "all), instead of PyTorch's decomposition of it; behind SOURCE.",
+            "all), instead of PyTorch's decomposition of it. To be typed after SOURCE, which "
+            "would be taken for OP.",
         ),
         click.option(
             "--seeded",

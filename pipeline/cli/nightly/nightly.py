@@ -198,8 +198,9 @@ def run(
 @database_option
 @click.option(
     "--limit",
-    type=click.IntRange(1, _MOST),
+    type=click.IntRange(1),
     default=10,
+    metavar="N",
     help="Number of nights to list.",
 )
 @common()
@@ -215,7 +216,7 @@ def status(config: str | None, database: str | None, limit: int, common: Common)
     cases = _cases(config)
     if place_of(database).exists():
         with history_at(database) as history:
-            runs = _nights(history, cases, limit)
+            runs = _nights(history, cases, min(limit, _MOST))
             running = history.is_held and (cases is None or runs[:1] == history.runs(1))
             report = _report(history, runs[0].id) if runs else None
     if common.json:
@@ -312,7 +313,12 @@ def report(
 @click.option("--only", metavar="EXPR", help="Only these cases.")
 @click.option("--reason", help="Why the failures are expected.")
 @click.option("--link", help="Where it is tracked.")
-@click.option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="Last day of the expectation.")
+@click.option(
+    "--expires",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="YYYY-MM-DD",
+    help="Last day of the expectation.",
+)
 @common()
 def expect(
     config: str | None,

@@ -57,7 +57,7 @@ def command(
     flags: tuple[str, ...],
     source: str,
 ) -> None:
-    """Compile SOURCE for TARGET; every phase is dumped, timed and counted.
+    """Compile SOURCE for each TARGET; every phase is dumped, timed and counted.
 
     FLAGS after -- go to iree-compile. Without -o the output stays in the cache, where the phases'
     dumps are beside it.

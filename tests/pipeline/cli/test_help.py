@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,14 @@ def test_it_says_what_the_command_is_for_at_80_columns(words: tuple[str, ...]) -
     text = shown(words)
     assert text.startswith(f"Usage: {' '.join(('iree-pilot', *words))} [OPTIONS]")
     assert [line for line in text.splitlines() if len(line) > 80] == []
+
+
+@every_command
+def test_it_cuts_no_description_and_spells_no_pattern(words: tuple[str, ...]) -> None:
+    text = shown(words)
+    listed = text.partition("\nCommands:\n")[2].partition("Examples:")[0]
+    assert "..." not in listed
+    assert not re.search(r"%[A-Za-z]", text) and str(2**63 - 1) not in text
 
 
 @every_command
