@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from iree_pilot.pipeline.failures.stderr import operation_in
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.program import python_lines
 from iree_pilot.pipeline.program.source_lines import place, quoted
+
+#: Characters of a message that stand for it in the table of verdicts.
+_BRIEF = 80
 
 
 class Typed(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,4 +160,6 @@ def why(result: CaseResult) -> str:
     python = python_lines.of(failure.location)
     source = f"({Path(python).name})" if python else ""
     about = " ".join(filter(None, (named or written, of, where and f"at {where}", source)))
+    if not about:  # an error that names neither operation nor line: what it says, in short
+        about = textwrap.shorten(failure.message, _BRIEF, placeholder=" ...")
     return f"{result.why}: {about}" if about else result.why

@@ -318,6 +318,7 @@ def _untraced(plan: Plan, session: Session, failed: TraceFailed) -> CaseResult:
         target=plan.name,
         release=session.toolchain.version,
         device=plan.device.uri if plan.device else None,
+        device_name=plan.device.name if plan.device else "",
         arch=plan.target.arch,
         status="failed",
         why="does not trace",

@@ -258,6 +258,10 @@ class TestWhy:
         of = against.Origins(program)([(str(program), 1)])
         assert of == ("program.mlir:1: torch.aten.meshgrid",)
 
-    def test_is_as_it_was_where_neither_is_known(self) -> None:
-        assert following.why(case(failed=failure())) == "does not compile"
+    def test_says_the_message_in_short_where_neither_is_known(self) -> None:
+        failed = msgspec.structs.replace(
+            failure(), message="Higher-order operation 'cond' not found " + "x" * 200 + " end"
+        )
+        told = following.why(case(why="does not trace", failed=failed, trace="failed"))
+        assert told == "does not trace: Higher-order operation 'cond' not found ..."
         assert following.why(case()) == ""
