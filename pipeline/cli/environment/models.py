@@ -66,6 +66,7 @@ def command(name: str | None, path: str | None, dtype: str | None, common: Commo
             f"models {name} {path}: one model at a time", advice="`models check PATH` checks."
         )
     zoo = registry()
+    name = None if name == "list" else name  # as others have it
     if name is not None and name not in zoo:
         raise UsageError(f"the zoo has no model {name!r}", advice=nearest(name, list(zoo)))
     shown = [zoo[name]] if name else list(zoo.values())

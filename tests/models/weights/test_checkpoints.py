@@ -773,6 +773,10 @@ def test_the_guide_names_the_architectures_that_families_load() -> None:
     assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(architectures())
 
 
+def test_the_models_are_listed_by_that_word_too() -> None:
+    assert pilot("models", "list").out == pilot("models").out
+
+
 def test_a_model_is_listed_with_the_checkpoints_that_it_loads() -> None:
     assert "Loads FP8 checkpoints of LlamaForCausalLM." in pilot("models", "llama-fp8").out
 
