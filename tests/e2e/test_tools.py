@@ -30,6 +30,9 @@ class TestDoctor:
         assert document["ok"] is True
         states = {(f["ability"], f["name"]): f["state"] for f in document["findings"]}
         assert states["trace", "torch"] == "ok"
+        rows = [(one["ability"], one["name"]) for one in done.document["findings"]]
+        here = {one["name"] for one in done.document["findings"] if one["found"].startswith("no ")}
+        assert all(rows.count(("run", name)) == 1 for name in here), "said once"
         assert states["trace", "bindings"] == "ok", "iree-turbine's own operations need it"
         assert states["compile", "iree-compile"] == "ok"
         assert states["run", "llvm-cpu"] == "ok"

@@ -182,9 +182,10 @@ def _compiling_and_running(release: str | None, live: Live) -> list[Diagnosis]:
                 )
             )
             continue
-        findings.append(
-            Diagnosis(ability="compile", name=backend, state="ok", found=f"for {made.target.spec}")
-        )
+        # Without a device, what is warned of is the choice of an architecture to compile for.
+        guessed = () if made.device else made.warnings
+        found = "; ".join([f"for {made.target.spec}", *guessed])
+        findings.append(Diagnosis(ability="compile", name=backend, state="ok", found=found))
         findings.append(
             Diagnosis(
                 ability="run",
@@ -196,7 +197,7 @@ def _compiling_and_running(release: str | None, live: Live) -> list[Diagnosis]:
         )
         findings += [
             Diagnosis(ability="run", name=backend, state="warning", found=warning)
-            for warning in made.warnings
+            for warning in (made.warnings if made.device else ())
         ]
     findings.append(_validating())
     return findings
