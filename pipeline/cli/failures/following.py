@@ -145,7 +145,8 @@ def comparing(typed: Typed, results: Sequence[CaseResult]) -> Iterator[tuple[str
 
 
 def why(result: CaseResult) -> str:
-    """Reason of a case's verdict, with the operation and the line that it is about."""
+    """Reason of a case's verdict, with the operation and the line that it is about, or the first
+    output that differs and how."""
     failure = result.failure
     if failure is None:
         return result.why
@@ -160,6 +161,11 @@ def why(result: CaseResult) -> str:
     python = python_lines.of(failure.location)
     source = f"({Path(python).name})" if python else ""
     about = " ".join(filter(None, (named or written, of, where and f"at {where}", source)))
+    if not about and result.comparison and result.comparison.differs:
+        about = next(
+            (f"{o.label}{o.worst or f': {o.why}'}" for o in result.comparison.outputs if o.differs),
+            "",
+        )
     if not about:  # an error that names neither operation nor line: what it says, in short
         about = textwrap.shorten(failure.message, _BRIEF, placeholder=" ...")
     return f"{result.why}: {about}" if about else result.why

@@ -16,7 +16,7 @@ from iree_pilot.pipeline.cli.failures import following
 from iree_pilot.pipeline.cli.failures.following import Typed
 from iree_pilot.pipeline.cli.options import Common, SourceOptions
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.numerics.judging import OutputComparison
+from iree_pilot.pipeline.numerics.judging import OutputComparison, Worst
 from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.program import python_lines
 from iree_pilot.repro.differential import against
@@ -257,6 +257,20 @@ class TestWhy:
         assert ("op", "torch.aten.meshgrid") in out.failure_lines(failed, verbose=False)
         of = against.Origins(program)([(str(program), 1)])
         assert of == ("program.mlir:1: torch.aten.meshgrid",)
+
+    def test_has_the_output_that_differs_and_its_worst_element(self) -> None:
+        (output,) = compared("").outputs
+        worst = Worst(index=(1,), got="2.0", expected="3.0")
+        differs = msgspec.structs.replace(output, verdict="mismatch", worst=worst)
+        comparison = msgspec.structs.replace(
+            compared(""), verdict="mismatch", outputs=(output, differs)
+        )
+        failed = failure("mismatch", "compare")
+        result = case(why="runs, but differs from the reference", failed=failed)
+        result = msgspec.structs.replace(result, comparison=comparison)
+        assert following.why(result) == (
+            "runs, but differs from the reference: result0[1]: 2.0 where 3.0 is expected"
+        )
 
     def test_says_the_message_in_short_where_neither_is_known(self) -> None:
         failed = msgspec.structs.replace(
