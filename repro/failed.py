@@ -113,7 +113,7 @@ def why_not(case: CaseResult) -> str:
     """Reason that the failure of a case cannot be isolated; empty if a search is worthwhile."""
     assert case.failure is not None
     first = case.failure
-    if why := _too_busy(first) or _misspelled(first) or _of_the_source(first):
+    if why := _too_busy(first) or _misspelled(first) or of_the_source(first):
         return why
     if first.phase == "trace" or case.why == DOES_NOT_COMPILE or any(map(_can, case.functions)):
         return ""
@@ -151,10 +151,13 @@ def _misspelled(failure: Failure) -> str:
     )
 
 
-def _of_the_source(failure: Failure) -> str:
+def of_the_source(failure: Failure) -> str:
     """Reason that there is nothing to isolate if PyTorch has no model that runs; else empty."""
     said = failure.message
-    if failure.phase != "trace" or not said.startswith((f"while {MAKING}: ", CANNOT_RUN)):
+    written = "/SyntaxError/" in failure.signature
+    if failure.phase != "trace" or not (
+        written or said.startswith((f"while {MAKING}: ", CANNOT_RUN))
+    ):
         return ""
     return f"{said}; that is an error of the source, not of the tracer"
 
@@ -211,7 +214,7 @@ def isolate_trace(
     listeners: Listeners | None = None,
 ) -> Bisection:
     """Isolates why a source does not trace. target: as the user named it."""
-    if why := _of_the_source(failed.failure):
+    if why := of_the_source(failed.failure):
         return gave_up(failed.failure, why)
     state = tracing.state_of(job, failed.failure, data_directory())
     return tracing.bisect(job, failed, target, context.at(state), options, listeners or Listeners())

@@ -24,6 +24,7 @@ from iree_pilot.pipeline.nightly.reports import report
 from iree_pilot.pipeline.nightly.reports.report import NightReport
 from iree_pilot.pipeline.nightly.workers import worker
 from iree_pilot.pipeline.nightly.workers.orders import Order, Scheduler, jobs
+from iree_pilot.repro import failed
 
 
 class NightWatcher(news.NewsWatcher, Protocol):
@@ -160,7 +161,7 @@ class Night:
         self._scheduler.run(jobs(orders, usual, traced), course.again() if again else course)
 
     def _doubted(self, course: _Course) -> list[Case]:
-        """Cases to run again: new failures, which may be flaky."""
+        """Cases to run again: new failures, which may be flaky; an error of the source is not."""
         wanted = 1 + self._config.schedule.reruns
         judged = {judgement.case: judgement for judgement in self._judge(course)}
         return [
@@ -168,6 +169,7 @@ class Night:
             for name, case in self._cases.items()
             if judged[name].verdict in news.NEW
             and not course.outcomes[name].reused
+            and not _of_the_source(course.outcomes[name])
             and len(tried(course.outcomes[name])) < max(wanted, case.repeats)
         ]
 
@@ -270,3 +272,8 @@ def combined(first: CaseOutcome, again: CaseOutcome) -> CaseOutcome:
         seconds=first.seconds + again.seconds,
         begun=first.begun,
     )
+
+
+def _of_the_source(outcome: CaseOutcome) -> bool:
+    """True if the source itself does not parse or run: it will not the second time, either."""
+    return outcome.failure is not None and bool(failed.of_the_source(outcome.failure))

@@ -12,6 +12,7 @@ from iree_pilot.pipeline.inspect.amdgpu import Kernel
 from iree_pilot.pipeline.inspect.spirv import Checked
 
 _SHOWN = 3
+_WHOSE = "IREE's, not the model's: drivers may take it or refuse it; the verdict is that of the run"
 
 
 def tell(console: Any, result: CaseResult, *, verbose: bool) -> None:
@@ -73,6 +74,8 @@ def _tell_shaders(console: Any, checked: Checked, verbose: bool) -> None:
         )
         for name in complaint.shaders if verbose else ():
             console.print(f"    {escape(name)}", soft_wrap=True)
+    if checked.invalid:
+        console.print(f"    {_WHOSE}", soft_wrap=True)
     for complaint in checked.unknown:
         count = f"{len(complaint.shaders)} of {checked.shaders} shaders"
         console.print(

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from fake.nights import case, failure, outcome, result
 
+from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.nightly.cases import config
 from iree_pilot.pipeline.nightly.history.history import History
 from iree_pilot.pipeline.nightly.investigation import isolation
@@ -260,6 +261,13 @@ class TestDoubts:
         assert report.rows[0].outcome is not None
         assert report.rows[0].outcome.attempts == ("failed", "ok")
         assert report.rows[0].outcome.failure == FAILS
+
+    def test_an_error_of_the_source_is_not_run_again(self, desk: Desk) -> None:
+        written = diagnostics.trace_failure("SyntaxError", "invalid syntax (net.py, line 3)")
+        desk.scheduler.gives = {CASES[0].name: [written]}
+        report = desk.night()
+        assert desk.scheduler.fresh == []
+        assert verdicts(report)[0] == "new failure"
 
     def test_the_same_failure_is_not_run_again(self, desk: Desk) -> None:
         desk.scheduler.gives = {CASES[0].name: [FAILS]}
