@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -68,7 +69,7 @@ class Explicit(torch.nn.Module):
         given = inspect.signature(self.inner.forward).bind(*args, **kwargs).arguments
         changed = [buffers[name] for name in self.changed]
         changed += [_argument(given, name) for name in self.written]
-        return result, *(tensor.clone() for tensor in changed)
+        return result, *changed
 
 
 def _made(
@@ -103,12 +104,20 @@ def _argument(given: Mapping[str, Any], name: str) -> torch.Tensor:
 
 
 def stateful(entry: EntryFunction, program: ExportedProgram) -> EntryFunction:
-    """The entry with what its exported program changes as outputs; itself if that is nothing."""
+    """The entry with what its exported program changes as outputs; itself if that is nothing, or
+    all of it is returned already."""
     signature = program.graph_signature
     prefix = "inner." if isinstance(entry.module, Explicit) else ""
-    buffers = [name.removeprefix(prefix) for name in signature.buffers_to_mutate.values()]
+    returned = {
+        spec.arg.name
+        for spec in signature.output_specs
+        if spec.kind is OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument)
+    }
+    left = {n: name for n, name in signature.buffers_to_mutate.items() if n not in returned}
+    buffers = [name.removeprefix(prefix) for name in left.values()]
+    left = {n: name for n, name in signature.user_inputs_to_mutate.items() if n not in returned}
     named = inspect.signature(entry.module.forward).parameters
-    arguments = [name for name in signature.user_inputs_to_mutate.values() if name in named]
+    arguments = [name for name in left.values() if name in named]
     if not buffers and not arguments:
         return entry
     inner: torch.nn.Module = entry.module
