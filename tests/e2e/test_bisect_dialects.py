@@ -38,7 +38,7 @@ def test_what_is_wrong_together_in_linalg_is_isolated(shared_cache: Path, tmp_pa
     assert report.reference == "numpy" and report.wrong[0].dtype == "i1"
     issue = (tmp_path / "out" / "ISSUE.md").read_text()
     assert "Each of its operations is correct when compiled alone" in issue
-    assert "it agrees with numpy up to rounding" in issue
+    assert "it agrees with numpy exactly" in issue
 
 
 @pytest.mark.slow
