@@ -321,7 +321,7 @@ def test_the_command_line_isolates_it_and_keeps_what_it_promises(
     assert set(found["reproducer"]) == {
         *("path", "ops", "op_names", "bytes", "minimal", "verified", "oracle_calls", "seconds"),
         *("levels", "current", "shows", "origin", "pass_name", "pass_class", "companions", "whole"),
-        *("since_release", "workarounds", "not_iree", "elsewhere"),
+        *("since_release", "workarounds", "not_iree", "elsewhere", "named_flags"),
     }
     assert found["reproducer"]["path"] == "repro-net"
     assert found["reproducer"]["bytes"] > 0
