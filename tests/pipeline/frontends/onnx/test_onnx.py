@@ -192,10 +192,16 @@ def test_inputs_that_do_not_fit(build: Any, tmp_path: Path) -> None:
         build(tmp_path / "a.onnx", inputs=(given,))
 
 
-@pytest.mark.parametrize("content", [b"not protobuf at all", b"\x08\x0a\x12", b"<html>" * 100])
+@pytest.mark.parametrize("content", [b"not protobuf at all", b"\x08\x0a\x12", b"html " * 100])
 def test_what_is_no_model(build: Any, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.onnx").write_bytes(content)
     with pytest.raises(UsageError, match=r"a\.onnx is not a valid ONNX model"):
+        build(tmp_path / "a.onnx")
+
+
+def test_what_is_a_web_page(build: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"<html>" * 100)
+    with pytest.raises(UsageError, match=r"a\.onnx: it is a web page, not the file"):
         build(tmp_path / "a.onnx")
 
 
