@@ -84,9 +84,6 @@ def test_a_model_is_brought_up_and_the_recipe_repeats_it(
     assert function["comparison"]["rel_l2"] == before["comparison"]["rel_l2"]
     compiled = pilot("compile", net, "-t", "llvm-cpu", "--recipe", recipe, env=env)
     assert compiled.code == 0, compiled.err
-    nothing = pilot("bisect", net, "-t", "llvm-cpu", "--recipe", recipe, cwd=tmp_path, env=env)
-    assert nothing.code == 0, "aten.prelu, as IREE has it"
-    assert "nothing else fails: isolating what is decomposed" in nothing.out + nothing.err
 
 
 @pytest.mark.real

@@ -14,7 +14,6 @@ pytestmark = pytest.mark.real
     ("source", "options", "inputs"),
     [
         ("transformers:qwen3", ("--set", "length=8"), [[2, 8], [2, 8]]),
-        ("torchvision:squeezenet1_1", (), [[1, 3, 64, 64]]),
         ("timm:resnet10t", ("--input", "1x3x64x64xf32"), [[1, 3, 64, 64]]),
         (
             "torchvision.models:shufflenet_v2_x0_5",
