@@ -93,7 +93,7 @@ FILES: dict[str, str | bytes] = {
     Wrong("run net.py:modell -t llvm-cpu", ("no function modell()", "net.py:model?")),
     Wrong("run a.mlir:main -t llvm-cpu", ("no factory", "Name the file alone: a.mlir")),
     Wrong("run no.such.module:factory -t hip", ("no Python module no.such.module", "PYTHONPATH")),
-    Wrong("run nosuch:factory -t llvm-cpu", ("no model 'nosuch'", "no Python module")),
+    Wrong("run nosuch:factory -t llvm-cpu", ("no model 'nosuch'", "Python module of that name")),
     Wrong("run broken", ("cannot read broken/report.json", "iree-pilot bisect")),
     Wrong("run foreign -t llvm-cpu", ("cannot read foreign/report.json",)),
     Wrong("bisect broken -t llvm-cpu", ("cannot read broken/report.json",)),
