@@ -44,6 +44,7 @@ def _loaded(model: Any, held: Directory) -> tuple[str, ...]:
     compare.refuse(not_finite(tensors), held.name, held.path, len(tensors))
     other, said = type(model).from_pretrained(
         held.path,
+        config=model.config,  # not the directory's, which may name code of others
         dtype=next(model.parameters()).dtype,
         use_safetensors=True,
         local_files_only=True,
