@@ -103,8 +103,8 @@ def declare_operators() -> None:
     """Lets torchvision be imported where its compiled operators cannot be loaded; imports torch.
 
     The usual wheel is built for CUDA, and beside PyTorch's CPU build its import fails for lack of
-    them ("operator torchvision::nms does not exist"), and with it transformers' and timm's. All but
-    detection does without: a model that calls one of them is told so by PyTorch.
+    them ("operator torchvision::nms does not exist"), and with it transformers' and timm's. Only
+    detection models call them; for these PyTorch raises an error that names the operator.
     """
     import torch
 

@@ -167,10 +167,10 @@ class _BringUp:
         """Goes on until nothing fails, nothing is known, or time is up."""
         made, result = self._run()
         while result.failure is not None and len(self._open) < _MOST and not self._expired():
-            stuck = self._next(made, result)
-            if stuck is None:
+            further = self._next(made, result)
+            if further is None:
                 return self._done("budget" if self._expired() else "remains", made, result)
-            made, result = stuck
+            made, result = further
         if result.failure is None:
             return self._done("works", made, result)
         return self._done("budget", made, result)

@@ -99,7 +99,7 @@ class SimplifyOptions:
     told nothing.
 
     units: what sizes are made small multiples of, one after the other. ops: how many operations
-    there are, for those who are told. together: tests several at the cost of one, where that can
+    there are, for on_progress. together: tests several at the cost of one, where that can
     be done.
     """
 

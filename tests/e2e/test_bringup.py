@@ -7,27 +7,11 @@ from pathlib import Path
 
 import pytest
 from driver import pilot
+from places import ROOT
 
 #: A prelu with a weight for each channel is decomposed at the trace; u8 arithmetic crashes the
 #: compiler, and is rewritten.
-TWO_GAPS = """
-import torch
-
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.prelu = torch.nn.PReLU(3)
-
-    def forward(self, x, n):
-        return self.prelu(x), n - 1
-
-def model():
-    return Net().eval()
-
-def inputs():
-    torch.manual_seed(0)
-    return torch.randn(2, 3, 4), torch.tensor([[200, 3, 130, 7]], dtype=torch.uint8)
-"""
+TWO_GAPS = (ROOT / "examples" / "two_gaps.py").read_text()
 NO_WAY = """
 import torch
 
@@ -146,7 +130,7 @@ def test_a_switch_is_set_on_a_model_of_transformers(tmp_path: Path, env: dict[st
             ("bringup", "net.py", "-t", "llvm-cpu", "--recheck", "gone.toml"),
             "cannot read gone.toml",
         ),
-        (("run", "net.py", "-t", "llvm-cpu", "--recipe", "net.py"), "net.py:2: this is no TOML"),
+        (("run", "net.py", "-t", "llvm-cpu", "--recipe", "net.py"), "net.py:1: this is no TOML"),
         (
             ("run", "net.py", "-t", "llvm-cpu", "--recipe", "r.toml", "--set", "use_cache=true"),
             "--set use_cache=true, but r.toml sets use_cache=false",

@@ -65,7 +65,7 @@ class Doing:
     @property
     def line(self) -> str:
         """Line for a pipe: `  vulkan: still compiling (12 s, 40 s in all)`; of what has just
-        begun `(40 s in all)`."""
+        started `(40 s in all)`."""
         target, colon, what = self.what.partition(": ")
         if not colon or " " in target:
             target, colon, what = "", "", self.what

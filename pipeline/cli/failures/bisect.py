@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from iree_pilot.repro.differential.against import Differential
 
 
-#: Operations of a module that does not trace which are named; of more only the number is told.
+#: A module that does not trace: up to so many of its operations are named, else counted.
 _NAMED = 6
 
 

@@ -40,8 +40,8 @@ _MULTIPLY = ("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout"
 class Explicit(torch.nn.Module):
     """A module that also takes what it draws, and returns what it changes.
 
-    draws: so many keyword arguments `draw0`, `draw1`, ... buffers, arguments: names of what is
-    returned behind the results, as it is after the call; extra: all of them.
+    draws: number of keyword arguments `draw0`, `draw1`, ... buffers, arguments: names of tensors
+    that are returned after the results, with their values after the call; extra: all of them.
     """
 
     def __init__(
