@@ -150,8 +150,8 @@ def _exact(
     wrong, tied, unlike = 0, 0, 0
     worst, max_abs, squares, norm = None, 0.0, 0.0, 0.0
     pointing_wrong = _pointing_wrong(pair, indexed, program)
-    for start, got, own, others, flushed, depends in pair.integers():
-        differs = (got != own) & ~flushed
+    for start, got, own, others, between, depends in pair.integers():
+        differs = (got != own) & ~between
         if pointing_wrong is not None:
             differs &= pointing_wrong[start : start + differs.size]
         for other in others if indexed is None else ():

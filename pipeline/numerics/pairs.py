@@ -32,16 +32,16 @@ _BESIDE = 8
 class Integers(NamedTuple):
     """Elements of an integer or boolean output from position `start` on.
 
-    others: what is as good as PyTorch's. flushed: where what comes of numbers that a device may
-    make 0 is as good, too: it lies between what it is with and without them. tied: where another
-    choice among equals changes them.
+    others: what is as good as PyTorch's. between: where it is as good because it lies between what
+    is right with and without numbers that a device may make 0, or what roundings before it make.
+    tied: where another choice among equals changes them.
     """
 
     start: int
     got: Any
     own: Any
     others: tuple[Any, ...]
-    flushed: Any
+    between: Any
     tied: Any
 
 
@@ -68,6 +68,9 @@ class Pair:
         self.flushed = reference.flushed[index] if wider and reference.flushed else None
         self.retied = tuple(outputs[index] for outputs in reference.retied) if wider else ()
         self.jittered = tuple(outputs[index] for outputs in reference.jittered) if wider else ()
+        indexed = any(i.output == index for i in reference.indexed)
+        between = wider and not indexed
+        self.tipped = tuple(outputs[index] for outputs in reference.tipped) if between else ()
         self.smallest = noise.smallest(self.dtype)
 
     @property
@@ -91,11 +94,11 @@ class Pair:
             for other in retied:
                 tied |= other != base
             others = [*retied] if precise is None else [precise, *retied]
-            flushed = self._at(self.flushed, start)
-            either = np.zeros(own.shape, bool)
-            if flushed is not None:
-                either = (np.minimum(base, flushed) <= got) & (got <= np.maximum(base, flushed))
-            yield Integers(start, got, own, tuple(others), either, tied)
+            between = np.zeros(own.shape, bool)
+            for ends in ([self.flushed] if self.flushed else [], self.tipped):
+                found = np.stack([base, *(self._at(tensor, start) for tensor in ends)])
+                between |= (found.min(0) <= got) & (got <= found.max(0))
+            yield Integers(start, got, own, tuple(others), between, tied)
 
     def pieces(self, *, forgiving: bool = False, excusing: bool = False) -> Iterator[Piece]:
         """forgiving: what hangs on a choice among equal values counts as right, where it is off by

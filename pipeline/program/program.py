@@ -179,6 +179,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     rounding makes equal, choose others, once for each time that was done. jittered: the precise
     outputs where each value is moved by a rounding of its type, once for each time, where that
     moves them by far more: what is left of values that cancel, norms of what hardly varies.
+    tipped: the precise outputs where what is made an integer, a whole number or an answer is first
+    moved down, and up, by the error of a correct result: integers in between are as right.
     own_errors: of outputs that are given, how far an evaluator's own are from its precise ones:
     relative L2 and of an element. stated: the outputs are what the user or the program itself says
     has to come out; users: the user does. computed: of outputs whose references are what the
@@ -197,6 +199,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     retied: tuple[tuple[Tensor, ...], ...] = ()
     ties: tuple[str, ...] = ()
     jittered: tuple[tuple[Tensor, ...], ...] = ()
+    tipped: tuple[tuple[Tensor, ...], ...] = ()
     own_errors: tuple[tuple[float, float], ...] = ()
     stated: bool = False
     users: bool = False
@@ -220,6 +223,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
             flushed=each(self.flushed),
             retied=tuple(map(each, self.retied)),
             jittered=tuple(map(each, self.jittered)),
+            tipped=tuple(map(each, self.tipped)),
             computed=None if self.computed is None else self.computed.placed(directory),
             indexed=tuple(
                 msgspec.structs.replace(

@@ -17,7 +17,7 @@ from iree_pilot.pipeline.frontends.mlir import mlir_text
 from iree_pilot.pipeline.frontends.reference import choices as choosing
 from iree_pilot.pipeline.frontends.reference import draws
 from iree_pilot.pipeline.frontends.reference.choices import Choices, OperatorCall, Pointing
-from iree_pilot.pipeline.frontends.reference.reference import (
+from iree_pilot.pipeline.frontends.reference.widening import (
     NotEvaluable,
     Widening,
     rounding,

@@ -11,15 +11,14 @@ import torch
 from iree.compiler import ir
 
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.frontends.reference import draws
+from iree_pilot.pipeline.frontends.reference import conversions, draws
 from iree_pilot.pipeline.frontends.reference.choices import Choices
+from iree_pilot.pipeline.frontends.reference.conversions import Conversions
 from iree_pilot.pipeline.frontends.reference.reference import (
     EvaluatedOutputs,
-    NotEvaluable,
-    Widening,
-    rounding,
     with_precise,
 )
+from iree_pilot.pipeline.frontends.reference.widening import NotEvaluable, Widening, rounding
 from iree_pilot.pipeline.program import torch_tensors
 from iree_pilot.pipeline.program.program import Reference, Tensor
 from iree_pilot.pipeline.program.torch_tensors import TensorFiles
@@ -74,16 +73,28 @@ def stages(work: EvaluationWork) -> Iterator[Evaluation]:
         found = module.run(work.function, inputs, record, how)
         return EvaluatedOutputs(found.outputs, found.points, units)
 
+    def again() -> list[torch.Tensor] | None:
+        try:
+            how = How(skipped={} if wanted is None else None)
+            return module.run(work.function, inputs, _ignore, how).outputs
+        except NotEvaluable:
+            return None
+
     try:
         module = TorchModule(Path(work.mlir), work.archives)
         how = How(None, choices, skipped if wanted is None else None)
-        found = module.run(work.function, inputs, recording(own, "out"), how)
+        with Conversions() as watched:
+            found = module.run(work.function, inputs, recording(own, "out"), how)
         units = tuple(rounding(value.dtype) for value in found.outputs)
+        reasons = list(map(draws.why, found.drawn))
+        if watched.met:
+            undefined = conversions.undefined(found.outputs, again)
+            reasons = [a or b for a, b in zip(reasons, undefined, strict=True)]
         reference = Reference(
             outputs=files.save(found.outputs, "out"),
             evaluator=_EVALUATOR,
             note=UNFINISHED,
-            incomparable=tuple(map(draws.why, found.drawn)) if any(found.drawn) else (),
+            incomparable=tuple(reasons) if any(reasons) else (),
         )
     except (NotEvaluable, UsageError) as fault:
         yield Evaluation(why=str(fault), values=paired(own, {}), skipped=tuple(skipped))

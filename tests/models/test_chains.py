@@ -14,7 +14,7 @@ from iree_pilot.models.chains import Inputs, causal, greedy
 from iree_pilot.models.spec import referred, resolve
 from iree_pilot.models.traceable import Traceable
 from iree_pilot.pipeline.frontends.pytorch.torch_chain import Modules
-from iree_pilot.pipeline.frontends.reference.reference import NotEvaluable, Precisely
+from iree_pilot.pipeline.frontends.reference.widening import NotEvaluable, Precisely
 
 STEPS = 6
 

@@ -38,7 +38,7 @@ def carry_out(machine: Machine, op: Operation, known: Env) -> list[Any]:
     import torch
 
     from iree_pilot.pipeline.frontends.reference import draws
-    from iree_pilot.pipeline.frontends.reference.reference import NotEvaluable
+    from iree_pilot.pipeline.frontends.reference.widening import NotEvaluable
     from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
 
     walk = _walk(machine)
@@ -64,7 +64,7 @@ def carry_out(machine: Machine, op: Operation, known: Env) -> list[Any]:
 
 def _walk(machine: Machine) -> Any:
     if _KEY not in machine.helpers:
-        from iree_pilot.pipeline.frontends.reference.reference import Widening
+        from iree_pilot.pipeline.frontends.reference.widening import Widening
         from iree_pilot.pipeline.torch_dialect.evaluator import FunctionEvaluation, How
 
         mode = machine.mode

@@ -19,7 +19,7 @@ from iree_pilot.models.spec import referred
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends.job import Chained, Generated, Job
 from iree_pilot.pipeline.frontends.pytorch import torch_sources
-from iree_pilot.pipeline.frontends.reference import reference
+from iree_pilot.pipeline.frontends.reference import widening
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Reference, Tensor
@@ -84,12 +84,12 @@ def build(job: Job, directory: Path, doing: Callable[[str], None]) -> Generated:
     perturbed: tuple[Tensor, ...] = ()
     note = ""
     try:
-        mode = reference.Precisely()
+        mode = widening.Precisely()
         _, wide = _generate(Modules(functions, mode), chained, directory, "precise", tokens)
         if mode.rounded:
-            moved = Modules(functions, reference.Precisely(perturbed=True))
+            moved = Modules(functions, widening.Precisely(perturbed=True))
             _, perturbed = _generate(moved, chained, directory, "perturbed", tokens)
-    except reference.NotEvaluable as fault:
+    except widening.NotEvaluable as fault:
         note = f"no double-precision reference: {fault}"
     return Generated(
         tokens=tokens,

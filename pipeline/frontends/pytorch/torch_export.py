@@ -11,6 +11,7 @@ import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -39,8 +40,9 @@ from iree_pilot.pipeline.frontends.pytorch import (
     output_paths,
     torch_sources,
 )
-from iree_pilot.pipeline.frontends.reference import draws, reference
+from iree_pilot.pipeline.frontends.reference import draws, reference, widening
 from iree_pilot.pipeline.frontends.reference.choices import Choices, Pointing, any_chooses
+from iree_pilot.pipeline.frontends.reference.widening import NotEvaluable
 from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program import archive, python_lines, torch_tensors
 from iree_pilot.pipeline.program import program as programs
@@ -63,7 +65,7 @@ _CONVERTED = "converted.safetensors"
 #: compiler can fold them.
 _INLINE_BYTES = 1024
 #: Element types that turbine cannot write, or the compiler cannot read, as inline constants.
-_NOT_INLINE = (torch.bfloat16, *reference.NARROW)
+_NOT_INLINE = (torch.bfloat16, *widening.NARROW)
 #: Kinds of sources whose models' switches can be set.
 _SWITCHED = ("file", "module", "library")
 #: A model of more than this is not made twice.
@@ -484,13 +486,16 @@ def _example(
     example = files.save(reference.tensors((args, kwargs)), "in")
     copies = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
     made = Reference(outputs=(), evaluator=f"torch {torch.__version__} eager")
-    made = _precise(made, program, reference.graph(program, *copies), files)
+    evaluate = reference.graph(program, *copies)
+    made = _precise(made, program, evaluate, files)
     copy = draws.copied(entry.module)
     own = reference.eager(entry.module, args, kwargs)
     again = draws.run(copy, copies[0], copies[1], seed=job.seed + 1)
     incomparable = draws.reasons(
         program, draws.differing(own, again), training=_trains(entry, program)
     )
+    undefined = reference.undefined(program, evaluate)
+    incomparable = [a or b for a, b in zip_longest(incomparable, undefined, fillvalue="")]
     made = msgspec.structs.replace(
         made,
         outputs=files.save(own, "out"),
@@ -514,12 +519,12 @@ def _precise(
     """The reference with the outputs in double precision, where they can be had."""
     choices = Choices()
     points: Sequence[Pointing | None] = ()
-    with contextlib.suppress(reference.NotEvaluable):
+    with contextlib.suppress(NotEvaluable):
         if any_chooses(node.target for node in program.graph.nodes):
             points = evaluate(None, choices).points
     try:
         return reference.with_precise(made, evaluate, files, points, choices, jitter="values")
-    except reference.NotEvaluable as fault:
+    except NotEvaluable as fault:
         return msgspec.structs.replace(made, note=f"no double-precision reference: {fault}")
 
 

@@ -1,8 +1,12 @@
 """Operations that choose among values by their size: what they point to, and what ties change.
 
-Sort, top-k, argmax and their like name one of equal values; which, nobody promises. A program is
-evaluated in its own types first and in double precision then, which shows what rounding makes
-equal; if something is, it is evaluated again with the ties broken otherwise. Imports torch.
+Sort, top-k and their like name one of equal values; which, nobody promises. Of argmax, argmin and
+the maximum or minimum along a dimension PyTorch promises the first, of a stable sort the order:
+that has to come out where the values are given, so the same on each device.
+
+A program is evaluated in its own types first and in double precision then, which shows what
+rounding makes equal; if something is, it is evaluated again with the ties broken otherwise.
+Imports torch.
 """
 
 from __future__ import annotations
@@ -37,6 +41,10 @@ _CHOOSING: dict[str, tuple[int, int | None]] = {
     "aten::cummin": (1, 0),
 }
 _OF_DIM = ("aten::max", "aten::min", "aten::median", "aten::nanmedian")
+#: Choose the first of equal values, as PyTorch's documentation of each says.
+_FIRST = ("aten::argmax", "aten::argmin", "aten::max.dim", "aten::min.dim")
+#: Keep the order of equal values if they are `stable`.
+_SORTS = ("aten::sort", "aten::argsort")
 #: Counts equal values, so that they must stay equal.
 _COUNTS = "aten::mode"
 #: Operators that only move elements, by name; the first operand is what they move.
@@ -86,6 +94,11 @@ class OperatorCall(NamedTuple):
         of_dim = schema.name in _OF_DIM and schema.overload_name == "dim"
         return f"{schema.name}.dim" if of_dim else str(schema.name)
 
+    @property
+    def promised(self) -> bool:
+        """True if PyTorch's documentation says which of equal values it names."""
+        return self.name in _FIRST or (self.name in _SORTS and bool(self.given("stable")))
+
     def given(self, name: str) -> Any:
         """The argument of this name."""
         for position, declared in enumerate(self.target._schema.arguments):
@@ -126,6 +139,8 @@ class Choices:
         given: its first operand is not computed by the program.
         """
         if not chooses(call):
+            return call.results(), {}
+        if given and call.promised:
             return call.results(), {}
         at, _ = _CHOOSING[call.name]
         values, number = call.args[0], self._met

@@ -18,45 +18,16 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from iree_pilot.pipeline.frontends.reference import choices as choosing
-from iree_pilot.pipeline.frontends.reference import norms
+from iree_pilot.pipeline.frontends.reference import conversions
 from iree_pilot.pipeline.frontends.reference.choices import WAYS, Choices, OperatorCall, Pointing
-from iree_pilot.pipeline.numerics import noise
-from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Jitter, Reference, Tensor
+from iree_pilot.pipeline.frontends.reference.widening import NotEvaluable, Widening, unit_of
+from iree_pilot.pipeline.program.program import Jitter, Reference, Tensor
 from iree_pilot.pipeline.program.torch_tensors import TensorFiles
 
-_WIDENED = (torch.float32, torch.float16, torch.bfloat16)
-#: Element types that a program rounds to on purpose.
-NARROW = (
-    torch.float8_e4m3fn,
-    torch.float8_e4m3fnuz,
-    torch.float8_e5m2,
-    torch.float8_e5m2fnuz,
-)
-
-
-_PERTURBATION = 2.0**-12
 #: Number of perturbations by a rounding each, if one moves an output by so many roundings.
 _JITTERS, _ROUNDINGS = 3, 64
-SMALLEST = noise.smallest("f32")
-_MEANS = (torch.ops.aten.mean.default, torch.ops.aten.mean.dim)
-_SUMS = (
-    torch.ops.aten.sum.default,
-    torch.ops.aten.sum.dim_IntList,
-    torch.ops.aten.cumsum.default,
-    *_MEANS,
-)
-#: Operations of iree-turbine, which IREE itself computes: of f64 it makes f32, wrongly here.
-_COMPILED = ("iree", "turbine")
-#: A sum of so many steps is long; a step's error as a share of `unit`, its standard deviation; what
-#: a sum moves by as a share of what is lost of it once it is too large for its steps.
-_LONG_SUM, _STEP, _LOST = 256, 0.4, 1 / 8
-
-
-class NotEvaluable(Exception):
-    """The program cannot be evaluated in double precision; the message says why."""
 
 
 def eager(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
@@ -68,153 +39,6 @@ def eager(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         module = copy.deepcopy(module)
     with torch.no_grad():
         return tensors(module(*args, **kwargs))
-
-
-class Widening:
-    """Carries operations out in float64, whatever type their floating-point tensors have.
-
-    Casts to 8-bit floats are part of what a program means, so they still round; casts to f16, bf16
-    and f32 are not carried out. Raises NotEvaluable with the reason when an operation has no
-    double-precision form or reads a tensor's bits.
-
-    perturbed: what is rounded to 8 bits is first moved by a relative 2**-12 at random. An 8-bit
-    float has few values, so a difference far below the program's own precision can tip an element
-    to the next one (6% to 12% away); two right implementations differ by as much. flushing: what is
-    below the smallest normal f32 becomes 0. jitter: each value is moved by a rounding of its type,
-    `unit`, at random from this seed, a long sum in 16 bits and the mean in a norm by one for each
-    step. sums: nothing but these is. rounded: whether something was rounded to an 8-bit float so
-    far; small: whether something was as small, where that is watched; summed: whether such a sum
-    was met; steps: whether a sum or a norm in 16 bits was. doubles: the program computes in f64
-    itself, where such numbers are not small.
-    """
-
-    def __init__(
-        self,
-        *,
-        perturbed: bool = False,
-        flushing: bool = False,
-        watching: bool = False,
-        jitter: int | None = None,
-        sums: bool = False,
-    ) -> None:
-        self.rounded = self.small = self.summed = self.steps = self.doubles = False
-        self._perturbation = _PERTURBATION if perturbed else 0.0
-        self._flushing, self._watching = flushing, watching
-        self._generator = torch.Generator().manual_seed(jitter or 0)
-        self._jittering, self._sums = jitter is not None, sums
-        self.unit = noise.unit("f32")
-
-    def __call__(self, run: Callable[..., Any], target: Any, args: Any, kwargs: Any) -> Any:
-        """`run(*args, **kwargs)` so, where it carries out `target`."""
-        if target is torch.ops.aten._assert_tensor_metadata.default:
-            return None  # export's note of the dtypes it saw, which are widened here
-        if target in (torch.ops.aten.view.dtype, torch.ops.aten._scaled_mm.default):
-            raise NotEvaluable(f"{target} depends on the tensor's own dtype")
-        if args and _narrow_cast(args[1:], kwargs):
-            self.rounded = True
-            if self._perturbation:
-                args = (self._perturb(args[0], self._perturbation), *args[1:])
-        args, kwargs = pytree.tree_map(self._argument, (args, kwargs))
-        if getattr(target, "namespace", "") in _COMPILED:
-            args, kwargs = pytree.tree_map(_single, (args, kwargs))
-        results = run(*args, **kwargs)
-        if self.unit > noise.unit("f32") and target in (*_SUMS, *norms.NORMS):
-            self.steps = True
-        if self._jittering and target in _SUMS:
-            results = self._summed(results, args, target)
-        if self._jittering and target in norms.NORMS:
-            moved = norms.with_moments(target, args, kwargs, self._mean, self._variance)
-            results = (moved, *results[1:]) if isinstance(results, tuple) else moved
-        hold = widen if choosing.moves(target) else partial(self.held, unit=self.unit)
-        return pytree.tree_map(hold, results)
-
-    def _argument(self, value: Any) -> Any:
-        """An argument that is no tensor, or was held before."""
-        if isinstance(value, float) and 0 < abs(value) < SMALLEST and not self.doubles:
-            self.small = True
-            return 0.0 if self._flushing else value
-        return _wide_dtype(value)
-
-    def held(self, value: Any, unit: float | None = None) -> Any:
-        """A value as it is computed with. unit: a rounding of it; None: of its own type."""
-        unit = unit_of(value) if unit is None else unit
-        value = widen(value)
-        if not isinstance(value, torch.Tensor) or value.dtype is not torch.float64:
-            return value
-        if self._jittering:
-            return value if self._sums else self._perturb(value, unit)
-        return self._flushed(value)
-
-    def moved(self, value: Any) -> Any:
-        """An input in its own type; in float64 where it is moved."""
-        return self.held(value) if self._jittering and not self._sums else value
-
-    def given(self, value: Any) -> Any:
-        """A value of the program's own types that is given to an operation."""
-        wide = widen(value)
-        fresh = wide is not value and wide.dtype is torch.float64
-        return self._flushed(wide) if fresh else wide
-
-    def _flushed(self, value: torch.Tensor) -> torch.Tensor:
-        """A value in float64, watched for what a device may flush to 0."""
-        if self._flushing:
-            return value.masked_fill(value.abs() < SMALLEST, 0.0)
-        if self._watching and not (self.small or self.doubles):
-            self.small = bool(((value.abs() < SMALLEST) & (value != 0)).any())
-        return value
-
-    def _summed(self, total: Any, args: Any, target: Any) -> Any:
-        """A sum moved by what rounding each of its steps comes to, where that is much.
-
-        PyTorch sums 16-bit floats up in f32 and rounds once; compiled code may round each partial
-        sum. Those grow as the root of their number where values cancel, and so do the roundings.
-        """
-        values = args[0]
-        if not isinstance(total, torch.Tensor):
-            return total
-        running = target is torch.ops.aten.cumsum.default
-        steps = values.numel() / max(total.numel(), 1)
-        if running:
-            steps = values.shape[args[1]] if values.ndim else 1
-        if total.dtype is not torch.float64:
-            return total
-        step = values.square().mean().sqrt() / (steps if target in _MEANS else 1)
-        return self._long(total, steps, step, step * steps**0.5)
-
-    def _mean(self, values: torch.Tensor) -> torch.Tensor:
-        """The mean of the last dimension, moved by the roundings of its steps."""
-        steps = values.shape[-1]
-        step = values.square().mean(-1, keepdim=True).sqrt() / steps
-        return self._off(values.mean(-1, keepdim=True), steps, step)
-
-    def _variance(self, squares: torch.Tensor) -> torch.Tensor:
-        """The mean of what is never negative in the last dimension, moved where it is long."""
-        mean, steps = squares.mean(-1, keepdim=True), squares.shape[-1]
-        return self._long(mean, steps, mean / steps)
-
-    def _long(
-        self, total: torch.Tensor, steps: float, step: torch.Tensor, beside: Any = 0.0
-    ) -> torch.Tensor:
-        """Same as `_off`, if a sum is long enough in a type that is narrow enough."""
-        if steps < _LONG_SUM or self.unit <= noise.unit("f32"):
-            return total
-        self.summed = True
-        return self._off(total, steps, step, beside)
-
-    def _off(
-        self, total: torch.Tensor, steps: float, step: torch.Tensor, beside: Any = 0.0
-    ) -> torch.Tensor:
-        """A sum or mean moved by the roundings of its steps, and by what is lost where it grows so
-        large that a step does not change it. beside: what cancelled in it."""
-        moved = torch.randn(total.shape, generator=self._generator, dtype=torch.float64)
-        by: torch.Tensor = (total.abs() + beside) * (_STEP * self.unit * steps**0.5)
-        lost = (total.abs() - step / self.unit).clamp(min=0.0)
-        by += lost * _LOST
-        return total + moved * by
-
-    def _perturb(self, value: torch.Tensor, by: float) -> torch.Tensor:
-        moved = torch.randn(value.shape, generator=self._generator, dtype=torch.float64)
-        return value * (1 + by * moved)
 
 
 class EvaluatedOutputs(NamedTuple):
@@ -266,7 +90,7 @@ def graph(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 torch.manual_seed(0)  # what it draws is the same in each evaluation
                 results = interpreter.run(*values)
-        except (RuntimeError, NotImplementedError, TypeError, ValueError) as fault:
+        except (RuntimeError, TypeError, ValueError, IndexError, ArithmeticError) as fault:
             raise NotEvaluable(f"{type(fault).__name__}: {str(fault).splitlines()[0]}") from fault
         nodes = next(node for node in program.graph.nodes if node.op == "output").args[0]
         found = [
@@ -278,6 +102,31 @@ def graph(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any
         return EvaluatedOutputs([*results], [*points], units)
 
     return evaluate
+
+
+def undefined(program: ExportedProgram, evaluate: Evaluate) -> list[str]:
+    """Reason for each output that PyTorch leaves it undefined, empty if it does not."""
+    if not any(map(_converts, program.graph.nodes)):
+        return []
+
+    def again() -> list[torch.Tensor] | None:
+        try:
+            return evaluate(None, None).outputs
+        except NotEvaluable:
+            return None
+
+    with conversions.Conversions() as watched:
+        own = again()
+    if own is None or not watched.met:
+        return []
+    return conversions.undefined(own, again)
+
+
+def _converts(node: Node) -> bool:
+    """True if a node makes integers of floats."""
+    source = node.args[0] if node.args else None
+    values = source.meta.get("val") if isinstance(source, Node) else None
+    return conversions.converts(node.target, values, node.meta.get("val"))
 
 
 def _as_it_is(value: Any) -> Any:
@@ -324,6 +173,11 @@ def with_precise(
             break  # nothing cancels, or hardly
         jittered.append(files.save(moved.outputs, f"jittered{seed}-"))
     found["jittered"] = tuple(jittered)
+    if widening.tips and any(_exact(output) for output in precise.outputs):
+        found["tipped"] = tuple(
+            files.save(evaluate(Widening(tilt=tilt), None).outputs, f"tipped{tilt}-")
+            for tilt in (-1, 1)
+        )
     retied = []
     for way in WAYS if choices.ties else ():
         choices.start(wide=True, way=way)
@@ -335,6 +189,10 @@ def with_precise(
         if once is not None and wide is not None
     )
     return msgspec.structs.replace(reference, note="", **found)
+
+
+def _exact(output: torch.Tensor) -> bool:
+    return not (output.is_floating_point() or output.is_complex())
 
 
 def _moves(precise: EvaluatedOutputs, moved: Sequence[torch.Tensor], roundings: int) -> bool:
@@ -355,41 +213,6 @@ def _moves(precise: EvaluatedOutputs, moved: Sequence[torch.Tensor], roundings: 
 def tensors(value: Any) -> list[torch.Tensor]:
     """The tensors among the leaves of a nested value, in order."""
     return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-
-
-def widen(value: Any) -> Any:
-    """A floating-point tensor in float64; any other value as it is."""
-    if isinstance(value, torch.Tensor) and value.dtype in (*_WIDENED, *NARROW):
-        return value.detach().to(torch.float64)
-    return value
-
-
-def _single(value: Any) -> Any:
-    wide = isinstance(value, torch.Tensor) and value.dtype is torch.float64
-    return value.float() if wide else value
-
-
-def _wide_dtype(value: Any) -> Any:
-    return torch.float64 if isinstance(value, torch.dtype) and value in _WIDENED else value
-
-
-def unit_of(value: Any) -> float:
-    """A rounding of the type of a value, or of the first of several; f32's where it has none."""
-    first = next((v for v in pytree.tree_leaves(value) if isinstance(v, torch.Tensor)), None)
-    return rounding(None if first is None else first.dtype)
-
-
-def rounding(dtype: torch.dtype | None) -> float:
-    """The relative error of one in this type; f32's where it does not round, or there is none."""
-    return noise.unit(TORCH_ELEMENT_TYPES.get(str(dtype)[6:], "")) or noise.unit("f32")
-
-
-def _narrow_cast(args: Any, kwargs: Any) -> bool:
-    return any(leaf in NARROW for leaf in pytree.tree_leaves((args, kwargs)) if _is_dtype(leaf))
-
-
-def _is_dtype(value: Any) -> bool:
-    return isinstance(value, torch.dtype)
 
 
 class _Graph(Interpreter):
@@ -434,27 +257,3 @@ class _Graph(Interpreter):
         if self._widening is None:
             return target(*args, **kwargs)
         return self._widening(target, target, args, kwargs)
-
-
-class Precisely(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within, what PyTorch computes it computes in float64, as `Widening` does.
-
-    perturbed: as there. rounded: whether something was rounded to an 8-bit float so far. Raises
-    NotEvaluable out of what is computed, also where a narrower tensor would have to be changed.
-    """
-
-    def __init__(self, *, perturbed: bool = False) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._widening = Widening(perturbed=perturbed)
-
-    @property
-    def rounded(self) -> bool:
-        return self._widening.rounded
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        written = [a for a, s in zip(args, func._schema.arguments, strict=False) if s.is_write]
-        if any(isinstance(a, torch.Tensor) and a.dtype in _WIDENED for a in written):
-            raise NotEvaluable(f"{func} writes into a tensor of {written[0].dtype}")
-        return self._widening(func, func, *pytree.tree_map(widen, (args, kwargs or {})))

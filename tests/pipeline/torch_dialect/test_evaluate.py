@@ -11,6 +11,7 @@ from iree.compiler import ir
 
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.frontends.reference.conversions import UNDEFINED
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program import archive, torch_tensors
 from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Call, Tensor
@@ -417,6 +418,24 @@ def test_what_depends_on_random_numbers_is_named_and_the_rest_is_not(tmp_path: P
     assert others == ["", ""]
     assert torch.equal(outputs(found, tmp_path)[1], VALUE * 2)
     assert len(found.values) >= 5
+
+
+def test_what_depends_on_a_float_that_an_integer_cannot_hold_is_undefined(tmp_path: Path) -> None:
+    whole, small = "!torch.vtensor<[2,3],si64>", "!torch.vtensor<[2,3],si8>"
+    mlir = program(
+        f"""%i1 = torch.constant.int 1
+        %i4 = torch.constant.int 4
+        %many = torch.constant.float 1.0e+02
+        %x100 = torch.aten.mul.Scalar %x, %many : {X}, !torch.float -> {X}
+        %fits = torch.prims.convert_element_type %x100, %i4 : {X}, !torch.int -> {whole}
+        %not = torch.prims.convert_element_type %x100, %i1 : {X}, !torch.int -> {small}
+        %sum = torch.aten.add.Tensor %not, %not, %i1 : {small}, {small}, !torch.int -> {small}""",
+        gives=f"%fits : {whole}; %sum : {small}",
+    )
+    found = evaluated(asked(mlir, tmp_path, VALUE))
+    assert found.reference is not None
+    assert found.reference.incomparable == ("", UNDEFINED)
+    assert torch.equal(outputs(found, tmp_path)[0], (VALUE * 100).to(torch.int64))
 
 
 def test_what_operations_point_to_is_found(tmp_path: Path) -> None:
