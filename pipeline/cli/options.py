@@ -42,6 +42,20 @@ class _Quantity(click.ParamType[float]):
             self.fail(str(fault), param, ctx)
 
 
+class _Text(click.ParamType[str]):
+    """A name or another text, never an empty one, which would mean that none was given."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value).strip():
+            self.fail("it is empty", param, ctx)
+        return value
+
+
+TEXT = _Text()
+
+
 class Place(click.Path):
     """A path to read: click's, except that an empty one is refused, which would mean here.
 
@@ -259,6 +273,7 @@ def source_options(function: F) -> F:
         ),
         click.option(
             "--dtype",
+            type=TEXT,
             metavar="DTYPE",
             shell_complete=completing.dtypes,
             show_default="the preset's",
@@ -291,6 +306,7 @@ def source_options(function: F) -> F:
         click.option(
             "--function",
             "entry",
+            type=TEXT,
             metavar="NAME",
             help="Of several functions of SOURCE, evaluate, run and compare only this one; --input "
             "is for it.",
@@ -359,7 +375,9 @@ def target_option(function: F) -> F:
             help="BACKEND[:ARCH], as in hip:gfx942 (iree-pilot targets); default for a reproducer: "
             "its own.",
         ),
-        click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets)."),
+        click.option(
+            "--device", type=TEXT, metavar="URI", help="Run on this device (iree-pilot targets)."
+        ),
     )
 
 

@@ -12,7 +12,8 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain, ask
 
 _UNKNOWN = re.compile(r"Unknown command line argument '(-[^'=]*)")
-_REFUSED = re.compile(r"for the (-\S+) option: .*")
+#: Of options of LLVM, and of those that IREE reads by itself.
+_REFUSED = re.compile(r"(?:for the|unknown custom value for) (-[^\s=]+).*")
 _PRINTS = re.compile(r"--?mlir-print-ir-")
 _WORDS = re.compile(r"(?:Too many|Not enough) positional arguments")
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from iree_pilot.pipeline.cli import completing
 from iree_pilot.pipeline.cli.group import examples
-from iree_pilot.pipeline.cli.options import Common, common
+from iree_pilot.pipeline.cli.options import TEXT, Common, common
 from iree_pilot.pipeline.plural import count
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _CAME = {"ok": "", "ran": " (runs, not compared)", "compiled": " (compiles)"}
 )
 @click.option(
     "--dtype",
+    type=TEXT,
     metavar="DTYPE",
     shell_complete=completing.dtypes,
     show_default="the checkpoint's",

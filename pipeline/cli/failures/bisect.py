@@ -14,6 +14,7 @@ import msgspec
 from iree_pilot.pipeline.cli import recipes, several
 from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
+    TEXT,
     Common,
     SourceOptions,
     common,
@@ -48,7 +49,7 @@ _NAMED = 6
 )
 @source_options
 @targets_option("Isolate what fails for each")
-@click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
+@click.option("--device", type=TEXT, metavar="URI", help="Run on this device (iree-pilot targets).")
 @click.option(
     "--all",
     "everything",

@@ -13,6 +13,7 @@ from iree_pilot.pipeline.cli.failures.following import Typed
 from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
     DURATION,
+    TEXT,
     Common,
     Place,
     SourceOptions,
@@ -51,7 +52,7 @@ _VERDICTS = {
 )
 @source_options
 @targets_option("Bring it up for each")
-@click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
+@click.option("--device", type=TEXT, metavar="URI", help="Run on this device (iree-pilot targets).")
 @click.option("--budget", type=DURATION, metavar="TIME", help="Time limit for each target.")
 @click.option(
     "--recheck",

@@ -13,6 +13,7 @@ from iree_pilot.pipeline.cli.failures.following import source_words
 from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
     DURATION,
+    TEXT,
     Common,
     SourceOptions,
     common,
@@ -57,7 +58,7 @@ _LISTED = 8
 )
 @source_options
 @targets_option("Search for each")
-@click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
+@click.option("--device", type=TEXT, metavar="URI", help="Run on this device (iree-pilot targets).")
 @click.option(
     "--all", "everything", is_flag=True, help="Try every candidate; do not stop at three."
 )

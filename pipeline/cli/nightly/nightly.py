@@ -20,7 +20,7 @@ from iree_pilot.pipeline.cli.nightly.nightly_history import (
     history_at,
     place_of,
 )
-from iree_pilot.pipeline.cli.options import Common, Output, Place, common
+from iree_pilot.pipeline.cli.options import TEXT, Common, Output, Place, common
 
 if TYPE_CHECKING:
     from iree_pilot.pipeline.errors import UsageError
@@ -80,10 +80,16 @@ command.add_command(nightly_moving.merge)
 )
 @_CONFIG
 @database_option
-@click.option("--only", metavar="EXPR", help="Run only these cases: 'llama and not (hip or slow)'.")
-@click.option("--shard", metavar="I/N", help="Run part I of N of the matrix, for N machines.")
+@click.option(
+    "--only", type=TEXT, metavar="EXPR", help="Run only these cases: 'llama and not (hip or slow)'."
+)
+@click.option(
+    "--shard", type=TEXT, metavar="I/N", help="Run part I of N of the matrix, for N machines."
+)
 @click.option("--dry-run", is_flag=True, help="List what would run, and for how long.")
-@click.option("--scheduler", metavar="ADDRESS", help="Run on a dask cluster (tcp://...).")
+@click.option(
+    "--scheduler", type=TEXT, metavar="ADDRESS", help="Run on a dask cluster (tcp://...)."
+)
 @click.option("--fresh", is_flag=True, help="Run unchanged cases too.")
 @click.option("--wait", is_flag=True, help="Wait for another night on the same history.")
 @click.option(
@@ -310,9 +316,9 @@ def report(
 @_CONFIG
 @database_option
 @click.option("--accept", is_flag=True, help="Accept what the latest night found.")
-@click.option("--only", metavar="EXPR", help="Only these cases.")
+@click.option("--only", type=TEXT, metavar="EXPR", help="Only these cases.")
 @click.option("--reason", help="Why the failures are expected.")
-@click.option("--link", help="Where it is tracked.")
+@click.option("--link", help="Where it is tracked.", type=TEXT)
 @click.option(
     "--expires",
     type=click.DateTime(["%Y-%m-%d"]),

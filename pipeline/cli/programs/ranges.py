@@ -9,7 +9,14 @@ from rich.markup import escape
 
 from iree_pilot.pipeline.cli import completing, several
 from iree_pilot.pipeline.cli.group import examples
-from iree_pilot.pipeline.cli.options import Common, SourceOptions, common, joined, source_options
+from iree_pilot.pipeline.cli.options import (
+    TEXT,
+    Common,
+    SourceOptions,
+    common,
+    joined,
+    source_options,
+)
 from iree_pilot.pipeline.toolchain.context import Context
 
 if TYPE_CHECKING:
@@ -42,7 +49,7 @@ _WORDS = {
     shell_complete=completing.targets,
     help="Check on this target's device too; several are checked one after the other.",
 )
-@click.option("--device", metavar="URI", help="Run on this device (iree-pilot targets).")
+@click.option("--device", type=TEXT, metavar="URI", help="Run on this device (iree-pilot targets).")
 @click.option(
     "--check",
     is_flag=True,
