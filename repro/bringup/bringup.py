@@ -42,6 +42,7 @@ class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
 
     op_names: operations of its reproducer, in the folder `reproducer`; "" where it was not
     isolated, why says why. reasons, price: of what gets past it. tried: how many candidates were.
+    since: since which release it fails, where that was asked.
     """
 
     failure: Failure
@@ -53,6 +54,7 @@ class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
     price: str = ""
     tried: int = 0
     why: str = ""
+    since: str = ""
 
 
 class BroughtUp(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.cli.session import Session
     from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed
     from iree_pilot.pipeline.targets.targets import Plan
-    from iree_pilot.repro.bringup.bringup import BroughtUp
+    from iree_pilot.repro.bringup.bringup import BroughtUp, Obstacle
     from iree_pilot.repro.bringup.recipe import Recipe, RecipeStep
     from iree_pilot.repro.workarounds.applied import Unchanged
 
@@ -55,6 +55,12 @@ _VERDICTS = {
 @click.option("--device", type=TEXT, metavar="URI", help="Run on this device (iree-pilot targets).")
 @click.option("--budget", type=DURATION, metavar="TIME", help="Time limit for each target.")
 @click.option(
+    "--deep",
+    is_flag=True,
+    help="Also find since which release each failure occurs. Takes minutes: the releases are "
+    "downloaded once, and each compiles the reproducers.",
+)
+@click.option(
     "--recheck",
     type=Place(dir_okay=False),
     metavar="FILE",
@@ -68,6 +74,7 @@ def command(
     target: str | None,
     device: str | None,
     budget: float | None,
+    deep: bool,
     recheck: str | None,
     output: str | None,
     common: Common,
@@ -123,6 +130,7 @@ def command(
             device=device,
             place=place,
             budget=budget,
+            deep=deep,
         )
         course = _Course(asked, session, live)
         with several.finishing(results, targets=len(plans)):
@@ -150,10 +158,11 @@ def command(
 
 
 class _Asked(Typed, frozen=True, kw_only=True):
-    """The request. place: the folder; budget: seconds for each target."""
+    """The request. place: the folder; budget: seconds for each target; deep: releases are asked."""
 
     place: Path
     budget: float | None = None
+    deep: bool = False
 
 
 class _Course:
@@ -199,6 +208,25 @@ class _Course:
                 )
                 for one in answered
             ]
+            if self._asked.deep:
+                past, remaining = (
+                    tuple(map(self._dated, some)) for some in (result.past, result.remaining)
+                )
+                results[-1] = (
+                    name,
+                    msgspec.structs.replace(result, past=past, remaining=remaining),
+                )
+                self._live.close()
+
+    def _dated(self, one: Obstacle) -> Obstacle:
+        """What was in the way, with the release since which it fails."""
+        from iree_pilot.pipeline.cli.failures import deep
+
+        if not one.verified or one.failure.phase == "trace":
+            return one
+        folder = Path(one.reproducer)
+        known = deep.since_release(self._session, folder, self._asked.chosen, self._live)
+        return msgspec.structs.replace(one, since=known.said)
 
     def _searching(self, text: str) -> None:
         self._live.close()
@@ -318,6 +346,7 @@ def _tell(console: Any, result: BroughtUp) -> None:
             ("past it with", known or f"nothing that is known; {one.tried} tried"),
             ("which", "\n".join(one.reasons)),
             ("price", "none" if one.price == "free" else one.price),
+            ("since", one.since),
             ("to report", one.reproducer + ("" if one.verified else " (NOT verified)")),
         ]
         if not one.reproducer:

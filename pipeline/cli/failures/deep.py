@@ -105,6 +105,17 @@ def _found(
     return msgspec.structs.replace(found, reproducer=made)
 
 
+def since_release(
+    session: Session, folder: Path, chosen: SourceOptions, live: Live
+) -> SinceRelease:
+    """Since which release the reproducer in a folder fails, which is asked once and kept there."""
+    known = bundle.read(folder).since_release
+    if known is None or not known.releases or chosen.fresh:
+        known = _since_release(session, folder, chosen, live)
+        bundle.add(folder, since_release=known)
+    return known
+
+
 def _since_release(
     session: Session, folder: Path, chosen: SourceOptions, live: Live
 ) -> SinceRelease:

@@ -174,6 +174,15 @@ def test_of_a_failure_to_trace_nothing_is_asked(desk: Desk) -> None:
     assert not desk.asked and "does not trace" in desk.notes[0]
 
 
+def test_a_release_is_asked_once_for_a_folder(desk: Desk) -> None:
+    session = cast(Session, SimpleNamespace(toolchain=SimpleNamespace(version="3.2.0")))
+    for _ in range(2):
+        known = deep.since_release(session, desk.folder, CHOSEN, cast(Any, desk))
+        assert known.said == "since 3.2.0 (3.1.0 passes)"
+    assert desk.asked == ["releases"]
+    assert bundle.read(desk.folder).since_release == known
+
+
 @pytest.mark.slow
 @pytest.mark.real
 def test_without_network_what_is_here_answers(shared_cache: Path, tmp_path: Path) -> None:
