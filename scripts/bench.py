@@ -16,6 +16,7 @@ import functools
 import os
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ import bench_delicate
 import bench_goldens
 import bench_history
 import bench_nightly
+import bench_plain
 import bench_right
 import bench_verdicts
 import bench_wrong
@@ -222,6 +224,38 @@ def bench_run(model: str, target: str, count: int, release: str | None) -> tuple
     return measured(uses, {again: Target("ratio", 0.1)}, against=first)
 
 
+def bench_plain_script(count: int) -> tuple[Measured, ...]:
+    """First runs of models, each against a script of a few lines that does the same once.
+
+    What the script has not: float64 references, the phases' dumps, the latency.
+    """
+    toolchain = find_release(None)
+    flags = plan(parse("llvm-cpu"), toolchain).flags
+    rows: list[Measured] = []
+    for name in bench_plain.MODELS:
+        with own_cache() as cache:
+            file, script = bench_plain.written(cache, name), cache / "plain.py"
+            script.write_text(bench_plain.SCRIPT)
+            plain: tuple[str | Path, ...] = (
+                sys.executable,
+                script,
+                file,
+                toolchain.compiler,
+                cache,
+                *flags,
+            )
+            ours, theirs = f"iree-pilot run {name}.py", f"plain script, {name}"
+            actions = {
+                theirs: functools.partial(spawn, *plain),
+                ours: functools.partial(spawn, PILOT, "run", "--fresh", file, "-t", "llvm-cpu"),
+            }
+            rows += measured(rounds(count, actions), {}, against=theirs)
+    shares = [row.cpu_ratio.median for row in rows if row.cpu_ratio is not None]
+    middle = statistics.median(shares)
+    click.echo(f"CPU ratio, median of {len(shares)} models: {middle:.2f}", err=True)
+    return tuple(rows)
+
+
 def bench_start(count: int) -> tuple[Measured, ...]:
     """The commands that a person expects to answer at once."""
     quick = {f"iree-pilot {word}": word for word in ("--help", "targets")}
@@ -317,6 +351,14 @@ def compile_command(
     """Compile with all phases dumped and counted, against the bare iree-compile."""
     title = f"compile {model} for {target}"
     report(as_json, release, {title: lambda: bench_compile(model, target, pairs, release)})
+
+
+@cli.command("plain")
+@rounds_option(3)
+@shared
+def plain_command(pairs: int, as_json: bool, release: str | None) -> None:
+    """Ten models end to end, against a plain script: export, iree-compile, runtime, allclose."""
+    report(as_json, release, {"plain": lambda: bench_plain_script(pairs)})
 
 
 @cli.command("run")
