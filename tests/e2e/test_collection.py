@@ -11,7 +11,10 @@ import pytest
 from driver import pilot
 from places import ROOT
 
-COLLECTION: dict[str, Any] = tomllib.loads((ROOT / "models" / "collection.toml").read_text())
+from iree_pilot.pipeline.nightly.cases import config, matrix
+
+COLLECTION_FILE = ROOT / "models" / "collection.toml"
+COLLECTION: dict[str, Any] = tomllib.loads(COLLECTION_FILE.read_text())
 SAMPLE = next(b["models"] for b in COLLECTION["include"] if "sample" in b["tags"])
 
 
@@ -31,6 +34,11 @@ def test_it_has_enough_of_each_library_and_nothing_twice() -> None:
     counts = {name: sum(one.startswith(f"{name}:") for one in named) for name in LEAST}
     assert all(counts[name] >= least for name, least in LEAST.items()), counts
     assert len(SAMPLE) == 20
+
+
+def test_it_is_a_night_as_it_stands() -> None:
+    cases = matrix.expand(config.read(COLLECTION_FILE))
+    assert len(cases) == 3 * sum(len(block["models"]) for block in COLLECTION["include"])
 
 
 LEAST = {"transformers": 150, "timm": 80, "torchvision": 30, "diffusers": 15}

@@ -44,7 +44,9 @@ def expand(
     does not exist, for a pattern that fits nothing and where no case is left.
     """
     config, found = nightly.config, dict[str, Case]()
-    blocks: list[tuple[Keys, MatrixBlock]] = [(("matrix",), config.matrix)]
+    blocks: list[tuple[Keys, MatrixBlock]] = []
+    if config.matrix.models is not None or not config.include:  # else it is what those have alike
+        blocks.append((("matrix",), config.matrix))
     for number, block in enumerate(config.include):
         said = {k: v for k, v in msgspec.structs.asdict(block).items() if v is not None}
         blocks.append((("include", number), msgspec.structs.replace(config.matrix, **said)))

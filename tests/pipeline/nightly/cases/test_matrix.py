@@ -123,6 +123,11 @@ class TestExpand:
         assert names(found) == ["own.py | vulkan | installed"]
         assert Path.cwd() == Path(__file__).parent
 
+    def test_a_matrix_without_models_is_what_the_others_have_alike(self, tmp_path: Path) -> None:
+        more = '[[include]]\nmodels = ["rope"]\n[[include]]\nmodels = ["bert:tiny"]\n'
+        found = expanded(tmp_path, '[matrix]\ntargets = ["vulkan"]\n' + more)
+        assert names(found) == ["rope | vulkan | installed", "bert:tiny | vulkan | installed"]
+
     def test_a_pattern_may_be_of_a_librarys_models(self, tmp_path: Path) -> None:
         text = '[matrix]\nmodels = ["torchvision:squeezenet*"]\ntargets = ["vulkan"]\n'
         assert names(expanded(tmp_path, text)) == [
