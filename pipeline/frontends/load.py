@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable
@@ -152,6 +153,7 @@ def _key(job: Job, toolchain: Toolchain | None, *, fresh: bool = False) -> str:
     return Store.key(*named, makers, release, code, *([time.time_ns()] if fresh else []))
 
 
+@functools.cache
 def _makers() -> tuple[str, ...]:
     """The releases of what makes programs; "" for an extra that is not installed."""
     return (*map(version, _MAKERS), *map(_release, _EXTRA_MAKERS))
@@ -165,6 +167,7 @@ def _release(package: str) -> str:
         return ""
 
 
+@functools.cache
 def _own_code(*, zoo: bool) -> str:
     """A digest of the code that makes programs: what it does may change between our releases."""
     root = Path(__file__).resolve().parents[2]

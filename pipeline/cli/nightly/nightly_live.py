@@ -192,7 +192,7 @@ class NightLive:
         now = time.monotonic()
         running = [f"{name} ({clock_of(now - at)})" for name, at in list(self._running.items())]
         if not running:
-            return "  still at it"
+            return f"  {self._done} of {count(self._total, 'case')} done, none is running"
         return f"  running {', '.join(running[:_RUNNING_SHOWN])}"  # no line said that it began
 
     def _shown(self) -> Group:
