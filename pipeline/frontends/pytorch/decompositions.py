@@ -43,6 +43,16 @@ def grouped_mm(input: torch.Tensor, weight: torch.Tensor, offs: torch.Tensor) ->
     return torch.where(own[:, :, None], torch.matmul(input[None], weight), 0).sum(0)
 
 
+def is_all_true(x: torch.Tensor) -> torch.Tensor:
+    """True if all elements of a bool tensor are, as its kernel has it (`torch._check_with`)."""
+    return x.all()
+
+
+def is_any_true(x: torch.Tensor) -> torch.Tensor:
+    """True if any element of a bool tensor is."""
+    return x.any()
+
+
 def pad(x: torch.Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Any:
     """`constant` padding whose negative numbers crop: x is cropped, then padded with the rest."""
     if mode != "constant" or not _crops(pad):
@@ -117,6 +127,8 @@ func.func @main(%x: {_VALUES}) -> {_VALUES} {{
 
 #: By the name of the operation.
 OWN: Mapping[str, Own] = {
+    "aten._is_all_true": Own(is_all_true),
+    "aten._is_any_true": Own(is_any_true),
     "aten.constant_pad_nd": Own(constant_pad_nd, probe=_CROPPING),
     "aten.histc": Own(histc),
     "aten.pad": Own(pad, probe=_CROPPING),

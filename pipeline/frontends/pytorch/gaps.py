@@ -29,7 +29,7 @@ from torch.export import ExportedProgram
 
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures import stderr
-from iree_pilot.pipeline.frontends.pytorch import probes
+from iree_pilot.pipeline.frontends.pytorch import probes, symbolic_scalars
 from iree_pilot.pipeline.frontends.pytorch.decompositions import OWN, NumbersProbe
 from iree_pilot.pipeline.program.program import Decomposed
 from iree_pilot.pipeline.toolchain import toolchain
@@ -58,13 +58,15 @@ def closed(
 ) -> tuple[dict[str, ExportedProgram], tuple[Decomposed, ...]]:
     """The programs with their gaps decomposed by PyTorch, and what was, once each.
 
-    programs: decomposed by iree-turbine's table. leave: names of operations to leave as they are,
+    programs: decomposed by iree-turbine's table; their operations on scalars are rewritten in
+    place where the importer does not know them. leave: names of operations to leave as they are,
     with overload or without (`aten.diff`), or `all`. Raises UsageError for one that is in no
     program.
     """
     if ALL in leave:
         return dict(programs), ()
     known = {name(op) for program in programs.values() for op in _operations(program)}
+    known |= {op for program in programs.values() for op in symbolic_scalars.names(program)}
     for one in leave:
         if not any(_names(one, op) for op in known):
             near = sorted(op for op in known if one.split(".")[1] in op)
@@ -76,7 +78,10 @@ def closed(
     found: dict[str, Decomposed] = {}
     for function, program in programs.items():
         made[function], decomposed = _closed(program, leave)
-        found.update((one.op, one) for one in decomposed)
+        scalars = symbolic_scalars.rewritten(
+            made[function], lambda op: any(_names(one, op) for one in leave)
+        )
+        found.update((one.op, one) for one in (*decomposed, *scalars))
     return made, tuple(found.values())
 
 
