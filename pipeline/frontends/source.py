@@ -136,6 +136,7 @@ def _of_library(
         raise UsageError(
             f"--dtype {dtype} and --set dtype={settings['dtype']} contradict each other"
         )
+    switches.check({k: v for k, v in settings.items() if k == switches.DATA_DEPENDENT})
     fields: dict[str, str | int | bool] = {**settings, **({"dtype": dtype} if dtype else {})}
     return Source(
         text=text, kind="library", path=directory, module=library, factory=name, fields=fields

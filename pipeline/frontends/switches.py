@@ -40,13 +40,24 @@ SWITCHES: Mapping[str, Switch] = {
 }
 
 
+#: The setting that is no model's: values of tensors by which Python chooses are taken from the
+#: example inputs at the trace.
+DATA_DEPENDENT, EXAMPLE = "data_dependent", "example"
+
+
+def by_inputs(fields: Mapping[str, Any]) -> bool:
+    """True if fields of a source have `data_dependent=example`."""
+    return fields.get(DATA_DEPENDENT) == EXAMPLE
+
+
 def check(settings: Mapping[str, str]) -> None:
     """Raises UsageError for a value that a switch does not have."""
+    known = {DATA_DEPENDENT: (EXAMPLE,), **{name: one.values for name, one in SWITCHES.items()}}
     for name, value in settings.items():
-        if name in SWITCHES and value not in SWITCHES[name].values:
+        if name in known and value not in known[name]:
             raise UsageError(
-                f"--set {name}={value}: it is none of {', '.join(SWITCHES[name].values)}",
-                advice=nearest(value, [*SWITCHES[name].values]),
+                f"--set {name}={value}: it is none of {', '.join(known[name])}",
+                advice=nearest(value, [*known[name]]),
             )
 
 

@@ -337,6 +337,22 @@ class Decomposed(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """A value of a tensor that Python needed while it was traced, and that the trace took as given.
+
+    place: file and line of the model; code: that line. value: what it took. on_inputs: the value
+    depends on inputs: the program holds for those alone for which it is the same, and refuses
+    others when it runs. write: Python that lets the line trace without this, "" for none that is
+    known.
+    """
+
+    place: str
+    code: str
+    value: str
+    on_inputs: bool
+    write: str = ""
+
+
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """A source after tracing or import; see the module's docstring for its directory.
 
@@ -344,7 +360,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     what a compile depends on. origin: who made it
     (`torch 2.13.0`, `iree-turbine 3.9.0`, ...). notes: what the user should know of it. others:
     public functions that cannot be called, by name, and why. decomposed: operations of the model
-    that the MLIR has no more. switches: of a transformers model, as they are set (`frontends`).
+    that the MLIR has no more. decided: values of tensors that the trace took as given. switches:
+    of a transformers model, as they are set (`frontends`).
     """
 
     source: str
@@ -356,6 +373,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     mlir: str = "program.mlir"
     others: dict[str, str] = {}
     decomposed: tuple[Decomposed, ...] = ()
+    decided: tuple[Decided, ...] = ()
     switches: dict[str, str] = {}
 
     def function(self, name: str | None = None) -> Function:

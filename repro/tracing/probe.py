@@ -47,7 +47,7 @@ def attempt(
     exported, strict = read, False
     try:
         if exported is None:
-            exported, strict = torch_export.export(entry)
+            exported, strict, _ = torch_export.export(entry)
         programs = {entry.name: exported}
         if not inline:
             torch_export.externalize(root, programs, None)

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
@@ -35,6 +35,7 @@ from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.frontends.job import MAKING, Job
 from iree_pilot.pipeline.frontends.pytorch import (
     bindings,
+    data_dependent,
     explicit,
     gaps,
     output_paths,
@@ -47,6 +48,7 @@ from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program import archive, python_lines, torch_tensors
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program.program import (
+    Decided,
     Dim,
     Function,
     Parameter,
@@ -122,12 +124,14 @@ def trace(
     """`build` for a model at hand. read: those of its functions that are exported already."""
     exported = dict(read)
     with traceable.tracing():
-        entries, drawn = [], []
+        entries, drawn, decided = [], [], list[Decided]()
         for entry in traceable.functions:
             if entry.name not in exported:
                 doing(f"tracing {entry.name}")
-                entry, exported[entry.name], names = _explicit(entry, job, traceable)
+                entry, made, names = _explicit(entry, job, traceable)
+                exported[entry.name] = made.program
                 drawn += names
+                decided += made.decided
             entries.append(entry)
         doing("asking the compiler about operations that PyTorch can decompose")
         exported, decomposed = gaps.closed(exported, job.leave)
@@ -166,15 +170,17 @@ def trace(
             *_training(traceable, exported),
             *_explained(entries, drawn),
             *gaps.notes(decomposed),
+            *data_dependent.notes(decided),
         ),
         decomposed=decomposed,
+        decided=tuple(dict.fromkeys(decided)),
         switches=switches.held(traceable.root) if job.source.kind in _SWITCHED else {},
     )
 
 
 def _explicit(
     entry: EntryFunction, job: Job, traceable: Traceable
-) -> tuple[EntryFunction, ExportedProgram, list[str]]:
+) -> tuple[EntryFunction, Exported, list[str]]:
     """(the entry with what it changes as outputs, as a program, the names of what it draws from).
 
     What it draws is an input where the job says `seeded`.
@@ -182,14 +188,15 @@ def _explicit(
     drawn: list[str] = []
     if job.seeded:
         entry, drawn = explicit.seeded(entry)
-    program, strict = export(entry)
+    by_inputs = switches.by_inputs(job.source.fields)
+    made = export(entry, by_inputs=by_inputs)
     if job.seeded:
-        explicit.refuse_left(program, job.source.text)
-    if traceable.weights and not strict:
-        stateful = explicit.stateful(entry, program)
+        explicit.refuse_left(made.program, job.source.text)
+    if traceable.weights and not made.strict:
+        stateful = explicit.stateful(entry, made.program)
         if stateful is not entry:
-            entry, (program, _) = stateful, export(stateful)
-    return entry, program, drawn
+            entry, made = stateful, export(stateful, by_inputs=by_inputs)
+    return entry, made, drawn
 
 
 def _explained(entries: Sequence[EntryFunction], drawn: Sequence[str]) -> list[str]:
@@ -216,21 +223,62 @@ def _training(traceable: Traceable, exported: Mapping[str, ExportedProgram]) -> 
     return [f"{draws.TRAINING} (dropout draws random numbers, batch norms use their inputs' means)"]
 
 
-def export(entry: EntryFunction) -> tuple[ExportedProgram, bool]:
-    """The entry as a decomposed program, and whether that took torch.export's strict mode."""
+class Exported(NamedTuple):
+    """An entry as a decomposed program. strict: it took torch.export's strict mode. decided: values
+    of tensors that were taken as given."""
+
+    program: ExportedProgram
+    strict: bool
+    decided: tuple[Decided, ...] = ()
+
+
+def export(entry: EntryFunction, *, by_inputs: bool = False) -> Exported:
+    """Exports an entry.
+
+    A value that Python needs and no input has a part in is computed, see `data_dependent`;
+    by_inputs: those that the example inputs decide, too.
+    """
     if "transformers.cache_utils" in sys.modules:  # the model is made
         from iree_pilot.pipeline.frontends.pytorch import caches
 
         caches.register()
-    if entry.strict is not None:
-        return _export_once(entry, strict=entry.strict), entry.strict
-    # What Dynamo refuses usually traces in the interpreter, and the other way round.
+    if entry.strict:
+        return Exported(_export_once(entry, strict=True), strict=True)
+    fault: Exception | None = None
+    program: ExportedProgram | None = None
     try:
-        return _export_once(entry, strict=False), False
-    except Exception as fault:
+        program = _export_once(entry, strict=False)
+    except Exception as raised:  # noqa: BLE001 - of which one is raised again
+        fault = raised
+    if program is not None and not _depends_on_data(program):
+        return Exported(program, strict=False)
+    if program is not None or _on_data(fault):
+        watched = data_dependent.DataWatch(entry, by_inputs=by_inputs)
+        try:
+            with watched.watching():
+                made = _export_once(entry, strict=False)
+            if watched.decided and watched.holds(made):
+                return Exported(made, strict=False, decided=watched.decided)
+        except Exception as further:  # noqa: BLE001 - of which one is raised again
+            fault = further if watched.decided and _on_data(further) else fault
+    if program is not None:
+        return Exported(program, strict=False)
+    assert fault is not None
+    if entry.strict is None:
+        # What Dynamo refuses usually traces in the interpreter, and the other way round.
         with contextlib.suppress(Exception):
-            return _export_once(entry, strict=True), True
-        raise fault from None
+            return Exported(_export_once(entry, strict=True), strict=True)
+    raise fault from None
+
+
+def _depends_on_data(program: ExportedProgram) -> bool:
+    """True if a program has sizes or numbers that depend on the values of tensors."""
+    return any(node.meta.get("unbacked_bindings") for node in program.graph.nodes)
+
+
+def _on_data(fault: BaseException | None) -> bool:
+    """True if torch.export says that the value of a tensor would decide."""
+    return "data-dependent" in str(fault) or "DataDependent" in type(fault).__name__
 
 
 def _export_once(entry: EntryFunction, *, strict: bool) -> ExportedProgram:

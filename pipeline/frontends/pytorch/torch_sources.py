@@ -93,15 +93,16 @@ def traceable(job: Job) -> tuple[Traceable, dict[str, ExportedProgram]]:
 
 def _own_fields(source: Source, factory: Any = None) -> dict[str, str | int | bool]:
     """The source's fields without switches, unless the factory takes one of such a name itself."""
+    known = (*SWITCHES, switches.DATA_DEPENDENT)
     with contextlib.suppress(TypeError, ValueError):
         taken = inspect.signature(factory).parameters if factory else {}
-        return {k: v for k, v in source.fields.items() if k not in SWITCHES or k in taken}
-    return {k: v for k, v in source.fields.items() if k not in SWITCHES}
+        return {k: v for k, v in source.fields.items() if k not in known or k in taken}
+    return {k: v for k, v in source.fields.items() if k not in known}
 
 
 def _switched(made: Traceable, source: Source, own: Mapping[str, Any]) -> Traceable:
     """The model with those of the source's fields set that are switches."""
-    left = {k: v for k, v in source.fields.items() if k not in own}
+    left = {k: v for k, v in source.fields.items() if k not in own and k != switches.DATA_DEPENDENT}
     switches.apply(made.root, left, source.text)
     return made
 

@@ -37,7 +37,7 @@ def names(model: Any, **inputs: Any) -> tuple[list[str], Any]:
     from iree_pilot.pipeline.frontends.pytorch import output_paths, torch_export
 
     entry = EntryFunction(name="main", module=model, args=(), kwargs=inputs, strict=None)
-    program, _ = torch_export.export(entry)
+    program = torch_export.export(entry).program
     assert isinstance(program, torch.export.ExportedProgram)
     return output_paths.paths(program.call_spec.out_spec), program
 

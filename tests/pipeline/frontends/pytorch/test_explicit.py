@@ -45,7 +45,7 @@ class TestSeeded:
         made, names = explicit.seeded(entry(drawing, x))
         assert names == ["dropout2d", "randn_like", "dropout", "uniform_"]
         assert list(made.kwargs) == ["draw0", "draw1", "draw2", "draw3"]
-        program, _ = torch_export.export(made)
+        program = torch_export.export(made).program
         explicit.refuse_left(program, "net.py")
         inputs, _ = torch_export._signature(program, made)
         assert [one.name for one in inputs] == ["x", "draw0", "draw1", "draw2", "draw3"]
@@ -72,7 +72,7 @@ class TestSeeded:
             entry(lambda x, _: torch.nn.functional.rrelu(x, training=True), x_of(3))
         )
         assert names == []
-        program, _ = torch_export.export(made)
+        program = torch_export.export(made).program
         with pytest.raises(UsageError, match="rrelu") as refused:
             explicit.refuse_left(program, "net.py")
         assert "Leave --seeded out" in refused.value.advice
@@ -104,10 +104,10 @@ class TestChanged:
         from iree_pilot.pipeline.frontends.pytorch import explicit, torch_export
 
         before = entry(drawing, x_of(2), x_of(2), module=counting)
-        program, _ = torch_export.export(before)
+        program = torch_export.export(before).program
         made = explicit.stateful(before, program)
         assert made.module.extra == ("count", "x")
-        program, _ = torch_export.export(made)
+        program = torch_export.export(made).program
         inputs, outputs = torch_export._signature(program, made)
         assert [one.name for one in inputs] == ["x", "y"]
         assert [one.path for one in outputs] == ["sum", "y", "count (changed)", "x (changed)"]
