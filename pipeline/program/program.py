@@ -353,6 +353,12 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     write: str = ""
 
 
+def holds_for(one: Decided) -> str:
+    """The inputs for which a program with this value holds, in words."""
+    line = f"`{one.code}` ({Path(one.place).name})"
+    return f"only for inputs for which {line} takes {one.value}; others are refused when it runs"
+
+
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """A source after tracing or import; see the module's docstring for its directory.
 

@@ -11,9 +11,9 @@ import msgspec
 from iree_pilot.pipeline.failures.diagnostics import Failure
 
 #: Cost of a candidate: none; time or space at run time; precision, or different numbers;
-#: the program's signature.
-Price = Literal["free", "slower", "precision", "signature"]
-PRICES: tuple[Price, ...] = ("free", "slower", "precision", "signature")
+#: the program's signature; inputs that it takes no more.
+Price = Literal["free", "slower", "precision", "signature", "inputs"]
+PRICES: tuple[Price, ...] = ("free", "slower", "precision", "signature", "inputs")
 Group = Literal["target", "rewrite", "optimization", "types", "fusion", "codegen", "host"]
 #: The edits of `repro.workarounds.edit_ir`.
 Edit = Literal[

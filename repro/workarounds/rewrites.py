@@ -21,10 +21,10 @@ from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends import switches
 from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.frontends.load import Loaded, load
-from iree_pilot.pipeline.frontends.switches import SWITCHES
+from iree_pilot.pipeline.frontends.switches import DATA_DEPENDENT, EXAMPLE, SWITCHES
 from iree_pilot.pipeline.processes import process, task
 from iree_pilot.pipeline.program import archive, tensors
-from iree_pilot.pipeline.program.program import Parameter, Parameters
+from iree_pilot.pipeline.program.program import Decided, Parameter, Parameters, holds_for
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.workarounds import edit_ir
 from iree_pilot.repro.workarounds.candidate import Candidate, Edit, made_for
@@ -54,6 +54,17 @@ _HELPS = {
     "dtype": r"f16|bf16|bitcast|extf|truncf",
     "dynamic": r"bitcast|mismatch|dynamic|shape|vector",
 }
+
+
+_BY_EXAMPLE = Candidate(
+    name=f"--set {DATA_DEPENDENT}={EXAMPLE}",
+    reason="values by which Python chooses are taken from the example inputs, and asserted",
+    group="rewrite",
+    price="inputs",
+    fields={DATA_DEPENDENT: EXAMPLE},
+    early=True,
+    helps=r"DataDependent|data-dependent",
+)
 
 
 class Unusable(Exception):
@@ -104,17 +115,29 @@ def of_library(held: Mapping[str, str]) -> list[Candidate]:
 def at_trace(job: Job, failure: Failure) -> list[Candidate]:
     """What may let a source trace, what is made for the failure first.
 
-    Which switches a model has is not known before it is made: those that it lacks are refused then.
+    What narrows the inputs comes last. Which switches a model has is not known before it is made:
+    those that it lacks are refused then.
     """
     if job.source.kind in ("file", "module", "library"):
         text = " ".join((failure.message, *failure.stack))
         assumed = dict.fromkeys(SWITCHES, "") if "transformers" in text else {}
         found = [
-            one for one in of_library(assumed) if one.fields.items() - job.source.fields.items()
+            one
+            for one in (*of_library(assumed), _BY_EXAMPLE)
+            if one.fields.items() - job.source.fields.items()
         ]
     else:
         found = of_zoo(job)
-    return sorted(found, key=lambda one: not made_for(one, failure))
+    likely = [one for one in found if one.price != "inputs" or made_for(one, failure)]
+    return sorted(likely, key=lambda one: (one.price == "inputs", not made_for(one, failure)))
+
+
+def limited(candidate: Candidate, decided: Sequence[Decided]) -> Candidate:
+    """A candidate that let a source trace; its reason says for which inputs the program holds."""
+    own = [one for one in decided if one.on_inputs]
+    if not own:
+        return candidate
+    return msgspec.structs.replace(candidate, reason="; ".join(map(holds_for, own)))
 
 
 def of_weights(job: Job, loaded: Loaded) -> list[Candidate]:

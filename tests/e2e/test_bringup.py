@@ -150,3 +150,44 @@ def test_wrong_usage(net: Path, words: tuple[str, ...], said: str) -> None:
     done = pilot(*words, cwd=folder)
     assert done.code == 2, done.out + done.err
     assert said in done.err
+
+
+BRANCHES = """
+import torch
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        if (x > 4).any():
+            x = x * 3
+        return torch.sin(x)
+
+def model():
+    return Net()
+
+def inputs():
+    return torch.randn(4, 4).clamp(-1, 1),
+"""
+
+
+@pytest.mark.real
+def test_a_branch_on_data_is_taken_from_the_example_and_other_inputs_are_refused(
+    tmp_path: Path, env: dict[str, Path]
+) -> None:
+    net, place = tmp_path / "net.py", tmp_path / "out"
+    net.write_text(BRANCHES)
+    done = pilot("bringup", net, "-t", "llvm-cpu", "-o", place, env=env)
+    assert done.code == 0, done.out
+    assert "works: it compiles, runs and agrees with PyTorch" in done.out
+    assert "`if (x > 4).any():` (net.py:6) takes False; others are refused" in done.out
+    assert "torch._check(torch.sym_not(taken))" in done.out
+    recipe = place / "recipe.toml"
+    (step,) = tomllib.loads(recipe.read_text())["step"]
+    assert (step["fields"], step["price"]) == ({"data_dependent": "example"}, "inputs")
+    assert "net.py:6" in step["reason"]
+    words = ("run", net, "-t", "llvm-cpu", "--recipe", recipe, "--json", "--input")
+    alike, other = (pilot(*words, f"4x4xf32={value}", env=env) for value in ("0.5", "9"))
+    assert alike.document["cases"][0]["functions"][0]["comparison"]["max_abs"] < 1e-6
+    assert other.code == 1
+    failure = other.document["cases"][0]["failure"]
+    assert failure["kind"] == "runtime-error"
+    assert "Runtime assertion failed" in failure["message"]

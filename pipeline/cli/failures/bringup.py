@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -304,6 +305,7 @@ class _Course:
                 loaded = self._session.program(asked.source, chosen, live)
             except (TraceFailed, PilotError):
                 continue
+            one = rewrites.limited(one, loaded.program.decided)
             live.note(f"  it traces with {one.name}")
             self._asked = msgspec.structs.replace(asked, chosen=chosen)
             self._steps.append(recipes.step(one, "", failed.failure.signature, ""))
@@ -371,10 +373,17 @@ def _tell_recipe(
     from rich.markup import escape
 
     from iree_pilot.pipeline.cli.display import output as out
+    from iree_pilot.pipeline.program.program import holds_for
 
     decomposed = loaded.program.decomposed if loaded else ()
     if decomposed:
         names = ", ".join(one.op for one in decomposed)
         console.print(escape(f"decomposed at the trace, by itself: {names}"), soft_wrap=True)
+    for one in loaded.program.decided if loaded else ():
+        if one.on_inputs:
+            console.print(escape(holds_for(one)), soft_wrap=True)
+            if one.write:
+                console.print(escape(f"  in Python, at {one.place}:"), soft_wrap=True)
+                console.print(escape(indent(one.write, "    ")), soft_wrap=True)
     argv = asked.command("run", targets, "--recipe", str(file))
     console.print(f"{escape(out.command(argv))}", soft_wrap=True, no_wrap=True)

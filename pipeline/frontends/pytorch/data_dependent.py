@@ -35,7 +35,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from iree_pilot.models.traceable import EntryFunction
 from iree_pilot.pipeline.frontends.reference import draws
 from iree_pilot.pipeline.plural import count
-from iree_pilot.pipeline.program.program import Decided
+from iree_pilot.pipeline.program.program import Decided, holds_for
 
 _aten = torch.ops.aten
 #: Operations of whose first operand only the size matters.
@@ -63,12 +63,7 @@ def notes(decided: Sequence[Decided]) -> list[str]:
             f"values of tensors that no input has a part in, computed at the trace for "
             f"{count(len(constants), 'line')}: {few}"
         )
-    return found + [
-        f"only for inputs for which `{d.code}` ({Path(d.place).name}) takes {d.value}, as for the "
-        "example inputs: others are refused when it runs"
-        for d in decided
-        if d.on_inputs
-    ]
+    return found + [holds_for(one) for one in decided if one.on_inputs]
 
 
 class DataWatch:
