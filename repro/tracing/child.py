@@ -20,11 +20,12 @@ import torch
 
 from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends import trace_child
+from iree_pilot.pipeline.frontends import switches, trace_child
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.frontends.pytorch import torch_sources
+from iree_pilot.pipeline.frontends.pytorch import torch_export, torch_sources
 from iree_pilot.pipeline.frontends.pytorch.torch_export import no_kernel
 from iree_pilot.pipeline.frontends.source import Source
+from iree_pilot.pipeline.program.program import holds_for
 from iree_pilot.pipeline.torch_dialect.calls import CannotWrite
 from iree_pilot.repro.tracing import origins, writing
 from iree_pilot.repro.tracing.journal import Ask, Result, TraceAnswer, TraceCandidate, Traces
@@ -106,7 +107,34 @@ class _Search:
         recording = recording or self._record(entry)
         if isinstance(recording, Result):
             return recording
-        return self._modules(entry, seen, recording, manner)
+        found = self._modules(entry, seen, recording, manner)
+        return msgspec.structs.replace(found, tried=(*found.tried, *self._ways(entry)))
+
+    def _ways(self, entry: Any) -> tuple[str, ...]:
+        """Sentences on what values of the example inputs do for a trace that needs values."""
+        if "data-dependent" not in self.wanted:
+            return ()
+
+        def trace() -> TraceAnswer:
+            try:
+                made = torch_export.export(entry, by_inputs=True)
+            except (Exception, SystemExit) as fault:  # noqa: BLE001 - it may raise anything
+                return TraceAnswer(failure=failure_of(fault))
+            return TraceAnswer(failure=None, decided=made.decided)
+
+        answer = self.traces.ask("tracing with values of the example inputs", trace)
+        taken = [one for one in answer.decided if one.on_inputs]
+        if answer.failure is not None or not taken:
+            return ("Values taken from the example inputs do not let it trace",)
+        return (
+            f"With `--set {switches.DATA_DEPENDENT}={switches.EXAMPLE}` it traces, but holds for "
+            f"fewer inputs: {'; '.join(map(holds_for, taken))}",
+            *(
+                f"The same in Python, at {Path(one.place).name}: `{_in_a_line(one.write)}`"
+                for one in taken
+                if one.write
+            ),
+        )
 
     def _confirm(self) -> tuple[Any, TraceAnswer] | Result:
         """The entry function that fails, and how; each is tried a few times if none does."""
@@ -308,6 +336,10 @@ class _Search:
             made = tuple(eval(text, {"torch": torch}) for text in texts)
         answer = self._ask_module(entry, path, recording, shapes=shapes, made_up=made)
         return texts if self._same(answer) else None
+
+
+def _in_a_line(lines: str) -> str:
+    return "; ".join(lines.splitlines())
 
 
 def _upwards(path: str) -> Iterator[str]:

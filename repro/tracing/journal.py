@@ -9,6 +9,7 @@ import msgspec
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.job import Job
+from iree_pilot.pipeline.program.program import Decided
 from iree_pilot.pipeline.store.journal import Journal
 
 ANSWERS = "traces.jsonl"
@@ -33,7 +34,7 @@ class TraceAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     exported: torch.export has passed, what follows has not. strict: the mode that it took. module:
     the path of the innermost module that was at work, where known. operations: candidates for the
-    operation that was.
+    operation that was. decided: values that the trace took as given.
     """
 
     failure: Failure | None
@@ -41,6 +42,7 @@ class TraceAnswer(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = False
     module: str | None = None
     operations: tuple[TraceCandidate, ...] = ()
+    decided: tuple[Decided, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

@@ -84,8 +84,12 @@ class DataWatch:
         return tuple(self._found.values())
 
     def holds(self, program: ExportedProgram) -> bool:
-        """False if a value that was taken as constant is of a buffer that the model changes."""
-        return self.buffers.isdisjoint(program.graph_signature.buffers_to_mutate.values())
+        """False for a program that may be wrong without saying so: if a value that was taken as
+        constant is of a buffer that the model changes, or nothing asserts what inputs decide."""
+        if not self.buffers.isdisjoint(program.graph_signature.buffers_to_mutate.values()):
+            return False
+        asserts = any(n.target is _aten._assert_scalar.default for n in program.graph.nodes)
+        return asserts or not any(one.on_inputs for one in self.decided)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -217,6 +221,8 @@ class _Values(TorchDispatchMode):
     ) -> None:
         """Registers the value of an input or of what the module holds. buffers: see `_Origin`."""
         fake = _fake(tensor)
+        if isinstance(real, FakeTensor) or real.is_meta:  # it has no value
+            return
         before = self._known.get(fake)
         if before is None:
             if buffers is None and not self._watched.by_inputs:

@@ -15,6 +15,7 @@ from iree_pilot.pipeline.frontends import switches
     [
         ({"attn_implementation": "flash"}, "it is none of eager, sdpa"),
         ({"use_cache": "False"}, "it is none of false, true"),
+        ({"data_dependent": "examples"}, "it is none of example"),
     ],
 )
 def test_others_are_refused_before_the_source_is_run(settings: dict[str, str], said: str) -> None:

@@ -144,15 +144,18 @@ class TestAModuleThatLooksAtValues:
         assert report.failure.signature == gate.failed.failure.signature
         assert report.failure.location == "net.py:14"
         assert any("layers.4.gate" in said for said in report.tried)
+        (way,) = [said for said in report.tried if "data_dependent=example" in said]
+        assert "(net.py:14) takes" in way
+        assert any("torch._check(" in said for said in report.tried)
         assert report.not_iree.startswith("PyTorch, not IREE: torch.export alone rejects the model")
         assert "torch.where" in report.not_iree
         assert ".get_submodule('layers.4.gate')" in gate.program
 
     def test_goes_on_where_the_search_was_stopped(self, found: Bisection) -> None:
-        # Of five: the model, PyTorch's own run, the gate, the layer in it, the gate with made-up
-        # inputs; the one that was cut off is asked again.
+        # Of six: the model, PyTorch's own run, the gate, the layer in it, the gate with made-up
+        # inputs, the model with values of its inputs; the one that was cut off is asked again.
         assert self.answered >= 2
-        assert isolated(found).oracle_calls == 5, "with those before the interruption"
+        assert isolated(found).oracle_calls == 6, "with those before the interruption"
 
     def test_is_given_made_up_inputs(self, gate: Untraced, found: Bisection) -> None:
         assert "torch.randn(2, 8, 16)," in gate.program

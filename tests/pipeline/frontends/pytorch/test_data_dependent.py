@@ -216,6 +216,18 @@ STEPS = {
 }
 
 
+def test_a_model_without_values_has_no_constants_of_its_buffers(tmp_path: Path) -> None:
+    """One of a configuration alone, whose weights come when it runs."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    module = net(tmp_path, PADDED)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    module.stride = mode.from_tensor(module.stride)
+    with mode, pytest.raises(Exception, match=r"data-dependent|DataDependent|fake"):
+        export(module, torch.randn(7))
+
+
 @settings(deadline=None)
 @given(steps=st.lists(st.sampled_from(sorted(STEPS)), max_size=7), at=st.integers(0, 2))
 def test_a_constant_is_what_pytorch_computes_whatever_was_done_to_it(

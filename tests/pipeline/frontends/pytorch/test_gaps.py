@@ -272,3 +272,14 @@ def test_a_release_that_computes_it_right_needs_no_decomposition(
 
     monkeypatch.setattr(probes, "wrong", lambda probe, release: "")
     assert gaps.closed(exported(shifted, *given_values))[1] == ()
+
+
+@given(values=st.lists(st.booleans(), max_size=4))
+def test_truths_of_all_and_of_any_are_those_of_pytorch(values: list[bool]) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch import decompositions
+
+    x = torch.tensor(values, dtype=torch.bool)
+    assert torch.equal(decompositions.is_all_true(x), torch._is_all_true(x))
+    assert torch.equal(decompositions.is_any_true(x), torch._is_any_true(x))
