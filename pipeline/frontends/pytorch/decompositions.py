@@ -81,6 +81,17 @@ def _cropped(x: torch.Tensor, pad: Sequence[int]) -> torch.Tensor:
     return x
 
 
+def select_scatter(x: torch.Tensor, src: torch.Tensor, dim: int, index: Any) -> Any:
+    """The same with the index from the front of the dimension, where it is from the back."""
+    if not _from_the_back((x, src, dim, index)) or not isinstance(x.shape[dim], int):
+        return NotImplemented
+    return torch.ops.aten.select_scatter(x, src, dim, index + x.shape[dim])
+
+
+def _from_the_back(args: Sequence[Any]) -> bool:
+    return len(args) > 3 and isinstance(args[3], int) and args[3] < 0
+
+
 class NumbersProbe(NamedTuple):
     """The smallest program of a call for which some release of IREE computes wrong numbers.
 
@@ -125,6 +136,22 @@ func.func @main(%x: {_VALUES}) -> {_VALUES} {{
     expected=("2xf32=0,1",),
 )
 
+_FROM_THE_BACK = NumbersProbe(
+    applies=_from_the_back,
+    what="an index from the back",
+    program=f"""\
+func.func @main(%x: {_VALUES}, %src: !torch.vtensor<[],f32>) -> {_VALUES} {{
+  %dim = torch.constant.int 0
+  %index = torch.constant.int -1
+  %y = torch.aten.select_scatter %x, %src, %dim, %index :
+    {_VALUES}, !torch.vtensor<[],f32>, !torch.int, !torch.int -> {_VALUES}
+  return %y : {_VALUES}
+}}
+""",
+    inputs=("2xf32=1,2", "f32=3"),
+    expected=("2xf32=1,3",),
+)
+
 #: By the name of the operation.
 OWN: Mapping[str, Own] = {
     "aten._is_all_true": Own(is_all_true),
@@ -132,5 +159,6 @@ OWN: Mapping[str, Own] = {
     "aten.constant_pad_nd": Own(constant_pad_nd, probe=_CROPPING),
     "aten.histc": Own(histc),
     "aten.pad": Own(pad, probe=_CROPPING),
+    "aten.select_scatter": Own(select_scatter, probe=_FROM_THE_BACK),
     "transformers.grouped_mm_fallback": Own(grouped_mm, "each expert computes all rows"),
 }

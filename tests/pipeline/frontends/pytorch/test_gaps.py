@@ -283,3 +283,23 @@ def test_truths_of_all_and_of_any_are_those_of_pytorch(values: list[bool]) -> No
     x = torch.tensor(values, dtype=torch.bool)
     assert torch.equal(decompositions.is_all_true(x), torch._is_all_true(x))
     assert torch.equal(decompositions.is_any_true(x), torch._is_any_true(x))
+
+
+def written(x: Any, y: Any) -> Any:
+    import torch
+
+    return torch.select_scatter(x, y[:, 0], 1, -2), torch.select_scatter(x, y[:, 0], 1, 0)
+
+
+def test_an_index_from_the_back_becomes_one_from_the_front(given_values: tuple[Any, Any]) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+
+    after, (found,) = gaps.closed(exported(written, *given_values))
+    assert found.op == "aten.select_scatter"
+    assert found.reason == "IREE 3.13.0 computes wrong numbers for an index from the back"
+    (program,) = after.values()
+    calls = [n for n in gaps._calls(program) if gaps.name(n.target) == "aten.select_scatter"]
+    assert [n.args[3] for n in calls] == [6, 0]
+    assert all(map(torch.equal, program.module()(*given_values), written(*given_values)))
