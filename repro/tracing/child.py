@@ -22,7 +22,7 @@ from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import switches, trace_child
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.frontends.pytorch import torch_export, torch_sources
+from iree_pilot.pipeline.frontends.pytorch import exporting, torch_sources
 from iree_pilot.pipeline.frontends.pytorch.torch_export import no_kernel
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.program.program import holds_for
@@ -117,7 +117,7 @@ class _Search:
 
         def trace() -> TraceAnswer:
             try:
-                made = torch_export.export(entry, by_inputs=True)
+                made = exporting.export(entry, by_inputs=True)
             except (Exception, SystemExit) as fault:  # noqa: BLE001 - it may raise anything
                 return TraceAnswer(failure=failure_of(fault))
             return TraceAnswer(failure=None, decided=made.decided)

@@ -18,7 +18,7 @@ from torch.fx import Node
 
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends.pytorch import torch_export
+from iree_pilot.pipeline.frontends.pytorch import exporting, torch_export
 from iree_pilot.repro.tracing.writing import WrittenCall
 
 #: An export's notes of what it saw, which compute nothing.
@@ -47,7 +47,7 @@ def attempt(
     exported, strict = read, False
     try:
         if exported is None:
-            exported, strict, _ = torch_export.export(entry)
+            exported, strict, _ = exporting.export(entry)
         programs = {entry.name: exported}
         if not inline:
             torch_export.externalize(root, programs, None)

@@ -31,11 +31,11 @@ warnings.simplefilter("ignore")
 from iree_pilot.models.spec import registry, resolve
 from iree_pilot.models.versions import Signature, check
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.frontends.pytorch import torch_export
+from iree_pilot.pipeline.frontends.pytorch import exporting, torch_export
 for spec in registry().values():
     spec.check_versions()
 made = resolve("llama", {}).build(seed=0)
-exported = {entry.name: torch_export.export(entry)[0] for entry in made.functions}
+exported = {entry.name: exporting.export(entry).program for entry in made.functions}
 torch_export.externalize(made.root, exported, None)
 name = "transformers.models.llama.modeling_llama:apply_rotary_pos_emb"
 try:

@@ -1,10 +1,10 @@
 """Values of tensors that Python needs while it is traced: `if mask.any():`, `int(length)`.
 
-torch.export knows no values, and stops where Python has to choose by one. Here each operation is
-remembered, so that such a value can be computed where it is asked for. One that no input has a
-part in (sizes computed as tensors, buffers, constants) is the same in each run, and is taken. One
-that inputs decide is only taken from the example inputs if the user says so: the program then
-asserts when it runs what it took for granted.
+torch.export knows no values, and stops where Python has to choose by one. Here values are computed
+beside the trace, so that one is known where it is asked for. One that no input has a part in (sizes
+computed as tensors, buffers, constants) is the same in each run, and is taken. One that inputs
+decide is only taken from the example inputs if the user says so: the program then asserts when it
+runs what it took for granted.
 
 Runs in the tracing child; imports torch.
 """
@@ -76,7 +76,7 @@ class DataWatch:
         self.by_inputs = by_inputs
         self.buffers: frozenset[str] = frozenset()
         self._entry = entry
-        self._found: dict[tuple[str, str], Decided] = {}
+        self._found: dict[tuple[str, str, bool], Decided] = {}
 
     @property
     def decided(self) -> tuple[Decided, ...]:
@@ -160,7 +160,7 @@ class DataWatch:
         )
 
     def _add(self, one: Decided) -> None:
-        self._found.setdefault((one.place, one.value), one)
+        self._found.setdefault((one.place, one.value, one.on_inputs), one)
 
 
 def _held(module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -14,14 +14,13 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import torch
 from iree.compiler.extras.fx_importer import RefMapping, RefTracker
 from iree.turbine import aot
 from iree.turbine.aot.compiled_module import ExportTargetDef
-from iree.turbine.aot.decompositions import current_aot_decompositions
 from iree.turbine.aot.fx_programs import FxPrograms
 from iree.turbine.aot.tensor_traits import ExternalTensorTrait
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
@@ -37,6 +36,7 @@ from iree_pilot.pipeline.frontends.pytorch import (
     bindings,
     data_dependent,
     explicit,
+    exporting,
     gaps,
     output_paths,
     torch_sources,
@@ -180,7 +180,7 @@ def trace(
 
 def _explicit(
     entry: EntryFunction, job: Job, traceable: Traceable
-) -> tuple[EntryFunction, Exported, list[str]]:
+) -> tuple[EntryFunction, exporting.Exported, list[str]]:
     """(the entry with what it changes as outputs, as a program, the names of what it draws from).
 
     What it draws is an input where the job says `seeded`.
@@ -189,13 +189,13 @@ def _explicit(
     if job.seeded:
         entry, drawn = explicit.seeded(entry)
     by_inputs = switches.by_inputs(job.source.fields)
-    made = export(entry, by_inputs=by_inputs)
+    made = exporting.export(entry, by_inputs=by_inputs)
     if job.seeded:
         explicit.refuse_left(made.program, job.source.text)
     if traceable.weights and not made.strict:
         stateful = explicit.stateful(entry, made.program)
         if stateful is not entry:
-            entry, made = stateful, export(stateful, by_inputs=by_inputs)
+            entry, made = stateful, exporting.export(stateful, by_inputs=by_inputs)
     return entry, made, drawn
 
 
@@ -221,77 +221,6 @@ def _training(traceable: Traceable, exported: Mapping[str, ExportedProgram]) -> 
     if not any(_trains(e, exported[e.name]) for e in traceable.functions):
         return []
     return [f"{draws.TRAINING} (dropout draws random numbers, batch norms use their inputs' means)"]
-
-
-class Exported(NamedTuple):
-    """An entry as a decomposed program. strict: it took torch.export's strict mode. decided: values
-    of tensors that were taken as given."""
-
-    program: ExportedProgram
-    strict: bool
-    decided: tuple[Decided, ...] = ()
-
-
-def export(entry: EntryFunction, *, by_inputs: bool = False) -> Exported:
-    """Exports an entry.
-
-    A value that Python needs and no input has a part in is computed, see `data_dependent`;
-    by_inputs: those that the example inputs decide, too.
-    """
-    if "transformers.cache_utils" in sys.modules:  # the model is made
-        from iree_pilot.pipeline.frontends.pytorch import caches
-
-        caches.register()
-    if entry.strict:
-        return Exported(_export_once(entry, strict=True), strict=True)
-    fault: Exception | None = None
-    program: ExportedProgram | None = None
-    try:
-        program = _export_once(entry, strict=False)
-    except Exception as raised:  # noqa: BLE001 - of which one is raised again
-        fault = raised
-    if program is not None and not _depends_on_data(program):
-        return Exported(program, strict=False)
-    if program is not None or _on_data(fault):
-        watched = data_dependent.DataWatch(entry, by_inputs=by_inputs)
-        try:
-            with watched.watching():
-                made = _export_once(entry, strict=False)
-            if watched.decided and watched.holds(made):
-                return Exported(made, strict=False, decided=watched.decided)
-        except Exception as further:  # noqa: BLE001 - of which one is raised again
-            fault = further if watched.decided and _on_data(further) else fault
-    if program is not None:
-        return Exported(program, strict=False)
-    assert fault is not None
-    if entry.strict is None:
-        # What Dynamo refuses usually traces in the interpreter, and the other way round.
-        with contextlib.suppress(Exception):
-            return Exported(_export_once(entry, strict=True), strict=True)
-    raise fault from None
-
-
-def _depends_on_data(program: ExportedProgram) -> bool:
-    """True if a program has sizes or numbers that depend on the values of tensors."""
-    return any(node.meta.get("unbacked_bindings") for node in program.graph.nodes)
-
-
-def _on_data(fault: BaseException | None) -> bool:
-    """True if torch.export says that the value of a tensor would decide."""
-    return "data-dependent" in str(fault) or "DataDependent" in type(fault).__name__
-
-
-def _export_once(entry: EntryFunction, *, strict: bool) -> ExportedProgram:
-    program: ExportedProgram = torch.export.export(
-        entry.module,
-        entry.args,
-        dict(entry.kwargs),
-        dynamic_shapes=entry.dynamic_shapes,
-        strict=strict,
-    )
-    # turbine does not decompose an ExportedProgram that it is given.
-    decomposed: ExportedProgram = program.run_decompositions(current_aot_decompositions())
-    return decomposed
 
 
 def to_mlir(exported: dict[str, ExportedProgram], directory: Path | None = None) -> str:

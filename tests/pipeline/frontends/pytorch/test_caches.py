@@ -34,10 +34,10 @@ def names(model: Any, **inputs: Any) -> tuple[list[str], Any]:
     import torch
 
     from iree_pilot.models.traceable import EntryFunction
-    from iree_pilot.pipeline.frontends.pytorch import output_paths, torch_export
+    from iree_pilot.pipeline.frontends.pytorch import exporting, output_paths
 
     entry = EntryFunction(name="main", module=model, args=(), kwargs=inputs, strict=None)
-    program = torch_export.export(entry).program
+    program = exporting.export(entry).program
     assert isinstance(program, torch.export.ExportedProgram)
     return output_paths.paths(program.call_spec.out_spec), program
 

@@ -32,10 +32,10 @@ def net(tmp_path: Path, body: str, number: int = 0) -> Any:
 
 def export(module: Any, *args: Any, by_inputs: bool = False, shapes: Any = None) -> Any:
     from iree_pilot.models.traceable import EntryFunction
-    from iree_pilot.pipeline.frontends.pytorch import torch_export
+    from iree_pilot.pipeline.frontends.pytorch import exporting
 
     entry = EntryFunction(name="main", module=module, args=args, dynamic_shapes=shapes)
-    return torch_export.export(entry, by_inputs=by_inputs)
+    return exporting.export(entry, by_inputs=by_inputs)
 
 
 PADDED = """
@@ -100,6 +100,27 @@ def test_a_value_of_an_input_is_not_taken_unless_it_is_said(tmp_path: Path) -> N
         other = torch.zeros(3) if value == "True" else torch.full((3,), 9.0)
         with pytest.raises(Exception, match="Runtime assertion failed"):
             program(other)
+
+
+LOOPED = """
+def forward(self, x):
+    for one in (torch.zeros(3), x):
+        if one.sum() > 4:
+            x = x * 3
+    return x
+"""
+
+
+def test_a_line_that_inputs_decide_is_named_also_where_it_chose_by_a_constant_before(
+    tmp_path: Path,
+) -> None:
+    import torch
+
+    made = export(net(tmp_path, LOOPED), torch.zeros(3), by_inputs=True)
+    assert [(one.value, one.on_inputs) for one in made.decided] == [
+        ("False", False),
+        ("False", True),
+    ]
 
 
 STATEFUL = """

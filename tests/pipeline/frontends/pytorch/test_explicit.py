@@ -39,13 +39,13 @@ class TestSeeded:
     def test_the_same_draws_give_the_same_numbers_and_others_do_not(self) -> None:
         import torch
 
-        from iree_pilot.pipeline.frontends.pytorch import explicit, torch_export
+        from iree_pilot.pipeline.frontends.pytorch import explicit, exporting, torch_export
 
         x = torch.randn(2, 3, 4, 4)
         made, names = explicit.seeded(entry(drawing, x))
         assert names == ["dropout2d", "randn_like", "dropout", "uniform_"]
         assert list(made.kwargs) == ["draw0", "draw1", "draw2", "draw3"]
-        program = torch_export.export(made).program
+        program = exporting.export(made).program
         explicit.refuse_left(program, "net.py")
         inputs, _ = torch_export._signature(program, made)
         assert [one.name for one in inputs] == ["x", "draw0", "draw1", "draw2", "draw3"]
@@ -66,13 +66,13 @@ class TestSeeded:
     def test_what_cannot_be_an_input_is_refused(self) -> None:
         import torch
 
-        from iree_pilot.pipeline.frontends.pytorch import explicit, torch_export
+        from iree_pilot.pipeline.frontends.pytorch import explicit, exporting
 
         made, names = explicit.seeded(
             entry(lambda x, _: torch.nn.functional.rrelu(x, training=True), x_of(3))
         )
         assert names == []
-        program = torch_export.export(made).program
+        program = exporting.export(made).program
         with pytest.raises(UsageError, match="rrelu") as refused:
             explicit.refuse_left(program, "net.py")
         assert "Leave --seeded out" in refused.value.advice
@@ -101,13 +101,13 @@ class TestChanged:
     ) -> None:
         import torch
 
-        from iree_pilot.pipeline.frontends.pytorch import explicit, torch_export
+        from iree_pilot.pipeline.frontends.pytorch import explicit, exporting, torch_export
 
         before = entry(drawing, x_of(2), x_of(2), module=counting)
-        program = torch_export.export(before).program
+        program = exporting.export(before).program
         made = explicit.stateful(before, program)
         assert made.module.extra == ("count", "x")
-        program = torch_export.export(made).program
+        program = exporting.export(made).program
         inputs, outputs = torch_export._signature(program, made)
         assert [one.name for one in inputs] == ["x", "y"]
         assert [one.path for one in outputs] == ["sum", "y", "count (changed)", "x (changed)"]
@@ -119,10 +119,10 @@ class TestChanged:
         assert torch.equal(counting.count, torch.zeros(2)), "a copy changes its own state"
 
     def test_what_changes_nothing_stays_as_it_is(self) -> None:
-        from iree_pilot.pipeline.frontends.pytorch import explicit, torch_export
+        from iree_pilot.pipeline.frontends.pytorch import explicit, exporting
 
         plain = entry(lambda x, scale: x * scale, x_of(2))
-        assert explicit.stateful(plain, torch_export.export(plain)[0]) is plain
+        assert explicit.stateful(plain, exporting.export(plain)[0]) is plain
 
 
 def x_of(size: int) -> Any:
