@@ -12,7 +12,10 @@ from pathlib import Path
 import kinds
 import profiles
 import pytest
+import warm
 from hypothesis import settings
+
+from iree_pilot.pipeline.processes import fork_servers
 
 settings.load_profile(profiles.DEFAULT)  # --hypothesis-profile loads another one later
 _COUNT = itertools.count()
@@ -21,6 +24,16 @@ _COUNT = itertools.count()
 def units_only(config: pytest.Config) -> bool:
     """Whether only unit tests are asked for."""
     return bool(config.getoption("markexpr").split()[:1] == ["unit"])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All workers' commands have their Python children from the same servers, see `warm.py`."""
+    if fork_servers.SHARED in os.environ or units_only(config) or config.option.collectonly:
+        return
+    servers = contextlib.ExitStack()
+    os.environ[fork_servers.SHARED] = servers.enter_context(warm.listening())
+    servers.callback(os.environ.pop, fork_servers.SHARED)
+    config.add_cleanup(servers.close)
 
 
 @pytest.hookimpl(wrapper=True)

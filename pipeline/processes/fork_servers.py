@@ -35,6 +35,8 @@ Modules = tuple[str, ...]
 TORCH: Modules = ("torch", "iree.turbine.aot", "torch.export._trace")
 
 _PROGRAM = Path(__file__).with_name("forked.py")
+#: Variable that names the socket of servers of another process, see `shared_forks`.
+SHARED = "IREE_PILOT_FORK_SERVER"
 _TICK_SECONDS = 0.05
 #: Variable with a different value in each child: a directory of its own.
 _OWN = "TMPDIR"
@@ -50,18 +52,20 @@ class Command(NamedTuple):
 
 
 class Fork:
-    """A child of a server, in a group of its own. pidfd: readable once it has ended."""
+    """A child of a server, in a group of its own. pidfd: readable once it has ended. connection: to
+    a server that is there for this fork alone, and ends with it."""
 
     def __init__(self, pid: int, pidfd: int, answer: socket.socket) -> None:
         self.pid = pid
         self.pidfd = pidfd
+        self.connection: socket.socket | None = None
         self._answer = answer
 
     def reap(self) -> tuple[int, int, float]:
         """Waits for its end: (wait status, peak bytes, seconds of processor time)."""
         import json
 
-        with self._answer:
+        with self._answer, self.connection or contextlib.nullcontext():
             reply = self._answer.recv(256)
         if not reply:  # the server has died, and this with it
             return signal.SIGKILL, 0, 0.0
@@ -113,25 +117,9 @@ class _Server:
         self, command: Command, tick: Callable[[], object], seconds: float | None
     ) -> Fork | None:
         """See `Servers.fork`."""
-        import json
-        import socket
-
-        argv, streams, cwd, env = command
-        if not _alike(env, self._environment):
+        if not _alike(command.env, self._environment):
             return None
-        asked = json.dumps({"argv": argv, "cwd": cwd and os.fspath(cwd), "env": dict(env)})
-        answer, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with its:
-            try:
-                socket.send_fds(self._asking, [asked.encode()], [its.fileno(), *streams])
-            except OSError:
-                answer.close()
-                return None
-        try:
-            return _born(answer, tick, seconds)
-        except BaseException:
-            answer.close()
-            raise
+        return asked(self._asking, command, tick, seconds)
 
     def close(self) -> None:
         self._asking.close()
@@ -139,6 +127,29 @@ class _Server:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._pid, signal.SIGKILL)
         self._thread.join()
+
+
+def asked(
+    asking: socket.socket, command: Command, tick: Callable[[], object], seconds: float | None
+) -> Fork | None:
+    """See `Servers.fork`; asking: this end of a server's socket."""
+    import json
+    import socket
+
+    argv, streams, cwd, env = command
+    message = json.dumps({"argv": argv, "cwd": cwd and os.fspath(cwd), "env": dict(env)})
+    answer, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with its:
+        try:
+            socket.send_fds(asking, [message.encode()], [its.fileno(), *streams])
+        except OSError:
+            answer.close()
+            return None
+    try:
+        return _born(answer, tick, seconds)
+    except BaseException:
+        answer.close()
+        raise
 
 
 def _born(answer: socket.socket, tick: Callable[[], object], seconds: float | None) -> Fork | None:
@@ -229,7 +240,8 @@ def serving(servers: Servers | None = None) -> Iterator[None]:
 
 
 def start(modules: Modules) -> None:
-    """Makes a server import these modules while other work is done, if there are servers."""
+    """Makes a server import these modules while other work is done, if there are servers of this
+    process and no others."""
     servers = SERVING.get()
-    if servers is not None:
+    if servers is not None and not os.environ.get(SHARED):
         servers.start(modules)

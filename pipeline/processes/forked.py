@@ -93,6 +93,8 @@ def carry_out(argv: list[str], cwd: str | None, env: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(env)
     tempfile.tempdir = None
+    if "numpy.random" in sys.modules:  # of its own in each process, where nobody gives a seed
+        sys.modules["numpy.random"].seed()
     if cwd is not None:
         os.chdir(cwd)
     _, *words = argv

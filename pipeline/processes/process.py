@@ -21,7 +21,7 @@ from typing import Literal
 import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.processes import fork_servers, memory_kills, orphans
+from iree_pilot.pipeline.processes import fork_servers, memory_kills, orphans, shared_forks
 from iree_pilot.pipeline.processes.fork_servers import Command, Fork, Modules
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -128,8 +128,9 @@ def run(
         killed_before = memory_kills.counted()
         try:
             wanted = Command(command, (out.fileno(), err.fileno()), cwd, env)
-            servers, fork = fork_servers.SERVING.get(), None
-            if loaded and servers is not None:
+            servers = fork_servers.SERVING.get()
+            fork = shared_forks.fork(loaded, wanted, tick=_heed, seconds=limits.seconds)
+            if fork is None and loaded and servers is not None:
                 fork = servers.fork(loaded, wanted, tick=_heed, seconds=limits.seconds)
             began, started = time.time(), time.monotonic()
             child = fork or _spawned(wanted)

@@ -29,6 +29,11 @@ PARENT = (
 )
 
 
+@pytest.fixture(autouse=True)
+def without_those_of_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(fork_servers.SHARED, raising=False)
+
+
 @pytest.fixture
 def servers() -> Iterator[Servers]:
     held = Servers()
