@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
+
+from iree_pilot.pipeline.cli import boundary, cli
 
 PROGRAM = Path(sys.executable).with_name("iree-pilot")
 _DEADLINE_SECONDS = 900
@@ -66,6 +69,15 @@ def pilot(
             process.terminate()
             raise
     return Done(process.returncode, out, err)
+
+
+def here(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Done:
+    """Runs `iree-pilot` in this process: what imports much that the tests have imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boundary, "_hear_signals", lambda: None)
+        code = boundary.guarded(cli, [str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return Done(code, out, err)
 
 
 class Shown(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from driver import pilot, terminal
+from driver import here, pilot, terminal
 from fake import checkpoints
 from places import ROOT
 from safetensors.torch import load_file
@@ -781,22 +781,24 @@ def test_a_model_is_listed_with_the_checkpoints_that_it_loads() -> None:
     assert "Loads FP8 checkpoints of LlamaForCausalLM." in pilot("models", "llama-fp8").out
 
 
-def test_models_check_tells_what_fits_and_ends_with_2_where_it_does_not(tmp_path: Path) -> None:
+def test_models_check_tells_what_fits_and_ends_with_2_where_it_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     directory = checkpoints.save("vit", tmp_path)
-    good = pilot("models", "check", directory, "--json")
+    good = here(capsys, "models", "check", directory, "--json")
     assert (good.code, good.document["family"], good.document["tensors"]) == (0, "vit", 40)
     checkpoints.rewrite(directory, classifier__bias=torch.ones(7))
-    bad = pilot("models", "check", directory)
+    bad = here(capsys, "models", "check", directory)
     assert bad.code == 2
     assert "model.safetensors: classifier.bias: expected 10xf32, found 7xf32" in bad.err
     checkpoints.rewrite(directory, classifier__bias=torch.ones(10).half())
-    other = pilot("models", "check", directory)
+    other = here(capsys, "models", "check", directory)
     assert (other.code, "--dtype f32 converts" in other.err) == (2, True)
     shown = terminal("models", "check", directory, "--dtype", "f32", cwd=tmp_path)
     told = " ".join(" ".join(shown.lines).split())  # a long path takes a line for itself
     assert (shown.code, f"{directory}: ViTForImageClassification" in told) == (0, True)
     assert "importing PyTorch and transformers" in "".join(shown.pieces), "it takes seconds"
-    weights = pilot("models", "check", directory / checkpoints.WEIGHTS)
+    weights = here(capsys, "models", "check", directory / checkpoints.WEIGHTS)
     assert (weights.code, "Name config.json, or the directory" in weights.err) == (2, True)
 
 
