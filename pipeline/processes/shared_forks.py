@@ -35,7 +35,7 @@ _FREE_BEGINNINGS = ("IREE_PILOT_", "PYTEST_", "TORCHINDUCTOR_CACHE_DIR")
 
 def surroundings(env: Mapping[str, str]) -> str:
     """What has to be alike for a fork of another process to be like a child of this one: the
-    Python, this code, variables that imports may heed, limits, processors and file systems."""
+    Python, this code, variables that imports may heed, limits, rights, processors, file systems."""
     heeded = {
         name: value
         for name, value in env.items()
@@ -43,6 +43,7 @@ def surroundings(env: Mapping[str, str]) -> str:
     }
     kinds = (name for name in dir(resource) if name.startswith("RLIMIT_"))
     limits = {name: resource.getrlimit(getattr(resource, name)) for name in kinds}
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return json.dumps(
         [
             sys.executable,
@@ -52,6 +53,7 @@ def surroundings(env: Mapping[str, str]) -> str:
             os.geteuid(),
             sorted(os.sched_getaffinity(0)),
             str(Path("/proc/self/ns/mnt").readlink()),
+            [line for line in status.splitlines() if line.startswith(("Umask", "Groups", "Cap"))],
         ],
         sort_keys=True,
     )
@@ -70,6 +72,7 @@ def fork(
     asking = _connected(path)
     if asking is None:
         return None
+    command = command._replace(cwd=Path.cwd() / (command.cwd or ""))  # a server is elsewhere
     told = {"alike": surroundings(command.env), "modules": modules, "argv": command.argv}
     made = None
     try:

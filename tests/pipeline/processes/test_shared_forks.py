@@ -89,6 +89,16 @@ class TestWhatIsForked:
     def test_a_module_that_cannot_be_loaded_is_met_by_the_command(self, run: Any) -> None:
         assert run("import nosuch", loaded=("nosuch",))[0].exit_code == 1
 
+    def test_it_works_where_its_own_process_is_or_is_told_to(
+        self, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "a").mkdir()
+        monkeypatch.chdir(tmp_path)
+        tell = "import os, sys; print('colorsys' in sys.modules, os.getcwd())"
+        assert run(tell, cwd=None)[1] == ["True", str(tmp_path)]
+        (tmp_path / "a" / "script.py").write_text(tell)
+        assert run(tell, cwd=Path("a"))[1] == ["True", str(tmp_path / "a")]
+
     def test_its_end_is_told_as_that_of_any_child(self, run: Any) -> None:
         assert run("raise SystemExit(7)")[0].exit_code == 7
         assert run("import os; os.abort()")[0].signal == "SIGABRT"
