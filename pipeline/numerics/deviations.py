@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 #: Exponents of float64 as `frexp` has them begin here; 0 has a place of its own before.
 _LOWEST, _EXPONENTS = 1074, 1074 + 1025
 #: Elements this many times larger than all others are judged apart, if their error is at most
-#: this many of their own roundings.
-_APART, _ROUNDINGS = 256.0, 4.0
+#: this many of their own roundings, as the exponential of a large number may be.
+_APART, _ROUNDINGS = 256.0, 64.0
 
 
 class Piece(NamedTuple):
@@ -56,16 +56,19 @@ class Piece(NamedTuple):
 
 def measured(pieces: Callable[[], Iterator[Piece]], dtype: str) -> tuple[Sums, Extremes]:
     """Errors of an output of `dtype`, whose pieces are read a few times."""
-    sums = Sums(dtype)
-    for piece in pieces():
-        sums.add(piece)
-    if (below := sums.apart()) < math.inf:
-        sums = Sums(dtype, below)
+    import numpy as np
+
+    with np.errstate(over="ignore", invalid="ignore"):  # of f64: what is not finite says so
+        sums = Sums(dtype)
         for piece in pieces():
             sums.add(piece)
-    extremes = Extremes(dtype, sums.root_mean_square)
-    for piece in pieces():
-        extremes.add(piece)
+        if (below := sums.apart()) < math.inf:
+            sums = Sums(dtype, below)
+            for piece in pieces():
+                sums.add(piece)
+        extremes = Extremes(dtype, sums.root_mean_square)
+        for piece in pieces():
+            extremes.add(piece)
     return sums, extremes
 
 

@@ -23,6 +23,8 @@ Verdict = Literal["ok", "mismatch", "not-compared"]
 
 #: Of indices that may be others, not numbers that were compared.
 POINTING = "are right where they point to equal values"
+#: Of integers that are not those of PyTorch.
+TIPPED = "are others, as roundings before them make them"
 
 
 class Worst(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,11 +149,13 @@ def _exact(
     import numpy as np
 
     indexed = next((i for i in reference.indexed if i.output == pair.index), None)
-    wrong, tied, unlike = 0, 0, 0
+    wrong, tied, unlike, tipped = 0, 0, 0, 0
     worst, max_abs, squares, norm = None, 0.0, 0.0, 0.0
     pointing_wrong = _pointing_wrong(pair, indexed, program)
     for start, got, own, others, between, depends in pair.integers():
-        differs = (got != own) & ~between
+        differs = got != own
+        tipped += int((differs & between).sum())
+        differs &= ~between
         if pointing_wrong is not None:
             differs &= pointing_wrong[start : start + differs.size]
         for other in others if indexed is None else ():
@@ -180,6 +184,8 @@ def _exact(
     if wrong and tied and unlike <= tied:
         verdict, why = "not-compared", _depends(tied, pair.elements, reference)
     basis = "integers and booleans are exact"
+    if tipped:
+        basis = f"{tipped} of {pair.elements} integers {TIPPED}"
     if indexed is not None:
         basis = f"indices of {indexed.operation} {POINTING}"
     return OutputComparison(
@@ -255,6 +261,10 @@ def _rounded(
         why = f"{wrong} of {sums.elements} elements are wrong, worst {worst}"
     elif rel_l2 > limits.rel_l2:
         why = f"relative L2 error {rel_l2:.3g} over the limit {limits.rel_l2:.3g}, worst {worst}"
+    measures = math.isfinite(sums.reference + limits.rel_l2 + limits.excess)
+    if not sums.misplaced and (math.isnan(rel_l2) or not measures):
+        why = "its numbers are so large that the sum of their squares is not finite"
+        return OutputComparison(**common, verdict="not-compared", why=why)
     verdict: Verdict = "mismatch" if why else "ok"
     capped = NoiseLimits(
         rel_l2=min(limits.rel_l2, noise.MOST),

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -114,6 +115,20 @@ def scan(mlir: Path) -> Noise:
             if b"f8E" in line and (name := _quantizes(line)):
                 quantizes = max(quantizes or name, name, key=unit)
     return Noise(computes=max(wide, key=unit, default="f32"), quantizes=quantizes)
+
+
+def of_output(program: Noise, reached: Sequence[Sequence[str]], demoted: Sequence[str]) -> Noise:
+    """The rounding in what an output is computed from.
+
+    reached: the types of floats in it, none where they are not known: it may be all of the
+    program's. demoted: types that the compiler computes in instead of the program's.
+    """
+    computes, quantizes = [program.computes], program.quantizes
+    for types in reached:
+        wide = [name for name in types if not name.startswith("f8")]
+        computes = [max(wide, key=unit, default="f32")]
+        quantizes = quantizes if len(wide) < len(types) else None
+    return Noise(computes=max([*computes, *demoted], key=unit), quantizes=quantizes)
 
 
 def smallest(dtype: str) -> float:

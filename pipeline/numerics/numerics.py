@@ -92,15 +92,18 @@ def compare(
             (), f"the device returned {len(outputs)} outputs, PyTorch {len(reference.outputs)}"
         )
     program_noise = program_noise or noise.scan(call.mlir)
-    computes = [program_noise.computes, *(got.dtype for got in outputs if got.stated)]
-    program_noise = msgspec.structs.replace(program_noise, computes=max(computes, key=noise.unit))
+    demoted = [got.dtype for got in outputs if got.stated]
     pairs = [
         Pair(outputs_directory, got, directory, reference, index)
         for index, got in enumerate(outputs)
     ]
+    rounds = [
+        noise.of_output(program_noise, reference.reached[index : index + 1], demoted)
+        for index in range(len(pairs))
+    ]
     judged = [
-        judge(pair, kind, program_noise, reference)
-        for pair, kind in zip(pairs, function.outputs, strict=True)
+        judge(pair, kind, own, reference)
+        for pair, kind, own in zip(pairs, function.outputs, rounds, strict=True)
     ]
     agree = [o for o in judged if o.ok]
     values = [reference.outputs[o.index] for o in agree]
@@ -121,7 +124,9 @@ def compare(
         return summary
     wrong = [o.index for o in judged if o.differs]
     pairs = [Pair(outputs_directory, outputs[at], directory, computed, at) for at in wrong]
-    again = [judge(pair, function.outputs[pair.index], program_noise, computed) for pair in pairs]
+    again = [
+        judge(pair, function.outputs[pair.index], rounds[pair.index], computed) for pair in pairs
+    ]
     if not all(output.ok for output in again):
         return summary
     why = f"{summary.why}; the device agrees with {computed.evaluator}: the expectation is wrong"

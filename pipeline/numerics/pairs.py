@@ -72,6 +72,7 @@ class Pair:
         between = wider and not indexed
         self.tipped = tuple(outputs[index] for outputs in reference.tipped) if between else ()
         self.smallest = noise.smallest(self.dtype)
+        self.largest = tensors.largest(self.dtype)
 
     @property
     def fits(self) -> bool:
@@ -109,7 +110,10 @@ class Pair:
             precise = self._at(self.precise, start)
             flushed = self._at(self.flushed, start)
             retied = [self._at(tensor, start) for tensor in self.retied]
-            base = own if precise is None else np.where(np.isfinite(precise), precise, own)
+            tipped = [self._at(tensor, start) for tensor in self.tipped]
+            base = own
+            if precise is not None:  # no type holds what is beyond its largest number
+                base = np.where(np.abs(precise) <= self.largest, precise, own)
             tied = np.zeros(own.shape, bool)
             for other in retied:
                 tied |= _differ(other, base)
@@ -118,7 +122,8 @@ class Pair:
             if excusing:
                 jittered = [self._at(tensor, start) for tensor in self.jittered]
                 got = np.where(_explained(got, base, jittered), base, got)
-            expected = _nearest(got, base, retied)
+            others = [*retied, *tipped]
+            expected = _nearest(got, base, others)
             alike = np.isfinite(got) & np.isfinite(expected)
             for reference in (own, precise, flushed, *retied):
                 if reference is not None:
@@ -137,10 +142,10 @@ class Pair:
                 expected=expected,
                 alike=alike,
                 slack=slack,
-                own_error=absolute(own, _nearest(own, base, retied)),
+                own_error=absolute(own, _nearest(own, base, others)),
                 moved=None
                 if perturbed is None
-                else absolute(perturbed, _nearest(perturbed, base, retied)),
+                else absolute(perturbed, _nearest(perturbed, base, others)),
                 tied=tied,
             )
 

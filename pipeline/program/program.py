@@ -181,6 +181,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     moves them by far more: what is left of values that cancel, norms of what hardly varies.
     tipped: the precise outputs where what is made an integer, a whole number or an answer is first
     moved down, and up, by the error of a correct result: integers in between are as right.
+    reached: the element types of floats that each output is computed from, empty where unknown.
     own_errors: of outputs that are given, how far an evaluator's own are from its precise ones:
     relative L2 and of an element. stated: the outputs are what the user or the program itself says
     has to come out; users: the user does. computed: of outputs whose references are what the
@@ -200,6 +201,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     ties: tuple[str, ...] = ()
     jittered: tuple[tuple[Tensor, ...], ...] = ()
     tipped: tuple[tuple[Tensor, ...], ...] = ()
+    reached: tuple[tuple[str, ...], ...] = ()
     own_errors: tuple[tuple[float, float], ...] = ()
     stated: bool = False
     users: bool = False

@@ -136,6 +136,15 @@ def place(tensor: Tensor, position: int) -> tuple[int, ...]:
     return tuple(reversed(index))
 
 
+def largest(dtype: str) -> float:
+    """The largest finite number of a type of floats or complex numbers; infinite for others."""
+    import ml_dtypes
+
+    name = _REAL.get(dtype, dtype)
+    known = ELEMENT_TYPES[name]
+    return float(ml_dtypes.finfo(numpy_dtype(name)).max) if known.family == "float" else math.inf
+
+
 def step(values: Floats, dtype: str) -> Floats:
     """The distance between neighbouring numbers of a floating-point type around each value."""
     import ml_dtypes

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from iree_pilot.pipeline.frontends.mlir import mlir_text
 from iree_pilot.pipeline.frontends.reference import choices as choosing
-from iree_pilot.pipeline.frontends.reference import draws
+from iree_pilot.pipeline.frontends.reference import conversions, draws
 from iree_pilot.pipeline.frontends.reference.choices import Choices, OperatorCall, Pointing
 from iree_pilot.pipeline.frontends.reference.widening import (
     NotEvaluable,
@@ -276,7 +276,8 @@ class FunctionEvaluation(Walk):
         if self._choices is None:
             return run(*args, **kwargs), {}
         call = OperatorCall(operator, run, args, kwargs)
-        if self._widening is not None and choosing.chooses(call):
+        followed = choosing.chooses(call) or conversions.rounds(operator)
+        if self._widening is not None and followed:
             call = call._replace(args=pytree.tree_map(self._widening.given, args))
         first = op.operands[0] if len(op.operands) else None
         given = first in self._given

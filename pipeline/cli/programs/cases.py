@@ -44,7 +44,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, made_of
 from iree_pilot.pipeline.numerics import between
-from iree_pilot.pipeline.numerics.judging import POINTING
+from iree_pilot.pipeline.numerics.judging import POINTING, TIPPED
 from iree_pilot.pipeline.store import outputs
 from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain.compiler import check_flags, check_phases
@@ -421,7 +421,7 @@ def _tell_function(live: Live, function: FunctionResult) -> None:
             )
             if output.verdict == "not-compared":
                 said = output.why
-            elif POINTING in output.basis and not output.differs:
+            elif output.basis.endswith((POINTING, TIPPED)) and not output.differs:
                 said = output.basis
             elif output.differs:
                 said = f"{output.why}; {said}"

@@ -42,7 +42,8 @@ from iree_pilot.pipeline.frontends.pytorch import (
     torch_sources,
 )
 from iree_pilot.pipeline.frontends.reference import draws, reference, widening
-from iree_pilot.pipeline.frontends.reference.choices import Choices, Pointing, any_chooses
+from iree_pilot.pipeline.frontends.reference.choices import Choices
+from iree_pilot.pipeline.frontends.reference.reference import EvaluatedOutputs
 from iree_pilot.pipeline.frontends.reference.widening import NotEvaluable
 from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program import archive, python_lines, torch_tensors
@@ -464,7 +465,7 @@ def _example(
     copies = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
     made = Reference(outputs=(), evaluator=f"torch {torch.__version__} eager")
     evaluate = reference.graph(program, *copies)
-    made = _precise(made, program, evaluate, files)
+    made, traced = _precise(made, program, evaluate, files)
     copy = draws.copied(entry.module)
     own = reference.eager(entry.module, args, kwargs)
     again = draws.run(copy, copies[0], copies[1], seed=job.seed + 1)
@@ -472,11 +473,13 @@ def _example(
         program, draws.differing(own, again), training=_trains(entry, program)
     )
     undefined = reference.undefined(program, evaluate)
-    incomparable = [a or b for a, b in zip_longest(incomparable, undefined, fillvalue="")]
+    unlike = () if traced is None else reference.unlike(own, traced, made, directory)
+    incomparable = [a or b or c for a, b, c in zip_longest(incomparable, undefined, unlike)]
     made = msgspec.structs.replace(
         made,
         outputs=files.save(own, "out"),
-        incomparable=tuple(incomparable) if any(incomparable) else (),
+        incomparable=tuple(why or "" for why in incomparable) if any(incomparable) else (),
+        reached=reference.reached(program),
     )
     return Function(
         name=function.name,
@@ -488,21 +491,22 @@ def _example(
 
 
 def _precise(
-    made: Reference,
-    program: ExportedProgram,
-    evaluate: reference.Evaluate,
-    files: TensorFiles,
-) -> Reference:
-    """The reference with the outputs in double precision, where they can be had."""
+    made: Reference, program: ExportedProgram, evaluate: reference.Evaluate, files: TensorFiles
+) -> tuple[Reference, EvaluatedOutputs | None]:
+    """(the reference with the outputs in double precision, where they can be had; what the program
+    gives in its own types, None where it cannot be evaluated)."""
     choices = Choices()
-    points: Sequence[Pointing | None] = ()
-    with contextlib.suppress(NotEvaluable):
-        if any_chooses(node.target for node in program.graph.nodes):
-            points = evaluate(None, choices).points
     try:
-        return reference.with_precise(made, evaluate, files, points, choices, jitter="values")
+        traced = evaluate(None, choices)
     except NotEvaluable as fault:
-        return msgspec.structs.replace(made, note=f"no double-precision reference: {fault}")
+        note = f"no double-precision reference: {fault}"
+        return msgspec.structs.replace(made, note=note), None
+    try:
+        points = traced.points
+        found = reference.with_precise(made, evaluate, files, points, choices, jitter="values")
+    except NotEvaluable as fault:
+        found = msgspec.structs.replace(made, note=f"no double-precision reference: {fault}")
+    return found, traced
 
 
 def _trains(entry: EntryFunction, program: ExportedProgram) -> bool:

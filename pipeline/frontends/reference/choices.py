@@ -11,11 +11,12 @@ Imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 
+from iree_pilot.pipeline.frontends.reference.conversions import Roundings
 from iree_pilot.pipeline.numerics import noise
 from iree_pilot.pipeline.program import torch_tensors
 from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES, Indexed
@@ -114,20 +115,24 @@ class Choices:
     """Follows choices through evaluations of one program: in its own types, then in float64, then
     in float64 with ties broken in a way of one's own.
 
-    ties: the operations that had any in float64.
+    ties: the operations that had any in float64. roundings: what is rounded is followed, too.
     """
 
     def __init__(self) -> None:
         self.ties: list[str] = []
+        self.roundings = Roundings()
         self._own: list[torch.Tensor] = []
         self._precise: list[torch.Tensor] = []
         self._changed: set[int] = set()
         self._wide, self._met = False, 0
         self._way: Way | None = None
+        self._tilt = 0
 
-    def start(self, *, wide: bool, way: Way | None = None) -> None:
-        """Begins an evaluation. way: how ties are broken in it, None: as PyTorch does."""
-        self._wide, self._way, self._met = wide, way, 0
+    def start(self, *, wide: bool, way: Way | None = None, tilt: int = 0) -> None:
+        """Begins an evaluation. way: how ties are broken in it, None: as PyTorch does. tilt: see
+        `Roundings`."""
+        self._wide, self._way, self._tilt, self._met = wide, way, tilt, 0
+        self.roundings.start(wide=wide, tilt=tilt)
 
     def changed(self, pointing: Pointing) -> bool:
         """True if ties change the values that are pointed to."""
@@ -139,8 +144,11 @@ class Choices:
         given: its first operand is not computed by the program.
         """
         if not chooses(call):
-            return call.results(), {}
-        if given and call.promised:
+            if self._way is not None:
+                return call.results(), {}
+            run, args = call.run, call.args
+            return self.roundings.carried_out(call.target, run, args, call.kwargs), {}
+        if self._tilt or (given and call.promised):
             return call.results(), {}
         at, _ = _CHOOSING[call.name]
         values, number = call.args[0], self._met
@@ -189,12 +197,6 @@ class Choices:
         error = (own.to(values.dtype) - values).abs() / _size(values)
         worst = float(error.nan_to_num(0.0, 0.0, 0.0).max()) if error.numel() else 0.0
         return min(max(_ROUNDINGS * noise.unit(dtype), noise.FACTOR * worst), noise.MOST)
-
-
-def any_chooses(targets: Iterable[Any]) -> bool:
-    """True if one of these operators may name places of values by their size."""
-    names = {getattr(getattr(target, "_schema", None), "name", "") for target in targets}
-    return bool(names & {name.removesuffix(".dim") for name in _CHOOSING})
 
 
 def chooses(call: OperatorCall) -> bool:

@@ -18,12 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from iree_pilot.pipeline.frontends.reference import draws
 from iree_pilot.pipeline.numerics import noise
+from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES
 
 _CASTS = ("aten::_to_copy", "aten::to", "prims::convert_element_type")
 _WHOLE = ("aten::floor", "aten::ceil", "aten::round", "aten::trunc")
 _COMPARES = ("aten::gt", "aten::ge", "aten::lt", "aten::le")
-#: Move of what is rounded, relative to its size: so many roundings of its own type, or of f32.
-_OWN, _SINGLE, _MOST = 8, 64, 2.0**-5
+#: Error of what is rounded: so many roundings of its own type, so many times the error of
+#: PyTorch's own, and the median of those, which one element may have had none of by luck.
+_OWN, _OFF, _MEDIAN = 8, 4, 10
 
 UNDEFINED = (
     "it depends on floats converted to integers that cannot hold them, which PyTorch leaves "
@@ -31,9 +33,66 @@ UNDEFINED = (
 )
 
 
-def rounds(target: Any, args: Sequence[Any], kwargs: Any) -> bool:
-    """True if a call of an operator makes integers, whole numbers or answers of floats in f64."""
-    if not args or not isinstance(args[0], torch.Tensor) or args[0].dtype != torch.float64:
+class Roundings:
+    """Follows what is rounded through evaluations of one program: in its own types, then in f64,
+    then in f64 with what is rounded moved by the error of a correct result, down and up.
+
+    tips: whether such a move changes the result of one. That error is measured: PyTorch's own
+    against f64, of the element, and the median of all; of what is given, or exact, it is none.
+    """
+
+    def __init__(self) -> None:
+        self.tips = False
+        self._wide, self._tilt, self._met = False, 0, 0
+        self._own: list[tuple[torch.Tensor, float]] = []
+        self._errors: list[torch.Tensor] = []
+
+    def start(self, *, wide: bool, tilt: int = 0) -> None:
+        """Begins an evaluation. tilt: the sign of the move, 0: none."""
+        self._wide, self._tilt, self._met = wide, tilt, 0
+
+    def carried_out(self, target: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Results of a call, of an operand that may be moved."""
+        if not _rounds(target, args, kwargs):
+            return run(*args, **kwargs)
+        number, self._met = self._met, self._met + 1
+        operand = _operand(target, args)
+        if not self._wide:
+            unit = noise.unit(TORCH_ELEMENT_TYPES[str(args[0].dtype).removeprefix("torch.")])
+            self._own.append((operand, unit))
+        elif not self._tilt:
+            self._errors.append(self._error(number, operand, whole=not _compares(target)))
+            if not self.tips:
+                low, high = (
+                    run(args[0] + sign * self._errors[-1], *args[1:], **kwargs) for sign in (-1, 1)
+                )
+                self.tips = not torch.equal(low, high)
+        elif number < len(self._errors) and self._errors[number].shape == operand.shape:
+            args = (args[0] + self._tilt * self._errors[number], *args[1:])
+        return run(*args, **kwargs)
+
+    def _error(self, number: int, operand: torch.Tensor, *, whole: bool) -> torch.Tensor:
+        """The error of each element of an operand in f64; 0 of those that no rounding may tip.
+
+        whole: it is made a whole number, else compared with 0.
+        """
+        if number >= len(self._own) or self._own[number][0].shape != operand.shape:
+            return torch.zeros_like(operand)
+        own, unit = self._own[number]
+        off = (own - operand).abs().nan_to_num(0.0, 0.0, 0.0)
+        if not off.numel() or not bool(off.any()):
+            return torch.zeros_like(operand)
+        size = operand.abs()
+        error = _OWN * unit * size + _OFF * off + _MEDIAN * off.median()
+        # What is whole is taken to be exact, unless all numbers of its size are.
+        fraction = (operand != operand.trunc()) | (size * unit >= 1 / 2)
+        moving = fraction if whole else operand != 0
+        return torch.where(moving & operand.isfinite(), error, 0.0)
+
+
+def _rounds(target: Any, args: Sequence[Any], kwargs: Any) -> bool:
+    """True if a call of an operator makes integers, whole numbers or answers of floats."""
+    if not args or not _floating(args[0]):
         return False
     name = _name(target)
     if name not in _CASTS:
@@ -42,25 +101,22 @@ def rounds(target: Any, args: Sequence[Any], kwargs: Any) -> bool:
     return any(map(_whole_type, dtypes))
 
 
-def tipping(target: Any, args: Sequence[Any], unit: float) -> torch.Tensor:
-    """Mask of the elements of the first argument, f64, whose roundings may change the result.
-
-    Whole numbers are taken to be exact, as is what equals the number that it is compared with.
-    unit: a rounding of the type that the program has for it.
-    """
-    values = args[0]
-    if _name(target) in _COMPARES:
-        return values.isfinite() & (values != args[1])  # type: ignore[no-any-return]
-    coarse = values.abs() * unit >= 1 / 2
-    return values.isfinite() & ((values != values.trunc()) | coarse)  # type: ignore[no-any-return]
+def rounds(target: Any) -> bool:
+    """True if an operator may make integers, whole numbers or answers of floats."""
+    return _name(target) in (*_WHOLE, *_COMPARES, *_CASTS)
 
 
-def tilted(values: torch.Tensor, moving: torch.Tensor, tilt: float, unit: float) -> torch.Tensor:
-    """The values, f64, where `moving` off by the error of a correct result. tilt: its sign."""
-    size = values.abs().nan_to_num(0.0, 0.0, 0.0)
-    root = size.square().mean().sqrt() if size.numel() else 0.0
-    by = min(max(_OWN * unit, _SINGLE * noise.unit("f32")), _MOST)
-    return torch.where(moving, values + tilt * by * (size + root), values)
+def _compares(target: Any) -> bool:
+    return _name(target) in _COMPARES
+
+
+def _operand(target: Any, args: Sequence[Any]) -> torch.Tensor:
+    """What is rounded, in f64; of a comparison the difference of what is compared."""
+    values: torch.Tensor = args[0].detach().to(torch.float64)
+    if not _compares(target):
+        return values
+    other = args[1].to(torch.float64) if isinstance(args[1], torch.Tensor) else args[1]
+    return values - other
 
 
 def converts(target: Any, source: Any, results: Any) -> bool:

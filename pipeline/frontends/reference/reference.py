@@ -6,26 +6,42 @@ Runs in the tracing child; imports torch.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import getitem
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import psutil
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import OutputKind
-from torch.fx import Interpreter, Node
+from torch.export.graph_signature import OutputKind, TensorArgument
+from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from iree_pilot.pipeline.frontends.reference import choices as choosing
 from iree_pilot.pipeline.frontends.reference import conversions
 from iree_pilot.pipeline.frontends.reference.choices import WAYS, Choices, OperatorCall, Pointing
-from iree_pilot.pipeline.frontends.reference.widening import NotEvaluable, Widening, unit_of
-from iree_pilot.pipeline.program.program import Jitter, Reference, Tensor
+from iree_pilot.pipeline.frontends.reference.widening import (
+    NotEvaluable,
+    Widening,
+    rounding,
+    unit_of,
+)
+from iree_pilot.pipeline.program import torch_tensors
+from iree_pilot.pipeline.program.program import (
+    ELEMENT_TYPES,
+    TORCH_ELEMENT_TYPES,
+    Jitter,
+    Reference,
+    Tensor,
+)
 from iree_pilot.pipeline.program.torch_tensors import TensorFiles
 
+#: Share of an output's integers that ties and roundings may make others in the traced program.
+_FEW = 1 / 16
 #: Number of perturbations by a rounding each, if one moves an output by so many roundings.
 _JITTERS, _ROUNDINGS = 3, 64
 
@@ -104,6 +120,30 @@ def graph(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any
     return evaluate
 
 
+def reached(program: ExportedProgram) -> tuple[tuple[str, ...], ...]:
+    """The element types of floats that each tensor which the program returns is computed from."""
+    found: dict[Node, frozenset[str]] = {}
+    for node in program.graph.nodes:
+        own = _floats(node.meta.get("val"))
+        if node.op == "get_attr":  # the body of a control flow operation
+            body = getattr(program.graph_module, str(node.target), None)
+            if isinstance(body, GraphModule):
+                own = own.union(*(_floats(inner.meta.get("val")) for inner in body.graph.nodes))
+        found[node] = own.union(*(found[operand] for operand in node.all_input_nodes))
+    results = next(node for node in program.graph.nodes if node.op == "output").args[0]
+    return tuple(
+        tuple(sorted(found[result]))
+        for spec, result in zip(program.graph_signature.output_specs, results, strict=True)
+        if spec.kind is OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument)
+    )
+
+
+def _floats(value: Any) -> frozenset[str]:
+    dtypes = {str(leaf.dtype).removeprefix("torch.") for leaf in tensors(value)}
+    names = {TORCH_ELEMENT_TYPES[name] for name in dtypes if name in TORCH_ELEMENT_TYPES}
+    return frozenset(name for name in names if ELEMENT_TYPES[name].family == "float")
+
+
 def undefined(program: ExportedProgram, evaluate: Evaluate) -> list[str]:
     """Reason for each output that PyTorch leaves it undefined, empty if it does not."""
     if not any(map(_converts, program.graph.nodes)):
@@ -127,6 +167,57 @@ def _converts(node: Node) -> bool:
     source = node.args[0] if node.args else None
     values = source.meta.get("val") if isinstance(source, Node) else None
     return conversions.converts(node.target, values, node.meta.get("val"))
+
+
+def unlike(
+    own: Sequence[torch.Tensor], traced: EvaluatedOutputs, made: Reference, directory: Path
+) -> list[str]:
+    """Reason for each output that the exported program is not the model, empty where it is.
+
+    own: PyTorch's results of the model itself; traced: of the program, in its own types. Where they
+    differ by more than half the digits, and by far more than roundings explain, the trace took
+    another path than the model (`torch.compiler.is_exporting()`, a fused kernel for a case of its
+    own, hooks), and a device that agrees with the one does not agree with the other.
+    """
+    found = []
+    for index, (model, program) in enumerate(zip(own, traced.outputs, strict=False)):
+        pointed = traced.points[index] is not None
+        precise = made.precise[index] if index < len(made.precise) else None
+        wide = None if precise is None else torch_tensors.load(precise, directory)
+        by = 0.0 if pointed else _apart(model, program, wide)
+        found.append(f"{NOT_THE_MODEL} {by:.2g} (relative L2)" if by else "")
+    return found
+
+
+NOT_THE_MODEL = "the exported program is not the model: PyTorch's results of the two differ by"
+#: Error of a program in its own types, so many times: what else it may be off by.
+_EVALUATED = 16
+
+
+def _apart(model: torch.Tensor, program: torch.Tensor, precise: torch.Tensor | None) -> float:
+    """How far results of the model are from those of its program; 0 if roundings explain it."""
+    if model.shape != program.shape:
+        return math.inf
+    one, other = (_numbers(value) for value in (model, program))
+    norm = float(other.nan_to_num(0.0, 0.0, 0.0).norm()) or 1.0
+    apart = _distance(one, other) / norm
+    if not (model.is_floating_point() or model.is_complex()):
+        many = float((one != other).double().mean()) if one.numel() else 0.0
+        return apart if many > _FEW else 0.0
+    half = math.sqrt(rounding(model.dtype))
+    if precise is not None:
+        half = max(half, _EVALUATED * _distance(other, _numbers(precise)) / norm)
+    return apart if apart > half else 0.0
+
+
+def _numbers(value: torch.Tensor) -> torch.Tensor:
+    return (torch.view_as_real(value) if value.is_complex() else value).detach().double()
+
+
+def _distance(values: torch.Tensor, others: torch.Tensor) -> float:
+    """The norm of what two results differ by; infinite where one alone is no number."""
+    same = (values == others) | (values.isnan() & others.isnan())
+    return float(torch.where(same, 0.0, values - others).nan_to_num(nan=math.inf).norm())
 
 
 def _as_it_is(value: Any) -> Any:
@@ -173,11 +264,11 @@ def with_precise(
             break  # nothing cancels, or hardly
         jittered.append(files.save(moved.outputs, f"jittered{seed}-"))
     found["jittered"] = tuple(jittered)
-    if widening.tips and any(_exact(output) for output in precise.outputs):
-        found["tipped"] = tuple(
-            files.save(evaluate(Widening(tilt=tilt), None).outputs, f"tipped{tilt}-")
-            for tilt in (-1, 1)
-        )
+    tipped = []
+    for tilt in (-1, 1) if choices.roundings.tips else ():
+        choices.start(wide=True, tilt=tilt)
+        tipped.append(files.save(evaluate(Widening(), choices).outputs, f"tipped{tilt}-"))
+    found["tipped"] = tuple(tipped)
     retied = []
     for way in WAYS if choices.ties else ():
         choices.start(wide=True, way=way)
@@ -189,10 +280,6 @@ def with_precise(
         if once is not None and wide is not None
     )
     return msgspec.structs.replace(reference, note="", **found)
-
-
-def _exact(output: torch.Tensor) -> bool:
-    return not (output.is_floating_point() or output.is_complex())
 
 
 def _moves(precise: EvaluatedOutputs, moved: Sequence[torch.Tensor], roundings: int) -> bool:

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from iree_pilot.pipeline.frontends.reference import choices as choosing
-from iree_pilot.pipeline.frontends.reference import conversions, norms
+from iree_pilot.pipeline.frontends.reference import norms
 from iree_pilot.pipeline.numerics import noise
 from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES
 
@@ -37,6 +37,16 @@ _SUMS = (
     torch.ops.aten.cumsum.default,
     *_MEANS,
 )
+#: The largest number of each type, by a rounding of it: what `nan_to_num` makes of infinity.
+_LARGEST = {
+    noise.unit(name): torch.finfo(dtype).max
+    for name, dtype in (
+        ("f64", torch.float64),
+        ("f32", torch.float32),
+        ("f16", torch.float16),
+        ("bf16", torch.bfloat16),
+    )
+}
 #: Operations of iree-turbine, which IREE itself computes: of f64 it makes f32, wrongly here.
 _COMPILED = ("iree", "turbine")
 #: A sum of so many steps is long; a step's error as a share of `unit`, its standard deviation; what
@@ -60,12 +70,10 @@ class Widening:
     to the next one (6% to 12% away); two right implementations differ by as much. flushing: what is
     below the smallest normal f32 becomes 0. jitter: each value is moved by a rounding of its type,
     `unit`, at random from this seed, a long sum in 16 bits and the mean in a norm by one for each
-    step. sums: nothing but these is. tilt: what is made an integer, a whole number or an answer is
-    first moved by the error of a correct result, with this sign (see `conversions`). rounded:
-    whether something was rounded to an 8-bit float so far; tips: whether a rounding may have
-    changed such a result; small: whether something was as small, where that is watched; summed:
-    whether such a sum was met; steps: whether a sum or a norm in 16 bits was. doubles: the program
-    computes in f64 itself, where such numbers are not small.
+    step. sums: nothing but these is. rounded: whether something was rounded to an 8-bit float so
+    far; small: whether something was as small, where that is watched; summed: whether such a sum
+    was met; steps: whether a sum or a norm in 16 bits was. doubles: the program computes in f64
+    itself, where such numbers are not small.
     """
 
     def __init__(
@@ -76,14 +84,12 @@ class Widening:
         watching: bool = False,
         jitter: int | None = None,
         sums: bool = False,
-        tilt: int = 0,
     ) -> None:
-        self.rounded = self.tips = self.small = self.summed = self.steps = self.doubles = False
+        self.rounded = self.small = self.summed = self.steps = self.doubles = False
         self._perturbation = _PERTURBATION if perturbed else 0.0
         self._flushing, self._watching = flushing, watching
         self._generator = torch.Generator().manual_seed(jitter or 0)
         self._jittering, self._sums = jitter is not None, sums
-        self._tilt, self._coarsest = tilt, 0.0
         self.unit = noise.unit("f32")
 
     def __call__(self, run: Callable[..., Any], target: Any, args: Any, kwargs: Any) -> Any:
@@ -97,11 +103,11 @@ class Widening:
             if self._perturbation:
                 args = (self._perturb(args[0], self._perturbation), *args[1:])
         args, kwargs = pytree.tree_map(self._argument, (args, kwargs))
-        self._coarsest = max(self._coarsest, self.unit)
         if getattr(target, "namespace", "") in _COMPILED:
             args, kwargs = pytree.tree_map(_single, (args, kwargs))
-        if conversions.rounds(target, args, kwargs):
-            args = self._tilted(target, args)
+        if target is torch.ops.aten.nan_to_num.default:
+            args = self._finite(*args, **kwargs)
+            kwargs = {}
         results = run(*args, **kwargs)
         if self.unit > noise.unit("f32") and target in (*_SUMS, *norms.NORMS):
             self.steps = True
@@ -113,15 +119,17 @@ class Widening:
         hold = widen if choosing.moves(target) else partial(self.held, unit=self.unit)
         return pytree.tree_map(hold, results)
 
-    def _tilted(self, target: Any, args: Any) -> Any:
-        """Arguments of an operation that rounds, with the first one moved as `tilt` says."""
-        if self.tips and not self._tilt:
-            return args
-        moving = conversions.tipping(target, args, self._coarsest)
-        self.tips = self.tips or bool(moving.any())
-        if not self._tilt:
-            return args
-        return (conversions.tilted(args[0], moving, self._tilt, self._coarsest), *args[1:])
+    def _finite(self, values: Any, nan: Any = None, posinf: Any = None, neginf: Any = None) -> Any:
+        """Arguments of nan_to_num, with the limits of the program's own type."""
+        largest = _LARGEST.get(self.unit)
+        if largest is None or not isinstance(values, torch.Tensor) or values.dtype != torch.float64:
+            return values, nan, posinf, neginf
+        return (
+            values,
+            nan,
+            largest if posinf is None else posinf,
+            -largest if neginf is None else neginf,
+        )
 
     def _argument(self, value: Any) -> Any:
         """An argument that is no tensor, or was held before."""

@@ -109,13 +109,17 @@ def judged(directory: Path, function: Callable[..., Any], off: Callable[[Any], A
     return judging.judge(pair, kind, Noise(), made).verdict
 
 
-X = torch.tensor([2.9999998, 3.5, 4.25, -7.0000005])
+#: Of 1.1 times these the first is 3 but for a rounding.
+X = torch.tensor([3.0, 3.5, 4.25, -7.3]) / 1.1
 TIPPED: list[Callable[[Any], Any]] = [
-    lambda x: (x * 1.0).to(torch.int32),
-    lambda x: torch.floor(x * 1.0).to(torch.int64),
-    lambda x: torch.round(x + 0.5).to(torch.int8),
-    lambda x: (x * 1.0).ceil().to(torch.int32),
+    lambda x: (x * 1.1).to(torch.int32),
+    lambda x: torch.floor(x * 1.1).to(torch.int64),
+    lambda x: torch.round(x * 1.1 + 0.1).to(torch.int8),
+    lambda x: (x * 1.1).ceil().to(torch.int32),
 ]
+
+
+FIRST = torch.tensor([0])
 
 
 def tip(at: int, by: int) -> Callable[[Any], Any]:
@@ -128,8 +132,11 @@ def tip(at: int, by: int) -> Callable[[Any], Any]:
 
 
 @pytest.mark.parametrize("function", TIPPED[:2])
-def test_what_a_rounding_tips_is_right_either_way(tmp_path: Path, function: Any) -> None:
-    assert judged(tmp_path, function, tip(0, 1), X) == "ok"
+@pytest.mark.parametrize("value", [2, 3])
+def test_what_a_rounding_tips_is_right_either_way(
+    tmp_path: Path, function: Any, value: int
+) -> None:
+    assert judged(tmp_path, function, lambda own: own.index_fill(0, FIRST, value), X) == "ok"
 
 
 @pytest.mark.parametrize("function", TIPPED)
@@ -171,3 +178,39 @@ def test_numbers_beyond_the_digits_of_their_type_may_be_off_by_its_rounding(tmp_
     assert judged(tmp_path, lambda x: (x * 1e19).to(torch.int64), tip(0, 999 * step), x) == (
         "mismatch"
     )
+
+
+@pytest.mark.parametrize("by", [-1, 1])
+def test_what_is_given_is_not_moved(tmp_path: Path, by: int) -> None:
+    """However large it is: no device rounds it."""
+    x = torch.tensor([16777216.0, 16777218.0, 1.0e9, 1.5])
+    assert judged(tmp_path, lambda x: x.to(torch.int64), tip(0, by), x) == "mismatch"
+    assert judged(tmp_path, lambda x: x.to(torch.int64) * 3 + 1, tip(1, by), x) == "mismatch"
+
+
+def test_a_large_element_does_not_move_the_others(tmp_path: Path) -> None:
+    x = torch.tensor([1.0e9, 1.5, 2.5, 3.5])
+    for at in (1, 2, 3):
+        assert judged(tmp_path, lambda x: (x * 1.1).to(torch.int64), tip(at, 1), x) == "mismatch"
+
+
+def test_another_type_elsewhere_does_not_move_it(tmp_path: Path) -> None:
+    half = torch.tensor([1.0, 2.0]).bfloat16()
+
+    def function(x: Any) -> Any:
+        return (torch.sin(x) * 1e6).to(torch.int32), half + x[:2]
+
+    x = torch.tensor([0.3, 0.7, 1.1, 1.3])
+    assert judged(tmp_path, function, tip(2, 20), x) == "mismatch"
+
+
+def test_whole_numbers_as_floats_are_tipped_too(tmp_path: Path) -> None:
+    def function(x: Any) -> Any:
+        return torch.floor(torch.exp(torch.log(x)) * 7.0)
+
+    x = torch.tensor([2.9999998, 3.5, 4.25])
+    for value in (20.0, 21.0):
+        assert (
+            judged(tmp_path, function, lambda own, v=value: own.index_fill(0, FIRST, v), x) == "ok"
+        )
+    assert judged(tmp_path, function, tip(1, 1), x) == "mismatch"

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from iree_pilot.pipeline.frontends.pytorch.torch_export import export  # noqa: E402
+from iree_pilot.pipeline.frontends.pytorch.exporting import export  # noqa: E402
 from iree_pilot.pipeline.frontends.reference import draws  # noqa: E402
 
 pytestmark = [
@@ -32,7 +32,7 @@ class Function(torch.nn.Module):  # type: ignore[misc, name-defined]
 def sources(function: Callable[..., Any], *args: Any) -> list[tuple[str, ...]]:
     from iree_pilot.models.traceable import EntryFunction
 
-    program, _ = export(EntryFunction(name="main", module=Function(function), args=args))
+    program = export(EntryFunction(name="main", module=Function(function), args=args)).program
     return draws.sources(program)
 
 
