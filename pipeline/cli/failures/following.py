@@ -9,14 +9,18 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline.case_result import CaseResult
+from iree_pilot.pipeline.cli import reproducer
 from iree_pilot.pipeline.cli.options import Common, SourceOptions
 from iree_pilot.pipeline.failures.stderr import operation_in
+from iree_pilot.pipeline.frontends.reference import drawing
 from iree_pilot.pipeline.numerics import numerics
 from iree_pilot.pipeline.program import python_lines
 from iree_pilot.pipeline.program.source_lines import place, quoted
 
 #: Characters of a message that stand for it in the table of verdicts.
 _BRIEF = 80
+#: Sources that hold a program already: what they draw cannot be made an input.
+_NOT_TRACED = (".pt2", ".onnx", ".mlir", ".mlirbc")
 
 
 class Typed(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +126,33 @@ def limitation(flags: Sequence[str]) -> str:
     if not flags:
         return ""
     return f"the message names {', '.join(flags)}: perhaps a stated limitation, not a bug"
+
+
+def seeding(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
+    """The command that compares what draws random numbers, which are then inputs; none where
+    nothing was left uncompared for that, or what draws them cannot be an input."""
+    if typed.expected or not can_be_seeded(typed):
+        return ()
+    left = []
+    for result in results if not any(one.failure for one in results) else ():
+        compared = [f.comparison.outputs for f in result.functions if f.comparison]
+        if drawing.can_all_be_inputs([o.why for outputs in compared for o in outputs]):
+            left.append(result.target)
+    more = ("--device", typed.device) if typed.device else ()
+    return seeded(typed).command("run", ",".join(left), *more) if left else ()
+
+
+def can_be_seeded(typed: Typed) -> bool:
+    """True if `--seeded` means something for the source, and was not typed."""
+    if Path(typed.source).suffix.lower() in _NOT_TRACED or reproducer.is_folder(typed.source):
+        return False
+    return not (typed.chosen.seeded or typed.resume)
+
+
+def seeded(typed: Typed) -> Typed:
+    """The same, with `--seeded`."""
+    chosen = msgspec.structs.replace(typed.chosen, seeded=True)
+    return msgspec.structs.replace(typed, chosen=chosen)
 
 
 def judging(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:

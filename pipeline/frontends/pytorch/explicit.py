@@ -21,20 +21,7 @@ from torch.utils import _pytree as pytree
 
 from iree_pilot.models.traceable import EntryFunction
 from iree_pilot.pipeline.errors import UsageError
-from iree_pilot.pipeline.frontends.reference import draws
-
-#: Functions that return what they draw.
-_RETURN = (
-    *("rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "randperm"),
-    *("bernoulli", "multinomial", "normal", "poisson", "binomial"),
-)
-#: Those that write it into their first argument.
-_WRITE = (
-    *("bernoulli_", "normal_", "uniform_", "exponential_", "random_", "cauchy_", "geometric_"),
-    "log_normal_",
-)
-#: Those that multiply their first argument by it.
-_MULTIPLY = ("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout")
+from iree_pilot.pipeline.frontends.reference import drawing, draws
 
 
 class Explicit(torch.nn.Module):
@@ -168,7 +155,7 @@ class _Record(TorchFunctionMode):
             self._keep(name, mask)
             return drop.applied(args[0], mask)
         result = function(*args, **kwargs)
-        if name in _WRITE or name in _RETURN:
+        if name in drawing.WRITE or name in drawing.RETURN:
             self._keep(name, result)
         return result
 
@@ -191,9 +178,9 @@ class _Replay(TorchFunctionMode):
         if self._drawn:
             if drop := _dropout(name, args, kwargs):
                 return drop.applied(args[0], self._drawn.pop(0))
-            if name in _WRITE:
+            if name in drawing.WRITE:
                 return args[0].copy_(self._drawn.pop(0))
-            if name in _RETURN:
+            if name in drawing.RETURN:
                 return self._drawn.pop(0).clone()
         return function(*args, **kwargs)
 
@@ -211,7 +198,7 @@ class _Dropout(NamedTuple):
 
 def _dropout(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Dropout | None:
     """The dropout that a call is; None if it is none, or drops nothing."""
-    if name.removesuffix("_") not in _MULTIPLY:
+    if name.removesuffix("_") not in drawing.MULTIPLY:
         return None
     given = {**dict(zip(("input", "p", "train"), args, strict=False)), **kwargs}
     trains = given.get("training", given.get("train", True))

@@ -43,6 +43,7 @@ from iree_pilot.pipeline.frontends.pytorch import (
 )
 from iree_pilot.pipeline.frontends.reference import draws, reference, widening
 from iree_pilot.pipeline.frontends.reference.choices import Choices
+from iree_pilot.pipeline.frontends.reference.drawing import trained
 from iree_pilot.pipeline.frontends.reference.reference import EvaluatedOutputs
 from iree_pilot.pipeline.frontends.reference.widening import NotEvaluable
 from iree_pilot.pipeline.plural import count
@@ -511,7 +512,8 @@ def _precise(
 
 def _trains(entry: EntryFunction, program: ExportedProgram) -> bool:
     """True if the entry computes something else because it is in training mode."""
-    return draws.trains(entry.module) or (entry.module.training and any(draws.sources(program)))
+    drawn = (name for names in draws.sources(program) for name in names)
+    return draws.trains(entry.module) or (entry.module.training and any(map(trained, drawn)))
 
 
 def _without_reference(

@@ -19,6 +19,7 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from iree_pilot.pipeline.frontends.reference.drawing import DRAWS, trained
 from iree_pilot.pipeline.numerics import noise
 from iree_pilot.pipeline.program.program import TORCH_ELEMENT_TYPES
 
@@ -94,7 +95,7 @@ def why(names: Sequence[str]) -> str:
     """
     unwritten = [name for name in names if "empty" in name]
     drawing = [name for name in names if name not in unwritten]
-    told = [f"it draws random numbers: {', '.join(drawing)}"] if drawing else []
+    told = [f"{DRAWS}{', '.join(drawing)}"] if drawing else []
     if unwritten:
         told.append(f"it reads memory that nobody wrote: {', '.join(unwritten)}")
     return "; ".join(told)
@@ -221,10 +222,12 @@ def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 def reasons(program: ExportedProgram, unstable: Sequence[bool], *, training: bool) -> list[str]:
     """Reason for each output that it cannot be compared, empty if it can.
 
-    unstable: which outputs differed when PyTorch was run again.
+    unstable: which outputs differed when PyTorch was run again. training: the model computes
+    something else in training mode; that is named where it can be the cause.
     """
     found = []
     for names, differs in zip(sources(program), unstable, strict=False):
         reason = why(names) or (AGAIN if differs else "")
-        found.append(f"{reason} ({TRAINING})" if reason and training else reason)
+        caused = training and reason and (not names or any(map(trained, names)))
+        found.append(f"{reason} ({TRAINING})" if caused else reason)
     return found

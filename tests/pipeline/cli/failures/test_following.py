@@ -4,59 +4,24 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import ClassVar
 
 import click
 import msgspec
 import pytest
+from fake.commands import COMMON, TYPED, case, failure
 
-from iree_pilot.pipeline.case_result import CaseResult, FunctionResult, Step
+from iree_pilot.pipeline.case_result import CaseResult, FunctionResult
 from iree_pilot.pipeline.cli import cli
 from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.cli.failures import following
 from iree_pilot.pipeline.cli.failures.following import Typed
-from iree_pilot.pipeline.cli.options import Common, SourceOptions
+from iree_pilot.pipeline.cli.options import SourceOptions
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.numerics.judging import OutputComparison, Worst
 from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.program import python_lines
 from iree_pilot.repro.differential import against
-
-COMMON = Common(
-    json=False,
-    verbosity=0,
-    time_limit=600.0,
-    default_limit=True,
-    memory_limit=None,
-    release=None,
-)
-PLAIN = SourceOptions(
-    settings={}, dtype=None, seed=0, weights=(), inputs=(), inline=False, fresh=False
-)
-TYPED = Typed(source="net.py", chosen=PLAIN, common=COMMON)
-
-
-def failure(kind: str = "diagnostic", phase: str = "flow", signature: str = "a/b/c") -> Failure:
-    return Failure(kind=kind, message="m", signature=signature, phase=phase)
-
-
-def case(
-    target: str = "vulkan",
-    why: str = "does not compile",
-    failed: Failure | None = None,
-    functions: tuple[FunctionResult, ...] = (),
-    trace: str = "ok",
-) -> CaseResult:
-    return CaseResult(
-        target=target,
-        release="9.9.0",
-        device=None,
-        arch=None,
-        status="failed" if failed else "ok",
-        why=why if failed else "",
-        steps=(Step(name="trace", status=trace),),
-        failure=failed,
-        functions=functions,
-    )
 
 
 def function(failed: Failure | None, comparison: Comparison | None = None) -> FunctionResult:
@@ -99,6 +64,39 @@ class TestJudging:
         assert following.judging(TYPED, [case(functions=(zeros,))]) == ()
         failed = case(failed=failure(), functions=(noisy,))
         assert following.judging(TYPED, [failed]) == ()
+
+
+class TestSeeding:
+    NOISY = function(None, compared("it draws random numbers: aten.rand, aten.normal_ (x)"))
+    RESULTS: ClassVar = [case("llvm-cpu", functions=(NOISY,)), case("vulkan", functions=(NOISY,))]
+
+    def test_names_the_targets_where_random_numbers_were_not_compared(self) -> None:
+        argv = following.seeding(TYPED, [*self.RESULTS, case("hip")])
+        assert shlex.join(argv) == "iree-pilot run net.py --seeded -t llvm-cpu,vulkan"
+
+    def test_names_a_dropout_as_a_graph_has_it(self) -> None:
+        why = "it draws random numbers: aten.native_dropout, aten.randint.low (training)"
+        assert following.seeding(TYPED, [case(functions=(function(None, compared(why)),))])
+
+    @pytest.mark.parametrize(
+        "why",
+        [
+            "it draws random numbers: aten.rand, aten.rrelu",
+            "it draws random numbers: aten.scaled_dot_product_attention",
+            "it reads memory that nobody wrote: aten.empty",
+            "agrees exactly, but the reference is all zero",
+        ],
+    )
+    def test_not_where_it_would_be_refused_or_change_nothing(self, why: str) -> None:
+        assert following.seeding(TYPED, [case(functions=(function(None, compared(why)),))]) == ()
+
+    @pytest.mark.parametrize("source", ["net.pt2", "net.onnx", "net.mlir"])
+    def test_not_for_what_is_not_traced(self, source: str) -> None:
+        typed = msgspec.structs.replace(TYPED, source=source)
+        assert following.seeding(typed, self.RESULTS) == ()
+
+    def test_not_where_it_was_typed(self) -> None:
+        assert following.seeding(following.seeded(TYPED), self.RESULTS) == ()
 
 
 class TestRemedying:

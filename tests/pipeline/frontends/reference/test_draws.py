@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from iree_pilot.pipeline.frontends.pytorch.exporting import export  # noqa: E402
+from iree_pilot.pipeline.frontends.pytorch import exporting  # noqa: E402
 from iree_pilot.pipeline.frontends.reference import draws  # noqa: E402
 
 pytestmark = [
@@ -32,8 +32,8 @@ class Function(torch.nn.Module):  # type: ignore[misc, name-defined]
 def sources(function: Callable[..., Any], *args: Any) -> list[tuple[str, ...]]:
     from iree_pilot.models.traceable import EntryFunction
 
-    program = export(EntryFunction(name="main", module=Function(function), args=args)).program
-    return draws.sources(program)
+    made = exporting.export(EntryFunction(name="main", module=Function(function), args=args))
+    return draws.sources(made.program)
 
 
 X = torch.linspace(-1, 1, 32).reshape(4, 8)
@@ -153,6 +153,27 @@ def test_a_second_run_starts_from_the_same_state() -> None:
 def test_the_generators_settings_are_as_before() -> None:
     draws.run(Function(lambda x: x), (X,), {}, seed=7)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+class Mixed(torch.nn.Module):  # type: ignore[misc, name-defined]
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = torch.nn.Dropout(0.5)
+
+    def forward(self, x: Any) -> Any:
+        return self.drop(x), torch.randint(0, 9, (3,)), x + torch.randn_like(x), torch.randperm(5)
+
+
+def test_training_mode_is_named_for_what_it_causes_only() -> None:
+    from iree_pilot.models.traceable import EntryFunction
+
+    program = exporting.export(EntryFunction(name="main", module=Mixed(), args=(X,))).program
+    dropped_, *others = draws.reasons(program, [True] * 4, training=True)
+    assert dropped_.startswith("it draws random numbers: aten.")
+    assert dropped_.endswith(f"dropout ({draws.TRAINING})")
+    assert len(others) == 3
+    assert all(why.startswith("it draws random numbers: aten.rand") for why in others)
+    assert not any(draws.TRAINING in why for why in others)
 
 
 @pytest.mark.parametrize(
