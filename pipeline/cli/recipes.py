@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from iree_pilot.pipeline.cli.display import output as out
+from iree_pilot.pipeline.cli.failures import following
 from iree_pilot.pipeline.cli.options import SourceOptions
 from iree_pilot.pipeline.cli.session import Session
 from iree_pilot.pipeline.errors import UsageError
@@ -43,6 +46,30 @@ class Cooking(msgspec.Struct, frozen=True, kw_only=True):
             flags=self.flags,
             device=self.device,
         )
+
+    def names(self, plan: Plan) -> tuple[str, ...]:
+        """Names of the recipe's steps for a target, those at the trace first."""
+        if self.recipe is None:
+            return ()
+        steps = (*self.recipe.of(""), *self.recipe.of(plan.target.backend))
+        return tuple(one.name for one in steps)
+
+    def told(self, target: str, plan: Plan) -> str:
+        """Line that says what the recipe does for a target; empty without a recipe."""
+        if self.recipe is None:
+            return ""
+        said, backend = list(self.names(plan)), plan.target.backend
+        if not self.recipe.of(backend):
+            words = following.source_words(self.source, self.chosen)
+            again = out.command(("iree-pilot", "bringup", *words, "-t", target))
+            said.append(f"no step for {backend}; {again}")
+        return f"{target}: recipe: {', '.join(said)}"
+
+    def document(self, plans: Sequence[tuple[str, Plan]]) -> dict[str, Any]:
+        """The key of `--json` that says so: `recipe`, the names for each target; {} without one."""
+        if self.recipe is None:
+            return {}
+        return {"recipe": {target: self.names(plan) for target, plan in plans}}
 
     def applied(self, session: Session, loaded: Loaded, plan: Plan) -> Applied:
         """The program, the plan and the flags for a target, changed as the recipe says.

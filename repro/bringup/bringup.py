@@ -63,7 +63,8 @@ class BroughtUp(msgspec.Struct, frozen=True, kw_only=True):
 
     result: of the whole program with all that was found. remaining: what nothing is known against.
     combination: what the recipe is made of, and the failure that each part answers. compiles: of
-    the whole program.
+    the whole program. kept, dropped: names of the steps of a recipe that was checked again.
+    instead: a command with which nothing fails, where what is left is due to random numbers.
     """
 
     status: Literal["works", "remains", "budget"]
@@ -73,6 +74,9 @@ class BroughtUp(msgspec.Struct, frozen=True, kw_only=True):
     drift: float | None = None
     compiles: int = 0
     seconds: float = 0.0
+    kept: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,12 +62,14 @@ def test_a_model_is_brought_up_and_the_recipe_repeats_it(
     ]
     ran = pilot("run", net, "-t", "llvm-cpu", "--recipe", recipe, "--json", env=env)
     assert ran.code == 0, ran.err
+    assert ran.document["recipe"] == {"llvm-cpu": ["8 and 16 bit integers in i32"]}
     (case,) = ran.document["cases"]
     (function,) = case["functions"]
     (before,) = document["result"]["functions"]
     assert function["comparison"]["rel_l2"] == before["comparison"]["rel_l2"]
     compiled = pilot("compile", net, "-t", "llvm-cpu", "--recipe", recipe, env=env)
     assert compiled.code == 0, compiled.err
+    assert "llvm-cpu: recipe: 8 and 16 bit integers in i32\n" in compiled.out
 
 
 @pytest.mark.real
@@ -84,6 +86,7 @@ def test_what_is_needed_no_more_is_dropped(net: Path, tmp_path: Path, env: dict[
     assert done.code == 0, done.err
     assert "llvm-cpu: needed no more: flag (a)" in done.out
     assert "needed no more: i32" not in done.out
+    assert "kept: i32\ndropped: flag\n" in done.out
     steps = tomllib.loads(recipe.read_text())["step"]
     assert sorted(one["name"] for one in steps) == ["i32", "other"]
 
@@ -98,6 +101,9 @@ def test_what_nothing_is_known_against_remains(tmp_path: Path, env: dict[str, Pa
     assert "torch.aten.fft_fft2" in done.out
     assert "nothing that is known" in done.out
     assert f"to report     {place}/gap-1" in done.out
+    assert f"no recipe: nothing that is known helps\nnext: read {place}/gap-1/ISSUE.md" in done.out
+    assert "--recipe" not in done.out
+    assert not (place / "recipe.toml").exists()
     again = pilot("verify", place / "gap-1", env=env)
     assert again.code == 0, again.err
 

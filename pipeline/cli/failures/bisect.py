@@ -167,7 +167,8 @@ def command(
                     _tell_either(console, result)
     results = _named(results)
     if common.json:
-        out.emit(several.document(results, targets=len(plans), took=live.took))
+        document = several.document(results, targets=len(plans), took=live.took)
+        out.emit({**document, **cooking.document(plans)})
     else:
         live.summary()
         tell_elsewhere(
@@ -266,6 +267,8 @@ def _each(
             folder = _place(source, place, target), place is None
             yield target, dispatches.bisect(session, loaded, sides, chosen, folder, live)
             continue
+        if told := cooking.told(target, plan):
+            live.note(told)
         made = cooking.applied(session, loaded, plan)
         attempt = functools.partial(_case, session, made.plan, chosen, made.flags, live)
         settled, case = session.settled(made.loaded, attempt, live)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,8 @@ def command(
     prints `results`, each with its `target`. Exit code 0: the model works on each target; 1:
     something remains.
     """
+    from rich.markup import escape
+
     from iree_pilot.pipeline.cli.boundary import Failed
     from iree_pilot.pipeline.cli.display import output as out
     from iree_pilot.pipeline.cli.display.live import Live
@@ -140,6 +143,8 @@ def command(
             else:
                 course.bring_up(plans, results)
         recipe = course.recipe()
+        if recipe is not None and not recipe.step and not recheck:
+            recipe = None
     file = Path(recheck) if recheck else place / RECIPE
     if recipe is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -152,8 +157,10 @@ def command(
         for name, result in results:
             several.heading(console, name, len(plans))
             _tell(console, result)
-        if recipe is not None:
-            _tell_recipe(console, course.loaded, asked, ",".join(n for n, _ in plans), file)
+        if course.loaded is not None:
+            _tell_decided(console, course.loaded)
+            for line in _ending(recipe, results, asked, file):
+                console.print(escape(line), soft_wrap=True, no_wrap=True)
     if not results or any(one.status != "works" for _, one in results):
         raise Failed(1)
 
@@ -201,6 +208,9 @@ class _Course:
             result, answered = search.bring_up(
                 self._subject(loaded, plan), self._session.context, bounds, heard
             )
+            if result.status == "remains":
+                instead = self._seeded(loaded, name, plan)
+                result = msgspec.structs.replace(result, instead=instead)
             self._live.close()
             results.append((name, result))
             self._steps += [
@@ -218,6 +228,31 @@ class _Course:
                     msgspec.structs.replace(result, past=past, remaining=remaining),
                 )
                 self._live.close()
+
+    def _seeded(self, loaded: Loaded, name: str, plan: Plan) -> tuple[str, ...]:
+        """The command with which nothing fails, since what the program draws are inputs; () if
+        there is none."""
+        from iree_pilot.pipeline import case
+        from iree_pilot.pipeline.case import Settings
+        from iree_pilot.pipeline.cli.failures import following
+        from iree_pilot.pipeline.errors import PilotError
+        from iree_pilot.pipeline.frontends.load import TraceFailed
+        from iree_pilot.pipeline.frontends.reference import drawing
+
+        references = [one.reference for one in loaded.program.functions if one.reference]
+        reasons = [why for one in references for why in one.incomparable]
+        if not (following.can_be_seeded(self._asked) and drawing.can_all_be_inputs(reasons)):
+            return ()
+        asked = following.seeded(self._asked)
+        self._live.note("trying --seeded: what the program draws are inputs")
+        try:
+            made = self._session.program(asked.source, asked.chosen, self._live)
+        except (TraceFailed, PilotError):
+            return ()
+        settings = Settings(flags=asked.flags, latency_budget=0)
+        result = case.run(made, plan, self._session.context, settings, self._live)
+        more = ("--device", asked.device) if asked.device else ()
+        return () if result.failure else asked.command("run", name, *more)
 
     def _dated(self, one: Obstacle) -> Obstacle:
         """What was in the way, with the release since which it fails."""
@@ -259,7 +294,12 @@ class _Course:
             )
             self._live.close()
             self._steps += kept
-            made = BroughtUp(status="remains" if result.failure else "works", result=result)
+            made = BroughtUp(
+                status="remains" if result.failure else "works",
+                result=result,
+                kept=tuple(one.name for one in kept),
+                dropped=tuple(one.name for one in steps if one not in kept),
+            )
             results.append((name, made))
 
     def recipe(self) -> Recipe | None:
@@ -356,6 +396,9 @@ def _tell(console: Any, result: BroughtUp) -> None:
         out.print_pairs(console, [(label, text) for label, text in pairs if text])
     verdict = result.result.status
     console.print()
+    for label, names in (("kept", result.kept), ("dropped", result.dropped)):
+        if names:
+            console.print(escape(f"{label}: {', '.join(names)}"), soft_wrap=True)
     if result.status == "works":
         told = _VERDICTS[verdict] + (f" ({result.result.why})" if verdict != "ok" else "")
         console.print(f"[green]works[/green]: {escape(told)}", soft_wrap=True)
@@ -367,23 +410,46 @@ def _tell(console: Any, result: BroughtUp) -> None:
         console.print(f"PyTorch's own result with what is set differs by {drift}", soft_wrap=True)
 
 
-def _tell_recipe(
-    console: Any, loaded: Loaded | None, asked: _Asked, targets: str, file: Path
-) -> None:
+def _tell_decided(console: Any, loaded: Loaded) -> None:
+    """Prints what the trace did by itself."""
     from rich.markup import escape
 
-    from iree_pilot.pipeline.cli.display import output as out
     from iree_pilot.pipeline.program.program import holds_for
 
-    decomposed = loaded.program.decomposed if loaded else ()
-    if decomposed:
-        names = ", ".join(one.op for one in decomposed)
+    if loaded.program.decomposed:
+        names = ", ".join(one.op for one in loaded.program.decomposed)
         console.print(escape(f"decomposed at the trace, by itself: {names}"), soft_wrap=True)
-    for one in loaded.program.decided if loaded else ():
+    for one in loaded.program.decided:
         if one.on_inputs:
             console.print(escape(holds_for(one)), soft_wrap=True)
             if one.write:
                 console.print(escape(f"  in Python, at {one.place}:"), soft_wrap=True)
                 console.print(escape(indent(one.write, "    ")), soft_wrap=True)
-    argv = asked.command("run", targets, "--recipe", str(file))
-    console.print(f"{escape(out.command(argv))}", soft_wrap=True, no_wrap=True)
+
+
+def _ending(
+    recipe: Recipe | None, results: Sequence[tuple[str, BroughtUp]], asked: _Asked, file: Path
+) -> Iterator[str]:
+    """The last lines: the command that uses the recipe, or why there is none, and what to read."""
+    from iree_pilot.pipeline.cli.display import output as out
+
+    failing = [(name, one) for name, one in results if one.status != "works"]
+    targets = ",".join(name for name, _ in results)
+    left = [f"{o.reproducer}/ISSUE.md" for _, one in failing for o in one.remaining if o.reproducer]
+    if recipe is None or not recipe.step:
+        why = "none is needed"
+        if any(one.status == "budget" for _, one in failing):
+            why = "nothing helped until time was up"
+        elif failing:
+            why = "nothing that is known helps"
+        yield f"no recipe: {why}"
+    elif failing:
+        names = ", ".join(name for name, _ in failing)
+        yield f"{asked.source} still fails with the recipe {file} for {names}"
+    for name, one in failing:
+        if one.instead:
+            yield f"{name} works if what the program draws are inputs: {out.command(one.instead)}"
+    if left:
+        yield f"next: read {', '.join(dict.fromkeys(left))}"
+    if recipe is not None and recipe.step:
+        yield out.command(asked.command("run", targets, "--recipe", str(file)))

@@ -115,6 +115,7 @@ def cases(typed: Request) -> None:
     found, results = course.found or [], course.results
     after = () if typed.bisect else following.bisecting(typed, results)
     remedy = () if typed.bisect else following.remedying(typed, results)
+    seeding = () if typed.bisect or after else following.seeding(typed, results)
     judging = () if typed.bisect or after else following.judging(typed, results)
     if not common.json:
         live.summary()
@@ -123,7 +124,7 @@ def cases(typed: Request) -> None:
         if remedy:
             named = dict.fromkeys(f for one in results for f in following.named_flags(one))
             console.print(following.limitation([*named]), soft_wrap=True)
-        for argv in filter(None, (remedy, after)):
+        for argv in filter(None, (remedy, after, seeding)):
             _tell_command(console, "next", argv)
         if judging:
             _tell_command(console, "what was not compared, operation by operation", judging)
@@ -134,7 +135,7 @@ def cases(typed: Request) -> None:
     if typed.output and ok:
         _deliver(Path(results[0].output or ""), typed.output, quiet=common.verbosity < 0)
     if common.json:
-        more = {"next": remedy or after or judging, "took": live.took.document}
+        more = {"next": remedy or after or seeding or judging, "took": live.took.document}
         out.emit(course.document() | more)
     if not ok or any(one.status == "isolated" for _, one in found):
         raise Failed(1)
@@ -162,12 +163,19 @@ class _Course:
         if request.to_file:
             read = reading.files(request.source, request.chosen, named=named)
             outputs.check(Path(request.output or ""), read)
-        self._recipe, chosen = recipes.read(request.recipe, request.chosen)
+        recipe, chosen = recipes.read(request.recipe, request.chosen)
         request = msgspec.structs.replace(request, chosen=chosen)
         self._generated = None
         if request.run:
             chosen, self._generated = _generated(request, self.session)
         self.request = msgspec.structs.replace(request, chosen=chosen)
+        self._cooking = recipes.Cooking(
+            source=request.source,
+            chosen=chosen,
+            flags=request.flags,
+            device=request.device,
+            recipe=recipe,
+        )
         self.loaded: Loaded | None = None
         self.refused: TraceFailed | None = None
         self.results: list[CaseResult] = []
@@ -189,6 +197,9 @@ class _Course:
                 source = self.session.job(request.source, request.chosen).source
                 outputs.check(Path(request.output or ""), map(Path, made_of(loaded, source)))
             live.program(loaded)
+            for target, plan in self.plans:
+                if told := self._cooking.told(target, plan):
+                    live.note(told)
             if self._generated:
                 generation.check(loaded.program, self._generated.steps)
             self.loaded = self.session.settled(loaded, self._judged, live)[0]
@@ -202,14 +213,7 @@ class _Course:
         """The cases one after the other; several are compared with each other."""
         request, several_ = self.request, len(self.plans) > 1
         self.results.clear()
-        cooking = recipes.Cooking(
-            source=request.source,
-            chosen=request.chosen,
-            flags=request.flags,
-            device=request.device,
-            recipe=self._recipe,
-        )
-        self._made = [cooking.applied(self.session, loaded, plan) for _, plan in self.plans]
+        self._made = [self._cooking.applied(self.session, loaded, plan) for _, plan in self.plans]
         settings = Settings(
             flags=request.flags,
             to=request.to,
@@ -269,9 +273,13 @@ class _Course:
                 yield result.target, found
 
     def document(self) -> dict[str, Any]:
-        """Document of --json; with --bisect, its first result in `bisect`, all in `bisections`."""
+        """Document of --json.
+
+        With --bisect, its first result is in `bisect`, all in `bisections`; with a recipe, the
+        names of its steps for each target in `recipe`.
+        """
         program = _program(self.loaded) if self.loaded else None
-        document = {"program": program, "cases": self.results}
+        document = {"program": program, "cases": self.results, **self._cooking.document(self.plans)}
         if self.found is None:
             return document
         first = self.found[0][1] if self.found else None
