@@ -56,15 +56,7 @@ class ModelRequest:
 
     def unknown(self, what: str = "") -> UsageError:
         """The error for a name that is no model of the library."""
-        from importlib.metadata import version
-
-        close = names.alike(self.library, self.name)
-        return UsageError(
-            f"{self.text}: {self.library} {version(self.library)} has no model {self.name!r}{what}",
-            advice=close
-            or f"If a newer release has it: pip install --upgrade {self.library}. Your own: name a "
-            "file with model() and inputs().",
-        )
+        return names.unknown(self.text, self.library, self.name, what)
 
     def no_field(self, name: str, known: list[str]) -> UsageError:
         """The error for a field that the model does not have."""

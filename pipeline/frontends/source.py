@@ -83,6 +83,13 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
         )
     if path_text in LIBRARIES and factory:
         return _of_library(text, (path_text, factory), settings, dtype)
+    if text.endswith(":") and not Path(text).exists():
+        raise UsageError(
+            f"{text}: there is no name behind the colon",
+            advice="There stands a model of a library (timm:resnet18), a preset of the zoo's "
+            "(llama:tiny), a part of a checkpoint, or the function that makes the model "
+            "(model.py:model). Without the colon it is the usual one.",
+        )
     links.check(Path(text))
     links.check(Path(path_text))
     kind = _BY_SUFFIX.get(Path(path_text).suffix.lower())
@@ -126,12 +133,15 @@ def _of_library(
 
     directory: of its checkpoint.
     """
+    from iree_pilot.models.libraries import names
+
     library, name = named
     if PathFinder.find_spec(library, [str(Path.cwd()), *sys.path]) is None:
         raise EnvironmentFault(
             f"{text} is a model of {library}, which is not installed",
             advice=f"Install it: {extras.install(library)}",
         )
+    names.check(text, library, name)
     if settings.get("dtype", dtype) != dtype and dtype:
         raise UsageError(
             f"--dtype {dtype} and --set dtype={settings['dtype']} contradict each other"

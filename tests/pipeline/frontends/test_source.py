@@ -21,6 +21,15 @@ def named(text: str) -> Source:
     return parse(text, {}, None)
 
 
+@pytest.mark.parametrize("text", ["net.py:", "held:", "./held/:", "timm:", "llama:", "math:"])
+def test_a_colon_with_nothing_behind_it_is_refused(here: Path, text: str) -> None:
+    (here / "net.py").write_text("x = 1")
+    (here / "held").mkdir()
+    with pytest.raises(UsageError, match="there is no name behind the colon") as caught:
+        named(text)
+    assert "model.py:model" in (caught.value.advice or "")
+
+
 class TestFiles:
     @pytest.mark.parametrize(
         ("name", "kind"),
