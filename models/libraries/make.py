@@ -11,7 +11,6 @@ import torch
 
 from iree_pilot.models.libraries import directories, trial
 from iree_pilot.models.libraries.request import request
-from iree_pilot.models.libraries.stocked import stocked
 from iree_pilot.models.traceable import EntryFunction, Traceable
 from iree_pilot.pipeline.errors import UsageError
 
@@ -60,4 +59,8 @@ def traceable(
         mode=found.mode,
         notes=(f"{what} of {library}: {size}, {count:,} parameters, {weights}",),
     )
-    return stocked(made, held, asked) if held else made
+    if held is None:
+        return made
+    from iree_pilot.models.libraries.stocked import stocked
+
+    return stocked(made, held, asked)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from iree_pilot.models.libraries import names
 from iree_pilot.models.libraries.directories import Directory
@@ -15,6 +18,7 @@ from iree_pilot.models.libraries.trial import ModelTrial
 from iree_pilot.models.traceable import DTYPES
 from iree_pilot.models.weights.checkpoints import tensors
 from iree_pilot.pipeline.errors import UsageError, nearest
+from iree_pilot.pipeline.frontends.source import literal
 
 #: Settings of every library's model, beside the fields of its configuration.
 _OWN = {"size": ("small", "full"), "dtype": tuple(DTYPES)}
@@ -64,6 +68,22 @@ class ModelRequest:
             f"{self.text} has no field {name!r}",
             advice=nearest(name, sorted({*known, *_OWN, *_COUNTS})),
         )
+
+    def built(self, make: Any) -> nn.Module:
+        """What a factory makes with the user's fields as keyword arguments.
+
+        Raises UsageError for one that it does not take.
+        """
+        try:
+            model: nn.Module = make(**{n: literal(word) for n, word in self.fields.items()})
+            return model
+        except TypeError as fault:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(fault))
+            if unknown is None or unknown[1] not in self.fields:
+                raise
+            with torch.device("meta"):
+                kind = type(make())
+            raise self.no_field(unknown[1], [*inspect.signature(kind).parameters]) from fault
 
 
 def request(

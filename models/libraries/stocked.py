@@ -1,6 +1,6 @@
 """A library's model with the weights of its checkpoint, checked before any is used.
 
-Imports torch and transformers.
+Imports torch, and transformers for a model of its.
 """
 
 from __future__ import annotations

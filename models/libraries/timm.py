@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import timm
 import torch
-from torch import nn
 
 from iree_pilot.models.libraries import trial
 from iree_pilot.models.libraries.request import Attempts, ModelRequest
@@ -35,26 +33,9 @@ def _attempt(request: ModelRequest) -> trial.ModelTrial:
         known = {"num_classes": own.get("num_classes"), "global_pool": own.get("global_pool")}
         make.keywords.update({n: v for n, v in known.items() if v is not None})
         make.keywords.update(own.get("model_args") or {})
-    model = built(make, request).eval().requires_grad_(False).to(request.made_in)
+    model = request.built(make).eval().requires_grad_(False).to(request.made_in)
     unsettle(model)
     return trial.ModelTrial(model, _inputs(model, request))
-
-
-def built(make: Any, request: ModelRequest) -> nn.Module:
-    """What a factory makes with the user's fields as keyword arguments.
-
-    Raises UsageError for one that it does not take.
-    """
-    try:
-        model: nn.Module = make(**{n: literal(word) for n, word in request.fields.items()})
-        return model
-    except TypeError as fault:
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(fault))
-        if unknown is None or unknown[1] not in request.fields:
-            raise
-        with torch.device("meta"):
-            kind = type(make())
-        raise request.no_field(unknown[1], [*inspect.signature(kind).parameters]) from fault
 
 
 def _inputs(model: Any, request: ModelRequest) -> Iterator[dict[str, Any]]:

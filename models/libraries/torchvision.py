@@ -12,7 +12,6 @@ from torchvision import models
 
 from iree_pilot.models.libraries import trial
 from iree_pilot.models.libraries.request import Attempts, ModelRequest
-from iree_pilot.models.libraries.timm import built
 from iree_pilot.models.traceable import unsettle
 
 #: Sides of images, the small ones first: most models take any from 64 on, some only their own.
@@ -28,7 +27,7 @@ def attempts(request: ModelRequest) -> tuple[str, Attempts]:
 
 def _attempt(request: ModelRequest) -> trial.ModelTrial:
     make = partial(_made, request.name)
-    model = built(make, request).eval().requires_grad_(False).to(request.dtype)
+    model = request.built(make).eval().requires_grad_(False).to(request.dtype)
     unsettle(model)
     return trial.ModelTrial(model, _inputs(request))
 

@@ -1,6 +1,6 @@
 """Checked tensors into a model: all of them, as transformers would load them, or none.
 
-Imports torch and transformers; runs where models are made.
+Imports torch, and transformers for a model of its; runs where models are made.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from typing import Any
 import psutil
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from iree_pilot.models.fp8 import FORMATS
 from iree_pilot.models.spec import Value, referred
 from iree_pilot.models.traceable import DTYPES, Traceable, valueless
-from iree_pilot.models.weights import compare, hyperparameters, llama_cpp, reasons
+from iree_pilot.models.weights import compare, hyperparameters, reasons
 from iree_pilot.models.weights.checkpoints import Checkpoint, CheckpointTensor, tensors
 from iree_pilot.models.weights.hyperparameters import Header
 from iree_pilot.models.weights.plan import (
@@ -41,6 +40,8 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.program.archive import ArchiveEntry
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES
 
+#: Module of transformers with the class that all of its models are of.
+_BASE = "transformers.modeling_utils"
 _FN, _FNUZ = "f8E4M3FN", "f8E4M3FNUZ"
 
 
@@ -210,7 +211,10 @@ def _fitting(
     wanted, ties = wanted_by(root)
     made: dict[str, Callable[[], torch.Tensor]] = {}
     header = Header()
-    if not isinstance(root, PreTrainedModel):
+    of_transformers = any(one.__module__ == _BASE for one in type(root).__mro__)
+    if of_transformers:
+        from iree_pilot.models.weights import llama_cpp  # and with it transformers
+    if not of_transformers:
         names = {name: name for name in held}
     elif llama_cpp.is_one(held):
         translated = llama_cpp.translate(root, held, source)
@@ -219,7 +223,7 @@ def _fitting(
     else:
         names = renamed(root, held, wanted)
         # What older releases saved beside the weights, by transformers' own rules.
-        unused = [*(root._keys_to_ignore_on_load_unexpected or ())]
+        unused = [*(getattr(root, "_keys_to_ignore_on_load_unexpected", None) or ())]
         names = {
             name: own
             for name, own in names.items()

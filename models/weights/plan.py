@@ -1,6 +1,6 @@
 """A checkpoint against the model that it is for, from its config and its headers.
 
-Imports torch and transformers; runs where models are made.
+Imports torch, and transformers for a model of its; runs where models are made.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import torch
-import transformers
 from torch import nn
 
 from iree_pilot.models import versions
@@ -159,6 +158,8 @@ def check(checkpoint: Checkpoint, given: Mapping[str, Value]) -> CheckpointPlan:
 
 def kind_of(checkpoint: Checkpoint) -> Any:
     """transformers' class of a checkpoint's architecture."""
+    import transformers
+
     return getattr(transformers, checkpoint.architecture)
 
 

@@ -73,7 +73,10 @@ def fault(raised: BaseException) -> EnvironmentFault | None:
         absent = missing and importlib.util.find_spec(name) is None if name else False
         if name in _DISTRIBUTIONS and (by_library or absent):
             return _fault(name, raised, missing=missing)
-    return _fault(importing[-1], raised) if importing else None
+    if importing:
+        return _fault(importing[-1], raised)
+    # Libraries that import their parts late say in other words what the import raised.
+    return fault(raised.__cause__) if raised.__cause__ else None
 
 
 def hidden(raised: BaseException) -> UsageError | None:

@@ -66,7 +66,7 @@ def traceable(job: Job) -> tuple[Traceable, dict[str, ExportedProgram]]:
     bindings.restore()
     libraries.declare_operators()
     if source.kind == "library":
-        from iree_pilot.models.libraries import make  # and with it transformers
+        from iree_pilot.models.libraries import make
 
         named, own = (source.module or "", source.factory), _own_fields(source)
         made = make.traceable(source.text, named, own, seed, given, source.path)

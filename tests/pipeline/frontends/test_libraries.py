@@ -75,6 +75,13 @@ class TestFault:
     def test_of_the_source_or_of_nobody(self, code: str, package: str) -> None:
         assert libraries.fault(raised(code, package)) is None
 
+    def test_of_a_library_that_another_imports_late_and_tells_of_in_its_own_words(self) -> None:
+        late = RuntimeError("Failed to import diffusers.models (look up to see its traceback)")
+        late.__cause__ = raised(BROKEN, "transformers")
+        found = libraries.fault(late)
+        assert found is not None
+        assert found.message.startswith("transformers"), found.message
+
     @pytest.mark.parametrize("package", ["model", "iree_pilot"])
     def test_a_library_that_is_not_installed_is_needed_whoever_imports_it(
         self, package: str, monkeypatch: pytest.MonkeyPatch
@@ -148,6 +155,19 @@ class TestCommands:
 
     def test_a_plain_file_needs_neither_transformers_nor_torchvision(self, call: Any) -> None:
         done = call("trace", "net.py", "-o", "out", broken=("transformers", "torchvision"))
+        assert done.code == 0, done.out + done.err
+
+    @pytest.mark.parametrize(
+        ("source", "broken"),
+        [
+            ("torchvision:resnet18", ("transformers", "timm", "diffusers")),
+            ("timm:resnet18", ("transformers", "diffusers")),
+        ],
+    )
+    def test_a_library_s_model_needs_no_other_library(
+        self, call: Any, source: str, broken: tuple[str, ...]
+    ) -> None:
+        done = call("trace", source, "-o", "out", broken=broken)
         assert done.code == 0, done.out + done.err
 
     @pytest.mark.parametrize(
