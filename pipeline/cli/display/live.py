@@ -233,9 +233,9 @@ class Live:
         self.doing(f"{target}: compiling, {phase.name} is done")
 
     def _dialects(self, phase: Phase) -> str:
-        """The operations by dialect: verbose all, else as many as the line has room for."""
+        """The operations by dialect: on a terminal as many as a line has room for (-v has all)."""
         told = [f"{name}:{count}" for name, count in phase.ops.items()]
-        if self._verbose:
+        if self._verbose or not self.console.is_terminal:
             return " ".join(told)
         shown = told[:_DIALECTS_SHOWN]
         while shown and len(" ".join([*shown, "..."])) > self.console.width - _PHASE_WIDTH:

@@ -175,9 +175,12 @@ def comparing(typed: Typed, results: Sequence[CaseResult]) -> Iterator[tuple[str
             yield typed.command("bisect", result.target, "--against", one.target)
 
 
-def why(result: CaseResult) -> str:
+def why(result: CaseResult, *, brief: bool = False) -> str:
     """Reason of a case's verdict, with the operation and the line that it is about, or the first
-    output that differs and how."""
+    output that differs and how.
+
+    brief: a message that stands for neither is cut, where all of it is shown elsewhere.
+    """
     failure = result.failure
     if failure is None:
         return result.why
@@ -197,6 +200,7 @@ def why(result: CaseResult) -> str:
             (f"{o.label}{o.worst or f': {o.why}'}" for o in result.comparison.outputs if o.differs),
             "",
         )
-    if not about:  # an error that names neither operation nor line: what it says, in short
-        about = textwrap.shorten(failure.message, _BRIEF, placeholder=" ...")
+    if not about:  # an error that names neither operation nor line: what it says
+        about = " ".join(failure.message.split())
+        about = textwrap.shorten(about, _BRIEF, placeholder=" ...") if brief else about
     return f"{result.why}: {about}" if about else result.why

@@ -460,8 +460,11 @@ def _picked(token: Token) -> str:
 
 
 def _summary(live: Live, results: list[CaseResult]) -> None:
-    """The verdicts side by side; on a narrow terminal their reasons are below."""
-    wide = live.console.width >= _WIDE
+    """The verdicts side by side; on a narrow terminal their reasons are below.
+
+    On a terminal long messages are cut: the details stand above.
+    """
+    wide, brief = live.console.width >= _WIDE, live.console.is_terminal
     measured = ("latency", "relative L2", "tolerance") if any(r.functions for r in results) else ()
     columns = ["target", "verdict", "compile", "device", *measured, *["why"] * wide]
     table = out.table(*columns, right=("compile", *measured))
@@ -474,13 +477,13 @@ def _summary(live: Live, results: list[CaseResult]) -> None:
             _compile_seconds(result, compiled),
             escape(device if wide else device.partition(" (")[0]),
             *(_measured(result) if measured else ()),
-            *[escape(following.why(result))] * wide,
+            *[escape(following.why(result, brief=brief))] * wide,
         )
     live.console.print()
     live.console.print(table)
     for result in results if not wide else ():
         if result.why:
-            why = escape(following.why(result))
+            why = escape(following.why(result, brief=brief))
             live.console.print(f"{escape(result.target)}: {why}", soft_wrap=True)
 
 

@@ -270,10 +270,11 @@ class TestWhy:
             "runs, but differs from the reference: result0[1]: 2.0 where 3.0 is expected"
         )
 
-    def test_says_the_message_in_short_where_neither_is_known(self) -> None:
-        failed = msgspec.structs.replace(
-            failure(), message="Higher-order operation 'cond' not found " + "x" * 200 + " end"
-        )
-        told = following.why(case(why="does not trace", failed=failed, trace="failed"))
+    def test_says_the_message_where_neither_is_known_in_short_where_that_is_asked(self) -> None:
+        message = "Higher-order operation 'cond' not found\n" + "x" * 200 + " end"
+        failed = msgspec.structs.replace(failure(), message=message)
+        result = case(why="does not trace", failed=failed, trace="failed")
+        assert following.why(result) == f"does not trace: {message.replace(chr(10), ' ')}"
+        told = following.why(result, brief=True)
         assert told == "does not trace: Higher-order operation 'cond' not found ..."
         assert following.why(case()) == ""

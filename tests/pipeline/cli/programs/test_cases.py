@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from rich.console import Console
 
 from iree_pilot.pipeline.case_result import CaseResult, FunctionResult
 from iree_pilot.pipeline.cli.display.live import Live
+from iree_pilot.pipeline.cli.display.screen import Screen
 from iree_pilot.pipeline.cli.programs import cases
 from iree_pilot.pipeline.execution.runtime import Latency
+from iree_pilot.pipeline.failures.diagnostics import Failure
 
 LATENCY = Latency(
     median_seconds=0.0372, min_seconds=0.03, max_seconds=0.04, repeats=3, calls=1, tool="a"
@@ -50,6 +53,20 @@ def test_a_function_that_was_not_measured_has_its_place_in_the_latency(
     assert " - + 37.2 ms " in row([prefill, decode], capsys)
     assert " - " in row([prefill, prefill], capsys)
     assert " - + - " not in row([prefill, prefill], capsys)
+
+
+@pytest.mark.parametrize(("tty", "end"), [(False, "(2x5 and 4x4)"), (True, "...")])
+def test_a_reason_is_cut_on_a_terminal_only(tty: bool, end: str) -> None:
+    said = "RuntimeError: mat1 and mat2 shapes cannot be multiplied, of linear in net (2x5 and 4x4)"
+    case = CaseResult(
+        target="llvm-cpu", release="3.13.0", device=None, arch=None, status="failed",
+        why="does not trace", steps=(),
+        failure=Failure(kind="trace-error", message=said, signature="a/b/c"),
+    )  # fmt: skip
+    file = io.StringIO()
+    console = Screen(file=file, width=200, force_terminal=tty, color_system=None)
+    cases._summary(Live(console, quiet=False, verbose=False), [case])
+    assert file.getvalue().rstrip().endswith(end)
 
 
 def test_what_is_only_compiled_has_no_columns_for_what_is_measured(tmp_path: Path) -> None:
