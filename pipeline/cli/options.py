@@ -96,7 +96,8 @@ class Output(Place):
                 outputs.check_writable(Path(value))
         elif not self._stdout:
             self.fail("this is not written to stdout; name a place (./- is one, too)", param, ctx)
-        return value
+        # As it can be typed anywhere: the next command may begin with it.
+        return f"./{value}" if value.startswith("-") and value != STDOUT else value
 
 
 class _Seed(click.ParamType[int]):
@@ -236,6 +237,12 @@ def _check_places(context: click.Context) -> None:
             )
 
 
+def _operand(context: click.Context, parameter: click.Parameter, source: str) -> str:
+    """A file that begins with a dash as it can be typed anywhere, as `./-net.py`."""
+    dashed = (source or "").startswith("-") and Path(source.partition(":")[0]).exists()
+    return f"./{source}" if dashed else source
+
+
 def source_options(function: F) -> F:
     """SOURCE and --set --dtype --seed --weights --input --function --inline-parameters --fresh
     --trust."""
@@ -259,7 +266,7 @@ def source_options(function: F) -> F:
 
     return _decorated(
         cast(F, wrapped),
-        click.argument("source", shell_complete=completing.sources),
+        click.argument("source", callback=_operand, shell_complete=completing.sources),
         click.option(
             "--set",
             "--kwargs",

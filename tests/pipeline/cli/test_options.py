@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from iree_pilot.pipeline.cli.options import (
     DURATION,
     SIZE,
     Common,
+    Output,
     SourceOptions,
     common,
     source_options,
@@ -111,3 +113,17 @@ class TestOptions:
         result = self.result("llama", "--weights", "gone.safetensors")
         assert result.exit_code == 2
         assert "gone.safetensors" in result.output
+
+    def test_a_source_that_begins_with_a_dash_can_be_typed_anywhere(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "-net.py").write_text("")
+        assert self.result("--", "-net.py:Net").output.startswith("('./-net.py:Net', ")
+        # No file: a flag of iree-compile where SOURCE is missing is named as it was typed.
+        assert self.result("--", "--iree-x").output.startswith("('--iree-x', ")
+
+    def test_so_can_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert Output().convert("-repro", None, None) == "./-repro"
+        assert Output(stdout=True).convert("-", None, None) == "-"
