@@ -100,6 +100,11 @@ def wrote(path: str | Path, *, quiet: bool = False) -> None:
         click.echo(plain(f"wrote {path}"), err=True)
 
 
+def print_next(to: Console, label: str, argv: tuple[str, ...]) -> None:
+    """`label: command`, whole: what to do next, to be pasted."""
+    to.print(f"{label}: [bold]{escape(command(argv))}[/bold]", soft_wrap=True, no_wrap=True)
+
+
 def print_pairs(to: Console, pairs: list[tuple[str, str]], *, indent: str = "  ") -> None:
     """Aligned `label  text` lines; words are not broken, so that they can be copied."""
     width = max((len(label) for label, _ in pairs), default=0)

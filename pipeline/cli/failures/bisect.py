@@ -467,7 +467,8 @@ def tell(console: Any, result: Bisection) -> None:
         ]
         for label, text in pairs:
             if text:
-                console.print(f"  [dim]{label:<11}[/dim] {text}", soft_wrap=True)
+                whole = label == "workaround"  # it ends in a command to be pasted
+                console.print(f"  [dim]{label:<11}[/dim] {text}", soft_wrap=True, no_wrap=whole)
     if result.unblocked:
         console.print("\nwith these masked, nothing else fails")
     elif result.unblocked is False:
@@ -521,17 +522,15 @@ def tell_next(console: Any, results: Sequence[Bisection]) -> None:
     """
     from rich.markup import escape
 
+    from iree_pilot.pipeline.cli.display import output as out
+
     found = (one for result in results for one in result.failures if one.failure.phase != "trace")
     for made in (one.reproducer for one in found):
         if made is not None and made.verified and made.since_release is None:
-            folder = shlex.quote(made.path)
-            asks = (
-                "workaround"
-                if made.named_flags and made.workarounds is None
-                else ("releases bisect")
-            )
-            line = f"next: read {folder}/ISSUE.md; iree-pilot {asks} {folder}"
-            console.print(escape(line), soft_wrap=True)
+            remedy = made.named_flags and made.workarounds is None
+            asks = ("workaround",) if remedy else ("releases", "bisect")
+            console.print(escape(f"report: {made.path}/ISSUE.md"), soft_wrap=True, no_wrap=True)
+            out.print_next(console, "next", ("iree-pilot", *asks, made.path))
             return
 
 

@@ -21,7 +21,6 @@ from iree_pilot.pipeline.cli import reading, recipes, reproducer, several
 from iree_pilot.pipeline.cli.boundary import Failed, Interrupted
 from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.cli.display.live import Live
-from iree_pilot.pipeline.cli.display.screen import Screen
 from iree_pilot.pipeline.cli.failures import following
 from iree_pilot.pipeline.cli.failures.bisect import (
     Asked,
@@ -120,14 +119,14 @@ def cases(typed: Request) -> None:
     if not common.json:
         live.summary()
         for argv in following.comparing(typed, results):
-            _tell_command(console, "Which dispatch differs", argv)
+            out.print_next(console, "Which dispatch differs", argv)
         if remedy:
             named = dict.fromkeys(f for one in results for f in following.named_flags(one))
             console.print(following.limitation([*named]), soft_wrap=True)
         for argv in filter(None, (remedy, after, seeding)):
-            _tell_command(console, "next", argv)
+            out.print_next(console, "next", argv)
         if judging:
-            _tell_command(console, "what was not compared, operation by operation", judging)
+            out.print_next(console, "what was not compared, operation by operation", judging)
         tell_elsewhere(console, found)
         tell_next(console, [one for _, one in found])
         tell_places(console, [one for _, one in found])
@@ -139,11 +138,6 @@ def cases(typed: Request) -> None:
         out.emit(course.document() | more)
     if not ok or any(one.status == "isolated" for _, one in found):
         raise Failed(1)
-
-
-def _tell_command(console: Screen, label: str, argv: tuple[str, ...]) -> None:
-    told = escape(out.command(argv))
-    console.print(f"{label}: [bold]{told}[/bold]", soft_wrap=True, no_wrap=True)
 
 
 class _Course:
