@@ -36,7 +36,7 @@ class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
 
     reproducer: the folder that shows the failure; empty where there is none, then the case itself
     is asked about. place: a folder for what is written. directory: what a source's file is
-    relative to. seconds: the time there is.
+    relative to. seconds: the time there is; limits: the settings of [news] that end it then.
     """
 
     question: Question
@@ -46,6 +46,7 @@ class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
     place: str
     directory: str
     seconds: float
+    limits: tuple[str, ...] = ("each",)
 
 
 def ask(inquiry: Inquiry, scratch: Path) -> Finding:
@@ -71,7 +72,8 @@ def _so_far(inquiry: Inquiry, scratch: Path) -> str:
         names = ", ".join(tried.read_text(encoding="utf-8").split())
         return f", tried until then: {names}; the next night resumes there"
     if inquiry.question == "releases":
-        return ", and none was installed and tried until then: give [news] more time for `each`"
+        more = " and ".join(f"`{name}`" for name in inquiry.limits)
+        return f", and none was installed and tried until then: give [news] more time for {more}"
     return "; the next night resumes there"
 
 

@@ -175,13 +175,19 @@ class News:
                     self._found(subject, Finding(question=question, said=_LATER, done=False))
                     continue
                 started = time.monotonic()
-                self._ask_one(subject, question, places, min(left, each))
+                self._ask_one(subject, question, places, {"budget": left, "each": each})
                 left -= time.monotonic() - started
 
     def _ask_one(
-        self, subject: _Subject, question: Question, places: Mapping[str, str], seconds: float
+        self,
+        subject: _Subject,
+        question: Question,
+        places: Mapping[str, str],
+        limits: Mapping[str, float],
     ) -> None:
+        """limits: in seconds, by the setting of [news]."""
         assert subject.outcome.result is not None
+        seconds = min(limits.values())
         self._watcher.asking(subject.case, subject.signature, question)
         place = self._place(subject.failure)
         asked = Inquiry(
@@ -192,6 +198,7 @@ class News:
             place=str(place.with_name(f"{place.name}-{question}")),
             directory=str(self._directory),
             seconds=seconds,
+            limits=tuple(name for name, limit in limits.items() if limit == seconds),
         )
         with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
             finding = self._ask(asked, Path(scratch))

@@ -164,6 +164,16 @@ class TestChild:
         finding = inquiry.ask(asked, tmp_path)
         assert (finding.done, finding.said) == (False, said)
 
+    def test_names_the_setting_that_ended_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def late(*_: object, **__: object) -> None:
+            raise alone.Unfinished("not within 1 s", late=True)
+
+        monkeypatch.setattr(alone, "run", late)
+        asked = self.asked(directory=str(tmp_path), seconds=1.0, limits=("budget",))
+        assert inquiry.ask(asked, tmp_path).said.endswith("give [news] more time for `budget`")
+
 
 @pytest.mark.real
 def test_a_real_night_says_since_when_without_a_network(shared_cache: Path, tmp_path: Path) -> None:

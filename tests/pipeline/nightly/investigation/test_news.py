@@ -229,6 +229,18 @@ class TestTime:
         third = desk.night((C, OTHER, "same failure"))
         assert findings(third) == (("releases", "told of releases"),)
 
+    @pytest.mark.parametrize(
+        ("budget", "limits"),
+        [("1s", ("budget",)), ("10min", ("budget", "each")), ("20min", ("each",))],
+    )
+    def test_a_question_knows_which_setting_limits_it(
+        self, desk: Desk, budget: str, limits: tuple[str, ...]
+    ) -> None:
+        desk.set(news=config.NewsConfig(budget=budget, each="10min", workaround=False))
+        desk.night((A, FAILS, "new failure"))
+        (asked,) = desk.inquiries
+        assert asked.limits == limits
+
     def test_so_is_an_isolation(self, desk: Desk) -> None:
         desk.set(bisect=config.TimeBudget(budget=TIME_IS_UP))
         first = desk.night((A, FAILS, "new failure"), (C, OTHER, "new failure"))
