@@ -170,6 +170,7 @@ def compare(program: Loaded, outputs: Sequence[Any], *, function: str = "main") 
     """
     import numpy as np
 
+    from iree_pilot.pipeline.case import with_unreturned
     from iree_pilot.pipeline.numerics import numerics
     from iree_pilot.pipeline.program import tensors
 
@@ -186,7 +187,8 @@ def compare(program: Loaded, outputs: Sequence[Any], *, function: str = "main") 
             for index, values in enumerate(outputs)
         )
         call = program.call(known[function])
-        return numerics.compare(given, call, outputs_directory=Path(scratch))
+        comparison = numerics.compare(given, call, outputs_directory=Path(scratch))
+    return with_unreturned(comparison, known[function])
 
 
 def bisect(

@@ -342,7 +342,7 @@ class _Case:
         comparison = numerics.compare(ran.outputs, job, outputs_directory=context.directory)
         if comparison.differs and ran.changed is not None:
             comparison = demoted.judged(comparison, ran, job, context)
-        return comparison
+        return with_unreturned(comparison, function)
 
     def generated(self, result: CaseResult) -> CaseResult:
         """The case after its functions were chained to generate tokens."""
@@ -489,6 +489,17 @@ def kept(keep: Path, function: str) -> tuple[Tensor, ...] | None:
         return None
     outputs = msgspec.json.decode((place / _OUTPUTS).read_bytes(), type=tuple[Tensor, ...])
     return tuple(output.placed(place) for output in outputs)
+
+
+def with_unreturned(comparison: Comparison, function: Function) -> Comparison:
+    """A comparison of a function's outputs as one of all that it computes: `not-compared` where a
+    call changes what no output holds."""
+    names = function.reference.unreturned if function.reference else ()
+    if not names or comparison.differs:
+        return comparison
+    others = "its outputs agree" if comparison.ok else comparison.why
+    why = f"what it changes in {', '.join(names)} is no output; {others}"
+    return msgspec.structs.replace(comparison, verdict="not-compared", why=why)
 
 
 def _function(

@@ -171,7 +171,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     be evaluated; `note` then says why. perturbed: the precise outputs of a program that casts to
     8-bit floats when the values to cast are moved by less than any such cast resolves: how far two
     right implementations may differ. incomparable: for each output why nothing can be said of its
-    numbers, empty where it can be compared (and the whole of it where all can).
+    numbers, empty where it can be compared (and the whole of it where all can). unreturned: names
+    of state and of arguments that a call changes, and that are no outputs.
 
     flushed: the precise outputs where values below the smallest normal f32 are 0 as soon as they
     are given or computed, as devices may have it. indexed: outputs that point to values. retied:
@@ -195,6 +196,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     evaluator: str = "torch eager"
     note: str = ""
     incomparable: tuple[str, ...] = ()
+    unreturned: tuple[str, ...] = ()
     flushed: tuple[Tensor, ...] = ()
     indexed: tuple[Indexed, ...] = ()
     retied: tuple[tuple[Tensor, ...], ...] = ()

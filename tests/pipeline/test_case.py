@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from comparing import compare
 from fake import stub_toolchain
 
 from iree_pilot.pipeline import case
@@ -16,8 +17,15 @@ from iree_pilot.pipeline.case import Settings, Silent
 from iree_pilot.pipeline.case_result import CaseResult, Step
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends.load import Loaded
+from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.processes.process import Limits
-from iree_pilot.pipeline.program.program import Function, Parameter, Parameters, Program
+from iree_pilot.pipeline.program.program import (
+    Function,
+    Parameter,
+    Parameters,
+    Program,
+    Reference,
+)
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets.devices import Device
 from iree_pilot.pipeline.targets.targets import Plan, Target
@@ -360,6 +368,22 @@ class TestStore:
                 bench.run(**wrong)
         assert bench.compiles == 0
         assert not (cache / "store" / "compile").exists()
+
+
+def test_outputs_that_agree_are_not_all_where_a_call_changes_more(tmp_path: Path) -> None:
+    def compared(got: list[float], *names: str, **options: Any) -> Comparison:
+        found = compare(tmp_path, [("f32", got)], [("f32", [1.0, 2.0])], **options)
+        reference = Reference(outputs=(), unreturned=names)
+        function = Function(name="main", inputs=(), outputs=(), reference=reference)
+        return case.with_unreturned(found, function)
+
+    assert compared([1.0, 2.0]).ok
+    agrees = compared([1.0, 2.0], "n", "caches['k']")
+    assert agrees.verdict == "not-compared"
+    assert agrees.why == "what it changes in n, caches['k'] is no output; its outputs agree"
+    assert compared([1.0, 9.0], "n").differs
+    noisy = compared([1.0, 2.0], "n", incomparable=("it draws random numbers: aten.rand",))
+    assert noisy.why == "what it changes in n is no output; it draws random numbers: aten.rand"
 
 
 def test_a_compile_that_is_interrupted_leaves_nothing(bench: Bench, cache: Path) -> None:

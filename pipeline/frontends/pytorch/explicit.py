@@ -1,7 +1,9 @@
 """What a model changes besides its results, as outputs; what it draws, as inputs.
 
-Buffers that a forward pass changes (running means, counters, caches), and arguments that it changes
-in place, would else not be compared. Random numbers would be others on a device than in PyTorch.
+Buffers and parameters that a forward pass changes (running means, counters, caches), and arguments
+that it changes in place, would else not be compared. Random numbers would be others on a device
+than in PyTorch; what they are drawn with (the probabilities of `bernoulli`) is an output then, as
+the numbers no longer tell of it.
 
 Runs in the tracing child; imports torch.
 """
@@ -15,20 +17,33 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import OutputKind, TensorArgument
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from iree_pilot.models.traceable import EntryFunction
 from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.frontends.pytorch import output_paths
 from iree_pilot.pipeline.frontends.reference import drawing, draws
+
+#: Names of the arguments, in order, whose values decide what is drawn; "": one that does not.
+_DRAWN_WITH = {
+    "bernoulli": ("p",),
+    "bernoulli_": ("", "p"),
+    "multinomial": ("probabilities",),
+    "normal": ("mean", "std"),
+    "poisson": ("rate",),
+    "binomial": ("count", "prob"),
+}
 
 
 class Explicit(torch.nn.Module):
     """A module that also takes what it draws, and returns what it changes.
 
-    draws: number of keyword arguments `draw0`, `draw1`, ... buffers, arguments: names of tensors
-    that are returned after the results, with their values after the call; extra: all of them.
+    draws: number of keyword arguments `draw0`, `draw1`, ... drawn_with: names of the tensors that
+    these are drawn with (`draw0.p`); state: of buffers and parameters, arguments: of tensors among
+    the arguments (`caches['k']`). All are returned after the results, state and arguments with
+    their values after the call; extra: their names; labels: those for people.
     """
 
     def __init__(
@@ -36,34 +51,64 @@ class Explicit(torch.nn.Module):
         module: torch.nn.Module,
         *,
         draws: int = 0,
-        buffers: Sequence[str] = (),
+        drawn_with: Sequence[str] = (),
+        state: Sequence[str] = (),
         arguments: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.inner = module
         self.train(module.training)
-        self.count, self.changed, self.written = draws, tuple(buffers), tuple(arguments)
-        self.extra = (*self.changed, *self.written)
+        self.count, self.drawn_with = draws, tuple(drawn_with)
+        self.state, self.written = tuple(state), tuple(arguments)
+        self.changed = (*self.state, *self.written)
+        self.extra = (*self.drawn_with, *self.changed)
+        self.labels = (
+            *(f"{name} (drawn with)" for name in self.drawn_with),
+            *(f"{name} (changed)" for name in self.changed),
+        )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The module's results, and what it changed."""
+        """The module's results, what it drew with, and what it changed."""
         drawn = [kwargs.pop(f"draw{n}") for n in range(self.count)]
-        with _Replay(drawn):
+        given = _leaves(self.inner, args, kwargs) if self.written else {}
+        with _Replay(drawn) as replay:
             result = self.inner(*args, **kwargs)
         if not self.extra:
             return result
-        buffers = dict(self.inner.named_buffers())
-        given = inspect.signature(self.inner.forward).bind(*args, **kwargs).arguments
-        changed = [buffers[name] for name in self.changed]
-        changed += [_argument(given, name) for name in self.written]
-        return result, *changed
+        state = _state(self.inner)
+        return (
+            result,
+            *(replay.drawn_with[name] for name in self.drawn_with),
+            *(state[name] for name in self.state),
+            *(given[name] for name in self.written),
+        )
+
+
+def _state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The module's buffers and parameters by all of their names."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _leaves(module: torch.nn.Module, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What the arguments of a call hold, by where: `x`, `xs[1]`, `caches['k']`."""
+    signature = inspect.signature(module.forward)
+    given = dict(signature.bind(*args, **kwargs).arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            given |= given.pop(name, {})
+    values, spec = pytree.tree_flatten(given)
+    return dict(zip(output_paths.paths(spec), values, strict=True))
 
 
 def _made(
     module: torch.nn.Module,
     *,
     count: int = 0,
-    buffers: Sequence[str] = (),
+    drawn_with: Sequence[str] = (),
+    state: Sequence[str] = (),
     arguments: Sequence[str] = (),
 ) -> Explicit:
     """An explicit module whose `forward` says that it has the module's parameters and the draws:
@@ -80,19 +125,20 @@ def _made(
     signature = inspect.Signature([me, *rest, *added, *last])
     forward.__signature__ = signature  # type: ignore[attr-defined]
     kind = type("Explicit", (Explicit,), {"forward": forward})
-    made: Explicit = kind(module, draws=count, buffers=buffers, arguments=arguments)
+    made: Explicit = kind(
+        module, draws=count, drawn_with=drawn_with, state=state, arguments=arguments
+    )
     return made
 
 
-def _argument(given: Mapping[str, Any], name: str) -> torch.Tensor:
-    value = given[name]
-    assert isinstance(value, torch.Tensor)
-    return value
+class _Changes(NamedTuple):
+    """What a program changes and does not return: buffers and parameters; leaves of arguments."""
+
+    state: list[str]
+    arguments: list[str]
 
 
-def stateful(entry: EntryFunction, program: ExportedProgram) -> EntryFunction:
-    """The entry with what its exported program changes as outputs; itself if that is nothing, or
-    all of it is returned already."""
+def _changes(entry: EntryFunction, program: ExportedProgram) -> _Changes:
     signature = program.graph_signature
     prefix = "inner." if isinstance(entry.module, Explicit) else ""
     returned = {
@@ -100,24 +146,61 @@ def stateful(entry: EntryFunction, program: ExportedProgram) -> EntryFunction:
         for spec in signature.output_specs
         if spec.kind is OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument)
     }
-    left = {n: name for n, name in signature.buffers_to_mutate.items() if n not in returned}
-    buffers = [name.removeprefix(prefix) for name in left.values()]
-    left = {n: name for n, name in signature.user_inputs_to_mutate.items() if n not in returned}
-    named = inspect.signature(entry.module.forward).parameters
-    arguments = [name for name in left.values() if name in named]
-    if not buffers and not arguments:
+    changed = {**signature.buffers_to_mutate, **signature.parameters_to_mutate}
+    state = [name.removeprefix(prefix) for n, name in changed.items() if n not in returned]
+    left = [name for n, name in signature.user_inputs_to_mutate.items() if n not in returned]
+    if not left:
+        return _Changes(state, [])
+    given = [s.arg.name for s in signature.input_specs if s.kind is InputKind.USER_INPUT]
+    args, kwargs = pytree.tree_unflatten(given, program.call_spec.in_spec)
+    places = {node: place for place, node in _leaves(entry.module, args, kwargs).items()}
+    return _Changes(state, [places[name] for name in left])
+
+
+def stateful(entry: EntryFunction, program: ExportedProgram) -> EntryFunction:
+    """The entry with what its exported program changes as outputs; itself if that is nothing, or
+    all of it is returned already."""
+    changes = _changes(entry, program)
+    if not any(changes):
         return entry
     inner: torch.nn.Module = entry.module
-    count = 0
+    count, drawn_with = 0, tuple[str, ...]()
     if isinstance(entry.module, Explicit):
         inner, count = entry.module.inner, entry.module.count
-    made = _made(inner, count=count, buffers=buffers, arguments=arguments)
-    names = (*entry.output_names, *made.extra) if entry.output_names else ()
+        drawn_with = entry.module.drawn_with
+    made = _made(inner, count=count, drawn_with=drawn_with, **changes._asdict())
+    names = (*entry.output_names, *made.changed) if entry.output_names else ()
     return dataclasses.replace(entry, module=made, output_names=names)
 
 
+def unreturned(entry: EntryFunction, program: ExportedProgram) -> tuple[str, ...]:
+    """Names of what a program changes and no output of it holds."""
+    held = entry.module.changed if isinstance(entry.module, Explicit) else ()
+    state, arguments = _changes(entry, program)
+    return tuple(name for name in (*state, *arguments) if name not in held)
+
+
+def replaced(
+    entry: EntryFunction, args: Any, kwargs: Mapping[str, Any], known: Sequence[torch.Tensor]
+) -> tuple[str, ...]:
+    """Names of the tensors that a call put into containers among its arguments (`caches["k"] = k`),
+    which no export sees.
+
+    known: those that were there before, or that it returned.
+    """
+    ids = {id(tensor) for tensor in known}
+
+    def new(value: Any) -> bool:
+        return isinstance(value, torch.Tensor) and id(value) not in ids
+
+    if not any(map(new, pytree.tree_leaves((args, kwargs)))):
+        return ()
+    return tuple(name for name, value in _leaves(entry.module, args, kwargs).items() if new(value))
+
+
 def seeded(entry: EntryFunction) -> tuple[EntryFunction, list[str]]:
-    """The entry with the random numbers that it draws as inputs, and the names of what drew them.
+    """The entry with the random numbers that it draws as inputs, the tensors that they are drawn
+    with as outputs, and the names of what drew them.
 
     They are drawn once, in a run of PyTorch. Raises UsageError for what cannot be an input.
     """
@@ -127,15 +210,33 @@ def seeded(entry: EntryFunction) -> tuple[EntryFunction, list[str]]:
         draws.copied(entry.module)(*args, **kwargs)
     if not record.drawn:
         return entry, []
-    made = _made(entry.module, count=len(record.drawn))
+    made = _made(entry.module, count=len(record.drawn), drawn_with=record.drawn_with)
     given = {f"draw{n}": value for n, value in enumerate(record.drawn)}
     names = (*entry.input_names, *given) if entry.input_names else ()
-    kwargs = {**entry.kwargs, **given}
-    return dataclasses.replace(entry, module=made, kwargs=kwargs, input_names=names), record.names
+    results = (*entry.output_names, *made.extra) if entry.output_names else ()
+    made_entry = dataclasses.replace(
+        entry,
+        module=made,
+        kwargs={**entry.kwargs, **given},
+        input_names=names,
+        output_names=results,
+    )
+    return made_entry, record.names
 
 
 def _name(function: Any) -> str:
     return str(getattr(function, "__name__", ""))
+
+
+def _operands(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors by whose values a call draws."""
+    names = _DRAWN_WITH.get(name, ())
+    if name == "bernoulli" and (len(args) > 1 or "p" in kwargs):
+        names = ("", "p")  # its first argument says no more than how many
+    renamed = {"input": names[0]} if names else {}
+    given = {renamed.get(key, key): value for key, value in kwargs.items()}
+    given |= dict(zip(names, args, strict=False))
+    return {n: v for n, v in given.items() if n and n in names and isinstance(v, torch.Tensor)}
 
 
 class _Record(TorchFunctionMode):
@@ -144,6 +245,7 @@ class _Record(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.drawn: list[torch.Tensor] = []
+        self.drawn_with: list[str] = []
         self.names: list[str] = []
 
     def __torch_function__(
@@ -156,6 +258,8 @@ class _Record(TorchFunctionMode):
             return drop.applied(args[0], mask)
         result = function(*args, **kwargs)
         if name in drawing.WRITE or name in drawing.RETURN:
+            number = len(self.drawn)
+            self.drawn_with += [f"draw{number}.{one}" for one in _operands(name, args, kwargs)]
             self._keep(name, result)
         return result
 
@@ -165,24 +269,34 @@ class _Record(TorchFunctionMode):
 
 
 class _Replay(TorchFunctionMode):
-    """Gives what was drawn in place of drawing, in the same order."""
+    """Gives what was drawn in place of drawing, in the same order.
+
+    drawn_with: the tensors that would have decided what is drawn, by name.
+    """
 
     def __init__(self, drawn: Sequence[torch.Tensor]) -> None:
         super().__init__()
-        self._drawn = list(drawn)
+        self.drawn_with: dict[str, torch.Tensor] = {}
+        self._drawn, self._next = tuple(drawn), 0
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs, name = kwargs or {}, _name(function)
-        if self._drawn:
+        if self._next < len(self._drawn):
             if drop := _dropout(name, args, kwargs):
-                return drop.applied(args[0], self._drawn.pop(0))
-            if name in drawing.WRITE:
-                return args[0].copy_(self._drawn.pop(0))
-            if name in drawing.RETURN:
-                return self._drawn.pop(0).clone()
+                return drop.applied(args[0], self._taken())
+            if name in drawing.WRITE or name in drawing.RETURN:
+                for one, value in _operands(name, args, kwargs).items():
+                    # What it is now: it may be changed in place.
+                    self.drawn_with[f"draw{self._next}.{one}"] = value.clone()
+                drawn = self._taken()
+                return args[0].copy_(drawn) if name in drawing.WRITE else drawn.clone()
         return function(*args, **kwargs)
+
+    def _taken(self) -> torch.Tensor:
+        self._next += 1
+        return self._drawn[self._next - 1]
 
 
 class _Dropout(NamedTuple):

@@ -194,10 +194,12 @@ def _explicit(
     made = exporting.export(entry, by_inputs=by_inputs)
     if job.seeded:
         explicit.refuse_left(made.program, job.source.text)
-    if traceable.weights and not made.strict:
+    if traceable.weights:
         stateful = explicit.stateful(entry, made.program)
         if stateful is not entry:
-            entry, made = stateful, exporting.export(stateful, by_inputs=by_inputs)
+            # Where that fails, what changes is not compared, and the verdict says so.
+            with contextlib.suppress(Exception):
+                entry, made = stateful, exporting.export(stateful, by_inputs=by_inputs)
     return entry, made, drawn
 
 
@@ -207,13 +209,10 @@ def _explained(entries: Sequence[EntryFunction], drawn: Sequence[str]) -> list[s
     if drawn:
         names = ", ".join(dict.fromkeys(drawn))
         notes.append(f"{count(len(drawn), 'more input')} for what it draws ({names}): draw0, ...")
-    changed = [
-        name
-        for entry in entries
-        if isinstance(entry.module, explicit.Explicit)
-        for name in entry.module.extra
-    ]
-    if changed:
+    made = [e.module for e in entries if isinstance(e.module, explicit.Explicit)]
+    if operands := [name for module in made for name in module.drawn_with]:
+        notes.append(f"what it draws with is compared, too: {', '.join(operands)}")
+    if changed := [name for module in made for name in module.changed]:
         notes.append(f"what the model changes is compared, too: {', '.join(changed)}")
     return notes
 
@@ -405,10 +404,9 @@ def _signature(
         for spec in program.graph_signature.output_specs
         if spec.kind is OutputKind.USER_OUTPUT
     ]
-    extra = entry.module.extra if isinstance(entry.module, explicit.Explicit) else ()
+    extra = entry.module.labels if isinstance(entry.module, explicit.Explicit) else ()
     spec = program.call_spec.out_spec
-    paths = output_paths.paths(spec.children()[0] if extra else spec)
-    paths += [f"{name} (changed)" for name in extra]
+    paths = [*output_paths.paths(spec.children()[0] if extra else spec), *extra]
     outputs = [
         (arg.name, path)
         for arg, path in zip(returned, paths, strict=True)
@@ -467,8 +465,11 @@ def _example(
     made = Reference(outputs=(), evaluator=f"torch {torch.__version__} eager")
     evaluate = reference.graph(program, *copies)
     made, traced = _precise(made, program, evaluate, files)
-    copy = draws.copied(entry.module)
-    own = reference.eager(entry.module, args, kwargs)
+    changed = program.graph_signature.parameters_to_mutate.values()
+    copy = draws.copied(entry.module, changed)
+    given = reference.tensors((args, kwargs))
+    own = reference.eager(draws.copied(entry.module, changed), args, kwargs)
+    replaced = explicit.replaced(entry, args, kwargs, [*given, *own])
     again = draws.run(copy, copies[0], copies[1], seed=job.seed + 1)
     incomparable = draws.reasons(
         program, draws.differing(own, again), training=_trains(entry, program)
@@ -481,6 +482,7 @@ def _example(
         outputs=files.save(own, "out"),
         incomparable=tuple(why or "" for why in incomparable) if any(incomparable) else (),
         reached=reference.reached(program),
+        unreturned=(*explicit.unreturned(entry, program), *replaced),
     )
     return Function(
         name=function.name,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -162,9 +162,15 @@ def trains(module: torch.nn.Module) -> bool:
     )
 
 
-def copied(module: torch.nn.Module) -> torch.nn.Module:
-    """The module with state of its own, but for its parameters, which no run changes."""
-    shared = {id(parameter): parameter for parameter in module.parameters()}
+def copied(module: torch.nn.Module, changed: Collection[str] = ()) -> torch.nn.Module:
+    """The module with state of its own, but for its parameters: those that no run changes.
+
+    changed: names of the others.
+    """
+    kept = {
+        id(p): p for name, p in module.named_parameters(remove_duplicate=False) if name in changed
+    }
+    shared = {id(p): p for p in module.parameters() if id(p) not in kept}
     try:
         return copy.deepcopy(module, shared)
     except Exception:  # noqa: BLE001 - what a module holds may refuse in any way

@@ -606,6 +606,74 @@ def test_an_exported_program(tmp_path: Path) -> None:
     assert torch.equal(read(function.reference.outputs[0], place), expected)
 
 
+class TestState:
+    """What a call changes is compared, or the reference says that it is not."""
+
+    def test_a_parameter_is_compared_and_keeps_its_value(self, build: Any) -> None:
+        program, place = build(
+            """
+            class Counter(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.w = nn.Parameter(torch.ones(2), requires_grad=False)
+                def forward(self, x):
+                    self.w.add_(1)
+                    return x * self.w
+            def model():
+                return Counter().eval()
+            def inputs():
+                return torch.ones(2)
+            """
+        )
+        (function,) = program.functions
+        assert [one.label for one in function.outputs] == ["result0", "w (changed)"]
+        assert "what the model changes is compared, too: w" in program.notes
+        reference = function.reference
+        assert (reference.incomparable, reference.unreturned) == ((), ())
+        assert [read(one, place).tolist() for one in reference.outputs] == [[2.0, 2.0]] * 2
+
+    def test_what_is_put_into_a_container_is_not_compared(self, build: Any) -> None:
+        program, _ = build(
+            """
+            class Cache(nn.Module):
+                def forward(self, x, caches):
+                    caches["k"] = caches["k"] + x
+                    caches["v"] = x + 1
+                    return caches["v"]
+            def model():
+                return Cache().eval()
+            def inputs():
+                return torch.ones(2), {"k": torch.ones(2), "v": torch.ones(2)}
+            """
+        )
+        assert program.functions[0].reference.unreturned == ("caches['k']",)
+
+    def test_what_an_exported_program_changes_is_not_compared(
+        self, build: Any, tmp_path: Path
+    ) -> None:
+        import torch
+
+        from iree_pilot.pipeline.frontends.pytorch import torch_export
+
+        class Counter(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.register_buffer("n", torch.ones(2))
+
+            def forward(self, x: Any, c: Any) -> Any:
+                self.n.add_(x)
+                c["k"].mul_(3)
+                return x * 2, c["v"].mul_(2)
+
+        file, place = tmp_path / "counter.pt2", tmp_path / "program"
+        given = (torch.ones(2), {"k": torch.ones(2), "v": torch.ones(2)})
+        torch.export.save(torch.export.export(Counter().eval(), given), file)
+        place.mkdir()
+        job = Job(source=sources.parse(str(file), {}, None))
+        program = torch_export.build(job, place, lambda doing: None)
+        assert program.functions[0].reference.unreturned == ("n", "c['k']")
+
+
 NOISY = """
 class Coder(nn.Module):
     def __init__(self):
