@@ -58,9 +58,10 @@ def find(
     who = attribution.attribute(loaded.mlir, ways, trial, fits=fits)
     if who.rows[0].verdict != "wrong":
         return None
-    on_progress("searching for the first wrong phase and pass")
+    doing = "searching for the first wrong phase and pass"
+    on_progress(doing)
     bench = RealBench(trial, flags, device, context.within("bench"), backend=named.backend)
-    found = phases.find(bench)
+    found = phases.find(bench, lambda trying: on_progress(f"{doing}: {trying}"))
     shutil.rmtree(context.directory, ignore_errors=True)
     if narrowed := _narrowed(found):
         doubtful = who.culprit == "reference"

@@ -7,6 +7,7 @@ the whole program is compiled, run and compared with PyTorch after each step, as
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,7 +28,12 @@ from iree_pilot.repro.reproducer.known.found import Bisection, Found, Reproducer
 from iree_pilot.repro.workarounds import applied, combination_search, find_workarounds, rewrites
 from iree_pilot.repro.workarounds.applied import Applied, Unchanged
 from iree_pilot.repro.workarounds.candidate import PRICES, Candidate, made_for, ordered
-from iree_pilot.repro.workarounds.combination_search import ANSWERS, Combination, SearchBounds
+from iree_pilot.repro.workarounds.combination_search import (
+    ANSWERS,
+    Combination,
+    CombinationOutcome,
+    SearchBounds,
+)
 from iree_pilot.repro.workarounds.combination_trial import FailingCase, Trials
 from iree_pilot.repro.workarounds.rewrites import Unusable
 
@@ -99,11 +105,13 @@ class Bounds:
 
 @dataclass(frozen=True, kw_only=True)
 class Heard:
-    """Listeners: of the whole program's compile and run, of what is isolated, of each step."""
+    """Listeners: of the whole program's compile and run, of what is isolated, of each step, and of
+    how many candidates of how many were tried with a reproducer."""
 
     watcher: CaseWatcher = field(default_factory=case.Silent)
     listeners: Listeners = field(default_factory=Listeners)
     note: Callable[[str], None] = lambda text: None
+    tried: Callable[[int, int], None] = lambda count, total: None
 
 
 def bring_up(
@@ -271,8 +279,15 @@ class _BringUp:
         small = find_workarounds.reduced(subject, folder, now.failure, self._context)
         if small is None:
             return []
-        trials = Trials(small, self._context.at(self._root / Store.key(str(now.key))[:12]))
         wanted = find_workarounds.wanted(small, self._context.toolchain)
+        asked = itertools.count(1)
+
+        def counted(combination: Combination, outcome: CombinationOutcome) -> None:
+            number = next(asked)
+            self._heard.tried(number, max(number, len(wanted)))
+
+        place = self._context.at(self._root / Store.key(str(now.key))[:12])
+        trials = Trials(small, place, on_progress=counted)
         bounds = SearchBounds(enough=_WAYS, expired=self._expired)
         tried = combination_search.search(wanted, trials.ask, ordered, bounds)
         now.tried += len(tried)

@@ -7,11 +7,12 @@ IR after each of its passes that changes something.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
 
+from iree_pilot.pipeline.plural import count
 from iree_pilot.repro.attribution.variant_trial import VariantTried, Verdict
 from iree_pilot.repro.failing_pass.dumps import Dump
 from iree_pilot.repro.failing_pass.find_pass import diff
@@ -80,14 +81,17 @@ class Bench(Protocol):
         ...
 
 
-def find(bench: Bench) -> WrongPhase:
-    """The first wrong phase, by the first reference path that is correct for the whole program."""
-    return _Search(bench).run()
+def find(bench: Bench, on_progress: Callable[[str], None] = lambda _: None) -> WrongPhase:
+    """The first wrong phase, by the first reference path that is correct for the whole program.
+
+    on_progress: hears what is tried, with how many were before.
+    """
+    return _Search(bench, on_progress).run()
 
 
 class _Search:
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, bench: Bench, on_progress: Callable[[str], None]) -> None:
+        self._bench, self._on_progress = bench, on_progress
         self._asked: list[Finished] = []
 
     def run(self) -> WrongPhase:
@@ -145,6 +149,7 @@ class _Search:
         changes = self._bench.changes(found.since, found.phase)
 
         def wrong(index: int) -> bool | None:
+            self._told(f"pass {changes[index].name or 'none'} of {found.phase}")
             tried = self._bench.finish_change(changes[index], found.since, found.path)
             self._note(found.phase, found.path, tried, changes[index].name)
             return self._wrong(tried.verdict)
@@ -179,7 +184,11 @@ class _Search:
         )
 
     def _finish(self, phase: str, path: str) -> Verdict:
+        self._told(f"phase {phase}")
         return self._note(phase, path, self._bench.finish(phase, path))
+
+    def _told(self, trying: str) -> None:
+        self._on_progress(f"{trying}, {count(len(self._asked), 'trial')} before")
 
     def _note(self, phase: str, path: str, tried: VariantTried, pass_name: str = "") -> Verdict:
         self._asked.append(

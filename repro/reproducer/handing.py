@@ -132,7 +132,13 @@ def write(
     maker = levels.Maker(
         mlir, alone, context.within("levels"), subject.flags, shown.run, shown.check
     )
-    made = maker.make(isolated.whole, isolated.rate == 1, check_ahead)
+    making = f"making the reproducer of {about}"
+    made = maker.make(
+        isolated.whole,
+        isolated.rate == 1,
+        check_ahead,
+        lambda done, total: on_progress(f"{making}, {done} of {total} levels made"),
+    )
     if shown.settled is not None:
         made = _compared(made, shown.settled, shown.inputs)
     report = msgspec.structs.replace(report, levels=made.levels)
@@ -146,9 +152,10 @@ def write(
         if rate < 1:
             report = msgspec.structs.replace(report, rate=rate)
             settled = publish.verified(draft, report, contents, context.toolchain)
-    if shown.loaded is not None:
-        on_progress(f"searching for the first wrong phase and pass: {about}")
-    report = _traced(_named(settled), subject, shown, context.within("origin"))
+    origins = context.within("origin")
+    report = _traced(
+        _named(settled), subject, shown, origins, lambda doing: on_progress(f"{about}: {doing}")
+    )
     kept = {one.file for one in report.levels if one.verified}
     good = {name: file for name, file in files.items() if name in kept}
     contents = contents._replace(files=good or files)
@@ -166,12 +173,18 @@ def _about(isolated: Isolated) -> str:
     return f"the whole program, {about}," if isolated.whole else about
 
 
-def _traced(report: Report, subject: Subject, shown: Shown, context: Context) -> Report:
+def _traced(
+    report: Report,
+    subject: Subject,
+    shown: Shown,
+    context: Context,
+    on_progress: Callable[[str], None],
+) -> Report:
     """The report with where wrong numbers come from, where they are verified."""
     if shown.loaded is None or subject.running is None or not report.verified:
         return report
     device = subject.running.device
-    found = origin.find(shown.loaded, subject.target, subject.flags, device, context)
+    found = origin.find(shown.loaded, subject.target, subject.flags, device, context, on_progress)
     if found is None:
         return report
     failure = msgspec.structs.replace(report.failure, pass_=found.phase.pass_name or None)

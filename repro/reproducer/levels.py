@@ -89,9 +89,11 @@ class Maker:
         whole: bool = False,
         steady: bool = True,
         ready: Callable[[MadeLevels], object] = lambda made: None,
+        on_level: Callable[[int, int], None] = lambda done, total: None,
     ) -> MadeLevels:
         """whole: it is all of a program, whose PyTorch is the user's own model. steady: it fails in
         all runs. ready: gets the levels MLIR and PyTorch, in a thread, while the others are made.
+        on_level: hears there how many levels of how many are made.
         """
         made = MadeLevels(levels=(self._level("mlir"),), files={"repro.mlir": str(self._program)})
         most = bundle.LARGEST_WHOLE_BYTES if whole else bundle.LARGEST_BYTES
@@ -107,7 +109,15 @@ class Maker:
             makers += [self._dispatch, self._pass]
         # One more than there are processors: what writes PyTorch mostly waits for it to load.
         width = 1 if self._failure.kind == "out-of-memory" else len(os.sched_getaffinity(0)) + 1
-        for part in side_by_side(lambda make: make(), makers, width):
+        left = [*makers]
+
+        def level(make: Callable[[], tuple[Level, Path | None]]) -> tuple[Level, Path | None]:
+            part = make()
+            left.remove(make)
+            on_level(1 + len(makers) - len(left), 1 + len(makers))
+            return part
+
+        for part in side_by_side(level, makers, width):
             made = made.plus(part, most)
         return made
 

@@ -196,6 +196,7 @@ class _Course:
             watcher=self._live,
             listeners=Listeners(started=self._live.isolating, progress=self._live.progress),
             note=self._searching,
+            tried=self._counting,
         )
         for name, plan in plans:
             folder = self._asked.place
@@ -268,6 +269,9 @@ class _Course:
         self._live.close()
         self._live.note(text)
         self._live.doing("looking for a way past it", "search")
+
+    def _counting(self, count: int, total: int) -> None:
+        self._live.doing(f"looking for a way past it, {count} of {total} candidates tried")
 
     def recheck(
         self,

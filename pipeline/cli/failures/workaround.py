@@ -247,7 +247,9 @@ def _find(
         )
         label = f"[{progress.count}/{progress.total}]"
         live.note(f"  {label:>9} {outcome.state:<12} {' + '.join(progress.names)}")
-        live.doing(f"looking for a way around it, {progress.count} of {progress.total} tried")
+        live.doing(
+            f"looking for a way around it, {progress.count} of {progress.total} candidates tried"
+        )
 
     waiting = "another process is looking for the same; waiting"
     try:

@@ -82,6 +82,16 @@ def test_the_first_phase_after_which_it_is_wrong_is_found() -> None:
     assert {one.phase: one.verdict for one in found.finished}["flow"] == "wrong"
 
 
+def test_each_trial_is_told_with_how_many_were_before() -> None:
+    told: list[str] = []
+    bench = FakeBench(["right", "right", *["wrong"] * 4], ["right", "right", "wrong", "wrong"])
+    phases.find(bench, told.append)
+    assert len(told) == bench.asked == len({*told})
+    assert told[0] == "phase start, 0 trials before"
+    assert told[1] == "phase executable-sources, 1 trial before"
+    assert told[-1] == f"pass p2 of abi, {bench.asked - 1} trials before"
+
+
 def test_within_the_phase_the_pass_is_found_with_what_it_changed() -> None:
     passes: list[Verdict] = ["right", "right", "right", "wrong", "wrong"]
     found = phases.find(FakeBench(["right", "right", *["wrong"] * 4], passes))

@@ -31,7 +31,9 @@ def test_ir_that_has_grown_too_large_is_left_out(
         Context(toolchain=stub_toolchain(tmp_path), limits=Limits(), directory=tmp_path),
         (),
     )
-    made = maker.make()
+    counted: list[tuple[int, int]] = []
+    made = maker.make(on_level=lambda done, total: counted.append((done, total)))
+    assert counted == [(2, 4), (3, 4), (4, 4)]
     assert [*made.files] == ["repro.mlir"]
     (left,) = [level for level in made.levels if level.name == "pass"]
     assert left.why == "it is too large: 1,048,577 bytes, over the limit of 1,048,576"
