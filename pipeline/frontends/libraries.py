@@ -59,8 +59,9 @@ def fault(raised: BaseException) -> EnvironmentFault | None:
     """The fault of a library that cannot be imported; None where that is not why it was raised.
 
     A library is at fault for what is raised while it is imported, whoever imports it, where it
-    lacks what it or our own code imports, and where it is not installed. What else a source of the
-    user's imports in vain is its own.
+    lacks what it or our own code imports, and where it is not installed. So is the environment for
+    any other package that is not there. What a source looks for in vain in one that is there is the
+    source's fault.
     """
     if isinstance(raised, KeyboardInterrupt | MemoryError):
         return None
@@ -73,6 +74,8 @@ def fault(raised: BaseException) -> EnvironmentFault | None:
         absent = missing and importlib.util.find_spec(name) is None if name else False
         if name in _DISTRIBUTIONS and (by_library or absent):
             return _fault(name, raised, missing=missing)
+        if absent:
+            return _absent(name, raised)
     if importing:
         return _fault(importing[-1], raised)
     # Libraries that import their parts late say in other words what the import raised.
@@ -151,6 +154,17 @@ def _fault(name: str, raised: BaseException, *, missing: bool = False) -> Enviro
         f"({last.filename}:{last.lineno})",
         advice=f"Reinstall it: pip install --force-reinstall {distribution}, or run "
         "scripts/setup; `iree-pilot doctor` tells what is found.",
+    )
+
+
+def _absent(name: str, raised: BaseException) -> EnvironmentFault:
+    """The fault of a package that we do not know: its name for pip may be another."""
+    frames = traceback.extract_tb(raised.__traceback__)
+    last = [f for f in frames if not f.filename.startswith("<frozen importlib")][-1]
+    return EnvironmentFault(
+        f"{last.filename}:{last.lineno} imports {name}, which is not installed",
+        advice=f"Install the package that has it, such as: pip install {name}; or, if it is a "
+        "module of your own, put it beside the source.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from iree_pilot.pipeline.program.source_lines import place, quoted
 _BRIEF = 80
 #: Sources that hold a program already: what they draw cannot be made an input.
 _NOT_TRACED = (".pt2", ".onnx", ".mlir", ".mlirbc")
+#: Start of a message that says which step of a trace failed.
+_WHILE = re.compile(r"^while [^:]+: ")
 
 
 class Typed(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,10 +179,10 @@ def comparing(typed: Typed, results: Sequence[CaseResult]) -> Iterator[tuple[str
 
 
 def why(result: CaseResult, *, brief: bool = False) -> str:
-    """Reason of a case's verdict, with the operation and the line that it is about, or the first
-    output that differs and how.
+    """Reason of a case's verdict, with the operation (without one, the message) and the line that
+    it is about, or the first output that differs and how.
 
-    brief: a message that stands for neither is cut, where all of it is shown elsewhere.
+    brief: the message is cut, where all of it is shown elsewhere.
     """
     failure = result.failure
     if failure is None:
@@ -195,12 +198,15 @@ def why(result: CaseResult, *, brief: bool = False) -> str:
     python = python_lines.of(failure.location)
     source = f"({Path(python).name})" if python else ""
     about = " ".join(filter(None, (named or written, of, where and f"at {where}", source)))
+    said = " ".join(_WHILE.sub("", failure.message).split())
+    said = textwrap.shorten(said, _BRIEF, placeholder=" ...") if brief else said
+    if about and not (named or written):
+        about = f"{said} {about}"
     if not about and result.comparison and result.comparison.differs:
         about = next(
             (f"{o.label}{o.worst or f': {o.why}'}" for o in result.comparison.outputs if o.differs),
             "",
         )
     if not about:  # an error that names neither operation nor line: what it says
-        about = " ".join(failure.message.split())
-        about = textwrap.shorten(about, _BRIEF, placeholder=" ...") if brief else about
+        about = said
     return f"{result.why}: {about}" if about else result.why

@@ -64,7 +64,8 @@ class TestFault:
     @pytest.mark.parametrize(
         ("code", "package"),
         [
-            ("import timm_that_is_not_there", "model"),
+            ("import json.that_is_not_there", "model"),
+            ("from json import that_is_not_there", "model"),
             ("raise ModuleNotFoundError(name='numpy')", "model"),
             ("raise ImportError('cannot import name', name='transformers')", "model"),
             ("def forward():\n    raise RuntimeError('shape')\nforward()", "model"),
@@ -74,6 +75,13 @@ class TestFault:
     )
     def test_of_the_source_or_of_nobody(self, code: str, package: str) -> None:
         assert libraries.fault(raised(code, package)) is None
+
+    def test_of_any_other_package_that_is_not_there(self) -> None:
+        found = libraries.fault(raised("import numpy\nimport no_such.part", "model"))
+        assert found is not None
+        assert found.exit_code == 3
+        assert found.message == "<code>:2 imports no_such, which is not installed"
+        assert "pip install no_such;" in found.advice
 
     def test_of_a_library_that_another_imports_late_and_tells_of_in_its_own_words(self) -> None:
         late = RuntimeError("Failed to import diffusers.models (look up to see its traceback)")

@@ -242,6 +242,19 @@ class TestWhy:
         told = following.why(case(why="does not trace", failed=failed, trace="failed"))
         assert told == "does not trace: torch.aten.nonzero at net.py:12"
 
+    @pytest.mark.parametrize(
+        "said",
+        ["SyntaxError: invalid syntax (net.py, line 12)", "SystemExit: bye", "KeyboardInterrupt"],
+    )
+    def test_says_what_was_raised_where_there_is_a_line_and_no_operation(self, said: str) -> None:
+        failed = msgspec.structs.replace(
+            failure("trace-error", "trace"),
+            message=f"while making the model: {said}",
+            location="/home/me/net.py:12",
+        )
+        told = following.why(case(why="does not trace", failed=failed, trace="failed"))
+        assert told == f"does not trace: {said} at net.py:12"
+
     def test_has_the_own_name_of_an_operation_that_torch_mlir_does_not_know(
         self, tmp_path: Path
     ) -> None:
