@@ -310,7 +310,11 @@ def tell(report: Report) -> None:
 def _verdict(row: Measured) -> str:
     if row.target is None:
         return ""
-    forms = {"seconds": out.seconds, "ratio": "{:g}".format, "peak_bytes": out.size}
+    forms: dict[str, Callable[[float], str]] = {
+        "seconds": out.seconds,
+        "ratio": "{:g}".format,
+        "peak_bytes": out.size,
+    }
     limit = (
         f"{row.target.figure.split('_')[0]} at most {forms[row.target.figure](row.target.at_most)}"
     )

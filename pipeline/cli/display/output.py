@@ -49,16 +49,23 @@ def size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
-def seconds(value: float) -> str:
-    """A duration for people: `0.21 ms`, `45 ms`, `1.24 s`, `3 min 20 s`."""
+#: Seconds from which on a duration is told in minutes.
+MINUTES = 120
+
+
+def seconds(value: float, *, minutes: int = MINUTES) -> str:
+    """A duration for people: `0.21 ms`, `45 ms`, `1.24 s`, `3 min 20 s`.
+
+    minutes: seconds from which on it is told in minutes.
+    """
     if round(value * 1e6) < 1000:
         return f"{_three(value * 1e6)} µs"
     if round(value * 1e3) < 1000:
         return f"{_three(value * 1e3)} ms"
-    if round(value) < 120:
+    if round(value) < minutes:
         return f"{_three(value)} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s"
+    whole, rest = divmod(round(value), 60)
+    return f"{whole} min {rest} s"
 
 
 def _three(value: float) -> str:

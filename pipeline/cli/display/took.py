@@ -6,10 +6,11 @@ import time
 
 import click
 
-from iree_pilot.pipeline.cli.display.output import seconds
+from iree_pilot.pipeline.cli.display.output import MINUTES, seconds
 
-#: Parts shorter than this share of the whole are not shown.
-_LEAST = 0.01
+#: Parts shorter than this share of the whole are shown in `other`, and that only where it is more
+#: than three digits are rounded by.
+_LEAST, _ROUNDED = 0.01, 0.005
 #: Names of parts for people, if their keys in `--json` say too little.
 _NAMES = {"try": "releases", "search": "workarounds"}
 #: Part of what belongs to no other.
@@ -56,13 +57,21 @@ class Took:
         return {"seconds": self._since - self._started, "parts": {**self._parts}}
 
     def __str__(self) -> str:
-        """`took 104 s: trace 53 s, compile 23 s, isolate 28 s`."""
+        """`took 106 s: trace 53 s, compile 23 s, isolate 28 s, other 2 s`: they add up.
+
+        Where the whole is told in minutes, so is each part that has one.
+        """
         self.enter(self._part)
         whole = self._since - self._started
+        shown = {name: t for name, t in self._parts.items() if t >= _LEAST * whole}
+        shown.pop(OTHER, None)
+        rest = whole - sum(shown.values())
+        if rest > _ROUNDED * whole:
+            shown[OTHER] = rest
+        minutes = 60 if round(whole) >= MINUTES else MINUTES
         told = [
-            f"{_NAMES.get(name, name)} {seconds(spent)}"
-            for name, spent in sorted(self._parts.items(), key=_place)
-            if spent >= _LEAST * whole
+            f"{_NAMES.get(name, name)} {seconds(spent, minutes=minutes)}"
+            for name, spent in sorted(shown.items(), key=_place)
         ]
         return f"took {seconds(whole)}: {', '.join(told)}"
 

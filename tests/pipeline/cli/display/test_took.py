@@ -40,7 +40,7 @@ def test_parts_have_names_for_people_and_keep_their_keys(clock: Clock) -> None:
     for part in ("try", "search"):
         one.enter(part)
         clock.now += 60.0
-    assert str(one) == "took 2 min 0 s: releases 60 s, workarounds 60 s"
+    assert str(one) == "took 2 min 0 s: releases 1 min 0 s, workarounds 1 min 0 s"
     assert one.document["parts"] == {"start": 0.0, "try": 60.0, "search": 60.0}
 
 
@@ -50,6 +50,25 @@ def test_what_takes_next_to_nothing_is_not_told(clock: Clock) -> None:
     one.enter("trace")
     clock.now += 10
     assert str(one) == "took 10 s: trace 10 s"
+
+
+def test_what_takes_little_is_in_other_where_it_adds_up(clock: Clock) -> None:
+    one = Took(100.0)
+    for part in ("start", "trace", "compile", "run", "other"):
+        one.enter(part)
+        clock.now += 0.8
+    one.enter("isolate")
+    clock.now += 104.0
+    assert str(one) == "took 108 s: isolate 104 s, other 4 s"
+    assert one.document["seconds"] == pytest.approx(108.0)
+
+
+def test_parts_are_told_in_minutes_where_the_whole_is(clock: Clock) -> None:
+    one = Took(100.0)
+    for part, spent in (("trace", 80.0), ("isolate", 167.0), ("compile", 9.0)):
+        one.enter(part)
+        clock.now += spent
+    assert str(one) == "took 4 min 16 s: trace 1 min 20 s, compile 9 s, isolate 2 min 47 s"
 
 
 def test_a_step_has_its_own_seconds_and_the_rest_of_them_is_other(clock: Clock) -> None:
