@@ -15,6 +15,7 @@ from iree_pilot.pipeline.cli.options import Common, SourceOptions
 from iree_pilot.pipeline.failures.stderr import operation_in
 from iree_pilot.pipeline.frontends.reference import drawing
 from iree_pilot.pipeline.numerics import numerics
+from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.program import python_lines
 from iree_pilot.pipeline.program.source_lines import place, quoted
 
@@ -161,10 +162,10 @@ def seeded(typed: Typed) -> Typed:
 def judging(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
     """The command that judges the operations of what was not compared because wrong numbers would
     not show in it; none where there is no such result."""
-    compared = {r.target: [f.comparison for f in r.functions] for r in results if not r.failure}
+    judged = {r.target: [f.comparison for f in r.functions] for r in results if not r.failure}
     left = [
         target
-        for target, found in compared.items()
+        for target, found in judged.items()
         if any(one is not None and numerics.hides(one) for one in found)
     ]
     return typed.command("bisect", ",".join(left)) if left and not typed.resume else ()
@@ -178,9 +179,15 @@ def comparing(typed: Typed, results: Sequence[CaseResult]) -> Iterator[tuple[str
             yield typed.command("bisect", result.target, "--against", one.target)
 
 
+def compared(result: CaseResult) -> Comparison | None:
+    """The comparison that a case's failure is about, else that of the function farthest off."""
+    told = (f.comparison for f in result.functions if f.failure and f.failure == result.failure)
+    return next(told, None) or result.comparison
+
+
 def why(result: CaseResult, *, brief: bool = False) -> str:
     """Reason of a case's verdict, with the operation (without one, the message) and the line that
-    it is about, or the first output that differs and how.
+    it is about, or the output that its failure names and how that differs.
 
     brief: the message is cut, where all of it is shown elsewhere.
     """
@@ -202,11 +209,10 @@ def why(result: CaseResult, *, brief: bool = False) -> str:
     said = textwrap.shorten(said, _BRIEF, placeholder=" ...") if brief else said
     if about and not (named or written):
         about = f"{said} {about}"
-    if not about and result.comparison and result.comparison.differs:
-        about = next(
-            (f"{o.label}{o.worst or f': {o.why}'}" for o in result.comparison.outputs if o.differs),
-            "",
-        )
+    comparison = compared(result)
+    if not about and comparison and comparison.differs and comparison.output is not None:
+        output = comparison.outputs[comparison.output]
+        about = f"{output.label}{output.worst or f': {output.why}'}"
     if not about:  # an error that names neither operation nor line: what it says
         about = said
     return f"{result.why}: {about}" if about else result.why

@@ -487,7 +487,7 @@ def _measured(result: CaseResult) -> tuple[str, str, str]:
         out.seconds(f.latency.median_seconds) if f.latency else "-" for f in result.functions
     ]
     took = " + ".join(latencies) if any(f.latency for f in result.functions) else "-"
-    compared = result.comparison
+    compared = following.compared(result)
     if compared is None or compared.verdict == "not-compared":
         return took, "-", "-"
     return took, f"{compared.rel_l2:.2e}", f"{compared.tolerance:.1e}"

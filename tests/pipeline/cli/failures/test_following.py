@@ -274,7 +274,7 @@ class TestWhy:
         worst = Worst(index=(1,), got="2.0", expected="3.0")
         differs = msgspec.structs.replace(output, verdict="mismatch", worst=worst)
         comparison = msgspec.structs.replace(
-            compared(""), verdict="mismatch", outputs=(output, differs)
+            compared(""), verdict="mismatch", output=1, outputs=(output, differs)
         )
         failed = failure("mismatch", "compare")
         result = case(why="runs, but differs from the reference", failed=failed)
@@ -282,6 +282,26 @@ class TestWhy:
         assert following.why(result) == (
             "runs, but differs from the reference: result0[1]: 2.0 where 3.0 is expected"
         )
+
+    def test_is_about_the_output_and_the_function_that_the_failure_names(self) -> None:
+        (output,) = compared("").outputs
+        first, worst = (
+            msgspec.structs.replace(
+                output, index=n, name=f"result{n}", verdict="mismatch",
+                worst=Worst(index=(n,), got="1", expected="2"),
+            )
+            for n in range(2)
+        )  # fmt: skip
+        differing = msgspec.structs.replace(compared(""), verdict="mismatch")
+        named = msgspec.structs.replace(differing, output=1, outputs=(first, worst), rel_l2=0.1)
+        farther = msgspec.structs.replace(differing, outputs=(first,), rel_l2=0.5)
+        failed = failure("mismatch", "compare")
+        functions = (function(failed, named), function(failure(signature="other"), farther))
+        result = msgspec.structs.replace(
+            case(why="differs", failed=failed, functions=functions), comparison=farther
+        )
+        assert following.compared(result) is named
+        assert following.why(result) == "differs: result1[1]: 1 where 2 is expected"
 
     def test_says_the_message_where_neither_is_known_in_short_where_that_is_asked(self) -> None:
         message = "Higher-order operation 'cond' not found\n" + "x" * 200 + " end"
