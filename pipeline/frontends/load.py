@@ -14,6 +14,7 @@ import msgspec
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.evaluate import references
 from iree_pilot.pipeline.failures import diagnostics
+from iree_pilot.pipeline.frontends import variables
 from iree_pilot.pipeline.frontends.job import CANNOT_RUN, DEPENDENCIES, Job, Traced, TraceFailed
 from iree_pilot.pipeline.frontends.mlir import mlir
 from iree_pilot.pipeline.frontends.source import Source
@@ -57,8 +58,9 @@ def load(
     """The program of `job.source`, from the store unless something that it was made of changed.
 
     What counts: the source's text, every file that Python opened or imported while it was made (a
-    large one by its size and times), the inputs and weights given, the seed, the releases of the
-    tracing packages, for MLIR the toolchain that reads it, and this package's own tracing code.
+    large one by its size and times), the environment variables that the user's code read, the
+    inputs and weights given, the seed, the releases of the tracing packages, for MLIR the toolchain
+    that reads it, and this package's own tracing code.
     fresh: make it anew whatever the store holds.
 
     Raises TraceFailed where tracing failed, UsageError where the source or the user's archive does
@@ -92,7 +94,9 @@ def find(job: Job, store: Store, toolchain: Toolchain | None) -> Loaded | None:
 def made_of(loaded: Loaded, source: Source) -> dict[str, str]:
     """The user's files that a program was made of, with what they were: the source, what it
     imported and what it read. A file that is gone since is left out."""
-    return _recorded(Path(loaded.directory)) | source_file(source)
+    recorded = _recorded(Path(loaded.directory))
+    files = {file: was for file, was in recorded.items() if not variables.is_variable(file)}
+    return files | source_file(source)
 
 
 def source_file(source: Source) -> dict[str, str]:
@@ -109,7 +113,7 @@ def _search(store: Store, key: str) -> tuple[Path | None, str]:
         if entry is None:
             return None, key
         recorded = _recorded(entry)
-        current = {file: _state(Path(file)) for file in recorded}
+        current = {name: _now(name) for name in recorded}
         if current == recorded:
             return entry, key
         if key in seen:
@@ -184,6 +188,11 @@ def _own_code(*, zoo: bool) -> str:
 
 def _state(file: Path) -> str:
     return state(file) if file.is_file() else ""
+
+
+def _now(name: str) -> str:
+    """The state of what a program was made of: a file, or an environment variable."""
+    return variables.state(name) if variables.is_variable(name) else _state(Path(name))
 
 
 def _recorded(entry: Path) -> dict[str, str]:

@@ -10,14 +10,14 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from iree_pilot.pipeline.errors import PilotError
-from iree_pilot.pipeline.frontends import libraries
+from iree_pilot.pipeline.frontends import libraries, variables
 from iree_pilot.pipeline.frontends.job import (
     DEPENDENCIES,
     GENERATED,
@@ -36,7 +36,7 @@ _DOING = "preparing"
 def traced(job: Job, directory: Path) -> Traced:
     """Writes program.json, or generated.json where tokens were asked for, with their files."""
     try:
-        opened = watch_files()
+        opened, read = watch_files(), watch_variables(directory)
         made = _generate(job, directory) if job.chained else _build(job, directory)
     except PilotError as error:
         refusal = _told(error)
@@ -48,9 +48,8 @@ def traced(job: Job, directory: Path) -> Traced:
             (directory / GENERATED).write_bytes(msgspec.json.encode(made))
             return Traced()
         programs.save(made, directory)
-        (directory / DEPENDENCIES).write_bytes(
-            msgspec.json.encode(dependencies(opened | _read_natively(job), directory))
-        )
+        files = dependencies(opened | _read_natively(job), directory)
+        (directory / DEPENDENCIES).write_bytes(msgspec.json.encode(files | read))
         return Traced()
     # On a full disk this is all that gets out.
     print(f"{refusal.exception}: {refusal.message}", file=sys.stderr, flush=True)
@@ -163,6 +162,12 @@ def watch_files() -> set[str]:
     return opened
 
 
+def watch_variables(directory: Path) -> dict[str, str]:
+    """Collects the environment variables that the user's source reads, as `variables.watch`."""
+    is_users = _users(directory)
+    return variables.watch(lambda file: not file.startswith("<") and is_users(_real(file)))
+
+
 def _read_natively(job: Job) -> set[str]:
     """Files that the importer read without Python's help: a model's external data."""
     if job.source.kind != "onnx":
@@ -183,6 +188,17 @@ def dependencies(opened: set[str], directory: Path) -> dict[str, str]:
     keeps in its cache is no part of a model.
     """
     modules = {m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)}
+    is_users = _users(directory)
+    files = {_real(f) for f in (opened | modules) if f and not f.startswith("<")}
+    return {
+        f: state(Path(f))
+        for f in sorted(files)
+        if is_users(f) and not f.endswith(".pyc") and Path(f).is_file()
+    }
+
+
+def _users(directory: Path) -> Callable[[str], bool]:
+    """Says of a file, by its path without links, whether it belongs to the user's source."""
     installed = tuple(
         str(Path(p).resolve()) for p in {sys.prefix, sys.base_prefix, *_site_directories()}
     )
@@ -191,15 +207,8 @@ def dependencies(opened: set[str], directory: Path) -> dict[str, str]:
     packages = tuple(str(own / name) + os.sep for name in names)
     cache = _real(str(cache_directory())) + os.sep
     system = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/")
-    files = {_real(f) for f in (opened | modules) if f and not f.startswith("<")}
-    return {
-        f: state(Path(f))
-        for f in sorted(files)
-        if not f.startswith((*installed, *packages, *system, cache))
-        and not f.startswith(str(directory.resolve()))
-        and not f.endswith(".pyc")
-        and Path(f).is_file()
-    }
+    others = (*installed, *packages, *system, cache, str(directory.resolve()))
+    return lambda file: not file.startswith(others)
 
 
 def _real(file: str) -> str:

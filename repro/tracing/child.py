@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,18 @@ _PROGRAM = "repro.py"
 def isolated(ask: Ask, directory: Path) -> Result:
     """Result of the search."""
     warnings.simplefilter("ignore")
-    opened = trace_child.watch_files()
-    return _Search(ask, directory, opened).run()
+    opened, variables = trace_child.watch_files(), trace_child.watch_variables(directory)
+    return _Search(ask, directory, opened, variables).run()
 
 
 class _Search:
-    def __init__(self, ask: Ask, directory: Path, opened: set[str]) -> None:
+    def __init__(
+        self, ask: Ask, directory: Path, opened: set[str], variables: Mapping[str, str]
+    ) -> None:
         self.job = ask.job
         self.wanted = ask.failure.signature
         self.directory = directory
-        self.opened = opened
+        self.opened, self.variables = opened, variables
         self.traces = Traces(directory)
 
     def run(self) -> Result:
@@ -75,9 +77,10 @@ class _Search:
             return self._isolate()
 
     def _check_needed(self) -> None:
-        """Begins anew where a file that the model is made of is not what it was."""
+        """Begins anew where a file, or a variable, that the model is made of is not what it was."""
         record = self.directory / _NEEDED
-        now = msgspec.json.encode(trace_child.dependencies(self.opened, self.directory))
+        files = trace_child.dependencies(self.opened, self.directory)
+        now = msgspec.json.encode(files | dict(self.variables))
         if not record.is_file() or record.read_bytes() != now:
             self.traces.forget()
             record.write_bytes(now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from fake.processes import alive, wait_until
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.evaluate import references
 from iree_pilot.pipeline.frontends import source as sources
-from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, load
+from iree_pilot.pipeline.frontends.job import DEPENDENCIES, Job
+from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, load, made_of
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Tensor
@@ -444,6 +445,53 @@ class TestPython:
         write(here / "helper.py", "FACTOR = 2.0\n")
         save_file({"w": numpy.ones(2, numpy.float32)}, here / "w.safetensors")
         assert output(expected_cached=True) == [5.0, 5.0], "what was made of this is still there"
+
+    def test_it_is_traced_again_when_a_variable_that_it_reads_changed(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(
+            here / "model.py",
+            """
+            import os
+            import torch
+            K = float(os.environ.get("OWN_FACTOR", "1"))
+
+            class M(torch.nn.Module):
+                def forward(self, x):
+                    return x * K - 1 if os.getenv("OWN_SHIFT") else x * K
+
+            def model():
+                return M()
+            def inputs():
+                os.environ["OWN_SET"] = "1"
+                return (torch.ones(2),) if "OWN_SET" in os.environ else ()
+            """,
+        )
+
+        def output(expected_cached: bool) -> float:
+            found = loaded("model.py")
+            assert found.cached is expected_cached
+            reference = found.program.functions[0].reference
+            assert reference is not None
+            raw = (Path(found.directory) / reference.outputs[0].file).read_bytes()
+            return float(memoryview(raw).cast("f")[0])
+
+        assert output(expected_cached=False) == 1.0
+        assert output(expected_cached=True) == 1.0, "what it sets itself is no change"
+        monkeypatch.setenv("OWN_FACTOR", "5")
+        assert output(expected_cached=False) == 5.0
+        monkeypatch.setenv("OWN_SHIFT", "secret word")
+        assert output(expected_cached=False) == 4.0
+        monkeypatch.setenv("OWN_OTHER", "1")
+        assert output(expected_cached=True) == 4.0
+        found = loaded("model.py")
+        assert [*made_of(found, sources.parse("model.py", {}, None))] == [str(here / "model.py")]
+        record = (Path(found.directory) / DEPENDENCIES).read_text()
+        assert set(re.findall(r'"\$(\w+)"', record)) == {"OWN_FACTOR", "OWN_SHIFT", "OWN_SET"}
+        assert "secret word" not in record
+        monkeypatch.delenv("OWN_SHIFT")
+        monkeypatch.delenv("OWN_FACTOR")
+        assert output(expected_cached=True) == 1.0, "what was made of this is still there"
 
     def test_a_module_in_the_working_directory(self, here: Path) -> None:
         (here / "mine").mkdir()
