@@ -33,10 +33,15 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 _DOCS = "docs/nightly.md"
 
 
-def read(path: Path, form: type[T], docs: str = _DOCS) -> T:
+def read(
+    path: Path,
+    form: type[T],
+    docs: str = _DOCS,
+    advice: str = "Name a file that says what to run.",
+) -> T:
     """The file's tables as a `form` (a msgspec struct that forbids unknown fields).
 
-    docs: the page that says what such a file may hold.
+    docs: the page that says what such a file may hold. advice: for one that cannot be read.
 
     Raises UsageError for a file that is not there or no TOML, an unknown key, a missing one, and a
     value of another type: with file, line, and what could have been meant.
@@ -45,9 +50,7 @@ def read(path: Path, form: type[T], docs: str = _DOCS) -> T:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
         why = fault.strerror if isinstance(fault, OSError) else "it is not UTF-8 text"
-        raise UsageError(
-            f"cannot read {path}: {why}", advice="Name a file that says what to run."
-        ) from fault
+        raise UsageError(f"cannot read {path}: {why}", advice=advice) from fault
     return parse(path, text, form, docs)
 
 

@@ -21,6 +21,7 @@ from iree_pilot.repro.workarounds.table import TABLE
 #: Flags that `bringup` itself tries.
 _TRIED = frozenset(flag for one in TABLE for flag in one.flags)
 _DOCS = "docs/bring-up-a-model.md"
+_ADVICE = "Name a recipe: the TOML file that `iree-pilot bringup` wrote of what a model needs."
 _HEAD = """\
 How to get {source} past what IREE cannot do, found with iree-compile {iree}.
 Use it: iree-pilot run {source} -t TARGET --recipe {name}
@@ -123,7 +124,7 @@ def read(path: Path, *, trust: bool = False) -> Recipe:
     Raises UsageError for one that is none, for an unknown backend, and for flags that do more than
     compile, unless the user says `trust`.
     """
-    recipe = toml_tables.read(path, Recipe, _DOCS)
+    recipe = toml_tables.read(path, Recipe, _DOCS, _ADVICE)
     for number, one in enumerate(recipe.step):
         where = toml_tables.place(path, "step", number, "backend")
         if one.backend not in ("", *BACKENDS):

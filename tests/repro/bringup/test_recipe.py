@@ -84,6 +84,12 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, said: str) -> N
     assert refused.value.advice
 
 
+def test_what_is_not_there_is_advised_to_be_a_recipe(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*nope\.toml: No such file") as refused:
+        recipes.read(tmp_path / "nope.toml")
+    assert refused.value.advice.startswith("Name a recipe: ")
+
+
 def test_flags_that_do_more_than_compile_are_taken_from_who_is_trusted(tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
     flags = ("--iree-hal-dump-executable-files-to=here",)
