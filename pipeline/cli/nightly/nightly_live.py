@@ -130,6 +130,7 @@ class NightLive:
         )
 
     def again(self, cases: Sequence[Case]) -> None:
+        self._seen.update(case.name for case in cases)  # also by a night that this one resumes
         self._say(
             f"{count(len(cases), 'case')} run again, to see whether the failure is intermittent"
         )

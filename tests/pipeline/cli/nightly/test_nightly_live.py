@@ -58,6 +58,18 @@ def test_a_case_that_is_run_again_is_not_counted_again() -> None:
     assert shown == ["1/2 ok      good.py", "2/2 failed  norm.py", "    failed  norm.py"]
 
 
+def test_a_case_that_the_interrupted_night_ran_is_not_counted_again() -> None:
+    console = screen(tty=False)
+    live = NightLive(console, COMMON)
+    live.night_started(RUN, [GOOD], 1)
+    live.ended(outcome(GOOD))
+    live.again([NORM])
+    live.ended(outcome(NORM, CRASH, attempts=("failed", "failed")))
+    shown = [line.split(" | ")[0] for line in lines(console)]
+    assert shown[1] == "2/2 ok      good.py"
+    assert shown[-1] == "    failed  norm.py"
+
+
 def test_the_bar_begins_when_the_number_of_cases_is_known() -> None:
     console = screen(tty=True)
     live = NightLive(console, COMMON)
