@@ -44,6 +44,7 @@ from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, made_of
 from iree_pilot.pipeline.numerics import between
 from iree_pilot.pipeline.numerics.judging import POINTING, TIPPED
+from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.store import outputs
 from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain.compiler import check_flags, check_phases
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 _STYLES = {"ok": "green", "ran": "yellow", "compiled": "yellow", "failed": "red"}
 #: From so many columns on the table of verdicts has room for their reasons.
 _WIDE = 120
+#: Latencies of so many functions stand in one cell of it.
+_LATENCIES_SHOWN = 3
 _MARKS = {
     "ok": "[green]ok[/green]",
     "mismatch": "[red]differs[/red]",
@@ -487,6 +490,8 @@ def _measured(result: CaseResult) -> tuple[str, str, str]:
         out.seconds(f.latency.median_seconds) if f.latency else "-" for f in result.functions
     ]
     took = " + ".join(latencies) if any(f.latency for f in result.functions) else "-"
+    if len(latencies) > _LATENCIES_SHOWN and took != "-":
+        took = count(len(latencies), "function")
     compared = following.compared(result)
     if compared is None or compared.verdict == "not-compared":
         return took, "-", "-"

@@ -69,6 +69,16 @@ def test_a_reason_is_cut_on_a_terminal_only(tty: bool, end: str) -> None:
     assert file.getvalue().rstrip().endswith(end)
 
 
+def test_the_latencies_of_many_functions_are_not_all_in_the_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    measured = [function(f"f{n}", LATENCY) for n in range(4)]
+    assert " 37.2 ms + 37.2 ms + 37.2 ms " in row(measured[:3], capsys)
+    many = row(measured, capsys)
+    assert " 4 functions " in many
+    assert "37.2 ms" not in many
+
+
 def test_what_is_only_compiled_has_no_columns_for_what_is_measured(tmp_path: Path) -> None:
     stub_release(tmp_path / "release")
     (tmp_path / "a.mlir").write_text("module {\n}\n")
