@@ -11,7 +11,7 @@ import msgspec
 from iree_pilot.pipeline.case_result import DOES_NOT_COMPILE, CaseResult, FunctionResult
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import Failure
-from iree_pilot.pipeline.frontends.job import CANNOT_RUN, MAKING, Job
+from iree_pilot.pipeline.frontends.job import CANNOT_RUN, ENDED, MAKING, Job
 from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed
 from iree_pilot.pipeline.inspect import executables
 from iree_pilot.pipeline.numerics import between, numerics
@@ -152,8 +152,13 @@ def _misspelled(failure: Failure) -> str:
 
 
 def of_the_source(failure: Failure) -> str:
-    """Reason that there is nothing to isolate if PyTorch has no model that runs; else empty."""
+    """Reason that there is nothing to isolate if PyTorch has no model that runs; else empty.
+
+    Nor if the source ends its own process: it would end the search's as well.
+    """
     said = failure.message
+    if failure.phase == "trace" and said.startswith(ENDED):
+        return f"{said}; it raised nothing, so there is no error to look for"
     written = "/SyntaxError/" in failure.signature
     if failure.phase != "trace" or not (
         written or said.startswith((f"while {MAKING}: ", CANNOT_RUN))

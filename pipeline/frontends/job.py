@@ -60,6 +60,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 #: Step before tracing, and the start of the message that PyTorch cannot run the model.
 MAKING = "making the model"
 CANNOT_RUN = "PyTorch itself cannot run the model with these inputs"
+#: Start of the message where the tracing process ended without raising anything: os._exit.
+ENDED = "the tracing process ended itself"
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,14 @@ from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.evaluate import references
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.frontends import variables
-from iree_pilot.pipeline.frontends.job import CANNOT_RUN, DEPENDENCIES, Job, Traced, TraceFailed
+from iree_pilot.pipeline.frontends.job import (
+    CANNOT_RUN,
+    DEPENDENCIES,
+    ENDED,
+    Job,
+    Traced,
+    TraceFailed,
+)
 from iree_pilot.pipeline.frontends.mlir import mlir
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.processes import process, task
@@ -230,4 +237,7 @@ def child(job: Job, place: Path, limits: process.Limits | None, record: str) -> 
             )
         raise TraceFailed(failure, seconds)
     if done.reply is None or not (place / record).is_file():
-        raise TraceFailed(diagnostics.trace_death(done.outcome, done.stderr), seconds)
+        failure = diagnostics.trace_death(done.outcome, done.stderr)
+        if done.outcome.ended_by == "exit" and not failure.stack:
+            failure = msgspec.structs.replace(failure, message=f"{ENDED}: {failure.message}")
+        raise TraceFailed(failure, seconds)

@@ -534,6 +534,12 @@ class TestFailedTraces:
         assert failure.message == "while making the model: RuntimeError: no weights here"
         assert failure.location == f"{here}/model.py:5"
 
+    def test_it_ends_the_process(self, here: Path, cache: Path) -> None:
+        failure = self.failure(here, cache, "__import__('os')._exit(3)")
+        assert failure.message == (
+            "the tracing process ended itself: python ended with exit code 3 and no message"
+        )
+
     def test_it_cannot_be_run(self, here: Path, cache: Path) -> None:
         failure = self.failure(here, cache, "return torch.nn.Linear(3, 3)")
         assert failure.message == (

@@ -201,6 +201,7 @@ class TestBisecting:
         [
             "while making the model: ModuleNotFoundError: No module named 'team'",
             "PyTorch itself cannot run the model with these inputs: RuntimeError: mat1 and mat2",
+            "the tracing process ended itself: python ended with exit code 3 and no message",
         ],
     )
     def test_nor_where_the_source_is_at_fault(self, said: str) -> None:
