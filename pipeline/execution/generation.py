@@ -36,6 +36,8 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 KIND = "generation"
 #: Dimension in which a cache [layers, batch, heads, tokens, head size] grows.
 _TOKENS_AXIS = 3
+#: Fields of models whose prompt has tokens of an image as well, counted once it is traced.
+_SEES = {"image", "image_width"}
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,8 +97,8 @@ def chosen(
     dynamic=true, which is set for who asks for tokens and does not set it. inputs: whether the user
     gives other inputs than the examples.
 
-    Raises UsageError and EnvironmentFault where what is asked for cannot be done, all but a number
-    of tokens that is too large (see `check`).
+    Raises UsageError and EnvironmentFault where what is asked for cannot be done; a number of
+    tokens that is too large is left to `check` where the prompt's length is not known before.
     """
     spec = registry().get(source.model) if source.model else None
     obstacle = _obstacle(source, spec, settings, toolchain, inputs=inputs)
@@ -110,6 +112,10 @@ def chosen(
         )
     if obstacle is not None:
         raise obstacle
+    fields = source.fields
+    prompt, context = fields.get("length"), fields.get("context")
+    if isinstance(prompt, int) and isinstance(context, int) and not _SEES & fields.keys():
+        _fits(source.text, asked, prompt, context)
     return asked, {"dynamic": "true"} | settings
 
 
@@ -185,11 +191,15 @@ def check(program: Program, steps: int) -> None:
         return
     prompt = decode.example[at].shape[_TOKENS_AXIS]
     # The cache that a step of decode takes holds all tokens but its own.
-    most = longest.max - prompt + 2
+    _fits(program.source, steps, prompt, longest.max + 1)
+
+
+def _fits(text: str, steps: int, prompt: int, context: int) -> None:
+    most = context - prompt + 1
     if steps > most:
         raise UsageError(
-            f"{program.source}: --generate {steps} after a prompt of {prompt} tokens does not fit "
-            f"its context of {longest.max + 1}",
+            f"{text}: --generate {steps} after a prompt of {prompt} tokens does not fit "
+            f"its context of {context}",
             advice=f"Generate {most} at most, or choose a shorter prompt or a longer context.",
         )
 

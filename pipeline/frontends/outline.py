@@ -8,14 +8,15 @@ from __future__ import annotations
 import ast
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TypeVar
 
 from iree_pilot.models.spec import registry
-from iree_pilot.pipeline.errors import UsageError
+from iree_pilot.pipeline.errors import UsageError, nearest
+from iree_pilot.pipeline.frontends import switches
 from iree_pilot.pipeline.frontends.source import Source, split
 
 T = TypeVar("T", bound=ast.AST)
@@ -36,13 +37,24 @@ _COMPILED = frozenset({"CompiledModule", ".CompiledModule", ".import_module", "_
 _PLAIN = frozenset(
     {*sys.stdlib_module_names, "torch", "torchvision", "transformers", "numpy", "safetensors"}
 )
+#: Values that are no function, nor anything else that can be called.
+_NO_CALL = (ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.JoinedStr, ast.ListComp)
 _LARGEST_BYTES = 2**20
 
 
-def check(file: Path, factory: str, text: str, *, given: bool = False) -> None:
-    """Raises UsageError where the Python file has no function `factory`, or none for its inputs.
+def check(
+    file: Path,
+    factory: str,
+    text: str,
+    *,
+    given: bool = False,
+    settings: Collection[str] | None = None,
+) -> None:
+    """Raises UsageError where the Python file has no function `factory`, or none for its inputs, or
+    where the function does not take the arguments that the user set.
 
-    text: the source as the user named it. given: the user gives the inputs.
+    text: the source as the user named it. given: the user gives the inputs. settings: the names of
+    the arguments; None: they are not to be looked at.
     """
     if (tree := _parsed(file)) is None:
         return
@@ -50,10 +62,56 @@ def check(file: Path, factory: str, text: str, *, given: bool = False) -> None:
     names = set(_bound(tree.body)) | {n for one in _of(tree, ast.Global) for n in one.names}
     if words & _HIDDEN or "*" in names:
         return
-    if factory not in names:
+    made = _made_once(tree, factory)
+    if factory not in names or (isinstance(made, ast.Assign) and isinstance(made.value, _NO_CALL)):
         raise no_function(text, factory, "the model", sorted(_functions(tree)))
     if "inputs" not in names and not given and _is_plain(tree):
         raise no_function(text, "inputs", "its example inputs")
+    if settings is not None and isinstance(made, ast.FunctionDef) and not made.decorator_list:
+        _check_definition(made, settings, text)
+
+
+def _made_once(tree: ast.Module, name: str) -> ast.stmt | None:
+    """The definition, or the assignment to the name alone, that nothing else takes the place of."""
+    bound = [node for node in tree.body if name in _bound([node])]
+    if len(bound) != 1 or any(name in one.names for one in _of(tree, ast.Global)):
+        return None
+    (made,) = bound
+    several = isinstance(made, ast.Assign) and not all(
+        isinstance(t, ast.Name) for t in made.targets
+    )
+    return None if several else made
+
+
+def _check_definition(made: ast.FunctionDef, settings: Collection[str], text: str) -> None:
+    own = made.args
+    named = [*own.posonlyargs, *own.args]
+    needed = [a.arg for a in named[: len(named) - len(own.defaults)]]
+    needed += [
+        a.arg for a, default in zip(own.kwonlyargs, own.kw_defaults, strict=True) if default is None
+    ]
+    known = [a.arg for a in (*own.args, *own.kwonlyargs)]
+    passed = [n for n in settings if n in known or n not in switches.NAMES]
+    check_arguments(passed, needed, None if own.kwarg else known, f"{text}: {made.name}()")
+
+
+def check_arguments(
+    given: Iterable[str], needed: Iterable[str], known: Sequence[str] | None, of: str
+) -> None:
+    """Raises UsageError for an argument that a factory does not take, or that is not given.
+
+    needed: those without a default. known: those that it takes; None: any. of: the factory.
+    """
+    given = [*given]
+    for name in given:
+        if known is not None and name not in known:
+            advice = nearest(name, [*known]) or "It takes none."
+            raise UsageError(f"{of} takes no argument {name!r}", advice=advice)
+    if left := [name for name in needed if name not in given]:
+        raise UsageError(
+            f"{of} needs a value for {', '.join(left)}",
+            advice=f"Give it: {' '.join(f'--kwargs {name}=VALUE' for name in left)}",
+        )
 
 
 def _parsed(file: Path) -> ast.Module | None:
@@ -110,10 +168,11 @@ def check_source(source: Source, *, given: bool = False) -> None:
             f"{source.text} cannot be read as an exported program: it is no zip archive",
             advice="Write it with torch.export.save, and copy it as a binary file.",
         )
+    own = [*source.fields]
     if source.kind == "file":
-        check(Path(source.path or ""), source.factory, source.text, given=given)
+        check(Path(source.path or ""), source.factory, source.text, given=given, settings=own)
     elif source.kind == "module" and (file := module_file(source.module or "")):
-        check(file, source.factory, source.text, given=given)
+        check(file, source.factory, source.text, given=given, settings=own)
 
 
 def module_file(name: str) -> Path | None:

@@ -43,6 +43,8 @@ SWITCHES: Mapping[str, Switch] = {
 #: The setting that is no model's: values of tensors by which Python chooses are taken from the
 #: example inputs at the trace.
 DATA_DEPENDENT, EXAMPLE = "data_dependent", "example"
+#: Settings that are no arguments of a factory, unless it takes one of such a name itself.
+NAMES = (*SWITCHES, DATA_DEPENDENT)
 
 
 def by_inputs(fields: Mapping[str, Any]) -> bool:

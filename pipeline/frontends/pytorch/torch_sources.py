@@ -29,12 +29,10 @@ from iree_pilot.models.spec import ModelChoice, registry
 from iree_pilot.models.traceable import EntryFunction, Traceable
 from iree_pilot.models.weights import checkpoints
 from iree_pilot.pipeline.errors import UsageError, nearest
-from iree_pilot.pipeline.frontends import libraries, switches
+from iree_pilot.pipeline.frontends import libraries, outline, switches
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.frontends.outline import no_function
 from iree_pilot.pipeline.frontends.pytorch import bindings
 from iree_pilot.pipeline.frontends.source import Source, literal, no_module
-from iree_pilot.pipeline.frontends.switches import SWITCHES
 from iree_pilot.pipeline.program import torch_tensors
 
 
@@ -93,11 +91,10 @@ def traceable(job: Job) -> tuple[Traceable, dict[str, ExportedProgram]]:
 
 def _own_fields(source: Source, factory: Any = None) -> dict[str, str | int | bool]:
     """The source's fields without switches, unless the factory takes one of such a name itself."""
-    known = (*SWITCHES, switches.DATA_DEPENDENT)
     with contextlib.suppress(TypeError, ValueError):
         taken = inspect.signature(factory).parameters if factory else {}
-        return {k: v for k, v in source.fields.items() if k not in known or k in taken}
-    return {k: v for k, v in source.fields.items() if k not in known}
+        return {k: v for k, v in source.fields.items() if k not in switches.NAMES or k in taken}
+    return {k: v for k, v in source.fields.items() if k not in switches.NAMES}
 
 
 def _switched(made: Traceable, source: Source, own: Mapping[str, Any]) -> Traceable:
@@ -220,17 +217,25 @@ def _called(factory: Any, source: Source) -> Any:
     Raises UsageError for one that it does not take.
     """
     arguments = {name: literal(str(word)) for name, word in source.fields.items()}
-    known: list[str] = []
     with contextlib.suppress(ValueError):  # it has no signature to be read
-        known = [
-            n for n, p in inspect.signature(factory).parameters.items() if p.kind != p.VAR_KEYWORD
-        ]
+        # Not of what it wraps: a decorator may give that its arguments.
+        taken = inspect.signature(factory, follow_wrapped=False).parameters
+        several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        known = [n for n, p in taken.items() if p.kind not in several]
+        needed = [n for n in known if taken[n].default is inspect.Parameter.empty]
+        any_name = any(p.kind == p.VAR_KEYWORD for p in taken.values())
+        of = f"{source.text}: {source.factory}()"
+        outline.check_arguments(arguments, needed, None if any_name else known, of)
     try:
         return factory(**arguments)
     except TypeError as fault:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(fault))
         if unknown is None or unknown[1] not in arguments:
             raise
+        known = []
+        with contextlib.suppress(ValueError):
+            whole = inspect.signature(factory).parameters
+            known = [n for n, p in whole.items() if p.kind != p.VAR_KEYWORD]
         raise UsageError(
             f"{source.text}: {source.factory}() takes no argument {unknown[1]!r}",
             advice=nearest(unknown[1], known) or "It takes none.",
@@ -239,7 +244,7 @@ def _called(factory: Any, source: Source) -> Any:
 
 def _check_callable(module: ModuleType, name: str, what: str, text: str) -> None:
     if not callable(getattr(module, name, None)):
-        raise no_function(text, name, what)
+        raise outline.no_function(text, name, what)
 
 
 def _is_compiled(made: Any) -> bool:

@@ -84,6 +84,7 @@ class TestChosen:
             ("llama:8b", 4, {}, "has no weights", "tiny, small"),
             ("llama", 4, {"dynamic": "false"}, "a cache of one length", "--set dynamic=true"),
             ("llama", 0, {}, "--generate 0 generates nothing", "how many tokens"),
+            ("llama:tiny", 122, {}, "does not fit its context of 128", "Generate 121 at most"),
             ("llama", -3, {}, "--generate -3 generates nothing", "how many tokens"),
         ],
     )

@@ -13,10 +13,13 @@ MODEL = "import torch\ndef model():\n    return torch.nn.Linear(1, 1).eval()\n"
 INPUTS = "def inputs():\n    return (torch.ones(1, 1),)\n"
 
 
-def check(tmp_path: Path, text: str, factory: str = "model") -> None:
+def check(
+    tmp_path: Path, text: str, factory: str = "model", settings: tuple[str, ...] | None = None
+) -> None:
     file = tmp_path / "net.py"
     file.write_text(text)
-    outline.check(file, factory, "net.py" if factory == "model" else f"net.py:{factory}")
+    named = "net.py" if factory == "model" else f"net.py:{factory}"
+    outline.check(file, factory, named, settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,45 @@ def test_what_is_not_there(tmp_path: Path, text: str, factory: str, says: str, a
         check(tmp_path, text, factory)
     assert says in caught.value.message
     assert advice in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "says", "advice"),
+    [
+        ("def model(n): ...\n", (), "needs a value for n", "--kwargs n=VALUE"),
+        ("def model(a, b=1, *, c, d=2): ...\n", ("a",), "needs a value for c", "--kwargs c=VALUE"),
+        ("def model(): ...\n", ("layers",), "takes no argument 'layers'", "It takes none."),
+        ("def model(layer=1): ...\n", ("layers",), "takes no argument", "Did you mean layer?"),
+        ("model = 3\n", (), "no function model()", "FILE.py:NAME"),
+    ],
+)
+def test_arguments_that_the_factory_does_not_take_or_lacks(
+    tmp_path: Path, text: str, settings: tuple[str, ...], says: str, advice: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        check(tmp_path, text + INPUTS, settings=settings)
+    assert says in caught.value.message
+    assert advice in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("def model(n): ...\n", ("n",)),
+        ("def model(n=1, *more): ...\n", ()),
+        ("def model(**more): ...\n", ("layers",)),
+        ("def model(): ...\n", ("use_cache", "data_dependent")),
+        ("@print\ndef model(n): ...\n", ("layers",)),
+        ("def model(n): ...\nmodel = print\n", ()),
+        ("model = None\ndef late():\n    global model\n    model = print\nlate()\n", ()),
+        ("model, other = print, 3\n", ()),
+        ("class model:\n    def __init__(self, n): ...\n", ()),
+    ],
+)
+def test_arguments_that_may_be_right_are_left_to_be_run(
+    tmp_path: Path, text: str, settings: tuple[str, ...]
+) -> None:
+    check(tmp_path, text + INPUTS, settings=settings)
 
 
 @pytest.mark.parametrize(

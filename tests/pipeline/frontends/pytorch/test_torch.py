@@ -706,3 +706,31 @@ class TestRandomNumbers:
         assert why.endswith("(the model is in training mode: .eval() is missing)")
         assert not other
         assert any("training mode: .eval() is missing" in note for note in program.notes)
+
+
+def test_a_class_that_lacks_an_argument_is_wrong_usage(build: Any) -> None:
+    code = """
+    class Net(nn.Linear):
+        def __init__(self, width):
+            super().__init__(2, width)
+    def inputs():
+        return (torch.ones(1, 2),)
+    """
+    with pytest.raises(UsageError, match=r"Net\(\) needs a value for width") as caught:
+        build(code, factory=":Net")
+    assert caught.value.advice == "Give it: --kwargs width=VALUE"
+
+
+def test_a_decorator_may_give_what_the_factory_that_it_wraps_needs(build: Any) -> None:
+    code = """
+    import functools
+    def wide(make):
+        return functools.wraps(make)(lambda: make(3))
+    @wide
+    def model(width):
+        return nn.Linear(2, width)
+    def inputs():
+        return (torch.ones(1, 2),)
+    """
+    program, _ = build(code)
+    assert program.functions[0].outputs[0].shape == (1, 3)
