@@ -37,3 +37,14 @@ class Wrong(msgspec.Struct, frozen=True, kw_only=True):
     elements: tuple[WrongElement, ...]
     path: str = ""
     ties: bool = False
+
+    @property
+    def misplaced(self) -> bool:
+        """True if NaN, Inf or a finite number is where it is not expected; such elements are first
+        among the worst."""
+        return any(
+            name in value
+            for worst in self.elements[:1]
+            for value in (worst.got.lower(), worst.expected.lower())
+            for name in ("nan", "inf")
+        )

@@ -617,7 +617,11 @@ def _facts(report: Report, texts: Mapping[str, str], inputs: list[str]) -> dict[
         "frames_left": max(0, len(failure.stack) - _FRAMES),
         "components": issue.components(report.failing_phase),
         "title": issue.title(
-            failure, "" if report.shared else report.target, report.op_names, shown[0].command[0]
+            failure,
+            "" if report.shared else report.target,
+            report.op_names,
+            shown[0].command[0],
+            report.wrong,
         ),
         "message": visible,
         "whole_message": folded,

@@ -9,6 +9,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.toolchain.phases import UNTARGETED, WHOLE_PROGRAM
 from iree_pilot.repro.attribution.origin import Origin
+from iree_pilot.repro.wrong_results.wrong_record import Wrong
 
 #: Limit of the message in the title; GitHub shows some 70 characters of a title in its lists.
 _MESSAGE_CHARACTERS = 80
@@ -24,10 +25,14 @@ _FLAG = re.compile(r"--iree-[a-z0-9-]+[a-z0-9]")
 _CRASH = re.compile(r"SIG[A-Z]+ in [^\s()]+")
 
 
-def title(failure: Failure, target: str, ops: Sequence[str], tool: str) -> str:
-    """`[vulkan] iree-compile: failed to legalize operation 'vector.bitcast' (torch.aten.mm)`.
+def title(
+    failure: Failure, target: str, ops: Sequence[str], tool: str, wrong: Sequence[Wrong] = ()
+) -> str:
+    """`[vulkan] iree-compile: failed to legalize operation 'vector.bitcast' (torch.aten.mm)`, or
+    `[vulkan] wrong results: -inf instead of -100.0 (torch.aten.log_sigmoid)`.
 
-    target: empty where all of them fail so. tool: whose command fails. ops: of the program.
+    target: empty where all of them fail so. tool: whose command fails. ops: of the program. wrong:
+    outputs, the one that the failure is about first.
     """
     names = [*dict.fromkeys(ops)]
     about = names[:_OPERATIONS] + ["..."] * (len(names) > _OPERATIONS)
@@ -36,7 +41,9 @@ def title(failure: Failure, target: str, ops: Sequence[str], tool: str) -> str:
         return f"iree-turbine: {_essential(failure).partition('. ')[0]}{of}"
     backend = f"[{target.partition(':')[0]}] " if target else ""
     if failure.kind == "mismatch":
-        return f"{backend}wrong results{of}"
+        worst = next((element for one in wrong[:1] for element in one.elements), None)
+        values = f": {worst.got} instead of {worst.expected}" if worst else ""
+        return f"{backend}wrong results{values}{of}"
     return f"{backend}{tool}: {_essential(failure)}{of}"
 
 

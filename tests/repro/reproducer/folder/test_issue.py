@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from fake.reports import CPU, report
 
@@ -15,7 +16,7 @@ from iree_pilot.repro.attribution.attribution import Attribution
 from iree_pilot.repro.attribution.origin import Origin
 from iree_pilot.repro.failing_pass.phases import WrongPhase
 from iree_pilot.repro.reproducer.folder import bundle, environment, issue
-from iree_pilot.repro.wrong_results.wrong_record import Wrong
+from iree_pilot.repro.wrong_results.wrong_record import Wrong, WrongElement
 
 BITCAST = (
     "failed to legalize operation 'vector.bitcast': "
@@ -123,8 +124,8 @@ class TestWrongNumbers:
         bundle.write(directory, report(failing, wrong=wrong, origin=origin), {"repro.mlir": "//"})
         return (directory / "ISSUE.md").read_text()
 
-    def wrong(self, dtype: str, own: float | None) -> Wrong:
-        return Wrong(
+    def wrong(self, dtype: str, own: float | None, **fields: Any) -> Wrong:
+        plain = Wrong(
             index=0,
             dtype=dtype,
             shape=(1,),
@@ -137,6 +138,26 @@ class TestWrongNumbers:
             limit="the relative L2 error",
             elements=(),
         )
+        return msgspec.structs.replace(plain, **fields)
+
+    def test_a_misplaced_infinity_has_no_tolerance(self, tmp_path: Path) -> None:
+        elements = (WrongElement((0,), "-inf", "-100.0"),)
+        alone = self.draft(tmp_path / "a", self.wrong("f32", 0.0, error=0.0, elements=elements))
+        said = (
+            "1 of 1 element is wrong, -inf where -100.0 is expected; NaN and Inf count without a "
+        )
+        assert f"{said}tolerance.\n" in alone
+        assert "olerance:" not in alone and "Max absolute error" not in alone
+        assert alone.startswith("# [llvm-cpu] wrong results: -inf instead of -100.0 (")
+        beside = self.draft(tmp_path / "b", self.wrong("f32", 0.0, count=9, elements=elements))
+        assert "1 of 9 elements is wrong, -inf where -100.0 is expected; NaN and Inf" in beside
+        assert "Of the elements that are finite in both: Max absolute error: 0.75" in beside
+
+    def test_the_title_names_the_worst_element(self, tmp_path: Path) -> None:
+        elements = (WrongElement((0,), "1.0", "1.75"),)
+        draft = self.draft(tmp_path / "a", self.wrong("f32", 0.0, elements=elements))
+        assert draft.startswith("# [llvm-cpu] wrong results: 1.0 instead of 1.75 (")
+        assert "1 of 1 element exceeds the tolerance. Max absolute error: 0.75" in draft
 
     @pytest.mark.parametrize(("lines", "said"), [(3, ":\n\n```diff"), (2000, ", attached.\n")])
     def test_the_diff_of_the_wrong_pass_is_named_however_long_it_is(
