@@ -139,7 +139,7 @@ class NightLive:
         self._say(escape(text))
 
     def isolating(self, case: Case, signature: str) -> None:
-        self._say(f"isolating {escape(signature)} of {escape(case.name)}", whole=True)
+        self._say(f"isolating {escape(case.name)}\n  {escape(signature)}", whole=True)
         self._look(f"isolating what fails in {case.name}", "isolate")
 
     def isolated(self, case: Case, found: Bisection) -> None:
@@ -152,7 +152,7 @@ class NightLive:
             self._say(f"  not isolated: {escape(found.why)}")
 
     def asking(self, case: Case, signature: str, question: Question) -> None:
-        self._say(f"{question} of {escape(signature)}, {escape(case.name)}", whole=True)
+        self._say(f"{question} of {escape(case.name)}\n  {escape(signature)}", whole=True)
         self._look(f"{_ASKING.get(question, question)} of what fails in {case.name}", "findings")
 
     def answered(self, case: Case, finding: Finding) -> None:

@@ -89,11 +89,9 @@ def tell(
         _tell_news(console, rows, common, directory)
     for row in known:
         name, why = escape(row.case.name), escape(row.why)
-        place = escape(row.judgement.reproducer) if row.judgement else ""
-        findings = row.findings if verbose else row.brief_findings
-        found = [f"{label}: {escape(said)}" for label, said in findings]
-        told = "  ".join(filter(None, [name, f"[dim]{why}[/dim]" if why else "", place, *found]))
+        told = "  ".join(filter(None, [name, f"[dim]{why}[/dim]" if why else ""]))
         console.print(f"[dim]{row.verdict:<15}[/dim] {told}", soft_wrap=True)
+        _tell_found(console, row, row.findings if verbose else row.brief_findings)
     for (verdict, why), count in unjudged.items():
         cases = out.count(count, "case")
         console.print(f"[dim]{verdict:<15}[/dim] {cases}  [dim]{escape(why)}[/dim]", soft_wrap=True)
@@ -122,11 +120,16 @@ def _tell_news(
         source = (row.outcome and row.outcome.source) or SourceLines()
         pairs = out.failure_lines(failure, verbose=common.verbosity > 0, source=source)
         out.print_pairs(console, pairs, indent="    ")
+    _tell_found(console, row, row.findings)
+    command = escape(again(row, directory))
+    console.print(f"    [dim]$ {command}[/dim]", soft_wrap=True, no_wrap=True)
+
+
+def _tell_found(console: Console, row: CaseRow, findings: Sequence[tuple[str, str]]) -> None:
+    """The reproducer and what else is known of a failure, each on a line of its own."""
     if row.judgement and row.judgement.reproducer:
         console.print(f"    reproducer: {escape(row.judgement.reproducer)}", soft_wrap=True)
-    for label, said in row.findings:
+    for label, said in findings:
         # A workaround ends in a command to be pasted.
         whole = label == "workaround"
         console.print(f"    {label}: {escape(said)}", soft_wrap=True, no_wrap=whole)
-    command = escape(again(row, directory))
-    console.print(f"    [dim]$ {command}[/dim]", soft_wrap=True, no_wrap=True)

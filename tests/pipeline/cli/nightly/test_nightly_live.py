@@ -85,7 +85,13 @@ def test_signatures_and_commands_stay_on_their_lines(tty: bool) -> None:
     console = screen(tty=tty)
     live = NightLive(console, COMMON)
     live.isolating(NORM, CRASH.signature)
-    assert lines(console) == [f"isolating {CRASH.signature} of {NORM.name}"]
+    live.asking(NORM, CRASH.signature, "releases")
+    assert lines(console) == [
+        f"isolating {NORM.name}",
+        f"  {CRASH.signature}",
+        f"releases of {NORM.name}",
+        f"  {CRASH.signature}",
+    ]
     found = Finding(
         question="workaround",
         said=f"prelu as where (free): {COMMAND}",
@@ -98,11 +104,16 @@ def test_signatures_and_commands_stay_on_their_lines(tty: bool) -> None:
     tell(console, NightReport(run=RUN, rows=(row,)), COMMON)
     told = "\n".join(lines(console))
     assert f"    workaround: prelu as where (free): {COMMAND}\n" in told
-    known = msgspec.structs.replace(judgement, verdict="same failure")
+    since = Finding(question="releases", said="since 3.12.0")
+    known = msgspec.structs.replace(
+        judgement, verdict="same failure", reproducer="/r", findings=(since, found)
+    )
     console = screen(tty=tty)
     row = CaseRow(case=NORM, outcome=outcome(NORM, CRASH), judgement=known)
     tell(console, NightReport(run=RUN, rows=(row,)), COMMON)
-    told = " ".join(" ".join(lines(console)).split())
+    told = "\n".join(lines(console))
     assert "same failure" in told
-    assert "workaround: prelu as where (free)" in told
+    assert (
+        "\n    reproducer: /r\n    releases: since 3.12.0\n    workaround: prelu as where (free)\n"
+    ) in told
     assert "iree-pilot" not in told, "the command is in the report of the first night"
