@@ -36,7 +36,8 @@ def refusal(toolchain: Toolchain, own: Sequence[str], flags: Sequence[str]) -> U
     if not flags:
         return None
     stop = f"--compile-to={toolchain.phases[0]}"
-    answer = ask([toolchain.compiler, os.devnull, *own, *flags, stop, "-o", os.devnull])
+    # The user's come last: one that lacks its value would take the next word for it.
+    answer = ask([toolchain.compiler, os.devnull, *own, stop, "-o", os.devnull, *flags])
     names = {_name(flag) for flag in flags}
     unknown = _of_user(_UNKNOWN.findall(answer.stderr), names)
     if unknown:
@@ -48,10 +49,10 @@ def refusal(toolchain: Toolchain, own: Sequence[str], flags: Sequence[str]) -> U
             else f"Its flags: {toolchain.compiler} --help-hidden",
         )
     for match in _REFUSED.finditer(answer.stderr):
-        if _name(match[1]) in names:
+        if given := [flag for flag in flags if _name(flag) == _name(match[1])]:
             return UsageError(
                 f"iree-compile {toolchain.version} refuses its flags: {match[0]}",
-                advice="Check the words after --.",
+                advice=f"Check {shlex.join(given)}.",
             )
     words = [flag for flag in flags if not flag.startswith("-")]
     if words and _WORDS.search(answer.stderr):

@@ -361,6 +361,8 @@ class TestCompiler:
         ("flags", "says"),
         [
             (["--iree-opt-level=O9"], "for the --iree-opt-level option: 'O9'"),
+            (["--iree-opt-level=O9"], "Check --iree-opt-level=O9."),
+            (["--iree-opt-level"], "--iree-opt-level option: requires a value!"),
             (["--iree-input-type=foo"], "unknown custom value for --iree-input-type='foo'"),
             (["iree-opt-level=O2"], "iree-opt-level=O2 is no flag of iree-compile"),
             (["--zzz", "--iree-opt-level=O2", "--yyy=1"], "has no flag --zzz, --yyy"),
