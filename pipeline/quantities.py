@@ -7,6 +7,7 @@ no sizes.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 #: A step that takes longer than this is taken to hang, where the user sets no limit.
 DEFAULT_SECONDS = 600.0
@@ -37,6 +38,25 @@ def memory(value: str | float) -> float:
     if found < LEAST_MEMORY:
         raise ValueError(f"{value!r} is less memory than any step needs (16MiB; for example 4GiB)")
     return found
+
+
+def duration_text(seconds: float) -> str:
+    """The duration in the largest unit that it is a whole number of: `duration` reads it again."""
+    return _text(seconds, {"h": 3600, "min": 60}, "s")
+
+
+def size_text(size_bytes: float) -> str:
+    """The size in the largest unit that it is a whole number of: `size` reads it again."""
+    powers = {"TiB": 2**40, "TB": 10**12, "GiB": 2**30, "GB": 10**9, "MiB": 2**20, "MB": 10**6}
+    return _text(size_bytes, {**powers, "KiB": 2**10, "KB": 10**3}, "B")
+
+
+def _text(amount: float, units: dict[str, int], least: str) -> str:
+    for unit, worth in units.items():
+        if amount and amount % worth == 0:
+            return f"{int(amount // worth)}{unit}"
+    shown = f"{Decimal(str(amount)):f}"  # no exponent
+    return f"{shown.removesuffix('.0')}{least}"
 
 
 def _parse(text: str, units: dict[str, float], most: float, what: str, example: str) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from iree_pilot.pipeline import quantities
 from iree_pilot.pipeline.case_result import CaseResult
 from iree_pilot.pipeline.cli import reproducer
 from iree_pilot.pipeline.cli.options import Common, SourceOptions
@@ -52,9 +53,9 @@ class Typed(msgspec.Struct, frozen=True, kw_only=True):
         if self.common.release:
             words += ["--release", self.common.release]
         if not self.common.default_limit:
-            words += ["--time-limit", f"{self.common.time_limit:g}s"]
+            words += ["--time-limit", quantities.duration_text(self.common.time_limit)]
         if self.common.memory_limit:
-            words += ["--memory-limit", f"{self.common.memory_limit:.0f}B"]
+            words += ["--memory-limit", quantities.size_text(self.common.memory_limit)]
         return (*words, *(("--", *self.flags) if self.flags else ()))
 
 

@@ -157,7 +157,7 @@ class TestBisecting:
             "iree-pilot bisect 'my net.py' --set layers=2 --set dtype=f16 --seed 7 "
             "--weights '/w/my weights.irpa' --function main --input '2xf32=1 2' "
             "--inline-parameters -t vulkan --expected-output '(ignored)' --device vulkan://1 "
-            "--release 3.12.0 --time-limit 90s --memory-limit 4000000000B -- --iree-opt-level=O1"
+            "--release 3.12.0 --time-limit 90s --memory-limit 4GB -- --iree-opt-level=O1"
         )
 
     def test_has_options_that_bisect_knows(self) -> None:
