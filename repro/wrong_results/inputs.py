@@ -40,7 +40,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs of a function, and its expected outputs.
 
     inputs, expected: files are absolute; expected in the program's types. kept: how many
-    elements of the inputs have values of their own; the others are 0 or 1 throughout. shown:
+    elements of the inputs have values of their own; the others have those of `fills`. shown:
     inputs of a few elements, in words. loaded: the program with these inputs and their references,
     where PyTorch gives them.
     """
@@ -51,16 +51,19 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     wrong: tuple[Wrong, ...]
     kept: int
     elements: int
+    fills: tuple[int, ...] = (0, 1)
     shown: tuple[str, ...] = ()
     loaded: Loaded | None = None
 
     @property
     def told(self) -> tuple[str, ...]:
         """Sentences on which of the inputs are 0 or 1, and on inputs of a few elements."""
-        total = count(self.elements, "element")
-        simple = f"All {total} of the inputs are 0 or 1."
+        total, values = count(self.elements, "element"), " or ".join(map(str, self.fills))
+        simple = f"All {total} of the inputs are {values}."
         if self.kept:
-            simple = f"Of the {total} of the inputs all but {self.kept} are 0 or 1."
+            simple = f"Of the {total} of the inputs all but {self.kept} are {values}."
+        elif self.elements == 1:
+            simple = f"The only element of the inputs is {values}."
         return (*((simple,) if self.kept < self.elements else ()), *self.shown)
 
 
@@ -149,6 +152,7 @@ class _Settling:
             ),
             kept=sum(len(kept.elements) for kept in choice),
             elements=sum(sizes),
+            fills=_fills(choice, sizes),
             shown=tuple(filter(None, (_shown(n, t) for n, t in enumerate(call.inputs)))),
             loaded=self._loaded(call),
         )
@@ -218,6 +222,12 @@ class _Settling:
         elements = tuple(_worst(got, right, wrong))
         described = _described(output, right, own, _farthest(got, right), elements)
         return msgspec.structs.replace(described, ties=ties)
+
+
+def _fills(choice: Choice, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The values of the elements that do not keep their own."""
+    filled = (kept.fill for kept, n in zip(choice, sizes, strict=True) if len(kept.elements) < n)
+    return tuple(sorted({fill for fill in filled if fill is not None}))
 
 
 def _described(

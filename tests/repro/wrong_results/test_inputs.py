@@ -13,7 +13,7 @@ from iree_pilot.pipeline.numerics.numerics import Comparison
 from iree_pilot.pipeline.program.program import Function, Tensor
 from iree_pilot.repro.oracles.oracle import NotAProgram
 from iree_pilot.repro.wrong_results import inputs
-from iree_pilot.repro.wrong_results.plain_values import Choice
+from iree_pilot.repro.wrong_results.plain_values import Choice, Kept
 
 WRONG = Comparison(
     verdict="mismatch", why="", output=None, max_abs=0.0, max_rel=0.0, rel_l2=0.0, tolerance=0.0,
@@ -92,6 +92,31 @@ def test_plain_inputs_are_taken_where_they_are_wrong_once_more() -> None:
     assert made.run().kept == 0
 
 
+@pytest.mark.parametrize(
+    ("elements", "kept", "fills", "told"),
+    [
+        (12, 0, (0,), ("All 12 elements of the inputs are 0.",)),
+        (12, 0, (0, 1), ("All 12 elements of the inputs are 0 or 1.",)),
+        (12, 2, (1,), ("Of the 12 elements of the inputs all but 2 are 1.",)),
+        (1, 0, (0,), ("The only element of the inputs is 0.",)),
+        (2, 2, (), ()),
+    ],
+)
+def test_the_values_of_plain_inputs_are_told(
+    elements: int, kept: int, fills: tuple[int, ...], told: tuple[str, ...]
+) -> None:
+    settled = inputs.Settled(
+        function="main",
+        inputs=(),
+        expected=(),
+        wrong=(),
+        kept=kept,
+        elements=elements,
+        fills=fills,
+    )
+    assert settled.told == told
+
+
 def test_the_inputs_it_came_with_are_taken_where_plain_ones_are_wrong_no_more() -> None:
     made = Fickle([True, False, False, True])
     assert made.run().kept == 2
@@ -111,3 +136,8 @@ def test_right_indices_of_equal_values_are_not_among_the_wrong_ones() -> None:
     assert [one.index for one in told] == [(0,), (2,)]
     assert inputs._ties(np.array([[0.0, 3.0, 0.0]]))
     assert not inputs._ties(np.array([[0.0], [0.0]]))
+
+
+def test_what_keeps_all_its_elements_has_no_other_values() -> None:
+    choice = (Kept((0, 1), 1), Kept((2,), 0), Kept((0,)))
+    assert inputs._fills(choice, [2, 3, 1]) == (0,)
