@@ -99,6 +99,8 @@ def parse(text: str, settings: dict[str, str], dtype: str | None) -> Source:
         kind = None if _is_zoo(path_text) else _refuse_path(Path(text))
     if kind is None and not _is_zoo(path_text) and _DOTTED.fullmatch(path_text) and factory:
         kind = "module"
+    if kind is None and not _is_zoo(path_text):
+        _check_beside(text, path_text)
     if kind is None:
         return _zoo(text, settings, dtype)
     if dtype or (settings and kind not in ("file", "module")):
@@ -206,6 +208,16 @@ def _is_zoo(name: str) -> bool:
     from iree_pilot.models.spec import registry
 
     return name.split("/")[0] in registry()
+
+
+def _check_beside(text: str, path: str) -> None:
+    """Raises UsageError for a name that is that of a file without its suffix."""
+    beside = [f"{path}{suffix}" for suffix in _BY_SUFFIX if Path(f"{path}{suffix}").is_file()]
+    if beside:
+        raise UsageError(
+            f"{text} is no model of the zoo, and no file",
+            advice=f"Did you mean {' or '.join(beside)}?",
+        )
 
 
 def _zoo(text: str, settings: dict[str, str], dtype: str | None) -> Source:

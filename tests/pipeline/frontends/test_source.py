@@ -150,6 +150,12 @@ class TestFiles:
             named("some/where")
         assert "directories of checkpoints" in caught.value.advice
 
+    def test_a_name_without_its_suffix_leads_to_the_file_that_has_it(self, here: Path) -> None:
+        (here / "model.py").write_text("def model(): ...\n")
+        with pytest.raises(UsageError, match="model is no model of the zoo") as caught:
+            named("model")
+        assert caught.value.advice == "Did you mean model.py?"
+
 
 class TestModules:
     def test_a_module_and_its_factory(self, here: Path) -> None:
