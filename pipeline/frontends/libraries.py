@@ -74,7 +74,7 @@ def fault(raised: BaseException) -> EnvironmentFault | None:
         absent = missing and importlib.util.find_spec(name) is None if name else False
         if name in _DISTRIBUTIONS and (by_library or absent):
             return _fault(name, raised, missing=missing)
-        if absent:
+        if absent and not importing:
             return _absent(name, raised)
     if importing:
         return _fault(importing[-1], raised)
