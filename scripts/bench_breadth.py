@@ -11,6 +11,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -102,7 +103,10 @@ def roots(found: Iterable[Architecture]) -> list[RootCause]:
     groups: dict[tuple[str, str], list[Architecture]] = {}
     for one in found:
         if one.status == "failed":
-            groups.setdefault((one.operation or one.signature, one.phase), []).append(one)
+            # Wrong numbers of two programs look alike until their operations are known.
+            alike = not one.signature.startswith("mismatch/")
+            name = one.operation or (one.signature if alike else f"{one.signature}, {one.source}")
+            groups.setdefault((name, one.phase), []).append(one)
     causes = [
         RootCause(
             name=name,
@@ -123,27 +127,29 @@ def page(found: Sequence[Architecture], versions: str, command: str) -> str:
     lines = [
         "# What runs",
         "",
-        f"Architectures of PyTorch libraries with small configurations and seeded weights "
-        f"(`models/collection.toml`), traced, compiled, run and compared with PyTorch. {versions}",
+        f"{len({one.source for one in found})} of the {_collected()} architectures of PyTorch "
+        f"libraries in `models/collection.toml`, with small configurations and seeded weights: "
+        f"traced, compiled, run and compared with PyTorch. {versions}",
         "",
         f"This page is written by `{command}`.",
         "",
         "| target | "
-        + " | ".join(("ok", "ran", "compiled", "failed", "of"))
-        + " | exported, of those ok |",
-        "|---|---|---|---|---|---|---|",
+        + " | ".join(("ok", "ran", "compiled", "failed", "not run", "of"))
+        + " | of those exported work |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for target in targets:
         own = [one for one in found if one.target == target]
         counts = Counter(one.status for one in own)
-        exported = [one for one in own if not (one.status == "failed" and one.phase == "trace")]
+        exported = [one for one in own if one.status != "not-run" and one.phase != "trace"]
         good = sum(one.status in _WORKS for one in exported)
         share = f"{good} of {len(exported)}, {good / max(len(exported), 1):.0%}"
-        cells = [str(counts[s]) for s in ("ok", "ran", "compiled", "failed")]
+        cells = [str(counts[s]) for s in ("ok", "ran", "compiled", "failed", "not-run")]
         lines.append(f"| {target} | {' | '.join(cells)} | {len(own)} | {share} |")
     lines += [
         "",
-        "`ran`: it runs, and something of it was not compared. `compiled`: it was not run here.",
+        "`ran`: it runs, and something of it was not compared. `compiled`: it was not run here. "
+        "`not run`: no configuration and inputs were found with which PyTorch itself runs it.",
         "",
         "## Root causes",
         "",
@@ -165,6 +171,12 @@ def page(found: Sequence[Architecture], versions: str, command: str) -> str:
     for source, said in sorted(by_source.items()):
         lines.append(f"| `{source}` | {' | '.join(said.get(t, '') for t in targets)} |")
     return "\n".join(lines) + "\n"
+
+
+def _collected() -> int:
+    """How many architectures the collection names."""
+    blocks = tomllib.loads(COLLECTION.read_text())["include"]
+    return len({model for block in blocks for model in block["models"]})
 
 
 def _row(cause: RootCause) -> str:

@@ -70,7 +70,7 @@ class TestPage:
         assert (first.name, first.blocked) == ("torch.aten.a", ("timm:two", "timm:three"))
         assert (second.name, second.phase) == ("t/guard", "trace")
         text = bench_breadth.page(found, "IREE 3.13.0.", "scripts/bench breadth")
-        assert "| llvm-cpu | 1 | 0 | 0 | 3 | 4 | 1 of 3, 33% |" in text
+        assert "| llvm-cpu | 1 | 0 | 0 | 3 | 0 | 4 | 1 of 3, 33% |" in text
         assert "| 2 | `torch.aten.a` | input | no a | timm:two, timm:three |" in text
         assert "Could not guard \\| x" in text
         assert "| `timm:four` | ok |" in text

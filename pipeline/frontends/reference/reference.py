@@ -246,12 +246,16 @@ def with_precise(
         "precise": files.save(precise.outputs, "precise"),
         "precise_dtype": "f64",
     }
+
+    def saved(other: EvaluatedOutputs, name: str) -> tuple[Tensor, ...]:
+        """Files of other results; none where their sizes, which depend on data, are others."""
+        alike = all(a.shape == b.shape for a, b in zip(precise.outputs, other.outputs, strict=True))
+        return files.save(other.outputs, name) if alike else ()
+
     if widening.rounded:
-        moved = evaluate(Widening(perturbed=True), None)
-        found["perturbed"] = files.save(moved.outputs, "perturbed")
+        found["perturbed"] = saved(evaluate(Widening(perturbed=True), None), "perturbed")
     if widening.small:
-        flushed = evaluate(Widening(flushing=True), None)
-        found["flushed"] = files.save(flushed.outputs, "flushed")
+        found["flushed"] = saved(evaluate(Widening(flushing=True), None), "flushed")
     jittered: list[tuple[Tensor, ...]] = []
     sums = jitter == "sums"
     moving = jitter == "values" or (sums and widening.steps)
@@ -262,18 +266,19 @@ def with_precise(
         least = 0 if sums else _ROUNDINGS
         if not jittered and not jitters.summed and not _moves(precise, moved.outputs, least):
             break  # nothing cancels, or hardly
-        jittered.append(files.save(moved.outputs, f"jittered{seed}-"))
-    found["jittered"] = tuple(jittered)
+        jittered.append(saved(moved, f"jittered{seed}-"))
+    found["jittered"] = tuple(filter(None, jittered))
     tipped = []
     for tilt in (-1, 1) if choices.roundings.tips else ():
         choices.start(wide=True, tilt=tilt)
-        tipped.append(files.save(evaluate(Widening(), choices).outputs, f"tipped{tilt}-"))
-    found["tipped"] = tuple(tipped)
+        tipped.append(saved(evaluate(Widening(), choices), f"tipped{tilt}-"))
+    found["tipped"] = tuple(filter(None, tipped))
     retied = []
     for way in WAYS if choices.ties else ():
         choices.start(wide=True, way=way)
-        retied.append(files.save(evaluate(Widening(), choices).outputs, way))
-    found["retied"], found["ties"] = tuple(retied), tuple(dict.fromkeys(choices.ties))
+        retied.append(saved(evaluate(Widening(), choices), way))
+    found["retied"] = tuple(filter(None, retied))
+    found["ties"] = tuple(dict.fromkeys(choices.ties))
     found["indexed"] = tuple(
         choosing.save(index, (once, wide), files, tied=choices.changed(wide))
         for index, (once, wide) in enumerate(zip(own, precise.points, strict=False))
@@ -285,6 +290,8 @@ def with_precise(
 def _moves(precise: EvaluatedOutputs, moved: Sequence[torch.Tensor], roundings: int) -> bool:
     """True if an element of an output moves by more than so many of its type's roundings."""
     for unit, base, other in zip(precise.units, precise.outputs, moved, strict=True):
+        if base.shape != other.shape:
+            return True
         if base.dtype is not torch.float64 or not base.numel():
             continue
         size = base.abs() + base.square().mean().sqrt()

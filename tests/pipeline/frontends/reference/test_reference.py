@@ -16,7 +16,7 @@ from iree_pilot.pipeline.numerics import judging, noise  # noqa: E402
 from iree_pilot.pipeline.numerics.noise import Noise  # noqa: E402
 from iree_pilot.pipeline.numerics.pairs import Pair  # noqa: E402
 from iree_pilot.pipeline.program import torch_tensors  # noqa: E402
-from iree_pilot.pipeline.program.program import Reference, TensorType  # noqa: E402
+from iree_pilot.pipeline.program.program import Jitter, Reference, TensorType  # noqa: E402
 
 pytestmark = [
     pytest.mark.real,
@@ -36,7 +36,9 @@ class Function(torch.nn.Module):  # type: ignore[misc, name-defined]
 class Made:
     """A function's program and its reference."""
 
-    def __init__(self, directory: Path, function: Callable[..., Any], *args: Any) -> None:
+    def __init__(
+        self, directory: Path, function: Callable[..., Any], *args: Any, jitter: Jitter = "none"
+    ) -> None:
         self.directory, self.function, self.args = directory, function, args
         self.program = torch.export.export(Function(function), args).run_decompositions({})
         evaluate, choices = reference.graph(self.program, args, {}), Choices()
@@ -44,7 +46,9 @@ class Made:
         files = torch_tensors.TensorFiles(directory, "")
         made = Reference(outputs=files.save(self.traced.outputs, "out"))
         points = self.traced.points
-        self.reference = reference.with_precise(made, evaluate, files, points, choices)
+        self.reference = reference.with_precise(
+            made, evaluate, files, points, choices, jitter=jitter
+        )
 
     def unlike(self) -> list[str]:
         own = reference.eager(Function(self.function), self.args, {})
@@ -106,6 +110,18 @@ def test_an_output_has_the_noise_of_what_it_is_computed_from(tmp_path: Path) -> 
     )
     assert noise.of_output(program, [], []) == program, "nothing is known of it"
     assert noise.of_output(program, [("f32",)], ["bf16"]).computes == "bf16"
+
+
+def test_sizes_that_depend_on_values_need_not_be_the_same_twice(tmp_path: Path) -> None:
+    """What roundings make of them is then no reference for the others."""
+
+    def function(x: Any) -> Any:
+        y = (x * 1.1).softmax(0).sum() - 1  # of roundings alone
+        return x[(x * 1e8 * y > 0.3) | (x > 0.9)], x + 1
+
+    made = Made(tmp_path, function, torch.linspace(-1, 1, 32), jitter="values")
+    shapes = {tensors[0].shape for tensors in made.reference.jittered}
+    assert shapes <= {made.reference.precise[0].shape}
 
 
 def test_a_program_that_is_not_the_model_is_told(tmp_path: Path) -> None:
