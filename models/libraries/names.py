@@ -33,7 +33,7 @@ _ALIKE = 0.85
 
 
 #: Names that begin with all of a name of so many letters are near it.
-_BEGUN = 5
+_PREFIX = 5
 
 
 @functools.cache
@@ -92,9 +92,9 @@ def alike(library: str, name: str) -> str:
         for one in difflib.get_close_matches(wanted, spelt, n=20, cutoff=_ALIKE)
         if abs(len(one) - len(wanted)) < 3 and _numbered_alike(one, wanted)
     ]
-    begun = [one for one in spelt if len(wanted) >= _BEGUN and one.startswith(wanted)]
-    meant = [spelt[one] for one in dict.fromkeys((*begun, *close))][:3]
-    return f"Did you mean {' or '.join(meant)}?" if meant else ""
+    completions = [one for one in spelt if len(wanted) >= _PREFIX and one.startswith(wanted)]
+    suggestions = [spelt[one] for one in dict.fromkeys((*completions, *close))][:3]
+    return f"Did you mean {' or '.join(suggestions)}?" if suggestions else ""
 
 
 def _numbered_alike(one: str, other: str) -> bool:

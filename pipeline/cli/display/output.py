@@ -49,14 +49,14 @@ def size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
-#: Seconds from which on a duration is told in minutes.
+#: Seconds from which on a duration is printed in minutes.
 MINUTES = 120
 
 
 def seconds(value: float, *, minutes: int = MINUTES) -> str:
     """A duration for people: `0.21 ms`, `45 ms`, `1.24 s`, `3 min 20 s`.
 
-    minutes: seconds from which on it is told in minutes.
+    minutes: seconds from which on it is printed in minutes.
     """
     if round(value * 1e6) < 1000:
         return f"{_three(value * 1e6)} µs"

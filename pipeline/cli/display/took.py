@@ -59,7 +59,7 @@ class Took:
     def __str__(self) -> str:
         """`took 106 s: trace 53 s, compile 23 s, isolate 28 s, other 2 s`: they add up.
 
-        Where the whole is told in minutes, so is each part that has one.
+        Where the whole is printed in minutes, so is each part that has one.
         """
         self.enter(self._part)
         whole = self._since - self._started

@@ -181,7 +181,7 @@ def comparing(typed: Typed, results: Sequence[CaseResult]) -> Iterator[tuple[str
 
 
 def compared(result: CaseResult) -> Comparison | None:
-    """The comparison that a case's failure is about, else that of the function farthest off."""
+    """Comparison that a failure is about, else that of the function with the largest error."""
     told = (f.comparison for f in result.functions if f.failure and f.failure == result.failure)
     return next(told, None) or result.comparison
 

@@ -171,7 +171,7 @@ def _held(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _unsaid(record: logging.LogRecord) -> bool:
-    """A logger's filter that drops what is told better by `DataWatch.decided`."""
+    """Filter of a logger: drops messages that `DataWatch.decided` replaces."""
     return not str(record.msg).startswith("propagate_real_tensors")
 
 

@@ -52,7 +52,7 @@ class Roundings:
         self._wide, self._tilt, self._met = wide, tilt, 0
 
     def carried_out(self, target: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Results of a call, of an operand that may be moved."""
+        """Results of a call whose operand may be moved."""
         if not _rounds(target, args, kwargs):
             return run(*args, **kwargs)
         number, self._met = self._met, self._met + 1

@@ -11,6 +11,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from traced_functions import Function  # noqa: E402
+
 from iree_pilot.pipeline.frontends.reference import reference  # noqa: E402
 from iree_pilot.pipeline.frontends.reference.choices import Choices  # noqa: E402
 from iree_pilot.pipeline.frontends.reference.conversions import UNDEFINED  # noqa: E402
@@ -25,15 +27,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # torch's own
 ]
 INF = torch.inf
-
-
-class Function(torch.nn.Module):  # type: ignore[misc, name-defined]
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Any) -> Any:
-        return self.function(*args)
 
 
 def graph(function: Callable[..., Any], *args: Any) -> tuple[Any, reference.Evaluate]:

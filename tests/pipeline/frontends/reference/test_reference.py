@@ -10,6 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from traced_functions import Function  # noqa: E402
+
 from iree_pilot.pipeline.frontends.reference import reference  # noqa: E402
 from iree_pilot.pipeline.frontends.reference.choices import Choices  # noqa: E402
 from iree_pilot.pipeline.numerics import judging, noise  # noqa: E402
@@ -22,15 +24,6 @@ pytestmark = [
     pytest.mark.real,
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # torch's own
 ]
-
-
-class Function(torch.nn.Module):  # type: ignore[misc, name-defined]
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Any) -> Any:
-        return self.function(*args)
 
 
 class Made:
