@@ -39,6 +39,8 @@ _PROOF = 2
 _STOPPED_SIMPLER = 2
 
 Groups = tuple[tuple[int, ...], ...]
+#: Steps of data flow back from an operation to those that likely share its dispatch.
+_BEFORE = 2
 
 
 class Isolated(msgspec.Struct, frozen=True, kw_only=True):
@@ -352,16 +354,23 @@ class Isolation:
         return located
 
     def _named(self) -> locate.Located | None:
-        """The operation that the failure names, where it fails alone.
+        """The operation that the failure names, where it fails alone or with those before it.
 
         That confirms the failure too: the whole program is not compiled once more.
         """
         line = locate.line_of(self.job.failure)
         graph = self._graph(line) if line else None
         groups = locate.groups(graph, (line,)) if graph else ()
-        if not groups or not self._same(groups[0]):
+        if graph is None or not groups:
             return None
-        return locate.Located(lines=(line,), confirmed=True)
+        for steps in (0, _BEFORE):
+            group = groups[0]
+            for _ in range(steps):
+                group += tuple(op for op in neighbours(graph, group) if op < group[0])
+            if self._same(tuple(sorted(group))):
+                before = (graph.ops[op].line for op in group[1:])
+                return locate.Located(lines=(line, *filter(None, before)), confirmed=True)
+        return None
 
     def _confirm(self) -> tuple[int, int]:
         """(failures of this kind of the whole program, runs): a second run confirms the first one;

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -15,9 +16,11 @@ from iree_pilot.pipeline.failures.diagnostics import Failure, Stopped
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.phases import Phase
+from iree_pilot.pipeline.toolchain.releases import find
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro import failed, isolate
 from iree_pilot.repro.isolate import GaveUp
+from iree_pilot.repro.oracles.oracle import Answer
 from iree_pilot.repro.reducer import locate
 
 FAILURE = Failure(
@@ -87,6 +90,53 @@ def test_a_program_that_is_slow_as_a_whole_is_not_accused(tmp_path: Path) -> Non
         "no executable takes 10 s of processor time alone, so the program is slow as a whole: "
         "stopped"
     )
+
+
+class _Fused:
+    """Oracle of a failure of an absolute value that is fused with the multiplication before it."""
+
+    calls = 0
+    others: ClassVar[dict[str, Failure]] = {}
+
+    def ask(self, candidates: list[Path]) -> list[Answer]:
+        self.calls += len(candidates)
+        texts = [one.read_text(encoding="utf-8") for one in candidates]
+        fails = [{"arith.mulf", "math.absf"} <= set(re.findall(r"\w+\.\w+", t)) for t in texts]
+        return [Answer(verdict="same" if one else "passes") for one in fails]
+
+    def again(self, program: Path) -> Failure | None:
+        raise AssertionError("the whole program was compiled")
+
+    def shows(self, failure: Failure | None) -> bool:
+        return True
+
+    def said(self, candidate: Path) -> str:
+        return ""
+
+
+@pytest.mark.real
+def test_what_is_fused_before_the_named_operation_is_tried_without_the_whole_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program.mlir"
+    body = ["arith.mulf %a, %a", *["arith.addf %0, %a", "math.absf %1"], "math.exp %2"]
+    lines = [f"  %{i} = {op} : tensor<4xf32>" for i, op in enumerate(body)]
+    head = "func.func @main(%a: tensor<4xf32>) -> tensor<4xf32> {"
+    program.write_text("\n".join([head, *lines, "  return %3 : tensor<4xf32>", "}", ""]))
+    context = Context(toolchain=find(None), limits=Limits(), directory=tmp_path / "state")
+    context.directory.mkdir()
+    named = Failure(
+        kind="diagnostic",
+        message="cannot",
+        signature="diagnostic/cannot",
+        phase="executable-targets",
+        location=f"{program}:4:8",
+    )
+    monkeypatch.setattr(locate, "Locator", None)
+    job = isolate.IsolationJob(mlir=program, failure=named, context=context, flags=())
+    found = isolate.isolate(job, _Fused())
+    assert isinstance(found, isolate.Isolated)
+    assert (found.ops, found.minimal) == (("arith.mulf", "math.absf"), True)
 
 
 class TestLimits:
