@@ -273,7 +273,7 @@ def job_of(
 ) -> Job:
     """The tracing job of a source, with its own example inputs.
 
-    weights: PATH, or of MLIR SCOPE=PATH. Raises UsageError for what can be told without running
+    weights: PATH, or of MLIR SCOPE=PATH. Raises UsageError for what is known without running
     the source.
     """
     code.check(source, trust=trust)

@@ -326,9 +326,9 @@ def _fault(about: str, fault: PilotError) -> str:
 def _text(first: str, lines: list[tuple[str, str]]) -> str:
     """The lines below the first one, their labels in a column."""
     width = max(len(label) for label, _ in lines)
-    told = [first]
+    column = [first]
     for label, text in lines:
         head, *rest = text.splitlines() or [""]
-        told.append(f"  {label:<{width}}  {head}".rstrip())
-        told += [f"  {'':<{width}}  {line}".rstrip() for line in rest]
-    return "\n".join(told)
+        column.append(f"  {label:<{width}}  {head}".rstrip())
+        column += [f"  {'':<{width}}  {line}".rstrip() for line in rest]
+    return "\n".join(column)

@@ -521,7 +521,7 @@ def _function(
         evaluator=function.reference.evaluator if function.reference else "",
         failure=failure,
         unevaluated="" if comparison else _SIGNALS if function.signals else function.unevaluated,
-        border=border.told(function, ran.changed) if ran.changed else "",
+        border=border.describe(function, ran.changed) if ran.changed else "",
     )
 
 

@@ -49,7 +49,7 @@ def without_told(
 ) -> list[tuple[str, str]]:
     """The lines of a failure without what those of an earlier target say as well.
 
-    before: (target, failure) of what was told.
+    before: (target, failure) of what was printed.
     """
     for target, failure in before:
         left, labels = told_before(lines, failure_lines(failure, verbose=False))

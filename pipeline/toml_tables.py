@@ -1,4 +1,4 @@
-"""Reads TOML that people write into records; a misfit is told with its line and nearest key."""
+"""Reads TOML that people write into records; a misfit is reported with its line and nearest key."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def line_of(text: str, *keys: str | int, value: str = "") -> int:
 
 def _refuse(path: Path, text: str, form: type[Any], message: str, docs: str) -> NoReturn:
     """Raises the UsageError for what msgspec said of the file."""
-    told = _REFUSED.fullmatch(message)
-    what, where = (told["what"], told["path"] or "$") if told else (message, "$")
+    refused = _REFUSED.fullmatch(message)
+    what, where = (refused["what"], refused["path"] or "$") if refused else (message, "$")
     keys: list[str | int] = [
         name or (0 if number == "..." else int(number)) for name, number in _STEP.findall(where)
     ]

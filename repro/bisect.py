@@ -294,7 +294,7 @@ def _key(failure: Failure, isolated: Isolated) -> str:
 
 def _known(subject: Subject, failure: Failure, toolchain: Toolchain) -> Found | None:
     """Result of an earlier bisection of a failure, if there is one."""
-    how = (toolchain.revision, subject.target, subject.flags, subject.told(failure))
+    how = (toolchain.revision, subject.target, subject.flags, subject.discriminator(failure))
     entry = known.recall(failure.signature, *how)
     if entry is None:
         return None

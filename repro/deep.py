@@ -20,7 +20,7 @@ _UNSURE = {
 def since_release(found: ReleasesFound) -> SinceRelease:
     """The answer as a folder keeps it."""
     return SinceRelease(
-        said=told(found),
+        said=summary(found),
         releases=found.releases,
         assumed=found.assumed,
         boundaries=found.boundaries,
@@ -60,7 +60,7 @@ def way_around(found: Workarounds) -> str:
     return f"{' + '.join(best.names)} ({price}): {shlex.join(best.command)}"
 
 
-def told(found: ReleasesFound) -> str:
+def summary(found: ReleasesFound) -> str:
     """An answer for releases on one line."""
     said = [_change(change) for change in found.boundaries]
     if not said:

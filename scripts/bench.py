@@ -44,11 +44,11 @@ from bench_base import (
     Spread,
     machine,
     own_cache,
+    reporting_errors,
     rounds_option,
     shared,
     span,
     tell_machine,
-    told,
 )
 
 from iree_pilot.pipeline.cli.display import output as out
@@ -323,7 +323,7 @@ def _verdict(row: Measured) -> str:
 
 def report(as_json: bool, release: str | None, benches: Mapping[str, Any]) -> None:
     load = os.getloadavg()[0]
-    with told():
+    with reporting_errors():
         found = {name: bench() for name, bench in benches.items()}
         made = Report(machine(load, release), found)
     if as_json:

@@ -105,8 +105,8 @@ def own_cache() -> Iterator[Path]:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Errors that the user or the machine caused are told as iree-pilot tells them."""
+def reporting_errors() -> Iterator[None]:
+    """Errors that the user or the machine caused are reported as iree-pilot reports them."""
     try:
         yield
     except PilotError as error:

@@ -25,10 +25,10 @@ from bench_base import (
     Machine,
     machine,
     own_cache,
+    reporting_errors,
     rounds_option,
     shared,
     tell_machine,
-    told,
 )
 from bench_contest import Contest, Isolation, Program, Round, judged, tell
 from bench_peers import PEERS, Attempt, Peer, Subject
@@ -294,7 +294,7 @@ def command(
     programs = chosen(names, everything, target)
     load = os.getloadavg()[0]
     found = []
-    with told():
+    with reporting_errors():
         for program in programs:
             found.append(contest(program, pairs, limit, release, PEERS if peers else {}))
             if not as_json:

@@ -130,13 +130,13 @@ def judged(program: Program, rounds: Sequence[Round]) -> Contest:
 
 def reduced(what: str, attempts: Sequence[Attempt]) -> Reducer:
     """A reducer's medians."""
-    told = [a for a in attempts if a.ended != "failed"]
-    left = [a.ops for a in told if a.ops is not None]
+    finished = [a for a in attempts if a.ended != "failed"]
+    left = [a.ops for a in finished if a.ops is not None]
     return Reducer(
         what=what,
         attempts=tuple(attempts),
-        calls=Spread.of([a.calls for a in told]) if told else None,
-        seconds=Spread.of([a.seconds for a in told]) if told else None,
+        calls=Spread.of([a.calls for a in finished]) if finished else None,
+        seconds=Spread.of([a.seconds for a in finished]) if finished else None,
         ops=Spread.of(left) if left else None,
     )
 

@@ -16,7 +16,16 @@ from typing import Any, Literal
 import bench_right
 import click
 import msgspec
-from bench_base import Machine, limit_option, machine, own_cache, shared, tell_machine, told, until
+from bench_base import (
+    Machine,
+    limit_option,
+    machine,
+    own_cache,
+    reporting_errors,
+    shared,
+    tell_machine,
+    until,
+)
 from bench_right import Traced
 
 from iree_pilot.pipeline import case
@@ -217,7 +226,7 @@ def command(
     """Delicate right programs on each target in turn: none may be accused."""
     load = os.getloadavg()[0]
     judged = []
-    with told(), own_cache() as directory:
+    with reporting_errors(), own_cache() as directory:
         chosen = (count, first, targets or TARGETS, seed)
         for one in until(measure(*chosen, find_release(release), directory), limit):
             judged.append(one)

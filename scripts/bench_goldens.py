@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import click
 import msgspec
-from bench_base import PILOT, machine, told
+from bench_base import PILOT, machine, reporting_errors
 from goldens_cases import CASES, Case, Rule, Step
 
 from iree_pilot.pipeline.cli.display import output as out
@@ -53,7 +53,11 @@ KEYS = (
     Rule(r"peak_bytes|memory_bytes|memory_limit", "SIZE", "as much memory as is available"),
     Rule(r"begun|finished|known_since|when", "DATE", "the time of day"),
     Rule(r"worker", "WORKER", "host and process"),
-    Rule(r"uuid|key", "KEY", "a night is told from others; a case's key is also of our own code"),
+    Rule(
+        r"uuid|key",
+        "KEY",
+        "one of each night; a case's key is also of our own code",
+    ),
     Rule(r"device_name|environment", "MACHINE", "host, system and driver"),
     Rule(r"files", "DIGEST", "of files with times in them, which are documents of their own"),
 )
@@ -334,7 +338,7 @@ def command(new: Path | None, old: Path | None, only: tuple[str, ...]) -> None:
 
     A record holds for this machine and these packages.
     """
-    with told(), tempfile.TemporaryDirectory(prefix="goldens-") as scratch:
+    with reporting_errors(), tempfile.TemporaryDirectory(prefix="goldens-") as scratch:
         if new is None and old is None:
             raise UsageError("nothing to do", advice="Give --record DIR, --compare DIR, or both.")
         place = new or Path(scratch)

@@ -23,11 +23,11 @@ from bench_base import (
     Machine,
     Spread,
     machine,
+    reporting_errors,
     rounds_option,
     shared,
     span,
     tell_machine,
-    told,
 )
 
 from iree_pilot.pipeline.case_result import CaseResult, Step
@@ -240,7 +240,7 @@ def command(
     cases: int, nights: int, anew: float, pairs: int, as_json: bool, release: str | None
 ) -> None:
     """A generated history of many nights: its size, and how long it takes to answer."""
-    with told():
+    with reporting_errors():
         report = measure(cases, nights, anew, pairs, release)
     if as_json:
         out.emit(report)

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import msgspec
 import psutil
-from bench_base import PILOT, Machine, machine, own_cache, shared, tell_machine, told
+from bench_base import PILOT, Machine, machine, own_cache, reporting_errors, shared, tell_machine
 
 from iree_pilot.pipeline.cli.display import output as out
 from iree_pilot.pipeline.errors import EnvironmentFault
@@ -131,13 +131,13 @@ def _night(words: list[str], place: Path) -> Night:
     if ended.exit_code not in (0, 1):
         said = (place / "stderr.txt").read_text(errors="replace").strip()
         raise EnvironmentFault(f"the night ended with {ended.exit_code}: {said}")
-    told = msgspec.json.decode((place / "stdout.json").read_bytes())
+    document = msgspec.json.decode((place / "stdout.json").read_bytes())
     return Night(
         seconds=seconds,
         exit_code=ended.exit_code or 0,
-        cases=len(told["rows"]),
-        reused=sum(row["outcome"]["reused"] for row in told["rows"]),
-        verdicts=told["run"]["verdicts"],
+        cases=len(document["rows"]),
+        reused=sum(row["outcome"]["reused"] for row in document["rows"]),
+        verdicts=document["run"]["verdicts"],
         busy=watch.busy,
     )
 
@@ -173,7 +173,7 @@ def tell(report: Report) -> None:
 @shared
 def command(config: str | None, only: str | None, as_json: bool, release: str | None) -> None:
     """A night with empty caches, then one with nothing changed; the cores meanwhile."""
-    with told():
+    with reporting_errors():
         report = measure(config, only, release)
     if as_json:
         out.emit(report)

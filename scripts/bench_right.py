@@ -20,7 +20,7 @@ from typing import Any, Literal
 import bench_parts
 import click
 import msgspec
-from bench_base import Machine, machine, own_cache, shared, tell_machine, told
+from bench_base import Machine, machine, own_cache, reporting_errors, shared, tell_machine
 
 from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import Settings, Silent
@@ -442,7 +442,7 @@ def command(
 ) -> None:
     """Random right programs at every optimisation level: none may be accused."""
     load = os.getloadavg()[0]
-    with told(), own_cache() as directory:
+    with reporting_errors(), own_cache() as directory:
         toolchain = find_release(release)
         if _LEVEL_FLAG not in toolchain.flags:
             raise click.ClickException(f"{toolchain.version} has no --{_LEVEL_FLAG}")

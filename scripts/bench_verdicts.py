@@ -30,7 +30,16 @@ from typing import Any, Literal
 import bench_stock
 import click
 import msgspec
-from bench_base import Machine, limit_option, machine, own_cache, shared, tell_machine, told, until
+from bench_base import (
+    Machine,
+    limit_option,
+    machine,
+    own_cache,
+    reporting_errors,
+    shared,
+    tell_machine,
+    until,
+)
 from bench_stock import Call, Stock
 
 from iree_pilot.pipeline.cli import cli
@@ -423,7 +432,7 @@ def command(
     """Verdicts on programs of many dialects, beside what IREE's own tools make of them."""
     load = os.getloadavg()[0]
     judged: list[Judged] = []
-    with told(), own_cache() as directory:
+    with reporting_errors(), own_cache() as directory:
         toolchain = find_release(release)
         flags = plan(parse(_TARGET), toolchain).flags
         given: dict[str, Iterable[Given]] = {

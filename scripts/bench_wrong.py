@@ -24,7 +24,16 @@ import bench_plant
 import bench_right
 import click
 import msgspec
-from bench_base import Machine, limit_option, machine, own_cache, shared, tell_machine, told, until
+from bench_base import (
+    Machine,
+    limit_option,
+    machine,
+    own_cache,
+    reporting_errors,
+    shared,
+    tell_machine,
+    until,
+)
 from bench_right import Traced
 
 from iree_pilot.pipeline import case
@@ -294,7 +303,7 @@ def command(
     """Faults planted, and known ones, in whole models: each is seen, and isolated."""
     load = os.getloadavg()[0]
     judged = []
-    with told(), own_cache() as directory:
+    with reporting_errors(), own_cache() as directory:
         os.environ["IREE_PILOT_DATA"] = str(directory / "data")
         toolchain = find_release(release)
         found = measure(count, known, first, seed, toolchain, directory)

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 import msgspec
-from bench_base import PILOT, Machine, machine, own_cache, shared, tell_machine, told
+from bench_base import PILOT, Machine, machine, own_cache, reporting_errors, shared, tell_machine
 
 from iree_pilot.models.spec import ModelSpec, Preset, registry
 from iree_pilot.pipeline.cli.display import output as out
@@ -137,7 +137,7 @@ def command(names: tuple[str, ...], targets: str, as_json: bool, release: str | 
     """Time and peak memory of tracing and compiling presets of the zoo, all by default."""
     load = os.getloadavg()[0]
     rows = []
-    with told():
+    with reporting_errors():
         parse_list(targets)
         for spec, preset in chosen(names):
             rows.append(measure(spec, preset, targets, release))

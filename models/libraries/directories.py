@@ -1,4 +1,4 @@
-"""Checkpoint directories that a library loads itself, told by their config.json; imports none.
+"""Checkpoint directories that a library loads itself, known by config.json; imports none.
 
 Code that lies in a directory (`auto_map`) is never run.
 """

@@ -1,6 +1,6 @@
 """Comparison of a checkpoint's tensors with the model's: names, shapes, dtypes, before any use.
 
-Nothing is loaded here. All faults are told at once, each with the file, the tensor, what was
+Nothing is loaded here. All faults are reported at once, each with the file, the tensor, what was
 expected, what was found, and the likely reason.
 """
 

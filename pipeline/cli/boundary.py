@@ -54,7 +54,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Failed(Exception):
-    """The command has told all there is to tell and ends with this exit code."""
+    """The command has printed all there is to print and ends with this exit code."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)
@@ -171,7 +171,7 @@ def _hear_signals() -> None:
 
 
 def _unheard() -> int:
-    """Whoever read our output has gone, and nothing can be told to them."""
+    """Whoever read our output has gone, and nothing can be printed for them."""
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
     return UNHEARD
 

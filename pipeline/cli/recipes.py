@@ -54,7 +54,7 @@ class Cooking(msgspec.Struct, frozen=True, kw_only=True):
         steps = (*self.recipe.of(""), *self.recipe.of(plan.target.backend))
         return tuple(one.name for one in steps)
 
-    def told(self, target: str, plan: Plan) -> str:
+    def summary(self, target: str, plan: Plan) -> str:
         """Line that says what the recipe does for a target; empty without a recipe."""
         if self.recipe is None:
             return ""

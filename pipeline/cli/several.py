@@ -25,8 +25,8 @@ def document(results: Results, *, targets: int, took: Took | None = None) -> Any
     That of the only one is as it is; those of several are in `results`, each with its `target`.
     took: what the command took, all of it.
     """
-    told = msgspec.to_builtins(results[0][1]) if targets == 1 else {"results": labelled(results)}
-    return {**told, "took": took.document} if took else told
+    whole = msgspec.to_builtins(results[0][1]) if targets == 1 else {"results": labelled(results)}
+    return {**whole, "took": took.document} if took else whole
 
 
 def labelled(results: Results) -> list[dict[str, Any]]:

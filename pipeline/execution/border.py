@@ -89,7 +89,7 @@ def stored(function: Function, want: Function, directory: Path, store: Store) ->
     return given(function, want, directory, entry)
 
 
-def told(function: Function, changed: Function) -> str:
+def describe(function: Function, changed: Function) -> str:
     """Note for the user on types that were changed."""
     pairs = [
         f"{before.label} {after.dtype} where the program has {before.dtype}"

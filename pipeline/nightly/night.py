@@ -128,7 +128,7 @@ class Night:
     def _reuse(self, cases: Sequence[Case], course: _Course) -> None:
         """Takes what would come out the same from an earlier night, unless it is to be measured.
 
-        Where that cannot be told yet, because a program is not traced or the case's device is
+        Where that is not known yet, because a program is not traced or the case's device is
         elsewhere, a worker finds out (`Order.known`).
         """
         past = self._history.past([case.name for case in cases], before=course.run.id)

@@ -165,8 +165,8 @@ def available_bytes() -> int:
     As psutil has it, which takes 10 ms to load.
     """
     lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    told = next(line for line in lines if line.startswith("MemAvailable:"))
-    return int(told.split()[1]) * 1024
+    available = next(line for line in lines if line.startswith("MemAvailable:"))
+    return int(available.split()[1]) * 1024
 
 
 def python(module: str, *words: str | Path) -> list[str | Path]:

@@ -73,11 +73,11 @@ def fork(
     if asking is None:
         return None
     command = command._replace(cwd=Path.cwd() / (command.cwd or ""))  # a server is elsewhere
-    told = {"alike": surroundings(command.env), "modules": modules, "argv": command.argv}
+    request = {"alike": surroundings(command.env), "modules": modules, "argv": command.argv}
     made = None
     try:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody is there any more
-            asking.sendall(json.dumps(told).encode())
+            asking.sendall(json.dumps(request).encode())
             made = fork_servers.asked(asking, command, tick, seconds)
         if made is not None:
             made.connection = asking

@@ -47,11 +47,11 @@ _PR_SET_PDEATHSIG = 1
 _LONGEST = 2**18
 
 
-def modules(told: dict[str, Any]) -> tuple[str, ...]:
+def modules(request: dict[str, Any]) -> tuple[str, ...]:
     """What a command's server has loaded; nothing for a command that it is not known of."""
-    if told["modules"]:
-        return tuple(told["modules"])
-    _, *words = told["argv"]
+    if request["modules"]:
+        return tuple(request["modules"])
+    _, *words = request["argv"]
     if words[:3] != ["-P", "-m", _TASK]:
         return ()
     module, _, _ = words[3].partition(":")
@@ -89,11 +89,11 @@ def _wanted(asking: socket.socket, alike: str) -> tuple[str, ...]:
     """The modules of the server to be handed a connection; none where it is to be closed."""
     asking.settimeout(5)
     try:
-        told = json.loads(asking.recv(_LONGEST) or "{}")
+        request = json.loads(asking.recv(_LONGEST) or "{}")
     except OSError:  # whoever asked has gone
         return ()
     asking.setblocking(True)
-    return modules(told) if told.get("alike") == alike else ()
+    return modules(request) if request.get("alike") == alike else ()
 
 
 def serve(wanted: tuple[str, ...], end: socket.socket) -> dict[str, object]:

@@ -35,7 +35,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     target: with its arch resolved, where there is one. flags: for iree-compile. device: where the
     module can run; None where nothing can run it, and why_not_run says so in a few words, advice
     how to mend that. warnings: how target and device do not fit, or what was chosen for lack of
-    knowledge; to be told before the run. named: the user's word for the target, where it is known.
+    knowledge; to be printed before the run. named: the user's word for the target, if known.
     """
 
     target: Target

@@ -115,7 +115,7 @@ class Compile(msgspec.Struct, frozen=True, kw_only=True):
 
     to: stop after this phase and write IR. resume: the input is IR dumped after this phase.
     hasty: give up where an executable does not end (`executables.UNENDING_SECONDS`) when it is
-    compiled alone; else that is only told.
+    compiled alone; else that is only printed.
     """
 
     mlir: Path
@@ -195,7 +195,7 @@ def compile(
     run, and OSError when the disk is full.
 
     A failure is that of the command that is shown. So where its phase alone does not show it, the
-    compile is done again without what the driver adds to be told of dispatches; and once more where
+    compile is done again without what the driver adds to learn of dispatches; and once more where
     somebody else has killed it.
     """
     check_phases(context.toolchain, resume=job.resume, to=job.to)

@@ -1,6 +1,6 @@
 """Over the operations of a function in the torch dialect, in order: what each of them is.
 
-What becomes of them is told by who walks: text for `writer`, values for `evaluator`.
+What becomes of them is up to who walks: text for `writer`, values for `evaluator`.
 """
 
 from __future__ import annotations

@@ -242,7 +242,7 @@ class _BringUp:
     def _ways(self, now: _Open, made: Applied, result: CaseResult) -> Iterator[Combination]:
         """What may get past a failure, the most likely and the cheapest first.
 
-        What works with the reproducer, and what only a source can be told (switches, fields, where
+        What works with the reproducer, and what only a source takes (switches, fields, where
         its weights are), of which a reproducer knows nothing.
         """
         assert result.failure is not None
@@ -299,9 +299,9 @@ class _BringUp:
         past = [one.obstacle() for one in self._open if one.taken]
         remaining = [one.obstacle() for one in self._open if not one.taken]
         if status == "remains":
-            told = {one.failure.signature for one in remaining}
+            signatures = {one.failure.signature for one in remaining}
             for found in self._isolated(made, result, everything=True).failures:
-                if found.failure.signature not in told:
+                if found.failure.signature not in signatures:
                     remaining.append(_Open(found.failure, found.reproducer, found.why).obstacle())
         changed = any(one.candidate.fields for one in self.answered)
         return BroughtUp(

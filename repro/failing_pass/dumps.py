@@ -26,7 +26,7 @@ class Dump(msgspec.Struct, frozen=True, kw_only=True):
 
     pass_class: `ConvertToSPIRVPass`. spelled: the pass as pipelines have it, with its options:
     `iree-convert-to-spirv{index-bits=32}`; empty where it has no name there. operation: that the
-    pass runs on (`func.func`), told with whole modules only. symbol: its name. text: the IR.
+    pass runs on (`func.func`), known with whole modules only. symbol: its name. text: the IR.
     """
 
     before: bool

@@ -51,7 +51,7 @@ _DIFF_CHARACTERS = 2_000
 class FoundPass(msgspec.Struct, frozen=True, kw_only=True):
     """A pass that fails when `iree-opt` runs it alone.
 
-    name: as pipelines name it. pass_class: the C++ class, where it was told. pipeline: for
+    name: as pipelines name it. pass_class: the C++ class, where it is known. pipeline: for
     `--pass-pipeline=`. flags: of the compile, where the pass only fails with them. file: the IR
     before the pass. changed: what the pass had changed when it
     failed, as a unified diff; empty where it changed nothing or ended with the compiler.

@@ -42,7 +42,7 @@ class WrongPhase(msgspec.Struct, frozen=True, kw_only=True):
     `phase`, the last one whose result another path can finish; `everywhere`: wrong on every path
     from the source on; `unknown`: that cannot be asked. conclusion: the same in one sentence. path:
     the reference path. pass_name, pass_class: the pass in the phase that makes them wrong, "" where
-    that is not told; changed: what it did, as a unified diff. finished: all that was asked.
+    that is not known; changed: what it did, as a unified diff. finished: all that was asked.
     """
 
     state: State

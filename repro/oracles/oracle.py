@@ -56,7 +56,7 @@ _WORDS: dict[Verdict, str] = {
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """same: this failure, with no other but its companions. different: `failure` is another one,
     or has others beside it. passes: gets beyond what fails. invalid: not a program. unresolved: a
-    limit was reached before it could be told. off: of wrong numbers.
+    limit was reached before it was known. off: of wrong numbers.
     """
 
     verdict: Verdict

@@ -171,7 +171,7 @@ def _watched(loaded: Loaded, place: Path, limits: process.Limits | None) -> Watc
     done = task.call(function, str(loaded.mlir), Watching, place, limits=limits)
     if done.reply is None:
         raise UsageError(
-            f"the intermediates of {loaded.program.source} cannot be told: {done.why}",
+            f"the intermediates of {loaded.program.source} are not known: {done.why}",
             advice="The program has to be in the torch dialect, and of this release.",
         )
     return done.reply

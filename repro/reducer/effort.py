@@ -39,7 +39,7 @@ def estimate(
 
     A hang and a shortage of memory are what they are at the limits of the first run, `given`:
     candidates get exactly those. Any other candidate that takes much longer than the first run is
-    no smaller program, and is not waited for. cores, available_bytes: of this machine unless told.
+    no smaller program, and is not waited for. cores, available_bytes: of this machine unless given.
     """
     if cores is None:
         cores = len(os.sched_getaffinity(0))

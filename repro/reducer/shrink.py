@@ -107,7 +107,7 @@ def shrink(
     nor with like-typed operands of its own, nor with splat constants.
 
     Where the budget is spent, the best so far is not minimal. root: the operation most likely to be
-    at fault (the last one unless told): what is far from it in the data flow goes first. constants:
+    at fault (by default the last): what is far from it in the data flow goes first. constants:
     arguments are replaced by splat constants too, where the failure allows it; one more call for
     each, and no operation fewer.
 
@@ -279,7 +279,7 @@ class _Search:
         return self.normal(Cut(keep=keep, bypass=tuple(bypass.items()), splat=tuple(splat)))
 
     def normal(self, cut: Cut) -> Cut:
-        """The cut without what has no effect: the same program, told in one way only.
+        """The cut without what has no effect: the same program, written in one way only.
 
         A chain of bypasses becomes one. An argument that stands for others only in the end is
         called by the smallest number among them.

@@ -51,7 +51,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
-    """A simpler program, told as what to do with the one that was surveyed.
+    """A simpler program, described as what to do with the one that was surveyed.
 
     sizes: what takes the place of a size, in types, literals and the constants that speak of it.
     dynamic: the size of what has none; 0 leaves it. literals: they become splats. attributes:
@@ -96,7 +96,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class SimplifyOptions:
     """Options of a simplification: at most `budget` programs are tested, and once several that
-    told nothing.
+    showed nothing.
 
     units: what sizes are made small multiples of, one after the other. ops: how many operations
     there are, for on_progress. together: tests several at the cost of one, where that can
@@ -320,10 +320,10 @@ class _Search:
                 break
             self._count("smaller shapes in one module")
             verdicts = self._options.together([program.file for program in left.values()])
-            told = dict(zip(left, verdicts, strict=True))
-            likely = [name for name, verdict in told.items() if verdict == "likely"]
-            named = [name for name, verdict in told.items() if verdict in ("likely", "suspect")]
-            clear = {name for name, verdict in told.items() if verdict in ("passes", "invalid")}
+            judged = dict(zip(left, verdicts, strict=True))
+            likely = [name for name, verdict in judged.items() if verdict == "likely"]
+            named = [name for name, verdict in judged.items() if verdict in ("likely", "suspect")]
+            clear = {name for name, verdict in judged.items() if verdict in ("passes", "invalid")}
             self._answered |= {left[name].proposal for name in clear}
             gone = clear | {*named}
             if likely:

@@ -58,7 +58,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int
     device: Device | None = None
 
-    def told(self, failure: Failure) -> str:
+    def discriminator(self, failure: Failure) -> str:
         """Discriminator of programs that fail alike, if the signature is not specific:
         of wrong numbers, or without the operation."""
         if is_specific(failure.signature):
@@ -112,7 +112,7 @@ def write(
         memory_limit=context.limits.memory_bytes,
         packages={name: version(name) for name in _PACKAGES},
         environment=environment.describe(subject.target, subject.device, alone.phase),
-        tried=(*isolated.remarks, *(shown.settled.told if shown.settled else ())),
+        tried=(*isolated.remarks, *(shown.settled.remarks if shown.settled else ())),
         wrong=wrong,
         reference=shown.reference,
         whole=isolated.whole,
@@ -161,7 +161,9 @@ def write(
     contents = contents._replace(files=good or files)
     contents.write(draft, report)
     report = verify.settle_current(report, verify.current(draft, context.toolchain))
-    place = publish.publish(settle, report, contents, failure.signature, subject.told(failure))
+    place = publish.publish(
+        settle, report, contents, failure.signature, subject.discriminator(failure)
+    )
     return place, report
 
 

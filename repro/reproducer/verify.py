@@ -342,7 +342,7 @@ def _failure(
     command: tuple[str, ...], opened: Opened, toolchain: Toolchain, scratch: Path
 ) -> Failure | None:
     report, limits = opened.report, _limits(opened)
-    # Of a tracer that crashes the stack is told, which in a fork would have frames of the server's.
+    # A tracer that crashes prints its stack, which in a fork would have frames of the server's.
     loaded = TORCH if report.failure.kind == "mismatch" else None
     context = Context(toolchain=toolchain, limits=limits, directory=scratch)
     outcome, text = _run(command, context, loaded)
@@ -350,8 +350,8 @@ def _failure(
     mute = failure is not None and failure.kind == "crash" and not failure.stack
     if mute and report.failure.stack and command[0] in ("iree-compile", "iree-opt"):
         outcome, text = _run((*command, SERIAL), context)
-        told = _classified(command, outcome, text, report, scratch)
-        failure = told if told is not None and told.kind == "crash" else failure
+        classified = _classified(command, outcome, text, report, scratch)
+        failure = classified if classified is not None and classified.kind == "crash" else failure
     return failure
 
 

@@ -60,7 +60,7 @@ def attempt(
 
 
 def failure_of(fault: BaseException) -> Failure:
-    """An exception as the failure to trace that it is told as."""
+    """An exception as the failure to trace that it is reported as."""
     own = str(Path(__file__).parent)
     frames = [
         f for f in traceback.extract_tb(fault.__traceback__) if not f.filename.startswith(own)

@@ -156,7 +156,7 @@ def of_source(folder: Path, file: Path) -> None:
         # Whoever wrote the folder chooses whether its report can be read.
         raise UsageError(
             f"{folder / file} lies in a folder with a {bundle.REPORT} that cannot be read, so "
-            f"whose code it is cannot be told: {fault.message}",
+            f"whose code it is is not known: {fault.message}",
             advice="Read the file first; if you trust its author, add --trust.",
         ) from fault
     name, path = file.as_posix(), folder / file

@@ -266,7 +266,7 @@ def _widened(op: Any, to: dict[str, str]) -> int:
 
 
 def _check_fnuz(module: Any) -> None:
-    """Raises NotPossible for a program that cannot be told in the other encodings."""
+    """Raises NotPossible for a program that cannot be written in the other encodings."""
     text = str(module.operation.get_asm(large_elements_limit=8, enable_debug_info=False))
     if "FNUZ" in text:
         raise NotPossible("the program has FNUZ types already")

@@ -29,7 +29,7 @@ _INPUTS = "def inputs():\n"
 _MAIN = 'if __name__ == "__main__":\n'
 _FLOATS = ("f16", "bf16", "f32", "f64")
 _COMPARED = (*_FLOATS, "i1", "i8", "i16", "i32", "i64")
-#: The relative error that iree-run-module allows besides unless told.
+#: The relative error that iree-run-module allows besides by default.
 _OWN_TOLERANCE = 1e-5
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LARGEST_BYTES = 2**22
 #: Repetitions of a run: a program that reads uninitialised memory is wrong in some runs only.
 _AGAIN = 5
-#: An input of no more elements is told in words.
+#: An input of no more elements is described in words.
 _READABLE = 16
 #: Number of wrong elements that are shown.
 _SHOWN = 4
@@ -56,7 +56,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     loaded: Loaded | None = None
 
     @property
-    def told(self) -> tuple[str, ...]:
+    def remarks(self) -> tuple[str, ...]:
         """Sentences on which of the inputs are 0 or 1, and on inputs of a few elements."""
         total, values = count(self.elements, "element"), " or ".join(map(str, self.fills))
         simple = f"All {total} of the inputs are {values}."

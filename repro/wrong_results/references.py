@@ -1,8 +1,8 @@
 """References for parts of a program, computed by its engine, many at once.
 
-Beside the reference itself it is told how far the precise results move when the inputs do, by less
-than a computation resolves, and when the steps of sums and norms are rounded to 16 bits: an error
-that is no larger says nothing about the compiler.
+Beside the reference itself it is measured how far the precise results move when the inputs do,
+by less than a computation resolves, and when the steps of sums and norms are rounded to 16 bits:
+an error that is no larger says nothing about the compiler.
 """
 
 from __future__ import annotations

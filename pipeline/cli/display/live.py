@@ -204,8 +204,8 @@ class Live:
             if held and program.parameters.missing:
                 where += f"; none for scope {scopes_text(program.parameters.missing)}"
             count = len(program.parameters.tensors)
-            told = f"{count} parameter{'' if count == 1 else 's'}" if count else "parameters"
-            self._print(f"  {told}, {escape(where)}")
+            parts = f"{count} parameter{'' if count == 1 else 's'}" if count else "parameters"
+            self._print(f"  {parts}, {escape(where)}")
         for note in program.notes:
             self._print(f"  note: {escape(note)}")
 
@@ -234,13 +234,13 @@ class Live:
 
     def _dialects(self, phase: Phase) -> str:
         """The operations by dialect: on a terminal as many as a line has room for (-v has all)."""
-        told = [f"{name}:{count}" for name, count in phase.ops.items()]
+        parts = [f"{name}:{count}" for name, count in phase.ops.items()]
         if self._verbose or not self.console.is_terminal:
-            return " ".join(told)
-        shown = told[:_DIALECTS_SHOWN]
+            return " ".join(parts)
+        shown = parts[:_DIALECTS_SHOWN]
         while shown and len(" ".join([*shown, "..."])) > self.console.width - _PHASE_WIDTH:
             shown.pop()
-        return " ".join([*shown, *["..."] * (len(shown) < len(told))])
+        return " ".join([*shown, *["..."] * (len(shown) < len(parts))])
 
     def compiling(self, target: str, state: Compiling) -> None:
         """Shows the executable that a compile waits for; at the bottom how the others do."""

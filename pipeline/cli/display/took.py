@@ -69,11 +69,11 @@ class Took:
         if rest > _ROUNDED * whole:
             shown[OTHER] = rest
         minutes = 60 if round(whole) >= MINUTES else MINUTES
-        told = [
+        parts = [
             f"{_NAMES.get(name, name)} {seconds(spent, minutes=minutes)}"
             for name, spent in sorted(shown.items(), key=_place)
         ]
-        return f"took {seconds(whole)}: {', '.join(told)}"
+        return f"took {seconds(whole)}: {', '.join(parts)}"
 
 
 def _place(part: tuple[str, float]) -> tuple[bool, int]:

@@ -94,6 +94,6 @@ def verify(common: Common) -> None:
         out.emit({"entries": count, "damaged": damaged})
         return
     for entry in damaged:
-        told = f"removed {entry.kind}/{entry.key}: {entry.why}"
-        console.print(told, markup=False, soft_wrap=True)
+        line = f"removed {entry.kind}/{entry.key}: {entry.why}"
+        console.print(line, markup=False, soft_wrap=True)
     console.print(f"{out.count(count, 'entry', 'entries')} verified, {len(damaged)} damaged")

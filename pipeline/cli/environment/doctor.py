@@ -71,8 +71,8 @@ def command(common: Common) -> None:
             console.print(f"[bold]{ability}[/bold]")
             for f in findings:
                 if f.ability == ability:
-                    told = f"  {marks[f.state]} {f.name:<14} {escape(f.found)}"
-                    console.print(told, soft_wrap=True)
+                    line = f"  {marks[f.state]} {f.name:<14} {escape(f.found)}"
+                    console.print(line, soft_wrap=True)
                     if f.mend:
                         console.print(f"      {'':<14} -> {escape(f.mend)}", soft_wrap=True)
     if not able:

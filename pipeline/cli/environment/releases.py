@@ -77,8 +77,8 @@ def _list(common: Common) -> None:
             table.add_row(version, "can be installed", "")
     console.print(table)
     if unknown:
-        told = f"what else there is cannot be told: {unknown}"
-        console.print(told, markup=False, soft_wrap=True)
+        line = f"what else there is is not known: {unknown}"
+        console.print(line, markup=False, soft_wrap=True)
 
 
 @command.command(

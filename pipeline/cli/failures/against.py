@@ -89,8 +89,8 @@ def tell(console: Any, result: Differential) -> None:
     for note in compared.notes:
         console.print(f"  note: {escape(note)}", soft_wrap=True)
     for name, whole in compared.whole:
-        told = f"{_VERDICTS[whole.verdict]}{escape(f': {whole.why}' if whole.why else '')}"
-        console.print(f"  {escape(name)} as a whole {told}", soft_wrap=True)
+        line = f"{_VERDICTS[whole.verdict]}{escape(f': {whole.why}' if whole.why else '')}"
+        console.print(f"  {escape(name)} as a whole {line}", soft_wrap=True)
     if compared.status == "agrees":
         console.print("no dispatch differs")
     elif compared.status == "gave-up":

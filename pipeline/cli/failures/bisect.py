@@ -267,8 +267,8 @@ def _each(
             folder = _place(source, place, target), place is None
             yield target, dispatches.bisect(session, loaded, sides, chosen, folder, live)
             continue
-        if told := cooking.told(target, plan):
-            live.note(told)
+        if note := cooking.summary(target, plan):
+            live.note(note)
         made = cooking.applied(session, loaded, plan)
         attempt = functools.partial(_case, session, made.plan, chosen, made.flags, live)
         settled, case = session.settled(made.loaded, attempt, live)
@@ -401,8 +401,8 @@ def _place(source: str, output: str | None, target: str = "") -> Path:
 def _pass(made: Reproducer) -> str:
     """The pass that fails, by both its names."""
     names = [name for name in (made.pass_name, made.pass_class) if name]
-    told = f"{names[0]} ({names[1]})" if len(names) == 2 else "".join(names)
-    return f"{told}, not confirmed by iree-opt" if told and "pass" not in made.levels else told
+    label = f"{names[0]} ({names[1]})" if len(names) == 2 else "".join(names)
+    return f"{label}, not confirmed by iree-opt" if label and "pass" not in made.levels else label
 
 
 def _origin(made: Reproducer) -> list[tuple[str, str]]:
@@ -486,7 +486,7 @@ def tell_elsewhere(console: Any, results: Sequence[tuple[str, Bisection]]) -> No
 
     from iree_pilot.repro.reproducer.folder import issue
 
-    told = set[frozenset[Path]]()
+    printed = set[frozenset[Path]]()
     for target, result in results:
         for found in result.failures:
             if (made := found.reproducer) is None:
@@ -496,17 +496,17 @@ def tell_elsewhere(console: Any, results: Sequence[tuple[str, Bisection]]) -> No
             phase = issue.failing_phase(found.failure, made.origin)
             if alike and issue.shared(phase, target, [one.target for one in alike]):
                 places = {own, *(Path(one.path).absolute() for one in alike)}
-                if any(both <= places for both in told):
+                if any(both <= places for both in printed):
                     continue
-                told |= {frozenset((a, b)) for a in places for b in places if a != b}
+                printed |= {frozenset((a, b)) for a in places for b in places if a != b}
                 names = ", ".join([target, *(one.target for one in alike)])
                 line = f"the same failure, in phase {phase}, for {names}: one issue is enough, "
                 console.print(escape(f"{line}for example of {made.path}"), soft_wrap=True)
             for one in made.elsewhere:
                 place = Path(one.path)
-                if (both := frozenset((own, place.absolute()))) in told:
+                if (both := frozenset((own, place.absolute()))) in printed:
                     continue
-                told.add(both)
+                printed.add(both)
                 beside = own.parent / place.name
                 # As it was called when it was made, which may have been in another directory.
                 shown = beside if not place.exists() and beside.exists() else place

@@ -404,8 +404,8 @@ def _tell(console: Any, result: BroughtUp) -> None:
         if names:
             console.print(escape(f"{label}: {', '.join(names)}"), soft_wrap=True)
     if result.status == "works":
-        told = _VERDICTS[verdict] + (f" ({result.result.why})" if verdict != "ok" else "")
-        console.print(f"[green]works[/green]: {escape(told)}", soft_wrap=True)
+        verdict_line = _VERDICTS[verdict] + (f" ({result.result.why})" if verdict != "ok" else "")
+        console.print(f"[green]works[/green]: {escape(verdict_line)}", soft_wrap=True)
     else:
         left = "time is up" if result.status == "budget" else "something remains"
         console.print(f"[red]{left}[/red]: {escape(result.result.why)}", soft_wrap=True)

@@ -182,8 +182,10 @@ def comparing(typed: Typed, results: Sequence[CaseResult]) -> Iterator[tuple[str
 
 def compared(result: CaseResult) -> Comparison | None:
     """Comparison that a failure is about, else that of the function with the largest error."""
-    told = (f.comparison for f in result.functions if f.failure and f.failure == result.failure)
-    return next(told, None) or result.comparison
+    comparisons = (
+        f.comparison for f in result.functions if f.failure and f.failure == result.failure
+    )
+    return next(comparisons, None) or result.comparison
 
 
 def why(result: CaseResult, *, brief: bool = False) -> str:

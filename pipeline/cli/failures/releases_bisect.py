@@ -208,7 +208,7 @@ def _find(
 
     answers: dict[str, str] = {}
 
-    def told(name: str, what: str) -> None:
+    def progress(name: str, what: str) -> None:
         answers[name] = what
         live.note(f"  {name:<8} {what}")
         live.doing(f"asking at most {count(len(names), 'release')}, {len(answers)} answered")
@@ -220,7 +220,7 @@ def _find(
             get,
             loaded=loaded,
             fresh=chosen.fresh,
-            on_progress=told,
+            on_progress=progress,
         )
         with live.working(f"trying {count(len(names), 'release')}", "try"):
             return release_trials.bisect(

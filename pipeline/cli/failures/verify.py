@@ -108,12 +108,12 @@ def _tell(console: Console, result: Verification) -> None:
         line = f"{check.level.file:<14} {mark} {escape(check.why)}"
         console.print(line.rstrip(), soft_wrap=True)
     console.print(f"{'run.sh':<14} {_script(result)}", markup=False, soft_wrap=True)
-    told = (
+    closing = (
         f"the failure is there with {result.release}{_if_right(result.claimed)}"
         if result.same
         else f"not the same with {result.release}: {result.why}"
     )
-    console.print(escape(told), soft_wrap=True)
+    console.print(escape(closing), soft_wrap=True)
 
 
 def _script(result: Verification) -> str:

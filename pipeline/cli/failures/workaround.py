@@ -233,7 +233,7 @@ def _find(
 
     tried: list[dict[str, Any]] = []
 
-    def told(progress: CombinationProgress) -> None:
+    def progressed(progress: CombinationProgress) -> None:
         outcome = progress.outcome
         failure = outcome.failure
         tried.append(
@@ -259,7 +259,7 @@ def _find(
             plan,
             session.toolchain,
             msgspec.structs.replace(options, on_wait=lambda: live.note(waiting)),
-            on_progress=told,
+            on_progress=progressed,
         )
     except KeyboardInterrupt:
         failure = msgspec.to_builtins(result.failure)

@@ -230,8 +230,8 @@ def status(config: str | None, database: str | None, limit: int, common: Common)
         return
     console = out.console()
     if report is None:
-        told = f"{_no_night(config)}: {_run_it(config)}"
-        console.print(told, markup=False, soft_wrap=True)
+        message = f"{_no_night(config)}: {_run_it(config)}"
+        console.print(message, markup=False, soft_wrap=True)
         return
     table = out.table("night", "started", "cases", "verdicts", right=("night", "cases"))
     for one in runs:

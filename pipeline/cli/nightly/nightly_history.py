@@ -1,4 +1,4 @@
-"""The history that a nightly command works on, and what a user is told of its state."""
+"""The history that a nightly command works on, and what a user learns of its state."""
 
 from __future__ import annotations
 

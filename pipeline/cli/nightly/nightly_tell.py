@@ -37,10 +37,12 @@ def tell_plan(common: Common, previews: Sequence[Preview], width: int) -> None:
         table.add_row(escape(one.case), "be reused: unchanged" if one.cached else "run", takes)
     console.print(table)
     new = len(previews) - len(known)
-    told = [out.count(len(previews), "case"), f"{unchanged} unchanged"]
-    told += [f"{new} never ran before"] if new else []
-    told += [f"about {out.seconds(expected)}{' for the others' if new else ''}"] if expected else []
-    console.print(f"\n{', '.join(told)}")
+    parts = [out.count(len(previews), "case"), f"{unchanged} unchanged"]
+    parts += [f"{new} never ran before"] if new else []
+    parts += (
+        [f"about {out.seconds(expected)}{' for the others' if new else ''}"] if expected else []
+    )
+    console.print(f"\n{', '.join(parts)}")
 
 
 def tell_expected(common: Common, expected: Sequence[Expectation], path: Path) -> None:
@@ -89,8 +91,8 @@ def tell(
         _tell_news(console, rows, common, directory)
     for row in known:
         name, why = escape(row.case.name), escape(row.why)
-        told = "  ".join(filter(None, [name, f"[dim]{why}[/dim]" if why else ""]))
-        console.print(f"[dim]{row.verdict:<15}[/dim] {told}", soft_wrap=True)
+        parts = "  ".join(filter(None, [name, f"[dim]{why}[/dim]" if why else ""]))
+        console.print(f"[dim]{row.verdict:<15}[/dim] {parts}", soft_wrap=True)
         _tell_found(console, row, row.findings if verbose else row.brief_findings)
     for (verdict, why), count in unjudged.items():
         cases = out.count(count, "case")

@@ -195,8 +195,8 @@ class _Course:
                 outputs.check(Path(request.output or ""), map(Path, made_of(loaded, source)))
             live.program(loaded)
             for target, plan in self.plans:
-                if told := self._cooking.told(target, plan):
-                    live.note(told)
+                if note := self._cooking.summary(target, plan):
+                    live.note(note)
             if self._generated:
                 generation.check(loaded.program, self._generated.steps)
             self.loaded = self.session.settled(loaded, self._judged, live)[0]
@@ -336,7 +336,7 @@ def _untraced(plan: Plan, session: Session, failed: TraceFailed) -> CaseResult:
 def _tell(
     live: Live, result: CaseResult, common: Common, *, before: Sequence[CaseResult], alone: bool
 ) -> None:
-    """The outcome of one case, below its phases. before: of other targets, already told of.
+    """The outcome of one case, below its phases. before: of other targets, already printed.
 
     alone: it is the only target. With several, a failure's lines are shortened (-v has all).
     """

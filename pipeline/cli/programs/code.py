@@ -31,13 +31,13 @@ def _tell_kernels(console: Any, kernels: tuple[Kernel, ...], verbose: bool) -> N
     shown = worst if verbose else wanting[:_SHOWN]
     count = out.count(len(kernels), "kernel")
     spilling = sum(bool(k.spills) for k in kernels)
-    told = f"{spilling} with spilled registers" if spilling else "no register is spilled"
+    summary = f"{spilling} with spilled registers" if spilling else "no register is spilled"
     unknown = sorted({k.chip or "unknown" for k in kernels if k.occupancy is None})
     if unknown:
-        told += f"; occupancy unknown for {', '.join(unknown)}"
+        summary += f"; occupancy unknown for {', '.join(unknown)}"
     elif not wanting:
-        told += ", every SIMD can be filled"
-    console.print(f"  {count}: {told}")
+        summary += ", every SIMD can be filled"
+    console.print(f"  {count}: {summary}")
     for kernel in shown:
         console.print(f"    {escape(_described(kernel))}", soft_wrap=True)
     left = len(wanting) - len(shown)

@@ -176,8 +176,8 @@ def _tell(console: Any, reading: Reading, device: str | None) -> None:
 
 
 def _counted(counts: Counts) -> str:
-    told = [f"{number} {_WORDS[name]}" for name, number in counts.named.items() if number]
-    return ", ".join(told) or "in range"
+    counted = [f"{number} {_WORDS[name]}" for name, number in counts.named.items() if number]
+    return ", ".join(counted) or "in range"
 
 
 def _remedy(reading: Reading) -> str:

@@ -20,11 +20,11 @@ _SHAPES_ONLY = ("Shape", "Size")
 def reasons(model: Any) -> tuple[str, ...]:
     """Reason for each output of the model that it cannot be compared; empty if all can."""
     found = _drawn(model.graph, {}, _constants(model.graph))
-    told = tuple(
+    described = tuple(
         f"it draws random numbers: {', '.join(names)}" if names else ""
         for names in (found.get(output.name, ()) for output in model.graph.output)
     )
-    return told if any(told) else ()
+    return described if any(described) else ()
 
 
 def _drawn(

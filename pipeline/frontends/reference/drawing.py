@@ -34,7 +34,7 @@ def trained(name: str) -> bool:
 def can_all_be_inputs(reasons: Iterable[str]) -> bool:
     """True if something draws, by the reasons that outputs are not compared, and each of these
     operations can be an input."""
-    told = [reason.partition(DRAWS)[2].partition(";")[0] for reason in reasons]
-    names = {name for one in told for name in re.findall(r"[\w:]+\.(\w+)", one)}
+    drawn = [reason.partition(DRAWS)[2].partition(";")[0] for reason in reasons]
+    names = {name for one in drawn for name in re.findall(r"[\w:]+\.(\w+)", one)}
     known = {one.rstrip("_") for one in (*RETURN, *WRITE, *MULTIPLY, "native_dropout")}
     return bool(names) and {name.rstrip("_") for name in names} <= known

@@ -95,10 +95,10 @@ def why(names: Sequence[str]) -> str:
     """
     unwritten = [name for name in names if "empty" in name]
     drawing = [name for name in names if name not in unwritten]
-    told = [f"{DRAWS}{', '.join(drawing)}"] if drawing else []
+    found = [f"{DRAWS}{', '.join(drawing)}"] if drawing else []
     if unwritten:
-        told.append(f"it reads memory that nobody wrote: {', '.join(unwritten)}")
-    return "; ".join(told)
+        found.append(f"it reads memory that nobody wrote: {', '.join(unwritten)}")
+    return "; ".join(found)
 
 
 def sources(program: ExportedProgram) -> list[tuple[str, ...]]:

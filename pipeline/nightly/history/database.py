@@ -1,4 +1,4 @@
-"""The history's file: opened, brought up to date, locked, its troubles told as what they are."""
+"""The history's file: opened, brought up to date, locked, its faults reported as what they are."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Database:
 
     What was written is on the disk when a writing block ends; a process that dies in the middle of
     one leaves nothing of it. To be used from the thread that opened it. A file that SQLite cannot
-    read is moved aside (`set_aside` names it then) and a new one begun, unless it is only `kept`.
+    read is moved aside (`set_aside` names it then) and a new one started, unless it is only `kept`.
 
     Raises EnvironmentFault where it cannot be read or written, where it is of a newer iree-pilot,
     and where it holds something else.

@@ -121,7 +121,7 @@ def _releases(inquiry: Inquiry, scratch: Path) -> Finding:
         found = msgspec.structs.replace(found, boundaries=scripts)
     return Finding(
         question="releases",
-        said=deep.told(found),
+        said=deep.summary(found),
         note="; ".join(notes),
         details=msgspec.to_builtins(found),
     )

@@ -4,7 +4,7 @@ A series is walked from its oldest value. The baseline is the median of all valu
 change, their noise 1.4826 MAD (the standard deviation, if they are normally distributed). When the
 latest k values (at least the rule's `nights`) all lie beyond the baseline on one side, by the
 rule's least relative and absolute change and by 9/k of the noise, that is a change, found in the
-last of them. The first of them begins a new baseline, so that nothing is told twice. As long as
+last of them. The first of them begins a new baseline, so that nothing is reported twice. As long as
 there are few values to know baseline and noise from, more is asked; from fewer than the rule's
 `nights` nothing is concluded, since they do not show how noisy the metric is.
 

@@ -200,8 +200,8 @@ def _failed(
         tuple(f.signature for f in also),
         outcome.model,
     )
-    told = [p for p in nights if tells(p.status, now.step)]
-    streak = _streak(told)
+    comparable = [p for p in nights if tells(p.status, now.step)]
+    streak = _streak(comparable)
     alike = [p for p in streak if now.is_like(_trouble(p))]
     since = alike[-1].begun if alike else night
     known = _expectation(now, holding, alike)
@@ -228,8 +228,8 @@ def _failed(
         why = f"expected is {other.signature}: {other.reason_and_link}"
         return _said(outcome, "changed failure", why, since=since)
     why = "it was never run before"
-    if told:
-        before = told[0]
+    if comparable:
+        before = comparable[0]
         why = f"it {_DID[before.status]} on {before.begun[:10]}{_since(outcome, before)}"
     return _said(outcome, "new failure", note or why, since=since)
 
@@ -383,19 +383,19 @@ def _with_metrics(
         program=outcome.program,
     )
     here = [p for p in nights if _is_comparable(outcome, p)]
-    worse, told, since = set(), [], ""
+    worse, changes, since = set(), [], ""
     for name, rule, series in _series([tonight, *here]):
         moved = shifts([value for _, value in series], rule)
         if not moved or series[-1][0] is not tonight or moved[-1].found != len(series) - 1:
             continue
         shift = moved[-1]
-        told.append(_telling(name, shift))
+        changes.append(_telling(name, shift))
         if shift.up:
             worse.add(name)
             since = min(since or night, series[shift.start][0].begun)
-    if not told:
+    if not changes:
         return judgement
-    why = "; ".join(filter(None, [judgement.why, *told]))
+    why = "; ".join(filter(None, [judgement.why, *changes]))
     if judgement.verdict not in _VERDICTS.values() or not worse:
         return msgspec.structs.replace(judgement, why=why)
     verdict: Verdict = "slower" if worse & set(TIMES) else "bigger"

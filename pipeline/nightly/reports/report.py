@@ -165,10 +165,10 @@ class NightReport(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def stories(self) -> tuple[tuple[CaseRow, ...], ...]:
         """The news, grouped by failure."""
-        told: dict[object, list[CaseRow]] = {}
+        groups: dict[object, list[CaseRow]] = {}
         for row in self.news:
-            told.setdefault((row.verdict, row.failure or row.case.name), []).append(row)
-        return tuple(map(tuple, told.values()))
+            groups.setdefault((row.verdict, row.failure or row.case.name), []).append(row)
+        return tuple(map(tuple, groups.values()))
 
     @property
     def counts(self) -> dict[Verdict, int]:

@@ -126,7 +126,7 @@ def untraced(order: Order, trace: CaseOutcome) -> CaseOutcome:
 def with_trace(outcome: CaseOutcome, trace: CaseOutcome | None) -> CaseOutcome:
     """The outcome of the case that a program was traced for, with what that took.
 
-    Of the cases that share a trace one has it, so that a slower one is told once.
+    Of the cases that share a trace one has it, so that a slower one is reported once.
     """
     if outcome.result is None or trace is None or trace.result is None:
         return outcome

@@ -30,10 +30,10 @@ def work(order: bytes, trace: Reply | None, employ: Employ, night: str, number: 
     """One job on a worker. trace: of the case's program, where that was a job of this night."""
     from distributed import get_worker
 
-    told = msgspec.json.decode(order, type=Order)
+    task_order = msgspec.json.decode(order, type=Order)
     traced = msgspec.json.decode(trace[0], type=CaseOutcome) if trace else None
     if traced is not None and traced.status != "ok":
-        return msgspec.json.encode(untraced(told, traced)), b""
+        return msgspec.json.encode(untraced(task_order, traced)), b""
     here = get_worker()
     here.log_event(TOPIC, {"night": night, "job": number, "where": str(here.name)})
     ended = _STOPS.setdefault(night, Event())
@@ -45,11 +45,11 @@ def work(order: bytes, trace: Reply | None, employ: Employ, night: str, number: 
         try:
             if ended.is_set():
                 raise KeyboardInterrupt
-            done = employ(msgspec.structs.replace(told, parcel=str(parcel)))
+            done = employ(msgspec.structs.replace(task_order, parcel=str(parcel)))
         except KeyboardInterrupt:
             # It would end the worker, which is not ours.
             raise RuntimeError("the night was ended") from None
-        packed = told.what == "trace" and parcel.is_file()
+        packed = task_order.what == "trace" and parcel.is_file()
         done = msgspec.structs.replace(with_trace(done, traced), worker=str(here.name))
         return msgspec.json.encode(done), parcel.read_bytes() if packed else b""
 

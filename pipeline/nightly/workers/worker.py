@@ -149,7 +149,7 @@ def _trace(order: Order) -> CaseOutcome:
 
 def _prepare(order: Order, toolchain: Toolchain, loaded: Loaded) -> None:
     """Makes PyTorch generate tokens now, if cases would, which would wait for each other."""
-    # What goes wrong is told by the cases that need it.
+    # What goes wrong is reported by the cases that need it.
     with contextlib.suppress(PilotError, TraceFailed):
         wanted = generation.usual(keys.job(order.case), toolchain)
         if wanted is not None and keys.planned(order.case, toolchain).device is not None:

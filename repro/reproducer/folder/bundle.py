@@ -245,7 +245,7 @@ def write(
 ) -> None:
     """Writes the folder, whole or not at all.
 
-    files: the contents, or the places, of the levels' files by name; a level without one is told
+    files: the contents, or the places, of the levels' files by name; a level without one is listed
     as left out. beside: files that repro.py imports, by their paths in the folder. data: what else
     the commands need. A folder that
     `write` made and nobody has changed is replaced. Raises UsageError for another one that is not
@@ -336,10 +336,10 @@ def _values(report: Report, contents: Mapping[str, bytes]) -> dict[str, str]:
 
 def _finish(directory: Path, report: Report, contents: dict[str, bytes]) -> None:
     """Puts the report beside the contents, and all of it in its place."""
-    told = msgspec.structs.replace(
+    complete = msgspec.structs.replace(
         report, files={n: hashlib.sha256(c).hexdigest() for n, c in sorted(contents.items())}
     )
-    contents[REPORT] = msgspec.json.format(msgspec.json.encode(told), indent=1) + b"\n"
+    contents[REPORT] = msgspec.json.format(msgspec.json.encode(complete), indent=1) + b"\n"
     place = Path(os.path.realpath(directory))
     with outputs.writing(directory):
         check_place(place)

@@ -18,15 +18,15 @@ def describe(target: str, device: Device | None, phase: str | None) -> dict[str,
     device: that the program is compiled for, or runs on; None where there is none. phase: in which
     it fails.
     """
-    told = {
+    described = {
         "OS": f"{_system()}, {platform.system()} {platform.release()}, {platform.machine()}",
         "CPU": devices.processor().name,
     }
     backend = BACKENDS.get(target.partition(":")[0])
     if phase == "trace" or backend is None or backend.on_host:
-        return told
+        return described
     if device is None:
-        return told | {"Device": "none was used: the program was compiled only"}
+        return described | {"Device": "none was used: the program was compiled only"}
     about = device.properties
     driver = ", ".join(filter(None, (about.get("driver"), about.get("driver_info"))))
     versions = {
@@ -35,8 +35,8 @@ def describe(target: str, device: Device | None, phase: str | None) -> dict[str,
         "Architecture": about.get("gpu-arch-name", ""),
     }
     used = "" if phase in _ON_DEVICE else " (compiled for, not used: the compile fails)"
-    told["Device"] = f"{device.name}{used}"
-    return told | {key: value for key, value in versions.items() if value}
+    described["Device"] = f"{device.name}{used}"
+    return described | {key: value for key, value in versions.items() if value}
 
 
 def _system() -> str:

@@ -76,9 +76,9 @@ def _elsewhere(one: _Shown, shown: Sequence[_Shown]) -> tuple[Elsewhere, ...]:
 def _keep(folder: Path, others: Sequence[Elsewhere]) -> None:
     """Puts them into the folder, beside what it knew of targets that were not asked now."""
     before = {one.target: one for one in bundle.read(folder).elsewhere}
-    told = tuple((before | {one.target: one for one in others}).values())
-    if told != tuple(before.values()):
-        bundle.add(folder, elsewhere=told)
+    merged = tuple((before | {one.target: one for one in others}).values())
+    if merged != tuple(before.values()):
+        bundle.add(folder, elsewhere=merged)
 
 
 def _with(

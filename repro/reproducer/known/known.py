@@ -66,11 +66,11 @@ def recall(
     except PilotError:
         return None
     wanted = (signature, revision, target)
-    told = (known.signature, known.revision, known.target)
+    own = (known.signature, known.revision, known.target)
     shown = (report.failure.signature, report.revision, report.target)
     whole = all((Path(known.path) / name).is_file() for name in report.files)
     fits = (
-        told == shown == wanted
+        own == shown == wanted
         and known.flags == flags
         and known.program == program
         and whole

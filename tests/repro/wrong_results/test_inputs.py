@@ -114,7 +114,7 @@ def test_the_values_of_plain_inputs_are_told(
         elements=elements,
         fills=fills,
     )
-    assert settled.told == told
+    assert settled.remarks == told
 
 
 def test_the_inputs_it_came_with_are_taken_where_plain_ones_are_wrong_no_more() -> None:

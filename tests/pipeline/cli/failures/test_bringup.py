@@ -85,7 +85,7 @@ def test_what_a_recipe_does_for_a_target_is_said(
         for name in names
     ]
     cooking = Cooking(source="net.py", chosen=PLAIN, recipe=recipe(*steps))
-    told = {name: cooking.told(name, plan) for name, plan in plans}
+    told = {name: cooking.summary(name, plan) for name, plan in plans}
     assert told["llvm-cpu"] == f"llvm-cpu: recipe: {said['llvm-cpu']}"
     missing = "no step for hip; iree-pilot bringup net.py -t hip:gfx942"
     assert told["hip:gfx942"] == f"hip:gfx942: recipe: {', '.join((*names['hip:gfx942'], missing))}"

@@ -66,7 +66,7 @@ class TestReleases:
         ],
     )
     def test_an_answer_is_one_line(self, verdicts: dict[str, Verdict], said: str) -> None:
-        assert deep.told(found(**verdicts)).startswith(said)
+        assert deep.summary(found(**verdicts)).startswith(said)
 
     def test_commits_stand_beside_a_change(self) -> None:
         change = Change(
