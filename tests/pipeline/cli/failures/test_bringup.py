@@ -91,4 +91,4 @@ def test_what_a_recipe_does_for_a_target_is_said(
     assert told["hip:gfx942"] == f"hip:gfx942: recipe: {', '.join((*names['hip:gfx942'], missing))}"
     assert cooking.document(plans) == {"recipe": names}
     without = Cooking(source="net.py", chosen=PLAIN)
-    assert (without.told(*plans[0]), without.document(plans)) == ("", {})
+    assert (without.summary(*plans[0]), without.document(plans)) == ("", {})
