@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -243,7 +243,8 @@ class _BringUp:
         """What may get past a failure, the most likely and the cheapest first.
 
         What works with the reproducer, and what only a source takes (switches, fields, where
-        its weights are), of which a reproducer knows nothing.
+        its weights are), of which a reproducer knows nothing. What is free of that, and made for
+        such a failure, comes before the reproducer is asked: one compile, in place of dozens.
         """
         assert result.failure is not None
         subject = FailingCase(
@@ -256,23 +257,25 @@ class _BringUp:
             target=result.target,
             failure=result.failure,
         )
-        applied_now = {one.candidate.name for one in self.answered}
-        wanted = [
-            one
-            for one in find_workarounds.wanted(subject, self._context.toolchain)
-            if one.name not in applied_now
-        ]
+        applied_now = tuple(one.candidate for one in self.answered)
+        wanted = find_workarounds.wanted(subject, self._context.toolchain)
+        wanted = _undecided(wanted, applied_now)
         at_source = [one for one in wanted if one.fields or one.inline is not None]
         likely = [one for one in at_source if made_for(one, now.failure)]
-        now.rehearsed = self._rehearsed(now, subject)
-        ways = [*now.rehearsed, *((one,) for one in likely)]
+        free = [one for one in likely if one.price == PRICES[0]][:_WAYS]
+        yield from ((one,) for one in free)
+        now.rehearsed = self._rehearsed(now, subject, result, applied_now)
+        ways = [*now.rehearsed, *((one,) for one in likely if one not in free)]
         ways.sort(key=lambda way: max(PRICES.index(one.price) for one in way))
         yield from ways[:_WAYS]
-        if not ways:
+        if not ways and not free:
             yield from ((one,) for one in at_source[:_WAYS])
 
-    def _rehearsed(self, now: _Open, subject: FailingCase) -> list[Combination]:
-        """What gets the reproducer past its failure."""
+    def _rehearsed(
+        self, now: _Open, subject: FailingCase, result: CaseResult, applied_now: Combination
+    ) -> list[Combination]:
+        """What gets the reproducer past its failure, within the time that the whole program took,
+        and some more."""
         if now.found is None or now.found.whole:
             return []
         folder = Path(now.found.path)
@@ -280,15 +283,17 @@ class _BringUp:
         if small is None:
             return []
         wanted = find_workarounds.wanted(small, self._context.toolchain)
+        wanted = _undecided(wanted, applied_now)
         asked = itertools.count(1)
 
         def counted(combination: Combination, outcome: CombinationOutcome) -> None:
             number = next(asked)
             self._heard.tried(number, max(number, len(wanted)))
 
-        place = self._context.at(self._root / Store.key(str(now.key))[:12])
-        trials = Trials(small, place, on_progress=counted)
-        bounds = SearchBounds(enough=_WAYS, expired=self._expired)
+        each = find_workarounds.effort_of(result, self._context.limits)
+        place = self._context.at(self._root / Store.key(str(now.key))[:12]).bounded(each.limits)
+        trials = Trials(small, place, width=each.width, on_progress=counted)
+        bounds = SearchBounds(enough=_WAYS, width=each.width, expired=self._expired)
         tried = combination_search.search(wanted, trials.ask, ordered, bounds)
         now.tried += len(tried)
         return [one.candidates for one in tried if one.outcome.state in ANSWERS]
@@ -331,6 +336,11 @@ def _reduced(bisection: Bisection, found: Found | None) -> tuple[Reproducer | No
     if found is not None and found.reproducer is not None:
         return found.reproducer, ""
     return None, bisection.why or next((one.why for one in bisection.failures), "")
+
+
+def _undecided(wanted: Sequence[Candidate], applied_now: Combination) -> list[Candidate]:
+    """Those of the wanted that decide nothing that what is applied decides."""
+    return [one for one in wanted if all(one.goes_with(other) for other in applied_now)]
 
 
 def _gone(failure: Failure, result: CaseResult, *, rehearsed: bool) -> bool:

@@ -1,27 +1,43 @@
-"""The search for a way past a failure says how far it is."""
+"""The search for a way past a failure: what is asked first, its limits, and how far it is."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.repro.bringup import bringup
+from iree_pilot.repro.workarounds.candidate import Candidate
 from iree_pilot.repro.workarounds.combination_search import CombinationOutcome
 from iree_pilot.repro.workarounds.table import TABLE
 
 WANTED = [*TABLE[:5]]
 SAME = CombinationOutcome(state="same")
+FAILURE = Failure(kind="diagnostic", message="m", signature="a/attention/c", phase="flow")
+EAGER, SDPA = (
+    Candidate(
+        name=f"--set attn={value}",
+        reason="",
+        group="rewrite",
+        fields={"attn": value},
+        helps="attention",
+    )
+    for value in ("eager", "sdpa")
+)
 
 
 class Trials:
     """What a search asks, each answered by the same failure."""
 
-    def __init__(self, subject: Any, context: Any, *, on_progress: Any) -> None:
+    asked: ClassVar[list[Limits]] = []
+
+    def __init__(self, subject: Any, context: Any, *, width: int, on_progress: Any) -> None:
         self._on_progress = on_progress
+        self.asked.append(context.limits)
 
     def ask(self, combinations: Any) -> list[CombinationOutcome]:
         for one in combinations:
@@ -29,19 +45,82 @@ class Trials:
         return [SAME] * len(combinations)
 
 
-def test_candidates_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[tuple[int, int]] = []
+def result(failure: Failure | None, status: str = "failed") -> Any:
+    return SimpleNamespace(
+        failure=failure,
+        status=status,
+        target="vulkan",
+        compile_seconds=2.0,
+        steps=(),
+        peak_bytes=1,
+        functions=(),
+    )
+
+
+@pytest.fixture
+def heard() -> list[tuple[int, int]]:
+    return []
+
+
+@pytest.fixture
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: list[tuple[int, int]]) -> Any:
     monkeypatch.setattr(bringup, "Trials", Trials)
+    monkeypatch.setattr(Trials, "asked", [])
+    monkeypatch.setattr(bringup, "FailingCase", SimpleNamespace)
     monkeypatch.setattr(bringup.find_workarounds, "reduced", lambda *given: object())
     monkeypatch.setattr(bringup.find_workarounds, "wanted", lambda *given: WANTED)
-    search: Any = bringup._BringUp.__new__(bringup._BringUp)
-    search._root = tmp_path
-    search._context = SimpleNamespace(at=lambda place: place, toolchain=None)
-    search._bounds = bringup.Bounds(place=tmp_path)
-    search._heard = bringup.Heard(tried=lambda count, total: heard.append((count, total)))
+    made: Any = bringup._BringUp.__new__(bringup._BringUp)
+    made._root = tmp_path
+    made._open = []
+    made._subject = SimpleNamespace(job=None, settings={}, device=None)
+    made._context = Context(Limits(seconds=600.0))
+    made._bounds = bringup.Bounds(place=tmp_path)
+    made._heard = bringup.Heard(tried=lambda count, total: heard.append((count, total)))
+    return made
+
+
+class Context(SimpleNamespace):
+    """A context of which only the limits are known."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits=limits, toolchain=None)
+
+    def at(self, place: Path) -> Context:
+        return self
+
+    def bounded(self, limits: Limits) -> Context:
+        return Context(limits)
+
+
+def opened(tmp_path: Path) -> bringup._Open:
     found: Any = SimpleNamespace(path=str(tmp_path), whole=False, op_names=("a",))
-    failure = Failure(kind="diagnostic", message="m", signature="a/b/c", phase="flow")
-    now = bringup._Open(failure, found, "")
-    assert search._rehearsed(now, None) == []
+    return bringup._Open(FAILURE, found, "")
+
+
+def test_candidates_are_counted(tmp_path: Path, search: Any, heard: list[tuple[int, int]]) -> None:
+    now = opened(tmp_path)
+    assert search._rehearsed(now, None, result(FAILURE), ()) == []
     assert heard == [(n, 5) for n in range(1, 6)]
     assert now.tried == 5
+
+
+def test_a_trial_has_not_much_more_time_than_the_program_took(tmp_path: Path, search: Any) -> None:
+    search._rehearsed(opened(tmp_path), None, result(FAILURE), ())
+    assert [one.seconds for one in Trials.asked] == [60.0]
+
+
+def test_a_free_switch_that_is_made_for_the_failure_is_tried_before_the_reproducer_is_asked(
+    tmp_path: Path, search: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bringup.find_workarounds, "wanted", lambda *given: [*WANTED, EAGER])
+    made: Any = SimpleNamespace(loaded=None, plan=None, flags=())
+    ways = search._ways(opened(tmp_path), made, result(FAILURE))
+    assert next(ways) == (EAGER,)
+    assert not Trials.asked
+    assert list(ways) == []
+    assert len(Trials.asked) == 1
+
+
+def test_what_is_decided_is_not_decided_otherwise() -> None:
+    assert bringup._undecided([SDPA, *WANTED], (EAGER,)) == WANTED
+    assert bringup._undecided([SDPA], ()) == [SDPA]
