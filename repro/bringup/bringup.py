@@ -18,7 +18,7 @@ import msgspec
 
 from iree_pilot.pipeline import case
 from iree_pilot.pipeline.case import CaseWatcher, Settings
-from iree_pilot.pipeline.case_result import CaseResult
+from iree_pilot.pipeline.case_result import CaseResult, tells
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.store.store import Store, data_directory
 from iree_pilot.pipeline.toolchain.context import Context
@@ -344,13 +344,13 @@ def _undecided(wanted: Sequence[Candidate], applied_now: Combination) -> list[Ca
 
 
 def _gone(failure: Failure, result: CaseResult, *, rehearsed: bool) -> bool:
-    """True if a failure does not show any more.
+    """True if a failure does not show any more, in a case that got to where it would.
 
     Wrong numbers of two operations look alike in the whole program: whether they are those of the
     one that was isolated is known after the next isolation. rehearsed: its reproducer was right.
     """
     if result.failure is None:
-        return True
+        return tells(result.status, failure.phase)
     seen = {result.failure.signature, *(one.signature for one in result.failure.also)}
     return failure.signature not in seen or (failure.kind == "mismatch" and rehearsed)
 

@@ -124,3 +124,10 @@ def test_a_free_switch_that_is_made_for_the_failure_is_tried_before_the_reproduc
 def test_what_is_decided_is_not_decided_otherwise() -> None:
     assert bringup._undecided([SDPA, *WANTED], (EAGER,)) == WANTED
     assert bringup._undecided([SDPA], ()) == [SDPA]
+
+
+def test_wrong_numbers_are_not_got_past_by_what_is_not_compared() -> None:
+    wrong = Failure(kind="mismatch", message="m", signature="mismatch/values", phase="compare")
+    assert not bringup._gone(wrong, result(None, "ran"), rehearsed=True)
+    assert bringup._gone(wrong, result(None, "ok"), rehearsed=False)
+    assert bringup._gone(FAILURE, result(None, "ran"), rehearsed=False)
