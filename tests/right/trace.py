@@ -72,6 +72,7 @@ def _write(module: Module, made: dict) -> None:  # type: ignore[type-arg]
     from iree_pilot.pipeline.frontends.pytorch import torch_export
     from iree_pilot.pipeline.frontends.source import Source
     from iree_pilot.pipeline.program import program as programs
+    from right import wrong
 
     directory = Path(module.directory)
     directory.mkdir(parents=True)
@@ -83,8 +84,13 @@ def _write(module: Module, made: dict) -> None:  # type: ignore[type-arg]
     )
     root = torch.nn.ModuleDict({own: right.module for own, right in made.items()})
     source = Source(text=f"right {module.kind} programs", kind="file")
+    # What the compiler gets wrong on purpose is not to be decomposed.
+    faulty = module.kind == "known" or (
+        module.kind == "wrong" and min(module.numbers) >= wrong.KNOWN
+    )
+    job = Job(source=source, leave=("all",) if faulty else ())
     traced = torch_export.trace(
-        Traceable(root=root, functions=entries), Job(source=source), directory, lambda _: None
+        Traceable(root=root, functions=entries), job, directory, lambda _: None
     )
     programs.save(traced, directory)
     words = {own: repr(right.module) for own, right in made.items()}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional
 
 
 def histc(x: torch.Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Any:
@@ -92,6 +93,130 @@ def _from_the_back(args: Sequence[Any]) -> bool:
     return len(args) > 3 and isinstance(args[3], int) and args[3] < 0
 
 
+def conv(x: torch.Tensor, weight: torch.Tensor, bias: Any = None, *rest: Any) -> Any:
+    """A convolution of what its windows read of x [N, C, ...] alone; of any number of dimensions.
+
+    Each sum has the same addends, as only what no window reads is cut off.
+    """
+    read = _read_by_conv(x.shape, weight, bias, *rest)
+    if read is None:
+        return NotImplemented
+    own = getattr(functional, f"conv{x.dim() - 2}d")
+    return own(_cut(x, read), weight, bias, [r.stride for r in read], *rest[1:])
+
+
+def max_pool2d(x: torch.Tensor, kernel: Any, *rest: Any) -> Any:
+    """The same of the largest of each window."""
+    read = _read_by_max_pool(x.shape, kernel, *rest)
+    if read is None:
+        return NotImplemented
+    strides = [r.stride for r in read]
+    return functional.max_pool2d(_cut(x, read), kernel, strides, *rest[1:])
+
+
+def avg_pool2d(x: torch.Tensor, kernel: Any, *rest: Any) -> Any:
+    """The same of the mean of each window."""
+    read = _read_by_avg_pool(x.shape, kernel, *rest)
+    if read is None:
+        return NotImplemented
+    strides = [r.stride for r in read]
+    return functional.avg_pool2d(_cut(x, read), kernel, strides, *rest[1:])
+
+
+class _Read(NamedTuple):
+    """What windows read of a dimension: the elements before `end`, every `step`-th of them.
+
+    stride: of the windows, over those."""
+
+    end: int
+    step: int
+    stride: int
+
+
+def _read_by_conv(
+    size: Sequence[Any], weight: Any, bias: Any = None, *rest: Any
+) -> list[_Read] | None:
+    windows, groups = (*rest[:3], *(1, 0, 1)[len(rest) :]), rest[3] if len(rest) > 3 else 1
+    kernel = _shape(weight)[2:]
+    if groups != size[1] and all(k == 1 for k in kernel):
+        return None  # a product of matrices, which is computed right
+    return _read(size, kernel, *windows)
+
+
+def _read_by_max_pool(
+    size: Sequence[Any],
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil: bool = False,
+) -> list[_Read] | None:
+    return None if ceil else _read(size, kernel, stride or kernel, padding, dilation)
+
+
+def _read_by_avg_pool(
+    size: Sequence[Any],
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil: bool = False,
+    *_: Any,
+) -> list[_Read] | None:
+    return None if ceil else _read(size, kernel, stride or kernel, padding, 1)
+
+
+def _read(size: Sequence[Any], *windows: Any) -> list[_Read] | None:
+    """What windows (kernel, stride, padding, dilation) read of each of the last dimensions.
+
+    None where that is all of them, or not known.
+    """
+    kernels = windows[0] if isinstance(windows[0], Sequence) else (windows[0],) * 2
+    sizes = size[-len(kernels) :]
+    each = [
+        one if isinstance(one, Sequence) and len(one) > 1 else [*_flat(one)] * len(sizes)
+        for one in windows
+    ]
+    if not all(isinstance(v, int) for one in (sizes, *each) for v in one):
+        return None
+    read = []
+    for length, kernel, stride, padding, dilation in zip(sizes, *each, strict=True):
+        reach = dilation * (kernel - 1) + 1
+        count = (length + 2 * padding - reach) // stride + 1
+        end = min((count - 1) * stride + reach - padding, length)
+        step = stride if kernel == 1 and not padding else 1
+        read.append(_Read(end, step, stride // step))
+    whole = all(r.end == length and r.step == 1 for r, length in zip(read, sizes, strict=True))
+    return None if whole else read
+
+
+def _flat(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) else (value,)
+
+
+def _cut(x: torch.Tensor, read: Sequence[_Read]) -> torch.Tensor:
+    for dim, one in enumerate(read, start=x.dim() - len(read)):
+        if one.end < x.shape[dim] or one.step > 1:
+            x = torch.ops.aten.slice.Tensor(x, dim, 0, one.end, one.step)
+    return x
+
+
+def _leaves_out(read: Callable[..., Any]) -> Callable[[Sequence[Any]], bool]:
+    """True for a call whose windows leave out some of what is computed. read: what they read."""
+
+    def applies(args: Sequence[Any]) -> bool:
+        x, *rest = args
+        computed = isinstance(x, torch.fx.Node) and x.op == "call_function"
+        return computed and read(_shape(x), *rest) is not None
+
+    return applies
+
+
+def _shape(x: Any) -> Sequence[Any]:
+    """Shape of a tensor, or of a node's."""
+    shape: Sequence[Any] = (x.meta["val"] if isinstance(x, torch.fx.Node) else x).shape
+    return shape
+
+
 class NumbersProbe(NamedTuple):
     """The smallest program of a call for which some release of IREE computes wrong numbers.
 
@@ -152,12 +277,50 @@ func.func @main(%x: {_VALUES}, %src: !torch.vtensor<[],f32>) -> {_VALUES} {{
     expected=("2xf32=1,3",),
 )
 
+_WHOLE, _HALVES = "!torch.vtensor<[2,2,4,4],f32>", "!torch.vtensor<[2,2,2,2],f32>"
+_POOLED = f"""\
+func.func @main(%x: {_WHOLE}) -> ({_WHOLE}, {_HALVES}) {{
+  %zero = torch.constant.int 0
+  %one = torch.constant.int 1
+  %two = torch.constant.int 2
+  %false = torch.constant.bool false
+  %zeros = torch.prim.ListConstruct %zero, %zero : (!torch.int, !torch.int) -> !torch.list<int>
+  %ones = torch.prim.ListConstruct %one, %one : (!torch.int, !torch.int) -> !torch.list<int>
+  %twos = torch.prim.ListConstruct %two, %two : (!torch.int, !torch.int) -> !torch.list<int>
+  %y = torch.aten.add.Tensor %x, %x, %one : {_WHOLE}, {_WHOLE}, !torch.int -> {_WHOLE}
+  %z = torch.aten.max_pool2d %y, %ones, %twos, %zeros, %ones, %false :
+    {_WHOLE}, !torch.list<int>, !torch.list<int>, !torch.list<int>, !torch.list<int>, !torch.bool
+    -> {_HALVES}
+  return %y, %z : {_WHOLE}, {_HALVES}
+}}
+"""
+
+
+def _windows(read: Callable[..., Any]) -> NumbersProbe:
+    """Of a value and its max-pooling by 1x1 with stride 2, of which a quarter is then computed.
+
+    Where windows of more elements leave out its end, the same release does not compile it.
+    """
+    return NumbersProbe(
+        applies=_leaves_out(read),
+        what="a computed value of which windows leave out some",
+        program=_POOLED,
+        inputs=("2x2x4x4xf32=1",),
+        expected=("2x2x4x4xf32=2", "2x2x2x2xf32=2"),
+    )
+
+
 #: By the name of the operation.
 OWN: Mapping[str, Own] = {
     "aten._is_all_true": Own(is_all_true),
     "aten._is_any_true": Own(is_any_true),
+    "aten.avg_pool2d": Own(avg_pool2d, probe=_windows(_read_by_avg_pool)),
     "aten.constant_pad_nd": Own(constant_pad_nd, probe=_CROPPING),
+    "aten.conv1d": Own(conv, probe=_windows(_read_by_conv)),
+    "aten.conv2d": Own(conv, probe=_windows(_read_by_conv)),
+    "aten.conv3d": Own(conv, probe=_windows(_read_by_conv)),
     "aten.histc": Own(histc),
+    "aten.max_pool2d": Own(max_pool2d, probe=_windows(_read_by_max_pool)),
     "aten.pad": Own(pad, probe=_CROPPING),
     "aten.select_scatter": Own(select_scatter, probe=_FROM_THE_BACK),
     "transformers.grouped_mm_fallback": Own(grouped_mm, "each expert computes all rows"),

@@ -303,3 +303,68 @@ def test_an_index_from_the_back_becomes_one_from_the_front(given_values: tuple[A
     calls = [n for n in gaps._calls(program) if gaps.name(n.target) == "aten.select_scatter"]
     assert [n.args[3] for n in calls] == [6, 0]
     assert all(map(torch.equal, program.module()(*given_values), written(*given_values)))
+
+
+@given(data=st.data())
+def test_windows_over_what_they_read_are_those_of_pytorch(data: Any) -> None:
+    import torch
+    from torch.nn import functional
+
+    from iree_pilot.pipeline.frontends.pytorch import decompositions
+
+    def number(low: int, high: int) -> int:
+        return data.draw(st.integers(low, high))
+
+    kernel = [number(1, 3), number(1, 3)]
+    stride = [number(1, 4), number(1, 4)]
+    padding = [number(0, k // 2) for k in kernel]
+    x = torch.randint(-9, 10, (2, 4, number(5, 9), number(5, 9))).double()
+    groups, dilation = data.draw(st.sampled_from([1, 2, 4])), [number(1, 2), number(1, 2)]
+    weight = torch.randint(-9, 10, (4, 4 // groups, *kernel)).double()
+    pooled = (x, kernel, stride, padding)
+    calls = [
+        (
+            decompositions.conv,
+            functional.conv2d,
+            (x, weight, None, stride, padding, dilation, groups),
+        ),
+        (decompositions.max_pool2d, functional.max_pool2d, (*pooled, dilation)),
+        (decompositions.max_pool2d, functional.max_pool2d, (x, kernel)),
+        (decompositions.avg_pool2d, functional.avg_pool2d, pooled),
+    ]
+    for made, own, args in calls:
+        result = made(*args)
+        assert result is NotImplemented or torch.equal(result, own(*args))
+    assert decompositions.max_pool2d(x, kernel, stride, padding, dilation, True) is NotImplemented
+    assert decompositions.avg_pool2d(x, [1, 1]) is NotImplemented, "each is read"
+    points = (x, weight[..., :1, :1], None, 2, 0, 1, groups)
+    result = decompositions.conv(*points)
+    if groups < 4:
+        assert result is NotImplemented, "a product of matrices"
+    else:
+        assert torch.equal(result, functional.conv2d(*points))
+
+
+def windows(x: Any, y: Any) -> Any:
+    import torch
+
+    image = (x + 1).reshape(1, 1, 4, 4)
+    pooled = torch.nn.functional.max_pool2d(image, 1, 2)
+    return image, pooled, torch.nn.functional.max_pool2d(y.reshape(1, 1, 4, 4) + 1, 2)
+
+
+def test_what_windows_leave_out_of_a_computed_value_is_cut_off(
+    given_values: tuple[Any, Any],
+) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+
+    after, (found,) = gaps.closed(exported(windows, *given_values))
+    assert found.op == "aten.max_pool2d"
+    assert found.reason.endswith("for a computed value of which windows leave out some")
+    (program,) = after.values()
+    calls = [n for n in gaps._calls(program) if gaps.name(n.target) == "aten.max_pool2d"]
+    assert [list(n.args[1]) for n in calls] == [[1, 1], [2, 2]]
+    assert [str(n.args[0].target) for n in calls] == ["aten.slice.Tensor", "aten.add.Tensor"]
+    assert all(map(torch.equal, program.module()(*given_values), windows(*given_values)))
