@@ -13,7 +13,8 @@ GELU_FIELD = Field(
     name="gelu",
     default="written-out",
     choices=tuple(GELU),
-    help="fused: torch's operator, compiled with 0.797724 for sqrt(2/pi) = 0.797885",
+    help="fused: torch's operator, which tracing writes out if it is compiled with another "
+    "sqrt(2/pi)",
 )
 
 FIELDS = (

@@ -9,6 +9,7 @@ Runs in the tracing child; imports torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -217,11 +218,20 @@ def _shape(x: Any) -> Sequence[Any]:
     return shape
 
 
+def gelu(x: torch.Tensor, approximate: str = "none") -> Any:
+    """The form with tanh, as PyTorch's kernel has it: narrow types are computed in f32."""
+    if approximate != "tanh":
+        return NotImplemented
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    inner = math.sqrt(2 / math.pi) * (wide + 0.044715 * (wide * wide * wide))
+    return (0.5 * wide * (1 + torch.tanh(inner))).to(x.dtype)
+
+
 class NumbersProbe(NamedTuple):
     """The smallest program of a call for which some release of IREE computes wrong numbers.
 
-    applies: to a call with these arguments. what: such a call, in words. program: MLIR with a
-    function `main`. inputs, expected: of it, as iree-run-module takes them.
+    applies: to a call with these arguments, keywords' last. what: such a call, in words. program:
+    MLIR with a function `main`. inputs, expected: of it, as iree-run-module takes them.
     """
 
     applies: Callable[[Sequence[Any]], bool]
@@ -277,6 +287,24 @@ func.func @main(%x: {_VALUES}, %src: !torch.vtensor<[],f32>) -> {_VALUES} {{
     expected=("2xf32=1,3",),
 )
 
+# The factor makes the difference larger than what iree-run-module allows.
+_TANH = NumbersProbe(
+    applies=lambda args: "tanh" in args,
+    what="gelu with tanh",
+    program="""\
+func.func @main(%x: !torch.vtensor<[],f32>) -> !torch.vtensor<[],f32> {
+  %tanh = torch.constant.str "tanh"
+  %factor = torch.constant.float 16.0
+  %y = torch.aten.gelu %x, %tanh : !torch.vtensor<[],f32>, !torch.str -> !torch.vtensor<[],f32>
+  %z = torch.aten.mul.Scalar %y, %factor :
+    !torch.vtensor<[],f32>, !torch.float -> !torch.vtensor<[],f32>
+  return %z : !torch.vtensor<[],f32>
+}
+""",
+    inputs=("f32=1",),
+    expected=("f32=13.459072",),
+)
+
 _WHOLE, _HALVES = "!torch.vtensor<[2,2,4,4],f32>", "!torch.vtensor<[2,2,2,2],f32>"
 _POOLED = f"""\
 func.func @main(%x: {_WHOLE}) -> ({_WHOLE}, {_HALVES}) {{
@@ -319,6 +347,7 @@ OWN: Mapping[str, Own] = {
     "aten.conv1d": Own(conv, probe=_windows(_read_by_conv)),
     "aten.conv2d": Own(conv, probe=_windows(_read_by_conv)),
     "aten.conv3d": Own(conv, probe=_windows(_read_by_conv)),
+    "aten.gelu": Own(gelu, probe=_TANH),
     "aten.histc": Own(histc),
     "aten.max_pool2d": Own(max_pool2d, probe=_windows(_read_by_max_pool)),
     "aten.pad": Own(pad, probe=_CROPPING),

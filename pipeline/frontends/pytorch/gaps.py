@@ -233,7 +233,7 @@ def _probe(op: OpOverload) -> NumbersProbe | None:
 def _probed(node: torch.fx.Node) -> NumbersProbe | None:
     """The probe for such a call; None where there is none, or none is needed."""
     probe = _probe(cast(OpOverload, node.target))
-    return probe if probe and probe.applies(node.args) else None
+    return probe if probe and probe.applies((*node.args, *node.kwargs.values())) else None
 
 
 def _operations(program: ExportedProgram) -> set[OpOverload]:
