@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch._decomp import get_decompositions
 from torch.nn import functional
 
 
@@ -227,6 +228,14 @@ def gelu(x: torch.Tensor, approximate: str = "none") -> Any:
     return (0.5 * wide * (1 + torch.tanh(inner))).to(x.dtype)
 
 
+def grid_sampler(x: torch.Tensor, grid: torch.Tensor, *how: Any) -> Any:
+    """Samples of images by PyTorch's own decomposition."""
+    if x.dim() != 4:
+        return NotImplemented
+    op = torch.ops.aten.grid_sampler_2d.default
+    return get_decompositions([op])[op](x, grid, *how)
+
+
 class NumbersProbe(NamedTuple):
     """The smallest program of a call for which some release of IREE computes wrong numbers.
 
@@ -305,6 +314,23 @@ func.func @main(%x: !torch.vtensor<[],f32>) -> !torch.vtensor<[],f32> {
     expected=("f32=13.459072",),
 )
 
+_IMAGE, _PLACE = "!torch.vtensor<[1,1,3,3],f32>", "!torch.vtensor<[1,1,1,2],f32>"
+_OUTSIDE = NumbersProbe(
+    applies=lambda args: len(_shape(args[0])) == 4,
+    what="samples from outside of an image",
+    program=f"""\
+func.func @main(%x: {_IMAGE}, %at: {_PLACE}) -> !torch.vtensor<[1,1,1,1],f32> {{
+  %zero = torch.constant.int 0
+  %true = torch.constant.bool true
+  %y = torch.aten.grid_sampler %x, %at, %zero, %zero, %true :
+    {_IMAGE}, {_PLACE}, !torch.int, !torch.int, !torch.bool -> !torch.vtensor<[1,1,1,1],f32>
+  return %y : !torch.vtensor<[1,1,1,1],f32>
+}}
+""",
+    inputs=("1x1x3x3xf32=1", "1x1x1x2xf32=4,0"),
+    expected=("1x1x1x1xf32=0",),
+)
+
 _WHOLE, _HALVES = "!torch.vtensor<[2,2,4,4],f32>", "!torch.vtensor<[2,2,2,2],f32>"
 _POOLED = f"""\
 func.func @main(%x: {_WHOLE}) -> ({_WHOLE}, {_HALVES}) {{
@@ -348,6 +374,7 @@ OWN: Mapping[str, Own] = {
     "aten.conv2d": Own(conv, probe=_windows(_read_by_conv)),
     "aten.conv3d": Own(conv, probe=_windows(_read_by_conv)),
     "aten.gelu": Own(gelu, probe=_TANH),
+    "aten.grid_sampler": Own(grid_sampler, probe=_OUTSIDE),
     "aten.histc": Own(histc),
     "aten.max_pool2d": Own(max_pool2d, probe=_windows(_read_by_max_pool)),
     "aten.pad": Own(pad, probe=_CROPPING),

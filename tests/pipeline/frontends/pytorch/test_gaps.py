@@ -405,3 +405,25 @@ def test_gelu_written_out_is_that_of_pytorch(dtype: str) -> None:
     limits = {"rtol": torch.finfo(own.dtype).eps, "atol": 8 * rounding}
     torch.testing.assert_close(made, own, **limits)
     assert decompositions.gelu(x) is NotImplemented
+
+
+def sampled(x: Any, y: Any) -> Any:
+    import torch
+
+    places = (9 * y).reshape(1, 2, 4, 2)
+    return torch.nn.functional.grid_sample(x.reshape(1, 1, 4, 4), places, align_corners=True)
+
+
+def test_samples_from_outside_of_an_image_are_taken_apart(given_values: tuple[Any, Any]) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+
+    before = exported(sampled, *given_values)
+    after, (found,) = gaps.closed(before)
+    assert (found.op, found.reason) == (
+        "aten.grid_sampler",
+        "IREE 3.13.0 computes wrong numbers for samples from outside of an image",
+    )
+    (program,) = after.values()
+    torch.testing.assert_close(program.module()(*given_values), sampled(*given_values))
