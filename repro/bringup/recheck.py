@@ -38,6 +38,14 @@ def needed(
     return kept, result
 
 
+def works(
+    steps: Sequence[RecipeStep], subject: Unchanged, context: Context, watcher: CaseWatcher
+) -> bool:
+    """True if nothing fails with the steps applied."""
+    result = _run(steps, subject, context, watcher)
+    return result is not None and result.failure is None
+
+
 def _plain(subject: Unchanged, context: Context, watcher: CaseWatcher) -> CaseResult:
     result = _run((), subject, context, watcher)
     assert result is not None, "nothing is applied that could not be"

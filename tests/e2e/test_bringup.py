@@ -92,6 +92,24 @@ def test_what_is_needed_no_more_is_dropped(net: Path, tmp_path: Path, env: dict[
 
 
 @pytest.mark.real
+def test_a_switch_that_the_trace_needs_no_more_is_dropped(
+    net: Path, tmp_path: Path, env: dict[str, Path]
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'source = "net.py"\niree = "3.0.0"\n'
+        '[[step]]\nname = "by example"\nanswers = "a"\nfields = {data_dependent = "example"}\n'
+        '[[step]]\nname = "i32"\nanswers = "b"\nbackend = "llvm-cpu"\nedit = "narrow-in-i32"\n'
+    )
+    done = pilot(*("bringup", net, "-t", "llvm-cpu", "--recheck", recipe), env=env)
+    assert done.code == 0, done.err
+    assert "needed no more: by example (a)" in done.out
+    assert "kept: i32\ndropped: by example\n" in done.out
+    (step,) = tomllib.loads(recipe.read_text())["step"]
+    assert step["name"] == "i32"
+
+
+@pytest.mark.real
 def test_what_nothing_is_known_against_remains(tmp_path: Path, env: dict[str, Path]) -> None:
     (tmp_path / "net.py").write_text(NO_WAY)
     place = tmp_path / "out"
@@ -197,3 +215,7 @@ def test_a_branch_on_data_is_taken_from_the_example_and_other_inputs_are_refused
     failure = other.document["cases"][0]["failure"]
     assert failure["kind"] == "runtime-error"
     assert "Runtime assertion failed" in failure["message"]
+    again = pilot("bringup", net, "-t", "llvm-cpu", "--recheck", recipe, env=env)
+    assert again.code == 0, again.err
+    assert "kept: --set data_dependent=example\n" in again.out
+    assert tomllib.loads(recipe.read_text())["step"] == [step]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
@@ -283,13 +283,20 @@ class _Course:
         from iree_pilot.repro.bringup import recheck
         from iree_pilot.repro.bringup.bringup import BroughtUp
 
-        settings = {**self._asked.chosen.settings, **given.settings}
-        chosen = msgspec.structs.replace(self._asked.chosen, settings=settings)
-        self._asked = msgspec.structs.replace(self._asked, chosen=chosen)
-        loaded = self.loaded = self._session.program(self._asked.source, chosen, self._live)
-        self._live.program(loaded)
+        own = self._asked
         named = {plan.target.backend for _, plan in plans}
-        self._steps = [one for one in given.step if one.backend not in named]
+        self._set(given.settings, own)
+        loaded = self._session.program(self._asked.source, self._asked.chosen, self._live)
+        self._live.program(loaded)
+        traced = given.of("")
+        if {one.backend for one in given.step} <= {"", *named}:  # what is for all, all are asked
+            for one in given.of(""):
+                without = tuple(other for other in traced if other is not one)
+                if then := self._works_without(one, without, given, plans, own):
+                    traced, loaded = without, then
+        self._set(_fields(traced), own)
+        self.loaded = loaded
+        self._steps = [*traced, *(one for one in given.step if one.backend not in ("", *named))]
         for name, plan in plans:
             subject = self._subject(loaded, plan)
             steps = given.of(plan.target.backend)
@@ -301,10 +308,44 @@ class _Course:
             made = BroughtUp(
                 status="remains" if result.failure else "works",
                 result=result,
-                kept=tuple(one.name for one in kept),
-                dropped=tuple(one.name for one in steps if one not in kept),
+                kept=tuple(one.name for one in (*traced, *kept)),
+                dropped=tuple(
+                    one.name for one in (*given.of(""), *steps) if one not in (*traced, *kept)
+                ),
             )
             results.append((name, made))
+
+    def _works_without(
+        self,
+        one: RecipeStep,
+        others: tuple[RecipeStep, ...],
+        given: Recipe,
+        plans: list[tuple[str, Plan]],
+        own: _Asked,
+    ) -> Loaded | None:
+        """The program that the source traces to without a step at the trace, if all its targets
+        work with the other steps; else None. own: the request without the recipe."""
+        from iree_pilot.pipeline.frontends.load import TraceFailed
+        from iree_pilot.repro.bringup import recheck
+
+        self._set(_fields(others), own)
+        self._live.note(f"trying without {one.name}")
+        try:
+            loaded = self._session.program(own.source, self._asked.chosen, self._live)
+        except TraceFailed:
+            return None
+        for _, plan in plans:
+            steps, subject = given.of(plan.target.backend), self._subject(loaded, plan)
+            if not recheck.works(steps, subject, self._session.context, self._live):
+                return None
+        self._live.note(f"needed no more: {one.name} ({one.answers})")
+        return loaded
+
+    def _set(self, fields: Mapping[str, str], own: _Asked) -> None:
+        """Asks for the source as `own` does, with fields set at the trace."""
+        settings = {**own.chosen.settings, **fields}
+        chosen = msgspec.structs.replace(own.chosen, settings=settings)
+        self._asked = msgspec.structs.replace(own, chosen=chosen)
 
     def recipe(self) -> Recipe | None:
         """The recipe of what was found; None where the source does not trace."""
@@ -376,6 +417,11 @@ class _Course:
             source=asked.source, chosen=asked.chosen, flags=asked.flags, device=asked.device
         )
         return cooking.unchanged(self._session, loaded, plan)
+
+
+def _fields(steps: Sequence[RecipeStep]) -> dict[str, str]:
+    """Fields that steps set at the trace."""
+    return {k: v for one in steps for k, v in one.fields.items()}
 
 
 def _tell(console: Any, result: BroughtUp) -> None:
