@@ -30,21 +30,18 @@ from torch.export import ExportedProgram
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures import stderr
 from iree_pilot.pipeline.frontends.pytorch import probes, symbolic_scalars
-from iree_pilot.pipeline.frontends.pytorch.decompositions import OWN, NumbersProbe
+from iree_pilot.pipeline.frontends.pytorch.own import OWN, Own
 from iree_pilot.pipeline.program.program import Decomposed
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
+PYTORCH, OURSELVES = "PyTorch", "iree-pilot"
 #: Names all operations.
 ALL = "all"
 #: Decompositions may bring up operations that need one themselves; so often in a row.
 _ROUNDS = 4
 _ASK_SECONDS = 60.0
 Decompositions = Mapping[OpOverload, Callable[..., Any]]
-
-
-class _Undecided(Exception):
-    """The compiler was stopped, at a limit or from outside: what it takes is not known."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -134,13 +131,14 @@ class _Gaps:
         nodes = [
             node
             for node in _calls(self.program)
-            if node.target not in known and self._decomposes(node.target)
+            if node.target not in known and self._decomposes(node)
         ]
-        return {**_miscomputed(nodes, self._release), **_refusals(nodes, self._release)}
+        return {**_failing_later(nodes, self._release), **_refusals(nodes, self._release)}
 
     def close(self, found: Mapping[OpOverload, Decomposed]) -> bool:
         """Decomposes these, unless that fails or leads to operations that are refused for good."""
-        wanted = {op: _decomposition(op) for op in (*self.done, *found)}
+        decomposed = {**self.done, **found}
+        wanted = {op: _decomposition(op, how) for op, how in decomposed.items()}
         try:
             after = self.program.run_decompositions({**self._table, **wanted})
         except Exception:  # noqa: BLE001 - the model traces without it
@@ -150,12 +148,12 @@ class _Gaps:
         left = {
             node.target
             for node in _calls(after)
-            if node.target in found and (_probed(node) or not _probe(node.target))
+            if node.target in found and (_own(node) or found[node.target].by == PYTORCH)
         }
         new = [
             node
             for node in _calls(after)
-            if node.target not in before and not self._decomposes(node.target)
+            if node.target not in before and not self._decomposes(node)
         ]
         if left or _refusals(new, self._release):
             self._stuck |= left or found.keys()
@@ -165,8 +163,11 @@ class _Gaps:
         self._stuck -= found.keys()
         return True
 
-    def _decomposes(self, op: OpOverload) -> bool:
-        return op not in self._table and (name(op) in OWN or op in _core() or _is_cia_op(op))
+    def _decomposes(self, node: torch.fx.Node) -> bool:
+        op = cast(OpOverload, node.target)
+        if _own(node):
+            return True
+        return op not in self._table and (op in _core() or _is_cia_op(op))
 
 
 def name(op: OpOverload) -> str:
@@ -187,21 +188,20 @@ def _refusals(nodes: Sequence[torch.fx.Node], release: Toolchain) -> dict[OpOver
             lambda: Refused(_refused(text, tuple(asked), release)),
             Refused,
         ).functions
-    except _Undecided:
+    except probes.Undecided:
         return {}
     found: dict[OpOverload, Decomposed] = {}
-    for function, op in asked.items():
+    for function, node in asked.items():
         if function in refused:
-            unknown = f'name = "torch.{name(op)}"' in refused[function]
-            reason = (
-                "the torch dialect has no such operation"
-                if unknown
-                else f"IREE {release.version} does not lower it"
-            )
-            own = OWN.get(name(op))
+            op, own = cast(OpOverload, node.target), _own(node)
+            reason = f"IREE {release.version} does not lower it"
+            if own and own.what:
+                reason += f" for {own.what}"
+            if f'name = "torch.{name(op)}"' in refused[function]:
+                reason = "the torch dialect has no such operation"
             made = Decomposed(
                 op=name(op),
-                by="iree-pilot" if own else "PyTorch",
+                by=OURSELVES if own else PYTORCH,
                 reason=reason,
                 price=own.price if own else "",
                 message=refused[function],
@@ -210,30 +210,35 @@ def _refusals(nodes: Sequence[torch.fx.Node], release: Toolchain) -> dict[OpOver
     return found
 
 
-def _miscomputed(
+def _failing_later(
     nodes: Sequence[torch.fx.Node], release: Toolchain
 ) -> dict[OpOverload, Decomposed]:
-    """Operations whose numbers this release computes wrong in such a call."""
+    """Operations whose numbers this release computes wrong in such a call, or that it fails to
+    compile behind phase `input`."""
     found: dict[OpOverload, Decomposed] = {}
     for node in nodes:
-        op, probe = cast(OpOverload, node.target), _probed(node)
-        if probe and op not in found and (message := probes.wrong(probe, release)):
-            reason = f"IREE {release.version} computes wrong numbers for {probe.what}"
+        op, own = cast(OpOverload, node.target), _own(node)
+        if own is None or own.probe is None or op in found:
+            continue
+        if fault := probes.fault(own.probe, release):
+            reason = f"IREE {release.version} {fault.does} {own.what}"
             found[op] = Decomposed(
-                op=name(op), by="iree-pilot", reason=reason, price="", message=message
+                op=name(op), by=OURSELVES, reason=reason, price=own.price, message=fault.message
             )
     return found
 
 
-def _probe(op: OpOverload) -> NumbersProbe | None:
-    own = OWN.get(name(op))
-    return own.probe if own else None
+def _own(node: torch.fx.Node) -> Own | None:
+    """The decomposition of our own that is made for such a call."""
+    if name(cast(OpOverload, node.target)) not in OWN:
+        return None
+    values = torch.fx.node.map_arg((node.args, node.kwargs), lambda given: given.meta.get("val"))
+    args, kwargs = cast(tuple[Sequence[Any], Mapping[str, Any]], values)
+    return _made_for(name(cast(OpOverload, node.target)), args, kwargs)
 
 
-def _probed(node: torch.fx.Node) -> NumbersProbe | None:
-    """The probe for such a call; None where there is none, or none is needed."""
-    probe = _probe(cast(OpOverload, node.target))
-    return probe if probe and probe.applies((*node.args, *node.kwargs.values())) else None
+def _made_for(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Own | None:
+    return next((own for own in OWN.get(op, ()) if own.applies(*args, **kwargs)), None)
 
 
 def _operations(program: ExportedProgram) -> set[OpOverload]:
@@ -249,11 +254,18 @@ def _calls(program: ExportedProgram) -> Iterator[Any]:
                     yield node
 
 
-def _decomposition(op: OpOverload) -> Callable[..., Any]:
-    if name(op) in OWN:
-        return OWN[name(op)].decompose
-    made: Callable[..., Any] = _get_decomp_for_cia(op) if _is_cia_op(op) else _core()[op]
-    return made
+def _decomposition(op: OpOverload, how: Decomposed) -> Callable[..., Any]:
+    """What decomposes a call: our own where one is made for it; PyTorch's for others if `how` says
+    so."""
+    others: Callable[..., Any] = lambda *args, **kwargs: NotImplemented  # noqa: E731
+    if how.by == PYTORCH:
+        others = _get_decomp_for_cia(op) if _is_cia_op(op) else _core()[op]
+
+    def decompose(*args: Any, **kwargs: Any) -> Any:
+        own = _made_for(name(op), args, kwargs)
+        return (own.decompose if own else others)(*args, **kwargs)
+
+    return decompose
 
 
 @functools.cache
@@ -276,10 +288,12 @@ def _kind(node: torch.fx.Node) -> str:
     return repr((node.target, *torch.fx.node.map_aggregate((node.args, node.kwargs), told)))
 
 
-def _module(nodes: Sequence[torch.fx.Node]) -> tuple[str, dict[str, OpOverload]]:
-    """A module of one function for each call; what each calls. Without those that import fails
-    for: the program's own import tells of them."""
-    asked: dict[str, OpOverload] = {}
+def _module(nodes: Sequence[torch.fx.Node]) -> tuple[str, dict[str, torch.fx.Node]]:
+    """A module of one function for each call; the call that each is of.
+
+    Without those that import fails for: the program's own import tells of them.
+    """
+    asked: dict[str, torch.fx.Node] = {}
     with ir.Context() as context:
         importer = FxImporter(context=context)
         for number, node in enumerate(nodes):
@@ -288,7 +302,7 @@ def _module(nodes: Sequence[torch.fx.Node]) -> tuple[str, dict[str, OpOverload]]
             if graph is not None:
                 with contextlib.suppress(Exception):
                     importer.import_stateless_graph(graph, func_name=function)
-                    asked[function] = cast(OpOverload, node.target)
+                    asked[function] = node
         return str(importer.module.operation.get_asm()), asked
 
 
@@ -328,7 +342,7 @@ def _refused(text: str, functions: tuple[str, ...], release: Toolchain) -> dict[
             return refused
         if not named:
             if len(left) == 1:
-                return {**refused, left[0]: "the compiler ends abnormally"}
+                return {**refused, left[0]: probes.ABNORMALLY}
             middle = len(left) // 2
             parts = (left[:middle], left[middle:])
             return refused | _refused(text, parts[0], release) | _refused(text, parts[1], release)
@@ -362,11 +376,9 @@ def _named(lines: Sequence[str], release: Toolchain) -> dict[str, str] | None:
         file.write_text("\n".join(lines))
         out = Path(scratch, "out")
         command: list[str | Path] = [release.compiler, file, "--compile-to=input", "-o", out]
-        done = toolchain.ask(command, seconds=_ASK_SECONDS)
+        done = probes.decided(toolchain.ask(command, seconds=_ASK_SECONDS))
     if done.ok:
         return None
-    if done.outcome.ended_by not in ("exit", "signal") or done.outcome.signal == "SIGKILL":
-        raise _Undecided
     owner, owners = "", []
     for line in lines:
         owner = _function(line) if line.startswith("  func.func @") else owner

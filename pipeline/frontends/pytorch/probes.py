@@ -1,4 +1,4 @@
-"""Asks the installed release whether it computes a probe wrong: compiled, run and compared.
+"""Asks the installed release whether it fails at a probe: compiled, run and compared.
 
 Runs in the tracing child.
 """
@@ -11,49 +11,71 @@ from pathlib import Path
 import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault
-from iree_pilot.pipeline.frontends.pytorch.decompositions import NumbersProbe
+from iree_pilot.pipeline.failures import stderr
+from iree_pilot.pipeline.frontends.pytorch.own import NumbersProbe
 from iree_pilot.pipeline.targets.backends import BACKENDS
 from iree_pilot.pipeline.toolchain import toolchain
-from iree_pilot.pipeline.toolchain.toolchain import Toolchain
+from iree_pilot.pipeline.toolchain.toolchain import Toolchain, ToolOutput
 
 _SECONDS = 60.0
 _DEVICE = "local-sync"
+ABNORMALLY = "the compiler ends abnormally"
 _DIFFERS = "[FAILED]"
 
 
-class _Verdict(msgspec.Struct, frozen=True):
-    """wrong: iree-run-module found other numbers; what it printed."""
+class Undecided(Exception):
+    """The compiler was stopped, at a limit or from outside: what it takes is not known."""
 
-    wrong: bool
+
+class Fault(msgspec.Struct, frozen=True):
+    """What a release does with a probe that it fails at, in words, and what its tool printed."""
+
+    does: str
     message: str
 
 
-def wrong(probe: NumbersProbe, release: Toolchain) -> str:
-    """What iree-run-module prints of a probe whose numbers are wrong; "" if they are right.
+class _Answer(msgspec.Struct, frozen=True):
+    fault: Fault | None
 
-    Of the CPU, once a release. "" too where that cannot be found out.
+
+def fault(probe: NumbersProbe, release: Toolchain) -> Fault | None:
+    """What is wrong with a probe: it does not compile, or its numbers are wrong.
+
+    Of the CPU, once a release. None too where that cannot be found out.
     """
     key = (release.version, release.revision, probe.program, probe.inputs, probe.expected)
-    verdict = toolchain.remember("probe", key, lambda: _asked(probe, release), _Verdict)
-    return verdict.message if verdict.wrong else ""
+    try:
+        return toolchain.remember("probe-fault", key, lambda: _asked(probe, release), _Answer).fault
+    except Undecided:
+        return None
 
 
-def _asked(probe: NumbersProbe, release: Toolchain) -> _Verdict:
+def decided(done: ToolOutput) -> ToolOutput:
+    """An answer of the compiler; raises Undecided if it was stopped before it had one."""
+    outcome = done.outcome
+    if outcome.ended_by not in ("exit", "signal") or outcome.signal == "SIGKILL":
+        raise Undecided
+    return done
+
+
+def _asked(probe: NumbersProbe, release: Toolchain) -> _Answer:
     backend = BACKENDS["llvm-cpu"]
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         program, module = Path(scratch, "probe.mlir"), Path(scratch, "probe.vmfb")
         program.write_text(probe.program)
         flags = backend.flags("host", release)
         made = toolchain.ask([release.compiler, program, *flags, "-o", module], seconds=_SECONDS)
-        if not made.ok:
-            return _Verdict(False, "")
+        if not decided(made).ok:
+            errors = [error.text for error in stderr.read(made.stderr).errors]
+            return _Answer(Fault("does not compile", (errors or [ABNORMALLY])[0]))
         try:
             tool = release.tool("iree-run-module")
         except EnvironmentFault:
-            return _Verdict(False, "")
+            return _Answer(None)
         given = [f"--input={one}" for one in probe.inputs]
         expected = [f"--expected_output={one}" for one in probe.expected]
         ran = toolchain.ask(
             [tool, f"--module={module}", f"--device={_DEVICE}", *given, *expected], seconds=_SECONDS
         )
-    return _Verdict(_DIFFERS in ran.stdout, ran.stdout.strip())
+    wrong = Fault("computes wrong numbers for", ran.stdout.strip())
+    return _Answer(wrong if _DIFFERS in ran.stdout else None)
