@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
+
 from iree_pilot.pipeline.frontends.pytorch import decompositions as made
+from iree_pilot.pipeline.frontends.pytorch import windowed
 
 
 class NumbersProbe(NamedTuple):
@@ -73,14 +76,98 @@ func.func @main(%x: {_VALUES}, %src: !torch.vtensor<[],f32>) -> {_VALUES} {{
     expected=("2xf32=1,3",),
 )
 
+_CONVOLVED_ONCE = NumbersProbe(
+    program="""\
+func.func @main(%x: !torch.vtensor<[1,1,3],f32>, %w: !torch.vtensor<[1,1,2],f32>)
+    -> !torch.vtensor<[1,1,1],f32> {
+  %none = torch.constant.none
+  %zero = torch.constant.int 0
+  %one = torch.constant.int 1
+  %two = torch.constant.int 2
+  %stride = torch.prim.ListConstruct %two : (!torch.int) -> !torch.list<int>
+  %padding = torch.prim.ListConstruct %zero : (!torch.int) -> !torch.list<int>
+  %dilation = torch.prim.ListConstruct %one : (!torch.int) -> !torch.list<int>
+  %y = torch.aten.conv1d %x, %w, %none, %stride, %padding, %dilation, %one :
+    !torch.vtensor<[1,1,3],f32>, !torch.vtensor<[1,1,2],f32>, !torch.none, !torch.list<int>,
+    !torch.list<int>, !torch.list<int>, !torch.int -> !torch.vtensor<[1,1,1],f32>
+  return %y : !torch.vtensor<[1,1,1],f32>
+}
+""",
+    inputs=("1x1x3xf32=1,2,4", "1x1x2xf32=1,1"),
+    expected=("1x1x1xf32=3",),
+)
+
+_POOLED_ONCE = NumbersProbe(
+    program="""\
+func.func @main(%x: !torch.vtensor<[1,1,3],f32>) -> !torch.vtensor<[1,1,1],f32> {
+  %false = torch.constant.bool false
+  %true = torch.constant.bool true
+  %zero = torch.constant.int 0
+  %two = torch.constant.int 2
+  %size = torch.prim.ListConstruct %two : (!torch.int) -> !torch.list<int>
+  %padding = torch.prim.ListConstruct %zero : (!torch.int) -> !torch.list<int>
+  %y = torch.aten.avg_pool1d %x, %size, %size, %padding, %false, %true :
+    !torch.vtensor<[1,1,3],f32>, !torch.list<int>, !torch.list<int>, !torch.list<int>,
+    !torch.bool, !torch.bool -> !torch.vtensor<[1,1,1],f32>
+  return %y : !torch.vtensor<[1,1,1],f32>
+}
+""",
+    inputs=("1x1x3xf32=1,2,4",),
+    expected=("1x1x1xf32=1.5",),
+)
+
+_aten = torch.ops.aten
+_ONCE = "a window that fits once, with elements left over"
+
+
+def _windowed(dims: int, op: Callable[..., Any], *others: Own) -> tuple[Own, ...]:
+    alone = windowed.without_batch(dims)
+    return Own(windowed.in_a_batch(op), applies=alone, what="an input without a batch"), *others
+
+
+def _convolution(dims: int, op: Callable[..., Any], *others: Own) -> tuple[Own, ...]:
+    once = Own(
+        windowed.convolved_once(op),
+        applies=windowed.leaves_a_rest,
+        what=_ONCE,
+        probe=_CONVOLVED_ONCE,
+    )
+    return _windowed(dims, op, once, *others)
+
+
+def _max_pooling(dims: int, op: Callable[..., Any]) -> tuple[Own, ...]:
+    once, applies = windowed.largest_once(op), windowed.largest_leaves_a_rest
+    return _windowed(dims, op, Own(once, applies=applies, what=_ONCE, probe=_POOLED_ONCE))
+
+
+def _mean_pooling(dims: int, op: Callable[..., Any]) -> tuple[Own, ...]:
+    once, applies = windowed.mean_once(op), windowed.mean_leaves_a_rest
+    return _windowed(dims, op, Own(once, applies=applies, what=_ONCE, probe=_POOLED_ONCE))
+
+
+_EACH_CHANNEL = Own(
+    windowed.beside_zeros,
+    "each channel is convolved beside one of zeros",
+    applies=windowed.of_each_channel,
+    what="groups of single channels",
+)
 _PADDING = Own(made.pad, applies=made.crops, what="negative padding", probe=_CROPPING)
 
 #: By the name of the operation; the first that applies to a call is for it.
 OWN: Mapping[str, Sequence[Own]] = {
     "aten._is_all_true": [Own(made.is_all_true)],
     "aten._is_any_true": [Own(made.is_any_true)],
+    "aten.avg_pool1d": _mean_pooling(1, _aten.avg_pool1d.default),
+    "aten.avg_pool2d": _mean_pooling(2, _aten.avg_pool2d.default),
+    "aten.avg_pool3d": _mean_pooling(3, _aten.avg_pool3d.default),
     "aten.constant_pad_nd": [_PADDING._replace(decompose=made.constant_pad_nd)],
+    "aten.conv1d": _convolution(1, _aten.conv1d.default),
+    "aten.conv2d": _convolution(2, _aten.conv2d.default),
+    "aten.conv3d": _convolution(3, _aten.conv3d.default, _EACH_CHANNEL),
     "aten.histc": [Own(made.histc, applies=made.bounded)],
+    "aten.max_pool1d": _max_pooling(1, _aten.max_pool1d.default),
+    "aten.max_pool2d": _max_pooling(2, _aten.max_pool2d.default),
+    "aten.max_pool3d": _max_pooling(3, _aten.max_pool3d.default),
     "aten.mul.Tensor": [
         Own(
             made.mul_complex,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytestmark = [
     pytest.mark.real,
@@ -18,6 +20,106 @@ def applied(op: str, *args: Any) -> Any:
 
     own = gaps._made_for(op, args, {})
     return own.decompose(*args) if own else None
+
+
+def same(made: Any, expected: Any) -> None:
+    """Asserts that values, types and sizes are the same but for the last bits of sums."""
+    import torch
+
+    torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
+
+
+windows = st.lists(
+    st.tuples(
+        st.integers(1, 7),
+        st.integers(1, 4),
+        st.integers(1, 4),
+        st.integers(0, 2),
+        st.integers(1, 2),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+class TestWindows:
+    @given(windows=windows, groups=st.sampled_from([1, 2]), batch=st.booleans())
+    def test_convolutions(self, windows: list[Any], groups: int, batch: bool) -> None:
+        import torch
+
+        sizes, kernel, stride, padding, dilation = (list(one) for one in zip(*windows, strict=True))
+        spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+        outs = [
+            (n + 2 * p - s) // step + 1
+            for n, p, s, step in zip(sizes, padding, spans, stride, strict=True)
+        ]
+        if min(outs) < 1:
+            return
+        x = torch.randn(*([2] if batch else []), 4, *sizes)
+        args = (x, torch.randn(6, 4 // groups, *kernel), torch.randn(6))
+        args += (stride, padding, dilation, groups)
+        op = getattr(torch.ops.aten, f"conv{len(sizes)}d").default
+        made = applied(f"aten.conv{len(sizes)}d", *args)
+        left = [
+            o == 1 and n + 2 * p > s for o, n, p, s in zip(outs, sizes, padding, spans, strict=True)
+        ]
+        assert (made is not None) == (any(left) or not batch)
+        if made is not None:
+            same(made, op(*args))
+
+    @given(windows=windows, ceil=st.booleans(), counted=st.booleans(), batch=st.booleans())
+    def test_poolings(self, windows: list[Any], ceil: bool, counted: bool, batch: bool) -> None:
+        import torch
+
+        sizes, kernel, stride, padding, dilation = (list(one) for one in zip(*windows, strict=True))
+        padding = [min(p, k // 2) for p, k in zip(padding, kernel, strict=True)]
+        x = torch.randn(*([2] if batch else []), 4, *sizes) - 3
+        dims = len(sizes)
+        largest = (x, kernel, stride, padding, dilation, ceil)
+        mean = (x, kernel, stride, padding, ceil, counted)
+        for name, args in (("max_pool", largest), ("avg_pool", mean)):
+            op = getattr(torch.ops.aten, f"{name}{dims}d").default
+            try:
+                expected = op(*args)
+            except RuntimeError:  # a window that fits nowhere
+                continue
+            made = applied(f"aten.{name}{dims}d", *args)
+            if made is not None:
+                same(made, expected)
+            else:
+                assert batch
+
+    def test_what_is_left_behind_the_only_window_is_cut_off(self) -> None:
+        import torch
+
+        from iree_pilot.pipeline.frontends.pytorch import windowed
+
+        def weighs(size: int, **kwargs: int) -> bool:
+            given = {"stride": 2, "padding": 0, **kwargs}
+            x, w = torch.zeros(1, 1, size), torch.zeros(1, 1, 3)
+            return windowed.leaves_a_rest(x, w, None, [given["stride"]], [given["padding"]])
+
+        assert weighs(4) and weighs(2, padding=1)
+        assert not weighs(3), "nothing is left"
+        assert not weighs(5), "it fits twice"
+        assert not weighs(4, stride=1)
+
+    @given(
+        multiple=st.integers(1, 2),
+        stride=st.integers(1, 2),
+        padding=st.integers(0, 1),
+        bias=st.booleans(),
+    )
+    def test_a_3d_convolution_of_each_channel(
+        self, multiple: int, stride: int, padding: int, bias: bool
+    ) -> None:
+        import torch
+
+        x, w = torch.randn(2, 3, 5, 4, 6), torch.randn(3 * multiple, 1, 3, 2, 3)
+        x[0, 0, 0, 0, 0], b = float("inf"), torch.randn(3 * multiple) if bias else None
+        args = (x, w, b, [stride] * 3, [padding] * 3, [1] * 3, 3)
+        made, own = applied("aten.conv3d", *args), torch.ops.aten.conv3d.default(*args)
+        torch.testing.assert_close(made, own, equal_nan=True, rtol=1e-5, atol=1e-5)
 
 
 def test_the_largest_in_any_order_are_sorted() -> None:

@@ -1,0 +1,150 @@
+"""Convolutions and poolings in forms that IREE compiles: for windows that fit only once along a
+dimension, for inputs without a batch, for 3-D convolutions of each channel by itself.
+
+Runs in the tracing child; imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from iree_pilot.pipeline.frontends.pytorch.decompositions import cropped
+
+_Operation = Callable[..., Any]
+
+
+def convolved_once(op: _Operation) -> _Operation:
+    """The convolution of what its windows read alone; see `leaves_a_rest`."""
+
+    def decompose(
+        x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, *rest: Any
+    ) -> Any:
+        left = _rest_of_convolution(x, weight, bias, stride, padding, *rest)
+        x, padding = _without(x, left, _per(padding, len(left)), 0)
+        return op(x, weight, bias, _per(stride, len(left)), padding, *rest)
+
+    return decompose
+
+
+def _rest_of_convolution(x: Any, weight: Any, bias: Any = None, *steps: Any) -> list[int]:
+    """`_rests` of a convolution. steps: stride, padding, dilation, groups, or the first of them."""
+    stride, padding, dilation = (*steps[:3], *(1, 0, 1)[len(steps) :])
+    return _rests(x, weight.shape[2:], stride, padding, dilation)
+
+
+def leaves_a_rest(*args: Any) -> bool:
+    """True for a convolution whose window fits once along a dimension, with elements left over."""
+    return any(_rest_of_convolution(*args))
+
+
+def largest_once(op: _Operation) -> _Operation:
+    """The max pooling of what its windows read alone."""
+
+    def decompose(
+        x: Any,
+        kernel: Any,
+        stride: Any = (),
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil: bool = False,
+    ) -> Any:
+        left = _rests(x, kernel, stride, padding, dilation)
+        x, padding = _without(x, left, _per(padding, len(left)), float("-inf"))
+        return op(x, kernel, _per(stride or kernel, len(left)), padding, dilation, ceil)
+
+    return decompose
+
+
+def largest_leaves_a_rest(
+    x: Any, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False
+) -> bool:
+    """True for a max pooling whose window fits once along a dimension, with elements left over."""
+    left = _rests(x, kernel, stride, padding, dilation)
+    return any(left) and not ceil and x.dtype.is_floating_point
+
+
+def mean_once(op: _Operation) -> _Operation:
+    """The average pooling of what its windows read alone."""
+
+    def decompose(x: Any, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any) -> Any:
+        left = _rests(x, kernel, stride, padding, 1)
+        x, padding = _without(x, left, _per(padding, len(left)), 0)
+        return op(x, kernel, _per(stride or kernel, len(left)), padding, *rest)
+
+    return decompose
+
+
+def mean_leaves_a_rest(
+    x: Any, kernel: Any, stride: Any = (), padding: Any = 0, *options: Any
+) -> bool:
+    """True for an average pooling whose window fits once along a dimension, with elements left
+    over. options: ceil_mode, count_include_pad, divisor_override, or the first of them."""
+    ceil, count_padding, divisor = (*options, *(False, True, None)[len(options) :])
+    left = _rests(x, kernel, stride, padding, 1)
+    counted = count_padding or divisor or not any(_per(padding, len(left)))
+    return any(left) and not ceil and bool(counted)
+
+
+def _rests(x: torch.Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
+    """For each dimension that a window moves along: the elements behind its only place, padding
+    included; 0 where it has several places, or the size is not known."""
+    count = x.dim() - 2 if isinstance(kernel, int) or len(kernel) == 1 else len(kernel)
+    sizes = x.shape[-count:]
+    per = (_per(one, count) for one in (kernel, stride or kernel, padding, dilation))
+    found = []
+    for size, width, step, pad, apart in zip(sizes, *per, strict=True):
+        if all(isinstance(one, int) for one in (size, width, step, pad)):
+            left = size + 2 * pad - apart * (width - 1) - 1
+            found.append(left if 0 < left < step else 0)
+        else:
+            found.append(0)
+    return found
+
+
+def _per(value: Any, count: int) -> list[Any]:
+    """A number for each of `count` dimensions."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * count if len(values) == 1 else values
+
+
+def _without(
+    x: torch.Tensor, rests: Sequence[int], padding: Sequence[int], value: float
+) -> tuple[torch.Tensor, list[int]]:
+    """(x without the rests, padded with `value` where it had one; the padding of the others)."""
+    pads = [(p, p - rest) if rest else (0, 0) for p, rest in zip(padding, rests, strict=True)]
+    flat = [one for pair in reversed(pads) for one in pair]
+    x = cropped(x, flat)
+    if any(p > 0 for p in flat):
+        x = torch.ops.aten.constant_pad_nd(x, [max(p, 0) for p in flat], value)
+    return x, [0 if rest else p for p, rest in zip(padding, rests, strict=True)]
+
+
+def in_a_batch(op: _Operation) -> _Operation:
+    """The operation on a batch of one."""
+
+    def decompose(x: torch.Tensor, *args: Any) -> Any:
+        return op(x.unsqueeze(0), *args).squeeze(0)
+
+    return decompose
+
+
+def without_batch(dims: int) -> Callable[..., bool]:
+    """True for an input of channels alone, of so many dimensions that a window moves along."""
+    return lambda x, *args: x.dim() == dims + 1
+
+
+def beside_zeros(x: torch.Tensor, weight: torch.Tensor, *options: Any) -> torch.Tensor:
+    """The 3-D convolution of each channel by itself, as one of pairs of a channel and zeros."""
+    pairs = torch.stack([x, torch.zeros_like(x)], 2).flatten(1, 2)
+    weights = torch.cat([weight, torch.zeros_like(weight)], 1)
+    made: torch.Tensor = torch.ops.aten.conv3d(pairs, weights, *options)
+    return made
+
+
+def of_each_channel(x: Any, weight: Any, *options: Any) -> bool:
+    """True for a convolution whose groups are single channels. options: bias, stride, padding,
+    dilation, groups, or the first of them."""
+    return len(options) == 5 and options[4] > 1 and weight.shape[1] == 1
