@@ -9,7 +9,7 @@ Runs in the tracing child; imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -102,6 +102,48 @@ def mul_complex(x: torch.Tensor, scale: float) -> torch.Tensor:
 def scales_complex(x: Any, scale: Any) -> bool:
     """True for a complex tensor and a real number of Python."""
     return isinstance(x, torch.Tensor) and x.is_complex() and isinstance(scale, int | float)
+
+
+def pad_reflected(x: torch.Tensor, pad: Sequence[int], mode: str, value: Any = None) -> Any:
+    """`reflect` padding, as elements taken by their places."""
+    for dim, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
+        last = x.shape[-dim] - 1
+        if before or after:
+            places = last - (last - torch.arange(-before, last + 1 + after).abs()).abs()
+            x = x.index_select(x.dim() - dim, places)
+    return x
+
+
+def reflects_far(x: torch.Tensor, pad: Sequence[Any], mode: str = "", value: Any = None) -> bool:
+    """True for `reflect` padding by more than one element."""
+    sizes = (*pad, *x.shape)
+    return mode == "reflect" and all(isinstance(n, int) and n >= 0 for n in sizes) and max(pad) > 1
+
+
+def index_masked(x: torch.Tensor, indices: Sequence[Any]) -> Any:
+    """Elements where masks are true, taken by the places where they are."""
+    places: list[Any] = []
+    for one in indices:
+        if one is not None and one.dtype == torch.bool:
+            places += one.nonzero().unbind(1)
+        else:
+            places.append(one)
+    return torch.ops.aten.index.Tensor(x, places)
+
+
+def masks(x: Any, indices: Sequence[Any]) -> bool:
+    """True for indices among which there is a mask of one dimension or more."""
+    return any(one is not None and one.dtype == torch.bool and one.dim() for one in indices)
+
+
+def from_the_front(op: Callable[..., Any]) -> Callable[..., Any]:
+    """The operation, with its dimension counted from the front."""
+    return lambda x, dim, *args, **kwargs: op(x, dim + x.dim(), *args, **kwargs)
+
+
+def backward_dim(x: torch.Tensor, dim: int, *args: Any, **kwargs: Any) -> bool:
+    """True for a dimension counted from the back."""
+    return dim < 0 < x.dim()
 
 
 def topk_sorted(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:

@@ -116,6 +116,24 @@ func.func @main(%x: !torch.vtensor<[1,1,3],f32>) -> !torch.vtensor<[1,1,1],f32> 
     expected=("1x1x1xf32=1.5",),
 )
 
+_REFLECTED_FAR = NumbersProbe(
+    program="""\
+func.func @main(%x: !torch.vtensor<[1,1,3],f32>) -> !torch.vtensor<[1,1,5],f32> {
+  %zero = torch.constant.int 0
+  %two = torch.constant.int 2
+  %mode = torch.constant.str "reflect"
+  %value = torch.constant.float 0.0
+  %pad = torch.prim.ListConstruct %two, %zero : (!torch.int, !torch.int) -> !torch.list<int>
+  %y = torch.aten.pad %x, %pad, %mode, %value :
+    !torch.vtensor<[1,1,3],f32>, !torch.list<int>, !torch.str, !torch.float
+    -> !torch.vtensor<[1,1,5],f32>
+  return %y : !torch.vtensor<[1,1,5],f32>
+}
+""",
+    inputs=("1x1x3xf32=1,2,3",),
+    expected=("1x1x5xf32=3,2,1,2,3",),
+)
+
 _aten = torch.ops.aten
 _ONCE = "a window that fits once, with elements left over"
 
@@ -145,6 +163,11 @@ def _mean_pooling(dims: int, op: Callable[..., Any]) -> tuple[Own, ...]:
     return _windowed(dims, op, Own(once, applies=applies, what=_ONCE, probe=_POOLED_ONCE))
 
 
+def _along(op: Callable[..., Any]) -> tuple[Own, ...]:
+    front, backward = made.from_the_front(op), made.backward_dim
+    return (Own(front, applies=backward, what="a dimension from the back"),)
+
+
 _EACH_CHANNEL = Own(
     windowed.beside_zeros,
     "each channel is convolved beside one of zeros",
@@ -165,6 +188,7 @@ OWN: Mapping[str, Sequence[Own]] = {
     "aten.conv2d": _convolution(2, _aten.conv2d.default),
     "aten.conv3d": _convolution(3, _aten.conv3d.default, _EACH_CHANNEL),
     "aten.histc": [Own(made.histc, applies=made.bounded)],
+    "aten.index.Tensor": [Own(made.index_masked, applies=made.masks, what="masks")],
     "aten.max_pool1d": _max_pooling(1, _aten.max_pool1d.default),
     "aten.max_pool2d": _max_pooling(2, _aten.max_pool2d.default),
     "aten.max_pool3d": _max_pooling(3, _aten.max_pool3d.default),
@@ -177,7 +201,17 @@ OWN: Mapping[str, Sequence[Own]] = {
     ],
     "aten.pad": [
         _PADDING,
+        Own(
+            made.pad_reflected,
+            applies=made.reflects_far,
+            what="reflection of more than one element",
+            probe=_REFLECTED_FAR,
+        ),
     ],
+    "aten.scatter.src": _along(_aten.scatter.src),
+    "aten.scatter.value": _along(_aten.scatter.value),
+    "aten.scatter_add": _along(_aten.scatter_add.default),
+    "aten.scatter_reduce.two": _along(_aten.scatter_reduce.two),
     "aten.select_scatter": [
         Own(
             made.select_scatter,

@@ -122,6 +122,60 @@ class TestWindows:
         torch.testing.assert_close(made, own, equal_nan=True, rtol=1e-5, atol=1e-5)
 
 
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=3, max_size=3),
+    pads=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=2),
+)
+def test_reflection(shape: list[int], pads: list[tuple[int, int]]) -> None:
+    import torch
+
+    flat = [one for pair in pads for one in pair]
+    if any(max(pair) >= shape[-n] for n, pair in enumerate(pads, start=1)):
+        return
+    x = torch.randn(*([1] if len(pads) == 2 else []), *shape)
+    made = applied("aten.pad", x, flat, "reflect")
+    assert (made is None) == (max(flat) < 2)
+    if made is not None:
+        assert torch.equal(made, torch.nn.functional.pad(x, flat, mode="reflect"))
+
+
+@given(masks=st.lists(st.sampled_from(["row", "both", "none", "places"]), min_size=1, max_size=2))
+def test_masks_take_what_their_places_take(masks: list[str]) -> None:
+    import torch
+
+    x = torch.randn(3, 3, 3, 3)
+    kinds = {
+        "row": torch.tensor([True, False, True]),
+        "both": torch.tensor([[True, False, False], [False, True, False], [False, False, False]]),
+        "none": None,
+        "places": torch.tensor([2, 0]),
+    }
+    indices = [kinds[one] for one in masks]
+    made = applied("aten.index.Tensor", x, indices)
+    assert (made is not None) == bool({"row", "both"} & {*masks})
+    if made is not None:
+        assert torch.equal(made, torch.ops.aten.index.Tensor(x, indices))
+
+
+@pytest.mark.parametrize("dim", [-1, -2, 0])
+def test_scattering_along_a_dimension_from_the_back(dim: int) -> None:
+    import torch
+
+    x, source = torch.randn(4, 4), torch.randn(4, 4)
+    places = torch.stack([torch.randperm(4) for _ in range(4)], dim)
+    for op, args in {
+        "scatter.value": (1.5,),
+        "scatter.src": (source,),
+        "scatter_add": (source,),
+        "scatter_reduce.two": (source, "amax"),
+    }.items():
+        name, _, overload = op.partition(".")
+        own = getattr(getattr(torch.ops.aten, name), overload or "default")
+        made = applied(f"aten.{op}", x, dim, places, *args)
+        assert (made is not None) == (dim < 0)
+        assert made is None or torch.equal(made, own(x, dim, places, *args))
+
+
 def test_the_largest_in_any_order_are_sorted() -> None:
     import torch
 
