@@ -9,12 +9,12 @@ Runs in the tracing child; imports torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch._decomp import get_decompositions
-from torch.nn import functional
 
 
 def histc(x: torch.Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Any:
@@ -154,3 +154,26 @@ def topk_sorted(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: boo
 def in_any_order(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> bool:
     """True for a top-k that need not be sorted."""
     return not sorted
+
+
+def gelu(x: torch.Tensor, approximate: str = "none") -> Any:
+    """The form with tanh, as PyTorch's kernel has it: narrow types are computed in f32."""
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    inner = math.sqrt(2 / math.pi) * (wide + 0.044715 * (wide * wide * wide))
+    return (0.5 * wide * (1 + torch.tanh(inner))).to(x.dtype)
+
+
+def with_tanh(x: Any, approximate: str = "none") -> bool:
+    """True for gelu in its form with tanh."""
+    return approximate == "tanh"
+
+
+def grid_sampler(x: torch.Tensor, grid: torch.Tensor, *how: Any) -> Any:
+    """Samples of images by PyTorch's own decomposition."""
+    op = torch.ops.aten.grid_sampler_2d.default
+    return get_decompositions([op])[op](x, grid, *how)
+
+
+def of_images(x: torch.Tensor, grid: Any, *how: Any) -> bool:
+    """True for samples of images, [N, C, H, W]; volumes have a dimension more."""
+    return x.dim() == 4

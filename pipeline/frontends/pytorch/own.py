@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from iree_pilot.pipeline.frontends.pytorch import decompositions as made
-from iree_pilot.pipeline.frontends.pytorch import windowed
+from iree_pilot.pipeline.frontends.pytorch import unread, windowed
 
 
 class NumbersProbe(NamedTuple):
@@ -134,8 +134,75 @@ func.func @main(%x: !torch.vtensor<[1,1,3],f32>) -> !torch.vtensor<[1,1,5],f32> 
     expected=("1x1x5xf32=3,2,1,2,3",),
 )
 
+# The factor makes the difference larger than what iree-run-module allows.
+_TANH = NumbersProbe(
+    program="""\
+func.func @main(%x: !torch.vtensor<[],f32>) -> !torch.vtensor<[],f32> {
+  %tanh = torch.constant.str "tanh"
+  %factor = torch.constant.float 16.0
+  %y = torch.aten.gelu %x, %tanh : !torch.vtensor<[],f32>, !torch.str -> !torch.vtensor<[],f32>
+  %z = torch.aten.mul.Scalar %y, %factor :
+    !torch.vtensor<[],f32>, !torch.float -> !torch.vtensor<[],f32>
+  return %z : !torch.vtensor<[],f32>
+}
+""",
+    inputs=("f32=1",),
+    expected=("f32=13.459072",),
+)
+
+_IMAGE, _PLACE = "!torch.vtensor<[1,1,3,3],f32>", "!torch.vtensor<[1,1,1,2],f32>"
+_OUTSIDE = NumbersProbe(
+    program=f"""\
+func.func @main(%x: {_IMAGE}, %at: {_PLACE}) -> !torch.vtensor<[1,1,1,1],f32> {{
+  %zero = torch.constant.int 0
+  %true = torch.constant.bool true
+  %y = torch.aten.grid_sampler %x, %at, %zero, %zero, %true :
+    {_IMAGE}, {_PLACE}, !torch.int, !torch.int, !torch.bool -> !torch.vtensor<[1,1,1,1],f32>
+  return %y : !torch.vtensor<[1,1,1,1],f32>
+}}
+""",
+    inputs=("1x1x3x3xf32=1", "1x1x1x2xf32=4,0"),
+    expected=("1x1x1x1xf32=0",),
+)
+
+_WHOLE, _HALVES = "!torch.vtensor<[2,2,4,4],f32>", "!torch.vtensor<[2,2,2,2],f32>"
+_POOLED = f"""\
+func.func @main(%x: {_WHOLE}) -> ({_WHOLE}, {_HALVES}) {{
+  %zero = torch.constant.int 0
+  %one = torch.constant.int 1
+  %two = torch.constant.int 2
+  %false = torch.constant.bool false
+  %zeros = torch.prim.ListConstruct %zero, %zero : (!torch.int, !torch.int) -> !torch.list<int>
+  %ones = torch.prim.ListConstruct %one, %one : (!torch.int, !torch.int) -> !torch.list<int>
+  %twos = torch.prim.ListConstruct %two, %two : (!torch.int, !torch.int) -> !torch.list<int>
+  %y = torch.aten.add.Tensor %x, %x, %one : {_WHOLE}, {_WHOLE}, !torch.int -> {_WHOLE}
+  %z = torch.aten.max_pool2d %y, %ones, %twos, %zeros, %ones, %false :
+    {_WHOLE}, !torch.list<int>, !torch.list<int>, !torch.list<int>, !torch.list<int>, !torch.bool
+    -> {_HALVES}
+  return %y, %z : {_WHOLE}, {_HALVES}
+}}
+"""
+
+#: Of a value and its max-pooling by 1x1 with stride 2, of which a quarter is then computed. Where
+#: windows of more elements leave out its end, the same release does not compile it.
+_LEFT_OUT = NumbersProbe(
+    program=_POOLED,
+    inputs=("2x2x4x4xf32=1",),
+    expected=("2x2x4x4xf32=2", "2x2x2x2xf32=2"),
+)
+
 _aten = torch.ops.aten
 _ONCE = "a window that fits once, with elements left over"
+
+
+def _cut(decompose: Callable[..., Any], read: Callable[..., Any]) -> Own:
+    """Of what windows read alone. read: gives that for a call, None where it is all."""
+    return Own(
+        decompose,
+        applies=lambda *args: read(*args) is not None,
+        what="a value of which windows leave out some",
+        probe=_LEFT_OUT,
+    )
 
 
 def _windowed(dims: int, op: Callable[..., Any], *others: Own) -> tuple[Own, ...]:
@@ -150,17 +217,19 @@ def _convolution(dims: int, op: Callable[..., Any], *others: Own) -> tuple[Own, 
         what=_ONCE,
         probe=_CONVOLVED_ONCE,
     )
-    return _windowed(dims, op, once, *others)
+    return _windowed(dims, op, once, *others, _cut(unread.conv, unread.read_by_conv))
 
 
-def _max_pooling(dims: int, op: Callable[..., Any]) -> tuple[Own, ...]:
+def _max_pooling(dims: int, op: Callable[..., Any], *others: Own) -> tuple[Own, ...]:
     once, applies = windowed.largest_once(op), windowed.largest_leaves_a_rest
-    return _windowed(dims, op, Own(once, applies=applies, what=_ONCE, probe=_POOLED_ONCE))
+    pooled = Own(once, applies=applies, what=_ONCE, probe=_POOLED_ONCE)
+    return _windowed(dims, op, *others, pooled)
 
 
-def _mean_pooling(dims: int, op: Callable[..., Any]) -> tuple[Own, ...]:
+def _mean_pooling(dims: int, op: Callable[..., Any], *others: Own) -> tuple[Own, ...]:
     once, applies = windowed.mean_once(op), windowed.mean_leaves_a_rest
-    return _windowed(dims, op, Own(once, applies=applies, what=_ONCE, probe=_POOLED_ONCE))
+    pooled = Own(once, applies=applies, what=_ONCE, probe=_POOLED_ONCE)
+    return _windowed(dims, op, *others, pooled)
 
 
 def _along(op: Callable[..., Any]) -> tuple[Own, ...]:
@@ -181,16 +250,31 @@ OWN: Mapping[str, Sequence[Own]] = {
     "aten._is_all_true": [Own(made.is_all_true)],
     "aten._is_any_true": [Own(made.is_any_true)],
     "aten.avg_pool1d": _mean_pooling(1, _aten.avg_pool1d.default),
-    "aten.avg_pool2d": _mean_pooling(2, _aten.avg_pool2d.default),
+    "aten.avg_pool2d": _mean_pooling(
+        2, _aten.avg_pool2d.default, _cut(unread.avg_pool2d, unread.read_by_avg_pool)
+    ),
     "aten.avg_pool3d": _mean_pooling(3, _aten.avg_pool3d.default),
     "aten.constant_pad_nd": [_PADDING._replace(decompose=made.constant_pad_nd)],
     "aten.conv1d": _convolution(1, _aten.conv1d.default),
     "aten.conv2d": _convolution(2, _aten.conv2d.default),
     "aten.conv3d": _convolution(3, _aten.conv3d.default, _EACH_CHANNEL),
+    "aten.gelu": [
+        Own(made.gelu, applies=made.with_tanh, what="gelu with tanh", probe=_TANH),
+    ],
+    "aten.grid_sampler": [
+        Own(
+            made.grid_sampler,
+            applies=made.of_images,
+            what="samples from outside of an image",
+            probe=_OUTSIDE,
+        )
+    ],
     "aten.histc": [Own(made.histc, applies=made.bounded)],
     "aten.index.Tensor": [Own(made.index_masked, applies=made.masks, what="masks")],
     "aten.max_pool1d": _max_pooling(1, _aten.max_pool1d.default),
-    "aten.max_pool2d": _max_pooling(2, _aten.max_pool2d.default),
+    "aten.max_pool2d": _max_pooling(
+        2, _aten.max_pool2d.default, _cut(unread.max_pool2d, unread.read_by_max_pool)
+    ),
     "aten.max_pool3d": _max_pooling(3, _aten.max_pool3d.default),
     "aten.mul.Tensor": [
         Own(

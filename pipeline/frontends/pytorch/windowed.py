@@ -31,7 +31,8 @@ def convolved_once(op: _Operation) -> _Operation:
 
 def _rest_of_convolution(x: Any, weight: Any, bias: Any = None, *steps: Any) -> list[int]:
     """`_rests` of a convolution. steps: stride, padding, dilation, groups, or the first of them."""
-    stride, padding, dilation = (*steps[:3], *(1, 0, 1)[len(steps) :])
+    given: list[Any] = [*steps[:3], *(1, 0, 1)[len(steps) :]]
+    stride, padding, dilation = given
     return _rests(x, weight.shape[2:], stride, padding, dilation)
 
 
@@ -82,7 +83,8 @@ def mean_leaves_a_rest(
 ) -> bool:
     """True for an average pooling whose window fits once along a dimension, with elements left
     over. options: ceil_mode, count_include_pad, divisor_override, or the first of them."""
-    ceil, count_padding, divisor = (*options, *(False, True, None)[len(options) :])
+    given: list[Any] = [*options, *(False, True, None)[len(options) :]]
+    ceil, count_padding, divisor = given
     left = _rests(x, kernel, stride, padding, 1)
     counted = count_padding or divisor or not any(_per(padding, len(left)))
     return any(left) and not ceil and bool(counted)

@@ -349,3 +349,86 @@ def test_complex_numbers_times_a_real_one_are_those_of_pytorch(
     made, own = (torch.view_as_real(y) for y in (applied("aten.mul.Tensor", x, scale), x * scale))
     assert torch.equal(made.nan_to_num(7), own.nan_to_num(7))
     assert torch.equal(made.signbit() | made.isnan(), own.signbit() | own.isnan())
+
+
+def windows(x: Any, y: Any) -> Any:
+    import torch
+
+    image = (x + 1).reshape(1, 1, 4, 4)
+    pooled = torch.nn.functional.max_pool2d(image, 1, 2)
+    return image, pooled, torch.nn.functional.max_pool2d(y.reshape(1, 1, 4, 4) + 1, 2)
+
+
+def test_what_windows_leave_out_of_a_computed_value_is_cut_off(
+    given_values: tuple[Any, Any],
+) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+
+    after, (found,) = gaps.closed(exported(windows, *given_values))
+    assert found.op == "aten.max_pool2d"
+    assert found.reason.endswith("for a value of which windows leave out some")
+    (program,) = after.values()
+    calls = [n for n in gaps._calls(program) if gaps.name(n.target) == "aten.max_pool2d"]
+    assert [list(n.args[1]) for n in calls] == [[1, 1], [2, 2]]
+    assert [str(n.args[0].target) for n in calls] == ["aten.slice.Tensor", "aten.add.Tensor"]
+    assert all(map(torch.equal, program.module()(*given_values), windows(*given_values)))
+
+
+def activated(x: Any, y: Any) -> Any:
+    import torch
+
+    return torch.nn.functional.gelu(x, approximate="tanh"), torch.nn.functional.gelu(y)
+
+
+def test_gelu_with_tanh_is_written_out(given_values: tuple[Any, Any]) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+
+    after, (found,) = gaps.closed(exported(activated, *given_values))
+    assert (found.op, found.reason) == (
+        "aten.gelu",
+        "IREE 3.13.0 computes wrong numbers for gelu with tanh",
+    )
+    (program,) = after.values()
+    assert "aten.tanh" in operations(after)
+    for made, own in zip(program.module()(*given_values), activated(*given_values), strict=True):
+        torch.testing.assert_close(made, own, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_gelu_written_out_is_that_of_pytorch(dtype: str) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch import decompositions
+
+    x = torch.linspace(-9, 9, 10001).to(getattr(torch, dtype))
+    own = torch.nn.functional.gelu(x, approximate="tanh")
+    made = decompositions.gelu(x, "tanh")
+    rounding = torch.finfo(torch.float64 if dtype == "float64" else torch.float32).eps
+    limits = {"rtol": torch.finfo(own.dtype).eps, "atol": 8 * rounding}
+    torch.testing.assert_close(made, own, **limits)
+
+
+def sampled(x: Any, y: Any) -> Any:
+    import torch
+
+    places = (9 * y).reshape(1, 2, 4, 2)
+    return torch.nn.functional.grid_sample(x.reshape(1, 1, 4, 4), places, align_corners=True)
+
+
+def test_samples_from_outside_of_an_image_are_taken_apart(given_values: tuple[Any, Any]) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch import gaps
+
+    before = exported(sampled, *given_values)
+    after, (found,) = gaps.closed(before)
+    assert (found.op, found.reason) == (
+        "aten.grid_sampler",
+        "IREE 3.13.0 computes wrong numbers for samples from outside of an image",
+    )
+    (program,) = after.values()
+    torch.testing.assert_close(program.module()(*given_values), sampled(*given_values))

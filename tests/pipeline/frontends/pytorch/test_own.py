@@ -185,3 +185,37 @@ def test_the_largest_in_any_order_are_sorted() -> None:
         for one, own in zip(made, torch.topk(x, 4, -1, largest, True), strict=True):
             assert torch.equal(one, own)
     assert applied("aten.topk", x, 4) is None
+
+
+@given(data=st.data())
+def test_windows_over_what_they_read_are_those_of_pytorch(data: Any) -> None:
+    import torch
+    from torch.nn import functional
+
+    def number(low: int, high: int) -> int:
+        return data.draw(st.integers(low, high))
+
+    kernel = [number(1, 3), number(1, 3)]
+    stride = [number(1, 4), number(1, 4)]
+    padding = [number(0, k // 2) for k in kernel]
+    x = torch.randint(-9, 10, (2, 4, number(5, 9), number(5, 9))).double()
+    groups, dilation = data.draw(st.sampled_from([1, 2, 4])), [number(1, 2), number(1, 2)]
+    weight = torch.randint(-9, 10, (4, 4 // groups, *kernel)).double()
+    pooled = (x, kernel, stride, padding)
+    calls = [
+        ("aten.conv2d", functional.conv2d, (x, weight, None, stride, padding, dilation, groups)),
+        ("aten.max_pool2d", functional.max_pool2d, (*pooled, dilation)),
+        ("aten.max_pool2d", functional.max_pool2d, (x, kernel)),
+        ("aten.avg_pool2d", functional.avg_pool2d, pooled),
+    ]
+    for op, own, args in calls:
+        result = applied(op, *args)
+        assert result is None or torch.equal(result, own(*args))
+    assert applied("aten.max_pool2d", x, kernel, stride, padding, dilation, True) is None
+    assert applied("aten.avg_pool2d", x, [1, 1]) is None, "each is read"
+    result = applied("aten.conv2d", x, weight[..., :1, :1], None, [2, 2], [0, 0], [1, 1], groups)
+    if groups < 4:
+        assert result is None, "a product of matrices"
+    else:
+        whole = functional.conv2d(x, weight[..., :1, :1], None, 2, groups=groups)
+        assert torch.equal(result, whole)
