@@ -220,6 +220,13 @@ def _convolution(dims: int, op: Callable[..., Any], *others: Own) -> tuple[Own, 
     return _windowed(dims, op, once, *others, _cut(unread.conv, unread.read_by_conv))
 
 
+def _transposed(dims: int, op: Callable[..., Any]) -> tuple[Own, ...]:
+    spread = _EACH_CHANNEL._replace(
+        decompose=windowed.spread_beside_zeros(op), applies=windowed.spreads_each_channel
+    )
+    return _windowed(dims, op, spread)
+
+
 def _max_pooling(dims: int, op: Callable[..., Any], *others: Own) -> tuple[Own, ...]:
     once, applies = windowed.largest_once(op), windowed.largest_leaves_a_rest
     pooled = Own(once, applies=applies, what=_ONCE, probe=_POOLED_ONCE)
@@ -258,6 +265,9 @@ OWN: Mapping[str, Sequence[Own]] = {
     "aten.conv1d": _convolution(1, _aten.conv1d.default),
     "aten.conv2d": _convolution(2, _aten.conv2d.default),
     "aten.conv3d": _convolution(3, _aten.conv3d.default, _EACH_CHANNEL),
+    "aten.conv_transpose1d": _transposed(1, _aten.conv_transpose1d.default),
+    "aten.conv_transpose2d.input": _transposed(2, _aten.conv_transpose2d.input),
+    "aten.conv_transpose3d.input": _transposed(3, _aten.conv_transpose3d.input),
     "aten.gelu": [
         Own(made.gelu, applies=made.with_tanh, what="gelu with tanh", probe=_TANH),
     ],

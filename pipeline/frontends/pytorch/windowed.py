@@ -1,5 +1,5 @@
 """Convolutions and poolings in forms that IREE compiles: for windows that fit only once along a
-dimension, for inputs without a batch, for 3-D convolutions of each channel by itself.
+dimension, for inputs without a batch, for convolutions of each channel by itself.
 
 Runs in the tracing child; imports torch.
 """
@@ -150,3 +150,21 @@ def of_each_channel(x: Any, weight: Any, *options: Any) -> bool:
     """True for a convolution whose groups are single channels. options: bias, stride, padding,
     dilation, groups, or the first of them."""
     return len(options) == 5 and options[4] > 1 and weight.shape[1] == 1
+
+
+def spread_beside_zeros(op: _Operation) -> _Operation:
+    """The transposed convolution of each channel by itself, as one of pairs of a channel and
+    zeros."""
+
+    def decompose(x: torch.Tensor, weight: torch.Tensor, *options: Any) -> Any:
+        pairs = torch.stack([x, torch.zeros_like(x)], 2).flatten(1, 2)
+        weights = torch.stack([weight, torch.zeros_like(weight)], 1).flatten(0, 1)
+        return op(pairs, weights, *options)
+
+    return decompose
+
+
+def spreads_each_channel(x: Any, weight: Any, *options: Any) -> bool:
+    """True for a transposed convolution from single channels to single ones. options: bias, stride,
+    padding, output_padding, groups, dilation, or the first of them."""
+    return len(options) > 4 and options[4] == weight.shape[0] > 1 and weight.shape[1] == 1

@@ -121,6 +121,25 @@ class TestWindows:
         made, own = applied("aten.conv3d", *args), torch.ops.aten.conv3d.default(*args)
         torch.testing.assert_close(made, own, equal_nan=True, rtol=1e-5, atol=1e-5)
 
+    @given(
+        sizes=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+        stride=st.integers(1, 3),
+        padding=st.integers(0, 1),
+        batch=st.booleans(),
+    )
+    def test_a_transposed_convolution_of_each_channel(
+        self, sizes: list[int], stride: int, padding: int, batch: bool
+    ) -> None:
+        import torch
+
+        dims = len(sizes)
+        x, w = torch.randn(*([2] if batch else []), 3, *sizes), torch.randn(3, 1, *[3] * dims)
+        options = ([stride] * dims, [padding] * dims, [stride - 1] * dims, 3, [1] * dims)
+        args = (x, w, torch.randn(3), *options)
+        op = f"conv_transpose{dims}d"
+        own = getattr(getattr(torch.ops.aten, op), "default" if dims == 1 else "input")
+        same(applied(f"aten.{op}{'' if dims == 1 else '.input'}", *args), own(*args))
+
 
 @given(
     shape=st.lists(st.integers(1, 6), min_size=3, max_size=3),
