@@ -177,3 +177,26 @@ def grid_sampler(x: torch.Tensor, grid: torch.Tensor, *how: Any) -> Any:
 def of_images(x: torch.Tensor, grid: Any, *how: Any) -> bool:
     """True for samples of images, [N, C, H, W]; volumes have a dimension more."""
     return x.dim() == 4
+
+
+def masked_scatter(x: torch.Tensor, mask: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """The next element of the source where the mask is true, taken by how many were before."""
+    x, mask = torch.broadcast_tensors(x, mask)  # type: ignore[no-untyped-call]
+    places = (mask.reshape(-1).to(torch.int64).cumsum(0) - 1).clamp(min=0)
+    filled = torch.cat([source.reshape(-1), source.new_zeros(1)])  # there may be none
+    return torch.where(mask, filled.index_select(0, places).reshape(x.shape), x)
+
+
+def of_open_size(x: Any, mask: Any, source: torch.Tensor) -> bool:
+    """True for a source whose size is not known when it is compiled."""
+    return not all(isinstance(n, int) for n in source.shape)
+
+
+def one_part(x: torch.Tensor, sizes: Sequence[Any], dim: int = 0) -> list[torch.Tensor]:
+    """The only part of a split, which is all of it."""
+    return [torch.ops.aten.alias(x)]
+
+
+def is_one_part(x: Any, sizes: Sequence[Any], dim: int = 0) -> bool:
+    """True for a split into one part of a size that is not known when it is compiled."""
+    return len(sizes) == 1 and not isinstance(sizes[0], int)

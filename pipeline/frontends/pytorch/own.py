@@ -281,6 +281,9 @@ OWN: Mapping[str, Sequence[Own]] = {
     ],
     "aten.histc": [Own(made.histc, applies=made.bounded)],
     "aten.index.Tensor": [Own(made.index_masked, applies=made.masks, what="masks")],
+    "aten.masked_scatter": [
+        Own(made.masked_scatter, applies=made.of_open_size, what="a source of any size")
+    ],
     "aten.max_pool1d": _max_pooling(1, _aten.max_pool1d.default),
     "aten.max_pool2d": _max_pooling(
         2, _aten.max_pool2d.default, _cut(unread.max_pool2d, unread.read_by_max_pool)
@@ -313,6 +316,9 @@ OWN: Mapping[str, Sequence[Own]] = {
             what="an index from the back",
             probe=_FROM_THE_BACK,
         )
+    ],
+    "aten.split_with_sizes": [
+        Own(made.one_part, applies=made.is_one_part, what="one part of any size")
     ],
     "aten.topk": [
         Own(made.topk_sorted, applies=made.in_any_order, what="an order that is left open")

@@ -238,3 +238,49 @@ def test_windows_over_what_they_read_are_those_of_pytorch(data: Any) -> None:
     else:
         whole = functional.conv2d(x, weight[..., :1, :1], None, 2, groups=groups)
         assert torch.equal(result, whole)
+
+
+@given(count=st.integers(0, 6), wide=st.booleans())
+def test_what_is_scattered_by_a_mask(count: int, wide: bool) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch import decompositions
+
+    x, places = torch.randn(2, 3, 4), torch.randperm(6)[:count]
+    mask = torch.zeros(6, dtype=torch.bool)
+    mask[places] = True
+    mask = mask.reshape(2, 3, 1)
+    mask = mask.expand(2, 3, 4) if wide else mask
+    source = torch.randn(count, 4)
+    made = decompositions.masked_scatter(x, mask, source)
+    assert torch.equal(made, x.masked_scatter(mask, source))
+
+
+def chosen(x: Any, mask: Any, rows: Any, keep: Any) -> Any:
+    import torch
+
+    kept = rows[keep]
+    (all_of_it,) = torch.split(kept, [kept.shape[0]])
+    return x.masked_scatter(mask, all_of_it)
+
+
+def test_rows_that_a_mask_chooses_are_scattered_by_another() -> None:
+    import torch
+    from iree.turbine.aot.decompositions import current_aot_decompositions
+
+    from iree_pilot.pipeline.frontends.pytorch import gaps, torch_export
+    from iree_pilot.pipeline.toolchain import toolchain
+
+    class Module(torch.nn.Module):
+        def forward(self, *values: Any) -> Any:
+            return chosen(*values)
+
+    mask, keep = torch.rand(1, 6, 1) > 0.5, torch.ones(6, dtype=torch.bool)
+    values = (torch.randn(1, 6, 4), mask, torch.randn(6, 4), keep)
+    program = torch.export.export(Module(), values, strict=False)
+    programs = {"main": program.run_decompositions(current_aot_decompositions())}
+    after, found = gaps.closed(programs)
+    assert {"aten.index.Tensor", "aten.masked_scatter"} <= {one.op for one in found}
+    assert torch.equal(after["main"].module()(*values), chosen(*values))
+    text = torch_export.to_mlir(after)
+    assert gaps._named(text.splitlines(), toolchain.installed()) is None
