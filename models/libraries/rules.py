@@ -66,7 +66,8 @@ _MOST: tuple[tuple[re.Pattern[str], int], ...] = (
     (re.compile(r"(\w*_)?num_(queries|latents|query_tokens|object_queries)|num_q\w*"), 16),
     (re.compile(r"max_source_positions|max_length"), 64),
     (re.compile(r"num_kv_shared_layers"), 0),
-    (re.compile(r"(norm_)?num_groups|n_groups|num_norm_groups"), 4),
+    (re.compile(r"(\w*_)?num_groups|n_groups|num_norm_groups"), 4),
+    (re.compile(r"max_text_seq_length|text_len\w*"), 8),
     (re.compile(r"first_k_dense_replace|num_nextn_predict_layers"), 1),
 )
 _STAGES = re.compile(
@@ -91,6 +92,13 @@ _UNSET = (
     (re.compile(r"prediction_length"), 8),
     (re.compile(r"pad_token_id"), 1),
     (re.compile(r"mask_token_id"), 3),
+    (re.compile(r"in_channels"), 4),
+    (re.compile(r"sample_size"), 16),
+)
+#: And those of a class that cuts images into patches, which others must not have.
+_UNSET_PATCHES = (
+    (re.compile(r"patch_size"), 2),
+    (re.compile(r"cross_attention_dim|caption_channels"), HIDDEN),
 )
 _IMAGES = re.compile(r"(\w*_)?(image_size|img_size|sample_size|resolution|image_resolution)")
 _A_SIZE = re.compile(r"\w+_(input_size|output_size|in_size|out_size|input_dim|output_dim|out_dim)")
@@ -105,7 +113,8 @@ class Size:
     divisor: widths are divided by it, and heads kept, instead of each being set to one size; 0:
     set. stages: widths in lists are divided too. images: they get smaller. vocabulary: it does.
     heads: what a head holds gets smaller; else there are fewer of them, in wider layers.
-    unset: fields that the class needs and leaves open get values.
+    unset: fields that the class needs and leaves open get values. patches: so do those without
+    which it does not cut images into patches.
     """
 
     divisor: int = 0
@@ -114,6 +123,7 @@ class Size:
     vocabulary: bool = True
     heads: bool = True
     unset: bool = False
+    patches: bool = False
 
     @property
     def hidden(self) -> int:
@@ -125,6 +135,7 @@ class Size:
 SIZES = (
     Size(),
     Size(unset=True),
+    Size(unset=True, patches=True),
     Size(stages=False),
     Size(heads=False),
     Size(divisor=8),
@@ -147,7 +158,8 @@ def small(values: Mapping[str, Any], ids: dict[int, int], size: Size) -> dict[st
     found: dict[str, Any] = {}
     for name, value in known.items():
         if value is None and size.unset:
-            found |= {name: v for pattern, v in _UNSET if pattern.fullmatch(name)}  # noqa: B035
+            unset = _UNSET + (_UNSET_PATCHES if size.patches else ())
+            found |= {name: v for pattern, v in unset if pattern.fullmatch(name)}  # noqa: B035
         if isinstance(value, bool) or value is None:
             continue
         if isinstance(value, int):
@@ -157,6 +169,8 @@ def small(values: Mapping[str, Any], ids: dict[int, int], size: Size) -> dict[st
         elif isinstance(value, float) and _COEFFICIENT.fullmatch(name):
             found[name] = min(value, 0.1 if name.startswith("depth") else 1.0)
     _as_equal(known, found)
+    if size.unset and known.get("extra_in_channels") == 0:  # an embedding of the step, sin and cos
+        found["extra_in_channels"] = 2 * found["block_out_channels"][0]
     if size.heads:
         _heads_times_size(known, found)
     _layers(known, found)
@@ -369,10 +383,13 @@ def _rotary(value: Any, known: Mapping[str, Any], found: Mapping[str, Any]) -> A
 
 def _axes(value: Any, known: Mapping[str, Any], found: Mapping[str, Any]) -> Any:
     """Even numbers of a head's places for each axis, where they were all of a head's."""
-    for head in ("attention_head_dim", "head_dim"):
-        if known.get(head) == sum(value) != found[head]:
-            others = [max(2, v * found[head] // known[head] // 2 * 2) for v in value[1:]]
-            return type(value)([found[head] - sum(others), *others])
+    width = ("hidden_size", "num_attention_heads")
+    sizes = [(known.get(n), found.get(n)) for n in ("attention_head_dim", "head_dim")]
+    sizes.append((_ratio(*map(known.get, width)), _ratio(*map(found.get, width))))
+    for old, new in sizes:
+        if old and new and old == sum(value) != new:
+            others = [max(2, v * new // old // 2 * 2) for v in value[1:]]
+            return type(value)([new - sum(others), *others])
     return value
 
 

@@ -89,10 +89,16 @@ def _inputs(
         )
         if not given:
             yield {n: _cast(v, dtype) for n, v in one.items()}
-        elif len(one) == len(given):
-            yield dict(zip(one, given, strict=True))
+            continue
+        named = [n for n, v in one.items() if not isinstance(_first(v), int | tuple)]
+        if len(named) == len(given):
+            yield one | dict(zip(named, given, strict=True))
     if given:
         yield dict(zip(order, given, strict=False))
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, list) else value
 
 
 def _cast(value: Any, dtype: torch.dtype | None) -> Any:

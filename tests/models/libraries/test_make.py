@@ -42,7 +42,7 @@ def inputs(made: Traceable) -> dict[str, Any]:
 
 
 #: A decoder, an encoder with types of tokens, both sides, an image, sound, an image and its words,
-#: boxes on a page; the other libraries.
+#: boxes on a page; the other libraries: an image, tokens of a video, one vector, two prompts.
 SMALL = [
     "transformers:Qwen3ForCausalLM",
     "transformers:bert",
@@ -54,6 +54,9 @@ SMALL = [
     "torchvision:squeezenet1_0",
     "timm:mobilenetv3_small_050",
     "diffusers:UNet2DModel",
+    "diffusers:LTXVideoTransformer3DModel",
+    "diffusers:PriorTransformer",
+    "diffusers:HunyuanDiT2DModel",
 ]
 
 
@@ -117,6 +120,16 @@ def test_a_field_of_a_part_is_named_with_it() -> None:
 def test_the_users_inputs_take_the_place_of_the_models_own() -> None:
     image = torch.randn(1, 3, 80, 96)
     assert inputs(make("torchvision:squeezenet1_0", given=(image,)))["x"] is image
+
+
+def test_sizes_beside_the_users_inputs_stay() -> None:
+    source = "diffusers:LTXVideoTransformer3DModel"
+    own = inputs(make(source))
+    given = tuple(v + 1 for v in own.values() if isinstance(v, torch.Tensor))
+    made = inputs(make(source, given=given))
+    assert made.keys() == own.keys()
+    assert (made["num_frames"], made["height"], made["width"]) == (5, 4, 4)
+    assert made["hidden_states"] is given[0]
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
