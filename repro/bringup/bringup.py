@@ -7,6 +7,7 @@ the whole program is compiled, run and compared with PyTorch after each step, as
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -139,7 +140,7 @@ class _Open:
 
     def obstacle(self) -> Obstacle:
         """The record of it."""
-        price = max((one.price for one in self.taken), key=PRICES.index, default="")
+        price = PRICES[_cost(self.taken)] if self.taken else ""
         return Obstacle(
             failure=self.failure,
             op_names=self.found.op_names if self.found else (),
@@ -264,39 +265,63 @@ class _BringUp:
         likely = [one for one in at_source if made_for(one, now.failure)]
         free = [one for one in likely if one.price == PRICES[0]][:_WAYS]
         yield from ((one,) for one in free)
-        now.rehearsed = self._rehearsed(now, subject, result, applied_now)
-        ways = [*now.rehearsed, *((one,) for one in likely if one not in free)]
-        ways.sort(key=lambda way: max(PRICES.index(one.price) for one in way))
-        yield from ways[:_WAYS]
-        if not ways and not free:
+        known = self._rehearsed(now, subject, result, applied_now)
+        costly = sorted(((one,) for one in likely if one not in free), key=_cost)
+        ways = itertools.islice(heapq.merge(known, costly, key=_cost), _WAYS)
+        first = next(ways, None)
+        if first is not None:
+            yield first
+            yield from ways
+        elif not free:
             yield from ((one,) for one in at_source[:_WAYS])
 
     def _rehearsed(
         self, now: _Open, subject: FailingCase, result: CaseResult, applied_now: Combination
-    ) -> list[Combination]:
-        """What gets the reproducer past its failure, within the time that the whole program took,
-        and some more."""
+    ) -> Iterator[Combination]:
+        """What gets the reproducer past its failure, the cheapest first.
+
+        What is free comes as soon as it is found: the others are looked for only if that is not
+        enough for the whole program. A trial has the time that the whole program took, and more.
+        """
         if now.found is None or now.found.whole:
-            return []
+            return
         folder = Path(now.found.path)
         small = find_workarounds.reduced(subject, folder, now.failure, self._context)
         if small is None:
-            return []
+            return
         wanted = find_workarounds.wanted(small, self._context.toolchain)
         wanted = _undecided(wanted, applied_now)
-        asked = itertools.count(1)
+        asked: list[Combination] = []
+        free: list[Combination] = []
 
         def counted(combination: Combination, outcome: CombinationOutcome) -> None:
-            number = next(asked)
-            self._heard.tried(number, max(number, len(wanted)))
+            if combination not in asked:
+                asked.append(combination)
+                now.tried += 1
+                self._heard.tried(len(asked), max(len(asked), len(wanted)))
+                if outcome.state in ANSWERS and not _cost(combination):
+                    free.append(combination)
 
         each = find_workarounds.effort_of(result, self._context.limits)
         place = self._context.at(self._root / Store.key(str(now.key))[:12]).bounded(each.limits)
         trials = Trials(small, place, width=each.width, on_progress=counted)
-        bounds = SearchBounds(enough=_WAYS, width=each.width, expired=self._expired)
-        tried = combination_search.search(wanted, trials.ask, ordered, bounds)
-        now.tried += len(tried)
-        return [one.candidates for one in tried if one.outcome.state in ANSWERS]
+
+        def answers(is_enough: Callable[[], bool]) -> list[Combination]:
+            def ended() -> bool:
+                return self._expired() or is_enough()
+
+            bounds = SearchBounds(enough=_WAYS, width=each.width, expired=ended)
+            tried = combination_search.search(wanted, trials.ask, ordered, bounds)
+            ways = [one.candidates for one in tried if one.outcome.state in ANSWERS]
+            return sorted(ways, key=_cost)
+
+        found = answers(lambda: bool(free))
+        now.rehearsed = found[:1] if free else found
+        yield from now.rehearsed
+        if free:
+            others = [one for one in answers(lambda: False) if one not in found[:1]]
+            now.rehearsed = [*found[:1], *others]
+            yield from others
 
     def _done(
         self, status: Literal["works", "remains", "budget"], made: Applied, result: CaseResult
@@ -336,6 +361,11 @@ def _reduced(bisection: Bisection, found: Found | None) -> tuple[Reproducer | No
     if found is not None and found.reproducer is not None:
         return found.reproducer, ""
     return None, bisection.why or next((one.why for one in bisection.failures), "")
+
+
+def _cost(way: Combination) -> int:
+    """Place of the highest price in a combination among the prices; 0: it is free."""
+    return max(PRICES.index(one.price) for one in way)
 
 
 def _undecided(wanted: Sequence[Candidate], applied_now: Combination) -> list[Candidate]:

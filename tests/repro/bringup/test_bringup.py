@@ -11,12 +11,13 @@ import pytest
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.processes.process import Limits
 from iree_pilot.repro.bringup import bringup
+from iree_pilot.repro.reducer.effort import Effort
 from iree_pilot.repro.workarounds.candidate import Candidate
 from iree_pilot.repro.workarounds.combination_search import CombinationOutcome
 from iree_pilot.repro.workarounds.table import TABLE
 
 WANTED = [*TABLE[:5]]
-SAME = CombinationOutcome(state="same")
+SAME, WORKS = CombinationOutcome(state="same"), CombinationOutcome(state="works")
 FAILURE = Failure(kind="diagnostic", message="m", signature="a/attention/c", phase="flow")
 EAGER, SDPA = (
     Candidate(
@@ -34,15 +35,17 @@ class Trials:
     """What a search asks, each answered by the same failure."""
 
     asked: ClassVar[list[Limits]] = []
+    working: ClassVar[list[str]] = []
 
     def __init__(self, subject: Any, context: Any, *, width: int, on_progress: Any) -> None:
         self._on_progress = on_progress
         self.asked.append(context.limits)
 
     def ask(self, combinations: Any) -> list[CombinationOutcome]:
-        for one in combinations:
-            self._on_progress(one, SAME)
-        return [SAME] * len(combinations)
+        given = [WORKS if one[0].name in self.working else SAME for one in combinations]
+        for one, outcome in zip(combinations, given, strict=True):
+            self._on_progress(one, outcome)
+        return given
 
 
 def result(failure: Failure | None, status: str = "failed") -> Any:
@@ -57,6 +60,10 @@ def result(failure: Failure | None, status: str = "failed") -> Any:
     )
 
 
+def one_at_a_time(failure: Failure, seconds: float, peak: int, given: Limits) -> Effort:
+    return Effort(limits=Limits(seconds=60.0), width=1)
+
+
 @pytest.fixture
 def heard() -> list[tuple[int, int]]:
     return []
@@ -66,6 +73,8 @@ def heard() -> list[tuple[int, int]]:
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: list[tuple[int, int]]) -> Any:
     monkeypatch.setattr(bringup, "Trials", Trials)
     monkeypatch.setattr(Trials, "asked", [])
+    monkeypatch.setattr(Trials, "working", [])
+    monkeypatch.setattr(bringup.find_workarounds.effort, "estimate", one_at_a_time)
     monkeypatch.setattr(bringup, "FailingCase", SimpleNamespace)
     monkeypatch.setattr(bringup.find_workarounds, "reduced", lambda *given: object())
     monkeypatch.setattr(bringup.find_workarounds, "wanted", lambda *given: WANTED)
@@ -99,14 +108,29 @@ def opened(tmp_path: Path) -> bringup._Open:
 
 def test_candidates_are_counted(tmp_path: Path, search: Any, heard: list[tuple[int, int]]) -> None:
     now = opened(tmp_path)
-    assert search._rehearsed(now, None, result(FAILURE), ()) == []
+    assert list(search._rehearsed(now, None, result(FAILURE), ())) == []
     assert heard == [(n, 5) for n in range(1, 6)]
     assert now.tried == 5
 
 
 def test_a_trial_has_not_much_more_time_than_the_program_took(tmp_path: Path, search: Any) -> None:
-    search._rehearsed(opened(tmp_path), None, result(FAILURE), ())
+    assert not list(search._rehearsed(opened(tmp_path), None, result(FAILURE), ()))
     assert [one.seconds for one in Trials.asked] == [60.0]
+
+
+def test_others_are_tried_only_if_what_is_free_is_not_enough(
+    tmp_path: Path, search: Any, heard: list[tuple[int, int]]
+) -> None:
+    slow, free, last = WANTED[0], WANTED[1], WANTED[4]
+    assert (slow.price, free.price, last.price) == ("slower", "free", "slower")
+    Trials.working += [slow.name, free.name, last.name]
+    now = opened(tmp_path)
+    ways = search._rehearsed(now, None, result(FAILURE), ())
+    assert next(ways) == (free,)
+    assert (len(heard), now.tried, now.rehearsed) == (2, 2, [(free,)])
+    assert list(ways) == [(slow,), (last,)]
+    assert (len(heard), now.tried) == (5, 5)
+    assert now.rehearsed == [(free,), (slow,), (last,)]
 
 
 def test_a_free_switch_that_is_made_for_the_failure_is_tried_before_the_reproducer_is_asked(
