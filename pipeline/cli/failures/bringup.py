@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 
 #: The recipe's name in the folder.
 RECIPE = "recipe.toml"
+#: What is printed where nothing fails, by the verdict: nothing works that was not compared.
 _VERDICTS = {
-    "ok": "it compiles, runs and agrees with PyTorch",
-    "ran": "it compiles and runs; not compared",
-    "compiled": "it compiles; not run here",
+    "ok": "[green]works[/green]: it compiles, runs and agrees with PyTorch",
+    "ran": "[yellow]runs[/yellow]: it compiles and runs; whether it is right is not known",
+    "compiled": "[yellow]compiles[/yellow]: it was not run here",
 }
 
 
@@ -450,8 +451,8 @@ def _tell(console: Any, result: BroughtUp) -> None:
         if names:
             console.print(escape(f"{label}: {', '.join(names)}"), soft_wrap=True)
     if result.status == "works":
-        verdict_line = _VERDICTS[verdict] + (f" ({result.result.why})" if verdict != "ok" else "")
-        console.print(f"[green]works[/green]: {escape(verdict_line)}", soft_wrap=True)
+        why = f" ({escape(result.result.why)})" if verdict != "ok" else ""
+        console.print(_VERDICTS[verdict] + why, soft_wrap=True)
     else:
         left = "time is up" if result.status == "budget" else "something remains"
         console.print(f"[red]{left}[/red]: {escape(result.result.why)}", soft_wrap=True)

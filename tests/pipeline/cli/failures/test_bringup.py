@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from fake.commands import PLAIN, TYPED, case, failure
+from rich.console import Console
 
 from iree_pilot.pipeline.cli.failures import bringup
 from iree_pilot.pipeline.cli.recipes import Cooking
@@ -92,3 +93,23 @@ def test_what_a_recipe_does_for_a_target_is_said(
     assert cooking.document(plans) == {"recipe": names}
     without = Cooking(source="net.py", chosen=PLAIN)
     assert (without.summary(*plans[0]), without.document(plans)) == ("", {})
+
+
+@pytest.mark.parametrize(
+    ("verdict", "why", "said"),
+    [
+        ("ok", "", "works: it compiles, runs and agrees with PyTorch\n"),
+        (
+            "ran",
+            "no [ref]",
+            "runs: it compiles and runs; whether it is right is not known (no [ref])\n",
+        ),
+        ("compiled", "no device", "compiles: it was not run here (no device)\n"),
+    ],
+)
+def test_nothing_works_that_was_not_compared(
+    verdict: Any, why: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = msgspec.structs.replace(case("llvm-cpu"), status=verdict, why=why)
+    bringup._tell(Console(), BroughtUp(status="works", result=result))
+    assert capsys.readouterr().out.lstrip("\n") == said
