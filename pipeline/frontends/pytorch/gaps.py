@@ -40,7 +40,8 @@ PYTORCH, OURSELVES = "PyTorch", "iree-pilot"
 ALL = "all"
 #: Decompositions may bring up operations that need one themselves; so often in a row.
 _ROUNDS = 4
-_ASK_SECONDS = 60.0
+#: A hundred times what a question takes.
+_ASK_SECONDS = 30.0
 Decompositions = Mapping[OpOverload, Callable[..., Any]]
 
 
@@ -332,12 +333,17 @@ def _refused(text: str, functions: tuple[str, ...], release: Toolchain) -> dict[
     """The functions that do not compile, with the first message about each.
 
     A compile names those that one pass refuses; the others are asked about again without them.
-    Where it names none (it crashed), halves are asked about.
+    Where it names none (it crashed, or does not end), halves are asked about.
     """
     refused: dict[str, str] = {}
     left = functions
     while left:
-        named = _named(_only(text, left), release)
+        try:
+            named = _named(_only(text, left), release)
+        except probes.TooLong:
+            if len(left) == 1:
+                return {**refused, left[0]: "the compiler does not end"}
+            named = {}
         if named is None:
             return refused
         if not named:
@@ -370,7 +376,7 @@ def _function(line: str) -> str:
 
 def _named(lines: Sequence[str], release: Toolchain) -> dict[str, str] | None:
     """Functions that the compiler complains of; none where it fails otherwise, None where it
-    compiles all of them."""
+    compiles all of them. Raises TooLong, and Undecided."""
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         file = Path(scratch, "operations.mlir")
         file.write_text("\n".join(lines))

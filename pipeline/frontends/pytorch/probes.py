@@ -27,6 +27,10 @@ class Undecided(Exception):
     """The compiler was stopped, at a limit or from outside: what it takes is not known."""
 
 
+class TooLong(Undecided):
+    """The compiler was stopped as it took too long."""
+
+
 class Fault(msgspec.Struct, frozen=True):
     """What a release does with a probe that it fails at, in words, and what its tool printed."""
 
@@ -51,8 +55,10 @@ def fault(probe: NumbersProbe, release: Toolchain) -> Fault | None:
 
 
 def decided(done: ToolOutput) -> ToolOutput:
-    """An answer of the compiler; raises Undecided if it was stopped before it had one."""
+    """An answer of the compiler; raises Undecided, or TooLong, if it was stopped before that."""
     outcome = done.outcome
+    if outcome.ended_by == "time-limit":
+        raise TooLong
     if outcome.ended_by not in ("exit", "signal") or outcome.signal == "SIGKILL":
         raise Undecided
     return done
