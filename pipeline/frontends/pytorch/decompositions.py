@@ -136,6 +136,30 @@ def masks(x: Any, indices: Sequence[Any]) -> bool:
     return any(one is not None and one.dtype == torch.bool and one.dim() for one in indices)
 
 
+def index_by_one(x: torch.Tensor, indices: Sequence[Any]) -> Any:
+    """Elements taken by one index into the dimensions that several go into."""
+    first = next(dim for dim, one in enumerate(indices) if one is not None)
+    places: Any = 0
+    for dim, one in enumerate(indices[first:], start=first):
+        size = x.shape[dim]
+        places = places * size + torch.where(one < 0, one + size, one)
+    flat = x.flatten(first, len(indices) - 1)
+    return torch.ops.aten.index.Tensor(flat, [*indices[:first], places])
+
+
+def in_step(x: torch.Tensor, indices: Sequence[Any]) -> bool:
+    """True for several indices, of neighbouring dimensions and of one size that is not known when
+    it is compiled."""
+    given = [dim for dim, one in enumerate(indices) if one is not None]
+    if len(given) < 2 or given != list(range(given[0], len(indices))):
+        return False
+    sizes = {str(tuple(indices[dim].shape)) for dim in given}
+    known = (isinstance(n, int) for n in indices[given[0]].shape)
+    within = all(isinstance(x.shape[dim], int) for dim in given)
+    whole = all(indices[dim].dtype in (torch.int32, torch.int64) for dim in given)
+    return len(sizes) == 1 and not all(known) and within and whole
+
+
 def from_the_front(op: Callable[..., Any]) -> Callable[..., Any]:
     """The operation, with its dimension counted from the front."""
     return lambda x, dim, *args, **kwargs: op(x, dim + x.dim(), *args, **kwargs)

@@ -116,22 +116,23 @@ func.func @main(%x: !torch.vtensor<[1,1,3],f32>) -> !torch.vtensor<[1,1,1],f32> 
     expected=("1x1x1xf32=1.5",),
 )
 
+# Of one channel it compiles.
 _REFLECTED_FAR = NumbersProbe(
     program="""\
-func.func @main(%x: !torch.vtensor<[1,1,3],f32>) -> !torch.vtensor<[1,1,5],f32> {
+func.func @main(%x: !torch.vtensor<[1,8,3],f32>) -> !torch.vtensor<[1,8,5],f32> {
   %zero = torch.constant.int 0
   %two = torch.constant.int 2
   %mode = torch.constant.str "reflect"
   %value = torch.constant.float 0.0
   %pad = torch.prim.ListConstruct %two, %zero : (!torch.int, !torch.int) -> !torch.list<int>
   %y = torch.aten.pad %x, %pad, %mode, %value :
-    !torch.vtensor<[1,1,3],f32>, !torch.list<int>, !torch.str, !torch.float
-    -> !torch.vtensor<[1,1,5],f32>
-  return %y : !torch.vtensor<[1,1,5],f32>
+    !torch.vtensor<[1,8,3],f32>, !torch.list<int>, !torch.str, !torch.float
+    -> !torch.vtensor<[1,8,5],f32>
+  return %y : !torch.vtensor<[1,8,5],f32>
 }
 """,
-    inputs=("1x1x3xf32=1,2,3",),
-    expected=("1x1x5xf32=3,2,1,2,3",),
+    inputs=(f"1x8x3xf32={','.join(['1,2,3'] * 8)}",),
+    expected=(f"1x8x5xf32={','.join(['3,2,1,2,3'] * 8)}",),
 )
 
 # The factor makes the difference larger than what iree-run-module allows.
@@ -280,7 +281,10 @@ OWN: Mapping[str, Sequence[Own]] = {
         )
     ],
     "aten.histc": [Own(made.histc, applies=made.bounded)],
-    "aten.index.Tensor": [Own(made.index_masked, applies=made.masks, what="masks")],
+    "aten.index.Tensor": [
+        Own(made.index_masked, applies=made.masks, what="masks"),
+        Own(made.index_by_one, applies=made.in_step, what="several indices of any size"),
+    ],
     "aten.masked_scatter": [
         Own(made.masked_scatter, applies=made.of_open_size, what="a source of any size")
     ],

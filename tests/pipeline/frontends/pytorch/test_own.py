@@ -176,6 +176,21 @@ def test_masks_take_what_their_places_take(masks: list[str]) -> None:
         assert torch.equal(made, torch.ops.aten.index.Tensor(x, indices))
 
 
+@given(first=st.integers(0, 2), count=st.integers(2, 3), size=st.integers(0, 4))
+def test_several_indices_become_one(first: int, count: int, size: int) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.pytorch import decompositions
+
+    x = torch.randn(2, 3, 4, 5, 6)
+    indices = [None] * first + [
+        torch.randint(-n, n, (size,)) for n in x.shape[first : first + count]
+    ]
+    made = decompositions.index_by_one(x, indices)
+    assert torch.equal(made, torch.ops.aten.index.Tensor(x, indices))
+    assert applied("aten.index.Tensor", x, indices) is None, "their size is known"
+
+
 @pytest.mark.parametrize("dim", [-1, -2, 0])
 def test_scattering_along_a_dimension_from_the_back(dim: int) -> None:
     import torch
