@@ -31,8 +31,8 @@ def convolved_once(op: _Operation) -> _Operation:
 
 def _rest_of_convolution(x: Any, weight: Any, bias: Any = None, *steps: Any) -> list[int]:
     """`_rests` of a convolution. steps: stride, padding, dilation, groups, or the first of them."""
-    given: list[Any] = [*steps[:3], *(1, 0, 1)[len(steps) :]]
-    stride, padding, dilation = given
+    given: list[Any] = [*steps, *(1, 0, 1)[len(steps) :]]
+    stride, padding, dilation = given[:3]
     return _rests(x, weight.shape[2:], stride, padding, dilation)
 
 
