@@ -92,6 +92,7 @@ _UNSET = (
     (re.compile(r"prediction_length"), 8),
     (re.compile(r"pad_token_id"), 1),
     (re.compile(r"mask_token_id"), 3),
+    (re.compile(r"image_token_(id|index)"), 5),
     (re.compile(r"in_channels"), 4),
     (re.compile(r"sample_size"), 16),
 )
@@ -114,7 +115,7 @@ class Size:
     set. stages: widths in lists are divided too. images: they get smaller. vocabulary: it does.
     heads: what a head holds gets smaller; else there are fewer of them, in wider layers.
     unset: fields that the class needs and leaves open get values. patches: so do those without
-    which it does not cut images into patches.
+    which it does not cut images into patches. each: layers of each kind, where kinds are listed.
     """
 
     divisor: int = 0
@@ -124,6 +125,7 @@ class Size:
     heads: bool = True
     unset: bool = False
     patches: bool = False
+    each: int = 1
 
     @property
     def hidden(self) -> int:
@@ -136,6 +138,7 @@ SIZES = (
     Size(),
     Size(unset=True),
     Size(unset=True, patches=True),
+    Size(each=2),
     Size(stages=False),
     Size(heads=False),
     Size(divisor=8),
@@ -173,7 +176,8 @@ def small(values: Mapping[str, Any], ids: dict[int, int], size: Size) -> dict[st
         found["extra_in_channels"] = 2 * found["block_out_channels"][0]
     if size.heads:
         _heads_times_size(known, found)
-    _layers(known, found)
+    _attention_width(known, found)
+    _layers(known, found, size.each)
     for name, value in known.items():
         if isinstance(value, dict) and "rope" in name and size.heads:
             found[name] = _rotary(value, known, found)
@@ -308,7 +312,17 @@ def _heads_times_size(known: Mapping[str, Any], found: dict[str, Any]) -> None:
                     found[heads] = max(1, found[width] * times // found[size])
 
 
-def _layers(known: Mapping[str, Any], found: dict[str, Any]) -> None:
+def _attention_width(known: Mapping[str, Any], found: dict[str, Any]) -> None:
+    """Keeps a width that attention has of its own the same multiple of the layer's."""
+    wide, heads, head = "attention_hidden_size", "num_attention_heads", "attention_head_dim"
+    times = _ratio(known.get(wide), known.get("hidden_size"))
+    if times and known[wide] == times * known["hidden_size"]:
+        found[wide] = times * found["hidden_size"]
+        if known.get(head) and known[head] == _ratio(known[wide], known.get(heads)):
+            found[head] = found[wide] // found[heads]
+
+
+def _layers(known: Mapping[str, Any], found: dict[str, Any], each: int) -> None:
     """Layers of each kind where lists say one for each layer, and indices of layers that exist."""
     counts = [
         (n, known[n])
@@ -324,7 +338,7 @@ def _layers(known: Mapping[str, Any], found: dict[str, Any]) -> None:
             for n, v in known.items()
             if isinstance(v, list | tuple) and len(v) == old and not _DEPTHS.fullmatch(n)
         }
-        chosen = _of_each_kind(lists, old)
+        chosen = _of_each_kind(lists, old, each)
         indices = {
             n: v
             for n, v in known.items()
@@ -346,12 +360,12 @@ def _layers(known: Mapping[str, Any], found: dict[str, Any]) -> None:
             found[name] = _clipped(value, len(chosen), old)
 
 
-def _of_each_kind(lists: Mapping[str, Any], old: int) -> list[int]:
-    """The first layer of each kind, at least two layers; a kind is what all lists say of it."""
-    chosen: dict[str, int] = {}
+def _of_each_kind(lists: Mapping[str, Any], old: int, each: int) -> list[int]:
+    """The first layers of each kind, at least two layers; a kind is what all lists say of it."""
+    chosen: dict[str, list[int]] = {}
     for index in range(old):
-        chosen.setdefault(repr([value[index] for value in lists.values()]), index)
-    found = sorted(chosen.values())
+        chosen.setdefault(repr([value[index] for value in lists.values()]), []).append(index)
+    found = sorted(index for kind in chosen.values() for index in kind[:each])
     while len(found) < min(LAYERS, old):
         found = sorted({*found, next(i for i in range(old) if i not in found)})
     return found

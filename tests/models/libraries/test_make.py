@@ -41,15 +41,18 @@ def inputs(made: Traceable) -> dict[str, Any]:
     return dict(entry.kwargs)
 
 
-#: A decoder, an encoder with types of tokens, both sides, an image, sound, an image and its words,
-#: boxes on a page; the other libraries: an image, tokens of a video, one vector, two prompts.
+#: A decoder, one with layers that share weights, an encoder with types of tokens, both sides, an
+#: image, sound, an image and its words, an image before words, boxes on a page; the other
+#: libraries: an image, tokens of a video, one vector, two prompts.
 SMALL = [
     "transformers:Qwen3ForCausalLM",
+    "transformers:ZambaForCausalLM",
     "transformers:bert",
     "transformers:T5ForConditionalGeneration",
     "transformers:ConvNextForImageClassification",
     "transformers:WhisperForConditionalGeneration",
     "transformers:CLIPModel",
+    "transformers:Blip2ForConditionalGeneration",
     "transformers:LayoutLMModel",
     "torchvision:squeezenet1_0",
     "timm:mobilenetv3_small_050",

@@ -138,3 +138,20 @@ def test_the_parts_of_one_model_agree_on_tokens() -> None:
     one = small({"image_token_id": 151655}, ids, SIZES[0])
     other = small({"image_token_index": 151655, "eos_token_id": 151645}, ids, SIZES[0])
     assert one["image_token_id"] == other["image_token_index"] != other["eos_token_id"]
+
+
+def test_an_attentions_own_width_stays_a_multiple_of_the_layers() -> None:
+    values = {"hidden_size": 3712, "attention_hidden_size": 7424, "num_attention_heads": 16}
+    found = made({**values, "attention_head_dim": 464})
+    assert found["attention_hidden_size"] == 2 * found["hidden_size"]
+    assert found["attention_head_dim"] * found["num_attention_heads"] == 128
+
+
+def test_a_kind_of_layer_may_be_kept_twice() -> None:
+    values = {"num_hidden_layers": 6, "layer_types": ["a", "a", "a", "b", "a", "b"]}
+    assert small(values, {}, Size(each=2))["layer_types"] == ["a", "a", "b", "b"]
+
+
+def test_axes_share_the_head_that_width_and_heads_make() -> None:
+    values = {"hidden_size": 2304, "num_attention_heads": 24, "axes_dim_rope": (32, 32, 32)}
+    assert sum(made(values)["axes_dim_rope"]) == 16
