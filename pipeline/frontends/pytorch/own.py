@@ -117,6 +117,25 @@ func.func @main(%x: !torch.vtensor<[1,1,3],f32>) -> !torch.vtensor<[1,1,1],f32> 
 )
 
 # Of one channel it compiles.
+_CEIL = NumbersProbe(
+    program="""\
+func.func @main(%x: !torch.vtensor<[1,1,2,2],f32>) -> !torch.vtensor<[1,1,2,2],f32> {
+  %true = torch.constant.bool true
+  %none = torch.constant.none
+  %zero = torch.constant.int 0
+  %one = torch.constant.int 1
+  %ones = torch.prim.ListConstruct %one, %one : (!torch.int, !torch.int) -> !torch.list<int>
+  %padding = torch.prim.ListConstruct %zero, %zero : (!torch.int, !torch.int) -> !torch.list<int>
+  %y = torch.aten.avg_pool2d %x, %ones, %ones, %padding, %true, %true, %none :
+    !torch.vtensor<[1,1,2,2],f32>, !torch.list<int>, !torch.list<int>, !torch.list<int>,
+    !torch.bool, !torch.bool, !torch.none -> !torch.vtensor<[1,1,2,2],f32>
+  return %y : !torch.vtensor<[1,1,2,2],f32>
+}
+""",
+    inputs=("1x1x2x2xf32=1,2,3,4",),
+    expected=("1x1x2x2xf32=1,2,3,4",),
+)
+
 _REFLECTED_FAR = NumbersProbe(
     program="""\
 func.func @main(%x: !torch.vtensor<[1,8,3],f32>) -> !torch.vtensor<[1,8,5],f32> {
@@ -237,7 +256,13 @@ def _max_pooling(dims: int, op: Callable[..., Any], *others: Own) -> tuple[Own, 
 def _mean_pooling(dims: int, op: Callable[..., Any], *others: Own) -> tuple[Own, ...]:
     once, applies = windowed.mean_once(op), windowed.mean_leaves_a_rest
     pooled = Own(once, applies=applies, what=_ONCE, probe=_POOLED_ONCE)
-    return _windowed(dims, op, *others, pooled)
+    inside = Own(
+        windowed.mean_without_ceil(op),
+        applies=windowed.mean_needs_no_ceil,
+        what="ceil_mode where no window needs it",
+        probe=_CEIL,
+    )
+    return _windowed(dims, op, inside, *others, pooled)
 
 
 def _along(op: Callable[..., Any]) -> tuple[Own, ...]:

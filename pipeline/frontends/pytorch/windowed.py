@@ -90,6 +90,42 @@ def mean_leaves_a_rest(
     return any(left) and not ceil and bool(counted)
 
 
+def mean_without_ceil(op: _Operation) -> _Operation:
+    """The average pooling whose last windows end where the input does."""
+
+    def decompose(
+        x: Any, kernel: Any, stride: Any = (), padding: Any = 0, ceil: bool = False, *rest: Any
+    ) -> Any:
+        kernels, strides = zip(*_inside(x, kernel, stride or kernel) or (), strict=True)
+        return op(x, [*kernels], [*strides], padding, False, *rest)
+
+    return decompose
+
+
+def mean_needs_no_ceil(
+    x: Any, kernel: Any, stride: Any = (), padding: Any = 0, ceil: bool = False, *options: Any
+) -> bool:
+    """True for an average pooling with ceil_mode that has no window partly outside, or one only."""
+    padded = any([padding] if isinstance(padding, int) else padding)
+    return ceil and not padded and _inside(x, kernel, stride or kernel) is not None
+
+
+def _inside(x: torch.Tensor, kernel: Any, stride: Any) -> list[tuple[int, int]] | None:
+    """(kernel, stride) in each dimension of windows with ceil_mode that lie inside; a larger one
+    than the input counts what is inside. None where there are others, or a size is not known."""
+    count = x.dim() - 2 if isinstance(kernel, int) or len(kernel) == 1 else len(kernel)
+    found = []
+    for size, width, step in zip(
+        x.shape[-count:], _per(kernel, count), _per(stride, count), strict=True
+    ):
+        if not isinstance(size, int):
+            return None
+        if width < size and (size - width) % step and ((size - width) // step + 1) * step < size:
+            return None
+        found.append((width, step) if width < size else (size, size))
+    return found
+
+
 def _rests(x: torch.Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
     """For each dimension that a window moves along: the elements behind its only place, padding
     included; 0 where it has several places, or the size is not known."""

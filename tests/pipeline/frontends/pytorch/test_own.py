@@ -63,9 +63,11 @@ class TestWindows:
         left = [
             o == 1 and n + 2 * p > s for o, n, p, s in zip(outs, sizes, padding, spans, strict=True)
         ]
-        assert (made is not None) == (any(left) or not batch)
         if made is not None:
             same(made, op(*args))
+        else:
+            assert batch
+            assert not any(left)
 
     @given(windows=windows, ceil=st.booleans(), counted=st.booleans(), batch=st.booleans())
     def test_poolings(self, windows: list[Any], ceil: bool, counted: bool, batch: bool) -> None:
@@ -88,6 +90,13 @@ class TestWindows:
                 same(made, expected)
             else:
                 assert batch
+
+    def test_a_window_larger_than_the_input_counts_what_is_inside(self) -> None:
+        import torch
+
+        x = torch.randn(1, 3, 2, 4)
+        same(applied("aten.avg_pool2d", x, [9], [9], [0], True), x.mean((2, 3), keepdim=True))
+        assert applied("aten.avg_pool2d", x, [1, 3], [1, 2], [0], True) is None, "one is cut"
 
     def test_what_is_left_behind_the_only_window_is_cut_off(self) -> None:
         import torch
