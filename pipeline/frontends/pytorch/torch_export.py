@@ -30,6 +30,7 @@ from torch.utils import _pytree as pytree
 
 from iree_pilot.models.traceable import EntryFunction, Stored, Traceable
 from iree_pilot.pipeline.frontends import switches
+from iree_pilot.pipeline.frontends.gaps import gaps
 from iree_pilot.pipeline.frontends.inputs import examples
 from iree_pilot.pipeline.frontends.job import MAKING, Job
 from iree_pilot.pipeline.frontends.pytorch import (
@@ -37,7 +38,6 @@ from iree_pilot.pipeline.frontends.pytorch import (
     data_dependent,
     explicit,
     exporting,
-    gaps,
     output_paths,
     torch_sources,
 )

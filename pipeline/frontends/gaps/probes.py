@@ -12,7 +12,7 @@ import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault
 from iree_pilot.pipeline.failures import stderr
-from iree_pilot.pipeline.frontends.pytorch.own import NumbersProbe
+from iree_pilot.pipeline.frontends.gaps.own import NumbersProbe
 from iree_pilot.pipeline.targets.backends import BACKENDS
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain, ToolOutput

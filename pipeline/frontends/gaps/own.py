@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from iree_pilot.pipeline.frontends.pytorch import decompositions as made
-from iree_pilot.pipeline.frontends.pytorch import unread, windowed
+from iree_pilot.pipeline.frontends.gaps import decompositions as made
+from iree_pilot.pipeline.frontends.gaps import unread, windowed
 
 
 class NumbersProbe(NamedTuple):

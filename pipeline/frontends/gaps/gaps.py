@@ -29,8 +29,8 @@ from torch.export import ExportedProgram
 
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures import stderr
-from iree_pilot.pipeline.frontends.pytorch import probes, symbolic_scalars
-from iree_pilot.pipeline.frontends.pytorch.own import OWN, Own
+from iree_pilot.pipeline.frontends.gaps import probes, symbolic_scalars
+from iree_pilot.pipeline.frontends.gaps.own import OWN, Own
 from iree_pilot.pipeline.program.program import Decomposed
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain

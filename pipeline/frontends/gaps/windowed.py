@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from iree_pilot.pipeline.frontends.pytorch.decompositions import cropped
+from iree_pilot.pipeline.frontends.gaps.decompositions import cropped
 
 _Operation = Callable[..., Any]
 

@@ -58,7 +58,8 @@ REWRITTEN = {
 
 
 def test_all_that_the_importer_does_not_know_is_rewritten_and_named() -> None:
-    from iree_pilot.pipeline.frontends.pytorch import symbolic_scalars, torch_export
+    from iree_pilot.pipeline.frontends.gaps import symbolic_scalars
+    from iree_pilot.pipeline.frontends.pytorch import torch_export
 
     program = exported(each)
     assert symbolic_scalars.names(program) == REWRITTEN
@@ -72,7 +73,7 @@ def test_all_that_the_importer_does_not_know_is_rewritten_and_named() -> None:
 
 
 def test_what_is_to_stay_stays() -> None:
-    from iree_pilot.pipeline.frontends.pytorch import symbolic_scalars
+    from iree_pilot.pipeline.frontends.gaps import symbolic_scalars
 
     program = exported(each)
     symbolic_scalars.rewritten(program, lambda name: name == "torch.sym_not")
@@ -82,7 +83,8 @@ def test_what_is_to_stay_stays() -> None:
 @pytest.fixture(scope="module")
 def module(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """`each`, compiled."""
-    from iree_pilot.pipeline.frontends.pytorch import symbolic_scalars, torch_export
+    from iree_pilot.pipeline.frontends.gaps import symbolic_scalars
+    from iree_pilot.pipeline.frontends.pytorch import torch_export
 
     program = exported(each)
     symbolic_scalars.rewritten(program)
@@ -116,7 +118,8 @@ def test_the_truth_of_a_tensor_can_be_asserted() -> None:
     and about what it has proved itself, which needs none."""
     import torch
 
-    from iree_pilot.pipeline.frontends.pytorch import symbolic_scalars, torch_export
+    from iree_pilot.pipeline.frontends.gaps import symbolic_scalars
+    from iree_pilot.pipeline.frontends.pytorch import torch_export
 
     class Module(torch.nn.Module):
         def forward(self, x: Any) -> Any:

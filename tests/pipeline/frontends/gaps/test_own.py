@@ -16,7 +16,7 @@ pytestmark = [
 
 def applied(op: str, *args: Any) -> Any:
     """What a decomposition makes of such a call; None where there is none for it."""
-    from iree_pilot.pipeline.frontends.pytorch import gaps
+    from iree_pilot.pipeline.frontends.gaps import gaps
 
     own = gaps._made_for(op, args, {})
     return own.decompose(*args) if own else None
@@ -101,7 +101,7 @@ class TestWindows:
     def test_what_is_left_behind_the_only_window_is_cut_off(self) -> None:
         import torch
 
-        from iree_pilot.pipeline.frontends.pytorch import windowed
+        from iree_pilot.pipeline.frontends.gaps import windowed
 
         def weighs(size: int, **kwargs: int) -> bool:
             given = {"stride": 2, "padding": 0, **kwargs}
@@ -189,7 +189,7 @@ def test_masks_take_what_their_places_take(masks: list[str]) -> None:
 def test_several_indices_become_one(first: int, count: int, size: int) -> None:
     import torch
 
-    from iree_pilot.pipeline.frontends.pytorch import decompositions
+    from iree_pilot.pipeline.frontends.gaps import decompositions
 
     x = torch.randn(2, 3, 4, 5, 6)
     indices = [None] * first + [
@@ -268,7 +268,7 @@ def test_windows_over_what_they_read_are_those_of_pytorch(data: Any) -> None:
 def test_what_is_scattered_by_a_mask(count: int, wide: bool) -> None:
     import torch
 
-    from iree_pilot.pipeline.frontends.pytorch import decompositions
+    from iree_pilot.pipeline.frontends.gaps import decompositions
 
     x, places = torch.randn(2, 3, 4), torch.randperm(6)[:count]
     mask = torch.zeros(6, dtype=torch.bool)
@@ -292,7 +292,8 @@ def test_rows_that_a_mask_chooses_are_scattered_by_another() -> None:
     import torch
     from iree.turbine.aot.decompositions import current_aot_decompositions
 
-    from iree_pilot.pipeline.frontends.pytorch import gaps, torch_export
+    from iree_pilot.pipeline.frontends.gaps import gaps
+    from iree_pilot.pipeline.frontends.pytorch import torch_export
     from iree_pilot.pipeline.toolchain import toolchain
 
     class Module(torch.nn.Module):

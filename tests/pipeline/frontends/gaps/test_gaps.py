@@ -32,7 +32,7 @@ def exported(function: Callable[..., Any], *args: Any) -> dict[str, Any]:
 
 
 def operations(programs: dict[str, Any]) -> set[str]:
-    from iree_pilot.pipeline.frontends.pytorch import gaps
+    from iree_pilot.pipeline.frontends.gaps import gaps
 
     return {gaps.name(op) for program in programs.values() for op in gaps._operations(program)}
 
@@ -40,7 +40,7 @@ def operations(programs: dict[str, Any]) -> set[str]:
 def applied(op: str, *args: Any, **kwargs: Any) -> Any:
     """What the decomposition of our own makes of such a call; NotImplemented where it is for none
     such."""
-    from iree_pilot.pipeline.frontends.pytorch import gaps
+    from iree_pilot.pipeline.frontends.gaps import gaps
 
     own = gaps._made_for(op, args, kwargs)
     return own.decompose(*args, **kwargs) if own else NotImplemented
@@ -97,7 +97,8 @@ def test_exactly_what_the_compiler_cannot_take_is_decomposed(
 ) -> None:
     import torch
 
-    from iree_pilot.pipeline.frontends.pytorch import gaps, torch_export
+    from iree_pilot.pipeline.frontends.gaps import gaps
+    from iree_pilot.pipeline.frontends.pytorch import torch_export
 
     before = exported(function, *given_values)
     after, found = gaps.closed(before)
@@ -113,7 +114,7 @@ def test_exactly_what_the_compiler_cannot_take_is_decomposed(
 
 
 def test_what_a_decomposition_ends_in_must_compile(given_values: tuple[Any, Any]) -> None:
-    from iree_pilot.pipeline.frontends.pytorch import gaps
+    from iree_pilot.pipeline.frontends.gaps import gaps
 
     before = exported(spectrum, *given_values)
     after, found = gaps.closed(before)
@@ -124,7 +125,7 @@ def test_what_a_decomposition_ends_in_must_compile(given_values: tuple[Any, Any]
 def test_a_decomposition_that_fails_leaves_the_operation(
     monkeypatch: pytest.MonkeyPatch, given_values: tuple[Any, Any]
 ) -> None:
-    from iree_pilot.pipeline.frontends.pytorch import gaps
+    from iree_pilot.pipeline.frontends.gaps import gaps
 
     own = gaps._decomposition
 
@@ -143,7 +144,7 @@ def test_a_decomposition_that_fails_leaves_the_operation(
 
 
 def test_the_user_may_leave_operations_as_they_are(given_values: tuple[Any, Any]) -> None:
-    from iree_pilot.pipeline.frontends.pytorch import gaps
+    from iree_pilot.pipeline.frontends.gaps import gaps
 
     before = exported(masked_steps, *given_values)
     after, found = gaps.closed(before, ["aten.diff"])
@@ -155,7 +156,7 @@ def test_the_user_may_leave_operations_as_they_are(given_values: tuple[Any, Any]
 
 
 def test_an_operation_that_the_model_does_not_have_is_named(given_values: tuple[Any, Any]) -> None:
-    from iree_pilot.pipeline.frontends.pytorch import gaps
+    from iree_pilot.pipeline.frontends.gaps import gaps
 
     with pytest.raises(UsageError, match=r"no operation aten\.and") as refused:
         gaps.closed(exported(masked_steps, *given_values), ["aten.and"])
@@ -165,7 +166,7 @@ def test_an_operation_that_the_model_does_not_have_is_named(given_values: tuple[
 def test_a_crash_of_the_compiler_is_traced_to_the_operations_that_cause_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from iree_pilot.pipeline.frontends.pytorch import gaps, probes
+    from iree_pilot.pipeline.frontends.gaps import gaps, probes
 
     functions = tuple(f"op{number}" for number in range(9))
     text = "\n".join(
@@ -196,7 +197,7 @@ def test_a_crash_of_the_compiler_is_traced_to_the_operations_that_cause_it(
 def test_histc_counts_as_pytorch_does(kind: str, whole_bounds: bool) -> None:
     import torch
 
-    from iree_pilot.pipeline.frontends.pytorch.decompositions import histc
+    from iree_pilot.pipeline.frontends.gaps.decompositions import histc
 
     for seed in range(40):
         torch.manual_seed(seed)
@@ -217,8 +218,8 @@ def test_experts_multiply_the_rows_of_their_group() -> None:
     import torch
     import transformers.integrations.moe  # noqa: F401 - registers the operation
 
-    from iree_pilot.pipeline.frontends.pytorch import gaps
-    from iree_pilot.pipeline.frontends.pytorch.decompositions import grouped_mm
+    from iree_pilot.pipeline.frontends.gaps import gaps
+    from iree_pilot.pipeline.frontends.gaps.decompositions import grouped_mm
 
     own = torch.ops.transformers.grouped_mm_fallback
     torch.manual_seed(0)
@@ -246,7 +247,7 @@ def test_what_is_computed_wrong_is_decomposed_and_no_other_call(
 ) -> None:
     import torch
 
-    from iree_pilot.pipeline.frontends.pytorch import gaps
+    from iree_pilot.pipeline.frontends.gaps import gaps
 
     after, (found,) = gaps.closed(exported(shifted, *given_values))
     assert found.op == "aten.pad"
@@ -281,7 +282,7 @@ def test_negative_padding_is_that_of_pytorch(pads: list[tuple[int, int]], value:
 def test_a_release_that_computes_it_right_needs_no_decomposition(
     monkeypatch: pytest.MonkeyPatch, given_values: tuple[Any, Any]
 ) -> None:
-    from iree_pilot.pipeline.frontends.pytorch import gaps, probes
+    from iree_pilot.pipeline.frontends.gaps import gaps, probes
 
     monkeypatch.setattr(probes, "fault", lambda probe, release: None)
     assert gaps.closed(exported(shifted, *given_values))[1] == ()
@@ -291,7 +292,7 @@ def test_a_release_that_computes_it_right_needs_no_decomposition(
 def test_truths_of_all_and_of_any_are_those_of_pytorch(values: list[bool]) -> None:
     import torch
 
-    from iree_pilot.pipeline.frontends.pytorch import decompositions
+    from iree_pilot.pipeline.frontends.gaps import decompositions
 
     x = torch.tensor(values, dtype=torch.bool)
     assert torch.equal(decompositions.is_all_true(x), torch._is_all_true(x))
@@ -307,7 +308,7 @@ def written(x: Any, y: Any) -> Any:
 def test_an_index_from_the_back_becomes_one_from_the_front(given_values: tuple[Any, Any]) -> None:
     import torch
 
-    from iree_pilot.pipeline.frontends.pytorch import gaps
+    from iree_pilot.pipeline.frontends.gaps import gaps
 
     after, (found,) = gaps.closed(exported(written, *given_values))
     assert found.op == "aten.select_scatter"
@@ -327,7 +328,8 @@ def turned(x: Any, y: Any) -> Any:
 
 
 def test_complex_numbers_are_scaled_and_keep_their_type(given_values: tuple[Any, Any]) -> None:
-    from iree_pilot.pipeline.frontends.pytorch import gaps, torch_export
+    from iree_pilot.pipeline.frontends.gaps import gaps
+    from iree_pilot.pipeline.frontends.pytorch import torch_export
 
     after, (found,) = gaps.closed(exported(turned, *given_values))
     assert found.op == "aten.mul.Tensor"
@@ -368,7 +370,7 @@ def test_what_windows_leave_out_of_a_computed_value_is_cut_off(
 ) -> None:
     import torch
 
-    from iree_pilot.pipeline.frontends.pytorch import gaps
+    from iree_pilot.pipeline.frontends.gaps import gaps
 
     after, (found,) = gaps.closed(exported(windows, *given_values))
     assert found.op == "aten.max_pool2d"
@@ -389,7 +391,7 @@ def activated(x: Any, y: Any) -> Any:
 def test_gelu_with_tanh_is_written_out(given_values: tuple[Any, Any]) -> None:
     import torch
 
-    from iree_pilot.pipeline.frontends.pytorch import gaps
+    from iree_pilot.pipeline.frontends.gaps import gaps
 
     after, (found,) = gaps.closed(exported(activated, *given_values))
     assert (found.op, found.reason) == (
@@ -406,7 +408,7 @@ def test_gelu_with_tanh_is_written_out(given_values: tuple[Any, Any]) -> None:
 def test_gelu_written_out_is_that_of_pytorch(dtype: str) -> None:
     import torch
 
-    from iree_pilot.pipeline.frontends.pytorch import decompositions
+    from iree_pilot.pipeline.frontends.gaps import decompositions
 
     x = torch.linspace(-9, 9, 10001).to(getattr(torch, dtype))
     own = torch.nn.functional.gelu(x, approximate="tanh")
@@ -426,7 +428,7 @@ def sampled(x: Any, y: Any) -> Any:
 def test_samples_from_outside_of_an_image_are_taken_apart(given_values: tuple[Any, Any]) -> None:
     import torch
 
-    from iree_pilot.pipeline.frontends.pytorch import gaps
+    from iree_pilot.pipeline.frontends.gaps import gaps
 
     before = exported(sampled, *given_values)
     after, (found,) = gaps.closed(before)

@@ -1,0 +1,1 @@
+"""What the compiler cannot take, or computes wrong: asked once a release, and decomposed."""
