@@ -19,7 +19,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     """A program that fails to compile, and what its bisection should not exceed.
 
     about: what the failure's operation or message holds, where one compile reports several.
-    seconds: limit of one compile.
+    seconds: limit of one compile. compiles_at_most: limit of the whole command, in failing
+    compiles of the same round.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     about: str = ""
     calls_at_most: int | None = None
     ops_at_most: int | None = None
+    compiles_at_most: float | None = None
     seconds: float = 600.0
 
 
@@ -108,6 +110,11 @@ def judged(program: Program, rounds: Sequence[Round]) -> Contest:
         for r in rounds
         if r.isolation.ended == "done"
     ]
+    commands = [
+        r.isolation.command_seconds / r.compile_seconds
+        for r in rounds
+        if r.isolation.ended == "done"
+    ]
     verdicts = [
         _verdict("oracle calls", _median(ours.calls), program.calls_at_most),
         _verdict("operations", _median(ours.ops), program.ops_at_most),
@@ -115,6 +122,11 @@ def judged(program: Program, rounds: Sequence[Round]) -> Contest:
             f"share of {_COMPILES:g} full compiles + {_SECONDS:g} s",
             statistics.median(within) if within else None,
             1.0,
+        ),
+        _verdict(
+            "the whole command in full compiles",
+            statistics.median(commands) if commands else None,
+            program.compiles_at_most,
         ),
     ]
     return Contest(

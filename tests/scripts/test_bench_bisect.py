@@ -76,6 +76,14 @@ class TestJudging:
         rounds = [round_of(isolated(seconds=seconds), compile_seconds=32.0)]
         assert bench_contest.judged(PROGRAM, rounds).verdicts[-1].met is met
 
+    @pytest.mark.parametrize(("seconds", "met"), [(8.0, True), (8.5, False)])
+    def test_the_whole_command_too(self, seconds: float, met: bool) -> None:
+        program = msgspec.structs.replace(PROGRAM, compiles_at_most=4)
+        isolation = msgspec.structs.replace(isolated(), command_seconds=seconds)
+        rounds = [round_of(isolation, compile_seconds=2.0)]
+        last = bench_contest.judged(program, rounds).verdicts[-1]
+        assert (last.figure, last.met) == (seconds / 2, met)
+
     def test_what_is_not_isolated_misses_every_limit(self) -> None:
         failed = Isolation(ended="failed", calls=3, why="nothing")
         found = bench_contest.judged(PROGRAM, [round_of(failed, peer=Attempt(ended="done"))])
