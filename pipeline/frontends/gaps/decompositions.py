@@ -199,8 +199,9 @@ def grid_sampler(x: torch.Tensor, grid: torch.Tensor, *how: Any) -> Any:
 
 
 def of_images(x: torch.Tensor, grid: Any, *how: Any) -> bool:
-    """True for samples of images, [N, C, H, W]; volumes have a dimension more."""
-    return x.dim() == 4
+    """True for samples of images, [N, C, H, W], at places whose number is known: PyTorch gathers
+    them with four indices, which do not compile for others. Volumes have a dimension more."""
+    return x.dim() == 4 and all(isinstance(size, int) for size in grid.shape)
 
 
 def masked_scatter(x: torch.Tensor, mask: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
