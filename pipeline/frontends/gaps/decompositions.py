@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch._decomp import get_decompositions
 
 
 def histc(x: torch.Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Any:
@@ -190,18 +189,6 @@ def gelu(x: torch.Tensor, approximate: str = "none") -> Any:
 def with_tanh(x: Any, approximate: str = "none") -> bool:
     """True for gelu in its form with tanh."""
     return approximate == "tanh"
-
-
-def grid_sampler(x: torch.Tensor, grid: torch.Tensor, *how: Any) -> Any:
-    """Samples of images by PyTorch's own decomposition."""
-    op = torch.ops.aten.grid_sampler_2d.default
-    return get_decompositions([op])[op](x, grid, *how)
-
-
-def of_images(x: torch.Tensor, grid: Any, *how: Any) -> bool:
-    """True for samples of images, [N, C, H, W], at places whose number is known: PyTorch gathers
-    them with four indices, which do not compile for others. Volumes have a dimension more."""
-    return x.dim() == 4 and all(isinstance(size, int) for size in grid.shape)
 
 
 def masked_scatter(x: torch.Tensor, mask: torch.Tensor, source: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from iree_pilot.pipeline.frontends.gaps import decompositions as made
-from iree_pilot.pipeline.frontends.gaps import unread, windowed
+from iree_pilot.pipeline.frontends.gaps import sampling, unread, windowed
 
 
 class NumbersProbe(NamedTuple):
@@ -299,8 +299,8 @@ OWN: Mapping[str, Sequence[Own]] = {
     ],
     "aten.grid_sampler": [
         Own(
-            made.grid_sampler,
-            applies=made.of_images,
+            sampling.grid_sampler,
+            applies=sampling.of_images,
             what="samples from outside of an image",
             probe=_OUTSIDE,
         )

@@ -186,6 +186,31 @@ def test_masks_take_what_their_places_take(masks: list[str]) -> None:
         assert torch.equal(made, torch.ops.aten.index.Tensor(x, indices))
 
 
+@given(
+    sizes=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    how=st.tuples(st.integers(0, 2), st.integers(0, 2), st.booleans()),
+    far=st.sampled_from([0.5, 1e9, float("nan"), float("inf"), float("-inf")]),
+    first=st.sampled_from([1.0, float("nan"), float("inf")]),
+)
+def test_samples_of_images(sizes: Any, how: Any, far: float, first: float) -> None:
+    import torch
+
+    for dtype in (torch.float32, torch.float64):
+        x, places = torch.randn(1, 2, *sizes, dtype=dtype), torch.randn(1, 2, 3, 2, dtype=dtype)
+        x[0, 0, 0, 0], places[0, 1, 1, 0] = first, far
+        made, own = applied("aten.grid_sampler", x, places, *how), torch.ops.aten.grid_sampler
+        torch.testing.assert_close(made, own(x, places, *how), equal_nan=True)
+
+
+@given(how=st.tuples(st.integers(0, 2), st.integers(0, 2), st.booleans()))
+def test_samples_of_narrow_types_are_rounded_as_the_kernel_does(how: Any) -> None:
+    import torch
+
+    for dtype in (torch.float16, torch.bfloat16):
+        args = (torch.randn(1, 2, 5, 6).to(dtype), torch.randn(1, 4, 3, 2).to(dtype), *how)
+        assert torch.equal(applied("aten.grid_sampler", *args), torch.ops.aten.grid_sampler(*args))
+
+
 @given(first=st.integers(0, 2), count=st.integers(2, 3), size=st.integers(0, 4))
 def test_several_indices_become_one(first: int, count: int, size: int) -> None:
     import torch
