@@ -116,7 +116,11 @@ def pad_reflected(x: torch.Tensor, pad: Sequence[int], mode: str, value: Any = N
 def reflects_far(x: torch.Tensor, pad: Sequence[Any], mode: str = "", value: Any = None) -> bool:
     """True for `reflect` padding by more than one element."""
     sizes = (*pad, *x.shape)
-    return mode == "reflect" and all(isinstance(n, int) and n >= 0 for n in sizes) and max(pad) > 1
+    return (
+        mode == "reflect"
+        and all(isinstance(n, int) and n >= 0 for n in sizes)
+        and max(pad, default=0) > 1
+    )
 
 
 def index_masked(x: torch.Tensor, indices: Sequence[Any]) -> Any:
@@ -131,8 +135,11 @@ def index_masked(x: torch.Tensor, indices: Sequence[Any]) -> Any:
 
 
 def masks(x: Any, indices: Sequence[Any]) -> bool:
-    """True for indices among which there is a mask of one dimension or more."""
-    return any(one is not None and one.dtype == torch.bool and one.dim() for one in indices)
+    """True for indices among which there is a mask of one dimension or more, and none of the old
+    kind, of u8."""
+    given = [one for one in indices if one is not None]
+    old = any(one.dtype == torch.uint8 for one in given)
+    return not old and any(one.dtype == torch.bool and one.dim() for one in given)
 
 
 def index_by_one(x: torch.Tensor, indices: Sequence[Any]) -> Any:

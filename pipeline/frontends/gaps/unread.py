@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
+from iree_pilot.pipeline.frontends.gaps import windowed
+
 
 def conv(x: torch.Tensor, weight: torch.Tensor, bias: Any = None, *rest: Any) -> Any:
     """A convolution of what its windows read of x [N, C, ...] alone; of any number of dimensions.
@@ -52,7 +54,7 @@ def read_by_conv(x: Any, weight: Any, bias: Any = None, *rest: Any) -> list[_Rea
     kernel = weight.shape[2:]
     if groups != x.shape[1] and all(k == 1 for k in kernel):
         return None  # a product of matrices, which is computed right
-    return _read(x.shape, kernel, *windows)
+    return _read(x, kernel, *windows)
 
 
 def read_by_max_pool(
@@ -64,7 +66,7 @@ def read_by_max_pool(
     ceil: bool = False,
 ) -> list[_Read] | None:
     """The same of a max pooling's."""
-    return None if ceil else _read(x.shape, kernel, stride or kernel, padding, dilation)
+    return None if ceil else _read(x, kernel, stride or kernel, padding, dilation)
 
 
 def read_by_avg_pool(
@@ -76,20 +78,16 @@ def read_by_avg_pool(
     *_: Any,
 ) -> list[_Read] | None:
     """The same of an average pooling's."""
-    return None if ceil else _read(x.shape, kernel, stride or kernel, padding, 1)
+    return None if ceil else _read(x, kernel, stride or kernel, padding, 1)
 
 
-def _read(size: Sequence[Any], *windows: Any) -> list[_Read] | None:
+def _read(x: torch.Tensor, *windows: Any) -> list[_Read] | None:
     """What windows (kernel, stride, padding, dilation) read of each of the last dimensions.
 
     None where that is all of them, or not known.
     """
-    kernels = windows[0] if isinstance(windows[0], Sequence) else (windows[0],) * 2
-    sizes = size[-len(kernels) :]
-    each = [
-        one if isinstance(one, Sequence) and len(one) > 1 else [*_flat(one)] * len(sizes)
-        for one in windows
-    ]
+    sizes = windowed.sizes(x, windows[0])
+    each = [windowed.per(one, len(sizes)) for one in windows]
     if not all(isinstance(v, int) for one in (sizes, *each) for v in one):
         return None
     read = []
@@ -101,10 +99,6 @@ def _read(size: Sequence[Any], *windows: Any) -> list[_Read] | None:
         read.append(_Read(end, step, stride // step))
     whole = all(r.end == length and r.step == 1 for r, length in zip(read, sizes, strict=True))
     return None if whole else read
-
-
-def _flat(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, Sequence) else (value,)
 
 
 def _cut(x: torch.Tensor, read: Sequence[_Read]) -> torch.Tensor:

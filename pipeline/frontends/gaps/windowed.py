@@ -23,8 +23,8 @@ def convolved_once(op: _Operation) -> _Operation:
         x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, *rest: Any
     ) -> Any:
         left = _rest_of_convolution(x, weight, bias, stride, padding, *rest)
-        x, padding = _without(x, left, _per(padding, len(left)), 0)
-        return op(x, weight, bias, _per(stride, len(left)), padding, *rest)
+        x, padding = _without(x, left, per(padding, len(left)), 0)
+        return op(x, weight, bias, per(stride, len(left)), padding, *rest)
 
     return decompose
 
@@ -53,8 +53,8 @@ def largest_once(op: _Operation) -> _Operation:
         ceil: bool = False,
     ) -> Any:
         left = _rests(x, kernel, stride, padding, dilation)
-        x, padding = _without(x, left, _per(padding, len(left)), float("-inf"))
-        return op(x, kernel, _per(stride or kernel, len(left)), padding, dilation, ceil)
+        x, padding = _without(x, left, per(padding, len(left)), float("-inf"))
+        return op(x, kernel, per(stride or kernel, len(left)), padding, dilation, ceil)
 
     return decompose
 
@@ -72,8 +72,8 @@ def mean_once(op: _Operation) -> _Operation:
 
     def decompose(x: Any, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any) -> Any:
         left = _rests(x, kernel, stride, padding, 1)
-        x, padding = _without(x, left, _per(padding, len(left)), 0)
-        return op(x, kernel, _per(stride or kernel, len(left)), padding, *rest)
+        x, padding = _without(x, left, per(padding, len(left)), 0)
+        return op(x, kernel, per(stride or kernel, len(left)), padding, *rest)
 
     return decompose
 
@@ -86,7 +86,7 @@ def mean_leaves_a_rest(
     given: list[Any] = [*options, *(False, True, None)[len(options) :]]
     ceil, count_padding, divisor = given
     left = _rests(x, kernel, stride, padding, 1)
-    counted = count_padding or divisor or not any(_per(padding, len(left)))
+    counted = count_padding or divisor or not any(per(padding, len(left)))
     return any(left) and not ceil and bool(counted)
 
 
@@ -113,10 +113,10 @@ def mean_needs_no_ceil(
 def _inside(x: torch.Tensor, kernel: Any, stride: Any) -> list[tuple[int, int]] | None:
     """(kernel, stride) in each dimension of windows with ceil_mode that lie inside; a larger one
     than the input counts what is inside. None where there are others, or a size is not known."""
-    count = x.dim() - 2 if isinstance(kernel, int) or len(kernel) == 1 else len(kernel)
+    moved = sizes(x, kernel)
     found = []
     for size, width, step in zip(
-        x.shape[-count:], _per(kernel, count), _per(stride, count), strict=True
+        moved, per(kernel, len(moved)), per(stride, len(moved)), strict=True
     ):
         if not isinstance(size, int):
             return None
@@ -129,11 +129,10 @@ def _inside(x: torch.Tensor, kernel: Any, stride: Any) -> list[tuple[int, int]] 
 def _rests(x: torch.Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
     """For each dimension that a window moves along: the elements behind its only place, padding
     included; 0 where it has several places, or the size is not known."""
-    count = x.dim() - 2 if isinstance(kernel, int) or len(kernel) == 1 else len(kernel)
-    sizes = x.shape[-count:]
-    per = (_per(one, count) for one in (kernel, stride or kernel, padding, dilation))
+    moved = sizes(x, kernel)
+    each = (per(one, len(moved)) for one in (kernel, stride or kernel, padding, dilation))
     found = []
-    for size, width, step, pad, apart in zip(sizes, *per, strict=True):
+    for size, width, step, pad, apart in zip(moved, *each, strict=True):
         if all(isinstance(one, int) for one in (size, width, step, pad)):
             left = size + 2 * pad - apart * (width - 1) - 1
             found.append(left if 0 < left < step else 0)
@@ -142,7 +141,13 @@ def _rests(x: torch.Tensor, kernel: Any, stride: Any, padding: Any, dilation: An
     return found
 
 
-def _per(value: Any, count: int) -> list[Any]:
+def sizes(x: torch.Tensor, kernel: Any) -> Sequence[Any]:
+    """Sizes of the dimensions that a window moves along; one number of `kernel` is for all."""
+    one = isinstance(kernel, int) or len(kernel) == 1
+    return x.shape[2:] if one else x.shape[-len(kernel) :]
+
+
+def per(value: Any, count: int) -> list[Any]:
     """A number for each of `count` dimensions."""
     values = [value] if isinstance(value, int) else list(value)
     return values * count if len(values) == 1 else values

@@ -99,6 +99,19 @@ class TestWindows:
         same(applied("aten.avg_pool2d", x, [9], [9], [0], True), x.mean((2, 3), keepdim=True))
         assert applied("aten.avg_pool2d", x, [1, 3], [1, 2], [0], True) is None, "one is cut"
 
+    @pytest.mark.parametrize("kernel", [1, 2])
+    def test_options_of_one_number_for_all_dimensions(self, kernel: int) -> None:
+        import torch
+
+        x = torch.randn(1, 2, 6, 7)
+        for options in ([[2], [0]], [[4, 5]], [[], [0, 0]], [[3, 4], [0]]):
+            for op in ("max_pool2d", "avg_pool2d"):
+                made = applied(f"aten.{op}", x, [kernel], *options)
+                expected = getattr(torch.ops.aten, op).default(x, [kernel], *options)
+                if made is not None:
+                    same(made, expected)
+        same(applied("aten.max_pool2d", x, [1], [2], [0]), torch.nn.functional.max_pool2d(x, 1, 2))
+
     def test_what_is_left_behind_the_only_window_is_cut_off(self) -> None:
         import torch
 
@@ -209,6 +222,13 @@ def test_samples_of_narrow_types_are_rounded_as_the_kernel_does(how: Any) -> Non
     for dtype in (torch.float16, torch.bfloat16):
         args = (torch.randn(1, 2, 5, 6).to(dtype), torch.randn(1, 4, 3, 2).to(dtype), *how)
         assert torch.equal(applied("aten.grid_sampler", *args), torch.ops.aten.grid_sampler(*args))
+
+
+def test_masks_of_the_old_kind_are_left_alone() -> None:
+    import torch
+
+    old, mask = torch.ones(2, dtype=torch.uint8), torch.ones(3, dtype=torch.bool)
+    assert applied("aten.index.Tensor", torch.randn(2, 3), [old, mask]) is None
 
 
 @given(first=st.integers(0, 2), count=st.integers(2, 3), size=st.integers(0, 4))
