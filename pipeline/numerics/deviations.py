@@ -145,8 +145,15 @@ class Sums:
 
     @property
     def root_mean_square(self) -> float:
-        """Root mean square of the reference; 1 if it is all zero, so that errors are absolute."""
-        return math.sqrt(self.reference / self.finite) if self.reference else 1.0
+        """Root mean square of the reference; 1 if it is all zero, so that errors are absolute.
+
+        What is judged apart has at least the smallest normal number of its type for a measure: what
+        is smaller has lost digits, or is rounded to 0.
+        """
+        if not self.reference:
+            return 1.0
+        root = math.sqrt(self.reference / self.finite)
+        return root if self._below == math.inf else max(root, tensors.smallest_normal(self._dtype))
 
     def relative(self, squares: float) -> float:
         norm = self.root_mean_square * math.sqrt(self.finite)

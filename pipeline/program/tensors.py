@@ -145,6 +145,13 @@ def largest(dtype: str) -> float:
     return float(ml_dtypes.finfo(numpy_dtype(name)).max) if known.family == "float" else math.inf
 
 
+def smallest_normal(dtype: str) -> float:
+    """The smallest number that a floating-point type holds with all its digits."""
+    import ml_dtypes
+
+    return float(ml_dtypes.finfo(numpy_dtype(_REAL.get(dtype, dtype))).smallest_normal)
+
+
 def step(values: Floats, dtype: str) -> Floats:
     """The distance between neighbouring numbers of a floating-point type around each value."""
     import ml_dtypes

@@ -44,6 +44,16 @@ def test_the_fill_of_a_mask_is_no_measure_of_what_stands_beside_it(
     assert error > 1 and scale == pytest.approx(1, rel=0.1)
 
 
+def test_what_underflows_beside_others_is_no_measure() -> None:
+    large = np.array([2.5, -0.16, 1.0])
+    error, scale = measure(piece([*large, 0.0], [*large, -3e-12]), dtype="f16")
+    assert error < 1e-6 and scale == pytest.approx(2.0**-14)
+    error, _ = measure(piece([*large, 3e-5], [*large, 1e-5]), dtype="f16")
+    assert error > 0.1, "what is wrong stays so"
+    error, _ = measure(piece([*large, 0.0], [*large, -3e-12]), dtype="f32")
+    assert error == 1
+
+
 def test_what_is_large_and_rounded_is_the_measure_of_what_is_left() -> None:
     large = np.array([1e6, -1e6, 1e6])
     noise = large * (1 + 400 * STEP)
